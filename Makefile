@@ -1,0 +1,80 @@
+# Everything a developer does here. `make` or `make help` lists it. Needs Python >= 3.11 and cargo.
+
+PYTHON ?= python3
+ARGS ?=
+
+VENV := .venv
+BIN := $(VENV)/bin
+DEPENDENCIES := $(VENV)/stamps/dependencies
+PACKAGE := $(VENV)/stamps/package
+CORE := python/homewire/_core.abi3.so
+RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
+
+export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help build run test test-rust test-python lint format docs lock clean
+
+help: ## list these verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+build: $(CORE) ## dependencies into .venv, the Rust core built (both only when something changed)
+
+run: build ## build, start everything on http://127.0.0.1:8080, say what to do next (ARGS="--port 9000")
+	@exec $(BIN)/homewire run --demo $(ARGS)
+
+test: test-rust test-python ## every test (make test-python ARGS="-k demo" for some)
+
+test-rust: $(DEPENDENCIES)
+	cargo test --locked
+
+test-python: build
+	$(BIN)/pytest -m "not slow" $(ARGS)
+
+lint: build ## ruff, mypy, stubtest, rustfmt, clippy
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/stubtest homewire._core
+	cargo fmt --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+
+format: $(DEPENDENCIES) ## let ruff and rustfmt mend what they can
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+	cargo fmt
+
+docs: build ## write the pages that are made from tables in the code
+	$(BIN)/python -m homewire.settings --markdown > docs/settings.md
+
+lock: $(DEPENDENCIES) ## resolve pyproject.toml anew into requirements.lock
+	$(BIN)/pip install --quiet uv
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--extra test --extra bench --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		pyproject.toml -o requirements.lock
+
+clean: ## remove what was built; data/ stays
+	rm -rf $(VENV) target $(CORE)
+
+$(DEPENDENCIES): requirements.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "homewire needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
+	@command -v cargo > /dev/null || { echo "homewire needs cargo (Rust) to build its core" >&2; exit 1; }
+	@echo "installing the pinned dependencies into $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@mkdir -p $(@D) && touch $@
+
+# Once per pyproject.toml: makes python/ importable in the venv and installs bin/homewire.
+$(PACKAGE): pyproject.toml README.md $(DEPENDENCIES)
+	@echo "installing homewire into $(VENV), editable"
+	@$(BIN)/maturin develop --quiet --release --locked
+	@mkdir -p $(@D) && touch $@
+
+# From then on only the extension itself is built again.
+$(CORE): $(RUST) $(PACKAGE)
+	@echo "building the Rust core"
+	@$(BIN)/maturin develop --quiet --release --locked --skip-install
+	@touch $@

@@ -1,0 +1,517 @@
+//! Many WebSocket clients in one thread: they check that every event arrives once and in order.
+
+use crate::frame::{self, Parsed};
+use crate::histogram::Histogram;
+use crate::options::{Failure, Options};
+use crate::stamp::{Finder, Stamp};
+use crate::sys::{self, Epoll, READABLE, WRITABLE};
+use std::io::{self, ErrorKind, Write};
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::{AsRawFd, OwnedFd};
+
+const BUFFER_BYTES: usize = 1 << 20;
+const STANDARD_INPUT: u64 = u64::MAX;
+const MILLISECOND: u64 = 1_000_000;
+const SECOND: f64 = 1e9;
+
+struct Settings {
+    target: SocketAddrV4,
+    /// Request lines, one per connection: path with query, and the Authorization value (empty: none).
+    requests: Vec<(String, String)>,
+    expected: u64,
+    lanes: usize,
+    skip: u64,
+    sample: u64,
+    stall: u64,
+    linger: u64,
+    idle: bool,
+    concurrency: usize,
+    sources: usize,
+}
+
+impl Settings {
+    fn read(arguments: &[String]) -> Result<Self, Failure> {
+        let options = Options::from_arguments(arguments, &["idle"])?;
+        let text = std::fs::read_to_string(options.text("requests")?)?;
+        let requests: Vec<_> = text
+            .lines()
+            .filter(|line| !line.trim().is_empty())
+            .map(|line| match line.split_once(' ') {
+                Some((path, authorization)) => (path.to_owned(), authorization.trim().to_owned()),
+                None => (line.to_owned(), String::new()),
+            })
+            .collect();
+        if requests.is_empty() {
+            return Err("the file of requests is empty".into());
+        }
+        Ok(Self {
+            target: options.text("target")?.parse()?,
+            requests,
+            expected: options.number("expected", 0)?,
+            lanes: options.number("lanes", 1)?,
+            skip: options.number("skip", 0)?,
+            sample: options.number::<u64>("sample", 1)?.max(1),
+            stall: (options.number("stall", 10.0)? * SECOND) as u64,
+            linger: options.number::<u64>("linger-ms", 100)? * MILLISECOND,
+            idle: options.has("idle"),
+            concurrency: options.number::<usize>("concurrency", 64)?.max(1),
+            sources: options.number::<usize>("sources", 4)?.clamp(1, 250),
+        })
+    }
+}
+
+#[derive(PartialEq)]
+enum Phase {
+    Connecting,
+    Upgrading,
+    Open,
+    Closed,
+}
+
+/// The order of events on one connection: the sequence of each lane (home) goes up by one.
+#[derive(Default)]
+struct Order {
+    lanes: Vec<(u64, u64)>,
+}
+
+impl Order {
+    #[inline]
+    fn check(&mut self, stamp: Stamp, allowed: usize) -> Result<(), String> {
+        let position = match self.lanes.iter().position(|(lane, _)| *lane == stamp.lane) {
+            Some(position) => position,
+            None if self.lanes.len() < allowed => {
+                self.lanes.push((stamp.lane, 0));
+                self.lanes.len() - 1
+            }
+            None => return Err(format!("lane {} does not belong here", stamp.lane)),
+        };
+        let known = &mut self.lanes[position];
+        let wanted = known.1;
+        known.1 = stamp.sequence + 1;
+        if stamp.sequence == wanted {
+            Ok(())
+        } else {
+            Err(format!(
+                "lane {}: {} came, {wanted} was due",
+                stamp.lane, stamp.sequence
+            ))
+        }
+    }
+}
+
+struct Client {
+    socket: OwnedFd,
+    phase: Phase,
+    partial: Vec<u8>,
+    order: Order,
+    messages: u64,
+}
+
+struct Totals {
+    messages: u64,
+    measured: u64,
+    bytes: u64,
+    payload_bytes: u64,
+    receives: u64,
+    faults: u64,
+    first_fault: Option<String>,
+    closed: u64,
+    first_close: Option<u16>,
+    first_at: u64,
+    last_at: u64,
+    latency: Histogram,
+    finder: Finder,
+}
+
+impl Totals {
+    fn fault(&mut self, text: String) {
+        self.faults += 1;
+        self.first_fault.get_or_insert(text);
+    }
+}
+
+struct Listener {
+    settings: Settings,
+    epoll: Epoll,
+    clients: Vec<Client>,
+    buffer: Vec<u8>,
+    totals: Totals,
+    opened: usize,
+}
+
+pub fn run(arguments: &[String]) -> Result<(), Failure> {
+    let mut listener = Listener {
+        settings: Settings::read(arguments)?,
+        epoll: Epoll::new()?,
+        clients: Vec::new(),
+        buffer: vec![0; BUFFER_BYTES],
+        totals: Totals {
+            messages: 0,
+            measured: 0,
+            bytes: 0,
+            payload_bytes: 0,
+            receives: 0,
+            faults: 0,
+            first_fault: None,
+            closed: 0,
+            first_close: None,
+            first_at: 0,
+            last_at: 0,
+            latency: Histogram::new(),
+            finder: Finder::default(),
+        },
+        opened: 0,
+    };
+    let input = io::stdin().as_raw_fd();
+    listener
+        .epoll
+        .add(input, STANDARD_INPUT, READABLE)
+        .map_err(|error| format!("standard input must be a pipe, its end ends the run: {error}"))?;
+    let start = sys::now();
+    listener.open_all()?;
+    let connect_seconds = (sys::now() - start) as f64 / SECOND;
+    say(&format!(
+        "ready {{\"connections\":{},\"seconds\":{connect_seconds:.3}}}",
+        listener.opened
+    ))?;
+    let cpu_before = sys::cpu_time();
+    listener.receive_all()?;
+    let cpu = (sys::cpu_time() - cpu_before) as f64 / SECOND;
+    say(&listener.report(connect_seconds, cpu))?;
+    Ok(())
+}
+
+fn say(line: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()
+}
+
+impl Listener {
+    fn open_all(&mut self) -> Result<(), Failure> {
+        let wanted = self.settings.requests.len();
+        while self.opened < wanted {
+            while self.clients.len() < wanted
+                && self.clients.len() - self.opened < self.settings.concurrency
+            {
+                self.start_one()?;
+            }
+            let ready = self.epoll.wait(30_000)?;
+            if ready == 0 {
+                return Err(
+                    format!("{} of {wanted} opened, then nothing for 30 s", self.opened).into(),
+                );
+            }
+            for position in 0..ready {
+                let (token, _) = self.epoll.event(position);
+                if token == STANDARD_INPUT {
+                    return Err("standard input ended before all connections were open".into());
+                }
+                self.turn(token as usize)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn start_one(&mut self) -> Result<(), Failure> {
+        let index = self.clients.len();
+        let source = Ipv4Addr::new(127, 0, 0, 1 + (index % self.settings.sources) as u8);
+        let socket = sys::connect(self.settings.target, source)?;
+        self.epoll.add(socket.as_raw_fd(), index as u64, WRITABLE)?;
+        self.clients.push(Client {
+            socket,
+            phase: Phase::Connecting,
+            partial: Vec::new(),
+            order: Order::default(),
+            messages: 0,
+        });
+        Ok(())
+    }
+
+    /// Goes on with one connection that is ready for something.
+    fn turn(&mut self, index: usize) -> Result<(), Failure> {
+        match self.clients[index].phase {
+            Phase::Connecting => self.ask(index),
+            Phase::Upgrading | Phase::Open => self.receive(index),
+            Phase::Closed => Ok(()),
+        }
+    }
+
+    fn ask(&mut self, index: usize) -> Result<(), Failure> {
+        let file = self.clients[index].socket.as_raw_fd();
+        sys::connected(file).map_err(|error| format!("connection {index}: {error}"))?;
+        sys::reset_on_close(file)?;
+        let (path, authorization) = &self.settings.requests[index];
+        let mut request = format!(
+            "GET {path} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Key: {}\r\nSec-WebSocket-Version: 13\r\n",
+            self.settings.target,
+            frame::KEY
+        );
+        if !authorization.is_empty() {
+            request.push_str(&format!("Authorization: {authorization}\r\n"));
+        }
+        request.push_str("\r\n");
+        if sys::send(file, request.as_bytes())? != request.len() {
+            return Err("an upgrade request did not fit into an empty send buffer".into());
+        }
+        self.epoll.modify(file, index as u64, READABLE)?;
+        self.clients[index].phase = Phase::Upgrading;
+        Ok(())
+    }
+
+    /// One read, and everything that came with it. An unfinished end waits in the client's own buffer.
+    fn receive(&mut self, index: usize) -> Result<(), Failure> {
+        let client = &mut self.clients[index];
+        let kept = client.partial.len();
+        self.buffer[..kept].copy_from_slice(&client.partial);
+        client.partial.clear();
+        let received = match sys::recv(client.socket.as_raw_fd(), &mut self.buffer[kept..]) {
+            Ok(0) => return self.gone(index),
+            Ok(received) => received,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                client.partial.extend_from_slice(&self.buffer[..kept]);
+                return Ok(());
+            }
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return self.gone(index),
+            Err(error) => return Err(error.into()),
+        };
+        let now = sys::now();
+        self.totals.receives += 1;
+        self.totals.bytes += received as u64;
+        let end = kept + received;
+        let mut start = 0;
+        if client.phase == Phase::Upgrading {
+            match upgraded(&self.buffer[..end])? {
+                Some(length) => start = length,
+                None => {
+                    client.partial.extend_from_slice(&self.buffer[..end]);
+                    return Ok(());
+                }
+            }
+            client.phase = Phase::Open;
+            self.opened += 1;
+        }
+        while start < end {
+            match frame::parse(&self.buffer[start..end]) {
+                Parsed::Frame {
+                    opcode: frame::TEXT,
+                    payload,
+                    length,
+                } => {
+                    message(client, &mut self.totals, &self.settings, payload, now);
+                    start += length;
+                }
+                Parsed::Frame {
+                    opcode,
+                    payload,
+                    length,
+                } => {
+                    control(client, &mut self.totals, opcode, payload);
+                    start += length;
+                }
+                Parsed::Incomplete => break,
+                Parsed::Broken(what) => return Err(format!("connection {index}: {what}").into()),
+            }
+        }
+        if end - start >= BUFFER_BYTES / 2 {
+            return Err(
+                format!("connection {index}: a frame larger than the client's buffer").into(),
+            );
+        }
+        client.partial.extend_from_slice(&self.buffer[start..end]);
+        Ok(())
+    }
+
+    fn gone(&mut self, index: usize) -> Result<(), Failure> {
+        let client = &mut self.clients[index];
+        if client.phase == Phase::Upgrading {
+            return Err(format!("connection {index}: closed instead of upgraded").into());
+        }
+        self.epoll.remove(client.socket.as_raw_fd())?;
+        client.phase = Phase::Closed;
+        self.totals.closed += 1;
+        Ok(())
+    }
+
+    fn receive_all(&mut self) -> Result<(), Failure> {
+        let wanted = self.settings.expected * self.clients.len() as u64;
+        let mut quiet_since = sys::now();
+        let mut seen = self.totals.messages;
+        let mut complete_at = None;
+        loop {
+            let ready = self.epoll.wait(20)?;
+            for position in 0..ready {
+                let (token, _) = self.epoll.event(position);
+                if token == STANDARD_INPUT {
+                    return Ok(());
+                }
+                self.turn(token as usize)?;
+            }
+            if self.settings.idle {
+                continue;
+            }
+            let now = sys::now();
+            if self.totals.messages != seen {
+                seen = self.totals.messages;
+                quiet_since = now;
+            }
+            if seen >= wanted {
+                // What comes after the last expected event is a duplicate: wait for it a moment.
+                let since = *complete_at.get_or_insert(now);
+                if now - since >= self.settings.linger {
+                    return Ok(());
+                }
+            } else if now - quiet_since > self.settings.stall
+                || self.totals.closed == self.clients.len() as u64
+            {
+                return Ok(());
+            }
+        }
+    }
+
+    fn report(&self, connect_seconds: f64, cpu_seconds: f64) -> String {
+        let totals = &self.totals;
+        let wanted = self.settings.expected * self.clients.len() as u64;
+        let counts = self.clients.iter().map(|client| client.messages);
+        let window = totals.last_at.saturating_sub(totals.first_at) as f64 / SECOND;
+        let complete = totals.messages == wanted && totals.faults == 0 && totals.closed == 0;
+        format!(
+            "{{\"connections\":{},\"expected\":{wanted},\"messages\":{},\"complete\":{complete},\"faults\":{},\
+             \"first_fault\":{},\"closed\":{},\"first_close\":{},\"fewest\":{},\"most\":{},\"bytes\":{},\
+             \"payload_bytes\":{},\"receives\":{},\"connect_s\":{connect_seconds:.3},\"first_ns\":{},\"last_ns\":{},\
+             \"window_s\":{window:.6},\"rate\":{:.0},\"cpu_s\":{cpu_seconds:.4},\"latency\":{}}}",
+            self.clients.len(),
+            totals.messages,
+            totals.faults,
+            totals
+                .first_fault
+                .as_ref()
+                .map_or("null".to_owned(), |text| format!("\"{text}\"")),
+            totals.closed,
+            totals
+                .first_close
+                .map_or("null".to_owned(), |code| code.to_string()),
+            counts.clone().min().unwrap_or(0),
+            counts.max().unwrap_or(0),
+            totals.bytes,
+            totals.payload_bytes,
+            totals.receives,
+            totals.first_at,
+            totals.last_at,
+            if window > 0.0 {
+                totals.measured as f64 / window
+            } else {
+                0.0
+            },
+            totals.latency.json(),
+        )
+    }
+}
+
+/// The length of a complete answer 101 at the beginning of `bytes`, or None while it is not complete.
+fn upgraded(bytes: &[u8]) -> Result<Option<usize>, Failure> {
+    let Some(end) = bytes.windows(4).position(|window| window == b"\r\n\r\n") else {
+        return Ok(None);
+    };
+    let head = String::from_utf8_lossy(&bytes[..end]);
+    if !head.starts_with("HTTP/1.1 101") {
+        return Err(format!("not upgraded: {}", String::from_utf8_lossy(bytes)).into());
+    }
+    if !head.contains(frame::ACCEPT) {
+        return Err("the answer's Sec-WebSocket-Accept is wrong".into());
+    }
+    Ok(Some(end + 4))
+}
+
+#[inline]
+fn message(
+    client: &mut Client,
+    totals: &mut Totals,
+    settings: &Settings,
+    payload: &[u8],
+    now: u64,
+) {
+    client.messages += 1;
+    totals.messages += 1;
+    totals.payload_bytes += payload.len() as u64;
+    let Some(stamp) = totals.finder.find(payload) else {
+        totals.fault("a message without a stamp".to_owned());
+        return;
+    };
+    if let Err(fault) = client.order.check(stamp, settings.lanes) {
+        totals.fault(fault);
+    }
+    if stamp.sequence < settings.skip {
+        return;
+    }
+    if totals.measured == 0 {
+        totals.first_at = now;
+    }
+    totals.last_at = now;
+    totals.measured += 1;
+    let turn = totals.measured % settings.sample;
+    if turn == 0 && stamp.time > 0 {
+        totals.latency.record(now.saturating_sub(stamp.time));
+    }
+}
+
+fn control(client: &mut Client, totals: &mut Totals, opcode: u8, payload: &[u8]) {
+    match (opcode, payload) {
+        (frame::PING, _) => {
+            // A pong that finds no room is dropped: the server takes any byte as a sign of life.
+            let _ = sys::send(client.socket.as_raw_fd(), &frame::pong(payload));
+        }
+        (frame::CLOSE, [high, low, ..]) => {
+            totals
+                .first_close
+                .get_or_insert(u16::from_be_bytes([*high, *low]));
+        }
+        (frame::CLOSE, _) => {
+            totals.first_close.get_or_insert(1005);
+        }
+        (frame::PONG, _) => {}
+        (other, _) => totals.fault(format!("a frame with opcode {other}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stamp(lane: u64, sequence: u64) -> Stamp {
+        Stamp {
+            sequence,
+            time: 1,
+            lane,
+        }
+    }
+
+    #[test]
+    fn losses_duplicates_and_strangers_are_faults() {
+        let mut order = Order::default();
+        assert!(order.check(stamp(4, 0), 2).is_ok());
+        assert!(order.check(stamp(4, 1), 2).is_ok());
+        assert!(order.check(stamp(5, 0), 2).is_ok());
+        assert!(order.check(stamp(4, 1), 2).is_err(), "twice");
+        assert!(order.check(stamp(4, 3), 2).is_err(), "one lost");
+        assert!(order.check(stamp(4, 4), 2).is_ok());
+        assert!(order.check(stamp(6, 0), 2).is_err(), "not subscribed");
+        assert!(
+            Order::default().check(stamp(1, 1), 1).is_err(),
+            "the first one lost"
+        );
+    }
+
+    #[test]
+    fn only_the_right_upgrade_counts() {
+        let answer = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: {}\r\n\r\n",
+            frame::ACCEPT
+        );
+        assert!(matches!(upgraded(answer.as_bytes()), Ok(Some(length)) if length == answer.len()));
+        assert!(matches!(upgraded(&answer.as_bytes()[..20]), Ok(None)));
+        assert!(upgraded(b"HTTP/1.1 403 Forbidden\r\n\r\n").is_err());
+        assert!(upgraded(b"HTTP/1.1 101 Switching Protocols\r\n\r\n").is_err());
+    }
+}

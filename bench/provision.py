@@ -1,0 +1,118 @@
+"""Projects, homes and users for a benchmark, made through the store.
+
+The CLI's demo makes every user a member of every home: too many for thousands of both.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+IN_FLIGHT = 24
+APP = "bench"
+
+
+@dataclass(slots=True)
+class Home:
+    """A home, a key of each of its members, and a device with its key."""
+
+    home_id: int
+    user_keys: list[str]
+    device_id: int = 0
+    device_key: str = ""
+
+
+@dataclass(slots=True)
+class World:
+    """One project with everything a run needs."""
+
+    project_key: str
+    homes: list[Home] = field(default_factory=list)
+
+    def requests(self, connections: int) -> list[str]:
+        """Request lines of `connections` listeners: each home's members in turn, one home each."""
+        lines = []
+        for index in range(connections):
+            home = self.homes[index % len(self.homes)]
+            key = home.user_keys[index // len(self.homes) % len(home.user_keys)]
+            lines.append(f"/userSession/websocket?homeId={home.home_id} {authorization(key)}")
+        return lines
+
+    def bulk_targets(self) -> list[str]:
+        """The homes' ids as the publisher takes them."""
+        return [str(home.home_id) for home in self.homes]
+
+    def put_targets(self) -> list[str]:
+        """One device of each home as the publisher takes them."""
+        return [
+            f"/devices/{home.device_id}/event {authorization(home.device_key)}"
+            for home in self.homes
+            if home.device_id
+        ]
+
+
+def authorization(key: str) -> str:
+    """The value of the Authorization header."""
+    return f"ModeCloud {key}"
+
+
+async def _together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+    """Run the changes, at most IN_FLIGHT at once; their results in order."""
+    results: dict[int, T] = {}
+    waiting = enumerate(changes)
+
+    async def work() -> None:
+        for number, change in waiting:
+            results[number] = await change
+
+    async with asyncio.TaskGroup() as group:
+        for _ in range(IN_FLIGHT):
+            group.create_task(work())
+    return [results[number] for number in range(len(results))]
+
+
+async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
+    from homewire.model import AccountSystem, Permission
+    from homewire.redis.connect import connect
+    from homewire.store import Store
+
+    client = connect(redis_url)
+    try:
+        store = Store(client)
+        project = await store.projects.create("bench", AccountSystem.EMAIL)
+        await store.apps.create(project.id, APP)
+        _, project_key = await store.project_keys.create(
+            project.id, "bench", frozenset({Permission.SEND_EVENT, Permission.READ})
+        )
+        world = World(project_key)
+
+        async def user(number: int) -> tuple[int, str]:
+            made = await store.users.create(project.id, f"User {number}", email=f"u{number}@example.com")
+            _, key = await store.sessions.open(project.id, made.id, APP, "127.0.0.1", "bench")
+            return made.id, key
+
+        async def home(number: int, people: list[tuple[int, str]]) -> Home:
+            made = await store.homes.create(project.id, f"Home {number}", people[0][0])
+            for user_id, _ in people[1:]:
+                await store.homes.add_member(project.id, made.id, user_id)
+            result = Home(made.id, [key for _, key in people])
+            if number < devices:
+                device, key, _ = await store.devices.create(project.id, "sensor", home_id=made.id)
+                result.device_id, result.device_key = device.id, key
+            return result
+
+        users = await _together(user(number) for number in range(homes * members))
+        world.homes = await _together(
+            home(number, users[number * members : (number + 1) * members]) for number in range(homes)
+        )
+        return world
+    finally:
+        await client.aclose()
+
+
+def make(redis_url: str, *, homes: int, members: int, devices: int = 1) -> World:
+    """A project with `homes` homes of `members` users each, no user in two; `devices` homes have a device."""
+    return asyncio.run(_make(redis_url, homes, members, devices))

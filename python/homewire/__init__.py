@@ -1,0 +1,3 @@
+"""homewire: a realtime event router for connected homes and devices."""
+
+__version__ = "0.1.0"

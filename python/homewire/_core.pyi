@@ -1,0 +1,134 @@
+"""The Rust core. Written by hand and checked against the built module by mypy.stubtest."""
+
+from typing import Literal, final
+
+SubscriptionKind = Literal["homes", "devices", "entities", "command"]
+
+class InvalidField(Exception):
+    """Input that is refused: `field` names the member, `problem` says what is wrong with it."""
+
+    field: str
+    problem: str
+
+@final
+class EventInput:
+    """A checked event body; the event data stay the client's own bytes."""
+
+    @property
+    def event_type(self) -> str: ...
+    @property
+    def entity_id(self) -> str | None: ...
+    @property
+    def has_data(self) -> bool: ...
+
+@final
+class CommandInput:
+    """A checked command body; the parameters stay the client's own bytes."""
+
+    @property
+    def action(self) -> str: ...
+
+def shard_of(id: int, shards: int) -> int: ...
+def parse_event(body: bytes) -> EventInput: ...
+def parse_command(body: bytes) -> CommandInput: ...
+def event_envelope(
+    input: EventInput,
+    project: int,
+    home: int,
+    device: int,
+    time_ms: int,
+    device_class: str | None,
+    device_ip: str | None,
+    project_key_id: int,
+    project_key_name: str | None,
+) -> bytes: ...
+def command_envelope(input: CommandInput, project: int, device: int, time_ms: int) -> bytes: ...
+def select_filter(
+    home_ids: list[str], device_ids: list[str], entity_ids: list[str]
+) -> tuple[Literal["all", "homes", "devices", "entities"], list[int], list[str]]: ...
+
+@final
+class EventBatch:
+    """A bulk body, NDJSON or a JSON array, checked item by item."""
+
+    def __new__(cls, body: bytes) -> EventBatch: ...
+    def __len__(self) -> int: ...
+    def targets(self) -> tuple[list[int], list[int]]: ...
+    def envelopes(
+        self,
+        project: int,
+        time_ms: int,
+        project_key_id: int,
+        project_key_name: str | None,
+        homes: set[int],
+        devices: dict[int, tuple[int, str]],
+        shards: int,
+    ) -> list[tuple[int, bytes] | tuple[str, str, str]]: ...
+
+Notification = (
+    tuple[Literal["closed"], int, int]
+    | tuple[Literal["message"], int, int, bytes]
+    | tuple[Literal["failed"], str]
+)
+
+@final
+class Core:
+    """The reactor and the tail: two threads that never need the GIL.
+
+    Times are in milliseconds, sizes in bytes. With `deliver_messages` the messages of clients come
+    as notifications; otherwise they are checked against RFC 6455 and dropped.
+    """
+
+    def __new__(
+        cls,
+        *,
+        heartbeat_ms: int = 25_000,
+        reservation_ms: int = 5_000,
+        close_ms: int = 5_000,
+        outbox_bytes: int = 1_048_576,
+        message_bytes: int = 65_536,
+        inbox_bytes: int = 16_777_216,
+        deliver_messages: bool = False,
+    ) -> Core: ...
+    @property
+    def notify_fd(self) -> int:
+        """Readable while there are notifications."""
+
+    def start_tail(self, url: str, shards: int) -> None:
+        """Begin to read every shard from its end of now on. Raises ConnectionError, OSError."""
+
+    def reserve(
+        self,
+        principal_kind: str,
+        project: int,
+        principal_id: int,
+        key_tag: int,
+        kind: SubscriptionKind,
+        ids: list[int],
+        entities: list[str],
+    ) -> int:
+        """Put a connection into the index, without a socket. Its id is never used twice."""
+
+    def adopt(self, id: int, fd: int, early: bytes) -> None:
+        """Take over `fd`, a duplicate made for this call. Raises OSError."""
+
+    def abandon(self, id: int) -> None:
+        """Undo a reservation; of no effect once it was adopted."""
+
+    def send(self, id: int, opcode: int, payload: bytes) -> None:
+        """Send one frame behind every event that the connection already got."""
+
+    def close(self, id: int, code: int, reason: str) -> None:
+        """Begin the close handshake."""
+
+    def notifications(self) -> list[Notification]:
+        """Everything that happened since the last call."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters by name."""
+
+    def tail_silence_ms(self) -> int:
+        """How long ago Redis last answered the tail."""
+
+    def stop(self, code: int, reason: str, patience_ms: int) -> None:
+        """Close every connection, wait at most so long for the clients, end the threads."""

@@ -1,0 +1,1 @@
+"""The REST tier: one module per resource."""

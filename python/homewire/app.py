@@ -1,0 +1,218 @@
+"""The composition root: the only module that knows every room.
+
+`running` starts a node and yields it; `serve` does that until a signal says stop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from aiohttp import web
+
+from homewire import log, metrics
+from homewire._core import Core
+from homewire.api import health
+from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
+from homewire.errors import ConfigurationError
+from homewire.gateway import server, websocket
+from homewire.gateway.authenticate import Authenticator
+from homewire.gateway.directory import Directory
+from homewire.gateway.handoff import Observer
+from homewire.gateway.watch import CoreWatch, OnMessage
+from homewire.ingest.context import Ingest
+from homewire.ingest.routes import routes as ingest_routes
+from homewire.limits import raise_open_file_limit
+from homewire.redis.connect import connect, translate_redis_errors
+from homewire.redis.embedded import EmbeddedServer
+from homewire.settings import Settings
+from homewire.store import Store
+
+TAIL_SILENCE_MS = 3_000
+"""The tail hears from Redis several times a second; after this it counts as cut off."""
+GOING_AWAY = 1001
+
+
+class Role(StrEnum):
+    """What a process does; `homewire run` does both."""
+
+    ROUTER = "router"
+    API = "api"
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """A running node."""
+
+    base_url: str
+    core: Core | None
+    failed: asyncio.Future[Exception]
+    """Set when the node can't go on."""
+
+
+async def serve(settings: Settings, roles: frozenset[Role]) -> None:
+    """Runs a node until SIGINT or SIGTERM.
+
+    Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
+    """
+    log.configure(settings.log_level, settings.log_format)
+    raise_open_file_limit()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
+    async with running(settings, roles) as node:
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([stopped, node.failed], return_when=asyncio.FIRST_COMPLETED)
+        stopped.cancel()
+        if node.failed.done():
+            raise node.failed.result()
+
+
+@asynccontextmanager
+async def running(
+    settings: Settings,
+    roles: frozenset[Role],
+    *,
+    observe: Observer | None = None,
+    on_message: OnMessage | None = None,
+) -> AsyncIterator[Node]:
+    """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
+    async with AsyncExitStack() as stack:
+        failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+        url = await _redis_url(stack, settings)
+        redis = connect(url)
+        stack.push_async_callback(redis.aclose)
+        bus_settings = BusSettings.of(settings, url)
+        with translate_redis_errors():
+            await ensure_epochs(redis, settings.shards)
+        bus = Bus(bus_settings)
+        await bus.start()
+        stack.push_async_callback(bus.close)
+        _in_background(stack, Retention(redis, bus_settings).run(), failed)
+        store = Store(redis)
+        authenticator = Authenticator(store, settings.principal_cache_entries)
+        directory = Directory(store, settings.principal_cache_entries)
+        app = web.Application(middlewares=[server.render_errors])
+        core = None
+        if Role.ROUTER in roles:
+            core = _start_core(stack, settings, url, failed, on_message)
+            app.add_routes(websocket.routes(websocket.Gateway(core, authenticator, directory, observe)))
+            app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory)))
+        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus)))
+        base_url = await _listen(stack, settings, app)
+        if core is not None:
+            # Pushed last, so that clients are told first, while everything else still stands.
+            stack.push_async_callback(
+                asyncio.to_thread, core.stop, GOING_AWAY, "going away", _ms(settings.close_s)
+            )
+        yield Node(base_url, core, failed)
+
+
+async def _redis_url(stack: AsyncExitStack, settings: Settings) -> str:
+    if settings.redis_url is not None:
+        return settings.redis_url
+    embedded = EmbeddedServer(settings.data_dir, settings.durability, binary=settings.redis_binary)
+    await stack.enter_async_context(embedded)
+    supervisor = asyncio.create_task(embedded.supervise(), name="embedded-server")
+    stack.push_async_callback(_cancelled, supervisor)
+    return embedded.url
+
+
+def _start_core(
+    stack: AsyncExitStack,
+    settings: Settings,
+    url: str,
+    failed: asyncio.Future[Exception],
+    on_message: OnMessage | None,
+) -> Core:
+    core = Core(
+        heartbeat_ms=_ms(settings.heartbeat_s),
+        reservation_ms=_ms(settings.reservation_s),
+        close_ms=_ms(settings.close_s),
+        outbox_bytes=settings.outbox_bytes,
+        message_bytes=settings.message_bytes,
+        inbox_bytes=settings.inbox_bytes,
+        deliver_messages=on_message is not None,
+    )
+    # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
+    stack.callback(core.stop, GOING_AWAY, "going away", 0)
+    watch = CoreWatch(core, on_message)
+    stack.callback(watch.close)
+    watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
+    try:
+        core.start_tail(url, settings.shards)
+    except ConnectionError as error:
+        raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
+    return core
+
+
+def _ingest(settings: Settings, bus: Bus, authenticator: Authenticator, directory: Directory) -> Ingest:
+    return Ingest(
+        bus=bus,
+        authenticate=authenticator,
+        directory=directory,
+        shards=settings.shards,
+        body_silence=settings.body_timeout_s,
+    )
+
+
+def _problem(core: Core | None, bus: Bus) -> health.Problem:
+    def problem() -> str | None:
+        if not bus.connected:
+            return "the bus is not connected to Redis"
+        if core is not None and core.tail_silence_ms() > TAIL_SILENCE_MS:
+            return "the tail has not heard from Redis"
+        return None
+
+    return problem
+
+
+async def _listen(stack: AsyncExitStack, settings: Settings, app: web.Application) -> str:
+    """Opens the port; the URL under which this machine reaches it."""
+    runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes)
+    stack.push_async_callback(app.cleanup)
+    stack.push_async_callback(runner.cleanup)
+    site = web.TCPSite(runner, settings.host, settings.port, backlog=settings.backlog)
+    try:
+        await site.start()
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't listen on {settings.host} port {settings.port}: {error.strerror}. Choose another with --port."
+        ) from error
+    stack.push_async_callback(site.stop)
+    return replace(settings, port=runner.addresses[0][1]).base_url
+
+
+def _in_background(
+    stack: AsyncExitStack, work: Coroutine[None, None, None], failed: asyncio.Future[Exception]
+) -> None:
+    task = asyncio.create_task(work)
+    task.add_done_callback(lambda done: _task_ended(done, failed))
+    stack.push_async_callback(_cancelled, task)
+
+
+def _task_ended(task: "asyncio.Task[None]", failed: asyncio.Future[Exception]) -> None:
+    error = None if task.cancelled() else task.exception()
+    if isinstance(error, Exception) and not failed.done():
+        failed.set_result(error)
+
+
+def _pass_on(source: "asyncio.Future[Exception]", failed: asyncio.Future[Exception]) -> None:
+    if not source.cancelled() and not failed.done():
+        failed.set_result(source.result())
+
+
+async def _cancelled(task: "asyncio.Task[None]") -> None:
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)

@@ -1,0 +1,19 @@
+"""The bus: Redis Streams, one per shard, written with group commit and trimmed by age and size.
+
+```
+address   where Redis is, from a URL
+settings  the bus's own settings and counters
+shards    key names, epochs, which shard an id belongs to
+wire      commands as bytes, and the idempotency script
+connection  one connection: writes out, replies in order
+append    Bus: the queue in front of that connection, deadlines, reconnect
+retention the timer that trims by age and by bytes
+```
+"""
+
+from homewire.bus.append import Bus
+from homewire.bus.retention import Retention
+from homewire.bus.settings import BusError, BusSettings, BusStats
+from homewire.bus.shards import ensure_epochs, shard_of
+
+__all__ = ["Bus", "BusError", "BusSettings", "BusStats", "Retention", "ensure_epochs", "shard_of"]

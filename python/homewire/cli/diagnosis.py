@@ -1,0 +1,219 @@
+"""`check`: can this machine, with this configuration, run homewire?"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import platform
+import socket
+import sys
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+from homewire import settings as settings_table
+from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis
+from homewire.errors import ConfigurationError
+from homewire.limits import open_file_limit
+from homewire.settings import Settings
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis as RedisClient
+
+FEW_FILES = 1_024
+ENOUGH_FILES = 65_536
+
+# By what it can do, not by its version: Valkey 9 reports 7.2.4. EXPIRETIME came with 7.0, as did
+# entries-added of XINFO STREAM, which tells that entries were trimmed before they were read.
+NEEDED_COMMANDS = (
+    *("XADD", "XREAD", "XRANGE", "XTRIM", "XINFO", "EVAL", "EVALSHA", "SCRIPT", "WAIT", "EXPIRETIME"),
+    *("HSET", "HGETALL", "HMGET", "SADD", "SSCAN", "SMISMEMBER", "ZADD", "ZRANGE", "SET", "INCR", "UNLINK"),
+)
+
+
+class Level(StrEnum):
+    """How bad a finding is."""
+
+    OK = "ok"
+    WARNING = "warning"
+    FATAL = "fatal"
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What one check saw, and what to do about it (empty when nothing is)."""
+
+    check: str
+    level: Level
+    seen: str
+    advice: str = ""
+
+    def as_json(self) -> dict[str, str]:
+        """As JSON types."""
+        return {"check": self.check, "level": self.level.value, "seen": self.seen, "advice": self.advice}
+
+
+def register(app: typer.Typer) -> None:
+    """Add `check` to the command tree."""
+    app.command("check")(check)
+
+
+def check(
+    host: Host = None,
+    port: Port = None,
+    redis: Redis = None,
+    data_dir: DataDir = None,
+    durability: Durability = None,
+    as_json: Json = False,
+) -> None:
+    """Say whether this machine and configuration can run homewire, and what to do where not."""
+    settings = settings_table.load(
+        host=host, port=port, redis_url=redis, data_dir=data_dir, durability=durability
+    )
+    findings = asyncio.run(examine(settings))
+    fit = all(finding.level is not Level.FATAL for finding in findings)
+    if as_json:
+        import orjson
+
+        print(orjson.dumps({"ok": fit, "checks": [f.as_json() for f in findings]}).decode())
+    else:
+        for finding in findings:
+            print(f"{finding.level.value:<8}{finding.check}: {finding.seen}")
+            if finding.advice:
+                print(f"{'':<8}→ {finding.advice}")
+    if not fit:
+        sys.exit(1)
+
+
+async def examine(settings: Settings) -> list[Finding]:
+    """Every finding about `settings` on this machine."""
+    findings = [_python(), _open_files(), _port(settings)]
+    return findings + [finding async for finding in _redis(settings)]
+
+
+def _python() -> Finding:
+    return Finding("python", Level.OK, f"{platform.python_implementation()} {platform.python_version()}")
+
+
+def _open_files() -> Finding:
+    soft, hard = open_file_limit()
+    seen = f"{hard} (soft limit {soft}, raised at start)"
+    advice = f"raise the hard limit to {ENOUGH_FILES} or more (ulimit -Hn, LimitNOFILE=, container ulimits)"
+    if hard < FEW_FILES:
+        return Finding("open files", Level.FATAL, seen, advice)
+    if hard < ENOUGH_FILES:
+        return Finding("open files", Level.WARNING, seen, f"{advice}: each client takes one")
+    return Finding("open files", Level.OK, seen)
+
+
+def _port(settings: Settings) -> Finding:
+    address = f"{settings.host}:{settings.port}"
+    try:
+        family, kind, protocol, _, where = socket.getaddrinfo(
+            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        with socket.socket(family, kind, protocol) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(where)
+    except OSError as error:
+        advice = "choose another --port or --host"
+        if error.errno == errno.EADDRINUSE:
+            if _runs_here(settings):
+                return Finding("port", Level.OK, f"{address}: in use; homewire runs on this data directory")
+            advice = "end the program that uses it (perhaps a homewire), or choose another --port"
+        return Finding("port", Level.FATAL, f"{address}: {error.strerror or error}", advice)
+    return Finding("port", Level.OK, f"{address} is free")
+
+
+def _runs_here(settings: Settings) -> bool:
+    from homewire.redis.embedded import EmbeddedServer
+
+    return EmbeddedServer.running(settings.data_dir) is not None
+
+
+async def _redis(settings: Settings) -> AsyncIterator[Finding]:
+    from redis.exceptions import RedisError
+
+    from homewire.cli.scope import reachable_redis
+    from homewire.redis.connect import connect
+
+    advice = "start it, or correct --redis" if settings.redis_url else "see the message"
+    try:
+        async with reachable_redis(settings) as url, contextlib.aclosing(connect(url)) as client:
+            for finding in await _about(client, settings, url):
+                yield finding
+    except (RedisError, OSError) as error:
+        where = settings_table.redacted(settings.redis_url or "")
+        yield Finding("redis", Level.FATAL, f"{where} does not answer ({type(error).__name__})", advice)
+    except ConfigurationError as error:
+        yield Finding("redis", Level.FATAL, str(error), advice)
+
+
+async def _about(client: RedisClient, settings: Settings, url: str) -> list[Finding]:
+    info: dict[str, Any] = await client.info("everything")
+    name = "Valkey" if "valkey_version" in info else "Redis"
+    version = info.get("valkey_version") or info.get("redis_version", "?")
+    kind = "embedded" if settings.redis_url is None else settings_table.redacted(url)
+    findings = [Finding("redis", Level.OK, f"{name} {version}, {kind}"), await _features(client)]
+    return findings + await _configured(client, info)
+
+
+async def _features(client: RedisClient) -> Finding:
+    # As one word: redis-py's own reading of COMMAND stumbles over a command that does not exist.
+    answers = await client.execute_command("COMMAND INFO", *NEEDED_COMMANDS)  # type: ignore[no-untyped-call]
+    missing = [name for name, known in zip(NEEDED_COMMANDS, answers, strict=True) if not known]
+    if missing:
+        advice = "use Redis or Valkey 7.0 or newer"
+        return Finding("redis features", Level.FATAL, f"missing: {', '.join(missing)}", advice)
+    return Finding("redis features", Level.OK, f"all {len(NEEDED_COMMANDS)} commands known")
+
+
+async def _configured(client: RedisClient, info: dict[str, Any]) -> list[Finding]:
+    from redis.exceptions import ResponseError
+
+    try:
+        told = await client.config_get("appendfsync", "maxmemory-policy", "min-replicas-to-write")
+    except ResponseError:
+        advice = "see at its operator that it is durable, and that maxmemory-policy is noeviction"
+        return [Finding("redis configuration", Level.WARNING, "this Redis does not tell", advice)]
+    options = {str(name): str(value) for name, value in told.items()}
+    return [_durability(options, info), _eviction(options), _replicas(options, info)]
+
+
+def _durability(options: dict[str, str], info: dict[str, Any]) -> Finding:
+    if not info.get("aof_enabled"):
+        advice = "CONFIG SET appendonly yes, appendfsync always (or everysec)"
+        return Finding("appendfsync", Level.WARNING, "no append-only file: a restart loses events", advice)
+    chosen = options.get("appendfsync", "?")
+    if chosen == "always":
+        return Finding("appendfsync", Level.OK, chosen)
+    advice = "always, if nothing acknowledged may be lost in a power failure"
+    return Finding("appendfsync", Level.WARNING, chosen, advice)
+
+
+def _eviction(options: dict[str, str]) -> Finding:
+    policy = options.get("maxmemory-policy", "?")
+    if policy == "noeviction":
+        return Finding("maxmemory-policy", Level.OK, policy)
+    advice = "CONFIG SET maxmemory-policy noeviction: an evicted stream is silent loss"
+    return Finding("maxmemory-policy", Level.FATAL, policy, advice)
+
+
+def _replicas(options: dict[str, str], info: dict[str, Any]) -> Finding:
+    if info.get("role") not in ("master", None):
+        return Finding("replicas", Level.FATAL, "this is a replica", "name its primary with --redis")
+    connected = int(info.get("connected_slaves", 0))
+    needed = int(options.get("min-replicas-to-write", 0))
+    seen = f"{connected} connected, {needed} needed for a write"
+    if connected and not needed:
+        advice = "CONFIG SET min-replicas-to-write 1, or a failover may lose the last moments"
+        return Finding("replicas", Level.WARNING, seen, advice)
+    if connected < needed:
+        return Finding(
+            "replicas", Level.FATAL, seen, "bring the replicas back: writes are refused until then"
+        )
+    return Finding("replicas", Level.OK, seen)

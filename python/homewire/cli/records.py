@@ -1,0 +1,205 @@
+"""Commands on records: projects, their keys and apps, users, homes, members, devices."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, Project, User
+from homewire.cli.output import Answer
+from homewire.cli.scope import Scope, command
+from homewire.demo import APP, open_session
+from homewire.model import AccessControl, AccountSystem, Permission
+
+
+def _group(name: str, help: str) -> typer.Typer:
+    return typer.Typer(name=name, help=help, no_args_is_help=True, rich_markup_mode=None)
+
+
+projects = _group("project", "Projects: tenants that share nothing.")
+project_keys = _group("project-key", "Keys of a project, with permissions.")
+apps = _group("app", "Apps that a project's users sign in with.")
+users = _group("user", "Users of a project.")
+homes = _group("home", "Homes of a project.")
+members = _group("member", "Members of a home: who may hear it.")
+devices = _group("device", "Devices of a project.")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the groups to the command tree."""
+    for group in (projects, project_keys, apps, users, homes, members, devices):
+        app.add_typer(group)
+
+
+@command(projects, "create")
+async def create_project(
+    scope: Scope,
+    name: Name,
+    accounts: Annotated[AccountSystem, typer.Option(help="How its users sign in.")],
+    access_control: Annotated[
+        AccessControl, typer.Option(help="Who may hear a home: its members, or whoever has the permission.")
+    ] = AccessControl.MEMBERSHIP,
+    on_demand_provisioning: Annotated[
+        bool, typer.Option("--on-demand-provisioning", help="Devices may register themselves with a token.")
+    ] = False,
+) -> Answer:
+    """Create a project."""
+    project = await scope.store.projects.create(name, accounts, access_control, on_demand_provisioning)
+    return {"projectId": project.id}
+
+
+@command(projects, "list")
+async def list_projects(scope: Scope) -> Answer:
+    """List the projects."""
+    return [
+        {
+            "projectId": project.id,
+            "name": project.name,
+            "accounts": project.accounts.value,
+            "accessControl": project.access_control.value,
+            "onDemandProvisioning": project.on_demand_provisioning,
+        }
+        for project in await scope.store.projects.list()
+    ]
+
+
+@command(projects, "delete")
+async def delete_project(scope: Scope, project: Project = None) -> Answer:
+    """Delete a project with all that is in it. Its keys are refused at once."""
+    project_id = scope.named(project)
+    await scope.store.projects.delete(project_id)
+    await scope.store.projects.sweep(project_id)
+    return {"projectId": project_id}
+
+
+@command(project_keys, "create")
+async def create_project_key(
+    scope: Scope,
+    name: Name,
+    permission: Annotated[list[Permission], typer.Option(help="What the key may do; repeat for more.")],
+    project: Project = None,
+) -> Answer:
+    """Create a key of the project. It is shown this once."""
+    project_id = await scope.project(project)
+    made, key = await scope.store.project_keys.create(project_id, name, frozenset(permission))
+    return {"projectKeyId": made.id, "key": key}
+
+
+@command(project_keys, "list")
+async def list_project_keys(scope: Scope, project: Project = None) -> Answer:
+    """List the project's keys, without their secrets."""
+    project_id = await scope.project(project)
+    return [
+        {"projectKeyId": key.id, "name": key.name, "permissions": sorted(p.value for p in key.permissions)}
+        for key in await scope.store.project_keys.list(project_id)
+    ]
+
+
+@command(project_keys, "revoke")
+async def revoke_project_key(scope: Scope, key_id: KeyId, project: Project = None) -> Answer:
+    """Revoke a key: it is refused from now on."""
+    await scope.store.project_keys.revoke(await scope.project(project), key_id)
+    return {"projectKeyId": key_id}
+
+
+@command(project_keys, "rotate")
+async def rotate_project_key(scope: Scope, key_id: KeyId, project: Project = None) -> Answer:
+    """Replace a key's secret. The old one is refused from now on, the new one is shown this once."""
+    key = await scope.store.project_keys.rotate(await scope.project(project), key_id)
+    return {"projectKeyId": key_id, "key": key}
+
+
+@command(apps, "create")
+async def create_app(
+    scope: Scope,
+    app_id: Annotated[str, typer.Option("--id", help="App id, e.g. controller_app.")],
+    project: Project = None,
+) -> Answer:
+    """Create an app."""
+    await scope.store.apps.create(await scope.project(project), app_id)
+    return {"appId": app_id}
+
+
+@command(users, "create")
+async def create_user(
+    scope: Scope,
+    name: Name,
+    project: Project = None,
+    email: Annotated[
+        str | None, typer.Option(help="E-mail address, in a project with e-mail accounts.")
+    ] = None,
+    password: Annotated[
+        str | None, typer.Option(help="Password for the e-mail address; asked for on a terminal.")
+    ] = None,
+    phone: Annotated[str | None, typer.Option(help="Phone number with country code.")] = None,
+    app: Annotated[str, typer.Option(help="App that the user's key is for.")] = APP,
+) -> Answer:
+    """Create a user and open a session; its key is shown this once."""
+    project_id = await scope.project(project)
+    user = await scope.store.users.create(
+        project_id, name, email=email, phone=phone, password=_password(email, password)
+    )
+    key = await open_session(scope.store, project_id, user.id, scope.settings.session_ttl_s, app)
+    return {"userId": user.id, "key": key}
+
+
+@command(homes, "create")
+async def create_home(
+    scope: Scope,
+    name: Name,
+    owner: Annotated[int, typer.Option(help="User id of its first owner.")],
+    project: Project = None,
+) -> Answer:
+    """Create a home."""
+    home = await scope.store.homes.create(await scope.project(project), name, owner)
+    return {"homeId": home.id}
+
+
+@command(members, "add")
+async def add_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
+    """Make a user a member of a home: the home's events reach the user from now on."""
+    await scope.store.homes.add_member(await scope.project_of_home(project, home), home, user)
+    return {"homeId": home, "userId": user}
+
+
+@command(members, "remove")
+async def remove_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
+    """Take a user out of a home: the home's events reach the user no more."""
+    await scope.store.homes.remove_member(await scope.project_of_home(project, home), home, user)
+    return {"homeId": home, "userId": user}
+
+
+@command(devices, "create")
+async def create_device(
+    scope: Scope,
+    device_class: Annotated[str, typer.Option("--class", help="Device class.")],
+    project: Project = None,
+    home: Annotated[int | None, typer.Option(help="Home id; none until somebody claims it.")] = None,
+    tag: Annotated[str | None, typer.Option(help="Tag, free text.")] = None,
+    name: Annotated[str | None, typer.Option(help="Name for people.")] = None,
+) -> Answer:
+    """Create a device. Its key and claim code are shown this once."""
+    project_id = await scope.project(project)
+    device, key, claim_code = await scope.store.devices.create(
+        project_id, device_class, home_id=home, tag=tag, name=name
+    )
+    return {"deviceId": device.id, "apiKey": key, "claimCode": claim_code}
+
+
+@command(devices, "rotate-key")
+async def rotate_device_key(scope: Scope, device: Device, project: AnyProject = None) -> Answer:
+    """Replace a device's key. The old one is refused from now on, the new one is shown this once."""
+    project_id = await scope.project_of_device(project, device)
+    return {"deviceId": device, "apiKey": await scope.store.devices.rotate_key(project_id, device)}
+
+
+def _password(email: str | None, given: str | None) -> str | None:
+    """The password for an e-mail account; asked for where there is somebody to ask."""
+    if email is None or given is not None:
+        return given
+    if not sys.stdin.isatty():
+        raise typer.BadParameter("an e-mail account needs one", param_hint="--password")
+    answer: Any = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
+    return str(answer)

@@ -1,0 +1,141 @@
+"""From the settings to an open store: what every command on records starts with."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, get_type_hints
+
+import typer
+
+from homewire import settings as settings_table
+from homewire.cli.options import DataDir, Json, Redis
+from homewire.cli.output import Answer, show
+from homewire.errors import ConfigurationError, NotConfirmed, Unavailable, UnknownRecord
+from homewire.settings import Settings
+
+if TYPE_CHECKING:
+    from homewire.store import Store
+
+P = ParamSpec("P")
+
+
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """What a command acts on: the store of the settings."""
+
+    settings: Settings
+    store: Store
+
+    def named(self, given: int | None) -> int:
+        """The project that a command means, whether it exists or not. A usage error when none is named."""
+        project = given if given is not None else self.settings.default_project
+        if project is None:
+            raise typer.BadParameter("missing; name a project", param_hint="--project")
+        return project
+
+    async def project(self, given: int | None) -> int:
+        """The project that a command means. Raises UnknownRecord, and what `named` does."""
+        project = self.named(given)
+        if await self.store.projects.get(project) is None:
+            raise UnknownRecord("project", project)
+        return project
+
+    async def project_of_home(self, given: int | None, home: int) -> int:
+        """The project of a home: ids are unique in the deployment, so at most one has it."""
+        for project in await self._candidates(given):
+            if await self.store.homes.existing(project, [home]):
+                return project
+        raise UnknownRecord("home", home)
+
+    async def project_of_device(self, given: int | None, device: int) -> int:
+        """The project of a device, likewise."""
+        for project in await self._candidates(given):
+            if await self.store.devices.locate(project, [device]):
+                return project
+        raise UnknownRecord("device", device)
+
+    async def _candidates(self, given: int | None) -> list[int]:
+        if given is not None:
+            return [await self.project(given)]
+        return [project.id for project in await self.store.projects.list()]
+
+
+@asynccontextmanager
+async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
+    """The URL of the settings' Redis: the one named, the embedded one that runs, or one started for now."""
+    if settings.redis_url is not None:
+        yield settings.redis_url
+        return
+    from homewire.redis.embedded import EmbeddedServer
+
+    async with EmbeddedServer.borrow(
+        settings.data_dir, settings.durability, binary=settings.redis_binary
+    ) as url:
+        yield url
+
+
+@asynccontextmanager
+async def open_store(settings: Settings) -> AsyncIterator[Store]:
+    """The store of the settings. Raises ConfigurationError when its Redis doesn't answer."""
+    from homewire.redis.connect import connect, translate_redis_errors
+    from homewire.store import Store
+
+    async with reachable_redis(settings) as url:
+        client = connect(url)
+        try:
+            with translate_redis_errors():
+                yield Store(client)
+        except NotConfirmed as error:
+            raise ConfigurationError(
+                f"{_at(url)} went away; whether the change was made is unknown"
+            ) from error
+        except Unavailable as error:
+            raise ConfigurationError(f"{_at(url)} does not answer, or can't serve now") from error
+        finally:
+            await client.aclose()
+
+
+def _at(url: str) -> str:
+    return f"Redis at {settings_table.redacted(url)}"
+
+
+def command(
+    app: typer.Typer, name: str
+) -> Callable[[Callable[Concatenate[Scope, P], Awaitable[Answer]]], Callable[..., None]]:
+    """Make a command of an async function over a Scope; its answer is printed.
+
+    The function's own parameters become options; --redis, --data-dir and --json are added to them.
+    """
+
+    def register(function: Callable[Concatenate[Scope, P], Awaitable[Answer]]) -> Callable[..., None]:
+        def run(redis_url: str | None, data_dir: Any, as_json: bool, **options: Any) -> None:
+            settings = settings_table.load(redis_url=redis_url, data_dir=data_dir)
+
+            async def act() -> Answer:
+                async with open_store(settings) as store:
+                    return await function(Scope(settings, store), **options)  # type: ignore[call-arg]
+
+            show(asyncio.run(act()), as_json)
+
+        _take_options(run, function)
+        app.command(name, help=inspect.getdoc(function))(run)
+        return run
+
+    return register
+
+
+def _take_options(run: Callable[..., None], function: Callable[..., Any]) -> None:
+    """Give `run` the options of `function` after its scope, and the three that every command has."""
+    hints = get_type_hints(function, include_extras=True)
+    scope, *own = inspect.signature(function).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    shared = {"redis_url": (Redis, None), "data_dir": (DataDir, None), "as_json": (Json, False)}
+    parameters = [p.replace(annotation=hints[p.name], kind=keyword) for p in own if p is not scope]
+    for name, (annotation, default) in shared.items():
+        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -1,0 +1,200 @@
+"""`run`, `router` and `api`: the server in its roles, and what it says once it is ready."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from homewire import settings as settings_table
+from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis, Workers
+from homewire.errors import HomewireError
+from homewire.settings import Settings
+
+if TYPE_CHECKING:
+    from homewire.demo import Demo
+
+POLL_S = 0.05
+
+WithDemo = Annotated[
+    bool,
+    typer.Option(
+        "--demo", help="On an empty deployment create a demo, whose devices are this machine's own sensors."
+    ),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command tree."""
+    app.command()(run)
+    _register_role(app, "router", "Run the realtime tier alone: WebSockets and events in.")
+    _register_role(app, "api", "Run the REST tier alone.")
+
+
+def _register_role(app: typer.Typer, role: str, help: str) -> None:
+    """Add the command that serves one role."""
+
+    def serve_role(
+        host: Host = None,
+        port: Port = None,
+        data_dir: DataDir = None,
+        redis: Redis = None,
+        workers: Workers = None,
+        durability: Durability = None,
+        as_json: Json = False,
+    ) -> None:
+        settings = _settings(host, port, data_dir, redis, workers, durability)
+        _serve(settings, [role], False, as_json)
+
+    app.command(role, help=help)(serve_role)
+
+
+def run(
+    host: Host = None,
+    port: Port = None,
+    data_dir: DataDir = None,
+    redis: Redis = None,
+    workers: Workers = None,
+    durability: Durability = None,
+    demo: WithDemo = False,
+    as_json: Json = False,
+) -> None:
+    """Run router and REST tier in one process."""
+    settings = _settings(host, port, data_dir, redis, workers, durability)
+    _serve(settings, ["router", "api"], demo, as_json)
+
+
+def _settings(
+    host: str | None,
+    port: int | None,
+    data_dir: Any,
+    redis: str | None,
+    workers: int | None,
+    durability: str | None,
+) -> Settings:
+    return settings_table.load(
+        host=host, port=port, data_dir=data_dir, redis_url=redis, workers=workers, durability=durability
+    )
+
+
+def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> None:
+    """Serve until a signal says stop."""
+    from homewire.app import Role, serve
+
+    async def main() -> None:
+        async with _accompanied(settings, demo, as_json):
+            await serve(settings, frozenset(map(Role, roles)))
+
+    if settings.event_loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main())
+    else:
+        asyncio.run(main())
+
+
+@asynccontextmanager
+async def _accompanied(settings: Settings, demo: bool, as_json: bool) -> AsyncIterator[None]:
+    """Beside the server: say when it is ready, and let the demo's sensors report.
+
+    All of it is a client like any other, so that it can't keep the server from anything.
+    """
+    companion = asyncio.create_task(_accompany(settings, demo, as_json), name="companion")
+    try:
+        yield
+    finally:
+        companion.cancel()
+        await asyncio.gather(companion, return_exceptions=True)
+
+
+async def _accompany(settings: Settings, with_demo: bool, as_json: bool) -> None:
+    await _until_ready(settings.base_url)
+    if not with_demo:
+        _announce(settings, None, as_json)
+        return
+    from homewire.sensors import Reporter, Sensors
+
+    sensors = await asyncio.to_thread(Sensors)
+    readings = await asyncio.to_thread(sensors.read)
+    demo = await _demo(settings, {name: reading.device_class for name, reading in readings.items()})
+    _announce(settings, demo, as_json)
+    if demo is not None:
+        await Reporter(settings.base_url, sensors, demo.homes[0].devices).run()
+
+
+async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
+    """The demo, or None, said in the log, when there can't be one: the server runs on without it."""
+    from homewire.cli.scope import open_store
+    from homewire.demo import of_this_machine
+
+    try:
+        async with open_store(settings) as store:
+            return await of_this_machine(store, settings, sensors)
+    except HomewireError as error:
+        import structlog
+
+        structlog.get_logger(__name__).error("no demo", problem=str(error))
+        return None
+
+
+async def _until_ready(url: str) -> None:
+    """Wait until the server answers that it is ready; there is no end to it but cancellation."""
+    import aiohttp
+
+    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=5)) as http:
+        while True:
+            try:
+                async with http.get("/readyz") as response:
+                    if response.status == 200:
+                        return
+            except (aiohttp.ClientError, TimeoutError):
+                pass  # Not listening yet; the server itself says what keeps it from it.
+            await asyncio.sleep(POLL_S)
+
+
+def _announce(settings: Settings, demo: Demo | None, as_json: bool) -> None:
+    if as_json:
+        import orjson
+
+        ready = {"url": settings.base_url, "dataDir": str(settings.data_dir), "pid": os.getpid()}
+        print(orjson.dumps(ready).decode(), flush=True)
+        return
+    print(f"\nhomewire is ready at {settings.base_url} (metrics: {settings.base_url}/metrics)", flush=True)
+    if demo is not None:
+        print("\n".join(next_steps(settings, demo)), flush=True)
+
+
+def next_steps(settings: Settings, demo: Demo) -> list[str]:
+    """What somebody who sees this for the first time can copy into another terminal.
+
+    The demo's keys are in it. They are the reader's own, go to their terminal and to no log.
+    """
+    from homewire.demo import keys_path
+
+    base = settings.base_url
+    program = os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0]
+    options = "" if base == Settings().base_url else f" --url {base}"
+    if settings.data_dir != Settings().data_dir:
+        options += f" --data-dir {settings.data_dir}"
+    home, user = demo.homes[0], demo.users[0]
+    socket = f"{base.replace('http', 'ws', 1)}/userSession/websocket?homeId={home.home_id}"
+    first = home.devices[0] if home.devices else None
+    return [
+        "",
+        "Hear this machine's sensors, all or one of them:",
+        f"  {program} listen{options}",
+        *([f"  {program} listen --device {first.device_id}{options}"] if first else []),
+        "the same with any WebSocket client:",
+        f"  websocat -H 'Authorization: ModeCloud {user.key}' '{socket}'",
+        "Send an event to the home, with the command or with curl:",
+        f"  {program} send --home {home.home_id} --type doorbell --data '{{\"rings\": 2}}'{options}",
+        f"  curl -X PUT {base}/homes/{home.home_id}/event -H 'Authorization: ModeCloud {demo.project_key}'"
+        ' -H \'Content-Type: application/json\' -d \'{"eventType": "doorbell", "eventData": {"rings": 2}}\'',
+        f"All keys of the demo: {keys_path(settings.data_dir)}. Stop with Ctrl-C.",
+        "",
+    ]

@@ -1,0 +1,166 @@
+"""`demo`, `listen` and `send`: something to hear, hearing it, and adding to it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+import typer
+
+from homewire import demo as demo_room
+from homewire import settings as settings_table
+from homewire.cli.options import DataDir, Json, Key, Url
+from homewire.cli.output import Answer
+from homewire.cli.scope import Scope, command
+from homewire.demo import Demo, Plan
+from homewire.errors import ConfigurationError
+from homewire.settings import Settings
+
+Homes = Annotated[int, typer.Option(min=0, help="How many homes.")]
+Devices = Annotated[int, typer.Option(min=0, help="How many devices in each home.")]
+Users = Annotated[int, typer.Option(min=1, help="How many users; each is a member of every home.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to the command tree."""
+    command(app, "demo")(demo)
+    app.command("listen")(listen)
+    app.command("send")(send)
+
+
+async def demo(scope: Scope, homes: Homes = 1, devices: Devices = 1, users: Users = 1) -> Answer:
+    """Create a project with homes, devices and users in it, and show all their keys this once."""
+    made = await demo_room.create(scope.store, Plan(homes, devices, users), scope.settings.session_ttl_s)
+    return made.as_json()
+
+
+def listen(
+    home: Annotated[list[int] | None, typer.Option(help="Home id; repeat for more.")] = None,
+    device: Annotated[list[int] | None, typer.Option(help="Device id; repeat for more.")] = None,
+    entity: Annotated[list[str] | None, typer.Option(help="Entity id; repeat for more.")] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Show events as they arrive, until interrupted. Without a filter: all homes of the user."""
+    from homewire.client import Client, Filter
+
+    settings = settings_table.load(data_dir=data_dir)
+    user_key = key or _kept(settings).users[0].key
+    chosen = Filter(home or (), device or (), entity or ())
+
+    async def run() -> None:
+        async with Client(url or settings.base_url, user_key) as client:
+            await client.listen(chosen, _print_raw if as_json else _print_event)
+
+    asyncio.run(run())
+
+
+def send(
+    home: Annotated[int | None, typer.Option(help="Home that the event is about.")] = None,
+    device: Annotated[
+        int | None, typer.Option(help="Device that reports the event, or gets the command.")
+    ] = None,
+    event_type: Annotated[str | None, typer.Option("--type", help="eventType of the event to send.")] = None,
+    entity: Annotated[str | None, typer.Option(help="entityId of the event.")] = None,
+    action: Annotated[str | None, typer.Option("--command", help="Action of the command to send.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="JSON", help="eventData or parameters, a JSON object.")
+    ] = None,
+    url: Url = None,
+    key: Key = None,
+    data_dir: DataDir = None,
+    as_json: Json = False,
+) -> None:
+    """Send one event (--type) to a home or as a device, or one command (--command) to a device."""
+    from homewire.client import Client
+
+    if (event_type is None) == (action is None):
+        raise typer.BadParameter("give one of the two", param_hint="--type / --command")
+    if (home is None) == (device is None) or (action is not None and device is None):
+        raise typer.BadParameter(
+            "an event takes one of the two, a command a device", param_hint="--home / --device"
+        )
+    settings = settings_table.load(data_dir=data_dir)
+    path, body = _request(home, device, event_type, entity, action, _object(data))
+    sender = key or _sender(_kept(settings), None if action else device)
+
+    async def run() -> None:
+        async with Client(url or settings.base_url, sender) as client:
+            await client.put(path, body)
+
+    asyncio.run(run())
+    print('{"sent":true}' if as_json else "sent")
+
+
+def _request(
+    home: int | None,
+    device: int | None,
+    event_type: str | None,
+    entity: str | None,
+    action: str | None,
+    data: Any,
+) -> tuple[str, dict[str, Any]]:
+    """Path and body of the PUT."""
+    if action is not None:
+        body = {"action": action, "parameters": data}
+        path = f"/devices/{device}/command"
+    else:
+        body = {"eventType": event_type, "eventData": data, "entityId": entity}
+        path = f"/devices/{device}/event" if device is not None else f"/homes/{home}/event"
+    return path, {name: value for name, value in body.items() if value is not None}
+
+
+def _object(text: str | None) -> Any:
+    if text is None:
+        return None
+    import json
+
+    try:
+        # Not orjson: an integer above 64 bits must leave as it came.
+        value = json.loads(text)
+    except ValueError:
+        value = None
+    if not isinstance(value, dict):
+        raise typer.BadParameter("must be a JSON object", param_hint="--data")
+    return value
+
+
+def _kept(settings: Settings) -> Demo:
+    """The demo's keys. Raises ConfigurationError where there are none."""
+    kept = demo_room.read_keys(settings.data_dir)
+    if kept is None:
+        raise ConfigurationError(
+            f"no key: {demo_room.keys_path(settings.data_dir)} does not exist. Name a key with --key, "
+            "or the data directory of a demo with --data-dir"
+        )
+    return kept
+
+
+def _sender(kept: Demo, device: int | None) -> str:
+    """The key to send with: the device's own for its events, else the project's."""
+    if device is None:
+        return kept.project_key
+    for home in kept.homes:
+        for candidate in home.devices:
+            if candidate.device_id == device:
+                return candidate.key
+    raise ConfigurationError(f"device {device} is none of the demo's; name its key with --key")
+
+
+def _print_raw(text: str) -> None:
+    print(text, flush=True)
+
+
+def _print_event(text: str) -> None:
+    import orjson
+
+    event = orjson.loads(text)
+    where = [f"home {event.get('homeId')}"]
+    if "originDeviceId" in event:
+        where.append(f"device {event['originDeviceId']} ({event.get('originDeviceClass', '?')})")
+    if "entityId" in event:
+        where.append(f"entity {event['entityId']}")
+    data = orjson.dumps(event.get("eventData", {})).decode()
+    print(f"{event.get('timestamp')}  {', '.join(where)}  {event.get('eventType')}  {data}", flush=True)

@@ -1,0 +1,135 @@
+"""Every error of homewire, as one tree.
+
+HomewireError
+├── RequestError            answered over HTTP as {"reason", "data"}
+│   ├── InvalidInput        403 INVALID_PARAMETER, data names the field
+│   ├── Unauthenticated     401 AUTHORIZATION_REQUIRED
+│   ├── PermissionDenied    403 PERMISSION_DENIED
+│   ├── NotFound            404 NOT_FOUND
+│   └── Unavailable         503 with Retry-After
+│       ├── BusUnavailable  Redis is away; the event was certainly not stored
+│       └── NotConfirmed    Redis went away after the write was sent; the outcome is unknown
+├── ConfigurationError      a setting cannot work; says which and what to do
+│   └── DirectoryInUse      another homewire runs on this data directory
+├── StoreError              the store refused a change
+│   ├── UnknownRecord       the record a command names does not exist
+│   └── Conflict            a unique value (e-mail, phone, app id, membership) is taken
+├── ClientError             a homewire that we are a client of did not do what it was asked
+└── CoreFailure             a thread of the Rust core stopped; the process must end
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+
+class HomewireError(Exception):
+    """Root of every error that homewire raises on purpose."""
+
+
+class RequestError(HomewireError):
+    """A request that is refused; the answer is JSON ``{"reason": str, "data": object}``.
+
+    `status` is the HTTP status, `reason` the upper-case code clients know
+    (shared model *Error*), `data` what a person needs to mend the request.
+    """
+
+    status: ClassVar[int] = 403
+    default_reason: ClassVar[str] = "PERMISSION_DENIED"
+
+    def __init__(self, reason: str | None = None, **data: Any) -> None:
+        self.reason = reason or self.default_reason
+        self.data = data
+        super().__init__(self.reason)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Extra response headers, e.g. ``Retry-After`` in seconds."""
+        return {}
+
+
+class InvalidInput(RequestError):
+    """Bad input of any kind: names the `field` and says what is wrong with it."""
+
+    default_reason = "INVALID_PARAMETER"
+
+    def __init__(self, field: str, problem: str, reason: str | None = None) -> None:
+        super().__init__(reason, field=field, problem=problem)
+
+
+class Unauthenticated(RequestError):
+    """No key, or a key that is not (or no longer) valid."""
+
+    status = 401
+    default_reason = "AUTHORIZATION_REQUIRED"
+
+
+class PermissionDenied(RequestError):
+    """A valid key of the wrong kind, without the permission, or for something it cannot see."""
+
+
+class NotFound(RequestError):
+    """An id of the path that is unknown, or that the caller cannot see: the same answer."""
+
+    status = 404
+    default_reason = "NOT_FOUND"
+
+
+class Unavailable(RequestError):
+    """The service cannot answer now; `retry_after` is in whole seconds."""
+
+    status = 503
+    default_reason = "TEMPORARILY_UNAVAILABLE"
+    retry_after: ClassVar[int] = 1
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after)}
+
+
+class BusUnavailable(Unavailable):
+    """Redis cannot be reached or the queue to it is full: nothing was stored."""
+
+
+class NotConfirmed(Unavailable):
+    """The write was sent and its outcome is unknown. Never repeated by homewire itself."""
+
+    default_reason = "NOT_CONFIRMED"
+
+
+class ConfigurationError(HomewireError):
+    """A setting or the machine cannot work as asked; the message says what to do."""
+
+
+class DirectoryInUse(ConfigurationError):
+    """Another homewire holds the lock of the data directory."""
+
+
+class StoreError(HomewireError):
+    """The store refused a change; nothing was written."""
+
+
+class UnknownRecord(StoreError):
+    """A record that the change names does not exist. `noun` and `identifier` say which."""
+
+    def __init__(self, noun: str, identifier: object) -> None:
+        self.noun = noun
+        self.identifier = identifier
+        super().__init__(f"there is no {noun} {identifier}")
+
+
+class Conflict(StoreError):
+    """A value that must be unique is taken; `reason` is the code clients know (e.g. EMAIL_IN_USE)."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        self.reason = reason
+        super().__init__(message)
+
+
+class ClientError(HomewireError):
+    """A homewire that this process is a client of refused, went away or could not be reached."""
+
+
+class CoreFailure(HomewireError):
+    """A thread of the Rust core stopped; deliveries are no longer certain, so the process ends."""

@@ -1,0 +1,1 @@
+"""The gateway: handshake, authorisation, handoff. The only room that knows sockets."""

@@ -1,0 +1,99 @@
+"""What a WebSocket asks for, and whether it may have it (spec 000, *Listen to events*)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal, TypeAlias
+
+from aiohttp import web
+
+from homewire._core import InvalidField, select_filter
+from homewire.errors import InvalidInput, PermissionDenied
+from homewire.gateway.directory import Directory
+from homewire.model import AccessControl, AccountSystem, Principal, PrincipalKind
+
+MAX_TOPICS: Final = 1_000
+"""Followed homes, filter values, and homes times entities of one connection."""
+
+Kind: TypeAlias = Literal["homes", "devices", "entities", "command"]
+
+
+@dataclass(frozen=True, slots=True)
+class Subscription:
+    """What the core is told: home ids, device ids, or entities within homes."""
+
+    kind: Kind
+    ids: tuple[int, ...]
+    entities: tuple[str, ...] = ()
+
+
+class Filter:
+    """The filter of a request: parsed once, then made into a subscription as often as needed."""
+
+    __slots__ = ("entities", "ids", "kind")
+
+    def __init__(self, request: web.Request) -> None:
+        """Precedence first, then syntax. Raises InvalidInput naming the parameter."""
+        query = request.query
+        try:
+            self.kind, self.ids, self.entities = select_filter(
+                query.getall("homeId", []), query.getall("deviceId", []), query.getall("entityId", [])
+            )
+        except InvalidField as error:
+            raise InvalidInput(error.field, error.problem) from error
+
+    async def subscription(self, principal: Principal, directory: Directory) -> Subscription:
+        """What this user hears by this filter now. Raises InvalidInput where it would be too much."""
+        if self.kind == "homes":
+            return Subscription("homes", tuple(self.ids))
+        if self.kind == "devices":
+            return Subscription("devices", tuple(self.ids))
+        homes = await directory.homes_of_user(principal.project_id, principal.id)
+        if self.kind == "all":
+            if len(homes) > MAX_TOPICS:
+                raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
+            return Subscription("homes", homes)
+        if len(homes) * len(self.entities) > MAX_TOPICS:
+            raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
+        return Subscription("entities", homes, tuple(self.entities))
+
+    async def check(self, principal: Principal, directory: Directory) -> None:
+        """Raises PermissionDenied unless the user may see every home or device that is named.
+
+        One that cannot be seen gets the same answer, byte for byte, as one that does not exist.
+        """
+        if self.kind == "homes":
+            visible = await directory.member_of(principal.project_id, principal.id, self.ids)
+            if len(visible) != len(self.ids):
+                raise _not_visible("homeId")
+        elif self.kind == "devices":
+            located = await directory.locate(principal.project_id, self.ids)
+            homes = {location.home_id for location in located.values()}
+            if len(located) != len(self.ids) or None in homes:
+                raise _not_visible("deviceId")
+            wanted = {home for home in homes if home is not None}
+            if await directory.member_of(principal.project_id, principal.id, wanted) != wanted:
+                raise _not_visible("deviceId")
+
+
+async def check_listener(principal: Principal, directory: Directory) -> None:
+    """Raises PermissionDenied for keys that may never listen, whatever the filter."""
+    if principal.kind is not PrincipalKind.USER:
+        raise PermissionDenied(needs="a user's key")
+    project = await directory.project(principal.project_id)
+    if project is None or project.accounts is AccountSystem.BYOU:
+        raise PermissionDenied(problem="not allowed in BYOU projects")
+    if project.access_control is AccessControl.PERMISSION:
+        # Closed until permissions exist: nobody can hold one yet.
+        raise PermissionDenied(problem="needs a read permission and a filter that it covers")
+
+
+def check_own_device(principal: Principal, device_id: str) -> Subscription:
+    """What a device's command socket hears. Raises PermissionDenied for any other key."""
+    if principal.kind is not PrincipalKind.DEVICE or str(principal.id) != device_id:
+        raise PermissionDenied(needs="the key of this device")
+    return Subscription("command", (principal.id,))
+
+
+def _not_visible(field: str) -> PermissionDenied:
+    return PermissionDenied(field=field, problem="unknown, or not yours to see")

@@ -1,0 +1,35 @@
+"""Hears what the Rust core has to say, on the event loop."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from homewire._core import Core
+from homewire.errors import CoreFailure
+
+OnMessage = Callable[[int, int, bytes], None]
+"""Called with a connection's id, the opcode (1 text, 2 binary) and the payload."""
+
+
+class CoreWatch:
+    """Dispatches the core's notifications; `failed` is set when one of its threads stopped."""
+
+    def __init__(self, core: Core, on_message: OnMessage | None = None) -> None:
+        self._core = core
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[CoreFailure] = self._loop.create_future()
+        self._loop.add_reader(core.notify_fd, self._take)
+
+    def close(self) -> None:
+        """Hears no more."""
+        self._loop.remove_reader(self._core.notify_fd)
+
+    def _take(self) -> None:
+        for notification in self._core.notifications():
+            if notification[0] == "message":
+                if self._on_message is not None:
+                    self._on_message(notification[1], notification[2], notification[3])
+            elif notification[0] == "failed" and not self.failed.done():
+                self.failed.set_result(CoreFailure(notification[1]))

@@ -1,0 +1,135 @@
+"""The two WebSocket endpoints, from the request to the handoff.
+
+The order is the same for every kind of connection, and each step leans on the one before:
+reserve (the core hears for it), authorise (nothing changed unheard), 101, adopt.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+
+from aiohttp import web
+
+from homewire._core import Core
+from homewire.errors import InvalidInput, PermissionDenied, RequestError
+from homewire.gateway.authenticate import Authenticator
+from homewire.gateway.directory import Directory
+from homewire.gateway.handoff import GivenAway, Observer, hand_off
+from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
+from homewire.model import Principal
+
+
+class UpgradeNeeded(PermissionDenied):
+    """A plain HTTP request where only WebSockets are served (spec 000: it is rejected with 403)."""
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Upgrade": "websocket", "Connection": "Upgrade"}
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """What the handshake needs."""
+
+    core: Core
+    authenticator: Authenticator
+    directory: Directory
+    observe: Observer | None = None
+    """Called before each step; see `handoff.Observer`."""
+
+
+def routes(gateway: Gateway) -> list[web.RouteDef]:
+    """What to mount at the URL root."""
+    return [
+        web.get("/userSession/websocket", partial(listen_to_events, gateway), allow_head=False),
+        web.get("/devices/{deviceId}/command", partial(receive_commands, gateway), allow_head=False),
+    ]
+
+
+async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
+    """GET /userSession/websocket (spec 000, *Listen to events*)."""
+    principal = await gateway.authenticator.of_websocket(request)
+    _require_upgrade(request)
+    await check_listener(principal, gateway.directory)
+    wanted = Filter(request)
+    subscription = await wanted.subscription(principal, gateway.directory)
+    connection_id = await _reserve(gateway, principal, subscription)
+    try:
+        await _observed(gateway, "authorise")
+        await gateway.authenticator.of_websocket(request)
+        await wanted.check(principal, gateway.directory)
+    except BaseException:
+        gateway.core.abandon(connection_id)
+        raise
+    return await _answer(gateway, request, connection_id)
+
+
+async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
+    """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
+    principal = await gateway.authenticator.of_websocket(request)
+    _require_upgrade(request)
+    subscription = check_own_device(principal, request.match_info["deviceId"])
+    connection_id = await _reserve(gateway, principal, subscription)
+    try:
+        await _observed(gateway, "authorise")
+        await gateway.authenticator.of_websocket(request)
+    except BaseException:
+        gateway.core.abandon(connection_id)
+        raise
+    return await _answer(gateway, request, connection_id)
+
+
+async def _reserve(gateway: Gateway, principal: Principal, subscription: Subscription) -> int:
+    await _observed(gateway, "reserve")
+    return gateway.core.reserve(
+        principal.kind.value,
+        principal.project_id,
+        principal.id,
+        principal.key_tag,
+        subscription.kind,
+        list(subscription.ids),
+        list(subscription.entities),
+    )
+
+
+async def _answer(gateway: Gateway, request: web.Request, connection_id: int) -> GivenAway:
+    try:
+        await _observed(gateway, "answer")
+    except BaseException:
+        gateway.core.abandon(connection_id)
+        raise
+    return await hand_off(request, gateway.core, connection_id, gateway.observe)
+
+
+async def _observed(gateway: Gateway, step: str) -> None:
+    if gateway.observe is not None:
+        await gateway.observe(step)
+
+
+def _require_upgrade(request: web.Request) -> None:
+    """Raises UpgradeNeeded, or InvalidInput for an upgrade that RFC 6455 section 4.2.1 does not allow."""
+    headers = request.headers
+    if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in _tokens(
+        headers.get("Connection", "")
+    ):
+        raise UpgradeNeeded(problem="this is a WebSocket endpoint")
+    if headers.get("Sec-WebSocket-Version", "") != "13":
+        raise _unsupported_version()
+    if len(headers.get("Sec-WebSocket-Key", "")) != 24:
+        raise InvalidInput("Sec-WebSocket-Key", "must be 16 bytes in base64")
+
+
+def _tokens(value: str) -> set[str]:
+    return {token.strip().lower() for token in value.split(",")}
+
+
+class _UnsupportedVersion(InvalidInput):
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Sec-WebSocket-Version": "13"}
+
+
+def _unsupported_version() -> RequestError:
+    return _UnsupportedVersion("Sec-WebSocket-Version", "must be 13")

@@ -1,0 +1,122 @@
+"""Many events in one request: `POST /events`, ours (the spec has single events only).
+
+NDJSON or a JSON array, one result for each item and in its order; a bad item stops no other.
+
+With an Idempotency-Key the items are recorded one by one, in the shard each goes to: a retry after a
+partial failure appends what is missing and answers the first ids for the rest. Before that, the key
+itself is claimed in one place for all shards, or another body could slip past where the first had
+no items.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import Any, TypeAlias
+
+import orjson
+from aiohttp import web
+
+from homewire._core import EventBatch, InvalidField
+from homewire.bus import Bus, BusError, shard_of
+from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed
+from homewire.ingest.context import Ingest
+from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
+from homewire.ingest.request import read_body, require_project_key
+from homewire.model import Permission, Principal
+
+Addressed: TypeAlias = tuple[int, bytes]
+"""A shard, and the envelope for it."""
+Item: TypeAlias = Addressed | tuple[str, str, str]
+"""An addressed envelope, or (reason, field, problem) of a refused item."""
+
+
+async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
+    """`POST /events`: a project key that may send events. 200 with `{"results": […]}`.
+
+    503 for the whole only if every item failed because Redis is away.
+    """
+    principal = await ingest.authenticate(request)
+    require_project_key(principal, Permission.SEND_EVENT)
+    key = idempotency_key(request)
+    body = await read_body(request, ingest, ingest.bulk_body_bytes)
+    try:
+        batch = EventBatch(body)
+    except InvalidField as error:
+        raise InvalidInput(error.field, error.problem) from error
+    items = await _address(ingest, principal, batch)
+    addressed = [item for item in items if len(item) == 2]
+    if key is None:
+        outcomes = await ingest.bus.append_many(addressed)
+    else:
+        once = claim(key, principal, "POST /events", body)
+        outcomes = await _append_once(ingest, once, items)
+    _raise_if_none_stored(items, outcomes)
+    remaining = iter(outcomes)
+    results = [_stored(item[0], next(remaining)) if len(item) == 2 else _refused(*item) for item in items]
+    return web.Response(body=orjson.dumps({"results": results}), content_type="application/json")
+
+
+async def _address(ingest: Ingest, principal: Principal, batch: EventBatch) -> list[Item]:
+    """Each item's shard and envelope, or why it has none. One look-up for all homes, one for all devices."""
+    project_id = principal.project_id
+    home_ids, device_ids = batch.targets()
+    homes = await ingest.directory.existing_homes(project_id, home_ids) if home_ids else set()
+    located = await ingest.directory.locate(project_id, device_ids) if device_ids else {}
+    devices = {device_id: (place.home_id or 0, place.device_class) for device_id, place in located.items()}
+    return batch.envelopes(
+        project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards
+    )
+
+
+async def _append_once(ingest: Ingest, once: Once, items: list[Item]) -> list[bytes | BusError]:
+    """One atomic step for each shard, all at once; the outcome of each addressed item, in order."""
+    await _claim_key(ingest, once)
+    by_shard: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+    for index, item in enumerate(items):
+        if len(item) == 2:
+            by_shard[item[0]].append((index, item[1]))
+    steps = [_append_shard(ingest.bus, once, shard, labelled) for shard, labelled in by_shard.items()]
+    outcomes: dict[int, bytes | BusError] = {}
+    for done in await asyncio.gather(*steps):
+        outcomes.update(done)
+    return [outcomes[index] for index in sorted(outcomes)]
+
+
+async def _claim_key(ingest: Ingest, once: Once) -> None:
+    """Raises InvalidInput if the key stands for another body, BusError if nobody can tell."""
+    shard = shard_of(int(once.scope_key[:15], 16), ingest.shards)
+    if await ingest.bus.append_once(shard, f"{once.scope_key}:bulk", once.fingerprint, []) is None:
+        raise key_reused()
+
+
+async def _append_shard(
+    bus: Bus, once: Once, shard: int, labelled: list[tuple[int, bytes]]
+) -> dict[int, bytes | BusError]:
+    labels = [label for label, _ in labelled]
+    envelopes = [envelope for _, envelope in labelled]
+    try:
+        ids = await bus.append_once(shard, once.scope_key, once.fingerprint, envelopes, labels)
+    except (BusUnavailable, NotConfirmed) as error:
+        return dict.fromkeys(labels, error)
+    if ids is None:
+        raise key_reused()
+    return dict(zip(labels, ids, strict=True))
+
+
+def _raise_if_none_stored(items: list[Item], outcomes: list[bytes | BusError]) -> None:
+    failures = [outcome for outcome in outcomes if not isinstance(outcome, bytes)]
+    if not items or len(failures) < len(items):
+        return
+    # One write of unknown outcome makes the whole unknown.
+    raise next((failure for failure in failures if isinstance(failure, NotConfirmed)), failures[0])
+
+
+def _stored(shard: int, outcome: bytes | BusError) -> dict[str, Any]:
+    if isinstance(outcome, bytes):
+        return {"status": 204, "id": f"{shard}.{outcome.decode()}"}
+    return {"status": outcome.status, "reason": outcome.reason, "data": outcome.data}
+
+
+def _refused(reason: str, field: str, problem: str) -> dict[str, Any]:
+    return {"status": 403, "reason": reason, "data": {"field": field, "problem": problem}}

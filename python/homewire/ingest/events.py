@@ -1,0 +1,87 @@
+"""Single events in: from the device itself, or to a home by a server (spec 001)."""
+
+from __future__ import annotations
+
+from aiohttp import web
+
+from homewire._core import EventInput, InvalidField, event_envelope, parse_event
+from homewire.bus import shard_of
+from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.ingest.context import Ingest
+from homewire.ingest.idempotency import append_event, claim, idempotency_key
+from homewire.ingest.request import path_id, read_body, require_project_key
+from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
+
+NOT_IN_HOME = "DEVICE_NOT_IN_HOME"
+
+
+async def put_device_event(ingest: Ingest, request: web.Request) -> web.Response:
+    """`PUT /devices/{deviceId}/event`, spec 001 *Send Device Event*: only the device itself."""
+    principal = await ingest.authenticate(request)
+    if principal.kind is not PrincipalKind.DEVICE:
+        raise PermissionDenied(needs="the key of the device")
+    device_id = path_id(request, "deviceId")
+    home_id, location = await _own_home(ingest, principal, device_id)
+    key = idempotency_key(request)
+    body = await read_body(request, ingest, ingest.body_bytes)
+    event = parse(body)
+    envelope = event_envelope(
+        event,
+        principal.project_id,
+        home_id,
+        device_id,
+        ingest.clock(),
+        location.device_class,
+        request.remote,
+        0,
+        None,
+    )
+    once = claim(key, principal, f"PUT /devices/{device_id}/event", body) if key else None
+    await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
+    return web.Response(status=204)
+
+
+async def put_home_event(ingest: Ingest, request: web.Request) -> web.Response:
+    """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: a project key that may send events."""
+    principal = await ingest.authenticate(request)
+    require_project_key(principal, Permission.SEND_EVENT)
+    home_id = path_id(request, "homeId")
+    if home_id not in await ingest.directory.existing_homes(principal.project_id, (home_id,)):
+        raise NotFound
+    key = idempotency_key(request)
+    body = await read_body(request, ingest, ingest.body_bytes)
+    event = parse(body)
+    envelope = event_envelope(
+        event,
+        principal.project_id,
+        home_id,
+        0,
+        ingest.clock(),
+        None,
+        None,
+        principal.id,
+        principal.name,
+    )
+    once = claim(key, principal, f"PUT /homes/{home_id}/event", body) if key else None
+    await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
+    return web.Response(status=204)
+
+
+async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tuple[int, DeviceLocation]:
+    """Where the device itself is. Another device's id is an unknown id: NotFound."""
+    if device_id != principal.id:
+        raise NotFound
+    location = (await ingest.directory.locate(principal.project_id, (device_id,))).get(device_id)
+    if location is None:
+        raise NotFound
+    if location.home_id is None:
+        raise InvalidInput("deviceId", "the device is in no home: nobody could hear the event", NOT_IN_HOME)
+    return location.home_id, location
+
+
+def parse(body: bytes) -> EventInput:
+    """The checked event. Raises InvalidInput naming the field."""
+    try:
+        return parse_event(body)
+    except InvalidField as error:
+        raise InvalidInput(error.field, error.problem) from error

@@ -1,0 +1,81 @@
+"""Metrics: what the core and the bus count, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import fields
+from typing import Final
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from homewire._core import Core
+from homewire.bus import Bus
+
+GAUGES: Final = {
+    "connections": "Connections with a socket.",
+    "reservations": "Handshakes that are reserved and not adopted yet.",
+    "scopes": "Distinct sets of topics that somebody listens to.",
+    "topics": "Topics that somebody listens to.",
+    "inbox_bytes": "Bytes of envelopes between tail and reactor.",
+    "bus_in_flight_bytes": "Bytes sent to Redis and not confirmed yet.",
+}
+"""Figures that go up and down; every other figure only grows."""
+
+COUNTERS: Final = {
+    "reserved": "Reservations made.",
+    "reservations_expired": "Reservations that were not adopted in time.",
+    "adopted": "Sockets taken over from aiohttp.",
+    "closed": "Connections that ended, with or without a socket.",
+    "too_slow": "Connections closed because their client did not read.",
+    "heartbeats_missed": "Connections closed because their client was silent.",
+    "violations": "Connections closed because their client broke RFC 6455.",
+    "envelopes": "Envelopes read from the bus.",
+    "malformed": "Envelopes that could not be decoded and were skipped.",
+    "foreign_entries": "Entries of the shards that carry no envelope and were skipped.",
+    "matched": "Envelopes that somebody listened to.",
+    "deliveries": "Event and command frames that the kernel took, over all sockets.",
+    "writes": "Calls of send and writev that took bytes.",
+    "blocked_writes": "Calls that found a socket's buffer full.",
+    "bytes_written": "Bytes that the kernel took.",
+    "messages": "Messages received from clients.",
+    "turns": "Turns of the reactor that had envelopes.",
+    "tail_reconnects": "Connections to Redis that the tail lost.",
+    "bus_appended": "Envelopes that Redis confirmed.",
+    "bus_bytes": "Bytes written to Redis.",
+    "bus_flushes": "Writes to Redis; appended / flushes is the size of a group commit.",
+    "bus_not_confirmed": "Appends whose outcome is unknown.",
+    "bus_unavailable": "Appends refused because Redis was away or too much was in flight.",
+    "bus_repeated": "Events sent again with an Idempotency-Key and not stored again.",
+    "bus_reconnects": "Connections to Redis that the bus lost.",
+}
+
+
+class HomewireCollector(Collector):
+    """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
+
+    def __init__(self, core: Core | None, bus: Bus) -> None:
+        self._core = core
+        self._bus = bus
+
+    def collect(self) -> Iterator[Metric]:
+        """One metric family per row of the tables."""
+        figures = dict(self._core.stats()) if self._core is not None else {}
+        for field in fields(self._bus.stats):
+            figures[f"bus_{field.name}"] = getattr(self._bus.stats, field.name)
+        for name, value in figures.items():
+            if name in GAUGES:
+                yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
+            else:
+                yield CounterMetricFamily(f"homewire_{name}", COUNTERS[name], value=value)
+
+
+def registry(core: Core | None, bus: Bus) -> CollectorRegistry:
+    """A registry of this process: homewire's figures, and those of process and Python."""
+    metrics = CollectorRegistry()
+    metrics.register(HomewireCollector(core, bus))
+    ProcessCollector(registry=metrics)
+    PlatformCollector(registry=metrics)
+    GCCollector(registry=metrics)
+    return metrics

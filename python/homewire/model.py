@@ -1,0 +1,163 @@
+"""Typed records, one per noun of the spec (documents 000 and 001, shared data models)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class AccountSystem(StrEnum):
+    """How a project's users sign in."""
+
+    EMAIL = "email"
+    PHONE = "phone"
+    BYOU = "byou"
+
+
+class AccessControl(StrEnum):
+    """Who may hear a home: its members, or whoever holds a permission."""
+
+    MEMBERSHIP = "membership"
+    PERMISSION = "permission"
+
+
+class Permission(StrEnum):
+    """What a project key may do."""
+
+    SEND_EVENT = "send-event"
+    SEND_COMMAND = "send-command"
+    READ = "read"
+    WRITE_KV = "write-kv"
+    BYOU = "byou"
+    ADMIN = "admin"
+
+
+class Role(StrEnum):
+    """What a member is in a home."""
+
+    OWNER = "owner"
+    MEMBER = "member"
+
+
+class PrincipalKind(StrEnum):
+    """Who a key speaks for."""
+
+    USER = "user"
+    DEVICE = "device"
+    PROJECT_KEY = "project key"
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """A tenant: one account system, its homes, devices, apps and keys."""
+
+    id: int
+    name: str
+    accounts: AccountSystem
+    access_control: AccessControl
+    on_demand_provisioning: bool
+    created_ms: int
+    disabled: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a valid key speaks for. `key_tag` is the first 8 bytes of the key's SHA-256."""
+
+    kind: PrincipalKind
+    project_id: int
+    id: int
+    """userId, deviceId or projectKeyId, by `kind`."""
+    key_tag: int
+    name: str = ""
+    """appId of a user's session, deviceClass of a device, name of a project key."""
+    permissions: frozenset[Permission] = frozenset()
+    expires_ms: int = 0
+    """0: does not expire."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProjectKey:
+    """A key of the project itself, with permissions. The secret is shown once."""
+
+    id: int
+    project_id: int
+    name: str
+    permissions: frozenset[Permission]
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class User:
+    """A registered end-user of a project (spec 001, *Users*)."""
+
+    id: int
+    project_id: int
+    name: str
+    created_ms: int
+    email: str | None = None
+    phone: str | None = None
+    verified: bool = False
+    external_key: str | None = None
+    """The user's id in the account system of a BYOU project."""
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A user key is a session; the session APIs are views of this record."""
+
+    id: str
+    project_id: int
+    user_id: int
+    app_id: str
+    started_ms: int
+    expires_ms: int
+    last_access_ms: int
+    address: str
+    user_agent: str
+    authentication_type: str
+    """Bearer or Cookie."""
+    version: int
+    """Counted up on every change."""
+    closed_ms: int = 0
+    """0: not ended. Past `expires_ms` a session is over all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A container of devices, owned by one or more users (spec 001, *Homes*)."""
+
+    id: int
+    project_id: int
+    name: str
+    created_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class HomeMember:
+    """A user's membership of a home (spec 001, *Home members*)."""
+
+    user_id: int
+    role: Role
+    since_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A device of a project, in a home or in none (spec 001, *Devices*)."""
+
+    id: int
+    project_id: int
+    device_class: str
+    name: str
+    tag: str
+    created_ms: int
+    home_id: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceLocation:
+    """Where a device is: `home_id` None while nobody claimed it."""
+
+    home_id: int | None
+    device_class: str

@@ -1,0 +1,302 @@
+"""The embedded server: a private Valkey or Redis on a unix socket, for one data directory.
+
+It is started here rather than by its package, because one directory takes one server
+(`directory.py`) and a killed parent must not leave an orphan (`exec_child.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Final, Literal, Self
+
+import structlog
+
+from homewire.errors import ConfigurationError, DirectoryInUse
+from homewire.redis import exec_child
+from homewire.redis.binary import find_binary
+from homewire.redis.directory import DataDirectory, noted_socket, running_url, socket_url
+
+Durability = Literal["always", "everysec"]
+"""`always`: a write is answered after fsync. `everysec`: a crash of the machine may lose a second."""
+
+START_S: Final = 20.0
+"""How long a started server may take to answer at all. Loading a long file is an answer."""
+STOP_S: Final = 10.0
+_POLL_S: Final = 0.005
+_LOADING_POLL_S: Final = 0.1
+_FIRST_PAUSE_S: Final = 0.05
+_LONGEST_PAUSE_S: Final = 2.0
+_ALL_SLOTS: Final = "CLUSTER ADDSLOTSRANGE 0 16383"
+
+_log = structlog.get_logger(__name__)
+
+
+class EmbeddedServer:
+    """``async with EmbeddedServer(directory) as server:`` starts one, and stops it at the end.
+
+    `durability` is Redis' appendfsync. `cluster` runs it in cluster mode with all slots on this one node, so
+    that a command across slots fails at once. `binary` overrides which program is started. Must be started
+    from the main thread: Linux ends the server together with the thread that started it.
+
+    Raises DirectoryInUse or another ConfigurationError on entering.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        durability: Durability = "always",
+        cluster: bool = False,
+        binary: Path | None = None,
+    ) -> None:
+        self._data_dir = data_dir
+        self._durability = durability
+        self._cluster = cluster
+        self._wanted_binary = binary
+        self._binary = Path()
+        self._directory: DataDirectory | None = None
+        self._process: asyncio.subprocess.Process | None = None
+        self._launching: asyncio.Task[None] | None = None
+        self._closing = False
+        self._loading = False
+
+    @staticmethod
+    def running(data_dir: Path) -> str | None:
+        """The URL of the server that runs on `data_dir`, None if none does. It may still be starting."""
+        return running_url(data_dir)
+
+    @classmethod
+    @asynccontextmanager
+    async def borrow(
+        cls, data_dir: Path, durability: Durability = "always", binary: Path | None = None
+    ) -> AsyncIterator[str]:
+        """The URL of the server on `data_dir`: the running one, or one started for this block."""
+        server = cls(data_dir, durability, binary=binary)
+        try:
+            await server.start()
+        except DirectoryInUse:
+            url = running_url(data_dir)
+            if url is None:
+                raise
+            await _wait_for_other(data_dir)
+            yield url
+            return
+        try:
+            yield server.url
+        finally:
+            await server.close()
+
+    @property
+    def url(self) -> str:
+        """`unix://…`; the same for as long as the directory is held, across restarts of the server."""
+        return socket_url(self._held.socket)
+
+    @property
+    def pid(self) -> int:
+        """The server's process id."""
+        return self._running.pid
+
+    @property
+    def log_path(self) -> Path:
+        """The file with the server's own log."""
+        return self._data_dir / "redis.log"
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()
+
+    async def start(self) -> None:
+        """Lock the directory, start the server, wait until it answers."""
+        if threading.current_thread() is not threading.main_thread():
+            raise ConfigurationError("the embedded server must be started from the main thread")
+        self._binary = await asyncio.to_thread(find_binary, self._wanted_binary)
+        self._directory = DataDirectory.take(self._data_dir)
+        try:
+            await self._launch()
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Stop the server (SIGTERM, after `STOP_S` SIGKILL) and give the directory up. Idempotent."""
+        self._closing = True
+        if self._launching is not None and not self._launching.done():
+            await asyncio.wait([self._launching])
+        if self._process is not None:
+            await _stop(self._process)
+        directory, self._directory = self._directory, None
+        if directory is not None:
+            directory.close()
+
+    async def wait(self) -> int:
+        """Wait until the server ends, for whatever reason; its exit status (negative: the signal)."""
+        return await self._running.wait()
+
+    async def supervise(self) -> None:
+        """Start the server again whenever it ends unasked. Returns after `close`; cancel it freely.
+
+        The directory stays locked and the URL the same. It never gives up: sockets stay open and
+        requests are answered 503 meanwhile, and every failed attempt is in the log.
+        """
+        while True:
+            status = await self.wait()
+            if self._closing:
+                return
+            _log.error("embedded_server_ended", status=status, log=str(self.log_path))
+            await self._restart()
+
+    async def _restart(self) -> None:
+        pause = _FIRST_PAUSE_S
+        while not self._closing:
+            try:
+                await self._launch()
+            except ConfigurationError as error:
+                _log.error("embedded_server_restart_failed", problem=str(error), again_in_s=pause)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _LONGEST_PAUSE_S)
+            else:
+                _log.warning("embedded_server_restarted", pid=self.pid)
+                return
+
+    async def _launch(self) -> None:
+        # Shielded: a start that is cancelled half-way would leave a child that nobody knows.
+        self._launching = asyncio.create_task(self._spawn())
+        await asyncio.shield(self._launching)
+        try:
+            await self._wait_until_ready()
+        except ConfigurationError:
+            await _stop(self._running)
+            raise
+
+    async def _spawn(self) -> None:
+        directory = self._held
+        log = os.open(self.log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+        try:
+            self._process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-S", exec_child.__file__, str(os.getpid()), str(self._binary),
+                *self._arguments(),
+                stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, pass_fds=(directory.lock,),
+            )  # fmt: skip
+        finally:
+            os.close(log)
+
+    def _arguments(self) -> list[str]:
+        directory = self._held
+        options = {
+            "dir": str(directory.path), "port": "0",
+            "unixsocket": str(directory.socket), "unixsocketperm": "700",
+            "daemonize": "no", "logfile": "",
+            "save": "", "appendonly": "yes", "appendfsync": self._durability,
+            # Evicting would be silent loss; at the limit a write is refused, which is answered 503.
+            "maxmemory-policy": "noeviction",
+        }  # fmt: skip
+        if self._cluster:
+            # The cluster bus wants a TCP port even where clients have none; by default all take 10000.
+            options |= {"cluster-enabled": "yes", "bind": "127.0.0.1", "cluster-port": str(_free_port())}
+        return [word for name, value in options.items() for word in (f"--{name}", value)]
+
+    async def _wait_until_ready(self) -> None:
+        process = self._running
+        ended = asyncio.create_task(process.wait())
+        try:
+            loop = asyncio.get_running_loop()
+            deadline = loop.time() + START_S
+            pause = _POLL_S
+            while not await self._answers():
+                # The socket appears at some moment and nothing announces it; but an early end is awaited.
+                await asyncio.wait([ended], timeout=pause)
+                if ended.done():
+                    raise self._failure(f"ended with status {ended.result()}")
+                if loop.time() > deadline:
+                    raise self._failure(f"did not answer within {START_S:.0f} s")
+                if self._loading:
+                    deadline, pause = loop.time() + START_S, _LOADING_POLL_S
+        finally:
+            ended.cancel()
+
+    async def _answers(self) -> bool:
+        try:
+            answer = await _ask(self._held.socket, "PING")
+            self._loading = answer.startswith("-LOADING")
+            if answer != "+PONG" or not self._cluster:
+                return answer == "+PONG"
+            return await self._cluster_is_whole()
+        except (OSError, TimeoutError):
+            return False
+
+    async def _cluster_is_whole(self) -> bool:
+        path = self._held.socket
+        if "cluster_slots_assigned:16384" not in await _ask(path, "CLUSTER INFO"):
+            await _ask(path, _ALL_SLOTS)
+        return "cluster_state:ok" in await _ask(path, "CLUSTER INFO")
+
+    def _failure(self, what: str) -> ConfigurationError:
+        return ConfigurationError(f"the embedded Redis server {what}; its log is {self.log_path}")
+
+    @property
+    def _held(self) -> DataDirectory:
+        if self._directory is None:
+            raise RuntimeError("the embedded server is not started")
+        return self._directory
+
+    @property
+    def _running(self) -> asyncio.subprocess.Process:
+        if self._process is None:
+            raise RuntimeError("the embedded server is not started")
+        return self._process
+
+
+async def _ask(path: Path, command: str) -> str:
+    """One inline command on a connection of its own; the first piece of the answer."""
+    async with asyncio.timeout(2):
+        reader, writer = await asyncio.open_unix_connection(path)
+        try:
+            writer.write(command.encode() + b"\r\n")
+            return (await reader.read(4096)).decode("utf-8", "replace").strip()
+        finally:
+            writer.close()
+
+
+async def _wait_for_other(data_dir: Path) -> None:
+    """Wait until the server of another process, which may be starting just now, answers."""
+    path = noted_socket(data_dir)
+    async with asyncio.timeout(START_S):
+        while True:
+            with suppress(OSError):
+                if await _ask(path, "PING") == "+PONG":
+                    return
+            await asyncio.sleep(_LOADING_POLL_S)
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    with suppress(ProcessLookupError):
+        process.send_signal(signal.SIGTERM)
+    try:
+        async with asyncio.timeout(STOP_S):
+            await process.wait()
+    except TimeoutError:
+        _log.warning("embedded_server_killed", pid=process.pid, after_s=STOP_S)
+        with suppress(ProcessLookupError):
+            process.kill()
+        await process.wait()
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,258 @@
+"""The settings: one typed object; environment, flags, help texts and docs/settings.md come from its fields.
+
+The table is a plain dataclass, so that importing it costs nothing and a test says ``Settings(port=0)``.
+Reading the environment takes pydantic-settings, which costs up to 300 ms: `load` imports it.
+"""
+
+# ruff: noqa: RUF009  (a field made by `setting` is as immutable as one made by `dataclasses.field`)
+from __future__ import annotations
+
+import dataclasses
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, get_type_hints
+from urllib.parse import urlsplit
+
+from homewire.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "HOMEWIRE_"
+REDIS_SCHEMES = ("redis", "rediss", "unix")
+
+KIB = 1024
+MIB = 1024 * KIB
+
+Durability = Literal["always", "everysec"]
+EventLoop = Literal["uvloop", "asyncio"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+LogFormat = Literal["json", "console"]
+
+
+def setting(
+    default: Any,
+    description: str,
+    *,
+    unit: str = "",
+    flag: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    secret: bool = False,
+) -> Any:
+    """One row of the table: a dataclass field that carries what help texts and docs say about it.
+
+    `flag` is the command line option, where there is one. A `secret` value appears in no `repr`.
+    """
+    metadata = {
+        "description": description,
+        "unit": unit,
+        "flag": flag,
+        "minimum": minimum,
+        "maximum": maximum,
+        "secret": secret,
+    }
+    return dataclasses.field(default=default, metadata=metadata, repr=not secret)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`)."""
+
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every interface.", flag="--host")
+    port: int = setting(
+        8080, "TCP port of HTTP and WebSocket; 0 takes a free one.", flag="--port", minimum=0, maximum=65535
+    )
+    workers: int = setting(
+        1, "Worker processes. Only 1 for now; start more nodes behind a balancer.", flag="--workers"
+    )
+    backlog: int = setting(4096, "Accept backlog of the listening socket.", unit="connections", minimum=1)
+    event_loop: EventLoop = setting("uvloop", "Event loop of the Python side.")
+    body_timeout_s: float = setting(
+        5.0, "How long a request may take to send its body.", unit="s", minimum=0.1
+    )
+    request_line_bytes: int = setting(
+        128 * KIB, "Longest request line, hence query, that is read.", unit="bytes", minimum=8 * KIB
+    )
+
+    data_dir: Path = setting(
+        Path("data"), "Directory of the embedded server and of the demo's keys.", flag="--data-dir"
+    )
+    redis_url: str | None = setting(
+        None,
+        "Redis to use, e.g. redis://host:6379 or unix:///path. None: the embedded server.",
+        flag="--redis",
+        secret=True,
+    )
+    redis_binary: Path | None = setting(
+        None,
+        "Server program to embed. None: the bundled one, else valkey-server or redis-server of the PATH.",
+    )
+    durability: Durability = setting(
+        "always",
+        "fsync of the embedded server: always loses nothing acknowledged; everysec may lose the last second "
+        "in a power failure.",
+        flag="--durability",
+    )
+
+    shards: int = setting(
+        64, "Streams that events are spread over. The same on every node, for good.", minimum=1, maximum=16384
+    )
+    retention_age_s: float = setting(
+        600.0, "How long events are kept for who comes back.", unit="s", minimum=1
+    )
+    retention_bytes: int = setting(
+        256 * MIB, "How much is kept, over all shards.", unit="bytes", minimum=1 * MIB
+    )
+    append_deadline_s: float = setting(
+        4.0, "When an append without an answer from Redis becomes a 503.", unit="s", minimum=0.1
+    )
+    append_in_flight_bytes: int = setting(
+        16 * MIB, "Events sent to Redis and not yet confirmed; beyond it 503.", unit="bytes", minimum=1 * MIB
+    )
+    idempotency_ttl_s: float = setting(
+        600.0, "How long an Idempotency-Key is remembered.", unit="s", minimum=1, maximum=86400
+    )
+
+    heartbeat_s: float = setting(25.0, "Ping interval of a WebSocket.", unit="s", minimum=1)
+    reservation_s: float = setting(
+        5.0, "How long a handshake may take between reservation and adoption.", unit="s", minimum=0.1
+    )
+    close_s: float = setting(
+        5.0, "How long a client has to answer a close frame, also at shutdown.", unit="s", minimum=0.1
+    )
+    outbox_bytes: int = setting(
+        1 * MIB,
+        "Frames that wait for one slow client; beyond it the client is closed.",
+        unit="bytes",
+        minimum=KIB,
+    )
+    message_bytes: int = setting(
+        64 * KIB, "Longest message accepted from a client, and longest event body.", unit="bytes", minimum=KIB
+    )
+    inbox_bytes: int = setting(
+        16 * MIB, "Events between Redis and the reactor; beyond it reading waits.", unit="bytes", minimum=MIB
+    )
+
+    principal_cache_entries: int = setting(
+        20_000, "Keys whose principal is remembered for a second.", unit="keys", minimum=0
+    )
+    session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
+    default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
+
+    log_level: LogLevel = setting("info", "Least level that is logged.")
+    log_format: LogFormat = setting("json", "json: one object a line; console: for people.")
+
+    @property
+    def base_url(self) -> str:
+        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``."""
+        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+        host = everywhere.get(self.host, self.host)
+        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One setting as help texts and documentation show it."""
+
+    name: str
+    environment: str
+    flag: str
+    default: str
+    unit: str
+    description: str
+
+
+def rows() -> Iterator[Row]:
+    """The whole table, in the order of the fields."""
+    for field in dataclasses.fields(Settings):
+        yield Row(
+            name=field.name,
+            environment=ENVIRONMENT_PREFIX + field.name.upper(),
+            flag=field.metadata["flag"],
+            default="" if field.default is None else str(field.default),
+            unit=field.metadata["unit"],
+            description=field.metadata["description"],
+        )
+
+
+def load(**given: Any) -> Settings:
+    """Settings from flags, else from the environment, else the defaults.
+
+    A flag that is None was not given. Sizes may be written ``64KiB`` or ``1MiB`` in the environment.
+    Raises ConfigurationError naming every setting that can't be used.
+    """
+    from pydantic import ByteSize, Field, ValidationError, create_model
+    from pydantic_settings import BaseSettings, SettingsConfigDict
+
+    class Environment(BaseSettings):
+        model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="ignore")
+
+    hints = get_type_hints(Settings)
+    fields: dict[str, Any] = {}
+    for field in dataclasses.fields(Settings):
+        kind = ByteSize if field.metadata["unit"] == "bytes" else hints[field.name]
+        limits = {"ge": field.metadata["minimum"], "le": field.metadata["maximum"]}
+        fields[field.name] = (kind, Field(field.default, **limits))
+    model = create_model("Environment", __base__=Environment, **fields)
+    try:
+        values = model(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        raise ConfigurationError(_problems(error.errors(include_input=False))) from None
+    settings = Settings(**values.model_dump())
+    _check(settings)
+    return settings
+
+
+def _check(settings: Settings) -> None:
+    """What types and limits can't say. Raises ConfigurationError."""
+    if settings.workers != 1:
+        raise ConfigurationError(
+            f"--workers {settings.workers}: several workers in one node do not exist yet. "
+            "Leave it at 1, or start more nodes on the same Redis."
+        )
+    if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
+        schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
+        raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")
+
+
+def _problems(errors: Any) -> str:
+    """What is wrong with which settings; values stay out of it, for one may be a secret."""
+    flags = {row.name: row.flag for row in rows()}
+    lines = []
+    for error in errors:
+        name = str(error["loc"][0])
+        named = ENVIRONMENT_PREFIX + name.upper()
+        names = f"{flags[name]} ({named})" if flags.get(name) else named
+        lines.append(f"{names}: {error['msg']}")
+    return "; ".join(lines)
+
+
+def redacted(url: str) -> str:
+    """A Redis URL as it may be shown: without user, password and query."""
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    return f"{parts.scheme}://{host}{parts.path}"
+
+
+def markdown() -> str:
+    """The page docs/settings.md."""
+    lines = [
+        "# Settings",
+        "",
+        "Made by `make docs` from `python/homewire/settings.py`. A flag wins over the environment.",
+        "Sizes may be written `64KiB` or `1MiB` in the environment.",
+        "",
+        "| environment | flag | default | unit | what it does |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for row in rows():
+        flag = f"`{row.flag}`" if row.flag else ""
+        default = f"`{row.default}`" if row.default else "none"
+        lines.append(f"| `{row.environment}` | {flag} | {default} | {row.unit} | {row.description} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] != ["--markdown"]:
+        sys.exit("usage: python -m homewire.settings --markdown")
+    sys.stdout.write(markdown())

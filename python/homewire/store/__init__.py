@@ -1,0 +1,37 @@
+"""The store: repositories of typed records over Redis, one per noun."""
+
+from __future__ import annotations
+
+from redis.asyncio import Redis
+
+from homewire.store.apps import Apps
+from homewire.store.database import Clock, Database, wall_clock_ms
+from homewire.store.devices import Devices
+from homewire.store.homes import Homes
+from homewire.store.principals import Principals
+from homewire.store.project_keys import ProjectKeys
+from homewire.store.projects import Projects
+from homewire.store.sessions import Sessions
+from homewire.store.users import Users
+
+__all__ = ["Store"]
+
+
+class Store:
+    """All repositories on one client (of `homewire.redis.connect`; replies as bytes).
+
+    Every method raises errors.Unavailable while Redis cannot serve, and errors.NotConfirmed where a
+    change may or may not have happened. Changes raise errors.UnknownRecord, errors.Conflict and
+    errors.InvalidInput; nothing was written then. `clock` gives the time in ms since 1970.
+    """
+
+    def __init__(self, redis: Redis, clock: Clock = wall_clock_ms) -> None:
+        database = Database(redis, clock)
+        self.projects = Projects(database)
+        self.apps = Apps(database)
+        self.project_keys = ProjectKeys(database)
+        self.homes = Homes(database)
+        self.sessions = Sessions(database)
+        self.users = Users(database, self.projects, self.homes)
+        self.devices = Devices(database)
+        self.principals = Principals(database)

@@ -1,0 +1,30 @@
+"""Apps: what users of a project sign in with."""
+
+from __future__ import annotations
+
+from homewire.store import checks
+from homewire.store.database import Database, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.scripts import CREATE_APP
+
+
+class Apps:
+    """The apps of a project, known by an id that people choose."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, project_id: int, app_id: str) -> None:
+        """Register an app. Raises Conflict if the project has it, UnknownRecord without the project."""
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            CREATE_APP,
+            [slot.project, slot.outbox, slot.apps],
+            [checks.app_id(app_id), self._database.now_ms()],
+        )
+        require_ok(answer, project=project_id)
+
+    async def exists(self, project_id: int, app_id: str) -> bool:
+        """Whether the project has the app."""
+        checks.text("appId", app_id)
+        return bool(await self._database.read("HEXISTS", ProjectSlot(project_id).apps, app_id))

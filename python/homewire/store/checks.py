@@ -1,0 +1,75 @@
+"""Checks and normal forms of what people type, before it is stored. Each raises errors.InvalidInput."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from homewire.errors import InvalidInput
+
+MAX_NAME: Final = 256
+MAX_ADDRESS: Final = 64
+MAX_USER_AGENT: Final = 1024
+_APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
+
+
+def name(field: str, value: str) -> str:
+    """A name of 1 to 256 characters, not only blanks, that UTF-8 can express."""
+    if not value.strip():
+        raise InvalidInput(field, "must not be empty")
+    return text(field, value)
+
+
+def text(field: str, value: str) -> str:
+    """A text of at most 256 characters, possibly empty."""
+    if len(value) > MAX_NAME:
+        raise InvalidInput(field, f"must not be longer than {MAX_NAME} characters")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        # JSON can spell half a surrogate pair, which no encoding can.
+        raise InvalidInput(field, "is not valid Unicode") from None
+    return value
+
+
+def app_id(value: str) -> str:
+    """The id of an app: letters, digits, `_`, `.`, `-`, at most 128."""
+    if not _APP_ID.fullmatch(value):
+        raise InvalidInput("appId", "must be 1 to 128 letters, digits, '_', '.' or '-'")
+    return value
+
+
+def header(value: str, limit: int) -> str:
+    """A header's text as it may be stored: aiohttp hands on undecodable bytes as lone surrogates."""
+    return value[:limit].encode("utf-8", "replace").decode()
+
+
+def email(value: str) -> str:
+    """The normal form of an e-mail address. Domains of a private network are allowed."""
+    # Imported at use: email_validator and phonenumbers cost every CLI command 100 ms otherwise.
+    from email_validator import EmailNotValidError, validate_email
+
+    try:
+        found = validate_email(value, check_deliverability=False, globally_deliverable=False)
+    except EmailNotValidError as error:
+        raise InvalidInput("email", str(error), reason="INVALID_EMAIL") from None
+    if "." not in found.domain:
+        raise InvalidInput("email", "the domain must have a dot", reason="INVALID_EMAIL")
+    return found.normalized
+
+
+def phone(value: str) -> str:
+    """A phone number, given with its country code, in the form of E.164."""
+    import phonenumbers
+
+    try:
+        number = phonenumbers.parse(value, None)
+    except phonenumbers.NumberParseException:
+        number = None
+    if number is None or not phonenumbers.is_possible_number(number):
+        raise InvalidInput(
+            "phoneNumber",
+            "must be a phone number with country code, like +14155550123",
+            reason="INVALID_PHONE_NUMBER",
+        )
+    return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))

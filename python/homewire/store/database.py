@@ -1,0 +1,160 @@
+"""The one door from the repositories to Redis: time-outs, error translation, scripts, ids, pages."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from homewire.errors import Conflict, UnknownRecord
+from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.store.keys import IDS
+from homewire.store.scripts import Script
+
+PAGE: Final = 1000
+"""The most elements that one command or script touches."""
+ATTEMPTS: Final = 10
+"""How often a change that others outran is tried again."""
+
+Argument = str | int | bytes
+Clock = Callable[[], int]
+
+
+def wall_clock_ms() -> int:
+    """Now, in ms since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+class Database:
+    """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
+
+    def __init__(self, redis: Redis, clock: Clock) -> None:
+        self._redis = redis
+        self.now_ms = clock
+
+    async def read(self, *command: Argument) -> Any:
+        """One reading command; its raw reply, with bytes for strings."""
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                return await self._send(*command)
+
+    async def read_hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
+        """Several hashes of one slot in one round trip; an empty dict for each that does not exist."""
+        if not names:
+            return []
+        pipeline = self._redis.pipeline(transaction=False)
+        for name in names:
+            pipeline.hgetall(name)
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                return [_decoded(reply) for reply in await pipeline.execute()]
+
+    async def read_hash(self, name: str) -> dict[str, str]:
+        """A hash, decoded; empty if it does not exist."""
+        return (await self.read_hashes([name]))[0]
+
+    async def write(self, *command: Argument) -> Any:
+        """One writing command; never repeated."""
+        with translate_redis_errors(writing=True):
+            async with asyncio.timeout(COMMAND_S):
+                return await self._send(*command)
+
+    async def ask(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
+        """Run a script that only reads."""
+        with translate_redis_errors():
+            return await self._run(script, keys, arguments)
+
+    async def change(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()
+    ) -> list[str]:
+        """Run a script that writes; the words of its answer, of which the first is its outcome."""
+        with translate_redis_errors(writing=True):
+            answer = await self._run(script, keys, arguments)
+        return [word.decode() for word in answer] if isinstance(answer, list) else []
+
+    async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        async with asyncio.timeout(COMMAND_S):
+            try:
+                return await self._send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+            except NoScriptError:
+                # Nothing was executed, so sending it again in full repeats nothing.
+                return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def _send(self, *command: Argument) -> Any:
+        return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    async def new_id(self) -> int:
+        """An integer id, unique in the deployment. One that is never used does no harm."""
+        return int(await self.read("INCR", IDS))
+
+    async def index_pages(self, index: str) -> AsyncIterator[list[int]]:
+        """The ids of an index in ascending order, at most PAGE at a time, stable under concurrent change."""
+        after = "-inf"
+        while True:
+            reply = await self.read("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
+            ids = [int(member) for member in reply]
+            if ids:
+                yield ids
+            if len(ids) < PAGE:
+                return
+            after = f"({ids[-1]}"
+
+    async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
+        """All key names that match, in pages, `count` looked at by one command. What stays is surely seen."""
+        cursor = 0
+        while True:
+            reply = await self.read("SCAN", cursor, "MATCH", pattern, "COUNT", count)
+            cursor, names = int(reply[0]), reply[1]
+            for start in range(0, len(names), PAGE):
+                yield names[start : start + PAGE]
+            if cursor == 0:
+                return
+
+    async def present(self, index: str, ids: Sequence[int]) -> set[int]:
+        """Which of `ids` are in an index."""
+        found: set[int] = set()
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            scores = await self.read("ZMSCORE", index, *page)
+            found.update(each for each, score in zip(page, scores, strict=True) if score is not None)
+        return found
+
+
+def require_ok(answer: Sequence[str], **identifiers: object) -> None:
+    """Raise what a script's answer means: UnknownRecord for `unknown`, Conflict for what is taken.
+
+    `identifiers` gives, by noun, the id to name in the error.
+    """
+    if answer[0] == "unknown":
+        raise UnknownRecord(answer[1].replace("_", " "), identifiers.get(answer[1], ""))
+    if answer[0] in _CONFLICTS:
+        raise _CONFLICTS[answer[0]]()
+    if answer[0] == "taken":
+        raise _TAKEN[answer[1]]()
+    if answer[0] != "ok":
+        raise RuntimeError(f"a script of the store answered {answer[0]!r}")
+
+
+def outrun(noun: str) -> Conflict:
+    """The error of a change that others outran `ATTEMPTS` times."""
+    return Conflict("CONFLICT", f"the {noun} is being changed by others; try again")
+
+
+_CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
+    "last_owner": lambda: Conflict("LAST_OWNER", "the last owner cannot leave the home"),
+}
+_TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
+    "email": lambda: Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address"),
+    "phone": lambda: Conflict("USER_EXISTS", "another user of the project has this phone number"),
+    "external_key": lambda: Conflict("USER_EXISTS", "another user of the project has this external key"),
+    "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),
+    "member": lambda: Conflict("MEMBER_EXISTS", "the user is a member of the home already"),
+}
+
+
+def _decoded(reply: dict[bytes, bytes]) -> dict[str, str]:
+    return {name.decode(): value.decode() for name, value in reply.items()}

@@ -1,0 +1,140 @@
+"""Every key name and lifetime of the store; nothing else builds one (the bus has its own in `bus/shards.py`).
+
+`hw:{p<id>}:…` holds all that belongs to one project, in one slot, so that every change of several
+keys is one Lua script. The deployment's own few keys are `hw:ids` and `hw:{projects}:…`.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+DAY_MS: Final = 24 * 60 * 60 * 1000
+SESSION_LIFETIME_MS: Final = 30 * DAY_MS
+"""How long a user key lives unless the caller of `sessions.open` says otherwise."""
+ENDED_SESSION_KEPT_MS: Final = 30 * DAY_MS
+"""An ended session stays readable to its owner this long (spec 004)."""
+
+IDS: Final = "hw:ids"
+"""The counter that every integer id of the deployment comes from."""
+PROJECTS: Final = "hw:{projects}:live"
+"""Sorted set of project ids, score = id."""
+DELETED_PROJECTS: Final = "hw:{projects}:deleted"
+"""Sorted set of project ids whose records still have to be swept."""
+
+
+class ProjectSlot:
+    """The key names of one project. Indexes are sorted sets with the id as member and as score.
+
+    Ids come from INCR and stay far below 2^53, so a score (a double) holds them exactly and a range
+    of scores is a stable page under concurrent change.
+    """
+
+    __slots__ = ("prefix",)
+
+    def __init__(self, project_id: int) -> None:
+        self.prefix: Final = f"hw:{{p{project_id}}}:"
+
+    @property
+    def project(self) -> str:
+        """Hash: the project itself. `state` is live, disabled or deleted; removed last."""
+        return self.prefix + "project"
+
+    @property
+    def outbox(self) -> str:
+        """Stream: the changes that every node must hear, until they are relayed to the shards."""
+        return self.prefix + "outbox"
+
+    @property
+    def apps(self) -> str:
+        """Hash: appId → creation time in ms."""
+        return self.prefix + "apps"
+
+    @property
+    def users(self) -> str:
+        """Index of user ids."""
+        return self.prefix + "users"
+
+    @property
+    def emails(self) -> str:
+        """Hash: lower-case e-mail address → user id; what makes an address unique."""
+        return self.prefix + "emails"
+
+    @property
+    def phones(self) -> str:
+        """Hash: E.164 number → user id."""
+        return self.prefix + "phones"
+
+    @property
+    def external_keys(self) -> str:
+        """Hash: external key of a BYOU user → user id."""
+        return self.prefix + "externals"
+
+    @property
+    def departing_users(self) -> str:
+        """Index of deleted users who still stand in the member lists of homes."""
+        return self.prefix + "departing"
+
+    @property
+    def homes(self) -> str:
+        """Index of home ids."""
+        return self.prefix + "homes"
+
+    @property
+    def devices(self) -> str:
+        """Index of device ids."""
+        return self.prefix + "devices"
+
+    @property
+    def device_places(self) -> str:
+        """Hash: device id → `<home id or 0> <deviceClass>`: where a thousand devices are, in one HMGET."""
+        return self.prefix + "places"
+
+    @property
+    def claim_codes(self) -> str:
+        """Hash: claim code → device id."""
+        return self.prefix + "claims"
+
+    @property
+    def project_keys(self) -> str:
+        """Index of project key ids."""
+        return self.prefix + "project_keys"
+
+    def key(self, token_hash: str) -> str:
+        """Hash: who a key speaks for, found by the SHA-256 (hex) of its token."""
+        return f"{self.prefix}key:{token_hash}"
+
+    def user(self, user_id: int) -> str:
+        """Hash: a user."""
+        return f"{self.prefix}user:{user_id}"
+
+    def user_homes(self, user_id: int) -> str:
+        """Index of the homes that a user is a member of; the other side of `home_members`."""
+        return f"{self.prefix}user:{user_id}:homes"
+
+    def user_sessions(self, user_id: int) -> str:
+        """Sorted set: live session ids of a user, score = expiry in ms."""
+        return f"{self.prefix}user:{user_id}:sessions"
+
+    def session(self, session_id: str) -> str:
+        """Hash: a session, live or ended."""
+        return f"{self.prefix}session:{session_id}"
+
+    def home(self, home_id: int) -> str:
+        """Hash: a home; `owners` counts the members whose role is owner."""
+        return f"{self.prefix}home:{home_id}"
+
+    def home_members(self, home_id: int) -> str:
+        """Hash: user id → `<role> <since ms>`."""
+        return f"{self.prefix}home:{home_id}:members"
+
+    def home_devices(self, home_id: int) -> str:
+        """Index of the devices of a home."""
+        return f"{self.prefix}home:{home_id}:devices"
+
+    def device(self, device_id: int) -> str:
+        """Hash: a device; `key` is the hash of its one key."""
+        return f"{self.prefix}device:{device_id}"
+
+    def project_key(self, key_id: int) -> str:
+        """Hash: a project key; `key` is the hash of its token."""
+        return f"{self.prefix}project_key:{key_id}"

@@ -1,0 +1,51 @@
+"""Passwords: argon2id, on threads, because one takes some 36 ms of a core and 19 MiB."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import Final
+
+from argon2 import PasswordHasher, Type
+from argon2.exceptions import InvalidHashError, VerificationError
+
+from homewire.errors import InvalidInput
+
+MIN_LENGTH: Final = 8
+MAX_LENGTH: Final = 256
+# OWASP's second choice for argon2id: 2 passes over 19 MiB on one lane.
+_HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
+
+
+class Passwords:
+    """Hashes and verifies, at most one at a time for each core."""
+
+    def __init__(self) -> None:
+        self._turns = asyncio.Semaphore(os.cpu_count() or 1)
+
+    async def hash(self, password: str) -> str:
+        """The argon2id hash of a new password. Raises InvalidInput for one of an impossible length."""
+        if len(password) < MIN_LENGTH:
+            raise InvalidInput(
+                "password", f"must have at least {MIN_LENGTH} characters", reason="PASSWORD_TOO_SHORT"
+            )
+        if len(password) > MAX_LENGTH:
+            raise InvalidInput("password", f"must have at most {MAX_LENGTH} characters")
+        try:
+            secret = password.encode()
+        except UnicodeEncodeError:
+            raise InvalidInput("password", "is not valid Unicode") from None
+        async with self._turns:
+            return await asyncio.to_thread(_HASHER.hash, secret)
+
+    async def verify(self, stored: str, password: str) -> bool:
+        """Whether `password` is the one that was hashed to `stored`."""
+        async with self._turns:
+            return await asyncio.to_thread(_matches, stored, password[: MAX_LENGTH + 1])
+
+
+def _matches(stored: str, password: str) -> bool:
+    try:
+        return _HASHER.verify(stored, password.encode("utf-8", "replace"))
+    except (VerificationError, InvalidHashError):
+        return False

@@ -1,0 +1,111 @@
+"""Projects: tenants. Deleting one is a tombstone, and a sweep that can be resumed."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+
+from homewire.errors import UnknownRecord
+from homewire.model import AccessControl, AccountSystem, Project
+from homewire.store import checks
+from homewire.store.database import PAGE, Database
+from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
+from homewire.store.scripts import BURY_PROJECT, UNLIST_PROJECT
+
+
+class Projects:
+    """The projects of the deployment."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        name: str,
+        accounts: AccountSystem,
+        access_control: AccessControl = AccessControl.MEMBERSHIP,
+        on_demand_provisioning: bool = False,
+    ) -> Project:
+        """A new project. The account system is for good."""
+        checks.name("name", name)
+        project = Project(
+            await self._database.new_id(),
+            name,
+            AccountSystem(accounts),
+            AccessControl(access_control),
+            on_demand_provisioning,
+            self._database.now_ms(),
+        )
+        # Listed first: a crash in between leaves an id that names nothing, never a project nobody can find.
+        await self._database.write("ZADD", PROJECTS, project.id, project.id)
+        await self._database.write("HSET", ProjectSlot(project.id).project, *_fields(project))
+        return project
+
+    async def get(self, project_id: int) -> Project | None:
+        """A project, also a disabled one; None if there is none or it was deleted."""
+        return _project(project_id, await self._database.read_hash(ProjectSlot(project_id).project))
+
+    async def list(self) -> builtins.list[Project]:
+        """All projects, by id."""
+        found: builtins.list[Project] = []
+        async for page in self._database.index_pages(PROJECTS):
+            for project_id in page:
+                # One by one: each lies in another slot.
+                project = await self.get(project_id)
+                if project is not None:
+                    found.append(project)
+        return found
+
+    async def delete(self, project_id: int) -> None:
+        """End a project: all its keys are dead when this returns. Its records are left to `sweep`.
+
+        A crash half-way is made good by `sweep` or by deleting again. Raises UnknownRecord.
+        """
+        await self._database.change(UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS], [project_id])
+        if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
+            raise UnknownRecord("project", project_id)
+        await self._database.change(BURY_PROJECT, [ProjectSlot(project_id).project])
+
+    async def deleted(self) -> builtins.list[int]:
+        """Deleted projects that still have records to sweep."""
+        return [each async for page in self._database.index_pages(DELETED_PROJECTS) for each in page]
+
+    async def sweep(self, project_id: int) -> int:
+        """Remove the records of a deleted project; how many keys that were. Resumable at any point."""
+        if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
+            raise UnknownRecord("deleted project", project_id)
+        slot = ProjectSlot(project_id)
+        await self._database.change(BURY_PROJECT, [slot.project])
+        removed = 0
+        async for names in self._database.scan(slot.prefix + "*", PAGE):
+            # The tombstone goes last: until then it refuses changes that would leave new records behind.
+            rest = [name for name in names if name != slot.project.encode()]
+            removed += int(await self._database.write("UNLINK", *rest)) if rest else 0
+        removed += int(await self._database.write("UNLINK", slot.project))
+        await self._database.write("ZREM", DELETED_PROJECTS, project_id)
+        return removed
+
+
+def _fields(project: Project) -> tuple[str | int, ...]:
+    return (
+        "name", project.name,
+        "accounts", project.accounts.value,
+        "access_control", project.access_control.value,
+        "on_demand", int(project.on_demand_provisioning),
+        "created", project.created_ms,
+        "state", "live",
+    )  # fmt: skip
+
+
+def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
+    if record.get("state", "deleted") == "deleted" or "name" not in record:
+        return None
+    return Project(
+        project_id,
+        record["name"],
+        AccountSystem(record["accounts"]),
+        AccessControl(record["access_control"]),
+        record["on_demand"] == "1",
+        int(record["created"]),
+        record["state"] == "disabled",
+    )

@@ -1,0 +1,162 @@
+//! One connection, as the reactor keeps it.
+
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::{AsRawFd, RawFd};
+use std::time::Instant;
+
+use crate::frame::Decoder;
+use crate::index::{ScopeId, Slot};
+use crate::outbox::Outbox;
+
+/// A connection's name: its slot and the slot's generation, so that a late word about a
+/// connection that is gone never reaches its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    pub(crate) fn new(slot: Slot, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    /// The number that Python keeps.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn slot(self) -> Slot {
+        self.0 as u32
+    }
+}
+
+impl From<u64> for ConnectionId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+/// What kind of key a connection was made with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum PrincipalKind {
+    User = 0,
+    Device = 1,
+}
+
+/// Who a connection speaks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Principal {
+    pub kind: PrincipalKind,
+    pub project: u64,
+    pub id: u64,
+    /// The first eight bytes of the key's SHA-256.
+    pub key_tag: u64,
+}
+
+/// Where a connection is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// In the index with an outbox, without a socket; undone if not adopted in time.
+    Reserved,
+    /// Adopted and open.
+    Open,
+    /// Our close frame is queued or sent; the peer's is awaited until the deadline.
+    Closing,
+    /// Both close frames are through, or the peer broke the protocol: our side is shut, what
+    /// still arrives is thrown away until the peer shuts its own, or the deadline.
+    Draining,
+}
+
+/// A connection of the reactor. Idle, it owns nothing on the heap but itself.
+pub struct Connection {
+    pub id: ConnectionId,
+    pub principal: Principal,
+    pub socket: Option<Socket>,
+    pub decoder: Decoder,
+    pub outbox: Outbox,
+    pub scope: ScopeId,
+    /// Place among the members of `scope`.
+    pub place: u32,
+    pub state: State,
+    /// The code of the close frame that was said or heard; 1006 before there was one.
+    pub close_code: u16,
+    /// Whether anything arrived since the last ping.
+    pub heard: bool,
+    /// Whether the scope was left, so that no more events come.
+    pub deaf: bool,
+}
+
+/// The taken socket. Reads and writes are the kernel's `recv` and `send`; it may be a TCP socket or
+/// one end of a socket pair.
+pub struct Socket(TcpStream);
+
+impl Socket {
+    /// Makes the socket non-blocking and turns Nagle's algorithm off.
+    ///
+    /// # Errors
+    /// The kernel's, when it is no socket at all.
+    pub fn new(descriptor: std::os::fd::OwnedFd) -> io::Result<Self> {
+        let stream = TcpStream::from(descriptor);
+        stream.set_nonblocking(true)?;
+        match stream.set_nodelay(true) {
+            Ok(()) => {}
+            // One end of a socket pair knows no such option, and needs none.
+            Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(Self(stream))
+    }
+
+    pub fn descriptor(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+
+    /// Tells the peer that nothing more comes.
+    ///
+    /// # Errors
+    /// The kernel's, when the peer is gone already.
+    pub fn shut_writing(&self) -> io::Result<()> {
+        self.0.shutdown(Shutdown::Write)
+    }
+}
+
+impl Read for Socket {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn write_vectored(&mut self, slices: &[io::IoSlice<'_>]) -> io::Result<usize> {
+        self.0.write_vectored(slices)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A deadline of one connection; stale ones are recognised by id and state.
+#[derive(Clone, Copy, Debug)]
+pub struct Deadline {
+    pub at: Instant,
+    pub id: ConnectionId,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_idle_connection_is_small() {
+        assert!(
+            size_of::<Connection>() <= 224,
+            "{}",
+            size_of::<Connection>()
+        );
+    }
+}

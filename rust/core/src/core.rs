@@ -1,0 +1,219 @@
+//! The core as one thing: starts the threads, and is the handle that Python holds.
+
+use std::any::Any;
+use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use mio::{Poll, Waker};
+
+use crate::connection::{ConnectionId, Principal, Socket};
+use crate::encoding::Encoding;
+use crate::frame::Opcode;
+use crate::inbox::{Command, Entry, Inbox, Reservation, Subscription};
+use crate::notify::{Notification, Notifier};
+use crate::reactor::{Limits, Reactor, Shared, WAKER};
+use crate::stats::Stats;
+use crate::sys;
+use crate::tail::{Tail, TailError};
+
+/// The reactor and the tail, and the way to speak to them. Every call only queues.
+pub struct Core {
+    shared: Shared,
+    reactor: Mutex<Option<JoinHandle<()>>>,
+    tail: Mutex<Option<Tail>>,
+    started: Instant,
+    /// When Redis last answered the tail, in milliseconds since `started`.
+    heard: Arc<AtomicU64>,
+}
+
+impl Core {
+    /// Starts the reactor. `inbox_bytes` bounds what the tail may have read ahead of it.
+    ///
+    /// # Errors
+    /// The kernel's, when there are no descriptors or threads left.
+    pub fn start(limits: Limits, inbox_bytes: usize) -> io::Result<Self> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        let stats = Arc::new(Stats::default());
+        let (inbox, commands) = Inbox::new(waker, inbox_bytes, Arc::clone(&stats));
+        let shared = Shared {
+            inbox: Arc::new(inbox),
+            slots: Arc::default(),
+            notifier: Arc::new(Notifier::new()?),
+            stats,
+        };
+        let (inbox, notifier) = (Arc::clone(&shared.inbox), Arc::clone(&shared.notifier));
+        let with_reactor = shared.clone();
+        let thread = guarded("reactor", notifier, move || {
+            let outcome = Reactor::new(poll, with_reactor, commands, limits).run();
+            inbox.stop();
+            outcome.map_err(|error| error.to_string())
+        })?;
+        Ok(Self {
+            shared,
+            reactor: Mutex::new(Some(thread)),
+            tail: Mutex::default(),
+            started: Instant::now(),
+            heard: Arc::default(),
+        })
+    }
+
+    /// Begins to read every shard, from its end of now on; the positions are known on return.
+    ///
+    /// # Errors
+    /// When Redis does not answer, or not as a Redis does.
+    pub fn start_tail(&self, url: &str, shards: u32) -> Result<(), TailError> {
+        let inbox = Arc::clone(&self.shared.inbox);
+        let (started, heard) = (self.started, Arc::clone(&self.heard));
+        let tail = Tail::start(
+            url,
+            shards,
+            inbox,
+            Arc::clone(&self.shared.stats),
+            Arc::clone(&self.shared.notifier),
+            move || heard.store(started.elapsed().as_millis() as u64, Ordering::Relaxed),
+        )?;
+        *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
+        Ok(())
+    }
+
+    /// How long ago Redis last answered the tail.
+    pub fn silence(&self) -> Duration {
+        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
+        self.started.elapsed().saturating_sub(heard)
+    }
+
+    /// Puts a connection into the index before it is authorised and before it has a socket.
+    pub fn reserve(
+        &self,
+        principal: Principal,
+        subscription: Subscription,
+        encoding: Encoding,
+    ) -> ConnectionId {
+        let id = self.shared.slots.take();
+        self.shared
+            .inbox
+            .send(Command::Reserve(Box::new(Reservation {
+                id,
+                principal,
+                subscription,
+                encoding,
+            })));
+        id
+    }
+
+    /// Takes the socket of an upgraded connection: `descriptor` is a duplicate made for this call.
+    /// `early` are bytes the client sent right behind its request.
+    ///
+    /// # Errors
+    /// The kernel's, when the descriptor is no open socket.
+    pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
+        let socket = Socket::new(sys::own_descriptor(descriptor)?)?;
+        self.shared.inbox.send(Command::Adopt { id, socket, early });
+        Ok(())
+    }
+
+    /// Undoes a reservation.
+    pub fn abandon(&self, id: ConnectionId) {
+        self.shared.inbox.send(Command::Abandon(id));
+    }
+
+    /// Sends a message to one connection, behind every event that it already got.
+    pub fn send(&self, id: ConnectionId, opcode: Opcode, payload: Vec<u8>) {
+        self.shared.inbox.send(Command::Send {
+            id,
+            opcode,
+            payload,
+        });
+    }
+
+    /// Begins the close handshake of one connection.
+    pub fn close(&self, id: ConnectionId, code: u16, reason: String) {
+        self.shared.inbox.send(Command::Close { id, code, reason });
+    }
+
+    /// Routes envelopes as the tail does: for benchmarks of the core alone, and its tests.
+    pub fn route(&self, entries: Vec<Entry>) -> bool {
+        self.shared.inbox.route(entries)
+    }
+
+    /// Everything that happened since the last call.
+    pub fn notifications(&self) -> impl Iterator<Item = Notification> + use<> {
+        let (items, was_full) = self.shared.notifier.take();
+        if was_full {
+            self.shared.inbox.send(Command::ReadOn);
+        }
+        items.into_iter()
+    }
+
+    /// Readable while there are notifications.
+    pub fn notify_descriptor(&self) -> i32 {
+        self.shared.notifier.descriptor()
+    }
+
+    /// Counters by name.
+    pub fn stats(&self) -> Vec<(&'static str, u64)> {
+        self.shared.stats.snapshot()
+    }
+
+    /// Closes every connection with this code, waits at most `patience` for their clients, and
+    /// ends the threads.
+    pub fn stop(&self, code: u16, reason: String, patience: Duration) {
+        if let Some(tail) = self
+            .tail
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+        {
+            tail.stop();
+        }
+        self.shared.inbox.send(Command::Stop {
+            code,
+            reason,
+            patience,
+        });
+        let thread = self
+            .reactor
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
+        if let Some(thread) = thread
+            && thread.join().is_err()
+        {
+            // The panic was caught and reported as a notification where it happened.
+        }
+    }
+}
+
+/// Runs a thread whose end, unless it was asked for, is told to Python: the core never dies silently.
+pub(crate) fn guarded(
+    name: &'static str,
+    notifier: Arc<Notifier>,
+    body: impl FnOnce() -> Result<(), String> + Send + 'static,
+) -> io::Result<JoinHandle<()>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(move || {
+            let outcome = catch_unwind(AssertUnwindSafe(body));
+            let reason = match outcome {
+                Ok(Ok(())) => return,
+                Ok(Err(reason)) => reason,
+                Err(panic) => panic_text(panic.as_ref()),
+            };
+            notifier.push(Notification::Failed {
+                reason: format!("the {name} thread stopped: {reason}"),
+            });
+        })
+}
+
+fn panic_text(panic: &(dyn Any + Send)) -> String {
+    panic
+        .downcast_ref::<&str>()
+        .map(|text| (*text).to_owned())
+        .or_else(|| panic.downcast_ref::<String>().cloned())
+        .unwrap_or_else(|| "a panic without a message".to_owned())
+}

@@ -1,0 +1,255 @@
+//! The envelope: an event, command or control record as it travels on the bus.
+//!
+//! A version byte, a msgpack array (the header, which is all that routing looks at), then the body:
+//! the client's own JSON of `eventData` or `parameters`, empty when absent. Later versions may add
+//! members at the end of a header; a reader skips those it does not know, of whatever type.
+
+mod msgpack;
+
+use msgpack::{Reader, put_array, put_optional_str, put_str, put_uint};
+
+/// The version this code writes, and the only one it reads.
+pub const VERSION: u8 = 1;
+
+const EVENT: u64 = 1;
+const COMMAND: u64 = 2;
+const CONTROL: u64 = 3;
+
+/// A decoded envelope. It borrows everything from the record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Envelope<'a> {
+    Event(EventHeader<'a>),
+    Command(CommandHeader<'a>),
+    Control(ControlHeader<'a>),
+}
+
+/// What a device, server or entity reported.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct EventHeader<'a> {
+    pub project: u64,
+    pub home: u64,
+    /// The device it came from; 0: none.
+    pub device: u64,
+    pub entity: Option<&'a str>,
+    /// Milliseconds since 1970, UTC.
+    pub time_ms: u64,
+    pub event_type: &'a str,
+    pub device_class: Option<&'a str>,
+    pub device_ip: Option<&'a str>,
+    /// The project key it was sent with; 0: none.
+    pub project_key_id: u64,
+    pub project_key_name: Option<&'a str>,
+    /// The client's own JSON of `eventData`; empty: absent.
+    pub body: &'a str,
+}
+
+/// What is sent to one device.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CommandHeader<'a> {
+    pub project: u64,
+    pub device: u64,
+    /// Milliseconds since 1970, UTC.
+    pub time_ms: u64,
+    pub action: &'a str,
+    /// The client's own JSON of `parameters`; empty: absent.
+    pub body: &'a str,
+}
+
+/// Something every node must hear in order. Subjects that it is not about are 0.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ControlHeader<'a> {
+    pub project: u64,
+    /// What happened, as a number; one that the reader does not know is its to skip.
+    pub record_type: u64,
+    pub user: u64,
+    pub home: u64,
+    pub device: u64,
+    /// The first eight bytes of the key's SHA-256, big endian.
+    pub key_tag: u64,
+    /// Where the record stands in the project's outbox stream: milliseconds.
+    pub outbox_ms: u64,
+    /// Where the record stands in the project's outbox stream: number within the millisecond.
+    pub outbox_seq: u64,
+    pub body: &'a [u8],
+}
+
+/// Why a record could not be read. It is to be counted and skipped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Malformed {
+    #[error("the record is cut short")]
+    CutShort,
+    #[error("envelope version {0} is not known")]
+    UnknownVersion(u8),
+    #[error("envelope kind {0} is not known")]
+    UnknownKind(u64),
+    #[error("the header has too few members")]
+    MissingMember,
+    #[error("a header member has the wrong type")]
+    WrongType,
+    #[error("a text is not UTF-8")]
+    NotUtf8,
+}
+
+/// Decodes a record without allocating.
+///
+/// # Errors
+/// [`Malformed`] for whatever is no envelope of this version; any bytes at all may be given.
+pub fn decode(record: &[u8]) -> Result<Envelope<'_>, Malformed> {
+    let (&version, rest) = record.split_first().ok_or(Malformed::CutShort)?;
+    if version != VERSION {
+        return Err(Malformed::UnknownVersion(version));
+    }
+    let mut header = Header::open(rest)?;
+    match header.uint()? {
+        EVENT => decode_event(header).map(Envelope::Event),
+        COMMAND => decode_command(header).map(Envelope::Command),
+        CONTROL => decode_control(header).map(Envelope::Control),
+        unknown => Err(Malformed::UnknownKind(unknown)),
+    }
+}
+
+/// Writes an event.
+pub fn encode_event(event: &EventHeader<'_>) -> Vec<u8> {
+    let texts = event.event_type.len()
+        + event.entity.map_or(0, str::len)
+        + event.device_class.map_or(0, str::len)
+        + event.device_ip.map_or(0, str::len)
+        + event.project_key_name.map_or(0, str::len);
+    let mut out = start(EVENT, 11, texts + event.body.len());
+    put_uint(&mut out, event.project);
+    put_uint(&mut out, event.home);
+    put_uint(&mut out, event.device);
+    put_optional_str(&mut out, event.entity);
+    put_uint(&mut out, event.time_ms);
+    put_str(&mut out, event.event_type);
+    put_optional_str(&mut out, event.device_class);
+    put_optional_str(&mut out, event.device_ip);
+    put_uint(&mut out, event.project_key_id);
+    put_optional_str(&mut out, event.project_key_name);
+    out.extend_from_slice(event.body.as_bytes());
+    out
+}
+
+/// Writes a command.
+pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
+    let mut out = start(COMMAND, 5, command.action.len() + command.body.len());
+    put_uint(&mut out, command.project);
+    put_uint(&mut out, command.device);
+    put_uint(&mut out, command.time_ms);
+    put_str(&mut out, command.action);
+    out.extend_from_slice(command.body.as_bytes());
+    out
+}
+
+/// Writes a control record.
+pub fn encode_control(control: &ControlHeader<'_>) -> Vec<u8> {
+    let mut out = start(CONTROL, 9, control.body.len());
+    put_uint(&mut out, control.project);
+    put_uint(&mut out, control.record_type);
+    put_uint(&mut out, control.user);
+    put_uint(&mut out, control.home);
+    put_uint(&mut out, control.device);
+    put_uint(&mut out, control.key_tag);
+    put_uint(&mut out, control.outbox_ms);
+    put_uint(&mut out, control.outbox_seq);
+    out.extend_from_slice(control.body);
+    out
+}
+
+/// Begins a record, with room for `text_bytes` and all the numbers.
+fn start(kind: u64, members: u8, text_bytes: usize) -> Vec<u8> {
+    const WIDEST_UINT: usize = 9;
+    let mut out = Vec::with_capacity(text_bytes + 2 + usize::from(members) * WIDEST_UINT);
+    out.push(VERSION);
+    put_array(&mut out, members);
+    put_uint(&mut out, kind);
+    out
+}
+
+fn decode_event(mut header: Header<'_>) -> Result<EventHeader<'_>, Malformed> {
+    Ok(EventHeader {
+        project: header.uint()?,
+        home: header.uint()?,
+        device: header.uint()?,
+        entity: header.optional_str()?,
+        time_ms: header.uint()?,
+        event_type: header.str()?,
+        device_class: header.optional_str()?,
+        device_ip: header.optional_str()?,
+        project_key_id: header.uint()?,
+        project_key_name: header.optional_str()?,
+        body: header.json_body()?,
+    })
+}
+
+fn decode_command(mut header: Header<'_>) -> Result<CommandHeader<'_>, Malformed> {
+    Ok(CommandHeader {
+        project: header.uint()?,
+        device: header.uint()?,
+        time_ms: header.uint()?,
+        action: header.str()?,
+        body: header.json_body()?,
+    })
+}
+
+fn decode_control(mut header: Header<'_>) -> Result<ControlHeader<'_>, Malformed> {
+    Ok(ControlHeader {
+        project: header.uint()?,
+        record_type: header.uint()?,
+        user: header.uint()?,
+        home: header.uint()?,
+        device: header.uint()?,
+        key_tag: header.uint()?,
+        outbox_ms: header.uint()?,
+        outbox_seq: header.uint()?,
+        body: header.body()?,
+    })
+}
+
+/// The members of a header that are still to be read.
+struct Header<'a> {
+    reader: Reader<'a>,
+    members: u32,
+}
+
+impl<'a> Header<'a> {
+    fn open(bytes: &'a [u8]) -> Result<Self, Malformed> {
+        let mut reader = Reader::new(bytes);
+        let members = reader.array()?;
+        Ok(Self { reader, members })
+    }
+
+    fn uint(&mut self) -> Result<u64, Malformed> {
+        self.count_member()?;
+        self.reader.uint()
+    }
+
+    fn str(&mut self) -> Result<&'a str, Malformed> {
+        self.optional_str()?.ok_or(Malformed::WrongType)
+    }
+
+    fn optional_str(&mut self) -> Result<Option<&'a str>, Malformed> {
+        self.count_member()?;
+        self.reader.optional_str()
+    }
+
+    /// What comes after the header, whose surplus members are skipped.
+    fn body(mut self) -> Result<&'a [u8], Malformed> {
+        self.reader.skip(u64::from(self.members))?;
+        Ok(self.reader.rest())
+    }
+
+    /// The body as text. It goes into text frames as it is, and one that is not UTF-8 would have
+    /// every listener break off.
+    fn json_body(self) -> Result<&'a str, Malformed> {
+        str::from_utf8(self.body()?).map_err(|_| Malformed::NotUtf8)
+    }
+
+    fn count_member(&mut self) -> Result<(), Malformed> {
+        self.members = self
+            .members
+            .checked_sub(1)
+            .ok_or(Malformed::MissingMember)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,172 @@
+//! The reactor's inbox: one FIFO for everything that changes who hears what, and for what is heard.
+//!
+//! Reservations, adoptions and envelopes have a common order only because they share this queue:
+//! an event that was appended after a client saw 101 is read after its reservation was queued.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+
+use crate::connection::{ConnectionId, Principal, Socket};
+use crate::encoding::Encoding;
+use crate::frame::Opcode;
+use crate::stats::Stats;
+
+/// What a connection wants to hear, after precedence and permissions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subscription {
+    /// All events of these homes.
+    Homes(Vec<u64>),
+    /// The events of these devices.
+    Devices(Vec<u64>),
+    /// The events of these entities, in each of these homes.
+    Entities {
+        homes: Vec<u64>,
+        entities: Vec<Box<str>>,
+    },
+    /// The commands to this device.
+    Commands(u64),
+}
+
+/// A connection before it has a socket.
+#[derive(Debug)]
+pub struct Reservation {
+    pub id: ConnectionId,
+    pub principal: Principal,
+    pub subscription: Subscription,
+    pub encoding: Encoding,
+}
+
+/// An entry of a shard, as it was read.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub shard: u32,
+    pub envelope: Vec<u8>,
+}
+
+/// What the reactor is told.
+pub enum Command {
+    Reserve(Box<Reservation>),
+    Adopt {
+        id: ConnectionId,
+        socket: Socket,
+        early: Vec<u8>,
+    },
+    Abandon(ConnectionId),
+    Send {
+        id: ConnectionId,
+        opcode: Opcode,
+        payload: Vec<u8>,
+    },
+    Close {
+        id: ConnectionId,
+        code: u16,
+        reason: String,
+    },
+    Route(Vec<Entry>),
+    /// Python took its notifications: clients whose messages had to wait may go on.
+    ReadOn,
+    Stop {
+        code: u16,
+        reason: String,
+        patience: Duration,
+    },
+}
+
+/// The sending side, shared by Python's threads and the tail.
+pub struct Inbox {
+    sender: Sender<Command>,
+    waker: Waker,
+    asleep: AtomicBool,
+    stopped: AtomicBool,
+    stats: Arc<Stats>,
+    limit: usize,
+    has_room: Mutex<()>,
+    room: Condvar,
+}
+
+impl Inbox {
+    /// `limit` is in bytes of envelopes.
+    pub fn new(waker: Waker, limit: usize, stats: Arc<Stats>) -> (Self, Receiver<Command>) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let inbox = Self {
+            sender,
+            waker,
+            asleep: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            stats,
+            limit,
+            has_room: Mutex::new(()),
+            room: Condvar::new(),
+        };
+        (inbox, receiver)
+    }
+
+    /// Queues a command. Answers whether the reactor still lives.
+    pub fn send(&self, command: Command) -> bool {
+        if self.sender.send(command).is_err() {
+            return false;
+        }
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            return self.wake().is_ok();
+        }
+        true
+    }
+
+    /// Queues envelopes, and waits while too many bytes of them are on their way: the events
+    /// stay in Redis meanwhile.
+    pub fn route(&self, entries: Vec<Entry>) -> bool {
+        let bytes: usize = entries.iter().map(|entry| entry.envelope.len()).sum();
+        let mut guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.stats.inbox_bytes.load(Ordering::Relaxed) as usize >= self.limit {
+            if self.stopped.load(Ordering::Relaxed) {
+                return false;
+            }
+            guard = self
+                .room
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.stats
+            .inbox_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        drop(guard);
+        self.send(Command::Route(entries))
+    }
+
+    /// The reactor has dealt with this many bytes of envelopes.
+    pub(crate) fn dealt_with(&self, bytes: usize) {
+        let before = self
+            .stats
+            .inbox_bytes
+            .fetch_sub(bytes as u64, Ordering::Relaxed) as usize;
+        if before >= self.limit {
+            let _guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
+            self.room.notify_all();
+        }
+    }
+
+    /// The reactor has ended: nobody may wait for it any more.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
+        self.room.notify_all();
+    }
+
+    /// The reactor is about to sleep: whoever sends from now on wakes it.
+    pub(crate) fn fall_asleep(&self) {
+        self.asleep.store(true, Ordering::SeqCst);
+    }
+
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn wake(&self) -> io::Result<()> {
+        self.waker.wake()
+    }
+}

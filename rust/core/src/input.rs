@@ -1,0 +1,170 @@
+//! Events and commands as clients send them: checked, and otherwise left as they are.
+//!
+//! `eventData` and `parameters` are cut out of the body byte by byte: numbers beyond 2^53, escapes
+//! and the order of members arrive as they were sent.
+
+mod json;
+
+use json::{Field, read_members};
+
+use std::str;
+
+/// How many events a bulk body may have.
+pub const MAX_ITEMS: usize = 1_000;
+/// The longest `eventType`, `entityId` and `action`, in bytes of UTF-8.
+pub const MAX_NAME_BYTES: usize = 256;
+/// The longest `eventData` and `parameters`, in bytes as sent.
+pub const MAX_DATA_BYTES: usize = 65_536;
+/// How deep `eventData` and `parameters` may be nested; they themselves are the first level.
+pub const MAX_DEPTH: usize = 64;
+
+/// The field of a problem that is the whole body's and not one member's.
+const BODY: &str = "body";
+
+/// Input that is refused. Never repeats what the client sent.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field} {problem}")]
+pub struct Invalid {
+    /// The member or parameter at fault, or `body`.
+    pub field: &'static str,
+    /// What is wrong, as the predicate of a sentence about the field.
+    pub problem: String,
+}
+
+impl Invalid {
+    /// A problem with a field.
+    pub fn new(field: &'static str, problem: impl Into<String>) -> Self {
+        Self {
+            field,
+            problem: problem.into(),
+        }
+    }
+}
+
+/// A checked event.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventInput {
+    pub event_type: String,
+    pub entity_id: Option<String>,
+    /// The home it is addressed to; 0: none named.
+    pub home_id: u64,
+    /// The device it is addressed to; 0: none named.
+    pub device_id: u64,
+    /// The client's own JSON of `eventData`, an object.
+    pub data: Option<Box<str>>,
+}
+
+/// A checked command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandInput {
+    pub action: String,
+    /// The client's own JSON of `parameters`, an object.
+    pub parameters: Option<Box<str>>,
+}
+
+/// Checks the body of an event whose home or device the path names. What the body says about
+/// either is not looked at: clients send `homeId: 0`, and none is believed.
+///
+/// # Errors
+/// Names the first member at fault, or `body`.
+pub fn parse_event(body: &[u8]) -> Result<EventInput, Invalid> {
+    let [event_type, entity_id, data] =
+        read_members(text(body)?, ["eventType", "entityId", "eventData"])?;
+    check_event(event_type, entity_id, data)
+}
+
+/// Checks an event that names its own home or device. Whether it names either is not checked.
+///
+/// # Errors
+/// Names the first member at fault, or `body`.
+pub fn parse_routed_event(body: &[u8]) -> Result<EventInput, Invalid> {
+    parse_routed_text(text(body)?)
+}
+
+/// Checks the body of a command.
+///
+/// # Errors
+/// Names the first member at fault, or `body`.
+pub fn parse_command(body: &[u8]) -> Result<CommandInput, Invalid> {
+    let [action, parameters] = read_members(text(body)?, ["action", "parameters"])?;
+    Ok(CommandInput {
+        action: action.required_name()?,
+        parameters: parameters.object()?,
+    })
+}
+
+/// Checks a bulk body: a JSON array of routed events, or one on each line (NDJSON).
+///
+/// Each item is judged by itself. Lines may be blank and may end in CRLF; a line that is not JSON
+/// or not UTF-8 spoils only itself.
+///
+/// # Errors
+/// The body has no items or more than [`MAX_ITEMS`], or the array is not JSON.
+pub fn parse_bulk(body: &[u8]) -> Result<Vec<Result<EventInput, Invalid>>, Invalid> {
+    let first = body.iter().find(|&&byte| !is_space(byte));
+    let items = if first == Some(&b'[') {
+        let items = json::read_array(text(body)?, MAX_ITEMS)?;
+        items.into_iter().map(parse_routed_text).collect()
+    } else {
+        parse_lines(body)?
+    };
+    if items.is_empty() {
+        return Err(Invalid::new(BODY, "has no events"));
+    }
+    Ok(items)
+}
+
+fn parse_lines(body: &[u8]) -> Result<Vec<Result<EventInput, Invalid>>, Invalid> {
+    let mut items = Vec::new();
+    let mut rest = body;
+    while !rest.is_empty() {
+        let end = memchr::memchr(b'\n', rest).unwrap_or(rest.len());
+        let line = &rest[..end];
+        rest = rest.get(end + 1..).unwrap_or_default();
+        if line.iter().all(|&byte| is_space(byte)) {
+            continue;
+        }
+        if items.len() == MAX_ITEMS {
+            return Err(too_many_items(MAX_ITEMS));
+        }
+        items.push(parse_routed_event(line));
+    }
+    Ok(items)
+}
+
+fn parse_routed_text(body: &str) -> Result<EventInput, Invalid> {
+    let names = ["eventType", "entityId", "eventData", "homeId", "deviceId"];
+    let [event_type, entity_id, data, home_id, device_id] = read_members(body, names)?;
+    Ok(EventInput {
+        home_id: home_id.id()?,
+        device_id: device_id.id()?,
+        ..check_event(event_type, entity_id, data)?
+    })
+}
+
+fn check_event(
+    event_type: Field<'_>,
+    entity_id: Field<'_>,
+    data: Field<'_>,
+) -> Result<EventInput, Invalid> {
+    Ok(EventInput {
+        event_type: event_type.required_name()?,
+        entity_id: entity_id.optional_name()?,
+        home_id: 0,
+        device_id: 0,
+        data: data.object()?,
+    })
+}
+
+/// Whether JSON takes this byte for white space.
+const fn is_space(byte: u8) -> bool {
+    matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
+}
+
+fn text(body: &[u8]) -> Result<&str, Invalid> {
+    str::from_utf8(body).map_err(|_| Invalid::new(BODY, "must be UTF-8"))
+}
+
+fn too_many_items(limit: usize) -> Invalid {
+    Invalid::new(BODY, format!("must have at most {limit} events"))
+}

@@ -1,0 +1,240 @@
+//! Members cut out of a JSON object as raw text, so that each can be judged under its own name.
+
+use std::fmt;
+use std::str;
+
+use serde::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
+
+use super::{BODY, Invalid, MAX_DATA_BYTES, MAX_DEPTH, MAX_NAME_BYTES, too_many_items};
+
+/// One member of an object: its raw JSON, if it was there.
+#[derive(Clone, Copy)]
+pub(super) struct Field<'a> {
+    name: &'static str,
+    json: Option<&'a str>,
+}
+
+impl<'a> Field<'a> {
+    /// A string that must be there.
+    pub(super) fn required_name(self) -> Result<String, Invalid> {
+        let json = self.json.ok_or_else(|| self.invalid("is missing"))?;
+        self.parse_name(json)
+    }
+
+    /// A string that may be absent or null.
+    pub(super) fn optional_name(self) -> Result<Option<String>, Invalid> {
+        self.present().map(|json| self.parse_name(json)).transpose()
+    }
+
+    /// An id from 0 on; 0 if absent or null.
+    pub(super) fn id(self) -> Result<u64, Invalid> {
+        let Some(json) = self.present() else {
+            return Ok(0);
+        };
+        // Ids are signed integers elsewhere, hence 63 bits. JSON has no plus sign that `parse`
+        // would take, and no leading zeros.
+        match json.parse::<u64>() {
+            Ok(id) if i64::try_from(id).is_ok() => Ok(id),
+            _ => Err(self.invalid("must be an integer from 0 to 9223372036854775807")),
+        }
+    }
+
+    /// The raw JSON of an object within the bounds; `None` if absent or null.
+    pub(super) fn object(self) -> Result<Option<Box<str>>, Invalid> {
+        let Some(json) = self.present() else {
+            return Ok(None);
+        };
+        if !json.starts_with('{') {
+            return Err(self.invalid("must be an object"));
+        }
+        if json.len() > MAX_DATA_BYTES {
+            return Err(self.invalid(format!("must be at most {MAX_DATA_BYTES} bytes long")));
+        }
+        if is_deeper_than(json, MAX_DEPTH) {
+            return Err(self.invalid(format!("must be nested at most {MAX_DEPTH} levels deep")));
+        }
+        Ok(Some(json.into()))
+    }
+
+    fn present(self) -> Option<&'a str> {
+        self.json.filter(|&json| json != "null")
+    }
+
+    fn parse_name(self, json: &str) -> Result<String, Invalid> {
+        if !json.starts_with('"') {
+            return Err(self.invalid("must be a string"));
+        }
+        // The JSON was read before: all that can be wrong is half of a surrogate pair.
+        let name: String = serde_json::from_str(json)
+            .map_err(|_| self.invalid("must not have unpaired surrogates"))?;
+        match name.len() {
+            0 => Err(self.invalid("must not be empty")),
+            1..=MAX_NAME_BYTES => Ok(name),
+            _ => Err(self.invalid(format!("must be at most {MAX_NAME_BYTES} bytes long"))),
+        }
+    }
+
+    fn invalid(self, problem: impl Into<String>) -> Invalid {
+        Invalid::new(self.name, problem)
+    }
+}
+
+/// Reads an object and cuts out the members of these names; others are skipped.
+///
+/// # Errors
+/// `body` is not an object, or one of the names stands there twice.
+pub(super) fn read_members<'a, const COUNT: usize>(
+    json: &'a str,
+    names: [&'static str; COUNT],
+) -> Result<[Field<'a>; COUNT], Invalid> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let members = deserializer
+        .deserialize_map(MembersVisitor { names })
+        .and_then(|members| deserializer.end().map(|()| members))
+        .map_err(|error| not_json(&error, "must be a JSON object"))?;
+    match members.duplicate {
+        Some(name) => Err(Invalid::new(name, "is there more than once")),
+        None => Ok(members.fields),
+    }
+}
+
+/// Reads an array and cuts it into its elements.
+///
+/// # Errors
+/// `body` is not an array, or has more than `limit` elements.
+pub(super) fn read_array(json: &str, limit: usize) -> Result<Vec<&str>, Invalid> {
+    let mut deserializer = serde_json::Deserializer::from_str(json);
+    let elements = deserializer
+        .deserialize_seq(ElementsVisitor { limit })
+        .and_then(|elements| deserializer.end().map(|()| elements))
+        .map_err(|error| not_json(&error, "must be a JSON array"))?;
+    elements.ok_or_else(|| too_many_items(limit))
+}
+
+/// Where the text stops being JSON; serde's own message could repeat a part of it.
+fn not_json(error: &serde_json::Error, wrong_type: &str) -> Invalid {
+    if error.is_data() {
+        return Invalid::new(BODY, wrong_type);
+    }
+    let (line, column) = (error.line(), error.column());
+    Invalid::new(BODY, format!("is not JSON at line {line}, column {column}"))
+}
+
+/// Whether valid JSON is nested deeper than `limit`, without recursion.
+fn is_deeper_than(json: &str, limit: usize) -> bool {
+    // Each level takes two bytes at least.
+    if json.len() / 2 <= limit {
+        return false;
+    }
+    let mut depth = 0_usize;
+    let mut bytes = json.bytes();
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => skip_string(&mut bytes),
+            b'{' | b'[' => depth += 1,
+            b'}' | b']' => depth = depth.saturating_sub(1),
+            _ => continue,
+        }
+        if depth > limit {
+            return true;
+        }
+    }
+    false
+}
+
+/// Skips the rest of a string, whose opening quote was taken.
+fn skip_string(bytes: &mut str::Bytes<'_>) {
+    while let Some(byte) = bytes.next() {
+        match byte {
+            b'"' => return,
+            b'\\' => drop(bytes.next()),
+            _ => {}
+        }
+    }
+}
+
+struct Members<'a, const COUNT: usize> {
+    fields: [Field<'a>; COUNT],
+    duplicate: Option<&'static str>,
+}
+
+struct MembersVisitor<const COUNT: usize> {
+    names: [&'static str; COUNT],
+}
+
+impl<'de, const COUNT: usize> Visitor<'de> for MembersVisitor<COUNT> {
+    type Value = Members<'de, COUNT>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut members = Members {
+            fields: self.names.map(|name| Field { name, json: None }),
+            duplicate: None,
+        };
+        while let Some(known) = map.next_key_seed(NameSeed(&self.names))? {
+            let Some(index) = known else {
+                map.next_value::<IgnoredAny>()?;
+                continue;
+            };
+            let value: &RawValue = map.next_value()?;
+            let field = &mut members.fields[index];
+            if field.json.replace(value.get()).is_some() {
+                members.duplicate.get_or_insert(field.name);
+            }
+        }
+        Ok(members)
+    }
+}
+
+/// Reads a member's name; answers its place among the known ones.
+struct NameSeed<'n>(&'n [&'static str]);
+
+impl<'de> DeserializeSeed<'de> for NameSeed<'_> {
+    type Value = Option<usize>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for NameSeed<'_> {
+    type Value = Option<usize>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a member name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Self::Value, E> {
+        Ok(self.0.iter().position(|known| *known == name))
+    }
+}
+
+/// Collects elements; `None` if there are more than `limit`.
+struct ElementsVisitor {
+    limit: usize,
+}
+
+impl<'de> Visitor<'de> for ElementsVisitor {
+    type Value = Option<Vec<&'de str>>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("an array")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        let mut elements = Vec::new();
+        while let Some(element) = seq.next_element::<&RawValue>()? {
+            if elements.len() < self.limit {
+                elements.push(element.get());
+                continue;
+            }
+            while seq.next_element::<IgnoredAny>()?.is_some() {}
+            return Ok(None);
+        }
+        Ok(Some(elements))
+    }
+}

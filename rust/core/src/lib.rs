@@ -1,0 +1,27 @@
+//! The realtime core of homewire, in the order data meets it: the [`tail`] reads shards of Redis,
+//! an [`envelope`] is decoded, the [`index`] matches topics to scopes, [`encode`] makes one frame,
+//! [`blocks`] collect a scope's frames of a turn, an [`outbox`] bounds what one socket could not
+//! take, and the [`reactor`] owns all of it. No Python here.
+
+pub mod blocks;
+mod boundary;
+pub mod close;
+pub mod connection;
+pub mod core;
+pub mod encode;
+pub mod encoding;
+pub mod envelope;
+pub mod filter;
+pub mod frame;
+pub mod inbox;
+pub mod index;
+pub mod input;
+pub mod notify;
+pub mod outbox;
+pub mod reactor;
+pub mod shard;
+pub mod slots;
+pub mod stats;
+mod sys;
+pub mod tail;
+pub mod topic;

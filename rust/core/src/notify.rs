@@ -1,0 +1,93 @@
+//! What the core tells Python: a queue, and a descriptor that is readable while it is not empty.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsRawFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::connection::ConnectionId;
+
+/// Messages of clients wait here in at most this many bytes; then the reactor reads no more of them.
+const MESSAGE_BYTES: usize = 4 << 20;
+
+/// Something that happened in the core.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Notification {
+    /// A connection ended with this close code (1006 when none was exchanged).
+    Closed { id: ConnectionId, code: u16 },
+    /// A client sent a message.
+    Message {
+        id: ConnectionId,
+        text: bool,
+        payload: Vec<u8>,
+    },
+    /// A thread of the core stopped; nothing can be trusted any more.
+    Failed { reason: String },
+}
+
+#[derive(Debug, Default)]
+struct Queue {
+    items: VecDeque<Notification>,
+    message_bytes: usize,
+}
+
+/// The queue between the core's threads and Python's loop.
+#[derive(Debug)]
+pub struct Notifier {
+    queue: Mutex<Queue>,
+    writer: UnixStream,
+    reader: UnixStream,
+}
+
+impl Notifier {
+    /// # Errors
+    /// The kernel's, when there are no descriptors left.
+    pub fn new() -> io::Result<Self> {
+        let (writer, reader) = UnixStream::pair()?;
+        writer.set_nonblocking(true)?;
+        reader.set_nonblocking(true)?;
+        Ok(Self {
+            queue: Mutex::default(),
+            writer,
+            reader,
+        })
+    }
+
+    /// The descriptor to watch for reading.
+    pub fn descriptor(&self) -> RawFd {
+        self.reader.as_raw_fd()
+    }
+
+    /// Queues one notification and wakes Python if it may be asleep.
+    pub fn push(&self, notification: Notification) {
+        let mut queue = self.lock();
+        let was_empty = queue.items.is_empty();
+        if let Notification::Message { payload, .. } = &notification {
+            queue.message_bytes += payload.len();
+        }
+        queue.items.push_back(notification);
+        drop(queue);
+        if was_empty {
+            // The only failure is a full pipe, and then it is readable already.
+            let _ = (&self.writer).write(&[1]);
+        }
+    }
+
+    /// Whether so many messages wait that clients have to.
+    pub fn is_full(&self) -> bool {
+        self.lock().message_bytes >= MESSAGE_BYTES
+    }
+
+    /// Takes everything that waits. Second value: whether messages had to wait for this.
+    pub fn take(&self) -> (VecDeque<Notification>, bool) {
+        let mut drained = [0; 64];
+        while matches!((&self.reader).read(&mut drained), Ok(count) if count == drained.len()) {}
+        let queue = std::mem::take(&mut *self.lock());
+        (queue.items, queue.message_bytes >= MESSAGE_BYTES)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

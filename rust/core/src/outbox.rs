@@ -1,0 +1,371 @@
+//! The outbox: frames that one socket could not take yet, bounded in bytes.
+//!
+//! The usual case never queues: a block is written straight from the turn's buffer. Only what the
+//! kernel did not take is kept, as a share of a block that all lagging connections have in common.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+use std::rc::Rc;
+
+use crate::boundary::end_of_frame;
+
+/// At most this many pieces go into one `writev`.
+const PIECES_PER_WRITE: usize = 64;
+
+/// What became of frames that were offered to a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Written, or queued within the bound.
+    Accepted,
+    /// The bound is passed: the client does not read fast enough and has to be closed.
+    TooSlow,
+    /// The socket is dead.
+    Gone,
+}
+
+/// Counts of what went to sockets; summed up by the reactor once per turn.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub struct Written {
+    /// Event frames that the kernel took whole.
+    pub frames: u64,
+    /// Calls of `send` or `writev` that took bytes.
+    pub writes: u64,
+    /// Calls that found the kernel's buffer full.
+    pub blocked: u64,
+    /// Bytes that the kernel took.
+    pub bytes: u64,
+}
+
+/// Bytes handed to several sockets at once: shared only once a socket lags behind.
+pub struct Block<'a> {
+    bytes: &'a [u8],
+    frames: u32,
+    shared: Option<Rc<[u8]>>,
+}
+
+impl<'a> Block<'a> {
+    /// `frames` counts the events in `bytes`; 0 for a control frame.
+    pub fn new(bytes: &'a [u8], frames: u32) -> Self {
+        Self {
+            bytes,
+            frames,
+            shared: None,
+        }
+    }
+
+    fn share(&mut self) -> Rc<[u8]> {
+        self.shared
+            .get_or_insert_with(|| Rc::from(self.bytes))
+            .clone()
+    }
+}
+
+#[derive(Debug)]
+struct Piece {
+    bytes: Rc<[u8]>,
+    frames: u32,
+}
+
+/// The queue of one connection. Allocates nothing while its client keeps up.
+#[derive(Debug, Default)]
+pub struct Outbox {
+    pieces: VecDeque<Piece>,
+    /// Bytes of the first piece that are written already.
+    offset: usize,
+    /// Bytes that wait.
+    waiting: usize,
+    /// The kernel's buffer is full: wait until it says writable.
+    blocked: bool,
+}
+
+impl Outbox {
+    /// Writes `block` now if nothing waits before it, and queues what the kernel does not take.
+    ///
+    /// Without a socket (a reservation) everything queues. `limit` is in bytes.
+    pub fn offer(
+        &mut self,
+        socket: Option<&mut impl Write>,
+        block: &mut Block<'_>,
+        limit: usize,
+        written: &mut Written,
+    ) -> Verdict {
+        let mut taken = 0;
+        if let Some(socket) = socket
+            && self.pieces.is_empty()
+            && !self.blocked
+        {
+            match send(socket, block.bytes, written) {
+                Ok(count) if count == block.bytes.len() => {
+                    written.frames += u64::from(block.frames);
+                    return Verdict::Accepted;
+                }
+                Ok(count) => taken = count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => return Verdict::Gone,
+            }
+            self.blocked = true;
+        }
+        let rest = block.bytes.len() - taken;
+        if self.waiting + rest > limit {
+            return Verdict::TooSlow;
+        }
+        self.waiting += rest;
+        if self.pieces.is_empty() {
+            self.offset = taken;
+        }
+        self.pieces.push_back(Piece {
+            bytes: block.share(),
+            frames: block.frames,
+        });
+        Verdict::Accepted
+    }
+
+    /// Notes that the kernel has room again and writes what waits.
+    ///
+    /// # Errors
+    /// The socket's error, other than that it would block.
+    pub fn flush(&mut self, socket: &mut impl Write, written: &mut Written) -> io::Result<()> {
+        self.blocked = false;
+        while !self.pieces.is_empty() {
+            match self.write_pieces(socket) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(count) => {
+                    written.writes += 1;
+                    written.bytes += count as u64;
+                    self.consume(count, written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    written.blocked += 1;
+                    self.blocked = true;
+                    return Ok(());
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.pieces = VecDeque::new();
+        Ok(())
+    }
+
+    /// Whether nothing waits.
+    pub fn is_empty(&self) -> bool {
+        self.pieces.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub fn waiting(&self) -> usize {
+        self.waiting
+    }
+
+    /// Drops everything but the rest of a frame that is written in part, so that a close frame
+    /// can follow where a client's parser expects a frame.
+    pub fn drop_unwritten(&mut self) {
+        let rest = self.pieces.front().and_then(|piece| {
+            let end = end_of_frame(&piece.bytes, self.offset);
+            (self.offset > 0 && end > self.offset).then(|| Rc::from(&piece.bytes[self.offset..end]))
+        });
+        self.pieces.clear();
+        self.offset = 0;
+        self.waiting = 0;
+        if let Some(bytes) = rest {
+            let bytes: Rc<[u8]> = bytes;
+            self.waiting = bytes.len();
+            self.pieces.push_back(Piece { bytes, frames: 0 });
+        }
+    }
+
+    fn write_pieces(&self, socket: &mut impl Write) -> io::Result<usize> {
+        let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
+        let mut count = 0;
+        for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
+            let start = if count == 0 { self.offset } else { 0 };
+            *slice = IoSlice::new(&piece.bytes[start..]);
+            count += 1;
+        }
+        socket.write_vectored(&slices[..count])
+    }
+
+    fn consume(&mut self, mut count: usize, written: &mut Written) {
+        self.waiting -= count;
+        while let Some(piece) = self.pieces.front() {
+            let rest = piece.bytes.len() - self.offset;
+            if count < rest {
+                self.offset += count;
+                return;
+            }
+            count -= rest;
+            written.frames += u64::from(piece.frames);
+            self.offset = 0;
+            self.pieces.pop_front();
+        }
+    }
+}
+
+/// Writes until everything is taken or the kernel's buffer is full.
+fn send(socket: &mut impl Write, bytes: &[u8], written: &mut Written) -> io::Result<usize> {
+    let mut taken = 0;
+    while taken < bytes.len() {
+        match socket.write(&bytes[taken..]) {
+            Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Ok(count) => {
+                taken += count;
+                written.writes += 1;
+                written.bytes += count as u64;
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock && taken > 0 => {
+                written.blocked += 1;
+                break;
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                if error.kind() == io::ErrorKind::WouldBlock {
+                    written.blocked += 1;
+                }
+                return Err(error);
+            }
+        }
+    }
+    Ok(taken)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::frame;
+    use proptest::prelude::*;
+
+    /// A socket whose kernel takes a scripted number of bytes per call; 0 stands for "would block".
+    struct Scripted {
+        takes: VecDeque<usize>,
+        got: Vec<u8>,
+    }
+
+    impl Write for Scripted {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            match self.takes.pop_front() {
+                Some(0) | None => Err(io::ErrorKind::WouldBlock.into()),
+                Some(count) => {
+                    let count = count.min(bytes.len());
+                    self.got.extend_from_slice(&bytes[..count]);
+                    Ok(count)
+                }
+            }
+        }
+
+        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
+            let bytes: Vec<u8> = slices
+                .iter()
+                .flat_map(|slice| slice.iter().copied())
+                .collect();
+            self.write(&bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn scripted(takes: &[usize]) -> Scripted {
+        Scripted {
+            takes: takes.iter().copied().collect(),
+            got: Vec::new(),
+        }
+    }
+
+    proptest! {
+        /// Whatever the kernel takes at a time, all bytes arrive once, in order, all frames are
+        /// counted, and the count of waiting bytes is exact.
+        #[test]
+        fn everything_arrives_in_order(
+            lengths in prop::collection::vec((1usize..40, 1u32..4), 1..20),
+            takes in prop::collection::vec(0usize..60, 0..60),
+            flush_after in prop::collection::vec(any::<bool>(), 20),
+        ) {
+            let mut outbox = Outbox::default();
+            let mut socket = scripted(&takes);
+            let mut written = Written::default();
+            let (mut sent, mut frames) = (Vec::new(), 0);
+            for (number, (length, count)) in lengths.iter().enumerate() {
+                let bytes: Vec<u8> = (0..*length).map(|at| (number * 40 + at) as u8).collect();
+                sent.extend_from_slice(&bytes);
+                frames += u64::from(*count);
+                let verdict = outbox.offer(
+                    Some(&mut socket), &mut Block::new(&bytes, *count), usize::MAX, &mut written,
+                );
+                prop_assert_eq!(verdict, Verdict::Accepted);
+                prop_assert_eq!(outbox.waiting(), sent.len() - socket.got.len());
+                if flush_after[number] {
+                    outbox.flush(&mut socket, &mut written).unwrap();
+                    prop_assert_eq!(outbox.waiting(), sent.len() - socket.got.len());
+                }
+            }
+            socket.takes = std::iter::repeat_n(7, 1000).collect();
+            outbox.flush(&mut socket, &mut written).unwrap();
+            prop_assert!(outbox.is_empty());
+            prop_assert_eq!(outbox.waiting(), 0);
+            prop_assert_eq!(&socket.got, &sent);
+            prop_assert_eq!(written.frames, frames);
+            prop_assert_eq!(written.bytes, sent.len() as u64);
+        }
+    }
+
+    #[test]
+    fn the_bound_is_exact_and_nothing_is_queued_past_it() {
+        let mut outbox = Outbox::default();
+        let mut written = Written::default();
+        let mut socket = scripted(&[4]);
+        let accepted = outbox.offer(
+            Some(&mut socket),
+            &mut Block::new(&[1; 10], 1),
+            6,
+            &mut written,
+        );
+        assert_eq!(accepted, Verdict::Accepted);
+        let refused = outbox.offer(
+            Some(&mut socket),
+            &mut Block::new(&[2; 1], 1),
+            6,
+            &mut written,
+        );
+        assert_eq!(refused, Verdict::TooSlow);
+        assert_eq!(outbox.waiting(), 6);
+    }
+
+    #[test]
+    fn lagging_connections_share_one_copy() {
+        let mut block = Block::new(b"frame", 1);
+        let mut written = Written::default();
+        let mut outboxes = [Outbox::default(), Outbox::default()];
+        for outbox in &mut outboxes {
+            outbox.offer(None::<&mut Scripted>, &mut block, 100, &mut written);
+        }
+        assert!(Rc::ptr_eq(
+            &outboxes[0].pieces[0].bytes,
+            &outboxes[1].pieces[0].bytes
+        ));
+    }
+
+    #[test]
+    fn dropping_keeps_the_rest_of_a_frame_that_was_begun() {
+        let mut bytes = Vec::new();
+        frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
+        let first = bytes.len();
+        frame::append_frame(&mut bytes, frame::Opcode::Text, b"second");
+        for taken in [1, first - 1, first, first + 3] {
+            let mut outbox = Outbox::default();
+            let mut written = Written::default();
+            let mut socket = scripted(&[taken]);
+            outbox.offer(
+                Some(&mut socket),
+                &mut Block::new(&bytes, 2),
+                100,
+                &mut written,
+            );
+            outbox.drop_unwritten();
+            socket.takes = [100].into();
+            outbox.flush(&mut socket, &mut written).unwrap();
+            let whole = if taken <= first { first } else { bytes.len() };
+            assert_eq!(socket.got, bytes[..whole], "after {taken} bytes");
+        }
+    }
+}

@@ -1,0 +1,324 @@
+//! A connection's life: reserved, adopted, closing, draining, ended.
+
+use std::time::{Duration, Instant};
+
+use mio::Interest;
+use mio::unix::SourceFd;
+use smallvec::SmallVec;
+
+use super::{Doom, Reactor};
+use crate::close::{self, CloseCode};
+use crate::connection::{Connection, ConnectionId, Socket, State};
+use crate::frame::{self, Decoder, Opcode};
+use crate::inbox::{Reservation, Subscription};
+use crate::notify::Notification;
+use crate::outbox::{Block, Outbox, Verdict};
+use crate::stats::Stats;
+use crate::topic::TopicRef;
+
+/// How a connection ended, for whoever keeps count.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Ending(Option<u16>);
+
+impl Ending {
+    /// The code that was said when closing began.
+    pub(super) const KEEP: Self = Self(None);
+    /// No close frame was exchanged (RFC 6455 section 7.1.5).
+    pub(super) const ABNORMAL: Self = Self(Some(1006));
+}
+
+impl Reactor {
+    pub(super) fn reserve(&mut self, reservation: Reservation) {
+        let Reservation {
+            id,
+            principal,
+            subscription,
+            encoding,
+        } = reservation;
+        let topics = subscription_topics(principal.project, &subscription);
+        let (scope, place) = self.index.join(id.slot(), &topics, encoding);
+        self.seal(scope, place as usize);
+        let decoder = if self.limits.deliver_messages {
+            Decoder::new(self.limits.message_bytes)
+        } else {
+            Decoder::discarding(self.limits.message_bytes)
+        };
+        let slot = id.slot() as usize;
+        if self.connections.len() <= slot {
+            self.connections.resize_with(slot + 1, || None);
+        }
+        self.connections[slot] = Some(Box::new(Connection {
+            id,
+            principal,
+            socket: None,
+            decoder,
+            outbox: Outbox::default(),
+            scope,
+            place,
+            state: State::Reserved,
+            close_code: 1006,
+            heard: true,
+            deaf: false,
+        }));
+        self.reserved += 1;
+        Stats::add(&self.shared.stats.reserved, 1);
+        self.timers
+            .expect_adoption(id, Instant::now() + self.limits.reservation);
+        if self.stopping {
+            self.abandon(id);
+        }
+    }
+
+    pub(super) fn adopt(&mut self, id: ConnectionId, mut socket: Socket, mut early: Vec<u8>) {
+        let Some(connection) = self
+            .connection(id)
+            .filter(|connection| connection.state == State::Reserved)
+        else {
+            refuse(&mut socket);
+            return;
+        };
+        let token = mio::Token(id.as_u64() as usize);
+        let descriptor = socket.descriptor();
+        connection.socket = Some(socket);
+        connection.state = State::Open;
+        let scope = connection.scope;
+        self.reserved -= 1;
+        self.open += 1;
+        Stats::add(&self.shared.stats.adopted, 1);
+        let registered = self.poll.registry().register(
+            &mut SourceFd(&descriptor),
+            token,
+            Interest::READABLE | Interest::WRITABLE,
+        );
+        if registered.is_err() {
+            self.end(id, Ending::ABNORMAL);
+            return;
+        }
+        self.seal(scope, usize::MAX);
+        self.flush(id);
+        if !early.is_empty() {
+            self.received(id, &mut early);
+        }
+    }
+
+    pub(super) fn abandon(&mut self, id: ConnectionId) {
+        if self
+            .connection(id)
+            .is_some_and(|it| it.state == State::Reserved)
+        {
+            self.end(id, Ending::ABNORMAL);
+        }
+    }
+
+    pub(super) fn send(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8]) {
+        let Some(connection) = self.connection(id).filter(|connection| !connection.deaf) else {
+            return;
+        };
+        let scope = connection.scope;
+        self.seal(scope, usize::MAX);
+        let mut frame = Vec::with_capacity(payload.len() + 10);
+        frame::append_frame(&mut frame, opcode, payload);
+        self.offer_frame(id, &frame);
+    }
+
+    pub(super) fn close_with(&mut self, id: ConnectionId, why: CloseCode) {
+        self.close(id, why.code, why.reason);
+    }
+
+    /// Begins the close handshake: no more events, our close frame, then the peer has its time.
+    pub(super) fn close(&mut self, id: ConnectionId, code: u16, reason: &str) {
+        match self.connection(id).map(|connection| connection.state) {
+            Some(State::Reserved) => self.end(id, Ending::ABNORMAL),
+            Some(State::Open) => {
+                let mut frame = Vec::new();
+                frame::append_close(&mut frame, code, reason);
+                self.say_last(id, code, &frame, State::Closing);
+            }
+            Some(State::Closing | State::Draining) | None => {}
+        }
+    }
+
+    /// Leaves the scope and queues the last frame this connection gets.
+    pub(super) fn say_last(&mut self, id: ConnectionId, code: u16, frame: &[u8], next: State) {
+        self.leave(id);
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        connection.state = next;
+        connection.close_code = code;
+        self.timers
+            .expect_end(id, Instant::now() + self.limits.close);
+        self.offer_frame(id, frame);
+        self.shut_if_drained(id);
+    }
+
+    /// Shuts our side once everything is said and the close handshake is through.
+    pub(super) fn shut_if_drained(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if connection.state == State::Draining
+            && connection.outbox.is_empty()
+            && let Some(socket) = &connection.socket
+            && socket.shut_writing().is_err()
+        {
+            self.end(id, Ending::KEEP);
+        }
+    }
+
+    /// Writes a frame to one connection. Its scope's block must not be open.
+    pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8]) {
+        let limit = self.limits.outbox_bytes + frame.len();
+        let Some(connection) = self
+            .connections
+            .get_mut(id.slot() as usize)
+            .and_then(Option::as_deref_mut)
+            .filter(|connection| connection.id == id)
+        else {
+            return;
+        };
+        let verdict = connection.outbox.offer(
+            connection.socket.as_mut(),
+            &mut Block::new(frame, 0),
+            limit,
+            &mut self.written,
+        );
+        match verdict {
+            Verdict::Accepted => {}
+            Verdict::TooSlow => self.doomed.push((id, Doom::TooSlow)),
+            Verdict::Gone => self.doomed.push((id, Doom::Gone)),
+        }
+    }
+
+    /// Ends or closes what could not be written to. Nothing is open or borrowed here.
+    pub(super) fn settle_doomed(&mut self) {
+        while let Some((id, doom)) = self.doomed.pop() {
+            match doom {
+                Doom::Gone => self.end(id, Ending::ABNORMAL),
+                Doom::TooSlow => self.give_up_on(id),
+            }
+        }
+    }
+
+    fn give_up_on(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        match connection.state {
+            State::Open => {
+                connection.outbox.drop_unwritten();
+                Stats::add(&self.shared.stats.too_slow, 1);
+                self.close_with(id, close::TOO_SLOW);
+            }
+            State::Reserved | State::Closing | State::Draining => self.end(id, Ending::KEEP),
+        }
+    }
+
+    fn leave(&mut self, id: ConnectionId) {
+        let Some(connection) = self.connection(id).filter(|connection| !connection.deaf) else {
+            return;
+        };
+        connection.deaf = true;
+        let (scope, place) = (connection.scope, connection.place);
+        self.seal(scope, usize::MAX);
+        // Sealing writes, and a write may find other sockets dead, but it moves nobody:
+        // they are only noted as doomed.
+        if let Some(moved) = self.index.leave(scope, place)
+            && let Some(connection) = self.at(moved)
+        {
+            connection.place = place;
+        }
+    }
+
+    /// Forgets a connection and closes its descriptor.
+    pub(super) fn end(&mut self, id: ConnectionId, ending: Ending) {
+        self.leave(id);
+        let Some(connection) = self
+            .connections
+            .get_mut(id.slot() as usize)
+            .filter(|slot| slot.as_ref().is_some_and(|it| it.id == id))
+            .and_then(Option::take)
+        else {
+            return;
+        };
+        match &connection.socket {
+            Some(socket) => {
+                self.open -= 1;
+                // aiohttp may still hold the descriptor that ours was copied from, and epoll
+                // forgets a socket only with its last copy.
+                // The one error is that it was never registered: then there is nothing to forget.
+                let _ = self
+                    .poll
+                    .registry()
+                    .deregister(&mut SourceFd(&socket.descriptor()));
+            }
+            None => self.reserved -= 1,
+        }
+        Stats::add(&self.shared.stats.closed, 1);
+        self.shared.slots.give_back(id);
+        self.shared.notifier.push(Notification::Closed {
+            id,
+            code: ending.0.unwrap_or(connection.close_code),
+        });
+    }
+
+    pub(super) fn stop(&mut self, code: u16, reason: &str, patience: Duration) {
+        self.stopping = true;
+        self.timers.last_call = Some(Instant::now() + patience);
+        for id in self.ids() {
+            self.close(id, code, reason);
+        }
+    }
+
+    pub(super) fn end_all(&mut self) {
+        for id in self.ids() {
+            self.end(id, Ending::KEEP);
+        }
+    }
+
+    fn ids(&self) -> Vec<ConnectionId> {
+        self.connections
+            .iter()
+            .flatten()
+            .map(|connection| connection.id)
+            .collect()
+    }
+}
+
+/// Tells a client whose reservation is gone (its handshake took too long) to come again.
+fn refuse(socket: &mut Socket) {
+    use std::io::Write;
+    let mut frame = Vec::new();
+    frame::append_close(&mut frame, close::TRY_AGAIN.code, close::TRY_AGAIN.reason);
+    if socket.write(&frame).is_ok() {
+        // Whether the peer hears it or not, the socket ends here.
+        let _ = socket.shut_writing();
+    }
+}
+
+fn subscription_topics(project: u64, subscription: &Subscription) -> SmallVec<[TopicRef<'_>; 4]> {
+    match subscription {
+        Subscription::Homes(homes) => homes
+            .iter()
+            .map(|&home| TopicRef::Home { project, home })
+            .collect(),
+        Subscription::Devices(devices) => devices
+            .iter()
+            .map(|&device| TopicRef::Device { project, device })
+            .collect(),
+        Subscription::Commands(device) => SmallVec::from_iter([TopicRef::Command {
+            project,
+            device: *device,
+        }]),
+        Subscription::Entities { homes, entities } => homes
+            .iter()
+            .flat_map(|&home| {
+                entities.iter().map(move |entity| TopicRef::Entity {
+                    project,
+                    home,
+                    entity,
+                })
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,246 @@
+//! The reactor: one thread that owns index, scopes, outboxes and every socket.
+//!
+//! A *turn* is: what the sockets have to say, what the inbox has, one write per socket, timers.
+//! Sockets come first, while no block is open; so a pong never overtakes an event.
+
+mod delivery;
+mod lifecycle;
+mod sockets;
+mod timers;
+
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Receiver;
+use mio::{Events, Poll};
+
+use crate::blocks::Blocks;
+use crate::connection::{Connection, ConnectionId};
+use crate::inbox::{Command, Entry, Inbox};
+use crate::index::{Index, ScopeId, Slot};
+use crate::notify::Notifier;
+use crate::outbox::Written;
+use crate::slots::Slots;
+use crate::stats::Stats;
+use timers::Timers;
+
+/// The token of the inbox's waker; no slot has this number.
+pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
+
+const EVENTS_PER_TURN: usize = 1024;
+const COMMANDS_PER_TURN: usize = 1024;
+const ENVELOPES_PER_TURN: usize = 256;
+/// A turn ends when a scope's block has grown to this many bytes: larger blocks leave the cache
+/// between two sockets, and a client that keeps up must never exceed its outbox by one block.
+const BLOCK_BYTES: usize = 64 << 10;
+const READ_BUFFER: usize = 64 << 10;
+
+/// Times and bounds of the reactor.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Between two pings of a connection.
+    pub heartbeat: Duration,
+    /// From `reserve` to `adopt`.
+    pub reservation: Duration,
+    /// From our close frame to the peer's, and from then to the end of its stream.
+    pub close: Duration,
+    /// What may wait for one socket, in bytes.
+    pub outbox_bytes: usize,
+    /// The longest message of a client, in bytes.
+    pub message_bytes: usize,
+    /// Whether messages of clients are handed to Python; otherwise they are checked and dropped.
+    pub deliver_messages: bool,
+}
+
+/// What the reactor shares with other threads.
+#[derive(Clone)]
+pub struct Shared {
+    pub inbox: Arc<Inbox>,
+    pub slots: Arc<Slots>,
+    pub notifier: Arc<Notifier>,
+    pub stats: Arc<Stats>,
+}
+
+/// Why a connection has to go, found while its scope was being written.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Doom {
+    Gone,
+    TooSlow,
+}
+
+pub(crate) struct Reactor {
+    poll: Poll,
+    shared: Shared,
+    commands: Receiver<Command>,
+    limits: Limits,
+    connections: Vec<Option<Box<Connection>>>,
+    index: Index,
+    blocks: Blocks,
+    timers: Timers,
+    /// Envelopes of a batch that the last turn did not come to.
+    backlog: std::vec::IntoIter<Entry>,
+    /// Sockets that have more to read than one turn takes.
+    unread: Vec<ConnectionId>,
+    /// Sockets that are not read while Python does not take messages.
+    starved: Vec<ConnectionId>,
+    doomed: Vec<(ConnectionId, Doom)>,
+    matched: Vec<ScopeId>,
+    frame: Vec<u8>,
+    buffer: Vec<u8>,
+    written: Written,
+    open: u64,
+    reserved: u64,
+    stopping: bool,
+}
+
+impl Reactor {
+    pub(crate) fn new(
+        poll: Poll,
+        shared: Shared,
+        commands: Receiver<Command>,
+        limits: Limits,
+    ) -> Self {
+        Self {
+            poll,
+            timers: Timers::new(limits.heartbeat, Instant::now()),
+            shared,
+            commands,
+            limits,
+            connections: Vec::new(),
+            index: Index::default(),
+            blocks: Blocks::default(),
+            backlog: Vec::new().into_iter(),
+            unread: Vec::new(),
+            starved: Vec::new(),
+            doomed: Vec::new(),
+            matched: Vec::new(),
+            frame: Vec::new(),
+            buffer: vec![0; READ_BUFFER],
+            written: Written::default(),
+            open: 0,
+            reserved: 0,
+            stopping: false,
+        }
+    }
+
+    /// Turns until it is stopped and the last connection ended.
+    ///
+    /// # Errors
+    /// The kernel's, when it refuses to poll.
+    pub(crate) fn run(&mut self) -> io::Result<()> {
+        let mut events = Events::with_capacity(EVENTS_PER_TURN);
+        while !(self.stopping && self.open + self.reserved == 0) {
+            self.wait(&mut events)?;
+            self.serve_sockets(&events);
+            self.take_commands();
+            self.seal_all();
+            self.serve_timers(Instant::now());
+            self.publish();
+        }
+        Ok(())
+    }
+
+    fn wait(&mut self, events: &mut Events) -> io::Result<()> {
+        self.shared.inbox.fall_asleep();
+        let busy = self.backlog.len() > 0 || !self.unread.is_empty() || !self.commands.is_empty();
+        let patience = if busy {
+            Duration::ZERO
+        } else {
+            self.timers.patience(Instant::now())
+        };
+        let outcome = self.poll.poll(events, Some(patience));
+        self.shared.inbox.awake();
+        match outcome {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                events.clear();
+                Ok(())
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Takes commands in order until the turn is full. Envelopes that are left over come first
+    /// in the next turn, before any later command.
+    fn take_commands(&mut self) {
+        let mut envelopes = 0;
+        let mut dealt_with = 0;
+        for _ in 0..COMMANDS_PER_TURN {
+            for entry in self.backlog.by_ref() {
+                dealt_with += entry.envelope.len();
+                envelopes += 1;
+                let longest = delivery::route(
+                    &entry,
+                    &mut self.index,
+                    &mut self.blocks,
+                    &mut self.matched,
+                    &mut self.frame,
+                    &self.shared.stats,
+                );
+                if longest >= BLOCK_BYTES {
+                    envelopes = ENVELOPES_PER_TURN;
+                }
+                if envelopes >= ENVELOPES_PER_TURN {
+                    break;
+                }
+            }
+            if envelopes >= ENVELOPES_PER_TURN {
+                break;
+            }
+            match self.commands.try_recv() {
+                Ok(command) => self.obey(command),
+                Err(_) => break,
+            }
+        }
+        if envelopes > 0 {
+            Stats::add(&self.shared.stats.turns, 1);
+            self.shared.inbox.dealt_with(dealt_with);
+        }
+    }
+
+    fn obey(&mut self, command: Command) {
+        match command {
+            Command::Route(entries) => self.backlog = entries.into_iter(),
+            Command::Reserve(reservation) => self.reserve(*reservation),
+            Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
+            Command::Abandon(id) => self.abandon(id),
+            Command::Send {
+                id,
+                opcode,
+                payload,
+            } => self.send(id, opcode, &payload),
+            Command::Close { id, code, reason } => self.close(id, code, &reason),
+            Command::ReadOn => self.unread.append(&mut self.starved),
+            Command::Stop {
+                code,
+                reason,
+                patience,
+            } => self.stop(code, &reason, patience),
+        }
+        self.settle_doomed();
+    }
+
+    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
+        self.connections
+            .get_mut(id.slot() as usize)?
+            .as_deref_mut()
+            .filter(|connection| connection.id == id)
+    }
+
+    fn at(&mut self, slot: Slot) -> Option<&mut Connection> {
+        self.connections.get_mut(slot as usize)?.as_deref_mut()
+    }
+
+    fn publish(&mut self) {
+        let stats = &self.shared.stats;
+        let written = std::mem::take(&mut self.written);
+        Stats::add(&stats.deliveries, written.frames);
+        Stats::add(&stats.writes, written.writes);
+        Stats::add(&stats.blocked_writes, written.blocked);
+        Stats::add(&stats.bytes_written, written.bytes);
+        Stats::set(&stats.connections, self.open);
+        Stats::set(&stats.reservations, self.reserved);
+        Stats::set(&stats.scopes, self.index.scope_count() as u64);
+        Stats::set(&stats.topics, self.index.topic_count() as u64);
+    }
+}

@@ -1,0 +1,201 @@
+//! What sockets have to say: bytes to read, room to write.
+
+use std::io::{self, Read};
+
+use mio::Events;
+
+use super::lifecycle::Ending;
+use super::{Reactor, WAKER};
+use crate::connection::{ConnectionId, State};
+use crate::frame::{self, Incoming, Opcode, Violation};
+use crate::notify::Notification;
+use crate::outbox::{Block, Outbox, Verdict};
+use crate::stats::Stats;
+
+/// Reads of one socket per turn; the rest comes in the next, so that one talker delays nobody.
+const READS_PER_TURN: usize = 4;
+
+/// What was heard in one read, beyond data messages and pings.
+enum Heard {
+    Nothing,
+    Close(Option<u16>),
+    Violation(Violation),
+    /// Our own answers did not fit, or the socket is dead.
+    Lost(Verdict),
+}
+
+impl Reactor {
+    pub(super) fn serve_sockets(&mut self, events: &Events) {
+        for id in std::mem::take(&mut self.unread) {
+            self.read(id);
+        }
+        for event in events {
+            if event.token() == WAKER {
+                continue;
+            }
+            let id = ConnectionId::from(event.token().0 as u64);
+            if event.is_writable() {
+                self.flush(id);
+            }
+            if event.is_readable() || event.is_read_closed() || event.is_error() {
+                self.read(id);
+            }
+        }
+        self.settle_doomed();
+    }
+
+    /// Writes what waits, as far as the kernel takes it.
+    pub(super) fn flush(&mut self, id: ConnectionId) {
+        let Some(connection) = self
+            .connections
+            .get_mut(id.slot() as usize)
+            .and_then(Option::as_deref_mut)
+            .filter(|connection| connection.id == id)
+        else {
+            return;
+        };
+        let Some(socket) = connection.socket.as_mut() else {
+            return;
+        };
+        match connection.outbox.flush(socket, &mut self.written) {
+            Ok(()) => self.shut_if_drained(id),
+            Err(_) => self.end(id, Ending::ABNORMAL),
+        }
+    }
+
+    fn read(&mut self, id: ConnectionId) {
+        for _ in 0..READS_PER_TURN {
+            if self.limits.deliver_messages && self.shared.notifier.is_full() {
+                self.starved.push(id);
+                return;
+            }
+            let mut buffer = std::mem::take(&mut self.buffer);
+            let outcome = match self.connection(id).and_then(|it| it.socket.as_mut()) {
+                Some(socket) => socket.read(&mut buffer),
+                None => Err(io::ErrorKind::WouldBlock.into()),
+            };
+            let full = buffer.len();
+            let outcome = outcome.inspect(|&count| self.received(id, &mut buffer[..count]));
+            self.buffer = buffer;
+            match outcome {
+                Ok(0) => {
+                    let abnormal = self
+                        .connection(id)
+                        .is_some_and(|it| it.state == State::Open);
+                    let ending = if abnormal {
+                        Ending::ABNORMAL
+                    } else {
+                        Ending::KEEP
+                    };
+                    return self.end(id, ending);
+                }
+                // A short read emptied the socket; what comes later makes a new edge.
+                Ok(count) if count < full => return,
+                Ok(_) => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+                Err(_) => return self.end(id, Ending::ABNORMAL),
+            }
+        }
+        self.unread.push(id);
+    }
+
+    /// Takes bytes of a client. The connection's scope must have no open block.
+    pub(super) fn received(&mut self, id: ConnectionId, bytes: &mut [u8]) {
+        match self.listen(id, bytes) {
+            Heard::Nothing => {}
+            Heard::Close(code) => self.close_heard(id, code),
+            Heard::Violation(violation) => {
+                Stats::add(&self.shared.stats.violations, 1);
+                let mut frame = Vec::new();
+                frame::append_close(&mut frame, violation.code, violation.reason);
+                match self.connection(id).map(|connection| connection.state) {
+                    Some(State::Open) => self.say_last(id, violation.code, &frame, State::Draining),
+                    _ => self.end(id, Ending::KEEP),
+                }
+            }
+            Heard::Lost(Verdict::Gone) => self.end(id, Ending::ABNORMAL),
+            Heard::Lost(_) => self.doomed.push((id, super::Doom::TooSlow)),
+        }
+    }
+
+    fn listen(&mut self, id: ConnectionId, bytes: &mut [u8]) -> Heard {
+        let limit = self.limits.outbox_bytes;
+        let Some(connection) = self
+            .connections
+            .get_mut(id.slot() as usize)
+            .and_then(Option::as_deref_mut)
+            .filter(|connection| connection.id == id)
+        else {
+            return Heard::Nothing;
+        };
+        connection.heard = true;
+        if connection.state == State::Draining {
+            return Heard::Nothing;
+        }
+        let open = connection.state == State::Open;
+        let mut rest = bytes;
+        loop {
+            let (text, payload) = match connection.decoder.decode(&mut rest) {
+                Ok(Some(Incoming::Text(payload))) => (true, payload),
+                Ok(Some(Incoming::Binary(payload))) => (false, payload),
+                Ok(Some(Incoming::Ping(payload))) if open => {
+                    let socket = connection.socket.as_mut();
+                    match pong(
+                        &mut connection.outbox,
+                        socket,
+                        &payload,
+                        limit,
+                        &mut self.written,
+                    ) {
+                        Verdict::Accepted => continue,
+                        lost => return Heard::Lost(lost),
+                    }
+                }
+                Ok(Some(Incoming::Ping(_) | Incoming::Pong(_))) => continue,
+                Ok(Some(Incoming::Close { code, .. })) => return Heard::Close(code),
+                Ok(None) => return Heard::Nothing,
+                Err(violation) => return Heard::Violation(violation),
+            };
+            Stats::add(&self.shared.stats.messages, 1);
+            if open {
+                self.shared.notifier.push(Notification::Message {
+                    id,
+                    text,
+                    payload: payload.into_owned(),
+                });
+            }
+        }
+    }
+
+    /// The peer closes: answer in kind if we did not close first, then shut our side.
+    fn close_heard(&mut self, id: ConnectionId, code: Option<u16>) {
+        let Some(connection) = self.connection(id) else {
+            return;
+        };
+        if connection.state == State::Open {
+            let mut frame = Vec::new();
+            match code {
+                Some(code) => frame::append_close(&mut frame, code, ""),
+                None => frame::append_frame(&mut frame, Opcode::Close, &[]),
+            }
+            // 1005: the peer's close frame carried no code (RFC 6455 section 7.1.5).
+            self.say_last(id, code.unwrap_or(1005), &frame, State::Draining);
+        } else {
+            connection.state = State::Draining;
+            self.shut_if_drained(id);
+        }
+    }
+}
+
+fn pong(
+    outbox: &mut Outbox,
+    socket: Option<&mut crate::connection::Socket>,
+    payload: &[u8],
+    limit: usize,
+    written: &mut crate::outbox::Written,
+) -> Verdict {
+    let mut frame = Vec::with_capacity(payload.len() + 2);
+    frame::append_frame(&mut frame, Opcode::Pong, payload);
+    outbox.offer(socket, &mut Block::new(&frame, 0), limit, written)
+}

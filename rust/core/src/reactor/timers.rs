@@ -1,0 +1,122 @@
+//! Deadlines and heartbeats without a timer per connection.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use super::Reactor;
+use super::lifecycle::Ending;
+use crate::close;
+use crate::connection::{ConnectionId, Deadline, State};
+use crate::frame::{self, Opcode};
+use crate::stats::Stats;
+
+/// An interval of heartbeats is cut into this many parts; a connection's slot says which is its own,
+/// so that pings are spread over the interval.
+const PARTS: u32 = 50;
+
+/// All waits of one kind are equally long, so a queue keeps them sorted.
+pub(super) struct Timers {
+    reservations: VecDeque<Deadline>,
+    endings: VecDeque<Deadline>,
+    step: Duration,
+    next_step: Instant,
+    part: u32,
+    /// When a stopping reactor ends whatever is still open.
+    pub(super) last_call: Option<Instant>,
+}
+
+impl Timers {
+    pub(super) fn new(heartbeat: Duration, now: Instant) -> Self {
+        let step = (heartbeat / PARTS).max(Duration::from_millis(1));
+        Self {
+            reservations: VecDeque::new(),
+            endings: VecDeque::new(),
+            step,
+            next_step: now + step,
+            part: 0,
+            last_call: None,
+        }
+    }
+
+    pub(super) fn expect_adoption(&mut self, id: ConnectionId, at: Instant) {
+        self.reservations.push_back(Deadline { at, id });
+    }
+
+    pub(super) fn expect_end(&mut self, id: ConnectionId, at: Instant) {
+        self.endings.push_back(Deadline { at, id });
+    }
+
+    /// How long nothing is due.
+    pub(super) fn patience(&self, now: Instant) -> Duration {
+        [
+            Some(self.next_step),
+            self.last_call,
+            self.reservations.front().map(|deadline| deadline.at),
+            self.endings.front().map(|deadline| deadline.at),
+        ]
+        .into_iter()
+        .flatten()
+        .min()
+        .map_or(self.step, |due| due.saturating_duration_since(now))
+    }
+}
+
+fn due(queue: &mut VecDeque<Deadline>, now: Instant) -> Option<ConnectionId> {
+    if queue.front()?.at > now {
+        return None;
+    }
+    queue.pop_front().map(|deadline| deadline.id)
+}
+
+impl Reactor {
+    /// Ends what is overdue and sends the pings of this step.
+    pub(super) fn serve_timers(&mut self, now: Instant) {
+        while let Some(id) = due(&mut self.timers.reservations, now) {
+            if self
+                .connection(id)
+                .is_some_and(|it| it.state == State::Reserved)
+            {
+                Stats::add(&self.shared.stats.reservations_expired, 1);
+                self.end(id, Ending::ABNORMAL);
+            }
+        }
+        while let Some(id) = due(&mut self.timers.endings, now) {
+            if self.connection(id).is_some_and(|it| it.deaf) {
+                self.end(id, Ending::KEEP);
+            }
+        }
+        if self.timers.last_call.is_some_and(|at| at <= now) {
+            self.end_all();
+        }
+        while self.timers.next_step <= now {
+            self.timers.next_step += self.timers.step;
+            self.timers.part = (self.timers.part + 1) % PARTS;
+            self.beat(self.timers.part);
+            if self.timers.next_step + self.timers.step * PARTS < now {
+                // The process slept (a suspended machine): one round of pings is enough.
+                self.timers.next_step = now + self.timers.step;
+            }
+        }
+        self.settle_doomed();
+    }
+
+    fn beat(&mut self, part: u32) {
+        let mut ping = Vec::with_capacity(2);
+        frame::append_frame(&mut ping, Opcode::Ping, &[]);
+        for slot in (part..self.connections.len() as u32).step_by(PARTS as usize) {
+            let Some(connection) = self.at(slot) else {
+                continue;
+            };
+            if connection.state != State::Open {
+                continue;
+            }
+            let id = connection.id;
+            if !std::mem::take(&mut connection.heard) {
+                Stats::add(&self.shared.stats.heartbeats_missed, 1);
+                self.close_with(id, close::HEARTBEAT_MISSED);
+            } else if connection.outbox.is_empty() {
+                self.offer_frame(id, &ping);
+            }
+        }
+    }
+}

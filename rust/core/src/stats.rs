@@ -1,0 +1,79 @@
+//! Counters that any thread may read at any time.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident,)*) => {
+        /// What the core did since it started, and how much it holds now.
+        #[derive(Debug, Default)]
+        pub struct Stats { $($(#[$doc])* pub $name: AtomicU64,)* }
+
+        impl Stats {
+            /// All counters by name, each read once.
+            pub fn snapshot(&self) -> Vec<(&'static str, u64)> {
+                vec![$((stringify!($name), self.$name.load(Ordering::Relaxed)),)*]
+            }
+        }
+    };
+}
+
+counters! {
+    /// Connections with a socket, now.
+    connections,
+    /// Reservations without a socket, now.
+    reservations,
+    /// Scopes, now.
+    scopes,
+    /// Topics that somebody listens to, now.
+    topics,
+    /// Bytes of envelopes between tail and reactor, now.
+    inbox_bytes,
+    /// Reservations made.
+    reserved,
+    /// Reservations that were not adopted in time.
+    reservations_expired,
+    /// Sockets adopted.
+    adopted,
+    /// Connections that ended.
+    closed,
+    /// Connections closed because their client did not read.
+    too_slow,
+    /// Connections closed because their client was silent.
+    heartbeats_missed,
+    /// Connections closed because their client broke the protocol.
+    violations,
+    /// Envelopes read from the bus.
+    envelopes,
+    /// Envelopes that could not be decoded: counted and skipped.
+    malformed,
+    /// Envelopes that at least one scope wanted.
+    matched,
+    /// Event and command frames that the kernel took, over all sockets.
+    deliveries,
+    /// Calls of `send` and `writev` that took bytes.
+    writes,
+    /// Calls that found a socket's buffer full.
+    blocked_writes,
+    /// Bytes that the kernel took.
+    bytes_written,
+    /// Messages received from clients.
+    messages,
+    /// Turns of the reactor that had envelopes.
+    turns,
+    /// Connections made by the tail to Redis after the first.
+    tail_reconnects,
+    /// Entries of the shards that carry no envelope: counted and skipped.
+    foreign_entries,
+}
+
+impl Stats {
+    pub(crate) fn add(counter: &AtomicU64, count: u64) {
+        if count > 0 {
+            counter.fetch_add(count, Ordering::Relaxed);
+        }
+    }
+
+    pub(crate) fn set(counter: &AtomicU64, value: u64) {
+        counter.store(value, Ordering::Relaxed);
+    }
+}

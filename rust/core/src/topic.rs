@@ -1,0 +1,72 @@
+//! Topics: what an envelope is about, and what a connection asked for.
+
+use std::hash::Hash;
+
+/// A topic, borrowed: how an event names what it is about without allocating.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum TopicRef<'a> {
+    /// Everything of one home.
+    Home { project: u64, home: u64 },
+    /// The events of one device.
+    Device { project: u64, device: u64 },
+    /// The commands to one device.
+    Command { project: u64, device: u64 },
+    /// The events of one entity, heard in one home.
+    Entity {
+        project: u64,
+        home: u64,
+        entity: &'a str,
+    },
+}
+
+/// A topic, owned. 24 bytes: entity names are boxed, since most topics are two integers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Topic {
+    Home { project: u64, home: u64 },
+    Device { project: u64, device: u64 },
+    Command { project: u64, device: u64 },
+    Entity(Box<EntityTopic>),
+}
+
+/// The owned form of [`TopicRef::Entity`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EntityTopic {
+    pub project: u64,
+    pub home: u64,
+    pub entity: Box<str>,
+}
+
+impl Topic {
+    /// The borrowed form, by which topics are hashed and compared.
+    pub fn as_ref(&self) -> TopicRef<'_> {
+        match *self {
+            Self::Home { project, home } => TopicRef::Home { project, home },
+            Self::Device { project, device } => TopicRef::Device { project, device },
+            Self::Command { project, device } => TopicRef::Command { project, device },
+            Self::Entity(ref topic) => TopicRef::Entity {
+                project: topic.project,
+                home: topic.home,
+                entity: &topic.entity,
+            },
+        }
+    }
+}
+
+impl From<TopicRef<'_>> for Topic {
+    fn from(topic: TopicRef<'_>) -> Self {
+        match topic {
+            TopicRef::Home { project, home } => Self::Home { project, home },
+            TopicRef::Device { project, device } => Self::Device { project, device },
+            TopicRef::Command { project, device } => Self::Command { project, device },
+            TopicRef::Entity {
+                project,
+                home,
+                entity,
+            } => Self::Entity(Box::new(EntityTopic {
+                project,
+                home,
+                entity: entity.into(),
+            })),
+        }
+    }
+}

@@ -1,0 +1,166 @@
+//! `Core`: the reactor and the tail.
+
+use std::time::Duration;
+
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::core::Core as Inner;
+use homewire_core::encoding::Encoding;
+use homewire_core::frame::Opcode;
+use homewire_core::inbox::Subscription;
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+use pyo3::exceptions::PyValueError;
+use pyo3::prelude::*;
+use pyo3::types::{PyBytes, PyDict};
+
+use crate::errors;
+
+/// The reactor and the tail: two threads that never need the GIL.
+#[pyclass(frozen, module = "homewire._core")]
+pub struct Core(Inner);
+
+#[pymethods]
+impl Core {
+    #[new]
+    #[pyo3(signature = (
+        *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
+        outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
+        deliver_messages = false,
+    ))]
+    fn new(
+        heartbeat_ms: u64,
+        reservation_ms: u64,
+        close_ms: u64,
+        outbox_bytes: usize,
+        message_bytes: usize,
+        inbox_bytes: usize,
+        deliver_messages: bool,
+    ) -> PyResult<Self> {
+        let limits = Limits {
+            heartbeat: Duration::from_millis(heartbeat_ms),
+            reservation: Duration::from_millis(reservation_ms),
+            close: Duration::from_millis(close_ms),
+            outbox_bytes,
+            message_bytes,
+            deliver_messages,
+        };
+        Ok(Self(Inner::start(limits, inbox_bytes)?))
+    }
+
+    #[getter]
+    fn notify_fd(&self) -> i32 {
+        self.0.notify_descriptor()
+    }
+
+    fn start_tail(&self, py: Python<'_>, url: &str, shards: u32) -> PyResult<()> {
+        py.detach(|| self.0.start_tail(url, shards))
+            .map_err(errors::tail)
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "one flat call per handshake")]
+    fn reserve(
+        &self,
+        principal_kind: &str,
+        project: u64,
+        principal_id: u64,
+        key_tag: u64,
+        kind: &str,
+        ids: Vec<u64>,
+        entities: Vec<String>,
+    ) -> PyResult<u64> {
+        let principal = Principal {
+            kind: principal_kind_of(principal_kind)?,
+            project,
+            id: principal_id,
+            key_tag,
+        };
+        let subscription = subscription(kind, ids, entities)?;
+        Ok(self
+            .0
+            .reserve(principal, subscription, Encoding::Plain)
+            .as_u64())
+    }
+
+    fn adopt(&self, id: u64, fd: i32, early: &[u8]) -> PyResult<()> {
+        Ok(self.0.adopt(ConnectionId::from(id), fd, early.to_vec())?)
+    }
+
+    fn abandon(&self, id: u64) {
+        self.0.abandon(ConnectionId::from(id));
+    }
+
+    fn send(&self, id: u64, opcode: u8, payload: &[u8]) -> PyResult<()> {
+        let opcode = Opcode::from_bits(opcode)
+            .ok_or_else(|| PyValueError::new_err("there is no such opcode"))?;
+        self.0
+            .send(ConnectionId::from(id), opcode, payload.to_vec());
+        Ok(())
+    }
+
+    fn close(&self, id: u64, code: u16, reason: String) {
+        self.0.close(ConnectionId::from(id), code, reason);
+    }
+
+    fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
+        self.0
+            .notifications()
+            .map(|notification| notification_tuple(py, notification))
+            .collect()
+    }
+
+    fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let stats = PyDict::new(py);
+        for (name, value) in self.0.stats() {
+            stats.set_item(name, value)?;
+        }
+        Ok(stats)
+    }
+
+    fn tail_silence_ms(&self) -> u64 {
+        self.0.silence().as_millis() as u64
+    }
+
+    fn stop(&self, py: Python<'_>, code: u16, reason: String, patience_ms: u64) {
+        py.detach(|| {
+            self.0
+                .stop(code, reason, Duration::from_millis(patience_ms))
+        });
+    }
+}
+
+fn principal_kind_of(kind: &str) -> PyResult<PrincipalKind> {
+    match kind {
+        "user" => Ok(PrincipalKind::User),
+        "device" => Ok(PrincipalKind::Device),
+        _ => Err(PyValueError::new_err("a user or a device connects")),
+    }
+}
+
+fn subscription(kind: &str, ids: Vec<u64>, entities: Vec<String>) -> PyResult<Subscription> {
+    match (kind, ids.as_slice()) {
+        ("homes", _) => Ok(Subscription::Homes(ids)),
+        ("devices", _) => Ok(Subscription::Devices(ids)),
+        ("entities", _) => Ok(Subscription::Entities {
+            homes: ids,
+            entities: entities.into_iter().map(String::into_boxed_str).collect(),
+        }),
+        ("command", &[device]) => Ok(Subscription::Commands(device)),
+        _ => Err(PyValueError::new_err("there is no such subscription")),
+    }
+}
+
+fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bound<'_, PyAny>> {
+    Ok(match notification {
+        Notification::Closed { id, code } => {
+            ("closed", id.as_u64(), code).into_pyobject(py)?.into_any()
+        }
+        Notification::Message { id, text, payload } => {
+            let opcode = if text { Opcode::Text } else { Opcode::Binary };
+            let payload = PyBytes::new(py, &payload);
+            ("message", id.as_u64(), opcode as u8, payload)
+                .into_pyobject(py)?
+                .into_any()
+        }
+        Notification::Failed { reason } => ("failed", reason).into_pyobject(py)?.into_any(),
+    })
+}

@@ -1,0 +1,35 @@
+//! Errors of the core as Python exceptions; one arm per error, no catch-all.
+
+use homewire_core::input::Invalid;
+use homewire_core::tail::TailError;
+use pyo3::create_exception;
+use pyo3::exceptions::{PyConnectionError, PyException, PyOSError};
+use pyo3::prelude::*;
+
+create_exception!(
+    homewire._core,
+    InvalidField,
+    PyException,
+    "Input that is refused: `field` names the member, `problem` says what is wrong with it."
+);
+
+/// `InvalidField` with its two attributes set.
+pub fn invalid(py: Python<'_>, invalid: Invalid) -> PyErr {
+    let error = InvalidField::new_err((invalid.field, invalid.problem.clone()));
+    let value = error.value(py);
+    match value
+        .setattr("field", invalid.field)
+        .and_then(|()| value.setattr("problem", invalid.problem))
+    {
+        Ok(()) => error,
+        Err(failure) => failure,
+    }
+}
+
+/// Redis that does not answer is a `ConnectionError`; a thread that cannot start an `OSError`.
+pub fn tail(error: TailError) -> PyErr {
+    match error {
+        TailError::Redis(_) | TailError::Reply(_) => PyConnectionError::new_err(error.to_string()),
+        TailError::Thread(_) => PyOSError::new_err(error.to_string()),
+    }
+}

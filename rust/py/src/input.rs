@@ -1,0 +1,143 @@
+//! Bodies and filters of requests: checked by the core, handed on as opaque values.
+
+use homewire_core::envelope::{self, CommandHeader, EventHeader};
+use homewire_core::filter::{self, Selection};
+use homewire_core::{input, shard};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::errors;
+
+/// A checked event body; the event data stay the client's own bytes.
+#[pyclass(frozen, module = "homewire._core")]
+pub struct EventInput(pub input::EventInput);
+
+#[pymethods]
+impl EventInput {
+    #[getter]
+    fn event_type(&self) -> &str {
+        &self.0.event_type
+    }
+
+    #[getter]
+    fn entity_id(&self) -> Option<&str> {
+        self.0.entity_id.as_deref()
+    }
+
+    #[getter]
+    fn has_data(&self) -> bool {
+        self.0.data.is_some()
+    }
+}
+
+/// A checked command body; the parameters stay the client's own bytes.
+#[pyclass(frozen, module = "homewire._core")]
+pub struct CommandInput(input::CommandInput);
+
+#[pymethods]
+impl CommandInput {
+    #[getter]
+    fn action(&self) -> &str {
+        &self.0.action
+    }
+}
+
+/// The shard of an id: CRC16/XMODEM of its decimal digits, modulo the number of shards.
+#[pyfunction]
+pub fn shard_of(id: u64, shards: u32) -> u32 {
+    shard::shard_of(id, shards)
+}
+
+/// Checks the body of `PUT …/event`. Raises `InvalidField`.
+#[pyfunction]
+pub fn parse_event(py: Python<'_>, body: &[u8]) -> PyResult<EventInput> {
+    input::parse_event(body)
+        .map(EventInput)
+        .map_err(|invalid| errors::invalid(py, invalid))
+}
+
+/// Checks the body of `PUT …/command`. Raises `InvalidField`.
+#[pyfunction]
+pub fn parse_command(py: Python<'_>, body: &[u8]) -> PyResult<CommandInput> {
+    input::parse_command(body)
+        .map(CommandInput)
+        .map_err(|invalid| errors::invalid(py, invalid))
+}
+
+/// The envelope of a checked event.
+#[pyfunction]
+#[expect(clippy::too_many_arguments, reason = "one flat call per event")]
+pub fn event_envelope<'py>(
+    py: Python<'py>,
+    input: &EventInput,
+    project: u64,
+    home: u64,
+    device: u64,
+    time_ms: u64,
+    device_class: Option<&str>,
+    device_ip: Option<&str>,
+    project_key_id: u64,
+    project_key_name: Option<&str>,
+) -> Bound<'py, PyBytes> {
+    let header = EventHeader {
+        project,
+        home,
+        device,
+        entity: input.0.entity_id.as_deref(),
+        time_ms,
+        event_type: &input.0.event_type,
+        device_class,
+        device_ip,
+        project_key_id,
+        project_key_name,
+        body: input.0.data.as_deref().unwrap_or_default(),
+    };
+    PyBytes::new(py, &envelope::encode_event(&header))
+}
+
+/// The envelope of a checked command.
+#[pyfunction]
+pub fn command_envelope<'py>(
+    py: Python<'py>,
+    input: &CommandInput,
+    project: u64,
+    device: u64,
+    time_ms: u64,
+) -> Bound<'py, PyBytes> {
+    let header = CommandHeader {
+        project,
+        device,
+        time_ms,
+        action: &input.0.action,
+        body: input.0.parameters.as_deref().unwrap_or_default(),
+    };
+    PyBytes::new(py, &envelope::encode_command(&header))
+}
+
+/// The precedence of filters (spec 000, *Listen to events*): kind, ids and entities in effect.
+/// Raises `InvalidField`.
+#[pyfunction]
+pub fn select_filter(
+    py: Python<'_>,
+    home_ids: Vec<String>,
+    device_ids: Vec<String>,
+    entity_ids: Vec<String>,
+) -> PyResult<(&'static str, Vec<u64>, Vec<String>)> {
+    let [homes, devices, entities] =
+        [&home_ids, &device_ids, &entity_ids].map(|values| strs(values));
+    match filter::select(&homes, &devices, &entities) {
+        Ok(Selection::All) => Ok(("all", vec![], vec![])),
+        Ok(Selection::Homes(ids)) => Ok(("homes", ids, vec![])),
+        Ok(Selection::Devices(ids)) => Ok(("devices", ids, vec![])),
+        Ok(Selection::Entities(names)) => Ok((
+            "entities",
+            vec![],
+            names.into_iter().map(str::to_owned).collect(),
+        )),
+        Err(invalid) => Err(errors::invalid(py, invalid)),
+    }
+}
+
+fn strs(values: &[String]) -> Vec<&str> {
+    values.iter().map(String::as_str).collect()
+}

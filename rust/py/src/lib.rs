@@ -1,0 +1,24 @@
+//! The Python face of homewire-core: extract, call, map errors, nothing else.
+
+mod batch;
+mod core;
+mod errors;
+mod input;
+
+use pyo3::prelude::*;
+
+/// The Rust core of homewire.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use crate::batch::EventBatch;
+    #[pymodule_export]
+    use crate::core::Core;
+    #[pymodule_export]
+    use crate::errors::InvalidField;
+    #[pymodule_export]
+    use crate::input::{
+        CommandInput, EventInput, command_envelope, event_envelope, parse_command, parse_event,
+        select_filter, shard_of,
+    };
+}

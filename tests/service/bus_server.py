@@ -1,0 +1,108 @@
+"""A real server of the bus tests' own, that can be stopped, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from homewire.bus import Bus, BusSettings
+from homewire.bus.shards import events_key
+from homewire.redis.binary import find_binary
+from homewire.redis.connect import connect
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+
+class BusServer:
+    """The embedded server's program on a unix socket in `directory`, with appendfsync always."""
+
+    def __init__(self, directory: Path, *options: str) -> None:
+        self._directory = directory
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers and has loaded its file."""
+        self.launch()
+        with BlockingRedis(unix_socket_path=str(self.socket)) as client:
+            until = time.monotonic() + 10
+            while True:
+                try:
+                    client.ping()
+                except (RedisConnectionError, OSError):
+                    assert time.monotonic() < until, "the server does not start"
+                    time.sleep(0.005)
+                else:
+                    return
+
+    def launch(self) -> None:
+        """Start it without waiting."""
+        command = [str(find_binary(None)), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self._directory)]
+        self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
+
+    def signal(self, number: signal.Signals) -> None:
+        assert self._process is not None
+        os.kill(self._process.pid, number)
+
+    def hang(self) -> None:
+        self.signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self.signal(signal.SIGCONT)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def client(self) -> Redis:
+        """An ordinary client, to look at what arrived."""
+        return connect(self.url)
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[BusServer]:
+    """A started server in a directory short enough for a socket path."""
+    with tempfile.TemporaryDirectory(prefix="hw-bus-") as directory:
+        server = BusServer(Path(directory), *options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@asynccontextmanager
+async def running_bus(server: BusServer, **settings: Any) -> AsyncIterator[Bus]:
+    bus = Bus(BusSettings(server.url, **settings))
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def envelopes_of(redis: Redis, shard: int) -> list[bytes]:
+    """Everything in a shard, oldest first."""
+    return [fields[b"e"] for _, fields in await redis.xrange(events_key(shard))]
+
+
+async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None:
+    """Wait until `condition()` is true; an outside process gives us no event to wait for."""
+    async with asyncio.timeout(within):
+        while not condition():
+            await asyncio.sleep(0.005)

@@ -1,0 +1,58 @@
+"""Real servers for the service tests: a private embedded Redis, alone and as a cluster of one."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+
+from homewire.redis.connect import connect
+from homewire.redis.embedded import EmbeddedServer
+from homewire.store import Store
+
+
+@pytest.fixture
+def short_directory() -> Iterator[Path]:
+    """A directory with a path short enough for a unix socket, which pytest's own is not everywhere."""
+    with tempfile.TemporaryDirectory(prefix="hw-") as directory:
+        yield Path(directory)
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def redis_server() -> AsyncIterator[str]:
+    """The URL of a Redis for the whole session. Tests share it: each makes a project of its own."""
+    with tempfile.TemporaryDirectory(prefix="hw-") as directory:
+        async with EmbeddedServer(Path(directory) / "data", "everysec") as server:
+            yield server.url
+
+
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
+async def cluster_server() -> AsyncIterator[str]:
+    """The same in cluster mode with all slots on one node: a command across slots fails at once."""
+    with tempfile.TemporaryDirectory(prefix="hw-") as directory:
+        async with EmbeddedServer(Path(directory) / "data", "everysec", cluster=True) as server:
+            yield server.url
+
+
+@pytest.fixture(params=["alone", "cluster"])
+def any_redis(request: pytest.FixtureRequest) -> str:
+    """Each test that uses this runs twice: on a Redis alone, and in cluster mode."""
+    return str(request.getfixturevalue("redis_server" if request.param == "alone" else "cluster_server"))
+
+
+@pytest_asyncio.fixture
+async def redis_client(any_redis: str) -> AsyncIterator[Redis]:
+    """A client of `any_redis`."""
+    client = connect(any_redis)
+    yield client
+    await client.aclose()
+
+
+@pytest_asyncio.fixture
+async def store(redis_client: Redis) -> Store:
+    """The store on `any_redis`."""
+    return Store(redis_client)

@@ -1,0 +1,359 @@
+"""The command line against the real embedded server: each command starts it, or uses the one that runs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+from collections.abc import Awaitable, Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pytest
+import typer.main
+
+from homewire import cli
+from homewire.cli.diagnosis import Level, examine
+from homewire.cli.scope import open_store
+from homewire.model import PrincipalKind
+from homewire.redis.embedded import EmbeddedServer
+from homewire.settings import Settings, load, rows
+from homewire.store import Store
+
+T = TypeVar("T")
+
+NOBODY = "redis://user:hunter2@127.0.0.1:1/0"
+
+
+class Commands:
+    """Runs commands on one data directory and keeps what the last one printed."""
+
+    def __init__(
+        self, data_dir: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        self.data_dir = data_dir
+        self.out = self.error = ""
+        self._capsys = capsys
+        self._monkeypatch = monkeypatch
+
+    def run(self, *words: object) -> int:
+        """Exit code of a command, from the same entry point as the installed script."""
+        argv = ["homewire", *map(str, words), "--data-dir", str(self.data_dir)]
+        self._monkeypatch.setattr(sys, "argv", argv)
+        try:
+            cli.main()
+            code: Any = 0
+        except SystemExit as end:
+            code = end.code or 0
+        self.out, self.error = self._capsys.readouterr()
+        return int(code)
+
+    def json(self, *words: object) -> Any:
+        """The JSON of a command that must succeed; it is all that is printed."""
+        assert self.run(*words, "--json") == 0, self.error
+        assert self.out.count("\n") == 1
+        return json.loads(self.out)
+
+    def on_store(self, action: Callable[[Store], Awaitable[T]]) -> T:
+        """What `action` sees in the same store."""
+
+        async def act() -> T:
+            async with open_store(Settings(data_dir=self.data_dir)) as store:
+                return await action(store)
+
+        return asyncio.run(act())
+
+
+@pytest.fixture
+def homewire(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
+    for row in rows():
+        monkeypatch.delenv(row.environment, raising=False)
+    return Commands(tmp_path / "data", capsys, monkeypatch)
+
+
+def project(homewire: Commands, accounts: str = "email") -> int:
+    return int(homewire.json("project", "create", "--name", "N", "--accounts", accounts)["projectId"])
+
+
+def test_json_keys_are_exactly_those_promised(homewire: Commands) -> None:
+    made = homewire.json("project", "create", "--name", "N", "--accounts", "email")
+    assert list(made) == ["projectId"]
+    p = ("--project", made["projectId"])
+
+    key = homewire.json("project-key", "create", *p, "--name", "K", "--permission", "send-event")
+    assert list(key) == ["projectKeyId", "key"]
+    assert homewire.json("app", "create", *p, "--id", "controller_app") == {"appId": "controller_app"}
+
+    user = homewire.json(
+        "user", "create", *p, "--name", "U", "--email", "u@example.com", "--password", "correct horse 9"
+    )
+    assert list(user) == ["userId", "key"]
+    home = homewire.json("home", "create", *p, "--name", "H", "--owner", user["userId"])
+    assert list(home) == ["homeId"]
+    device = homewire.json("device", "create", *p, "--class", "C", "--home", home["homeId"], "--tag", "T")
+    assert list(device) == ["deviceId", "apiKey", "claimCode"]
+
+    other = homewire.json(
+        "user", "create", *p, "--name", "V", "--email", "v@example.com", "--password", "correct horse 9"
+    )
+    member = ("--home", home["homeId"], "--user", other["userId"])
+    assert homewire.json("member", "add", *member) == {"homeId": home["homeId"], "userId": other["userId"]}
+    assert homewire.json("member", "remove", *member) == {"homeId": home["homeId"], "userId": other["userId"]}
+
+
+def test_project_is_created_as_asked(homewire: Commands) -> None:
+    homewire.json(
+        "project", "create", "--name", "P", "--accounts", "phone", "--access-control", "permission",
+        "--on-demand-provisioning",
+    )  # fmt: skip
+    assert [{**line, "projectId": 0} for line in homewire.json("project", "list")] == [
+        {
+            "projectId": 0,
+            "name": "P",
+            "accounts": "phone",
+            "accessControl": "permission",
+            "onDemandProvisioning": True,
+        }
+    ]
+
+
+def test_deleted_project_is_gone_with_its_keys(homewire: Commands) -> None:
+    number = project(homewire)
+    key = homewire.json("project-key", "create", "--project", number, "--name", "K", "--permission", "read")[
+        "key"
+    ]
+    assert homewire.json("project", "delete", "--project", number) == {"projectId": number}
+    assert homewire.json("project", "list") == []
+    assert homewire.on_store(lambda store: store.principals.lookup(key)) is None
+    assert homewire.run("project", "delete", "--project", number) == 1
+
+
+def test_user_key_is_a_session_of_the_user(homewire: Commands) -> None:
+    number = project(homewire, "phone")
+    user = homewire.json("user", "create", "--project", number, "--name", "U", "--phone", "+41791234567")
+    principal = homewire.on_store(lambda store: store.principals.lookup(user["key"]))
+    assert principal is not None
+    assert (principal.kind, principal.project_id, principal.id) == (
+        PrincipalKind.USER,
+        number,
+        user["userId"],
+    )
+    assert principal.name == "controller_app"
+
+
+def test_project_key_permissions_revoke_and_rotate(homewire: Commands) -> None:
+    number = project(homewire)
+    words = ("project-key", "create", "--project", number, "--name", "K")
+    made = homewire.json(*words, "--permission", "send-event", "--permission", "admin")
+    key_id, key = made["projectKeyId"], made["key"]
+    assert homewire.json("project-key", "list", "--project", number) == [
+        {"projectKeyId": key_id, "name": "K", "permissions": ["admin", "send-event"]}
+    ]
+
+    rotated = homewire.json("project-key", "rotate", "--project", number, "--id", key_id)
+    assert rotated["projectKeyId"] == key_id
+    assert homewire.on_store(lambda store: store.principals.lookup(key)) is None
+    assert homewire.on_store(lambda store: store.principals.lookup(rotated["key"])) is not None
+
+    homewire.json("project-key", "revoke", "--project", number, "--id", key_id)
+    assert homewire.on_store(lambda store: store.principals.lookup(rotated["key"])) is None
+    assert homewire.json("project-key", "list", "--project", number) == []
+
+
+def test_members_and_devices_are_found_without_naming_the_project(homewire: Commands) -> None:
+    homewire.json("demo")
+    demo = homewire.json("demo", "--users", 2)
+    number, home = demo["projectId"], demo["homes"][0]
+    user = demo["users"][1]["userId"]
+
+    homewire.json("member", "remove", "--home", home["homeId"], "--user", user)
+    assert homewire.on_store(lambda store: store.homes.of_user(number, user)) == []
+    homewire.json("member", "add", "--home", home["homeId"], "--user", user)
+    assert homewire.on_store(lambda store: store.homes.of_user(number, user)) == [home["homeId"]]
+
+    device = home["devices"][0]
+    rotated = homewire.json("device", "rotate-key", "--device", device["deviceId"])
+    assert list(rotated) == ["deviceId", "apiKey"]
+    assert homewire.on_store(lambda store: store.principals.lookup(device["key"])) is None
+    assert homewire.on_store(lambda store: store.principals.lookup(rotated["apiKey"])) is not None
+
+
+def test_demo_is_of_the_size_asked_for(homewire: Commands) -> None:
+    demo = homewire.json("demo", "--homes", 3, "--devices", 2, "--users", 4)
+    assert list(demo) == ["projectId", "projectKey", "users", "homes"]
+    assert [list(user) for user in demo["users"]] == [["userId", "key"]] * 4
+    assert [list(home) for home in demo["homes"]] == [["homeId", "devices"]] * 3
+    assert [list(device) for home in demo["homes"] for device in home["devices"]] == [["deviceId", "key"]] * 6
+
+    async def seen(store: Store) -> list[Any]:
+        number = demo["projectId"]
+        homes = [await store.homes.of_user(number, user["userId"]) for user in demo["users"]]
+        devices = [await store.devices.of_home(number, home["homeId"]) for home in demo["homes"]]
+        keys = [demo["projectKey"], *(user["key"] for user in demo["users"])]
+        keys += [device["key"] for home in demo["homes"] for device in home["devices"]]
+        alive = [await store.principals.lookup(key) is not None for key in keys]
+        return [homes, devices, alive]
+
+    homes, devices, alive = homewire.on_store(seen)
+    assert homes == [sorted(home["homeId"] for home in demo["homes"])] * 4
+    assert devices == [[device["deviceId"] for device in home["devices"]] for home in demo["homes"]]
+    assert alive == [True] * 11
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("project-key", "list", "--project", 99),
+        ("user", "create", "--project", 99, "--name", "U"),
+        ("home", "create", "--project", 99, "--name", "H", "--owner", 1),
+        ("device", "create", "--project", 99, "--class", "C"),
+        ("member", "add", "--home", 99, "--user", 1),
+        ("device", "rotate-key", "--device", 99),
+        ("run", "--workers", 2),
+        ("listen",),
+        ("send", "--home", 1, "--type", "t"),
+        ("listen", "--key", "v1.1.x", "--url", "http://127.0.0.1:1"),
+    ],
+)
+def test_errors_are_one_line_and_exit_code_1(homewire: Commands, words: tuple[object, ...]) -> None:
+    assert homewire.run(*words) == 1
+    assert homewire.out == ""
+    assert homewire.error.startswith("homewire: ")
+    assert homewire.error.count("\n") == 1
+
+
+def test_unknown_project_is_named(homewire: Commands) -> None:
+    assert homewire.run("app", "create", "--project", 99, "--id", "a") == 1
+    assert homewire.error == "homewire: there is no project 99\n"
+
+
+def test_refusal_of_the_store_names_the_field(homewire: Commands) -> None:
+    number = project(homewire)
+    words = ("--email", "no address", "--password", "correct horse 9")
+    assert homewire.run("user", "create", "--project", number, "--name", "U", *words) == 1
+    assert "email" in homewire.error
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("project", "create", "--name", "N"),
+        ("project", "create", "--name", "N", "--accounts", "fax"),
+        ("project-key", "create", "--project", 1, "--name", "K", "--permission", "everything"),
+        ("app", "create", "--id", "a"),
+        ("demo", "--users", 0),
+        ("send", "--home", 1),
+        ("send", "--type", "t"),
+        ("send", "--home", 1, "--command", "on"),
+        ("send", "--home", 1, "--type", "t", "--data", "[1]"),
+        ("fly",),
+    ],
+)
+def test_usage_errors_exit_with_2(homewire: Commands, words: tuple[object, ...]) -> None:
+    assert homewire.run(*words) == 2
+    assert "Traceback" not in homewire.error
+
+
+def test_project_may_come_from_the_environment(homewire: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOMEWIRE_DEFAULT_PROJECT", str(project(homewire)))
+    assert homewire.json("app", "create", "--id", "a") == {"appId": "a"}
+
+
+def test_people_read_keys_with_a_warning(homewire: Commands) -> None:
+    number = project(homewire)
+    words = ("project-key", "create", "--project", number, "--name", "K", "--permission", "read")
+    assert homewire.run(*words) == 0
+    assert "can't be shown again" in homewire.out
+    assert homewire.run("project", "list") == 0
+    assert "accounts" in homewire.out.splitlines()[0]
+
+
+async def test_the_running_server_is_used(tmp_path: Path) -> None:
+    words = ("project", "list", "--json", "--data-dir", str(tmp_path))
+    async with EmbeddedServer(tmp_path), open_store(load(data_dir=tmp_path)) as store:
+        number = (await demo_project(store)).id
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "homewire.cli", *words, stdout=asyncio.subprocess.PIPE
+        )
+        out, _ = await process.communicate()
+        assert [line["projectId"] for line in json.loads(out)] == [number]
+        assert EmbeddedServer.running(tmp_path) is not None
+        assert await store.projects.get(number) is not None
+
+
+async def demo_project(store: Store) -> Any:
+    from homewire.model import AccountSystem
+
+    return await store.projects.create("running", AccountSystem.EMAIL)
+
+
+def test_check_finds_the_embedded_server_fit(homewire: Commands) -> None:
+    homewire.run("check", "--port", 0, "--json")
+    answer = json.loads(homewire.out)
+    assert list(answer) == ["ok", "checks"]
+    levels = {finding["check"]: finding["level"] for finding in answer["checks"]}
+    for sound in ("redis", "redis features", "appendfsync", "maxmemory-policy", "replicas", "port"):
+        assert levels[sound] == "ok", answer
+    assert all(finding["advice"] for finding in answer["checks"] if finding["level"] != "ok")
+
+
+def test_check_without_redis_is_fatal_and_keeps_the_password(homewire: Commands) -> None:
+    assert homewire.run("check", "--port", 0, "--redis", NOBODY) == 1
+    assert "redis://127.0.0.1:1/0 does not answer" in homewire.out
+    assert "hunter2" not in homewire.out + homewire.error
+
+
+def test_commands_without_redis_say_so_and_keep_the_password(homewire: Commands) -> None:
+    assert homewire.run("project", "list", "--redis", NOBODY) == 1
+    assert "redis://127.0.0.1:1/0 does not answer" in homewire.error
+    assert "hunter2" not in homewire.out + homewire.error
+
+
+async def test_check_sees_eviction_weak_fsync_and_a_taken_port(tmp_path: Path) -> None:
+    from homewire.redis.connect import connect
+
+    taken = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    port = taken.sockets[0].getsockname()[1]
+    async with taken, EmbeddedServer(tmp_path, "everysec") as server:
+        client = connect(server.url)
+        await client.config_set("maxmemory-policy", "allkeys-lru")
+        await client.config_set("min-replicas-to-write", 1)
+        await client.aclose()
+        findings = await examine(Settings(redis_url=server.url, data_dir=tmp_path / "other", port=port))
+    levels = {finding.check: finding.level for finding in findings}
+    assert levels["maxmemory-policy"] is Level.FATAL
+    assert levels["replicas"] is Level.FATAL
+    assert levels["appendfsync"] is Level.WARNING
+    assert levels["port"] is Level.FATAL
+
+
+PROMISED = {
+    *("run", "router", "api", "demo", "listen", "send", "check", "app create", "user create", "home create"),
+    *("project create", "project list", "project delete", "member add", "member remove"),
+    *("project-key create", "project-key list", "project-key revoke", "project-key rotate"),
+    *("device create", "device rotate-key"),
+}
+
+
+def test_every_command_explains_itself_and_speaks_json() -> None:
+    def leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
+        for name, child in getattr(command, "commands", {}).items():
+            yield from leaves(child, f"{path} {name}")
+        if not hasattr(command, "commands"):
+            yield path, command
+
+    found = dict(leaves(typer.main.get_command(cli.build()), ""))
+    assert {path.strip() for path in found} >= PROMISED
+    for path, command in found.items():
+        options = {option for parameter in command.params for option in parameter.opts}
+        assert command.help, path
+        assert "--json" in options, path
+        assert "--data-dir" in options, path
+        assert all(getattr(parameter, "help", None) for parameter in command.params), path
+
+
+def test_serving_commands_have_the_promised_flags() -> None:
+    commands = typer.main.get_command(cli.build()).commands  # type: ignore[attr-defined]
+    for name in ("run", "router", "api"):
+        options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert {"--host", "--port", "--data-dir", "--redis", "--workers", "--durability"} <= options
