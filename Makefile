@@ -2,6 +2,7 @@
 
 PYTHON ?= python3
 ARGS ?=
+ROWS ?= all
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -12,10 +13,11 @@ RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.loc
 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
+export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python lint format docs lock clean
+.PHONY: help build run test test-rust test-python lint format bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -46,11 +48,14 @@ format: $(DEPENDENCIES) ## let ruff and rustfmt mend what they can
 	$(BIN)/ruff format
 	cargo fmt
 
+bench: build ## measure the figures of bench/README.md (ROWS="memory handshake", ARGS=--small for a trial)
+	$(BIN)/python -m bench $(ROWS) $(ARGS)
+
 docs: build ## write the pages that are made from tables in the code
 	$(BIN)/python -m homewire.settings --markdown > docs/settings.md
 
 lock: $(DEPENDENCIES) ## resolve pyproject.toml anew into requirements.lock
-	$(BIN)/pip install --quiet uv
+	$(BIN)/pip install uv
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--extra test --extra bench --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		pyproject.toml -o requirements.lock
@@ -64,17 +69,17 @@ $(DEPENDENCIES): requirements.lock
 	@command -v cargo > /dev/null || { echo "homewire needs cargo (Rust) to build its core" >&2; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
-	@$(BIN)/pip install --quiet --require-hashes -r requirements.lock
+	@$(BIN)/pip install --require-hashes -r requirements.lock
 	@mkdir -p $(@D) && touch $@
 
 # Once per pyproject.toml: makes python/ importable in the venv and installs bin/homewire.
 $(PACKAGE): pyproject.toml README.md $(DEPENDENCIES)
 	@echo "installing homewire into $(VENV), editable"
-	@$(BIN)/maturin develop --quiet --release --locked
+	@$(BIN)/maturin develop --release --locked
 	@mkdir -p $(@D) && touch $@
 
 # From then on only the extension itself is built again.
 $(CORE): $(RUST) $(PACKAGE)
 	@echo "building the Rust core"
-	@$(BIN)/maturin develop --quiet --release --locked --skip-install
+	@$(BIN)/maturin develop --release --locked --skip-install
 	@touch $@

@@ -15,7 +15,7 @@ LISTENERS_A_HOME = 3
 
 
 def _per_connection(load: str, pid: int, port: int, requests: list[str]) -> tuple[float, float]:
-    """KB of anonymous and of private memory per connection, held idle."""
+    """KB of anonymous and of written private memory per connection, held idle."""
     servers.wait_until_quiet(pid)
     anonymous, private = servers.memory_of(pid)
     with load_client.listen(load, port, requests, idle=True):
@@ -71,7 +71,7 @@ def run(*, pairs: int, small: bool, with_homewire: bool = True) -> Table:
     table = Table(
         "memory",
         f"{connections:,} idle connections, KB each",
-        ["", "RssAnon KB", "private KB (smaps_rollup)"],
+        ["", "RssAnon KB", "Private_Dirty KB"],
     )
     table.notes.append(
         f"beyond a server warmed by {WARM_CONNECTIONS} connections; kernel memory not included"

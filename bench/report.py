@@ -78,7 +78,7 @@ class Table:
 
     def judge(self, goal: Goal, value: Spread) -> None:
         """Hold a median against a goal."""
-        self.verdicts.append((goal.text, value.text(2), goal.reached(value.median)))
+        self.verdicts.append((goal.text, value.text(3), goal.reached(value.median)))
 
     def markdown(self) -> str:
         """The table as Markdown, the goals below it."""

@@ -163,10 +163,14 @@ def wait_until_quiet(pid: int, deadline_s: float = 20.0) -> None:
 
 
 def memory_of(pid: int) -> tuple[int, int]:
-    """Bytes of anonymous memory (RssAnon), and of memory that only this process maps (smaps_rollup)."""
+    """Bytes of anonymous memory (RssAnon), and of private memory that was written to (smaps_rollup).
+
+    Private_Clean is left out: pages of a library's file turn from shared to private, megabytes of them, when
+    some other process that maps it ends.
+    """
     status = _table(Path(f"/proc/{pid}/status"))
     rollup = _table(Path(f"/proc/{pid}/smaps_rollup"))
-    return status["RssAnon"], rollup["Private_Clean"] + rollup["Private_Dirty"]
+    return status["RssAnon"], rollup["Private_Dirty"]
 
 
 def _table(path: Path) -> dict[str, int]:

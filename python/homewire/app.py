@@ -19,7 +19,7 @@ from homewire import log, metrics
 from homewire._core import Core
 from homewire.api import health
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
-from homewire.errors import ConfigurationError
+from homewire.errors import ConfigurationError, CoreFailure
 from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.directory import Directory
@@ -67,9 +67,8 @@ async def serve(settings: Settings, roles: frozenset[Role]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stop.set)
     async with running(settings, roles) as node:
-        stopped = asyncio.create_task(stop.wait())
-        await asyncio.wait([stopped, node.failed], return_when=asyncio.FIRST_COMPLETED)
-        stopped.cancel()
+        node.failed.add_done_callback(lambda _failure: stop.set())
+        await stop.wait()
         if node.failed.done():
             raise node.failed.result()
 
@@ -183,7 +182,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, app: web.Applicatio
         await site.start()
     except OSError as error:
         raise ConfigurationError(
-            f"can't listen on {settings.host} port {settings.port}: {error.strerror}. Choose another with --port."
+            f"can't listen on {settings.host} port {settings.port}: {error.strerror}. Use --port."
         ) from error
     stack.push_async_callback(site.stop)
     return replace(settings, port=runner.addresses[0][1]).base_url
@@ -197,18 +196,18 @@ def _in_background(
     stack.push_async_callback(_cancelled, task)
 
 
-def _task_ended(task: "asyncio.Task[None]", failed: asyncio.Future[Exception]) -> None:
+def _task_ended(task: asyncio.Task[None], failed: asyncio.Future[Exception]) -> None:
     error = None if task.cancelled() else task.exception()
     if isinstance(error, Exception) and not failed.done():
         failed.set_result(error)
 
 
-def _pass_on(source: "asyncio.Future[Exception]", failed: asyncio.Future[Exception]) -> None:
+def _pass_on(source: asyncio.Future[CoreFailure], failed: asyncio.Future[Exception]) -> None:
     if not source.cancelled() and not failed.done():
         failed.set_result(source.result())
 
 
-async def _cancelled(task: "asyncio.Task[None]") -> None:
+async def _cancelled(task: asyncio.Task[None]) -> None:
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await task

@@ -25,7 +25,9 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     renderer: Any = (
         structlog.dev.ConsoleRenderer()
         if log_format == "console"
-        else structlog.processors.JSONRenderer(serializer=lambda value, **_: orjson.dumps(value, default=str).decode())
+        else structlog.processors.JSONRenderer(
+            serializer=lambda value, **_: orjson.dumps(value, default=str).decode()
+        )
     )
     structlog.configure(
         processors=[
@@ -48,3 +50,7 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(numeric)
+
+
+def _to_json(value: Any, **_ignored: Any) -> str:
+    return orjson.dumps(value, default=str).decode()

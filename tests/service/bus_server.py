@@ -13,13 +13,14 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
 from homewire.bus import Bus, BusSettings
 from homewire.bus.shards import events_key
 from homewire.redis.binary import find_binary
 from homewire.redis.connect import connect
-from redis import Redis as BlockingRedis
-from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 
 class BusServer:
@@ -96,13 +97,19 @@ async def running_bus(server: BusServer, **settings: Any) -> AsyncIterator[Bus]:
         await bus.close()
 
 
+async def entries_of(redis: Redis, shard: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Ids and fields of a shard, oldest first."""
+    entries: Any = await redis.xrange(events_key(shard))
+    return list(entries)
+
+
 async def envelopes_of(redis: Redis, shard: int) -> list[bytes]:
     """Everything in a shard, oldest first."""
-    return [fields[b"e"] for _, fields in await redis.xrange(events_key(shard))]
+    return [fields[b"e"] for _, fields in await entries_of(redis, shard)]
 
 
 async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None:
     """Wait until `condition()` is true; an outside process gives us no event to wait for."""
     async with asyncio.timeout(within):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 -- as the docstring says
             await asyncio.sleep(0.005)

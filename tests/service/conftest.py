@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
+from nodes import NodeProcess, Tenant, private_node, tenant_of
 
 
 @pytest.fixture
@@ -56,3 +57,17 @@ async def redis_client(any_redis: str) -> AsyncIterator[Redis]:
 async def store(redis_client: Redis) -> Store:
     """The store on `any_redis`."""
     return Store(redis_client)
+
+
+@pytest.fixture(scope="session")
+def node() -> Iterator[NodeProcess]:
+    """`homewire run` for the whole session. Tests share it: each makes a project of its own."""
+    with private_node() as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def tenant(node: NodeProcess) -> AsyncIterator[Tenant]:
+    """A project of this test's own on `node`."""
+    async with tenant_of(node) as made:
+        yield made

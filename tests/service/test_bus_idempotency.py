@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 from bus_server import BusServer, envelopes_of, eventually, running_bus, running_server
+from redis.asyncio import Redis
+
 from homewire.bus.shards import once_key
 from homewire.errors import NotConfirmed
-from redis.asyncio import Redis
 
 
 @pytest.fixture

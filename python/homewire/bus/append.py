@@ -89,7 +89,7 @@ class Bus:
         (self._supervisor if self._supervisor.done() else first_attempt).result()
 
     async def close(self) -> None:
-        """Refuse new appends, wait for the answers to those under way, disconnect. Takes one deadline at most."""
+        """Refuse new appends, wait for the answers to those under way, disconnect. Deadlines bound it."""
         self._closing = True
         connection = self._connection
         pending = [*self._unsent, *(connection.written if connection else ())]

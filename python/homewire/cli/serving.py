@@ -142,6 +142,14 @@ async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
         return None
 
 
+def _program() -> str:
+    """How this program was called, for somebody in the same directory."""
+    started = sys.argv[0]
+    if os.path.basename(started) == "__main__.py":
+        return f"{os.path.relpath(sys.executable)} -m homewire.cli"
+    return os.path.relpath(started) if os.path.isabs(started) else started
+
+
 async def _until_ready(url: str) -> None:
     """Wait until the server answers that it is ready; there is no end to it but cancellation."""
     import aiohttp
@@ -177,7 +185,7 @@ def next_steps(settings: Settings, demo: Demo) -> list[str]:
     from homewire.demo import keys_path
 
     base = settings.base_url
-    program = os.path.relpath(sys.argv[0]) if os.path.isabs(sys.argv[0]) else sys.argv[0]
+    program = _program()
     options = "" if base == Settings().base_url else f" --url {base}"
     if settings.data_dir != Settings().data_dir:
         options += f" --data-dir {settings.data_dir}"

@@ -29,32 +29,39 @@ class Authenticator:
 
     async def __call__(self, request: web.Request) -> Principal:
         """The principal of the Authorization header. Raises Unauthenticated."""
-        return await self._principal(request.headers.get("Authorization"))
+        return await self.principal(Credential(request.headers.get("Authorization")))
 
-    async def of_websocket(self, request: web.Request) -> Principal:
-        """The same where a client may be unable to set headers: the query's ``authToken``
-        counts when there is no Authorization header (spec 000, *Listen to events*).
-
-        Raises Unauthenticated.
-        """
-        header = request.headers.get("Authorization")
-        return await self._principal(request.query.get("authToken") if header is None else header)
-
-    async def _principal(self, credential: str | None) -> Principal:
-        reference = parse(_key(credential)) if credential else None
+    async def principal(self, credential: Credential) -> Principal:
+        """The principal that a credential speaks for now. Raises Unauthenticated."""
+        reference = credential.reference
         if reference is None:
             raise Unauthenticated
         principal = self._principals.get(reference.hash)
         if principal is None:
-            principal = await self._store.principals.lookup(_key(credential or ""))
+            principal = await self._store.principals.lookup(credential.token)
             if principal is None:
                 raise Unauthenticated
             self._principals.put(reference.hash, principal)
         return principal
 
 
-def _key(credential: str) -> str:
-    scheme, space, key = credential.strip().partition(" ")
-    if space and scheme.lower() in SCHEMES:
-        return key.strip()
-    return credential.strip()
+class Credential:
+    """The key of one request: parsed and hashed once, asked about as often as needed."""
+
+    __slots__ = ("reference", "token")
+
+    def __init__(self, header: str | None) -> None:
+        """`header` is the value of Authorization, or a bare key; None when there is none."""
+        scheme, _, key = (header or "").strip().partition(" ")
+        self.token = key.strip() if scheme.lower() in SCHEMES else (header or "").strip()
+        self.reference = parse(self.token)
+
+    @classmethod
+    def of_websocket(cls, request: web.Request) -> Credential:
+        """Where a client may be unable to set headers, the query's ``authToken`` counts when there is
+        no Authorization header (spec 000, *Listen to events*)."""
+        header = request.headers.get("Authorization")
+        return cls(request.query.get("authToken") if header is None else header)
+
+    def __repr__(self) -> str:
+        return "Credential(…)"

@@ -6,19 +6,24 @@ reserve (the core hears for it), authorise (nothing changed unheard), 101, adopt
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
 from aiohttp import web
 
 from homewire._core import Core
 from homewire.errors import InvalidInput, PermissionDenied, RequestError
-from homewire.gateway.authenticate import Authenticator
+from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.directory import Directory
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
 from homewire.model import Principal
+
+SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
+"""In base64, as Sec-WebSocket-Key has to be."""
 
 
 class UpgradeNeeded(PermissionDenied):
@@ -50,7 +55,8 @@ def routes(gateway: Gateway) -> list[web.RouteDef]:
 
 async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
-    principal = await gateway.authenticator.of_websocket(request)
+    credential = Credential.of_websocket(request)
+    principal = await gateway.authenticator.principal(credential)
     _require_upgrade(request)
     await check_listener(principal, gateway.directory)
     wanted = Filter(request)
@@ -58,7 +64,7 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
     connection_id = await _reserve(gateway, principal, subscription)
     try:
         await _observed(gateway, "authorise")
-        await gateway.authenticator.of_websocket(request)
+        await gateway.authenticator.principal(credential)
         await wanted.check(principal, gateway.directory)
     except BaseException:
         gateway.core.abandon(connection_id)
@@ -68,13 +74,14 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
-    principal = await gateway.authenticator.of_websocket(request)
+    credential = Credential.of_websocket(request)
+    principal = await gateway.authenticator.principal(credential)
     _require_upgrade(request)
     subscription = check_own_device(principal, request.match_info["deviceId"])
     connection_id = await _reserve(gateway, principal, subscription)
     try:
         await _observed(gateway, "authorise")
-        await gateway.authenticator.of_websocket(request)
+        await gateway.authenticator.principal(credential)
     except BaseException:
         gateway.core.abandon(connection_id)
         raise
@@ -111,13 +118,12 @@ async def _observed(gateway: Gateway, step: str) -> None:
 def _require_upgrade(request: web.Request) -> None:
     """Raises UpgradeNeeded, or InvalidInput for an upgrade that RFC 6455 section 4.2.1 does not allow."""
     headers = request.headers
-    if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in _tokens(
-        headers.get("Connection", "")
-    ):
+    connection = ",".join(headers.getall("Connection", []))
+    if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in _tokens(connection):
         raise UpgradeNeeded(problem="this is a WebSocket endpoint")
     if headers.get("Sec-WebSocket-Version", "") != "13":
         raise _unsupported_version()
-    if len(headers.get("Sec-WebSocket-Key", "")) != 24:
+    if SIXTEEN_BYTES.fullmatch(headers.get("Sec-WebSocket-Key", "")) is None:
         raise InvalidInput("Sec-WebSocket-Key", "must be 16 bytes in base64")
 
 

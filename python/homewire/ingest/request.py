@@ -54,7 +54,8 @@ async def read_body(request: web.Request, ingest: Ingest, limit: int) -> bytes:
         body = content.read_nowait() if content.is_eof() else await _collect(request, ingest, limit)
     except TimeoutError as error:
         raise UnreadBody("body", "the body is incomplete: Content-Length counts bytes") from error
-    except HttpProcessingError as error:
+    except (web.RequestPayloadError, HttpProcessingError) as error:
+        _read_no_further(request)
         raise UnreadBody("body", "the body's encoding is damaged") from error
     except (ConnectionError, web.PayloadAccessError) as error:
         raise UnreadBody("body", "the connection ended before the body did") from error
@@ -80,8 +81,15 @@ async def _collect(request: web.Request, ingest: Ingest, limit: int) -> bytes:
 
 def _too_large(request: web.Request, limit: int) -> UnreadBody:
     if request.headers.get("Content-Encoding") is not None:
-        # aiohttp reads on for a while so that the client sees the answer, and would go on
-        # decompressing: 4 MiB of gzip can hold 4 GiB.
-        request.content.feed_eof()
-        request.protocol.close()
+        _read_no_further(request)
     return UnreadBody("body", f"larger than {limit} bytes")
+
+
+def _read_no_further(request: web.Request) -> None:
+    """Close after the answer, without the rest of the body.
+
+    Elsewhere aiohttp reads on for a while, so that a client still sending sees the answer. Here it would
+    go on decompressing (4 MiB of gzip can hold 4 GiB), or log a damaged body as an unhandled error.
+    """
+    request.content.feed_eof()
+    request.protocol.close()

@@ -62,9 +62,12 @@ pub enum State {
     Open,
     /// Our close frame is queued or sent; the peer's is awaited until the deadline.
     Closing,
-    /// Both close frames are through, or the peer broke the protocol: our side is shut, what
-    /// still arrives is thrown away until the peer shuts its own, or the deadline.
+    /// Both close frames are through, or the peer broke the protocol: our side is shut as soon as
+    /// everything is written.
     Draining,
+    /// Our side is shut. What still arrives is thrown away until the peer shuts its own, or the
+    /// deadline.
+    Shut,
 }
 
 /// A connection of the reactor. Idle, it owns nothing on the heap but itself.

@@ -97,7 +97,7 @@ impl Core {
         let id = self.shared.slots.take();
         self.shared
             .inbox
-            .send(Command::Reserve(Box::new(Reservation {
+            .send_unhurried(Command::Reserve(Box::new(Reservation {
                 id,
                 principal,
                 subscription,

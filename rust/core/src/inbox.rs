@@ -106,6 +106,12 @@ impl Inbox {
         (inbox, receiver)
     }
 
+    /// Queues a command that has its place in the order but no hurry: whatever comes next wakes
+    /// the reactor, or its next timer does. Saves a handshake one switch of threads.
+    pub fn send_unhurried(&self, command: Command) -> bool {
+        self.sender.send(command).is_ok()
+    }
+
     /// Queues a command. Answers whether the reactor still lives.
     pub fn send(&self, command: Command) -> bool {
         if self.sender.send(command).is_err() {

@@ -134,7 +134,7 @@ impl Reactor {
                 frame::append_close(&mut frame, code, reason);
                 self.say_last(id, code, &frame, State::Closing);
             }
-            Some(State::Closing | State::Draining) | None => {}
+            Some(State::Closing | State::Draining | State::Shut) | None => {}
         }
     }
 
@@ -160,9 +160,13 @@ impl Reactor {
         if connection.state == State::Draining
             && connection.outbox.is_empty()
             && let Some(socket) = &connection.socket
-            && socket.shut_writing().is_err()
         {
-            self.end(id, Ending::KEEP);
+            let shut = socket.shut_writing();
+            // Once only: each shutdown makes the socket's next edge, and so its own next turn.
+            connection.state = State::Shut;
+            if shut.is_err() {
+                self.end(id, Ending::KEEP);
+            }
         }
     }
 
@@ -210,7 +214,9 @@ impl Reactor {
                 Stats::add(&self.shared.stats.too_slow, 1);
                 self.close_with(id, close::TOO_SLOW);
             }
-            State::Reserved | State::Closing | State::Draining => self.end(id, Ending::KEEP),
+            State::Reserved | State::Closing | State::Draining | State::Shut => {
+                self.end(id, Ending::KEEP)
+            },
         }
     }
 

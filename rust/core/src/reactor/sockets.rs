@@ -130,7 +130,7 @@ impl Reactor {
             return Heard::Nothing;
         };
         connection.heard = true;
-        if connection.state == State::Draining {
+        if matches!(connection.state, State::Draining | State::Shut) {
             return Heard::Nothing;
         }
         let open = connection.state == State::Open;

@@ -1,0 +1,99 @@
+"""A node as a process of its own, whose handshakes and event loop a test can stop where it likes.
+
+The settings come from the environment, as for `homewire run`. On standard input, a line each:
+`pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
+comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
+until the next byte comes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import signal
+import sys
+
+from homewire import log
+from homewire import settings as settings_table
+from homewire.app import Role, running
+from homewire.limits import raise_open_file_limit
+from homewire.settings import Settings
+
+BUFFER = ctypes.create_string_buffer(1)
+
+
+class Steps:
+    """The gates of the handshake; all are open at first."""
+
+    def __init__(self) -> None:
+        self._gates: dict[str, asyncio.Event] = {}
+
+    async def observe(self, step: str) -> None:
+        gate = self._gates.get(step)
+        if gate is not None:
+            say(f"at {step}")
+            await gate.wait()
+
+    def pause(self, step: str) -> None:
+        self._gates[step] = asyncio.Event()
+
+    def go(self, step: str) -> None:
+        self._gates.pop(step).set()
+
+
+def say(line: str) -> None:
+    sys.stdout.write(line + "\n")
+    sys.stdout.flush()
+
+
+def obey(command: str, steps: Steps) -> None:
+    match command.split():
+        case ["pause", step]:
+            steps.pause(step)
+            say(f"paused {step}")
+        case ["go", step]:
+            steps.go(step)
+        case ["hold"]:
+            say("held")
+            # PyDLL, unlike CDLL, keeps the GIL during the call.
+            ctypes.PyDLL(None).read(0, BUFFER, 1)
+            say("released")
+        case _:
+            raise ValueError(command)
+
+
+async def main(settings: Settings) -> None:
+    log.configure(settings.log_level, settings.log_format)
+    raise_open_file_limit()
+    loop = asyncio.get_running_loop()
+    stop = asyncio.Event()
+    loop.add_signal_handler(signal.SIGTERM, stop.set)
+    steps = Steps()
+    stdin = asyncio.StreamReader()
+    await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
+    async with running(settings, frozenset(Role), observe=steps.observe) as node:
+        say(node.base_url)
+        commands = asyncio.create_task(take(stdin, steps))
+        stopped = asyncio.create_task(stop.wait())
+        done, _ = await asyncio.wait(
+            [commands, stopped, node.failed], return_when=asyncio.FIRST_COMPLETED
+        )
+        for task in (commands, stopped):
+            task.cancel()
+        if node.failed in done:
+            raise node.failed.result()
+
+
+async def take(stdin: asyncio.StreamReader, steps: Steps) -> None:
+    while line := await stdin.readline():
+        obey(line.decode(), steps)
+
+
+if __name__ == "__main__":
+    chosen = settings_table.load()
+    if chosen.event_loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main(chosen))
+    else:
+        asyncio.run(main(chosen))

@@ -1,0 +1,249 @@
+"""Nodes under test: real processes on a private data directory, and what is put into their store."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import orjson
+import psutil
+from redis.asyncio import Redis
+
+from homewire.bus.shards import events_key
+from homewire.model import AccessControl, AccountSystem, Permission
+from homewire.redis.connect import connect
+from homewire.redis.embedded import EmbeddedServer
+from homewire.store import Store
+
+ROOT = Path(__file__).parents[2]
+START_S = 20.0
+ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)
+
+
+@dataclass
+class NodeProcess:
+    """A running node. `steps` tells whether it is one of `node_process.py`, which takes orders."""
+
+    process: subprocess.Popen[str]
+    url: str
+    data_dir: Path
+    redis_url: str
+    log: Path
+    """Its standard error."""
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def descriptors(self) -> int:
+        return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def resident_bytes(self) -> int:
+        return int(psutil.Process(self.pid).memory_info().rss)
+
+    def logged(self) -> str:
+        """Everything that the node and its Redis logged."""
+        server_log = self.data_dir / "redis.log"
+        return self.log.read_text() + (server_log.read_text() if server_log.exists() else "")
+
+    def say(self, order: str) -> None:
+        """An order for `node_process.py`."""
+        assert self.process.stdin is not None
+        self.process.stdin.write(order + "\n")
+        self.process.stdin.flush()
+
+    async def hears(self, line: str) -> None:
+        """Wait until the node says `line`, which must be the next thing it says."""
+        assert self.process.stdout is not None
+        said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        assert said.strip() == line
+
+    async def metrics(self) -> dict[str, float]:
+        """Every sample of /metrics that is homewire's, by its name without the prefix."""
+        async with aiohttp.ClientSession(self.url) as http, http.get("/metrics") as answer:
+            lines = (await answer.text()).splitlines()
+        samples = (line.removeprefix("homewire_").split() for line in lines if line.startswith("homewire_"))
+        return {name: float(value) for name, value in samples}
+
+    async def until(self, name: str, value: float, within: float = 10.0) -> None:
+        """Wait until a metric has a value."""
+
+        async def holds() -> bool:
+            return (await self.metrics())[name] == value
+
+        await eventually(holds, within)
+
+    async def stop(self) -> int:
+        """SIGTERM; the exit status."""
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.to_thread(self.process.wait, START_S)
+
+
+@contextmanager
+def running_node(
+    data_dir: Path, *, steps: bool = False, redis_url: str | None = None, **settings: object
+) -> Iterator[NodeProcess]:
+    """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
+
+    `settings` are those of the environment, in lower case.
+    """
+    chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
+    if redis_url is not None:
+        chosen["redis_url"] = redis_url
+    if steps:
+        command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
+        chosen["port"] = 0
+    else:
+        command = [sys.executable, "-m", "homewire.cli", "run", "--json"]
+        chosen["port"] = free_port()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+    environment |= {f"HOMEWIRE_{name.upper()}": str(value) for name, value in chosen.items()}
+    log = data_dir.with_name(data_dir.name + f".{next(_numbers)}.log")
+    with log.open("w") as stderr:
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            text=True,
+        )
+    with process:
+        try:
+            assert process.stdout is not None
+            said = process.stdout.readline().strip()
+            assert said, f"the node did not start: {log.read_text()}"
+            url = said if steps else orjson.loads(said)["url"]
+            yield NodeProcess(
+                process, url, data_dir, redis_url or EmbeddedServer.running(data_dir) or "", log
+            )
+        finally:
+            _end(process)
+
+
+_numbers = itertools.count()
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    process.terminate()
+    try:
+        process.wait(START_S)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        raise
+    finally:
+        # What the last order left in the buffer has no reader any more.
+        with suppress(BrokenPipeError):
+            assert process.stdin is not None
+            process.stdin.close()
+
+
+@contextmanager
+def private_node(**settings: Any) -> Iterator[NodeProcess]:
+    """A node in a directory of its own, short enough for a unix socket."""
+    with tempfile.TemporaryDirectory(prefix="hw-") as directory:
+        with running_node(Path(directory) / "data", **settings) as node:
+            yield node
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+    """Wait until `condition` holds; another process gives us no event to wait for."""
+    async with asyncio.timeout(within):
+        while not await condition():
+            await asyncio.sleep(0.01)
+
+
+@dataclass(frozen=True)
+class Account:
+    """Somebody with a key: a user or a device."""
+
+    id: int
+    key: str
+    home: int | None = None
+    """Where a device is."""
+
+
+@dataclass
+class Tenant:
+    """A project with one project key that may do everything here."""
+
+    store: Store
+    redis: Redis
+    url: str
+    project: int
+    key: str
+    key_id: int
+    http: aiohttp.ClientSession
+    _users: Iterator[int] = field(default_factory=itertools.count)
+
+    async def user(self) -> Account:
+        """A user without homes."""
+        number = next(self._users)
+        user = await self.store.users.create(self.project, f"user {number}", email=f"{number}@example.com")
+        _, key = await self.store.sessions.open(self.project, user.id, "controller_app", "", "test")
+        return Account(user.id, key)
+
+    async def home(self, owner: Account) -> int:
+        return (await self.store.homes.create(self.project, "home", owner.id)).id
+
+    async def device(self, home: int | None) -> Account:
+        device, key, _ = await self.store.devices.create(self.project, "sensor", home_id=home)
+        return Account(device.id, key, home)
+
+    async def send(self, *events: dict[str, Any]) -> None:
+        """Events by bulk; each must be taken."""
+        for start in range(0, len(events), 1000):
+            some = list(events[start : start + 1000])
+            async with self.http.post("/events", json=some, headers={"Authorization": self.key}) as answer:
+                results = (await answer.json())["results"]
+            assert [result["status"] for result in results] == [204] * len(some), results
+
+    async def put(self, path: str, key: str, body: Any, **headers: str) -> tuple[int, Any]:
+        """PUT `body` (bytes as they are, else as JSON); the status and the answer's JSON."""
+        data = body if isinstance(body, bytes) else orjson.dumps(body)
+        given = {"Authorization": key, **{name.replace("_", "-"): value for name, value in headers.items()}}
+        async with self.http.put(path, data=data, headers=given) as answer:
+            content = await answer.read()
+            return answer.status, orjson.loads(content) if content else None
+
+    async def stored(self) -> int:
+        """How many envelopes lie in all shards."""
+        return sum([await self.redis.xlen(events_key(shard)) for shard in range(64)])
+
+
+@asynccontextmanager
+async def tenant_of(
+    node: NodeProcess,
+    accounts: AccountSystem = AccountSystem.EMAIL,
+    access_control: AccessControl = AccessControl.MEMBERSHIP,
+) -> AsyncIterator[Tenant]:
+    """A new project on the node's Redis, and a client of the node."""
+    redis = connect(node.redis_url)
+    store = Store(redis)
+    try:
+        project = await store.projects.create("test", accounts, access_control)
+        record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)
+        async with aiohttp.ClientSession(node.url) as http:
+            yield Tenant(store, redis, node.url, project.id, key, record.id, http)
+    finally:
+        await redis.aclose()
