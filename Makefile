@@ -17,7 +17,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python lint format bench docs lock clean
+.PHONY: help build run test test-rust test-python conformance lint format bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-rust: $(DEPENDENCIES)
 
 test-python: build
 	$(BIN)/pytest -m "not slow" $(ARGS)
+
+conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
+	$(BIN)/pytest tests/conformance $(ARGS)
 
 lint: build ## ruff, mypy, stubtest, rustfmt, clippy
 	$(BIN)/ruff check

@@ -2,7 +2,21 @@
 
 from typing import Literal, final
 
-SubscriptionKind = Literal["homes", "devices", "entities", "command"]
+__all__ = [
+    "CommandInput",
+    "Core",
+    "EventBatch",
+    "EventInput",
+    "InvalidField",
+    "command_envelope",
+    "event_envelope",
+    "parse_command",
+    "parse_event",
+    "select_filter",
+    "shard_of",
+]
+
+_SubscriptionKind = Literal["homes", "devices", "entities", "command"]
 
 class InvalidField(Exception):
     """Input that is refused: `field` names the member, `problem` says what is wrong with it."""
@@ -65,7 +79,7 @@ class EventBatch:
         shards: int,
     ) -> list[tuple[int, bytes] | tuple[str, str, str]]: ...
 
-Notification = (
+_Notification = (
     tuple[Literal["closed"], int, int]
     | tuple[Literal["message"], int, int, bytes]
     | tuple[Literal["failed"], str]
@@ -103,7 +117,7 @@ class Core:
         project: int,
         principal_id: int,
         key_tag: int,
-        kind: SubscriptionKind,
+        kind: _SubscriptionKind,
         ids: list[int],
         entities: list[str],
     ) -> int:
@@ -121,7 +135,7 @@ class Core:
     def close(self, id: int, code: int, reason: str) -> None:
         """Begin the close handshake."""
 
-    def notifications(self) -> list[Notification]:
+    def notifications(self) -> list[_Notification]:
         """Everything that happened since the last call."""
 
     def stats(self) -> dict[str, int]:

@@ -8,10 +8,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
+from typing import Any
 
 from aiohttp import web
 
@@ -38,6 +39,10 @@ TAIL_SILENCE_MS = 3_000
 GOING_AWAY = 1001
 
 
+Beside = Callable[[str], Coroutine[Any, Any, None]]
+"""Something that runs beside a node, given the URL under which this machine reaches it."""
+
+
 class Role(StrEnum):
     """What a process does; `homewire run` does both."""
 
@@ -55,8 +60,8 @@ class Node:
     """Set when the node can't go on."""
 
 
-async def serve(settings: Settings, roles: frozenset[Role]) -> None:
-    """Runs a node until SIGINT or SIGTERM.
+async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | None = None) -> None:
+    """Runs a node until SIGINT or SIGTERM. `beside` runs as long as the port is open.
 
     Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
     """
@@ -64,11 +69,34 @@ async def serve(settings: Settings, roles: frozenset[Role]) -> None:
     raise_open_file_limit()
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
+    serving = asyncio.create_task(_serve(settings, roles, beside, stop))
+
+    def give_up() -> None:
+        stop.set()
+        serving.cancel()
+
     for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+        # Until it serves, whatever it waits for is given up at once.
+        loop.add_signal_handler(number, give_up)
+    try:
+        await serving
+    except asyncio.CancelledError:
+        if not stop.is_set():
+            raise
+
+
+async def _serve(
+    settings: Settings, roles: frozenset[Role], beside: Beside | None, stop: asyncio.Event
+) -> None:
     async with running(settings, roles) as node:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
         node.failed.add_done_callback(lambda _failure: stop.set())
-        await stop.wait()
+        async with AsyncExitStack() as stack:
+            if beside is not None:
+                _in_background(stack, beside(node.base_url), node.failed)
+            await stop.wait()
         if node.failed.done():
             raise node.failed.result()
 
@@ -189,7 +217,7 @@ async def _listen(stack: AsyncExitStack, settings: Settings, app: web.Applicatio
 
 
 def _in_background(
-    stack: AsyncExitStack, work: Coroutine[None, None, None], failed: asyncio.Future[Exception]
+    stack: AsyncExitStack, work: Coroutine[Any, Any, None], failed: asyncio.Future[Exception]
 ) -> None:
     task = asyncio.create_task(work)
     task.add_done_callback(lambda done: _task_ended(done, failed))

@@ -94,7 +94,7 @@ def test_damaged_keys_file_is_said(settings: Settings) -> None:
 
 async def test_next_steps_can_be_copied(store: Store, settings: Settings) -> None:
     demo = await of_this_machine(store, settings, SENSORS)
-    text = "\n".join(next_steps(settings, demo))
+    text = "\n".join(next_steps(settings, settings.base_url, demo))
     assert f"--data-dir {settings.data_dir}" in text
     assert demo.users[0].key in text
     assert demo.project_key in text

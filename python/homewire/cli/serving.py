@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -18,8 +16,6 @@ from homewire.settings import Settings
 
 if TYPE_CHECKING:
     from homewire.demo import Demo
-
-POLL_S = 0.05
 
 WithDemo = Annotated[
     bool,
@@ -86,45 +82,34 @@ def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> N
     """Serve until a signal says stop."""
     from homewire.app import Role, serve
 
-    async def main() -> None:
-        async with _accompanied(settings, demo, as_json):
-            await serve(settings, frozenset(map(Role, roles)))
+    async def beside(base_url: str) -> None:
+        await _accompany(settings, base_url, demo, as_json)
 
+    main = serve(settings, frozenset(map(Role, roles)), beside)
     if settings.event_loop == "uvloop":
         import uvloop
 
-        uvloop.run(main())
+        uvloop.run(main)
     else:
-        asyncio.run(main())
+        asyncio.run(main)
 
 
-@asynccontextmanager
-async def _accompanied(settings: Settings, demo: bool, as_json: bool) -> AsyncIterator[None]:
-    """Beside the server: say when it is ready, and let the demo's sensors report.
+async def _accompany(settings: Settings, base_url: str, with_demo: bool, as_json: bool) -> None:
+    """Beside the server: say that it is ready, and let the demo's sensors report.
 
     All of it is a client like any other, so that it can't keep the server from anything.
     """
-    companion = asyncio.create_task(_accompany(settings, demo, as_json), name="companion")
-    try:
-        yield
-    finally:
-        companion.cancel()
-        await asyncio.gather(companion, return_exceptions=True)
-
-
-async def _accompany(settings: Settings, with_demo: bool, as_json: bool) -> None:
-    await _until_ready(settings.base_url)
     if not with_demo:
-        _announce(settings, None, as_json)
+        _announce(settings, base_url, None, as_json)
         return
     from homewire.sensors import Reporter, Sensors
 
     sensors = await asyncio.to_thread(Sensors)
     readings = await asyncio.to_thread(sensors.read)
     demo = await _demo(settings, {name: reading.device_class for name, reading in readings.items()})
-    _announce(settings, demo, as_json)
+    _announce(settings, base_url, demo, as_json)
     if demo is not None:
-        await Reporter(settings.base_url, sensors, demo.homes[0].devices).run()
+        await Reporter(base_url, sensors, demo.homes[0].devices).run()
 
 
 async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
@@ -150,41 +135,25 @@ def _program() -> str:
     return os.path.relpath(started) if os.path.isabs(started) else started
 
 
-async def _until_ready(url: str) -> None:
-    """Wait until the server answers that it is ready; there is no end to it but cancellation."""
-    import aiohttp
-
-    async with aiohttp.ClientSession(url, timeout=aiohttp.ClientTimeout(total=5)) as http:
-        while True:
-            try:
-                async with http.get("/readyz") as response:
-                    if response.status == 200:
-                        return
-            except (aiohttp.ClientError, TimeoutError):
-                pass  # Not listening yet; the server itself says what keeps it from it.
-            await asyncio.sleep(POLL_S)
-
-
-def _announce(settings: Settings, demo: Demo | None, as_json: bool) -> None:
+def _announce(settings: Settings, base_url: str, demo: Demo | None, as_json: bool) -> None:
     if as_json:
         import orjson
 
-        ready = {"url": settings.base_url, "dataDir": str(settings.data_dir), "pid": os.getpid()}
+        ready = {"url": base_url, "dataDir": str(settings.data_dir), "pid": os.getpid()}
         print(orjson.dumps(ready).decode(), flush=True)
         return
-    print(f"\nhomewire is ready at {settings.base_url} (metrics: {settings.base_url}/metrics)", flush=True)
+    print(f"\nhomewire is ready at {base_url} (metrics: {base_url}/metrics)", flush=True)
     if demo is not None:
-        print("\n".join(next_steps(settings, demo)), flush=True)
+        print("\n".join(next_steps(settings, base_url, demo)), flush=True)
 
 
-def next_steps(settings: Settings, demo: Demo) -> list[str]:
+def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
     """What somebody who sees this for the first time can copy into another terminal.
 
     The demo's keys are in it. They are the reader's own, go to their terminal and to no log.
     """
     from homewire.demo import keys_path
 
-    base = settings.base_url
     program = _program()
     options = "" if base == Settings().base_url else f" --url {base}"
     if settings.data_dir != Settings().data_dir:
