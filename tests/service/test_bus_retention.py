@@ -53,6 +53,7 @@ async def test_a_quiet_shard_loses_exactly_what_is_too_old(server: BusServer, re
 async def test_no_trim_touches_more_than_a_thousand(server: BusServer, redis: Redis) -> None:
     now = int(time.time() * 1000)
     await fill(redis, 1, 5_000, now - AGE_MS - 5_000)
+    await fill(redis, 2, 2_500, now - AGE_MS + 30_000)
     async with server.client() as watcher, watcher.monitor() as monitor:
         await sweeper(server, redis, retention_bytes=1).sweep()
         await redis.ping()
@@ -63,10 +64,11 @@ async def test_no_trim_touches_more_than_a_thousand(server: BusServer, redis: Re
             if seen["command"].startswith("XTRIM"):
                 trims.append(seen["command"])
     assert all("LIMIT 1000" in trim or " = " in trim for trim in trims)
-    assert sum("{e1}" in trim and "LIMIT" in trim for trim in trims) >= 5
+    assert sum("{e1}" in trim and "MINID ~" in trim for trim in trims) >= 5
+    assert sum("{e2}" in trim and "MAXLEN ~" in trim for trim in trims) >= 3
 
 
-async def test_every_append_trims_by_age(server: BusServer, redis: Redis) -> None:
+async def test_the_first_append_of_a_second_trims_by_age(server: BusServer, redis: Redis) -> None:
     now = int(time.time() * 1000)
     await fill(redis, 1, 500, now - AGE_MS - 5_000)
     async with running_bus(server, retention_ms=AGE_MS) as bus:
@@ -132,6 +134,16 @@ async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> 
     assert not timer.done()
     timer.cancel()
     await eventually(timer.done)
+
+
+async def test_a_cancelled_timer_ends_wherever_it_was(server: BusServer, redis: Redis) -> None:
+    settings = BusSettings(server.url, sweep_interval=0)
+    timers = [asyncio.create_task(Retention(redis, settings).run()) for _ in range(20)]
+    for timer in timers:
+        await redis.ping()
+        timer.cancel()
+    _, running = await asyncio.wait(timers, timeout=5)
+    assert not running
 
 
 async def test_epochs_are_made_once_and_differ(redis: Redis) -> None:

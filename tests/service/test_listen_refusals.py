@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from nodes import NodeProcess, Tenant, tenant_of
-from wire import listen, raw_request, refusal, upgrade_request
+from wire import PING, PONG, Frame, Socket, frame, listen, refusal
 
 from homewire.model import AccessControl, AccountSystem
 
@@ -112,9 +112,13 @@ async def test_the_connection_header_may_say_more_and_come_twice(tenant: Tenant)
 
 
 async def test_a_refused_upgrade_leaves_the_connection_usable(tenant: Tenant) -> None:
-    request, _ = upgrade_request(EVENTS, None)
-    answer = await raw_request(tenant.url, request + b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
-    assert answer.status == 401
+    user = await tenant.user()
+    async with await Socket.open(tenant.url) as connection:
+        await connection.ask(f"{EVENTS}?homeId=999999999", user.key)
+        assert (await connection.read_answer()).status == 403
+        await connection.ask(EVENTS, user.key, early=frame(PING, b"early"))
+        await connection.accepted()
+        assert await connection.receive() == Frame(PONG, b"early")
 
 
 async def test_users_of_byou_projects_do_not_listen(node: NodeProcess) -> None:

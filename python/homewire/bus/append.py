@@ -36,8 +36,8 @@ from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1
 """Seconds between two looks at the deadlines, while anything is pending."""
-HEADS_LIFE = 1.0
-"""Seconds that prepared XADD heads, and the age limit in them, serve."""
+TRIM_INTERVAL = 1.0
+"""Seconds between two appends of a shard that also trim it by age."""
 TURN_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
 """Refusals by which a Redis says that it is the wrong one to write to, now."""
 
@@ -65,8 +65,8 @@ class Bus:
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._newest_id = b"0-0"
-        self._heads: list[bytes] = []
-        self._heads_until = 0.0
+        self._heads = wire.Heads(settings.shards)
+        self._trim_at = 0.0
         self._refusal_logged_at = float("-inf")
         self._supervisor: asyncio.Task[None] | None = None
 
@@ -105,7 +105,7 @@ class Bus:
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
         """Append one envelope; its stream id `<ms>-<seq>`, after Redis said yes. Raises BusError."""
-        batch = self._submit(wire.xadd(self._current_heads()[shard], envelope), 1)
+        batch = self._submit(wire.xadd(self._current_heads(), shard, envelope), 1)
         reply = (await batch.waiter)[0]
         if type(reply) is not bytes:
             raise self._failure(reply)
@@ -246,11 +246,11 @@ class Bus:
 
     # -- age limit --
 
-    def _current_heads(self) -> list[bytes]:
+    def _current_heads(self) -> wire.Heads:
         now = self._loop.time()
-        if now >= self._heads_until:
-            self._heads = wire.xadd_heads(self._settings.shards, self._cutoff_ms())
-            self._heads_until = now + HEADS_LIFE
+        if now >= self._trim_at:
+            self._heads.renew(self._cutoff_ms())
+            self._trim_at = now + TRIM_INTERVAL
         return self._heads
 
     def _cutoff_ms(self) -> int:
@@ -325,7 +325,7 @@ class Bus:
             _log.info("bus.reconnected", after_s=round(self._loop.time() - self._lost_at, 3))
         self._connected_before = True
         self._connection = connection
-        self._heads_until = 0.0
+        self._trim_at = 0.0
         self._flush()
 
     def _on_event(self, connection: Connection) -> None:

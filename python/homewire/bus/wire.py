@@ -1,13 +1,13 @@
 """Commands as bytes.
 
-XADD is written out by hand: all of it but the envelope is the same for a second at a time, so a
+XADD is written out by hand: all of it but the envelope stays the same, so a
 prepared head per shard costs 0.3 µs a command where packing ten arguments costs 1.2 µs.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from hiredis import pack_command
 
@@ -43,25 +43,46 @@ a refused script has stored nothing."""
 APPEND_ONCE_SHA = hashlib.sha1(APPEND_ONCE, usedforsecurity=False).hexdigest().encode()
 
 
-def xadd_heads(shards: int, cutoff_ms: int) -> list[bytes]:
-    """For each shard the bytes of `XADD <stream> MINID ~ <cutoff> LIMIT 1000 * e $`, up to the length."""
-    fixed = b"$5\r\nMINID\r\n$1\r\n~\r\n%b$5\r\nLIMIT\r\n%b$1\r\n*\r\n$1\r\ne\r\n$" % (
-        _bulk(b"%d" % cutoff_ms),
-        _bulk(b"%d" % TRIM_LIMIT),
-    )
-    return [b"*10\r\n$4\r\nXADD\r\n%b%b" % (_bulk(events_key(shard)), fixed) for shard in range(shards)]
+class Heads:
+    """For each shard the bytes of an XADD up to the envelope's length.
+
+    Trimming by age costs Redis a third of an XADD, so only the first append of a shard after each
+    `renew` does it; the timer in `retention` sees to the rest.
+    """
+
+    __slots__ = ("_next", "_plain")
+
+    def __init__(self, shards: int) -> None:
+        end = b"$1\r\n*\r\n$1\r\ne\r\n$"
+        self._plain = [b"*5\r\n$4\r\nXADD\r\n" + _bulk(events_key(shard)) + end for shard in range(shards)]
+        self._next = list(self._plain)
+
+    def renew(self, cutoff_ms: int) -> None:
+        """From now on each shard's next append removes entries older than `cutoff_ms`."""
+        fixed = b"$5\r\nMINID\r\n$1\r\n~\r\n%b$5\r\nLIMIT\r\n%b$1\r\n*\r\n$1\r\ne\r\n$" % (
+            _bulk(b"%d" % cutoff_ms),
+            _bulk(b"%d" % TRIM_LIMIT),
+        )
+        self._next = [
+            b"*10\r\n$4\r\nXADD\r\n" + _bulk(events_key(shard)) + fixed for shard in range(len(self._plain))
+        ]
+
+    def take(self, shard: int) -> bytes:
+        """The head of the shard's next append."""
+        head = self._next[shard]
+        self._next[shard] = self._plain[shard]
+        return head
 
 
-def xadd(head: bytes, envelope: bytes) -> bytes:
+def xadd(heads: Heads, shard: int, envelope: bytes) -> bytes:
     """One whole XADD."""
-    return b"%b%d\r\n%b\r\n" % (head, len(envelope), envelope)
+    return b"%b%d\r\n%b\r\n" % (heads.take(shard), len(envelope), envelope)
 
 
-def xadd_many(heads: Sequence[bytes], items: Iterable[tuple[int, bytes]]) -> bytes:
+def xadd_many(heads: Heads, items: Iterable[tuple[int, bytes]]) -> bytes:
     """One XADD for each `(shard, envelope)`, in order."""
-    return b"".join(
-        [b"%b%d\r\n%b\r\n" % (heads[shard], len(envelope), envelope) for shard, envelope in items]
-    )
+    take = heads.take
+    return b"".join([b"%b%d\r\n%b\r\n" % (take(shard), len(envelope), envelope) for shard, envelope in items])
 
 
 def append_once(

@@ -87,6 +87,8 @@ pub struct Connection {
     pub heard: bool,
     /// Whether the scope was left, so that no more events come.
     pub deaf: bool,
+    /// Whether the peer said that nothing more comes: there will be no other edge to read the rest by.
+    pub hung_up: bool,
 }
 
 /// The taken socket. Reads and writes are the kernel's `recv` and `send`; it may be a TCP socket or

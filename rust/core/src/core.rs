@@ -46,12 +46,12 @@ impl Core {
             notifier: Arc::new(Notifier::new()?),
             stats,
         };
-        let (inbox, notifier) = (Arc::clone(&shared.inbox), Arc::clone(&shared.notifier));
+        let notifier = Arc::clone(&shared.notifier);
         let with_reactor = shared.clone();
         let thread = guarded("reactor", notifier, move || {
-            let outcome = Reactor::new(poll, with_reactor, commands, limits).run();
-            inbox.stop();
-            outcome.map_err(|error| error.to_string())
+            Reactor::new(poll, with_reactor, commands, limits)
+                .run()
+                .map_err(|error| error.to_string())
         })?;
         Ok(Self {
             shared,

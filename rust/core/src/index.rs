@@ -102,7 +102,7 @@ impl Index {
 
     /// Appends the scopes that hear any of `topics` to `matched`, each once.
     pub fn find(&mut self, topics: &[TopicRef<'_>], matched: &mut Vec<ScopeId>) {
-        self.stamp = self.stamp.wrapping_add(1);
+        self.next_stamp();
         for topic in topics {
             let hash = self.hasher.hash_one(topic);
             let records = &self.topics;
@@ -154,6 +154,17 @@ impl Index {
     /// How many topics somebody listens to.
     pub fn topic_count(&self) -> usize {
         self.topic_table.len()
+    }
+
+    /// Begins a match. After 2³² of them the oldest stamps would pass for new ones, and hide a scope.
+    fn next_stamp(&mut self) {
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            for scope in self.scopes.iter_mut().flatten() {
+                scope.stamp = 0;
+            }
+            self.stamp = 1;
+        }
     }
 
     fn scope(&self, scope_id: ScopeId) -> Option<&Scope> {
@@ -292,4 +303,25 @@ fn rehash_scope(scopes: &[Option<Scope>], hasher: &RandomState, id: ScopeId) -> 
         let topics: SmallVec<[u32; 8]> = scope.topics.iter().map(|link| link.target).collect();
         hasher.hash_one((&topics[..], scope.encoding))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scope_is_found_by_every_one_of_more_than_four_billion_matches() {
+        const HOME: TopicRef<'static> = TopicRef::Home {
+            project: 1,
+            home: 2,
+        };
+        let mut index = Index::default();
+        let (scope, _) = index.join(3, &[HOME], Encoding::Plain);
+        index.stamp = u32::MAX - 1;
+        for _ in 0..3 {
+            let mut matched = Vec::new();
+            index.find(&[HOME, HOME], &mut matched);
+            assert_eq!(matched, [scope]);
+        }
+    }
 }

@@ -21,11 +21,16 @@ from homewire.settings import Settings
 
 @given(st.integers(0, 63), st.integers(0, 2**44), st.binary(max_size=300))
 def test_a_prepared_xadd_is_the_packed_command(shard: int, cutoff: int, envelope: bytes) -> None:
-    heads = wire.xadd_heads(64, cutoff)
-    words = ("XADD", f"hw:{{e{shard}}}:events", "MINID", "~", cutoff, "LIMIT", 1000, "*", "e", envelope)
-    packed = pack_command(words)  # type: ignore[arg-type]  # its stub asks for a 1-tuple
-    assert wire.xadd(heads[shard], envelope) == packed
-    assert wire.xadd_many(heads, [(shard, envelope)] * 2) == packed * 2
+    heads = wire.Heads(64)
+    heads.renew(cutoff)
+    key = f"hw:{{e{shard}}}:events"
+    trimming = ("XADD", key, "MINID", "~", cutoff, "LIMIT", 1000, "*", "e", envelope)
+    plain = ("XADD", key, "*", "e", envelope)
+    packed, bare = (pack_command(words) for words in (trimming, plain))  # type: ignore[arg-type]  # wants 1-tuples
+    assert wire.xadd(heads, shard, envelope) == packed
+    assert wire.xadd_many(heads, [(shard, envelope)] * 2) == bare * 2
+    heads.renew(cutoff)
+    assert wire.xadd_many(heads, [(shard, envelope)] * 2) == packed + bare
 
 
 @given(st.integers(1, 2**63 - 1), st.sampled_from([1, 16, 64, 16384]))

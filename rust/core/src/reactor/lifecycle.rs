@@ -59,6 +59,7 @@ impl Reactor {
             close_code: 1006,
             heard: true,
             deaf: false,
+            hung_up: false,
         }));
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
@@ -118,7 +119,8 @@ impl Reactor {
         self.seal(scope, usize::MAX);
         let mut frame = Vec::with_capacity(payload.len() + 10);
         frame::append_frame(&mut frame, opcode, payload);
-        self.offer_frame(id, &frame);
+        // However long one message is, it passes the bound by itself alone.
+        self.offer_frame(id, &frame, self.limits.outbox_bytes + frame.len());
     }
 
     pub(super) fn close_with(&mut self, id: ConnectionId, why: CloseCode) {
@@ -148,7 +150,7 @@ impl Reactor {
         connection.close_code = code;
         self.timers
             .expect_end(id, Instant::now() + self.limits.close);
-        self.offer_frame(id, frame);
+        self.offer_frame(id, frame, usize::MAX);
         self.shut_if_drained(id);
     }
 
@@ -170,9 +172,9 @@ impl Reactor {
         }
     }
 
-    /// Writes a frame to one connection. Its scope's block must not be open.
-    pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8]) {
-        let limit = self.limits.outbox_bytes + frame.len();
+    /// Writes a frame to one connection, of which at most `limit` bytes may then wait. Its scope's
+    /// block must not be open.
+    pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8], limit: usize) {
         let Some(connection) = self
             .connections
             .get_mut(id.slot() as usize)
@@ -214,9 +216,9 @@ impl Reactor {
                 Stats::add(&self.shared.stats.too_slow, 1);
                 self.close_with(id, close::TOO_SLOW);
             }
-            State::Reserved | State::Closing | State::Draining | State::Shut => {
-                self.end(id, Ending::KEEP)
-            },
+            State::Reserved => self.end(id, Ending::ABNORMAL),
+            // Its close frame is on the way, and its deadline running.
+            State::Closing | State::Draining | State::Shut => {}
         }
     }
 

@@ -94,6 +94,13 @@ pub(crate) struct Reactor {
     stopping: bool,
 }
 
+impl Drop for Reactor {
+    /// However the reactor ends, also by a panic: nobody may wait for it any more.
+    fn drop(&mut self) {
+        self.shared.inbox.stop();
+    }
+}
+
 impl Reactor {
     pub(crate) fn new(
         poll: Poll,

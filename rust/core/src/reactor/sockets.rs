@@ -5,7 +5,7 @@ use std::io::{self, Read};
 use mio::Events;
 
 use super::lifecycle::Ending;
-use super::{Reactor, WAKER};
+use super::{Doom, Reactor, WAKER};
 use crate::connection::{ConnectionId, State};
 use crate::frame::{self, Incoming, Opcode, Violation};
 use crate::notify::Notification;
@@ -20,8 +20,10 @@ enum Heard {
     Nothing,
     Close(Option<u16>),
     Violation(Violation),
-    /// Our own answers did not fit, or the socket is dead.
-    Lost(Verdict),
+    /// Our own answers did not fit.
+    TooSlow,
+    /// The socket is dead.
+    Gone,
 }
 
 impl Reactor {
@@ -36,6 +38,11 @@ impl Reactor {
             let id = ConnectionId::from(event.token().0 as u64);
             if event.is_writable() {
                 self.flush(id);
+            }
+            if event.is_read_closed()
+                && let Some(connection) = self.connection(id)
+            {
+                connection.hung_up = true;
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.read(id);
@@ -89,8 +96,9 @@ impl Reactor {
                     };
                     return self.end(id, ending);
                 }
-                // A short read emptied the socket; what comes later makes a new edge.
-                Ok(count) if count < full => return,
+                // A short read emptied the socket; what comes later makes a new edge. But the end
+                // of the stream makes none when it came along with the last bytes.
+                Ok(count) if count < full && !self.hung_up(id) => return,
                 Ok(_) => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
@@ -98,6 +106,10 @@ impl Reactor {
             }
         }
         self.unread.push(id);
+    }
+
+    fn hung_up(&mut self, id: ConnectionId) -> bool {
+        self.connection(id).is_some_and(|it| it.hung_up)
     }
 
     /// Takes bytes of a client. The connection's scope must have no open block.
@@ -114,8 +126,8 @@ impl Reactor {
                     _ => self.end(id, Ending::KEEP),
                 }
             }
-            Heard::Lost(Verdict::Gone) => self.end(id, Ending::ABNORMAL),
-            Heard::Lost(_) => self.doomed.push((id, super::Doom::TooSlow)),
+            Heard::Gone => self.end(id, Ending::ABNORMAL),
+            Heard::TooSlow => self.doomed.push((id, Doom::TooSlow)),
         }
     }
 
@@ -133,7 +145,8 @@ impl Reactor {
         if matches!(connection.state, State::Draining | State::Shut) {
             return Heard::Nothing;
         }
-        let open = connection.state == State::Open;
+        let mut open = connection.state == State::Open;
+        let mut fallen_behind = false;
         let mut rest = bytes;
         loop {
             let (text, payload) = match connection.decoder.decode(&mut rest) {
@@ -148,12 +161,17 @@ impl Reactor {
                         limit,
                         &mut self.written,
                     ) {
-                        Verdict::Accepted => continue,
-                        lost => return Heard::Lost(lost),
+                        Verdict::Accepted => {}
+                        Verdict::Gone => return Heard::Gone,
+                        // It gets no more answers, but what it says is still read to its end:
+                        // the rest of a frame must not pass for the beginning of another.
+                        Verdict::TooSlow => (open, fallen_behind) = (false, true),
                     }
+                    continue;
                 }
                 Ok(Some(Incoming::Ping(_) | Incoming::Pong(_))) => continue,
                 Ok(Some(Incoming::Close { code, .. })) => return Heard::Close(code),
+                Ok(None) if fallen_behind => return Heard::TooSlow,
                 Ok(None) => return Heard::Nothing,
                 Err(violation) => return Heard::Violation(violation),
             };

@@ -114,8 +114,9 @@ impl Reactor {
             if !std::mem::take(&mut connection.heard) {
                 Stats::add(&self.shared.stats.heartbeats_missed, 1);
                 self.close_with(id, close::HEARTBEAT_MISSED);
-            } else if connection.outbox.is_empty() {
-                self.offer_frame(id, &ping);
+            } else {
+                // Also behind a backlog: who is not asked now would be missed at the next beat.
+                self.offer_frame(id, &ping, usize::MAX);
             }
         }
     }
