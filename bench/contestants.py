@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import load_client, servers
+from bench.peers.common import Command
 from bench.provision import World, authorization
 from bench.servers import SERVER_CORE, Process
 
@@ -50,6 +51,8 @@ class Contestant(ABC):
 
     process: Process
     port: int
+    subject = ""
+    """What listeners subscribe to, if the server speaks NATS."""
 
     @property
     def pid(self) -> int:
@@ -125,7 +128,7 @@ class Peer(Contestant):
 
     def send(self, per_home: int, first: int) -> dict[str, Any]:
         """One command."""
-        self.process.say(f"events={per_home} size={self.plan.size} rate={self.plan.rate} first={first}")
+        self.process.say(Command(per_home, self.plan.size, self.plan.rate, first).line())
         answer: dict[str, Any] = json.loads(self.process.line())
         return answer
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
-from bench import contestants, load_client, provision, servers
+from bench import contestants, daemons, load_client, provision, servers
 from bench.contestants import Contestant, Homewire, Plan
 from bench.report import Goal, Spread, Table, ratio
 from bench.servers import BenchError, CpuMeter
@@ -14,7 +15,7 @@ from bench.servers import BenchError, CpuMeter
 MICRO = 1e6
 BURST_FRAMES = 32
 """Frames per send of the floor at full speed, when homewire is not there to say how many it writes."""
-SLOW = frozenset({"floor1", "picows", "websockets", "aiohttp"})
+SLOW = frozenset({"floor1", "picows", "websockets", "aiohttp", "nchan"})
 SLOW_SHARE = 5
 """At full speed those send a fifth of the events: a whole run of them would last a minute."""
 
@@ -64,6 +65,7 @@ def measure(load: str, contestant: Contestant, plan: Plan) -> Run:
         expected=expected,
         skip=plan.warm_per_home,
         sample=plan.sample,
+        subject=contestant.subject,
     ) as listener:
         contestant.opened()
         if plan.warm_per_home:
@@ -101,8 +103,21 @@ def _one(load: str, name: str, plan: Plan, frames: int) -> Run:
     if name == "floor1":
         with contestants.floor(load, plan, 1) as started:
             return measure(load, started, plan)
+    if name in daemons.DAEMONS:
+        with daemons.start(load, name, plan) as daemon:
+            return measure(load, daemon, plan)
     with contestants.peer(name, plan) as started_peer:
         return measure(load, started_peer, plan)
+
+
+def _present(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Those that can take part, and the line printed for each that cannot. BenchError for strangers."""
+    if unknown := set(names) - {"floor1", *contestants.PEERS, *daemons.DAEMONS}:
+        raise BenchError(f"no such contestant: {', '.join(sorted(unknown))}")
+    skipped = {name: why for name in names if name in daemons.DAEMONS and (why := daemons.missing(name))}
+    for why in skipped.values():
+        print(why, file=sys.stderr, flush=True)
+    return [name for name in names if name not in skipped], list(skipped.values())
 
 
 def run(
@@ -118,7 +133,8 @@ def run(
     load = load_client.binary()
     plan = row.plan
     frames = frames or (1 if plan.rate else BURST_FRAMES)
-    names = ["floor", *(only or row.beside)]
+    present, skipped = _present(only or row.beside)
+    names = ["floor", *present]
     runs: dict[str, list[Run]] = {name: [] for name in names}
     with ExitStack() as stack:
         homewire: Homewire | None = None
@@ -137,7 +153,7 @@ def run(
                 frames = max(1, round(runs["homewire"][-1].frames_per_write))
             for name in names[1:]:
                 runs[name].append(_one(load, name, plan, frames))
-    notes = [f"redis fsync {fsync}; {plan.size}-byte messages; {pairs} pairs, alternating"]
+    notes = [f"redis fsync {fsync}; {plan.size}-byte messages; {pairs} pairs, alternating", *skipped]
     if not plan.rate:
         notes.append(
             "the floor stamps its frames before it starts: its latencies here are the whole run's length"
@@ -215,7 +231,7 @@ def rows(seconds: float, small: bool) -> dict[str, Row]:
             "fanout-paced",
             f"{thousand:,} clients of one home, 100 events/s, end to end",
             Plan(thousand, 1, int(100 * seconds), 20 if small else 100, rate=100, depth=8),
-            (),
+            daemons.DAEMONS,
             (
                 Goal("CPU per delivery ≤ 1.15 times floor", "cost_us", "floor", at_most=1.15),
                 Goal("p99 ≤ 2 times the floor's", "p99_us", "floor", at_most=2.0),
@@ -237,13 +253,14 @@ def rows(seconds: float, small: bool) -> dict[str, Row]:
             (),
             (Goal("CPU per delivery ≤ 1.5 times floor", "cost_us", "floor", at_most=1.5),),
         ),
-        _burst("fanout-burst", thousand, burst, 0.7),
-        _burst("fanout-burst-10k", many, burst_many, 0.6),
+        _burst("fanout-burst", thousand, burst, 0.7, daemons.DAEMONS),
+        # The daemons take part in this one by --only: a run of NATS took a minute when it was tried.
+        _burst("fanout-burst-10k", many, burst_many, 0.6, ()),
     ]
     return {row.name: row for row in listed}
 
 
-def _burst(name: str, clients: int, events: int, share: float) -> Row:
+def _burst(name: str, clients: int, events: int, share: float, further: tuple[str, ...]) -> Row:
     goals = [Goal(f"≥ {share} times floor at the same frames per send", "per_cpu_s", "floor", at_least=share)]
     goals.append(Goal("ahead of uWebSockets", "per_cpu_s", "uws", at_least=1.0))
     goals.append(Goal("≥ 20 times plain aiohttp", "per_cpu_s", "aiohttp", at_least=20.0))
@@ -251,6 +268,6 @@ def _burst(name: str, clients: int, events: int, share: float) -> Row:
         name,
         f"{clients:,} clients of one home, {events:,} events in bulk at full speed",
         Plan(clients, 1, events, 32, batch=250, depth=4, sample=16),
-        ("floor1", "uws", "picows", "websockets", "aiohttp"),
+        ("floor1", "uws", "picows", "websockets", "aiohttp", *further),
         tuple(goals if clients <= 1_000 or "10k" not in name else goals[:1]),
     )

@@ -58,16 +58,18 @@ def listen(
     sample: int = 1,
     idle: bool = False,
     concurrency: int = 64,
+    subject: str = "",
 ) -> Iterator[Listener]:
     """Open one connection per request line (``path?query authorization``), and yield when all are open.
 
     `expected` events per connection, latencies of every `sample`-th of those numbered from `skip` on.
-    `idle`: only hold the connections.
+    `idle`: only hold the connections. `subject`: speak NATS, and subscribe to that.
     """
     with lines_file(requests) as path:
         command = [load, "listen", "--target", f"127.0.0.1:{port}", "--requests", path]
         command += ["--expected", str(expected), "--skip", str(skip), "--lanes", str(lanes)]
         command += ["--sample", str(sample), "--concurrency", str(concurrency)]
+        command += ["--nats", subject] if subject else []
         with Process([*command, "--idle"] if idle else command, LOAD_CORE) as process:
             word, _, rest = process.line().partition(" ")
             if word != "ready":
@@ -92,8 +94,8 @@ def publish(
 ) -> dict[str, Any]:
     """Publish events and wait for all answers; the publisher's own account.
 
-    `mode` put: `targets` are ``path authorization``; bulk: home ids, sent `batch` at a time. `rate` is in
-    events per second (0: as fast as answered), `first` the number of each home's first event.
+    `mode` put or post: `targets` are ``path authorization``; bulk: home ids, sent `batch` at a time. `rate`
+    is in events per second (0: as fast as answered), `first` the number of each home's first event.
     Raises BenchError unless everything was accepted.
     """
     with lines_file(targets) as path:

@@ -221,7 +221,7 @@ def redis(fsync: str) -> Iterator[str]:
         # Rewriting the log in the middle of a run would be measured as somebody's work.
         command += ["--auto-aof-rewrite-percentage", "0", "--maxmemory-policy", "noeviction", "--logfile", ""]
         with Process([*command, "--loglevel", "warning"], LOAD_CORE) as server:
-            _wait_for(path.exists, server)
+            wait_for(path.exists, server)
             yield f"unix://{path}"
 
 
@@ -235,7 +235,7 @@ def homewire(redis_url: str, role: str = "run", **settings: str) -> Iterator[tup
     with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
         command += ["--data-dir", directory]
         with Process(command, SERVER_CORE, environment) as server:
-            _wait_for(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), server)
+            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/readyz"), server)
             yield server, port
 
 
@@ -247,7 +247,8 @@ def _answers(url: str) -> bool:
     return True
 
 
-def _wait_for(is_there: Callable[[], bool], server: Process) -> None:
+def wait_for(is_there: Callable[[], bool], server: Process) -> None:
+    """Wait until the started server is there. Raises BenchError if it ends instead, or takes too long."""
     end = time.monotonic() + START_S
     while not is_there():
         if server.process.poll() is not None:

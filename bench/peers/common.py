@@ -37,11 +37,20 @@ class Command:
         words = dict(word.split("=", 1) for word in line.split())
         return cls(int(words["events"]), int(words["size"]), float(words["rate"]), int(words["first"]))
 
+    def line(self) -> str:
+        """What `parse` reads."""
+        return f"events={self.events} size={self.size} rate={self.rate} first={self.first}"
+
 
 def message(sequence: int, size: int) -> str:
     """A stamped message, padded to `size` bytes, as the load client reads it."""
-    head = f'{{"seq":{sequence},"ts":{time.monotonic_ns()},"lane":0,"pad":"'
+    head = bare(sequence)[:-2]
     return head + "x" * (size - len(head) - 2) + '"}'
+
+
+def bare(sequence: int) -> str:
+    """A stamped message without padding."""
+    return f'{{"seq":{sequence},"ts":{time.monotonic_ns()},"lane":0,"pad":""}}'
 
 
 def say(line: str) -> None:

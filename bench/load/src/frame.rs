@@ -1,6 +1,7 @@
 //! WebSocket frames, as far as a load client needs them (RFC 6455, section 5).
 
 pub const TEXT: u8 = 1;
+pub const BINARY: u8 = 2;
 pub const CLOSE: u8 = 8;
 pub const PING: u8 = 9;
 pub const PONG: u8 = 10;
@@ -74,10 +75,12 @@ pub fn append_text(out: &mut Vec<u8>, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// A pong as a client sends it. The mask is zero: the rule is kept and the payload needs no copying pass.
-pub fn pong(payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x80 | PONG, 0x80 | payload.len().min(125) as u8, 0, 0, 0, 0];
-    out.extend_from_slice(&payload[..payload.len().min(125)]);
+/// A short frame as a client sends it, its payload cut off after 125 bytes, which is all that a pong may have.
+/// The mask is zero: the rule is kept and the payload needs no copying pass.
+pub fn from_client(opcode: u8, payload: &[u8]) -> Vec<u8> {
+    let payload = &payload[..payload.len().min(125)];
+    let mut out = vec![0x80 | opcode, 0x80 | payload.len() as u8, 0, 0, 0, 0];
+    out.extend_from_slice(payload);
     out
 }
 

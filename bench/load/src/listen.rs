@@ -2,6 +2,7 @@
 
 use crate::frame::{self, Parsed};
 use crate::histogram::Histogram;
+use crate::nats::{self, Said};
 use crate::options::{Failure, Options};
 use crate::stamp::{Finder, Stamp};
 use crate::sys::{self, Epoll, READABLE, WRITABLE};
@@ -11,6 +12,8 @@ use std::os::fd::{AsRawFd, OwnedFd};
 
 const BUFFER_BYTES: usize = 1 << 20;
 const STANDARD_INPUT: u64 = u64::MAX;
+/// So that the greeting goes into one short frame.
+const SUBJECT_BYTES: usize = 50;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: f64 = 1e9;
 
@@ -27,6 +30,8 @@ struct Settings {
     idle: bool,
     concurrency: usize,
     sources: usize,
+    /// The first frame of each connection when the server speaks NATS; messages come in its protocol then.
+    greeting: Option<Vec<u8>>,
 }
 
 impl Settings {
@@ -56,6 +61,13 @@ impl Settings {
             idle: options.has("idle"),
             concurrency: options.number::<usize>("concurrency", 64)?.max(1),
             sources: options.number::<usize>("sources", 4)?.clamp(1, 250),
+            greeting: match options.text("nats") {
+                Ok(subject) if subject.len() > SUBJECT_BYTES => {
+                    return Err("the subject is too long".into());
+                }
+                Ok(subject) => Some(frame::from_client(frame::BINARY, &nats::greeting(subject))),
+                Err(_) => None,
+            },
         })
     }
 }
@@ -64,6 +76,8 @@ impl Settings {
 enum Phase {
     Connecting,
     Upgrading,
+    /// Upgraded, but the server has not yet said that the subscription is in force.
+    Subscribing,
     Open,
     Closed,
 }
@@ -103,6 +117,8 @@ struct Client {
     socket: OwnedFd,
     phase: Phase,
     partial: Vec<u8>,
+    /// An unfinished end of the NATS stream, which goes on in the next frame.
+    unread: Vec<u8>,
     order: Order,
     messages: u64,
 }
@@ -222,6 +238,7 @@ impl Listener {
             socket,
             phase: Phase::Connecting,
             partial: Vec::new(),
+            unread: Vec::new(),
             order: Order::default(),
             messages: 0,
         });
@@ -232,7 +249,7 @@ impl Listener {
     fn turn(&mut self, index: usize) -> Result<(), Failure> {
         match self.clients[index].phase {
             Phase::Connecting => self.ask(index),
-            Phase::Upgrading | Phase::Open => self.receive(index),
+            Phase::Upgrading | Phase::Subscribing | Phase::Open => self.receive(index),
             Phase::Closed => Ok(()),
         }
     }
@@ -289,8 +306,13 @@ impl Listener {
                     return Ok(());
                 }
             }
-            client.phase = Phase::Open;
-            self.opened += 1;
+            if let Some(greeting) = &self.settings.greeting {
+                client.phase = Phase::Subscribing;
+                say_to_server(client, greeting)?;
+            } else {
+                client.phase = Phase::Open;
+                self.opened += 1;
+            }
         }
         while start < end {
             match frame::parse(&self.buffer[start..end]) {
@@ -300,6 +322,17 @@ impl Listener {
                     length,
                 } => {
                     message(client, &mut self.totals, &self.settings, payload, now);
+                    start += length;
+                }
+                Parsed::Frame {
+                    opcode: frame::BINARY,
+                    payload,
+                    length,
+                } if self.settings.greeting.is_some() => {
+                    let was_open = client.phase == Phase::Open;
+                    stream(client, &mut self.totals, &self.settings, payload, now)
+                        .map_err(|error| format!("connection {index}: {error}"))?;
+                    self.opened += usize::from(!was_open && client.phase == Phase::Open);
                     start += length;
                 }
                 Parsed::Frame {
@@ -325,8 +358,8 @@ impl Listener {
 
     fn gone(&mut self, index: usize) -> Result<(), Failure> {
         let client = &mut self.clients[index];
-        if client.phase == Phase::Upgrading {
-            return Err(format!("connection {index}: closed instead of upgraded").into());
+        if client.phase != Phase::Open {
+            return Err(format!("connection {index}: closed before it was open").into());
         }
         self.epoll.remove(client.socket.as_raw_fd())?;
         client.phase = Phase::Closed;
@@ -456,11 +489,58 @@ fn message(
     }
 }
 
+/// What one frame brings of the NATS stream. An unfinished end waits for the next one.
+fn stream(
+    client: &mut Client,
+    totals: &mut Totals,
+    settings: &Settings,
+    payload: &[u8],
+    now: u64,
+) -> Result<(), Failure> {
+    let mut unread = std::mem::take(&mut client.unread);
+    let mut rest = payload;
+    if !unread.is_empty() {
+        unread.extend_from_slice(payload);
+        rest = &unread;
+    }
+    loop {
+        match nats::parse(rest) {
+            nats::Parsed::Whole(said, length) => {
+                match said {
+                    Said::Message(payload) => message(client, totals, settings, payload, now),
+                    Said::Ping => {
+                        say_to_server(client, &frame::from_client(frame::BINARY, nats::PONG))?;
+                    }
+                    Said::Pong => client.phase = Phase::Open,
+                    Said::Refusal(text) => totals.fault(text),
+                    Said::Nothing => {}
+                }
+                rest = &rest[length..];
+            }
+            nats::Parsed::Incomplete => break,
+            nats::Parsed::Broken(what) => return Err(what.into()),
+        }
+    }
+    client.unread = rest.to_vec();
+    Ok(())
+}
+
+/// One short frame, on a connection that has said next to nothing: it always finds room.
+fn say_to_server(client: &Client, bytes: &[u8]) -> Result<(), Failure> {
+    match sys::send(client.socket.as_raw_fd(), bytes)? {
+        taken if taken == bytes.len() => Ok(()),
+        _ => Err("a short frame did not fit into the send buffer".into()),
+    }
+}
+
 fn control(client: &mut Client, totals: &mut Totals, opcode: u8, payload: &[u8]) {
     match (opcode, payload) {
         (frame::PING, _) => {
             // A pong that finds no room is dropped: the server takes any byte as a sign of life.
-            let _ = sys::send(client.socket.as_raw_fd(), &frame::pong(payload));
+            let _ = sys::send(
+                client.socket.as_raw_fd(),
+                &frame::from_client(frame::PONG, payload),
+            );
         }
         (frame::CLOSE, [high, low, ..]) => {
             totals

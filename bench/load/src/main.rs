@@ -6,6 +6,7 @@ mod floor;
 mod frame;
 mod histogram;
 mod listen;
+mod nats;
 mod options;
 mod publish;
 mod stamp;

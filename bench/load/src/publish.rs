@@ -1,4 +1,4 @@
-//! Events over HTTP: single `PUT`s or bulk `POST /events`, at a rate or as fast as they are answered.
+//! Events over HTTP: single `PUT`s or `POST`s, or bulk `POST /events`, at a rate or as fast as they are answered.
 //!
 //! Target t of T belongs to connection t mod C, so that the order of a home's events is one connection's.
 
@@ -17,7 +17,9 @@ const SECOND: f64 = 1e9;
 struct Settings {
     target: SocketAddrV4,
     bulk: bool,
-    /// `put`: path and Authorization value. `bulk`: home id, and nothing.
+    /// Single `POST`s, answered by any good status: servers other than homewire have their own.
+    post: bool,
+    /// `put` and `post`: path and Authorization value. `bulk`: home id, and nothing.
     targets: Vec<(String, String)>,
     path: String,
     authorization: String,
@@ -42,10 +44,11 @@ impl Settings {
             .map(|line| line.split_once(' ').unwrap_or((line, "")))
             .map(|(path, authorization)| (path.to_owned(), authorization.trim().to_owned()))
             .collect();
-        let bulk = match options.text("mode")? {
-            "bulk" => true,
-            "put" => false,
-            other => return Err(format!("--mode is put or bulk, not {other}").into()),
+        let (bulk, post) = match options.text("mode")? {
+            "bulk" => (true, false),
+            "put" => (false, false),
+            "post" => (false, true),
+            other => return Err(format!("--mode is put, post or bulk, not {other}").into()),
         };
         let events: u64 = options.number("events", 1)?;
         let uneven = events.checked_rem(targets.len() as u64);
@@ -62,6 +65,7 @@ impl Settings {
         Ok(Self {
             target: options.text("target")?.parse()?,
             bulk,
+            post,
             targets,
             path: options.text("path").unwrap_or("/events").to_owned(),
             authorization: options.text("authorization").unwrap_or_default().to_owned(),
@@ -296,10 +300,10 @@ impl Publisher {
             }
             channel.sent += 1;
         }
-        let (method, kind) = if settings.bulk {
-            ("POST", "application/x-ndjson")
-        } else {
-            ("PUT", "application/json")
+        let (method, kind) = match (settings.bulk, settings.post) {
+            (true, _) => ("POST", "application/x-ndjson"),
+            (false, true) => ("POST", "application/json"),
+            (false, false) => ("PUT", "application/json"),
         };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\nContent-Type: {kind}\r\n\
@@ -355,6 +359,7 @@ impl Publisher {
             self.latency.record(now - sent_at);
             self.totals.requests += 1;
             let accepted = match answer.status {
+                200..300 if self.settings.post => 1,
                 204 if !self.settings.bulk => 1,
                 200 if self.settings.bulk => {
                     count(answer.body, &self.settings.accepted).min(events)
