@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from nodes import NodeProcess, Tenant, private_node, tenant_of
 from redis.asyncio import Redis
 
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
-from nodes import NodeProcess, Tenant, private_node, tenant_of
 
 
 @pytest.fixture

@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import ctypes
+import os
 import signal
 import sys
+from typing import Any
 
 from homewire import log
 from homewire import settings as settings_table
@@ -55,9 +57,13 @@ def obey(command: str, steps: Steps) -> None:
             steps.go(step)
         case ["hold"]:
             say("held")
+            os.set_blocking(0, True)
             # PyDLL, unlike CDLL, keeps the GIL during the call.
             ctypes.PyDLL(None).read(0, BUFFER, 1)
+            os.set_blocking(0, False)
             say("released")
+        case []:
+            pass  # What was left of the line that ended a hold.
         case _:
             raise ValueError(command)
 
@@ -71,17 +77,21 @@ async def main(settings: Settings) -> None:
     steps = Steps()
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
-    async with running(settings, frozenset(Role), observe=steps.observe) as node:
-        say(node.base_url)
-        commands = asyncio.create_task(take(stdin, steps))
-        stopped = asyncio.create_task(stop.wait())
-        done, _ = await asyncio.wait(
-            [commands, stopped, node.failed], return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in (commands, stopped):
-            task.cancel()
-        if node.failed in done:
-            raise node.failed.result()
+    commands = None
+    try:
+        async with running(settings, frozenset(Role), observe=steps.observe) as node:
+            say(node.base_url)
+            # It goes on to take orders while the node goes down.
+            commands = asyncio.create_task(take(stdin, steps))
+            stopped = asyncio.create_task(stop.wait())
+            waited: list[asyncio.Future[Any]] = [stopped, node.failed]
+            await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+            stopped.cancel()
+            if node.failed.done():
+                raise node.failed.result()
+    finally:
+        if commands is not None:
+            commands.cancel()
 
 
 async def take(stdin: asyncio.StreamReader, steps: Steps) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import itertools
 import os
 import signal
@@ -87,6 +88,17 @@ class NodeProcess:
 
         await eventually(holds, within)
 
+    async def settles(self, descriptors: int | None = None, within: float = 10.0) -> None:
+        """Wait until no reservation and no connection is left, nor a descriptor more than `descriptors`."""
+
+        async def settled() -> bool:
+            metrics = await self.metrics()
+            if metrics["reservations"] or metrics["connections"]:
+                return False
+            return descriptors is None or self.descriptors <= descriptors
+
+        await eventually(settled, within)
+
     async def stop(self) -> int:
         """SIGTERM; the exit status."""
         self.process.send_signal(signal.SIGTERM)
@@ -155,9 +167,11 @@ def _end(process: subprocess.Popen[str]) -> None:
 @contextmanager
 def private_node(**settings: Any) -> Iterator[NodeProcess]:
     """A node in a directory of its own, short enough for a unix socket."""
-    with tempfile.TemporaryDirectory(prefix="hw-") as directory:
-        with running_node(Path(directory) / "data", **settings) as node:
-            yield node
+    with (
+        tempfile.TemporaryDirectory(prefix="hw-") as directory,
+        running_node(Path(directory) / "data", **settings) as node,
+    ):
+        yield node
 
 
 def free_port() -> int:
@@ -169,7 +183,7 @@ def free_port() -> int:
 async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
     """Wait until `condition` holds; another process gives us no event to wait for."""
     async with asyncio.timeout(within):
-        while not await condition():
+        while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 
@@ -214,7 +228,8 @@ class Tenant:
         """Events by bulk; each must be taken."""
         for start in range(0, len(events), 1000):
             some = list(events[start : start + 1000])
-            async with self.http.post("/events", json=some, headers={"Authorization": self.key}) as answer:
+            body = io.BytesIO(orjson.dumps(some))
+            async with self.http.post("/events", data=body, headers={"Authorization": self.key}) as answer:
                 results = (await answer.json())["results"]
             assert [result["status"] for result in results] == [204] * len(some), results
 

@@ -63,7 +63,7 @@ async def test_no_trim_touches_more_than_a_thousand(server: BusServer, redis: Re
                 break
             if seen["command"].startswith("XTRIM"):
                 trims.append(seen["command"])
-    assert all("LIMIT 1000" in trim or " = " in trim for trim in trims)
+    assert all(trim.endswith("LIMIT 1000") or " = " in trim for trim in trims)
     assert sum("{e1}" in trim and "MINID ~" in trim for trim in trims) >= 5
     assert sum("{e2}" in trim and "MAXLEN ~" in trim for trim in trims) >= 3
 
@@ -143,7 +143,12 @@ async def test_a_cancelled_timer_ends_wherever_it_was(server: BusServer, redis: 
         await redis.ping()
         timer.cancel()
     _, running = await asyncio.wait(timers, timeout=5)
-    assert not running
+    deaf = len(running)
+    while running:
+        for timer in running:
+            timer.cancel()
+        _, running = await asyncio.wait(running, timeout=0.05)
+    assert deaf == 0
 
 
 async def test_epochs_are_made_once_and_differ(redis: Redis) -> None:

@@ -8,7 +8,7 @@ from contextlib import suppress
 
 import pytest
 import pytest_asyncio
-from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
+from nodes import NodeProcess, Tenant, private_node, tenant_of
 from wire import CLOSE, PING, PONG, TEXT, Frame, Socket, close_frame, frame, listen
 
 EVENTS = "/userSession/websocket"
@@ -135,19 +135,11 @@ async def test_half_a_request_takes_nothing(steps: NodeProcess, tenant: Tenant) 
     before = steps.descriptors
     for cut in (1, 10, 60):
         socket = await Socket.open(tenant.url)
-        await socket.send_bytes(b"GET /userSession/websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n"[:cut])
+        await socket.send_bytes(
+            b"GET /userSession/websocket HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\n"[:cut]
+        )
         await socket.drop()
-    await until_settled(steps, before)
-
-
-async def until_settled(node: NodeProcess, descriptors: int) -> None:
-    """Wait until no reservation and no connection is left, and no descriptor more than before."""
-
-    async def settled() -> bool:
-        metrics = await node.metrics()
-        return metrics["reservations"] == metrics["connections"] == 0 and node.descriptors <= descriptors
-
-    await eventually(settled)
+    await steps.settles(before)
 
 
 @pytest.mark.parametrize("farewell", ["drop", "reset"])
@@ -156,8 +148,8 @@ async def test_a_client_gone_at_each_step_leaves_nothing(
     steps: NodeProcess, tenant: Tenant, step: str, farewell: str
 ) -> None:
     user = await tenant.user()
-    await until_settled(steps, 1 << 20)
-    before = steps.descriptors
+    await steps.settles()
+    before, reserved = steps.descriptors, (await steps.metrics())["reserved_total"]
     await pause(steps, step)
     for _ in range(5):
         socket = await Socket.open(tenant.url)
@@ -165,7 +157,8 @@ async def test_a_client_gone_at_each_step_leaves_nothing(
         await steps.hears(f"at {step}")
         await (socket.reset() if farewell == "reset" else socket.drop())
     steps.say(f"go {step}")
-    await until_settled(steps, before)
+    await steps.until("reserved_total", reserved + 5)
+    await steps.settles(before)
     async with await listen(tenant.url, EVENTS, user.key) as socket:
         assert await socket.is_alive()
     assert "Traceback" not in steps.logged()
@@ -173,7 +166,7 @@ async def test_a_client_gone_at_each_step_leaves_nothing(
 
 async def test_half_closed_clients_are_let_go(steps: NodeProcess, tenant: Tenant) -> None:
     user = await tenant.user()
-    await until_settled(steps, 1 << 20)
+    await steps.settles()
     before = steps.descriptors
     await pause(steps, "adopt")
     async with await listen(tenant.url, EVENTS, user.key) as socket:
@@ -181,7 +174,7 @@ async def test_half_closed_clients_are_let_go(steps: NodeProcess, tenant: Tenant
         socket.writer.write_eof()
         steps.say("go adopt")
         assert await socket.at_end()
-    await until_settled(steps, before)
+    await steps.settles(before)
 
 
 async def test_a_closing_frame_before_the_adoption_is_answered(steps: NodeProcess, tenant: Tenant) -> None:
@@ -218,12 +211,11 @@ async def test_a_reservation_that_takes_too_long_is_undone() -> None:
             await pause(node, "adopt")
             async with await listen(node.url, EVENTS, user.key) as socket:
                 await node.hears("at adopt")
-                await node.until("reservations", 0)
-                assert (await node.metrics())["reservations_expired_total"] == 1
+                await node.until("reservations_expired_total", 1)
                 node.say("go adopt")
                 assert (await socket.receive()).close_code == 1013
                 assert await socket.at_end()
-            await until_settled(node, 1 << 20)
+            await node.settles()
 
 
 @pytest.mark.parametrize("event_loop", ["uvloop", "asyncio"])
@@ -244,6 +236,7 @@ async def test_shutdown_in_the_middle_of_a_handshake(step: str, event_loop: str)
                 farewell = await settled.receive()
                 assert (farewell.opcode, farewell.close_code) == (CLOSE, 1001)
                 await settled.send_bytes(close_frame(1001))
+                await settled.drop()
                 # The handshake goes on while the node goes down.
                 with suppress(BrokenPipeError):
                     node.say(f"go {step}")

@@ -100,7 +100,9 @@ async def test_values_arrive_untouched(tenant: Tenant) -> None:
             assert f'"eventData":{DELICATE},' in await socket.receive_text()
     path = f"/devices/{device.id}/command"
     async with await listen(tenant.url, path, device.key) as socket:
-        assert (await tenant.put(path, user.key, f'{{"action":"a","parameters":{DELICATE}}}'.encode()))[0] == 204
+        assert (await tenant.put(path, user.key, f'{{"action":"a","parameters":{DELICATE}}}'.encode()))[
+            0
+        ] == 204
         assert await socket.receive_text() == f'{{"action":"a","parameters":{DELICATE}}}'
 
 
@@ -127,7 +129,11 @@ async def test_a_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
     async with await hear(tenant, user) as socket:
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
         event = await socket.receive_json()
-    assert (event["homeId"], event["originDeviceId"], event["originDeviceClass"]) == (home, device.id, "sensor")
+    assert (event["homeId"], event["originDeviceId"], event["originDeviceClass"]) == (
+        home,
+        device.id,
+        "sensor",
+    )
     assert not event["timestamp"].startswith("0001")
     assert "eventData" not in event
     path = f"/devices/{device.id}/command"
@@ -154,7 +160,11 @@ async def test_what_the_body_says_about_its_origin_is_not_believed(tenant: Tenan
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, lie))[0] == 204
         event = await socket.receive_json()
         assert await other.is_alive()
-    assert (event["homeId"], event["originDeviceId"], event["originDeviceClass"]) == (home, device.id, "sensor")
+    assert (event["homeId"], event["originDeviceId"], event["originDeviceClass"]) == (
+        home,
+        device.id,
+        "sensor",
+    )
     assert "originProjectKeyId" not in event
     assert not event["timestamp"].startswith("2000")
 
@@ -260,7 +270,11 @@ async def test_an_idempotency_key_makes_one_event_of_two_requests(tenant: Tenant
 
 async def test_an_idempotency_key_of_bulk(tenant: Tenant) -> None:
     _, home, device = await house(tenant)
-    items = [{"homeId": home, "eventType": "a"}, {"deviceId": device.id, "eventType": "b"}, {"eventType": "c"}]
+    items = [
+        {"homeId": home, "eventType": "a"},
+        {"deviceId": device.id, "eventType": "b"},
+        {"eventType": "c"},
+    ]
     headers = {"Authorization": tenant.key, "Idempotency-Key": "bulk-1"}
     before = await tenant.stored()
     answers = []

@@ -155,7 +155,7 @@ class Refused(Exception):
 
 
 class Socket(RawConnection):
-    """A WebSocket after its handshake. Pings are answered only by `answer_pings`."""
+    """A WebSocket, from its handshake on."""
 
     async def upgrade(self, path: str, key: str | None, early: bytes = b"", **headers: str) -> None:
         """The handshake; `early` goes out in the same write. Raises Refused."""
@@ -185,7 +185,13 @@ class Socket(RawConnection):
         await self.writer.drain()
 
     async def receive(self, within: float = PATIENCE_S) -> Frame:
-        """The next frame, whatever it is."""
+        """The next frame. Pings, which may come at any moment, are answered on the way."""
+        while (received := await self.receive_any(within)).opcode == PING:
+            await self.send(PONG, received.payload)
+        return received
+
+    async def receive_any(self, within: float = PATIENCE_S) -> Frame:
+        """The next frame, whatever it is, and nothing is answered."""
         async with asyncio.timeout(within):
             first, second = await self.reader.readexactly(2)
             assert second < 128, "a server's frame is masked"
@@ -199,15 +205,11 @@ class Socket(RawConnection):
         return Frame(first & 0x0F, payload, bool(first & 0x80))
 
     async def receive_text(self, within: float = PATIENCE_S) -> str:
-        """The next data message; pings on the way are answered."""
-        while True:
-            received = await self.receive(within)
-            if received.opcode == PING:
-                await self.send(PONG, received.payload)
-                continue
-            assert received.opcode == TEXT, received
-            assert received.final
-            return received.payload.decode()
+        """The next data message."""
+        received = await self.receive(within)
+        assert received.opcode == TEXT, received
+        assert received.final
+        return received.payload.decode()
 
     async def receive_json(self, within: float = PATIENCE_S) -> Any:
         """The next data message, parsed."""
@@ -226,7 +228,7 @@ class Socket(RawConnection):
                 return True
 
     async def is_alive(self) -> bool:
-        """Whether a ping is answered, and nothing comes before its answer."""
+        """Whether a ping is answered, and no message comes before its answer."""
         payload = os.urandom(8)
         await self.send(PING, payload)
         return await self.receive() == Frame(PONG, payload)

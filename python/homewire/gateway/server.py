@@ -84,7 +84,7 @@ def _problem(exc: BaseException | None) -> str:
     if isinstance(exc, LineTooLong):
         return "the request line or a header is too long"
     # The usual cause is a client that counts its Content-Length in characters.
-    return "this is not HTTP/1.1 as RFC 9112 has it, or follows a body longer in bytes than its Content-Length"
+    return "this is not HTTP/1.1 as RFC 9112 has it, or it follows a body longer than its Content-Length"
 
 
 class QuietServer(web.Server):

@@ -163,9 +163,12 @@ impl Inbox {
         self.room.notify_all();
     }
 
-    /// The reactor is about to sleep: whoever sends from now on wakes it.
-    pub(crate) fn fall_asleep(&self) {
+    /// The reactor is about to sleep: whoever sends from now on wakes it. Answers whether it may,
+    /// because nothing was sent before.
+    pub(crate) fn fall_asleep(&self, commands: &Receiver<Command>) -> bool {
+        // In this order: what is sent between the two is either seen here or wakes.
         self.asleep.store(true, Ordering::SeqCst);
+        commands.is_empty()
     }
 
     pub(crate) fn awake(&self) {
@@ -174,5 +177,53 @@ impl Inbox {
 
     fn wake(&self) -> io::Result<()> {
         self.waker.wake()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+
+    /// The next word comes at every moment of falling asleep; the sleep lasts until it is woken.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const WORDS: u64 = 200_000;
+        const FOR_EVER: Duration = Duration::from_secs(20);
+        let mut poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
+        let heard = AtomicU64::new(0);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for word in 1..=WORDS {
+                    inbox.send(Command::ReadOn);
+                    while heard.load(Ordering::Relaxed) < word && !over.load(Ordering::Relaxed) {
+                        std::hint::spin_loop();
+                    }
+                    for _ in 0..word % 61 {
+                        std::hint::spin_loop();
+                    }
+                }
+            });
+            let mut events = Events::with_capacity(1);
+            let mut count = 0;
+            while count < WORDS {
+                if inbox.fall_asleep(&commands) {
+                    poll.poll(&mut events, Some(FOR_EVER)).unwrap();
+                    if events.is_empty() {
+                        over.store(true, Ordering::Relaxed);
+                        panic!("word {count} was not heard");
+                    }
+                }
+                inbox.awake();
+                count += commands.try_iter().count() as u64;
+                heard.store(count, Ordering::Relaxed);
+            }
+        });
     }
 }

@@ -7,6 +7,7 @@ pub mod blocks;
 mod boundary;
 pub mod close;
 pub mod connection;
+mod connections;
 pub mod core;
 pub mod encode;
 pub mod encoding;

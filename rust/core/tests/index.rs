@@ -1,4 +1,5 @@
 //! The index against a naive model: a list of listeners and what each asked for.
+#![allow(clippy::unwrap_used)] // Failing loudly is what a test is for.
 
 use std::collections::{BTreeMap, BTreeSet};
 

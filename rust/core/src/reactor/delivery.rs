@@ -99,7 +99,7 @@ impl Reactor {
     fn hand_out(&mut self, sealed: OpenBlock, members: usize) {
         let mut block = Block::new(&sealed.bytes, sealed.frames);
         for &slot in self.index.members(sealed.scope).iter().take(members) {
-            let Some(connection) = self.connections[slot as usize].as_deref_mut() else {
+            let Some(connection) = self.connections.at(slot) else {
                 continue;
             };
             let verdict = connection.outbox.offer(

@@ -43,11 +43,7 @@ impl Reactor {
         } else {
             Decoder::discarding(self.limits.message_bytes)
         };
-        let slot = id.slot() as usize;
-        if self.connections.len() <= slot {
-            self.connections.resize_with(slot + 1, || None);
-        }
-        self.connections[slot] = Some(Box::new(Connection {
+        self.connections.insert(Connection {
             id,
             principal,
             socket: None,
@@ -60,7 +56,7 @@ impl Reactor {
             heard: true,
             deaf: false,
             hung_up: false,
-        }));
+        });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
         self.timers
@@ -72,7 +68,8 @@ impl Reactor {
 
     pub(super) fn adopt(&mut self, id: ConnectionId, mut socket: Socket, mut early: Vec<u8>) {
         let Some(connection) = self
-            .connection(id)
+            .connections
+            .get(id)
             .filter(|connection| connection.state == State::Reserved)
         else {
             refuse(&mut socket);
@@ -104,7 +101,8 @@ impl Reactor {
 
     pub(super) fn abandon(&mut self, id: ConnectionId) {
         if self
-            .connection(id)
+            .connections
+            .get(id)
             .is_some_and(|it| it.state == State::Reserved)
         {
             self.end(id, Ending::ABNORMAL);
@@ -112,7 +110,11 @@ impl Reactor {
     }
 
     pub(super) fn send(&mut self, id: ConnectionId, opcode: Opcode, payload: &[u8]) {
-        let Some(connection) = self.connection(id).filter(|connection| !connection.deaf) else {
+        let Some(connection) = self
+            .connections
+            .get(id)
+            .filter(|connection| !connection.deaf)
+        else {
             return;
         };
         let scope = connection.scope;
@@ -129,7 +131,7 @@ impl Reactor {
 
     /// Begins the close handshake: no more events, our close frame, then the peer has its time.
     pub(super) fn close(&mut self, id: ConnectionId, code: u16, reason: &str) {
-        match self.connection(id).map(|connection| connection.state) {
+        match self.connections.get(id).map(|connection| connection.state) {
             Some(State::Reserved) => self.end(id, Ending::ABNORMAL),
             Some(State::Open) => {
                 let mut frame = Vec::new();
@@ -143,7 +145,7 @@ impl Reactor {
     /// Leaves the scope and queues the last frame this connection gets.
     pub(super) fn say_last(&mut self, id: ConnectionId, code: u16, frame: &[u8], next: State) {
         self.leave(id);
-        let Some(connection) = self.connection(id) else {
+        let Some(connection) = self.connections.get(id) else {
             return;
         };
         connection.state = next;
@@ -156,7 +158,7 @@ impl Reactor {
 
     /// Shuts our side once everything is said and the close handshake is through.
     pub(super) fn shut_if_drained(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id) else {
+        let Some(connection) = self.connections.get(id) else {
             return;
         };
         if connection.state == State::Draining
@@ -175,12 +177,7 @@ impl Reactor {
     /// Writes a frame to one connection, of which at most `limit` bytes may then wait. Its scope's
     /// block must not be open.
     pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8], limit: usize) {
-        let Some(connection) = self
-            .connections
-            .get_mut(id.slot() as usize)
-            .and_then(Option::as_deref_mut)
-            .filter(|connection| connection.id == id)
-        else {
+        let Some(connection) = self.connections.get(id) else {
             return;
         };
         let verdict = connection.outbox.offer(
@@ -207,7 +204,7 @@ impl Reactor {
     }
 
     fn give_up_on(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id) else {
+        let Some(connection) = self.connections.get(id) else {
             return;
         };
         match connection.state {
@@ -223,7 +220,11 @@ impl Reactor {
     }
 
     fn leave(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connection(id).filter(|connection| !connection.deaf) else {
+        let Some(connection) = self
+            .connections
+            .get(id)
+            .filter(|connection| !connection.deaf)
+        else {
             return;
         };
         connection.deaf = true;
@@ -232,7 +233,7 @@ impl Reactor {
         // Sealing writes, and a write may find other sockets dead, but it moves nobody:
         // they are only noted as doomed.
         if let Some(moved) = self.index.leave(scope, place)
-            && let Some(connection) = self.at(moved)
+            && let Some(connection) = self.connections.at(moved)
         {
             connection.place = place;
         }
@@ -241,12 +242,7 @@ impl Reactor {
     /// Forgets a connection and closes its descriptor.
     pub(super) fn end(&mut self, id: ConnectionId, ending: Ending) {
         self.leave(id);
-        let Some(connection) = self
-            .connections
-            .get_mut(id.slot() as usize)
-            .filter(|slot| slot.as_ref().is_some_and(|it| it.id == id))
-            .and_then(Option::take)
-        else {
+        let Some(connection) = self.connections.remove(id) else {
             return;
         };
         match &connection.socket {
@@ -273,23 +269,15 @@ impl Reactor {
     pub(super) fn stop(&mut self, code: u16, reason: &str, patience: Duration) {
         self.stopping = true;
         self.timers.last_call = Some(Instant::now() + patience);
-        for id in self.ids() {
+        for id in self.connections.ids() {
             self.close(id, code, reason);
         }
     }
 
     pub(super) fn end_all(&mut self) {
-        for id in self.ids() {
+        for id in self.connections.ids() {
             self.end(id, Ending::KEEP);
         }
-    }
-
-    fn ids(&self) -> Vec<ConnectionId> {
-        self.connections
-            .iter()
-            .flatten()
-            .map(|connection| connection.id)
-            .collect()
     }
 }
 

@@ -16,9 +16,10 @@ use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
 use crate::blocks::Blocks;
-use crate::connection::{Connection, ConnectionId};
+use crate::connection::ConnectionId;
+use crate::connections::Connections;
 use crate::inbox::{Command, Entry, Inbox};
-use crate::index::{Index, ScopeId, Slot};
+use crate::index::{Index, ScopeId};
 use crate::notify::Notifier;
 use crate::outbox::Written;
 use crate::slots::Slots;
@@ -74,7 +75,7 @@ pub(crate) struct Reactor {
     shared: Shared,
     commands: Receiver<Command>,
     limits: Limits,
-    connections: Vec<Option<Box<Connection>>>,
+    connections: Connections,
     index: Index,
     blocks: Blocks,
     timers: Timers,
@@ -114,7 +115,7 @@ impl Reactor {
             shared,
             commands,
             limits,
-            connections: Vec::new(),
+            connections: Connections::default(),
             index: Index::default(),
             blocks: Blocks::default(),
             backlog: Vec::new().into_iter(),
@@ -149,12 +150,11 @@ impl Reactor {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        self.shared.inbox.fall_asleep();
-        let busy = self.backlog.len() > 0 || !self.unread.is_empty() || !self.commands.is_empty();
-        let patience = if busy {
-            Duration::ZERO
-        } else {
+        let idle = self.backlog.len() == 0 && self.unread.is_empty();
+        let patience = if self.shared.inbox.fall_asleep(&self.commands) && idle {
             self.timers.patience(Instant::now())
+        } else {
+            Duration::ZERO
         };
         let outcome = self.poll.poll(events, Some(patience));
         self.shared.inbox.awake();
@@ -225,17 +225,6 @@ impl Reactor {
             } => self.stop(code, &reason, patience),
         }
         self.settle_doomed();
-    }
-
-    fn connection(&mut self, id: ConnectionId) -> Option<&mut Connection> {
-        self.connections
-            .get_mut(id.slot() as usize)?
-            .as_deref_mut()
-            .filter(|connection| connection.id == id)
-    }
-
-    fn at(&mut self, slot: Slot) -> Option<&mut Connection> {
-        self.connections.get_mut(slot as usize)?.as_deref_mut()
     }
 
     fn publish(&mut self) {

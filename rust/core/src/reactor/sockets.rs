@@ -40,7 +40,7 @@ impl Reactor {
                 self.flush(id);
             }
             if event.is_read_closed()
-                && let Some(connection) = self.connection(id)
+                && let Some(connection) = self.connections.get(id)
             {
                 connection.hung_up = true;
             }
@@ -53,12 +53,7 @@ impl Reactor {
 
     /// Writes what waits, as far as the kernel takes it.
     pub(super) fn flush(&mut self, id: ConnectionId) {
-        let Some(connection) = self
-            .connections
-            .get_mut(id.slot() as usize)
-            .and_then(Option::as_deref_mut)
-            .filter(|connection| connection.id == id)
-        else {
+        let Some(connection) = self.connections.get(id) else {
             return;
         };
         let Some(socket) = connection.socket.as_mut() else {
@@ -77,7 +72,7 @@ impl Reactor {
                 return;
             }
             let mut buffer = std::mem::take(&mut self.buffer);
-            let outcome = match self.connection(id).and_then(|it| it.socket.as_mut()) {
+            let outcome = match self.connections.get(id).and_then(|it| it.socket.as_mut()) {
                 Some(socket) => socket.read(&mut buffer),
                 None => Err(io::ErrorKind::WouldBlock.into()),
             };
@@ -87,7 +82,8 @@ impl Reactor {
             match outcome {
                 Ok(0) => {
                     let abnormal = self
-                        .connection(id)
+                        .connections
+                        .get(id)
                         .is_some_and(|it| it.state == State::Open);
                     let ending = if abnormal {
                         Ending::ABNORMAL
@@ -109,7 +105,7 @@ impl Reactor {
     }
 
     fn hung_up(&mut self, id: ConnectionId) -> bool {
-        self.connection(id).is_some_and(|it| it.hung_up)
+        self.connections.get(id).is_some_and(|it| it.hung_up)
     }
 
     /// Takes bytes of a client. The connection's scope must have no open block.
@@ -121,7 +117,7 @@ impl Reactor {
                 Stats::add(&self.shared.stats.violations, 1);
                 let mut frame = Vec::new();
                 frame::append_close(&mut frame, violation.code, violation.reason);
-                match self.connection(id).map(|connection| connection.state) {
+                match self.connections.get(id).map(|connection| connection.state) {
                     Some(State::Open) => self.say_last(id, violation.code, &frame, State::Draining),
                     _ => self.end(id, Ending::KEEP),
                 }
@@ -133,12 +129,7 @@ impl Reactor {
 
     fn listen(&mut self, id: ConnectionId, bytes: &mut [u8]) -> Heard {
         let limit = self.limits.outbox_bytes;
-        let Some(connection) = self
-            .connections
-            .get_mut(id.slot() as usize)
-            .and_then(Option::as_deref_mut)
-            .filter(|connection| connection.id == id)
-        else {
+        let Some(connection) = self.connections.get(id) else {
             return Heard::Nothing;
         };
         connection.heard = true;
@@ -188,7 +179,7 @@ impl Reactor {
 
     /// The peer closes: answer in kind if we did not close first, then shut our side.
     fn close_heard(&mut self, id: ConnectionId, code: Option<u16>) {
-        let Some(connection) = self.connection(id) else {
+        let Some(connection) = self.connections.get(id) else {
             return;
         };
         if connection.state == State::Open {

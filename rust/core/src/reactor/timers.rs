@@ -14,6 +14,9 @@ use crate::stats::Stats;
 /// so that pings are spread over the interval.
 const PARTS: u32 = 50;
 
+/// The longest the reactor sleeps: a command without hurry waits no longer than this.
+const LONGEST_NAP: Duration = Duration::from_millis(500);
+
 /// All waits of one kind are equally long, so a queue keeps them sorted.
 pub(super) struct Timers {
     reservations: VecDeque<Deadline>,
@@ -57,7 +60,8 @@ impl Timers {
         .into_iter()
         .flatten()
         .min()
-        .map_or(self.step, |due| due.saturating_duration_since(now))
+        .map_or(LONGEST_NAP, |due| due.saturating_duration_since(now))
+        .min(LONGEST_NAP)
     }
 }
 
@@ -73,7 +77,8 @@ impl Reactor {
     pub(super) fn serve_timers(&mut self, now: Instant) {
         while let Some(id) = due(&mut self.timers.reservations, now) {
             if self
-                .connection(id)
+                .connections
+                .get(id)
                 .is_some_and(|it| it.state == State::Reserved)
             {
                 Stats::add(&self.shared.stats.reservations_expired, 1);
@@ -81,7 +86,7 @@ impl Reactor {
             }
         }
         while let Some(id) = due(&mut self.timers.endings, now) {
-            if self.connection(id).is_some_and(|it| it.deaf) {
+            if self.connections.get(id).is_some_and(|it| it.deaf) {
                 self.end(id, Ending::KEEP);
             }
         }
@@ -103,8 +108,8 @@ impl Reactor {
     fn beat(&mut self, part: u32) {
         let mut ping = Vec::with_capacity(2);
         frame::append_frame(&mut ping, Opcode::Ping, &[]);
-        for slot in (part..self.connections.len() as u32).step_by(PARTS as usize) {
-            let Some(connection) = self.at(slot) else {
+        for slot in (part..self.connections.slots()).step_by(PARTS as usize) {
+            let Some(connection) = self.connections.at(slot) else {
                 continue;
             };
             if connection.state != State::Open {

@@ -1,0 +1,326 @@
+//! A running core and its clients.
+
+use std::collections::VecDeque;
+use std::io::{self, Read, Write};
+use std::os::fd::IntoRawFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::core::Core;
+use homewire_core::encoding::Encoding;
+use homewire_core::envelope::{EventHeader, encode_event};
+use homewire_core::frame::{Opcode, append_header};
+use homewire_core::inbox::{Entry, Subscription};
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token};
+
+/// When a test gives up; nothing that works comes near it.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PROJECT: u64 = 1;
+/// The home whose events only a [`Node`]'s own witness hears.
+const WITNESSED: u64 = 999;
+
+/// Heartbeats never come: nothing but what a test does wakes the reactor.
+pub fn limits() -> Limits {
+    Limits {
+        heartbeat: Duration::from_secs(1_000_000),
+        reservation: Duration::from_secs(5),
+        close: Duration::from_secs(5),
+        outbox_bytes: 1 << 20,
+        message_bytes: 64 << 10,
+        deliver_messages: true,
+    }
+}
+
+pub fn homes(ids: &[u64]) -> Subscription {
+    Subscription::Homes(ids.to_vec())
+}
+
+/// An event of a home; `name` is its type, by which a test knows it again.
+pub fn event(home: u64, name: &str) -> Entry {
+    event_with_body(home, name, "")
+}
+
+pub fn event_with_body(home: u64, name: &str, body: &str) -> Entry {
+    entry(&EventHeader {
+        project: PROJECT,
+        home,
+        event_type: name,
+        body,
+        ..EventHeader::default()
+    })
+}
+
+pub fn entry(event: &EventHeader<'_>) -> Entry {
+    Entry {
+        shard: 0,
+        envelope: encode_event(event),
+    }
+}
+
+/// A running core.
+pub struct Node {
+    pub core: Core,
+    poll: Poll,
+    notifications: VecDeque<Notification>,
+}
+
+impl Node {
+    pub fn start(limits: Limits) -> Self {
+        Self::with_inbox(limits, 16 << 20)
+    }
+
+    pub fn with_inbox(limits: Limits, bytes: usize) -> Self {
+        let core = Core::start(limits, bytes).unwrap();
+        let poll = Poll::new().unwrap();
+        let descriptor = core.notify_descriptor();
+        poll.registry()
+            .register(&mut SourceFd(&descriptor), Token(0), Interest::READABLE)
+            .unwrap();
+        Self {
+            core,
+            poll,
+            notifications: VecDeque::new(),
+        }
+    }
+
+    pub fn reserve(&self, subscription: Subscription) -> ConnectionId {
+        let principal = Principal {
+            kind: PrincipalKind::User,
+            project: PROJECT,
+            id: 1,
+            key_tag: 0,
+        };
+        self.core.reserve(principal, subscription, Encoding::Plain)
+    }
+
+    pub fn adopt(&self, id: ConnectionId, early: &[u8]) -> Client {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        self.core
+            .adopt(id, theirs.into_raw_fd(), early.to_vec())
+            .unwrap();
+        Client::new(ours)
+    }
+
+    pub fn connect(&self, subscription: Subscription) -> (ConnectionId, Client) {
+        let id = self.reserve(subscription);
+        (id, self.adopt(id, b""))
+    }
+
+    pub fn route(&self, entry: Entry) {
+        assert!(self.core.route(vec![entry]));
+    }
+
+    /// Returns after the turn in which everything that was queued before was obeyed.
+    pub fn fence(&self) {
+        let (id, mut witness) = self.connect(homes(&[WITNESSED]));
+        self.route(event(WITNESSED, "fence"));
+        assert_eq!(witness.hear(), Heard::event("fence"));
+        self.core.close(id, 1000, String::new());
+    }
+
+    /// Keeps the reactor busy for long enough that what is queued next makes one turn.
+    pub fn occupy(&self) {
+        let id = self.reserve(Subscription::Devices((1000..4000).collect()));
+        self.core.abandon(id);
+    }
+
+    pub fn stat(&self, name: &str) -> u64 {
+        let stats = self.core.stats();
+        stats.iter().find(|(it, _)| *it == name).unwrap().1
+    }
+
+    /// Waits until this was counted, which nothing else tells.
+    pub fn wait_for(&self, name: &str) {
+        let deadline = Instant::now() + PATIENCE;
+        while self.stat(name) == 0 {
+            assert!(Instant::now() < deadline, "no {name}");
+            std::thread::yield_now();
+        }
+    }
+
+    /// The next thing that the core tells Python.
+    pub fn notification(&mut self) -> Notification {
+        let deadline = Instant::now() + PATIENCE;
+        let mut events = Events::with_capacity(1);
+        loop {
+            if let Some(notification) = self.notifications.pop_front() {
+                return notification;
+            }
+            self.notifications.extend(self.core.notifications());
+            if self.notifications.is_empty() {
+                let left = deadline.saturating_duration_since(Instant::now());
+                assert!(!left.is_zero(), "the core has nothing to say");
+                self.poll.poll(&mut events, Some(left)).unwrap();
+            }
+        }
+    }
+
+    /// The next thing that the core tells Python about this connection.
+    pub fn notification_about(&mut self, wanted: ConnectionId) -> Notification {
+        loop {
+            match self.notification() {
+                Notification::Closed { id, .. } | Notification::Message { id, .. }
+                    if id != wanted => {}
+                notification => return notification,
+            }
+        }
+    }
+
+    /// Waits for the end of this connection; the code that the core gives for it.
+    pub fn closed(&mut self, id: ConnectionId) -> u16 {
+        match self.notification_about(id) {
+            Notification::Closed { code, .. } => code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.core.stop(1001, String::new(), Duration::ZERO);
+    }
+}
+
+/// What a client gets to hear.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Heard {
+    /// An event or command, by its type or action; or any other text.
+    Text(String),
+    Ping(Vec<u8>),
+    Pong(Vec<u8>),
+    Close(Option<u16>),
+    /// The end of the stream, between two frames.
+    End,
+}
+
+impl Heard {
+    pub fn event(name: &str) -> Self {
+        Self::Text(name.to_owned())
+    }
+}
+
+/// A client: writes frames as clients do, and reads the server's, whole and unmasked.
+pub struct Client {
+    pub socket: UnixStream,
+    received: Vec<u8>,
+}
+
+impl Client {
+    pub fn new(socket: UnixStream) -> Self {
+        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            socket,
+            received: Vec::new(),
+        }
+    }
+
+    pub fn say(&mut self, opcode: Opcode, payload: &[u8]) {
+        self.socket
+            .write_all(&client_frame(0x80 | opcode as u8, payload))
+            .unwrap();
+    }
+
+    pub fn say_close(&mut self, code: u16) {
+        self.say(Opcode::Close, &code.to_be_bytes());
+    }
+
+    /// The next frame.
+    pub fn hear(&mut self) -> Heard {
+        let Some((first, payload)) = self.frame() else {
+            return Heard::End;
+        };
+        match first {
+            0x81 => Heard::Text(name_of(&payload)),
+            0x88 => Heard::Close(
+                payload
+                    .get(..2)
+                    .map(|code| u16::from_be_bytes(code.try_into().unwrap())),
+            ),
+            0x89 => Heard::Ping(payload),
+            0x8A => Heard::Pong(payload),
+            other => panic!("a frame that begins with {other:#x}"),
+        }
+    }
+
+    /// Everything up to and without `last`.
+    pub fn hear_until(&mut self, last: &Heard) -> Vec<Heard> {
+        let mut all = Vec::new();
+        loop {
+            let heard = self.hear();
+            if heard == *last {
+                return all;
+            }
+            assert_ne!(heard, Heard::End, "after {all:?}");
+            all.push(heard);
+        }
+    }
+
+    /// First byte and payload of the next frame; `None` at the end of the stream.
+    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
+        if !self.fill(2) {
+            assert!(self.received.is_empty(), "a frame is cut short");
+            return None;
+        }
+        let header = match self.received[1] {
+            126 => 4,
+            127 => 10,
+            short => {
+                assert!(short < 126, "a masked frame");
+                2
+            }
+        };
+        assert!(self.fill(header), "a frame is cut short");
+        let length = match header {
+            4 => u64::from(u16::from_be_bytes(self.received[2..4].try_into().unwrap())),
+            10 => u64::from_be_bytes(self.received[2..10].try_into().unwrap()),
+            _ => u64::from(self.received[1]),
+        };
+        let end = header + length as usize;
+        assert!(self.fill(end), "a frame is cut short");
+        let first = self.received[0];
+        let payload = self.received[header..end].to_vec();
+        self.received.drain(..end);
+        Some((first, payload))
+    }
+
+    /// Reads until there are so many bytes; `false` when the stream ends before.
+    fn fill(&mut self, bytes: usize) -> bool {
+        let mut buffer = [0; 4096];
+        while self.received.len() < bytes {
+            match self.socket.read(&mut buffer) {
+                Ok(0) => return false,
+                // How a unix socket says that the other end was closed with our bytes unread.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return false,
+                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
+                Err(error) => panic!("{error} after {} bytes", self.received.len()),
+            }
+        }
+        true
+    }
+}
+
+/// A masked frame, from the first byte (FIN, reserved bits, opcode) on.
+pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
+    const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
+    let mut frame = Vec::new();
+    append_header(&mut frame, Opcode::Text, payload.len());
+    frame[0] = first;
+    frame[1] |= 0x80;
+    frame.extend_from_slice(&MASK);
+    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(a, b)| a ^ b));
+    frame
+}
+
+fn name_of(payload: &[u8]) -> String {
+    match serde_json::from_slice::<serde_json::Value>(payload) {
+        Ok(json) => {
+            let name = json.get("eventType").or_else(|| json.get("action"));
+            name.and_then(|it| it.as_str()).unwrap().to_owned()
+        }
+        Err(_) => String::from_utf8(payload.to_vec()).unwrap(),
+    }
+}

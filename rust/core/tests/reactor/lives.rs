@@ -1,0 +1,265 @@
+//! A connection's life: adoption, heartbeats, closing, and what comes too late.
+
+use std::io::Write;
+use std::time::{Duration, Instant};
+
+use homewire_core::frame::Opcode;
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+
+use crate::harness::{Heard, Node, PATIENCE, client_frame, event, homes, limits};
+
+/// Far less than any deadline of [`limits`]: what takes longer was left to one of them.
+const PROMPT: Duration = Duration::from_secs(2);
+
+#[test]
+fn early_bytes_are_heard_behind_what_was_routed_before() {
+    let node = Node::start(limits());
+    let id = node.reserve(homes(&[1]));
+    node.route(event(1, "first"));
+    let ping = client_frame(0x89, b"early");
+    let mut client = node.adopt(id, &ping[..3]);
+    client.socket.write_all(&ping[3..]).unwrap();
+    assert_eq!(client.hear(), Heard::event("first"));
+    assert_eq!(client.hear(), Heard::Pong(b"early".to_vec()));
+
+    let id = node.reserve(homes(&[1]));
+    node.occupy();
+    node.route(event(1, "second"));
+    let mut client = node.adopt(id, &ping);
+    assert_eq!(client.hear(), Heard::event("second"));
+    assert_eq!(client.hear(), Heard::Pong(b"early".to_vec()));
+}
+
+#[test]
+fn a_reservation_that_is_not_adopted_in_time_is_undone() {
+    let mut node = Node::start(Limits {
+        reservation: Duration::from_millis(30),
+        ..limits()
+    });
+    let id = node.reserve(homes(&[1]));
+    assert_eq!(node.closed(id), 1006);
+    let mut late = node.adopt(id, b"");
+    assert_eq!(late.hear(), Heard::Close(Some(1013)));
+    assert_eq!(late.hear(), Heard::End);
+    assert_eq!(node.stat("reservations_expired"), 1);
+}
+
+#[test]
+fn adoption_in_time_stops_that_clock() {
+    let mut node = Node::start(Limits {
+        reservation: Duration::from_millis(30),
+        ..limits()
+    });
+    let (_, mut client) = node.connect(homes(&[1]));
+    let later = node.reserve(homes(&[1]));
+    node.closed(later);
+    node.route(event(1, "still there"));
+    assert_eq!(client.hear(), Heard::event("still there"));
+}
+
+#[test]
+fn an_old_id_means_nothing_to_its_slots_next_connection() {
+    let mut node = Node::start(limits());
+    let (old, client) = node.connect(homes(&[1]));
+    drop(client);
+    assert_eq!(node.closed(old), 1006);
+    let new = node.reserve(homes(&[1]));
+    assert_eq!(new.as_u64() as u32, old.as_u64() as u32, "the same slot");
+    assert_ne!(new, old);
+    node.core.abandon(old);
+    node.core.close(old, 4000, String::new());
+    let mut stranger = node.adopt(old, b"");
+    assert_eq!(stranger.hear(), Heard::Close(Some(1013)));
+    let mut client = node.adopt(new, b"");
+    node.core.send(old, Opcode::Text, b"for another".to_vec());
+    node.core.close(old, 4000, String::new());
+    node.core.abandon(old);
+    node.route(event(1, "first"));
+    assert_eq!(client.hear(), Heard::event("first"));
+}
+
+#[test]
+fn we_close() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    node.route(event(1, "before"));
+    node.core.close(id, 4321, "because".to_owned());
+    node.route(event(1, "after"));
+    assert_eq!(client.hear(), Heard::event("before"));
+    assert_eq!(client.hear(), Heard::Close(Some(4321)));
+    client.say_close(4321);
+    assert_eq!(client.hear(), Heard::End);
+    drop(client);
+    assert_eq!(node.closed(id), 4321);
+}
+
+#[test]
+fn the_client_closes() {
+    let mut node = Node::start(limits());
+    for (payload, answer, told) in [
+        (&b"\x03\xE8bye"[..], Some(1000), 1000),
+        (&b""[..], None, 1005),
+    ] {
+        let (id, mut client) = node.connect(homes(&[1]));
+        client.say(Opcode::Close, payload);
+        assert_eq!(client.hear(), Heard::Close(answer));
+        assert_eq!(client.hear(), Heard::End);
+        drop(client);
+        assert_eq!(node.closed(id), told);
+    }
+}
+
+#[test]
+fn a_client_that_does_not_answer_a_close_is_dropped() {
+    let mut node = Node::start(Limits {
+        close: Duration::from_millis(50),
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    node.core.close(id, 4000, String::new());
+    assert_eq!(node.closed(id), 4000);
+    assert_eq!(client.hear(), Heard::Close(Some(4000)));
+    assert_eq!(client.hear(), Heard::End);
+}
+
+/// The end of a stream that comes along with its last bytes makes no event of its own.
+#[test]
+fn last_words_and_the_end_of_the_stream_come_together() {
+    let mut node = Node::start(limits());
+    let began = Instant::now();
+    let (id, mut client) = node.connect(homes(&[1]));
+    node.fence();
+    node.occupy();
+    client.say(Opcode::Text, b"last words");
+    drop(client);
+    assert_eq!(
+        node.notification_about(id),
+        Notification::Message {
+            id,
+            text: true,
+            payload: b"last words".to_vec()
+        }
+    );
+    assert_eq!(node.closed(id), 1006);
+    assert!(began.elapsed() < PROMPT);
+}
+
+#[test]
+fn a_client_that_is_gone_takes_its_scope_along() {
+    let mut node = Node::start(limits());
+    let (id, client) = node.connect(homes(&[1, 2]));
+    drop(client);
+    assert_eq!(node.closed(id), 1006);
+    node.core.stop(1001, String::new(), Duration::ZERO);
+    assert_eq!((node.stat("scopes"), node.stat("topics")), (0, 0));
+}
+
+#[test]
+fn a_silent_client_is_asked_and_then_closed() {
+    let mut node = Node::start(Limits {
+        heartbeat: Duration::from_millis(100),
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    assert_eq!(client.hear(), Heard::Ping(Vec::new()));
+    assert_eq!(client.hear(), Heard::Close(Some(4003)));
+    client.say_close(4003);
+    assert_eq!(client.hear(), Heard::End);
+    drop(client);
+    assert_eq!(node.closed(id), 4003);
+    assert_eq!(node.stat("heartbeats_missed"), 1);
+}
+
+#[test]
+fn any_byte_is_an_answer_to_a_heartbeat() {
+    let node = Node::start(Limits {
+        heartbeat: Duration::from_millis(300),
+        ..limits()
+    });
+    let (_, mut client) = node.connect(homes(&[1]));
+    for byte in client_frame(0x8A, b"!!") {
+        assert_eq!(client.hear(), Heard::Ping(Vec::new()));
+        client.socket.write_all(&[byte]).unwrap();
+    }
+}
+
+#[test]
+fn heartbeats_are_spread_over_their_interval() {
+    const INTERVAL: Duration = Duration::from_millis(600);
+    let node = Node::start(Limits {
+        heartbeat: INTERVAL,
+        ..limits()
+    });
+    let mut clients: Vec<_> = (0..50).map(|_| node.connect(homes(&[1])).1).collect();
+    // In the order of their slots, but the first slot's turn is the interval's last.
+    clients.rotate_left(1);
+    let heard: Vec<Instant> = clients
+        .iter_mut()
+        .map(|client| {
+            assert_eq!(client.hear(), Heard::Ping(Vec::new()));
+            Instant::now()
+        })
+        .collect();
+    let longest_step = heard.windows(2).map(|pair| pair[1] - pair[0]).max();
+    assert!(heard[49] - heard[0] > INTERVAL / 2);
+    assert!(longest_step < Some(INTERVAL / 2), "{longest_step:?}");
+}
+
+#[test]
+fn stopping_closes_everybody_and_waits_for_their_answers() {
+    let node = Node::start(limits());
+    let (_, mut client) = node.connect(homes(&[1]));
+    node.reserve(homes(&[1]));
+    node.fence();
+    node.route(event(1, "the last"));
+    std::thread::scope(|scope| {
+        let stopping = scope.spawn(|| node.core.stop(1001, "going away".to_owned(), PATIENCE));
+        assert_eq!(client.hear(), Heard::event("the last"));
+        assert_eq!(client.hear(), Heard::Close(Some(1001)));
+        assert!(!stopping.is_finished());
+        client.say_close(1001);
+        assert_eq!(client.hear(), Heard::End);
+        drop(client);
+        let began = Instant::now();
+        stopping.join().unwrap();
+        assert!(began.elapsed() < PATIENCE / 2);
+    });
+    assert!(!node.core.route(vec![event(1, "too late")]));
+}
+
+#[test]
+fn stopping_does_not_wait_for_ever() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    node.fence();
+    let began = Instant::now();
+    node.core
+        .stop(1001, String::new(), Duration::from_millis(50));
+    assert!((Duration::from_millis(50)..PROMPT).contains(&began.elapsed()));
+    assert_eq!(node.closed(id), 1001);
+    assert_eq!(client.hear(), Heard::Close(Some(1001)));
+    assert_eq!(client.hear(), Heard::End);
+}
+
+/// A wait that ends beyond the end of time makes the reactor panic.
+#[test]
+fn a_panic_is_told_and_nobody_waits_for_the_dead() {
+    let mut node = Node::start(Limits {
+        reservation: Duration::MAX,
+        ..limits()
+    });
+    node.reserve(homes(&[1]));
+    match node.notification() {
+        Notification::Failed { reason } => {
+            assert!(reason.starts_with("the reactor thread"), "{reason}")
+        }
+        other => panic!("{other:?}"),
+    }
+    let long = "x".repeat(1 << 20);
+    let mut taken = 0;
+    while node.core.route(vec![event(1, &long)]) {
+        taken += 1;
+        assert!(taken < 100, "the dead take everything");
+    }
+}

@@ -1,0 +1,170 @@
+//! What clients say: pings, messages, violations, and what happens while nobody takes messages.
+
+use std::io::{self, Write};
+use std::time::Duration;
+
+use homewire_core::frame::Opcode;
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+
+use crate::harness::{Heard, Node, client_frame, event, homes, limits};
+
+const FIN: u8 = 0x80;
+const TEXT: u8 = Opcode::Text as u8;
+const BINARY: u8 = Opcode::Binary as u8;
+const CONTINUATION: u8 = Opcode::Continuation as u8;
+
+#[test]
+fn a_pong_echoes_the_ping() {
+    let node = Node::start(limits());
+    let (_, mut client) = node.connect(homes(&[1]));
+    for payload in [&b""[..], b"ping", &[0xFF; 125]] {
+        client.say(Opcode::Pong, b"unasked");
+        client.say(Opcode::Ping, payload);
+        assert_eq!(client.hear(), Heard::Pong(payload.to_vec()));
+    }
+}
+
+#[test]
+fn messages_come_whole_and_in_order() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    for (first, payload) in [
+        (TEXT, &b"in th"[..]),
+        (FIN | Opcode::Ping as u8, b"between"),
+        (CONTINUATION, b"ree "),
+        (FIN | CONTINUATION, b"parts"),
+        (FIN | BINARY, b"\x00\xFF"),
+    ] {
+        for byte in client_frame(first, payload) {
+            client.socket.write_all(&[byte]).unwrap();
+        }
+    }
+    assert_eq!(client.hear(), Heard::Pong(b"between".to_vec()));
+    for (text, payload) in [(true, &b"in three parts"[..]), (false, b"\x00\xFF")] {
+        let payload = payload.to_vec();
+        assert_eq!(
+            node.notification(),
+            Notification::Message { id, text, payload }
+        );
+    }
+}
+
+#[test]
+fn messages_that_nobody_wants_are_checked_and_dropped() {
+    let mut node = Node::start(Limits {
+        deliver_messages: false,
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    client.say(Opcode::Text, b"hello");
+    client.say(Opcode::Ping, b"");
+    assert_eq!(client.hear(), Heard::Pong(Vec::new()));
+    client.say(Opcode::Text, b"\xFF");
+    assert_eq!(client.hear(), Heard::Close(Some(1007)));
+    assert_eq!(client.hear(), Heard::End);
+    drop(client);
+    assert_eq!(node.notification(), Notification::Closed { id, code: 1007 });
+}
+
+#[test]
+fn violations_close_and_events_come_before_the_close() {
+    let too_long = client_frame(FIN | BINARY, &vec![0; limits().message_bytes + 1]);
+    let mut two_parts = client_frame(TEXT, &vec![b'x'; limits().message_bytes]);
+    two_parts.extend(client_frame(FIN | CONTINUATION, b"x"));
+    for (bytes, code) in [
+        (too_long, 1009),
+        (two_parts, 1009),
+        (vec![0x81, 1, b'x'], 1002),
+        (client_frame(FIN | 3, b""), 1002),
+        (client_frame(FIN | TEXT, b"\xC0"), 1007),
+    ] {
+        let mut node = Node::start(limits());
+        let id = node.reserve(homes(&[1]));
+        node.route(event(1, "before"));
+        let mut client = node.adopt(id, b"");
+        client.socket.write_all(&bytes).unwrap();
+        assert_eq!(client.hear(), Heard::event("before"));
+        assert_eq!(client.hear(), Heard::Close(Some(code)));
+        assert_eq!(client.hear(), Heard::End);
+        drop(client);
+        assert_eq!(node.closed(id), code);
+        assert_eq!(node.stat("violations"), 1);
+    }
+}
+
+#[test]
+fn the_longest_message_is_taken() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    let payload = vec![7; limits().message_bytes];
+    client.say(Opcode::Binary, &payload);
+    let text = false;
+    assert_eq!(
+        node.notification(),
+        Notification::Message { id, text, payload }
+    );
+}
+
+/// Messages wait in the client's own socket once four megabytes of them are not taken.
+#[test]
+fn clients_wait_while_nobody_takes_their_messages() {
+    const BOUND: usize = 4 << 20;
+    /// What the kernel holds of a unix socket, and one turn's reads.
+    const ON_THE_WAY: usize = 1 << 20;
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    let payload = vec![b'x'; limits().message_bytes];
+    let frame = client_frame(FIN | TEXT, &payload);
+
+    client
+        .socket
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let (mut written, mut rest) = (0, frame.as_slice());
+    loop {
+        match client.socket.write(rest) {
+            Ok(count) => {
+                written += count;
+                assert!(written <= BOUND + ON_THE_WAY, "nobody waits");
+                rest = &rest[count..];
+                if rest.is_empty() {
+                    rest = &frame;
+                }
+            }
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    assert!(
+        written >= BOUND,
+        "it waits too early, after {written} bytes"
+    );
+    // The others are served all the while.
+    let (_, mut listener) = node.connect(homes(&[1]));
+    node.route(event(1, "meanwhile"));
+    assert_eq!(listener.hear(), Heard::event("meanwhile"));
+
+    let messages = written.div_ceil(frame.len()) + 100;
+    client.socket.set_write_timeout(None).unwrap();
+    std::thread::scope(|scope| {
+        let (mut socket, rest, frame) = (&client.socket, rest, &frame);
+        let whole = written / frame.len() + usize::from(rest.len() < frame.len());
+        scope.spawn(move || {
+            if rest.len() < frame.len() {
+                socket.write_all(rest).unwrap();
+            }
+            for _ in whole..messages {
+                socket.write_all(frame).unwrap();
+            }
+        });
+        for _ in 0..messages {
+            let text = true;
+            let payload = payload.clone();
+            assert_eq!(
+                node.notification_about(id),
+                Notification::Message { id, text, payload }
+            );
+        }
+    });
+}

@@ -1,0 +1,178 @@
+//! Clients that do not read, and what they cost the others.
+
+use std::io::Write;
+use std::time::Duration;
+
+use homewire_core::frame::Opcode;
+use homewire_core::reactor::Limits;
+
+use crate::harness::{Client, Heard, Node, client_frame, event, event_with_body, homes, limits};
+
+/// A body of `length` bytes of JSON.
+fn body(length: usize) -> String {
+    format!("\"{}\"", "x".repeat(length - 2))
+}
+
+/// Reads up to the close frame: the numbers of the events, which must be without a gap.
+fn numbers_until_closed(client: &mut Client, code: u16) -> usize {
+    let heard = client.hear_until(&Heard::Close(Some(code)));
+    for (number, heard) in heard.iter().enumerate() {
+        assert_eq!(*heard, Heard::event(&number.to_string()));
+    }
+    heard.len()
+}
+
+#[test]
+fn who_does_not_read_is_closed_and_slows_nobody() {
+    const OTHERS: usize = 20;
+    for length in [1_000, 100_000] {
+        let mut node = Node::start(limits());
+        let (id, mut slow) = node.connect(homes(&[1]));
+        let mut others: Vec<_> = (0..OTHERS).map(|_| node.connect(homes(&[1])).1).collect();
+        let body = body(length);
+        let mut routed = 0;
+        while node.stat("too_slow") == 0 {
+            for _ in 0..10 {
+                node.route(event_with_body(1, &routed.to_string(), &body));
+                for other in &mut others {
+                    assert_eq!(other.hear(), Heard::event(&routed.to_string()));
+                }
+                routed += 1;
+            }
+            assert!(routed * length < 64 << 20, "nobody is too slow");
+        }
+        let heard = numbers_until_closed(&mut slow, 4001);
+        assert!(0 < heard && heard < routed);
+        slow.say_close(4001);
+        assert_eq!(slow.hear(), Heard::End);
+        drop(slow);
+        assert_eq!(node.closed(id), 4001);
+        assert_eq!(node.stat("too_slow"), 1);
+        node.route(event(1, "the others stay"));
+        for mut other in others {
+            assert_eq!(other.hear(), Heard::event("the others stay"));
+        }
+    }
+}
+
+#[test]
+fn who_reads_late_but_within_the_bound_misses_nothing() {
+    let node = Node::start(limits());
+    let (id, mut late) = node.connect(homes(&[1]));
+    let body = body(10_000);
+    for number in 0..90 {
+        node.route(event_with_body(1, &number.to_string(), &body));
+    }
+    node.fence();
+    assert!(
+        node.stat("blocked_writes") > 0,
+        "the kernel took everything"
+    );
+    node.core.close(id, 4000, String::new());
+    assert_eq!(numbers_until_closed(&mut late, 4000), 90);
+}
+
+#[test]
+fn an_event_longer_than_any_buffer_arrives() {
+    let node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    let body = body(900_000);
+    node.route(event(1, "0"));
+    node.route(event_with_body(1, "1", &body));
+    node.route(event(1, "2"));
+    node.core.close(id, 4000, String::new());
+    assert_eq!(numbers_until_closed(&mut client, 4000), 3);
+}
+
+#[test]
+fn a_reservation_has_the_same_bound() {
+    let mut node = Node::start(limits());
+    let id = node.reserve(homes(&[1]));
+    let body = body(100_000);
+    for number in 0..11 {
+        node.route(event_with_body(1, &number.to_string(), &body));
+    }
+    assert_eq!(node.closed(id), 1006);
+    assert_eq!(node.adopt(id, b"").hear(), Heard::Close(Some(1013)));
+}
+
+#[test]
+fn messages_of_its_own_have_the_same_bound() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    // One that is longer than the bound passes it by itself alone; the next is too much.
+    let long = "x".repeat(2 << 20);
+    for _ in 0..3 {
+        node.core.send(id, Opcode::Text, long.clone().into_bytes());
+    }
+    node.route(event(1, "too late"));
+    node.wait_for("too_slow");
+    let heard = client.hear_until(&Heard::Close(Some(4001)));
+    assert_eq!(heard, [Heard::Text(long)]);
+    drop(client);
+    assert_eq!(node.closed(id), 4001);
+}
+
+/// Too slow twice in one turn is too slow once: the close frame is still said.
+#[test]
+fn falling_behind_twice_in_a_turn_ends_with_a_close_frame() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect(homes(&[1]));
+    let long = vec![b'x'; 2 << 20];
+    node.core.send(id, Opcode::Text, long.clone());
+    node.fence();
+    node.occupy();
+    node.route(event(1, "lost"));
+    node.core.send(id, Opcode::Text, long);
+    node.wait_for("too_slow");
+    assert_eq!(client.hear_until(&Heard::Close(Some(4001))).len(), 1);
+    drop(client);
+    assert_eq!(node.closed(id), 4001);
+}
+
+#[test]
+fn who_asks_but_does_not_listen_to_answers_is_too_slow() {
+    let mut node = Node::start(Limits {
+        outbox_bytes: 10_000,
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    let ping = client_frame(0x89, &[b'?'; 125]);
+    let many = ping.repeat(50);
+    let mut asked = 0;
+    while node.stat("too_slow") == 0 {
+        // As much as it may, and never so that a frame is cut at a read's end.
+        client.socket.write_all(&many).unwrap();
+        asked += 50;
+        assert!(asked < 1_000_000, "nobody is too slow");
+    }
+    let heard = client.hear_until(&Heard::Close(Some(4001)));
+    assert!(heard.iter().all(|it| *it == Heard::Pong(vec![b'?'; 125])));
+    assert!(heard.len() < asked);
+    client.say_close(4001);
+    assert_eq!(client.hear(), Heard::End);
+    drop(client);
+    assert_eq!(node.closed(id), 4001);
+    assert_eq!(node.stat("violations"), 0);
+}
+
+/// Who has a backlog is asked too: otherwise it would count as silent at the next beat.
+#[test]
+fn a_backlog_does_not_hide_the_heartbeat() {
+    let node = Node::start(Limits {
+        heartbeat: Duration::from_millis(300),
+        outbox_bytes: 4 << 20,
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    let long = "x".repeat(2 << 20);
+    node.core.send(id, Opcode::Text, long.clone().into_bytes());
+    // The witness is pinged in the same interval, and stays as long as it answers.
+    let (_, mut witness) = node.connect(homes(&[2]));
+    assert_eq!(witness.hear(), Heard::Ping(Vec::new()));
+    witness.say(Opcode::Pong, b"");
+    assert_eq!(client.hear(), Heard::Text(long));
+    assert_eq!(client.hear(), Heard::Ping(Vec::new()));
+    client.say(Opcode::Pong, b"");
+    assert_eq!(client.hear(), Heard::Ping(Vec::new()));
+}

@@ -1,0 +1,123 @@
+//! Where threads meet: several producers and a reactor that falls asleep between their words.
+
+use std::collections::HashSet;
+use std::hint;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+
+use crate::harness::{Client, Heard, Node, PATIENCE, event, homes, limits};
+
+const PRODUCERS: u64 = 4;
+
+/// Nothing but a producer's wake-up ends this reactor's sleep: one that is lost is never made up for.
+fn sleeper() -> Limits {
+    Limits {
+        reservation: Duration::from_secs(1_000_000),
+        ..limits()
+    }
+}
+
+/// One producer alone, so that no other's wake-up makes up for a lost one, whose next word comes at
+/// every moment of the reactor's falling asleep.
+#[test]
+fn no_wake_up_is_lost() {
+    const WORDS: u64 = 10_000;
+    let node = Node::start(sleeper());
+    for word in 1..=WORDS {
+        node.route(event(1, ""));
+        let deadline = Instant::now() + PATIENCE;
+        while node.stat("envelopes") < word {
+            assert!(Instant::now() < deadline, "word {word} was not heard");
+            hint::spin_loop();
+        }
+        for _ in 0..word % 1_999 {
+            hint::spin_loop();
+        }
+    }
+}
+
+#[test]
+fn producers_do_not_disturb_each_other() {
+    let node = Node::start(sleeper());
+    let core = &node.core;
+    let listeners: Vec<Client> = (0..PRODUCERS)
+        .map(|home| node.connect(homes(&[home])).1)
+        .collect();
+    thread::scope(|scope| {
+        for (home, mut listener) in (0..PRODUCERS).zip(listeners) {
+            scope.spawn(move || {
+                for number in 0..1_000 {
+                    let name = number.to_string();
+                    assert!(core.route(vec![event(home, &name)]));
+                    assert_eq!(listener.hear(), Heard::event(&name));
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn every_word_of_every_thread_is_obeyed_once() {
+    const ROUNDS: u64 = 2_000;
+    let mut node = Node::start(sleeper());
+    thread::scope(|scope| {
+        for home in 0..PRODUCERS {
+            let node = &node;
+            scope.spawn(move || {
+                for round in 0..ROUNDS {
+                    let id = node.reserve(homes(&[home, round % 3]));
+                    assert!(node.core.route(vec![event(home, "to a reservation")]));
+                    node.core.abandon(id);
+                    if round % 64 == 0 {
+                        thread::yield_now();
+                    }
+                }
+            });
+        }
+    });
+    let mut ended = HashSet::new();
+    for _ in 0..PRODUCERS * ROUNDS {
+        match node.notification() {
+            Notification::Closed { id, code: 1006 } => assert!(ended.insert(id), "told twice"),
+            other => panic!("{other:?}"),
+        }
+    }
+    node.core.stop(1001, String::new(), Duration::ZERO);
+    assert_eq!(node.stat("envelopes"), PRODUCERS * ROUNDS);
+    assert_eq!((node.stat("scopes"), node.stat("inbox_bytes")), (0, 0));
+}
+
+/// Whoever finds the inbox full waits; only the one who found the last room may pass the bound.
+#[test]
+fn the_inbox_stays_within_its_bound() {
+    const BOUND: usize = 64 << 10;
+    const BATCHES: u64 = 100;
+    let node = Node::with_inbox(sleeper(), BOUND);
+    let batch = vec![event(1, &"x".repeat(1_000)); 8];
+    let batch_bytes: usize = batch.iter().map(|entry| entry.envelope.len()).sum();
+    let fullest = AtomicUsize::new(0);
+    thread::scope(|scope| {
+        for _ in 0..PRODUCERS {
+            scope.spawn(|| {
+                for _ in 0..BATCHES {
+                    node.occupy();
+                    assert!(node.core.route(batch.clone()));
+                    fullest.fetch_max(node.stat("inbox_bytes") as usize, Ordering::Relaxed);
+                }
+            });
+        }
+    });
+    node.fence();
+    let fullest = fullest.into_inner();
+    assert!(fullest >= BOUND, "nobody had to wait: {fullest}");
+    assert!(fullest < BOUND + batch_bytes, "{fullest}");
+    assert_eq!(node.stat("malformed"), 0);
+    node.core.stop(1001, String::new(), Duration::ZERO);
+    assert_eq!(node.stat("inbox_bytes"), 0);
+    // The fence's event is the one more.
+    assert_eq!(node.stat("envelopes"), PRODUCERS * BATCHES * 8 + 1);
+}
