@@ -25,6 +25,8 @@ from wire import (
 
 EVENTS = "/userSession/websocket"
 MESSAGE_BYTES = 65_536
+OUTBOX_BYTES = 262_144
+"""More than the reactor hands out at once: a client that keeps up never exceeds it."""
 
 
 @pytest_asyncio.fixture
@@ -167,7 +169,7 @@ async def test_a_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenan
 
 
 async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None:
-    with private_node(outbox_bytes=65_536, close_s=30) as node:
+    with private_node(outbox_bytes=OUTBOX_BYTES, close_s=30) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)
@@ -177,17 +179,36 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None
             ):
                 sent = await send_until_too_slow(node, tenant, home, quick)
                 assert await quick.is_alive()
-                # What reaches the slow one is whole, in order, and ends with the code that says: come back.
-                heard = 0
-                while (received := await slow.receive_any()).opcode != CLOSE:
-                    if received.opcode == TEXT:
-                        assert received.payload.startswith(b'{"eventType":"%d",' % heard)
-                        heard += 1
-                assert received.close_code == 4001
-                assert heard < sent
+                assert await heard_until_given_up(slow) < sent
                 await slow.send_bytes(close_frame(4001))
                 assert await slow.at_end()
             assert (await node.metrics())["too_slow_total"] == 1
+
+
+async def heard_until_given_up(slow: Socket) -> int:
+    """How much reaches a slow client: all of it whole, in order, and then the code that says: come back."""
+    heard = 0
+    while (received := await slow.receive_any(within=3)).opcode != CLOSE:
+        if received.opcode == TEXT:
+            assert received.payload.startswith(b'{"eventType":"%d",' % heard)
+            heard += 1
+    assert received.close_code == 4001
+    return heard
+
+
+async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
+    with private_node(outbox_bytes=1024, close_s=30) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            home = await tenant.home(user)
+            async with await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow:
+                sent = 0
+                while not (await node.metrics())["too_slow_total"]:
+                    await tenant.send(
+                        {"homeId": home, "eventType": str(sent), "eventData": {"text": "x" * 60_001}}
+                    )
+                    sent += 1
+                assert await heard_until_given_up(slow) <= sent
 
 
 async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quick: Socket) -> int:
@@ -201,12 +222,12 @@ async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quic
         for event in events:
             assert await quick.receive_type(within=2) == event["eventType"]
         count += len(events)
-        assert count < 2000, "60 MB wait for a client with an outbox of 64 KiB"
+        assert count < 2000, "60 MB wait for a client with a small outbox"
     return count
 
 
 async def test_a_slow_client_that_never_reads_again_is_let_go() -> None:
-    with private_node(outbox_bytes=65_536, close_s=0.5) as node:
+    with private_node(outbox_bytes=OUTBOX_BYTES, close_s=0.5) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)

@@ -188,10 +188,16 @@ mod tests {
 
     use super::*;
 
+    fn pause(turns: u64) {
+        for _ in 0..turns {
+            std::hint::spin_loop();
+        }
+    }
+
     /// The next word comes at every moment of falling asleep; the sleep lasts until it is woken.
     #[test]
     fn no_wake_up_is_lost() {
-        const WORDS: u64 = 200_000;
+        const WORDS: u64 = 300_000;
         const FOR_EVER: Duration = Duration::from_secs(20);
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
@@ -205,9 +211,7 @@ mod tests {
                     while heard.load(Ordering::Relaxed) < word && !over.load(Ordering::Relaxed) {
                         std::hint::spin_loop();
                     }
-                    for _ in 0..word % 61 {
-                        std::hint::spin_loop();
-                    }
+                    pause(word % 31);
                 }
             });
             let mut events = Events::with_capacity(1);
@@ -223,6 +227,7 @@ mod tests {
                 inbox.awake();
                 count += commands.try_iter().count() as u64;
                 heard.store(count, Ordering::Relaxed);
+                pause(count % 29);
             }
         });
     }

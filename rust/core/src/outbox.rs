@@ -106,9 +106,11 @@ impl Outbox {
             self.blocked = true;
         }
         let rest = block.bytes.len() - taken;
-        if self.waiting + rest > limit {
+        let too_slow = self.waiting + rest > limit;
+        if too_slow && taken == 0 {
             return Verdict::TooSlow;
         }
+        // A frame that was begun has to be ended, also for a client that is given up.
         self.waiting += rest;
         if self.pieces.is_empty() {
             self.offset = taken;
@@ -117,7 +119,11 @@ impl Outbox {
             bytes: block.share(),
             frames: block.frames,
         });
-        Verdict::Accepted
+        if too_slow {
+            Verdict::TooSlow
+        } else {
+            Verdict::Accepted
+        }
     }
 
     /// Notes that the kernel has room again and writes what waits.
@@ -329,6 +335,28 @@ mod tests {
         );
         assert_eq!(refused, Verdict::TooSlow);
         assert_eq!(outbox.waiting(), 6);
+    }
+
+    #[test]
+    fn a_frame_that_was_begun_is_ended_also_past_the_bound() {
+        let mut bytes = Vec::new();
+        frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
+        let first = bytes.len();
+        frame::append_frame(&mut bytes, frame::Opcode::Text, b"second");
+        let mut outbox = Outbox::default();
+        let mut written = Written::default();
+        let mut socket = scripted(&[3]);
+        let verdict = outbox.offer(
+            Some(&mut socket),
+            &mut Block::new(&bytes, 2),
+            1,
+            &mut written,
+        );
+        assert_eq!(verdict, Verdict::TooSlow);
+        outbox.drop_unwritten();
+        socket.takes = [100].into();
+        outbox.flush(&mut socket, &mut written).unwrap();
+        assert_eq!(socket.got, bytes[..first]);
     }
 
     #[test]
