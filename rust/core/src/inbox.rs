@@ -194,10 +194,10 @@ mod tests {
         }
     }
 
-    /// The next word comes at every moment of falling asleep; the sleep lasts until it is woken.
+    /// For a second, the next word comes at every moment of falling asleep, and a sleep lasts until
+    /// it is woken.
     #[test]
     fn no_wake_up_is_lost() {
-        const WORDS: u64 = 300_000;
         const FOR_EVER: Duration = Duration::from_secs(20);
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
@@ -205,18 +205,25 @@ mod tests {
         let heard = AtomicU64::new(0);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            scope.spawn(|| {
-                for word in 1..=WORDS {
+            let producer = scope.spawn(|| {
+                let began = Instant::now();
+                let mut word = 0;
+                while began.elapsed() < Duration::from_secs(1) {
+                    word += 1;
                     inbox.send(Command::ReadOn);
-                    while heard.load(Ordering::Relaxed) < word && !over.load(Ordering::Relaxed) {
+                    while heard.load(Ordering::Relaxed) < word {
+                        if over.load(Ordering::Relaxed) {
+                            return;
+                        }
                         std::hint::spin_loop();
                     }
                     pause(word % 31);
                 }
+                over.store(true, Ordering::Relaxed);
             });
             let mut events = Events::with_capacity(1);
             let mut count = 0;
-            while count < WORDS {
+            while !over.load(Ordering::Relaxed) {
                 if inbox.fall_asleep(&commands) {
                     poll.poll(&mut events, Some(FOR_EVER)).unwrap();
                     if events.is_empty() {

@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
@@ -63,7 +64,7 @@ pub fn entry(event: &EventHeader<'_>) -> Entry {
 
 /// A running core.
 pub struct Node {
-    pub core: Core,
+    pub core: Arc<Core>,
     poll: Poll,
     notifications: VecDeque<Notification>,
 }
@@ -74,7 +75,7 @@ impl Node {
     }
 
     pub fn with_inbox(limits: Limits, bytes: usize) -> Self {
-        let core = Core::start(limits, bytes).unwrap();
+        let core = Arc::new(Core::start(limits, bytes).unwrap());
         let poll = Poll::new().unwrap();
         let descriptor = core.notify_descriptor();
         poll.registry()
