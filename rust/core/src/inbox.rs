@@ -183,6 +183,7 @@ impl Inbox {
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::AtomicU64;
+    use std::time::Instant;
 
     use mio::{Events, Poll, Token};
 
@@ -205,7 +206,7 @@ mod tests {
         let heard = AtomicU64::new(0);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
-            let producer = scope.spawn(|| {
+            scope.spawn(|| {
                 let began = Instant::now();
                 let mut word = 0;
                 while began.elapsed() < Duration::from_secs(1) {
@@ -220,6 +221,7 @@ mod tests {
                     pause(word % 31);
                 }
                 over.store(true, Ordering::Relaxed);
+                inbox.send(Command::ReadOn);
             });
             let mut events = Events::with_capacity(1);
             let mut count = 0;

@@ -160,7 +160,7 @@ fn who_asks_but_does_not_listen_to_answers_is_too_slow() {
 #[test]
 fn a_backlog_does_not_hide_the_heartbeat() {
     let node = Node::start(Limits {
-        heartbeat: Duration::from_millis(300),
+        heartbeat: Duration::from_secs(1),
         outbox_bytes: 4 << 20,
         ..limits()
     });
@@ -173,7 +173,5 @@ fn a_backlog_does_not_hide_the_heartbeat() {
     witness.say(Opcode::Pong, b"");
     assert_eq!(witness.hear(), Heard::Ping(Vec::new()));
     assert_eq!(client.hear(), Heard::Text(long));
-    assert_eq!(client.hear(), Heard::Ping(Vec::new()));
-    client.say(Opcode::Pong, b"");
     assert_eq!(client.hear(), Heard::Ping(Vec::new()));
 }
