@@ -25,9 +25,7 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     renderer: Any = (
         structlog.dev.ConsoleRenderer()
         if log_format == "console"
-        else structlog.processors.JSONRenderer(
-            serializer=lambda value, **_: orjson.dumps(value, default=str).decode()
-        )
+        else structlog.processors.JSONRenderer(serializer=_to_json)
     )
     structlog.configure(
         processors=[

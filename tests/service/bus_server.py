@@ -43,6 +43,7 @@ class BusServer:
                     client.ping()
                 except (RedisConnectionError, OSError):
                     assert time.monotonic() < until, "the server does not start"
+                    # A server that does not listen yet has nothing to be awaited by.
                     time.sleep(0.005)
                 else:
                     return

@@ -7,7 +7,7 @@ reserve (the core hears for it), authorise (nothing changed unheard), 101, adopt
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -61,15 +61,14 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
     await check_listener(principal, gateway.directory)
     wanted = Filter(request)
     subscription = await wanted.subscription(principal, gateway.directory)
-    connection_id = await _reserve(gateway, principal, subscription)
-    try:
-        await _observed(gateway, "authorise")
-        await gateway.authenticator.principal(credential)
-        await wanted.check(principal, gateway.directory)
-    except BaseException:
-        gateway.core.abandon(connection_id)
-        raise
-    return await _answer(gateway, request, connection_id)
+    return await _connect(
+        gateway,
+        request,
+        credential,
+        principal,
+        subscription,
+        lambda: wanted.check(principal, gateway.directory),
+    )
 
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
@@ -78,19 +77,20 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
     principal = await gateway.authenticator.principal(credential)
     _require_upgrade(request)
     subscription = check_own_device(principal, request.match_info["deviceId"])
-    connection_id = await _reserve(gateway, principal, subscription)
-    try:
-        await _observed(gateway, "authorise")
-        await gateway.authenticator.principal(credential)
-    except BaseException:
-        gateway.core.abandon(connection_id)
-        raise
-    return await _answer(gateway, request, connection_id)
+    return await _connect(gateway, request, credential, principal, subscription)
 
 
-async def _reserve(gateway: Gateway, principal: Principal, subscription: Subscription) -> int:
+async def _connect(
+    gateway: Gateway,
+    request: web.Request,
+    credential: Credential,
+    principal: Principal,
+    subscription: Subscription,
+    check: Callable[[], Awaitable[None]] | None = None,
+) -> GivenAway:
+    """Reserve, authorise (the key, and whatever `check` looks at), 101, adopt."""
     await _observed(gateway, "reserve")
-    return gateway.core.reserve(
+    connection_id = gateway.core.reserve(
         principal.kind.value,
         principal.project_id,
         principal.id,
@@ -99,10 +99,11 @@ async def _reserve(gateway: Gateway, principal: Principal, subscription: Subscri
         list(subscription.ids),
         list(subscription.entities),
     )
-
-
-async def _answer(gateway: Gateway, request: web.Request, connection_id: int) -> GivenAway:
     try:
+        await _observed(gateway, "authorise")
+        await gateway.authenticator.principal(credential)
+        if check is not None:
+            await check()
         await _observed(gateway, "answer")
     except BaseException:
         gateway.core.abandon(connection_id)
