@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from itertools import pairwise
 
 import pytest
 from nodes import Tenant, private_node, tenant_of
@@ -49,7 +50,7 @@ async def refused(tenant: Tenant, key: str, count: int) -> None:
 
 
 async def check(rounds: int) -> None:
-    """Memory and descriptors after a first round, against those after `rounds` more of 1,000."""
+    """Memory and descriptors after a first round, against those of `rounds` more of 1,000."""
     with private_node() as node:
         async with tenant_of(node) as tenant:
             users = [await tenant.user() for _ in range(3)]
@@ -64,12 +65,13 @@ async def check(rounds: int) -> None:
                 await node.settles(within=20)
                 return node.resident_bytes
 
-            memory = await round_of(0)
+            resident = [await round_of(0)]
             descriptors = node.descriptors
-            for seed in range(1, rounds + 1):
-                grown = await round_of(seed) - memory
-            # Some pages of an allocator do not show, a quarter of a KB for each of 4,000 connections does.
-            assert grown < (200 + 150 * rounds) * 1024
+            resident += [await round_of(seed) for seed in range(1, rounds + 1)]
+            # An allocator takes pages in one round and not in the next; a leak comes in every round, and a
+            # quarter of a KB for each connection is more than this.
+            least_grown = min(after - before for before, after in pairwise(resident))
+            assert least_grown < 150 * 1024
             # The pool of connections to Redis may grow a little; the hundredth part of the sockets is more.
             await node.settles(descriptors + 5)
             metrics = await node.metrics()
@@ -78,11 +80,11 @@ async def check(rounds: int) -> None:
             assert metrics["scopes"] == metrics["topics"] == 0
 
 
-async def test_two_thousand_connections_leave_nothing() -> None:
-    await check(1)
+async def test_four_thousand_connections_leave_nothing() -> None:
+    await check(3)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_five_thousand_connections_leave_nothing() -> None:
-    await check(4)
+async def test_ten_thousand_connections_leave_nothing() -> None:
+    await check(9)
