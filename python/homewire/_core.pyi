@@ -99,6 +99,7 @@ class Core:
         heartbeat_ms: int = 25_000,
         reservation_ms: int = 5_000,
         close_ms: int = 5_000,
+        shards: int = 64,
         outbox_bytes: int = 1_048_576,
         message_bytes: int = 65_536,
         inbox_bytes: int = 16_777_216,
@@ -108,7 +109,7 @@ class Core:
     def notify_fd(self) -> int:
         """Readable while there are notifications."""
 
-    def start_tail(self, url: str, shards: int) -> None:
+    def start_tail(self, url: str) -> None:
         """Begin to read every shard from its end of now on. Raises ConnectionError, OSError."""
 
     def reserve(
@@ -120,8 +121,22 @@ class Core:
         kind: _SubscriptionKind,
         ids: list[int],
         entities: list[str],
+        homes: list[int] = ...,
+        follow: bool = False,
+        address: str | None = None,
     ) -> int:
-        """Put a connection into the index, without a socket. Its id is never used twice."""
+        """Put a connection into the index, without a socket. Its id is never used twice.
+
+        `homes` gives for each of `ids` the home that it is in, if they are devices. With `follow` the
+        homes that the user enters or leaves change what is heard.
+        """
+
+    def mark(self, shards: list[int]) -> int:
+        """How many control records of these shards this node has read. What was read from the store
+        while it stood still is as new as the mark."""
+
+    def mark_of_all(self) -> int:
+        """The same over all shards."""
 
     def adopt(self, id: int, fd: int, early: bytes) -> None:
         """Take over `fd`, a duplicate made for this call. Raises OSError."""

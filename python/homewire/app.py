@@ -162,6 +162,7 @@ def _start_core(
         heartbeat_ms=_ms(settings.heartbeat_s),
         reservation_ms=_ms(settings.reservation_s),
         close_ms=_ms(settings.close_s),
+        shards=settings.shards,
         outbox_bytes=settings.outbox_bytes,
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
@@ -173,7 +174,7 @@ def _start_core(
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
     try:
-        core.start_tail(url, settings.shards)
+        core.start_tail(url)
     except ConnectionError as error:
         raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
     return core

@@ -25,6 +25,8 @@ class Subscription:
     kind: Kind
     ids: tuple[int, ...]
     entities: tuple[str, ...] = ()
+    homes: tuple[int, ...] = ()
+    """For each of `ids`, if they are devices, the home that it is in."""
 
 
 class Filter:
@@ -47,7 +49,11 @@ class Filter:
         if self.kind == "homes":
             return Subscription("homes", tuple(self.ids))
         if self.kind == "devices":
-            return Subscription("devices", tuple(self.ids))
+            located = await directory.locate(principal.project_id, self.ids)
+            # 0: in no home, or unknown; `check` refuses both.
+            places = [located.get(device_id) for device_id in self.ids]
+            homes = tuple((place.home_id or 0) if place else 0 for place in places)
+            return Subscription("devices", tuple(self.ids), homes=homes)
         homes = await directory.homes_of_user(principal.project_id, principal.id)
         if self.kind == "all":
             if len(homes) > MAX_TOPICS:

@@ -98,6 +98,7 @@ async def _connect(
         subscription.kind,
         list(subscription.ids),
         list(subscription.entities),
+        list(subscription.homes),
     )
     try:
         await _observed(gateway, "authorise")

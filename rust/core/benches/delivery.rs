@@ -12,7 +12,7 @@ use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
 use homewire_core::envelope::{EventHeader, encode_event};
-use homewire_core::inbox::{Entry, Subscription};
+use homewire_core::inbox::{Entry, Reservation, Subscription};
 use homewire_core::reactor::Limits;
 
 /// With its envelope's other members the message has 200 bytes.
@@ -23,6 +23,7 @@ fn main() -> io::Result<()> {
     let events = argument("--events", 20_000);
     let batch = argument("--batch", 32);
     let limits = Limits {
+        shards: 1,
         heartbeat: Duration::from_secs(3_600),
         reservation: Duration::from_secs(60),
         close: Duration::from_secs(1),
@@ -84,7 +85,15 @@ fn connect(core: &Core, number: usize) -> io::Result<UnixStream> {
         id: number as u64,
         key_tag: 0,
     };
-    let id = core.reserve(principal, Subscription::Homes(vec![1]), Encoding::Plain);
+    let id = core.next_id();
+    core.reserve(Reservation {
+        id,
+        principal,
+        subscription: Subscription::Homes(vec![1]),
+        follow: false,
+        encoding: Encoding::Plain,
+        address: None,
+    });
     let (ours, theirs) = UnixStream::pair()?;
     ours.set_nonblocking(true)?;
     core.adopt(id, theirs.into_raw_fd(), Vec::new())?;

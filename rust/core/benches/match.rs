@@ -107,6 +107,7 @@ fn measure(scopes: usize, topics_each: usize, universe: usize) {
 fn about(home_id: u64) -> [TopicRef<'static>; 2] {
     let device = TopicRef::Device {
         project: 1,
+        home: home_id,
         device: home_id,
     };
     [home(home_id), device]

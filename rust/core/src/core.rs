@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Principal, Socket};
-use crate::encoding::Encoding;
+use crate::connection::{ConnectionId, Socket};
 use crate::frame::Opcode;
-use crate::inbox::{Command, Entry, Inbox, Reservation, Subscription};
+use crate::inbox::{Command, Entry, Inbox, Reservation};
+use crate::marks::Marks;
 use crate::notify::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::stats::Stats;
@@ -26,6 +26,7 @@ pub struct Core {
     reactor: Mutex<Option<JoinHandle<()>>>,
     tail: Mutex<Option<Tail>>,
     started: Instant,
+    shards: u32,
     /// When Redis last answered the tail, in milliseconds since `started`.
     heard: Arc<AtomicU64>,
 }
@@ -40,7 +41,9 @@ impl Core {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let stats = Arc::new(Stats::default());
         let (inbox, commands) = Inbox::new(waker, inbox_bytes, Arc::clone(&stats));
+        let marks = Arc::new(Marks::new(limits.shards));
         let shared = Shared {
+            marks,
             inbox: Arc::new(inbox),
             slots: Arc::default(),
             notifier: Arc::new(Notifier::new()?),
@@ -48,6 +51,7 @@ impl Core {
         };
         let notifier = Arc::clone(&shared.notifier);
         let with_reactor = shared.clone();
+        let shards = limits.shards;
         let thread = guarded("reactor", notifier, move || {
             Reactor::new(poll, with_reactor, commands, limits)
                 .run()
@@ -58,6 +62,7 @@ impl Core {
             reactor: Mutex::new(Some(thread)),
             tail: Mutex::default(),
             started: Instant::now(),
+            shards,
             heard: Arc::default(),
         })
     }
@@ -66,12 +71,12 @@ impl Core {
     ///
     /// # Errors
     /// When Redis does not answer, or not as a Redis does.
-    pub fn start_tail(&self, url: &str, shards: u32) -> Result<(), TailError> {
+    pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
         let inbox = Arc::clone(&self.shared.inbox);
         let (started, heard) = (self.started, Arc::clone(&self.heard));
         let tail = Tail::start(
             url,
-            shards,
+            self.shards,
             inbox,
             Arc::clone(&self.shared.stats),
             Arc::clone(&self.shared.notifier),
@@ -87,23 +92,26 @@ impl Core {
         self.started.elapsed().saturating_sub(heard)
     }
 
+    /// A name for a connection that is about to be reserved; never the same twice.
+    pub fn next_id(&self) -> ConnectionId {
+        self.shared.slots.take()
+    }
+
     /// Puts a connection into the index before it is authorised and before it has a socket.
-    pub fn reserve(
-        &self,
-        principal: Principal,
-        subscription: Subscription,
-        encoding: Encoding,
-    ) -> ConnectionId {
-        let id = self.shared.slots.take();
+    pub fn reserve(&self, reservation: Reservation) {
         self.shared
             .inbox
-            .send_unhurried(Command::Reserve(Box::new(Reservation {
-                id,
-                principal,
-                subscription,
-                encoding,
-            })));
-        id
+            .send_unhurried(Command::Reserve(Box::new(reservation)));
+    }
+
+    /// How many control records of these shards were read: see [`Marks`].
+    pub fn mark(&self, shards: impl IntoIterator<Item = u32>) -> u64 {
+        self.shared.marks.sum(shards)
+    }
+
+    /// How many control records of all shards were read.
+    pub fn mark_of_all(&self) -> u64 {
+        self.shared.marks.total()
     }
 
     /// Takes the socket of an upgraded connection: `descriptor` is a duplicate made for this call.

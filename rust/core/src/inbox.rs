@@ -4,6 +4,7 @@
 //! an event that was appended after a client saw 101 is read after its reservation was queued.
 
 use std::io;
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Duration;
@@ -21,8 +22,8 @@ use crate::stats::Stats;
 pub enum Subscription {
     /// All events of these homes.
     Homes(Vec<u64>),
-    /// The events of these devices.
-    Devices(Vec<u64>),
+    /// The events of these devices, each in the home that it is in.
+    Devices(Vec<DeviceInHome>),
     /// The events of these entities, in each of these homes.
     Entities {
         homes: Vec<u64>,
@@ -32,13 +33,24 @@ pub enum Subscription {
     Commands(u64),
 }
 
+/// A device, and the home it was in when its listener was authorised.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DeviceInHome {
+    pub device: u64,
+    pub home: u64,
+}
+
 /// A connection before it has a socket.
 #[derive(Debug)]
 pub struct Reservation {
     pub id: ConnectionId,
     pub principal: Principal,
     pub subscription: Subscription,
+    /// Whether homes that the user enters or leaves change the subscription.
+    pub follow: bool,
     pub encoding: Encoding,
+    /// Where the client is, for the limit on connections of one address.
+    pub address: Option<IpAddr>,
 }
 
 /// An entry of a shard, as it was read.
@@ -68,6 +80,10 @@ pub enum Command {
         reason: String,
     },
     Route(Vec<Entry>),
+    /// Entries of this shard may be missing, between what was routed before and what comes now.
+    Gap {
+        shard: u32,
+    },
     /// Python took its notifications: clients whose messages had to wait may go on.
     ReadOn,
     Stop {

@@ -7,8 +7,12 @@ use std::hash::Hash;
 pub enum TopicRef<'a> {
     /// Everything of one home.
     Home { project: u64, home: u64 },
-    /// The events of one device.
-    Device { project: u64, device: u64 },
+    /// The events of one device in one home: when it moves, nobody hears it who may not.
+    Device {
+        project: u64,
+        home: u64,
+        device: u64,
+    },
     /// The commands to one device.
     Command { project: u64, device: u64 },
     /// The events of one entity, heard in one home.
@@ -19,12 +23,22 @@ pub enum TopicRef<'a> {
     },
 }
 
-/// A topic, owned. 24 bytes: entity names are boxed, since most topics are two integers.
+/// A topic, owned. 32 bytes: entity names are boxed, since most topics are two or three integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topic {
-    Home { project: u64, home: u64 },
-    Device { project: u64, device: u64 },
-    Command { project: u64, device: u64 },
+    Home {
+        project: u64,
+        home: u64,
+    },
+    Device {
+        project: u64,
+        home: u64,
+        device: u64,
+    },
+    Command {
+        project: u64,
+        device: u64,
+    },
     Entity(Box<EntityTopic>),
 }
 
@@ -41,7 +55,15 @@ impl Topic {
     pub fn as_ref(&self) -> TopicRef<'_> {
         match *self {
             Self::Home { project, home } => TopicRef::Home { project, home },
-            Self::Device { project, device } => TopicRef::Device { project, device },
+            Self::Device {
+                project,
+                home,
+                device,
+            } => TopicRef::Device {
+                project,
+                home,
+                device,
+            },
             Self::Command { project, device } => TopicRef::Command { project, device },
             Self::Entity(ref topic) => TopicRef::Entity {
                 project: topic.project,
@@ -56,7 +78,15 @@ impl From<TopicRef<'_>> for Topic {
     fn from(topic: TopicRef<'_>) -> Self {
         match topic {
             TopicRef::Home { project, home } => Self::Home { project, home },
-            TopicRef::Device { project, device } => Self::Device { project, device },
+            TopicRef::Device {
+                project,
+                home,
+                device,
+            } => Self::Device {
+                project,
+                home,
+                device,
+            },
             TopicRef::Command { project, device } => Self::Command { project, device },
             TopicRef::Entity {
                 project,

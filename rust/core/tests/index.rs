@@ -30,7 +30,11 @@ const fn home(project: u64, home: u64) -> TopicRef<'static> {
 }
 
 const fn device(project: u64, device: u64) -> TopicRef<'static> {
-    TopicRef::Device { project, device }
+    TopicRef::Device {
+        project,
+        home: 1,
+        device,
+    }
 }
 
 const fn command(project: u64, device: u64) -> TopicRef<'static> {

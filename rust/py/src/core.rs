@@ -6,7 +6,7 @@ use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
 use homewire_core::core::Core as Inner;
 use homewire_core::encoding::Encoding;
 use homewire_core::frame::Opcode;
-use homewire_core::inbox::Subscription;
+use homewire_core::inbox::{DeviceInHome, Reservation, Subscription};
 use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
 use pyo3::exceptions::PyValueError;
@@ -22,21 +22,24 @@ pub struct Core(Inner);
 #[pymethods]
 impl Core {
     #[new]
+    #[expect(clippy::too_many_arguments, reason = "named, in Python")]
     #[pyo3(signature = (
         *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
-        outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
+        shards = 64, outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
         deliver_messages = false,
     ))]
     fn new(
         heartbeat_ms: u64,
         reservation_ms: u64,
         close_ms: u64,
+        shards: u32,
         outbox_bytes: usize,
         message_bytes: usize,
         inbox_bytes: usize,
         deliver_messages: bool,
     ) -> PyResult<Self> {
         let limits = Limits {
+            shards,
             heartbeat: Duration::from_millis(heartbeat_ms),
             reservation: Duration::from_millis(reservation_ms),
             close: Duration::from_millis(close_ms),
@@ -52,12 +55,15 @@ impl Core {
         self.0.notify_descriptor()
     }
 
-    fn start_tail(&self, py: Python<'_>, url: &str, shards: u32) -> PyResult<()> {
-        py.detach(|| self.0.start_tail(url, shards))
-            .map_err(errors::tail)
+    fn start_tail(&self, py: Python<'_>, url: &str) -> PyResult<()> {
+        py.detach(|| self.0.start_tail(url)).map_err(errors::tail)
     }
 
     #[expect(clippy::too_many_arguments, reason = "one flat call per handshake")]
+    #[pyo3(signature = (
+        principal_kind, project, principal_id, key_tag, kind, ids, entities,
+        homes = Vec::new(), follow = false, address = None,
+    ))]
     fn reserve(
         &self,
         principal_kind: &str,
@@ -67,6 +73,9 @@ impl Core {
         kind: &str,
         ids: Vec<u64>,
         entities: Vec<String>,
+        homes: Vec<u64>,
+        follow: bool,
+        address: Option<&str>,
     ) -> PyResult<u64> {
         let principal = Principal {
             kind: principal_kind_of(principal_kind)?,
@@ -74,11 +83,25 @@ impl Core {
             id: principal_id,
             key_tag,
         };
-        let subscription = subscription(kind, ids, entities)?;
-        Ok(self
-            .0
-            .reserve(principal, subscription, Encoding::Plain)
-            .as_u64())
+        let subscription = subscription(kind, ids, entities, &homes)?;
+        let id = self.0.next_id();
+        self.0.reserve(Reservation {
+            id,
+            principal,
+            subscription,
+            follow,
+            encoding: Encoding::Plain,
+            address: address.and_then(|text| text.parse().ok()),
+        });
+        Ok(id.as_u64())
+    }
+
+    fn mark(&self, shards: Vec<u32>) -> u64 {
+        self.0.mark(shards)
+    }
+
+    fn mark_of_all(&self) -> u64 {
+        self.0.mark_of_all()
     }
 
     fn adopt(&self, id: u64, fd: i32, early: &[u8]) -> PyResult<()> {
@@ -136,10 +159,20 @@ fn principal_kind_of(kind: &str) -> PyResult<PrincipalKind> {
     }
 }
 
-fn subscription(kind: &str, ids: Vec<u64>, entities: Vec<String>) -> PyResult<Subscription> {
+fn subscription(
+    kind: &str,
+    ids: Vec<u64>,
+    entities: Vec<String>,
+    homes: &[u64],
+) -> PyResult<Subscription> {
     match (kind, ids.as_slice()) {
         ("homes", _) => Ok(Subscription::Homes(ids)),
-        ("devices", _) => Ok(Subscription::Devices(ids)),
+        ("devices", _) if ids.len() == homes.len() => Ok(Subscription::Devices(
+            ids.iter()
+                .zip(homes)
+                .map(|(&device, &home)| DeviceInHome { device, home })
+                .collect(),
+        )),
         ("entities", _) => Ok(Subscription::Entities {
             homes: ids,
             entities: entities.into_iter().map(String::into_boxed_str).collect(),

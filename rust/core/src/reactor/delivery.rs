@@ -59,6 +59,7 @@ fn event_topics<'a>(event: &EventHeader<'a>) -> SmallVec<[TopicRef<'a>; 3]> {
     if event.device != 0 {
         topics.push(TopicRef::Device {
             project,
+            home,
             device: event.device,
         });
     }

@@ -10,7 +10,7 @@ use super::{Doom, Reactor};
 use crate::close::{self, CloseCode};
 use crate::connection::{Connection, ConnectionId, Socket, State};
 use crate::frame::{self, Decoder, Opcode};
-use crate::inbox::{Reservation, Subscription};
+use crate::inbox::{DeviceInHome, Reservation, Subscription};
 use crate::notify::Notification;
 use crate::outbox::{Block, Outbox, Verdict};
 use crate::stats::Stats;
@@ -34,6 +34,7 @@ impl Reactor {
             principal,
             subscription,
             encoding,
+            ..
         } = reservation;
         let topics = subscription_topics(principal.project, &subscription);
         let (scope, place) = self.index.join(id.slot(), &topics, encoding);
@@ -300,7 +301,11 @@ fn subscription_topics(project: u64, subscription: &Subscription) -> SmallVec<[T
             .collect(),
         Subscription::Devices(devices) => devices
             .iter()
-            .map(|&device| TopicRef::Device { project, device })
+            .map(|&DeviceInHome { device, home }| TopicRef::Device {
+                project,
+                home,
+                device,
+            })
             .collect(),
         Subscription::Commands(device) => SmallVec::from_iter([TopicRef::Command {
             project,

@@ -20,6 +20,7 @@ use crate::connection::ConnectionId;
 use crate::connections::Connections;
 use crate::inbox::{Command, Entry, Inbox};
 use crate::index::{Index, ScopeId};
+use crate::marks::Marks;
 use crate::notify::Notifier;
 use crate::outbox::Written;
 use crate::slots::Slots;
@@ -40,6 +41,8 @@ const READ_BUFFER: usize = 64 << 10;
 /// Times and bounds of the reactor.
 #[derive(Clone, Debug)]
 pub struct Limits {
+    /// Streams that envelopes are spread over.
+    pub shards: u32,
     /// Between two pings of a connection.
     pub heartbeat: Duration,
     /// From `reserve` to `adopt`.
@@ -60,6 +63,7 @@ pub struct Shared {
     pub inbox: Arc<Inbox>,
     pub slots: Arc<Slots>,
     pub notifier: Arc<Notifier>,
+    pub marks: Arc<Marks>,
     pub stats: Arc<Stats>,
 }
 
@@ -210,6 +214,7 @@ impl Reactor {
             Command::Route(entries) => self.backlog = entries.into_iter(),
             Command::Reserve(reservation) => self.reserve(*reservation),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
+            Command::Gap { shard: _ } => {}
             Command::Abandon(id) => self.abandon(id),
             Command::Send {
                 id,

@@ -12,7 +12,7 @@ use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
 use homewire_core::envelope::{EventHeader, encode_event};
 use homewire_core::frame::{Opcode, append_header};
-use homewire_core::inbox::{Entry, Subscription};
+use homewire_core::inbox::{DeviceInHome, Entry, Reservation, Subscription};
 use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
 use mio::unix::SourceFd;
@@ -27,6 +27,7 @@ const WITNESSED: u64 = 999;
 /// Heartbeats never come: nothing but what a test does wakes the reactor.
 pub fn limits() -> Limits {
     Limits {
+        shards: 1,
         heartbeat: Duration::from_secs(1_000_000),
         reservation: Duration::from_secs(5),
         close: Duration::from_secs(5),
@@ -38,6 +39,12 @@ pub fn limits() -> Limits {
 
 pub fn homes(ids: &[u64]) -> Subscription {
     Subscription::Homes(ids.to_vec())
+}
+
+/// Devices, all in home 1.
+pub fn devices(ids: &[u64]) -> Subscription {
+    let in_home = |&device| DeviceInHome { device, home: 1 };
+    Subscription::Devices(ids.iter().map(in_home).collect())
 }
 
 /// An event of a home; `name` is its type, by which a test knows it again.
@@ -95,7 +102,16 @@ impl Node {
             id: 1,
             key_tag: 0,
         };
-        self.core.reserve(principal, subscription, Encoding::Plain)
+        let id = self.core.next_id();
+        self.core.reserve(Reservation {
+            id,
+            principal,
+            subscription,
+            follow: false,
+            encoding: Encoding::Plain,
+            address: None,
+        });
+        id
     }
 
     pub fn adopt(&self, id: ConnectionId, early: &[u8]) -> Client {
@@ -125,7 +141,7 @@ impl Node {
 
     /// Keeps the reactor busy for long enough that what is queued next makes one turn.
     pub fn occupy(&self) {
-        let id = self.reserve(Subscription::Devices((1000..4000).collect()));
+        let id = self.reserve(devices(&Vec::from_iter(1000..4000)));
         self.core.abandon(id);
     }
 

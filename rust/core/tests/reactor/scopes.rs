@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::harness::{Client, Heard, Node, PROJECT, entry, homes, limits};
+use crate::harness::{Client, Heard, Node, PROJECT, devices, entry, homes, limits};
 
 /// What an envelope is about.
 #[derive(Clone, Debug)]
@@ -55,8 +55,8 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
         2 => Just(homes(&[1, 2])),
         1 => Just(homes(&[2, 1, 2])),
         1 => Just(homes(&[])),
-        1 => Just(Subscription::Devices(vec![1])),
-        1 => Just(Subscription::Devices(vec![2, 1])),
+        1 => Just(devices(&[1])),
+        1 => Just(devices(&[2, 1])),
         1 => Just(entities(&[1], &["lamp"])),
         1 => Just(entities(&[1, 2], &["lamp", "door"])),
         1 => Just(Subscription::Commands(1)),
@@ -119,9 +119,9 @@ impl Listener {
     fn wants(&self, about: &About) -> bool {
         match (&self.subscription, about) {
             (Subscription::Homes(homes), About::Event { home, .. }) => homes.contains(home),
-            (Subscription::Devices(devices), About::Event { device, .. }) => {
-                devices.contains(device)
-            }
+            (Subscription::Devices(devices), About::Event { home, device, .. }) => devices
+                .iter()
+                .any(|wanted| wanted.device == *device && wanted.home == *home),
             (Subscription::Entities { homes, entities }, About::Event { home, entity, .. }) => {
                 homes.contains(home)
                     && entity.is_some_and(|it| entities.iter().any(|name| **name == *it))
