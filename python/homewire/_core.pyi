@@ -82,6 +82,7 @@ class EventBatch:
 _Notification = (
     tuple[Literal["closed"], int, int]
     | tuple[Literal["message"], int, int, bytes]
+    | tuple[Literal["gap"], int, str]
     | tuple[Literal["failed"], str]
 )
 
@@ -110,7 +111,7 @@ class Core:
         """Readable while there are notifications."""
 
     def start_tail(self, url: str) -> None:
-        """Begin to read every shard from its end of now on. Raises ConnectionError, OSError."""
+        """Begin to read every shard from its end of now on. Raises ConnectionError, ValueError."""
 
     def reserve(
         self,

@@ -175,7 +175,7 @@ def _start_core(
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
     try:
         core.start_tail(url)
-    except ConnectionError as error:
+    except (ConnectionError, ValueError) as error:
         raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
     return core
 

@@ -34,6 +34,8 @@ COUNTERS: Final = {
     "envelopes": "Envelopes read from the bus.",
     "malformed": "Envelopes that could not be decoded and were skipped.",
     "foreign_entries": "Entries of the shards that carry no envelope and were skipped.",
+    "trimmed_unread": "Entries that Redis trimmed before this node had read them.",
+    "fell_back": "Times that a shard was found to have lost what it had.",
     "matched": "Envelopes that somebody listened to.",
     "deliveries": "Event and command frames that the kernel took, over all sockets.",
     "writes": "Calls of send and writev that took bytes.",

@@ -3,10 +3,9 @@
 use std::any::Any;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 
@@ -18,17 +17,14 @@ use crate::notify::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::stats::Stats;
 use crate::sys;
-use crate::tail::{Tail, TailError};
+use crate::tail::{Surroundings, Tail, TailError};
 
 /// The reactor and the tail, and the way to speak to them. Every call only queues.
 pub struct Core {
     shared: Shared,
     reactor: Mutex<Option<JoinHandle<()>>>,
     tail: Mutex<Option<Tail>>,
-    started: Instant,
     shards: u32,
-    /// When Redis last answered the tail, in milliseconds since `started`.
-    heard: Arc<AtomicU64>,
 }
 
 impl Core {
@@ -61,9 +57,7 @@ impl Core {
             shared,
             reactor: Mutex::new(Some(thread)),
             tail: Mutex::default(),
-            started: Instant::now(),
             shards,
-            heard: Arc::default(),
         })
     }
 
@@ -72,24 +66,21 @@ impl Core {
     /// # Errors
     /// When Redis does not answer, or not as a Redis does.
     pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
-        let inbox = Arc::clone(&self.shared.inbox);
-        let (started, heard) = (self.started, Arc::clone(&self.heard));
-        let tail = Tail::start(
-            url,
-            self.shards,
-            inbox,
-            Arc::clone(&self.shared.stats),
-            Arc::clone(&self.shared.notifier),
-            move || heard.store(started.elapsed().as_millis() as u64, Ordering::Relaxed),
-        )?;
+        let around = Surroundings {
+            inbox: Arc::clone(&self.shared.inbox),
+            stats: Arc::clone(&self.shared.stats),
+            notifier: Arc::clone(&self.shared.notifier),
+            marks: Arc::clone(&self.shared.marks),
+        };
+        let tail = Tail::start(url, self.shards, &around)?;
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         Ok(())
     }
 
-    /// How long ago Redis last answered the tail.
+    /// How long ago Redis last answered the tail; for ever, if there is none.
     pub fn silence(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(heard)
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.as_ref().map_or(Duration::MAX, Tail::silence)
     }
 
     /// A name for a connection that is about to be reserved; never the same twice.

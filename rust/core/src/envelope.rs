@@ -108,6 +108,17 @@ pub fn decode(record: &[u8]) -> Result<Envelope<'_>, Malformed> {
     }
 }
 
+/// Whether this is a control record, by its first members alone: it may yet prove malformed.
+pub fn is_control(record: &[u8]) -> bool {
+    let kind = || {
+        Header::open(record.strip_prefix(&[VERSION])?)
+            .ok()?
+            .uint()
+            .ok()
+    };
+    kind() == Some(CONTROL)
+}
+
 /// Writes an event.
 pub fn encode_event(event: &EventHeader<'_>) -> Vec<u8> {
     let texts = event.event_type.len()

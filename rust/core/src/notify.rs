@@ -22,6 +22,8 @@ pub enum Notification {
         text: bool,
         payload: Vec<u8>,
     },
+    /// Entries of a shard may be missing, and why.
+    Gap { shard: u32, cause: String },
     /// A thread of the core stopped; nothing can be trusted any more.
     Failed { reason: String },
 }

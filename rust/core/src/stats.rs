@@ -64,6 +64,10 @@ counters! {
     tail_reconnects,
     /// Entries of the shards that carry no envelope: counted and skipped.
     foreign_entries,
+    /// Entries that Redis trimmed before they were read.
+    trimmed_unread,
+    /// Times that a shard was found to have lost what it had.
+    fell_back,
 }
 
 impl Stats {

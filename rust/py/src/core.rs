@@ -140,7 +140,7 @@ impl Core {
     }
 
     fn tail_silence_ms(&self) -> u64 {
-        self.0.silence().as_millis() as u64
+        u64::try_from(self.0.silence().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn stop(&self, py: Python<'_>, code: u16, reason: String, patience_ms: u64) {
@@ -194,6 +194,7 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
                 .into_pyobject(py)?
                 .into_any()
         }
+        Notification::Gap { shard, cause } => ("gap", shard, cause).into_pyobject(py)?.into_any(),
         Notification::Failed { reason } => ("failed", reason).into_pyobject(py)?.into_any(),
     })
 }
