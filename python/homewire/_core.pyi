@@ -3,11 +3,13 @@
 from typing import Literal, final
 
 __all__ = [
+    "AppendHeads",
     "CommandInput",
     "Core",
     "EventBatch",
     "EventInput",
     "InvalidField",
+    "PlacedEvents",
     "command_envelope",
     "event_envelope",
     "parse_command",
@@ -67,8 +69,8 @@ class EventBatch:
 
     def __new__(cls, body: bytes) -> EventBatch: ...
     def __len__(self) -> int: ...
-    def targets(self) -> tuple[list[int], list[int]]: ...
-    def envelopes(
+    def targets(self) -> tuple[set[int], set[int]]: ...
+    def place(
         self,
         project: int,
         time_ms: int,
@@ -77,7 +79,39 @@ class EventBatch:
         homes: set[int],
         devices: dict[int, tuple[int, str]],
         shards: int,
-    ) -> list[tuple[int, bytes] | tuple[str, str, str]]: ...
+    ) -> PlacedEvents:
+        """Every item with its shard and envelope, or with why it has none. `homes` are those of the
+        project; `devices` give each device's home (0: none) and class."""
+
+@final
+class PlacedEvents:
+    """The items of a bulk body, in order. Its length is how many have a place."""
+
+    def __len__(self) -> int: ...
+    @property
+    def last_shard(self) -> int | None:
+        """The shard of the last placed item."""
+
+    def commands(self, heads: AppendHeads) -> bytes:
+        """One XADD for each placed item, in order."""
+
+    def placed(self) -> list[tuple[int, int, bytes]]:
+        """Of each placed item its index in the body, its shard and its envelope."""
+
+    def results(self, outcomes: list[bytes | str]) -> bytes:
+        """The answer's body, `{"results": […]}`. `outcomes` has for each placed item its stream id, or
+        as a string the JSON of its failure. Raises ValueError for too few."""
+
+@final
+class AppendHeads:
+    """XADDs as bytes. All of them but the envelope is prepared, once for each shard."""
+
+    def __new__(cls, shards: int) -> AppendHeads: ...
+    def renew(self, cutoff_ms: int) -> None:
+        """From now on each shard's next append removes entries older than `cutoff_ms`."""
+
+    def xadd(self, shard: int, envelope: bytes) -> bytes:
+        """One whole XADD. Raises ValueError for a shard that does not exist."""
 
 _Notification = (
     tuple[Literal["closed"], int, int]

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from homewire.bus import Bus, BusSettings
+from homewire.bus import Bus, BusError, BusSettings
 from homewire.bus.shards import events_key
 from homewire.redis.binary import find_binary
 from homewire.redis.connect import connect
@@ -114,3 +114,9 @@ async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 -- as the docstring says
             await asyncio.sleep(0.005)
+
+
+async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
+    """Append `(shard, envelope)` items as one bulk request does."""
+    commands = b"".join([bus.heads.xadd(shard, envelope) for shard, envelope in items])
+    return await bus.append_all(commands, len(items), items[-1][0])

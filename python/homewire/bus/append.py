@@ -23,10 +23,12 @@ import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 
 import structlog
 from hiredis import ReplyError
 
+from homewire._core import AppendHeads
 from homewire.bus import wire
 from homewire.bus.address import RedisAddress, parse_address
 from homewire.bus.connection import Batch, Connection, Reply, open_connection
@@ -65,7 +67,8 @@ class Bus:
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._newest_id = b"0-0"
-        self._heads = wire.Heads(settings.shards)
+        self._newest_shard: int | None = None
+        self._heads = AppendHeads(settings.shards)
         self._trim_at = 0.0
         self._refusal_logged_at = float("-inf")
         self._supervisor: asyncio.Task[None] | None = None
@@ -105,34 +108,32 @@ class Bus:
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
         """Append one envelope; its stream id `<ms>-<seq>`, after Redis said yes. Raises BusError."""
-        batch = self._submit(wire.xadd(self._current_heads(), shard, envelope), 1)
+        batch = self._submit(self.heads.xadd(shard, envelope), 1)
         reply = (await batch.waiter)[0]
         if type(reply) is not bytes:
             raise self._failure(reply)
         self.stats.appended += 1
-        self._newest_id = reply
+        self._newest_id, self._newest_shard = reply, shard
         return reply
 
-    async def append_many(self, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
-        """Append `(shard, envelope)` items in order; for each its stream id, or why it has none."""
-        if not items:
-            return []
+    async def append_all(self, commands: bytes, count: int, last_shard: int) -> list[bytes | BusError]:
+        """Send `count` XADDs, made with `heads`; for each its stream id, or why it has none.
+
+        `last_shard` is the shard of the last of them.
+        """
         try:
-            batch = self._submit(wire.xadd_many(self._current_heads(), items), len(items))
+            batch = self._submit(commands, count)
         except BusUnavailable as error:
-            self.stats.unavailable += len(items) - 1
-            return [error] * len(items)
-        results: list[bytes | BusError] = []
-        appended = 0
-        for reply in await batch.waiter:
-            if type(reply) is bytes:
-                appended += 1
-                self._newest_id = reply
-                results.append(reply)
-            else:
-                results.append(self._failure(reply))
-        self.stats.appended += appended
-        return results
+            self.stats.unavailable += count - 1
+            return [error] * count
+        replies = await batch.waiter
+        failed = [index for index, reply in enumerate(replies) if type(reply) is not bytes]
+        for index in failed:
+            replies[index] = self._failure(replies[index])
+        self.stats.appended += count - len(failed)
+        if not failed:
+            self._newest_id, self._newest_shard = cast(bytes, replies[-1]), last_shard
+        return cast(list[bytes | BusError], replies)
 
     async def append_once(
         self,
@@ -246,7 +247,9 @@ class Bus:
 
     # -- age limit --
 
-    def _current_heads(self) -> wire.Heads:
+    @property
+    def heads(self) -> AppendHeads:
+        """What XADDs are to be made with now; not for keeping."""
         now = self._loop.time()
         if now >= self._trim_at:
             self._heads.renew(self._cutoff_ms())

@@ -23,11 +23,12 @@ from redis.exceptions import RedisError
 
 from homewire.bus.settings import BusSettings
 from homewire.bus.shards import events_key
-from homewire.bus.wire import TRIM_LIMIT
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+TRIM_LIMIT = 1000
+"""No command touches more entries than this (design, *The store*), also when it trims."""
 MEMORY_SAMPLES = 20_000
 LOW_WATER = 0.95
 """A sweep that trims by bytes goes this far below the limit, or every later sweep would trim again."""

@@ -3,6 +3,7 @@
 //! [`blocks`] collect a scope's frames of a turn, an [`outbox`] bounds what one socket could not
 //! take, and the [`reactor`] owns all of it. No Python here.
 
+pub mod append;
 pub mod blocks;
 mod boundary;
 pub mod close;

@@ -26,6 +26,11 @@ pub fn invalid(py: Python<'_>, invalid: Invalid) -> PyErr {
     }
 }
 
+/// An answer for every item that was stored, or it is no answer.
+pub fn too_few_outcomes() -> PyErr {
+    PyValueError::new_err("there are fewer outcomes than placed items")
+}
+
 /// A URL that cannot be used is a `ValueError`; Redis that cannot be read from a `ConnectionError`.
 pub fn tail(error: TailError) -> PyErr {
     match error {

@@ -1,5 +1,6 @@
 //! The Python face of homewire-core: extract, call, map errors, nothing else.
 
+mod append;
 mod batch;
 mod core;
 mod errors;
@@ -11,7 +12,9 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::batch::EventBatch;
+    use crate::append::AppendHeads;
+    #[pymodule_export]
+    use crate::batch::{EventBatch, PlacedEvents};
     #[pymodule_export]
     use crate::core::Core;
     #[pymodule_export]

@@ -5,6 +5,7 @@ use std::fmt;
 use super::TailError;
 use super::link::{append_command, append_head, append_word};
 use super::reply::{Element, Reply};
+use crate::append::events_key;
 use crate::inbox::Entry;
 
 /// Entries of one shard in one reply.
@@ -88,7 +89,7 @@ impl Shard {
     pub fn new(number: u32) -> Self {
         Self {
             number,
-            key: stream_key(number),
+            key: events_key(number),
             position: StreamId::default(),
             count: Some(0),
             epoch: Vec::new(),
@@ -236,11 +237,6 @@ impl Shard {
         }
         Ok(entries)
     }
-}
-
-/// The key of a shard's stream; the same as `homewire.bus.shards.events_key`.
-fn stream_key(shard: u32) -> String {
-    format!("hw:{{e{shard}}}:events")
 }
 
 /// The value of the field `e` among an entry's fields.
