@@ -27,7 +27,7 @@ class BusServer:
     """The embedded server's program on a unix socket in `directory`, with appendfsync always."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = directory / "redis.sock"
@@ -51,7 +51,7 @@ class BusServer:
     def launch(self) -> None:
         """Start it without waiting."""
         command = [str(find_binary(None)), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self._directory)]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
 
     def signal(self, number: signal.Signals) -> None:

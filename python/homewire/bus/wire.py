@@ -65,3 +65,22 @@ def pack(command: tuple[bytes | str | int, ...]) -> bytes:
     """Any command, by hiredis."""
     packed: bytes = pack_command(command)  # type: ignore[arg-type]  # its stub asks for a 1-tuple
     return packed
+
+
+def still_has(newest: bytes, up_to_newest: object, information: object) -> bool:
+    """Whether a stream still has, or has trimmed, the entry `newest`, or else has lost it.
+
+    `up_to_newest` answers XREVRANGE from it, `information` XINFO STREAM. Trimming takes what is older
+    first; so an older entry without this one means that this one was lost.
+    """
+    if isinstance(up_to_newest, list) and up_to_newest:
+        return bool(up_to_newest[0][0] == newest)
+    if not isinstance(information, list):
+        return False  # There is no such stream any more.
+    last: bytes = dict(zip(information[::2], information[1::2], strict=True))[b"last-generated-id"]
+    return _id_order(last) >= _id_order(newest)
+
+
+def _id_order(stream_id: bytes) -> tuple[int, int]:
+    ms, _, seq = stream_id.partition(b"-")
+    return int(ms), int(seq)
