@@ -29,6 +29,7 @@ class Home:
 class World:
     """One project with everything a run needs."""
 
+    project_id: int
     project_key: str
     homes: list[Home] = field(default_factory=list)
 
@@ -87,7 +88,7 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
         _, project_key = await store.project_keys.create(
             project.id, "bench", frozenset({Permission.SEND_EVENT, Permission.READ})
         )
-        world = World(project_key)
+        world = World(project.id, project_key)
 
         async def user(number: int) -> tuple[int, str]:
             made = await store.users.create(project.id, f"User {number}", email=f"u{number}@example.com")
