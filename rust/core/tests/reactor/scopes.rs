@@ -2,7 +2,7 @@
 //! of the reactor and over several.
 
 use homewire_core::connection::ConnectionId;
-use homewire_core::envelope::{CommandHeader, EventHeader, encode_command};
+use homewire_core::envelope::EventHeader;
 use homewire_core::frame::Opcode;
 use homewire_core::inbox::{Entry, Subscription};
 use homewire_core::notify::Notification;
@@ -10,7 +10,7 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::harness::{Client, Heard, Node, PROJECT, devices, entry, homes, limits};
+use crate::harness::{Client, Heard, Node, PROJECT, command, devices, entry, homes, limits};
 
 /// What an envelope is about.
 #[derive(Clone, Debug)]
@@ -327,15 +327,7 @@ fn envelope(about: &About, name: &str) -> Entry {
             event_type: name,
             ..EventHeader::default()
         }),
-        About::Command { device } => Entry {
-            shard: 0,
-            envelope: encode_command(&CommandHeader {
-                project: PROJECT,
-                device,
-                action: name,
-                ..CommandHeader::default()
-            }),
-        },
+        About::Command { device } => command(device, name),
     }
 }
 
