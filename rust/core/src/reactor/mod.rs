@@ -158,19 +158,22 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping && self.open + self.reserved == 0) {
             self.wait(&mut events)?;
-            self.serve_sockets(&events);
-            self.take_commands();
-            self.seal_all();
-            self.serve_timers(Instant::now());
-            self.end_condemned();
-            self.publish();
+            self.turn(&events);
         }
         Ok(())
     }
 
+    fn turn(&mut self, events: &Events) {
+        self.serve_sockets(events);
+        self.take_commands();
+        self.seal_all();
+        self.serve_timers(Instant::now());
+        self.end_condemned();
+        self.publish();
+    }
+
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let idle = self.backlog.len() == 0 && self.unread.is_empty() && self.condemned.is_empty();
-        let patience = if self.shared.inbox.fall_asleep(&self.commands) && idle {
+        let patience = if self.shared.inbox.fall_asleep(&self.commands) && self.is_idle() {
             self.timers.patience(Instant::now())
         } else {
             Duration::ZERO
@@ -184,6 +187,11 @@ impl Reactor {
             }
             outcome => outcome,
         }
+    }
+
+    /// Whether nothing is left over from the last turn.
+    fn is_idle(&self) -> bool {
+        self.backlog.len() == 0 && self.unread.is_empty() && self.condemned.is_empty()
     }
 
     /// Takes commands in order until the turn is full. Envelopes that are left over come first
