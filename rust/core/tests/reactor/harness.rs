@@ -94,10 +94,14 @@ pub fn device(id: u64) -> Principal {
 }
 
 pub fn command(device: u64, name: &str) -> Entry {
+    command_of(PROJECT, device, name)
+}
+
+pub fn command_of(project: u64, device: u64, name: &str) -> Entry {
     Entry {
         shard: shard_of(device, SHARDS),
         envelope: encode_command(&CommandHeader {
-            project: PROJECT,
+            project,
             device,
             action: name,
             ..CommandHeader::default()
@@ -322,10 +326,14 @@ impl Client {
 
     /// Everything up to and without `last`.
     pub fn hear_until(&mut self, last: &Heard) -> Vec<Heard> {
+        self.hear_until_one_of(std::slice::from_ref(last))
+    }
+
+    pub fn hear_until_one_of(&mut self, last: &[Heard]) -> Vec<Heard> {
         let mut all = Vec::new();
         loop {
             let heard = self.hear();
-            if heard == *last {
+            if last.contains(&heard) {
                 return all;
             }
             assert_ne!(heard, Heard::End, "after {all:?}");

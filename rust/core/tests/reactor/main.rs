@@ -5,6 +5,7 @@ mod control;
 mod harness;
 mod lives;
 mod messages;
+mod model;
 mod scopes;
 mod slow;
 mod threads;
