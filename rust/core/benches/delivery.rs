@@ -26,6 +26,7 @@ fn main() -> io::Result<()> {
         shards: 1,
         heartbeat: Duration::from_secs(3_600),
         reservation: Duration::from_secs(60),
+        revocation: Duration::from_secs(1),
         close: Duration::from_secs(1),
         outbox_bytes: 64 << 20,
         message_bytes: 64 << 10,

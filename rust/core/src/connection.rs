@@ -5,6 +5,7 @@ use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
 use std::time::Instant;
 
+use crate::close::CloseCode;
 use crate::frame::Decoder;
 use crate::index::{ScopeId, Slot};
 use crate::outbox::Outbox;
@@ -53,6 +54,29 @@ pub struct Principal {
     pub key_tag: u64,
 }
 
+impl Principal {
+    /// Who it is, whatever key was shown.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            kind: self.kind,
+            project: self.project,
+            id: self.id,
+        }
+    }
+}
+
+/// Whom keys belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    pub kind: PrincipalKind,
+    pub project: u64,
+    pub id: u64,
+}
+
+/// The entities that a connection hears in whatever home its user is a member of.
+#[derive(Debug)]
+pub struct FollowedEntities(pub Vec<Box<str>>);
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -81,6 +105,12 @@ pub struct Connection {
     /// Place among the members of `scope`.
     pub place: u32,
     pub state: State,
+    /// Whether it hears homes from the moment on at which its user becomes a member.
+    pub follow: bool,
+    /// What it hears in such a home, if not everything.
+    pub entities: Option<Box<FollowedEntities>>,
+    /// Why it has to go, once a control record or a gap said so.
+    pub condemned: Option<&'static CloseCode>,
     /// The code of the close frame that was said or heard; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
@@ -89,6 +119,16 @@ pub struct Connection {
     pub deaf: bool,
     /// Whether the peer said that nothing more comes: there will be no other edge to read the rest by.
     pub hung_up: bool,
+}
+
+impl Connection {
+    /// Whether a close frame was said or heard.
+    pub fn is_closing(&self) -> bool {
+        match self.state {
+            State::Reserved | State::Open => false,
+            State::Closing | State::Draining | State::Shut => true,
+        }
+    }
 }
 
 /// The taken socket. Reads and writes are the kernel's `recv` and `send`; it may be a TCP socket or

@@ -140,6 +140,11 @@ impl Core {
         self.shared.inbox.route(entries)
     }
 
+    /// Says, as the tail does, that entries of this shard may be missing here.
+    pub fn gap(&self, shard: u32) -> bool {
+        self.shared.inbox.send(Command::Gap { shard })
+    }
+
     /// Everything that happened since the last call.
     pub fn notifications(&self) -> impl Iterator<Item = Notification> + use<> {
         let (items, was_full) = self.shared.notifier.take();

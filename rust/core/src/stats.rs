@@ -44,8 +44,22 @@ counters! {
     violations,
     /// Envelopes read from the bus.
     envelopes,
-    /// Envelopes that could not be decoded: counted and skipped.
+    /// Envelopes that could not be decoded, or stood in a shard where they do not belong: skipped.
     malformed,
+    /// Control records applied.
+    control_records,
+    /// Control records older than what was applied about the same subject: ignored.
+    control_records_older,
+    /// Control records of a type that this version does not know: skipped.
+    control_records_unknown,
+    /// Connections closed because a control record ended what they may hear, or moved it.
+    revoked,
+    /// Changes of what an open connection hears.
+    rescopes,
+    /// Times that entries of a shard may have been missed.
+    gaps,
+    /// Connections closed because entries may have been missed.
+    resynced,
     /// Envelopes that at least one scope wanted.
     matched,
     /// Event and command frames that the kernel took, over all sockets.

@@ -15,6 +15,9 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors;
 
+/// How long a client whose key ended may hear anything at all, wherever the copies of that word are.
+const REVOCATION: Duration = Duration::from_secs(1);
+
 /// The reactor and the tail: two threads that never need the GIL.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct Core(Inner);
@@ -42,6 +45,7 @@ impl Core {
             shards,
             heartbeat: Duration::from_millis(heartbeat_ms),
             reservation: Duration::from_millis(reservation_ms),
+            revocation: REVOCATION,
             close: Duration::from_millis(close_ms),
             outbox_bytes,
             message_bytes,

@@ -3,11 +3,14 @@
 //! A *turn* is: what the sockets have to say, what the inbox has, one write per socket, timers.
 //! Sockets come first, while no block is open; so a pong never overtakes an event.
 
+mod condemned;
+mod control;
 mod delivery;
 mod lifecycle;
 mod sockets;
 mod timers;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,6 +21,7 @@ use mio::{Events, Poll};
 use crate::blocks::Blocks;
 use crate::connection::ConnectionId;
 use crate::connections::Connections;
+use crate::envelope::ControlHeader;
 use crate::inbox::{Command, Entry, Inbox};
 use crate::index::{Index, ScopeId};
 use crate::marks::Marks;
@@ -25,6 +29,8 @@ use crate::notify::Notifier;
 use crate::outbox::Written;
 use crate::slots::Slots;
 use crate::stats::Stats;
+use crate::subjects::Subjects;
+use delivery::Routed;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -47,6 +53,9 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// From `reserve` to `adopt`.
     pub reservation: Duration,
+    /// From the first copy of a control record that ends a connection to its end, if the copies in
+    /// other shards do not come.
+    pub revocation: Duration,
     /// From our close frame to the peer's, and from then to the end of its stream.
     pub close: Duration,
     /// What may wait for one socket, in bytes.
@@ -90,6 +99,9 @@ pub(crate) struct Reactor {
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
+    /// Those who hear no more and are still to be told so; each connection at most once.
+    condemned: VecDeque<ConnectionId>,
+    subjects: Subjects,
     matched: Vec<ScopeId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
@@ -126,6 +138,8 @@ impl Reactor {
             unread: Vec::new(),
             starved: Vec::new(),
             doomed: Vec::new(),
+            condemned: VecDeque::new(),
+            subjects: Subjects::new(Instant::now()),
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
@@ -144,18 +158,22 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping && self.open + self.reserved == 0) {
             self.wait(&mut events)?;
-            self.serve_sockets(&events);
-            self.take_commands();
-            self.seal_all();
-            self.serve_timers(Instant::now());
-            self.publish();
+            self.turn(&events);
         }
         Ok(())
     }
 
+    fn turn(&mut self, events: &Events) {
+        self.serve_sockets(events);
+        self.take_commands();
+        self.seal_all();
+        self.serve_timers(Instant::now());
+        self.end_condemned();
+        self.publish();
+    }
+
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let idle = self.backlog.len() == 0 && self.unread.is_empty();
-        let patience = if self.shared.inbox.fall_asleep(&self.commands) && idle {
+        let patience = if self.shared.inbox.fall_asleep(&self.commands) && self.is_idle() {
             self.timers.patience(Instant::now())
         } else {
             Duration::ZERO
@@ -171,24 +189,34 @@ impl Reactor {
         }
     }
 
+    /// Whether nothing is left over from the last turn.
+    fn is_idle(&self) -> bool {
+        self.backlog.len() == 0 && self.unread.is_empty() && self.condemned.is_empty()
+    }
+
     /// Takes commands in order until the turn is full. Envelopes that are left over come first
     /// in the next turn, before any later command.
     fn take_commands(&mut self) {
         let mut envelopes = 0;
         let mut dealt_with = 0;
         for _ in 0..COMMANDS_PER_TURN {
-            for entry in self.backlog.by_ref() {
+            while let Some(entry) = self.backlog.next() {
                 dealt_with += entry.envelope.len();
                 envelopes += 1;
-                let longest = delivery::route(
+                let routed = delivery::route(
                     &entry,
+                    self.limits.shards,
                     &mut self.index,
                     &mut self.blocks,
                     &mut self.matched,
                     &mut self.frame,
                     &self.shared.stats,
                 );
-                if longest >= BLOCK_BYTES {
+                let is_enough = match routed {
+                    Routed::Delivered { longest_block } => longest_block >= BLOCK_BYTES,
+                    Routed::Control(record) => self.obey_record(entry.shard, &record),
+                };
+                if is_enough {
                     envelopes = ENVELOPES_PER_TURN;
                 }
                 if envelopes >= ENVELOPES_PER_TURN {
@@ -209,12 +237,21 @@ impl Reactor {
         }
     }
 
+    /// Applies a control record in its place among the events. Answers whether it moved so many
+    /// connections that the turn should end.
+    fn obey_record(&mut self, shard: u32, record: &ControlHeader<'_>) -> bool {
+        let waiting = self.condemned.len();
+        self.apply(shard, record);
+        self.settle_doomed();
+        self.condemned.len() > waiting + condemned::ENDINGS_PER_TURN
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Route(entries) => self.backlog = entries.into_iter(),
             Command::Reserve(reservation) => self.reserve(*reservation),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
-            Command::Gap { shard: _ } => {}
+            Command::Gap { shard } => self.resync(shard),
             Command::Abandon(id) => self.abandon(id),
             Command::Send {
                 id,

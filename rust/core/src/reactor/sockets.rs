@@ -137,6 +137,8 @@ impl Reactor {
             return Heard::Nothing;
         }
         let mut open = connection.state == State::Open;
+        // Who lost its key has nothing to say any more, but is still answered until it is told.
+        let may_speak = connection.condemned.is_none();
         let mut fallen_behind = false;
         let mut rest = bytes;
         loop {
@@ -167,7 +169,7 @@ impl Reactor {
                 Err(violation) => return Heard::Violation(violation),
             };
             Stats::add(&self.shared.stats.messages, 1);
-            if open {
+            if open && may_speak {
                 self.shared.notifier.push(Notification::Message {
                     id,
                     text,

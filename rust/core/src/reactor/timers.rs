@@ -20,6 +20,7 @@ const LONGEST_NAP: Duration = Duration::from_millis(500);
 /// All waits of one kind are equally long, so a queue keeps them sorted.
 pub(super) struct Timers {
     reservations: VecDeque<Deadline>,
+    revocations: VecDeque<Deadline>,
     endings: VecDeque<Deadline>,
     step: Duration,
     next_step: Instant,
@@ -33,6 +34,7 @@ impl Timers {
         let step = (heartbeat / PARTS).max(Duration::from_millis(1));
         Self {
             reservations: VecDeque::new(),
+            revocations: VecDeque::new(),
             endings: VecDeque::new(),
             step,
             next_step: now + step,
@@ -45,6 +47,10 @@ impl Timers {
         self.reservations.push_back(Deadline { at, id });
     }
 
+    pub(super) fn expect_revocation(&mut self, id: ConnectionId, at: Instant) {
+        self.revocations.push_back(Deadline { at, id });
+    }
+
     pub(super) fn expect_end(&mut self, id: ConnectionId, at: Instant) {
         self.endings.push_back(Deadline { at, id });
     }
@@ -55,6 +61,7 @@ impl Timers {
             Some(self.next_step),
             self.last_call,
             self.reservations.front().map(|deadline| deadline.at),
+            self.revocations.front().map(|deadline| deadline.at),
             self.endings.front().map(|deadline| deadline.at),
         ]
         .into_iter()
@@ -85,8 +92,11 @@ impl Reactor {
                 self.end(id, Ending::ABNORMAL);
             }
         }
+        while let Some(id) = due(&mut self.timers.revocations, now) {
+            self.finish_overdue(id);
+        }
         while let Some(id) = due(&mut self.timers.endings, now) {
-            if self.connections.get(id).is_some_and(|it| it.deaf) {
+            if self.connections.get(id).is_some_and(|it| it.is_closing()) {
                 self.end(id, Ending::KEEP);
             }
         }
