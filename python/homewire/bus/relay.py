@@ -126,14 +126,12 @@ class Relay:
     async def announce(self, project_id: int) -> None:
         """Copy and delete what is in the project's outbox now.
 
-        Raises NotConfirmed when that could not be done to the end: `run` goes on with it.
+        Raises NotConfirmed when that could not be done to the end, for whatever reason Redis had: the
+        record stands, and `run` goes on with it.
         """
         try:
-            with translate_redis_errors(writing=True):
-                await self._take_turn(project_id)
-        except NotConfirmed:
-            raise
-        except Unavailable as error:
+            await self._take_turn(project_id)
+        except (RedisError, OSError) as error:
             raise NotConfirmed from error
 
     async def run(self) -> None:

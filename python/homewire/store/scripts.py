@@ -186,7 +186,7 @@ for i = 11, 10 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 redis.call('UNLINK', KEYS[3], KEYS[8])
 redis.call('ZREM', KEYS[4], id)
 redis.call('ZADD', KEYS[9], id, id)
-return changed('user_deleted', {user = id, homes = KEYS[10], touched = 2 * sessions})
+return changed('user_deleted', {user = id, homes = KEYS[10], touched = 3 * sessions})
 """)
 
 OPEN_SESSION: Final = _change("""

@@ -12,7 +12,7 @@ from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, SESSION_LIFETIME_MS, ProjectSlot
 from homewire.store.scripts import END_SESSION, OPEN_SESSION, TOUCH_SESSION
 
-MAX_SESSIONS: Final = 400
+MAX_SESSIONS: Final = 300
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
 can so be removed by one script within the limit of elements."""
 ID_BYTES: Final = 12

@@ -7,14 +7,14 @@ from typing import Final
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.model import AccountSystem, Project, User
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
 from homewire.store.scripts import CREATE_USER, DELETE_USER, LEAVE_HOMES
 
-HOMES_LEFT: Final = PAGE // 5
-"""Homes that a deleted user leaves in one script, which touches five elements for each."""
+HOMES_LEFT: Final = 150
+"""Homes that a deleted user leaves in one script, which touches five elements for each, of 1,000."""
 
 
 class Users:
