@@ -76,13 +76,14 @@ async def _together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
+    from homewire.bus.relay import Relay
     from homewire.model import AccountSystem, Permission
     from homewire.redis.connect import connect
     from homewire.store import Store
 
     client = connect(redis_url)
     try:
-        store = Store(client)
+        store = Store(client, Relay(client, 64))
         project = await store.projects.create("bench", AccountSystem.EMAIL)
         await store.apps.create(project.id, APP)
         _, project_key = await store.project_keys.create(

@@ -20,6 +20,7 @@ from homewire import log, metrics
 from homewire._core import Core
 from homewire.api import health
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
+from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
 from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
@@ -122,7 +123,9 @@ async def running(
         await bus.start()
         stack.push_async_callback(bus.close)
         _in_background(stack, Retention(redis, bus_settings).run(), failed)
-        store = Store(redis)
+        relay = Relay(redis, settings.shards)
+        _in_background(stack, relay.run(), failed)
+        store = Store(redis, relay)
         authenticator = Authenticator(store, settings.principal_cache_entries)
         directory = Directory(store, settings.principal_cache_entries)
         app = web.Application(middlewares=[server.render_errors])
@@ -131,7 +134,7 @@ async def running(
             core = _start_core(stack, settings, url, failed, on_message)
             app.add_routes(websocket.routes(websocket.Gateway(core, authenticator, directory, observe)))
             app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory)))
-        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus)))
+        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus, relay)))
         base_url = await _listen(stack, settings, app)
         if core is not None:
             # Pushed last, so that clients are told first, while everything else still stands.

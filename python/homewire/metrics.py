@@ -1,4 +1,4 @@
-"""Metrics: what the core and the bus count, for Prometheus."""
+"""Metrics: what the core, the bus and the relay count, for Prometheus."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 
 from homewire._core import Core
 from homewire.bus import Bus
+from homewire.bus.relay import Relay
 
 GAUGES: Final = {
     "connections": "Connections with a socket.",
@@ -58,21 +59,29 @@ COUNTERS: Final = {
     "bus_unavailable": "Appends refused because Redis was away or too much was in flight.",
     "bus_repeated": "Events sent again with an Idempotency-Key and not stored again.",
     "bus_reconnects": "Connections to Redis that the bus lost.",
+    "relay_records": "Changes that every node must hear, relayed from an outbox to all their shards.",
+    "relay_copies": "Copies of them that Redis confirmed; one a shard.",
+    "relay_leftovers": "Of relay_records, those found by the timer and not by the change that made them.",
+    "relay_not_understood": "Outbox entries that are no record and were dropped.",
+    "relay_failures": "Times that Redis kept the timer from relaying.",
 }
 
 
 class HomewireCollector(Collector):
     """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
 
-    def __init__(self, core: Core | None, bus: Bus) -> None:
+    def __init__(self, core: Core | None, bus: Bus, relay: Relay) -> None:
         self._core = core
         self._bus = bus
+        self._relay = relay
 
     def collect(self) -> Iterator[Metric]:
         """One metric family per row of the tables."""
         figures = dict(self._core.stats()) if self._core is not None else {}
         for field in fields(self._bus.stats):
             figures[f"bus_{field.name}"] = getattr(self._bus.stats, field.name)
+        for field in fields(self._relay.stats):
+            figures[f"relay_{field.name}"] = getattr(self._relay.stats, field.name)
         for name, value in figures.items():
             if name in GAUGES:
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
@@ -80,10 +89,10 @@ class HomewireCollector(Collector):
                 yield CounterMetricFamily(f"homewire_{name}", COUNTERS[name], value=value)
 
 
-def registry(core: Core | None, bus: Bus) -> CollectorRegistry:
+def registry(core: Core | None, bus: Bus, relay: Relay) -> CollectorRegistry:
     """A registry of this process: homewire's figures, and those of process and Python."""
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus))
+    metrics.register(HomewireCollector(core, bus, relay))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)

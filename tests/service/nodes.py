@@ -22,6 +22,7 @@ import orjson
 import psutil
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.model import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
@@ -254,7 +255,7 @@ async def tenant_of(
 ) -> AsyncIterator[Tenant]:
     """A new project on the node's Redis, and a client of the node."""
     redis = connect(node.redis_url)
-    store = Store(redis)
+    store = Store(redis, Relay(redis, 64))
     try:
         project = await store.projects.create("test", accounts, access_control)
         record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)
