@@ -1,7 +1,7 @@
 """The two WebSocket endpoints, from the request to the handoff.
 
 The order is the same for every kind of connection, and each step leans on the one before:
-reserve (the core hears for it), authorise (nothing changed unheard), 101, adopt.
+look up, reserve (the core hears for it), authorise again (nothing changed unheard), 101, adopt.
 """
 
 from __future__ import annotations
@@ -10,20 +10,29 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
 from homewire._core import Core
-from homewire.errors import InvalidInput, PermissionDenied, RequestError
+from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unavailable
 from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.directory import Directory
+from homewire.gateway.freshness import ANEW, Freshness
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
 from homewire.model import Principal
 
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
+ATTEMPTS: Final = 5
+"""How often a subscription that others change meanwhile is looked up anew. Only changes that make it
+another one count, so that records about others, however many, send nobody away."""
+
+Claim: TypeAlias = tuple[Principal, Subscription]
+"""Who somebody is, and what they may hear."""
+LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
+"""Finds a claim, as of a total of the marks. Raises RequestError when there is none."""
 
 
 class UpgradeNeeded(PermissionDenied):
@@ -41,6 +50,7 @@ class Gateway:
     core: Core
     authenticator: Authenticator
     directory: Directory
+    freshness: Freshness
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -56,41 +66,62 @@ def routes(gateway: Gateway) -> list[web.RouteDef]:
 async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
     credential = Credential.of_websocket(request)
-    principal = await gateway.authenticator.principal(credential)
-    _require_upgrade(request)
-    await check_listener(principal, gateway.directory)
-    wanted = Filter(request)
-    subscription = await wanted.subscription(principal, gateway.directory)
-    return await _connect(
-        gateway,
-        request,
-        credential,
-        principal,
-        subscription,
-        lambda: wanted.check(principal, gateway.directory),
-    )
+
+    async def look_up(as_of: int) -> Claim:
+        principal = await gateway.authenticator.principal(credential, as_of)
+        _require_upgrade(request)
+        await check_listener(principal, gateway.directory)
+        return principal, await Filter(request).subscription(principal, gateway.directory, as_of)
+
+    return await _connect(gateway, request, look_up)
 
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
     credential = Credential.of_websocket(request)
-    principal = await gateway.authenticator.principal(credential)
-    _require_upgrade(request)
-    subscription = check_own_device(principal, request.match_info["deviceId"])
-    return await _connect(gateway, request, credential, principal, subscription)
+
+    async def look_up(as_of: int) -> Claim:
+        principal = await gateway.authenticator.principal(credential, as_of)
+        _require_upgrade(request)
+        return principal, check_own_device(principal, request.match_info["deviceId"])
+
+    return await _connect(gateway, request, look_up)
 
 
-async def _connect(
-    gateway: Gateway,
-    request: web.Request,
-    credential: Credential,
-    principal: Principal,
-    subscription: Subscription,
-    check: Callable[[], Awaitable[None]] | None = None,
-) -> GivenAway:
-    """Reserve, authorise (the key, and whatever `check` looks at), 101, adopt."""
-    await _observed(gateway, "reserve")
-    connection_id = gateway.core.reserve(
+async def _connect(gateway: Gateway, request: web.Request, look_up: LookUp) -> GivenAway:
+    """Look up and reserve until both agree, then 101 and adopt. Raises what `look_up` raises.
+
+    Whatever the tail reads after the reservation was queued is applied to the reservation. What it had
+    read before must be in what was looked up, and it is in one of two cases: no mark moved from before
+    the look-up until after the reservation, or the same was found by asking the store behind it.
+    """
+    core, freshness = gateway.core, gateway.freshness
+    seen = freshness.total()
+    claim = await look_up(seen)
+    for _ in range(ATTEMPTS):
+        await _observed(gateway, "reserve")
+        connection_id = _reserve(core, claim, request.remote)
+        try:
+            await _observed(gateway, "authorise")
+            current = claim
+            if freshness.total() != seen:
+                seen = freshness.total()
+                current = await look_up(ANEW)
+            if current == claim:
+                await _observed(gateway, "answer")
+        except BaseException:
+            core.abandon(connection_id)
+            raise
+        if current == claim:
+            return await hand_off(request, core, connection_id, gateway.observe)
+        core.abandon(connection_id)
+        claim = current
+    raise Unavailable(problem="what you may hear keeps changing")
+
+
+def _reserve(core: Core, claim: Claim, address: str | None) -> int:
+    principal, subscription = claim
+    return core.reserve(
         principal.kind.value,
         principal.project_id,
         principal.id,
@@ -99,17 +130,9 @@ async def _connect(
         list(subscription.ids),
         list(subscription.entities),
         list(subscription.homes),
+        subscription.follow,
+        address,
     )
-    try:
-        await _observed(gateway, "authorise")
-        await gateway.authenticator.principal(credential)
-        if check is not None:
-            await check()
-        await _observed(gateway, "answer")
-    except BaseException:
-        gateway.core.abandon(connection_id)
-        raise
-    return await hand_off(request, gateway.core, connection_id, gateway.observe)
 
 
 async def _observed(gateway: Gateway, step: str) -> None:
