@@ -30,7 +30,17 @@ Entry = tuple[Mark, int, Value]
 class _Generations(Generic[Key, Held]):
     """Two generations of what is held by key."""
 
-    __slots__ = ("_capacity", "_clock", "_count", "_freshness", "_half_life", "_new", "_number", "_old")
+    __slots__ = (
+        "_capacity",
+        "_clock",
+        "_count",
+        "_freshness",
+        "_half_life",
+        "_new",
+        "_number",
+        "_old",
+        "_turns_at",
+    )
 
     def __init__(
         self,
@@ -45,16 +55,19 @@ class _Generations(Generic[Key, Held]):
         self._capacity = capacity
         self._clock = clock
         self._number = 0
+        self._turns_at = 0.0
         self._count = 0
         self._new: dict[Key, Held] = {}
         self._old: dict[Key, Held] = {}
 
     def _turn(self) -> None:
-        number = int(self._clock() // self._half_life)
-        if number != self._number:
-            for _ in range(min(number - self._number, 2)):
-                self._shift()
-            self._number = number
+        now = self._clock()
+        if now < self._turns_at:
+            return
+        number = int(now // self._half_life)
+        for _ in range(min(number - self._number, 2)):
+            self._shift()
+        self._number, self._turns_at = number, (number + 1) * self._half_life
 
     def _shift(self) -> None:
         self._old, self._new, self._count = self._new, {}, 0
@@ -135,7 +148,7 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
                         entry = held.get(each)
                         if entry is not None and entry[0] and (as_of is None or entry[1] == as_of):
                             known[each] = entry[2]
-                    wanted = [each for each in ids if each not in known]
+                    wanted = _missing(ids, known)
         return known
 
     async def find(
@@ -147,7 +160,7 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
     ) -> dict[int, Value]:
         """The records of `ids`, from memory or by `read`; what does not exist is asked for again."""
         known = self.known(whose, ids, as_of)
-        missing = [each for each in ids if each not in known]
+        missing = _missing(ids, known)
         if missing:
             marks, total = self._freshness.marks_of(missing), self._freshness.total()
             found = await read(missing)
@@ -177,7 +190,7 @@ class MarkedIds(_Generations[Key, dict[int, Mark]]):
                 held = generation.get(whose)
                 if held is not None and wanted:
                     known.update(compress(wanted, map(held.get, wanted)))
-                    wanted = [each for each in ids if each not in known]
+                    wanted = _missing(ids, known)
         return known
 
     async def find(
@@ -185,7 +198,7 @@ class MarkedIds(_Generations[Key, dict[int, Mark]]):
     ) -> set[int]:
         """Those of `ids` that exist, from memory or by `read`; what does not is asked for again."""
         known = self.known(whose, ids)
-        missing = [each for each in ids if each not in known]
+        missing = _missing(ids, known)
         if missing:
             marks = self._freshness.marks_of(missing)
             found = await read(missing)
@@ -193,3 +206,8 @@ class MarkedIds(_Generations[Key, dict[int, Mark]]):
                 self._new.setdefault(whose, {}).update((each, marks[each]) for each in found)
             known |= found
         return known
+
+
+def _missing(ids: Collection[int], known: Collection[int]) -> list[int]:
+    # Nearly always none, and without repetitions.
+    return [] if len(known) == len(ids) else [each for each in ids if each not in known]

@@ -108,7 +108,7 @@ class Freshness:
                 if self._marks.mark(mark) != mark.records:
                     self._current.pop(shard).expire()
             self._reviewed = total
-        return self.heard()
+        return self._marks.tail_silence_ms() <= SILENCE_MS
 
     def _mark(self, shard: int) -> Mark:
         records = self._marks.mark([shard])

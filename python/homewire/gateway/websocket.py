@@ -7,32 +7,24 @@ look up, reserve (the core hears for it), authorise again (nothing changed unhea
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Final
 
 from aiohttp import web
 
 from homewire._core import Core
-from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unavailable
+from homewire.errors import InvalidInput, PermissionDenied, RequestError
 from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.directory import Directory
-from homewire.gateway.freshness import ANEW, Freshness
+from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
-from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
-from homewire.model import Principal
+from homewire.gateway.reserve import Claim, LookUp, reserve
+from homewire.gateway.subscribe import Filter, check_listener, check_own_device
 
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
-ATTEMPTS: Final = 5
-"""How often a subscription that others change meanwhile is looked up anew. Only changes that make it
-another one count, so that records about others, however many, send nobody away."""
-
-Claim: TypeAlias = tuple[Principal, Subscription]
-"""Who somebody is, and what they may hear."""
-LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
-"""Finds a claim, as of a total of the marks. Raises RequestError when there is none."""
 
 
 class UpgradeNeeded(PermissionDenied):
@@ -89,55 +81,10 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
 
 
 async def _connect(gateway: Gateway, request: web.Request, look_up: LookUp) -> GivenAway:
-    """Look up and reserve until both agree, then 101 and adopt. Raises what `look_up` raises.
-
-    Whatever the tail reads after the reservation was queued is applied to the reservation. What it had
-    read before must be in what was looked up, and it is in one of two cases: no mark moved from before
-    the look-up until after the reservation, or the same was found by asking the store behind it.
-    """
-    core, freshness = gateway.core, gateway.freshness
-    seen = freshness.total()
-    claim = await look_up(seen)
-    for _ in range(ATTEMPTS):
-        await _observed(gateway, "reserve")
-        connection_id = _reserve(core, claim, request.remote)
-        try:
-            await _observed(gateway, "authorise")
-            current = claim
-            if freshness.total() != seen:
-                seen = freshness.total()
-                current = await look_up(ANEW)
-            if current == claim:
-                await _observed(gateway, "answer")
-        except BaseException:
-            core.abandon(connection_id)
-            raise
-        if current == claim:
-            return await hand_off(request, core, connection_id, gateway.observe)
-        core.abandon(connection_id)
-        claim = current
-    raise Unavailable(problem="what you may hear keeps changing")
-
-
-def _reserve(core: Core, claim: Claim, address: str | None) -> int:
-    principal, subscription = claim
-    return core.reserve(
-        principal.kind.value,
-        principal.project_id,
-        principal.id,
-        principal.key_tag,
-        subscription.kind,
-        list(subscription.ids),
-        list(subscription.entities),
-        list(subscription.homes),
-        subscription.follow,
-        address,
-    )
-
-
-async def _observed(gateway: Gateway, step: str) -> None:
-    if gateway.observe is not None:
-        await gateway.observe(step)
+    """Reserve what was looked up, authorise again, 101, adopt. Raises what `look_up` raises."""
+    core, observe = gateway.core, gateway.observe
+    connection_id = await reserve(core, gateway.freshness, look_up, request.remote, observe)
+    return await hand_off(request, core, connection_id, observe)
 
 
 def _require_upgrade(request: web.Request) -> None:
