@@ -20,8 +20,8 @@ USER = Principal(PrincipalKind.USER, 1, 7, 0)
 
 @pytest.fixture
 def core() -> Iterator[Core]:
-    """A core that reads from nowhere."""
-    core = Core()
+    """A core that reads from nowhere, and undoes no reservation by itself while a test runs."""
+    core = Core(reservation_ms=600_000)
     yield core
     core.stop(1001, "", 0)
 
@@ -106,6 +106,14 @@ async def test_a_change_in_a_later_round_is_seen_too(core: Core) -> None:
     await scene.reserve()
     assert scene.homes == (5,)
     assert scene.reservations() == 5
+
+
+async def test_a_change_during_the_second_look_up_is_seen_too(core: Core) -> None:
+    scene = Scene(core)
+    scene.changes = {"authorise": [(1, 2)], "look up": [(1,), (1, 2, 3)]}
+    await scene.reserve()
+    assert scene.homes == (1, 2, 3)
+    assert scene.reservations() == 3
 
 
 async def test_five_changes_in_a_row_are_503(core: Core) -> None:
