@@ -25,6 +25,7 @@ from homewire.errors import ConfigurationError, CoreFailure
 from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.directory import Directory
+from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
 from homewire.gateway.watch import CoreWatch, OnMessage
 from homewire.ingest.context import Ingest
@@ -126,13 +127,16 @@ async def running(
         relay = Relay(redis, settings.shards)
         _in_background(stack, relay.run(), failed)
         store = Store(redis, relay)
-        authenticator = Authenticator(store, settings.principal_cache_entries)
-        directory = Directory(store, settings.principal_cache_entries)
         app = web.Application(middlewares=[server.render_errors])
         core = None
         if Role.ROUTER in roles:
             core = _start_core(stack, settings, url, failed, on_message)
-            app.add_routes(websocket.routes(websocket.Gateway(core, authenticator, directory, observe)))
+        freshness = Freshness(core, settings.shards)
+        authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
+        directory = Directory(store, freshness, settings.principal_cache_entries)
+        if core is not None:
+            gateway = websocket.Gateway(core, authenticator, directory, freshness, observe)
+            app.add_routes(websocket.routes(gateway))
             app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory)))
         app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus, relay)))
         base_url = await _listen(stack, settings, app)

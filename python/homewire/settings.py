@@ -134,7 +134,10 @@ class Settings:
     )
 
     principal_cache_entries: int = setting(
-        20_000, "Keys whose principal is remembered for a second.", unit="keys", minimum=0
+        20_000,
+        "Keys whose principal is remembered, and as many of users, homes and devices.",
+        unit="keys",
+        minimum=0,
     )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)

@@ -18,6 +18,9 @@ KIBIBYTE = 1024
 class Directory(Protocol):
     """Where homes and devices are: the gateway's cached view of the store.
 
+    An answer may be older than a change that was answered already, by as much as this node's tail is
+    behind: what comes in during these milliseconds is taken as from before the change.
+
     Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
     """
 
