@@ -8,6 +8,7 @@ use std::time::Instant;
 use crate::frame::Decoder;
 use crate::index::{ScopeId, Slot};
 use crate::outbox::Outbox;
+use crate::tally::Held;
 
 /// A connection's name: its slot and the slot's generation, so that a late word about a
 /// connection that is gone never reaches its successor.
@@ -74,6 +75,8 @@ pub enum State {
 pub struct Connection {
     pub id: ConnectionId,
     pub principal: Principal,
+    /// Its part in the counts. Before the socket, and so given back before the client sees its end.
+    pub held: Held,
     pub socket: Option<Socket>,
     pub decoder: Decoder,
     pub outbox: Outbox,

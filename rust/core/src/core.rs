@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Socket};
+use crate::connection::{ConnectionId, Principal, Socket};
 use crate::frame::Opcode;
 use crate::inbox::{Command, Entry, Inbox, Reservation};
 use crate::marks::Marks;
@@ -19,6 +20,7 @@ use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::stats::Stats;
 use crate::sys;
 use crate::tail::{Tail, TailError};
+use crate::tally::{Counts, More, Subject, Tally};
 
 /// The reactor and the tail, and the way to speak to them. Every call only queues.
 pub struct Core {
@@ -27,6 +29,7 @@ pub struct Core {
     tail: Mutex<Option<Tail>>,
     started: Instant,
     shards: u32,
+    tally: Arc<Tally>,
     /// When Redis last answered the tail, in milliseconds since `started`.
     heard: Arc<AtomicU64>,
 }
@@ -63,6 +66,7 @@ impl Core {
             tail: Mutex::default(),
             started: Instant::now(),
             shards,
+            tally: Arc::default(),
             heard: Arc::default(),
         })
     }
@@ -98,10 +102,22 @@ impl Core {
     }
 
     /// Puts a connection into the index before it is authorised and before it has a socket.
+    /// It is counted from now on, until it ends.
     pub fn reserve(&self, reservation: Reservation) {
+        let held = self.tally.hold(reservation.principal, reservation.address);
         self.shared
             .inbox
-            .send_unhurried(Command::Reserve(Box::new(reservation)));
+            .send_unhurried(Command::Reserve(Box::new(reservation), held));
+    }
+
+    /// How many connections, reserved ones too, a principal, its project and an address hold.
+    pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
+        self.tally.held(principal, address)
+    }
+
+    /// Who holds more connections than is said for its kind.
+    pub fn held_above(&self, more: More) -> Vec<(Subject, u32)> {
+        self.tally.above(more)
     }
 
     /// How many control records of these shards were read: see [`Marks`].

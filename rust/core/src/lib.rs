@@ -26,4 +26,5 @@ pub mod slots;
 pub mod stats;
 mod sys;
 pub mod tail;
+pub mod tally;
 pub mod topic;
