@@ -1,8 +1,8 @@
-"""Metrics: what the core and the bus count, for Prometheus."""
+"""Metrics: what the core, the bus and the limits count, for Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Final
 
@@ -49,15 +49,17 @@ COUNTERS: Final = {
     "bus_unavailable": "Appends refused because Redis was away or too much was in flight.",
     "bus_repeated": "Events sent again with an Idempotency-Key and not stored again.",
     "bus_reconnects": "Connections to Redis that the bus lost.",
+    "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 
 
 class HomewireCollector(Collector):
     """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
 
-    def __init__(self, core: Core | None, bus: Bus) -> None:
+    def __init__(self, core: Core | None, bus: Bus, refusals: Mapping[str, int]) -> None:
         self._core = core
         self._bus = bus
+        self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
         """One metric family per row of the tables."""
@@ -69,12 +71,19 @@ class HomewireCollector(Collector):
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
             else:
                 yield CounterMetricFamily(f"homewire_{name}", COUNTERS[name], value=value)
+        refused = CounterMetricFamily("homewire_refused", COUNTERS["refused"], labels=["limit"])
+        for limit, count in self._refusals.items():
+            refused.add_metric([limit], count)
+        yield refused
 
 
-def registry(core: Core | None, bus: Bus) -> CollectorRegistry:
-    """A registry of this process: homewire's figures, and those of process and Python."""
+def registry(core: Core | None, bus: Bus, refusals: Mapping[str, int]) -> CollectorRegistry:
+    """A registry of this process: homewire's figures, and those of process and Python.
+
+    `refusals` counts answers of 429 by the limit's setting.
+    """
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus))
+    metrics.register(HomewireCollector(core, bus, refusals))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)

@@ -21,6 +21,7 @@ from homewire.gateway.directory import Directory
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
 from homewire.model import Principal
+from homewire.overload import Admission
 
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
@@ -41,6 +42,7 @@ class Gateway:
     core: Core
     authenticator: Authenticator
     directory: Directory
+    admission: Admission
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -90,6 +92,7 @@ async def _connect(
 ) -> GivenAway:
     """Reserve, authorise (the key, and whatever `check` looks at), 101, adopt."""
     await _observed(gateway, "reserve")
+    gateway.admission.check(principal, request.remote)
     connection_id = gateway.core.reserve(
         principal.kind.value,
         principal.project_id,
@@ -99,6 +102,7 @@ async def _connect(
         list(subscription.ids),
         list(subscription.entities),
         list(subscription.homes),
+        address=request.remote,
     )
     try:
         await _observed(gateway, "authorise")

@@ -34,7 +34,8 @@ Item: TypeAlias = Addressed | tuple[str, str, str]
 async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
     """`POST /events`: a project key that may send events. 200 with `{"results": […]}`.
 
-    503 for the whole only if every item failed because Redis is away.
+    503 for the whole only if every item failed because Redis is away. Its items count against the limits,
+    refused ones too: 429 for the whole.
     """
     principal = await ingest.authenticate(request)
     require_project_key(principal, Permission.SEND_EVENT)
@@ -44,6 +45,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
         batch = EventBatch(body)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
+    ingest.rates.take(principal, len(batch))
     items = await _address(ingest, principal, batch)
     addressed = [item for item in items if len(item) == 2]
     if key is None:
