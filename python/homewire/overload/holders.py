@@ -46,6 +46,7 @@ COMMANDS_A_SUBJECT: Final = 3
 FEW: Final = 8
 """From this limit on a single connection is no reason to share: most users and devices have just one."""
 NEVER: Final = 2**32 - 1
+UNSURE: Final = -1
 SETTINGS: Final = {
     "user": "user_connections",
     "device": "device_connections",
@@ -186,6 +187,8 @@ class HolderSharing:
             said = lease_text(Lease(count, now_ms + lease_ms))
             commands += [("HSET", key, admission.boot_id, said), ("PEXPIRE", key, lease_ms)]
             commands += [("HGETALL", key)]
+        # If this is broken off, nobody knows what arrived: to be said again, or taken back.
+        admission.published.update(dict.fromkeys(some, UNSURE))
         replies = await trip(self._redis, commands)
         dead: list[Command] = []
         for (subject, count), fields in zip(some.items(), replies[2::COMMANDS_A_SUBJECT], strict=True):

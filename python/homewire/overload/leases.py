@@ -8,10 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 Subject: TypeAlias = tuple[str, int, str]
 """Kind, project (0 for an address), id or address: as `Core.held_above` names it."""
+LONGEST_TEXT: Final = 40
+"""Two numbers of 64 bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ def lease_text(lease: Lease) -> str:
 def parse_lease(text: bytes) -> Lease | None:
     """None for what no node wrote."""
     count, separator, end_ms = text.partition(b" ")
-    if not (separator and count.isdigit() and end_ms.isdigit()):
+    if len(text) > LONGEST_TEXT or not (separator and count.isdigit() and end_ms.isdigit()):
         return None
     return Lease(int(count), int(end_ms))
 
