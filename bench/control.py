@@ -18,7 +18,7 @@ from bench import load_client, provision, servers
 from bench.provision import authorization
 from bench.report import Goal, Spread, Table
 from bench.servers import LOAD_CORE, BenchError, Process
-from homewire.bus import Relay
+from homewire.bus.relay import Relay
 from homewire.model import AccountSystem
 from homewire.redis.connect import connect
 from homewire.store import Store

@@ -166,6 +166,18 @@ class Core:
         homes that the user enters or leaves change what is heard.
         """
 
+    def held(
+        self, principal_kind: str, project: int, principal_id: int, address: str | None
+    ) -> tuple[int, int, int]:
+        """How many connections, reserved ones too, this node has of the principal, of its project and of
+        the address. Of IPv6 a /64 counts as one address."""
+
+    def held_above(
+        self, user: int, device: int, project: int, address: int
+    ) -> list[tuple[Literal["user", "device", "project", "address"], int, str, int]]:
+        """Who holds more connections than is said for its kind: kind, project (0 for an address), id (or
+        the address, of IPv6 the /64's first; empty for a project) and count."""
+
     def mark(self, shards: list[int]) -> int:
         """How many control records of these shards this node has read. What was read from the store
         while it stood still is as new as the mark."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -31,6 +31,7 @@ from homewire.gateway.watch import CoreWatch, OnMessage
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.limits import raise_open_file_limit
+from homewire.overload import Overload, Rates
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings
@@ -129,16 +130,22 @@ async def running(
         store = Store(redis, relay)
         app = web.Application(middlewares=[server.render_errors])
         core = None
+        refusals: Mapping[str, int] = {}
         if Role.ROUTER in roles:
             core = _start_core(stack, settings, url, failed, on_message)
+            overload = Overload(redis, core, settings)
+            _in_background(stack, overload.run(), failed)
+            refusals = overload.refusals
         freshness = Freshness(core, settings.shards)
         authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
         directory = Directory(store, freshness, settings.principal_cache_entries)
         if core is not None:
-            gateway = websocket.Gateway(core, authenticator, directory, freshness, observe)
+            gateway = websocket.Gateway(
+                core, authenticator, directory, freshness, overload.admission, observe
+            )
             app.add_routes(websocket.routes(gateway))
-            app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory)))
-        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus, relay)))
+            app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory, overload.rates)))
+        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus, relay, refusals)))
         base_url = await _listen(stack, settings, app)
         if core is not None:
             # Pushed last, so that clients are told first, while everything else still stands.
@@ -187,11 +194,14 @@ def _start_core(
     return core
 
 
-def _ingest(settings: Settings, bus: Bus, authenticator: Authenticator, directory: Directory) -> Ingest:
+def _ingest(
+    settings: Settings, bus: Bus, authenticator: Authenticator, directory: Directory, rates: Rates
+) -> Ingest:
     return Ingest(
         bus=bus,
         authenticate=authenticator,
         directory=directory,
+        rates=rates,
         shards=settings.shards,
         body_silence=settings.body_timeout_s,
     )

@@ -1,8 +1,8 @@
-"""Metrics: what the core, the bus and the relay count, for Prometheus."""
+"""Metrics: what the core, the bus, the relay and the limits count, for Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from typing import Final
 
@@ -64,16 +64,18 @@ COUNTERS: Final = {
     "relay_leftovers": "Of relay_records, those found by the timer and not by the change that made them.",
     "relay_not_understood": "Outbox entries that are no record and were dropped.",
     "relay_failures": "Times that Redis kept the timer from relaying.",
+    "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 
 
 class HomewireCollector(Collector):
     """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
 
-    def __init__(self, core: Core | None, bus: Bus, relay: Relay) -> None:
+    def __init__(self, core: Core | None, bus: Bus, relay: Relay, refusals: Mapping[str, int]) -> None:
         self._core = core
         self._bus = bus
         self._relay = relay
+        self._refusals = refusals
 
     def collect(self) -> Iterator[Metric]:
         """One metric family per row of the tables."""
@@ -87,12 +89,19 @@ class HomewireCollector(Collector):
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
             else:
                 yield CounterMetricFamily(f"homewire_{name}", COUNTERS[name], value=value)
+        refused = CounterMetricFamily("homewire_refused", COUNTERS["refused"], labels=["limit"])
+        for limit, count in self._refusals.items():
+            refused.add_metric([limit], count)
+        yield refused
 
 
-def registry(core: Core | None, bus: Bus, relay: Relay) -> CollectorRegistry:
-    """A registry of this process: homewire's figures, and those of process and Python."""
+def registry(core: Core | None, bus: Bus, relay: Relay, refusals: Mapping[str, int]) -> CollectorRegistry:
+    """A registry of this process: homewire's figures, and those of process and Python.
+
+    `refusals` counts answers of 429 by the limit's setting.
+    """
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus, relay))
+    metrics.register(HomewireCollector(core, bus, relay, refusals))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)

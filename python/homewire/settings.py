@@ -56,7 +56,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`)."""
+    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`), rates `_per_s`."""
 
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every interface.", flag="--host")
     port: int = setting(
@@ -131,6 +131,50 @@ class Settings:
     )
     inbox_bytes: int = setting(
         16 * MIB, "Events between Redis and the reactor; beyond it reading waits.", unit="bytes", minimum=MIB
+    )
+
+    device_events_per_s: int = setting(
+        1_000,
+        "Events that one device may send; beyond it 429. 0: no limit, as for each of these.",
+        unit="events/s",
+        minimum=0,
+    )
+    user_events_per_s: int = setting(
+        1_000, "Commands that one user may send, over all sessions.", unit="events/s", minimum=0
+    )
+    project_key_events_per_s: int = setting(
+        500_000,
+        "Events and commands that one project key may send; a bulk body counts its items, and is taken or "
+        "refused as a whole.",
+        unit="events/s",
+        minimum=0,
+    )
+    project_events_per_s: int = setting(
+        1_000_000, "Events and commands of one project, whoever sends them.", unit="events/s", minimum=0
+    )
+    user_connections: int = setting(
+        100,
+        "WebSockets that one user may have on all nodes; beyond it 429. 0: no limit, as for each of these.",
+        unit="connections",
+        minimum=0,
+    )
+    device_connections: int = setting(
+        10, "WebSockets that one device may have.", unit="connections", minimum=0
+    )
+    project_connections: int = setting(100_000, "WebSockets of one project.", unit="connections", minimum=0)
+    address_connections: int = setting(
+        10_000,
+        "WebSockets from one address; of IPv6 a /64 counts as one. It is the TCP peer's: behind a balancer "
+        "all clients share the balancer's, so set 0 there (trusted proxies do not exist yet).",
+        unit="connections",
+        minimum=0,
+    )
+    connection_lease_s: float = setting(
+        30.0,
+        "How long a node's count of connections is believed by the others without word from it, e.g. "
+        "after it was killed.",
+        unit="s",
+        minimum=0.5,
     )
 
     principal_cache_entries: int = setting(

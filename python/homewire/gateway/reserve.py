@@ -20,6 +20,7 @@ from homewire.gateway.freshness import ANEW, Freshness
 from homewire.gateway.handoff import Observer
 from homewire.gateway.subscribe import Subscription
 from homewire.model import Principal
+from homewire.overload import Admission
 
 ATTEMPTS: Final = 5
 """How often something may be reserved that the store then sees otherwise. Only changes of this very
@@ -34,18 +35,21 @@ LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
 async def reserve(
     core: Core,
     freshness: Freshness,
+    admission: Admission,
     look_up: LookUp,
     address: str | None,
     observe: Observer | None = None,
 ) -> int:
     """A reservation, by its id, of what may be heard now. `address` is the client's.
 
-    Raises what `look_up` raises, and Unavailable when its answer keeps changing; nothing is reserved then.
+    Raises what `look_up` raises, TooManyRequests, and Unavailable when the answer keeps changing; nothing
+    is reserved then.
     """
     seen = freshness.total()
     claim = await look_up(seen)
     for _ in range(ATTEMPTS):
         await _observed(observe, "reserve")
+        admission.check(claim[0], address)
         connection_id = _reserve(core, claim, address)
         try:
             await _observed(observe, "authorise")

@@ -22,6 +22,7 @@ from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.reserve import Claim, LookUp, reserve
 from homewire.gateway.subscribe import Filter, check_listener, check_own_device
+from homewire.overload import Admission
 
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
@@ -43,6 +44,7 @@ class Gateway:
     authenticator: Authenticator
     directory: Directory
     freshness: Freshness
+    admission: Admission
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -83,7 +85,9 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
 async def _connect(gateway: Gateway, request: web.Request, look_up: LookUp) -> GivenAway:
     """Reserve what was looked up, authorise again, 101, adopt. Raises what `look_up` raises."""
     core, observe = gateway.core, gateway.observe
-    connection_id = await reserve(core, gateway.freshness, look_up, request.remote, observe)
+    connection_id = await reserve(
+        core, gateway.freshness, gateway.admission, look_up, request.remote, observe
+    )
     return await hand_off(request, core, connection_id, observe)
 
 

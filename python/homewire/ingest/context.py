@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 
 from homewire.bus import Bus
 from homewire.model import DeviceLocation, Principal
+from homewire.overload import Rates
+from homewire.settings import Settings
 
 KIBIBYTE = 1024
 
@@ -50,6 +52,8 @@ class Ingest:
     authenticate: Callable[[web.Request], Awaitable[Principal]]
     """Raises Unauthenticated."""
     directory: Directory
+    rates: Rates = field(default_factory=lambda: Rates(Settings()))
+    """Charged once it is known who sends, before anything is looked up or read for it."""
     shards: int = 64
     clock: Callable[[], int] = wall_clock_ms
     body_bytes: int = 80 * KIBIBYTE

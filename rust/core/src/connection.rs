@@ -9,6 +9,7 @@ use crate::close::CloseCode;
 use crate::frame::Decoder;
 use crate::index::{ScopeId, Slot};
 use crate::outbox::Outbox;
+use crate::tally::Held;
 
 /// A connection's name: its slot and the slot's generation, so that a late word about a
 /// connection that is gone never reaches its successor.
@@ -98,6 +99,8 @@ pub enum State {
 pub struct Connection {
     pub id: ConnectionId,
     pub principal: Principal,
+    /// Its part in the counts. Before the socket, and so given back before the client sees its end.
+    pub held: Held,
     pub socket: Option<Socket>,
     pub decoder: Decoder,
     pub outbox: Outbox,

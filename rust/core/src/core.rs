@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Socket};
+use crate::connection::{ConnectionId, Principal, Socket};
 use crate::frame::Opcode;
 use crate::inbox::{Command, Entry, Inbox, Reservation};
 use crate::marks::Marks;
@@ -18,6 +19,7 @@ use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::stats::Stats;
 use crate::sys;
 use crate::tail::{Surroundings, Tail, TailError};
+use crate::tally::{Counts, More, Subject, Tally};
 
 /// The reactor and the tail, and the way to speak to them. Every call only queues.
 pub struct Core {
@@ -25,6 +27,7 @@ pub struct Core {
     reactor: Mutex<Option<JoinHandle<()>>>,
     tail: Mutex<Option<Tail>>,
     shards: u32,
+    tally: Arc<Tally>,
 }
 
 impl Core {
@@ -58,6 +61,7 @@ impl Core {
             reactor: Mutex::new(Some(thread)),
             tail: Mutex::default(),
             shards,
+            tally: Arc::default(),
         })
     }
 
@@ -89,10 +93,22 @@ impl Core {
     }
 
     /// Puts a connection into the index before it is authorised and before it has a socket.
+    /// It is counted from now on, until it ends.
     pub fn reserve(&self, reservation: Reservation) {
+        let held = self.tally.hold(reservation.principal, reservation.address);
         self.shared
             .inbox
-            .send_unhurried(Command::Reserve(Box::new(reservation)));
+            .send_unhurried(Command::Reserve(Box::new(reservation), held));
+    }
+
+    /// How many connections, reserved ones too, a principal, its project and an address hold.
+    pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
+        self.tally.held(principal, address)
+    }
+
+    /// Who holds more connections than is said for its kind.
+    pub fn held_above(&self, more: More) -> Vec<(Subject, u32)> {
+        self.tally.above(more)
     }
 
     /// How many control records of these shards were read: see [`Marks`].

@@ -29,4 +29,5 @@ pub mod stats;
 mod subjects;
 mod sys;
 pub mod tail;
+pub mod tally;
 pub mod topic;

@@ -1,5 +1,6 @@
 //! `Core`: the reactor and the tail.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
@@ -9,6 +10,7 @@ use homewire_core::frame::Opcode;
 use homewire_core::inbox::{DeviceInHome, Reservation, Subscription};
 use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
+use homewire_core::tally::{More, Subject};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -95,9 +97,44 @@ impl Core {
             subscription,
             follow,
             encoding: Encoding::Plain,
-            address: address.and_then(|text| text.parse().ok()),
+            address: address_of(address),
         });
         Ok(id.as_u64())
+    }
+
+    fn held(
+        &self,
+        principal_kind: &str,
+        project: u64,
+        principal_id: u64,
+        address: Option<&str>,
+    ) -> PyResult<(u32, u32, u32)> {
+        let principal = Principal {
+            kind: principal_kind_of(principal_kind)?,
+            project,
+            id: principal_id,
+            key_tag: 0,
+        };
+        let counts = self.0.held(principal, address_of(address));
+        Ok((counts.principal, counts.project, counts.address))
+    }
+
+    fn held_above(
+        &self,
+        py: Python<'_>,
+        user: u32,
+        device: u32,
+        project: u32,
+        address: u32,
+    ) -> Vec<(&'static str, u64, String, u32)> {
+        let more = More {
+            than_user: user,
+            than_device: device,
+            than_project: project,
+            than_address: address,
+        };
+        let found = py.detach(|| self.0.held_above(more));
+        found.into_iter().map(subject_tuple).collect()
     }
 
     fn mark(&self, shards: Vec<u32>) -> u64 {
@@ -152,6 +189,24 @@ impl Core {
             self.0
                 .stop(code, reason, Duration::from_millis(patience_ms))
         });
+    }
+}
+
+/// What aiohttp calls the remote: an address, maybe with the zone of an interface.
+fn address_of(text: Option<&str>) -> Option<IpAddr> {
+    let text = text?;
+    text.split_once('%')
+        .map_or(text, |(address, _)| address)
+        .parse()
+        .ok()
+}
+
+fn subject_tuple((subject, count): (Subject, u32)) -> (&'static str, u64, String, u32) {
+    match subject {
+        Subject::User { project, id } => ("user", project, id.to_string(), count),
+        Subject::Device { project, id } => ("device", project, id.to_string(), count),
+        Subject::Project(project) => ("project", project, String::new(), count),
+        Subject::Address(address) => ("address", 0, address.to_string(), count),
     }
 }
 

@@ -14,6 +14,8 @@ from homewire.gateway.freshness import ANEW
 from homewire.gateway.reserve import Claim, reserve
 from homewire.gateway.subscribe import Subscription
 from homewire.model import Principal, PrincipalKind
+from homewire.overload import Admission
+from homewire.settings import Settings
 
 USER = Principal(PrincipalKind.USER, 1, 7, 0)
 
@@ -55,7 +57,8 @@ class Scene:
             self.marks.hear(USER.id)
 
     async def reserve(self) -> None:
-        await reserve(self.core, fresh(self.marks), self.look_up, "127.0.0.1", self.observe)
+        admission = Admission(self.core, Settings(), lambda: 0)
+        await reserve(self.core, fresh(self.marks), admission, self.look_up, "127.0.0.1", self.observe)
 
     def reservations(self) -> int:
         return self.steps.count("reserve")

@@ -112,6 +112,7 @@ mod tests {
     use crate::marks::Marks;
     use crate::notify::Notifier;
     use crate::reactor::{Limits, Shared, WAKER};
+    use crate::tally::Tally;
 
     const MANY: u64 = 10_000;
     const LARGE: u64 = 1;
@@ -144,19 +145,22 @@ mod tests {
 
     fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> ConnectionId {
         let id = reactor.shared.slots.take();
-        reactor.reserve(Reservation {
+        let principal = Principal {
+            kind: PrincipalKind::User,
+            project,
+            id: user,
+            key_tag: 0,
+        };
+        let reservation = Reservation {
             id,
-            principal: Principal {
-                kind: PrincipalKind::User,
-                project,
-                id: user,
-                key_tag: 0,
-            },
+            principal,
             subscription: Subscription::Homes(vec![1]),
             follow: true,
             encoding: Encoding::Plain,
             address: None,
-        });
+        };
+        let held = Arc::<Tally>::default().hold(principal, None);
+        reactor.reserve(reservation, held);
         id
     }
 

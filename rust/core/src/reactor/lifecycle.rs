@@ -14,6 +14,7 @@ use crate::inbox::{DeviceInHome, Reservation, Subscription};
 use crate::notify::Notification;
 use crate::outbox::{Block, Outbox, Verdict};
 use crate::stats::Stats;
+use crate::tally::Held;
 use crate::topic::TopicRef;
 
 /// How a connection ended, for whoever keeps count.
@@ -28,7 +29,7 @@ impl Ending {
 }
 
 impl Reactor {
-    pub(super) fn reserve(&mut self, reservation: Reservation) {
+    pub(super) fn reserve(&mut self, reservation: Reservation, held: Held) {
         let Reservation {
             id,
             principal,
@@ -54,6 +55,7 @@ impl Reactor {
         self.connections.insert(Connection {
             id,
             principal,
+            held,
             socket: None,
             decoder,
             outbox: Outbox::default(),

@@ -249,7 +249,7 @@ impl Reactor {
     fn obey(&mut self, command: Command) {
         match command {
             Command::Route(entries) => self.backlog = entries.into_iter(),
-            Command::Reserve(reservation) => self.reserve(*reservation),
+            Command::Reserve(reservation, held) => self.reserve(*reservation, held),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
             Command::Gap { shard } => self.resync(shard),
             Command::Abandon(id) => self.abandon(id),

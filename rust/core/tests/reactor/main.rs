@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)] // Failing loudly is what a test is for.
 
 mod control;
+mod counts;
 mod harness;
 mod lives;
 mod messages;
