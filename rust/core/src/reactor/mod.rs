@@ -4,6 +4,7 @@
 //! Sockets come first, while no block is open; so a pong never overtakes an event.
 
 mod delivery;
+mod lagging;
 mod lifecycle;
 mod sockets;
 mod timers;
@@ -16,15 +17,17 @@ use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
 use crate::blocks::Blocks;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, SocketOptions};
 use crate::connections::Connections;
 use crate::inbox::{Command, Entry, Inbox};
 use crate::index::{Index, ScopeId};
+use crate::kept::Ledger;
 use crate::marks::Marks;
 use crate::notify::Notifier;
 use crate::outbox::Written;
 use crate::slots::Slots;
 use crate::stats::Stats;
+use lagging::Lagging;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -51,10 +54,18 @@ pub struct Limits {
     pub close: Duration,
     /// What may wait for one socket, in bytes.
     pub outbox_bytes: usize,
+    /// The memory of what may wait for all sockets together, in bytes.
+    pub outboxes_bytes: usize,
+    /// How long a byte may wait for one socket.
+    pub unsent_age: Duration,
     /// The longest message of a client, in bytes.
     pub message_bytes: usize,
     /// Whether messages of clients are handed to Python; otherwise they are checked and dropped.
     pub deliver_messages: bool,
+    /// What may wait of them for Python, in bytes.
+    pub messages_bytes: usize,
+    /// What the kernel may hold for one socket.
+    pub socket: SocketOptions,
 }
 
 /// What the reactor shares with other threads.
@@ -90,6 +101,8 @@ pub(crate) struct Reactor {
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
+    lagging: Lagging,
+    ledger: Ledger,
     matched: Vec<ScopeId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
@@ -126,6 +139,8 @@ impl Reactor {
             unread: Vec::new(),
             starved: Vec::new(),
             doomed: Vec::new(),
+            lagging: Lagging::new(Instant::now()),
+            ledger: Ledger::new(Instant::now()),
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
@@ -147,6 +162,7 @@ impl Reactor {
             self.serve_sockets(&events);
             self.take_commands();
             self.seal_all();
+            self.relieve();
             self.serve_timers(Instant::now());
             self.publish();
         }
@@ -154,7 +170,8 @@ impl Reactor {
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let idle = self.backlog.len() == 0 && self.unread.is_empty();
+        let idle =
+            self.backlog.len() == 0 && self.unread.is_empty() && !self.lagging.is_unrelieved();
         let patience = if self.shared.inbox.fall_asleep(&self.commands) && idle {
             self.timers.patience(Instant::now())
         } else {
@@ -242,6 +259,8 @@ impl Reactor {
         Stats::set(&stats.connections, self.open);
         Stats::set(&stats.reservations, self.reserved);
         Stats::set(&stats.scopes, self.index.scope_count() as u64);
+        Stats::set(&stats.outboxes_bytes, self.ledger.bytes() as u64);
+        Stats::set(&stats.lagging, self.lagging.count() as u64);
         Stats::set(&stats.topics, self.index.topic_count() as u64);
     }
 }
