@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 
 from homewire.bus import Bus
+from homewire.ingest.bodies import Bodies
 from homewire.model import DeviceLocation, Principal
 
 KIBIBYTE = 1024
@@ -47,6 +48,7 @@ class Ingest:
     authenticate: Callable[[web.Request], Awaitable[Principal]]
     """Raises Unauthenticated."""
     directory: Directory
+    bodies: Bodies = field(default_factory=Bodies)
     shards: int = 64
     clock: Callable[[], int] = wall_clock_ms
     body_bytes: int = 80 * KIBIBYTE
