@@ -12,13 +12,14 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Final
 
 logger = logging.getLogger(__name__)
 
 PAUSE_S: Final = 1.0
 """How long nobody is accepted after the machine had nothing left for a connection."""
+SETTING_UP_S: Final = 1.0
+"""How long connections that were accepted just before the end have to be set up."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
@@ -69,10 +70,11 @@ class Acceptor:
         for listening in self._sockets:
             listening.close()
         self._sockets.clear()
-        for task in list(self._connecting):
-            task.cancel()
-            with suppress(asyncio.CancelledError, OSError):
-                await task
+        if self._connecting:
+            # They are set up in a turn or two; only TLS handshakes take longer.
+            _, unfinished = await asyncio.wait(self._connecting, timeout=SETTING_UP_S)
+            for task in unfinished:
+                task.cancel()
 
     def figures(self) -> Mapping[str, int]:
         """For the metrics."""

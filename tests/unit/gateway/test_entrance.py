@@ -72,8 +72,8 @@ async def accept_in_turns() -> None:
     assert max(after - before for before, after in pairwise(accepted)) <= 2 * 5
     for client in clients:
         client.close()
-    await Ends.all_gone()
     await acceptor.close()
+    await Ends.all_gone()
     with pytest.raises(ConnectionRefusedError):
         socket.create_connection(("127.0.0.1", port))
 
@@ -95,8 +95,8 @@ async def listen_everywhere() -> None:
     await second.close()
     while acceptor.figures()["accepted"] == 0:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
-    await Ends.all_gone()
     await acceptor.close()
+    await Ends.all_gone()
 
 
 def test_what_comes_during_an_answer_is_the_next_head(run: Callable[[Awaitable[None]], None]) -> None:
