@@ -125,7 +125,8 @@ class Core:
     """The reactor and the tail: two threads that never need the GIL.
 
     Times are in milliseconds, sizes in bytes. With `deliver_messages` the messages of clients come
-    as notifications; otherwise they are checked against RFC 6455 and dropped.
+    as notifications; otherwise they are checked against RFC 6455 and dropped. 0 leaves a socket's buffer
+    and time to the kernel.
     """
 
     def __new__(
@@ -139,6 +140,12 @@ class Core:
         message_bytes: int = 65_536,
         inbox_bytes: int = 16_777_216,
         deliver_messages: bool = False,
+        outboxes_bytes: int = ...,
+        unsent_age_ms: int = 30_000,
+        messages_bytes: int = 4_194_304,
+        socket_send_buffer_bytes: int = 0,
+        socket_unsent_bytes: int = 0,
+        socket_timeout_ms: int = 0,
     ) -> Core: ...
     @property
     def notify_fd(self) -> int:

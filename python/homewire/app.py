@@ -23,14 +23,18 @@ from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
 from homewire.gateway import server, websocket
+from homewire.gateway.accept import Acceptor
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
+from homewire.gateway.handshakes import Handshakes
+from homewire.gateway.heads import HeadWatch
 from homewire.gateway.watch import CoreWatch, OnMessage
+from homewire.ingest.bodies import Bodies
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
-from homewire.limits import raise_open_file_limit
+from homewire.limits import memory_bytes, raise_open_file_limit
 from homewire.overload import Overload, Rates
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
@@ -131,6 +135,10 @@ async def running(
         app = web.Application(middlewares=[server.render_errors])
         core = None
         refusals: Mapping[str, int] = {}
+        acceptor = Acceptor(settings.accepts_per_turn, settings.head_timeout_s)
+        heads = HeadWatch(settings.head_timeout_s)
+        handshakes = Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s)
+        bodies = Bodies(settings.ingest_bytes)
         if Role.ROUTER in roles:
             core = _start_core(stack, settings, url, failed, on_message)
             overload = Overload(redis, core, settings)
@@ -143,15 +151,21 @@ async def running(
             gateway = websocket.Gateway(
                 core, authenticator, directory, freshness, overload.admission, observe
             )
-            app.add_routes(websocket.routes(gateway))
-            app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory, overload.rates)))
-        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus, relay, refusals)))
-        base_url = await _listen(stack, settings, app)
+            app.add_routes(handshakes.limited(websocket.routes(gateway)))
+            ingest = _ingest(settings, bus, authenticator, directory, overload.rates, bodies)
+            app.add_routes(bodies.released(ingest_routes(ingest)))
+        figures = [it.figures for it in (acceptor, heads, handshakes, bodies)]
+        app.add_routes(
+            health.routes(_problem(core, bus), metrics.registry(core, bus, relay, refusals, figures))
+        )
+        base_url = await _listen(stack, settings, app, acceptor, heads)
         if core is not None:
-            # Pushed last, so that clients are told first, while everything else still stands.
+            # Behind only the port: clients are told while everything else still stands.
             stack.push_async_callback(
                 asyncio.to_thread, core.stop, GOING_AWAY, "going away", _ms(settings.close_s)
             )
+        # Pushed last, so that nobody new comes to a node that goes.
+        stack.push_async_callback(acceptor.close)
         yield Node(base_url, core, failed)
 
 
@@ -181,6 +195,12 @@ def _start_core(
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
         deliver_messages=on_message is not None,
+        outboxes_bytes=settings.outboxes_bytes or memory_bytes() // 4,
+        unsent_age_ms=_ms(settings.unsent_age_s),
+        messages_bytes=settings.messages_bytes,
+        socket_send_buffer_bytes=settings.socket_send_buffer_bytes,
+        socket_unsent_bytes=settings.socket_unsent_bytes,
+        socket_timeout_ms=_ms(settings.socket_timeout_s),
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
     stack.callback(core.stop, GOING_AWAY, "going away", 0)
@@ -195,13 +215,19 @@ def _start_core(
 
 
 def _ingest(
-    settings: Settings, bus: Bus, authenticator: Authenticator, directory: Directory, rates: Rates
+    settings: Settings,
+    bus: Bus,
+    authenticator: Authenticator,
+    directory: Directory,
+    rates: Rates,
+    bodies: Bodies,
 ) -> Ingest:
     return Ingest(
         bus=bus,
         authenticate=authenticator,
         directory=directory,
         rates=rates,
+        bodies=bodies,
         shards=settings.shards,
         body_silence=settings.body_timeout_s,
     )
@@ -218,20 +244,25 @@ def _problem(core: Core | None, bus: Bus) -> health.Problem:
     return problem
 
 
-async def _listen(stack: AsyncExitStack, settings: Settings, app: web.Application) -> str:
+async def _listen(
+    stack: AsyncExitStack, settings: Settings, app: web.Application, acceptor: Acceptor, heads: HeadWatch
+) -> str:
     """Opens the port; the URL under which this machine reaches it."""
-    runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes)
+    runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes, heads=heads)
+    stack.callback(heads.close)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=settings.backlog)
+    stack.push_async_callback(acceptor.close)
     try:
-        await site.start()
+        port = await acceptor.bind(settings.host, settings.port, settings.backlog)
     except OSError as error:
         raise ConfigurationError(
             f"can't listen on {settings.host} port {settings.port}: {error.strerror}. Use --port."
         ) from error
-    stack.push_async_callback(site.stop)
-    return replace(settings, port=runner.addresses[0][1]).base_url
+    if runner.server is None:
+        raise RuntimeError("aiohttp prepared no server")
+    acceptor.start(runner.server)
+    return replace(settings, port=port).base_url
 
 
 def _in_background(

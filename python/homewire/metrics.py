@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -14,12 +14,22 @@ from homewire._core import Core
 from homewire.bus import Bus
 from homewire.bus.relay import Relay
 
+Figures = Callable[[], Mapping[str, int]]
+"""Figures by their names in the tables, read at scrape time."""
+
 GAUGES: Final = {
     "connections": "Connections with a socket.",
     "reservations": "Handshakes that are reserved and not adopted yet.",
     "scopes": "Distinct sets of topics that somebody listens to.",
     "topics": "Topics that somebody listens to.",
     "inbox_bytes": "Bytes of envelopes between tail and reactor.",
+    "outboxes_bytes": "Memory of what waits for clients that lag.",
+    "lagging": "Connections for whose client something waits, or did within the last second.",
+    "messages_bytes": "Messages of clients that Python did not take yet, in bytes.",
+    "heads_awaited": "Connections without a complete request head.",
+    "handshakes_in_flight": "WebSocket handshakes being served.",
+    "handshakes_waiting": "WebSocket handshakes waiting for their turn.",
+    "ingest_bytes": "Request bodies held, in bytes.",
     "bus_in_flight_bytes": "Bytes sent to Redis and not confirmed yet.",
 }
 """Figures that go up and down; every other figure only grows."""
@@ -30,6 +40,14 @@ COUNTERS: Final = {
     "adopted": "Sockets taken over from aiohttp.",
     "closed": "Connections that ended, with or without a socket.",
     "too_slow": "Connections closed because their client did not read.",
+    "too_slow_in_sum": "Connections closed because all outboxes were too large, the furthest behind first.",
+    "too_slow_by_age": "Connections closed because what waited for their client was too old.",
+    "messages_held": "Times that a socket was not read because Python did not take the messages.",
+    "heads_timed_out": "Connections cut because their request head was not complete in time.",
+    "accepted": "TCP connections accepted.",
+    "accept_pauses": "Times that nobody was accepted for a second, for want of descriptors or memory.",
+    "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or too long.",
+    "ingest_refused": "Requests answered 503 because too many bytes of bodies were held.",
     "heartbeats_missed": "Connections closed because their client was silent.",
     "violations": "Connections closed because their client broke RFC 6455.",
     "envelopes": "Envelopes read from the bus.",
@@ -71,11 +89,19 @@ COUNTERS: Final = {
 class HomewireCollector(Collector):
     """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
 
-    def __init__(self, core: Core | None, bus: Bus, relay: Relay, refusals: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        core: Core | None,
+        bus: Bus,
+        relay: Relay,
+        refusals: Mapping[str, int],
+        more: Sequence[Figures],
+    ) -> None:
         self._core = core
         self._bus = bus
         self._relay = relay
         self._refusals = refusals
+        self._more = more
 
     def collect(self) -> Iterator[Metric]:
         """One metric family per row of the tables."""
@@ -84,6 +110,8 @@ class HomewireCollector(Collector):
             figures[f"bus_{field.name}"] = getattr(self._bus.stats, field.name)
         for field in fields(self._relay.stats):
             figures[f"relay_{field.name}"] = getattr(self._relay.stats, field.name)
+        for more in self._more:
+            figures.update(more())
         for name, value in figures.items():
             if name in GAUGES:
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
@@ -95,13 +123,19 @@ class HomewireCollector(Collector):
         yield refused
 
 
-def registry(core: Core | None, bus: Bus, relay: Relay, refusals: Mapping[str, int]) -> CollectorRegistry:
+def registry(
+    core: Core | None,
+    bus: Bus,
+    relay: Relay,
+    refusals: Mapping[str, int],
+    more: Sequence[Figures] = (),
+) -> CollectorRegistry:
     """A registry of this process: homewire's figures, and those of process and Python.
 
     `refusals` counts answers of 429 by the limit's setting.
     """
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus, relay, refusals))
+    metrics.register(HomewireCollector(core, bus, relay, refusals, more))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)

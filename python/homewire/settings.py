@@ -67,6 +67,33 @@ class Settings:
     )
     backlog: int = setting(4096, "Accept backlog of the listening socket.", unit="connections", minimum=1)
     event_loop: EventLoop = setting("uvloop", "Event loop of the Python side.")
+    accepts_per_turn: int = setting(
+        64, "Connections accepted in one turn of the event loop.", unit="connections", minimum=1
+    )
+    head_timeout_s: float = setting(
+        10.0,
+        "How long a whole request head may take, from the connection or a next request's first byte on.",
+        unit="s",
+        minimum=0.1,
+    )
+    handshakes: int = setting(
+        256, "WebSocket handshakes served at once; others wait.", unit="handshakes", minimum=1
+    )
+    handshake_queue: int = setting(
+        4096, "WebSocket handshakes that wait; beyond it 503.", unit="handshakes", minimum=0
+    )
+    handshake_wait_s: float = setting(
+        5.0,
+        "How long a WebSocket handshake waits for its turn before it becomes a 503.",
+        unit="s",
+        minimum=0.1,
+    )
+    ingest_bytes: int = setting(
+        64 * MIB,
+        "Request bodies held at once, over all requests; beyond it 503.",
+        unit="bytes",
+        minimum=4 * MIB,
+    )
     body_timeout_s: float = setting(
         5.0, "How long a request may take to send its body.", unit="s", minimum=0.1
     )
@@ -125,6 +152,42 @@ class Settings:
         "Frames that wait for one slow client; beyond it the client is closed.",
         unit="bytes",
         minimum=KIB,
+    )
+    outboxes_bytes: int = setting(
+        0,
+        "Memory of what waits for all slow clients together; beyond it those furthest behind are closed. "
+        "0: a quarter of the machine's memory, or of the container's.",
+        unit="bytes",
+        minimum=0,
+    )
+    unsent_age_s: float = setting(
+        30.0,
+        "How long an event waits for a slow client (it is looked once a second); then the client is closed.",
+        unit="s",
+        minimum=1,
+    )
+    socket_send_buffer_bytes: int = setting(
+        0, "SO_SNDBUF of a WebSocket. 0: the kernel's own, which grows as needed.", unit="bytes", minimum=0
+    )
+    socket_unsent_bytes: int = setting(
+        512 * KIB,
+        "TCP_NOTSENT_LOWAT of a WebSocket: what the kernel takes beyond what it sent. 0: the kernel's own.",
+        unit="bytes",
+        minimum=0,
+        maximum=1024 * MIB,
+    )
+    socket_timeout_s: float = setting(
+        45.0,
+        "TCP_USER_TIMEOUT of a WebSocket: how long its peer may confirm nothing, or take nothing. More than "
+        "unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
+        unit="s",
+        minimum=0,
+    )
+    messages_bytes: int = setting(
+        4 * MIB,
+        "Messages of clients that wait for Python; beyond it no client that says something is read.",
+        unit="bytes",
+        minimum=64 * KIB,
     )
     message_bytes: int = setting(
         64 * KIB, "Longest message accepted from a client, and longest event body.", unit="bytes", minimum=KIB

@@ -108,17 +108,24 @@ class NodeProcess:
 
 @contextmanager
 def running_node(
-    data_dir: Path, *, steps: bool = False, redis_url: str | None = None, **settings: object
+    data_dir: Path,
+    *,
+    steps: bool = False,
+    messages: bool = False,
+    redis_url: str | None = None,
+    **settings: object,
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
-    `settings` are those of the environment, in lower case.
+    With `messages` the latter takes those of its clients. `settings` are those of the environment, in
+    lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:
         chosen["redis_url"] = redis_url
     if steps:
         command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
+        command += ["messages"] * messages
         chosen["port"] = 0
     else:
         command = [sys.executable, "-m", "homewire.cli", "run", "--json"]

@@ -3,7 +3,9 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
+
+use socket2::SockRef;
 
 use crate::close::CloseCode;
 use crate::frame::Decoder;
@@ -122,6 +124,19 @@ pub struct Connection {
     pub deaf: bool,
     /// Whether the peer said that nothing more comes: there will be no other edge to read the rest by.
     pub hung_up: bool,
+    /// Whether it is listed among those that something waits for.
+    pub lags: bool,
+}
+
+/// What the kernel may hold for a taken socket, and for how long. 0 leaves the kernel's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// `SO_SNDBUF`, in bytes.
+    pub send_buffer_bytes: usize,
+    /// `TCP_NOTSENT_LOWAT`, in bytes.
+    pub unsent_bytes: u32,
+    /// `TCP_USER_TIMEOUT`.
+    pub timeout: Duration,
 }
 
 impl Connection {
@@ -139,16 +154,27 @@ impl Connection {
 pub struct Socket(TcpStream);
 
 impl Socket {
-    /// Makes the socket non-blocking and turns Nagle's algorithm off.
+    /// Makes the socket non-blocking, turns Nagle's algorithm off and bounds the kernel's buffers.
     ///
     /// # Errors
     /// The kernel's, when it is no socket at all.
-    pub fn new(descriptor: std::os::fd::OwnedFd) -> io::Result<Self> {
+    pub fn new(descriptor: std::os::fd::OwnedFd, options: &SocketOptions) -> io::Result<Self> {
         let stream = TcpStream::from(descriptor);
         stream.set_nonblocking(true)?;
+        let socket = SockRef::from(&stream);
+        if options.send_buffer_bytes > 0 {
+            socket.set_send_buffer_size(options.send_buffer_bytes)?;
+        }
         match stream.set_nodelay(true) {
-            Ok(()) => {}
-            // One end of a socket pair knows no such option, and needs none.
+            Ok(()) => {
+                if options.unsent_bytes > 0 {
+                    socket.set_tcp_notsent_lowat(options.unsent_bytes)?;
+                }
+                if !options.timeout.is_zero() {
+                    socket.set_tcp_user_timeout(Some(options.timeout))?;
+                }
+            }
+            // One end of a socket pair knows no such options, and needs none.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             Err(error) => return Err(error),
         }

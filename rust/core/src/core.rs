@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Principal, Socket};
+use crate::connection::{ConnectionId, Principal, Socket, SocketOptions};
 use crate::frame::Opcode;
 use crate::inbox::{Command, Entry, Inbox, Reservation};
 use crate::marks::Marks;
@@ -28,6 +28,7 @@ pub struct Core {
     tail: Mutex<Option<Tail>>,
     shards: u32,
     tally: Arc<Tally>,
+    socket: SocketOptions,
 }
 
 impl Core {
@@ -45,12 +46,12 @@ impl Core {
             marks,
             inbox: Arc::new(inbox),
             slots: Arc::default(),
-            notifier: Arc::new(Notifier::new()?),
+            notifier: Arc::new(Notifier::new(limits.messages_bytes, Arc::clone(&stats))?),
             stats,
         };
         let notifier = Arc::clone(&shared.notifier);
         let with_reactor = shared.clone();
-        let shards = limits.shards;
+        let (shards, socket) = (limits.shards, limits.socket);
         let thread = guarded("reactor", notifier, move || {
             Reactor::new(poll, with_reactor, commands, limits)
                 .run()
@@ -62,6 +63,7 @@ impl Core {
             tail: Mutex::default(),
             shards,
             tally: Arc::default(),
+            socket,
         })
     }
 
@@ -127,7 +129,7 @@ impl Core {
     /// # Errors
     /// The kernel's, when the descriptor is no open socket.
     pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
-        let socket = Socket::new(sys::own_descriptor(descriptor)?)?;
+        let socket = Socket::new(sys::own_descriptor(descriptor)?, &self.socket)?;
         self.shared.inbox.send(Command::Adopt { id, socket, early });
         Ok(())
     }

@@ -18,6 +18,7 @@ pub mod frame;
 pub mod inbox;
 pub mod index;
 pub mod input;
+pub mod kept;
 pub mod marks;
 pub mod notify;
 pub mod outbox;

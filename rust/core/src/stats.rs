@@ -28,6 +28,12 @@ counters! {
     topics,
     /// Bytes of envelopes between tail and reactor, now.
     inbox_bytes,
+    /// Memory of what waits in all outboxes, in bytes, now.
+    outboxes_bytes,
+    /// Connections that something waits for, or did at the last look, now.
+    lagging,
+    /// Bytes of clients' messages that Python did not take yet, now.
+    messages_bytes,
     /// Reservations made.
     reserved,
     /// Reservations that were not adopted in time.
@@ -38,6 +44,12 @@ counters! {
     closed,
     /// Connections closed because their client did not read.
     too_slow,
+    /// Connections closed because all outboxes together were too large and theirs was among the longest.
+    too_slow_in_sum,
+    /// Connections closed because what waited for them was too old.
+    too_slow_by_age,
+    /// Times that a socket was not read because Python did not take the messages.
+    messages_held,
     /// Connections closed because their client was silent.
     heartbeats_missed,
     /// Connections closed because their client broke the protocol.

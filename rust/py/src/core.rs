@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core as Inner;
 use homewire_core::encoding::Encoding;
 use homewire_core::frame::Opcode;
@@ -31,7 +31,9 @@ impl Core {
     #[pyo3(signature = (
         *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
         shards = 64, outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
-        deliver_messages = false,
+        deliver_messages = false, outboxes_bytes = usize::MAX, unsent_age_ms = 30_000,
+        messages_bytes = 4_194_304, socket_send_buffer_bytes = 0, socket_unsent_bytes = 0,
+        socket_timeout_ms = 0,
     ))]
     fn new(
         heartbeat_ms: u64,
@@ -42,6 +44,12 @@ impl Core {
         message_bytes: usize,
         inbox_bytes: usize,
         deliver_messages: bool,
+        outboxes_bytes: usize,
+        unsent_age_ms: u64,
+        messages_bytes: usize,
+        socket_send_buffer_bytes: usize,
+        socket_unsent_bytes: u32,
+        socket_timeout_ms: u64,
     ) -> PyResult<Self> {
         let limits = Limits {
             shards,
@@ -50,8 +58,16 @@ impl Core {
             revocation: REVOCATION,
             close: Duration::from_millis(close_ms),
             outbox_bytes,
+            outboxes_bytes,
+            unsent_age: Duration::from_millis(unsent_age_ms),
             message_bytes,
             deliver_messages,
+            messages_bytes,
+            socket: SocketOptions {
+                send_buffer_bytes: socket_send_buffer_bytes,
+                unsent_bytes: socket_unsent_bytes,
+                timeout: Duration::from_millis(socket_timeout_ms),
+            },
         };
         Ok(Self(Inner::start(limits, inbox_bytes)?))
     }

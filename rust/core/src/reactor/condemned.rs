@@ -105,7 +105,7 @@ mod tests {
     use mio::{Events, Poll, Waker};
 
     use super::*;
-    use crate::connection::{Principal, PrincipalKind, Socket};
+    use crate::connection::{Principal, PrincipalKind, Socket, SocketOptions};
     use crate::encoding::Encoding;
     use crate::envelope::{ControlHeader, EventHeader, encode_control, encode_event};
     use crate::inbox::{Command, Entry, Inbox, Reservation, Subscription};
@@ -126,7 +126,7 @@ mod tests {
         let shared = Shared {
             inbox: Arc::new(inbox),
             slots: Arc::default(),
-            notifier: Arc::new(Notifier::new().unwrap()),
+            notifier: Arc::new(Notifier::new(usize::MAX, Arc::default()).unwrap()),
             marks: Arc::new(Marks::new(1)),
             stats: Arc::default(),
         };
@@ -137,8 +137,12 @@ mod tests {
             revocation: Duration::from_secs(1_000_000),
             close: Duration::from_secs(1_000_000),
             outbox_bytes: 1 << 20,
+            outboxes_bytes: usize::MAX,
+            unsent_age: Duration::from_secs(1_000_000),
             message_bytes: 1 << 10,
             deliver_messages: false,
+            messages_bytes: usize::MAX,
+            socket: SocketOptions::default(),
         };
         Reactor::new(poll, shared, commands, limits)
     }
@@ -204,7 +208,7 @@ mod tests {
 
         let witness = reserve(&mut reactor, OTHER, 1);
         let (_client, ours) = UnixStream::pair().unwrap();
-        let socket = Socket::new(OwnedFd::from(ours)).unwrap();
+        let socket = Socket::new(OwnedFd::from(ours), &SocketOptions::default()).unwrap();
         reactor.adopt(witness, socket, Vec::new());
         let mut turns = 1;
         while told(&reactor) < MANY {

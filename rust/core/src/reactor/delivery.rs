@@ -119,7 +119,7 @@ impl Reactor {
     }
 
     fn hand_out(&mut self, sealed: OpenBlock, members: usize) {
-        let mut block = Block::new(&sealed.bytes, sealed.frames);
+        let mut block = Block::new(&sealed.bytes, sealed.frames, &self.ledger);
         for &slot in self.index.members(sealed.scope).iter().take(members) {
             let Some(connection) = self.connections.at(slot) else {
                 continue;
@@ -132,6 +132,7 @@ impl Reactor {
             );
             match verdict {
                 Verdict::Accepted => {}
+                Verdict::Queued => self.lagging.note(connection.id, &mut connection.lags),
                 Verdict::TooSlow => self.doomed.push((connection.id, Doom::TooSlow)),
                 Verdict::Gone => self.doomed.push((connection.id, Doom::Gone)),
             }

@@ -69,6 +69,7 @@ impl Reactor {
             heard: true,
             deaf: false,
             hung_up: false,
+            lags: false,
         });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
@@ -211,12 +212,13 @@ impl Reactor {
         };
         let verdict = connection.outbox.offer(
             connection.socket.as_mut(),
-            &mut Block::new(frame, 0),
+            &mut Block::new(frame, 0, &self.ledger),
             limit,
             &mut self.written,
         );
         match verdict {
             Verdict::Accepted => {}
+            Verdict::Queued => self.lagging.note(id, &mut connection.lags),
             Verdict::TooSlow => self.doomed.push((id, Doom::TooSlow)),
             Verdict::Gone => self.doomed.push((id, Doom::Gone)),
         }
@@ -232,7 +234,7 @@ impl Reactor {
         }
     }
 
-    fn give_up_on(&mut self, id: ConnectionId) {
+    pub(super) fn give_up_on(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };

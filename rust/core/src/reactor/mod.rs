@@ -6,6 +6,7 @@
 mod condemned;
 mod control;
 mod delivery;
+mod lagging;
 mod lifecycle;
 mod sockets;
 mod timers;
@@ -19,11 +20,12 @@ use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
 use crate::blocks::Blocks;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, SocketOptions};
 use crate::connections::Connections;
 use crate::envelope::ControlHeader;
 use crate::inbox::{Command, Entry, Inbox};
 use crate::index::{Index, ScopeId};
+use crate::kept::Ledger;
 use crate::marks::Marks;
 use crate::notify::Notifier;
 use crate::outbox::Written;
@@ -31,6 +33,7 @@ use crate::slots::Slots;
 use crate::stats::Stats;
 use crate::subjects::Subjects;
 use delivery::Routed;
+use lagging::Lagging;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -60,10 +63,18 @@ pub struct Limits {
     pub close: Duration,
     /// What may wait for one socket, in bytes.
     pub outbox_bytes: usize,
+    /// The memory of what may wait for all sockets together, in bytes.
+    pub outboxes_bytes: usize,
+    /// How long a byte may wait for one socket.
+    pub unsent_age: Duration,
     /// The longest message of a client, in bytes.
     pub message_bytes: usize,
     /// Whether messages of clients are handed to Python; otherwise they are checked and dropped.
     pub deliver_messages: bool,
+    /// What may wait of them for Python, in bytes.
+    pub messages_bytes: usize,
+    /// What the kernel may hold for one socket.
+    pub socket: SocketOptions,
 }
 
 /// What the reactor shares with other threads.
@@ -102,6 +113,8 @@ pub(crate) struct Reactor {
     /// Those who hear no more and are still to be told so; each connection at most once.
     condemned: VecDeque<ConnectionId>,
     subjects: Subjects,
+    lagging: Lagging,
+    ledger: Ledger,
     matched: Vec<ScopeId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
@@ -140,6 +153,8 @@ impl Reactor {
             doomed: Vec::new(),
             condemned: VecDeque::new(),
             subjects: Subjects::new(Instant::now()),
+            lagging: Lagging::new(Instant::now()),
+            ledger: Ledger::new(Instant::now()),
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
@@ -167,6 +182,7 @@ impl Reactor {
         self.serve_sockets(events);
         self.take_commands();
         self.seal_all();
+        self.relieve();
         self.serve_timers(Instant::now());
         self.end_condemned();
         self.publish();
@@ -191,7 +207,10 @@ impl Reactor {
 
     /// Whether nothing is left over from the last turn.
     fn is_idle(&self) -> bool {
-        self.backlog.len() == 0 && self.unread.is_empty() && self.condemned.is_empty()
+        self.backlog.len() == 0
+            && self.unread.is_empty()
+            && self.condemned.is_empty()
+            && !self.lagging.is_unrelieved()
     }
 
     /// Takes commands in order until the turn is full. Envelopes that are left over come first
@@ -279,6 +298,8 @@ impl Reactor {
         Stats::set(&stats.connections, self.open);
         Stats::set(&stats.reservations, self.reserved);
         Stats::set(&stats.scopes, self.index.scope_count() as u64);
+        Stats::set(&stats.outboxes_bytes, self.ledger.bytes() as u64);
+        Stats::set(&stats.lagging, self.lagging.count() as u64);
         Stats::set(&stats.topics, self.index.topic_count() as u64);
     }
 }

@@ -100,6 +100,7 @@ impl Reactor {
                 self.end(id, Ending::KEEP);
             }
         }
+        self.look_at_ages(now);
         if self.timers.last_call.is_some_and(|at| at <= now) {
             self.end_all();
         }

@@ -7,7 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
 use homewire_core::envelope::{
@@ -38,8 +38,12 @@ pub fn limits() -> Limits {
         revocation: Duration::from_secs(1_000_000),
         close: Duration::from_secs(5),
         outbox_bytes: 1 << 20,
+        outboxes_bytes: usize::MAX,
+        unsent_age: Duration::from_secs(1_000_000),
         message_bytes: 64 << 10,
         deliver_messages: true,
+        messages_bytes: 4 << 20,
+        socket: SocketOptions::default(),
     }
 }
 

@@ -1,6 +1,7 @@
 //! The core as a whole, over real sockets: `Core`, clients, and envelopes routed by hand.
 #![allow(clippy::unwrap_used, clippy::panic)] // Failing loudly is what a test is for.
 
+mod bounds;
 mod control;
 mod counts;
 mod harness;
