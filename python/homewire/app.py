@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
+import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -25,6 +26,7 @@ from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.directory import Directory
 from homewire.gateway.handoff import Observer
+from homewire.gateway.pump import Pumps
 from homewire.gateway.watch import CoreWatch, OnMessage
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
@@ -33,6 +35,7 @@ from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings
 from homewire.store import Store
+from homewire.tls import server_context
 
 TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
@@ -110,6 +113,7 @@ async def running(
     on_message: OnMessage | None = None,
 ) -> AsyncIterator[Node]:
     """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
+    tls = server_context(settings)
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
         url = await _redis_url(stack, settings)
@@ -128,11 +132,15 @@ async def running(
         app = web.Application(middlewares=[server.render_errors])
         core = None
         if Role.ROUTER in roles:
-            core = _start_core(stack, settings, url, failed, on_message)
-            app.add_routes(websocket.routes(websocket.Gateway(core, authenticator, directory, observe)))
+            pumps = Pumps(settings.close_s)
+            # Their last words still go out while the port is being closed.
+            stack.push_async_callback(pumps.close)
+            core = _start_core(stack, settings, url, failed, on_message, pumps)
+            gateway = websocket.Gateway(core, authenticator, directory, pumps, observe)
+            app.add_routes(websocket.routes(gateway))
             app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory)))
         app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus)))
-        base_url = await _listen(stack, settings, app)
+        base_url = await _listen(stack, settings, app, tls)
         if core is not None:
             # Pushed last, so that clients are told first, while everything else still stands.
             stack.push_async_callback(
@@ -157,6 +165,7 @@ def _start_core(
     url: str,
     failed: asyncio.Future[Exception],
     on_message: OnMessage | None,
+    pumps: Pumps,
 ) -> Core:
     core = Core(
         heartbeat_ms=_ms(settings.heartbeat_s),
@@ -170,7 +179,7 @@ def _start_core(
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
     stack.callback(core.stop, GOING_AWAY, "going away", 0)
-    watch = CoreWatch(core, on_message)
+    watch = CoreWatch(core, on_message, pumps.core_ended)
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
     try:
@@ -201,12 +210,14 @@ def _problem(core: Core | None, bus: Bus) -> health.Problem:
     return problem
 
 
-async def _listen(stack: AsyncExitStack, settings: Settings, app: web.Application) -> str:
+async def _listen(
+    stack: AsyncExitStack, settings: Settings, app: web.Application, tls: ssl.SSLContext | None
+) -> str:
     """Opens the port; the URL under which this machine reaches it."""
     runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=settings.backlog)
+    site = web.TCPSite(runner, settings.host, settings.port, ssl_context=tls, backlog=settings.backlog)
     try:
         await site.start()
     except OSError as error:

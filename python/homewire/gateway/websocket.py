@@ -19,6 +19,7 @@ from homewire.errors import InvalidInput, PermissionDenied, RequestError
 from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.directory import Directory
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
+from homewire.gateway.pump import Pumps
 from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
 from homewire.model import Principal
 
@@ -41,6 +42,7 @@ class Gateway:
     core: Core
     authenticator: Authenticator
     directory: Directory
+    pumps: Pumps
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -109,7 +111,7 @@ async def _connect(
     except BaseException:
         gateway.core.abandon(connection_id)
         raise
-    return await hand_off(request, gateway.core, connection_id, gateway.observe)
+    return await hand_off(request, gateway.core, connection_id, gateway.pumps, gateway.observe)
 
 
 async def _observed(gateway: Gateway, step: str) -> None:
