@@ -77,6 +77,13 @@ class NodeProcess:
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
         assert said.strip() == line
 
+    async def tasks(self) -> int:
+        """How many tasks the event loop of a `node_process.py` has."""
+        assert self.process.stdout is not None
+        self.say("tasks")
+        said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        return int(said.removeprefix("tasks "))
+
     def client(self) -> aiohttp.ClientSession:
         """A session whose paths are the node's."""
         return aiohttp.ClientSession(self.url, connector=aiohttp.TCPConnector(ssl=self.tls))
@@ -124,7 +131,8 @@ def running_node(
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
-    With `tls` it ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. `settings` are those of the environment, in lower case.
+    With `tls` it ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. `settings` are
+    those of the environment, in lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:

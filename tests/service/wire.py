@@ -106,6 +106,14 @@ class RawConnection:
         self.writer.transport.abort()
         await self._wait_closed()
 
+    async def say_no_more(self) -> None:
+        """Close the sending half; with TLS, where asyncio can't, the socket's own."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+        else:
+            await self.writer.drain()
+            self.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
+
     async def reset(self) -> None:
         """Close with a TCP reset."""
         raw: socket.socket = self.writer.get_extra_info("socket")

@@ -75,14 +75,15 @@ class Pump(asyncio.Protocol):
 
     __slots__ = (
         "_backlog",
-        "_core_deaf",
         "_core_done",
+        "_core_gone",
         "_deadline",
         "_ended",
         "_linger_s",
         "_loop",
         "_lost",
         "_near",
+        "_paused",
         "_silent",
         "_transport",
     )
@@ -97,10 +98,12 @@ class Pump(asyncio.Protocol):
         self._ended = ended
         self._backlog = bytearray()
         """What the core did not take yet."""
+        self._core_gone = False
+        """The core has closed its end; what it said before may still be there to be read."""
         self._core_done = False
-        """The core says nothing more."""
-        self._core_deaf = False
-        """The core takes nothing more."""
+        """All that was read."""
+        self._paused = False
+        """The client takes no more for now."""
         self._silent = False
         """The client says nothing more."""
         self._lost = False
@@ -117,12 +120,19 @@ class Pump(asyncio.Protocol):
     def core_ended(self) -> None:
         """The core has closed its end. What it said before may take the client `linger_s`."""
         # A client that does not read keeps us from reading the core's end, and so from seeing this.
-        if self._deadline is None and not self._lost:
+        self._core_gone = True
+        if self._lost:
+            return
+        if self._deadline is None:
             self._deadline = self._loop.call_later(self._linger_s, self.abort)
+        if not self._paused and not self._core_done:
+            # libuv calls once and no more where the core left something unread (POLLERR).
+            self._loop.remove_reader(self._near)
+            self._loop.add_reader(self._near, self._read_core)
 
     def abort(self) -> None:
         """End both sides now."""
-        self._core_deaf = True
+        self._core_gone = True
         self._backlog.clear()
         if self._lost:
             self._end()
@@ -132,28 +142,38 @@ class Pump(asyncio.Protocol):
     # -- from the core to the client --
 
     def _read_core(self) -> None:
-        try:
-            data = self._near.recv(CHUNK_BYTES)
-        except (BlockingIOError, InterruptedError):
-            return
-        except ConnectionError:
-            data = b""  # The core closed with something of the client's unread.
-        if not data:
-            self._core_done = True
-            self._loop.remove_reader(self._near)
-            self.core_ended()
-            # A second close() of asyncio's TLS transport would cut its ties, and abort() do nothing.
+        while True:
+            try:
+                data = self._near.recv(CHUNK_BYTES)
+            except (BlockingIOError, InterruptedError):
+                return
+            except ConnectionError:
+                data = b""  # The core closed with something of the client's unread.
+            if not data:
+                self._close()
+                return
             if not self._transport.is_closing():
-                self._transport.close()
-        elif not self._transport.is_closing():
-            self._transport.write(data)
+                self._transport.write(data)
+            if not self._core_gone or self._paused:
+                return
+
+    def _close(self) -> None:
+        self._core_done = True
+        self._loop.remove_reader(self._near)
+        self.core_ended()
+        # A second close() of asyncio's TLS transport would cut its ties, and abort() do nothing.
+        if not self._transport.is_closing():
+            self._transport.close()
 
     def pause_writing(self) -> None:
         """The client takes less than it is sent (asyncio.BaseProtocol)."""
-        self._loop.remove_reader(self._near)
+        self._paused = True
+        if not self._lost:
+            self._loop.remove_reader(self._near)
 
     def resume_writing(self) -> None:
         """The client has caught up (asyncio.BaseProtocol)."""
+        self._paused = False
         if not self._core_done and not self._lost:
             self._loop.add_reader(self._near, self._read_core)
 
@@ -161,10 +181,10 @@ class Pump(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """The client said something (asyncio.Protocol)."""
-        if self._core_deaf:
+        if self._core_gone:
             return
         sent = 0 if self._backlog else self._send(data)
-        if sent == len(data) or self._core_deaf:
+        if sent == len(data) or self._core_gone:
             return
         if not self._backlog:
             self._transport.pause_reading()
@@ -186,7 +206,7 @@ class Pump(asyncio.Protocol):
 
     def _flush(self) -> None:
         del self._backlog[: self._send(self._backlog)]
-        if self._core_deaf:
+        if self._core_gone:
             self._backlog.clear()
         if self._backlog:
             return
@@ -204,8 +224,7 @@ class Pump(asyncio.Protocol):
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError:
-            # It has closed its end. What it said before is still there to be read.
-            self._core_deaf = True
+            self.core_ended()
             return 0
 
     def _shut(self) -> None:
