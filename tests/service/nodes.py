@@ -127,6 +127,7 @@ def running_node(
     steps: bool = False,
     redis_url: str | None = None,
     tls: bool = False,
+    demo: bool = False,
     **settings: object,
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
@@ -143,7 +144,7 @@ def running_node(
         command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
         chosen["port"] = 0
     else:
-        command = [sys.executable, "-m", "homewire.cli", "run", "--json"]
+        command = [sys.executable, "-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
         chosen["port"] = free_port()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
     environment |= {f"HOMEWIRE_{name.upper()}": str(value) for name, value in chosen.items()}

@@ -7,17 +7,20 @@ tests/unit/gateway/test_pump.py.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
+import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import suppress
 from urllib.parse import urlsplit
 
 import aiohttp
 import certificates
+import orjson
 import pytest
 import pytest_asyncio
-from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
+from nodes import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of
 from wire import CLOSE, PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 
 EVENTS = "/userSession/websocket"
@@ -265,3 +268,38 @@ async def test_sigterm_in_the_middle_of_a_handshake(event_loop: str) -> None:
                     assert (await connection.receive()).close_code in (1001, 1013)
                 assert await asyncio.wait_for(stopping, 10) == 0
         assert "Traceback" not in node.log.read_text()
+
+
+async def test_the_command_line_over_tls() -> None:
+    """The demo's sensors report, `listen` hears them and `send` is heard, by the node's own certificate."""
+    with private_node(tls=True, demo=True) as node:
+        certificate, _ = certificates.files()
+        words = ["--url", node.url, "--data-dir", str(node.data_dir)]
+        trusting = [*words, "--tls-cert", str(certificate)]
+        listener = await command("listen", *trusting, "--json")
+        assert listener.stdout is not None
+        async with asyncio.timeout(20):
+            heard = orjson.loads(await listener.stdout.readline())
+            assert "originDeviceId" in heard
+            home = str(heard["homeId"])
+            sender = await command("send", "--home", home, "--type", "doorbell", *trusting)
+            assert await sender.wait() == 0
+            while heard["eventType"] != "doorbell":
+                heard = orjson.loads(await listener.stdout.readline())
+        listener.terminate()
+        await listener.wait()
+        stranger = await command("send", "--home", home, "--type", "doorbell", *words)
+        said = (await stranger.communicate())[1].decode()
+        assert stranger.returncode == 1
+        assert said.count("\n") == 1
+        assert "not trusted" in said
+
+
+async def command(*words: str) -> asyncio.subprocess.Process:
+    """`homewire …` as somebody types it."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "homewire.cli", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+    )
