@@ -62,6 +62,20 @@ class Settings:
     port: int = setting(
         8080, "TCP port of HTTP and WebSocket; 0 takes a free one.", flag="--port", minimum=0, maximum=65535
     )
+    tls_cert: Path | None = setting(
+        None,
+        "Certificate (chain), PEM, to end TLS at the port; with --tls-key. None: plain HTTP.",
+        flag="--tls-cert",
+    )
+    tls_key: Path | None = setting(
+        None, "Private key of that certificate, PEM, without a passphrase.", flag="--tls-key"
+    )
+    tls_ca: Path | None = setting(
+        None,
+        "Certificates, PEM, that listen and send trust instead of the public authorities. The node on this "
+        "machine is known by its own certificate (--tls-cert).",
+        flag="--tls-ca",
+    )
     workers: int = setting(
         1, "Worker processes. Only 1 for now; start more nodes behind a balancer.", flag="--workers"
     )
@@ -254,10 +268,11 @@ class Settings:
 
     @property
     def base_url(self) -> str:
-        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``."""
+        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``; https with a `tls_cert`."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
         host = everywhere.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -327,14 +342,14 @@ def _check(settings: Settings) -> None:
 
 def _problems(errors: Any) -> str:
     """What is wrong with which settings; values stay out of it, for one may be a secret."""
-    flags = {row.name: row.flag for row in rows()}
-    lines = []
-    for error in errors:
-        name = str(error["loc"][0])
-        named = ENVIRONMENT_PREFIX + name.upper()
-        names = f"{flags[name]} ({named})" if flags.get(name) else named
-        lines.append(f"{names}: {error['msg']}")
-    return "; ".join(lines)
+    return "; ".join(f"{named(str(error['loc'][0]))}: {error['msg']}" for error in errors)
+
+
+def named(name: str) -> str:
+    """A setting as an error names it: its flag, where it has one, and its variable."""
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    flag = next((row.flag for row in rows() if row.name == name), "")
+    return f"{flag} ({variable})" if flag else variable
 
 
 def redacted(url: str) -> str:

@@ -3,7 +3,8 @@
 The settings come from the environment, as for `homewire run`. On standard input, a line each:
 `pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
-until the next byte comes. With `messages` as argument it takes the messages of clients.
+until the next byte comes. `tasks` says how many tasks the loop has. With `messages` as argument it
+takes the messages of clients.
 """
 
 from __future__ import annotations
@@ -62,6 +63,8 @@ def obey(command: str, steps: Steps) -> None:
             ctypes.PyDLL(None).read(0, BUFFER, 1)
             os.set_blocking(0, False)
             say("released")
+        case ["tasks"]:
+            say(f"tasks {len(asyncio.all_tasks())}")
         case []:
             pass  # What was left of the line that ended a hold.
         case _:

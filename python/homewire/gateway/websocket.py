@@ -20,6 +20,7 @@ from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
+from homewire.gateway.pump import Pumps
 from homewire.gateway.reserve import Claim, LookUp, reserve
 from homewire.gateway.subscribe import Filter, check_listener, check_own_device
 from homewire.overload import Admission
@@ -45,6 +46,7 @@ class Gateway:
     directory: Directory
     freshness: Freshness
     admission: Admission
+    pumps: Pumps
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -88,7 +90,7 @@ async def _connect(gateway: Gateway, request: web.Request, look_up: LookUp) -> G
     connection_id = await reserve(
         core, gateway.freshness, gateway.admission, look_up, request.remote, observe
     )
-    return await hand_off(request, core, connection_id, observe)
+    return await hand_off(request, core, connection_id, gateway.pumps, observe)
 
 
 def _require_upgrade(request: web.Request) -> None:
