@@ -1,6 +1,7 @@
 //! The Python face of homewire-core: extract, call, map errors, nothing else.
 
 mod batch;
+mod close;
 mod core;
 mod errors;
 mod input;
@@ -12,6 +13,8 @@ use pyo3::prelude::*;
 mod _core {
     #[pymodule_export]
     use crate::batch::EventBatch;
+    #[pymodule_export]
+    use crate::close::close_codes;
     #[pymodule_export]
     use crate::core::Core;
     #[pymodule_export]
