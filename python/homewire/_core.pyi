@@ -10,6 +10,7 @@ __all__ = [
     "EventInput",
     "InvalidField",
     "PlacedEvents",
+    "close_codes",
     "command_envelope",
     "event_envelope",
     "parse_command",
@@ -45,6 +46,9 @@ class CommandInput:
     def action(self) -> str: ...
 
 def shard_of(id: int, shards: int) -> int: ...
+def close_codes() -> list[tuple[int, str, str]]:
+    """Each close code that the core says, its reason, and what a client should do; ascending."""
+
 def parse_event(body: bytes) -> EventInput: ...
 def parse_command(body: bytes) -> CommandInput: ...
 def event_envelope(

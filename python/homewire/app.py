@@ -24,7 +24,7 @@ from homewire.api import health
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
-from homewire.gateway import server, websocket
+from homewire.gateway import close_codes, server, websocket
 from homewire.gateway.accept import Acceptor
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.directory import Directory
@@ -47,8 +47,6 @@ from homewire.tls import server_context
 
 TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
-GOING_AWAY = 1001
-
 
 Beside = Callable[[str], Coroutine[Any, Any, None]]
 """Something that runs beside a node, given the URL under which this machine reaches it."""
@@ -150,7 +148,7 @@ async def running(
         if core is not None:
             # Behind only the port: clients are told while everything else still stands.
             stack.push_async_callback(
-                asyncio.to_thread, core.stop, GOING_AWAY, "going away", _ms(settings.close_s)
+                asyncio.to_thread, core.stop, *close_codes.GOING_AWAY, _ms(settings.close_s)
             )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(entrance.acceptor.close)
@@ -235,7 +233,7 @@ def _start_core(
         socket_timeout_ms=_ms(settings.socket_timeout_s),
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
-    stack.callback(core.stop, GOING_AWAY, "going away", 0)
+    stack.callback(core.stop, *close_codes.GOING_AWAY, 0)
     watch = CoreWatch(core, on_message, pumps.core_ended)
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))

@@ -22,7 +22,6 @@ use mio::{Events, Poll};
 use crate::blocks::Blocks;
 use crate::connection::{ConnectionId, SocketOptions};
 use crate::connections::Connections;
-use crate::envelope::ControlHeader;
 use crate::inbox::{Command, Entry, Inbox};
 use crate::index::{Index, ScopeId};
 use crate::kept::Ledger;
@@ -233,7 +232,12 @@ impl Reactor {
                 );
                 let is_enough = match routed {
                     Routed::Delivered { longest_block } => longest_block >= BLOCK_BYTES,
-                    Routed::Control(record) => self.obey_record(entry.shard, &record),
+                    Routed::Control(record) => {
+                        let waiting = self.condemned.len();
+                        self.apply(entry.shard, &record);
+                        self.settle_doomed();
+                        self.condemned_many(waiting)
+                    }
                 };
                 if is_enough {
                     envelopes = ENVELOPES_PER_TURN;
@@ -246,7 +250,13 @@ impl Reactor {
                 break;
             }
             match self.commands.try_recv() {
-                Ok(command) => self.obey(command),
+                Ok(command) => {
+                    let waiting = self.condemned.len();
+                    self.obey(command);
+                    if self.condemned_many(waiting) {
+                        break;
+                    }
+                }
                 Err(_) => break,
             }
         }
@@ -256,12 +266,8 @@ impl Reactor {
         }
     }
 
-    /// Applies a control record in its place among the events. Answers whether it moved so many
-    /// connections that the turn should end.
-    fn obey_record(&mut self, shard: u32, record: &ControlHeader<'_>) -> bool {
-        let waiting = self.condemned.len();
-        self.apply(shard, record);
-        self.settle_doomed();
+    /// Whether so many were condemned since `waiting` that this took a turn's time.
+    fn condemned_many(&self, waiting: usize) -> bool {
         self.condemned.len() > waiting + condemned::ENDINGS_PER_TURN
     }
 

@@ -137,3 +137,28 @@ impl Reactor {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the reactor does not wake up for would be done half a second late.
+    #[test]
+    fn nothing_that_is_due_is_slept_through() {
+        let now = Instant::now();
+        let soon = Duration::from_millis(10);
+        let expectations: [fn(&mut Timers, Instant); 4] = [
+            |timers, at| timers.expect_adoption(ConnectionId::from(1), at),
+            |timers, at| timers.expect_revocation(ConnectionId::from(1), at),
+            |timers, at| timers.expect_end(ConnectionId::from(1), at),
+            |timers, at| timers.last_call = Some(at),
+        ];
+        for expect in expectations {
+            let mut timers = Timers::new(Duration::from_secs(1_000_000), now);
+            assert_eq!(timers.patience(now), LONGEST_NAP);
+            expect(&mut timers, now + soon);
+            assert_eq!(timers.patience(now), soon);
+            assert_eq!(timers.patience(now + soon * 2), Duration::ZERO);
+        }
+    }
+}

@@ -8,11 +8,11 @@ use homewire_core::envelope::ControlHeader;
 use homewire_core::inbox::{DeviceInHome, Subscription};
 use homewire_core::shard::shard_of;
 
-use crate::control::{
+use crate::harness::{Client, Heard, SHARDS};
+use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
     PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED,
 };
-use crate::harness::{Client, Heard, SHARDS};
 
 /// What an envelope is about.
 #[derive(Clone, Debug)]

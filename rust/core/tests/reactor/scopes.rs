@@ -11,14 +11,14 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::control::{
-    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
-    PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED, record,
-};
 use crate::harness::{
     Heard, Node, PROJECT, SHARDS, command_of, copy, devices, entry, homes, limits,
 };
 use crate::model::{About, Listener, Newest, Phase};
+use crate::records::{
+    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
+    PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED, record,
+};
 
 #[derive(Clone, Debug)]
 enum Routed {
