@@ -92,6 +92,9 @@ async def test_a_body_and_a_websocket_are_no_heads(impatient: NodeProcess) -> No
             connection.writer.write(body[-1:])
             assert (await connection.read_answer()).status == 204
             assert await listener.receive_type() == "slowly"
+            await asyncio.sleep(HEAD_S * 1.5)
+            connection.writer.write(HEALTH)
+            assert (await connection.read_answer()).status == 200
 
 
 def request_head(request: str, tenant: Tenant, *headers: str) -> bytes:

@@ -64,7 +64,9 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     assert_eq!(node.stat("too_slow"), 0, "the bound is not reached");
     // Whose event it is that passes the bound is not who is closed.
     let body = body(50_000);
+    let deadline = Instant::now() + PATIENCE;
     while node.stat("too_slow_in_sum") == 0 {
+        assert!(Instant::now() < deadline, "nobody is closed");
         node.route(event_with_body(1, "behind", &body));
         node.fence();
     }
