@@ -152,7 +152,9 @@ async def running(
 async def _redis_url(stack: AsyncExitStack, settings: Settings) -> str:
     if settings.redis_url is not None:
         return settings.redis_url
-    embedded = EmbeddedServer(settings.data_dir, settings.durability, binary=settings.redis_binary)
+    embedded = EmbeddedServer(
+        settings.data_dir, settings.durability, settings.embedded_cluster, settings.redis_binary
+    )
     await stack.enter_async_context(embedded)
     supervisor = asyncio.create_task(embedded.supervise(), name="embedded-server")
     stack.push_async_callback(_cancelled, supervisor)
