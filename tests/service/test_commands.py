@@ -133,13 +133,12 @@ async def homewire(*words: str) -> bytes:
 
 
 async def test_a_demo_and_bulk_ingest_say_nothing_forbidden(short_directory: Path) -> None:
-    """A real run, from the command line to the node's end, with more than 1,000 of everything that may be many."""
+    """From the command line to the node's end, with more than 1,000 of everything that may be many."""
     async with EmbeddedServer(short_directory / "redis", "everysec", CLUSTER) as server:
         async with watching(server.url) as watched:
             options = ("--redis", server.url, "--data-dir", str(short_directory / "cli"), "--json")
-            demo = orjson.loads(
-                await homewire("demo", "--homes", "20", "--devices", "60", "--users", "3", *options)
-            )
+            size = ("--homes", "20", "--devices", "60", "--users", "3")
+            demo = orjson.loads(await homewire("demo", *size, *options))
             with private_node(redis_url=server.url) as node:
                 async with tenant_of(node) as tenant:
                     await much_of_everything(tenant)
