@@ -56,7 +56,7 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`)."""
+    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`), rates `_per_s`."""
 
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every interface.", flag="--host")
     port: int = setting(
@@ -81,6 +81,33 @@ class Settings:
     )
     backlog: int = setting(4096, "Accept backlog of the listening socket.", unit="connections", minimum=1)
     event_loop: EventLoop = setting("uvloop", "Event loop of the Python side.")
+    accepts_per_turn: int = setting(
+        64, "Connections accepted in one turn of the event loop.", unit="connections", minimum=1
+    )
+    head_timeout_s: float = setting(
+        10.0,
+        "How long a whole request head may take, from the connection or a next request's first byte on.",
+        unit="s",
+        minimum=0.1,
+    )
+    handshakes: int = setting(
+        256, "WebSocket handshakes served at once; others wait.", unit="handshakes", minimum=1
+    )
+    handshake_queue: int = setting(
+        4096, "WebSocket handshakes that wait; beyond it 503.", unit="handshakes", minimum=0
+    )
+    handshake_wait_s: float = setting(
+        5.0,
+        "How long a WebSocket handshake waits for its turn before it becomes a 503.",
+        unit="s",
+        minimum=0.1,
+    )
+    ingest_bytes: int = setting(
+        64 * MIB,
+        "Request bodies held at once, over all requests; beyond it 503.",
+        unit="bytes",
+        minimum=4 * MIB,
+    )
     body_timeout_s: float = setting(
         5.0, "How long a request may take to send its body.", unit="s", minimum=0.1
     )
@@ -145,6 +172,42 @@ class Settings:
         unit="bytes",
         minimum=KIB,
     )
+    outboxes_bytes: int = setting(
+        0,
+        "Memory of what waits for all slow clients together; beyond it those furthest behind are closed. "
+        "0: a quarter of the machine's memory, or of the container's.",
+        unit="bytes",
+        minimum=0,
+    )
+    unsent_age_s: float = setting(
+        30.0,
+        "How long an event waits for a slow client (it is looked once a second); then the client is closed.",
+        unit="s",
+        minimum=1,
+    )
+    socket_send_buffer_bytes: int = setting(
+        0, "SO_SNDBUF of a WebSocket. 0: the kernel's own, which grows as needed.", unit="bytes", minimum=0
+    )
+    socket_unsent_bytes: int = setting(
+        512 * KIB,
+        "TCP_NOTSENT_LOWAT of a WebSocket: what the kernel takes beyond what it sent. 0: the kernel's own.",
+        unit="bytes",
+        minimum=0,
+        maximum=1024 * MIB,
+    )
+    socket_timeout_s: float = setting(
+        45.0,
+        "TCP_USER_TIMEOUT of a WebSocket: how long its peer may confirm nothing, or take nothing. More than "
+        "unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
+        unit="s",
+        minimum=0,
+    )
+    messages_bytes: int = setting(
+        4 * MIB,
+        "Messages of clients that wait for Python; beyond it no client that says something is read.",
+        unit="bytes",
+        minimum=64 * KIB,
+    )
     message_bytes: int = setting(
         64 * KIB, "Longest message accepted from a client, and longest event body.", unit="bytes", minimum=KIB
     )
@@ -152,8 +215,55 @@ class Settings:
         16 * MIB, "Events between Redis and the reactor; beyond it reading waits.", unit="bytes", minimum=MIB
     )
 
+    device_events_per_s: int = setting(
+        1_000,
+        "Events that one device may send; beyond it 429. 0: no limit, as for each of these.",
+        unit="events/s",
+        minimum=0,
+    )
+    user_events_per_s: int = setting(
+        1_000, "Commands that one user may send, over all sessions.", unit="events/s", minimum=0
+    )
+    project_key_events_per_s: int = setting(
+        500_000,
+        "Events and commands that one project key may send; a bulk body counts its items, and is taken or "
+        "refused as a whole.",
+        unit="events/s",
+        minimum=0,
+    )
+    project_events_per_s: int = setting(
+        1_000_000, "Events and commands of one project, whoever sends them.", unit="events/s", minimum=0
+    )
+    user_connections: int = setting(
+        100,
+        "WebSockets that one user may have on all nodes; beyond it 429. 0: no limit, as for each of these.",
+        unit="connections",
+        minimum=0,
+    )
+    device_connections: int = setting(
+        10, "WebSockets that one device may have.", unit="connections", minimum=0
+    )
+    project_connections: int = setting(100_000, "WebSockets of one project.", unit="connections", minimum=0)
+    address_connections: int = setting(
+        10_000,
+        "WebSockets from one address; of IPv6 a /64 counts as one. It is the TCP peer's: behind a balancer "
+        "all clients share the balancer's, so set 0 there (trusted proxies do not exist yet).",
+        unit="connections",
+        minimum=0,
+    )
+    connection_lease_s: float = setting(
+        30.0,
+        "How long a node's count of connections is believed by the others without word from it, e.g. "
+        "after it was killed.",
+        unit="s",
+        minimum=0.5,
+    )
+
     principal_cache_entries: int = setting(
-        20_000, "Keys whose principal is remembered for a second.", unit="keys", minimum=0
+        20_000,
+        "Keys whose principal is remembered, and as many of users, homes and devices.",
+        unit="keys",
+        minimum=0,
     )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)

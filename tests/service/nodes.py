@@ -24,6 +24,7 @@ import orjson
 import psutil
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.model import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
@@ -127,6 +128,7 @@ def running_node(
     data_dir: Path,
     *,
     steps: bool = False,
+    messages: bool = False,
     redis_url: str | None = None,
     tls: bool = False,
     demo: bool = False,
@@ -134,8 +136,8 @@ def running_node(
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
-    With `tls` it ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. `settings` are
-    those of the environment, in lower case.
+    With `messages` the latter takes those of its clients. With `tls` the node ends TLS itself, with a
+    certificate that `wire` and `Tenant.http` trust. `settings` are those of the environment, in lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:
@@ -146,6 +148,7 @@ def running_node(
         chosen["tls_cert"], chosen["tls_key"] = certificates.files()
     if steps:
         command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
+        command += ["messages"] * messages
         chosen["port"] = 0
     else:
         command = [sys.executable, "-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
@@ -287,7 +290,7 @@ async def tenant_of(
 ) -> AsyncIterator[Tenant]:
     """A new project on the node's Redis, and a client of the node."""
     redis = connect(node.redis_url)
-    store = Store(redis)
+    store = Store(redis, Relay(redis, 64))
     try:
         project = await store.projects.create("test", accounts, access_control)
         record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)

@@ -5,8 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+import structlog
+
 from homewire._core import Core
 from homewire.errors import CoreFailure
+
+_log = structlog.get_logger(__name__)
 
 OnMessage = Callable[[int, int, bytes], None]
 """Called with a connection's id, the opcode (1 text, 2 binary) and the payload."""
@@ -35,6 +39,8 @@ class CoreWatch:
             if notification[0] == "message":
                 if self._on_message is not None:
                     self._on_message(notification[1], notification[2], notification[3])
+            elif notification[0] == "gap":
+                _log.warning("bus.gap", shard=notification[1], cause=notification[2])
             elif notification[0] == "closed":
                 self._on_closed(notification[1])
             elif notification[0] == "failed" and not self.failed.done():
