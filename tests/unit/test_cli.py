@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -62,7 +63,7 @@ class Commands:
         """What `action` sees in the same store."""
 
         async def act() -> T:
-            async with open_store(Settings(data_dir=self.data_dir)) as store:
+            async with open_store(load(data_dir=self.data_dir)) as store:
                 return await action(store)
 
         return asyncio.run(act())
@@ -87,6 +88,8 @@ class Commands:
 def homewire(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
     for row in rows():
         monkeypatch.delenv(row.environment, raising=False)
+    if os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1":
+        monkeypatch.setenv("HOMEWIRE_EMBEDDED_CLUSTER", "1")
     return Commands(tmp_path / "data", capsys, monkeypatch)
 
 
