@@ -84,7 +84,6 @@ class Pump(asyncio.Protocol):
         "_lost",
         "_near",
         "_paused",
-        "_silent",
         "_transport",
     )
 
@@ -104,8 +103,6 @@ class Pump(asyncio.Protocol):
         """All that was read."""
         self._paused = False
         """The client takes no more for now."""
-        self._silent = False
-        """The client says nothing more."""
         self._lost = False
         """The client is gone."""
         self._deadline: asyncio.TimerHandle | None = None
@@ -121,8 +118,6 @@ class Pump(asyncio.Protocol):
         """The core has closed its end. What it said before may take the client `linger_s`."""
         # A client that does not read keeps us from reading the core's end, and so from seeing this.
         self._core_gone = True
-        if self._lost:
-            return
         if self._deadline is None:
             self._deadline = self._loop.call_later(self._linger_s, self.abort)
         if not self._paused and not self._core_done:
@@ -132,12 +127,7 @@ class Pump(asyncio.Protocol):
 
     def abort(self) -> None:
         """End both sides now."""
-        self._core_gone = True
-        self._backlog.clear()
-        if self._lost:
-            self._end()
-        else:
-            self._transport.abort()
+        self._transport.abort()
 
     # -- from the core to the client --
 
@@ -191,31 +181,22 @@ class Pump(asyncio.Protocol):
             self._loop.add_writer(self._near, self._flush)
         self._backlog += data[sent:]
 
-    def eof_received(self) -> None:
-        """The client has said all (asyncio.Protocol). TLS transports close by themselves then."""
-        self._silent = True
-        if not self._backlog:
-            self._shut()
-
     def connection_lost(self, _error: Exception | None) -> None:
-        """The client is gone (asyncio.BaseProtocol). What it said last is still for the core."""
+        """The client is gone, or has said all: no half of TLS stays open (asyncio.BaseProtocol)."""
         self._lost = True
         self._loop.remove_reader(self._near)
-        if not self._backlog:
-            self._end()
+        self._loop.remove_writer(self._near)
+        self._near.close()
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._ended()
 
     def _flush(self) -> None:
         del self._backlog[: self._send(self._backlog)]
         if self._core_gone:
             self._backlog.clear()
-        if self._backlog:
-            return
-        self._loop.remove_writer(self._near)
-        if self._lost:
-            self._end()
-        elif self._silent:
-            self._shut()
-        else:
+        if not self._backlog:
+            self._loop.remove_writer(self._near)
             self._transport.resume_reading()
 
     def _send(self, data: bytes | bytearray) -> int:
@@ -226,17 +207,3 @@ class Pump(asyncio.Protocol):
         except OSError:
             self.core_ended()
             return 0
-
-    def _shut(self) -> None:
-        with suppress(OSError):  # It was quicker.
-            self._near.shutdown(socket.SHUT_WR)
-
-    def _end(self) -> None:
-        if self._near.fileno() < 0:
-            return
-        self._loop.remove_reader(self._near)
-        self._loop.remove_writer(self._near)
-        self._near.close()
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._ended()

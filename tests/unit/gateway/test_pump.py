@@ -7,7 +7,7 @@ import socket
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 import pytest
 import trustme
@@ -23,7 +23,15 @@ MOST_BYTES = 12 * MIB
 """Kernel buffers of both connections, TLS, and what the client's asyncio reads ahead: some MB."""
 
 Body = Callable[["Line"], Coroutine[Any, Any, None]]
-Run = Callable[[Body], None]
+
+LONG_S, SHORT_S = 60.0, 0.3
+"""How long the pump lets a client linger: beyond all patience, or soon over."""
+
+
+class Run(Protocol):
+    """Runs a test over a fresh line."""
+
+    def __call__(self, body: Body, linger_s: float = LONG_S) -> None: ...
 
 
 @dataclass
@@ -69,11 +77,9 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
 def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Run:
-    """Runs a test over a fresh line."""
-
-    async def over_a_line(body: Body) -> None:
+    async def over_a_line(body: Body, linger_s: float) -> None:
         server_context, client_context = contexts
-        pumps = Pumps(linger_s=0.3)
+        pumps = Pumps(linger_s)
         core: asyncio.Future[socket.socket] = loop().create_future()
 
         class Accepts(asyncio.Protocol):
@@ -98,9 +104,9 @@ def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLC
                 await server.wait_closed()
         assert not pumps
 
-    def run_it(body: Body) -> None:
+    def run_it(body: Body, linger_s: float = LONG_S) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
-            runner.run(over_a_line(body))
+            runner.run(over_a_line(body, linger_s))
 
     return run_it
 
@@ -225,7 +231,7 @@ def test_a_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
         line.core.close()
         await line.ended()
 
-    run(body)
+    run(body, SHORT_S)
 
 
 def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
@@ -243,7 +249,7 @@ def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
         line.pumps.core_ended(7)
         await line.ended()
 
-    run(body)
+    run(body, SHORT_S)
 
 
 def test_at_shutdown_all_end_and_none_begins(run: Run) -> None:
