@@ -3,11 +3,14 @@
 from typing import Literal, final
 
 __all__ = [
+    "AppendHeads",
     "CommandInput",
     "Core",
     "EventBatch",
     "EventInput",
     "InvalidField",
+    "PlacedEvents",
+    "close_codes",
     "command_envelope",
     "event_envelope",
     "parse_command",
@@ -43,6 +46,9 @@ class CommandInput:
     def action(self) -> str: ...
 
 def shard_of(id: int, shards: int) -> int: ...
+def close_codes() -> list[tuple[int, str, str]]:
+    """Each close code that the core says, its reason, and what a client should do; ascending."""
+
 def parse_event(body: bytes) -> EventInput: ...
 def parse_command(body: bytes) -> CommandInput: ...
 def event_envelope(
@@ -67,8 +73,8 @@ class EventBatch:
 
     def __new__(cls, body: bytes) -> EventBatch: ...
     def __len__(self) -> int: ...
-    def targets(self) -> tuple[list[int], list[int]]: ...
-    def envelopes(
+    def targets(self) -> tuple[set[int], set[int]]: ...
+    def place(
         self,
         project: int,
         time_ms: int,
@@ -77,11 +83,44 @@ class EventBatch:
         homes: set[int],
         devices: dict[int, tuple[int, str]],
         shards: int,
-    ) -> list[tuple[int, bytes] | tuple[str, str, str]]: ...
+    ) -> PlacedEvents:
+        """Every item with its shard and envelope, or with why it has none. `homes` are those of the
+        project; `devices` give each device's home (0: none) and class."""
+
+@final
+class PlacedEvents:
+    """The items of a bulk body, in order. Its length is how many have a place."""
+
+    def __len__(self) -> int: ...
+    @property
+    def last_shard(self) -> int | None:
+        """The shard of the last placed item."""
+
+    def commands(self, heads: AppendHeads) -> bytes:
+        """One XADD for each placed item, in order."""
+
+    def placed(self) -> list[tuple[int, int, bytes]]:
+        """Of each placed item its index in the body, its shard and its envelope."""
+
+    def results(self, outcomes: list[bytes | str]) -> bytes:
+        """The answer's body, `{"results": […]}`. `outcomes` has for each placed item its stream id, or
+        as a string the JSON of its failure. Raises ValueError for too few."""
+
+@final
+class AppendHeads:
+    """XADDs as bytes. All of them but the envelope is prepared, once for each shard."""
+
+    def __new__(cls, shards: int) -> AppendHeads: ...
+    def renew(self, cutoff_ms: int) -> None:
+        """From now on each shard's next append removes entries older than `cutoff_ms`."""
+
+    def xadd(self, shard: int, envelope: bytes) -> bytes:
+        """One whole XADD. Raises ValueError for a shard that does not exist."""
 
 _Notification = (
     tuple[Literal["closed"], int, int]
     | tuple[Literal["message"], int, int, bytes]
+    | tuple[Literal["gap"], int, str]
     | tuple[Literal["failed"], str]
 )
 
@@ -90,7 +129,8 @@ class Core:
     """The reactor and the tail: two threads that never need the GIL.
 
     Times are in milliseconds, sizes in bytes. With `deliver_messages` the messages of clients come
-    as notifications; otherwise they are checked against RFC 6455 and dropped.
+    as notifications; otherwise they are checked against RFC 6455 and dropped. 0 leaves a socket's buffer
+    and time to the kernel.
     """
 
     def __new__(
@@ -104,13 +144,19 @@ class Core:
         message_bytes: int = 65_536,
         inbox_bytes: int = 16_777_216,
         deliver_messages: bool = False,
+        outboxes_bytes: int = ...,
+        unsent_age_ms: int = 30_000,
+        messages_bytes: int = 4_194_304,
+        socket_send_buffer_bytes: int = 0,
+        socket_unsent_bytes: int = 0,
+        socket_timeout_ms: int = 0,
     ) -> Core: ...
     @property
     def notify_fd(self) -> int:
         """Readable while there are notifications."""
 
     def start_tail(self, url: str) -> None:
-        """Begin to read every shard from its end of now on. Raises ConnectionError, OSError."""
+        """Begin to read every shard from its end of now on. Raises ConnectionError, ValueError."""
 
     def reserve(
         self,

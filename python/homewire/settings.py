@@ -62,11 +62,52 @@ class Settings:
     port: int = setting(
         8080, "TCP port of HTTP and WebSocket; 0 takes a free one.", flag="--port", minimum=0, maximum=65535
     )
+    tls_cert: Path | None = setting(
+        None,
+        "Certificate (chain), PEM, to end TLS at the port; with --tls-key. None: plain HTTP.",
+        flag="--tls-cert",
+    )
+    tls_key: Path | None = setting(
+        None, "Private key of that certificate, PEM, without a passphrase.", flag="--tls-key"
+    )
+    tls_ca: Path | None = setting(
+        None,
+        "Certificates, PEM, that listen and send trust instead of the public authorities. The node on this "
+        "machine is known by its own certificate (--tls-cert).",
+        flag="--tls-ca",
+    )
     workers: int = setting(
         1, "Worker processes. Only 1 for now; start more nodes behind a balancer.", flag="--workers"
     )
     backlog: int = setting(4096, "Accept backlog of the listening socket.", unit="connections", minimum=1)
     event_loop: EventLoop = setting("uvloop", "Event loop of the Python side.")
+    accepts_per_turn: int = setting(
+        64, "Connections accepted in one turn of the event loop.", unit="connections", minimum=1
+    )
+    head_timeout_s: float = setting(
+        10.0,
+        "How long a whole request head may take, from the connection or a next request's first byte on.",
+        unit="s",
+        minimum=0.1,
+    )
+    handshakes: int = setting(
+        256, "WebSocket handshakes served at once; others wait.", unit="handshakes", minimum=1
+    )
+    handshake_queue: int = setting(
+        4096, "WebSocket handshakes that wait; beyond it 503.", unit="handshakes", minimum=0
+    )
+    handshake_wait_s: float = setting(
+        5.0,
+        "How long a WebSocket handshake waits for its turn before it becomes a 503.",
+        unit="s",
+        minimum=0.1,
+    )
+    ingest_bytes: int = setting(
+        64 * MIB,
+        "Request bodies held at once, over all requests; beyond it 503.",
+        unit="bytes",
+        minimum=4 * MIB,
+    )
     body_timeout_s: float = setting(
         5.0, "How long a request may take to send its body.", unit="s", minimum=0.1
     )
@@ -86,6 +127,11 @@ class Settings:
     redis_binary: Path | None = setting(
         None,
         "Server program to embed. None: the bundled one, else valkey-server or redis-server of the PATH.",
+    )
+    embedded_cluster: bool = setting(
+        False,
+        "Embedded server in cluster mode, with all slots on it: for homewire's own tests, where a command "
+        "across slots has to fail.",
     )
     durability: Durability = setting(
         "always",
@@ -125,6 +171,42 @@ class Settings:
         "Frames that wait for one slow client; beyond it the client is closed.",
         unit="bytes",
         minimum=KIB,
+    )
+    outboxes_bytes: int = setting(
+        0,
+        "Memory of what waits for all slow clients together; beyond it those furthest behind are closed. "
+        "0: a quarter of the machine's memory, or of the container's.",
+        unit="bytes",
+        minimum=0,
+    )
+    unsent_age_s: float = setting(
+        30.0,
+        "How long an event waits for a slow client (it is looked once a second); then the client is closed.",
+        unit="s",
+        minimum=1,
+    )
+    socket_send_buffer_bytes: int = setting(
+        0, "SO_SNDBUF of a WebSocket. 0: the kernel's own, which grows as needed.", unit="bytes", minimum=0
+    )
+    socket_unsent_bytes: int = setting(
+        512 * KIB,
+        "TCP_NOTSENT_LOWAT of a WebSocket: what the kernel takes beyond what it sent. 0: the kernel's own.",
+        unit="bytes",
+        minimum=0,
+        maximum=1024 * MIB,
+    )
+    socket_timeout_s: float = setting(
+        45.0,
+        "TCP_USER_TIMEOUT of a WebSocket: how long its peer may confirm nothing, or take nothing. More than "
+        "unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
+        unit="s",
+        minimum=0,
+    )
+    messages_bytes: int = setting(
+        4 * MIB,
+        "Messages of clients that wait for Python; beyond it no client that says something is read.",
+        unit="bytes",
+        minimum=64 * KIB,
     )
     message_bytes: int = setting(
         64 * KIB, "Longest message accepted from a client, and longest event body.", unit="bytes", minimum=KIB
@@ -178,7 +260,10 @@ class Settings:
     )
 
     principal_cache_entries: int = setting(
-        20_000, "Keys whose principal is remembered for a second.", unit="keys", minimum=0
+        20_000,
+        "Keys whose principal is remembered, and as many of users, homes and devices.",
+        unit="keys",
+        minimum=0,
     )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
@@ -188,10 +273,11 @@ class Settings:
 
     @property
     def base_url(self) -> str:
-        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``."""
+        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``; https with a `tls_cert`."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
         host = everywhere.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,14 +347,14 @@ def _check(settings: Settings) -> None:
 
 def _problems(errors: Any) -> str:
     """What is wrong with which settings; values stay out of it, for one may be a secret."""
-    flags = {row.name: row.flag for row in rows()}
-    lines = []
-    for error in errors:
-        name = str(error["loc"][0])
-        named = ENVIRONMENT_PREFIX + name.upper()
-        names = f"{flags[name]} ({named})" if flags.get(name) else named
-        lines.append(f"{names}: {error['msg']}")
-    return "; ".join(lines)
+    return "; ".join(f"{named(str(error['loc'][0]))}: {error['msg']}" for error in errors)
+
+
+def named(name: str) -> str:
+    """A setting as an error names it: its flag, where it has one, and its variable."""
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    flag = next((row.flag for row in rows() if row.name == name), "")
+    return f"{flag} ({variable})" if flag else variable
 
 
 def redacted(url: str) -> str:

@@ -8,16 +8,17 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from nodes import CLUSTER, free_port
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 
-from homewire.bus import Bus, BusSettings
+from homewire.bus import Bus, BusError, BusSettings
 from homewire.bus.shards import events_key
 from homewire.redis.binary import find_binary
 from homewire.redis.connect import connect
@@ -27,7 +28,7 @@ class BusServer:
     """The embedded server's program on a unix socket in `directory`, with appendfsync always."""
 
     def __init__(self, directory: Path, *options: str) -> None:
-        self._directory = directory
+        self.directory = directory
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = directory / "redis.sock"
@@ -46,12 +47,17 @@ class BusServer:
                     # A server that does not listen yet has nothing to be awaited by.
                     time.sleep(0.005)
                 else:
-                    return
+                    break
+            while CLUSTER and not _whole(client):
+                assert time.monotonic() < until, "the server does not take its slots"
+                time.sleep(0.005)
 
     def launch(self) -> None:
         """Start it without waiting."""
         command = [str(find_binary(None)), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
-        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self._directory)]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)]
+        if CLUSTER:
+            command += ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--cluster-port", str(free_port())]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
 
     def signal(self, number: signal.Signals) -> None:
@@ -74,6 +80,14 @@ class BusServer:
     def client(self) -> Redis:
         """An ordinary client, to look at what arrived."""
         return connect(self.url)
+
+
+def _whole(client: BlockingRedis) -> bool:
+    """Whether a server in cluster mode has all slots and serves; until then it is given them."""
+    info: Any = client.cluster("INFO")
+    if info["cluster_slots_assigned"] != "16384":
+        client.cluster("ADDSLOTSRANGE", 0, 16383)
+    return bool(info["cluster_state"] == "ok")
 
 
 @contextmanager
@@ -114,3 +128,9 @@ async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 -- as the docstring says
             await asyncio.sleep(0.005)
+
+
+async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
+    """Append `(shard, envelope)` items as one bulk request does."""
+    commands = b"".join([bus.heads.xadd(shard, envelope) for shard, envelope in items])
+    return await bus.append_all(commands, len(items), items[-1][0])

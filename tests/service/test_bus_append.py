@@ -8,7 +8,16 @@ from urllib.parse import quote
 
 import pytest
 import uvloop
-from bus_server import BusServer, entries_of, envelopes_of, eventually, running_bus, running_server
+from bus_server import (
+    BusServer,
+    append_many,
+    entries_of,
+    envelopes_of,
+    eventually,
+    running_bus,
+    running_server,
+)
+from nodes import CLUSTER
 from redis.asyncio import Redis
 
 from homewire.bus import Bus, BusSettings
@@ -42,7 +51,7 @@ async def test_appends_of_one_turn_are_one_write(server: BusServer, redis: Redis
 async def test_the_id_is_where_the_envelope_lies(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         first = await bus.append(3, b"\x01\x00\r\nany bytes\xff")
-        (second,) = await bus.append_many([(3, b"")])
+        (second,) = await append_many(bus, [(3, b"")])
     entries = await redis.xrange(events_key(3))
     assert entries == [(first, {b"e": b"\x01\x00\r\nany bytes\xff"}), (second, {b"e": b""})]
 
@@ -54,7 +63,7 @@ async def test_order_in_a_shard_is_the_order_of_the_calls(server: BusServer, red
         for turn in range(50):
             batch = [(turn % 2, b"%d batch %d" % (turn, item)) for item in range(20)]
             single = b"%d single" % turn
-            calls.append(asyncio.create_task(bus.append_many(batch)))
+            calls.append(asyncio.create_task(append_many(bus, batch)))
             calls.append(asyncio.create_task(bus.append(turn % 2, single)))
             expected += [envelope for _, envelope in batch] + [single]
             if turn % 5 == 0:
@@ -68,7 +77,7 @@ async def test_order_in_a_shard_is_the_order_of_the_calls(server: BusServer, red
 async def test_a_refused_item_does_not_touch_its_neighbours(server: BusServer, redis: Redis) -> None:
     await redis.set(events_key(1), "no stream")
     async with running_bus(server) as bus:
-        outcomes = await bus.append_many([(0, b"a"), (1, b"b"), (0, b"c")])
+        outcomes = await append_many(bus, [(0, b"a"), (1, b"b"), (0, b"c")])
         assert [type(outcome) for outcome in outcomes] == [bytes, BusUnavailable, bytes]
         assert (bus.stats.appended, bus.stats.unavailable) == (2, 1)
         with pytest.raises(BusUnavailable):
@@ -88,6 +97,7 @@ async def test_out_of_memory_is_unavailable_and_stores_nothing(server: BusServer
     assert await envelopes_of(redis, 0) == [b"stored"]
 
 
+@pytest.mark.skipif(CLUSTER, reason="a server in cluster mode is not demoted by REPLICAOF")
 async def test_a_demoted_server_is_left_and_found_again(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         await redis.replicaof("127.0.0.1", "1")
@@ -107,7 +117,7 @@ async def test_a_hung_server_is_not_confirmed_and_nothing_is_repeated(
         server.hang()
         started = asyncio.get_running_loop().time()
         outcomes = await asyncio.gather(
-            bus.append(0, b"unknown"), bus.append_many([(0, b"u1"), (0, b"u2")]), return_exceptions=True
+            bus.append(0, b"unknown"), append_many(bus, [(0, b"u1"), (0, b"u2")]), return_exceptions=True
         )
         assert asyncio.get_running_loop().time() - started < 1.0
         assert isinstance(outcomes[0], NotConfirmed)
@@ -134,6 +144,7 @@ async def test_default_deadlines_stay_within_five_seconds(server: BusServer) -> 
         server.go_on()
 
 
+@pytest.mark.skipif(CLUSTER, reason="in cluster mode a server takes no writes for 2 s after its start")
 async def test_a_quick_restart_costs_latency_not_an_error(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         await bus.append(0, b"before")
@@ -155,7 +166,7 @@ async def test_in_a_long_outage_appends_fail_at_once(server: BusServer) -> None:
         async with asyncio.timeout(0.02):
             with pytest.raises(BusUnavailable):
                 await bus.append(0, b"after it")
-            outcomes = await bus.append_many([(0, b"a"), (1, b"b")])
+            outcomes = await append_many(bus, [(0, b"a"), (1, b"b")])
         assert [type(outcome) for outcome in outcomes] == [BusUnavailable, BusUnavailable]
         assert bus.stats.in_flight_bytes == 0
         await asyncio.to_thread(server.start)

@@ -7,7 +7,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from bus_server import BusServer, envelopes_of, eventually, running_bus, running_server
+from bus_server import BusServer, append_many, envelopes_of, eventually, running_bus, running_server
 from redis.asyncio import Redis
 
 from homewire.bus import BusSettings, Retention, ensure_epochs
@@ -91,9 +91,9 @@ async def test_bytes_are_taken_from_the_largest_shards_and_the_oldest_events(
 ) -> None:
     limit = 1024 * 1024
     async with running_bus(server) as bus:
-        await bus.append_many([(1, b"%06d" % number + b"x" * 300) for number in range(8_000)])
-        await bus.append_many([(2, b"%06d" % number + b"y" * 300) for number in range(4_000)])
-        await bus.append_many([(3, b"small") for _ in range(100)])
+        await append_many(bus, [(1, b"%06d" % number + b"x" * 300) for number in range(8_000)])
+        await append_many(bus, [(2, b"%06d" % number + b"y" * 300) for number in range(4_000)])
+        await append_many(bus, [(3, b"small") for _ in range(100)])
     await sweeper(server, redis, retention_bytes=limit).sweep()
     sizes = [await redis.memory_usage(events_key(shard), samples=0) or 0 for shard in range(64)]
     assert limit * 0.8 < sum(sizes) <= limit
@@ -107,8 +107,8 @@ async def test_bytes_are_taken_from_the_largest_shards_and_the_oldest_events(
 async def test_sizes_that_grew_lately_count(server: BusServer, redis: Redis) -> None:
     limit = 4 * 1024 * 1024
     async with running_bus(server) as bus:
-        await bus.append_many([(1, b"small") for _ in range(20_000)])
-        await bus.append_many([(1, b"x" * 60_000) for _ in range(150)])
+        await append_many(bus, [(1, b"small") for _ in range(20_000)])
+        await append_many(bus, [(1, b"x" * 60_000) for _ in range(150)])
     await sweeper(server, redis, retention_bytes=limit).sweep()
     size = await redis.memory_usage(events_key(1), samples=0)
     assert size is not None
@@ -117,7 +117,7 @@ async def test_sizes_that_grew_lately_count(server: BusServer, redis: Redis) -> 
 
 async def test_below_the_limit_nothing_is_trimmed(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
-        await bus.append_many([(1, b"x" * 300) for _ in range(3_000)])
+        await append_many(bus, [(1, b"x" * 300) for _ in range(3_000)])
     await sweeper(server, redis, retention_bytes=64 * 1024 * 1024).sweep()
     assert await redis.xlen(events_key(1)) == 3_000
 

@@ -21,16 +21,20 @@ from __future__ import annotations
 
 import asyncio
 import random
+import secrets
 from collections import deque
 from collections.abc import Sequence
+from typing import cast
 
 import structlog
 from hiredis import ReplyError
 
+from homewire._core import AppendHeads
 from homewire.bus import wire
 from homewire.bus.address import RedisAddress, parse_address
 from homewire.bus.connection import Batch, Connection, Reply, open_connection
 from homewire.bus.settings import BusError, BusSettings, BusStats
+from homewire.bus.shards import epoch_key, events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
@@ -38,6 +42,8 @@ DEADLINE_GRAIN = 0.1
 """Seconds between two looks at the deadlines, while anything is pending."""
 TRIM_INTERVAL = 1.0
 """Seconds between two appends of a shard that also trim it by age."""
+NEWEST_KEPT_MS = 60_000
+"""What was confirmed longer ago is on disk, and on every replica that is worth the name."""
 TURN_AWAY = ("READONLY", "LOADING", "MASTERDOWN", "NOAUTH")
 """Refusals by which a Redis says that it is the wrong one to write to, now."""
 
@@ -65,7 +71,8 @@ class Bus:
         self._flush_scheduled = False
         self._timer: asyncio.TimerHandle | None = None
         self._newest_id = b"0-0"
-        self._heads = wire.Heads(settings.shards)
+        self._newest_shard: int | None = None
+        self._heads = AppendHeads(settings.shards)
         self._trim_at = 0.0
         self._refusal_logged_at = float("-inf")
         self._supervisor: asyncio.Task[None] | None = None
@@ -105,34 +112,32 @@ class Bus:
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
         """Append one envelope; its stream id `<ms>-<seq>`, after Redis said yes. Raises BusError."""
-        batch = self._submit(wire.xadd(self._current_heads(), shard, envelope), 1)
+        batch = self._submit(self.heads.xadd(shard, envelope), 1)
         reply = (await batch.waiter)[0]
         if type(reply) is not bytes:
             raise self._failure(reply)
         self.stats.appended += 1
-        self._newest_id = reply
+        self._newest_id, self._newest_shard = reply, shard
         return reply
 
-    async def append_many(self, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
-        """Append `(shard, envelope)` items in order; for each its stream id, or why it has none."""
-        if not items:
-            return []
+    async def append_all(self, commands: bytes, count: int, last_shard: int) -> list[bytes | BusError]:
+        """Send `count` XADDs, made with `heads`; for each its stream id, or why it has none.
+
+        `last_shard` is the shard of the last of them.
+        """
         try:
-            batch = self._submit(wire.xadd_many(self._current_heads(), items), len(items))
+            batch = self._submit(commands, count)
         except BusUnavailable as error:
-            self.stats.unavailable += len(items) - 1
-            return [error] * len(items)
-        results: list[bytes | BusError] = []
-        appended = 0
-        for reply in await batch.waiter:
-            if type(reply) is bytes:
-                appended += 1
-                self._newest_id = reply
-                results.append(reply)
-            else:
-                results.append(self._failure(reply))
-        self.stats.appended += appended
-        return results
+            self.stats.unavailable += count - 1
+            return [error] * count
+        replies = await batch.waiter
+        failed = [index for index, reply in enumerate(replies) if type(reply) is not bytes]
+        for index in failed:
+            replies[index] = self._failure(replies[index])
+        self.stats.appended += count - len(failed)
+        if not failed:
+            self._newest_id, self._newest_shard = cast(bytes, replies[-1]), last_shard
+        return cast(list[bytes | BusError], replies)
 
     async def append_once(
         self,
@@ -246,7 +251,9 @@ class Bus:
 
     # -- age limit --
 
-    def _current_heads(self) -> wire.Heads:
+    @property
+    def heads(self) -> AppendHeads:
+        """What XADDs are to be made with now; not for keeping."""
         now = self._loop.time()
         if now >= self._trim_at:
             self._heads.renew(self._cutoff_ms())
@@ -297,24 +304,54 @@ class Bus:
 
     async def _shake_hands(self, connection: Connection) -> None:
         authentication = self._address.authentication
-        commands: list[tuple[str | bytes | int, ...]] = [
-            *([authentication] if authentication else []),
-            ("CLIENT", "SETNAME", "homewire-bus"),
-            ("SCRIPT", "LOAD", wire.APPEND_ONCE),
-            ("TIME",),
-        ]
+        if authentication:
+            (reply,) = await self._exchange(connection, [authentication])
+            if isinstance(reply, ReplyError):
+                raise ConfigurationError(f"Redis refused the credentials of the URL: {reply}")
+        replies = await self._exchange(
+            connection,
+            [
+                ("CLIENT", "SETNAME", "homewire-bus"),
+                ("SCRIPT", "LOAD", wire.APPEND_ONCE),
+                ("TIME",),
+            ],
+        )
+        _raise_refusal(replies)
+        seconds, microseconds = replies[-1]  # type: ignore[misc]  # TIME's answer
+        now_ms = int(seconds) * 1000 + int(microseconds) // 1000
+        await self._check_newest(connection, now_ms)
+        self._newest_id, self._newest_shard = b"%d-0" % now_ms, None
+
+    async def _check_newest(self, connection: Connection, now_ms: int) -> None:
+        """Does Redis still have what it confirmed last? One that fell back lost that before all else.
+
+        Readers find most of that by their counts, but an event that none of them had read leaves no
+        trace: only who acknowledged it knows that there was one. New epochs tell all of them.
+        """
+        shard, newest = self._newest_shard, self._newest_id
+        if shard is None or int(newest.partition(b"-")[0]) < now_ms - NEWEST_KEPT_MS:
+            return
+        key = events_key(shard)
+        up_to_newest, information = await self._exchange(
+            connection, [("XREVRANGE", key, newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)]
+        )
+        _raise_refusal([up_to_newest])
+        if wire.still_has(newest, up_to_newest, information):
+            return
+        _log.error("bus.fell_back", shard=shard, newest_confirmed=newest.decode())
+        shards = range(self._settings.shards)
+        renewals = [("SET", epoch_key(number), secrets.token_hex(8)) for number in shards]
+        _raise_refusal(await self._exchange(connection, renewals))
+
+    async def _exchange(
+        self, connection: Connection, commands: Sequence[tuple[str | bytes | int, ...]]
+    ) -> list[Reply]:
+        """Replies to commands that do not belong to anybody's append."""
         data = b"".join([wire.pack(command) for command in commands])
         batch = Batch(data, len(commands), 0.0, self._loop.create_future())
         self.stats.in_flight_bytes += batch.size
         connection.write([batch])
-        replies = await batch.waiter
-        for command, reply in zip(commands, replies, strict=True):
-            if command is authentication and isinstance(reply, ReplyError):
-                raise ConfigurationError(f"Redis refused the credentials of the URL: {reply}")
-            if isinstance(reply, Exception):
-                raise HandshakeRefused(str(reply))
-        seconds, microseconds = replies[-1]  # type: ignore[misc]  # TIME's answer
-        self._newest_id = b"%d-0" % (int(seconds) * 1000 + int(microseconds) // 1000)
+        return await batch.waiter
 
     def _adopt(self, connection: Connection) -> None:
         if connection.lost:  # between the last reply and now
@@ -339,6 +376,12 @@ class Bus:
         self._lost.set()
         if not self._closing:
             _log.warning("bus.disconnected")
+
+
+def _raise_refusal(replies: Sequence[Reply]) -> None:
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise HandshakeRefused(str(reply))
 
 
 def _resolve(future: asyncio.Future[None]) -> None:

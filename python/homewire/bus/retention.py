@@ -23,11 +23,13 @@ from redis.exceptions import RedisError
 
 from homewire.bus.settings import BusSettings
 from homewire.bus.shards import events_key
-from homewire.bus.wire import TRIM_LIMIT
+from homewire.bus.stopping import asked_to_stop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
+TRIM_LIMIT = 1000
+"""No command touches more entries than this (design, *The store*), also when it trims."""
 MEMORY_SAMPLES = 20_000
 LOW_WATER = 0.95
 """A sweep that trims by bytes goes this far below the limit, or every later sweep would trim again."""
@@ -50,12 +52,12 @@ class Retention:
 
     async def run(self) -> None:
         """Sweep until cancelled. A Redis that is away is waited for: appends trim by age meanwhile."""
-        while not _asked_to_stop():
+        while not asked_to_stop():
             try:
                 await self.sweep()
             except (RedisError, OSError) as error:
                 _log.warning("retention.failed", error=str(error), next_in_s=self._settings.sweep_interval)
-            if not _asked_to_stop():
+            if not asked_to_stop():
                 await asyncio.sleep(self._settings.sweep_interval)
 
     async def sweep(self) -> None:
@@ -108,14 +110,6 @@ class Retention:
             for command in commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute()
-
-
-def _asked_to_stop() -> bool:
-    """Whether this task was cancelled, also if it did not notice: redis-py sends by `asyncio.wait_for`,
-    and that, in Python 3.11, swallows a cancellation which arrives as the send completes. It was half
-    of them when measured."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def water_level(sizes: Sequence[int], limit: int) -> int:

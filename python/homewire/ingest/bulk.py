@@ -12,23 +12,17 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
-from typing import TypeAlias
 
 import orjson
 from aiohttp import web
 
-from homewire._core import EventBatch, InvalidField
+from homewire._core import EventBatch, InvalidField, PlacedEvents
 from homewire.bus import Bus, BusError, shard_of
 from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed
 from homewire.ingest.context import Ingest
 from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
 from homewire.ingest.request import read_body, require_project_key
 from homewire.model import Permission, Principal
-
-Addressed: TypeAlias = tuple[int, bytes]
-"""A shard, and the envelope for it."""
-Item: TypeAlias = Addressed | tuple[str, str, str]
-"""An addressed envelope, or (reason, field, problem) of a refused item."""
 
 
 async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
@@ -46,39 +40,43 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
     ingest.rates.take(principal, len(batch))
-    items = await _address(ingest, principal, batch)
-    addressed = [item for item in items if len(item) == 2]
+    placed = await _place(ingest, principal, batch)
     if key is None:
-        outcomes = await ingest.bus.append_many(addressed)
+        outcomes = await _append(ingest.bus, placed)
     else:
         once = claim(key, principal, "POST /events", body)
-        outcomes = await _append_once(ingest, once, items)
-    _raise_if_none_stored(items, outcomes)
-    remaining = iter(outcomes)
-    results = [_stored(item[0], next(remaining)) if len(item) == 2 else _refused(*item) for item in items]
-    body = b'{"results":[' + b",".join(results) + b"]}"
-    return web.Response(body=body, content_type="application/json")
+        outcomes = await _append_once(ingest, once, placed)
+    _raise_if_none_stored(len(batch), outcomes)
+    results = placed.results([_result(outcome) for outcome in outcomes])
+    return web.Response(body=results, content_type="application/json")
 
 
-async def _address(ingest: Ingest, principal: Principal, batch: EventBatch) -> list[Item]:
-    """Each item's shard and envelope, or why it has none. One look-up for all homes, one for all devices."""
+async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> PlacedEvents:
+    """Each item's shard and envelope. One look-up for all homes, one for all devices."""
     project_id = principal.project_id
     home_ids, device_ids = batch.targets()
     homes = await ingest.directory.existing_homes(project_id, home_ids) if home_ids else set()
     located = await ingest.directory.locate(project_id, device_ids) if device_ids else {}
     devices = {device_id: (place.home_id or 0, place.device_class) for device_id, place in located.items()}
-    return batch.envelopes(
+    return batch.place(
         project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards
     )
 
 
-async def _append_once(ingest: Ingest, once: Once, items: list[Item]) -> list[bytes | BusError]:
-    """One atomic step for each shard, all at once; the outcome of each addressed item, in order."""
+async def _append(bus: Bus, placed: PlacedEvents) -> list[bytes | BusError]:
+    """The outcome of each placed item, in order."""
+    last_shard = placed.last_shard
+    if last_shard is None:
+        return []
+    return await bus.append_all(placed.commands(bus.heads), len(placed), last_shard)
+
+
+async def _append_once(ingest: Ingest, once: Once, placed: PlacedEvents) -> list[bytes | BusError]:
+    """One atomic step for each shard, all at once; the outcome of each placed item, in order."""
     await _claim_key(ingest, once)
     by_shard: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
-    for index, item in enumerate(items):
-        if len(item) == 2:
-            by_shard[item[0]].append((index, item[1]))
+    for index, shard, envelope in placed.placed():
+        by_shard[shard].append((index, envelope))
     steps = [_append_shard(ingest.bus, once, shard, labelled) for shard, labelled in by_shard.items()]
     outcomes: dict[int, bytes | BusError] = {}
     for done in await asyncio.gather(*steps):
@@ -107,21 +105,16 @@ async def _append_shard(
     return dict(zip(labels, ids, strict=True))
 
 
-def _raise_if_none_stored(items: list[Item], outcomes: list[bytes | BusError]) -> None:
+def _raise_if_none_stored(items: int, outcomes: list[bytes | BusError]) -> None:
     failures = [outcome for outcome in outcomes if not isinstance(outcome, bytes)]
-    if not items or len(failures) < len(items):
+    if not items or len(failures) < items:
         return
     # One write of unknown outcome makes the whole unknown.
     raise next((failure for failure in failures if isinstance(failure, NotConfirmed)), failures[0])
 
 
-def _stored(shard: int, outcome: bytes | BusError) -> bytes:
-    """The result of an item that could be stored, as JSON. Ids are digits and a dash: nothing to escape."""
+def _result(outcome: bytes | BusError) -> bytes | str:
+    """A stream id as it is; a failure as the JSON of its result."""
     if isinstance(outcome, bytes):
-        return b'{"status":204,"id":"%d.%b"}' % (shard, outcome)
-    return orjson.dumps({"status": outcome.status, "reason": outcome.reason, "data": outcome.data})
-
-
-def _refused(reason: str, field: str, problem: str) -> bytes:
-    """The result of an item that was refused, as JSON."""
-    return orjson.dumps({"status": 403, "reason": reason, "data": {"field": field, "problem": problem}})
+        return outcome
+    return orjson.dumps({"status": outcome.status, "reason": outcome.reason, "data": outcome.data}).decode()

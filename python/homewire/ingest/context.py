@@ -10,6 +10,7 @@ from typing import Protocol
 from aiohttp import web
 
 from homewire.bus import Bus
+from homewire.ingest.bodies import Bodies
 from homewire.model import DeviceLocation, Principal
 from homewire.overload import Rates
 from homewire.settings import Settings
@@ -19,6 +20,9 @@ KIBIBYTE = 1024
 
 class Directory(Protocol):
     """Where homes and devices are: the gateway's cached view of the store.
+
+    An answer may be older than a change that was answered already, by as much as this node's tail is
+    behind: what comes in during these milliseconds is taken as from before the change.
 
     Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
     """
@@ -51,6 +55,7 @@ class Ingest:
     directory: Directory
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
     """Charged once it is known who sends, before anything is looked up or read for it."""
+    bodies: Bodies = field(default_factory=Bodies)
     shards: int = 64
     clock: Callable[[], int] = wall_clock_ms
     body_bytes: int = 80 * KIBIBYTE

@@ -4,14 +4,13 @@ use std::any::Any;
 use std::io;
 use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Principal, Socket};
+use crate::connection::{ConnectionId, Principal, Socket, SocketOptions};
 use crate::frame::Opcode;
 use crate::inbox::{Command, Entry, Inbox, Reservation};
 use crate::marks::Marks;
@@ -19,7 +18,7 @@ use crate::notify::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::stats::Stats;
 use crate::sys;
-use crate::tail::{Tail, TailError};
+use crate::tail::{Surroundings, Tail, TailError};
 use crate::tally::{Counts, More, Subject, Tally};
 
 /// The reactor and the tail, and the way to speak to them. Every call only queues.
@@ -27,11 +26,9 @@ pub struct Core {
     shared: Shared,
     reactor: Mutex<Option<JoinHandle<()>>>,
     tail: Mutex<Option<Tail>>,
-    started: Instant,
     shards: u32,
     tally: Arc<Tally>,
-    /// When Redis last answered the tail, in milliseconds since `started`.
-    heard: Arc<AtomicU64>,
+    socket: SocketOptions,
 }
 
 impl Core {
@@ -49,12 +46,12 @@ impl Core {
             marks,
             inbox: Arc::new(inbox),
             slots: Arc::default(),
-            notifier: Arc::new(Notifier::new()?),
+            notifier: Arc::new(Notifier::new(limits.messages_bytes, Arc::clone(&stats))?),
             stats,
         };
         let notifier = Arc::clone(&shared.notifier);
         let with_reactor = shared.clone();
-        let shards = limits.shards;
+        let (shards, socket) = (limits.shards, limits.socket);
         let thread = guarded("reactor", notifier, move || {
             Reactor::new(poll, with_reactor, commands, limits)
                 .run()
@@ -64,10 +61,9 @@ impl Core {
             shared,
             reactor: Mutex::new(Some(thread)),
             tail: Mutex::default(),
-            started: Instant::now(),
             shards,
             tally: Arc::default(),
-            heard: Arc::default(),
+            socket,
         })
     }
 
@@ -76,24 +72,21 @@ impl Core {
     /// # Errors
     /// When Redis does not answer, or not as a Redis does.
     pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
-        let inbox = Arc::clone(&self.shared.inbox);
-        let (started, heard) = (self.started, Arc::clone(&self.heard));
-        let tail = Tail::start(
-            url,
-            self.shards,
-            inbox,
-            Arc::clone(&self.shared.stats),
-            Arc::clone(&self.shared.notifier),
-            move || heard.store(started.elapsed().as_millis() as u64, Ordering::Relaxed),
-        )?;
+        let around = Surroundings {
+            inbox: Arc::clone(&self.shared.inbox),
+            stats: Arc::clone(&self.shared.stats),
+            notifier: Arc::clone(&self.shared.notifier),
+            marks: Arc::clone(&self.shared.marks),
+        };
+        let tail = Tail::start(url, self.shards, &around)?;
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         Ok(())
     }
 
-    /// How long ago Redis last answered the tail.
+    /// How long ago Redis last answered the tail; for ever, if there is none.
     pub fn silence(&self) -> Duration {
-        let heard = Duration::from_millis(self.heard.load(Ordering::Relaxed));
-        self.started.elapsed().saturating_sub(heard)
+        let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
+        tail.as_ref().map_or(Duration::MAX, Tail::silence)
     }
 
     /// A name for a connection that is about to be reserved; never the same twice.
@@ -136,7 +129,7 @@ impl Core {
     /// # Errors
     /// The kernel's, when the descriptor is no open socket.
     pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
-        let socket = Socket::new(sys::own_descriptor(descriptor)?)?;
+        let socket = Socket::new(sys::own_descriptor(descriptor)?, &self.socket)?;
         self.shared.inbox.send(Command::Adopt { id, socket, early });
         Ok(())
     }
@@ -163,6 +156,11 @@ impl Core {
     /// Routes envelopes as the tail does: for benchmarks of the core alone, and its tests.
     pub fn route(&self, entries: Vec<Entry>) -> bool {
         self.shared.inbox.route(entries)
+    }
+
+    /// Says, as the tail does, that entries of this shard may be missing here.
+    pub fn gap(&self, shard: u32) -> bool {
+        self.shared.inbox.send(Command::Gap { shard })
     }
 
     /// Everything that happened since the last call.

@@ -3,6 +3,7 @@
 //! [`blocks`] collect a scope's frames of a turn, an [`outbox`] bounds what one socket could not
 //! take, and the [`reactor`] owns all of it. No Python here.
 
+pub mod append;
 pub mod blocks;
 mod boundary;
 pub mod close;
@@ -17,13 +18,16 @@ pub mod frame;
 pub mod inbox;
 pub mod index;
 pub mod input;
+pub mod kept;
 pub mod marks;
 pub mod notify;
 pub mod outbox;
+mod principals;
 pub mod reactor;
 pub mod shard;
 pub mod slots;
 pub mod stats;
+mod subjects;
 mod sys;
 pub mod tail;
 pub mod tally;

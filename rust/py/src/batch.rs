@@ -1,4 +1,5 @@
-//! `EventBatch`: many events in one body, checked and packed without a Python object per field.
+//! `EventBatch` and `PlacedEvents`: many events in one body, from the client's bytes to Redis'
+//! commands and back to one answer, without a Python object for each.
 
 use std::collections::{HashMap, HashSet};
 
@@ -8,11 +9,27 @@ use homewire_core::shard::shard_of;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
+use crate::append::AppendHeads;
 use crate::errors;
 
 /// A bulk body, NDJSON or a JSON array, checked item by item.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct EventBatch(Vec<Result<input::EventInput, Invalid>>);
+
+/// The items of a bulk body, each with its shard and envelope, or with why it has none.
+#[pyclass(frozen, module = "homewire._core")]
+pub struct PlacedEvents {
+    items: Vec<Result<Placed, Refusal>>,
+    accepted: usize,
+}
+
+struct Placed {
+    shard: u32,
+    envelope: Vec<u8>,
+}
+
+/// The result of a refused item, as JSON.
+struct Refusal(String);
 
 /// Where an item goes: home, device (0: none) and device class.
 struct Target<'a> {
@@ -20,6 +37,9 @@ struct Target<'a> {
     device: u64,
     device_class: Option<&'a str>,
 }
+
+/// Why an item goes nowhere: reason, field, problem.
+type NoTarget = (&'static str, &'static str, &'static str);
 
 #[pymethods]
 impl EventBatch {
@@ -35,7 +55,7 @@ impl EventBatch {
     }
 
     /// The distinct home ids and device ids that have to be looked up.
-    fn targets(&self) -> (Vec<u64>, Vec<u64>) {
+    fn targets(&self) -> (HashSet<u64>, HashSet<u64>) {
         let (mut homes, mut devices) = (HashSet::new(), HashSet::new());
         for item in self.0.iter().flatten() {
             if item.device_id != 0 {
@@ -44,16 +64,14 @@ impl EventBatch {
                 homes.insert(item.home_id);
             }
         }
-        (homes.into_iter().collect(), devices.into_iter().collect())
+        (homes, devices)
     }
 
-    /// Per item, in order: `(shard, envelope)`, or `(reason, field, problem)` when it is refused.
-    ///
-    /// `homes` are those of the project, `devices` map a device's id to its home (0: none) and class.
+    /// Gives every item its place. `homes` are those of the project, `devices` map a device's id
+    /// to its home (0: none) and class.
     #[expect(clippy::too_many_arguments, reason = "one flat call per body")]
-    fn envelopes<'py>(
+    fn place(
         &self,
-        py: Python<'py>,
         project: u64,
         time_ms: u64,
         project_key_id: u64,
@@ -61,35 +79,121 @@ impl EventBatch {
         homes: HashSet<u64>,
         devices: HashMap<u64, (u64, String)>,
         shards: u32,
-    ) -> PyResult<Bound<'py, PyList>> {
-        let results = PyList::empty(py);
-        for item in &self.0 {
-            let placed = match item {
-                Ok(event) => target(event, &homes, &devices).map(|target| (event, target)),
-                Err(invalid) => Err(("INVALID_PARAMETER", invalid.field, invalid.problem.as_str())),
-            };
-            match placed {
-                Ok((event, target)) => {
-                    let header = EventHeader {
-                        project,
-                        home: target.home,
-                        device: target.device,
-                        entity: event.entity_id.as_deref(),
-                        time_ms,
-                        event_type: &event.event_type,
-                        device_class: target.device_class,
-                        device_ip: None,
-                        project_key_id,
-                        project_key_name,
-                        body: event.data.as_deref().unwrap_or_default(),
-                    };
-                    let packed = PyBytes::new(py, &envelope::encode_event(&header));
-                    results.append((shard_of(target.home, shards), packed))?;
-                }
-                Err(refusal) => results.append(refusal)?,
+    ) -> PlacedEvents {
+        let place = |event: &input::EventInput, target: Target<'_>| Placed {
+            shard: shard_of(target.home, shards),
+            envelope: envelope::encode_event(&EventHeader {
+                project,
+                home: target.home,
+                device: target.device,
+                entity: event.entity_id.as_deref(),
+                time_ms,
+                event_type: &event.event_type,
+                device_class: target.device_class,
+                device_ip: None,
+                project_key_id,
+                project_key_name,
+                body: event.data.as_deref().unwrap_or_default(),
+            }),
+        };
+        let items: Vec<_> = self
+            .0
+            .iter()
+            .map(|item| match item {
+                Ok(event) => target(event, &homes, &devices)
+                    .map(|target| place(event, target))
+                    .map_err(|(reason, field, problem)| Refusal::new(reason, field, problem)),
+                Err(invalid) => Err(Refusal::new(
+                    "INVALID_PARAMETER",
+                    invalid.field,
+                    &invalid.problem,
+                )),
+            })
+            .collect();
+        let accepted = items.iter().flatten().count();
+        PlacedEvents { items, accepted }
+    }
+}
+
+#[pymethods]
+impl PlacedEvents {
+    /// How many items have a place.
+    fn __len__(&self) -> usize {
+        self.accepted
+    }
+
+    /// One XADD for each placed item, in order.
+    fn commands<'py>(&self, py: Python<'py>, heads: &AppendHeads) -> Bound<'py, PyBytes> {
+        let mut heads = heads.lock();
+        let mut out = Vec::new();
+        for placed in self.items.iter().flatten() {
+            heads.put(&mut out, placed.shard, &placed.envelope);
+        }
+        PyBytes::new(py, &out)
+    }
+
+    /// The shard of the last placed item.
+    #[getter]
+    fn last_shard(&self) -> Option<u32> {
+        self.items
+            .iter()
+            .rev()
+            .flatten()
+            .next()
+            .map(|placed| placed.shard)
+    }
+
+    /// Of each placed item its index in the body, shard and envelope.
+    fn placed<'py>(&self, py: Python<'py>) -> Vec<(usize, u32, Bound<'py, PyBytes>)> {
+        let indexed = self.items.iter().enumerate();
+        indexed
+            .filter_map(|(index, item)| item.as_ref().ok().map(|placed| (index, placed)))
+            .map(|(index, placed)| (index, placed.shard, PyBytes::new(py, &placed.envelope)))
+            .collect()
+    }
+
+    /// The whole answer as JSON. `outcomes` has for each placed item its stream id as bytes, or
+    /// the JSON of its failure as a string.
+    fn results<'py>(
+        &self,
+        py: Python<'py>,
+        outcomes: &Bound<'py, PyList>,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let mut out = Vec::with_capacity(64 * self.items.len());
+        out.extend_from_slice(b"{\"results\":[");
+        let mut outcomes = outcomes.iter();
+        for (index, item) in self.items.iter().enumerate() {
+            if index > 0 {
+                out.push(b',');
+            }
+            match (item, item.is_ok().then(|| outcomes.next()).flatten()) {
+                (Ok(placed), Some(outcome)) => put_outcome(&mut out, placed.shard, &outcome)?,
+                (Err(refusal), _) => out.extend_from_slice(refusal.0.as_bytes()),
+                (Ok(_), None) => return Err(errors::too_few_outcomes()),
             }
         }
-        Ok(results)
+        out.extend_from_slice(b"]}");
+        Ok(PyBytes::new(py, &out))
+    }
+}
+
+fn put_outcome(out: &mut Vec<u8>, shard: u32, outcome: &Bound<'_, PyAny>) -> PyResult<()> {
+    if let Ok(id) = outcome.cast::<PyBytes>() {
+        // Digits and a dash: nothing to escape.
+        out.extend_from_slice(format!("{{\"status\":204,\"id\":\"{shard}.").as_bytes());
+        out.extend_from_slice(id.as_bytes());
+        out.extend_from_slice(b"\"}");
+    } else {
+        out.extend_from_slice(outcome.extract::<&str>()?.as_bytes());
+    }
+    Ok(())
+}
+
+impl Refusal {
+    fn new(reason: &str, field: &str, problem: &str) -> Self {
+        let data = serde_json::json!({"field": field, "problem": problem});
+        let result = serde_json::json!({"status": 403, "reason": reason, "data": data});
+        Self(result.to_string())
     }
 }
 
@@ -98,7 +202,7 @@ fn target<'a>(
     event: &input::EventInput,
     homes: &HashSet<u64>,
     devices: &'a HashMap<u64, (u64, String)>,
-) -> Result<Target<'a>, (&'static str, &'static str, &'static str)> {
+) -> Result<Target<'a>, NoTarget> {
     if event.device_id == 0 {
         return match event.home_id {
             0 => Err((

@@ -3,7 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core as Inner;
 use homewire_core::encoding::Encoding;
 use homewire_core::frame::Opcode;
@@ -17,6 +17,9 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors;
 
+/// How long a client whose key ended may hear anything at all, wherever the copies of that word are.
+const REVOCATION: Duration = Duration::from_secs(1);
+
 /// The reactor and the tail: two threads that never need the GIL.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct Core(Inner);
@@ -28,7 +31,9 @@ impl Core {
     #[pyo3(signature = (
         *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
         shards = 64, outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
-        deliver_messages = false,
+        deliver_messages = false, outboxes_bytes = usize::MAX, unsent_age_ms = 30_000,
+        messages_bytes = 4_194_304, socket_send_buffer_bytes = 0, socket_unsent_bytes = 0,
+        socket_timeout_ms = 0,
     ))]
     fn new(
         heartbeat_ms: u64,
@@ -39,15 +44,30 @@ impl Core {
         message_bytes: usize,
         inbox_bytes: usize,
         deliver_messages: bool,
+        outboxes_bytes: usize,
+        unsent_age_ms: u64,
+        messages_bytes: usize,
+        socket_send_buffer_bytes: usize,
+        socket_unsent_bytes: u32,
+        socket_timeout_ms: u64,
     ) -> PyResult<Self> {
         let limits = Limits {
             shards,
             heartbeat: Duration::from_millis(heartbeat_ms),
             reservation: Duration::from_millis(reservation_ms),
+            revocation: REVOCATION,
             close: Duration::from_millis(close_ms),
             outbox_bytes,
+            outboxes_bytes,
+            unsent_age: Duration::from_millis(unsent_age_ms),
             message_bytes,
             deliver_messages,
+            messages_bytes,
+            socket: SocketOptions {
+                send_buffer_bytes: socket_send_buffer_bytes,
+                unsent_bytes: socket_unsent_bytes,
+                timeout: Duration::from_millis(socket_timeout_ms),
+            },
         };
         Ok(Self(Inner::start(limits, inbox_bytes)?))
     }
@@ -177,7 +197,7 @@ impl Core {
     }
 
     fn tail_silence_ms(&self) -> u64 {
-        self.0.silence().as_millis() as u64
+        u64::try_from(self.0.silence().as_millis()).unwrap_or(u64::MAX)
     }
 
     fn stop(&self, py: Python<'_>, code: u16, reason: String, patience_ms: u64) {
@@ -249,6 +269,7 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
                 .into_pyobject(py)?
                 .into_any()
         }
+        Notification::Gap { shard, cause } => ("gap", shard, cause).into_pyobject(py)?.into_any(),
         Notification::Failed { reason } => ("failed", reason).into_pyobject(py)?.into_any(),
     })
 }

@@ -3,7 +3,7 @@
 use homewire_core::input::Invalid;
 use homewire_core::tail::TailError;
 use pyo3::create_exception;
-use pyo3::exceptions::{PyConnectionError, PyException, PyOSError};
+use pyo3::exceptions::{PyConnectionError, PyException, PyValueError};
 use pyo3::prelude::*;
 
 create_exception!(
@@ -26,10 +26,17 @@ pub fn invalid(py: Python<'_>, invalid: Invalid) -> PyErr {
     }
 }
 
-/// Redis that does not answer is a `ConnectionError`; a thread that cannot start an `OSError`.
+/// An answer for every item that was stored, or it is no answer.
+pub fn too_few_outcomes() -> PyErr {
+    PyValueError::new_err("there are fewer outcomes than placed items")
+}
+
+/// A URL that cannot be used is a `ValueError`; Redis that cannot be read from a `ConnectionError`.
 pub fn tail(error: TailError) -> PyErr {
     match error {
-        TailError::Redis(_) | TailError::Reply(_) => PyConnectionError::new_err(error.to_string()),
-        TailError::Thread(_) => PyOSError::new_err(error.to_string()),
+        TailError::Address(_) => PyValueError::new_err(error.to_string()),
+        TailError::Io(_) | TailError::Refused(_) | TailError::NotResp(_) | TailError::Reply(_) => {
+            PyConnectionError::new_err(error.to_string())
+        }
     }
 }

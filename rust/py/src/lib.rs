@@ -1,6 +1,8 @@
 //! The Python face of homewire-core: extract, call, map errors, nothing else.
 
+mod append;
 mod batch;
+mod close;
 mod core;
 mod errors;
 mod input;
@@ -11,7 +13,11 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::batch::EventBatch;
+    use crate::append::AppendHeads;
+    #[pymodule_export]
+    use crate::batch::{EventBatch, PlacedEvents};
+    #[pymodule_export]
+    use crate::close::close_codes;
     #[pymodule_export]
     use crate::core::Core;
     #[pymodule_export]

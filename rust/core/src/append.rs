@@ -1,0 +1,98 @@
+//! XADD as bytes: what the bus writes to Redis for each envelope.
+//!
+//! All of a command but the envelope stays the same, so each shard has its head prepared.
+
+/// No command touches more entries than this (design, *The store*), also when it trims.
+const TRIM_LIMIT: u32 = 1_000;
+
+/// For each shard the bytes of an XADD up to the envelope's length.
+///
+/// Trimming by age costs Redis a third of an XADD, so only a shard's first append after each
+/// [`Heads::renew`] does it; the bus's timer sees to the rest.
+#[derive(Debug)]
+pub struct Heads {
+    plain: Vec<Vec<u8>>,
+    cutoff_ms: u64,
+    /// Shards whose next append trims.
+    due: Vec<bool>,
+}
+
+impl Heads {
+    /// Heads that do not trim yet.
+    pub fn new(shards: u32) -> Self {
+        let plain = (0..shards).map(|shard| {
+            let mut head = b"*5\r\n$4\r\nXADD\r\n".to_vec();
+            put_word(&mut head, events_key(shard).as_bytes());
+            head.extend_from_slice(b"$1\r\n*\r\n$1\r\ne\r\n$");
+            head
+        });
+        Self {
+            plain: plain.collect(),
+            cutoff_ms: 0,
+            due: vec![false; shards as usize],
+        }
+    }
+
+    /// From now on each shard's next append removes entries older than `cutoff_ms`.
+    pub fn renew(&mut self, cutoff_ms: u64) {
+        self.cutoff_ms = cutoff_ms;
+        self.due.fill(true);
+    }
+
+    /// Appends one whole XADD. A shard that does not exist gets nothing, and answers `false`.
+    pub fn put(&mut self, out: &mut Vec<u8>, shard: u32, envelope: &[u8]) -> bool {
+        let (Some(head), Some(due)) = (
+            self.plain.get(shard as usize),
+            self.due.get_mut(shard as usize),
+        ) else {
+            return false;
+        };
+        if std::mem::take(due) {
+            put_trimming_head(out, shard, self.cutoff_ms);
+        } else {
+            out.extend_from_slice(head);
+        }
+        put_length(out, envelope.len());
+        out.extend_from_slice(envelope);
+        out.extend_from_slice(b"\r\n");
+        true
+    }
+}
+
+/// The key of a shard's stream; the same as `homewire.bus.shards.events_key`.
+pub fn events_key(shard: u32) -> String {
+    format!("hw:{{e{shard}}}:events")
+}
+
+fn put_trimming_head(out: &mut Vec<u8>, shard: u32, cutoff_ms: u64) {
+    out.extend_from_slice(b"*10\r\n$4\r\nXADD\r\n");
+    put_word(out, events_key(shard).as_bytes());
+    out.extend_from_slice(b"$5\r\nMINID\r\n$1\r\n~\r\n");
+    put_word(out, cutoff_ms.to_string().as_bytes());
+    out.extend_from_slice(b"$5\r\nLIMIT\r\n");
+    put_word(out, TRIM_LIMIT.to_string().as_bytes());
+    out.extend_from_slice(b"$1\r\n*\r\n$1\r\ne\r\n$");
+}
+
+fn put_word(out: &mut Vec<u8>, word: &[u8]) {
+    out.push(b'$');
+    put_length(out, word.len());
+    out.extend_from_slice(word);
+    out.extend_from_slice(b"\r\n");
+}
+
+fn put_length(out: &mut Vec<u8>, length: usize) {
+    let mut digits = [0; 20];
+    let mut start = digits.len();
+    let mut rest = length;
+    loop {
+        start -= 1;
+        digits[start] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend_from_slice(&digits[start..]);
+    out.extend_from_slice(b"\r\n");
+}

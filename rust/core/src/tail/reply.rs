@@ -1,0 +1,233 @@
+//! RESP2 replies, read where they lie: no copy, no allocation for each element.
+//!
+//! A reply arrives in pieces. What is complete of it is kept as flat items that point into the
+//! buffer, so that a piece costs what it brings and not what came before it.
+//! (Protocol: "Redis serialization protocol specification", RESP2.)
+
+use std::ops::Range;
+
+use memchr::memmem;
+
+/// What Redis said that is no RESP2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("Redis answered what is no RESP2")]
+pub struct NotResp;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Item {
+    /// A bulk or simple string.
+    Text(Range<usize>),
+    Error(Range<usize>),
+    Integer(i64),
+    Nil,
+    Array(usize),
+}
+
+/// Reads one reply after the other out of a growing buffer.
+#[derive(Debug, Default)]
+pub struct Parser {
+    items: Vec<Item>,
+    /// How many elements each open array still waits for.
+    open: Vec<usize>,
+    position: usize,
+}
+
+impl Parser {
+    /// Reads on in `buffer`, which begins where this reply does and only grew since the last call.
+    ///
+    /// Answers the length of the reply once it is complete; then [`Parser::reply`] shows it.
+    ///
+    /// # Errors
+    /// [`NotResp`]: the connection is of no more use.
+    pub fn read(&mut self, buffer: &[u8]) -> Result<Option<usize>, NotResp> {
+        loop {
+            let Some((item, end)) = next_item(buffer, self.position)? else {
+                return Ok(None);
+            };
+            self.position = end;
+            let opened = match item {
+                Item::Array(count) if count > 0 => Some(count),
+                _ => None,
+            };
+            self.items.push(item);
+            match opened {
+                Some(count) => self.open.push(count),
+                None => {
+                    self.close_arrays();
+                    if self.open.is_empty() {
+                        return Ok(Some(self.position));
+                    }
+                }
+            }
+        }
+    }
+
+    /// An element is complete, and with it every array that it was the last of.
+    fn close_arrays(&mut self) {
+        while let Some(missing) = self.open.last_mut() {
+            *missing -= 1;
+            if *missing > 0 {
+                return;
+            }
+            self.open.pop();
+        }
+    }
+
+    /// The complete reply, read from its first element on.
+    pub fn reply<'a>(&'a self, buffer: &'a [u8]) -> Reply<'a> {
+        Reply {
+            items: &self.items,
+            buffer,
+        }
+    }
+
+    /// Makes ready for the next reply, which begins at the start of its buffer.
+    pub fn clear(&mut self) {
+        self.items.clear();
+        self.open.clear();
+        self.position = 0;
+    }
+}
+
+/// The item that begins at `start`, and where it ends; nothing while it is incomplete.
+fn next_item(buffer: &[u8], start: usize) -> Result<Option<(Item, usize)>, NotResp> {
+    let Some(&kind) = buffer.get(start) else {
+        return Ok(None);
+    };
+    let Some(length) = memmem::find(&buffer[start + 1..], b"\r\n") else {
+        return Ok(None);
+    };
+    let line = start + 1..start + 1 + length;
+    let end = line.end + 2;
+    Ok(Some(match kind {
+        b'$' => match integer(&buffer[line])? {
+            -1 => (Item::Nil, end),
+            length => {
+                let length = usize::try_from(length).map_err(|_| NotResp)?;
+                if buffer.len() < end + length + 2 {
+                    return Ok(None);
+                }
+                (Item::Text(end..end + length), end + length + 2)
+            }
+        },
+        b'*' => match integer(&buffer[line])? {
+            -1 => (Item::Nil, end),
+            count => (
+                Item::Array(usize::try_from(count).map_err(|_| NotResp)?),
+                end,
+            ),
+        },
+        b'+' => (Item::Text(line), end),
+        b'-' => (Item::Error(line), end),
+        b':' => (Item::Integer(integer(&buffer[line])?), end),
+        _ => return Err(NotResp),
+    }))
+}
+
+fn integer(digits: &[u8]) -> Result<i64, NotResp> {
+    std::str::from_utf8(digits)
+        .ok()
+        .and_then(|text| text.parse().ok())
+        .ok_or(NotResp)
+}
+
+/// One element of a reply.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Element<'a> {
+    Text(&'a [u8]),
+    /// What Redis refused with.
+    Error(&'a [u8]),
+    Integer(i64),
+    Nil,
+    /// That many elements follow, and belong to it.
+    Array(usize),
+}
+
+/// A reply that is read element by element, in the order in which it was sent.
+#[derive(Clone, Debug)]
+pub struct Reply<'a> {
+    items: &'a [Item],
+    buffer: &'a [u8],
+}
+
+impl<'a> Reply<'a> {
+    /// The next element; what belongs to an array comes next by itself.
+    pub fn element(&mut self) -> Option<Element<'a>> {
+        let (item, rest) = self.items.split_first()?;
+        self.items = rest;
+        Some(match *item {
+            Item::Text(ref range) => Element::Text(&self.buffer[range.clone()]),
+            Item::Error(ref range) => Element::Error(&self.buffer[range.clone()]),
+            Item::Integer(number) => Element::Integer(number),
+            Item::Nil => Element::Nil,
+            Item::Array(count) => Element::Array(count),
+        })
+    }
+
+    /// The next element, if it is an array: how many elements it has.
+    pub fn array(&mut self) -> Option<usize> {
+        match self.element()? {
+            Element::Array(count) => Some(count),
+            _ => None,
+        }
+    }
+
+    /// The next element, if it is a text.
+    pub fn text(&mut self) -> Option<&'a [u8]> {
+        match self.element()? {
+            Element::Text(text) => Some(text),
+            _ => None,
+        }
+    }
+
+    /// Passes over the next element with all that belongs to it.
+    pub fn skip(&mut self) {
+        let mut elements = 1;
+        while elements > 0 {
+            elements -= 1;
+            match self.element() {
+                Some(Element::Array(count)) => elements += count,
+                Some(_) => {}
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Failing loudly is what a test is for.
+mod tests {
+    use super::*;
+
+    const REPLY: &[u8] = b"*3\r\n*0\r\n*2\r\n$3\r\na\r\n\r\n*2\r\n:-5\r\n$-1\r\n-ERR no\r\n+OK\r\n";
+
+    #[test]
+    fn a_reply_is_the_same_at_every_split() {
+        for split in 0..REPLY.len() {
+            let mut parser = Parser::default();
+            let first = parser.read(&REPLY[..split]).unwrap();
+            let length = first.or_else(|| parser.read(REPLY).unwrap());
+            assert_eq!(length, Some(REPLY.len() - 5), "split at {split}");
+            let mut reply = parser.reply(REPLY);
+            assert_eq!(reply.array(), Some(3));
+            assert_eq!(reply.array(), Some(0));
+            let mut skipped = reply.clone();
+            skipped.skip();
+            assert_eq!(skipped.element(), Some(Element::Error(b"ERR no")));
+            assert_eq!(reply.array(), Some(2));
+            assert_eq!(reply.text(), Some(&b"a\r\n"[..]));
+            assert_eq!(reply.array(), Some(2));
+            assert_eq!(reply.element(), Some(Element::Integer(-5)));
+            assert_eq!(reply.element(), Some(Element::Nil));
+            assert_eq!(reply.element(), Some(Element::Error(b"ERR no")));
+            assert_eq!(reply.element(), None);
+        }
+    }
+
+    #[test]
+    fn what_is_no_reply_is_refused() {
+        for wrong in [&b"HTTP/1.1 400\r\n"[..], b"$x\r\n", b"*-7\r\n", b"$-2\r\n"] {
+            assert_eq!(Parser::default().read(wrong), Err(NotResp));
+        }
+    }
+}
