@@ -132,10 +132,10 @@ async def test_a_process_killed_between_record_and_announcement(
         async with child(server, world, "change", world.home, guest) as said:
             assert said == "recorded"
         await until(world.is_relayed, SOON_S)
+        await eventually(lambda: relay.stats.leftovers == 1)
     assert await world.store.homes.of_user(world.project, guest) == []
     removed = [copy for copy in await world.copies_about(guest) if copy.type == 2]
     assert {copy.shard for copy in removed} == shards_of(world.home, guest)
-    assert relay.stats.leftovers == 1
 
 
 async def test_without_a_relay_nothing_of_it_is_heard(server: BusServer, redis: Redis, world: World) -> None:
@@ -308,7 +308,7 @@ async def test_the_trouble_of_one_project_is_not_that_of_others(redis: Redis, wo
     await world.left(guest)
     async with running(relay):
         await until(world.is_relayed, SOON_S)
-    assert relay.stats.failures > 0
+        await until_failed(relay)
 
 
 async def test_garbage_in_an_outbox_stops_nobody(
