@@ -21,8 +21,9 @@ from homewire._core import Core
 from homewire.api import health
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.errors import ConfigurationError, CoreFailure
-from homewire.gateway import close_codes, server, websocket
+from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
+from homewire.gateway.close_codes import GOING_AWAY, reason
 from homewire.gateway.directory import Directory
 from homewire.gateway.handoff import Observer
 from homewire.gateway.watch import CoreWatch, OnMessage
@@ -134,7 +135,7 @@ async def running(
         if core is not None:
             # Pushed last, so that clients are told first, while everything else still stands.
             stack.push_async_callback(
-                asyncio.to_thread, core.stop, *close_codes.GOING_AWAY, _ms(settings.close_s)
+                asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
             )
         yield Node(base_url, core, failed)
 
@@ -167,7 +168,7 @@ def _start_core(
         deliver_messages=on_message is not None,
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
-    stack.callback(core.stop, *close_codes.GOING_AWAY, 0)
+    stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
     watch = CoreWatch(core, on_message)
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
