@@ -6,12 +6,12 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import fanout, handshake, ingest, memory, report
+from bench import control, fanout, handshake, ingest, memory, report
 from bench.report import Table
 from bench.servers import BenchError
 
 FANOUT = tuple(fanout.rows(1, small=True))
-OTHERS = ("memory", "handshake", "ingest-put", "ingest-bulk")
+OTHERS = ("memory", "handshake", "ingest-put", "ingest-bulk", "removal", "disabling")
 ALL = (*FANOUT, *OTHERS)
 
 
@@ -55,6 +55,8 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "handshake": lambda: handshake.run(pairs=pairs, small=chosen.small, with_homewire=with_homewire),
         "ingest-put": lambda: ingest.put(pairs=pairs, small=chosen.small),
         "ingest-bulk": lambda: ingest.bulk(pairs=pairs, small=chosen.small),
+        "removal": lambda: control.removal(pairs=min(pairs, 3), small=chosen.small),
+        "disabling": lambda: control.disabling(pairs=min(pairs, 3), small=chosen.small),
     }
     return others[name]()
 

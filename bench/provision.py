@@ -29,6 +29,7 @@ class Home:
 class World:
     """One project with everything a run needs."""
 
+    project_id: int
     project_key: str
     homes: list[Home] = field(default_factory=list)
 
@@ -75,19 +76,20 @@ async def _together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
+    from homewire.bus.relay import Relay
     from homewire.model import AccountSystem, Permission
     from homewire.redis.connect import connect
     from homewire.store import Store
 
     client = connect(redis_url)
     try:
-        store = Store(client)
+        store = Store(client, Relay(client, 64))
         project = await store.projects.create("bench", AccountSystem.EMAIL)
         await store.apps.create(project.id, APP)
         _, project_key = await store.project_keys.create(
             project.id, "bench", frozenset({Permission.SEND_EVENT, Permission.READ})
         )
-        world = World(project_key)
+        world = World(project.id, project_key)
 
         async def user(number: int) -> tuple[int, str]:
             made = await store.users.create(project.id, f"User {number}", email=f"u{number}@example.com")

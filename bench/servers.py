@@ -25,6 +25,10 @@ STOP_S = 10.0
 QUIET_WINDOW_S = 0.2
 QUIET_SHARE = 0.03
 NANOSECOND = 1e-9
+ROOM = {f"{whose}_connections": "1000000" for whose in ("user", "device", "project", "address")} | {
+    f"{whose}_events_per_s": "100000000" for whose in ("device", "user", "project_key", "project")
+}
+"""A load of one user from one address stays within these limits. None is off: checking is measured too."""
 
 
 class BenchError(Exception):
@@ -230,7 +234,8 @@ def homewire(redis_url: str, role: str = "run", **settings: str) -> Iterator[tup
     """homewire on the server's core; yields the process and its port, once /readyz is good."""
     port = free_port()
     command = [sys.executable, "-m", "homewire.cli", role, "--host", "127.0.0.1", "--port", str(port)]
-    environment = {f"HOMEWIRE_{name.upper()}": value for name, value in settings.items()}
+    chosen = {**ROOM, **settings}
+    environment = {f"HOMEWIRE_{name.upper()}": value for name, value in chosen.items()}
     environment |= {"HOMEWIRE_REDIS_URL": redis_url, "HOMEWIRE_LOG_LEVEL": "error"}
     with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
         command += ["--data-dir", directory]

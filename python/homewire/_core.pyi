@@ -10,6 +10,7 @@ __all__ = [
     "EventInput",
     "InvalidField",
     "PlacedEvents",
+    "close_codes",
     "command_envelope",
     "event_envelope",
     "parse_command",
@@ -45,6 +46,9 @@ class CommandInput:
     def action(self) -> str: ...
 
 def shard_of(id: int, shards: int) -> int: ...
+def close_codes() -> list[tuple[int, str, str]]:
+    """Each close code that the core says, its reason, and what a client should do; ascending."""
+
 def parse_event(body: bytes) -> EventInput: ...
 def parse_command(body: bytes) -> CommandInput: ...
 def event_envelope(
@@ -125,7 +129,8 @@ class Core:
     """The reactor and the tail: two threads that never need the GIL.
 
     Times are in milliseconds, sizes in bytes. With `deliver_messages` the messages of clients come
-    as notifications; otherwise they are checked against RFC 6455 and dropped.
+    as notifications; otherwise they are checked against RFC 6455 and dropped. 0 leaves a socket's buffer
+    and time to the kernel.
     """
 
     def __new__(
@@ -139,6 +144,12 @@ class Core:
         message_bytes: int = 65_536,
         inbox_bytes: int = 16_777_216,
         deliver_messages: bool = False,
+        outboxes_bytes: int = ...,
+        unsent_age_ms: int = 30_000,
+        messages_bytes: int = 4_194_304,
+        socket_send_buffer_bytes: int = 0,
+        socket_unsent_bytes: int = 0,
+        socket_timeout_ms: int = 0,
     ) -> Core: ...
     @property
     def notify_fd(self) -> int:
@@ -165,6 +176,18 @@ class Core:
         `homes` gives for each of `ids` the home that it is in, if they are devices. With `follow` the
         homes that the user enters or leaves change what is heard.
         """
+
+    def held(
+        self, principal_kind: str, project: int, principal_id: int, address: str | None
+    ) -> tuple[int, int, int]:
+        """How many connections, reserved ones too, this node has of the principal, of its project and of
+        the address. Of IPv6 a /64 counts as one address."""
+
+    def held_above(
+        self, user: int, device: int, project: int, address: int
+    ) -> list[tuple[Literal["user", "device", "project", "address"], int, str, int]]:
+        """Who holds more connections than is said for its kind: kind, project (0 for an address), id (or
+        the address, of IPv6 the /64's first; empty for a project) and count."""
 
     def mark(self, shards: list[int]) -> int:
         """How many control records of these shards this node has read. What was read from the store

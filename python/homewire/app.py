@@ -8,36 +8,45 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+import ssl
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
+from redis.asyncio import Redis
 
 from homewire import log, metrics
 from homewire._core import Core
 from homewire.api import health
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
+from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
-from homewire.gateway import server, websocket
+from homewire.gateway import close_codes, server, websocket
+from homewire.gateway.accept import Acceptor
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.directory import Directory
+from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
+from homewire.gateway.handshakes import Handshakes
+from homewire.gateway.heads import HeadWatch
+from homewire.gateway.pump import Pumps
 from homewire.gateway.watch import CoreWatch, OnMessage
+from homewire.ingest.bodies import Bodies
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
-from homewire.limits import raise_open_file_limit
+from homewire.limits import memory_bytes, raise_open_file_limit
+from homewire.overload import Overload
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings
 from homewire.store import Store
+from homewire.tls import server_context
 
 TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
-GOING_AWAY = 1001
-
 
 Beside = Callable[[str], Coroutine[Any, Any, None]]
 """Something that runs beside a node, given the URL under which this machine reaches it."""
@@ -110,45 +119,93 @@ async def running(
     on_message: OnMessage | None = None,
 ) -> AsyncIterator[Node]:
     """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
+    tls = server_context(settings)
     async with AsyncExitStack() as stack:
         failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        url = await _redis_url(stack, settings)
+        url = await _redis_url(stack, settings, failed)
         redis = connect(url)
         stack.push_async_callback(redis.aclose)
-        bus_settings = BusSettings.of(settings, url)
-        with translate_redis_errors():
-            await ensure_epochs(redis, settings.shards)
-        bus = Bus(bus_settings)
-        await bus.start()
-        stack.push_async_callback(bus.close)
-        _in_background(stack, Retention(redis, bus_settings).run(), failed)
-        store = Store(redis)
-        authenticator = Authenticator(store, settings.principal_cache_entries)
-        directory = Directory(store, settings.principal_cache_entries)
+        bus = await _start_bus(stack, settings, redis, url, failed)
+        relay = Relay(redis, settings.shards)
+        _in_background(stack, relay.run(), failed)
+        store = Store(redis, relay)
+        entrance = Entrance.of(settings)
         app = web.Application(middlewares=[server.render_errors])
-        core = None
+        core, refusals = None, cast(Mapping[str, int], {})
         if Role.ROUTER in roles:
-            core = _start_core(stack, settings, url, failed, on_message)
-            app.add_routes(websocket.routes(websocket.Gateway(core, authenticator, directory, observe)))
-            app.add_routes(ingest_routes(_ingest(settings, bus, authenticator, directory)))
-        app.add_routes(health.routes(_problem(core, bus), metrics.registry(core, bus)))
-        base_url = await _listen(stack, settings, app)
+            pumps = Pumps(settings.close_s)
+            # Their last words still go out while the port is being closed.
+            stack.push_async_callback(pumps.close)
+            core = _start_core(stack, settings, url, failed, on_message, pumps)
+            overload = Overload(redis, core, settings)
+            _in_background(stack, overload.run(), failed)
+            refusals = overload.refusals
+            router = _router(settings, core, bus, store, overload, pumps, observe)
+            app.add_routes(entrance.guarded(*router))
+        registry = metrics.registry(core, bus, relay, refusals, entrance.figures())
+        app.add_routes(health.routes(_problem(core, bus), registry))
+        base_url = await _listen(stack, settings, app, entrance, tls)
         if core is not None:
-            # Pushed last, so that clients are told first, while everything else still stands.
+            # Behind only the port: clients are told while everything else still stands.
             stack.push_async_callback(
-                asyncio.to_thread, core.stop, GOING_AWAY, "going away", _ms(settings.close_s)
+                asyncio.to_thread, core.stop, *close_codes.GOING_AWAY, _ms(settings.close_s)
             )
+        # Pushed last, so that nobody new comes to a node that goes.
+        stack.push_async_callback(entrance.acceptor.close)
         yield Node(base_url, core, failed)
 
 
-async def _redis_url(stack: AsyncExitStack, settings: Settings) -> str:
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """What stands between the port and the handlers: each bounds something."""
+
+    acceptor: Acceptor
+    heads: HeadWatch
+    handshakes: Handshakes
+    bodies: Bodies
+
+    @classmethod
+    def of(cls, settings: Settings) -> Entrance:
+        """As the settings have it."""
+        return cls(
+            Acceptor(settings.accepts_per_turn, settings.head_timeout_s),
+            HeadWatch(settings.head_timeout_s),
+            Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
+            Bodies(settings.ingest_bytes),
+        )
+
+    def figures(self) -> list[metrics.Figures]:
+        """For the metrics."""
+        return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies)]
+
+    def guarded(self, gateway: websocket.Gateway, ingest: Ingest) -> list[web.RouteDef]:
+        """The router's routes, behind the bounds."""
+        return [
+            *self.handshakes.limited(websocket.routes(gateway)),
+            *self.bodies.released(ingest_routes(replace(ingest, bodies=self.bodies))),
+        ]
+
+
+async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.Future[Exception]) -> str:
     if settings.redis_url is not None:
         return settings.redis_url
     embedded = EmbeddedServer(settings.data_dir, settings.durability, binary=settings.redis_binary)
     await stack.enter_async_context(embedded)
-    supervisor = asyncio.create_task(embedded.supervise(), name="embedded-server")
-    stack.push_async_callback(_cancelled, supervisor)
+    _in_background(stack, embedded.supervise(), failed)
     return embedded.url
+
+
+async def _start_bus(
+    stack: AsyncExitStack, settings: Settings, redis: Redis, url: str, failed: asyncio.Future[Exception]
+) -> Bus:
+    bus_settings = BusSettings.of(settings, url)
+    with translate_redis_errors():
+        await ensure_epochs(redis, settings.shards)
+    bus = Bus(bus_settings)
+    await bus.start()
+    stack.push_async_callback(bus.close)
+    _in_background(stack, Retention(redis, bus_settings).run(), failed)
+    return bus
 
 
 def _start_core(
@@ -157,6 +214,7 @@ def _start_core(
     url: str,
     failed: asyncio.Future[Exception],
     on_message: OnMessage | None,
+    pumps: Pumps,
 ) -> Core:
     core = Core(
         heartbeat_ms=_ms(settings.heartbeat_s),
@@ -167,10 +225,16 @@ def _start_core(
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
         deliver_messages=on_message is not None,
+        outboxes_bytes=settings.outboxes_bytes or memory_bytes() // 4,
+        unsent_age_ms=_ms(settings.unsent_age_s),
+        messages_bytes=settings.messages_bytes,
+        socket_send_buffer_bytes=settings.socket_send_buffer_bytes,
+        socket_unsent_bytes=settings.socket_unsent_bytes,
+        socket_timeout_ms=_ms(settings.socket_timeout_s),
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
-    stack.callback(core.stop, GOING_AWAY, "going away", 0)
-    watch = CoreWatch(core, on_message)
+    stack.callback(core.stop, *close_codes.GOING_AWAY, 0)
+    watch = CoreWatch(core, on_message, pumps.core_ended)
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
     try:
@@ -180,14 +244,28 @@ def _start_core(
     return core
 
 
-def _ingest(settings: Settings, bus: Bus, authenticator: Authenticator, directory: Directory) -> Ingest:
-    return Ingest(
+def _router(
+    settings: Settings,
+    core: Core,
+    bus: Bus,
+    store: Store,
+    overload: Overload,
+    pumps: Pumps,
+    observe: Observer | None,
+) -> tuple[websocket.Gateway, Ingest]:
+    freshness = Freshness(core, settings.shards)
+    authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
+    directory = Directory(store, freshness, settings.principal_cache_entries)
+    gateway = websocket.Gateway(core, authenticator, directory, freshness, overload.admission, pumps, observe)
+    ingest = Ingest(
         bus=bus,
         authenticate=authenticator,
         directory=directory,
+        rates=overload.rates,
         shards=settings.shards,
         body_silence=settings.body_timeout_s,
     )
+    return gateway, ingest
 
 
 def _problem(core: Core | None, bus: Bus) -> health.Problem:
@@ -201,20 +279,30 @@ def _problem(core: Core | None, bus: Bus) -> health.Problem:
     return problem
 
 
-async def _listen(stack: AsyncExitStack, settings: Settings, app: web.Application) -> str:
+async def _listen(
+    stack: AsyncExitStack,
+    settings: Settings,
+    app: web.Application,
+    entrance: Entrance,
+    tls: ssl.SSLContext | None,
+) -> str:
     """Opens the port; the URL under which this machine reaches it."""
-    runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes)
+    acceptor, heads = entrance.acceptor, entrance.heads
+    runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes, heads=heads)
+    stack.callback(heads.close)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
-    site = web.TCPSite(runner, settings.host, settings.port, backlog=settings.backlog)
+    stack.push_async_callback(acceptor.close)
     try:
-        await site.start()
+        port = await acceptor.bind(settings.host, settings.port, settings.backlog)
     except OSError as error:
         raise ConfigurationError(
             f"can't listen on {settings.host} port {settings.port}: {error.strerror}. Use --port."
         ) from error
-    stack.push_async_callback(site.stop)
-    return replace(settings, port=runner.addresses[0][1]).base_url
+    if runner.server is None:
+        raise RuntimeError("aiohttp prepared no server")
+    acceptor.start(runner.server, tls)
+    return replace(settings, port=port).base_url
 
 
 def _in_background(

@@ -6,6 +6,7 @@ HomewireError
 │   ├── Unauthenticated     401 AUTHORIZATION_REQUIRED
 │   ├── PermissionDenied    403 PERMISSION_DENIED
 │   ├── NotFound            404 NOT_FOUND
+│   ├── TooManyRequests     429 with Retry-After, data names the limit
 │   └── Unavailable         503 with Retry-After
 │       ├── BusUnavailable  Redis is away; the event was certainly not stored
 │       └── NotConfirmed    Redis went away after the write was sent; the outcome is unknown
@@ -74,6 +75,24 @@ class NotFound(RequestError):
 
     status = 404
     default_reason = "NOT_FOUND"
+
+
+class TooManyRequests(RequestError):
+    """A limit was reached: `limit` is the name of its setting, `retry_after` in whole seconds.
+
+    What else is given helps a person, e.g. how many there may be.
+    """
+
+    status = 429
+    default_reason = "TOO_MANY_REQUESTS"
+
+    def __init__(self, limit: str, retry_after: int = 1, **data: Any) -> None:
+        self.retry_after = retry_after
+        super().__init__(limit=limit, **data)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self.retry_after)}
 
 
 class Unavailable(RequestError):

@@ -2,10 +2,24 @@
 
 from __future__ import annotations
 
+import os
 import resource
+from pathlib import Path
 
 # macOS says "unlimited" and then refuses more than this (OPEN_MAX of its headers).
 UNLIMITED_STANDS_FOR = 10_240
+
+
+CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
+"""What a container may take: control groups version 2, and 1."""
+
+
+def memory_bytes() -> int:
+    """The memory that this process may count on: the machine's, or less in a container that is given less."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    granted = [path.read_text().strip() for path in CGROUP_LIMITS if path.exists()]
+    # "max" where there is no limit.
+    return min([machine, *(int(text) for text in granted if text.isdigit())])
 
 
 def open_file_limit() -> tuple[int, int]:

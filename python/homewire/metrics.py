@@ -1,8 +1,8 @@
-"""Metrics: what the core and the bus count, for Prometheus."""
+"""Metrics: what the core, the bus, the relay and the limits count, for Prometheus."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Final
 
@@ -12,6 +12,10 @@ from prometheus_client.registry import Collector
 
 from homewire._core import Core
 from homewire.bus import Bus
+from homewire.bus.relay import Relay
+
+Figures = Callable[[], Mapping[str, int]]
+"""Figures by their names in the tables, read at scrape time."""
 
 GAUGES: Final = {
     "connections": "Connections with a socket.",
@@ -19,6 +23,13 @@ GAUGES: Final = {
     "scopes": "Distinct sets of topics that somebody listens to.",
     "topics": "Topics that somebody listens to.",
     "inbox_bytes": "Bytes of envelopes between tail and reactor.",
+    "outboxes_bytes": "Memory of what waits for clients that lag.",
+    "lagging": "Connections for whose client something waits, or did within the last second.",
+    "messages_bytes": "Messages of clients that Python did not take yet, in bytes.",
+    "heads_awaited": "Connections without a complete request head.",
+    "handshakes_in_flight": "WebSocket handshakes being served.",
+    "handshakes_waiting": "WebSocket handshakes waiting for their turn.",
+    "ingest_bytes": "Request bodies held, in bytes.",
     "bus_in_flight_bytes": "Bytes sent to Redis and not confirmed yet.",
 }
 """Figures that go up and down; every other figure only grows."""
@@ -29,10 +40,25 @@ COUNTERS: Final = {
     "adopted": "Sockets taken over from aiohttp.",
     "closed": "Connections that ended, with or without a socket.",
     "too_slow": "Connections closed because their client did not read.",
+    "too_slow_in_sum": "Connections closed because all outboxes were too large, the furthest behind first.",
+    "too_slow_by_age": "Connections closed because what waited for their client was too old.",
+    "messages_held": "Times that a socket was not read because Python did not take the messages.",
+    "heads_timed_out": "Connections cut because their request head was not complete in time.",
+    "accepted": "TCP connections accepted.",
+    "accept_pauses": "Times that nobody was accepted for a second, for want of descriptors or memory.",
+    "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or too long.",
+    "ingest_refused": "Requests answered 503 because too many bytes of bodies were held.",
     "heartbeats_missed": "Connections closed because their client was silent.",
     "violations": "Connections closed because their client broke RFC 6455.",
     "envelopes": "Envelopes read from the bus.",
-    "malformed": "Envelopes that could not be decoded and were skipped.",
+    "malformed": "Envelopes that could not be decoded or stood in a wrong shard, and were skipped.",
+    "control_records": "Control records applied.",
+    "control_records_older": "Control records that a newer one overtook, and were ignored.",
+    "control_records_unknown": "Control records of a later version's type that were skipped.",
+    "revoked": "Connections closed because a control record ended or moved what they may hear.",
+    "rescopes": "Changes of what an open connection hears.",
+    "gaps": "Times that entries of a shard may have been missed.",
+    "resynced": "Connections closed because entries may have been missed.",
     "foreign_entries": "Entries of the shards that carry no envelope and were skipped.",
     "trimmed_unread": "Entries that Redis trimmed before this node had read them.",
     "fell_back": "Times that a shard was found to have lost what it had.",
@@ -51,32 +77,65 @@ COUNTERS: Final = {
     "bus_unavailable": "Appends refused because Redis was away or too much was in flight.",
     "bus_repeated": "Events sent again with an Idempotency-Key and not stored again.",
     "bus_reconnects": "Connections to Redis that the bus lost.",
+    "relay_records": "Changes that every node must hear, relayed from an outbox to all their shards.",
+    "relay_copies": "Copies of them that Redis confirmed; one a shard.",
+    "relay_leftovers": "Of relay_records, those found by the timer and not by the change that made them.",
+    "relay_not_understood": "Outbox entries that are no record and were dropped.",
+    "relay_failures": "Times that Redis kept the timer from relaying.",
+    "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 
 
 class HomewireCollector(Collector):
     """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
 
-    def __init__(self, core: Core | None, bus: Bus) -> None:
+    def __init__(
+        self,
+        core: Core | None,
+        bus: Bus,
+        relay: Relay,
+        refusals: Mapping[str, int],
+        more: Sequence[Figures],
+    ) -> None:
         self._core = core
         self._bus = bus
+        self._relay = relay
+        self._refusals = refusals
+        self._more = more
 
     def collect(self) -> Iterator[Metric]:
         """One metric family per row of the tables."""
         figures = dict(self._core.stats()) if self._core is not None else {}
         for field in fields(self._bus.stats):
             figures[f"bus_{field.name}"] = getattr(self._bus.stats, field.name)
+        for field in fields(self._relay.stats):
+            figures[f"relay_{field.name}"] = getattr(self._relay.stats, field.name)
+        for more in self._more:
+            figures.update(more())
         for name, value in figures.items():
             if name in GAUGES:
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
             else:
                 yield CounterMetricFamily(f"homewire_{name}", COUNTERS[name], value=value)
+        refused = CounterMetricFamily("homewire_refused", COUNTERS["refused"], labels=["limit"])
+        for limit, count in self._refusals.items():
+            refused.add_metric([limit], count)
+        yield refused
 
 
-def registry(core: Core | None, bus: Bus) -> CollectorRegistry:
-    """A registry of this process: homewire's figures, and those of process and Python."""
+def registry(
+    core: Core | None,
+    bus: Bus,
+    relay: Relay,
+    refusals: Mapping[str, int],
+    more: Sequence[Figures] = (),
+) -> CollectorRegistry:
+    """A registry of this process: homewire's figures, and those of process and Python.
+
+    `refusals` counts answers of 429 by the limit's setting.
+    """
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus))
+    metrics.register(HomewireCollector(core, bus, relay, refusals, more))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)

@@ -16,6 +16,7 @@ import aiohttp
 import psutil
 import structlog
 
+from homewire.client import Trust
 from homewire.demo import DemoDevice
 
 INTERVAL_S = 1.0
@@ -107,10 +108,14 @@ def _disks() -> list[str]:
 
 
 class Reporter:
-    """Sends the readings of this machine's sensors to the homewire at `url`, as the devices given."""
+    """Sends the readings of this machine's sensors to the homewire at `url`, as the devices given.
 
-    def __init__(self, url: str, sensors: Sensors, devices: Iterable[DemoDevice]) -> None:
+    `tls` is whom to believe there.
+    """
+
+    def __init__(self, url: str, sensors: Sensors, devices: Iterable[DemoDevice], tls: Trust = True) -> None:
         self._url = url
+        self._tls = tls
         self._sensors = sensors
         self._devices = {device.sensor: device for device in devices}
         self._failing = False
@@ -120,7 +125,7 @@ class Reporter:
         """Report once a second until cancelled. What fails is logged; the next reading is tried."""
         timeout = aiohttp.ClientTimeout(total=ANSWER_S)
         # One connection for each device in flight: as many devices report at the same moment.
-        connector = aiohttp.TCPConnector(limit=len(self._devices) or 1)
+        connector = aiohttp.TCPConnector(limit=len(self._devices) or 1, ssl=self._tls)
         async with aiohttp.ClientSession(self._url, timeout=timeout, connector=connector) as http:
             due = time.monotonic()
             while True:

@@ -56,17 +56,58 @@ def setting(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`)."""
+    """What a deployment can choose. Times in seconds (`_s`), sizes in bytes (`_bytes`), rates `_per_s`."""
 
     host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for every interface.", flag="--host")
     port: int = setting(
         8080, "TCP port of HTTP and WebSocket; 0 takes a free one.", flag="--port", minimum=0, maximum=65535
+    )
+    tls_cert: Path | None = setting(
+        None,
+        "Certificate (chain), PEM, to end TLS at the port; with --tls-key. None: plain HTTP.",
+        flag="--tls-cert",
+    )
+    tls_key: Path | None = setting(
+        None, "Private key of that certificate, PEM, without a passphrase.", flag="--tls-key"
+    )
+    tls_ca: Path | None = setting(
+        None,
+        "Certificates, PEM, that listen and send trust instead of the public authorities. The node on this "
+        "machine is known by its own certificate (--tls-cert).",
+        flag="--tls-ca",
     )
     workers: int = setting(
         1, "Worker processes. Only 1 for now; start more nodes behind a balancer.", flag="--workers"
     )
     backlog: int = setting(4096, "Accept backlog of the listening socket.", unit="connections", minimum=1)
     event_loop: EventLoop = setting("uvloop", "Event loop of the Python side.")
+    accepts_per_turn: int = setting(
+        64, "Connections accepted in one turn of the event loop.", unit="connections", minimum=1
+    )
+    head_timeout_s: float = setting(
+        10.0,
+        "How long a whole request head may take, from the connection or a next request's first byte on.",
+        unit="s",
+        minimum=0.1,
+    )
+    handshakes: int = setting(
+        256, "WebSocket handshakes served at once; others wait.", unit="handshakes", minimum=1
+    )
+    handshake_queue: int = setting(
+        4096, "WebSocket handshakes that wait; beyond it 503.", unit="handshakes", minimum=0
+    )
+    handshake_wait_s: float = setting(
+        5.0,
+        "How long a WebSocket handshake waits for its turn before it becomes a 503.",
+        unit="s",
+        minimum=0.1,
+    )
+    ingest_bytes: int = setting(
+        64 * MIB,
+        "Request bodies held at once, over all requests; beyond it 503.",
+        unit="bytes",
+        minimum=4 * MIB,
+    )
     body_timeout_s: float = setting(
         5.0, "How long a request may take to send its body.", unit="s", minimum=0.1
     )
@@ -126,6 +167,42 @@ class Settings:
         unit="bytes",
         minimum=KIB,
     )
+    outboxes_bytes: int = setting(
+        0,
+        "Memory of what waits for all slow clients together; beyond it those furthest behind are closed. "
+        "0: a quarter of the machine's memory, or of the container's.",
+        unit="bytes",
+        minimum=0,
+    )
+    unsent_age_s: float = setting(
+        30.0,
+        "How long an event waits for a slow client (it is looked once a second); then the client is closed.",
+        unit="s",
+        minimum=1,
+    )
+    socket_send_buffer_bytes: int = setting(
+        0, "SO_SNDBUF of a WebSocket. 0: the kernel's own, which grows as needed.", unit="bytes", minimum=0
+    )
+    socket_unsent_bytes: int = setting(
+        512 * KIB,
+        "TCP_NOTSENT_LOWAT of a WebSocket: what the kernel takes beyond what it sent. 0: the kernel's own.",
+        unit="bytes",
+        minimum=0,
+        maximum=1024 * MIB,
+    )
+    socket_timeout_s: float = setting(
+        45.0,
+        "TCP_USER_TIMEOUT of a WebSocket: how long its peer may confirm nothing, or take nothing. More than "
+        "unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
+        unit="s",
+        minimum=0,
+    )
+    messages_bytes: int = setting(
+        4 * MIB,
+        "Messages of clients that wait for Python; beyond it no client that says something is read.",
+        unit="bytes",
+        minimum=64 * KIB,
+    )
     message_bytes: int = setting(
         64 * KIB, "Longest message accepted from a client, and longest event body.", unit="bytes", minimum=KIB
     )
@@ -133,8 +210,55 @@ class Settings:
         16 * MIB, "Events between Redis and the reactor; beyond it reading waits.", unit="bytes", minimum=MIB
     )
 
+    device_events_per_s: int = setting(
+        1_000,
+        "Events that one device may send; beyond it 429. 0: no limit, as for each of these.",
+        unit="events/s",
+        minimum=0,
+    )
+    user_events_per_s: int = setting(
+        1_000, "Commands that one user may send, over all sessions.", unit="events/s", minimum=0
+    )
+    project_key_events_per_s: int = setting(
+        500_000,
+        "Events and commands that one project key may send; a bulk body counts its items, and is taken or "
+        "refused as a whole.",
+        unit="events/s",
+        minimum=0,
+    )
+    project_events_per_s: int = setting(
+        1_000_000, "Events and commands of one project, whoever sends them.", unit="events/s", minimum=0
+    )
+    user_connections: int = setting(
+        100,
+        "WebSockets that one user may have on all nodes; beyond it 429. 0: no limit, as for each of these.",
+        unit="connections",
+        minimum=0,
+    )
+    device_connections: int = setting(
+        10, "WebSockets that one device may have.", unit="connections", minimum=0
+    )
+    project_connections: int = setting(100_000, "WebSockets of one project.", unit="connections", minimum=0)
+    address_connections: int = setting(
+        10_000,
+        "WebSockets from one address; of IPv6 a /64 counts as one. It is the TCP peer's: behind a balancer "
+        "all clients share the balancer's, so set 0 there (trusted proxies do not exist yet).",
+        unit="connections",
+        minimum=0,
+    )
+    connection_lease_s: float = setting(
+        30.0,
+        "How long a node's count of connections is believed by the others without word from it, e.g. "
+        "after it was killed.",
+        unit="s",
+        minimum=0.5,
+    )
+
     principal_cache_entries: int = setting(
-        20_000, "Keys whose principal is remembered for a second.", unit="keys", minimum=0
+        20_000,
+        "Keys whose principal is remembered, and as many of users, homes and devices.",
+        unit="keys",
+        minimum=0,
     )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
@@ -144,10 +268,11 @@ class Settings:
 
     @property
     def base_url(self) -> str:
-        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``."""
+        """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``; https with a `tls_cert`."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
         host = everywhere.get(self.host, self.host)
-        return f"http://{f'[{host}]' if ':' in host else host}:{self.port}"
+        scheme = "http" if self.tls_cert is None else "https"
+        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,14 +342,14 @@ def _check(settings: Settings) -> None:
 
 def _problems(errors: Any) -> str:
     """What is wrong with which settings; values stay out of it, for one may be a secret."""
-    flags = {row.name: row.flag for row in rows()}
-    lines = []
-    for error in errors:
-        name = str(error["loc"][0])
-        named = ENVIRONMENT_PREFIX + name.upper()
-        names = f"{flags[name]} ({named})" if flags.get(name) else named
-        lines.append(f"{names}: {error['msg']}")
-    return "; ".join(lines)
+    return "; ".join(f"{named(str(error['loc'][0]))}: {error['msg']}" for error in errors)
+
+
+def named(name: str) -> str:
+    """A setting as an error names it: its flag, where it has one, and its variable."""
+    variable = ENVIRONMENT_PREFIX + name.upper()
+    flag = next((row.flag for row in rows() if row.name == name), "")
+    return f"{flag} ({variable})" if flag else variable
 
 
 def redacted(url: str) -> str:

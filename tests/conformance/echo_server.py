@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from homewire.app import Role, running
+from homewire.bus.relay import Relay
 from homewire.model import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
@@ -55,7 +56,7 @@ async def _user_key(redis_url: str) -> str:
     """A key of a new user, who may open `/userSession/websocket` without a filter."""
     redis = connect(redis_url)
     try:
-        store = Store(redis)
+        store = Store(redis, Relay(redis, 64))
         project = await store.projects.create("conformance", AccountSystem.EMAIL)
         user = await store.users.create(project.id, "suite", email="suite@example.com", password="a long one")
         _, key = await store.sessions.open(project.id, user.id, "suite", "127.0.0.1", "kosoku")

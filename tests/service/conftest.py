@@ -11,6 +11,7 @@ import pytest_asyncio
 from nodes import NodeProcess, Tenant, private_node, tenant_of
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
@@ -56,7 +57,7 @@ async def redis_client(any_redis: str) -> AsyncIterator[Redis]:
 @pytest_asyncio.fixture
 async def store(redis_client: Redis) -> Store:
     """The store on `any_redis`."""
-    return Store(redis_client)
+    return Store(redis_client, Relay(redis_client, 64))
 
 
 @pytest.fixture(scope="session")

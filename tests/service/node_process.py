@@ -3,7 +3,8 @@
 The settings come from the environment, as for `homewire run`. On standard input, a line each:
 `pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
-until the next byte comes.
+until the next byte comes. `tasks` says how many tasks the loop has. With `messages` as argument it
+takes the messages of clients.
 """
 
 from __future__ import annotations
@@ -62,10 +63,16 @@ def obey(command: str, steps: Steps) -> None:
             ctypes.PyDLL(None).read(0, BUFFER, 1)
             os.set_blocking(0, False)
             say("released")
+        case ["tasks"]:
+            say(f"tasks {len(asyncio.all_tasks())}")
         case []:
             pass  # What was left of the line that ended a hold.
         case _:
             raise ValueError(command)
+
+
+def take_message(_connection: int, _opcode: int, _payload: bytes) -> None:
+    """Messages are taken and not looked at."""
 
 
 async def main(settings: Settings) -> None:
@@ -79,7 +86,8 @@ async def main(settings: Settings) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     commands = None
     try:
-        async with running(settings, frozenset(Role), observe=steps.observe) as node:
+        on_message = take_message if "messages" in sys.argv[1:] else None
+        async with running(settings, frozenset(Role), observe=steps.observe, on_message=on_message) as node:
             say(node.base_url)
             # It goes on to take orders while the node goes down.
             commands = asyncio.create_task(take(stdin, steps))

@@ -8,6 +8,7 @@ import itertools
 import os
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -18,10 +19,12 @@ from pathlib import Path
 from typing import Any
 
 import aiohttp
+import certificates
 import orjson
 import psutil
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.model import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
@@ -43,6 +46,8 @@ class NodeProcess:
     redis_url: str
     log: Path
     """Its standard error."""
+    tls: ssl.SSLContext | bool = True
+    """Whom its clients believe."""
 
     @property
     def pid(self) -> int:
@@ -73,9 +78,20 @@ class NodeProcess:
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
         assert said.strip() == line
 
+    async def tasks(self) -> int:
+        """How many tasks the event loop of a `node_process.py` has."""
+        assert self.process.stdout is not None
+        self.say("tasks")
+        said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        return int(said.removeprefix("tasks "))
+
+    def client(self) -> aiohttp.ClientSession:
+        """A session whose paths are the node's."""
+        return aiohttp.ClientSession(self.url, connector=aiohttp.TCPConnector(ssl=self.tls))
+
     async def metrics(self) -> dict[str, float]:
         """Every sample of /metrics that is homewire's, by its name without the prefix."""
-        async with aiohttp.ClientSession(self.url) as http, http.get("/metrics") as answer:
+        async with self.client() as http, http.get("/metrics") as answer:
             lines = (await answer.text()).splitlines()
         samples = (line.removeprefix("homewire_").split() for line in lines if line.startswith("homewire_"))
         return {name: float(value) for name, value in samples}
@@ -107,20 +123,31 @@ class NodeProcess:
 
 @contextmanager
 def running_node(
-    data_dir: Path, *, steps: bool = False, redis_url: str | None = None, **settings: object
+    data_dir: Path,
+    *,
+    steps: bool = False,
+    messages: bool = False,
+    redis_url: str | None = None,
+    tls: bool = False,
+    demo: bool = False,
+    **settings: object,
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
-    `settings` are those of the environment, in lower case.
+    With `messages` the latter takes those of its clients. With `tls` the node ends TLS itself, with a
+    certificate that `wire` and `Tenant.http` trust. `settings` are those of the environment, in lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:
         chosen["redis_url"] = redis_url
+    if tls:
+        chosen["tls_cert"], chosen["tls_key"] = certificates.files()
     if steps:
         command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
+        command += ["messages"] * messages
         chosen["port"] = 0
     else:
-        command = [sys.executable, "-m", "homewire.cli", "run", "--json"]
+        command = [sys.executable, "-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
         chosen["port"] = free_port()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
     environment |= {f"HOMEWIRE_{name.upper()}": str(value) for name, value in chosen.items()}
@@ -141,7 +168,12 @@ def running_node(
             assert said, f"the node did not start: {log.read_text()}"
             url = said if steps else orjson.loads(said)["url"]
             yield NodeProcess(
-                process, url, data_dir, redis_url or EmbeddedServer.running(data_dir) or "", log
+                process,
+                url,
+                data_dir,
+                redis_url or EmbeddedServer.running(data_dir) or "",
+                log,
+                certificates.client_context() if tls else True,
             )
         finally:
             _end(process)
@@ -254,11 +286,11 @@ async def tenant_of(
 ) -> AsyncIterator[Tenant]:
     """A new project on the node's Redis, and a client of the node."""
     redis = connect(node.redis_url)
-    store = Store(redis)
+    store = Store(redis, Relay(redis, 64))
     try:
         project = await store.projects.create("test", accounts, access_control)
         record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)
-        async with aiohttp.ClientSession(node.url) as http:
+        async with node.client() as http:
             yield Tenant(store, redis, node.url, project.id, key, record.id, http)
     finally:
         await redis.aclose()

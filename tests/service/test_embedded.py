@@ -15,6 +15,7 @@ import psutil
 import pytest
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, DirectoryInUse, NotConfirmed, Unavailable
 from homewire.model import AccountSystem
 from homewire.redis import directory
@@ -262,7 +263,7 @@ async def test_a_write_whose_answer_does_not_come_is_sent_once(short_directory: 
 
 async def test_a_hung_redis_is_unavailable_within_five_seconds(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory) as server, client_of(server.url) as client:
-        store = Store(client)
+        store = Store(client, Relay(client, 64))
         project = await store.projects.create("hung", AccountSystem.EMAIL)
         os.kill(server.pid, signal.SIGSTOP)
         try:

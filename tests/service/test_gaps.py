@@ -10,7 +10,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-import msgpack  # type: ignore[import-untyped]
+import msgpack
 import pytest
 from bus_server import BusServer, running_server
 from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of

@@ -15,10 +15,11 @@ EVENTS = "/userSession/websocket"
 STEPS = ["reserve", "authorise", "answer", "adopt"]
 
 
-@pytest.fixture(scope="module", params=["uvloop", "asyncio"])
+@pytest.fixture(scope="module", params=["uvloop", "asyncio", "uvloop tls", "asyncio tls"])
 def steps(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
-    """A node whose handshakes can be stopped, on either event loop."""
-    with private_node(steps=True, event_loop=request.param, reservation_s=20) as node:
+    """A node whose handshakes can be stopped, on either event loop; a taken socket, or one behind a pump."""
+    event_loop, _, tls = request.param.partition(" ")
+    with private_node(steps=True, event_loop=event_loop, reservation_s=20, tls=bool(tls)) as node:
         yield node
 
 
@@ -171,7 +172,7 @@ async def test_half_closed_clients_are_let_go(steps: NodeProcess, tenant: Tenant
     await pause(steps, "adopt")
     async with await listen(tenant.url, EVENTS, user.key) as socket:
         await steps.hears("at adopt")
-        socket.writer.write_eof()
+        await socket.say_no_more()
         steps.say("go adopt")
         assert await socket.at_end()
     await steps.settles(before)

@@ -8,6 +8,7 @@ import hashlib
 import pytest
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.errors import Conflict, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
 from homewire.store import Store
@@ -72,7 +73,7 @@ async def test_a_user_key_is_a_session(store: Store, project: Project, user: Use
 
 async def test_use_of_a_session_counts_as_a_change(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
-    store = Store(redis_client, clock=lambda: now)
+    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
     session, _ = await store.sessions.open(project.id, user.id, "app", "", "")
     now += 5000
     await store.sessions.touch(project.id, session.id)
@@ -100,7 +101,7 @@ async def test_the_end_of_a_session_is_the_end_of_its_key(store: Store, project:
 
 async def test_an_expired_key_is_dead(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
-    store = Store(redis_client, clock=lambda: now)
+    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
     session, token = await store.sessions.open(project.id, user.id, "app", "", "", lifetime_ms=60_000)
     now += 59_999
     assert await store.principals.lookup(token) is not None
@@ -113,14 +114,15 @@ async def test_an_expired_key_is_dead(redis_client: Redis, project: Project, use
 
 async def test_redis_forgets_an_expired_key_itself(redis_client: Redis, project: Project, user: User) -> None:
     past = wall_clock_ms() - 120_000
-    store = Store(redis_client, clock=lambda: past)  # A clock that is behind must not keep a key alive.
+    # A clock that is behind must not keep a key alive.
+    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: past)
     _, token = await store.sessions.open(project.id, user.id, "app", "", "", lifetime_ms=60_000)
     assert await store.principals.lookup(token) is None
 
 
 async def test_too_many_sessions_end_the_oldest(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
-    store = Store(redis_client, clock=lambda: now)
+    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
     tokens = []
     for _ in range(MAX_SESSIONS + 1):
         now += 1

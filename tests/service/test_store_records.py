@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -13,6 +14,7 @@ from homewire.model import AccessControl, AccountSystem, DeviceLocation, Permiss
 from homewire.store import Store
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
+from homewire.store.scripts import LEAVE_HOMES, Script
 
 ABSENT = 987_654_321
 
@@ -169,23 +171,25 @@ async def test_a_deleted_user_leaves_every_home(store: Store, project: Project, 
         await store.homes.add_member(project.id, homes[0], user.id)
 
 
-async def test_an_interrupted_deletion_is_finished_by_the_sweep(
-    store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("again", [False, True], ids=["sweep", "delete"])
+async def test_an_interrupted_deletion_is_finished_by_the_sweep_or_by_another(
+    store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch, again: bool
 ) -> None:
     homes = await add_homes(store, project, user, 3)
-    leave, calls = store.homes.remove_member, itertools.count()
+    change, calls = store.users._database.change, itertools.count()
 
-    async def crash_at_the_second(*arguments: int, even_last_owner: bool) -> None:
-        if next(calls) == 1:
+    async def crash_in_the_second_sweep(script: Script, *rest: Any) -> list[str]:
+        if script is LEAVE_HOMES and next(calls) == 1:
             raise NotConfirmed
-        await leave(*arguments, even_last_owner=even_last_owner)
+        return await change(script, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(store.homes, "remove_member", crash_at_the_second)
+        patched.setattr("homewire.store.users.HOMES_LEFT", 1)
+        patched.setattr(store.users._database, "change", crash_in_the_second_sweep)
         with pytest.raises(NotConfirmed):
             await store.users.delete(project.id, user.id)
     assert [len(await store.homes.members(project.id, home)) for home in homes] == [0, 1, 1]
-    await store.users.sweep(project.id)
+    await (store.users.delete(project.id, user.id) if again else store.users.sweep(project.id))
     assert [len(await store.homes.members(project.id, home)) for home in homes] == [0, 0, 0]
     assert await store.homes.of_user(project.id, user.id) == []
 

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import urlsplit
 
+import certificates
+
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
 PATIENCE_S = 10.0
@@ -75,7 +77,10 @@ class RawConnection:
 
     @classmethod
     async def open(cls, url: str, *, receive_buffer: int | None = None) -> Self:
-        """`receive_buffer` is SO_RCVBUF in bytes; asyncio itself then reads ahead at most 2 KiB."""
+        """`receive_buffer` is SO_RCVBUF in bytes; asyncio itself then reads ahead at most 2 KiB.
+
+        To an https URL with TLS; then asyncio may read ahead half a MB more.
+        """
         parts = urlsplit(url)
         connection = socket.socket()
         connection.setblocking(False)
@@ -85,7 +90,10 @@ class RawConnection:
         # A segment for each write: tests say what arrives together.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         limit = 1 << 16 if receive_buffer is None else 1 << 10
-        return cls(*await asyncio.open_connection(sock=connection, limit=limit))
+        tls: dict[str, Any] = {}
+        if parts.scheme == "https":
+            tls = {"ssl": certificates.client_context(), "server_hostname": parts.hostname}
+        return cls(*await asyncio.open_connection(sock=connection, limit=limit, **tls))
 
     async def __aenter__(self) -> Self:
         return self
@@ -97,6 +105,14 @@ class RawConnection:
         """Close without a word."""
         self.writer.transport.abort()
         await self._wait_closed()
+
+    async def say_no_more(self) -> None:
+        """Close the sending half; with TLS, where asyncio can't, the socket's own."""
+        if self.writer.can_write_eof():
+            self.writer.write_eof()
+        else:
+            await self.writer.drain()
+            self.writer.get_extra_info("socket").shutdown(socket.SHUT_WR)
 
     async def reset(self) -> None:
         """Close with a TCP reset."""

@@ -1,10 +1,9 @@
 //! Many WebSocket clients in one thread: they check that every event arrives once and in order.
 
+use crate::account::{Order, Totals};
 use crate::frame::{self, Parsed};
-use crate::histogram::Histogram;
 use crate::nats::{self, Said};
 use crate::options::{Failure, Options};
-use crate::stamp::{Finder, Stamp};
 use crate::sys::{self, Epoll, READABLE, WRITABLE};
 use std::io::{self, ErrorKind, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -82,37 +81,6 @@ enum Phase {
     Closed,
 }
 
-/// The order of events on one connection: the sequence of each lane (home) goes up by one.
-#[derive(Default)]
-struct Order {
-    lanes: Vec<(u64, u64)>,
-}
-
-impl Order {
-    #[inline]
-    fn check(&mut self, stamp: Stamp, allowed: usize) -> Result<(), String> {
-        let position = match self.lanes.iter().position(|(lane, _)| *lane == stamp.lane) {
-            Some(position) => position,
-            None if self.lanes.len() < allowed => {
-                self.lanes.push((stamp.lane, 0));
-                self.lanes.len() - 1
-            }
-            None => return Err(format!("lane {} does not belong here", stamp.lane)),
-        };
-        let known = &mut self.lanes[position];
-        let wanted = known.1;
-        known.1 = stamp.sequence + 1;
-        if stamp.sequence == wanted {
-            Ok(())
-        } else {
-            Err(format!(
-                "lane {}: {} came, {wanted} was due",
-                stamp.lane, stamp.sequence
-            ))
-        }
-    }
-}
-
 struct Client {
     socket: OwnedFd,
     phase: Phase,
@@ -121,29 +89,6 @@ struct Client {
     unread: Vec<u8>,
     order: Order,
     messages: u64,
-}
-
-struct Totals {
-    messages: u64,
-    measured: u64,
-    bytes: u64,
-    payload_bytes: u64,
-    receives: u64,
-    faults: u64,
-    first_fault: Option<String>,
-    closed: u64,
-    first_close: Option<u16>,
-    first_at: u64,
-    last_at: u64,
-    latency: Histogram,
-    finder: Finder,
-}
-
-impl Totals {
-    fn fault(&mut self, text: String) {
-        self.faults += 1;
-        self.first_fault.get_or_insert(text);
-    }
 }
 
 struct Listener {
@@ -161,21 +106,7 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
         epoll: Epoll::new()?,
         clients: Vec::new(),
         buffer: vec![0; BUFFER_BYTES],
-        totals: Totals {
-            messages: 0,
-            measured: 0,
-            bytes: 0,
-            payload_bytes: 0,
-            receives: 0,
-            faults: 0,
-            first_fault: None,
-            closed: 0,
-            first_close: None,
-            first_at: 0,
-            last_at: 0,
-            latency: Histogram::new(),
-            finder: Finder::default(),
-        },
+        totals: Totals::default(),
         opened: 0,
     };
     let input = io::stdin().as_raw_fd();
@@ -193,7 +124,9 @@ pub fn run(arguments: &[String]) -> Result<(), Failure> {
     let cpu_before = sys::cpu_time();
     listener.receive_all()?;
     let cpu = (sys::cpu_time() - cpu_before) as f64 / SECOND;
-    say(&listener.report(connect_seconds, cpu))?;
+    let wanted = listener.settings.expected * listener.clients.len() as u64;
+    let counts = listener.clients.iter().map(|client| client.messages);
+    say(&listener.totals.report(wanted, counts, connect_seconds, cpu))?;
     Ok(())
 }
 
@@ -364,6 +297,7 @@ impl Listener {
         self.epoll.remove(client.socket.as_raw_fd())?;
         client.phase = Phase::Closed;
         self.totals.closed += 1;
+        self.totals.last_closed_at = sys::now();
         Ok(())
     }
 
@@ -401,44 +335,6 @@ impl Listener {
                 return Ok(());
             }
         }
-    }
-
-    fn report(&self, connect_seconds: f64, cpu_seconds: f64) -> String {
-        let totals = &self.totals;
-        let wanted = self.settings.expected * self.clients.len() as u64;
-        let counts = self.clients.iter().map(|client| client.messages);
-        let window = totals.last_at.saturating_sub(totals.first_at) as f64 / SECOND;
-        let complete = totals.messages == wanted && totals.faults == 0 && totals.closed == 0;
-        format!(
-            "{{\"connections\":{},\"expected\":{wanted},\"messages\":{},\"complete\":{complete},\"faults\":{},\
-             \"first_fault\":{},\"closed\":{},\"first_close\":{},\"fewest\":{},\"most\":{},\"bytes\":{},\
-             \"payload_bytes\":{},\"receives\":{},\"connect_s\":{connect_seconds:.3},\"first_ns\":{},\"last_ns\":{},\
-             \"window_s\":{window:.6},\"rate\":{:.0},\"cpu_s\":{cpu_seconds:.4},\"latency\":{}}}",
-            self.clients.len(),
-            totals.messages,
-            totals.faults,
-            totals
-                .first_fault
-                .as_ref()
-                .map_or("null".to_owned(), |text| format!("\"{text}\"")),
-            totals.closed,
-            totals
-                .first_close
-                .map_or("null".to_owned(), |code| code.to_string()),
-            counts.clone().min().unwrap_or(0),
-            counts.max().unwrap_or(0),
-            totals.bytes,
-            totals.payload_bytes,
-            totals.receives,
-            totals.first_at,
-            totals.last_at,
-            if window > 0.0 {
-                totals.measured as f64 / window
-            } else {
-                0.0
-            },
-            totals.latency.json(),
-        )
     }
 }
 
@@ -542,13 +438,17 @@ fn control(client: &mut Client, totals: &mut Totals, opcode: u8, payload: &[u8])
                 &frame::from_client(frame::PONG, payload),
             );
         }
-        (frame::CLOSE, [high, low, ..]) => {
-            totals
-                .first_close
-                .get_or_insert(u16::from_be_bytes([*high, *low]));
-        }
         (frame::CLOSE, _) => {
-            totals.first_close.get_or_insert(1005);
+            let code = match payload {
+                [high, low, ..] => u16::from_be_bytes([*high, *low]),
+                _ => 1005,
+            };
+            totals.first_close.get_or_insert(code);
+            // Whether it fits or not, the server ends the connection.
+            let _ = sys::send(
+                client.socket.as_raw_fd(),
+                &frame::from_client(frame::CLOSE, payload),
+            );
         }
         (frame::PONG, _) => {}
         (other, _) => totals.fault(format!("a frame with opcode {other}")),
@@ -558,30 +458,6 @@ fn control(client: &mut Client, totals: &mut Totals, opcode: u8, payload: &[u8])
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn stamp(lane: u64, sequence: u64) -> Stamp {
-        Stamp {
-            sequence,
-            time: 1,
-            lane,
-        }
-    }
-
-    #[test]
-    fn losses_duplicates_and_strangers_are_faults() {
-        let mut order = Order::default();
-        assert!(order.check(stamp(4, 0), 2).is_ok());
-        assert!(order.check(stamp(4, 1), 2).is_ok());
-        assert!(order.check(stamp(5, 0), 2).is_ok());
-        assert!(order.check(stamp(4, 1), 2).is_err(), "twice");
-        assert!(order.check(stamp(4, 3), 2).is_err(), "one lost");
-        assert!(order.check(stamp(4, 4), 2).is_ok());
-        assert!(order.check(stamp(6, 0), 2).is_err(), "not subscribed");
-        assert!(
-            Order::default().check(stamp(1, 1), 1).is_err(),
-            "the first one lost"
-        );
-    }
 
     #[test]
     fn only_the_right_upgrade_counts() {

@@ -2,6 +2,8 @@
 //! `load publish`: events over HTTP at a rate or as fast as they are answered.
 //! `load floor`: the same deliveries by a bare loop of `send()`: what the kernel allows.
 
+mod account;
+mod answer;
 mod floor;
 mod frame;
 mod histogram;

@@ -8,7 +8,12 @@ wire      commands as bytes, and the idempotency script
 connection  one connection: writes out, replies in order
 append    Bus: the queue in front of that connection, deadlines, reconnect
 retention the timer that trims by age and by bytes
+control   control records: their bytes, and which shards they are copied to
+relay     Relay: from the projects' outboxes to the shards
 ```
+
+`relay` knows the store's key names, and the store the types of control records. So that neither waits
+for the other half-imported, `Relay` is imported from its own module.
 """
 
 from homewire.bus.append import Bus

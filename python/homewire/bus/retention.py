@@ -23,6 +23,7 @@ from redis.exceptions import RedisError
 
 from homewire.bus.settings import BusSettings
 from homewire.bus.shards import events_key
+from homewire.bus.stopping import asked_to_stop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -51,12 +52,12 @@ class Retention:
 
     async def run(self) -> None:
         """Sweep until cancelled. A Redis that is away is waited for: appends trim by age meanwhile."""
-        while not _asked_to_stop():
+        while not asked_to_stop():
             try:
                 await self.sweep()
             except (RedisError, OSError) as error:
                 _log.warning("retention.failed", error=str(error), next_in_s=self._settings.sweep_interval)
-            if not _asked_to_stop():
+            if not asked_to_stop():
                 await asyncio.sleep(self._settings.sweep_interval)
 
     async def sweep(self) -> None:
@@ -109,14 +110,6 @@ class Retention:
             for command in commands:
                 pipeline.execute_command(*command)
             return await pipeline.execute()
-
-
-def _asked_to_stop() -> bool:
-    """Whether this task was cancelled, also if it did not notice: redis-py sends by `asyncio.wait_for`,
-    and that, in Python 3.11, swallows a cancellation which arrives as the send completes. It was half
-    of them when measured."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def water_level(sizes: Sequence[int], limit: int) -> int:

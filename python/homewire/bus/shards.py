@@ -14,7 +14,10 @@ from homewire._core import shard_of
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-__all__ = ["ensure_epochs", "epoch_key", "events_key", "once_key", "shard_of"]
+__all__ = ["PENDING", "ensure_epochs", "epoch_key", "events_key", "once_key", "shard_of"]
+
+PENDING = "hw:{relay}:pending"
+"""Sorted set: projects in whose outbox something may stand, score = since when, in ms of Redis' clock."""
 
 
 def events_key(shard: int) -> bytes:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis
+from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis, TlsCert, TlsKey
 from homewire.errors import ConfigurationError
 from homewire.limits import open_file_limit
 from homewire.settings import Settings
@@ -68,11 +68,19 @@ def check(
     redis: Redis = None,
     data_dir: DataDir = None,
     durability: Durability = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     as_json: Json = False,
 ) -> None:
     """Say whether this machine and configuration can run homewire, and what to do where not."""
     settings = settings_table.load(
-        host=host, port=port, redis_url=redis, data_dir=data_dir, durability=durability
+        host=host,
+        port=port,
+        redis_url=redis,
+        data_dir=data_dir,
+        durability=durability,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
     findings = asyncio.run(examine(settings))
     fit = all(finding.level is not Level.FATAL for finding in findings)
@@ -91,7 +99,7 @@ def check(
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding about `settings` on this machine."""
-    findings = [_python(), _open_files(), _port(settings)]
+    findings = [_python(), _open_files(), _port(settings), *_tls(settings)]
     return findings + [finding async for finding in _redis(settings)]
 
 
@@ -127,6 +135,16 @@ def _port(settings: Settings) -> Finding:
             advice = "end the program that uses it (perhaps a homewire), or choose another --port"
         return Finding("port", Level.FATAL, f"{address}: {error.strerror or error}", advice)
     return Finding("port", Level.OK, f"{address} is free")
+
+
+def _tls(settings: Settings) -> list[Finding]:
+    from homewire.tls import server_context
+
+    try:
+        context = server_context(settings)
+    except ConfigurationError as error:
+        return [Finding("tls", Level.FATAL, str(error), "name a certificate and its key, both in PEM form")]
+    return [] if context is None else [Finding("tls", Level.OK, "certificate and key fit together")]
 
 
 def _runs_here(settings: Settings) -> bool:

@@ -65,6 +65,22 @@ async def list_projects(scope: Scope) -> Answer:
     ]
 
 
+@command(projects, "disable")
+async def disable_project(scope: Scope, project: Project = None) -> Answer:
+    """Disable a project: its keys are refused and its connections closed until it is enabled."""
+    project_id = scope.named(project)
+    await scope.store.projects.disable(project_id)
+    return {"projectId": project_id}
+
+
+@command(projects, "enable")
+async def enable_project(scope: Scope, project: Project = None) -> Answer:
+    """Enable a project that was disabled."""
+    project_id = scope.named(project)
+    await scope.store.projects.enable(project_id)
+    return {"projectId": project_id}
+
+
 @command(projects, "delete")
 async def delete_project(scope: Scope, project: Project = None) -> Answer:
     """Delete a project with all that is in it. Its keys are refused at once."""
@@ -145,6 +161,13 @@ async def create_user(
     return {"userId": user.id, "key": key}
 
 
+@command(users, "delete")
+async def delete_user(scope: Scope, user: User, project: AnyProject = None) -> Answer:
+    """Delete a user with all sessions and memberships. The user's keys are refused at once."""
+    await scope.store.users.delete(await scope.project_of_user(project, user), user)
+    return {"userId": user}
+
+
 @command(homes, "create")
 async def create_home(
     scope: Scope,
@@ -155,6 +178,13 @@ async def create_home(
     """Create a home."""
     home = await scope.store.homes.create(await scope.project(project), name, owner)
     return {"homeId": home.id}
+
+
+@command(homes, "delete")
+async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
+    """Delete a home. Its members hear it no more, its devices belong to no home afterwards."""
+    await scope.store.homes.delete(await scope.project_of_home(project, home), home)
+    return {"homeId": home}
 
 
 @command(members, "add")
@@ -193,6 +223,27 @@ async def rotate_device_key(scope: Scope, device: Device, project: AnyProject = 
     """Replace a device's key. The old one is refused from now on, the new one is shown this once."""
     project_id = await scope.project_of_device(project, device)
     return {"deviceId": device, "apiKey": await scope.store.devices.rotate_key(project_id, device)}
+
+
+@command(devices, "move")
+async def move_device(
+    scope: Scope,
+    device: Device,
+    home: Annotated[
+        int | None, typer.Option(help="Home id; without it the device leaves its home.", show_default=False)
+    ] = None,
+    project: AnyProject = None,
+) -> Answer:
+    """Move a device into a home, or out of the one it is in."""
+    await scope.store.devices.move(await scope.project_of_device(project, device), device, home)
+    return {"deviceId": device, "homeId": home}
+
+
+@command(devices, "delete")
+async def delete_device(scope: Scope, device: Device, project: AnyProject = None) -> Answer:
+    """Delete a device. Its key is refused from now on."""
+    await scope.store.devices.delete(await scope.project_of_device(project, device), device)
+    return {"deviceId": device}
 
 
 def _password(email: str | None, given: str | None) -> str | None:

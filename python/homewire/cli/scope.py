@@ -58,6 +58,13 @@ class Scope:
                 return project
         raise UnknownRecord("device", device)
 
+    async def project_of_user(self, given: int | None, user: int) -> int:
+        """The project of a user, likewise."""
+        for project in await self._candidates(given):
+            if await self.store.users.get(project, user) is not None:
+                return project
+        raise UnknownRecord("user", user)
+
     async def _candidates(self, given: int | None) -> list[int]:
         if given is not None:
             return [await self.project(given)]
@@ -81,6 +88,7 @@ async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """The store of the settings. Raises ConfigurationError when its Redis doesn't answer."""
+    from homewire.bus.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.store import Store
 
@@ -88,7 +96,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         client = connect(url)
         try:
             with translate_redis_errors():
-                yield Store(client)
+                yield Store(client, Relay(client, settings.shards))
         except NotConfirmed as error:
             raise ConfigurationError(
                 f"{_at(url)} went away; whether the change was made is unknown"

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis, Workers
+from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis, TlsCert, TlsKey, Workers
 from homewire.errors import HomewireError
 from homewire.settings import Settings
 
@@ -42,9 +43,11 @@ def _register_role(app: typer.Typer, role: str, help: str) -> None:
         redis: Redis = None,
         workers: Workers = None,
         durability: Durability = None,
+        tls_cert: TlsCert = None,
+        tls_key: TlsKey = None,
         as_json: Json = False,
     ) -> None:
-        settings = _settings(host, port, data_dir, redis, workers, durability)
+        settings = _settings(host, port, data_dir, redis, workers, durability, tls_cert, tls_key)
         _serve(settings, [role], False, as_json)
 
     app.command(role, help=help)(serve_role)
@@ -57,11 +60,13 @@ def run(
     redis: Redis = None,
     workers: Workers = None,
     durability: Durability = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
     demo: WithDemo = False,
     as_json: Json = False,
 ) -> None:
     """Run router and REST tier in one process."""
-    settings = _settings(host, port, data_dir, redis, workers, durability)
+    settings = _settings(host, port, data_dir, redis, workers, durability, tls_cert, tls_key)
     _serve(settings, ["router", "api"], demo, as_json)
 
 
@@ -72,9 +77,18 @@ def _settings(
     redis: str | None,
     workers: int | None,
     durability: str | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
 ) -> Settings:
     return settings_table.load(
-        host=host, port=port, data_dir=data_dir, redis_url=redis, workers=workers, durability=durability
+        host=host,
+        port=port,
+        data_dir=data_dir,
+        redis_url=redis,
+        workers=workers,
+        durability=durability,
+        tls_cert=tls_cert,
+        tls_key=tls_key,
     )
 
 
@@ -103,13 +117,16 @@ async def _accompany(settings: Settings, base_url: str, with_demo: bool, as_json
         _announce(settings, base_url, None, as_json)
         return
     from homewire.sensors import Reporter, Sensors
+    from homewire.tls import trust
 
+    # Read now, while it is surely the certificate that the port was opened with.
+    tls = trust(settings, base_url)
     sensors = await asyncio.to_thread(Sensors)
     readings = await asyncio.to_thread(sensors.read)
     demo = await _demo(settings, {name: reading.device_class for name, reading in readings.items()})
     _announce(settings, base_url, demo, as_json)
     if demo is not None:
-        await Reporter(base_url, sensors, demo.homes[0].devices).run()
+        await Reporter(base_url, sensors, demo.homes[0].devices, tls).run()
 
 
 async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
@@ -158,6 +175,12 @@ def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
     options = "" if base == Settings().base_url else f" --url {base}"
     if settings.data_dir != Settings().data_dir:
         options += f" --data-dir {settings.data_dir}"
+    curl = "curl"
+    websocat = "websocat"
+    if settings.tls_cert is not None:
+        options += f" --tls-cert {settings.tls_cert}"
+        curl += f" --cacert {settings.tls_cert}"
+        websocat = f"SSL_CERT_FILE={settings.tls_cert} {websocat}"
     home, user = demo.homes[0], demo.users[0]
     socket = f"{base.replace('http', 'ws', 1)}/userSession/websocket?homeId={home.home_id}"
     first = home.devices[0] if home.devices else None
@@ -167,10 +190,10 @@ def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
         f"  {program} listen{options}",
         *([f"  {program} listen --device {first.device_id}{options}"] if first else []),
         "the same with any WebSocket client:",
-        f"  websocat -H 'Authorization: ModeCloud {user.key}' '{socket}'",
+        f"  {websocat} -H 'Authorization: ModeCloud {user.key}' '{socket}'",
         "Send an event to the home, with the command or with curl:",
         f"  {program} send --home {home.home_id} --type doorbell --data '{{\"rings\": 2}}'{options}",
-        f"  curl -X PUT {base}/homes/{home.home_id}/event -H 'Authorization: ModeCloud {demo.project_key}'"
+        f"  {curl} -X PUT {base}/homes/{home.home_id}/event -H 'Authorization: ModeCloud {demo.project_key}'"
         ' -H \'Content-Type: application/json\' -d \'{"eventType": "doorbell", "eventData": {"rings": 2}}\'',
         f"All keys of the demo: {keys_path(settings.data_dir)}. Stop with Ctrl-C.",
         "",

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from homewire import demo as demo_room
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Json, Key, Url
+from homewire.cli.options import DataDir, Json, Key, TlsCa, TlsCert, Url
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.demo import Demo, Plan
 from homewire.errors import ConfigurationError
 from homewire.settings import Settings
+
+if TYPE_CHECKING:
+    from homewire.client import Client
 
 Homes = Annotated[int, typer.Option(min=0, help="How many homes.")]
 Devices = Annotated[int, typer.Option(min=0, help="How many devices in each home.")]
@@ -40,18 +43,20 @@ def listen(
     entity: Annotated[list[str] | None, typer.Option(help="Entity id; repeat for more.")] = None,
     url: Url = None,
     key: Key = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Show events as they arrive, until interrupted. Without a filter: all homes of the user."""
-    from homewire.client import Client, Filter
+    from homewire.client import Filter
 
-    settings = settings_table.load(data_dir=data_dir)
+    settings = settings_table.load(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
     user_key = key or _kept(settings).users[0].key
     chosen = Filter(home or (), device or (), entity or ())
 
     async def run() -> None:
-        async with Client(url or settings.base_url, user_key) as client:
+        async with _client(settings, url, user_key) as client:
             await client.listen(chosen, _print_raw if as_json else _print_event)
 
     asyncio.run(run())
@@ -70,28 +75,37 @@ def send(
     ] = None,
     url: Url = None,
     key: Key = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
     """Send one event (--type) to a home or as a device, or one command (--command) to a device."""
-    from homewire.client import Client
-
     if (event_type is None) == (action is None):
         raise typer.BadParameter("give one of the two", param_hint="--type / --command")
     if (home is None) == (device is None) or (action is not None and device is None):
         raise typer.BadParameter(
             "an event takes one of the two, a command a device", param_hint="--home / --device"
         )
-    settings = settings_table.load(data_dir=data_dir)
+    settings = settings_table.load(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
     path, body = _request(home, device, event_type, entity, action, _object(data))
     sender = key or _sender(_kept(settings), None if action else device)
 
     async def run() -> None:
-        async with Client(url or settings.base_url, sender) as client:
+        async with _client(settings, url, sender) as client:
             await client.put(path, body)
 
     asyncio.run(run())
     print('{"sent":true}' if as_json else "sent")
+
+
+def _client(settings: Settings, url: str | None, key: str) -> Client:
+    """Of the homewire at `url`, or of this machine's own. Raises ConfigurationError."""
+    from homewire.client import Client
+    from homewire.tls import trust
+
+    where = url or settings.base_url
+    return Client(where, key, tls=trust(settings, where))
 
 
 def _request(

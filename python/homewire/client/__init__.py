@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 
@@ -15,6 +16,8 @@ GIVE_UP_FROM = 4500
 """Close codes from here on mean: don't come back."""
 
 LONGEST_DELAY_S = 10.0
+
+Trust: TypeAlias = ssl.SSLContext | aiohttp.Fingerprint | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +36,16 @@ class Filter:
 
 
 class Client:
-    """Speaks to one homewire at `url` (http://host:port) with one key. Close it, or use `async with`."""
+    """Speaks to one homewire at `url` (http[s]://host:port) with one key. Close it, or use `async with`.
 
-    def __init__(self, url: str, key: str, timeout_s: float = 10.0) -> None:
+    `tls` says whom to believe, as aiohttp's `ssl` does; True: a public authority.
+    """
+
+    def __init__(self, url: str, key: str, timeout_s: float = 10.0, *, tls: Trust = True) -> None:
         headers = {"Authorization": f"ModeCloud {key}"}
         timeout = aiohttp.ClientTimeout(total=timeout_s)
-        self._http = aiohttp.ClientSession(url, headers=headers, timeout=timeout)
+        connector = aiohttp.TCPConnector(ssl=tls)
+        self._http = aiohttp.ClientSession(url, headers=headers, timeout=timeout, connector=connector)
         self._url = url
 
     async def __aenter__(self) -> Client:
@@ -92,5 +99,10 @@ class Client:
         return True
 
     def _unreachable(self, error: Exception) -> ClientError:
+        if isinstance(error, aiohttp.ServerFingerprintMismatch | aiohttp.ClientSSLError):
+            return ClientError(
+                f"{self._url} showed a certificate that is not trusted here ({type(error).__name__}). "
+                "Name what to trust with --tls-ca"
+            )
         # Not the error's own text: it may quote a URL, and a URL may carry a key.
         return ClientError(f"no answer from {self._url} ({type(error).__name__}). Is homewire running there?")

@@ -1,85 +1,87 @@
-"""Where homes and devices are, and who may see them: the store, remembered for a second."""
+"""Where homes and devices are, and who may see them: the store, remembered while its marks stand."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
 from typing import Final
 
-from homewire.gateway.expiring import ExpiringCache, RecentIds
+from homewire.gateway.expiring import MarkedCache, MarkedIds, MarkedRecords
+from homewire.gateway.freshness import Freshness
 from homewire.model import DeviceLocation, Project
 from homewire.store import Store
 
-CACHE_SECONDS: Final = 1.0
-"""As for keys: what changed must be seen within a second."""
+MAX_MEMBERSHIPS: Final = 1_000
+"""Remembered of one user: as many as one command of the store looks at."""
 
 
 class Directory:
     """A read-only view of one node. Every method may raise `errors.Unavailable`.
 
-    Of homes, devices and memberships only what exists is remembered: what does not is asked for again.
+    Each answer is as old as this node's tail is behind: what was changed is seen as soon as the tail
+    has read the record of it in the shard named at the method. A handshake needs more, and says with
+    `as_of` which total of the marks an answer has to be of (`MarkedCache.get`).
+
+    Only what exists is remembered: what does not is asked for again.
     """
 
-    def __init__(self, store: Store, capacity: int) -> None:
+    def __init__(self, store: Store, freshness: Freshness, capacity: int) -> None:
         self._store = store
-        self._projects: ExpiringCache[int, Project] = ExpiringCache(CACHE_SECONDS, capacity)
-        self._homes: ExpiringCache[tuple[int, int], tuple[int, ...]] = ExpiringCache(CACHE_SECONDS, capacity)
-        self._locations: ExpiringCache[tuple[int, int], DeviceLocation] = ExpiringCache(
-            CACHE_SECONDS, capacity
-        )
-        self._existing: RecentIds[int] = RecentIds(CACHE_SECONDS, capacity)
-        self._members: RecentIds[tuple[int, int]] = RecentIds(CACHE_SECONDS, capacity)
+        self._projects: MarkedCache[int, Project] = MarkedCache(freshness, capacity)
+        self._homes: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
+        # Tuples, because a set of one id takes 216 bytes, and most users have one home.
+        self._members: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
+        self._locations: MarkedRecords[int, DeviceLocation] = MarkedRecords(freshness, capacity)
+        self._existing: MarkedIds[int] = MarkedIds(freshness, capacity)
 
     async def project(self, project_id: int) -> Project | None:
-        """The project, unless it was deleted."""
+        """The project, unless it was deleted. By the project's shard."""
         project = self._projects.get(project_id)
         if project is None:
-            project = await self._store.projects.get(project_id)
-            if project is not None:
-                self._projects.put(project_id, project)
+            read = partial(self._store.projects.get, project_id)
+            project = await self._projects.read(project_id, project_id, read)
         return project
 
-    async def homes_of_user(self, project_id: int, user_id: int) -> tuple[int, ...]:
-        """Ids of all homes that the user is a member of, ascending."""
-        homes = self._homes.get((project_id, user_id))
-        if homes is None:
-            homes = tuple(await self._store.homes.of_user(project_id, user_id))
-            self._homes.put((project_id, user_id), homes)
-        return homes
+    async def homes_of_user(self, project_id: int, user_id: int, as_of: int | None = None) -> tuple[int, ...]:
+        """Ids of all homes that the user is a member of, ascending. By the user's shard."""
 
-    async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
-        """Those of `home_ids` that the user is a member of."""
+        async def read() -> tuple[int, ...]:
+            return tuple(await self._store.homes.of_user(project_id, user_id))
+
         whose = (project_id, user_id)
-        known = self._members.known(whose, home_ids)
-        missing = [home_id for home_id in home_ids if home_id not in known]
-        if missing:
-            read = await self._store.homes.member_of(project_id, user_id, missing)
-            self._members.remember(whose, read)
-            known |= read
-        return known
+        homes = self._homes.get(whose, as_of)
+        return homes if homes is not None else await self._homes.read(whose, user_id, read) or ()
+
+    async def member_of(
+        self, project_id: int, user_id: int, home_ids: Collection[int], as_of: int | None = None
+    ) -> set[int]:
+        """Those of `home_ids` that the user is a member of. By the user's shard."""
+        whose, wanted = (project_id, user_id), set(home_ids)
+        known = self._members.get(whose, as_of) or ()
+        if not wanted.issubset(known):
+            # What is known is read again with the rest, so that an entry has one age.
+            asked = sorted(wanted.union(known))
+            if len(asked) > MAX_MEMBERSHIPS:
+                asked = sorted(wanted)
+
+            async def read() -> tuple[int, ...]:
+                return tuple(await self._store.homes.member_of(project_id, user_id, asked))
+
+            known = await self._members.read(whose, user_id, read) or ()
+        return wanted.intersection(known)
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
-        """The homes of the project among `home_ids`."""
-        known = self._existing.known(project_id, home_ids)
-        missing = [home_id for home_id in home_ids if home_id not in known]
-        if missing:
-            read = await self._store.homes.existing(project_id, missing)
-            self._existing.remember(project_id, read)
-            known |= read
-        return known
+        """The homes of the project among `home_ids`. By each home's shard."""
+        read = partial(self._store.homes.existing, project_id)
+        return await self._existing.find(project_id, home_ids, read)
 
-    async def locate(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
-        """The devices of the project among `device_ids`; unknown ids are missing."""
-        found: dict[int, DeviceLocation] = {}
-        missing: list[int] = []
-        for device_id in device_ids:
-            location = self._locations.get((project_id, device_id))
-            if location is None:
-                missing.append(device_id)
-            else:
-                found[device_id] = location
-        if missing:
-            read = await self._store.devices.locate(project_id, missing)
-            for device_id, location in read.items():
-                self._locations.put((project_id, device_id), location)
-            found.update(read)
-        return found
+    async def locate(
+        self, project_id: int, device_ids: Collection[int], as_of: int | None = None
+    ) -> dict[int, DeviceLocation]:
+        """The devices of the project among `device_ids`; unknown ids are missing. By each device's shard.
+
+        So for a moment after a device was moved, until the tail has read it, this node still takes its
+        events as those of the home that it left.
+        """
+        read = partial(self._store.devices.locate, project_id)
+        return await self._locations.find(project_id, device_ids, read, as_of)

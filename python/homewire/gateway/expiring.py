@@ -1,99 +1,213 @@
-"""Small caches whose entries live for a fixed time."""
+"""What a node remembers of the store, and for how long: while its mark stands, at most a minute.
+
+All three caches keep two generations of plain dicts and no time per entry: an entry is remembered
+for at least half of its lifetime, and turning the generations forgets thousands in one step. Of more
+than `capacity` entries the older half is forgotten.
+
+The order of steps is the point, so it stands here once and callers only say what to read: marks are
+taken *before* the store is read. A change behind the read then moves them, however late its record is.
+"""
 
 from __future__ import annotations
 
-from collections import OrderedDict, defaultdict
-from collections.abc import Callable, Collection, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Hashable
+from itertools import compress
 from time import monotonic
-from typing import Generic, TypeVar
+from typing import Final, Generic, TypeVar
+
+from homewire.gateway.freshness import Freshness, Mark
+
+LIFETIME_S: Final = 60.0
+"""No promise rests on it: it bounds what an error in the marks could do."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
+Held = TypeVar("Held")
+Entry = tuple[Mark, int, Value]
+"""The shard's mark and the total before the value was read, and the value."""
 
 
-class ExpiringCache(Generic[Key, Value]):
-    """Remembers at most `capacity` values for `lifetime` seconds each.
+class _Generations(Generic[Key, Held]):
+    """Two generations of what is held by key."""
 
-    Entries are kept in the order of their making, so the expired ones are always at the front
-    and are dropped as new ones come: an idle cache shrinks with the next use, not by a timer.
-    """
+    __slots__ = (
+        "_capacity",
+        "_clock",
+        "_count",
+        "_freshness",
+        "_half_life",
+        "_new",
+        "_number",
+        "_old",
+        "_turns_at",
+    )
 
-    __slots__ = ("_capacity", "_clock", "_entries", "_lifetime")
-
-    def __init__(self, lifetime: float, capacity: int, clock: Callable[[], float] = monotonic) -> None:
-        self._lifetime = lifetime
-        self._capacity = capacity
-        self._clock = clock
-        # An OrderedDict, because finding a dict's first entry costs a step for each one deleted before it.
-        self._entries: OrderedDict[Key, tuple[float, Value]] = OrderedDict()
-
-    def get(self, key: Key) -> Value | None:
-        """The value, unless it is unknown or too old."""
-        entry = self._entries.get(key)
-        if entry is None or entry[0] <= self._clock():
-            return None
-        return entry[1]
-
-    def put(self, key: Key, value: Value) -> None:
-        """Remembers a value from now on."""
-        entries, now = self._entries, self._clock()
-        entries.pop(key, None)
-        while entries:
-            oldest = next(iter(entries))
-            if entries[oldest][0] > now and len(entries) < self._capacity:
-                break
-            del entries[oldest]
-        if self._capacity > 0:
-            entries[key] = (now + self._lifetime, value)
-
-    def clear(self) -> None:
-        """Forgets everything."""
-        self._entries.clear()
-
-    def __len__(self) -> int:
-        return len(self._entries)
-
-
-class RecentIds(Generic[Key]):
-    """Which ids were seen to exist in the last `lifetime` seconds, kept apart by whose they are.
-
-    Two generations of plain sets: a thousand ids are asked about by two intersections, where a
-    thousand single look-ups would cost more than checking the events that name them. An id is
-    remembered for at least half of the lifetime. Of more than `capacity` ids the older half is forgotten.
-    """
-
-    __slots__ = ("_capacity", "_clock", "_count", "_generation", "_half_life", "_new", "_old")
-
-    def __init__(self, lifetime: float, capacity: int, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(
+        self,
+        freshness: Freshness,
+        capacity: int,
+        lifetime: float = LIFETIME_S,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        """`lifetime` in seconds, `clock` gives them."""
+        self._freshness = freshness
         self._half_life = lifetime / 2
         self._capacity = capacity
         self._clock = clock
-        self._generation = 0
+        self._number = 0
+        self._turns_at = 0.0
         self._count = 0
-        self._new: defaultdict[Key, set[int]] = defaultdict(set)
-        self._old: defaultdict[Key, set[int]] = defaultdict(set)
-
-    def known(self, whose: Key, ids: Iterable[int]) -> set[int]:
-        """Those of `ids` that are remembered."""
-        self._turn()
-        wanted = set(ids)
-        return (wanted & self._new.get(whose, set())) | (wanted & self._old.get(whose, set()))
-
-    def remember(self, whose: Key, ids: Collection[int]) -> None:
-        """Remembers `ids` from now on; they must have been read just now."""
-        self._turn()
-        if not ids:
-            return
-        self._count += len(ids)
-        if self._count > self._capacity // 2:
-            self._shift()
-        self._new[whose].update(ids)
+        self._new: dict[Key, Held] = {}
+        self._old: dict[Key, Held] = {}
 
     def _turn(self) -> None:
-        generation = int(self._clock() / self._half_life)
-        for _ in range(min(generation - self._generation, 2)):
+        now = self._clock()
+        if now < self._turns_at:
+            return
+        number = int(now // self._half_life)
+        for _ in range(min(number - self._number, 2)):
             self._shift()
-        self._generation = generation
+        self._number, self._turns_at = number, (number + 1) * self._half_life
 
     def _shift(self) -> None:
-        self._old, self._new, self._count = self._new, defaultdict(set), 0
+        self._old, self._new, self._count = self._new, {}, 0
+
+    def _make_room(self, entries: int) -> bool:
+        """Whether so many entries more are to be remembered at all."""
+        half = self._capacity // 2
+        if entries > half or not self._freshness.heard():
+            return False
+        self._turn()
+        if self._count + entries > half:
+            self._shift()
+        self._count += entries
+        return True
+
+
+class MarkedCache(_Generations[Key, Entry[Value]]):
+    """Values that are asked for one at a time, each good while the mark of one shard stands."""
+
+    __slots__ = ()
+
+    def get(self, key: Key, as_of: int | None = None) -> Value | None:
+        """The value, if it is remembered and still so.
+
+        With `as_of` only if it was read while the total of all marks was that: not even another
+        shard's copy of a change that it does not know may have been read since.
+        """
+        self._turn()
+        entry = self._new.get(key) or self._old.get(key)
+        if entry is None or (as_of is not None and entry[1] != as_of):
+            return None
+        return entry[2] if self._freshness.trusts(entry[0]) else None
+
+    async def read(
+        self, key: Key, identifier: int, read: Callable[[], Awaitable[Value | None]]
+    ) -> Value | None:
+        """Read a value that changes only with records of the shard of `identifier`; None is not kept."""
+        mark, total = self._freshness.mark_of(identifier), self._freshness.total()
+        value = await read()
+        if value is not None:
+            self._put(key, (mark, total, value))
+        return value
+
+    async def read_unplaced(
+        self, key: Key, read: Callable[[], Awaitable[Value | None]], identifier_of: Callable[[Value], int]
+    ) -> Value | None:
+        """Read a value that itself tells which shard its changes are announced in."""
+        total = self._freshness.total()
+        value = await read()
+        if value is not None:
+            # The mark first: had the total been compared before, a record between the two would be
+            # counted in the mark and missing in the value.
+            mark = self._freshness.mark_of(identifier_of(value))
+            if self._freshness.total() == total:
+                self._put(key, (mark, total, value))
+        return value
+
+    def _put(self, key: Key, entry: Entry[Value]) -> None:
+        if self._make_room(1):
+            self._new[key] = entry
+
+
+class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
+    """Records by id that are asked for by the thousand, kept apart by whose they are."""
+
+    __slots__ = ()
+
+    def known(self, whose: Key, ids: Collection[int], as_of: int | None = None) -> dict[int, Value]:
+        """Those of `ids` that are remembered and still so. `as_of` as in `MarkedCache.get`."""
+        self._turn()
+        known: dict[int, Value] = {}
+        if self._freshness.review():
+            wanted: Collection[int] = ids
+            for generation in (self._new, self._old):
+                held = generation.get(whose)
+                if held is not None and wanted:
+                    for each in wanted:
+                        entry = held.get(each)
+                        if entry is not None and entry[0] and (as_of is None or entry[1] == as_of):
+                            known[each] = entry[2]
+                    wanted = _missing(ids, known)
+        return known
+
+    async def find(
+        self,
+        whose: Key,
+        ids: Collection[int],
+        read: Callable[[list[int]], Awaitable[dict[int, Value]]],
+        as_of: int | None = None,
+    ) -> dict[int, Value]:
+        """The records of `ids`, from memory or by `read`; what does not exist is asked for again."""
+        known = self.known(whose, ids, as_of)
+        missing = _missing(ids, known)
+        if missing:
+            marks, total = self._freshness.marks_of(missing), self._freshness.total()
+            found = await read(missing)
+            if found and self._make_room(len(found)):
+                entries = {each: (marks[each], total, value) for each, value in found.items()}
+                self._new.setdefault(whose, {}).update(entries)
+            known.update(found)
+        return known
+
+
+class MarkedIds(_Generations[Key, dict[int, Mark]]):
+    """Which ids exist, kept apart by whose they are.
+
+    Ids stand beside their marks, and `compress` picks those whose mark is true: a thousand are asked
+    about in C, where a thousand single look-ups would cost more than checking the events that name them.
+    """
+
+    __slots__ = ()
+
+    def known(self, whose: Key, ids: Collection[int]) -> set[int]:
+        """Those of `ids` that are remembered and still exist."""
+        self._turn()
+        known: set[int] = set()
+        if self._freshness.review():
+            wanted: Collection[int] = ids
+            for generation in (self._new, self._old):
+                held = generation.get(whose)
+                if held is not None and wanted:
+                    known.update(compress(wanted, map(held.get, wanted)))
+                    wanted = _missing(ids, known)
+        return known
+
+    async def find(
+        self, whose: Key, ids: Collection[int], read: Callable[[list[int]], Awaitable[set[int]]]
+    ) -> set[int]:
+        """Those of `ids` that exist, from memory or by `read`; what does not is asked for again."""
+        known = self.known(whose, ids)
+        missing = _missing(ids, known)
+        if missing:
+            marks = self._freshness.marks_of(missing)
+            found = await read(missing)
+            if found and self._make_room(len(found)):
+                self._new.setdefault(whose, {}).update((each, marks[each]) for each in found)
+            known |= found
+        return known
+
+
+def _missing(ids: Collection[int], known: Collection[int]) -> list[int]:
+    # Nearly always none, and without repetitions.
+    return [] if len(known) == len(ids) else [each for each in ids if each not in known]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
-from aiohttp import web
+from aiohttp import StreamReader, web
 from aiohttp.http_exceptions import LineTooLong
+from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from homewire.errors import InvalidInput, RequestError
+from homewire.gateway.heads import HeadWatch
 
 logger = logging.getLogger(__name__)
 
@@ -55,10 +58,55 @@ async def render_errors(request: web.Request, handler: Handler) -> web.StreamRes
 
 
 class QuietRequestHandler(RequestHandler):
-    """Answers what aiohttp's parser refuses in our shape.
+    """Answers what aiohttp's parser refuses in our shape, and has `HeadWatch` time its heads.
 
     aiohttp logs such a request with its first bytes, and those may be a key in a URL.
     """
+
+    def __init__(self, manager: web.Server, heads: HeadWatch, **options: Any) -> None:
+        super().__init__(manager, **options)
+        self._heads = heads
+        self._body: StreamReader = EMPTY_PAYLOAD
+        """Of the last request that began."""
+        self._answering = False
+        self._early = False
+        """Whether something of a next request came while one was being answered."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """A connection without a word waits for its head too."""
+        self._heads.expect(self)
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """There is nothing to time any more."""
+        self._heads.came(self)
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Bytes that belong to no body are the beginning of a head, or more of it."""
+        if self._body.is_eof():
+            if self._answering:
+                self._early = True
+            else:
+                self._heads.expect(self)
+        super().data_received(data)
+
+    def request_begins(self, body: StreamReader) -> None:
+        """A head is complete, and its request is the next to be answered."""
+        self._heads.came(self)
+        self._body = body
+        self._answering = True
+        self._early = False
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        """Writes the answer; what came meanwhile is the head that is awaited now."""
+        outcome = await super().finish_response(request, resp, start_time)
+        self._answering = False
+        if self._early and self.transport is not None:
+            self._heads.expect(self)
+        return outcome
 
     def handle_error(
         self,
@@ -90,11 +138,15 @@ def _problem(exc: BaseException | None) -> str:
 class QuietServer(web.Server):
     """A server whose connections are `QuietRequestHandler`s."""
 
+    def __init__(self, heads: HeadWatch, handler: Any, **options: Any) -> None:
+        super().__init__(handler, **options)
+        self._heads = heads
+
     def __call__(self) -> RequestHandler:
-        return QuietRequestHandler(self, loop=self._loop, **self._kwargs)
+        return QuietRequestHandler(self, self._heads, loop=self._loop, **self._kwargs)
 
 
-async def make_runner(app: web.Application, *, request_line_bytes: int) -> web.ServerRunner:
+async def make_runner(app: web.Application, *, request_line_bytes: int, heads: HeadWatch) -> web.ServerRunner:
     """Starts `app` behind a `QuietServer`. Clean the answer up before `app.cleanup()`.
 
     aiohttp offers no way to name the handler class, so its own runner prepares the
@@ -105,9 +157,18 @@ async def make_runner(app: web.Application, *, request_line_bytes: int) -> web.S
     inner = prepared.server
     if inner is None:
         raise RuntimeError("aiohttp prepared no server")
+    make_request = inner.request_factory
+
+    def begin(
+        message: Any, body: StreamReader, protocol: QuietRequestHandler, writer: Any, task: Any
+    ) -> web.BaseRequest:
+        protocol.request_begins(body)
+        return make_request(message, body, protocol, writer, task)
+
     server = QuietServer(
+        heads,
         inner.request_handler,
-        request_factory=inner.request_factory,
+        request_factory=begin,
         access_log=None,
         max_line_size=request_line_bytes,
         max_field_size=16_384,

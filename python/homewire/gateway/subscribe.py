@@ -27,10 +27,12 @@ class Subscription:
     entities: tuple[str, ...] = ()
     homes: tuple[int, ...] = ()
     """For each of `ids`, if they are devices, the home that it is in."""
+    follow: bool = False
+    """Whether homes that the user enters or leaves change what is heard."""
 
 
 class Filter:
-    """The filter of a request: parsed once, then made into a subscription as often as needed."""
+    """The filter of a request, and what it comes to for somebody."""
 
     __slots__ = ("entities", "ids", "kind")
 
@@ -44,42 +46,43 @@ class Filter:
         except InvalidField as error:
             raise InvalidInput(error.field, error.problem) from error
 
-    async def subscription(self, principal: Principal, directory: Directory) -> Subscription:
-        """What this user hears by this filter now. Raises InvalidInput where it would be too much."""
+    async def subscription(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+        """What this user hears by this filter, as of a total of the marks (`MarkedCache.get`).
+
+        Raises PermissionDenied unless the user may see every home or device that is named: one that
+        cannot be seen gets the same answer, byte for byte, as one that does not exist. Raises
+        InvalidInput where it would be too much.
+        """
         if self.kind == "homes":
-            return Subscription("homes", tuple(self.ids))
+            return await self._named_homes(principal, directory, as_of)
         if self.kind == "devices":
-            located = await directory.locate(principal.project_id, self.ids)
-            # 0: in no home, or unknown; `check` refuses both.
-            places = [located.get(device_id) for device_id in self.ids]
-            homes = tuple((place.home_id or 0) if place else 0 for place in places)
-            return Subscription("devices", tuple(self.ids), homes=homes)
-        homes = await directory.homes_of_user(principal.project_id, principal.id)
+            return await self._named_devices(principal, directory, as_of)
+        homes = await directory.homes_of_user(principal.project_id, principal.id, as_of)
         if self.kind == "all":
             if len(homes) > MAX_TOPICS:
                 raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
-            return Subscription("homes", homes)
+            return Subscription("homes", homes, follow=True)
         if len(homes) * len(self.entities) > MAX_TOPICS:
             raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
-        return Subscription("entities", homes, tuple(self.entities))
+        return Subscription("entities", homes, tuple(self.entities), follow=True)
 
-    async def check(self, principal: Principal, directory: Directory) -> None:
-        """Raises PermissionDenied unless the user may see every home or device that is named.
+    async def _named_homes(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+        visible = await directory.member_of(principal.project_id, principal.id, self.ids, as_of)
+        if len(visible) != len(self.ids):
+            raise _not_visible("homeId")
+        return Subscription("homes", tuple(self.ids))
 
-        One that cannot be seen gets the same answer, byte for byte, as one that does not exist.
-        """
-        if self.kind == "homes":
-            visible = await directory.member_of(principal.project_id, principal.id, self.ids)
-            if len(visible) != len(self.ids):
-                raise _not_visible("homeId")
-        elif self.kind == "devices":
-            located = await directory.locate(principal.project_id, self.ids)
-            homes = {location.home_id for location in located.values()}
-            if len(located) != len(self.ids) or None in homes:
-                raise _not_visible("deviceId")
-            wanted = {home for home in homes if home is not None}
-            if await directory.member_of(principal.project_id, principal.id, wanted) != wanted:
-                raise _not_visible("deviceId")
+    async def _named_devices(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+        located = await directory.locate(principal.project_id, self.ids, as_of)
+        # 0: in no home, or unknown.
+        places = [located.get(device_id) for device_id in self.ids]
+        homes = tuple((place.home_id or 0) if place else 0 for place in places)
+        wanted = set(homes)
+        if 0 in wanted:
+            raise _not_visible("deviceId")
+        if await directory.member_of(principal.project_id, principal.id, wanted, as_of) != wanted:
+            raise _not_visible("deviceId")
+        return Subscription("devices", tuple(self.ids), homes=homes)
 
 
 async def check_listener(principal: Principal, directory: Directory) -> None:

@@ -15,12 +15,16 @@ _log = structlog.get_logger(__name__)
 OnMessage = Callable[[int, int, bytes], None]
 """Called with a connection's id, the opcode (1 text, 2 binary) and the payload."""
 
+OnClosed = Callable[[int], None]
+"""Called with the id of a connection that the core let go of."""
+
 
 class CoreWatch:
     """Dispatches the core's notifications; `failed` is set when one of its threads stopped."""
 
-    def __init__(self, core: Core, on_message: OnMessage | None = None) -> None:
+    def __init__(self, core: Core, on_message: OnMessage | None, on_closed: OnClosed) -> None:
         self._core = core
+        self._on_closed = on_closed
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[CoreFailure] = self._loop.create_future()
@@ -37,5 +41,7 @@ class CoreWatch:
                     self._on_message(notification[1], notification[2], notification[3])
             elif notification[0] == "gap":
                 _log.warning("bus.gap", shard=notification[1], cause=notification[2])
+            elif notification[0] == "closed":
+                self._on_closed(notification[1])
             elif notification[0] == "failed" and not self.failed.done():
                 self.failed.set_result(CoreFailure(notification[1]))

@@ -1,13 +1,13 @@
 """The two WebSocket endpoints, from the request to the handoff.
 
 The order is the same for every kind of connection, and each step leans on the one before:
-reserve (the core hears for it), authorise (nothing changed unheard), 101, adopt.
+look up, reserve (the core hears for it), authorise again (nothing changed unheard), 101, adopt.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Final
@@ -18,9 +18,12 @@ from homewire._core import Core
 from homewire.errors import InvalidInput, PermissionDenied, RequestError
 from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.directory import Directory
+from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
-from homewire.gateway.subscribe import Filter, Subscription, check_listener, check_own_device
-from homewire.model import Principal
+from homewire.gateway.pump import Pumps
+from homewire.gateway.reserve import Claim, LookUp, reserve
+from homewire.gateway.subscribe import Filter, check_listener, check_own_device
+from homewire.overload import Admission
 
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
@@ -41,6 +44,9 @@ class Gateway:
     core: Core
     authenticator: Authenticator
     directory: Directory
+    freshness: Freshness
+    admission: Admission
+    pumps: Pumps
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -56,65 +62,35 @@ def routes(gateway: Gateway) -> list[web.RouteDef]:
 async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
     credential = Credential.of_websocket(request)
-    principal = await gateway.authenticator.principal(credential)
-    _require_upgrade(request)
-    await check_listener(principal, gateway.directory)
-    wanted = Filter(request)
-    subscription = await wanted.subscription(principal, gateway.directory)
-    return await _connect(
-        gateway,
-        request,
-        credential,
-        principal,
-        subscription,
-        lambda: wanted.check(principal, gateway.directory),
-    )
+
+    async def look_up(as_of: int) -> Claim:
+        principal = await gateway.authenticator.principal(credential, as_of)
+        _require_upgrade(request)
+        await check_listener(principal, gateway.directory)
+        return principal, await Filter(request).subscription(principal, gateway.directory, as_of)
+
+    return await _connect(gateway, request, look_up)
 
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
     credential = Credential.of_websocket(request)
-    principal = await gateway.authenticator.principal(credential)
-    _require_upgrade(request)
-    subscription = check_own_device(principal, request.match_info["deviceId"])
-    return await _connect(gateway, request, credential, principal, subscription)
+
+    async def look_up(as_of: int) -> Claim:
+        principal = await gateway.authenticator.principal(credential, as_of)
+        _require_upgrade(request)
+        return principal, check_own_device(principal, request.match_info["deviceId"])
+
+    return await _connect(gateway, request, look_up)
 
 
-async def _connect(
-    gateway: Gateway,
-    request: web.Request,
-    credential: Credential,
-    principal: Principal,
-    subscription: Subscription,
-    check: Callable[[], Awaitable[None]] | None = None,
-) -> GivenAway:
-    """Reserve, authorise (the key, and whatever `check` looks at), 101, adopt."""
-    await _observed(gateway, "reserve")
-    connection_id = gateway.core.reserve(
-        principal.kind.value,
-        principal.project_id,
-        principal.id,
-        principal.key_tag,
-        subscription.kind,
-        list(subscription.ids),
-        list(subscription.entities),
-        list(subscription.homes),
+async def _connect(gateway: Gateway, request: web.Request, look_up: LookUp) -> GivenAway:
+    """Reserve what was looked up, authorise again, 101, adopt. Raises what `look_up` raises."""
+    core, observe = gateway.core, gateway.observe
+    connection_id = await reserve(
+        core, gateway.freshness, gateway.admission, look_up, request.remote, observe
     )
-    try:
-        await _observed(gateway, "authorise")
-        await gateway.authenticator.principal(credential)
-        if check is not None:
-            await check()
-        await _observed(gateway, "answer")
-    except BaseException:
-        gateway.core.abandon(connection_id)
-        raise
-    return await hand_off(request, gateway.core, connection_id, gateway.observe)
-
-
-async def _observed(gateway: Gateway, step: str) -> None:
-    if gateway.observe is not None:
-        await gateway.observe(step)
+    return await hand_off(request, core, connection_id, gateway.pumps, observe)
 
 
 def _require_upgrade(request: web.Request) -> None:

@@ -28,7 +28,8 @@ from homewire.model import Permission, Principal
 async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
     """`POST /events`: a project key that may send events. 200 with `{"results": […]}`.
 
-    503 for the whole only if every item failed because Redis is away.
+    503 for the whole only if every item failed because Redis is away. Its items count against the limits,
+    refused ones too: 429 for the whole.
     """
     principal = await ingest.authenticate(request)
     require_project_key(principal, Permission.SEND_EVENT)
@@ -38,6 +39,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
         batch = EventBatch(body)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
+    ingest.rates.take(principal, len(batch))
     placed = await _place(ingest, principal, batch)
     if key is None:
         outcomes = await _append(ingest.bus, placed)

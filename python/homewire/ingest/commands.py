@@ -20,6 +20,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Respon
         raise PermissionDenied(needs="a user's or a project's key")
     if principal.kind is PrincipalKind.PROJECT_KEY:
         require_project_key(principal, Permission.SEND_COMMAND)
+    ingest.rates.take(principal)
     device_id = path_id(request, "deviceId")
     await _require_visible(ingest, principal, device_id)
     key = idempotency_key(request)

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from aiohttp import web
 
 from homewire.bus import Bus
+from homewire.ingest.bodies import Bodies
 from homewire.model import DeviceLocation, Principal
+from homewire.overload import Rates
+from homewire.settings import Settings
 
 KIBIBYTE = 1024
 
 
 class Directory(Protocol):
     """Where homes and devices are: the gateway's cached view of the store.
+
+    An answer may be older than a change that was answered already, by as much as this node's tail is
+    behind: what comes in during these milliseconds is taken as from before the change.
 
     Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
     """
@@ -47,6 +53,9 @@ class Ingest:
     authenticate: Callable[[web.Request], Awaitable[Principal]]
     """Raises Unauthenticated."""
     directory: Directory
+    rates: Rates = field(default_factory=lambda: Rates(Settings()))
+    """Charged once it is known who sends, before anything is looked up or read for it."""
+    bodies: Bodies = field(default_factory=Bodies)
     shards: int = 64
     clock: Callable[[], int] = wall_clock_ms
     body_bytes: int = 80 * KIBIBYTE

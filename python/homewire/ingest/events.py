@@ -20,6 +20,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.Response
     principal = await ingest.authenticate(request)
     if principal.kind is not PrincipalKind.DEVICE:
         raise PermissionDenied(needs="the key of the device")
+    ingest.rates.take(principal)
     device_id = path_id(request, "deviceId")
     home_id, location = await _own_home(ingest, principal, device_id)
     key = idempotency_key(request)
@@ -45,6 +46,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.Response:
     """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: a project key that may send events."""
     principal = await ingest.authenticate(request)
     require_project_key(principal, Permission.SEND_EVENT)
+    ingest.rates.take(principal)
     home_id = path_id(request, "homeId")
     if home_id not in await ingest.directory.existing_homes(principal.project_id, (home_id,)):
         raise NotFound

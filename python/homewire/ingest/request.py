@@ -9,6 +9,7 @@ from aiohttp import web
 from aiohttp.http_exceptions import HttpProcessingError
 
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.ingest.bodies import BodiesFull
 from homewire.ingest.context import Ingest
 from homewire.model import Permission, Principal, PrincipalKind
 
@@ -43,15 +44,18 @@ def require_project_key(principal: Principal, permission: Permission) -> None:
 async def read_body(request: web.Request, ingest: Ingest, limit: int) -> bytes:
     """The body, decompressed, at most `limit` bytes of it.
 
-    Raises UnreadBody when it is too large, incomplete, too slow or badly compressed.
+    Raises UnreadBody when it is too large, incomplete, too slow or badly compressed, BodiesFull when
+    others hold as much as may be held.
     """
     content = request.content
     announced = request.content_length
     if announced is not None and announced > limit:
         raise _too_large(request, limit)
+    _hold(request, ingest, announced or 0)
     try:
         # The usual request arrived whole, in one segment with its head.
         body = content.read_nowait() if content.is_eof() else await _collect(request, ingest, limit)
+        _hold(request, ingest, len(body))
     except TimeoutError as error:
         raise UnreadBody("body", "the body is incomplete: Content-Length counts bytes") from error
     except (web.RequestPayloadError, HttpProcessingError) as error:
@@ -75,8 +79,18 @@ async def _collect(request: web.Request, ingest: Ingest, limit: int) -> bytes:
             chunk = await content.readany()
             size += len(chunk)
             chunks.append(chunk)
+            _hold(request, ingest, size)
             patience.reschedule(min(end, loop.time() + ingest.body_silence))
     return b"".join(chunks)
+
+
+def _hold(request: web.Request, ingest: Ingest, size: int) -> None:
+    try:
+        ingest.bodies.hold(request, size)
+    except BodiesFull:
+        if request.headers.get("Content-Encoding") is not None:
+            _read_no_further(request)
+        raise
 
 
 def _too_large(request: web.Request, limit: int) -> UnreadBody:

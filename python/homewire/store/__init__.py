@@ -5,7 +5,7 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from homewire.store.apps import Apps
-from homewire.store.database import Clock, Database, wall_clock_ms
+from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.homes import Homes
 from homewire.store.principals import Principals
@@ -21,17 +21,19 @@ class Store:
     """All repositories on one client (of `homewire.redis.connect`; replies as bytes).
 
     Every method raises errors.Unavailable while Redis cannot serve, and errors.NotConfirmed where a
-    change may or may not have happened. Changes raise errors.UnknownRecord, errors.Conflict and
-    errors.InvalidInput; nothing was written then. `clock` gives the time in ms since 1970.
+    change may or may not have happened, or is not known to every node yet: that follows within a
+    second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
+    errors.InvalidInput; nothing was written then. `relay` (`homewire.bus.relay.Relay`) tells every node
+    what it must hear. `clock` gives the time in ms since 1970.
     """
 
-    def __init__(self, redis: Redis, clock: Clock = wall_clock_ms) -> None:
-        database = Database(redis, clock)
+    def __init__(self, redis: Redis, relay: Announcer, clock: Clock = wall_clock_ms) -> None:
+        database = Database(redis, relay, clock)
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
         self.homes = Homes(database)
         self.sessions = Sessions(database)
-        self.users = Users(database, self.projects, self.homes)
+        self.users = Users(database, self.projects)
         self.devices = Devices(database)
         self.principals = Principals(database)

@@ -19,7 +19,8 @@ class Apps:
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             CREATE_APP,
-            [slot.project, slot.outbox, slot.apps],
+            slot,
+            [slot.apps],
             [checks.app_id(app_id), self._database.now_ms()],
         )
         require_ok(answer, project=project_id)

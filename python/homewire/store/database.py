@@ -5,17 +5,17 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from homewire.errors import Conflict, UnknownRecord
+from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.store.keys import IDS
-from homewire.store.scripts import Script
+from homewire.store.keys import IDS, ProjectSlot
+from homewire.store.scripts import LIMIT, Script
 
-PAGE: Final = 1000
+PAGE: Final = LIMIT
 """The most elements that one command or script touches."""
 ATTEMPTS: Final = 10
 """How often a change that others outran is tried again."""
@@ -29,11 +29,22 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+class Announcer(Protocol):
+    """Who carries the outbox's records to every node: `homewire.bus.relay.Relay`."""
+
+    async def expect(self, project_id: int) -> None:
+        """Make sure that somebody looks into the project's outbox soon. Raises Unavailable."""
+
+    async def announce(self, project_id: int) -> None:
+        """Carry what is in the outbox; returns when all of it was. Raises NotConfirmed."""
+
+
 class Database:
     """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
 
-    def __init__(self, redis: Redis, clock: Clock) -> None:
+    def __init__(self, redis: Redis, announcer: Announcer, clock: Clock) -> None:
         self._redis = redis
+        self._announcer = announcer
         self.now_ms = clock
 
     async def read(self, *command: Argument) -> Any:
@@ -51,7 +62,23 @@ class Database:
             pipeline.hgetall(name)
         with translate_redis_errors():
             async with asyncio.timeout(COMMAND_S):
-                return [_decoded(reply) for reply in await pipeline.execute()]
+                return [decoded(reply) for reply in await pipeline.execute()]
+
+    async def read_beside(self, index: str, *command: Argument) -> tuple[Any, frozenset[int]]:
+        """A reading command's reply, and the ids that stood in a (mostly empty) index just before it.
+
+        One round trip, unless the index is large. Of the same slot.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        pipeline.execute_command("ZRANGE", index, 0, PAGE - 1)
+        pipeline.execute_command(*command)
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                members, reply = await pipeline.execute()
+        if len(members) < PAGE:
+            return reply, frozenset(map(int, members))
+        every = [each async for page in self.index_pages(index) for each in page]
+        return await self.read(*command), frozenset(every)
 
     async def read_hash(self, name: str) -> dict[str, str]:
         """A hash, decoded; empty if it does not exist."""
@@ -69,12 +96,36 @@ class Database:
             return await self._run(script, keys, arguments)
 
     async def change(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()
+        self, script: Script, slot: ProjectSlot, keys: Sequence[str], arguments: Sequence[Argument] = ()
     ) -> list[str]:
-        """Run a script that writes; the words of its answer, of which the first is its outcome."""
+        """Run a script that writes in a project; the words of its answer, the first being its outcome.
+
+        The script's keys begin with the project and its outbox, before `keys`. What every node must hear
+        of is in the shards when this returns, whatever the outcome: who repeats a change that was not
+        confirmed, and finds it made, may rely on that. All of it has as long as one command has.
+        """
+        names = [slot.project, slot.outbox, *keys]
+        deadline = asyncio.get_running_loop().time() + COMMAND_S
+        if script.announces:
+            with translate_redis_errors():
+                async with asyncio.timeout_at(deadline):
+                    await self._announcer.expect(slot.project_id)
         with translate_redis_errors(writing=True):
-            answer = await self._run(script, keys, arguments)
-        return [word.decode() for word in answer] if isinstance(answer, list) else []
+            async with asyncio.timeout_at(deadline):
+                answer = await self._run(script, names, arguments)
+                if script.announces:
+                    await self._announcer.announce(slot.project_id)
+        words = [word.decode() for word in answer]
+        if words[0] == "behind":
+            raise Unavailable
+        return words
+
+    async def change_outside(
+        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
+    ) -> None:
+        """Run a script that writes to what is no project's."""
+        with translate_redis_errors(writing=True):
+            await self._run(script, keys, arguments)
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         async with asyncio.timeout(COMMAND_S):
@@ -156,5 +207,6 @@ _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
 }
 
 
-def _decoded(reply: dict[bytes, bytes]) -> dict[str, str]:
+def decoded(reply: dict[bytes, bytes]) -> dict[str, str]:
+    """A hash as texts."""
     return {name.decode(): value.decode() for name, value in reply.items()}

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
 from homewire.errors import UnknownRecord
 from homewire.model import Device, DeviceLocation
 from homewire.store import checks, tokens
-from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.rotation import rotate
-from homewire.store.scripts import CREATE_DEVICE, DELETE_DEVICE
+from homewire.store.scripts import CREATE_DEVICE, DELETE_DEVICE, MOVE_DEVICE
 
 CLAIM_CODE_LENGTH: Final = 12
 # People type it from a label: nothing that looks like something else. 32 letters, 60 bits.
@@ -51,32 +52,68 @@ class Devices:
 
     async def get(self, project_id: int, device_id: int) -> Device | None:
         """A device, None if there is none of this id."""
-        record = await self._database.read_hash(ProjectSlot(project_id).device(device_id))
-        return _device(project_id, device_id, record) if record else None
+        slot = ProjectSlot(project_id)
+        # Before its record: one that is swept between the two is told to be in no home already.
+        gone = slot.deleted_homes
+        reply, deleted_homes = await self._database.read_beside(gone, "HGETALL", slot.device(device_id))
+        record = decoded(reply)
+        return _device(project_id, device_id, record, deleted_homes) if record else None
 
     async def of_home(self, project_id: int, home_id: int) -> list[int]:
         """The ids of the devices of a home, ascending."""
-        index = ProjectSlot(project_id).home_devices(home_id)
-        return [device_id async for page in self._database.index_pages(index) for device_id in page]
+        slot = ProjectSlot(project_id)
+        index = slot.home_devices(home_id)
+        found = [device_id async for page in self._database.index_pages(index) for device_id in page]
+        return found if await self._database.present(slot.homes, [home_id]) else []
 
     async def locate(self, project_id: int, device_ids: Sequence[int]) -> dict[int, DeviceLocation]:
         """Home and class of each device; unknown ids are missing. One command for a thousand."""
         found: dict[int, DeviceLocation] = {}
-        places = ProjectSlot(project_id).device_places
+        slot = ProjectSlot(project_id)
         for start in range(0, len(device_ids), PAGE):
             page = device_ids[start : start + PAGE]
-            reply = await self._database.read("HMGET", places, *page)
-            found.update(
+            reply, deleted_homes = await self._database.read_beside(
+                slot.deleted_homes, "HMGET", slot.device_places, *page
+            )
+            locations = (
                 (each, _location(place)) for each, place in zip(page, reply, strict=True) if place is not None
+            )
+            found.update(
+                (each, replace(location, home_id=None) if location.home_id in deleted_homes else location)
+                for each, location in locations
             )
         return found
 
     async def rotate_key(self, project_id: int, device_id: int) -> str:
         """A new key, shown this once; the old one is dead when this returns. Raises UnknownRecord."""
-        token = await rotate(self._database, project_id, ProjectSlot(project_id).device(device_id))
+        slot = ProjectSlot(project_id)
+        token = await rotate(self._database, slot, slot.device(device_id), device=device_id)
         if token is None:
             raise UnknownRecord("device", device_id)
         return token
+
+    async def move(self, project_id: int, device_id: int, home_id: int | None) -> None:
+        """Put a device into a home, or (None) out of its own. Raises UnknownRecord (device, home)."""
+        slot = ProjectSlot(project_id)
+        new = home_id or 0
+        for _ in range(ATTEMPTS):
+            record = await self._database.read_hash(slot.device(device_id))
+            if not record:
+                raise UnknownRecord("device", device_id)
+            old = int(record["home"])
+            answer = await self._database.change(
+                MOVE_DEVICE,
+                slot,
+                # Those of home 0, which is none, are named and not touched.
+                [
+                    slot.device(device_id), slot.device_places, slot.home(new), slot.home_devices(new),
+                    slot.home_devices(old),
+                ],
+                [device_id, old, new],
+            )  # fmt: skip
+            if answer[0] != "moved":
+                return require_ok(answer, project=project_id, home=home_id)
+        raise outrun("device")
 
     async def delete(self, project_id: int, device_id: int) -> None:
         """Delete a device and its key in one step. Raises UnknownRecord."""
@@ -97,8 +134,9 @@ class Devices:
         )
         return await self._database.change(
             CREATE_DEVICE,
+            slot,
             [
-                slot.project, slot.outbox, slot.device(device.id), slot.devices, slot.device_places,
+                slot.device(device.id), slot.devices, slot.device_places,
                 slot.claim_codes, slot.key(token_hash), *home,
             ],
             [
@@ -111,8 +149,9 @@ class Devices:
         home_id = int(record["home"])
         return await self._database.change(
             DELETE_DEVICE,
+            slot,
             [
-                slot.project, slot.outbox, slot.device(device_id), slot.devices, slot.device_places,
+                slot.device(device_id), slot.devices, slot.device_places,
                 slot.claim_codes, slot.key(record["key"]), *([slot.home_devices(home_id)] if home_id else []),
             ],
             [device_id, record["key"], record["claim_code"], home_id],
@@ -126,8 +165,9 @@ def _location(place: bytes) -> DeviceLocation:
     return DeviceLocation(int(home) or None, device_class)
 
 
-def _device(project_id: int, device_id: int, record: dict[str, str]) -> Device:
+def _device(project_id: int, device_id: int, record: dict[str, str], deleted_homes: frozenset[int]) -> Device:
+    home_id = int(record["home"]) or None
     return Device(
         device_id, project_id, record["class"], record["name"], record["tag"],
-        int(record["created"]), int(record["home"]) or None,
+        int(record["created"]), None if home_id in deleted_homes else home_id,
     )  # fmt: skip

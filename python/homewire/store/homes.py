@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from typing import Final
 
 from homewire.model import Home, HomeMember, Role
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import ADD_MEMBER, CREATE_HOME, REMOVE_MEMBER
+from homewire.store.scripts import (
+    ADD_MEMBER,
+    CREATE_HOME,
+    DELETE_HOME,
+    EMPTY_HOME,
+    RELEASE_DEVICES,
+    REMOVE_MEMBER,
+)
+
+MEMBERS_SWEPT: Final = 400
+DEVICES_SWEPT: Final = 200
+"""What one script takes out of a deleted home: of the 1,000 elements that it may touch, a member takes two
+and a device four."""
 
 
 class Homes:
@@ -24,8 +37,9 @@ class Homes:
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             CREATE_HOME,
+            slot,
             [
-                slot.project, slot.outbox, slot.home(home.id), slot.homes, slot.home_members(home.id),
+                slot.home(home.id), slot.homes, slot.home_members(home.id),
                 slot.user(owner_user_id), slot.user_homes(owner_user_id),
             ],
             [home.id, home.created_ms, name, owner_user_id],
@@ -45,8 +59,9 @@ class Homes:
         slot, member = ProjectSlot(project_id), HomeMember(user_id, Role(role), self._database.now_ms())
         answer = await self._database.change(
             ADD_MEMBER,
+            slot,
             [
-                slot.project, slot.outbox, slot.home(home_id), slot.home_members(home_id),
+                slot.home(home_id), slot.home_members(home_id),
                 slot.user(user_id), slot.user_homes(user_id),
             ],
             [home_id, user_id, member.role.value, member.since_ms],
@@ -54,47 +69,99 @@ class Homes:
         require_ok(answer, project=project_id, home=home_id, user=user_id)
         return member
 
-    async def remove_member(
-        self, project_id: int, home_id: int, user_id: int, *, even_last_owner: bool = False
-    ) -> None:
-        """End a membership. Raises UnknownRecord, and Conflict (LAST_OWNER) unless `even_last_owner`."""
+    async def remove_member(self, project_id: int, home_id: int, user_id: int) -> None:
+        """End a membership. Raises UnknownRecord, and Conflict (LAST_OWNER)."""
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             REMOVE_MEMBER,
-            [
-                slot.project,
-                slot.outbox,
-                slot.home(home_id),
-                slot.home_members(home_id),
-                slot.user_homes(user_id),
-            ],
-            [home_id, user_id, int(even_last_owner)],
+            slot,
+            [slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id)],
+            [home_id, user_id],
         )
-        require_ok(answer, project=project_id, member=user_id)
+        require_ok(answer, project=project_id, home=home_id, member=user_id)
+
+    async def delete(self, project_id: int, home_id: int) -> None:
+        """Delete a home. It has no members and devices any more from its first step on.
+
+        What remains of them is swept after that; when a crash interrupts it, `sweep` goes on, or deleting
+        again. Raises UnknownRecord.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            DELETE_HOME, slot, [slot.home(home_id), slot.homes, slot.deleted_homes], [home_id]
+        )
+        if answer[0] == "ok" or not await self._database.present(slot.deleted_homes, [home_id]):
+            require_ok(answer, project=project_id, home=home_id)
+        await self._sweep(slot, home_id)
+
+    async def sweep(self, project_id: int) -> None:
+        """Finish what a crash interrupted: members and devices of deleted homes."""
+        slot = ProjectSlot(project_id)
+        async for page in self._database.index_pages(slot.deleted_homes):
+            for home_id in page:
+                await self._sweep(slot, home_id)
 
     async def members(self, project_id: int, home_id: int) -> list[HomeMember]:
         """The members of a home, by user id."""
-        found: dict[int, HomeMember] = {}
-        cursor = 0
-        while True:
-            name = ProjectSlot(project_id).home_members(home_id)
-            cursor, fields = await self._database.read("HSCAN", name, cursor, "COUNT", PAGE // 2)
+        slot, found = ProjectSlot(project_id), dict[int, HomeMember]()
+        async for fields in self._member_pages(slot, home_id):
             found.update((member.user_id, member) for member in map(_member, *_pairs(fields)))
-            if int(cursor) == 0:
-                return [found[user_id] for user_id in sorted(found)]
+        if not await self._database.present(slot.homes, [home_id]):
+            return []
+        return [found[user_id] for user_id in sorted(found)]
 
     async def of_user(self, project_id: int, user_id: int) -> list[int]:
         """The ids of the homes that the user is a member of, ascending."""
-        index = ProjectSlot(project_id).user_homes(user_id)
-        return [home_id async for page in self._database.index_pages(index) for home_id in page]
+        slot, found, after = ProjectSlot(project_id), list[int](), "-inf"
+        while True:
+            page, deleted = await self._database.read_beside(
+                slot.deleted_homes,
+                *("ZRANGEBYSCORE", slot.user_homes(user_id), after, "+inf", "LIMIT", 0, PAGE),
+            )
+            found += [home_id for home_id in map(int, page) if home_id not in deleted]
+            if len(page) < PAGE:
+                return found
+            after = f"({int(page[-1])}"
 
     async def member_of(self, project_id: int, user_id: int, home_ids: Sequence[int]) -> set[int]:
         """Which of `home_ids` the user is a member of."""
-        return await self._database.present(ProjectSlot(project_id).user_homes(user_id), home_ids)
+        slot, found = ProjectSlot(project_id), set[int]()
+        for start in range(0, len(home_ids), PAGE):
+            page = home_ids[start : start + PAGE]
+            scores, deleted = await self._database.read_beside(
+                slot.deleted_homes, "ZMSCORE", slot.user_homes(user_id), *page
+            )
+            found.update(each for each, score in zip(page, scores, strict=True) if score is not None)
+            found -= deleted
+        return found
 
     async def existing(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
         """Which of `home_ids` are homes of the project."""
         return await self._database.present(ProjectSlot(project_id).homes, home_ids)
+
+    async def _member_pages(self, slot: ProjectSlot, home_id: int) -> AsyncIterator[dict[bytes, bytes]]:
+        cursor = 0
+        while True:
+            name = slot.home_members(home_id)
+            cursor, fields = await self._database.read("HSCAN", name, cursor, "COUNT", PAGE // 2)
+            yield fields
+            if int(cursor) == 0:
+                return
+
+    async def _sweep(self, slot: ProjectSlot, home_id: int) -> None:
+        """Take members and devices out of a deleted home, which nobody can join or enter any more."""
+        async for fields in self._member_pages(slot, home_id):
+            users = [int(user_id) for user_id in fields]
+            for start in range(0, len(users), MEMBERS_SWEPT):
+                some = users[start : start + MEMBERS_SWEPT]
+                names = [slot.home_members(home_id), *map(slot.user_homes, some)]
+                require_ok(await self._database.change(EMPTY_HOME, slot, names, [home_id, *some]))
+        async for page in self._database.index_pages(slot.home_devices(home_id)):
+            for start in range(0, len(page), DEVICES_SWEPT):
+                some = page[start : start + DEVICES_SWEPT]
+                names = [slot.home_devices(home_id), slot.device_places, *map(slot.device, some)]
+                require_ok(await self._database.change(RELEASE_DEVICES, slot, names, [home_id, *some]))
+        await self._database.write("ZREM", slot.deleted_homes, home_id)
 
 
 def _member(user_id: bytes, membership: bytes) -> HomeMember:

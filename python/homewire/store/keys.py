@@ -29,9 +29,10 @@ class ProjectSlot:
     of scores is a stable page under concurrent change.
     """
 
-    __slots__ = ("prefix",)
+    __slots__ = ("prefix", "project_id")
 
     def __init__(self, project_id: int) -> None:
+        self.project_id: Final = project_id
         self.prefix: Final = f"hw:{{p{project_id}}}:"
 
     @property
@@ -78,6 +79,11 @@ class ProjectSlot:
     def homes(self) -> str:
         """Index of home ids."""
         return self.prefix + "homes"
+
+    @property
+    def deleted_homes(self) -> str:
+        """Index of deleted homes whose members and devices still have to be swept."""
+        return self.prefix + "homes_deleted"
 
     @property
     def devices(self) -> str:

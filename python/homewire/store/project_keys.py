@@ -29,13 +29,8 @@ class ProjectKeys:
         slot, (token, reference) = ProjectSlot(project_id), tokens.mint(project_id)
         answer = await self._database.change(
             CREATE_PROJECT_KEY,
-            [
-                slot.project,
-                slot.outbox,
-                slot.project_key(key_id),
-                slot.project_keys,
-                slot.key(reference.hash),
-            ],
+            slot,
+            [slot.project_key(key_id), slot.project_keys, slot.key(reference.hash)],
             [key_id, reference.hash, name, " ".join(sorted(granted)), now],
         )
         require_ok(answer, project=project_id)
@@ -63,13 +58,8 @@ class ProjectKeys:
                 raise UnknownRecord("project key", key_id)
             answer = await self._database.change(
                 REVOKE_PROJECT_KEY,
-                [
-                    slot.project,
-                    slot.outbox,
-                    slot.project_key(key_id),
-                    slot.project_keys,
-                    slot.key(token_hash),
-                ],
+                slot,
+                [slot.project_key(key_id), slot.project_keys, slot.key(token_hash)],
                 [key_id, token_hash],
             )
             if answer[0] != "moved":
@@ -78,8 +68,8 @@ class ProjectKeys:
 
     async def rotate(self, project_id: int, key_id: int) -> str:
         """Replace the token, shown this once; the old one is dead when this returns. Raises UnknownRecord."""
-        record = ProjectSlot(project_id).project_key(key_id)
-        token = await rotate(self._database, project_id, record)
+        slot = ProjectSlot(project_id)
+        token = await rotate(self._database, slot, slot.project_key(key_id), project_key=key_id)
         if token is None:
             raise UnknownRecord("project key", key_id)
         return token

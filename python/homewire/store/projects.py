@@ -8,9 +8,15 @@ from collections.abc import Mapping
 from homewire.errors import UnknownRecord
 from homewire.model import AccessControl, AccountSystem, Project
 from homewire.store import checks
-from homewire.store.database import PAGE, Database
+from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
-from homewire.store.scripts import BURY_PROJECT, UNLIST_PROJECT
+from homewire.store.scripts import (
+    BURY_PROJECT,
+    DISABLE_PROJECT,
+    ENABLE_PROJECT,
+    UNLIST_PROJECT,
+    Script,
+)
 
 
 class Projects:
@@ -56,15 +62,23 @@ class Projects:
                     found.append(project)
         return found
 
+    async def disable(self, project_id: int) -> None:
+        """Make all keys of a project dead until it is enabled again. Raises UnknownRecord."""
+        await self._switch(DISABLE_PROJECT, project_id)
+
+    async def enable(self, project_id: int) -> None:
+        """Undo `disable`. Raises UnknownRecord."""
+        await self._switch(ENABLE_PROJECT, project_id)
+
     async def delete(self, project_id: int) -> None:
         """End a project: all its keys are dead when this returns. Its records are left to `sweep`.
 
         A crash half-way is made good by `sweep` or by deleting again. Raises UnknownRecord.
         """
-        await self._database.change(UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS], [project_id])
+        await self._database.change_outside(UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS], [project_id])
         if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
             raise UnknownRecord("project", project_id)
-        await self._database.change(BURY_PROJECT, [ProjectSlot(project_id).project])
+        await self._bury(project_id)
 
     async def deleted(self) -> builtins.list[int]:
         """Deleted projects that still have records to sweep."""
@@ -75,7 +89,8 @@ class Projects:
         if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
             raise UnknownRecord("deleted project", project_id)
         slot = ProjectSlot(project_id)
-        await self._database.change(BURY_PROJECT, [slot.project])
+        # Also for the outbox, which goes with the rest: what stands in it is heard first.
+        await self._bury(project_id)
         removed = 0
         async for names in self._database.scan(slot.prefix + "*", PAGE):
             # The tombstone goes last: until then it refuses changes that would leave new records behind.
@@ -84,6 +99,15 @@ class Projects:
         removed += int(await self._database.write("UNLINK", slot.project))
         await self._database.write("ZREM", DELETED_PROJECTS, project_id)
         return removed
+
+    async def _switch(self, script: Script, project_id: int) -> None:
+        answer = await self._database.change(script, ProjectSlot(project_id), [])
+        require_ok(answer, project=project_id)
+
+    async def _bury(self, project_id: int) -> None:
+        answer = await self._database.change(BURY_PROJECT, ProjectSlot(project_id), [])
+        if answer != ["unknown", "project"]:  # As it is when it was buried before.
+            require_ok(answer)
 
 
 def _fields(project: Project) -> tuple[str | int, ...]:

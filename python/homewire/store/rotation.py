@@ -8,20 +8,25 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.scripts import ROTATE_KEY
 
 
-async def rotate(database: Database, project_id: int, record: str) -> str | None:
-    """A new token for the record of that name; the old one dies in the same step. None: no such record."""
-    slot = ProjectSlot(project_id)
+async def rotate(
+    database: Database, slot: ProjectSlot, record: str, *, device: int = 0, project_key: int = 0
+) -> str | None:
+    """A new token for the record of that name, which is that of a device or a project key.
+
+    The old one dies in the same step. None: no such record.
+    """
     for _ in range(ATTEMPTS):
         old = (await database.read_hash(record)).get("key")
         if old is None:
             return None
-        token, reference = tokens.mint(project_id)
+        token, reference = tokens.mint(slot.project_id)
         answer = await database.change(
             ROTATE_KEY,
-            [slot.project, slot.outbox, record, slot.key(old), slot.key(reference.hash)],
-            [old, reference.hash],
+            slot,
+            [record, slot.key(old), slot.key(reference.hash)],
+            [old, reference.hash, device, project_key],
         )
         if answer[0] != "moved":
-            require_ok(answer, project=project_id)
+            require_ok(answer, project=slot.project_id)
             return token
     raise outrun("key")

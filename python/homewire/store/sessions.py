@@ -12,7 +12,7 @@ from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, SESSION_LIFETIME_MS, ProjectSlot
 from homewire.store.scripts import END_SESSION, OPEN_SESSION, TOUCH_SESSION
 
-MAX_SESSIONS: Final = 400
+MAX_SESSIONS: Final = 300
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
 can so be removed by one script within the limit of elements."""
 ID_BYTES: Final = 12
@@ -88,7 +88,7 @@ class Sessions:
         """Note that the session was used now. A write: callers do it seldom. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
-            TOUCH_SESSION, [slot.project, slot.outbox, slot.session(session_id)], [self._database.now_ms()]
+            TOUCH_SESSION, slot, [slot.session(session_id)], [self._database.now_ms()]
         )
         require_ok(answer, project=project_id, session=session_id)
 
@@ -104,9 +104,10 @@ class Sessions:
         user_id = int(record["user"])
         answer = await self._database.change(
             END_SESSION,
+            slot,
             [
-                slot.project, slot.outbox, slot.session(session_id), slot.key(record["key"]),
-                slot.user_sessions(user_id),
+                slot.session(session_id), slot.key(record["key"]), slot.user_sessions(user_id),
+                slot.user_homes(user_id),
             ],
             [session_id, now, now + ENDED_SESSION_KEPT_MS, user_id, record["key"]],
         )  # fmt: skip
@@ -120,8 +121,9 @@ class Sessions:
         slot = ProjectSlot(session.project_id)
         return await self._database.change(
             OPEN_SESSION,
+            slot,
             [
-                slot.project, slot.outbox, slot.user(session.user_id), slot.user_sessions(session.user_id),
+                slot.user(session.user_id), slot.user_sessions(session.user_id),
                 slot.session(session.id), slot.key(token_hash),
             ],
             [

@@ -8,7 +8,7 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use homewire_core::connection::{Principal, PrincipalKind};
+use homewire_core::connection::{Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
 use homewire_core::envelope::{EventHeader, encode_event};
@@ -26,10 +26,15 @@ fn main() -> io::Result<()> {
         shards: 1,
         heartbeat: Duration::from_secs(3_600),
         reservation: Duration::from_secs(60),
+        revocation: Duration::from_secs(1),
         close: Duration::from_secs(1),
         outbox_bytes: 64 << 20,
+        outboxes_bytes: usize::MAX,
+        unsent_age: Duration::from_secs(3_600),
         message_bytes: 64 << 10,
         deliver_messages: false,
+        messages_bytes: 4 << 20,
+        socket: SocketOptions::default(),
     };
     let core = Core::start(limits, 16 << 20)?;
     let mut sockets = (0..clients)

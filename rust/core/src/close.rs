@@ -1,31 +1,157 @@
-//! Close codes that the core sends: named once, with what a client should do.
+//! Close codes: the one table of what this server says when it ends a connection, and what a client
+//! should do then. `docs/close-codes.md` is made from it.
 
-/// A WebSocket close code with its reason. Below 4500: come back; from 4500 on: don't.
+/// A WebSocket close code with its reason. Below 4500: come back; from 4500 on: don't, with this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseCode {
     /// The number on the wire (RFC 6455 section 7.4).
     pub code: u16,
-    /// A few words for whoever reads a log; at most 123 bytes.
+    /// A few words for whoever reads a log; at most 123 bytes. Where RFC 6455 was broken the frame
+    /// says more exactly how.
     pub reason: &'static str,
+    /// What a client should do, and after which delay.
+    pub advice: &'static str,
 }
 
-/// The node goes away: reconnect at once, to another.
+/// The client closed, and this is the answer in kind.
+pub const NORMAL: CloseCode = CloseCode {
+    code: 1000,
+    reason: "normal closure",
+    advice: "You closed. Reconnect when you want to listen again.",
+};
+/// The node goes away.
 pub const GOING_AWAY: CloseCode = CloseCode {
     code: 1001,
     reason: "going away",
+    advice: "The node stops. Reconnect after a random delay of up to 1 s; another node answers.",
 };
-/// The client did not read fast enough and events were dropped: reconnect after a second.
-pub const TOO_SLOW: CloseCode = CloseCode {
-    code: 4001,
-    reason: "too slow: reconnect",
+/// The client broke RFC 6455.
+pub const PROTOCOL_ERROR: CloseCode = CloseCode {
+    code: 1002,
+    reason: "protocol error",
+    advice: "Your client broke RFC 6455: mend it. Reconnect after 10 s.",
 };
-/// Nothing was heard from the client for two heartbeats: reconnect at once.
-pub const HEARTBEAT_MISSED: CloseCode = CloseCode {
-    code: 4003,
-    reason: "no heartbeat",
+/// A message of a type that is not taken here.
+pub const UNSUPPORTED: CloseCode = CloseCode {
+    code: 1003,
+    reason: "unsupported data",
+    advice: "You sent a kind of message that is not taken here: mend your client. Reconnect after 10 s.",
 };
-/// The handshake took too long on our side: come again after a second.
+/// A text that is not UTF-8.
+pub const INVALID_PAYLOAD: CloseCode = CloseCode {
+    code: 1007,
+    reason: "invalid payload",
+    advice: "You sent a text that is not UTF-8: mend your client. Reconnect after 10 s.",
+};
+/// A message that is too long.
+pub const TOO_BIG: CloseCode = CloseCode {
+    code: 1009,
+    reason: "message too big",
+    advice: "You sent a message longer than the limit: send shorter ones. Reconnect after 10 s.",
+};
+/// Something failed on our side.
+pub const INTERNAL_ERROR: CloseCode = CloseCode {
+    code: 1011,
+    reason: "internal error",
+    advice: "The server failed. Reconnect after 1 s, then twice as long each time, up to 1 min.",
+};
+/// The handshake took too long on our side.
 pub const TRY_AGAIN: CloseCode = CloseCode {
     code: 1013,
     reason: "try again",
+    advice: "The server is too busy. Reconnect after 1 s, then twice as long each time, up to 1 min.",
 };
+/// The client did not read fast enough, and events were dropped.
+pub const TOO_SLOW: CloseCode = CloseCode {
+    code: 4001,
+    reason: "too slow: reconnect",
+    advice: "You did not read fast enough and events were dropped. Reconnect after 1 s and read what you \
+             missed; if it happens again, listen to less.",
+};
+/// Entries of a shard may be missing.
+pub const RESYNC: CloseCode = CloseCode {
+    code: 4002,
+    reason: "resync: events may be missing",
+    advice: "Events may be missing. Reconnect after a random delay of up to 1 s and read the present state anew.",
+};
+/// Nothing was heard from the client for two heartbeats.
+pub const HEARTBEAT_MISSED: CloseCode = CloseCode {
+    code: 4003,
+    reason: "no heartbeat",
+    advice: "Your pongs did not arrive. Reconnect at once.",
+};
+/// What the connection listens to has moved.
+pub const RESUBSCRIBE: CloseCode = CloseCode {
+    code: 4004,
+    reason: "resubscribe: what you listen to has moved",
+    advice: "A device that you listen to is in another home now. Reconnect at once: you are authorised anew.",
+};
+/// Nothing is left that the connection may hear.
+pub const ACCESS_ENDED: CloseCode = CloseCode {
+    code: 4500,
+    reason: "access ended",
+    advice: "You are no longer a member, or the home or device is gone. Don't reconnect until that has changed.",
+};
+/// The user or device that the key speaks for is deleted.
+pub const PRINCIPAL_DELETED: CloseCode = CloseCode {
+    code: 4501,
+    reason: "user or device deleted",
+    advice: "The user or device of this key is deleted. Don't reconnect; forget the key.",
+};
+/// The key was revoked or rotated, or its session ended.
+pub const KEY_ENDED: CloseCode = CloseCode {
+    code: 4502,
+    reason: "key ended: log in again",
+    advice: "The key was revoked or rotated, or its session ended. Don't reconnect with it: log in again.",
+};
+/// The project is disabled or deleted.
+pub const PROJECT_ENDED: CloseCode = CloseCode {
+    code: 4503,
+    reason: "project disabled or deleted",
+    advice: "The project is disabled or deleted. Don't reconnect until its owner says so.",
+};
+
+/// Every code that this server says, in ascending order.
+pub const TABLE: [&CloseCode; 16] = [
+    &NORMAL,
+    &GOING_AWAY,
+    &PROTOCOL_ERROR,
+    &UNSUPPORTED,
+    &INVALID_PAYLOAD,
+    &TOO_BIG,
+    &INTERNAL_ERROR,
+    &TRY_AGAIN,
+    &TOO_SLOW,
+    &RESYNC,
+    &HEARTBEAT_MISSED,
+    &RESUBSCRIBE,
+    &ACCESS_ENDED,
+    &PRINCIPAL_DELETED,
+    &KEY_ENDED,
+    &PROJECT_ENDED,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_table_is_in_order_and_fits_into_close_frames() {
+        assert!(TABLE.is_sorted_by(|one, next| one.code < next.code));
+        for row in TABLE {
+            assert!(row.reason.len() <= 123, "{}", row.code);
+        }
+    }
+
+    #[test]
+    fn the_advice_says_what_the_number_promises() {
+        for row in TABLE {
+            assert_ne!(
+                row.advice.contains("Don't reconnect"),
+                row.code < 4500,
+                "{}",
+                row.code
+            );
+        }
+    }
+}

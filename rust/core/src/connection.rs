@@ -3,11 +3,15 @@
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
+use socket2::SockRef;
+
+use crate::close::CloseCode;
 use crate::frame::Decoder;
 use crate::index::{ScopeId, Slot};
 use crate::outbox::Outbox;
+use crate::tally::Held;
 
 /// A connection's name: its slot and the slot's generation, so that a late word about a
 /// connection that is gone never reaches its successor.
@@ -53,6 +57,29 @@ pub struct Principal {
     pub key_tag: u64,
 }
 
+impl Principal {
+    /// Who it is, whatever key was shown.
+    pub fn holder(&self) -> Holder {
+        Holder {
+            kind: self.kind,
+            project: self.project,
+            id: self.id,
+        }
+    }
+}
+
+/// Whom keys belong to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Holder {
+    pub kind: PrincipalKind,
+    pub project: u64,
+    pub id: u64,
+}
+
+/// The entities that a connection hears in whatever home its user is a member of.
+#[derive(Debug)]
+pub struct FollowedEntities(pub Vec<Box<str>>);
+
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
@@ -74,6 +101,8 @@ pub enum State {
 pub struct Connection {
     pub id: ConnectionId,
     pub principal: Principal,
+    /// Its part in the counts. Before the socket, and so given back before the client sees its end.
+    pub held: Held,
     pub socket: Option<Socket>,
     pub decoder: Decoder,
     pub outbox: Outbox,
@@ -81,6 +110,12 @@ pub struct Connection {
     /// Place among the members of `scope`.
     pub place: u32,
     pub state: State,
+    /// Whether it hears homes from the moment on at which its user becomes a member.
+    pub follow: bool,
+    /// What it hears in such a home, if not everything.
+    pub entities: Option<Box<FollowedEntities>>,
+    /// Why it has to go, once a control record or a gap said so.
+    pub condemned: Option<&'static CloseCode>,
     /// The code of the close frame that was said or heard; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
@@ -89,6 +124,29 @@ pub struct Connection {
     pub deaf: bool,
     /// Whether the peer said that nothing more comes: there will be no other edge to read the rest by.
     pub hung_up: bool,
+    /// Whether it is listed among those that something waits for.
+    pub lags: bool,
+}
+
+/// What the kernel may hold for a taken socket, and for how long. 0 leaves the kernel's own.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct SocketOptions {
+    /// `SO_SNDBUF`, in bytes.
+    pub send_buffer_bytes: usize,
+    /// `TCP_NOTSENT_LOWAT`, in bytes.
+    pub unsent_bytes: u32,
+    /// `TCP_USER_TIMEOUT`.
+    pub timeout: Duration,
+}
+
+impl Connection {
+    /// Whether a close frame was said or heard.
+    pub fn is_closing(&self) -> bool {
+        match self.state {
+            State::Reserved | State::Open => false,
+            State::Closing | State::Draining | State::Shut => true,
+        }
+    }
 }
 
 /// The taken socket. Reads and writes are the kernel's `recv` and `send`; it may be a TCP socket or
@@ -96,16 +154,27 @@ pub struct Connection {
 pub struct Socket(TcpStream);
 
 impl Socket {
-    /// Makes the socket non-blocking and turns Nagle's algorithm off.
+    /// Makes the socket non-blocking, turns Nagle's algorithm off and bounds the kernel's buffers.
     ///
     /// # Errors
     /// The kernel's, when it is no socket at all.
-    pub fn new(descriptor: std::os::fd::OwnedFd) -> io::Result<Self> {
+    pub fn new(descriptor: std::os::fd::OwnedFd, options: &SocketOptions) -> io::Result<Self> {
         let stream = TcpStream::from(descriptor);
         stream.set_nonblocking(true)?;
+        let socket = SockRef::from(&stream);
+        if options.send_buffer_bytes > 0 {
+            socket.set_send_buffer_size(options.send_buffer_bytes)?;
+        }
         match stream.set_nodelay(true) {
-            Ok(()) => {}
-            // One end of a socket pair knows no such option, and needs none.
+            Ok(()) => {
+                if options.unsent_bytes > 0 {
+                    socket.set_tcp_notsent_lowat(options.unsent_bytes)?;
+                }
+                if !options.timeout.is_zero() {
+                    socket.set_tcp_user_timeout(Some(options.timeout))?;
+                }
+            }
+            // One end of a socket pair knows no such options, and needs none.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             Err(error) => return Err(error),
         }

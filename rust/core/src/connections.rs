@@ -1,20 +1,29 @@
-//! All connections of the reactor, by slot.
+//! All connections of the reactor, by slot and by whom they speak for.
 
-use crate::connection::{Connection, ConnectionId};
+use smallvec::SmallVec;
+
+use crate::connection::{Connection, ConnectionId, Holder};
 use crate::index::Slot;
+use crate::principals::Principals;
 
 /// The table of connections. A lookup by id finds nothing once the slot has a successor.
 #[derive(Default)]
-pub struct Connections(Vec<Option<Box<Connection>>>);
+pub struct Connections {
+    slots: Vec<Option<Box<Connection>>>,
+    principals: Principals,
+}
 
 impl Connections {
     /// Puts a connection into the slot of its id.
     pub fn insert(&mut self, connection: Connection) {
-        let slot = connection.id.slot() as usize;
-        if self.0.len() <= slot {
-            self.0.resize_with(slot + 1, || None);
+        let slot = connection.id.slot();
+        let holder = connection.principal.holder();
+        if self.slots.len() <= slot as usize {
+            self.slots.resize_with(slot as usize + 1, || None);
         }
-        self.0[slot] = Some(Box::new(connection));
+        self.slots[slot as usize] = Some(Box::new(connection));
+        self.principals
+            .add(slot, holder, |slot| holder_of(&self.slots, slot));
     }
 
     /// The connection of this very id.
@@ -24,27 +33,50 @@ impl Connections {
 
     /// Whoever has the slot now.
     pub fn at(&mut self, slot: Slot) -> Option<&mut Connection> {
-        self.0.get_mut(slot as usize)?.as_deref_mut()
+        self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
     /// Takes the connection of this very id out.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        self.0
-            .get_mut(id.slot() as usize)?
-            .take_if(|connection| connection.id == id)
+        let holder = self.get(id)?.principal.holder();
+        self.principals
+            .remove(id.slot(), holder, |slot| holder_of(&self.slots, slot));
+        self.slots[id.slot() as usize].take()
+    }
+
+    /// The slots of everybody who speaks for this user or device.
+    pub fn of(&self, holder: Holder) -> SmallVec<[Slot; 4]> {
+        self.principals
+            .of(holder, |slot| holder_of(&self.slots, slot))
+            .collect()
+    }
+
+    /// The slots of those connections. Looks at every one there is.
+    pub fn which(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Slot> {
+        self.slots
+            .iter()
+            .flatten()
+            .filter(|connection| wanted(connection))
+            .map(|connection| connection.id.slot())
+            .collect()
     }
 
     /// How many slots there are, empty ones included.
     pub fn slots(&self) -> Slot {
-        self.0.len() as Slot
+        self.slots.len() as Slot
     }
 
     /// The ids of all connections.
     pub fn ids(&self) -> Vec<ConnectionId> {
-        self.0
+        self.slots
             .iter()
             .flatten()
             .map(|connection| connection.id)
             .collect()
     }
+}
+
+fn holder_of(slots: &[Option<Box<Connection>>], slot: Slot) -> Option<Holder> {
+    let connection = slots.get(slot as usize)?.as_deref()?;
+    Some(connection.principal.holder())
 }

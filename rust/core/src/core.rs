@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::io;
+use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -9,7 +10,7 @@ use std::time::Duration;
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Socket};
+use crate::connection::{ConnectionId, Principal, Socket, SocketOptions};
 use crate::frame::Opcode;
 use crate::inbox::{Command, Entry, Inbox, Reservation};
 use crate::marks::Marks;
@@ -18,6 +19,7 @@ use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::stats::Stats;
 use crate::sys;
 use crate::tail::{Surroundings, Tail, TailError};
+use crate::tally::{Counts, More, Subject, Tally};
 
 /// The reactor and the tail, and the way to speak to them. Every call only queues.
 pub struct Core {
@@ -25,6 +27,8 @@ pub struct Core {
     reactor: Mutex<Option<JoinHandle<()>>>,
     tail: Mutex<Option<Tail>>,
     shards: u32,
+    tally: Arc<Tally>,
+    socket: SocketOptions,
 }
 
 impl Core {
@@ -42,12 +46,12 @@ impl Core {
             marks,
             inbox: Arc::new(inbox),
             slots: Arc::default(),
-            notifier: Arc::new(Notifier::new()?),
+            notifier: Arc::new(Notifier::new(limits.messages_bytes, Arc::clone(&stats))?),
             stats,
         };
         let notifier = Arc::clone(&shared.notifier);
         let with_reactor = shared.clone();
-        let shards = limits.shards;
+        let (shards, socket) = (limits.shards, limits.socket);
         let thread = guarded("reactor", notifier, move || {
             Reactor::new(poll, with_reactor, commands, limits)
                 .run()
@@ -58,6 +62,8 @@ impl Core {
             reactor: Mutex::new(Some(thread)),
             tail: Mutex::default(),
             shards,
+            tally: Arc::default(),
+            socket,
         })
     }
 
@@ -89,10 +95,22 @@ impl Core {
     }
 
     /// Puts a connection into the index before it is authorised and before it has a socket.
+    /// It is counted from now on, until it ends.
     pub fn reserve(&self, reservation: Reservation) {
+        let held = self.tally.hold(reservation.principal, reservation.address);
         self.shared
             .inbox
-            .send_unhurried(Command::Reserve(Box::new(reservation)));
+            .send_unhurried(Command::Reserve(Box::new(reservation), held));
+    }
+
+    /// How many connections, reserved ones too, a principal, its project and an address hold.
+    pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
+        self.tally.held(principal, address)
+    }
+
+    /// Who holds more connections than is said for its kind.
+    pub fn held_above(&self, more: More) -> Vec<(Subject, u32)> {
+        self.tally.above(more)
     }
 
     /// How many control records of these shards were read: see [`Marks`].
@@ -111,7 +129,7 @@ impl Core {
     /// # Errors
     /// The kernel's, when the descriptor is no open socket.
     pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
-        let socket = Socket::new(sys::own_descriptor(descriptor)?)?;
+        let socket = Socket::new(sys::own_descriptor(descriptor)?, &self.socket)?;
         self.shared.inbox.send(Command::Adopt { id, socket, early });
         Ok(())
     }
@@ -138,6 +156,11 @@ impl Core {
     /// Routes envelopes as the tail does: for benchmarks of the core alone, and its tests.
     pub fn route(&self, entries: Vec<Entry>) -> bool {
         self.shared.inbox.route(entries)
+    }
+
+    /// Says, as the tail does, that entries of this shard may be missing here.
+    pub fn gap(&self, shard: u32) -> bool {
+        self.shared.inbox.send(Command::Gap { shard })
     }
 
     /// Everything that happened since the last call.

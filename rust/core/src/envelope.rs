@@ -73,6 +73,43 @@ pub struct ControlHeader<'a> {
     pub body: &'a [u8],
 }
 
+/// What a control record says; the numbers are on the bus.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum RecordType {
+    MemberAdded = 1,
+    MemberRemoved = 2,
+    UserDeleted = 3,
+    /// Revoked or rotated, or its session ended.
+    KeyEnded = 4,
+    DeviceDeleted = 5,
+    /// `home` is the new one, the body the old one's decimal digits; 0: none.
+    DeviceMoved = 6,
+    HomeDeleted = 7,
+    ProjectDisabled = 8,
+    ProjectDeleted = 9,
+    ProjectEnabled = 10,
+}
+
+impl RecordType {
+    /// The type of this number; `None` for one of a later version.
+    pub fn from_number(number: u64) -> Option<Self> {
+        Some(match number {
+            1 => Self::MemberAdded,
+            2 => Self::MemberRemoved,
+            3 => Self::UserDeleted,
+            4 => Self::KeyEnded,
+            5 => Self::DeviceDeleted,
+            6 => Self::DeviceMoved,
+            7 => Self::HomeDeleted,
+            8 => Self::ProjectDisabled,
+            9 => Self::ProjectDeleted,
+            10 => Self::ProjectEnabled,
+            _ => return None,
+        })
+    }
+}
+
 /// Why a record could not be read. It is to be counted and skipped.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {

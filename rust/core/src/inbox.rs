@@ -16,6 +16,7 @@ use crate::connection::{ConnectionId, Principal, Socket};
 use crate::encoding::Encoding;
 use crate::frame::Opcode;
 use crate::stats::Stats;
+use crate::tally::Held;
 
 /// What a connection wants to hear, after precedence and permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -62,7 +63,8 @@ pub struct Entry {
 
 /// What the reactor is told.
 pub enum Command {
-    Reserve(Box<Reservation>),
+    /// With its part in the counts of connections.
+    Reserve(Box<Reservation>, Held),
     Adopt {
         id: ConnectionId,
         socket: Socket,

@@ -44,6 +44,15 @@ struct Scope {
     stamp: u32,
 }
 
+/// Where a connection stands after [`Index::change`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Change {
+    pub scope: ScopeId,
+    pub place: u32,
+    /// Who took its place in the old scope, and must remember that.
+    pub moved: Option<Slot>,
+}
+
 /// Topics, scopes and their members. Owned by the reactor thread alone.
 #[derive(Debug, Default)]
 pub struct Index {
@@ -71,16 +80,66 @@ impl Index {
         let mut ids: SmallVec<[u32; 8]> = topics.iter().map(|topic| self.intern(*topic)).collect();
         ids.sort_unstable();
         ids.dedup();
-        let hash = self.hash_scope(&ids, encoding);
-        let scope_id = match self.find_scope(hash, &ids, encoding) {
-            Some(found) => found,
-            None => self.add_scope(hash, &ids, encoding),
-        };
-        let Some(scope) = self.scopes[scope_id as usize].as_mut() else {
-            return (scope_id, 0);
-        };
-        scope.connections.push(slot);
-        (scope_id, scope.connections.len() as u32 - 1)
+        self.join_interned(slot, &ids, encoding)
+    }
+
+    /// Moves a connection to the scope of other topics: those of its own that are to `keep`, and
+    /// `more`. `None` when that is what it has already.
+    ///
+    /// The open block of its scope must have been sealed before.
+    pub fn change(
+        &mut self,
+        slot: Slot,
+        scope_id: ScopeId,
+        place: u32,
+        keep: impl Fn(&Topic) -> bool,
+        more: &[TopicRef<'_>],
+    ) -> Option<Change> {
+        let scope = self.scope(scope_id)?;
+        let encoding = scope.encoding;
+        let before: SmallVec<[u32; 8]> = scope.topics.iter().map(|link| link.target).collect();
+        let mut ids: SmallVec<[u32; 8]> = before
+            .iter()
+            .copied()
+            .filter(|&id| {
+                self.topics[id as usize]
+                    .as_ref()
+                    .is_some_and(|record| keep(&record.topic))
+            })
+            .collect();
+        ids.extend(more.iter().map(|topic| self.intern(*topic)));
+        ids.sort_unstable();
+        ids.dedup();
+        if ids == before {
+            return None;
+        }
+        // In this order the topics that it keeps always have a listener, and stay as they are.
+        let (scope, new_place) = self.join_interned(slot, &ids, encoding);
+        Some(Change {
+            scope,
+            place: new_place,
+            moved: self.leave(scope_id, place),
+        })
+    }
+
+    /// The scopes that hear a topic which is `wanted`, each once. Looks at every topic there is.
+    pub fn scopes_of(&mut self, wanted: impl Fn(&Topic) -> bool) -> Vec<ScopeId> {
+        self.next_stamp();
+        let mut found = Vec::new();
+        for record in self.topics.iter().flatten() {
+            if !wanted(&record.topic) {
+                continue;
+            }
+            for link in &record.scopes {
+                if let Some(scope) = self.scopes[link.target as usize].as_mut()
+                    && scope.stamp != self.stamp
+                {
+                    scope.stamp = self.stamp;
+                    found.push(link.target);
+                }
+            }
+        }
+        found
     }
 
     /// Takes a connection out of its scope; the last one takes the scope along.
@@ -169,6 +228,20 @@ impl Index {
 
     fn scope(&self, scope_id: ScopeId) -> Option<&Scope> {
         self.scopes.get(scope_id as usize)?.as_ref()
+    }
+
+    /// `topics` are sorted, each once.
+    fn join_interned(&mut self, slot: Slot, topics: &[u32], encoding: Encoding) -> (ScopeId, u32) {
+        let hash = self.hash_scope(topics, encoding);
+        let scope_id = match self.find_scope(hash, topics, encoding) {
+            Some(found) => found,
+            None => self.add_scope(hash, topics, encoding),
+        };
+        let Some(scope) = self.scopes[scope_id as usize].as_mut() else {
+            return (scope_id, 0);
+        };
+        scope.connections.push(slot);
+        (scope_id, scope.connections.len() as u32 - 1)
     }
 
     fn intern(&mut self, topic: TopicRef<'_>) -> u32 {

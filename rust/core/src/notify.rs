@@ -4,12 +4,10 @@ use std::collections::VecDeque;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::connection::ConnectionId;
-
-/// Messages of clients wait here in at most this many bytes; then the reactor reads no more of them.
-const MESSAGE_BYTES: usize = 4 << 20;
+use crate::stats::Stats;
 
 /// Something that happened in the core.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,19 +36,26 @@ struct Queue {
 #[derive(Debug)]
 pub struct Notifier {
     queue: Mutex<Queue>,
+    /// Messages of clients wait here in about this many bytes; then the reactor reads no more of them.
+    limit: usize,
+    stats: Arc<Stats>,
     writer: UnixStream,
     reader: UnixStream,
 }
 
 impl Notifier {
+    /// `limit` bounds the messages of clients, in bytes.
+    ///
     /// # Errors
     /// The kernel's, when there are no descriptors left.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(limit: usize, stats: Arc<Stats>) -> io::Result<Self> {
         let (writer, reader) = UnixStream::pair()?;
         writer.set_nonblocking(true)?;
         reader.set_nonblocking(true)?;
         Ok(Self {
             queue: Mutex::default(),
+            limit,
+            stats,
             writer,
             reader,
         })
@@ -66,7 +71,9 @@ impl Notifier {
         let mut queue = self.lock();
         let was_empty = queue.items.is_empty();
         if let Notification::Message { payload, .. } = &notification {
-            queue.message_bytes += payload.len();
+            // With its place in the queue, for empty messages take memory too.
+            queue.message_bytes += payload.len() + size_of::<Notification>();
+            Stats::set(&self.stats.messages_bytes, queue.message_bytes as u64);
         }
         queue.items.push_back(notification);
         drop(queue);
@@ -78,15 +85,19 @@ impl Notifier {
 
     /// Whether so many messages wait that clients have to.
     pub fn is_full(&self) -> bool {
-        self.lock().message_bytes >= MESSAGE_BYTES
+        self.lock().message_bytes >= self.limit
     }
 
     /// Takes everything that waits. Second value: whether messages had to wait for this.
     pub fn take(&self) -> (VecDeque<Notification>, bool) {
         let mut drained = [0; 64];
         while matches!((&self.reader).read(&mut drained), Ok(count) if count == drained.len()) {}
-        let queue = std::mem::take(&mut *self.lock());
-        (queue.items, queue.message_bytes >= MESSAGE_BYTES)
+        let queue = {
+            let mut queue = self.lock();
+            Stats::set(&self.stats.messages_bytes, 0);
+            std::mem::take(&mut *queue)
+        };
+        (queue.items, queue.message_bytes >= self.limit)
     }
 
     fn lock(&self) -> MutexGuard<'_, Queue> {

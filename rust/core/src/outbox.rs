@@ -6,8 +6,10 @@
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
 use std::rc::Rc;
+use std::time::Instant;
 
 use crate::boundary::end_of_frame;
+use crate::kept::{Kept, Ledger, Piece};
 
 /// At most this many pieces go into one `writev`.
 const PIECES_PER_WRITE: usize = 64;
@@ -15,8 +17,10 @@ const PIECES_PER_WRITE: usize = 64;
 /// What became of frames that were offered to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Written, or queued within the bound.
+    /// Written, all of it.
     Accepted,
+    /// Written in part or not at all; the rest waits, within the bound.
+    Queued,
     /// The bound is passed: the client does not read fast enough and has to be closed.
     TooSlow,
     /// The socket is dead.
@@ -40,30 +44,26 @@ pub struct Written {
 pub struct Block<'a> {
     bytes: &'a [u8],
     frames: u32,
-    shared: Option<Rc<[u8]>>,
+    ledger: &'a Ledger,
+    shared: Option<Rc<Kept>>,
 }
 
 impl<'a> Block<'a> {
     /// `frames` counts the events in `bytes`; 0 for a control frame.
-    pub fn new(bytes: &'a [u8], frames: u32) -> Self {
+    pub fn new(bytes: &'a [u8], frames: u32, ledger: &'a Ledger) -> Self {
         Self {
             bytes,
             frames,
+            ledger,
             shared: None,
         }
     }
 
-    fn share(&mut self) -> Rc<[u8]> {
+    fn share(&mut self) -> Rc<Kept> {
         self.shared
-            .get_or_insert_with(|| Rc::from(self.bytes))
+            .get_or_insert_with(|| Kept::new(self.bytes, self.ledger))
             .clone()
     }
-}
-
-#[derive(Debug)]
-struct Piece {
-    bytes: Rc<[u8]>,
-    frames: u32,
 }
 
 /// The queue of one connection. Allocates nothing while its client keeps up.
@@ -115,14 +115,12 @@ impl Outbox {
         if self.pieces.is_empty() {
             self.offset = taken;
         }
-        self.pieces.push_back(Piece {
-            bytes: block.share(),
-            frames: block.frames,
-        });
+        self.pieces
+            .push_back(Piece::new(block.share(), block.frames));
         if too_slow {
             Verdict::TooSlow
         } else {
-            Verdict::Accepted
+            Verdict::Queued
         }
     }
 
@@ -163,20 +161,24 @@ impl Outbox {
         self.waiting
     }
 
+    /// Since when the first byte that waits does; `None` when nothing waits.
+    pub fn waiting_since(&self) -> Option<Instant> {
+        self.pieces.front().map(Piece::since)
+    }
+
     /// Drops everything but the rest of a frame that is written in part, so that a close frame
     /// can follow where a client's parser expects a frame.
     pub fn drop_unwritten(&mut self) {
         let rest = self.pieces.front().and_then(|piece| {
             let end = end_of_frame(&piece.bytes, self.offset);
-            (self.offset > 0 && end > self.offset).then(|| Rc::from(&piece.bytes[self.offset..end]))
+            (self.offset > 0 && end > self.offset).then(|| piece.bytes.part(self.offset, end))
         });
         self.pieces.clear();
         self.offset = 0;
         self.waiting = 0;
         if let Some(bytes) = rest {
-            let bytes: Rc<[u8]> = bytes;
             self.waiting = bytes.len();
-            self.pieces.push_back(Piece { bytes, frames: 0 });
+            self.pieces.push_back(Piece::new(bytes, 0));
         }
     }
 
@@ -287,6 +289,7 @@ mod tests {
             takes in prop::collection::vec(0usize..60, 0..60),
             flush_after in prop::collection::vec(any::<bool>(), 20),
         ) {
+            let ledger = Ledger::new(Instant::now());
             let mut outbox = Outbox::default();
             let mut socket = scripted(&takes);
             let mut written = Written::default();
@@ -296,10 +299,12 @@ mod tests {
                 sent.extend_from_slice(&bytes);
                 frames += u64::from(*count);
                 let verdict = outbox.offer(
-                    Some(&mut socket), &mut Block::new(&bytes, *count), usize::MAX, &mut written,
+                    Some(&mut socket), &mut Block::new(&bytes, *count, &ledger), usize::MAX, &mut written,
                 );
-                prop_assert_eq!(verdict, Verdict::Accepted);
+                let whole = sent.len() == socket.got.len();
+                prop_assert_eq!(verdict, if whole { Verdict::Accepted } else { Verdict::Queued });
                 prop_assert_eq!(outbox.waiting(), sent.len() - socket.got.len());
+                prop_assert!(ledger.bytes() >= outbox.waiting());
                 if flush_after[number] {
                     outbox.flush(&mut socket, &mut written).unwrap();
                     prop_assert_eq!(outbox.waiting(), sent.len() - socket.got.len());
@@ -309,6 +314,7 @@ mod tests {
             outbox.flush(&mut socket, &mut written).unwrap();
             prop_assert!(outbox.is_empty());
             prop_assert_eq!(outbox.waiting(), 0);
+            prop_assert_eq!(ledger.bytes(), 0);
             prop_assert_eq!(&socket.got, &sent);
             prop_assert_eq!(written.frames, frames);
             prop_assert_eq!(written.bytes, sent.len() as u64);
@@ -317,19 +323,20 @@ mod tests {
 
     #[test]
     fn the_bound_is_exact_and_nothing_is_queued_past_it() {
+        let ledger = Ledger::new(Instant::now());
         let mut outbox = Outbox::default();
         let mut written = Written::default();
         let mut socket = scripted(&[4]);
         let accepted = outbox.offer(
             Some(&mut socket),
-            &mut Block::new(&[1; 10], 1),
+            &mut Block::new(&[1; 10], 1, &ledger),
             6,
             &mut written,
         );
-        assert_eq!(accepted, Verdict::Accepted);
+        assert_eq!(accepted, Verdict::Queued);
         let refused = outbox.offer(
             Some(&mut socket),
-            &mut Block::new(&[2; 1], 1),
+            &mut Block::new(&[2; 1], 1, &ledger),
             6,
             &mut written,
         );
@@ -339,6 +346,7 @@ mod tests {
 
     #[test]
     fn a_frame_that_was_begun_is_ended_also_past_the_bound() {
+        let ledger = Ledger::new(Instant::now());
         let mut bytes = Vec::new();
         frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
         let first = bytes.len();
@@ -348,7 +356,7 @@ mod tests {
         let mut socket = scripted(&[3]);
         let verdict = outbox.offer(
             Some(&mut socket),
-            &mut Block::new(&bytes, 2),
+            &mut Block::new(&bytes, 2, &ledger),
             1,
             &mut written,
         );
@@ -361,7 +369,8 @@ mod tests {
 
     #[test]
     fn lagging_connections_share_one_copy() {
-        let mut block = Block::new(b"frame", 1);
+        let ledger = Ledger::new(Instant::now());
+        let mut block = Block::new(b"frame", 1, &ledger);
         let mut written = Written::default();
         let mut outboxes = [Outbox::default(), Outbox::default()];
         for outbox in &mut outboxes {
@@ -371,10 +380,19 @@ mod tests {
             &outboxes[0].pieces[0].bytes,
             &outboxes[1].pieces[0].bytes
         ));
+        drop(block);
+        let shared = ledger.bytes();
+        assert!(shared < 2 * (size_of::<Kept>() + b"frame".len()));
+        let [first, second] = outboxes;
+        drop(first);
+        assert!(b"frame".len() < ledger.bytes() && ledger.bytes() < shared);
+        drop(second);
+        assert_eq!(ledger.bytes(), 0);
     }
 
     #[test]
     fn dropping_keeps_the_rest_of_a_frame_that_was_begun() {
+        let ledger = Ledger::new(Instant::now());
         let mut bytes = Vec::new();
         frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
         let first = bytes.len();
@@ -385,7 +403,7 @@ mod tests {
             let mut socket = scripted(&[taken]);
             outbox.offer(
                 Some(&mut socket),
-                &mut Block::new(&bytes, 2),
+                &mut Block::new(&bytes, 2, &ledger),
                 100,
                 &mut written,
             );

@@ -28,6 +28,12 @@ counters! {
     topics,
     /// Bytes of envelopes between tail and reactor, now.
     inbox_bytes,
+    /// Memory of what waits in all outboxes, in bytes, now.
+    outboxes_bytes,
+    /// Connections that something waits for, or did at the last look, now.
+    lagging,
+    /// Bytes of clients' messages that Python did not take yet, now.
+    messages_bytes,
     /// Reservations made.
     reserved,
     /// Reservations that were not adopted in time.
@@ -38,14 +44,34 @@ counters! {
     closed,
     /// Connections closed because their client did not read.
     too_slow,
+    /// Connections closed because all outboxes together were too large and theirs was among the longest.
+    too_slow_in_sum,
+    /// Connections closed because what waited for them was too old.
+    too_slow_by_age,
+    /// Times that a socket was not read because Python did not take the messages.
+    messages_held,
     /// Connections closed because their client was silent.
     heartbeats_missed,
     /// Connections closed because their client broke the protocol.
     violations,
     /// Envelopes read from the bus.
     envelopes,
-    /// Envelopes that could not be decoded: counted and skipped.
+    /// Envelopes that could not be decoded, or stood in a shard where they do not belong: skipped.
     malformed,
+    /// Control records applied.
+    control_records,
+    /// Control records older than what was applied about the same subject: ignored.
+    control_records_older,
+    /// Control records of a type that this version does not know: skipped.
+    control_records_unknown,
+    /// Connections closed because a control record ended what they may hear, or moved it.
+    revoked,
+    /// Changes of what an open connection hears.
+    rescopes,
+    /// Times that entries of a shard may have been missed.
+    gaps,
+    /// Connections closed because entries may have been missed.
+    resynced,
     /// Envelopes that at least one scope wanted.
     matched,
     /// Event and command frames that the kernel took, over all sockets.

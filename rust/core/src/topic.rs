@@ -51,6 +51,34 @@ pub struct EntityTopic {
 }
 
 impl Topic {
+    /// The project of what it is about.
+    pub fn project(&self) -> u64 {
+        match *self {
+            Self::Home { project, .. }
+            | Self::Device { project, .. }
+            | Self::Command { project, .. } => project,
+            Self::Entity(ref topic) => topic.project,
+        }
+    }
+
+    /// The home that it is heard in; commands are heard in none.
+    pub fn home(&self) -> Option<u64> {
+        match *self {
+            Self::Home { home, .. } | Self::Device { home, .. } => Some(home),
+            Self::Command { .. } => None,
+            Self::Entity(ref topic) => Some(topic.home),
+        }
+    }
+
+    /// The id whose shard carries what it is about: a home, or the device that is commanded.
+    pub fn anchor(&self) -> u64 {
+        match *self {
+            Self::Home { home, .. } | Self::Device { home, .. } => home,
+            Self::Command { device, .. } => device,
+            Self::Entity(ref topic) => topic.home,
+        }
+    }
+
     /// The borrowed form, by which topics are hashed and compared.
     pub fn as_ref(&self) -> TopicRef<'_> {
         match *self {

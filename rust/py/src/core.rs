@@ -1,19 +1,24 @@
 //! `Core`: the reactor and the tail.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core as Inner;
 use homewire_core::encoding::Encoding;
 use homewire_core::frame::Opcode;
 use homewire_core::inbox::{DeviceInHome, Reservation, Subscription};
 use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
+use homewire_core::tally::{More, Subject};
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors;
+
+/// How long a client whose key ended may hear anything at all, wherever the copies of that word are.
+const REVOCATION: Duration = Duration::from_secs(1);
 
 /// The reactor and the tail: two threads that never need the GIL.
 #[pyclass(frozen, module = "homewire._core")]
@@ -26,7 +31,9 @@ impl Core {
     #[pyo3(signature = (
         *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
         shards = 64, outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
-        deliver_messages = false,
+        deliver_messages = false, outboxes_bytes = usize::MAX, unsent_age_ms = 30_000,
+        messages_bytes = 4_194_304, socket_send_buffer_bytes = 0, socket_unsent_bytes = 0,
+        socket_timeout_ms = 0,
     ))]
     fn new(
         heartbeat_ms: u64,
@@ -37,15 +44,30 @@ impl Core {
         message_bytes: usize,
         inbox_bytes: usize,
         deliver_messages: bool,
+        outboxes_bytes: usize,
+        unsent_age_ms: u64,
+        messages_bytes: usize,
+        socket_send_buffer_bytes: usize,
+        socket_unsent_bytes: u32,
+        socket_timeout_ms: u64,
     ) -> PyResult<Self> {
         let limits = Limits {
             shards,
             heartbeat: Duration::from_millis(heartbeat_ms),
             reservation: Duration::from_millis(reservation_ms),
+            revocation: REVOCATION,
             close: Duration::from_millis(close_ms),
             outbox_bytes,
+            outboxes_bytes,
+            unsent_age: Duration::from_millis(unsent_age_ms),
             message_bytes,
             deliver_messages,
+            messages_bytes,
+            socket: SocketOptions {
+                send_buffer_bytes: socket_send_buffer_bytes,
+                unsent_bytes: socket_unsent_bytes,
+                timeout: Duration::from_millis(socket_timeout_ms),
+            },
         };
         Ok(Self(Inner::start(limits, inbox_bytes)?))
     }
@@ -91,9 +113,44 @@ impl Core {
             subscription,
             follow,
             encoding: Encoding::Plain,
-            address: address.and_then(|text| text.parse().ok()),
+            address: address_of(address),
         });
         Ok(id.as_u64())
+    }
+
+    fn held(
+        &self,
+        principal_kind: &str,
+        project: u64,
+        principal_id: u64,
+        address: Option<&str>,
+    ) -> PyResult<(u32, u32, u32)> {
+        let principal = Principal {
+            kind: principal_kind_of(principal_kind)?,
+            project,
+            id: principal_id,
+            key_tag: 0,
+        };
+        let counts = self.0.held(principal, address_of(address));
+        Ok((counts.principal, counts.project, counts.address))
+    }
+
+    fn held_above(
+        &self,
+        py: Python<'_>,
+        user: u32,
+        device: u32,
+        project: u32,
+        address: u32,
+    ) -> Vec<(&'static str, u64, String, u32)> {
+        let more = More {
+            than_user: user,
+            than_device: device,
+            than_project: project,
+            than_address: address,
+        };
+        let found = py.detach(|| self.0.held_above(more));
+        found.into_iter().map(subject_tuple).collect()
     }
 
     fn mark(&self, shards: Vec<u32>) -> u64 {
@@ -148,6 +205,24 @@ impl Core {
             self.0
                 .stop(code, reason, Duration::from_millis(patience_ms))
         });
+    }
+}
+
+/// What aiohttp calls the remote: an address, maybe with the zone of an interface.
+fn address_of(text: Option<&str>) -> Option<IpAddr> {
+    let text = text?;
+    text.split_once('%')
+        .map_or(text, |(address, _)| address)
+        .parse()
+        .ok()
+}
+
+fn subject_tuple((subject, count): (Subject, u32)) -> (&'static str, u64, String, u32) {
+    match subject {
+        Subject::User { project, id } => ("user", project, id.to_string(), count),
+        Subject::Device { project, id } => ("device", project, id.to_string(), count),
+        Subject::Project(project) => ("project", project, String::new(), count),
+        Subject::Address(address) => ("address", 0, address.to_string(), count),
     }
 }
 

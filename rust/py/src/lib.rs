@@ -2,6 +2,7 @@
 
 mod append;
 mod batch;
+mod close;
 mod core;
 mod errors;
 mod input;
@@ -15,6 +16,8 @@ mod _core {
     use crate::append::AppendHeads;
     #[pymodule_export]
     use crate::batch::{EventBatch, PlacedEvents};
+    #[pymodule_export]
+    use crate::close::close_codes;
     #[pymodule_export]
     use crate::core::Core;
     #[pymodule_export]

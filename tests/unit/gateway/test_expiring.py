@@ -1,78 +1,227 @@
-"""The caches forget in time, and never hold more than they may."""
+"""The caches forget what changed and what is old, and never hold more than they may."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+import pytest
+from hand_marks import Clock, HandMarks, fresh, shard_of, two_of_different_shards
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.gateway.expiring import ExpiringCache, RecentIds
+from homewire.gateway.expiring import MarkedCache, MarkedIds, MarkedRecords
+from homewire.gateway.freshness import ANEW, SILENCE_MS, Freshness
+
+HERE, ELSEWHERE = two_of_different_shards()
 
 
-class Clock:
-    """A clock that is set by hand, in seconds."""
+class Memory(Protocol):
+    """Any of the caches, for ids of one owner: which of them come from memory, and how one gets in."""
 
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
+    def known(self, ids: Collection[int]) -> set[int]: ...
+    async def learn(self, ids: Collection[int], meanwhile: Callable[[], None] = ...) -> None: ...
 
 
-def test_an_entry_lives_for_its_lifetime() -> None:
-    clock = Clock()
-    cache: ExpiringCache[str, int] = ExpiringCache(1.0, 10, clock)
-    cache.put("a", 1)
-    clock.now += 0.999
-    assert cache.get("a") == 1
-    clock.now += 0.001
-    assert cache.get("a") is None
+def nothing() -> None:
+    """Happens while the store is read."""
 
 
-def test_the_oldest_goes_when_the_cache_is_full_and_the_expired_with_the_next() -> None:
-    clock = Clock()
-    cache: ExpiringCache[str, int] = ExpiringCache(1.0, 2, clock)
-    for number, name in enumerate("abc"):
-        cache.put(name, number)
-    assert [cache.get(name) for name in "abc"] == [None, 1, 2]
-    cache.put("b", 3)
-    cache.put("d", 4)
-    assert [cache.get(name) for name in "bcd"] == [3, None, 4]
-    clock.now += 1
-    cache.put("e", 5)
-    assert len(cache) == 1
+class OneByOne:
+    def __init__(self, freshness: Freshness, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: MarkedCache[int, str] = MarkedCache(freshness, capacity, lifetime, clock)
+
+    def known(self, ids: Collection[int]) -> set[int]:
+        return {each for each in ids if self.cache.get(each) == f"value {each}"}
+
+    async def learn(self, ids: Collection[int], meanwhile: Callable[[], None] = nothing) -> None:
+        for each in ids:
+            await self.read(each, meanwhile)
+
+    async def read(self, each: int, meanwhile: Callable[[], None]) -> None:
+        assert await self.cache.read(each, each, self.reader(each, meanwhile)) == f"value {each}"
+
+    def reader(self, each: int, meanwhile: Callable[[], None]) -> Callable[[], Awaitable[str]]:
+        async def read() -> str:
+            meanwhile()
+            return f"value {each}"
+
+        return read
 
 
-def test_a_cache_without_capacity_remembers_nothing() -> None:
-    cache: ExpiringCache[str, int] = ExpiringCache(1.0, 0)
-    cache.put("a", 1)
-    assert cache.get("a") is None
+class Unplaced(OneByOne):
+    async def read(self, each: int, meanwhile: Callable[[], None]) -> None:
+        read = self.reader(each, meanwhile)
+        assert await self.cache.read_unplaced(each, read, lambda _value: each) == f"value {each}"
 
 
-Step = st.tuples(st.floats(0.0, 0.8), st.sampled_from("ab"), st.sets(st.integers(1, 9), max_size=4))
+class Records:
+    def __init__(self, freshness: Freshness, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: MarkedRecords[str, str] = MarkedRecords(freshness, capacity, lifetime, clock)
+
+    def known(self, ids: Collection[int]) -> set[int]:
+        found = self.cache.known("owner", ids)
+        assert all(value == f"value {each}" for each, value in found.items())
+        return set(found)
+
+    async def learn(self, ids: Collection[int], meanwhile: Callable[[], None] = nothing) -> None:
+        async def read(missing: list[int]) -> dict[int, str]:
+            meanwhile()
+            return {each: f"value {each}" for each in missing}
+
+        assert set(await self.cache.find("owner", ids, read)) == set(ids)
 
 
+class Ids:
+    def __init__(self, freshness: Freshness, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: MarkedIds[str] = MarkedIds(freshness, capacity, lifetime, clock)
+
+    def known(self, ids: Collection[int]) -> set[int]:
+        return self.cache.known("owner", ids)
+
+    async def learn(self, ids: Collection[int], meanwhile: Callable[[], None] = nothing) -> None:
+        async def read(missing: list[int]) -> set[int]:
+            meanwhile()
+            return set(missing)
+
+        assert await self.cache.find("owner", ids, read) == set(ids)
+
+
+Kind = type[OneByOne] | type[Records] | type[Ids]
+KINDS: list[Kind] = [OneByOne, Unplaced, Records, Ids]
+every_kind = pytest.mark.parametrize("kind", KINDS)
+
+
+def memory(kind: Kind, marks: HandMarks, capacity: int = 1_000, clock: Clock | None = None) -> Memory:
+    return kind(fresh(marks), capacity, 1.0, clock or Clock())
+
+
+@every_kind
+async def test_what_is_announced_is_forgotten_and_nothing_else(kind: Kind) -> None:
+    marks = HandMarks()
+    cache = memory(kind, marks)
+    await cache.learn([HERE, ELSEWHERE])
+    assert cache.known([HERE, ELSEWHERE]) == {HERE, ELSEWHERE}
+    marks.hear(HERE)
+    assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
+    await cache.learn([HERE])
+    assert cache.known([HERE, ELSEWHERE]) == {HERE, ELSEWHERE}
+
+
+@every_kind
+async def test_what_is_announced_while_the_store_is_read_is_not_kept(kind: Kind) -> None:
+    """The read may have been before the change: only the mark of before vouches for it."""
+    marks = HandMarks()
+    cache = memory(kind, marks)
+    await cache.learn([HERE], meanwhile=lambda: marks.hear(HERE))
+    assert cache.known([HERE]) == set()
+    await cache.learn([HERE])
+    assert cache.known([HERE]) == {HERE}
+
+
+async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() -> None:
+    """Who a key speaks for tells the shard only after the read; its mark may have moved by then."""
+    marks = HandMarks()
+    cache: MarkedCache[str, int] = MarkedCache(fresh(marks), 10)
+
+    async def read() -> int:
+        return HERE
+
+    def announced(value: int) -> int:
+        marks.hear(value)
+        return value
+
+    assert await cache.read_unplaced("key", read, announced) == HERE
+    assert cache.get("key") is None
+
+
+@every_kind
+async def test_nothing_is_trusted_while_redis_is_silent(kind: Kind) -> None:
+    marks = HandMarks()
+    cache = memory(kind, marks)
+    await cache.learn([HERE])
+    marks.silence_ms = SILENCE_MS
+    assert cache.known([HERE]) == {HERE}
+    marks.silence_ms = SILENCE_MS + 1
+    assert cache.known([HERE]) == set()
+    marks.silence_ms = 0
+    assert cache.known([HERE]) == {HERE}
+
+
+@every_kind
+async def test_without_a_tail_nothing_is_remembered(kind: Kind) -> None:
+    cache: Memory = kind(Freshness(None, 8), 1_000, 1.0, Clock())
+    await cache.learn([HERE])
+    assert cache.known([HERE]) == set()
+
+
+async def test_a_handshake_takes_only_what_was_read_at_the_total_it_names() -> None:
+    """A record of any shard may be another copy of a change that the entry does not know."""
+    marks = HandMarks()
+    one = OneByOne(fresh(marks), 10, 1.0, Clock())
+    records = Records(fresh(marks), 10, 1.0, Clock())
+    await one.learn([HERE])
+    await records.learn([HERE])
+    assert one.cache.get(HERE, 0) == "value 1"
+    assert records.cache.known("owner", [HERE], 0) == {HERE: "value 1"}
+    assert one.cache.get(HERE, ANEW) is None
+    assert records.cache.known("owner", [HERE], ANEW) == {}
+    marks.hear(ELSEWHERE)
+    assert one.cache.get(HERE, 1) is None
+    assert records.cache.known("owner", [HERE], 1) == {}
+    assert one.known([HERE]) == records.known([HERE]) == {HERE}
+
+
+async def test_only_what_is_missing_is_read_and_only_what_exists_is_kept() -> None:
+    marks = HandMarks()
+    cache: MarkedIds[str] = MarkedIds(fresh(marks), 10)
+    asked: list[list[int]] = []
+
+    async def read(missing: list[int]) -> set[int]:
+        asked.append(missing)
+        return {each for each in missing if each < 10}
+
+    assert await cache.find("owner", [1, 2, 10], read) == {1, 2}
+    assert await cache.find("owner", [1, 3, 10], read) == {1, 3}
+    assert await cache.find("other", [1], read) == {1}
+    assert asked == [[1, 2, 10], [3, 10], [1]]
+
+
+@every_kind
+async def test_ids_beyond_the_capacity_push_older_ones_out(kind: Kind) -> None:
+    cache = memory(kind, HandMarks(), capacity=4)
+    for number in range(1, 8):
+        await cache.learn([number])
+    assert cache.known(range(1, 8)) == {5, 6, 7}
+
+
+@every_kind
+async def test_a_cache_without_capacity_remembers_nothing(kind: Kind) -> None:
+    cache = memory(kind, HandMarks(), capacity=0)
+    await cache.learn([HERE])
+    assert cache.known([HERE]) == set()
+
+
+Step = st.tuples(st.floats(0.0, 0.8), st.sets(st.integers(1, 9), max_size=4), st.sets(st.integers(1, 9)))
+
+
+@every_kind
 @given(st.lists(Step, max_size=30))
-def test_ids_are_known_for_half_a_lifetime_and_never_beyond_it(
-    steps: list[tuple[float, str, set[int]]],
+async def test_ids_are_known_for_half_a_lifetime_and_never_beyond_it_or_a_change(
+    kind: Kind, steps: list[tuple[float, set[int], set[int]]]
 ) -> None:
-    clock = Clock()
-    recent: RecentIds[str] = RecentIds(1.0, 1_000, clock)
-    seen: dict[tuple[str, int], float] = {}
-    for wait, whose, ids in steps:
+    """`seen` is when each id was read last, without a record of its shard since."""
+    clock, marks = Clock(), HandMarks()
+    cache = memory(kind, marks, clock=clock)
+    seen: dict[int, float] = {}
+    for wait, learnt, changed in steps:
         clock.now += wait
-        for name in "ab":
-            known = recent.known(name, range(1, 10))
-            ages = {each: clock.now - at for (owner, each), at in seen.items() if owner == name}
-            assert {each for each, age in ages.items() if age < 0.5} <= known
-            assert known <= {each for each, age in ages.items() if age < 1.0}
-        recent.remember(whose, ids)
-        seen.update({(whose, each): clock.now for each in ids})
-
-
-def test_ids_beyond_the_capacity_push_older_ones_out() -> None:
-    recent: RecentIds[str] = RecentIds(1.0, 4, Clock())
-    for number in range(1, 7):
-        recent.remember("a", {number})
-    known = recent.known("a", range(1, 7))
-    assert 6 in known
-    assert len(known) <= 4
+        for each in changed:
+            marks.hear(each)
+            seen = {other: at for other, at in seen.items() if shard_of(other) != shard_of(each)}
+        known = cache.known(range(1, 10))
+        assert {each for each, at in seen.items() if clock.now - at < 0.5} <= known
+        assert known <= {each for each, at in seen.items() if clock.now - at < 1.0}
+        unknown = learnt - known
+        await cache.learn(unknown)
+        seen.update(dict.fromkeys(unknown, clock.now))

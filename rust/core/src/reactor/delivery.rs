@@ -5,51 +5,72 @@ use smallvec::SmallVec;
 use super::{Doom, Reactor};
 use crate::blocks::{Blocks, OpenBlock};
 use crate::encode;
-use crate::envelope::{self, CommandHeader, Envelope, EventHeader};
+use crate::envelope::{self, CommandHeader, ControlHeader, Envelope, EventHeader};
 use crate::inbox::Entry;
 use crate::index::{Index, ScopeId};
 use crate::outbox::{Block, Verdict};
+use crate::shard::shard_of;
 use crate::stats::Stats;
 use crate::topic::TopicRef;
 
-/// Routes one envelope into the open blocks. Answers the length of the longest block it touched.
+/// What became of an envelope.
+pub(super) enum Routed<'a> {
+    /// It is in the blocks of all who hear it, of which the longest has so many bytes now.
+    Delivered { longest_block: usize },
+    /// It is to be applied, before the next envelope is routed.
+    Control(ControlHeader<'a>),
+}
+
+/// Routes one envelope into the open blocks.
 ///
-/// A record that cannot be decoded is counted and skipped: one bad record must not stop a node.
-pub(super) fn route(
-    entry: &Entry,
+/// A record that cannot be decoded is counted and skipped: one bad record must not stop a node. So is
+/// one in a shard where it does not belong, for the control records of its home are in another: who
+/// writes there counts shards differently.
+pub(super) fn route<'a>(
+    entry: &'a Entry,
+    shards: u32,
     index: &mut Index,
     blocks: &mut Blocks,
     matched: &mut Vec<ScopeId>,
     frame: &mut Vec<u8>,
     stats: &Stats,
-) -> usize {
+) -> Routed<'a> {
     Stats::add(&stats.envelopes, 1);
     matched.clear();
     frame.clear();
+    let mut anchor = 0;
     match envelope::decode(&entry.envelope) {
         Ok(Envelope::Event(event)) => {
             index.find(&event_topics(&event), matched);
             if !matched.is_empty() {
                 encode::append_event_frame(frame, &event);
+                anchor = event.home;
             }
         }
         Ok(Envelope::Command(command)) => {
             index.find(&[command_topic(&command)], matched);
             if !matched.is_empty() {
                 encode::append_command_frame(frame, &command);
+                anchor = command.device;
             }
         }
-        Ok(Envelope::Control(_)) => {}
+        Ok(Envelope::Control(record)) => return Routed::Control(record),
         Err(_) => Stats::add(&stats.malformed, 1),
     }
+    let mut longest_block = 0;
     if !matched.is_empty() {
-        Stats::add(&stats.matched, 1);
+        // Looked at only now: most nodes hear most events for nobody.
+        if shard_of(anchor, shards) == entry.shard {
+            Stats::add(&stats.matched, 1);
+        } else {
+            Stats::add(&stats.malformed, 1);
+            matched.clear();
+        }
     }
-    let mut longest = 0;
     for &scope in &*matched {
-        longest = longest.max(blocks.append(scope, frame));
+        longest_block = longest_block.max(blocks.append(scope, frame));
     }
-    longest
+    Routed::Delivered { longest_block }
 }
 
 fn event_topics<'a>(event: &EventHeader<'a>) -> SmallVec<[TopicRef<'a>; 3]> {
@@ -98,7 +119,7 @@ impl Reactor {
     }
 
     fn hand_out(&mut self, sealed: OpenBlock, members: usize) {
-        let mut block = Block::new(&sealed.bytes, sealed.frames);
+        let mut block = Block::new(&sealed.bytes, sealed.frames, &self.ledger);
         for &slot in self.index.members(sealed.scope).iter().take(members) {
             let Some(connection) = self.connections.at(slot) else {
                 continue;
@@ -111,6 +132,7 @@ impl Reactor {
             );
             match verdict {
                 Verdict::Accepted => {}
+                Verdict::Queued => self.lagging.note(connection.id, &mut connection.lags),
                 Verdict::TooSlow => self.doomed.push((connection.id, Doom::TooSlow)),
                 Verdict::Gone => self.doomed.push((connection.id, Doom::Gone)),
             }

@@ -8,12 +8,13 @@ use smallvec::SmallVec;
 
 use super::{Doom, Reactor};
 use crate::close::{self, CloseCode};
-use crate::connection::{Connection, ConnectionId, Socket, State};
+use crate::connection::{Connection, ConnectionId, FollowedEntities, Socket, State};
 use crate::frame::{self, Decoder, Opcode};
 use crate::inbox::{DeviceInHome, Reservation, Subscription};
 use crate::notify::Notification;
 use crate::outbox::{Block, Outbox, Verdict};
 use crate::stats::Stats;
+use crate::tally::Held;
 use crate::topic::TopicRef;
 
 /// How a connection ended, for whoever keeps count.
@@ -28,17 +29,24 @@ impl Ending {
 }
 
 impl Reactor {
-    pub(super) fn reserve(&mut self, reservation: Reservation) {
+    pub(super) fn reserve(&mut self, reservation: Reservation, held: Held) {
         let Reservation {
             id,
             principal,
             subscription,
+            follow,
             encoding,
             ..
         } = reservation;
         let topics = subscription_topics(principal.project, &subscription);
         let (scope, place) = self.index.join(id.slot(), &topics, encoding);
+        drop(topics);
         self.seal(scope, place as usize);
+        let (follow, entities) = if follow {
+            followed(subscription)
+        } else {
+            (false, None)
+        };
         let decoder = if self.limits.deliver_messages {
             Decoder::new(self.limits.message_bytes)
         } else {
@@ -47,16 +55,21 @@ impl Reactor {
         self.connections.insert(Connection {
             id,
             principal,
+            held,
             socket: None,
             decoder,
             outbox: Outbox::default(),
             scope,
             place,
             state: State::Reserved,
+            follow,
+            entities,
+            condemned: None,
             close_code: 1006,
             heard: true,
             deaf: false,
             hung_up: false,
+            lags: false,
         });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
@@ -95,6 +108,8 @@ impl Reactor {
         }
         self.seal(scope, usize::MAX);
         self.flush(id);
+        // What it may not hear any more ended while nobody could tell it.
+        self.close_condemned(id);
         if !early.is_empty() {
             self.received(id, &mut early);
         }
@@ -131,15 +146,29 @@ impl Reactor {
     }
 
     /// Begins the close handshake: no more events, our close frame, then the peer has its time.
+    /// Whoever closes one that is condemned: it hears why.
     pub(super) fn close(&mut self, id: ConnectionId, code: u16, reason: &str) {
-        match self.connections.get(id).map(|connection| connection.state) {
-            Some(State::Reserved) => self.end(id, Ending::ABNORMAL),
-            Some(State::Open) => {
+        let Some(connection) = self.connections.get(id) else {
+            return;
+        };
+        let (code, reason) = match connection.condemned {
+            Some(why) => (why.code, why.reason),
+            None => (code, reason),
+        };
+        match connection.state {
+            State::Reserved => self.end(id, Ending::ABNORMAL),
+            State::Open => {
+                let stats = &self.shared.stats;
+                match connection.condemned {
+                    Some(&close::RESYNC) => Stats::add(&stats.resynced, 1),
+                    Some(_) => Stats::add(&stats.revoked, 1),
+                    None => {}
+                }
                 let mut frame = Vec::new();
                 frame::append_close(&mut frame, code, reason);
                 self.say_last(id, code, &frame, State::Closing);
             }
-            Some(State::Closing | State::Draining | State::Shut) | None => {}
+            State::Closing | State::Draining | State::Shut => {}
         }
     }
 
@@ -183,12 +212,13 @@ impl Reactor {
         };
         let verdict = connection.outbox.offer(
             connection.socket.as_mut(),
-            &mut Block::new(frame, 0),
+            &mut Block::new(frame, 0, &self.ledger),
             limit,
             &mut self.written,
         );
         match verdict {
             Verdict::Accepted => {}
+            Verdict::Queued => self.lagging.note(id, &mut connection.lags),
             Verdict::TooSlow => self.doomed.push((id, Doom::TooSlow)),
             Verdict::Gone => self.doomed.push((id, Doom::Gone)),
         }
@@ -204,7 +234,7 @@ impl Reactor {
         }
     }
 
-    fn give_up_on(&mut self, id: ConnectionId) {
+    pub(super) fn give_up_on(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
@@ -220,7 +250,7 @@ impl Reactor {
         }
     }
 
-    fn leave(&mut self, id: ConnectionId) {
+    pub(super) fn leave(&mut self, id: ConnectionId) {
         let Some(connection) = self
             .connections
             .get(id)
@@ -290,6 +320,17 @@ fn refuse(socket: &mut Socket) {
     if socket.write(&frame).is_ok() {
         // Whether the peer hears it or not, the socket ends here.
         let _ = socket.shut_writing();
+    }
+}
+
+/// Whether further homes can change what is heard, and what would be heard in them, if not everything.
+fn followed(subscription: Subscription) -> (bool, Option<Box<FollowedEntities>>) {
+    match subscription {
+        Subscription::Homes(_) => (true, None),
+        Subscription::Entities { entities, .. } => {
+            (true, Some(Box::new(FollowedEntities(entities))))
+        }
+        Subscription::Devices(_) | Subscription::Commands(_) => (false, None),
     }
 }
 

@@ -3,11 +3,15 @@
 //! A *turn* is: what the sockets have to say, what the inbox has, one write per socket, timers.
 //! Sockets come first, while no block is open; so a pong never overtakes an event.
 
+mod condemned;
+mod control;
 mod delivery;
+mod lagging;
 mod lifecycle;
 mod sockets;
 mod timers;
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,15 +20,19 @@ use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
 use crate::blocks::Blocks;
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, SocketOptions};
 use crate::connections::Connections;
 use crate::inbox::{Command, Entry, Inbox};
 use crate::index::{Index, ScopeId};
+use crate::kept::Ledger;
 use crate::marks::Marks;
 use crate::notify::Notifier;
 use crate::outbox::Written;
 use crate::slots::Slots;
 use crate::stats::Stats;
+use crate::subjects::Subjects;
+use delivery::Routed;
+use lagging::Lagging;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -47,14 +55,25 @@ pub struct Limits {
     pub heartbeat: Duration,
     /// From `reserve` to `adopt`.
     pub reservation: Duration,
+    /// From the first copy of a control record that ends a connection to its end, if the copies in
+    /// other shards do not come.
+    pub revocation: Duration,
     /// From our close frame to the peer's, and from then to the end of its stream.
     pub close: Duration,
     /// What may wait for one socket, in bytes.
     pub outbox_bytes: usize,
+    /// The memory of what may wait for all sockets together, in bytes.
+    pub outboxes_bytes: usize,
+    /// How long a byte may wait for one socket.
+    pub unsent_age: Duration,
     /// The longest message of a client, in bytes.
     pub message_bytes: usize,
     /// Whether messages of clients are handed to Python; otherwise they are checked and dropped.
     pub deliver_messages: bool,
+    /// What may wait of them for Python, in bytes.
+    pub messages_bytes: usize,
+    /// What the kernel may hold for one socket.
+    pub socket: SocketOptions,
 }
 
 /// What the reactor shares with other threads.
@@ -90,6 +109,11 @@ pub(crate) struct Reactor {
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
+    /// Those who hear no more and are still to be told so; each connection at most once.
+    condemned: VecDeque<ConnectionId>,
+    subjects: Subjects,
+    lagging: Lagging,
+    ledger: Ledger,
     matched: Vec<ScopeId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
@@ -126,6 +150,10 @@ impl Reactor {
             unread: Vec::new(),
             starved: Vec::new(),
             doomed: Vec::new(),
+            condemned: VecDeque::new(),
+            subjects: Subjects::new(Instant::now()),
+            lagging: Lagging::new(Instant::now()),
+            ledger: Ledger::new(Instant::now()),
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
@@ -144,18 +172,23 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping && self.open + self.reserved == 0) {
             self.wait(&mut events)?;
-            self.serve_sockets(&events);
-            self.take_commands();
-            self.seal_all();
-            self.serve_timers(Instant::now());
-            self.publish();
+            self.turn(&events);
         }
         Ok(())
     }
 
+    fn turn(&mut self, events: &Events) {
+        self.serve_sockets(events);
+        self.take_commands();
+        self.seal_all();
+        self.relieve();
+        self.serve_timers(Instant::now());
+        self.end_condemned();
+        self.publish();
+    }
+
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let idle = self.backlog.len() == 0 && self.unread.is_empty();
-        let patience = if self.shared.inbox.fall_asleep(&self.commands) && idle {
+        let patience = if self.shared.inbox.fall_asleep(&self.commands) && self.is_idle() {
             self.timers.patience(Instant::now())
         } else {
             Duration::ZERO
@@ -171,24 +204,42 @@ impl Reactor {
         }
     }
 
+    /// Whether nothing is left over from the last turn.
+    fn is_idle(&self) -> bool {
+        self.backlog.len() == 0
+            && self.unread.is_empty()
+            && self.condemned.is_empty()
+            && !self.lagging.is_unrelieved()
+    }
+
     /// Takes commands in order until the turn is full. Envelopes that are left over come first
     /// in the next turn, before any later command.
     fn take_commands(&mut self) {
         let mut envelopes = 0;
         let mut dealt_with = 0;
         for _ in 0..COMMANDS_PER_TURN {
-            for entry in self.backlog.by_ref() {
+            while let Some(entry) = self.backlog.next() {
                 dealt_with += entry.envelope.len();
                 envelopes += 1;
-                let longest = delivery::route(
+                let routed = delivery::route(
                     &entry,
+                    self.limits.shards,
                     &mut self.index,
                     &mut self.blocks,
                     &mut self.matched,
                     &mut self.frame,
                     &self.shared.stats,
                 );
-                if longest >= BLOCK_BYTES {
+                let is_enough = match routed {
+                    Routed::Delivered { longest_block } => longest_block >= BLOCK_BYTES,
+                    Routed::Control(record) => {
+                        let waiting = self.condemned.len();
+                        self.apply(entry.shard, &record);
+                        self.settle_doomed();
+                        self.condemned_many(waiting)
+                    }
+                };
+                if is_enough {
                     envelopes = ENVELOPES_PER_TURN;
                 }
                 if envelopes >= ENVELOPES_PER_TURN {
@@ -199,7 +250,13 @@ impl Reactor {
                 break;
             }
             match self.commands.try_recv() {
-                Ok(command) => self.obey(command),
+                Ok(command) => {
+                    let waiting = self.condemned.len();
+                    self.obey(command);
+                    if self.condemned_many(waiting) {
+                        break;
+                    }
+                }
                 Err(_) => break,
             }
         }
@@ -209,12 +266,17 @@ impl Reactor {
         }
     }
 
+    /// Whether so many were condemned since `waiting` that this took a turn's time.
+    fn condemned_many(&self, waiting: usize) -> bool {
+        self.condemned.len() > waiting + condemned::ENDINGS_PER_TURN
+    }
+
     fn obey(&mut self, command: Command) {
         match command {
             Command::Route(entries) => self.backlog = entries.into_iter(),
-            Command::Reserve(reservation) => self.reserve(*reservation),
+            Command::Reserve(reservation, held) => self.reserve(*reservation, held),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
-            Command::Gap { shard: _ } => {}
+            Command::Gap { shard } => self.resync(shard),
             Command::Abandon(id) => self.abandon(id),
             Command::Send {
                 id,
@@ -242,6 +304,8 @@ impl Reactor {
         Stats::set(&stats.connections, self.open);
         Stats::set(&stats.reservations, self.reserved);
         Stats::set(&stats.scopes, self.index.scope_count() as u64);
+        Stats::set(&stats.outboxes_bytes, self.ledger.bytes() as u64);
+        Stats::set(&stats.lagging, self.lagging.count() as u64);
         Stats::set(&stats.topics, self.index.topic_count() as u64);
     }
 }

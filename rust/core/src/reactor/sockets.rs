@@ -9,7 +9,7 @@ use super::{Doom, Reactor, WAKER};
 use crate::connection::{ConnectionId, State};
 use crate::frame::{self, Incoming, Opcode, Violation};
 use crate::notify::Notification;
-use crate::outbox::{Block, Outbox, Verdict};
+use crate::outbox::{Block, Verdict};
 use crate::stats::Stats;
 
 /// Reads of one socket per turn; the rest comes in the next, so that one talker delays nobody.
@@ -68,6 +68,7 @@ impl Reactor {
     fn read(&mut self, id: ConnectionId) {
         for _ in 0..READS_PER_TURN {
             if self.limits.deliver_messages && self.shared.notifier.is_full() {
+                Stats::add(&self.shared.stats.messages_held, 1);
                 self.starved.push(id);
                 return;
             }
@@ -137,6 +138,8 @@ impl Reactor {
             return Heard::Nothing;
         }
         let mut open = connection.state == State::Open;
+        // Who lost its key has nothing to say any more, but is still answered until it is told.
+        let may_speak = connection.condemned.is_none();
         let mut fallen_behind = false;
         let mut rest = bytes;
         loop {
@@ -145,14 +148,14 @@ impl Reactor {
                 Ok(Some(Incoming::Binary(payload))) => (false, payload),
                 Ok(Some(Incoming::Ping(payload))) if open => {
                     let socket = connection.socket.as_mut();
-                    match pong(
-                        &mut connection.outbox,
+                    match connection.outbox.offer(
                         socket,
-                        &payload,
+                        &mut Block::new(&pong(&payload), 0, &self.ledger),
                         limit,
                         &mut self.written,
                     ) {
                         Verdict::Accepted => {}
+                        Verdict::Queued => self.lagging.note(id, &mut connection.lags),
                         Verdict::Gone => return Heard::Gone,
                         // It gets no more answers, but what it says is still read to its end:
                         // the rest of a frame must not pass for the beginning of another.
@@ -167,7 +170,7 @@ impl Reactor {
                 Err(violation) => return Heard::Violation(violation),
             };
             Stats::add(&self.shared.stats.messages, 1);
-            if open {
+            if open && may_speak {
                 self.shared.notifier.push(Notification::Message {
                     id,
                     text,
@@ -197,14 +200,8 @@ impl Reactor {
     }
 }
 
-fn pong(
-    outbox: &mut Outbox,
-    socket: Option<&mut crate::connection::Socket>,
-    payload: &[u8],
-    limit: usize,
-    written: &mut crate::outbox::Written,
-) -> Verdict {
+fn pong(payload: &[u8]) -> Vec<u8> {
     let mut frame = Vec::with_capacity(payload.len() + 2);
     frame::append_frame(&mut frame, Opcode::Pong, payload);
-    outbox.offer(socket, &mut Block::new(&frame, 0), limit, written)
+    frame
 }

@@ -20,6 +20,7 @@ const LONGEST_NAP: Duration = Duration::from_millis(500);
 /// All waits of one kind are equally long, so a queue keeps them sorted.
 pub(super) struct Timers {
     reservations: VecDeque<Deadline>,
+    revocations: VecDeque<Deadline>,
     endings: VecDeque<Deadline>,
     step: Duration,
     next_step: Instant,
@@ -33,6 +34,7 @@ impl Timers {
         let step = (heartbeat / PARTS).max(Duration::from_millis(1));
         Self {
             reservations: VecDeque::new(),
+            revocations: VecDeque::new(),
             endings: VecDeque::new(),
             step,
             next_step: now + step,
@@ -45,6 +47,10 @@ impl Timers {
         self.reservations.push_back(Deadline { at, id });
     }
 
+    pub(super) fn expect_revocation(&mut self, id: ConnectionId, at: Instant) {
+        self.revocations.push_back(Deadline { at, id });
+    }
+
     pub(super) fn expect_end(&mut self, id: ConnectionId, at: Instant) {
         self.endings.push_back(Deadline { at, id });
     }
@@ -55,6 +61,7 @@ impl Timers {
             Some(self.next_step),
             self.last_call,
             self.reservations.front().map(|deadline| deadline.at),
+            self.revocations.front().map(|deadline| deadline.at),
             self.endings.front().map(|deadline| deadline.at),
         ]
         .into_iter()
@@ -85,11 +92,15 @@ impl Reactor {
                 self.end(id, Ending::ABNORMAL);
             }
         }
+        while let Some(id) = due(&mut self.timers.revocations, now) {
+            self.finish_overdue(id);
+        }
         while let Some(id) = due(&mut self.timers.endings, now) {
-            if self.connections.get(id).is_some_and(|it| it.deaf) {
+            if self.connections.get(id).is_some_and(|it| it.is_closing()) {
                 self.end(id, Ending::KEEP);
             }
         }
+        self.look_at_ages(now);
         if self.timers.last_call.is_some_and(|at| at <= now) {
             self.end_all();
         }
@@ -123,6 +134,31 @@ impl Reactor {
                 // Also behind a backlog: who is not asked now would be missed at the next beat.
                 self.offer_frame(id, &ping, usize::MAX);
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What the reactor does not wake up for would be done half a second late.
+    #[test]
+    fn nothing_that_is_due_is_slept_through() {
+        let now = Instant::now();
+        let soon = Duration::from_millis(10);
+        let expectations: [fn(&mut Timers, Instant); 4] = [
+            |timers, at| timers.expect_adoption(ConnectionId::from(1), at),
+            |timers, at| timers.expect_revocation(ConnectionId::from(1), at),
+            |timers, at| timers.expect_end(ConnectionId::from(1), at),
+            |timers, at| timers.last_call = Some(at),
+        ];
+        for expect in expectations {
+            let mut timers = Timers::new(Duration::from_secs(1_000_000), now);
+            assert_eq!(timers.patience(now), LONGEST_NAP);
+            expect(&mut timers, now + soon);
+            assert_eq!(timers.patience(now), soon);
+            assert_eq!(timers.patience(now + soon * 2), Duration::ZERO);
         }
     }
 }

@@ -7,33 +7,43 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
-use homewire_core::envelope::{EventHeader, encode_event};
+use homewire_core::envelope::{
+    CommandHeader, ControlHeader, EventHeader, encode_command, encode_control, encode_event,
+};
 use homewire_core::frame::{Opcode, append_header};
 use homewire_core::inbox::{DeviceInHome, Entry, Reservation, Subscription};
 use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
+use homewire_core::shard::shard_of;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 /// When a test gives up; nothing that works comes near it.
 pub const PATIENCE: Duration = Duration::from_secs(20);
 pub const PROJECT: u64 = 1;
+/// The homes, users and devices 1, 2, 3 and 4 are each in a shard of their own.
+pub const SHARDS: u32 = 4;
 /// The home whose events only a [`Node`]'s own witness hears.
 const WITNESSED: u64 = 999;
 
 /// Heartbeats never come: nothing but what a test does wakes the reactor.
 pub fn limits() -> Limits {
     Limits {
-        shards: 1,
+        shards: SHARDS,
         heartbeat: Duration::from_secs(1_000_000),
         reservation: Duration::from_secs(5),
+        revocation: Duration::from_secs(1_000_000),
         close: Duration::from_secs(5),
         outbox_bytes: 1 << 20,
+        outboxes_bytes: usize::MAX,
+        unsent_age: Duration::from_secs(1_000_000),
         message_bytes: 64 << 10,
         deliver_messages: true,
+        messages_bytes: 4 << 20,
+        socket: SocketOptions::default(),
     }
 }
 
@@ -64,8 +74,50 @@ pub fn event_with_body(home: u64, name: &str, body: &str) -> Entry {
 
 pub fn entry(event: &EventHeader<'_>) -> Entry {
     Entry {
-        shard: 0,
+        shard: shard_of(event.home, SHARDS),
         envelope: encode_event(event),
+    }
+}
+
+/// A user, with its key number 0.
+pub fn user(id: u64) -> Principal {
+    Principal {
+        kind: PrincipalKind::User,
+        project: PROJECT,
+        id,
+        key_tag: 0,
+    }
+}
+
+/// A device, with its key number 0.
+pub fn device(id: u64) -> Principal {
+    Principal {
+        kind: PrincipalKind::Device,
+        ..user(id)
+    }
+}
+
+pub fn command(device: u64, name: &str) -> Entry {
+    command_of(PROJECT, device, name)
+}
+
+pub fn command_of(project: u64, device: u64, name: &str) -> Entry {
+    Entry {
+        shard: shard_of(device, SHARDS),
+        envelope: encode_command(&CommandHeader {
+            project,
+            device,
+            action: name,
+            ..CommandHeader::default()
+        }),
+    }
+}
+
+/// The copy of a control record in the shard of this id.
+pub fn copy(anchor: u64, record: &ControlHeader<'_>) -> Entry {
+    Entry {
+        shard: shard_of(anchor, SHARDS),
+        envelope: encode_control(record),
     }
 }
 
@@ -96,18 +148,21 @@ impl Node {
     }
 
     pub fn reserve(&self, subscription: Subscription) -> ConnectionId {
-        let principal = Principal {
-            kind: PrincipalKind::User,
-            project: PROJECT,
-            id: 1,
-            key_tag: 0,
-        };
+        self.reserve_for(user(1), subscription, false)
+    }
+
+    pub fn reserve_for(
+        &self,
+        principal: Principal,
+        subscription: Subscription,
+        follow: bool,
+    ) -> ConnectionId {
         let id = self.core.next_id();
         self.core.reserve(Reservation {
             id,
             principal,
             subscription,
-            follow: false,
+            follow,
             encoding: Encoding::Plain,
             address: None,
         });
@@ -122,6 +177,16 @@ impl Node {
         Client::new(ours)
     }
 
+    pub fn connect_for(
+        &self,
+        principal: Principal,
+        subscription: Subscription,
+        follow: bool,
+    ) -> (ConnectionId, Client) {
+        let id = self.reserve_for(principal, subscription, follow);
+        (id, self.adopt(id, b""))
+    }
+
     pub fn connect(&self, subscription: Subscription) -> (ConnectionId, Client) {
         let id = self.reserve(subscription);
         (id, self.adopt(id, b""))
@@ -133,7 +198,7 @@ impl Node {
 
     /// Returns after the turn in which everything that was queued before was obeyed.
     pub fn fence(&self) {
-        let (id, mut witness) = self.connect(homes(&[WITNESSED]));
+        let (id, mut witness) = self.connect_for(user(WITNESSED), homes(&[WITNESSED]), false);
         self.route(event(WITNESSED, "fence"));
         assert_eq!(witness.hear(), Heard::event("fence"));
         self.core.close(id, 1000, String::new());
@@ -265,10 +330,14 @@ impl Client {
 
     /// Everything up to and without `last`.
     pub fn hear_until(&mut self, last: &Heard) -> Vec<Heard> {
+        self.hear_until_one_of(std::slice::from_ref(last))
+    }
+
+    pub fn hear_until_one_of(&mut self, last: &[Heard]) -> Vec<Heard> {
         let mut all = Vec::new();
         loop {
             let heard = self.hear();
-            if heard == *last {
+            if last.contains(&heard) {
                 return all;
             }
             assert_ne!(heard, Heard::End, "after {all:?}");

@@ -1,9 +1,16 @@
 //! The core as a whole, over real sockets: `Core`, clients, and envelopes routed by hand.
 #![allow(clippy::unwrap_used, clippy::panic)] // Failing loudly is what a test is for.
 
+mod bounds;
+mod condemned;
+mod control;
+mod counts;
+mod gone;
 mod harness;
 mod lives;
 mod messages;
+mod model;
+mod records;
 mod scopes;
 mod slow;
 mod threads;

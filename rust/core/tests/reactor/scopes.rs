@@ -1,33 +1,43 @@
-//! Who hears what, against a naive model: reserve, adopt, route, leave in any order, in one turn
-//! of the reactor and over several.
+//! Who hears what, against a naive model: reserve, adopt, route, leave, control records and gaps in
+//! any order, in one turn of the reactor and over several.
 
-use homewire_core::connection::ConnectionId;
-use homewire_core::envelope::{CommandHeader, EventHeader, encode_command};
+use homewire_core::connection::{Principal, PrincipalKind};
+use homewire_core::envelope::{ControlHeader, EventHeader};
 use homewire_core::frame::Opcode;
-use homewire_core::inbox::{Entry, Subscription};
+use homewire_core::inbox::{DeviceInHome, Entry, Subscription};
 use homewire_core::notify::Notification;
+use homewire_core::shard::shard_of;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;
 
-use crate::harness::{Client, Heard, Node, PROJECT, devices, entry, homes, limits};
+use crate::harness::{
+    Heard, Node, PROJECT, SHARDS, command_of, copy, devices, entry, homes, limits,
+};
+use crate::model::{About, Listener, Newest, Phase};
+use crate::records::{
+    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
+    PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED, record,
+};
 
-/// What an envelope is about.
 #[derive(Clone, Debug)]
-enum About {
-    Event {
-        home: u64,
-        device: u64,
-        entity: Option<&'static str>,
-    },
-    Command {
-        device: u64,
-    },
+enum Routed {
+    About(About),
+    Record(Record),
+}
+
+/// A control record, by the id whose shard its copy is in (none: every shard) and by how many
+/// records it is older than the last.
+#[derive(Clone, Debug)]
+struct Record {
+    header: ControlHeader<'static>,
+    at: Option<u64>,
+    late: u64,
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve(Subscription),
+    Reserve(Principal, Subscription, bool),
     /// Each of these is done to one listener of those there are, also if it makes no sense.
     Adopt(Index),
     Abandon(Index),
@@ -37,7 +47,9 @@ enum Step {
     Leave(Index),
     /// The client is gone without a word.
     Vanish(Index),
-    Route(Vec<About>),
+    Route(Vec<Routed>),
+    /// Entries of the shard of this id may be missing.
+    Gap(u64),
     /// The next step is in a later turn.
     Fence,
     /// The next steps are in one turn.
@@ -57,90 +69,117 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
         1 => Just(homes(&[])),
         1 => Just(devices(&[1])),
         1 => Just(devices(&[2, 1])),
+        1 => Just(Subscription::Devices(vec![DeviceInHome { device: 1, home: 2 }])),
+        1 => Just(homes(&[2, 3])),
         1 => Just(entities(&[1], &["lamp"])),
         1 => Just(entities(&[1, 2], &["lamp", "door"])),
         1 => Just(Subscription::Commands(1)),
     ]
 }
 
+fn principals() -> impl Strategy<Value = Principal> {
+    let kinds = prop_oneof![4 => Just(PrincipalKind::User), 1 => Just(PrincipalKind::Device)];
+    let some = (kinds, projects(), 1u64..3, 1u64..3);
+    some.prop_map(|(kind, project, id, key_tag)| Principal {
+        kind,
+        project,
+        id,
+        key_tag,
+    })
+}
+
+fn projects() -> impl Strategy<Value = u64> {
+    prop_oneof![9 => Just(PROJECT), 1 => Just(PROJECT + 1)]
+}
+
 fn abouts() -> impl Strategy<Value = About> {
     let entities = prop::sample::select(vec![None, Some("lamp"), Some("door")]);
     prop_oneof![
-        9 => (1u64..3, 0u64..3, entities)
-            .prop_map(|(home, device, entity)| About::Event { home, device, entity }),
-        1 => (1u64..3).prop_map(|device| About::Command { device }),
+        9 => (projects(), 1u64..4, 0u64..3, entities)
+            .prop_map(|(project, home, device, entity)| About::Event {
+                project,
+                home,
+                device,
+                entity,
+            }),
+        1 => (projects(), 1u64..3).prop_map(|(project, device)| About::Command { project, device }),
+    ]
+}
+
+fn records() -> impl Strategy<Value = Record> {
+    let types = prop_oneof![
+        5 => Just(MEMBER_ADDED),
+        5 => Just(MEMBER_REMOVED),
+        1 => Just(USER_DELETED),
+        3 => Just(KEY_ENDED),
+        2 => Just(DEVICE_DELETED),
+        2 => Just(DEVICE_MOVED),
+        1 => Just(HOME_DELETED),
+        1 => Just(PROJECT_DISABLED),
+        1 => Just(PROJECT_ENABLED),
+    ];
+    let at = prop_oneof![1 => Just(None), 2 => (1..=u64::from(SHARDS)).prop_map(Some)];
+    let late = prop_oneof![4 => Just(0), 1 => 0u64..5];
+    let old_homes = prop::sample::select(vec!["0", "1", "2"]);
+    let ids = (1u64..3, 1u64..4, 1u64..3, 1u64..3, any::<bool>());
+    (types, projects(), ids, old_homes, at, late).prop_map(
+        |(record_type, project, (user, home, device, key_tag, of_user), old_home, at, late)| {
+            let mut header = ControlHeader {
+                project,
+                ..record(record_type, 0)
+            };
+            match record_type {
+                MEMBER_ADDED | MEMBER_REMOVED => (header.user, header.home) = (user, home),
+                USER_DELETED => header.user = user,
+                KEY_ENDED if of_user => (header.user, header.key_tag) = (user, key_tag),
+                KEY_ENDED => (header.device, header.key_tag) = (device, key_tag),
+                DEVICE_DELETED => (header.device, header.home) = (device, home),
+                DEVICE_MOVED => {
+                    (header.device, header.home) = (device, home);
+                    header.body = old_home.as_bytes();
+                }
+                HOME_DELETED => header.home = home,
+                _ => {}
+            }
+            Record { header, at, late }
+        },
+    )
+}
+
+fn routed() -> impl Strategy<Value = Routed> {
+    prop_oneof![
+        3 => abouts().prop_map(Routed::About),
+        1 => records().prop_map(Routed::Record),
     ]
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let one = any::<Index>;
     let step = prop_oneof![
-        6 => subscriptions().prop_map(Step::Reserve),
+        6 => (principals(), subscriptions(), any::<bool>())
+            .prop_map(|(who, what, follow)| Step::Reserve(who, what, follow)),
         6 => one().prop_map(Step::Adopt),
         1 => one().prop_map(Step::Abandon),
         2 => one().prop_map(Step::Say),
         2 => one().prop_map(Step::Close),
         1 => one().prop_map(Step::Leave),
         1 => one().prop_map(Step::Vanish),
-        8 => vec(abouts(), 1..5).prop_map(Step::Route),
+        8 => vec(routed(), 1..6).prop_map(Step::Route),
+        1 => (1..=u64::from(SHARDS)).prop_map(Step::Gap),
         1 => Just(Step::Fence),
         1 => Just(Step::Occupy),
     ];
     vec(step, 1..60)
 }
 
-#[derive(Clone, Copy, Debug, PartialEq)]
-enum Phase {
-    Reserved,
-    Open,
-    /// Its reservation was undone.
-    Undone,
-    /// Adopted after that: it is to come again.
-    Refused,
-    /// We closed it.
-    Closed,
-    /// The client closed. It may still have heard what it had not by the last fence.
-    Left,
-    Vanished,
-}
-
-struct Listener {
-    id: ConnectionId,
-    subscription: Subscription,
-    phase: Phase,
-    client: Option<Client>,
-    /// Everything it is to hear, in order.
-    expected: Vec<Heard>,
-    /// How much of it was routed before the last fence.
-    settled: usize,
-}
-
-impl Listener {
-    fn wants(&self, about: &About) -> bool {
-        match (&self.subscription, about) {
-            (Subscription::Homes(homes), About::Event { home, .. }) => homes.contains(home),
-            (Subscription::Devices(devices), About::Event { home, device, .. }) => devices
-                .iter()
-                .any(|wanted| wanted.device == *device && wanted.home == *home),
-            (Subscription::Entities { homes, entities }, About::Event { home, entity, .. }) => {
-                homes.contains(home)
-                    && entity.is_some_and(|it| entities.iter().any(|name| **name == *it))
-            }
-            (Subscription::Commands(own), About::Command { device }) => own == device,
-            _ => false,
-        }
-    }
-
-    fn is_heard(&self) -> bool {
-        matches!(self.phase, Phase::Reserved | Phase::Open | Phase::Left)
-    }
-}
-
 /// A core, and what its listeners are to hear.
 struct Checked {
     node: Node,
     listeners: Vec<Listener>,
+    newest: Newest,
     names: u32,
+    /// The moment of the last record.
+    moment: u64,
 }
 
 impl Checked {
@@ -148,21 +187,26 @@ impl Checked {
         Self {
             node: Node::start(limits()),
             listeners: Vec::new(),
+            newest: Newest::default(),
             names: 0,
+            moment: 0,
         }
     }
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Reserve(subscription) => self.listeners.push(Listener {
-                id: self.node.reserve(subscription.clone()),
-                subscription,
-                phase: Phase::Reserved,
-                client: None,
-                expected: Vec::new(),
-                settled: 0,
-            }),
-            Step::Route(abouts) => self.route(&abouts),
+            Step::Reserve(who, what, follow) => {
+                let id = self.node.reserve_for(who, what.clone(), follow);
+                self.listeners.push(Listener::new(id, who, &what, follow));
+            }
+            Step::Route(routed) => self.route(&routed),
+            Step::Gap(id) => {
+                let shard = shard_of(id, SHARDS);
+                assert!(self.node.core.gap(shard));
+                for listener in &mut self.listeners {
+                    listener.miss(shard);
+                }
+            }
             Step::Fence => self.fence(),
             Step::Occupy => self.node.occupy(),
             Step::Adopt(who) => self.with(who, Self::adopt),
@@ -187,7 +231,8 @@ impl Checked {
                 node.core.close(listener.id, 4000, String::new());
                 listener.phase = match listener.phase {
                     Phase::Reserved => Phase::Undone,
-                    Phase::Open => Phase::Closed,
+                    // Whoever closes a condemned one: it hears why.
+                    Phase::Open => Phase::Closed(listener.condemned.unwrap_or(4000)),
                     other => other,
                 };
             }),
@@ -219,27 +264,50 @@ impl Checked {
     }
 
     fn adopt(node: &Node, listener: &mut Listener, _name: String) {
-        let phase = match listener.phase {
-            Phase::Reserved => Phase::Open,
-            Phase::Undone => Phase::Refused,
+        let phase = match (listener.phase, listener.condemned) {
+            (Phase::Reserved, Some(code)) if listener.finished => Phase::Closed(code),
+            (Phase::Reserved, _) => Phase::Open,
+            (Phase::Undone, _) => Phase::Refused,
             _ => return,
         };
         listener.phase = phase;
         listener.client = Some(node.adopt(listener.id, b""));
     }
 
-    fn route(&mut self, abouts: &[About]) {
+    fn route(&mut self, routed: &[Routed]) {
         let mut entries = Vec::new();
-        for about in abouts {
-            let name = self.name();
-            entries.push(envelope(about, &name));
-            for listener in &mut self.listeners {
-                if listener.is_heard() && listener.wants(about) {
-                    listener.expected.push(Heard::event(&name));
+        for it in routed {
+            match it {
+                Routed::About(about) => {
+                    let name = self.name();
+                    entries.push(envelope(about, &name));
+                    for listener in &mut self.listeners {
+                        if listener.hears(about) {
+                            listener.expected.push(Heard::event(&name));
+                        }
+                    }
                 }
+                Routed::Record(record) => self.route_record(record, &mut entries),
             }
         }
         assert!(self.node.core.route(entries));
+    }
+
+    fn route_record(&mut self, record: &Record, entries: &mut Vec<Entry>) {
+        self.moment += 1;
+        let header = ControlHeader {
+            outbox_ms: self.moment.saturating_sub(record.late),
+            ..record.header
+        };
+        let copies = match record.at {
+            Some(id) => id..=id,
+            None => 1..=u64::from(SHARDS),
+        };
+        for id in copies {
+            let entry = copy(id, &header);
+            self.newest.apply(&mut self.listeners, entry.shard, &header);
+            entries.push(entry);
+        }
     }
 
     fn fence(&mut self) {
@@ -264,11 +332,16 @@ impl Checked {
             };
             let last = match listener.phase {
                 Phase::Open => end.clone(),
-                Phase::Closed => Heard::Close(Some(4000)),
+                Phase::Closed(code) => Heard::Close(Some(code)),
                 Phase::Left => Heard::Close(Some(1000)),
                 _ => Heard::Close(Some(1013)),
             };
-            let heard = client.hear_until(&last);
+            // Whose close comes first when a client leaves that is condemned is nobody's to say.
+            let or = match (listener.phase, listener.finished, listener.condemned) {
+                (Phase::Left, true, Some(code)) => Heard::Close(Some(code)),
+                _ => last.clone(),
+            };
+            let heard = client.hear_until_one_of(&[last, or]);
             if listener.phase == Phase::Left {
                 prop_assert!(heard.len() >= listener.settled);
                 prop_assert!(listener.expected.starts_with(&heard));
@@ -316,33 +389,27 @@ impl Checked {
 fn envelope(about: &About, name: &str) -> Entry {
     match *about {
         About::Event {
+            project,
             home,
             device,
             entity,
         } => entry(&EventHeader {
-            project: PROJECT,
+            project,
             home,
             device,
             entity,
             event_type: name,
             ..EventHeader::default()
         }),
-        About::Command { device } => Entry {
-            shard: 0,
-            envelope: encode_command(&CommandHeader {
-                project: PROJECT,
-                device,
-                action: name,
-                ..CommandHeader::default()
-            }),
-        },
+        About::Command { project, device } => command_of(project, device, name),
     }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Each connection gets exactly what matched between its reservation and its end, in order.
+    /// Each connection gets exactly what matched between its reservation and its end, as control
+    /// records changed it meanwhile, in order; and the code that says why it ended.
     #[test]
     fn each_hears_what_it_asked_for_while_it_is_there(steps in steps()) {
         let mut checked = Checked::new();

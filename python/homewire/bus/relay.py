@@ -1,0 +1,292 @@
+"""The relay: from the projects' outboxes to the shards.
+
+What every node must hear is written to the project's outbox by the script that makes it so
+(`store/scripts.py`). The outbox is in the project's slot, the shards are in others, so copying is a
+second step, and whoever was to do it may die in between. Hence three steps around every such change:
+
+1. `expect`: the project is noted as one in whose outbox something may stand.
+2. The script: change and outbox entry, or neither.
+3. `announce`: every entry, oldest first, is copied to its shards; once all its copies are confirmed
+   it is deleted. Only then is the change answered.
+
+`run`, on every node, does step 3 for what others left. Relays may meet at one outbox and copy an entry
+twice: readers ignore an older record about the same subject. What they must not do is turn the order of
+first appearances round or lose one. So a relay copies in the order of the outbox: what goes to one shard,
+of one page, is a script's single step, and the next page waits until this one is deleted.
+
+Revoking must work on a Redis at its memory limit, hence also everything here (`allow-oom`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from redis.exceptions import NoScriptError, RedisError
+
+from homewire.bus.control import parse
+from homewire.bus.shards import PENDING, events_key
+from homewire.bus.stopping import asked_to_stop
+from homewire.errors import NotConfirmed, Unavailable
+from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
+from homewire.store.scripts import Script
+
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+INTERVAL_S: Final = 0.5
+"""Between two looks at the pending projects."""
+SWEEP_S: Final = 60.0
+"""Between two looks at all projects, for what is not noted as pending any more."""
+PENDING_KEPT_MS: Final = 30_000
+"""An empty project stays noted this long: a change that was expected takes at most a few seconds."""
+ENTRIES: Final = 100
+"""Outbox entries copied at a time."""
+CALLS: Final = 1000
+"""Shards written in one pipeline."""
+PAGE: Final = 500
+"""Projects looked at in one round trip; FORGET touches each twice."""
+LOG_S: Final = 60.0
+"""Between two log lines about the same trouble."""
+
+EXPECT: Final = Script("""#!lua flags=allow-oom
+-- KEYS: pending. ARGV: project. By Redis' clock: those of the nodes may differ.
+local now = redis.call('TIME')
+return redis.call('ZADD', KEYS[1], now[1] * 1000 + math.floor(now[2] / 1000), ARGV[1])
+""")
+
+FORGET: Final = Script("""#!lua flags=allow-oom
+-- KEYS: pending. ARGV: how long they are kept in ms, projects. One expected again meanwhile stays.
+local now = redis.call('TIME')
+local last = now[1] * 1000 + math.floor(now[2] / 1000) - ARGV[1]
+for i = 2, #ARGV do
+  local since = redis.call('ZSCORE', KEYS[1], ARGV[i])
+  if since and tonumber(since) <= last then redis.call('ZREM', KEYS[1], ARGV[i]) end
+end
+return 1
+""")
+
+COPY: Final = Script("""#!lua flags=allow-oom
+-- KEYS: a shard's stream. ARGV: envelopes, in order: all of them are appended or none.
+for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
+return #ARGV
+""")
+
+Call = tuple[str | bytes, Sequence[str | int | bytes]]
+"""A script's one key, and its arguments."""
+Entry = tuple[bytes, dict[bytes, bytes]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(slots=True)
+class RelayStats:
+    """Plain counters of one `Relay`, read by the metrics page."""
+
+    records: int = 0
+    """Outbox entries of which every copy was confirmed."""
+    copies: int = 0
+    leftovers: int = 0
+    """Of `records`, those that `run` found and not the change that made them."""
+    not_understood: int = 0
+    failures: int = 0
+    """Rounds of `run`, or outboxes in it, that Redis kept from being relayed."""
+
+
+@dataclass(slots=True)
+class _Turns:
+    """Who drains one outbox: one task at a time, on behalf of all that asked before it began."""
+
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    begun: int = 0
+    finished: int = 0
+    """The number of the last one that was begun and went through."""
+    askers: int = 0
+
+
+class Relay:
+    """Copies the outboxes' records to `shards` shards, with the ordinary client `redis`."""
+
+    def __init__(self, redis: Redis, shards: int) -> None:
+        self.stats = RelayStats()
+        self._redis = redis
+        self._shards = shards
+        self._turns: dict[int, _Turns] = {}
+        self._logged_at: dict[str, float] = {}
+
+    async def expect(self, project_id: int) -> None:
+        """Before a change that is announced: what a crash leaves will be found. Raises Unavailable."""
+        with translate_redis_errors():
+            await self._run_scripts(EXPECT, [(PENDING, [project_id])])
+
+    async def announce(self, project_id: int) -> None:
+        """Copy and delete what is in the project's outbox now.
+
+        Raises NotConfirmed when that could not be done to the end, for whatever reason Redis had: the
+        record stands, and `run` goes on with it.
+        """
+        try:
+            await self._take_turn(project_id)
+        except (RedisError, OSError) as error:
+            raise NotConfirmed from error
+
+    async def run(self) -> None:
+        """Relay what others left, until cancelled. A Redis that is away is waited for."""
+        sweep_at = float("-inf")
+        while not asked_to_stop():
+            now = asyncio.get_running_loop().time()
+            try:
+                await self._relay_pending()
+                if now >= sweep_at:
+                    await self._relay_everywhere()
+                    sweep_at = now + SWEEP_S
+            except (RedisError, OSError, Unavailable) as error:
+                self._note_failure(error)
+            if not asked_to_stop():
+                await asyncio.sleep(INTERVAL_S)
+
+    async def _relay_pending(self) -> None:
+        async for projects in self._pending():
+            empty = await self._relay_leftovers(projects)
+            if empty:
+                await self._run_scripts(FORGET, [(PENDING, [PENDING_KEPT_MS, *empty])])
+
+    async def _relay_everywhere(self) -> None:
+        for index in (PROJECTS, DELETED_PROJECTS):
+            after = "-inf"
+            while True:
+                page = await self._send("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
+                await self._relay_leftovers([int(each) for each in page])
+                if len(page) < PAGE or asked_to_stop():
+                    break
+                after = f"({int(page[-1])}"
+
+    async def _pending(self) -> AsyncIterator[list[int]]:
+        cursor = 0
+        while not asked_to_stop():
+            cursor, found = await self._send("ZSCAN", PENDING, cursor, "COUNT", PAGE)
+            projects = [int(member) for member, _ in found if member.isdigit()]
+            for start in range(0, len(projects), PAGE):
+                yield projects[start : start + PAGE]
+            if int(cursor) == 0:
+                return
+
+    async def _relay_leftovers(self, projects: Sequence[int]) -> list[int]:
+        """Relay what stands in these outboxes; the projects whose outbox was empty."""
+        lengths = await self._lengths(projects)
+        for project_id, length in zip(projects, lengths, strict=True):
+            if asked_to_stop():
+                break
+            if length == 0:
+                continue
+            try:
+                self.stats.leftovers += await self._take_turn(project_id)
+            except (RedisError, OSError) as error:
+                self._note_failure(error, project=project_id)
+        return [each for each, length in zip(projects, lengths, strict=True) if length == 0]
+
+    async def _take_turn(self, project_id: int) -> int:
+        """Drain an outbox, or have it drained by a task that begins after this was called.
+
+        How many entries this task relayed. Bounded, so that no outbox keeps the others waiting: what is
+        left has its next turn.
+        """
+        turns = self._turns.setdefault(project_id, _Turns())
+        begun_before = turns.begun
+        turns.askers += 1
+        try:
+            async with asyncio.timeout(COMMAND_S), turns.lock:
+                if turns.finished > begun_before:
+                    return 0
+                turns.begun += 1
+                relayed = await self._drain(project_id)
+                turns.finished = turns.begun
+                return relayed
+        finally:
+            turns.askers -= 1
+            if not turns.askers:
+                del self._turns[project_id]
+
+    async def _drain(self, project_id: int) -> int:
+        outbox, relayed = ProjectSlot(project_id).outbox, 0
+        while True:
+            if asked_to_stop():
+                raise asyncio.CancelledError
+            entries: list[Entry] = await self._send("XRANGE", outbox, "-", "+", "COUNT", ENTRIES)
+            if entries:
+                await self._copy(project_id, entries)
+                await self._send("XDEL", outbox, *(entry_id for entry_id, _ in entries))
+            relayed += len(entries)
+            # What came behind a page that was not full is of changes that announce it themselves.
+            if len(entries) < ENTRIES:
+                return relayed
+
+    async def _copy(self, project_id: int, entries: Sequence[Entry]) -> None:
+        """Write the copies of all entries; returns when each of them was confirmed."""
+        by_shard: dict[int, list[bytes]] = {}
+        understood = 0
+        for entry_id, fields in entries:
+            announcement = parse(project_id, entry_id, fields)
+            if announcement is None:
+                self._note_not_understood(project_id, entry_id)
+                continue
+            understood += 1
+            envelope = announcement.record.encode()
+            for shard in announcement.shards(self._shards):
+                by_shard.setdefault(shard, []).append(envelope)
+        calls: list[Call] = [(events_key(shard), envelopes) for shard, envelopes in by_shard.items()]
+        for start in range(0, len(calls), CALLS):
+            self.stats.copies += sum(await self._run_scripts(COPY, calls[start : start + CALLS]))
+        self.stats.records += understood
+
+    async def _run_scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
+        """One script on several keys, in one round trip; their answers. Raises the first one's error."""
+        answers = await self._pipeline([("EVALSHA", script.sha, 1, key, *rest) for key, rest in calls])
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            # Nothing was executed of these, so sending them again in full repeats nothing.
+            again = [("EVAL", script.text, 1, calls[at][0], *calls[at][1]) for at in unknown]
+            for at, answer in zip(unknown, await self._pipeline(again), strict=True):
+                answers[at] = answer
+        for answer in answers:
+            if isinstance(answer, Exception):
+                raise answer
+        return answers
+
+    async def _lengths(self, projects: Sequence[int]) -> list[Any]:
+        """The length of each project's outbox; an error in place of one that cannot be told."""
+        if not projects:
+            return []
+        return await self._pipeline([("XLEN", ProjectSlot(each).outbox) for each in projects])
+
+    async def _pipeline(self, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
+        async with asyncio.timeout(COMMAND_S):
+            async with self._redis.pipeline(transaction=False) as pipeline:
+                for command in commands:
+                    pipeline.execute_command(*command)
+                return list(await pipeline.execute(raise_on_error=False))
+
+    async def _send(self, *command: str | int | bytes) -> Any:
+        async with asyncio.timeout(COMMAND_S):
+            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+
+    def _note_not_understood(self, project_id: int, entry_id: bytes) -> None:
+        self.stats.not_understood += 1
+        if self._may_log("relay.not_understood"):
+            _log.error("relay.not_understood", project=project_id, entry=entry_id.decode())
+
+    def _note_failure(self, error: Exception, **about: int) -> None:
+        self.stats.failures += 1
+        if self._may_log("relay.failed"):
+            _log.warning("relay.failed", error=str(error) or type(error).__name__, **about)
+
+    def _may_log(self, event: str) -> bool:
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at.get(event, float("-inf")) < LOG_S:
+            return False
+        self._logged_at[event] = now
+        return True

@@ -1,0 +1,138 @@
+"""The listening sockets: so many connections are accepted in a turn of the loop and no more.
+
+Both loops accept on their own until nobody waits (asyncio: as many as the backlog is long), so that in
+a reconnect storm nothing else has a turn. What is not accepted yet waits in the kernel's backlog.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import socket
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Final
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S: Final = 1.0
+"""How long nobody is accepted after the machine had nothing left for a connection."""
+SETTING_UP_S: Final = 1.0
+"""How long connections that were accepted just before the end have to be set up."""
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+class Acceptor:
+    """Accepts at most `per_turn` connections of each socket in a turn. Used from the event loop alone.
+
+    `tls_handshake_s` bounds the TLS handshake, where there is one.
+    """
+
+    def __init__(self, per_turn: int, tls_handshake_s: float) -> None:
+        self._per_turn = per_turn
+        self._tls_handshake_s = tls_handshake_s
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._resumption: asyncio.TimerHandle | None = None
+        self._make_protocol: Callable[[], asyncio.Protocol] | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._accepted = 0
+        self._pauses = 0
+
+    async def bind(self, host: str, port: int, backlog: int) -> int:
+        """Listen on every address of `host` ("" for all), all on one port; the port. Raises OSError."""
+        addresses = await self._loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for family, kind, protocol, _, address in dict.fromkeys(addresses):
+            listening = socket.socket(family, kind, protocol)
+            self._sockets.append(listening)
+            listening.setblocking(False)
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind((address[0], port, *address[2:]))
+            listening.listen(backlog)
+            port = listening.getsockname()[1]
+        return port
+
+    def start(self, make_protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None) -> None:
+        """Accept from now on; each connection gets a protocol of its own."""
+        self._make_protocol = make_protocol
+        self._tls = tls
+        self._resume()
+
+    async def close(self) -> None:
+        """Stop listening. Who waits in the backlog is refused; who was accepted stays."""
+        self._pause()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+        if self._connecting:
+            # They are set up in a turn or two; only TLS handshakes take longer.
+            _, unfinished = await asyncio.wait(self._connecting, timeout=SETTING_UP_S)
+            for task in unfinished:
+                task.cancel()
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"accepted": self._accepted, "accept_pauses": self._pauses}
+
+    def _resume(self) -> None:
+        self._resumption = None
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _pause(self) -> None:
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+        if self._resumption is not None:
+            self._resumption.cancel()
+            self._resumption = None
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(self._per_turn):
+            try:
+                connection, _ = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._wait_for_room(error)
+                    return
+                # An error of that connection alone: it was gone before it was accepted.
+                logger.info("a connection was not accepted: %s", error.strerror)
+                continue
+            self._connect(connection)
+
+    def _wait_for_room(self, error: OSError) -> None:
+        self._pauses += 1
+        logger.error("no connection is accepted for %s s: %s", PAUSE_S, error.strerror)
+        self._pause()
+        self._resumption = self._loop.call_later(PAUSE_S, self._resume)
+
+    def _connect(self, connection: socket.socket) -> None:
+        assert self._make_protocol is not None
+        self._accepted += 1
+        connection.setblocking(False)
+        task: asyncio.Task[object] = self._loop.create_task(
+            self._loop.connect_accepted_socket(
+                self._make_protocol,
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._tls_handshake_s,
+            )
+        )
+        self._connecting.add(task)
+        task.add_done_callback(self._connected)
+
+    def _connected(self, task: asyncio.Task[object]) -> None:
+        self._connecting.discard(task)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError):
+            # Gone already, or no TLS; the text may quote what was sent.
+            logger.info("a connection broke before its first request: %s", type(error).__name__)
+        elif error is not None:
+            logger.error("a connection was not set up", exc_info=error)

@@ -1,0 +1,43 @@
+"""Close codes: what the core's table says, for Python and as the page docs/close-codes.md.
+
+The table itself is in rust/core/src/close.rs.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Final
+
+from homewire import _core
+
+_REASONS: Final = {code: reason for code, reason, _ in _core.close_codes()}
+
+GOING_AWAY: Final = (1001, _REASONS[1001])
+"""Code and reason with which a node that stops closes its connections."""
+FIRST_FINAL_CODE: Final = 4500
+"""From this code on a client must not come back with the same key."""
+
+
+def markdown() -> str:
+    """The page docs/close-codes.md."""
+    lines = [
+        "# Close codes",
+        "",
+        "Made by `make docs` from `rust/core/src/close.rs`.",
+        "",
+        "With one of these codes homewire ends a WebSocket connection. Below 4500: come back, after the",
+        "delay that the table gives. From 4500 on: don't, with this key. Where a client broke RFC 6455 the",
+        "frame gives the rule that it broke instead of the reason here. A client that closes gets its own",
+        "code back.",
+        "",
+        "| code | reason | come back | what to do |",
+        "| --- | --- | --- | --- |",
+    ]
+    for code, reason, advice in _core.close_codes():
+        comes_back = "yes" if code < FIRST_FINAL_CODE else "no"
+        lines.append(f"| {code} | {reason} | {comes_back} | {advice} |")
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

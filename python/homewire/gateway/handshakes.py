@@ -1,0 +1,112 @@
+"""How many handshakes are in flight: the others wait in a bounded queue, for a bounded time.
+
+A storm of reconnects is what this is for: it costs the store and the processor no more at once than
+`limit` handshakes do, and whoever can't be served soon is told so, instead of timing out after its work
+was done for nothing. Deliveries have threads of their own and don't wait here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import suppress
+from typing import Final
+
+from aiohttp import web
+
+from homewire.errors import Unavailable
+from homewire.gateway.handoff import GivenAway
+
+LONGEST_RETRY_S: Final = 5
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class TooManyHandshakes(Unavailable):
+    """So many wait already. Clients are sent away for different times, or all would be back at once."""
+
+    def __init__(self) -> None:
+        super().__init__(limit="handshakes")
+        self._retry_s = random.randint(1, LONGEST_RETRY_S)  # noqa: S311 (nobody gains by guessing it)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Retry-After": str(self._retry_s)}
+
+
+class Handshakes:
+    """At most `limit` at once; `queue` more wait up to `wait_s`. First come, first served."""
+
+    def __init__(self, limit: int, queue: int, wait_s: float) -> None:
+        self._limit = limit
+        self._queue = queue
+        self._wait_s = wait_s
+        self._in_flight = 0
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._refused = 0
+
+    def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
+        """The same routes, whose handlers wait for their turn."""
+        return [
+            web.RouteDef(route.method, route.path, self._taking_turns(route.handler), route.kwargs)
+            for route in routes
+        ]
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {
+            "handshakes_in_flight": self._in_flight,
+            "handshakes_waiting": len(self._waiting),
+            "handshakes_refused": self._refused,
+        }
+
+    def _taking_turns(self, handler: Handler) -> Handler:
+        async def take_turn(request: web.Request) -> web.StreamResponse:
+            if self._in_flight < self._limit and not self._waiting:
+                self._in_flight += 1
+            else:
+                await self._wait()
+            try:
+                if request.transport is None:
+                    return GivenAway()  # Its client gave up while it waited.
+                return await handler(request)
+            finally:
+                self._pass_on()
+
+        return take_turn
+
+    async def _wait(self) -> None:
+        """Wait for the place of somebody who is done. Raises TooManyHandshakes."""
+        if len(self._waiting) >= self._queue:
+            self._refused += 1
+            raise TooManyHandshakes
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._waiting.append(turn)
+        try:
+            async with asyncio.timeout(self._wait_s):
+                await turn
+        except TimeoutError as error:
+            self._leave(turn)
+            self._refused += 1
+            raise TooManyHandshakes from error
+        except BaseException:
+            self._leave(turn)
+            raise
+
+    def _leave(self, turn: asyncio.Future[None]) -> None:
+        """Give up waiting; a turn that came in the same moment goes to the next."""
+        if turn.done() and not turn.cancelled():
+            self._pass_on()
+        else:
+            with suppress(ValueError):  # Who passed its turn on was faster, and skipped it.
+                self._waiting.remove(turn)
+
+    def _pass_on(self) -> None:
+        while self._waiting:
+            turn = self._waiting.popleft()
+            if not turn.done():
+                turn.set_result(None)
+                return
+        self._in_flight -= 1

@@ -1,0 +1,71 @@
+"""How many bytes of request bodies are held at once, over all requests.
+
+What a request announces counts at once, before any of it is read; what it does not announce (chunked
+bodies, compressed ones) counts as it comes. It counts until the request is answered, because until
+then the body, or what was made of it, is in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Final
+
+from aiohttp import web
+
+from homewire.errors import Unavailable
+
+MEBIBYTE: Final = 1024 * 1024
+HELD: Final = web.RequestKey("held", int)
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+class BodiesFull(Unavailable):
+    """So many bytes of bodies are held already. What was not read of this one is not going to be."""
+
+    def __init__(self) -> None:
+        super().__init__(limit="ingest_bytes")
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {**super().headers, "Connection": "close"}
+
+
+class Bodies:
+    """The sum over all requests, at most `limit` bytes. Used from the event loop alone."""
+
+    def __init__(self, limit: int = 64 * MEBIBYTE) -> None:
+        self._limit = limit
+        self._held = 0
+        self._refused = 0
+
+    def hold(self, request: web.Request, size: int) -> None:
+        """This request's body takes `size` bytes in all, as far as is known. Raises BodiesFull."""
+        more = size - request.get(HELD, 0)
+        if more <= 0:
+            return
+        if self._held + more > self._limit:
+            self._refused += 1
+            raise BodiesFull
+        self._held += more
+        request[HELD] = size
+
+    def released(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
+        """The same routes, whose requests hold nothing once they are answered."""
+        return [
+            web.RouteDef(route.method, route.path, self._releasing(route.handler), route.kwargs)
+            for route in routes
+        ]
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"ingest_bytes": self._held, "ingest_refused": self._refused}
+
+    def _releasing(self, handler: Handler) -> Handler:
+        async def release_after(request: web.Request) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            finally:
+                self._held -= request.get(HELD, 0)
+
+        return release_after

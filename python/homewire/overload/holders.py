@@ -1,0 +1,224 @@
+"""Connections of a user, a device, a project and an address: checked at the handshake, shared by leases.
+
+The core counts what this node holds (`rust/core/src/tally.rs`). Who holds more than a sixteenth of a
+limit here is published in Redis under this node's boot id, with a lease, and read back at the same time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv6Network
+from typing import Final, NamedTuple
+
+import structlog
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from homewire._core import Core
+from homewire.errors import TooManyRequests
+from homewire.model import Principal
+from homewire.overload.leases import Elsewhere, Lease, Subject, held_key, lease_text
+from homewire.overload.sharing import (
+    COMMANDS_A_TRIP,
+    SIXTEENTH,
+    Clock,
+    Command,
+    SharedClock,
+    raise_first,
+    repeat,
+    trip,
+    woken,
+)
+from homewire.settings import Settings
+
+RETRY_AFTER_S: Final = 10
+"""There is no telling when one of the others ends; soon after is early enough."""
+INTERVAL_S: Final = 1.0
+LEAST_PAUSE_S: Final = 0.1
+RELEASE_S: Final = 1.0
+"""How long a node that stops tries to take its counts back; else their leases end them."""
+REFRESHES_A_LEASE: Final = 3
+COMMANDS_A_SUBJECT: Final = 3
+FEW: Final = 8
+"""From this limit on a single connection is no reason to share: most users and devices have just one."""
+NEVER: Final = 2**32 - 1
+UNSURE: Final = -1
+SETTINGS: Final = {
+    "user": "user_connections",
+    "device": "device_connections",
+    "project": "project_connections",
+    "address": "address_connections",
+}
+
+_log = structlog.get_logger(__name__)
+
+
+class Limit(NamedTuple):
+    """A limit on connections; with `most` 0 there is none."""
+
+    setting: str
+    most: int
+
+    @property
+    def share_above(self) -> int:
+        """Who holds more than this on one node is shared with the others."""
+        if not self.most:
+            return NEVER
+        return max(self.most // SIXTEENTH, 1 if self.most >= FEW else 0)
+
+
+class Admission:
+    """Says at the handshake whether one more connection is within the limits. Asks nobody."""
+
+    def __init__(
+        self, core: Core, settings: Settings, clock: Clock, refusals: Counter[str] | None = None
+    ) -> None:
+        self.core: Final = core
+        self.lease_s: Final = settings.connection_lease_s
+        self.limits: Final = {kind: Limit(name, getattr(settings, name)) for kind, name in SETTINGS.items()}
+        self.boot_id: Final = secrets.token_hex(8)
+        """This process' name in the hashes of `held_key`."""
+        self.elsewhere: Final = Elsewhere(self.boot_id.encode())
+        self.published: Final[dict[Subject, int]] = {}
+        """What the others were told of this node, by subject."""
+        self.asked: Final[set[Subject]] = set()
+        """Who was refused because of what others hold: maybe they hold it no more."""
+        self.grown: Final = asyncio.Event()
+        """Set when somebody grew by a sixteenth of a limit: the others should hear of it now."""
+        self._clock = clock
+        self._share_above = {kind: limit.share_above for kind, limit in self.limits.items()}
+        self._refusals: Counter[str] = Counter() if refusals is None else refusals
+        self._refusals.update(dict.fromkeys(SETTINGS.values(), 0))
+
+    def check(self, principal: Principal, address: str | None) -> None:
+        """Raises TooManyRequests naming the setting, unless one more connection of `principal` from
+        `address` is within all limits.
+
+        To be called once for a handshake, right before its reservation: with nothing awaited in between
+        no other handshake can take the place that was found free.
+        """
+        kind = principal.kind.value
+        own, project, here = self.core.held(kind, principal.project_id, principal.id, address)
+        # Most are far from their limits, and pay for a comparison each.
+        if own >= self._share_above[kind]:
+            self._require(own, (kind, principal.project_id, str(principal.id)))
+        if project >= self._share_above["project"]:
+            self._require(project, ("project", principal.project_id, ""))
+        if here >= self._share_above["address"] and address is not None:
+            self._require(here, ("address", 0, network_of(address)))
+
+    def _require(self, own: int, subject: Subject) -> None:
+        limit = self.limits[subject[0]]
+        others = self.elsewhere.count(subject, round(self._clock() * 1000))
+        if own + others >= limit.most:
+            if own < limit.most:
+                self.asked.add(subject)
+            self._refusals[limit.setting] += 1
+            raise TooManyRequests(limit.setting, RETRY_AFTER_S, most=limit.most)
+        if own + 1 - self.published.get(subject, 0) > limit.share_above:
+            self.grown.set()
+
+    def to_share(self) -> dict[Subject, int]:
+        """Who holds more than a sixteenth of a limit here, and how much."""
+        above = self._share_above
+        found = self.core.held_above(above["user"], above["device"], above["project"], above["address"])
+        return {(kind, project, name): count for kind, project, name, count in found}
+
+
+class HolderSharing:
+    """Publishes what this node holds, and reads what the others do.
+
+    What changed goes out every `interval_s` seconds and at once when it grew by a sixteenth; all of it,
+    three times a lease.
+    """
+
+    def __init__(
+        self, redis: Redis, admission: Admission, clock: SharedClock, *, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._redis = redis
+        self._admission = admission
+        self._clock = clock
+        self._interval_s = interval_s
+        self._refresh_at = 0.0
+
+    async def run(self) -> None:
+        """Share until cancelled."""
+        await repeat("connections", self.share, self._pause)
+
+    async def share(self) -> None:
+        """One exchange. Raises RedisError, OSError."""
+        await self._clock.synchronise()
+        admission, now = self._admission, self._clock.now()
+        own = admission.to_share()
+        asked = admission.asked.copy()
+        admission.asked.clear()
+        everything = now >= self._refresh_at
+        due = [
+            subject
+            for subject, count in own.items()
+            if everything or subject in asked or count != admission.published.get(subject)
+        ]
+        step = COMMANDS_A_TRIP // COMMANDS_A_SUBJECT
+        for start in range(0, len(due), step):
+            await self._exchange({subject: own[subject] for subject in due[start : start + step]})
+        await self._take_back([subject for subject in admission.published if subject not in own])
+        admission.elsewhere.keep(own.keys())
+        if everything:
+            self._refresh_at = now + admission.lease_s / REFRESHES_A_LEASE
+
+    async def release(self) -> None:
+        """Take back everything, as this node ends; of what fails the leases end."""
+        try:
+            async with asyncio.timeout(RELEASE_S):
+                await self._take_back(list(self._admission.published))
+        except (RedisError, OSError) as error:
+            _log.info("overload.not_released", error=type(error).__name__)
+
+    async def _exchange(self, some: dict[Subject, int]) -> None:
+        admission = self._admission
+        lease_ms, now_ms = round(admission.lease_s * 1000), round(self._clock.now() * 1000)
+        commands: list[Command] = []
+        for subject, count in some.items():
+            key = held_key(subject)
+            said = lease_text(Lease(count, now_ms + lease_ms))
+            commands += [("HSET", key, admission.boot_id, said), ("PEXPIRE", key, lease_ms)]
+            commands += [("HGETALL", key)]
+        # If this is broken off, nobody knows what arrived: to be said again, or taken back.
+        admission.published.update(dict.fromkeys(some, UNSURE))
+        replies = await trip(self._redis, commands)
+        dead: list[Command] = []
+        for (subject, count), fields in zip(some.items(), replies[2::COMMANDS_A_SUBJECT], strict=True):
+            if isinstance(fields, dict):
+                admission.published[subject] = count
+                over = admission.elsewhere.learn(subject, fields, now_ms)
+                dead += [("HDEL", held_key(subject), field) for field in over]
+        raise_first(replies)
+        await self._in_trips(dead)
+
+    async def _take_back(self, subjects: list[Subject]) -> None:
+        """Remove this node's word about subjects, and forget them."""
+        await self._in_trips(("HDEL", held_key(subject), self._admission.boot_id) for subject in subjects)
+        for subject in subjects:
+            del self._admission.published[subject]
+
+    async def _in_trips(self, commands: Iterable[Command]) -> None:
+        some = list(commands)
+        for start in range(0, len(some), COMMANDS_A_TRIP):
+            raise_first(await trip(self._redis, some[start : start + COMMANDS_A_TRIP]))
+
+    async def _pause(self) -> None:
+        await woken(self._admission.grown, LEAST_PAUSE_S, self._interval_s)
+
+
+@lru_cache(maxsize=1024)
+def network_of(address: str) -> str:
+    """The address as the core counts it: IPv4 by itself, of IPv6 the first of its /64."""
+    if ":" not in address:
+        return address
+    network = IPv6Network((address.partition("%")[0], 64), strict=False).network_address
+    full = IPv6Network((address.partition("%")[0], 128)).network_address
+    return str(full.ipv4_mapped or network)

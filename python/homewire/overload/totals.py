@@ -1,0 +1,65 @@
+"""Events per second over all nodes: each adds what it counted, and learns the total by the same command.
+
+One counter in Redis for each subject and second, `hw:{p<project>}:rate:<subject>:<second>`, in the
+project's slot. Ten exchanges a second at least while somebody is near a limit, and one at once when
+another sixteenth of it was used; none at all while nobody is.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from redis.asyncio import Redis
+
+from homewire.overload.rates import PROJECT, Rates, Use
+from homewire.overload.sharing import COMMANDS_A_TRIP, Command, SharedClock, raise_first, repeat, trip, woken
+
+INTERVAL_S: Final = 0.1
+LEAST_PAUSE_S: Final = 0.01
+KEPT_MS: Final = 5_000
+"""How long a second's counter outlives its last change; late nodes add to it, nobody reads it later."""
+COMMANDS_A_SUBJECT: Final = 2
+
+
+def rate_key(use: Use, second: int) -> str:
+    """The counter of a subject in a second."""
+    subject = PROJECT if use.kind == PROJECT else f"{use.kind.replace(' ', '-')}:{use.id}"
+    return f"hw:{{p{use.project_id}}}:rate:{subject}:{second}"
+
+
+class RateSharing:
+    """Exchanges the counts of `rates` with the other nodes on the same Redis."""
+
+    def __init__(
+        self, redis: Redis, rates: Rates, clock: SharedClock, *, interval_s: float = INTERVAL_S
+    ) -> None:
+        self._redis = redis
+        self._rates = rates
+        self._clock = clock
+        self._interval_s = interval_s
+
+    async def run(self) -> None:
+        """Share until cancelled."""
+        await repeat("rates", self.share, self._pause)
+
+    async def share(self) -> None:
+        """One exchange, of what changed since the last. Raises RedisError, OSError."""
+        await self._clock.synchronise()
+        second, fresh = self._rates.untold()
+        step = COMMANDS_A_TRIP // COMMANDS_A_SUBJECT
+        for start in range(0, len(fresh), step):
+            await self._add(second, fresh[start : start + step])
+
+    async def _add(self, second: int, fresh: list[tuple[Use, int]]) -> None:
+        commands: list[Command] = []
+        for use, amount in fresh:
+            key = rate_key(use, second)
+            commands += [("INCRBY", key, amount), ("PEXPIRE", key, KEPT_MS)]
+        replies = await trip(self._redis, commands)
+        for (use, _), total in zip(fresh, replies[::COMMANDS_A_SUBJECT], strict=True):
+            if isinstance(total, int):
+                self._rates.learn(use, total)
+        raise_first(replies)
+
+    async def _pause(self) -> None:
+        await woken(self._rates.crowded, LEAST_PAUSE_S, self._interval_s)

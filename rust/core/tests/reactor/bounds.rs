@@ -1,0 +1,261 @@
+//! What all connections together may keep, how long, and what the kernel may hold for one.
+
+use std::io::Write;
+use std::net::TcpListener;
+use std::os::fd::IntoRawFd;
+use std::time::{Duration, Instant};
+
+use homewire_core::connection::{ConnectionId, SocketOptions};
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+
+use crate::harness::{
+    Client, Heard, Node, PATIENCE, client_frame, event, event_with_body, homes, limits,
+};
+
+/// More than the kernel holds of a unix socket.
+const KERNEL_BYTES: usize = 512 << 10;
+
+fn body(length: usize) -> String {
+    format!("\"{}\"", "x".repeat(length - 2))
+}
+
+/// Routes so many bytes of events more than the kernel holds of a socket that nobody reads.
+fn fall_behind(node: &Node, home: u64, bytes: usize) {
+    let body = body(50_000);
+    for _ in 0..(KERNEL_BYTES + bytes) / body.len() {
+        node.route(event_with_body(home, "behind", &body));
+    }
+    node.fence();
+}
+
+/// Waits until a figure, which is published at the end of a turn, has this value.
+fn wait_until(node: &Node, name: &str, value: u64) {
+    let deadline = Instant::now() + PATIENCE;
+    while node.stat(name) != value {
+        assert!(Instant::now() < deadline, "{name}: {}", node.stat(name));
+        std::thread::yield_now();
+    }
+}
+
+fn code_at_end(client: &mut Client) -> u16 {
+    loop {
+        match client.hear() {
+            Heard::Text(_) | Heard::Ping(_) => {}
+            Heard::Close(Some(code)) => return code,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
+    const BOUND: usize = 4 << 20;
+    let mut node = Node::start(Limits {
+        outbox_bytes: 8 << 20,
+        outboxes_bytes: BOUND,
+        ..limits()
+    });
+    let (less, mut a_little_behind) = node.connect(homes(&[1]));
+    let (more, mut far_behind) = node.connect(homes(&[2]));
+    let (_, mut keeps_up) = node.connect(homes(&[3]));
+    fall_behind(&node, 1, 500 << 10);
+    fall_behind(&node, 2, 2 << 20);
+    assert_eq!(node.stat("too_slow"), 0, "the bound is not reached");
+    // Whose event it is that passes the bound is not who is closed.
+    let body = body(50_000);
+    let deadline = Instant::now() + PATIENCE;
+    while node.stat("too_slow_in_sum") == 0 {
+        assert!(Instant::now() < deadline, "nobody is closed");
+        node.route(event_with_body(1, "behind", &body));
+        node.fence();
+    }
+    assert_eq!(node.stat("too_slow_in_sum"), 1);
+    assert_eq!(node.stat("too_slow"), 1);
+    assert!((node.stat("outboxes_bytes") as usize) < BOUND);
+    assert_eq!(code_at_end(&mut far_behind), 4001);
+    drop(far_behind);
+    assert_eq!(node.closed(more), 4001);
+    for (home, client) in [(1, &mut a_little_behind), (3, &mut keeps_up)] {
+        node.route(event(home, "stays"));
+        let heard = client.hear_until(&Heard::event("stays"));
+        assert!(heard.iter().all(|it| *it == Heard::event("behind")));
+    }
+    wait_until(&node, "outboxes_bytes", 0);
+    node.core.close(less, 4000, String::new());
+    assert_eq!(a_little_behind.hear(), Heard::Close(Some(4000)));
+}
+
+/// Twenty that share what waits keep little more than one alone.
+#[test]
+fn what_is_shared_counts_once() {
+    const CLIENTS: usize = 20;
+    let node = Node::start(Limits {
+        outboxes_bytes: 2 << 20,
+        ..limits()
+    });
+    let mut clients: Vec<_> = (0..CLIENTS).map(|_| node.connect(homes(&[1])).1).collect();
+    fall_behind(&node, 1, 200 << 10);
+    wait_until(&node, "lagging", CLIENTS as u64);
+    assert!((200 << 10..2 << 20).contains(&(node.stat("outboxes_bytes") as usize)));
+    node.route(event(1, "last"));
+    for client in &mut clients {
+        client.hear_until(&Heard::event("last"));
+    }
+    wait_until(&node, "outboxes_bytes", 0);
+    assert_eq!(node.stat("too_slow"), 0);
+}
+
+/// However a connection ends, what it kept is subtracted.
+#[test]
+fn nothing_is_left_in_the_sum() {
+    let node = Node::start(limits());
+    let reserved = node.reserve(homes(&[1]));
+    let (closed, client) = node.connect(homes(&[1]));
+    let (_, lost) = node.connect(homes(&[1]));
+    fall_behind(&node, 1, 100 << 10);
+    assert!(node.stat("outboxes_bytes") > 0);
+    node.core.abandon(reserved);
+    node.core.close(closed, 4000, String::new());
+    drop((client, lost));
+    wait_until(&node, "connections", 0);
+    wait_until(&node, "outboxes_bytes", 0);
+}
+
+#[test]
+fn what_waits_too_long_is_not_waited_for() {
+    let mut node = Node::start(Limits {
+        unsent_age: Duration::from_secs(2),
+        ..limits()
+    });
+    let (id, mut stalled) = node.connect(homes(&[1]));
+    let (_, mut keeps_up) = node.connect(homes(&[2]));
+    let began = Instant::now();
+    fall_behind(&node, 1, 100 << 10);
+    node.wait_for("too_slow_by_age");
+    assert!(began.elapsed() >= Duration::from_secs(2), "too early");
+    assert_eq!(node.stat("too_slow"), 1);
+    assert_eq!(code_at_end(&mut stalled), 4001);
+    drop(stalled);
+    assert_eq!(node.closed(id), 4001);
+    node.route(event(2, "stays"));
+    assert_eq!(keeps_up.hear(), Heard::event("stays"));
+}
+
+/// Who always has something waiting, but nothing old, keeps up slowly and stays.
+#[test]
+fn who_reads_slowly_but_steadily_stays() {
+    let node = Node::start(Limits {
+        unsent_age: Duration::from_secs(2),
+        outbox_bytes: 16 << 20,
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    let body = body(50_000);
+    let (mut routed, mut heard) = (0, 0);
+    let began = Instant::now();
+    while began.elapsed() < Duration::from_secs(8) {
+        // Twenty and more are always on their way: more than the kernel holds.
+        while routed < heard + 20 {
+            node.route(event_with_body(1, "steady", &body));
+            routed += 1;
+        }
+        assert_eq!(client.hear(), Heard::event("steady"));
+        heard += 1;
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    assert!(node.stat("blocked_writes") > 0, "nothing ever waited");
+    assert_eq!(node.stat("too_slow"), 0);
+    node.core.close(id, 4000, String::new());
+    client.hear_until(&Heard::Close(Some(4000)));
+}
+
+/// Empty messages take memory too while nobody takes them.
+#[test]
+fn empty_messages_have_a_bound() {
+    let mut node = Node::start(Limits {
+        messages_bytes: 10_000,
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    let many = client_frame(0x81, b"").repeat(100);
+    client
+        .socket
+        .set_write_timeout(Some(Duration::from_millis(300)))
+        .unwrap();
+    let mut written = 0;
+    while let Ok(count) = client.socket.write(&many) {
+        written += count;
+        assert!(written < 8 << 20, "nobody waits");
+    }
+    assert!(node.stat("messages_held") > 0);
+    assert!(node.stat("messages_bytes") > 10_000);
+    // One read, and hardly more than the bound, was taken.
+    assert!(node.stat("messages") < 50_000);
+    drop(client);
+    while !matches!(node.notification_about(id), Notification::Closed { .. }) {}
+    assert_eq!(node.stat("messages_bytes"), 0);
+}
+
+/// A TCP connection adopted with these options, whose client has the smallest receive buffer and does
+/// not read: the node after much more was routed than the kernel may hold, and the client.
+fn stalled_tcp(socket: SocketOptions) -> (Node, ConnectionId, socket2::Socket) {
+    let node = Node::start(Limits {
+        socket,
+        outbox_bytes: 32 << 20,
+        ..limits()
+    });
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    client.set_recv_buffer_size(4096).unwrap();
+    client
+        .connect(&listener.local_addr().unwrap().into())
+        .unwrap();
+    let (server, _) = listener.accept().unwrap();
+    let id = node.reserve(homes(&[1]));
+    node.core
+        .adopt(id, server.into_raw_fd(), Vec::new())
+        .unwrap();
+    let body = body(60_000);
+    for _ in 0..150 {
+        node.route(event_with_body(1, "", &body));
+    }
+    node.fence();
+    node.fence();
+    (node, id, client)
+}
+
+#[test]
+fn the_kernel_holds_no_more_than_it_may() {
+    const BOUND: u64 = 128 << 10;
+    let unbounded = SocketOptions::default();
+    let (node, _, _client) = stalled_tcp(unbounded);
+    let usual = node.stat("bytes_written");
+    assert!(usual > 4 * BOUND, "{usual}: there is nothing to bound here");
+    for options in [
+        SocketOptions {
+            unsent_bytes: BOUND as u32,
+            ..unbounded
+        },
+        SocketOptions {
+            // The kernel doubles it for its own bookkeeping.
+            send_buffer_bytes: BOUND as usize / 2,
+            ..unbounded
+        },
+    ] {
+        let (node, _, _client) = stalled_tcp(options);
+        let taken = node.stat("bytes_written");
+        // Beside it, one segment of loopback and what the client's own kernel took.
+        assert!(taken < 2 * BOUND, "{taken} with {options:?}");
+        assert_eq!(node.stat("too_slow"), 0);
+    }
+}
+
+#[test]
+fn a_peer_that_takes_nothing_is_given_up_by_the_kernel() {
+    let (mut node, id, _client) = stalled_tcp(SocketOptions {
+        timeout: Duration::from_secs(1),
+        ..SocketOptions::default()
+    });
+    assert_eq!(node.closed(id), 1006);
+}

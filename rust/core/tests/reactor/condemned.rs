@@ -1,0 +1,221 @@
+//! How those end who may hear no more: late, reserved, many at once, or behind a gap.
+
+use std::time::Duration;
+
+use homewire_core::connection::Principal;
+use homewire_core::envelope::{ControlHeader, EventHeader};
+use homewire_core::frame::Opcode;
+use homewire_core::inbox::Subscription;
+use homewire_core::reactor::Limits;
+use homewire_core::shard::shard_of;
+
+use crate::harness::{
+    Heard, Node, PROJECT, SHARDS, copy, device, entry, event, homes, limits, user,
+};
+use crate::records::{
+    MEMBER_ADDED, MEMBER_REMOVED, PROJECT_DISABLED, USER_DELETED, device_in, entities,
+    entity_event, events, heard_so_far, member, record, route_all,
+};
+
+#[test]
+fn who_waits_for_copies_that_do_not_come_is_closed_all_the_same() {
+    let mut node = Node::start(Limits {
+        revocation: Duration::from_millis(300),
+        ..limits()
+    });
+    let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
+    let (_, mut witness) = node.connect_for(user(2), homes(&[1]), true);
+    let reserved = node.reserve_for(user(1), homes(&[1, 2]), true);
+    let deleted = ControlHeader {
+        user: 1,
+        ..record(USER_DELETED, 1)
+    };
+    node.route(copy(1, &deleted));
+    // Nobody else's doing wakes the reactor for this.
+    assert_eq!(client.hear(), Heard::Close(Some(4501)));
+    assert_eq!(
+        node.adopt(reserved, b"").hear(),
+        Heard::Close(Some(4501)),
+        "in time, but the key is dead"
+    );
+    route_all(&node, [event(1, "after"), event(2, "after")]);
+    client.say_close(4501);
+    assert_eq!(client.hear(), Heard::End);
+    drop(client);
+    assert_eq!(node.closed(id), 4501);
+    assert_eq!(witness.hear(), Heard::event("after"));
+}
+
+#[test]
+fn a_connection_that_waits_for_other_copies_hears_their_shards() {
+    let node = Node::start(limits());
+    let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
+    let deleted = ControlHeader {
+        user: 1,
+        ..record(USER_DELETED, 1)
+    };
+    node.route(copy(1, &deleted));
+    route_all(&node, [event(1, "deaf"), event(2, "acknowledged before")]);
+    assert_eq!(
+        heard_so_far(&node, id, &mut client),
+        events(&["acknowledged before"])
+    );
+    // Whoever closes it: it hears why it must not come back.
+    node.core.close(id, 1001, "going away".to_owned());
+    assert_eq!(client.hear(), Heard::Close(Some(4501)));
+    assert_eq!(node.stat("revoked"), 1);
+}
+
+#[test]
+fn a_reservation_hears_of_records_too() {
+    let mut node = Node::start(limits());
+    let added = node.reserve_for(user(1), homes(&[1]), true);
+    let removed = node.reserve_for(user(2), homes(&[1, 2]), false);
+    let nothing_left = node.reserve_for(user(2), homes(&[2]), false);
+    let deleted = node.reserve_for(user(3), homes(&[2]), true);
+    let never_adopted = node.reserve_for(user(3), homes(&[2]), true);
+    route_all(
+        &node,
+        [
+            event(2, "before"),
+            copy(2, &member(MEMBER_ADDED, 1, 1, 2)),
+            copy(2, &member(MEMBER_REMOVED, 1, 2, 2)),
+            copy(
+                2,
+                &ControlHeader {
+                    user: 3,
+                    ..record(USER_DELETED, 1)
+                },
+            ),
+            event(2, "after"),
+            event(1, "other"),
+        ],
+    );
+    let mut client = node.adopt(added, b"");
+    assert_eq!(
+        heard_so_far(&node, added, &mut client),
+        events(&["after", "other"])
+    );
+    let mut client = node.adopt(removed, b"");
+    assert_eq!(
+        heard_so_far(&node, removed, &mut client),
+        events(&["before", "other"])
+    );
+    for (id, code) in [(nothing_left, 4500), (deleted, 4501)] {
+        // 101 was said: what it may hear comes first, then why there is no more.
+        let mut client = node.adopt(id, b"");
+        assert_eq!(
+            client.hear_until(&Heard::Close(Some(code))),
+            events(&["before"])
+        );
+        client.say_close(code);
+        assert_eq!(client.hear(), Heard::End);
+        drop(client);
+        assert_eq!(node.closed(id), code);
+    }
+    node.core.abandon(never_adopted);
+    assert_eq!(node.closed(never_adopted), 1006);
+}
+
+#[test]
+fn what_a_condemned_client_says_is_nobodys_business() {
+    let mut node = Node::start(limits());
+    let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
+    let deleted = ControlHeader {
+        user: 1,
+        ..record(USER_DELETED, 1)
+    };
+    node.route(copy(1, &deleted));
+    node.fence();
+    client.say(Opcode::Text, b"let me in");
+    client.say(Opcode::Ping, b"there?");
+    assert_eq!(client.hear(), Heard::Pong(b"there?".to_vec()));
+    node.core.close(id, 1000, String::new());
+    assert_eq!(client.hear(), Heard::Close(Some(4501)));
+    drop(client);
+    assert_eq!(node.closed(id), 4501);
+}
+
+#[test]
+fn a_gap_ends_those_who_may_have_missed_something() {
+    let mut node = Node::start(limits());
+    let (id, mut home) = node.connect_for(user(1), homes(&[2, 3]), true);
+    // What became of this key would have been said in the shard of its user.
+    let (_, mut owner) = node.connect_for(user(2), homes(&[1]), true);
+    let (_, mut commands) = node.connect_for(device(2), Subscription::Commands(2), false);
+    let (_, mut lamp) = node.connect_for(user(1), entities(&[2], &["lamp"]), false);
+    let (other_id, mut other) = node.connect_for(user(1), homes(&[1, 3]), true);
+    let reserved = node.reserve_for(user(1), device_in(2, 7), false);
+    route_all(
+        &node,
+        [
+            event(2, "before"),
+            entity_event(2, "lamp", "lamp"),
+            event(3, "third"),
+        ],
+    );
+    assert!(node.core.gap(shard_of(2, SHARDS)));
+    let later = node.reserve_for(user(2), homes(&[2]), true);
+    route_all(&node, [event(2, "behind the gap"), event(3, "next")]);
+    let end = Heard::Close(Some(4002));
+    assert_eq!(home.hear_until(&end), events(&["before", "lamp", "third"]));
+    assert_eq!(owner.hear(), end);
+    assert_eq!(commands.hear(), end);
+    assert_eq!(lamp.hear_until(&end), events(&["lamp"]));
+    assert_eq!(node.adopt(reserved, b"").hear(), end);
+    assert_eq!(
+        heard_so_far(&node, other_id, &mut other),
+        events(&["third", "next"])
+    );
+    // Who came after it missed nothing.
+    let mut client = node.adopt(later, b"");
+    assert_eq!(
+        heard_so_far(&node, later, &mut client),
+        events(&["behind the gap"])
+    );
+    drop(home);
+    assert_eq!(node.closed(id), 4002);
+    assert_eq!(node.stat("gaps"), 1);
+    assert_eq!(node.stat("resynced"), 5);
+    assert_eq!(node.stat("revoked"), 0);
+}
+
+/// More than one turn closes, and what another project hears goes on meanwhile. (That it goes on in
+/// between is tested turn by turn, in the reactor itself.)
+#[test]
+fn the_end_of_a_large_project_holds_up_nobody() {
+    const MANY: u64 = 400;
+    let node = Node::start(limits());
+    let elsewhere = |name: String| {
+        entry(&EventHeader {
+            project: PROJECT + 1,
+            home: 1,
+            event_type: &name,
+            ..EventHeader::default()
+        })
+    };
+    let of_other_project = Principal {
+        project: PROJECT + 1,
+        ..user(1)
+    };
+    let (_, mut witness) = node.connect_for(of_other_project, homes(&[1]), false);
+    let mut clients: Vec<_> = (0..MANY)
+        .map(|number| node.connect_for(user(number), homes(&[1, 2]), true).1)
+        .collect();
+    let ended = record(PROJECT_DISABLED, 1);
+    route_all(&node, [event(1, "last"), copy(1, &ended), event(2, "last")]);
+    route_all(&node, [copy(2, &ended), copy(3, &ended), copy(4, &ended)]);
+    for number in 0..100 {
+        node.route(elsewhere(number.to_string()));
+    }
+    for number in 0..100 {
+        assert_eq!(witness.hear(), Heard::event(&number.to_string()));
+    }
+    for client in &mut clients {
+        assert_eq!(
+            client.hear_until(&Heard::Close(Some(4503))),
+            events(&["last", "last"])
+        );
+    }
+    assert_eq!(node.stat("revoked"), MANY);
+}

@@ -1,0 +1,134 @@
+//! Counts of connections: raised with the reservation, lowered however the connection ends.
+
+use std::net::IpAddr;
+use std::time::{Duration, Instant};
+
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::encoding::Encoding;
+use homewire_core::inbox::Reservation;
+use homewire_core::reactor::Limits;
+use homewire_core::tally::{Counts, More, Subject};
+
+use crate::harness::{Node, PATIENCE, PROJECT, homes, limits};
+
+const DEVICE: Principal = Principal {
+    kind: PrincipalKind::Device,
+    project: PROJECT,
+    id: 7,
+    key_tag: 1,
+};
+
+fn here() -> Option<IpAddr> {
+    Some(IpAddr::from([192, 0, 2, 1]))
+}
+
+fn reserve(node: &Node) -> ConnectionId {
+    let id = node.core.next_id();
+    node.core.reserve(Reservation {
+        id,
+        principal: DEVICE,
+        subscription: homes(&[1]),
+        follow: false,
+        encoding: Encoding::Plain,
+        address: here(),
+    });
+    id
+}
+
+/// Waits until every one of the three counts is `count`.
+fn settles(node: &Node, count: u32) {
+    let wanted = Counts {
+        principal: count,
+        project: count,
+        address: count,
+    };
+    let deadline = Instant::now() + PATIENCE;
+    while node.core.held(DEVICE, here()) != wanted {
+        assert!(
+            Instant::now() < deadline,
+            "{:?}",
+            node.core.held(DEVICE, here())
+        );
+        std::thread::yield_now();
+    }
+}
+
+#[test]
+fn a_burst_is_counted_before_the_reactor_hears_of_it() {
+    let node = Node::start(limits());
+    node.occupy();
+    for _ in 0..50 {
+        reserve(&node);
+    }
+    assert_eq!(node.core.held(DEVICE, here()).principal, 50);
+    let more = More {
+        than_user: 0,
+        than_device: 49,
+        than_project: 1000,
+        than_address: 50,
+    };
+    let device = Subject::Device {
+        project: PROJECT,
+        id: 7,
+    };
+    assert!(node.core.held_above(more).contains(&(device, 50)));
+}
+
+#[test]
+fn the_count_falls_when_a_handshake_is_given_up() {
+    let node = Node::start(limits());
+    let first = reserve(&node);
+    let second = reserve(&node);
+    node.core.abandon(first);
+    settles(&node, 1);
+    node.core.abandon(first);
+    node.core.abandon(second);
+    settles(&node, 0);
+}
+
+#[test]
+fn the_count_falls_when_a_reservation_expires() {
+    let node = Node::start(Limits {
+        reservation: Duration::from_millis(20),
+        ..limits()
+    });
+    reserve(&node);
+    node.wait_for("reservations_expired");
+    settles(&node, 0);
+}
+
+#[test]
+fn the_count_falls_when_the_client_goes_and_not_before() {
+    let node = Node::start(limits());
+    let stays = reserve(&node);
+    let goes = reserve(&node);
+    let _staying = node.adopt(stays, b"");
+    let going = node.adopt(goes, b"");
+    node.fence();
+    assert_eq!(node.core.held(DEVICE, here()).principal, 2);
+    drop(going);
+    settles(&node, 1);
+}
+
+#[test]
+fn the_count_falls_when_we_close() {
+    let node = Node::start(Limits {
+        close: Duration::from_millis(20),
+        ..limits()
+    });
+    let id = reserve(&node);
+    let _deaf_client = node.adopt(id, b"");
+    node.core.close(id, 1000, String::new());
+    settles(&node, 0);
+}
+
+#[test]
+fn nothing_is_counted_of_a_core_that_stopped() {
+    let node = Node::start(limits());
+    let open = reserve(&node);
+    let _client = node.adopt(open, b"");
+    reserve(&node);
+    node.core.stop(1001, String::new(), Duration::ZERO);
+    reserve(&node);
+    settles(&node, 0);
+}

@@ -1,0 +1,335 @@
+//! The naive model: a list of listeners with what each hears, and what a control record does to it
+//! as the contract says it, without an index, scopes, principals or turns.
+
+use std::collections::BTreeMap;
+
+use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
+use homewire_core::envelope::ControlHeader;
+use homewire_core::inbox::{DeviceInHome, Subscription};
+use homewire_core::shard::shard_of;
+
+use crate::harness::{Client, Heard, SHARDS};
+use crate::records::{
+    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
+    PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED,
+};
+
+/// What an envelope is about.
+#[derive(Clone, Debug)]
+pub enum About {
+    Event {
+        project: u64,
+        home: u64,
+        device: u64,
+        entity: Option<&'static str>,
+    },
+    Command {
+        project: u64,
+        device: u64,
+    },
+}
+
+/// What a listener wants to hear, of its own project.
+#[derive(Clone, Debug, PartialEq)]
+enum Want {
+    Home(u64),
+    Device { home: u64, device: u64 },
+    Entity { home: u64, entity: String },
+    Command(u64),
+}
+
+impl Want {
+    fn home(&self) -> Option<u64> {
+        match *self {
+            Self::Home(home) | Self::Device { home, .. } | Self::Entity { home, .. } => Some(home),
+            Self::Command(_) => None,
+        }
+    }
+
+    fn shard(&self) -> u32 {
+        match *self {
+            Self::Command(device) => shard_of(device, SHARDS),
+            Self::Home(home) | Self::Device { home, .. } | Self::Entity { home, .. } => {
+                shard_of(home, SHARDS)
+            }
+        }
+    }
+
+    fn wants(&self, about: &About) -> bool {
+        match (self, about) {
+            (Self::Home(own), About::Event { home, .. }) => own == home,
+            (
+                Self::Device { home: own, device },
+                About::Event {
+                    home, device: it, ..
+                },
+            ) => own == home && device == it,
+            (
+                Self::Entity { home: own, entity },
+                About::Event {
+                    home, entity: it, ..
+                },
+            ) => own == home && *it == Some(entity.as_str()),
+            (Self::Command(own), About::Command { device, .. }) => own == device,
+            _ => false,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Phase {
+    Reserved,
+    Open,
+    /// Its reservation was undone.
+    Undone,
+    /// Adopted after that: it is to come again.
+    Refused,
+    /// We closed it with this code.
+    Closed(u16),
+    /// The client closed. It may still have heard what it had not by the last fence.
+    Left,
+    Vanished,
+}
+
+pub struct Listener {
+    pub id: ConnectionId,
+    pub principal: Principal,
+    pub phase: Phase,
+    pub client: Option<Client>,
+    /// Everything it is to hear, in order.
+    pub expected: Vec<Heard>,
+    /// How much of it was routed before the last fence.
+    pub settled: usize,
+    /// The code with which it will be closed.
+    pub condemned: Option<u16>,
+    /// Whether it hears no more because of that.
+    pub finished: bool,
+    wants: Vec<Want>,
+    follows: Option<Followed>,
+}
+
+#[derive(Clone)]
+enum Followed {
+    Everything,
+    Entities(Vec<String>),
+}
+
+impl Listener {
+    pub fn new(
+        id: ConnectionId,
+        principal: Principal,
+        subscription: &Subscription,
+        follow: bool,
+    ) -> Self {
+        let names = |entities: &[Box<str>]| entities.iter().map(ToString::to_string).collect();
+        let followed = match subscription {
+            Subscription::Homes(_) => Some(Followed::Everything),
+            Subscription::Entities { entities, .. } => Some(Followed::Entities(names(entities))),
+            Subscription::Devices(_) | Subscription::Commands(_) => None,
+        };
+        Self {
+            id,
+            principal,
+            phase: Phase::Reserved,
+            client: None,
+            expected: Vec::new(),
+            settled: 0,
+            condemned: None,
+            finished: false,
+            wants: wants(subscription),
+            follows: followed.filter(|_| follow),
+        }
+    }
+
+    pub fn hears(&self, about: &About) -> bool {
+        let (About::Event { project, .. } | About::Command { project, .. }) = about;
+        self.is_heard()
+            && self.principal.project == *project
+            && self.wants.iter().any(|want| want.wants(about))
+    }
+
+    pub fn is_heard(&self) -> bool {
+        !self.finished && matches!(self.phase, Phase::Reserved | Phase::Open | Phase::Left)
+    }
+
+    fn condemn(&mut self, code: u16) {
+        self.condemned.get_or_insert(code);
+    }
+
+    fn finish(&mut self) {
+        self.finished = true;
+        if let (Phase::Open, Some(code)) = (self.phase, self.condemned) {
+            self.phase = Phase::Closed(code);
+        }
+    }
+
+    fn lose(&mut self, gone: impl Fn(&Want) -> bool) -> bool {
+        let before = self.wants.len();
+        self.wants.retain(|want| !gone(want));
+        self.wants.len() < before
+    }
+
+    /// What a lost membership, home or device does.
+    fn lose_access(&mut self, gone: impl Fn(&Want) -> bool) {
+        if self.lose(gone)
+            && self.wants.is_empty()
+            && (self.follows.is_none() || self.condemned.is_some())
+        {
+            self.condemn(4500);
+            self.finish();
+        }
+    }
+
+    fn revoke(&mut self, shard: u32, code: u16) {
+        self.condemn(code);
+        self.lose(|want| want.shard() == shard);
+        if self.wants.is_empty() {
+            self.finish();
+        }
+    }
+
+    fn follow(&mut self, home: u64) {
+        if self.condemned.is_some() {
+            return;
+        }
+        match &self.follows {
+            None => {}
+            Some(Followed::Everything) => self.wants.push(Want::Home(home)),
+            Some(Followed::Entities(names)) => {
+                let of_home = |entity: &String| Want::Entity {
+                    home,
+                    entity: entity.clone(),
+                };
+                self.wants.extend(names.iter().map(of_home));
+            }
+        }
+    }
+
+    fn apply(&mut self, shard: u32, record: &ControlHeader<'_>, is_first_copy: bool) {
+        let at_home = record.home != 0 && shard_of(record.home, SHARDS) == shard;
+        let at_device = record.device != 0 && shard_of(record.device, SHARDS) == shard;
+        let is = |kind, id| self.principal.kind == kind && self.principal.id == id;
+        let is_user = is(PrincipalKind::User, record.user);
+        let is_device = is(PrincipalKind::Device, record.device);
+        let has_key = self.principal.key_tag == record.key_tag;
+        match record.record_type {
+            MEMBER_ADDED if at_home && is_user => self.follow(record.home),
+            MEMBER_REMOVED if at_home && is_user => {
+                self.lose_access(|want| want.home() == Some(record.home));
+            }
+            USER_DELETED if is_user => self.revoke(shard, 4501),
+            KEY_ENDED if has_key && (is_user || is_device) => self.revoke(shard, 4502),
+            DEVICE_DELETED => self.device_deleted(shard, record, is_device, at_device, at_home),
+            DEVICE_MOVED => self.device_moved(shard, record),
+            HOME_DELETED if at_home => self.lose_access(|want| want.home() == Some(record.home)),
+            PROJECT_DISABLED | PROJECT_DELETED
+                if is_first_copy || self.wants.iter().any(|want| want.shard() == shard) =>
+            {
+                self.revoke(shard, 4503);
+            }
+            _ => {}
+        }
+    }
+
+    fn device_deleted(
+        &mut self,
+        shard: u32,
+        record: &ControlHeader<'_>,
+        is_device: bool,
+        at_device: bool,
+        at_home: bool,
+    ) {
+        let (home, device) = (record.home, record.device);
+        if at_device && self.wants.contains(&Want::Command(device)) {
+            self.condemn(4501);
+            self.finish();
+        }
+        if at_device && is_device && !self.finished {
+            self.revoke(shard, 4501);
+        }
+        if at_home && !self.finished {
+            self.lose_access(|want| *want == Want::Device { home, device });
+        }
+    }
+
+    fn device_moved(&mut self, shard: u32, record: &ControlHeader<'_>) {
+        let device = record.device;
+        let old: u64 = str::from_utf8(record.body).unwrap().parse().unwrap();
+        let had_it = self.wants.contains(&Want::Device { home: old, device });
+        if had_it && old != record.home && shard_of(old, SHARDS) == shard {
+            self.condemn(4004);
+            self.finish();
+        }
+    }
+
+    /// Entries of this shard may be missing.
+    pub fn miss(&mut self, shard: u32) {
+        let is_own = shard_of(self.principal.id, SHARDS) == shard;
+        if self.is_heard() && (is_own || self.wants.iter().any(|want| want.shard() == shard)) {
+            self.condemn(4002);
+            self.finish();
+        }
+    }
+}
+
+fn wants(subscription: &Subscription) -> Vec<Want> {
+    match subscription {
+        Subscription::Homes(homes) => homes.iter().copied().map(Want::Home).collect(),
+        Subscription::Devices(devices) => devices
+            .iter()
+            .map(|&DeviceInHome { device, home }| Want::Device { home, device })
+            .collect(),
+        Subscription::Entities { homes, entities } => homes
+            .iter()
+            .flat_map(|&home| {
+                entities.iter().map(move |entity| Want::Entity {
+                    home,
+                    entity: entity.to_string(),
+                })
+            })
+            .collect(),
+        Subscription::Commands(device) => vec![Want::Command(*device)],
+    }
+}
+
+/// The newest record about each subject, by shard; under no shard, that of a whole project.
+#[derive(Default)]
+pub struct Newest(BTreeMap<(Option<u32>, [u64; 5]), u64>);
+
+impl Newest {
+    /// Whether the record is older than one that was applied before; if not, it is now the newest.
+    fn overtook(&mut self, shard: Option<u32>, record: &ControlHeader<'_>) -> Option<bool> {
+        let home = if record.record_type == DEVICE_MOVED {
+            0
+        } else {
+            record.home
+        };
+        let subject = [
+            record.project,
+            record.user,
+            home,
+            record.device,
+            record.key_tag,
+        ];
+        let newest = self.0.get(&(shard, subject)).copied();
+        if newest.is_some_and(|newest| newest > record.outbox_ms) {
+            return None;
+        }
+        self.0.insert((shard, subject), record.outbox_ms);
+        Some(newest != Some(record.outbox_ms))
+    }
+
+    /// What the copy of a record does to everybody.
+    pub fn apply(&mut self, listeners: &mut [Listener], shard: u32, record: &ControlHeader<'_>) {
+        if self.overtook(Some(shard), record).is_none() {
+            return;
+        }
+        let ends_project = matches!(record.record_type, PROJECT_DISABLED | PROJECT_DELETED);
+        let is_first_copy = ends_project && self.overtook(None, record) == Some(true);
+        for listener in listeners {
+            if listener.is_heard() && listener.principal.project == record.project {
+                listener.apply(shard, record, is_first_copy);
+            }
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Control records as the bus carries them, and what they are about.
+
+use homewire_core::connection::ConnectionId;
+use homewire_core::envelope::{ControlHeader, EventHeader};
+use homewire_core::frame::Opcode;
+use homewire_core::inbox::{DeviceInHome, Entry, Subscription};
+
+use crate::harness::{Client, Heard, Node, PROJECT, SHARDS, copy, entry};
+
+pub const MEMBER_ADDED: u64 = 1;
+pub const MEMBER_REMOVED: u64 = 2;
+pub const USER_DELETED: u64 = 3;
+pub const KEY_ENDED: u64 = 4;
+pub const DEVICE_DELETED: u64 = 5;
+pub const DEVICE_MOVED: u64 = 6;
+pub const HOME_DELETED: u64 = 7;
+pub const PROJECT_DISABLED: u64 = 8;
+pub const PROJECT_DELETED: u64 = 9;
+pub const PROJECT_ENABLED: u64 = 10;
+
+/// A record of this type at this moment of the project's outbox.
+pub fn record(record_type: u64, moment: u64) -> ControlHeader<'static> {
+    ControlHeader {
+        project: PROJECT,
+        record_type,
+        outbox_ms: moment,
+        ..ControlHeader::default()
+    }
+}
+
+pub fn member(record_type: u64, moment: u64, user: u64, home: u64) -> ControlHeader<'static> {
+    ControlHeader {
+        user,
+        home,
+        ..record(record_type, moment)
+    }
+}
+
+pub fn entities(homes: &[u64], names: &[&str]) -> Subscription {
+    Subscription::Entities {
+        homes: homes.to_vec(),
+        entities: names.iter().map(|&it| it.into()).collect(),
+    }
+}
+
+pub fn device_in(home: u64, device: u64) -> Subscription {
+    Subscription::Devices(vec![DeviceInHome { device, home }])
+}
+
+pub fn device_event(home: u64, device: u64, name: &str) -> Entry {
+    entry(&EventHeader {
+        project: PROJECT,
+        home,
+        device,
+        event_type: name,
+        ..EventHeader::default()
+    })
+}
+
+pub fn entity_event(home: u64, entity: &str, name: &str) -> Entry {
+    entry(&EventHeader {
+        project: PROJECT,
+        home,
+        entity: Some(entity),
+        event_type: name,
+        ..EventHeader::default()
+    })
+}
+
+/// Routes all of it in one batch.
+pub fn route_all(node: &Node, entries: impl IntoIterator<Item = Entry>) {
+    assert!(node.core.route(Vec::from_iter(entries)));
+}
+
+/// What a client hears until a message that is sent to it after everything that was routed.
+pub fn heard_so_far(node: &Node, id: ConnectionId, client: &mut Client) -> Vec<Heard> {
+    node.core.send(id, Opcode::Text, b"so far".to_vec());
+    client.hear_until(&Heard::Text("so far".to_owned()))
+}
+
+pub fn events(names: &[&str]) -> Vec<Heard> {
+    names.iter().map(|name| Heard::event(name)).collect()
+}
+
+/// The copies of one record in all shards.
+pub fn everywhere(record: &ControlHeader<'_>) -> Vec<Entry> {
+    (1..=u64::from(SHARDS))
+        .map(|anchor| copy(anchor, record))
+        .collect()
+}

@@ -1,0 +1,122 @@
+"""What the shards hold of control records, decoded."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any
+
+import msgpack
+from redis.asyncio import Redis
+
+from homewire.bus.control import RecordType
+from homewire.bus.relay import Relay
+from homewire.bus.shards import events_key, shard_of
+from homewire.store import Store
+from homewire.store.keys import ProjectSlot
+
+SHARDS = 64
+Heard = tuple[str, dict[str, Any], set[int]]
+"""Type, subjects that are not 0, and the shards with a copy."""
+
+
+@dataclass(frozen=True)
+class Copy:
+    """One control record in one shard."""
+
+    shard: int
+    project: int
+    type: int
+    user: int
+    home: int
+    device: int
+    key_tag: int
+    outbox: tuple[int, int]
+    body: bytes
+
+    @property
+    def subjects(self) -> dict[str, Any]:
+        named = {"user": self.user, "home": self.home, "device": self.device, "key_tag": self.key_tag}
+        return {name: value for name, value in {**named, "body": self.body}.items() if value}
+
+
+class Forgetful:
+    """In place of a relay: what a process does that dies between record and announcement."""
+
+    def __init__(self, relay: Relay | None = None) -> None:
+        self._relay = relay
+
+    async def expect(self, project_id: int) -> None:
+        if self._relay is not None:
+            await self._relay.expect(project_id)
+
+    async def announce(self, project_id: int) -> None:
+        """Nothing: it is dead."""
+
+
+def dying_store(redis: Redis) -> Store:
+    """A store whose process always dies before the announcement."""
+    return Store(redis, Forgetful(Relay(redis, SHARDS)))
+
+
+def decoded(shard: int, envelope: bytes) -> Copy | None:
+    """The control record that an envelope is; None for events and commands."""
+    assert envelope[0] == 1
+    unpacker = msgpack.Unpacker(io.BytesIO(envelope[1:]))
+    kind, *header = unpacker.unpack()
+    if kind != 3:
+        return None
+    project, type_, user, home, device, tag, milliseconds, sequence = header
+    body = envelope[1 + unpacker.tell() :]
+    return Copy(shard, project, type_, user, home, device, tag, (milliseconds, sequence), body)
+
+
+async def copies(redis: Redis, project: int) -> list[Copy]:
+    """All copies of the project's records, shard by shard, each in its order."""
+    async with redis.pipeline(transaction=False) as pipeline:
+        for shard in range(SHARDS):
+            pipeline.xrange(events_key(shard))
+        streams = await pipeline.execute()
+    found = [decoded(shard, fields[b"e"]) for shard, stream in enumerate(streams) for _, fields in stream]
+    return [copy for copy in found if copy is not None and copy.project == project]
+
+
+async def heard_of(redis: Redis, project: int, change: Awaitable[object]) -> list[Heard]:
+    """What was announced by a change, in the order of the outbox, which must be empty then."""
+    before = {copy.outbox for copy in await copies(redis, project)}
+    await change
+    assert await redis.xlen(ProjectSlot(project).outbox) == 0
+    records: dict[tuple[int, int], list[Copy]] = {}
+    for copy in await copies(redis, project):
+        if copy.outbox not in before:
+            records.setdefault(copy.outbox, []).append(copy)
+    heard = []
+    for outbox in sorted(records):
+        some = records[outbox]
+        assert len({copy.shard for copy in some}) == len(some), "a copy stands there twice"
+        assert all((copy.type, copy.subjects) == (some[0].type, some[0].subjects) for copy in some)
+        heard.append((RecordType(some[0].type).name, some[0].subjects, {copy.shard for copy in some}))
+    return heard
+
+
+def shards_of(*ids: int) -> set[int]:
+    return {shard_of(each, SHARDS) for each in ids}
+
+
+def first_appearances(found: list[Copy]) -> dict[int, list[tuple[int, int]]]:
+    """For each shard the records in the order in which they were first seen."""
+    seen: dict[int, list[tuple[int, int]]] = {}
+    for copy in found:
+        order = seen.setdefault(copy.shard, [])
+        if copy.outbox not in order:
+            order.append(copy.outbox)
+    return seen
+
+
+async def until(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
+    """Wait for what another task or process does to Redis, which tells nobody."""
+    async with asyncio.timeout(within):
+        while not await condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

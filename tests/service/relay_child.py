@@ -1,0 +1,55 @@
+"""A process that dies where the test wants it: `python relay_child.py REDIS_URL PROJECT HOW …`.
+
+`change HOME USER`: removes a member, and stops between record and announcement.
+`relay SHARDS`: relays what stands in the outbox, and stops after copies to so many shards.
+Each says so on standard output, and waits to be killed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from homewire.bus import relay
+from homewire.redis.connect import connect
+from homewire.store import Store
+from homewire.store.scripts import Script
+
+
+async def stop(where: str) -> None:
+    sys.stdout.write(where + "\n")
+    sys.stdout.flush()
+    await asyncio.Event().wait()
+
+
+class StopsBeforeTheAnnouncement(relay.Relay):
+    async def announce(self, project_id: int) -> None:
+        await stop("recorded")
+
+
+class StopsAmongTheCopies(relay.Relay):
+    shards = 0
+
+    async def _run_scripts(self, script: Script, calls: Sequence[relay.Call]) -> list[Any]:
+        if script is relay.COPY:
+            await super()._run_scripts(script, calls[: self.shards])
+            await stop("copied")
+        return await super()._run_scripts(script, calls)
+
+
+async def main(url: str, project: int, how: str, *numbers: int) -> None:
+    redis = connect(url)
+    if how == "change":
+        home, user = numbers
+        await Store(redis, StopsBeforeTheAnnouncement(redis, 64)).homes.remove_member(project, home, user)
+    else:
+        stopping = StopsAmongTheCopies(redis, 64)
+        [stopping.shards] = numbers
+        await stopping.announce(project)
+
+
+if __name__ == "__main__":
+    url, project, how, *numbers = sys.argv[1:]
+    asyncio.run(main(url, int(project), how, *map(int, numbers)))

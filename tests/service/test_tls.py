@@ -1,0 +1,305 @@
+"""TLS ended at the port: everything works through the pump as it does on a taken socket, and nothing stays.
+
+The edges of the handshake are in test_handoff.py, which runs over TLS, too; the pump alone is in
+tests/unit/gateway/test_pump.py.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import suppress
+from urllib.parse import urlsplit
+
+import aiohttp
+import certificates
+import orjson
+import pytest
+import pytest_asyncio
+from nodes import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of
+from wire import CLOSE, PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
+
+EVENTS = "/userSession/websocket"
+OUTBOX_BYTES = 262_144
+LOOPS = ["uvloop", "asyncio"]
+
+
+@pytest.fixture(scope="module", params=LOOPS)
+def node(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
+    with private_node(
+        tls=True, steps=True, event_loop=request.param, outbox_bytes=OUTBOX_BYTES, close_s=1
+    ) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def tenant(node: NodeProcess) -> AsyncIterator[Tenant]:
+    async with tenant_of(node) as made:
+        yield made
+
+
+async def test_requests_events_and_sockets_over_tls(node: NodeProcess, tenant: Tenant) -> None:
+    """With another client than the tests' own: nothing here knows that there is a pump."""
+    assert node.url.startswith("https://")
+    user = await tenant.user()
+    home = await tenant.home(user)
+    device = await tenant.device(home)
+    async with tenant.http.get("/readyz") as answer:
+        assert answer.status == 200
+    headers = {"Authorization": user.key}
+    async with tenant.http.ws_connect(EVENTS, headers=headers) as listener:
+        body = {"eventType": "one", "eventData": {"n": 1}}
+        assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
+        await tenant.send(*({"homeId": home, "eventType": str(number)} for number in range(500)))
+        heard = [(await listener.receive_json())["eventType"] for _ in range(501)]
+        assert heard == ["one", *map(str, range(500))]
+        path = f"/devices/{device.id}/command"
+        async with tenant.http.ws_connect(path, headers={"Authorization": device.key}) as commands:
+            assert (await tenant.put(path, tenant.key, {"action": "go"}))[0] == 204
+            assert await commands.receive_json() == {"action": "go"}
+
+
+async def test_who_does_not_know_the_authority_says_nothing(node: NodeProcess, tenant: Tenant) -> None:
+    async with aiohttp.ClientSession(node.url) as stranger:
+        with pytest.raises(aiohttp.ClientConnectorCertificateError):
+            await stranger.get("/readyz")
+    parts = urlsplit(node.url)
+    async with await RawConnection.open(f"http://{parts.netloc}") as plain:
+        plain.writer.write(b"GET /readyz HTTP/1.1\r\nHost: h\r\n\r\n")
+        with suppress(ConnectionError):
+            assert not (await plain.reader.read()).startswith(b"HTTP/1.1 200")
+    async with tenant.http.get("/readyz") as answer:
+        assert answer.status == 200
+    assert "Traceback" not in node.logged()
+
+
+@pytest.mark.parametrize("size", [0, 125, 60_000])
+async def test_bytes_behind_the_request(tenant: Tenant, size: int) -> None:
+    user = await tenant.user()
+    early = frame(PING, b"x" * size) if size < 126 else frame(TEXT, b"x" * size) + frame(PING, b"behind")
+    async with await listen(tenant.url, EVENTS, user.key, early=early) as connection:
+        assert await connection.receive() == Frame(PONG, b"x" * size if size < 126 else b"behind")
+        assert await connection.is_alive()
+
+
+async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(
+    node: NodeProcess, tenant: Tenant
+) -> None:
+    user = await tenant.user()
+    home = await tenant.home(user)
+    before = (await node.metrics())["too_slow_total"]
+    async with (
+        await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
+        await listen(node.url, EVENTS, user.key) as quick,
+    ):
+        sent = await send_until_too_slow(node, tenant, home, quick)
+        assert await quick.is_alive()
+        heard = 0
+        while (received := await slow.receive_any(within=3)).opcode != CLOSE:
+            if received.opcode == TEXT:
+                assert received.payload.startswith(b'{"eventType":"%d",' % heard)
+                heard += 1
+        assert received.close_code == 4001
+        assert heard < sent
+        await slow.send_bytes(close_frame(4001))
+        assert await slow.at_end()
+    assert (await node.metrics())["too_slow_total"] == before + 1
+
+
+async def test_a_client_that_never_reads_again_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
+    """The pump can't give away what the core said last, nor read that it was the last."""
+    user = await tenant.user()
+    home = await tenant.home(user)
+    async with await listen(node.url, EVENTS, user.key) as quick:
+        await tenant.send({"homeId": home, "eventType": "first"})
+        assert await quick.receive_type() == "first"
+        descriptors = node.descriptors
+        async with await listen(node.url, EVENTS, user.key, receive_buffer=4096):
+            await send_until_too_slow(node, tenant, home, quick)
+            await node.until("connections", 1)
+            assert await quick.is_alive()
+            await quick.drop()
+            await node.settles(descriptors - 3)
+
+
+async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quick: Socket) -> int:
+    """Numbered events until the node gave somebody up; `quick` gets each of them at once."""
+    data = {"text": "x" * 7_000}
+    count, before = 0, (await node.metrics())["too_slow_total"]
+    while (await node.metrics())["too_slow_total"] == before:
+        events = [{"homeId": home, "eventType": str(count + n), "eventData": data} for n in range(20)]
+        await tenant.send(*events)
+        for event in events:
+            assert await quick.receive_type(within=5) == event["eventType"]
+        count += len(events)
+        assert count < 4000, "28 MB wait for a client with a small outbox"
+    return count
+
+
+async def test_either_side_closes(node: NodeProcess, tenant: Tenant) -> None:
+    user = await tenant.user()
+    await node.settles()
+    descriptors = node.descriptors
+    endings = {1000: close_frame(1000, "bye"), 1002: frame(TEXT, b"x", mask=False)}
+    for code, wire in endings.items():
+        async with await listen(node.url, EVENTS, user.key) as connection:
+            await connection.send_bytes(wire + frame(PING, b"not heard any more"))
+            assert (await connection.receive()).close_code == code
+            assert await connection.at_end()
+    await node.settles(descriptors)
+
+
+@pytest.mark.parametrize("farewell", ["drop", "reset", "close_notify", "end of TCP"])
+async def test_clients_that_vanish(node: NodeProcess, tenant: Tenant, farewell: str) -> None:
+    user = await tenant.user()
+    await node.settles()
+    descriptors = node.descriptors
+    for _ in range(5):
+        connection = await listen(node.url, EVENTS, user.key)
+        await connection.send_bytes(frame(TEXT, b"half a frame")[:5])
+        if farewell == "drop":
+            await connection.drop()
+        elif farewell == "reset":
+            await connection.reset()
+        elif farewell == "close_notify":
+            connection.writer.close()
+            with suppress(ConnectionError):
+                await connection.writer.wait_closed()
+        else:
+            await connection.say_no_more()
+            assert await connection.at_end()
+            await connection.drop()
+    await node.settles(descriptors)
+
+
+async def test_a_client_that_does_not_end_tls_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
+    """It says good-bye as a WebSocket, and then nothing: no close_notify, no end of TCP."""
+    user = await tenant.user()
+    await node.settles()
+    descriptors = node.descriptors
+    silent = await asyncio.to_thread(silent_after_close, node.url, user.key)
+    try:
+        await node.settles(descriptors)
+    finally:
+        silent.close()
+
+
+def silent_after_close(url: str, key: str) -> ssl.SSLSocket:
+    from wire import upgrade_request
+
+    parts = urlsplit(url)
+    plain = socket.create_connection((parts.hostname or "", parts.port or 0), timeout=10)
+    connection = certificates.client_context().wrap_socket(plain, server_hostname=parts.hostname)
+    connection.sendall(upgrade_request(EVENTS, key)[0] + close_frame(1000))
+    said = b""
+    while not said.endswith(b"\x88\x02\x03\xe8"):
+        said += connection.recv(4096)
+    return connection
+
+
+async def test_two_hundred_connections_leave_nothing(node: NodeProcess, tenant: Tenant) -> None:
+    user = await tenant.user()
+    home = await tenant.home(user)
+    for turn in range(5):
+        sockets = await asyncio.gather(*(listen(node.url, EVENTS, user.key) for _ in range(50)))
+        assert await node.tasks() < 25, "a connection is a task"
+        await tenant.send({"homeId": home, "eventType": str(turn)})
+        for number, connection in enumerate(sockets):
+            if number % 2:
+                assert await connection.receive_type() == str(turn)
+            await (connection.drop() if number % 3 else connection.reset())
+        if turn == 0:
+            await node.settles()
+            descriptors, tasks = node.descriptors, await node.tasks()
+    # The pool of connections to Redis may grow a little, and requests for metrics come and go.
+    await node.settles(descriptors + 5)
+
+    async def no_task_more() -> bool:
+        return await node.tasks() <= tasks + 1
+
+    await eventually(no_task_more)
+    assert "Traceback" not in node.logged()
+
+
+@pytest.mark.parametrize("event_loop", LOOPS)
+async def test_sigterm_says_going_away(event_loop: str) -> None:
+    """To those who answer, in a moment; those who don't are not waited for long."""
+    with private_node(tls=True, event_loop=event_loop, close_s=1) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            home = await tenant.home(user)
+            sockets = [await listen(node.url, EVENTS, user.key) for _ in range(20)]
+            await tenant.send({"homeId": home, "eventType": "last"})
+            loop = asyncio.get_running_loop()
+            started = loop.time()
+            stopping = asyncio.create_task(node.stop())
+            for number, connection in enumerate(sockets):
+                assert await connection.receive_type() == "last"
+                assert (await connection.receive()).close_code == 1001
+                if number < 19:
+                    await connection.send_bytes(close_frame(1001))
+                assert await connection.at_end()
+            assert await stopping == 0
+            assert loop.time() - started < 8
+            for connection in sockets:
+                await connection.drop()
+        assert "Traceback" not in node.logged()
+
+
+@pytest.mark.parametrize("event_loop", LOOPS)
+async def test_sigterm_in_the_middle_of_a_handshake(event_loop: str) -> None:
+    with private_node(tls=True, steps=True, event_loop=event_loop, close_s=1) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            node.say("pause adopt")
+            await node.hears("paused adopt")
+            async with await Socket.open(node.url) as connection:
+                await connection.ask(EVENTS, user.key)
+                await node.hears("at adopt")
+                stopping = asyncio.create_task(node.stop())
+                await connection.accepted()
+                with suppress(BrokenPipeError):
+                    node.say("go adopt")
+                with suppress(asyncio.IncompleteReadError, ConnectionResetError):
+                    assert (await connection.receive()).close_code in (1001, 1013)
+                assert await asyncio.wait_for(stopping, 10) == 0
+        assert "Traceback" not in node.log.read_text()
+
+
+async def test_the_command_line_over_tls() -> None:
+    """The demo's sensors report, `listen` hears them and `send` is heard, by the node's own certificate."""
+    with private_node(tls=True, demo=True) as node:
+        certificate, _ = certificates.files()
+        words = ["--url", node.url, "--data-dir", str(node.data_dir)]
+        trusting = [*words, "--tls-cert", str(certificate)]
+        listener = await command("listen", *trusting, "--json")
+        assert listener.stdout is not None
+        async with asyncio.timeout(20):
+            heard = orjson.loads(await listener.stdout.readline())
+            assert "originDeviceId" in heard
+            home = str(heard["homeId"])
+            sender = await command("send", "--home", home, "--type", "doorbell", *trusting)
+            assert await sender.wait() == 0
+            while heard["eventType"] != "doorbell":
+                heard = orjson.loads(await listener.stdout.readline())
+        listener.terminate()
+        await listener.wait()
+        stranger = await command("send", "--home", home, "--type", "doorbell", *words)
+        said = (await stranger.communicate())[1].decode()
+        assert stranger.returncode == 1
+        assert said.count("\n") == 1
+        assert "not trusted" in said
+
+
+async def command(*words: str) -> asyncio.subprocess.Process:
+    """`homewire …` as somebody types it."""
+    return await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "homewire.cli", *words),
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+    )

@@ -1,0 +1,112 @@
+"""Control records: their bytes, what an outbox entry means, and who must hear it."""
+
+from __future__ import annotations
+
+import msgpack
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homewire.bus.control import Announcement, ControlRecord, RecordType, parse
+from homewire.bus.shards import shard_of
+
+LARGEST = 2**64 - 1
+NUMBERS = st.integers(0, LARGEST)
+HASH = "00112233445566778899aabbccddeeff" * 2
+
+
+def shards_of(*ids: int) -> list[int]:
+    return sorted({shard_of(each, 64) for each in ids})
+
+
+def entry(**fields: object) -> dict[bytes, bytes]:
+    return {name.encode(): str(value).encode() for name, value in fields.items()}
+
+
+@given(*([NUMBERS] * 7), st.binary(max_size=30))
+def test_an_envelope_is_a_version_a_header_and_a_body(
+    project: int, user: int, home: int, device: int, tag: int, time: int, sequence: int, body: bytes
+) -> None:
+    envelope = ControlRecord(project, 6, user, home, device, tag, time, sequence, body).encode()
+    header = msgpack.packb([3, project, 6, user, home, device, tag, time, sequence])
+    assert envelope == b"\x01" + header + body
+
+
+def test_the_bytes_are_those_that_the_core_reads() -> None:
+    record = ControlRecord(7, RecordType.DEVICE_MOVED, 0, 300, 70_000, 2**63, 1_795_000_000_000, 5, b"12")
+    assert record.encode().hex(" ") == (
+        "01 99 03 07 06 00 cd 01 2c ce 00 01 11 70 cf 80 00 00 00 00 00 00 00"
+        " cf 00 00 01 a1 ee 56 5e 00 05 31 32"
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "concerned"),
+    [
+        (entry(t=1, u=5, h=9), [5, 9]),
+        (entry(t=2, u=5, h=9), [5, 9]),
+        (entry(t=3, u=5, s="11,12,13"), [5, 11, 12, 13]),
+        (entry(t=3, u=5), [5]),
+        (entry(t=3, u=5, s="*"), None),
+        (entry(t=4, u=5, k=HASH, s="11,12"), [5, 11, 12]),
+        (entry(t=4, u=5, k=HASH, s="*"), None),
+        (entry(t=4, d=6, k=HASH, p=0), [6]),
+        (entry(t=4, d=0, k=HASH, p=8), [8]),
+        (entry(t=5, d=6, h=0), [6]),
+        (entry(t=5, d=6, h=9), [6, 9]),
+        (entry(t=6, d=6, h=9, b=10), [6, 9, 10]),
+        (entry(t=6, d=6, h=0, b=10), [6, 10]),
+        (entry(t=6, d=6, h=9, b=0), [6, 9]),
+        (entry(t=7, h=9), None),
+        (entry(t=8), None),
+        (entry(t=9), None),
+        (entry(t=10), None),
+        # Of a later version, while a deployment is being upgraded.
+        (entry(t=11, u=5), None),
+    ],
+)
+def test_a_record_goes_to_the_shards_of_those_it_concerns(
+    fields: dict[bytes, bytes], concerned: list[int] | None
+) -> None:
+    announcement = parse(3, b"17-4", fields)
+    assert announcement is not None
+    assert (announcement.record.outbox_ms, announcement.record.outbox_seq) == (17, 4)
+    assert announcement.record.key_tag == (0x0011223344556677 if b"k" in fields else 0)
+    expected = list(range(64)) if concerned is None else shards_of(*concerned)
+    assert list(announcement.shards(64)) == expected
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        entry(x="y"),
+        entry(t=""),
+        entry(t="member"),
+        entry(t=0),
+        entry(t=-1, u=5),
+        entry(t=1),
+        entry(t=1, u="five", h=9),
+        entry(t=1, u=5, h=LARGEST + 1),
+        entry(t=3, u=5, s="11,,12"),
+        entry(t=3, u=5, s="all"),
+        entry(t=4, u=5, k="no hex"),
+        entry(t=4, k=HASH),
+        entry(t=4, k="\N{GREEK SMALL LETTER ALPHA}", u=5),
+        entry(t=6, d=6, h=9),
+        entry(t=6, d=6, h=9, b="home"),
+        entry(t=6, d=6, h=9, b=-1),
+        {b"t": b"1", b"u": b"\xff"},
+    ],
+)
+def test_what_is_no_record_is_none(fields: dict[bytes, bytes]) -> None:
+    assert parse(3, b"17-4", fields) is None
+
+
+@given(st.dictionaries(st.sampled_from([b"t", b"u", b"h", b"d", b"k", b"p", b"b", b"s"]), st.binary()))
+def test_no_entry_is_too_strange(fields: dict[bytes, bytes]) -> None:
+    announcement = parse(3, b"17-4", fields)
+    assert announcement is None or isinstance(announcement, Announcement)
+    if announcement is not None:
+        assert announcement.record.encode()
+        assert announcement.shards(64)

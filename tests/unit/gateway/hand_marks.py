@@ -1,0 +1,57 @@
+"""Marks that are set by hand, and a clock: what the caches take from outside, as plain values."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from homewire import _core
+from homewire.gateway.freshness import Freshness
+
+SHARDS = 8
+
+
+class Clock:
+    """A clock that is set by hand, in seconds."""
+
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class HandMarks:
+    """How many records of each shard were read, and how long Redis has been silent."""
+
+    def __init__(self) -> None:
+        self.records: Counter[int] = Counter()
+        self.silence_ms = 0
+
+    def mark(self, shards: list[int], /) -> int:
+        return sum(self.records[shard] for shard in shards)
+
+    def mark_of_all(self) -> int:
+        return self.records.total()
+
+    def tail_silence_ms(self) -> int:
+        return self.silence_ms
+
+    def hear(self, identifier: int) -> None:
+        """A record in the shard of this id is read."""
+        self.records[shard_of(identifier)] += 1
+
+
+def shard_of(identifier: int) -> int:
+    """The shard of an id, of `SHARDS`."""
+    return _core.shard_of(identifier, SHARDS)
+
+
+def fresh(marks: HandMarks) -> Freshness:
+    """Freshness by these marks."""
+    return Freshness(marks, SHARDS)
+
+
+def two_of_different_shards() -> tuple[int, int]:
+    """Two ids whose shards differ."""
+    other = next(each for each in range(2, 100) if shard_of(each) != shard_of(1))
+    return 1, other

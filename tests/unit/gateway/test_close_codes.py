@@ -1,0 +1,30 @@
+"""The page of close codes: that it is the core's table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from homewire import _core
+from homewire.gateway.close_codes import FIRST_FINAL_CODE, GOING_AWAY, markdown
+
+PAGE = Path(__file__).parents[3] / "docs" / "close-codes.md"
+
+
+def test_page_is_current() -> None:
+    assert PAGE.read_text() == markdown(), "run `make docs`"
+
+
+def test_every_code_of_the_core_has_its_row() -> None:
+    rows = [line.split(" | ") for line in PAGE.read_text().splitlines() if line[2:6].isdigit()]
+    codes = [(int(row[0].removeprefix("| ")), row[1], row[3].removesuffix(" |")) for row in rows]
+    assert codes == _core.close_codes()
+    assert {1001, 4001, 4002, 4003, 4004, 4500, 4501, 4502, 4503} <= {code for code, _, _ in codes}
+
+
+def test_who_may_not_come_back_is_told_so() -> None:
+    for code, _, advice in _core.close_codes():
+        assert ("Don't reconnect" in advice) == (code >= FIRST_FINAL_CODE), code
+
+
+def test_a_stopping_node_says_what_the_table_says() -> None:
+    assert GOING_AWAY == (1001, "going away")

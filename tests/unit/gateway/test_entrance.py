@@ -1,0 +1,136 @@
+"""How many connections a turn of the loop accepts, and when a head is awaited: on both event loops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from itertools import pairwise
+
+import pytest
+import uvloop
+from aiohttp import web
+
+from homewire.gateway.accept import Acceptor
+from homewire.gateway.heads import HeadWatch
+from homewire.gateway.server import make_runner
+
+LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
+REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
+
+
+class Ends(asyncio.Protocol):
+    """Counts in `alive` how many connections did not end yet."""
+
+    alive = 0
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        Ends.alive += 1
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        Ends.alive -= 1
+
+    @staticmethod
+    async def all_gone() -> None:
+        """Once their clients are gone, so are they; nothing tells of the last but its own end."""
+        while Ends.alive:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture(params=LOOPS, ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
+    """Runs a coroutine on the loop of this test."""
+
+    def on_loop(work: Awaitable[None]) -> None:
+        async def within() -> None:
+            async with asyncio.timeout(20):
+                await work
+
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(within())
+
+    return on_loop
+
+
+def test_a_turn_accepts_so_many_and_no_more(run: Callable[[Awaitable[None]], None]) -> None:
+    run(accept_in_turns())
+
+
+async def accept_in_turns() -> None:
+    loop = asyncio.get_running_loop()
+    acceptor = Acceptor(5, 1.0)
+    port = await acceptor.bind("127.0.0.1", 0, 128)
+    clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
+    acceptor.start(Ends)
+    accepted = [0]
+    while accepted[-1] < len(clients):
+        turn = loop.create_future()
+        loop.call_soon(turn.set_result, None)
+        await turn
+        accepted.append(acceptor.figures()["accepted"])
+    # Two, since what runs last in one turn and first in the next sees the accepts of both.
+    assert max(after - before for before, after in pairwise(accepted)) <= 2 * 5
+    for client in clients:
+        client.close()
+    await acceptor.close()
+    await Ends.all_gone()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+
+
+def test_names_with_several_addresses_have_one_port(run: Callable[[Awaitable[None]], None]) -> None:
+    run(listen_everywhere())
+
+
+async def listen_everywhere() -> None:
+    acceptor = Acceptor(5, 1.0)
+    port = await acceptor.bind("localhost", 0, 16)
+    acceptor.start(Ends)
+    for family, _, _, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
+        with socket.socket(family, socket.SOCK_STREAM) as client:
+            client.connect(address)
+    second = Acceptor(5, 1.0)
+    with pytest.raises(OSError, match="in use"):
+        await second.bind("127.0.0.1", port, 16)
+    await second.close()
+    while acceptor.figures()["accepted"] == 0:  # noqa: ASYNC110
+        await asyncio.sleep(0.01)
+    await acceptor.close()
+    await Ends.all_gone()
+
+
+def test_what_comes_during_an_answer_is_the_next_head(run: Callable[[Awaitable[None]], None]) -> None:
+    run(begin_the_next_head_early())
+
+
+async def begin_the_next_head_early() -> None:
+    asked, answer = asyncio.Event(), asyncio.Event()
+
+    async def handle(_request: web.Request) -> web.Response:
+        asked.set()
+        await answer.wait()
+        return web.Response()
+
+    app = web.Application()
+    app.router.add_get("/", handle)
+    heads = HeadWatch(0.5)
+    runner = await make_runner(app, request_line_bytes=8192, heads=heads)
+    acceptor = Acceptor(5, 1.0)
+    port = await acceptor.bind("127.0.0.1", 0, 16)
+    assert runner.server is not None
+    acceptor.start(runner.server)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(REQUEST)
+    await asked.wait()
+    writer.write(REQUEST[:10])
+    # Longer than a head may take: its time begins when it could be answered.
+    await asyncio.sleep(1.0)
+    answer.set()
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    assert await reader.read() == b""
+    assert heads.figures() == {"heads_awaited": 0, "heads_timed_out": 1}
+    writer.close()
+    await acceptor.close()
+    await runner.cleanup()
+    await app.cleanup()
+    heads.close()

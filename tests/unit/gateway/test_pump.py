@@ -1,0 +1,257 @@
+"""The pump between a real TLS connection and a socket pair, whose far end plays the core; on both loops."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any, cast
+
+import pytest
+import trustme
+import uvloop
+
+from homewire.gateway.pump import Pumps
+
+PATIENCE_S = 10.0
+MIB = 1024 * 1024
+STUCK_S = 0.5
+"""Who could not send anything for so long is held up."""
+MOST_BYTES = 12 * MIB
+"""Kernel buffers of both connections, TLS, and what the client's asyncio reads ahead: some MB."""
+
+Body = Callable[["Line"], Coroutine[Any, Any, None]]
+Run = Callable[[Body], None]
+
+
+@dataclass
+class Line:
+    """A client, the pump, and the core's end."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    pumps: Pumps
+    core: socket.socket
+
+    async def core_reads(self, count: int) -> bytes:
+        data = b""
+        async with asyncio.timeout(PATIENCE_S):
+            while len(data) < count and (some := await loop().sock_recv(self.core, 65_536)):
+                data += some
+        return data
+
+    async def core_says(self, data: bytes) -> None:
+        async with asyncio.timeout(PATIENCE_S):
+            await loop().sock_sendall(self.core, data)
+
+    async def ended(self) -> None:
+        """Wait until there is no pump any more."""
+        async with asyncio.timeout(PATIENCE_S):
+            while self.pumps:  # noqa: ASYNC110 (nobody announces it)
+                await asyncio.sleep(0.01)
+
+
+def loop() -> asyncio.AbstractEventLoop:
+    return asyncio.get_running_loop()
+
+
+@pytest.fixture(scope="module")
+def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
+    authority = trustme.CA()
+    server = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("127.0.0.1").configure_cert(server)
+    client = ssl.create_default_context()
+    authority.configure_trust(client)
+    return server, client
+
+
+@pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
+def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Run:
+    """Runs a test over a fresh line."""
+
+    async def over_a_line(body: Body) -> None:
+        server_context, client_context = contexts
+        pumps = Pumps(linger_s=0.3)
+        core: asyncio.Future[socket.socket] = loop().create_future()
+
+        class Accepts(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                pump, descriptor = pumps.bridge(7, cast(asyncio.Transport, transport))
+                pump.start()
+                core.set_result(socket.socket(fileno=descriptor))
+
+        server = await loop().create_server(Accepts, "127.0.0.1", 0, ssl=server_context)
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection(
+            "127.0.0.1", port, ssl=client_context, ssl_shutdown_timeout=0.3
+        )
+        with await asyncio.wait_for(core, PATIENCE_S) as far:
+            far.setblocking(False)
+            try:
+                await body(Line(reader, writer, pumps, far))
+            finally:
+                writer.transport.abort()
+                await pumps.close()
+                server.close()
+                await server.wait_closed()
+        assert not pumps
+
+    def run_it(body: Body) -> None:
+        with asyncio.Runner(loop_factory=request.param) as runner:
+            runner.run(over_a_line(body))
+
+    return run_it
+
+
+async def all_that_fits(send: Callable[[bytes], Coroutine[Any, Any, None]]) -> int:
+    """Send until nothing more is taken; how many bytes were offered."""
+    count, chunk = 0, b"x" * 65_536
+    try:
+        while True:
+            async with asyncio.timeout(STUCK_S):
+                await send(chunk)
+            count += len(chunk)
+            assert count < MOST_BYTES, "somebody takes without end"
+    except TimeoutError:
+        return count
+
+
+def test_bytes_go_both_ways_in_order(run: Run) -> None:
+    async def body(line: Line) -> None:
+        for number in range(50):
+            said = b"%d " % number * (1 + number * 40)
+            line.writer.write(said)
+            assert await line.core_reads(len(said)) == said
+            await line.core_says(said)
+            assert await line.reader.readexactly(len(said)) == said
+
+    run(body)
+
+
+def test_a_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
+    async def body(line: Line) -> None:
+        async def say(chunk: bytes) -> None:
+            line.writer.write(chunk)
+            await line.writer.drain()
+
+        count = await all_that_fits(say)
+        line.writer.write(b"end")
+        # The chunk that was not drained in time is on its way, too.
+        whole = count + 65_536 + 3
+        heard = await line.core_reads(whole)
+        assert len(heard) == whole
+        assert heard.endswith(b"xxend")
+        await line.core_says(b"and back")
+        assert await line.reader.readexactly(8) == b"and back"
+
+    run(body)
+
+
+def test_a_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
+    async def body(line: Line) -> None:
+        sent = 0
+
+        async def say(chunk: bytes) -> None:
+            nonlocal sent
+            while chunk:
+                try:
+                    count = line.core.send(chunk)
+                except BlockingIOError:
+                    await asyncio.sleep(0.001)
+                else:
+                    sent, chunk = sent + count, chunk[count:]
+
+        await all_that_fits(say)
+        async with asyncio.timeout(PATIENCE_S):
+            assert await line.reader.readexactly(sent) == b"x" * sent
+        await line.core_says(b"more")
+        assert await line.reader.readexactly(4) == b"more"
+
+    run(body)
+
+
+def test_the_core_ends_its_half(run: Run) -> None:
+    async def body(line: Line) -> None:
+        await line.core_says(b"x" * 200_000)
+        line.core.shutdown(socket.SHUT_WR)
+        async with asyncio.timeout(PATIENCE_S):
+            assert len(await line.reader.read()) == 200_000
+        assert await line.core_reads(1) == b""
+        await line.ended()
+
+    run(body)
+
+
+def test_the_core_closes_with_something_unread(run: Run) -> None:
+    """What it said last arrives all the same; what the client goes on to say is nobody's."""
+
+    async def body(line: Line) -> None:
+        line.writer.write(b"never read")
+        async with asyncio.timeout(PATIENCE_S):
+            await loop().sock_recv(line.core, 5)
+        line.core.send(b"last words")
+        line.core.close()
+        for _ in range(20):
+            line.writer.write(b"still talking")
+        async with asyncio.timeout(PATIENCE_S):
+            assert await line.reader.read() == b"last words"
+        await line.ended()
+
+    run(body)
+
+
+@pytest.mark.parametrize("farewell", ["close_notify", "nothing"])
+def test_the_client_leaves(run: Run, farewell: str) -> None:
+    async def body(line: Line) -> None:
+        line.writer.write(b"x" * 100_000)
+        await line.writer.drain()
+        if farewell == "close_notify":
+            line.writer.close()
+        else:
+            line.writer.transport.abort()
+        heard = await line.core_reads(1_000_000)
+        if farewell == "close_notify":
+            assert len(heard) == 100_000
+        await line.ended()
+
+    run(body)
+
+
+def test_a_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
+    async def body(line: Line) -> None:
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        line.core.close()
+        await line.ended()
+
+    run(body)
+
+
+def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
+    """Nothing of the core's end can be read while the client takes nothing: the core's word is needed."""
+
+    async def body(line: Line) -> None:
+        line.writer.transport.pause_reading()  # type: ignore[attr-defined]
+
+        async def say(chunk: bytes) -> None:
+            await loop().sock_sendall(line.core, chunk)
+
+        await all_that_fits(say)
+        line.core.close()
+        assert line.pumps
+        line.pumps.core_ended(7)
+        await line.ended()
+
+    run(body)
+
+
+def test_at_shutdown_all_end_and_none_begins(run: Run) -> None:
+    async def body(line: Line) -> None:
+        async with asyncio.timeout(5):
+            await line.pumps.close()
+        assert await line.core_reads(1) == b""
+        with pytest.raises(ConnectionResetError):
+            line.pumps.bridge(8, line.writer.transport)  # type: ignore[arg-type]
+
+    run(body)

@@ -1,0 +1,130 @@
+"""What is reserved agrees with what was looked up behind it, at whichever step it changed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+
+import pytest
+from hand_marks import HandMarks, fresh
+
+from homewire._core import Core
+from homewire.errors import PermissionDenied, Unavailable
+from homewire.gateway.freshness import ANEW
+from homewire.gateway.reserve import Claim, reserve
+from homewire.gateway.subscribe import Subscription
+from homewire.model import Principal, PrincipalKind
+from homewire.overload import Admission
+from homewire.settings import Settings
+
+USER = Principal(PrincipalKind.USER, 1, 7, 0)
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    """A core that reads from nowhere, and undoes no reservation by itself while a test runs."""
+    core = Core(reservation_ms=600_000)
+    yield core
+    core.stop(1001, "", 0)
+
+
+class Scene:
+    """A user whose homes change at steps of the handshake, each change announced."""
+
+    def __init__(self, core: Core) -> None:
+        self.core = core
+        self.marks = HandMarks()
+        self.homes: tuple[int, ...] | None = (1,)
+        self.looked_up: list[int] = []
+        self.steps: list[str] = []
+        self.changes: dict[str, list[tuple[int, ...] | None]] = {}
+        """What the homes become when a step is come to; None: the user may not listen any more."""
+
+    async def look_up(self, as_of: int) -> Claim:
+        self.looked_up.append(as_of)
+        if self.homes is None:
+            raise PermissionDenied
+        claim = USER, Subscription("homes", self.homes)
+        # Behind the read of the store, and before anything is made of it.
+        await self.observe("look up")
+        return claim
+
+    async def observe(self, step: str) -> None:
+        self.steps.append(step)
+        coming = self.changes.get(step)
+        if coming:
+            self.homes = coming.pop(0)
+            self.marks.hear(USER.id)
+
+    async def reserve(self) -> None:
+        admission = Admission(self.core, Settings(), lambda: 0)
+        await reserve(self.core, fresh(self.marks), admission, self.look_up, "127.0.0.1", self.observe)
+
+    def reservations(self) -> int:
+        return self.steps.count("reserve")
+
+
+async def test_without_a_record_it_is_looked_up_once(core: Core) -> None:
+    scene = Scene(core)
+    scene.marks.hear(3)
+    await scene.reserve()
+    assert scene.looked_up == [1]
+    assert scene.steps == ["look up", "reserve", "authorise", "answer"]
+
+
+@pytest.mark.parametrize("step", ["look up", "reserve", "authorise"])
+async def test_a_change_at_each_step_is_reserved_anew(core: Core, step: str) -> None:
+    scene = Scene(core)
+    scene.changes = {step: [(1, 2)]}
+    await scene.reserve()
+    assert scene.looked_up == [0, ANEW]
+    assert scene.reservations() == 2
+    assert scene.steps[-1] == "answer"
+
+
+@pytest.mark.parametrize("step", ["look up", "reserve", "authorise"])
+async def test_what_ends_at_each_step_is_refused_and_leaves_no_reservation(core: Core, step: str) -> None:
+    scene = Scene(core)
+    scene.changes = {step: [None]}
+    with pytest.raises(PermissionDenied):
+        await scene.reserve()
+    assert "answer" not in scene.steps
+    async with asyncio.timeout(10):
+        while (figures := core.stats())["reserved"] == 0 or figures["reservations"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+
+
+async def test_records_about_others_send_nobody_away(core: Core) -> None:
+    """A mark that moves with every step, and a subscription that stays."""
+    scene = Scene(core)
+    always: list[tuple[int, ...] | None] = [(1,)] * 100
+    scene.changes = {step: list(always) for step in ("look up", "reserve", "authorise")}
+    await scene.reserve()
+    assert scene.reservations() == 1
+
+
+async def test_a_change_in_a_later_round_is_seen_too(core: Core) -> None:
+    scene = Scene(core)
+    scene.changes = {"authorise": [(1, 2), (1, 2, 3), (1, 2, 3, 4), (5,)]}
+    await scene.reserve()
+    assert scene.homes == (5,)
+    assert scene.reservations() == 5
+
+
+async def test_a_change_during_the_second_look_up_is_seen_too(core: Core) -> None:
+    scene = Scene(core)
+    scene.changes = {"authorise": [(1, 2)], "look up": [(1,), (1, 2, 3)]}
+    await scene.reserve()
+    assert scene.homes == (1, 2, 3)
+    assert scene.reservations() == 3
+
+
+async def test_five_changes_in_a_row_are_503(core: Core) -> None:
+    scene = Scene(core)
+    scene.changes = {"authorise": [(1, number) for number in range(2, 20)]}
+    with pytest.raises(Unavailable) as refused:
+        await scene.reserve()
+    assert refused.value.status == 503
+    assert "Retry-After" in refused.value.headers
+    assert scene.reservations() == 5
+    assert "answer" not in scene.steps

@@ -1,0 +1,171 @@
+"""Connections at the handshake: the core's count, what others hold, and how long that is believed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from homewire._core import Core
+from homewire.errors import TooManyRequests
+from homewire.model import Principal, PrincipalKind
+from homewire.overload.holders import NEVER, Admission, Limit, network_of
+from homewire.overload.leases import Elsewhere, Lease, Subject, held_key, lease_text, parse_lease
+from homewire.settings import Settings
+
+USER = Principal(PrincipalKind.USER, 1, 10, 0)
+DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
+HERE = "192.0.2.1"
+SUBJECT: Subject = ("user", 1, "10")
+NOW_MS = 1_000_000
+UNLIMITED = {f"{whose}_connections": 0 for whose in ("user", "device", "project", "address")}
+
+
+@pytest.fixture
+def core() -> Iterator[Core]:
+    running = Core()
+    yield running
+    running.stop(1001, "", 0)
+
+
+def admission_of(core: Core, **limits: int) -> Admission:
+    chosen: dict[str, Any] = UNLIMITED | {f"{whose}_connections": most for whose, most in limits.items()}
+    return Admission(core, Settings(**chosen), lambda: NOW_MS / 1000)
+
+
+def connect(admission: Admission, principal: Principal = USER, address: str | None = HERE) -> int:
+    """As the gateway does: check, reserve."""
+    admission.check(principal, address)
+    kind, project, who = principal.kind.value, principal.project_id, principal.id
+    return admission.core.reserve(kind, project, who, 0, "homes", [1], [], address=address)
+
+
+def refusal(admission: Admission, principal: Principal = USER, address: str | None = HERE) -> TooManyRequests:
+    with pytest.raises(TooManyRequests) as refused:
+        admission.check(principal, address)
+    return refused.value
+
+
+def others_hold(admission: Admission, subject: Subject, count: int, lease_ms: int = 1000) -> None:
+    text = lease_text(Lease(count, NOW_MS + lease_ms)).encode()
+    admission.elsewhere.learn(subject, {b"another": text}, NOW_MS)
+
+
+@pytest.mark.parametrize(
+    ("limit", "stranger"),
+    [
+        ("user", Principal(PrincipalKind.USER, 1, 99, 0)),
+        ("project", Principal(PrincipalKind.USER, 2, 10, 0)),
+    ],
+)
+def test_a_burst_ends_at_the_limit_and_others_go_on(core: Core, limit: str, stranger: Principal) -> None:
+    admission = admission_of(core, **{limit: 50})
+    for _ in range(50):
+        connect(admission)
+    error = refusal(admission)
+    assert error.status == 429
+    assert error.data == {"limit": f"{limit}_connections", "most": 50}
+    assert int(error.headers["Retry-After"]) > 0
+    connect(admission, stranger)
+
+
+def test_a_device_and_an_address_have_limits_too(core: Core) -> None:
+    admission = admission_of(core, device=2, address=4)
+    connect(admission, DEVICE)
+    connect(admission, DEVICE)
+    assert refusal(admission, DEVICE).data["limit"] == "device_connections"
+    connect(admission)
+    connect(admission)
+    assert refusal(admission).data["limit"] == "address_connections"
+    connect(admission, USER, "192.0.2.2")
+    connect(admission, USER, None)
+
+
+def test_zero_is_no_limit(core: Core) -> None:
+    admission = admission_of(core)
+    for _ in range(200):
+        connect(admission)
+    assert admission.to_share() == {}
+
+
+def test_what_others_hold_counts_from_a_sixteenth_on(core: Core) -> None:
+    admission = admission_of(core, user=160)
+    others_hold(admission, SUBJECT, 145)
+    for _ in range(15):
+        connect(admission)
+    assert refusal(admission).data["limit"] == "user_connections"
+    assert admission.asked == {SUBJECT}
+    assert admission.to_share() == {SUBJECT: 15}
+    others_hold(admission, SUBJECT, 100)
+    connect(admission)
+
+
+def test_who_has_one_connection_of_ten_is_not_shared(core: Core) -> None:
+    admission = admission_of(core, device=10)
+    connect(admission, DEVICE)
+    assert admission.to_share() == {}
+    assert not admission.grown.is_set()
+    connect(admission, DEVICE)
+    assert admission.grown.is_set()
+    assert admission.to_share() == {("device", 1, "11"): 2}
+
+
+@pytest.mark.parametrize(
+    ("most", "share_above"), [(0, NEVER), (1, 0), (7, 0), (8, 1), (10, 1), (100, 6), (100_000, 6250)]
+)
+def test_the_sixteenth(most: int, share_above: int) -> None:
+    assert Limit("x", most).share_above == share_above
+
+
+def test_a_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
+    elsewhere = Elsewhere(b"me")
+    fields = {
+        b"me": b"70 9999999",
+        b"alive": b"5 1000001",
+        b"dead": b"7 1000000",
+        b"garbage": b"-3 x",
+        b"more garbage": "٣ 9999999".encode(),
+    }
+    assert sorted(elsewhere.learn(SUBJECT, fields, NOW_MS)) == [b"dead", b"garbage", b"more garbage"]
+    assert elsewhere.count(SUBJECT, NOW_MS) == 5
+    # Nobody had to be asked again for this.
+    assert elsewhere.count(SUBJECT, NOW_MS + 1) == 0
+
+
+def test_who_is_not_shared_any_more_is_forgotten() -> None:
+    elsewhere = Elsewhere(b"me")
+    subjects: list[Subject] = [("user", 1, str(user)) for user in range(100)]
+    for subject in subjects:
+        elsewhere.learn(subject, {b"another": b"5 9999999"}, NOW_MS)
+    elsewhere.keep(subjects[:1])
+    assert len(elsewhere) == 1
+    assert elsewhere.count(subjects[0], NOW_MS) == 5
+    assert elsewhere.count(subjects[1], NOW_MS) == 0
+
+
+def test_lease_text_is_read_as_it_was_written() -> None:
+    assert parse_lease(lease_text(Lease(3, 12)).encode()) == Lease(3, 12)
+    assert [parse_lease(text) for text in (b"", b"3", b"3 ", b"a b", b"3 4 5")] == [None] * 5
+
+
+@pytest.mark.parametrize(
+    ("subject", "key"),
+    [
+        (("user", 1, "10"), "hw:{p1}:held:user:10"),
+        (("project", 1, ""), "hw:{p1}:held:project"),
+        (("address", 0, "2001:db8::"), "hw:{a2001:db8::}:held"),
+    ],
+)
+def test_keys_lie_in_the_slot_of_their_project_or_address(subject: Subject, key: str) -> None:
+    assert held_key(subject) == key
+
+
+@pytest.mark.parametrize(
+    "address", ["192.0.2.1", "::ffff:192.0.2.1", "2001:db8:0:7:1:2:3:4", "::1", "fe80::1%eth0"]
+)
+def test_python_and_the_core_name_an_address_alike(core: Core, address: str) -> None:
+    core.reserve("user", 1, 10, 0, "homes", [1], [], address=address)
+    assert core.held("user", 1, 10, address) == (1, 1, 1)
+    named = [name for kind, _, name, _ in core.held_above(NEVER, NEVER, NEVER, 0) if kind == "address"]
+    assert named == [network_of(address)]

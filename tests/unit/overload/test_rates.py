@@ -1,0 +1,172 @@
+"""The count of a second on one node: what it lets through, what it tells, what it forgets."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from homewire.errors import TooManyRequests
+from homewire.model import Principal, PrincipalKind
+from homewire.overload.rates import Rates
+from homewire.settings import Settings
+
+DEVICE = Principal(PrincipalKind.DEVICE, 1, 10, 0)
+OTHER_DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
+USER = Principal(PrincipalKind.USER, 1, 12, 0)
+PROJECT_KEY = Principal(PrincipalKind.PROJECT_KEY, 1, 13, 0)
+ELSEWHERE = Principal(PrincipalKind.DEVICE, 2, 20, 0)
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    def __init__(self) -> None:
+        self.now = 1000.25
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def rates_of(clock: Clock | None = None, **limits: Any) -> Rates:
+    chosen: dict[str, Any] = {f"{name}_events_per_s": most for name, most in limits.items()}
+    return Rates(Settings(**chosen), clock or Clock())
+
+
+def refusal(rates: Rates, principal: Principal, count: int = 1) -> TooManyRequests:
+    with pytest.raises(TooManyRequests) as refused:
+        rates.take(principal, count)
+    return refused.value
+
+
+def told(rates: Rates) -> dict[str, int]:
+    return {f"{use.kind} {use.id}": amount for use, amount in rates.untold()[1]}
+
+
+def test_beyond_the_limit_is_refused_until_the_next_second() -> None:
+    clock = Clock()
+    rates = rates_of(clock, device=5)
+    for _ in range(5):
+        rates.take(DEVICE)
+    error = refusal(rates, DEVICE)
+    assert (error.status, error.reason) == (429, "TOO_MANY_REQUESTS")
+    assert error.data == {"limit": "device_events_per_s", "most": 5}
+    assert error.headers == {"Retry-After": "1"}
+    clock.now = 1000.99
+    refusal(rates, DEVICE)
+    clock.now = 1001.0
+    rates.take(DEVICE, 5)
+    refusal(rates, DEVICE)
+
+
+def test_everybody_has_a_limit_of_their_own() -> None:
+    rates = rates_of(device=2, user=3, project_key=4, project=100)
+    for principal, most in ((DEVICE, 2), (OTHER_DEVICE, 2), (USER, 3), (PROJECT_KEY, 4), (ELSEWHERE, 2)):
+        for _ in range(most):
+            rates.take(principal)
+        setting = f"{principal.kind.replace(' ', '_')}_events_per_s"
+        assert refusal(rates, principal).data == {"limit": setting, "most": most}
+
+
+def test_a_project_is_limited_over_all_its_senders() -> None:
+    rates = rates_of(device=100, project=10)
+    rates.take(DEVICE, 6)
+    rates.take(PROJECT_KEY, 4)
+    assert refusal(rates, OTHER_DEVICE).data["limit"] == "project_events_per_s"
+    rates.take(ELSEWHERE, 10)
+
+
+@pytest.mark.parametrize("limits", [{"project_key": 10}, {"project": 10}])
+def test_all_or_nothing(limits: dict[str, Any]) -> None:
+    rates = rates_of(**limits)
+    rates.take(PROJECT_KEY, 8)
+    refusal(rates, PROJECT_KEY, 3)
+    rates.take(PROJECT_KEY, 2)
+    refusal(rates, PROJECT_KEY)
+
+
+def test_what_the_project_refuses_is_not_counted_against_the_sender() -> None:
+    rates = rates_of(project_key=10, project=12)
+    rates.take(DEVICE, 8)
+    refusal(rates, PROJECT_KEY, 5)
+    refusal(rates, PROJECT_KEY, 11)
+    rates.take(PROJECT_KEY, 4)
+    assert told(rates)["project key 13"] == 4
+
+
+def test_zero_is_no_limit() -> None:
+    rates = rates_of(device=0, project=0)
+    for _ in range(3):
+        rates.take(DEVICE, 10**9)
+    assert told(rates) == {}
+
+
+def test_only_what_is_more_than_a_sixteenth_is_told_and_only_once() -> None:
+    rates = rates_of(device=160, project=100_000)
+    rates.take(DEVICE, 10)
+    rates.take(OTHER_DEVICE, 10)
+    assert told(rates) == {}
+    assert not rates.crowded.is_set()
+    rates.take(DEVICE)
+    assert rates.crowded.is_set()
+    assert told(rates) == {"device 10": 11}
+    assert told(rates) == {}
+    rates.crowded.clear()
+    rates.take(DEVICE, 10)
+    # In its time: the next exchange has it, but none is made for it.
+    assert not rates.crowded.is_set()
+    assert told(rates) == {"device 10": 10}
+    rates.take(DEVICE, 11)
+    assert rates.crowded.is_set()
+
+
+def test_what_others_told_counts() -> None:
+    rates = rates_of(device=160)
+    rates.take(DEVICE, 20)
+    ((use, _),) = rates.untold()[1]
+    rates.learn(use, 20 + 100)
+    refusal(rates, DEVICE, 41)
+    rates.take(DEVICE, 30)
+    told(rates)
+    # The total has all of both; the others' part did not grow.
+    rates.learn(use, 50 + 100)
+    refusal(rates, DEVICE, 11)
+    rates.take(DEVICE, 10)
+    rates.learn(use, 50 + 500)
+    refusal(rates, DEVICE)
+
+
+def test_nothing_of_a_second_is_left_in_the_next() -> None:
+    clock = Clock()
+    rates = rates_of(clock, device=16)
+    for device in range(1000):
+        rates.take(Principal(PrincipalKind.DEVICE, 1_000_000 + device, device, 0), 2)
+    assert len(rates) == 2000
+    clock.now += 1
+    second, fresh = rates.untold()
+    assert (second, fresh, len(rates)) == (1001, [], 0)
+
+
+@pytest.mark.parametrize("jump", [-3600.0, 3600.0])
+def test_a_clock_that_jumps_refuses_nobody_for_long(jump: float) -> None:
+    clock = Clock()
+    rates = rates_of(clock, device=1)
+    rates.take(DEVICE)
+    clock.now += jump
+    rates.take(DEVICE)
+
+
+def test_refusals_are_counted_by_limit() -> None:
+    refusals: Counter[str] = Counter()
+    limits: Any = {"device_events_per_s": 1, "project_events_per_s": 2}
+    rates = Rates(Settings(**limits), Clock(), refusals)
+    assert set(refusals) == {
+        f"{whose}_events_per_s" for whose in ("device", "user", "project_key", "project")
+    }
+    rates.take(DEVICE)
+    refusal(rates, DEVICE)
+    refusal(rates, DEVICE)
+    refusal(rates, USER, 2)
+    assert refusals["device_events_per_s"] == 2
+    assert refusals["project_events_per_s"] == 1
