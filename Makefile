@@ -17,7 +17,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python conformance lint format bench docs lock clean
+.PHONY: help build run test test-rust test-python hearing conformance lint format bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -34,6 +34,9 @@ test-rust: $(DEPENDENCIES)
 
 test-python: build
 	$(BIN)/pytest -m "not slow" $(ARGS)
+
+hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
+	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
 
 conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
 	$(BIN)/pytest tests/conformance $(ARGS)

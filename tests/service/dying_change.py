@@ -15,9 +15,9 @@ import sys
 from typing import Any
 
 import orjson
-from homewire.bus.relay import Relay
 from redis.asyncio import Redis
 
+from homewire.bus.relay import Relay
 from homewire.redis.connect import connect
 from homewire.store import Store
 

@@ -38,11 +38,11 @@ from hearing_steps import (
     SwitchProject,
     Track,
 )
-from homewire.bus.relay import Relay
 from nodes import ALL_PERMISSIONS, ROOT
 from pair import SHARDS, Pair
 from wire import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 
+from homewire.bus.relay import Relay
 from homewire.model import AccountSystem
 from homewire.store import Store
 

@@ -101,5 +101,7 @@ async def test_whoever_must_hear_hears_and_nobody_else(seed: int, processes: Pro
 @pytest.mark.slow
 @pytest.mark.timeout(LONGEST_S)
 async def test_very_many_interleavings(processes: Processes) -> None:
-    for _ in range(int(os.environ.get("HOMEWIRE_SEEDS", DEFAULT_SEEDS))):
-        await hold(secrets.randbelow(10**9), processes)
+    for number in range(int(os.environ.get("HOMEWIRE_SEEDS", DEFAULT_SEEDS))):
+        seed = secrets.randbelow(10**9)
+        print(f"{number}: HOMEWIRE_SEED={seed}", flush=True)
+        await hold(seed, processes)
