@@ -4,6 +4,10 @@ PYTHON ?= python3
 ARGS ?=
 ROWS ?= all
 
+IN_CLUSTER := $(addprefix tests/service/,test_commands.py test_store_keys.py test_store_records.py \
+	test_bus_ingest.py test_bus_idempotency.py test_bus_retention.py test_ingest_events.py \
+	test_listen_filters.py test_deliveries.py) tests/unit/test_cli.py
+
 VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/stamps/dependencies
@@ -17,7 +21,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python hearing conformance lint format bench docs lock clean
+.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing conformance lint format bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -27,13 +31,20 @@ build: $(CORE) ## dependencies into .venv, the Rust core built (both only when s
 run: build ## build, start everything on http://127.0.0.1:8080, say what to do next (ARGS="--port 9000")
 	@exec $(BIN)/homewire run --demo $(ARGS)
 
-test: test-rust test-python ## every test (make test-python ARGS="-k demo" for some)
+test: test-rust test-python test-cluster-short ## every test (make test-python ARGS="-k demo" for some)
 
 test-rust: $(DEPENDENCIES)
 	cargo test --locked
 
 test-python: build
 	$(BIN)/pytest -m "not slow" $(ARGS)
+
+# Each start of a server in cluster mode takes 2 s before it may be written to: hence a short form of it.
+test-cluster: build ## the service tests and those of the command line, on a Redis in cluster mode
+	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" tests/service tests/unit/test_cli.py $(ARGS)
+
+test-cluster-short: build
+	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(IN_CLUSTER) $(ARGS)
 
 hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
 	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)

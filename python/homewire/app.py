@@ -189,7 +189,9 @@ class Entrance:
 async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.Future[Exception]) -> str:
     if settings.redis_url is not None:
         return settings.redis_url
-    embedded = EmbeddedServer(settings.data_dir, settings.durability, binary=settings.redis_binary)
+    embedded = EmbeddedServer(
+        settings.data_dir, settings.durability, settings.embedded_cluster, settings.redis_binary
+    )
     await stack.enter_async_context(embedded)
     _in_background(stack, embedded.supervise(), failed)
     return embedded.url

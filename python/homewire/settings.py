@@ -128,6 +128,11 @@ class Settings:
         None,
         "Server program to embed. None: the bundled one, else valkey-server or redis-server of the PATH.",
     )
+    embedded_cluster: bool = setting(
+        False,
+        "Embedded server in cluster mode, with all slots on it: for homewire's own tests, where a command "
+        "across slots has to fail.",
+    )
     durability: Durability = setting(
         "always",
         "fsync of the embedded server: always loses nothing acknowledged; everysec may lose the last second "

@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
+from nodes import CLUSTER, free_port
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -46,12 +47,17 @@ class BusServer:
                     # A server that does not listen yet has nothing to be awaited by.
                     time.sleep(0.005)
                 else:
-                    return
+                    break
+            while CLUSTER and not _whole(client):
+                assert time.monotonic() < until, "the server does not take its slots"
+                time.sleep(0.005)
 
     def launch(self) -> None:
         """Start it without waiting."""
         command = [str(find_binary(None)), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)]
+        if CLUSTER:
+            command += ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--cluster-port", str(free_port())]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
 
     def signal(self, number: signal.Signals) -> None:
@@ -74,6 +80,14 @@ class BusServer:
     def client(self) -> Redis:
         """An ordinary client, to look at what arrived."""
         return connect(self.url)
+
+
+def _whole(client: BlockingRedis) -> bool:
+    """Whether a server in cluster mode has all slots and serves; until then it is given them."""
+    info: Any = client.cluster("INFO")
+    if info["cluster_slots_assigned"] != "16384":
+        client.cluster("ADDSLOTSRANGE", 0, 16383)
+    return bool(info["cluster_state"] == "ok")
 
 
 @contextmanager

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from nodes import NodeProcess, Tenant, private_node, tenant_of
+from nodes import CLUSTER, NodeProcess, Tenant, private_node, tenant_of
 from redis.asyncio import Redis
 
 from homewire.bus.relay import Relay
@@ -28,7 +28,7 @@ def short_directory() -> Iterator[Path]:
 async def redis_server() -> AsyncIterator[str]:
     """The URL of a Redis for the whole session. Tests share it: each makes a project of its own."""
     with tempfile.TemporaryDirectory(prefix="hw-") as directory:
-        async with EmbeddedServer(Path(directory) / "data", "everysec") as server:
+        async with EmbeddedServer(Path(directory) / "data", "everysec", cluster=CLUSTER) as server:
             yield server.url
 
 
@@ -40,7 +40,7 @@ async def cluster_server() -> AsyncIterator[str]:
             yield server.url
 
 
-@pytest.fixture(params=["alone", "cluster"])
+@pytest.fixture(params=["cluster"] if CLUSTER else ["alone", "cluster"])
 def any_redis(request: pytest.FixtureRequest) -> str:
     """Each test that uses this runs twice: on a Redis alone, and in cluster mode."""
     return str(request.getfixturevalue("redis_server" if request.param == "alone" else "cluster_server"))

@@ -32,6 +32,8 @@ from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
 
 ROOT = Path(__file__).parents[2]
+CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
+"""Whether every Redis of these tests runs in cluster mode (`make test-cluster`)."""
 START_S = 20.0
 ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)
 
@@ -140,6 +142,8 @@ def running_node(
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:
         chosen["redis_url"] = redis_url
+    elif CLUSTER:
+        chosen["embedded_cluster"] = True
     if tls:
         chosen["tls_cert"], chosen["tls_key"] = certificates.files()
     if steps:

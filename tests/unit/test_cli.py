@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
+import os
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
+import msgpack
 import pytest
 import typer.main
 
 from homewire import cli
+from homewire.bus.shards import events_key
 from homewire.cli.diagnosis import Level, examine
-from homewire.cli.scope import open_store
+from homewire.cli.scope import open_store, reachable_redis
 from homewire.model import PrincipalKind
+from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings, load, rows
 from homewire.store import Store
@@ -58,8 +63,23 @@ class Commands:
         """What `action` sees in the same store."""
 
         async def act() -> T:
-            async with open_store(Settings(data_dir=self.data_dir)) as store:
+            async with open_store(load(data_dir=self.data_dir)) as store:
                 return await action(store)
+
+        return asyncio.run(act())
+
+    def announced(self) -> list[int]:
+        """The types of all control records in the shards, in the order of their changes."""
+
+        async def act() -> list[int]:
+            async with reachable_redis(Settings(data_dir=self.data_dir)) as url:
+                client = connect(url)
+                streams: Any = [await client.xrange(events_key(shard)) for shard in range(64)]
+                await client.aclose()
+            envelopes = [fields[b"e"] for stream in streams for _, fields in stream]
+            # Version byte and header: kind, project, type, four subjects, and the place in the outbox.
+            headers = {tuple(msgpack.Unpacker(io.BytesIO(each[1:])).unpack()) for each in envelopes}
+            return [header[2] for header in sorted(headers, key=lambda header: header[7:])]
 
         return asyncio.run(act())
 
@@ -68,6 +88,8 @@ class Commands:
 def homewire(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
     for row in rows():
         monkeypatch.delenv(row.environment, raising=False)
+    if os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1":
+        monkeypatch.setenv("HOMEWIRE_EMBEDDED_CLUSTER", "1")
     return Commands(tmp_path / "data", capsys, monkeypatch)
 
 
@@ -178,6 +200,87 @@ def test_members_and_devices_are_found_without_naming_the_project(homewire: Comm
     assert homewire.on_store(lambda store: store.principals.lookup(rotated["apiKey"])) is not None
 
 
+def test_devices_move_and_go(homewire: Commands) -> None:
+    demo = homewire.json("demo", "--homes", 2)
+    number, (first, second) = demo["projectId"], demo["homes"]
+    device, key = first["devices"][0]["deviceId"], first["devices"][0]["key"]
+
+    def place() -> Any:
+        return homewire.on_store(lambda store: store.devices.locate(number, [device]))[device].home_id
+
+    words = ("device", "move", "--device", device)
+    moved = homewire.json(*words, "--home", second["homeId"])
+    assert moved == {"deviceId": device, "homeId": second["homeId"]}
+    assert place() == second["homeId"]
+    assert homewire.json(*words, "--project", number) == {"deviceId": device, "homeId": None}
+    assert place() is None
+    assert homewire.run(*words, "--home", 99) == 1
+    assert homewire.error == "homewire: there is no home 99\n"
+    assert homewire.json("device", "delete", "--device", device) == {"deviceId": device}
+    assert homewire.on_store(lambda store: store.principals.lookup(key)) is None
+    assert homewire.run("device", "delete", "--device", device) == 1
+
+
+def test_homes_and_users_are_deleted(homewire: Commands) -> None:
+    demo = homewire.json("demo", "--homes", 2, "--users", 2)
+    number, (first, second) = demo["projectId"], demo["homes"]
+    owner, guest = demo["users"]
+    homes = sorted(home["homeId"] for home in demo["homes"])
+    assert homewire.on_store(lambda store: store.homes.of_user(number, guest["userId"])) == homes
+
+    assert homewire.json("home", "delete", "--home", first["homeId"]) == {"homeId": first["homeId"]}
+    assert homewire.on_store(lambda store: store.homes.of_user(number, guest["userId"])) == [second["homeId"]]
+    device = first["devices"][0]["deviceId"]
+    located = homewire.on_store(lambda store: store.devices.locate(number, [device]))
+    assert located[device].home_id is None
+    for given in ((), ("--project", number)):
+        assert homewire.run("home", "delete", "--home", first["homeId"], *given) == 1
+        assert homewire.error == f"homewire: there is no home {first['homeId']}\n"
+
+    assert homewire.json("user", "delete", "--user", guest["userId"]) == {"userId": guest["userId"]}
+    assert homewire.on_store(lambda store: store.principals.lookup(guest["key"])) is None
+    members = homewire.on_store(lambda store: store.homes.members(number, second["homeId"]))
+    assert [member.user_id for member in members] == [owner["userId"]]
+    assert homewire.run("user", "delete", "--user", guest["userId"], "--project", number) == 1
+
+
+def test_a_project_is_disabled_and_enabled(homewire: Commands) -> None:
+    number = project(homewire)
+    words = ("project-key", "create", "--project", number, "--name", "K", "--permission", "read")
+    key = homewire.json(*words)["key"]
+    for command, alive in (("disable", False), ("disable", False), ("enable", True)):
+        assert homewire.json("project", command, "--project", number) == {"projectId": number}
+        principal = homewire.on_store(lambda store: store.principals.lookup(key))
+        assert (principal is not None) == alive
+
+
+def test_commands_announce_what_they_change(homewire: Commands) -> None:
+    demo = homewire.json("demo", "--homes", 2, "--users", 2)
+    number, (first, second) = ("--project", demo["projectId"]), demo["homes"]
+    user = ("--user", demo["users"][1]["userId"])
+    home, device = ("--home", first["homeId"]), ("--device", first["devices"][0]["deviceId"])
+    words = ("project-key", "create", *number, "--name", "K", "--permission", "read")
+    key = ("--id", homewire.json(*words)["projectKeyId"])
+    before = len(homewire.announced())
+    for command in (
+        ("member", "remove", *home, *user),
+        ("member", "add", *home, *user),
+        ("project-key", "rotate", *number, *key),
+        ("project-key", "revoke", *number, *key),
+        ("device", "rotate-key", *device),
+        ("device", "move", *device, "--home", second["homeId"]),
+        ("device", "move", *device),
+        ("device", "delete", *device),
+        ("user", "delete", *user),
+        ("home", "delete", *home),
+        ("project", "disable", *number),
+        ("project", "enable", *number),
+        ("project", "delete", *number),
+    ):
+        homewire.json(*command)
+    assert homewire.announced()[before:] == [2, 1, 4, 4, 4, 6, 6, 5, 3, 7, 8, 10, 9]
+
+
 def test_demo_is_of_the_size_asked_for(homewire: Commands) -> None:
     demo = homewire.json("demo", "--homes", 3, "--devices", 2, "--users", 4)
     assert list(demo) == ["projectId", "projectKey", "users", "homes"]
@@ -209,6 +312,12 @@ def test_demo_is_of_the_size_asked_for(homewire: Commands) -> None:
         ("device", "create", "--project", 99, "--class", "C"),
         ("member", "add", "--home", 99, "--user", 1),
         ("device", "rotate-key", "--device", 99),
+        ("device", "move", "--device", 99),
+        ("device", "delete", "--device", 99),
+        ("user", "delete", "--user", 99),
+        ("home", "delete", "--home", 99),
+        ("project", "disable", "--project", 99),
+        ("project", "enable", "--project", 99),
         ("run", "--workers", 2),
         ("listen",),
         ("send", "--home", 1, "--type", "t"),
@@ -241,6 +350,8 @@ def test_refusal_of_the_store_names_the_field(homewire: Commands) -> None:
         ("project", "create", "--name", "N", "--accounts", "fax"),
         ("project-key", "create", "--project", 1, "--name", "K", "--permission", "everything"),
         ("app", "create", "--id", "a"),
+        ("project", "disable"),
+        ("device", "move", "--home", 1),
         ("demo", "--users", 0),
         ("send", "--home", 1),
         ("send", "--type", "t"),
@@ -331,7 +442,8 @@ PROMISED = {
     *("run", "router", "api", "demo", "listen", "send", "check", "app create", "user create", "home create"),
     *("project create", "project list", "project delete", "member add", "member remove"),
     *("project-key create", "project-key list", "project-key revoke", "project-key rotate"),
-    *("device create", "device rotate-key"),
+    *("device create", "device rotate-key", "device move", "device delete", "user delete", "home delete"),
+    *("project disable", "project enable"),
 }
 
 

@@ -164,7 +164,9 @@ async def create_user(
 @command(users, "delete")
 async def delete_user(scope: Scope, user: User, project: AnyProject = None) -> Answer:
     """Delete a user with all sessions and memberships. The user's keys are refused at once."""
-    await scope.store.users.delete(await scope.project_of_user(project, user), user)
+    # In a project that is named, also what an interrupted deletion left is found.
+    project_id = await (scope.project_of_user(None, user) if project is None else scope.project(project))
+    await scope.store.users.delete(project_id, user)
     return {"userId": user}
 
 
@@ -183,7 +185,8 @@ async def create_home(
 @command(homes, "delete")
 async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
     """Delete a home. Its members hear it no more, its devices belong to no home afterwards."""
-    await scope.store.homes.delete(await scope.project_of_home(project, home), home)
+    project_id = await (scope.project_of_home(None, home) if project is None else scope.project(project))
+    await scope.store.homes.delete(project_id, home)
     return {"homeId": home}
 
 

@@ -80,7 +80,7 @@ async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
     from homewire.redis.embedded import EmbeddedServer
 
     async with EmbeddedServer.borrow(
-        settings.data_dir, settings.durability, binary=settings.redis_binary
+        settings.data_dir, settings.durability, settings.embedded_cluster, settings.redis_binary
     ) as url:
         yield url
 

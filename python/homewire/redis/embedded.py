@@ -76,10 +76,14 @@ class EmbeddedServer:
     @classmethod
     @asynccontextmanager
     async def borrow(
-        cls, data_dir: Path, durability: Durability = "always", binary: Path | None = None
+        cls,
+        data_dir: Path,
+        durability: Durability = "always",
+        cluster: bool = False,
+        binary: Path | None = None,
     ) -> AsyncIterator[str]:
         """The URL of the server on `data_dir`: the running one, or one started for this block."""
-        server = cls(data_dir, durability, binary=binary)
+        server = cls(data_dir, durability, cluster, binary)
         try:
             await server.start()
         except DirectoryInUse:
