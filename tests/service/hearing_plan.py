@@ -49,8 +49,8 @@ ENTITIES: Final = ("lamp", "door")
 ROUNDS: Final = 8
 LISTENERS: Final = 24
 """Open at the same time."""
-COMMANDS_OF_CLI: Final = 2
-"""Each takes a process."""
+COMMANDS_OF_CLI: Final = 1
+"""It takes a process."""
 
 
 @dataclass(frozen=True)
