@@ -147,9 +147,8 @@ async def running(
         base_url = await _listen(stack, settings, app, entrance, tls)
         if core is not None:
             # Behind only the port: clients are told while everything else still stands.
-            stack.push_async_callback(
-                asyncio.to_thread, core.stop, *close_codes.GOING_AWAY, _ms(settings.close_s)
-            )
+            code, reason = close_codes.GOING_AWAY
+            stack.push_async_callback(asyncio.to_thread, core.stop, code, reason, _ms(settings.close_s))
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(entrance.acceptor.close)
         yield Node(base_url, core, failed)

