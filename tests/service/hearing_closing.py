@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import product
 from math import inf
 
 from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Truth
@@ -57,26 +58,35 @@ def allowed(truth: Truth, listener: Listener) -> set[int]:
 
 def must_accept(truth: Truth, listener: Listener) -> bool:
     """Whether the handshake had to be answered with 101."""
-    return all(fact.surely_is(True, listener.asked, listener.answered) for fact in _needs(truth, listener))
+    places = [_place(truth, listener, device) for device in _devices(listener)]
+    needs = _needs(truth, listener, places)
+    return all(fact.surely_is(True, listener.asked, listener.answered) for fact in needs)
 
 
 def may_accept(truth: Truth, listener: Listener) -> bool:
     """Whether it could be. With what has just been lost too: then it is closed at once."""
+    possible = [
+        truth.places[device].possible(listener.asked, listener.answered) for device in _devices(listener)
+    ]
+    return any(_may_accept_with(truth, listener, places) for places in product(*possible))
+
+
+def _may_accept_with(truth: Truth, listener: Listener, places: Iterable[int]) -> bool:
     return all(
         fact.may_be(True, listener.asked, listener.answered) or _effective(fact, listener)
-        for fact in _needs(truth, listener)
+        for fact in _needs(truth, listener, places)
     )
 
 
-def _needs(truth: Truth, listener: Listener) -> list[Fact[bool]]:
+def _devices(listener: Listener) -> tuple[int, ...]:
+    return listener.filter.ids if listener.filter.kind is Kind.DEVICES else ()
+
+
+def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact[bool]]:
+    """What has to be so, given the homes of the devices that it names."""
     needs = [fact for fact, _ in truth.lives(listener)]
-    homes: Iterable[int] = ()
-    match listener.filter.kind:
-        case Kind.HOMES:
-            homes = listener.filter.ids
-        case Kind.DEVICES:
-            homes = [_place(truth, listener, device) for device in listener.filter.ids]
-            needs += [truth.devices[device] for device in listener.filter.ids]
+    needs += [truth.devices[device] for device in _devices(listener)]
+    homes = [*places, *(listener.filter.ids if listener.filter.kind is Kind.HOMES else ())]
     for home in homes:
         needs += [truth.homes[home], truth.members[listener.key.whose, home]]
     return needs

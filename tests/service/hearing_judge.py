@@ -24,13 +24,16 @@ class Judge:
         events: Mapping[int, Event],
         assured: Mapping[int, float],
         now: float,
+        absences: Sequence[tuple[int, float, float]] = (),
     ) -> None:
-        """`assured` says of each listener that went by itself up to when it was waited for."""
+        """`assured` says of each listener that went by itself up to when it was waited for, `absences`
+        which node did nothing from when to when."""
         self._truth = truth
         self._listeners = listeners
         self._events = events
         self._assured = assured
         self._now = now
+        self._absences = absences
         self._first_heard = _first_heard(listeners)
 
     def complaints(self) -> list[str]:
@@ -51,13 +54,18 @@ class Judge:
         """The longest that an event was under way once it was answered, in seconds."""
         return max(
             (
-                when - max(self._events[number].answered, listener.answered)
+                when - self._awake(listener.node, max(self._events[number].answered, listener.answered))
                 for listener in self._listeners
                 for number, _, when in listener.heard
                 if number in self._events
             ),
             default=0.0,
         )
+
+    def _awake(self, node: int, moment: float) -> float:
+        """The moment, or when the node was there again."""
+        ends = [until for which, since, until in self._absences if which == node and since <= moment < until]
+        return max(ends, default=moment)
 
     def _admission(self, listener: Listener) -> Iterator[str]:
         if listener.accepted and not may_accept(self._truth, listener):
@@ -102,7 +110,7 @@ class Judge:
     def _closing(self, listener: Listener) -> Iterator[str]:
         if not listener.accepted:
             return
-        deadline = due(self._truth, listener)
+        deadline = self._awake(listener.node, due(self._truth, listener))
         if listener.code is not None and listener.closed < listener.left:
             codes = allowed(self._truth, listener)
             if listener.code not in codes:

@@ -28,6 +28,7 @@ from hearing_steps import (
     Order,
     RemoveMember,
     RotateKey,
+    Round,
     Send,
     SendMany,
     SendWithOldKey,
@@ -47,6 +48,7 @@ HOMES: Final = 4
 DEVICES: Final = 4
 ENTITIES: Final = ("lamp", "door")
 ROUNDS: Final = 8
+ARRIVALS: Final = 6
 LISTENERS: Final = 24
 """Open at the same time."""
 COMMANDS_OF_CLI: Final = 1
@@ -62,13 +64,14 @@ class Plan:
     """User and home."""
     places: tuple[int, ...]
     """The home of each device."""
-    rounds: tuple[tuple[Track, ...], ...]
+    rounds: tuple[Round, ...]
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: members {self.members}, devices in {self.places}"]
-        for number, tracks in enumerate(self.rounds):
-            lines.append(f"round {number}, at the same time:")
-            for track in tracks:
+        for number, each in enumerate(self.rounds):
+            stopped = "" if each.stopped is None else f" while node {each.stopped} is stopped"
+            lines.append(f"round {number}, at the same time{stopped}:")
+            for track in each.tracks:
                 lines += [f"  {'-' if at == 0 else ' '} {step}" for at, step in enumerate(track)]
         return "\n".join(lines)
 
@@ -129,6 +132,7 @@ class _Planner:
         self._cli_left = COMMANDS_OF_CLI
         self._claims, self._generations = _Claims(), dict.fromkeys(range(DEVICES), 0)
         self._track = 0
+        self._stopped: int | None = None
         choice = self._random
         members = {(0, home) for home in range(HOMES)}
         members |= {
@@ -150,21 +154,22 @@ class _Planner:
         rounds = [self._arrivals(), *(self._round() for _ in range(ROUNDS - 1))]
         return Plan(self._seed, members, places, tuple(rounds))
 
-    def _arrivals(self) -> tuple[Track, ...]:
+    def _arrivals(self) -> Round:
         """Some are there before anything happens."""
-        return tuple((self._connect(),) for _ in range(6))
+        return Round(tuple((self._connect(),) for _ in range(ARRIVALS)))
 
-    def _round(self) -> tuple[Track, ...]:
+    def _round(self) -> Round:
         self._claims, self._generations = _Claims(), dict(self._world.generations)
+        self._stopped = self._random.choice([None, None, *range(NODES)])
         if self._random.random() < 0.06:
-            return self._round_without_project()
+            return Round(self._without_project(), self._stopped)
         tracks = []
         for number in range(self._random.choice([1, 2, 3, 3, 4])):
             self._track = number
             tracks.append(self._scenario() if self._random.random() < 0.3 else self._mixture())
-        return tuple(track for track in tracks if track)
+        return Round(tuple(track for track in tracks if track), self._stopped)
 
-    def _round_without_project(self) -> tuple[Track, ...]:
+    def _without_project(self) -> tuple[Track, ...]:
         """The project is disabled and enabled again, while others go on as if nothing were."""
         cli, others = self._by_cli(), list[Track]()
         for number in range(2):
@@ -173,7 +178,7 @@ class _Planner:
         meanwhile: list[Step] = [self._event(), self._connect()]
         self._listeners.clear()
         behind = [self._connect(), self._connect(), self._event()]
-        return ((SwitchProject(False, cli), *meanwhile, SwitchProject(True), *behind), *others)
+        return (SwitchProject(False, cli), *meanwhile, SwitchProject(True), *behind), *others
 
     def _mixture(self, changing: bool = True) -> Track:
         steps: list[Step] = []
@@ -226,7 +231,8 @@ class _Planner:
     def _arrive(self, key: Key, wanted: Filter) -> Connect:
         name, self._connected = self._connected, self._connected + 1
         self._listeners.append(name)
-        return Connect(name, self._node(), key, wanted)
+        # Also at a node that is stopped: it is then asked what it has yet to hear of.
+        return Connect(name, self._random.randrange(NODES), key, wanted)
 
     def _filter(self, user: int, wanted: Kind | None = None) -> Filter:
         kind = wanted or self._random.choice(
@@ -439,13 +445,13 @@ class _Planner:
         return self._random.choice(keys) if keys else None
 
     def _by_cli(self) -> bool:
-        if self._cli_left == 0 or self._random.random() > 0.1:
+        if self._cli_left == 0 or self._stopped is not None or self._random.random() > 0.1:
             return False
         self._cli_left -= 1
         return True
 
     def _node(self) -> int:
-        return self._random.randrange(NODES)
+        return self._random.choice([node for node in range(NODES) if node != self._stopped])
 
     def _one(self, among: set[int]) -> int:
         return self._random.choice(sorted(among))

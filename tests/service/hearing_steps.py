@@ -134,3 +134,12 @@ Step: TypeAlias = (
     | DeleteUser | CreateHome | DeleteHome | RotateKey | MoveDevice | DeleteDevice | SwitchProject
 )  # fmt: skip
 Track: TypeAlias = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Tracks that run at the same time."""
+
+    tracks: tuple[Track, ...]
+    stopped: int | None = None
+    """A node that does nothing meanwhile, and then has all of it to read at once. Who asks it waits."""

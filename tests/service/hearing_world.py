@@ -90,6 +90,7 @@ class World:
         self._sessions: dict[Key, str] = {}
         self._generations: dict[int, int] = {}
         self._requests = 0
+        self._late: list[asyncio.Task[None]] = []
         self._progress = asyncio.Event()
 
     async def build(self) -> None:
@@ -131,9 +132,14 @@ class World:
         self._tokens[Key(True, device, 0)] = token
         self.truth.places[device] = Fact(home)
 
-    async def run(self, tracks: Sequence[Track]) -> None:
-        """One round: the tracks at the same time. Returns when everything was heard that must be."""
+    async def act(self, tracks: Sequence[Track]) -> None:
+        """The tracks of a round, at the same time. Who asks a stopped node does not wait for its answer."""
         await asyncio.gather(*map(self._run_track, tracks))
+
+    async def settle(self) -> None:
+        """Wait for late answers, until everybody has heard what they must, and whoever must be closed is."""
+        await asyncio.gather(*self._late)
+        self._late.clear()
         await self._settle()
 
     async def finish(self) -> None:
@@ -152,6 +158,8 @@ class World:
 
     async def _do(self, step: Step) -> None:
         match step:
+            case Connect(node=node) if node in self._pair.stopped:
+                self._late.append(asyncio.create_task(self._connect(step)))
             case Connect():
                 await self._connect(step)
             case Leave(name):
@@ -315,7 +323,7 @@ class World:
         if seat is None or not seat.is_open:
             return
         seat.listener.left = monotonic()
-        if name % 2:
+        if name % 2 and seat.listener.node not in self._pair.stopped:
             await seat.socket.send_bytes(close_frame(1000))
             assert seat.reader is not None
             await asyncio.wait_for(seat.reader, PATIENCE_S)
@@ -400,7 +408,6 @@ class World:
         return status == 204
 
     async def _settle(self) -> None:
-        """Wait until everybody has heard what they must, and whoever must be closed is."""
         now, until = monotonic(), monotonic() + PATIENCE_S
         missing = {name: self._expected(seat) for name, seat in self.seats.items() if seat.is_open}
         while any(self._waits(self.seats[name], numbers) for name, numbers in missing.items()):

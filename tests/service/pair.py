@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 from typing import Any, Final
 
 from bus_server import BusServer, running_server
@@ -44,12 +46,31 @@ class Pair:
     server: BusServer
     nodes: Sequence[NodeProcess]
     redis: Redis
+    stopped: dict[int, float] = field(default_factory=dict)
+    """Nodes that are stopped now, and since when."""
+    absences: list[tuple[int, float, float]] = field(default_factory=list)
+    """Which node was stopped, from when to when."""
+
+    @contextmanager
+    def stop(self, node: int | None) -> Iterator[None]:
+        """The node does and reads nothing meanwhile. (None: all go on.)"""
+        if node is None:
+            yield
+            return
+        self.stopped[node] = monotonic()
+        self.nodes[node].process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.nodes[node].process.send_signal(signal.SIGCONT)
+            self.absences.append((node, self.stopped.pop(node), monotonic()))
 
     async def caught_up(self, within: float = 10.0) -> None:
-        """Wait until every node has read and applied whatever is in the shards now."""
+        """Wait until every node that is not stopped has read and applied whatever is in the shards now."""
         entries = await self.entries()
-        for node in self.nodes:
-            await eventually(_has_read(node, entries), within)
+        for number, node in enumerate(self.nodes):
+            if number not in self.stopped:
+                await eventually(_has_read(node, entries), within)
 
     async def entries(self) -> int:
         """How many entries were ever added, over all shards."""

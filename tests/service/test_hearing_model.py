@@ -166,6 +166,10 @@ def test_a_device_whose_place_is_uncertain_obliges_nobody(truth: Truth) -> None:
     assert truth.may_hear(someone, device_event(13, 14))
     assert due(truth, someone) == inf
     assert allowed(truth, replace(someone, closed=13)) == {Code.MOVED}
+    assert not must_accept(truth, someone)
+    assert may_accept(truth, someone)
+    truth.members[USER, HOME] = truth.members[USER, OTHER] = Fact(False)
+    assert not may_accept(truth, someone)
 
 
 def test_a_device_that_left_its_listeners_home_obliges_them_to_nothing(truth: Truth) -> None:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import secrets
 from collections.abc import Iterator
+from itertools import count
 from random import Random
 from time import monotonic
 
@@ -16,7 +17,7 @@ import pytest
 from hearing_judge import Judge
 from hearing_model import NOWHERE, Filter, Key, Kind
 from hearing_plan import NODES, Plan, plan
-from hearing_steps import Connect, Item, Send, SendMany, Track
+from hearing_steps import Connect, Item, Round, Send, SendMany, Track
 from hearing_world import World, worlds
 from pair import Pair, Processes, pair_of, running_pair
 
@@ -42,44 +43,47 @@ def seeds() -> list[int]:
     return [*FIXED_SEEDS, *(secrets.randbelow(10**9) for _ in range(NEW_SEEDS))]
 
 
-def neighbour(seed: int, rounds: int) -> Plan:
-    """A project in which nothing changes: everybody in it hears everything, whatever happens beside it."""
-    random, numbers = Random(seed), iter(range(NEIGHBOUR, 2 * NEIGHBOUR))
+def neighbour(plan: Plan) -> Plan:
+    """A project beside this, in which nothing changes: everybody hears everything, whatever happens there."""
+    random, numbers = Random(plan.seed), count(NEIGHBOUR)
     filters = [Filter(Kind.ALL), Filter(Kind.HOMES, (0, 1)), Filter(Kind.DEVICES, (0,))]
-    arrivals = tuple(
+    arrivals: list[Track] = [
         (Connect(node * len(filters) + at, node, Key(False, 0, 0), wanted),)
         for node in range(NODES)
         for at, wanted in enumerate(filters)
-    )
+    ]
 
     def item() -> Item:
         if random.random() < 0.3:
             return Item(next(numbers), NOWHERE, 0, None)
         return Item(next(numbers), random.randrange(2), None, None)
 
-    def track() -> Track:
-        node = random.randrange(NODES)
-        return Send(node, item()), Send(1 - node, item()), SendMany(node, (item(), item()))
+    def beside(stopped: int | None) -> Round:
+        node, other = random.sample(range(NODES), 2) if stopped is None else [1 - stopped] * 2
+        return Round(((Send(node, item()), Send(other, item()), SendMany(node, (item(), item()))),), stopped)
 
-    played = (arrivals, *((track(),) for _ in range(rounds - 1)))
-    return Plan(seed, ((0, 0), (0, 1)), (0,), played)
+    rounds = (Round(tuple(arrivals)), *(beside(each.stopped) for each in plan.rounds[1:]))
+    return Plan(plan.seed, ((0, 0), (0, 1)), (0,), rounds)
 
 
 async def play(plans: list[Plan], pair: Pair) -> list[str]:
     """Carry the plans out side by side, round by round; the complaints."""
     async with worlds(plans, pair) as made:
-        for tracks in zip(*(each.rounds for each in plans), strict=True):
-            async with asyncio.TaskGroup() as group:
-                for world, some in zip(made, tracks, strict=True):
-                    group.create_task(world.run(some))
+        for rounds in zip(*(each.rounds for each in plans), strict=True):
+            with pair.stop(rounds[0].stopped):
+                async with asyncio.TaskGroup() as group:
+                    for world, each in zip(made, rounds, strict=True):
+                        group.create_task(world.act(each.tracks))
+            for world in made:
+                await world.settle()
         for world in made:
             await world.finish()
-        return [complaint for world in made for complaint in judged(world)]
+        return [complaint for world in made for complaint in judged(world, pair)]
 
 
-def judged(world: World) -> list[str]:
+def judged(world: World, pair: Pair) -> list[str]:
     assured = {name: seat.assured for name, seat in world.seats.items()}
-    judge = Judge(world.truth, world.listeners, world.events, assured, monotonic())
+    judge = Judge(world.truth, world.listeners, world.events, assured, monotonic(), pair.absences)
     return world.complaints + judge.complaints()
 
 
@@ -87,7 +91,7 @@ async def hold(seed: int, processes: Processes) -> None:
     """What has to be heard is heard once and in order, and nothing else. Fails with the seed and the plan."""
     made = plan(seed)
     async with pair_of(processes) as pair:
-        complaints = await play([made, neighbour(seed, len(made.rounds))], pair)
+        complaints = await play([made, neighbour(made)], pair)
     if complaints:
         text = "\n".join([*complaints, str(made), f"Again: HOMEWIRE_SEED={seed}"])
         pytest.fail(text, pytrace=False)
