@@ -21,7 +21,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python test-cluster test-cluster-short conformance lint format bench docs lock clean
+.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing conformance lint format bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -45,6 +45,9 @@ test-cluster: build ## the service tests and those of the command line, on a Red
 
 test-cluster-short: build
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(IN_CLUSTER) $(ARGS)
+
+hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
+	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
 
 conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
 	$(BIN)/pytest tests/conformance $(ARGS)

@@ -24,9 +24,10 @@ from homewire.api import health
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
-from homewire.gateway import close_codes, server, websocket
+from homewire.gateway import server, websocket
 from homewire.gateway.accept import Acceptor
 from homewire.gateway.authenticate import Authenticator
+from homewire.gateway.close_codes import GOING_AWAY, reason
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
@@ -147,8 +148,9 @@ async def running(
         base_url = await _listen(stack, settings, app, entrance, tls)
         if core is not None:
             # Behind only the port: clients are told while everything else still stands.
-            code, reason = close_codes.GOING_AWAY
-            stack.push_async_callback(asyncio.to_thread, core.stop, code, reason, _ms(settings.close_s))
+            stack.push_async_callback(
+                asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
+            )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(entrance.acceptor.close)
         yield Node(base_url, core, failed)
@@ -234,7 +236,7 @@ def _start_core(
         socket_timeout_ms=_ms(settings.socket_timeout_s),
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
-    stack.callback(core.stop, *close_codes.GOING_AWAY, 0)
+    stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
     watch = CoreWatch(core, on_message, pumps.core_ended)
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))

@@ -195,7 +195,11 @@ async def test_who_enters_a_home_at_a_step_hears_it(
         steps.say(f"go {step}")
         await socket.accepted()
         await house.report("later")
-        assert [await socket.receive_type(), await socket.receive_type()] == ["after", "later"]
+        heard = [await socket.receive_type()]
+        while heard[-1] != "later":
+            heard.append(await socket.receive_type())
+    # An event of before the 101 goes with its reservation, if that was found to be another one.
+    assert heard == ["after", "later"] or (heard == ["later"] and step not in RESERVED_FOR_GOOD)
 
 
 @pytest.mark.parametrize("step", STEPS)

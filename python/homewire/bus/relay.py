@@ -20,7 +20,8 @@ Revoking must work on a Redis at its memory limit, hence also everything here (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,12 @@ SWEEP_S: Final = 60.0
 """Between two looks at all projects, for what is not noted as pending any more."""
 PENDING_KEPT_MS: Final = 30_000
 """An empty project stays noted this long: a change that was expected takes at most a few seconds."""
+EXPECTED_FOR_S: Final = 10.0
+"""How long one `expect` does for further changes of its project by this process. With the 4 s that a
+change may take it stays well below PENDING_KEPT_MS. Without this, a thousand changes at once would be
+a thousand more round trips, and they wait for connections."""
+EXPECTED_PROJECTS: Final = 10_000
+"""Projects of which that is remembered."""
 ENTRIES: Final = 100
 """Outbox entries copied at a time."""
 CALLS: Final = 1000
@@ -101,6 +108,7 @@ class RelayStats:
 class _Turns:
     """Who drains one outbox: one task at a time, on behalf of all that asked before it began."""
 
+    expecting: asyncio.Lock = field(default_factory=asyncio.Lock)
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)
     begun: int = 0
     finished: int = 0
@@ -116,12 +124,22 @@ class Relay:
         self._redis = redis
         self._shards = shards
         self._turns: dict[int, _Turns] = {}
+        self._expected_until: dict[int, float] = {}
         self._logged_at: dict[str, float] = {}
 
     async def expect(self, project_id: int) -> None:
         """Before a change that is announced: what a crash leaves will be found. Raises Unavailable."""
-        with translate_redis_errors():
-            await self._run_scripts(EXPECT, [(PENDING, [project_id])])
+        if self._is_expected(project_id):
+            return
+        with translate_redis_errors(), self._turns_of(project_id) as turns:
+            async with asyncio.timeout(COMMAND_S), turns.expecting:
+                if self._is_expected(project_id):
+                    return
+                began = asyncio.get_running_loop().time()
+                await self._run_scripts(EXPECT, [(PENDING, [project_id])])
+                if len(self._expected_until) >= EXPECTED_PROJECTS:
+                    self._expected_until.clear()
+                self._expected_until[project_id] = began + EXPECTED_FOR_S
 
     async def announce(self, project_id: int) -> None:
         """Copy and delete what is in the project's outbox now.
@@ -132,6 +150,8 @@ class Relay:
         try:
             await self._take_turn(project_id)
         except (RedisError, OSError) as error:
+            # Perhaps another Redis answers by now, that knows nothing of what was expected.
+            self._expected_until.pop(project_id, None)
             raise NotConfirmed from error
 
     async def run(self) -> None:
@@ -195,10 +215,8 @@ class Relay:
         How many entries this task relayed. Bounded, so that no outbox keeps the others waiting: what is
         left has its next turn.
         """
-        turns = self._turns.setdefault(project_id, _Turns())
-        begun_before = turns.begun
-        turns.askers += 1
-        try:
+        with self._turns_of(project_id) as turns:
+            begun_before = turns.begun
             async with asyncio.timeout(COMMAND_S), turns.lock:
                 if turns.finished > begun_before:
                     return 0
@@ -206,10 +224,21 @@ class Relay:
                 relayed = await self._drain(project_id)
                 turns.finished = turns.begun
                 return relayed
+
+    @contextmanager
+    def _turns_of(self, project_id: int) -> Iterator[_Turns]:
+        """The turns at one project, kept as long as somebody waits for one."""
+        turns = self._turns.setdefault(project_id, _Turns())
+        turns.askers += 1
+        try:
+            yield turns
         finally:
             turns.askers -= 1
             if not turns.askers:
                 del self._turns[project_id]
+
+    def _is_expected(self, project_id: int) -> bool:
+        return asyncio.get_running_loop().time() < self._expected_until.get(project_id, float("-inf"))
 
     async def _drain(self, project_id: int) -> int:
         outbox, relayed = ProjectSlot(project_id).outbox, 0

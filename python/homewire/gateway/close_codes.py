@@ -12,10 +12,15 @@ from homewire import _core
 
 _REASONS: Final = {code: reason for code, reason, _ in _core.close_codes()}
 
-GOING_AWAY: Final = (1001, _REASONS[1001])
-"""Code and reason with which a node that stops closes its connections."""
+GOING_AWAY: Final = 1001
+"""With this code a node that stops closes its connections."""
 FIRST_FINAL_CODE: Final = 4500
 """From this code on a client must not come back with the same key."""
+
+
+def reason(code: int) -> str:
+    """The words that go with a code of the table. Raises KeyError for any other."""
+    return _REASONS[code]
 
 
 def markdown() -> str:
@@ -27,8 +32,7 @@ def markdown() -> str:
         "",
         "With one of these codes homewire ends a WebSocket connection. Below 4500: come back, after the",
         "delay that the table gives. From 4500 on: don't, with this key. Where a client broke RFC 6455 the",
-        "frame gives the rule that it broke instead of the reason here. A client that closes gets its own",
-        "code back.",
+        "frame names the rule instead of the reason here. A client that closes gets its own code back.",
         "",
         "| code | reason | come back | what to do |",
         "| --- | --- | --- | --- |",

@@ -47,9 +47,10 @@ async def reserve(
     """
     seen = freshness.total()
     claim = await look_up(seen)
+    # Once: an abandoned reservation is counted until the reactor comes to it.
+    admission.check(claim[0], address)
     for _ in range(ATTEMPTS):
         await _observed(observe, "reserve")
-        admission.check(claim[0], address)
         connection_id = _reserve(core, claim, address)
         try:
             await _observed(observe, "authorise")

@@ -11,6 +11,8 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from homewire.bus.stopping import asked_to_stop
+
 OUTAGE_PAUSE_S: Final = 1.0
 """Between two attempts while Redis is away."""
 SYNCHRONISE_S: Final = 10.0
@@ -50,13 +52,6 @@ class SharedClock:
         received = monotonic()
         self._offset = seconds + microseconds / 1e6 - (sent + received) / 2
         self._due = received + SYNCHRONISE_S
-
-
-def asked_to_stop() -> bool:
-    """Whether this task was cancelled, also if it did not notice: redis-py's send may swallow that, as
-    `bus/retention.py` says."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def repeat(

@@ -295,6 +295,13 @@ mod tests {
         };
         let project = Subject::Project(1);
         assert_eq!(found, [(last, 2), (project, many as u32 + 1)]);
+        let all = More {
+            than_user: 0,
+            than_device: 0,
+            than_project: 0,
+            than_address: 0,
+        };
+        assert_eq!(tally.above(all).len() as u64, many + 2);
     }
 
     #[test]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from homewire import _core
-from homewire.gateway.close_codes import FIRST_FINAL_CODE, GOING_AWAY, markdown
+from homewire.gateway.close_codes import FIRST_FINAL_CODE, GOING_AWAY, markdown, reason
 
 PAGE = Path(__file__).parents[3] / "docs" / "close-codes.md"
 
@@ -27,4 +27,4 @@ def test_who_may_not_come_back_is_told_so() -> None:
 
 
 def test_a_stopping_node_says_what_the_table_says() -> None:
-    assert GOING_AWAY == (1001, "going away")
+    assert (GOING_AWAY, reason(GOING_AWAY)) == (1001, "going away")

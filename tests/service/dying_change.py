@@ -1,0 +1,86 @@
+"""One change of the store in a process of its own, which a test kills where it likes.
+
+    dying_change.py <redis url> <step> <what, e.g. homes.remove_member> <arguments as JSON>
+
+It says `at <step>` before that step and waits there for a line; once the change is answered it says `done`.
+The steps, in their order: `expect` (the outbox is noted as one to look into), `record` (the change and its
+outbox entry), `announce` (the outbox is read), `copy` (what was read goes to the shards), `delete` (it goes
+from the outbox).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from typing import Any
+
+import orjson
+from redis.asyncio import Redis
+
+from homewire.bus.relay import Relay
+from homewire.redis.connect import connect
+from homewire.store import Store
+
+SHARDS = 64
+AFTER = {"XRANGE": "copy"}
+BEFORE = {"XDEL": "delete"}
+
+
+class Gate:
+    """Stops at one step."""
+
+    def __init__(self, step: str) -> None:
+        self._step = step
+
+    async def pass_by(self, step: str) -> None:
+        if step == self._step:
+            print(f"at {step}", flush=True)
+            await asyncio.to_thread(sys.stdin.readline)
+
+
+class Announcer:
+    """A relay that stops at the gate."""
+
+    def __init__(self, relay: Relay, gate: Gate) -> None:
+        self._relay = relay
+        self._gate = gate
+
+    async def expect(self, project_id: int) -> None:
+        await self._gate.pass_by("expect")
+        await self._relay.expect(project_id)
+        await self._gate.pass_by("record")
+
+    async def announce(self, project_id: int) -> None:
+        await self._gate.pass_by("announce")
+        await self._relay.announce(project_id)
+
+
+class Client:
+    """As much of a Redis client as a relay needs, with the gate between two commands."""
+
+    def __init__(self, redis: Redis, gate: Gate) -> None:
+        self._redis = redis
+        self._gate = gate
+
+    async def execute_command(self, *command: Any) -> Any:
+        await self._gate.pass_by(BEFORE.get(command[0], ""))
+        answer = await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        await self._gate.pass_by(AFTER.get(command[0], ""))
+        return answer
+
+    def pipeline(self, transaction: bool) -> Any:
+        return self._redis.pipeline(transaction=transaction)
+
+
+async def main(url: str, step: str, what: str, arguments: str) -> None:
+    redis, gate = connect(url), Gate(step)
+    client: Any = Client(redis, gate)
+    store = Store(redis, Announcer(Relay(client, SHARDS), gate))
+    repository, method = what.split(".")
+    await getattr(getattr(store, repository), method)(*orjson.loads(arguments))
+    print("done", flush=True)
+    await redis.aclose()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:]))

@@ -1,0 +1,164 @@
+"""When a connection has to be closed, and with which codes it may be (the model of `hearing_model.py`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from itertools import product
+from math import inf
+
+from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Truth
+
+
+@dataclass(frozen=True)
+class Cause:
+    """Something that ends a connection."""
+
+    code: int
+    asked: float
+    """From here on it may happen."""
+    answered: float
+    """By then it has happened; infinite if it is not certain to end this connection."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A topic goes. Infinite, if it does not."""
+
+    asked: float = inf
+    answered: float = inf
+
+
+def causes(truth: Truth, listener: Listener) -> list[Cause]:
+    """Everything that ends this connection, or may."""
+    found = [
+        Cause(code, loss.asked, loss.answered)
+        for fact, code in truth.lives(listener)
+        for loss in _effective(fact, listener)
+    ]
+    match listener.filter.kind:
+        case Kind.HOMES:
+            found += _all_gone(_home_loss(truth, listener, home) for home in listener.filter.ids)
+        case Kind.DEVICES:
+            found += _all_gone(_device_loss(truth, listener, device) for device in listener.filter.ids)
+            found += _moves(truth, listener)
+    return found
+
+
+def due(truth: Truth, listener: Listener) -> float:
+    """When it is certain that the connection has to close; infinite if it has not to."""
+    ends = [cause.answered for cause in causes(truth, listener)]
+    return max(min(ends, default=inf), listener.answered)
+
+
+def allowed(truth: Truth, listener: Listener) -> set[int]:
+    """The codes that it may have been closed with at the moment at which it was."""
+    return {cause.code for cause in causes(truth, listener) if cause.asked <= listener.closed}
+
+
+def must_accept(truth: Truth, listener: Listener) -> bool:
+    """Whether the handshake had to be answered with 101."""
+    places = [_place(truth, listener, device) for device in _devices(listener)]
+    needs = _needs(truth, listener, places)
+    return all(fact.surely_is(True, listener.asked, listener.answered) for fact in needs)
+
+
+def may_accept(truth: Truth, listener: Listener) -> bool:
+    """Whether it could be. With what has just been lost too: then it is closed at once."""
+    possible = [
+        truth.places[device].possible(listener.asked, listener.answered) for device in _devices(listener)
+    ]
+    return any(_may_accept_with(truth, listener, places) for places in product(*possible))
+
+
+def _may_accept_with(truth: Truth, listener: Listener, places: Iterable[int]) -> bool:
+    return all(
+        fact.may_be(True, listener.asked, listener.answered) or _effective(fact, listener)
+        for fact in _needs(truth, listener, places)
+    )
+
+
+def _devices(listener: Listener) -> tuple[int, ...]:
+    return listener.filter.ids if listener.filter.kind is Kind.DEVICES else ()
+
+
+def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact[bool]]:
+    """What has to be so, given the homes of the devices that it names."""
+    needs = [fact for fact, _ in truth.lives(listener)]
+    needs += [truth.devices[device] for device in _devices(listener)]
+    homes = [*places, *(listener.filter.ids if listener.filter.kind is Kind.HOMES else ())]
+    for home in homes:
+        needs += [truth.homes[home], truth.members[listener.key.whose, home]]
+    return needs
+
+
+def _place(truth: Truth, listener: Listener, device: int) -> int:
+    """Where the device was when the listener came; NOWHERE also if that is not certain."""
+    places = truth.places[device].possible(listener.asked, listener.answered)
+    return places.pop() if len(places) == 1 else NOWHERE
+
+
+def _effective(fact: Fact[bool], listener: Listener) -> list[Loss]:
+    """The losses that count for a listener: from its handshake on, or what was lost when it came."""
+    found: list[Loss] = []
+    for loss in fact.losses(True):
+        regained = _regained(fact, loss)
+        if regained.answered <= listener.asked:
+            continue  # It was long ago.
+        # Regained before the listener was in: it may have got in behind both.
+        is_certain = loss.asked >= listener.answered or regained.asked > listener.answered
+        found.append(Loss(loss.asked, loss.answered if is_certain else inf))
+    return found
+
+
+def _regained(fact: Fact[bool], loss: Change[bool]) -> Loss:
+    for change in fact.changes:
+        if change.asked >= loss.answered and change.value:
+            return Loss(change.asked, change.answered)
+    return Loss()
+
+
+def _first(losses: Iterable[Loss]) -> Loss:
+    known = list(losses)
+    return Loss(
+        min((loss.asked for loss in known), default=inf), min((loss.answered for loss in known), default=inf)
+    )
+
+
+def _home_loss(truth: Truth, listener: Listener, home: int) -> Loss:
+    facts = truth.homes[home], truth.members[listener.key.whose, home]
+    return _first(loss for fact in facts for loss in _effective(fact, listener))
+
+
+def _device_loss(truth: Truth, listener: Listener, device: int) -> Loss:
+    """How the topic of a device in the home where it was goes, other than by a move."""
+    gone = _effective(truth.devices[device], listener)
+    place = _place(truth, listener, device)
+    if place == NOWHERE:
+        places = truth.places[device].possible(listener.asked, listener.answered)
+        some = [_home_loss(truth, listener, each) for each in places if each != NOWHERE]
+        # In which of them it was nobody knows, so nothing is certain.
+        gone += [Loss(loss.asked) for loss in some]
+    else:
+        gone.append(_home_loss(truth, listener, place))
+    return _first(gone)
+
+
+def _all_gone(topics: Iterable[Loss]) -> list[Cause]:
+    known = list(topics)
+    last = Loss(max(loss.asked for loss in known), max(loss.answered for loss in known))
+    return [Cause(Code.ACCESS_ENDED, last.asked, last.answered)] if last.asked < inf else []
+
+
+def _moves(truth: Truth, listener: Listener) -> list[Cause]:
+    found: list[Cause] = []
+    for device in listener.filter.ids:
+        place, lost = _place(truth, listener, device), _device_loss(truth, listener, device)
+        for change in truth.places[device].changes:
+            if change.answered < listener.asked:
+                continue
+            # Of a topic that went before, the move is not heard.
+            stayed = place != NOWHERE and lost.asked > change.answered
+            is_certain = stayed and change.asked >= listener.answered
+            found.append(Cause(Code.MOVED, change.asked, change.answered if is_certain else inf))
+    return found

@@ -1,0 +1,145 @@
+"""The steps that a plan of `hearing_plan.py` is made of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from hearing_model import Filter, Key
+
+
+@dataclass(frozen=True)
+class Connect:
+    listener: int
+    node: int
+    key: Key
+    filter: Filter
+
+
+@dataclass(frozen=True)
+class Leave:
+    listener: int
+
+
+@dataclass(frozen=True)
+class Item:
+    """An event to a home, or (`home` is NOWHERE) of a device."""
+
+    number: int
+    home: int
+    device: int | None
+    entity: str | None
+
+
+@dataclass(frozen=True)
+class Send:
+    """PUT /homes/{id}/event by a project key, or PUT /devices/{id}/event by the device."""
+
+    node: int
+    item: Item
+
+
+@dataclass(frozen=True)
+class SendMany:
+    """POST /events."""
+
+    node: int
+    items: tuple[Item, ...]
+
+
+@dataclass(frozen=True)
+class Order:
+    """PUT /devices/{id}/command by a project key."""
+
+    node: int
+    number: int
+    device: int
+
+
+@dataclass(frozen=True)
+class SendWithOldKey:
+    """An event of a device by the key that it had before: refused, once both nodes have heard of it."""
+
+    node: int
+    device: int
+
+
+@dataclass(frozen=True)
+class AddMember:
+    user: int
+    home: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class RemoveMember:
+    user: int
+    home: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class EndSession:
+    key: Key
+
+
+@dataclass(frozen=True)
+class DeleteUser:
+    user: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class CreateHome:
+    """By user 0, and then user 0 hears it."""
+
+    home: int
+
+
+@dataclass(frozen=True)
+class DeleteHome:
+    home: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class RotateKey:
+    device: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class MoveDevice:
+    device: int
+    home: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class DeleteDevice:
+    device: int
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
+class SwitchProject:
+    """Disable or enable it."""
+
+    on: bool
+    by_cli: bool = False
+
+
+Step: TypeAlias = (
+    Connect | Leave | Send | SendMany | Order | SendWithOldKey | AddMember | RemoveMember | EndSession
+    | DeleteUser | CreateHome | DeleteHome | RotateKey | MoveDevice | DeleteDevice | SwitchProject
+)  # fmt: skip
+Track: TypeAlias = tuple[Step, ...]
+
+
+@dataclass(frozen=True)
+class Round:
+    """Tracks that run at the same time."""
+
+    tracks: tuple[Track, ...]
+    stopped: int | None = None
+    """A node that does nothing meanwhile, and then has all of it to read at once. Who asks it waits."""

@@ -1,0 +1,157 @@
+"""What the tests of recovery kill, and who listens meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+import orjson
+from nodes import ROOT, Account, NodeProcess, Tenant, eventually, tenant_of
+from pair import Pair, Processes, pair_of
+from wire import Socket, listen
+
+from homewire.store.keys import ProjectSlot
+
+EVENTS: Final = "/userSession/websocket"
+HEARD_WITHIN_S: Final = 2.0
+"""Of recovery: the contract."""
+PATIENCE_S: Final = 10.0
+
+
+class Dying:
+    """`dying_change.py`, stopped at a step."""
+
+    def __init__(self, process: subprocess.Popen[str], step: str) -> None:
+        self._process = process
+        self._step = step
+
+    async def arrives(self) -> None:
+        """Wait until it is at its step."""
+        assert await self._hears() == f"at {self._step}"
+
+    def dies(self) -> float:
+        """kill -9; when that was."""
+        self._process.kill()
+        self._process.wait()
+        return monotonic()
+
+    async def goes_on(self) -> None:
+        """Let it through; its change is answered when this returns."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("\n")
+        self._process.stdin.flush()
+        assert await self._hears() == "done"
+
+    async def _hears(self) -> str:
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), PATIENCE_S)
+        return line.strip()
+
+
+@contextmanager
+def dying_change(url: str, step: str, what: str, *arguments: int | str | None) -> Iterator[Dying]:
+    program = Path(__file__).with_name("dying_change.py")
+    with subprocess.Popen(
+        [sys.executable, str(program), url, step, what, orjson.dumps(arguments).decode()],
+        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        try:
+            yield Dying(process, step)
+        finally:
+            process.kill()
+
+
+@dataclass
+class House:
+    """A user with two homes, a device in the first, and a second user to whom nothing happens."""
+
+    pair: Pair
+    tenant: Tenant
+    owner: Account
+    user: Account
+    session: str
+    home: int
+    other_home: int
+    device: Account
+    stack: AsyncExitStack
+    latency: float = 0.0
+    """How long this machine takes, now, from an event's request to its last listener, in seconds."""
+
+    async def measure(self) -> None:
+        """Measure the latency, while nobody else listens."""
+        sockets = await self.everywhere(self.owner)
+        for number in range(5):
+            began = monotonic()
+            await self.tenant.send({"homeId": self.home, "eventType": f"latency {number}"})
+            for socket in sockets:
+                await socket.receive(PATIENCE_S)
+            self.latency = max(self.latency, monotonic() - began)
+        for socket in sockets:
+            await socket.drop()
+
+    async def listen(self, node: NodeProcess, account: Account, query: str = "") -> Socket:
+        return await self.stack.enter_async_context(await listen(node.url, EVENTS + query, account.key))
+
+    async def everywhere(self, account: Account, query: str = "") -> list[Socket]:
+        """A socket on each node."""
+        return [await self.listen(node, account, query) for node in self.pair.nodes]
+
+    async def command_sockets(self) -> list[Socket]:
+        path = f"/devices/{self.device.id}/command"
+        return [
+            await self.stack.enter_async_context(await listen(node.url, path, self.device.key))
+            for node in self.pair.nodes
+        ]
+
+    async def announced(self) -> None:
+        """Wait until nothing is left in the outbox, and both nodes have applied what was in it."""
+
+        async def is_empty() -> bool:
+            return bool(await self.tenant.redis.xlen(ProjectSlot(self.tenant.project).outbox) == 0)
+
+        await eventually(is_empty, PATIENCE_S)
+        await self.pair.caught_up()
+
+    async def send_when_possible(self, home: int, name: str) -> None:
+        """For behind a restart of Redis, which the node may not have noticed yet."""
+
+        async def is_taken() -> bool:
+            status, _ = await self.tenant.put(f"/homes/{home}/event", self.tenant.key, {"eventType": name})
+            assert status in (204, 503)
+            return status == 204
+
+        await eventually(is_taken, PATIENCE_S)
+
+    async def send(self, home: int, name: str) -> None:
+        await self.tenant.send({"homeId": home, "eventType": name})
+        await self.pair.caught_up()
+
+
+@asynccontextmanager
+async def house_of(processes: Processes) -> AsyncIterator[House]:
+    async with (
+        pair_of(processes) as pair,
+        tenant_of(pair.nodes[0]) as tenant,
+        AsyncExitStack() as stack,
+    ):
+        owner, user = await tenant.user(), await tenant.user()
+        home, other = await tenant.home(owner), await tenant.home(owner)
+        for each in (home, other):
+            await tenant.store.homes.add_member(tenant.project, each, user.id)
+        device = await tenant.device(home)
+        session = await tenant.store.sessions.of_token(user.key)
+        assert session is not None
+        house = House(pair, tenant, owner, user, session.id, home, other, device, stack)
+        await house.measure()
+        yield house

@@ -1,0 +1,111 @@
+"""Who hears what, over random interleavings on two nodes and one Redis, against a simple model.
+
+`HOMEWIRE_SEED=n` replays one plan. The long form (`make hearing`) takes `HOMEWIRE_SEEDS` new plans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from time import monotonic
+
+import pytest
+from hearing_judge import Judge
+from hearing_model import NOWHERE, Filter, Key, Kind
+from hearing_plan import NODES, Plan, plan
+from hearing_steps import Connect, Item, Round, Send, SendMany, Track
+from hearing_world import World, worlds
+from pair import Pair, Processes, pair_of, running_pair
+
+FIXED_SEEDS = (1, 2, 3)
+NEW_SEEDS = 2
+DEFAULT_SEEDS = 200
+"""Of the long form."""
+LONGEST_S = 4 * 3600
+NEIGHBOUR = 1_000_000
+"""Numbers of events of the project in which nothing ever changes begin here."""
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    with running_pair() as started:
+        yield started
+
+
+def seeds() -> list[int]:
+    """Those of the short form: the same ones each time, and new ones."""
+    if wanted := os.environ.get("HOMEWIRE_SEED"):
+        return [int(wanted)]
+    return [*FIXED_SEEDS, *(secrets.randbelow(10**9) for _ in range(NEW_SEEDS))]
+
+
+def neighbour(plan: Plan) -> Plan:
+    """A project beside this, in which nothing changes: everybody hears everything, whatever happens there."""
+    random, numbers = Random(plan.seed), count(NEIGHBOUR)
+    filters = [Filter(Kind.ALL), Filter(Kind.HOMES, (0, 1)), Filter(Kind.DEVICES, (0,))]
+    arrivals: list[Track] = [
+        (Connect(node * len(filters) + at, node, Key(False, 0, 0), wanted),)
+        for node in range(NODES)
+        for at, wanted in enumerate(filters)
+    ]
+
+    def item() -> Item:
+        if random.random() < 0.3:
+            return Item(next(numbers), NOWHERE, 0, None)
+        return Item(next(numbers), random.randrange(2), None, None)
+
+    def beside(stopped: int | None) -> Round:
+        node, other = random.sample(range(NODES), 2) if stopped is None else [1 - stopped] * 2
+        return Round(((Send(node, item()), Send(other, item()), SendMany(node, (item(), item()))),), stopped)
+
+    rounds = (Round(tuple(arrivals)), *(beside(each.stopped) for each in plan.rounds[1:]))
+    return Plan(plan.seed, ((0, 0), (0, 1)), (0,), rounds)
+
+
+async def play(plans: list[Plan], pair: Pair) -> list[str]:
+    """Carry the plans out side by side, round by round; the complaints."""
+    async with worlds(plans, pair) as made:
+        for rounds in zip(*(each.rounds for each in plans), strict=True):
+            with pair.stop(rounds[0].stopped):
+                async with asyncio.TaskGroup() as group:
+                    for world, each in zip(made, rounds, strict=True):
+                        group.create_task(world.act(each.tracks))
+            for world in made:
+                await world.settle()
+        for world in made:
+            await world.finish()
+        return [complaint for world in made for complaint in judged(world, pair)]
+
+
+def judged(world: World, pair: Pair) -> list[str]:
+    assured = {name: seat.assured for name, seat in world.seats.items()}
+    judge = Judge(world.truth, world.listeners, world.events, assured, monotonic(), pair.absences)
+    return world.complaints + judge.complaints()
+
+
+async def hold(seed: int, processes: Processes) -> None:
+    """What has to be heard is heard once and in order, and nothing else. Fails with the seed and the plan."""
+    made = plan(seed)
+    async with pair_of(processes) as pair:
+        complaints = await play([made, neighbour(made)], pair)
+    if complaints:
+        text = "\n".join([*complaints, str(made), f"Again: HOMEWIRE_SEED={seed}"])
+        pytest.fail(text, pytrace=False)
+
+
+@pytest.mark.parametrize("seed", seeds())
+async def test_whoever_must_hear_hears_and_nobody_else(seed: int, processes: Processes) -> None:
+    await hold(seed, processes)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST_S)
+async def test_very_many_interleavings(processes: Processes) -> None:
+    for number in range(int(os.environ.get("HOMEWIRE_SEEDS", DEFAULT_SEEDS))):
+        seed = secrets.randbelow(10**9)
+        print(f"{number}: HOMEWIRE_SEED={seed}", flush=True)
+        await hold(seed, processes)
