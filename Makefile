@@ -6,7 +6,8 @@ ROWS ?= all
 
 IN_CLUSTER := $(addprefix tests/service/,test_commands.py test_store_keys.py test_store_records.py \
 	test_bus_ingest.py test_bus_idempotency.py test_bus_retention.py test_ingest_events.py \
-	test_listen_filters.py test_deliveries.py) tests/unit/test_cli.py
+	test_listen_filters.py test_deliveries.py) \
+	$(addprefix tests/unit/test_cli.py::test_,commands_announce_what_they_change devices_move_and_go)
 
 VENV := .venv
 BIN := $(VENV)/bin

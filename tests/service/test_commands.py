@@ -153,17 +153,9 @@ async def test_a_demo_and_bulk_ingest_say_nothing_forbidden(short_directory: Pat
 
 
 async def much_of_everything(tenant: Tenant) -> None:
-    """1,100 homes and devices of one user, bulk bodies of 1,000 events for them, twice with the same key."""
+    """1,100 homes of one user, bulk bodies of 1,000 events for them, twice with the same key, a listener."""
     user = await tenant.user()
-    gate = asyncio.Semaphore(20)
-
-    async def home() -> int:
-        async with gate:
-            made = await tenant.home(user)
-            await tenant.device(made)
-            return made
-
-    homes = await asyncio.gather(*(home() for _ in range(1_100)))
+    homes = await tenant.homes(user, 1_100)
     events = [{"homeId": home, "eventType": "t"} for home in homes]
     await tenant.send(*events)
     body, headers = orjson.dumps(events[:1_000]), {"Authorization": tenant.key, "Idempotency-Key": "once"}
@@ -171,6 +163,6 @@ async def much_of_everything(tenant: Tenant) -> None:
         async with tenant.http.post("/events", data=body, headers=headers) as answer:
             assert answer.status == 200
     query = "&".join(f"homeId={home}" for home in homes[:1_000])
-    async with await listen(tenant.url, f"/userSession/websocket?{query}", user.key):
-        # `deaf` in cluster mode, until the tail knows it: this is about the handshake's commands.
-        await tenant.http.get("/metrics")
+    async with await listen(tenant.url, f"/userSession/websocket?{query}", user.key) as socket:
+        await tenant.send({"homeId": homes[0], "eventType": "last"})
+        assert await socket.receive_type() == "last"
