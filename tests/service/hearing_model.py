@@ -254,7 +254,7 @@ class Truth:
 
     def _may_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
         member = self.members[listener.key.whose, home]
-        if not self._may_stand(self.homes[home], True, listener, event):
+        if not self.homes[home].may_be(True, *_window(listener, event)):
             return False
         match listener.filter.kind:
             case Kind.ALL:

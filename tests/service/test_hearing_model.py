@@ -143,6 +143,15 @@ def test_homes_end_with_the_last_of_them(truth: Truth) -> None:
     assert allowed(truth, replace(someone, closed=32)) == {Code.ACCESS_ENDED}
 
 
+def test_a_home_that_is_made_later_is_followed(truth: Truth) -> None:
+    truth.homes[9], someone = Fact(False), listener(Kind.ALL)
+    truth.homes[9].become(True, 20, 21)
+    truth.members[USER, 9].become(True, 20, 21)
+    assert truth.must_hear(someone, event(22, 23, 9))
+    assert truth.may_hear(someone, event(20.5, 23, 9))
+    assert not truth.must_hear(someone, event(20.5, 23, 9))
+
+
 def test_a_moved_device_ends_its_listeners_and_nothing_is_promised_after() -> None:
     truth = Truth()
     truth.members[USER, HOME] = truth.members[USER, OTHER] = Fact(True)

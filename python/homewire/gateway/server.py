@@ -84,7 +84,8 @@ class QuietRequestHandler(RequestHandler):
 
     def data_received(self, data: bytes) -> None:
         """Bytes that belong to no body are the beginning of a head, or more of it."""
-        if self._body.is_eof():
+        # aiohttp calls this with nothing when it reads on after a pause.
+        if data and self._body.is_eof():
             if self._answering:
                 self._early = True
             else:

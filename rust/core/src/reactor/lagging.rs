@@ -80,9 +80,9 @@ impl Reactor {
                 self.lagging.unrelieved = false;
                 return;
             }
-            Stats::add(&self.shared.stats.too_slow_in_sum, 1);
             self.give_up_on(id);
             self.settle_doomed();
+            Stats::add(&self.shared.stats.too_slow_in_sum, 1);
         }
     }
 
@@ -111,8 +111,8 @@ impl Reactor {
             true
         });
         for id in overdue {
-            Stats::add(&self.shared.stats.too_slow_by_age, 1);
             self.give_up_on(id);
+            Stats::add(&self.shared.stats.too_slow_by_age, 1);
         }
     }
 }
