@@ -13,6 +13,9 @@ from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Truth
 BEHIND_S: Final = 30.0
 """How long ago a change may have been that a node which was stopped has yet to read."""
 
+CLOCKS_S: Final = 1.0
+"""How far the clocks may differ by which a node tells a change from before a connection from one after it."""
+
 
 @dataclass(frozen=True)
 class Cause:
@@ -114,7 +117,7 @@ def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
         Cause(Code.MOVED, loss.asked, inf)
         for fact in facts
         for loss in fact.losses(True)
-        if loss.asked <= listener.answered and loss.answered > listener.asked - BEHIND_S
+        if loss.asked <= listener.answered + CLOCKS_S and loss.answered > listener.asked - BEHIND_S
     ]
 
 
