@@ -6,8 +6,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from math import inf
+from typing import Final
 
 from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Truth
+
+BEHIND_S: Final = 30.0
+"""How long ago a change may have been that a node which was stopped has yet to read."""
+
+CLOCKS_S: Final = 1.0
+"""How far the clocks may differ by which a node tells a change from before a connection from one after it."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +49,12 @@ def causes(truth: Truth, listener: Listener) -> list[Cause]:
         case Kind.DEVICES:
             found += _all_gone(_device_loss(truth, listener, device) for device in listener.filter.ids)
             found += _moves(truth, listener)
-    return found
+    return found + _doubts(truth, listener)
+
+
+def may_doubt(truth: Truth, listener: Listener) -> bool:
+    """Whether it may be sent away with 4004 as soon as it came: its node read of a change from before."""
+    return bool(_doubts(truth, listener))
 
 
 def due(truth: Truth, listener: Listener) -> float:
@@ -90,6 +102,23 @@ def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact
     for home in homes:
         needs += [truth.homes[home], truth.members[listener.key.whose, home]]
     return needs
+
+
+def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
+    """Losses just before the handshake, whether made good since or not, that its node had yet to read.
+
+    Whoever follows its user's homes need not come again for a membership: it follows these changes too.
+    """
+    homes: set[int] = set(listener.filter.ids) if listener.filter.kind is Kind.HOMES else set()
+    for device in _devices(listener):
+        homes |= truth.places[device].possible(listener.asked, listener.answered)
+    facts = [truth.project, *(truth.members[listener.key.whose, home] for home in homes)]
+    return [
+        Cause(Code.MOVED, loss.asked, inf)
+        for fact in facts
+        for loss in fact.losses(True)
+        if loss.asked <= listener.answered + CLOCKS_S and loss.answered > listener.asked - BEHIND_S
+    ]
 
 
 def _place(truth: Truth, listener: Listener, device: int) -> int:

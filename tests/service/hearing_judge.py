@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Final
 
-from hearing_closing import allowed, due, may_accept, must_accept
-from hearing_model import NOWHERE, Event, Listener, Truth
+from hearing_closing import allowed, due, may_accept, may_doubt, must_accept
+from hearing_model import NOWHERE, Code, Event, Listener, Truth
 
 CLOSED_WITHIN_S: Final = 2.0
 """The contract: whoever may hear nothing any more is closed after that, once the change was answered."""
@@ -75,6 +75,8 @@ class Judge:
 
     def _missing(self, listener: Listener) -> Iterator[str]:
         heard = {number for number, _, _ in listener.heard}
+        if listener.code == Code.MOVED and may_doubt(self._truth, listener):
+            return  # It comes again, and was never promised anything.
         until = inf if listener.left == inf else self._assured.get(listener.name, -inf)
         for event in self._events.values():
             if event.number in heard or event.answered > until:

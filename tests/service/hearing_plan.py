@@ -7,12 +7,12 @@ would get into each other's way, so that nobody could tell how they end, are in 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeVar
 
+from hearing_expected import Claims, Expected
 from hearing_model import NOWHERE, Filter, Key, Kind
 from hearing_steps import (
     AddMember,
@@ -81,46 +81,6 @@ def plan(seed: int) -> Plan:
     return _Planner(seed).plan()
 
 
-@dataclass
-class _World:
-    """What the planner expects to be so."""
-
-    keys: list[Key]
-    users: set[int]
-    homes: set[int]
-    devices: set[int]
-    members: set[tuple[int, int]]
-    places: dict[int, int]
-    generations: dict[int, int]
-    ended: list[Key] = field(default_factory=list)
-
-    def homes_of(self, user: int) -> list[int]:
-        return sorted(home for member, home in self.members if member == user)
-
-
-class _Claims:
-    """Who may change what in a round: one track, or many who only lean on it."""
-
-    def __init__(self) -> None:
-        self._changed: dict[Hashable, int] = {}
-        self._needed: defaultdict[Hashable, set[int]] = defaultdict(set)
-
-    def owned(self, track: int, what: Hashable) -> bool:
-        return self._changed.get(what) == track
-
-    def take(self, track: int, changes: Sequence[Hashable], needs: Sequence[Hashable] = ()) -> bool:
-        """Claim all of it, or nothing and answer False."""
-        for each in (*changes, *needs):
-            if self._changed.get(each, track) != track:
-                return False
-        if any(self._needed[each] - {track} for each in changes):
-            return False
-        self._changed.update(dict.fromkeys(changes, track))
-        for each in needs:
-            self._needed[each].add(track)
-        return True
-
-
 class _Planner:
     def __init__(self, seed: int) -> None:
         self._seed = seed
@@ -128,9 +88,10 @@ class _Planner:
         self._number = 0
         self._listeners: list[int] = []
         self._connected = 0
+        self._following: list[Key] = []
         self._homes_made = HOMES
         self._cli_left = COMMANDS_OF_CLI
-        self._claims, self._generations = _Claims(), dict.fromkeys(range(DEVICES), 0)
+        self._claims, self._generations = Claims(), dict.fromkeys(range(DEVICES), 0)
         self._track = 0
         self._stopped: int | None = None
         choice = self._random
@@ -138,7 +99,7 @@ class _Planner:
         members |= {
             (user, home) for user in range(1, USERS) for home in range(HOMES) if choice.random() < 0.45
         }
-        self._world = _World(
+        self._world = Expected(
             keys=[Key(False, user, number) for user in range(USERS) for number in range(KEYS)],
             users=set(range(USERS)),
             homes=set(range(HOMES)),
@@ -159,7 +120,7 @@ class _Planner:
         return Round(tuple((self._connect(),) for _ in range(ARRIVALS)))
 
     def _round(self) -> Round:
-        self._claims, self._generations = _Claims(), dict(self._world.generations)
+        self._claims, self._generations = Claims(), dict(self._world.generations)
         self._stopped = self._random.choice([None, None, *range(NODES)])
         if self._random.random() < 0.06:
             return Round(self._without_project(), self._stopped)
@@ -231,6 +192,8 @@ class _Planner:
     def _arrive(self, key: Key, wanted: Filter) -> Connect:
         name, self._connected = self._connected, self._connected + 1
         self._listeners.append(name)
+        if wanted.follows:
+            self._following.append(key)
         # Also at a node that is stopped: it is then asked what it has yet to hear of.
         return Connect(name, self._random.randrange(NODES), key, wanted)
 
@@ -287,7 +250,8 @@ class _Planner:
 
     def _end_and_add(self) -> list[Step]:
         """A session ends and its user enters a home: the session must not hear it, others must."""
-        steps = self._end_session()
+        listening = [key for key in self._world.keys if key in self._following]
+        steps = self._end_session(self._random.choice(listening) if listening else None)
         for step in steps[:1]:
             assert isinstance(step, EndSession)
             for adding in self._add(step.key.whose):
@@ -360,8 +324,8 @@ class _Planner:
         self._world.members.remove((user, home))
         return [RemoveMember(user, home, self._by_cli())]
 
-    def _end_session(self) -> list[Step]:
-        key = self._random.choice(self._world.keys)
+    def _end_session(self, wanted: Key | None = None) -> list[Step]:
+        key = wanted or self._random.choice(self._world.keys)
         if key.whose == 0 and len([each for each in self._world.keys if each.whose == 0]) == 1:
             return []
         if not self._claims.take(self._track, [key], [("user", key.whose)]):

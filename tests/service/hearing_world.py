@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
@@ -38,7 +36,7 @@ from hearing_steps import (
     SwitchProject,
     Track,
 )
-from nodes import ALL_PERMISSIONS, ROOT
+from nodes import ALL_PERMISSIONS
 from pair import SHARDS, Pair
 from wire import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 
@@ -258,19 +256,7 @@ class World:
         self.truth.places[device].become(home, asked, monotonic())
 
     async def _cli(self, *words: str, **options: int) -> Any:
-        """A command of `homewire`; its answer."""
-        given = {"project": self._project, **options}
-        flags = [word for name, value in given.items() for word in (f"--{name}", str(value))]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "homewire.cli", *words, *flags, "--json"),
-            *("--redis", self._pair.nodes[0].redis_url),
-            env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        answer, trouble = await process.communicate()
-        assert process.returncode == 0, (words, trouble.decode())
-        return orjson.loads(answer)
+        return await self._pair.cli(*words, project=self._project, **options)
 
     async def _connect(self, step: Connect) -> None:
         path, key, wanted = "/userSession/websocket", step.key, step.filter

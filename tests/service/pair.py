@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import os
 import signal
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -11,8 +14,9 @@ from pathlib import Path
 from time import monotonic
 from typing import Any, Final
 
+import orjson
 from bus_server import BusServer, running_server
-from nodes import NodeProcess, eventually, running_node
+from nodes import ROOT, NodeProcess, eventually, running_node
 from redis.asyncio import Redis
 
 from homewire.bus.shards import events_key
@@ -64,6 +68,19 @@ class Pair:
         finally:
             self.nodes[node].process.send_signal(signal.SIGCONT)
             self.absences.append((node, self.stopped.pop(node), monotonic()))
+
+    async def cli(self, *words: str, **options: int) -> Any:
+        """A command of `homewire` on this Redis; its answer."""
+        flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "homewire.cli", *words, *flags, "--json", "--redis", self.server.url),
+            env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
+        answer, trouble = await process.communicate()
+        assert process.returncode == 0, (words, trouble.decode())
+        return orjson.loads(answer)
 
     async def caught_up(self, within: float = 10.0) -> None:
         """Wait until every node that is not stopped has read and applied whatever is in the shards now."""

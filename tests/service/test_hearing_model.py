@@ -96,6 +96,9 @@ class TestEveryFilter:
         assert must_accept(truth, someone)
         assert truth.must_hear(someone, device_event(12, 13))
         assert due(truth, someone) == inf
+        # But its node may have yet to read of it, and no longer know what to believe.
+        doubted = set() if someone.filter.follows else {Code.MOVED}
+        assert allowed(truth, replace(someone, closed=12)) == doubted
 
     def test_an_ended_key_hears_nothing_more_and_is_closed(self, truth: Truth, someone: Listener) -> None:
         truth.keys[FIRST].become(False, 20, 21)
@@ -118,6 +121,7 @@ class TestEveryFilter:
         after = replace(someone, asked=24, answered=25)
         assert must_accept(truth, after)
         assert due(truth, after) == inf
+        assert allowed(truth, replace(after, closed=26)) == {Code.MOVED}
         assert truth.must_hear(after, device_event(26, 27))
 
     def test_a_deleted_home_is_silent(self, truth: Truth, someone: Listener) -> None:

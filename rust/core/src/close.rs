@@ -84,7 +84,8 @@ pub const HEARTBEAT_MISSED: CloseCode = CloseCode {
 pub const RESUBSCRIBE: CloseCode = CloseCode {
     code: 4004,
     reason: "resubscribe: what you listen to has moved",
-    advice: "A device that you listen to is in another home now. Reconnect at once: you are authorised anew.",
+    advice: "A device that you listen to is in another home now, or what you may hear changed just before you \
+             came. Reconnect at once: you are authorised anew.",
 };
 /// Nothing is left that the connection may hear.
 pub const ACCESS_ENDED: CloseCode = CloseCode {

@@ -11,6 +11,7 @@ use crate::close::CloseCode;
 use crate::frame::Decoder;
 use crate::index::{ScopeId, Slot};
 use crate::outbox::Outbox;
+use crate::subjects::Stamp;
 use crate::tally::Held;
 
 /// A connection's name: its slot and the slot's generation, so that a late word about a
@@ -114,8 +115,14 @@ pub struct Connection {
     pub follow: bool,
     /// What it hears in such a home, if not everything.
     pub entities: Option<Box<FollowedEntities>>,
+    /// When it was reserved, in ms since 1970.
+    pub reserved_ms: u64,
+    /// Homes that its user entered since then, and where the records of it stand in the outbox.
+    pub entered: Vec<(u64, Stamp)>,
     /// Why it has to go, once a control record or a gap said so.
     pub condemned: Option<&'static CloseCode>,
+    /// Where in the outbox the record stands that ends all that it hears, shard by shard.
+    pub ended: Option<Stamp>,
     /// The code of the close frame that was said or heard; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.

@@ -36,6 +36,11 @@ impl Connections {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
+    /// The same, to be looked at.
+    pub fn look_at(&self, slot: Slot) -> Option<&Connection> {
+        self.slots.get(slot as usize)?.as_deref()
+    }
+
     /// Takes the connection of this very id out.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
         let holder = self.get(id)?.principal.holder();

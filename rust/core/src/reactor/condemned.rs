@@ -9,6 +9,7 @@ use crate::connection::{ConnectionId, State};
 use crate::index::Slot;
 use crate::shard::shard_of;
 use crate::stats::Stats;
+use crate::subjects::Stamp;
 
 /// Closing costs a write each: with more in one turn, everybody else's deliveries would wait.
 pub(super) const ENDINGS_PER_TURN: usize = 128;
@@ -24,12 +25,38 @@ impl Reactor {
         Some(connection.id)
     }
 
-    /// Condemns a connection that may wait for the record's other copies, but not for long.
-    pub(super) fn condemn_in_time(&mut self, slot: Slot, why: &'static CloseCode) {
+    /// Condemns a connection that may wait for the other copies of the record, which stands there in
+    /// the outbox, but not for long.
+    pub(super) fn condemn_in_time(&mut self, slot: Slot, why: &'static CloseCode, stamp: Stamp) {
         if let Some(id) = self.condemn(slot, why) {
+            if let Some(connection) = self.connections.at(slot) {
+                connection.ended = Some(stamp);
+            }
             self.timers
                 .expect_revocation(id, Instant::now() + self.limits.revocation);
         }
+    }
+
+    /// A condemned connection hears no more once everything is routed that was read with the record.
+    pub(super) fn finish_behind_this_batch(&mut self, slot: Slot) {
+        if let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) {
+            self.ending.push(connection.id);
+        }
+    }
+
+    /// Nothing is left of a batch. Whether that ended so many that it took a turn's time.
+    pub(super) fn finish_ending(&mut self) -> bool {
+        let waiting = self.condemned.len();
+        for id in std::mem::take(&mut self.ending) {
+            let Some(connection) = self.connections.get(id) else {
+                continue;
+            };
+            // A membership that is older than the end of its key: that has a copy there too.
+            if connection.ended.is_none() || !self.hears_anything(id.slot()) {
+                self.finish(id.slot());
+            }
+        }
+        self.condemned_many(waiting)
     }
 
     /// A condemned connection hears no more. It is closed in its turn, or once it is adopted.

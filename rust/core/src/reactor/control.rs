@@ -9,12 +9,12 @@ use smallvec::SmallVec;
 
 use super::Reactor;
 use crate::close::{self, CloseCode};
-use crate::connection::{Holder, PrincipalKind};
+use crate::connection::{Connection, Holder, PrincipalKind};
 use crate::envelope::{ControlHeader, RecordType};
 use crate::index::{ScopeId, Slot};
 use crate::shard::shard_of;
 use crate::stats::Stats;
-use crate::subjects::{Age, Subject};
+use crate::subjects::{Age, Stamp, Subject};
 use crate::topic::{Topic, TopicRef};
 
 impl Reactor {
@@ -34,7 +34,8 @@ impl Reactor {
             RecordType::MemberRemoved => self.member_removed(shard, record),
             RecordType::UserDeleted => {
                 let user = holder(PrincipalKind::User, record.project, record.user);
-                self.revoke_all(shard, user, None, &close::PRINCIPAL_DELETED);
+                let end = End::of(record, &close::PRINCIPAL_DELETED);
+                self.revoke_all(shard, user, None, end);
             }
             RecordType::KeyEnded => self.key_ended(shard, record),
             RecordType::DeviceDeleted => self.device_deleted(shard, record),
@@ -62,8 +63,7 @@ impl Reactor {
             device: record.device,
             key_tag: record.key_tag,
         };
-        let stamp = (record.outbox_ms, record.outbox_seq);
-        self.subjects.note(subject, stamp, Instant::now())
+        self.subjects.note(subject, stamp(record), Instant::now())
     }
 
     fn is_shard_of(&self, shard: u32, id: u64) -> bool {
@@ -76,7 +76,7 @@ impl Reactor {
         }
         let user = holder(PrincipalKind::User, record.project, record.user);
         for slot in self.connections.of(user) {
-            self.follow(slot, record.project, record.home);
+            self.follow(slot, record);
         }
     }
 
@@ -86,8 +86,18 @@ impl Reactor {
         }
         let user = holder(PrincipalKind::User, record.project, record.user);
         for slot in self.connections.of(user) {
+            let Some(connection) = self.connections.at(slot) else {
+                continue;
+            };
+            connection.entered.retain(|(home, _)| *home != record.home);
+            let is_doubtful = !connection.follow && is_older(record, connection);
             if self.lose(slot, |topic| topic.home() == Some(record.home)) {
-                self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+                if is_doubtful {
+                    self.condemn(slot, &close::RESUBSCRIBE);
+                    self.finish_behind_this_batch(slot);
+                } else {
+                    self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+                }
             }
         }
     }
@@ -99,7 +109,8 @@ impl Reactor {
             (0, device) => holder(PrincipalKind::Device, record.project, device),
             (user, _) => holder(PrincipalKind::User, record.project, user),
         };
-        self.revoke_all(shard, holder, Some(record.key_tag), &close::KEY_ENDED);
+        let end = End::of(record, &close::KEY_ENDED);
+        self.revoke_all(shard, holder, Some(record.key_tag), end);
     }
 
     fn device_deleted(&mut self, shard: u32, record: &ControlHeader<'_>) {
@@ -110,7 +121,8 @@ impl Reactor {
                 self.finish(slot);
             }
             let device = holder(PrincipalKind::Device, project, device);
-            self.revoke_all(shard, device, None, &close::PRINCIPAL_DELETED);
+            let end = End::of(record, &close::PRINCIPAL_DELETED);
+            self.revoke_all(shard, device, None, end);
         }
         if self.is_shard_of(shard, home) {
             let topic = TopicRef::Device {
@@ -133,14 +145,15 @@ impl Reactor {
         if old == record.home || !self.is_shard_of(shard, old) {
             return;
         }
-        let listeners = self.listeners(TopicRef::Device {
+        let topic = TopicRef::Device {
             project: record.project,
             home: old,
             device: record.device,
-        });
-        for slot in listeners {
+        };
+        for slot in self.listeners(topic) {
             self.condemn(slot, &close::RESUBSCRIBE);
-            self.finish(slot);
+            self.lose(slot, |it| it.as_ref() == topic);
+            self.finish_behind_this_batch(slot);
         }
     }
 
@@ -163,7 +176,7 @@ impl Reactor {
         let project = record.project;
         if self.age(None, kind, record) == Age::Newer {
             for slot in self.connections.which(|it| it.principal.project == project) {
-                self.revoke(slot, shard, &close::PROJECT_ENDED);
+                self.revoke(slot, shard, self.end_of_project(slot, kind, record));
             }
             return;
         }
@@ -172,50 +185,72 @@ impl Reactor {
             topic.project() == project && shard_of(topic.anchor(), shards) == shard
         });
         for slot in self.members_of(&scopes) {
-            self.revoke(slot, shard, &close::PROJECT_ENDED);
+            self.revoke(slot, shard, self.end_of_project(slot, kind, record));
         }
     }
 
-    fn revoke_all(
-        &mut self,
-        shard: u32,
-        holder: Holder,
-        key_tag: Option<u64>,
-        why: &'static CloseCode,
-    ) {
+    fn end_of_project(&self, slot: Slot, kind: RecordType, record: &ControlHeader<'_>) -> End {
+        let is_doubtful = kind == RecordType::ProjectDisabled
+            && self
+                .connections
+                .look_at(slot)
+                .is_some_and(|it| is_older(record, it));
+        let why = if is_doubtful {
+            &close::RESUBSCRIBE
+        } else {
+            &close::PROJECT_ENDED
+        };
+        End::of(record, why)
+    }
+
+    fn revoke_all(&mut self, shard: u32, holder: Holder, key_tag: Option<u64>, end: End) {
         for slot in self.connections.of(holder) {
-            let with_this_key = |connection: &crate::connection::Connection| {
+            let with_this_key = |connection: &Connection| {
                 key_tag.is_none_or(|tag| connection.principal.key_tag == tag)
             };
-            if self
-                .connections
-                .at(slot)
-                .is_some_and(|it| with_this_key(it))
-            {
-                self.revoke(slot, shard, why);
+            if self.connections.look_at(slot).is_some_and(with_this_key) {
+                self.revoke(slot, shard, end);
             }
         }
     }
 
     /// One copy of a record that ends everything for this connection.
-    fn revoke(&mut self, slot: Slot, shard: u32, why: &'static CloseCode) {
+    ///
+    /// The record knows the homes of that moment. Shards have no common order: one that the user
+    /// entered later may be heard already, and none of the copies would end that.
+    fn revoke(&mut self, slot: Slot, shard: u32, end: End) {
         let shards = self.limits.shards;
-        self.condemn_in_time(slot, why);
-        self.lose(slot, |topic| shard_of(topic.anchor(), shards) == shard);
+        self.condemn_in_time(slot, end.why, end.stamp);
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        let mut later = std::mem::take(&mut connection.entered);
+        later.retain(|(_, entered)| *entered > end.stamp);
+        self.lose(slot, |topic| {
+            shard_of(topic.anchor(), shards) == shard
+                || later.iter().any(|(home, _)| topic.home() == Some(*home))
+        });
         if !self.hears_anything(slot) {
-            self.finish(slot);
+            self.finish_behind_this_batch(slot);
         }
     }
 
-    /// The connection hears this home from now on, if it follows its user's homes.
-    fn follow(&mut self, slot: Slot, project: u64, home: u64) {
-        let Some(connection) = self
-            .connections
-            .at(slot)
-            .filter(|it| it.follow && it.condemned.is_none())
-        else {
+    /// The connection hears the record's home from now on, if it follows its user's homes.
+    fn follow(&mut self, slot: Slot, record: &ControlHeader<'_>) {
+        let (project, home) = (record.project, record.home);
+        let foreseen = &self.foreseen;
+        let Some(connection) = self.connections.at(slot).filter(|it| {
+            // Who is condemned by a later record hears until that one's copy in this shard.
+            let may_still = it.ended.is_some_and(|ended| stamp(record) < ended);
+            let is_over = foreseen.iter().any(|end| end.precedes(it, stamp(record)));
+            it.follow && !it.deaf && !is_over && (it.condemned.is_none() || may_still)
+        }) else {
             return;
         };
+        if connection.condemned.is_none() {
+            connection.entered.retain(|(known, _)| *known != home);
+            connection.entered.push((home, stamp(record)));
+        }
         let entities = connection.entities.take();
         let more: SmallVec<[TopicRef<'_>; 4]> = match &entities {
             None => SmallVec::from_iter([TopicRef::Home { project, home }]),
@@ -273,16 +308,18 @@ impl Reactor {
         if self.hears_anything(slot) {
             return;
         }
-        let Some(connection) = self.connections.at(slot) else {
+        let Some(connection) = self.connections.look_at(slot) else {
             return;
         };
-        if !connection.follow || connection.condemned.is_some() {
+        if connection.ended.is_some() {
+            self.finish_behind_this_batch(slot);
+        } else if !connection.follow || connection.condemned.is_some() {
             self.condemn(slot, why);
             self.finish(slot);
         }
     }
 
-    fn hears_anything(&mut self, slot: Slot) -> bool {
+    pub(super) fn hears_anything(&mut self, slot: Slot) -> bool {
         self.connections
             .at(slot)
             .filter(|it| !it.deaf)
@@ -302,6 +339,34 @@ impl Reactor {
             .copied()
             .collect()
     }
+}
+
+/// How a record ends all that somebody hears.
+#[derive(Clone, Copy)]
+struct End {
+    why: &'static CloseCode,
+    stamp: Stamp,
+}
+
+impl End {
+    fn of(record: &ControlHeader<'_>, why: &'static CloseCode) -> Self {
+        Self {
+            why,
+            stamp: stamp(record),
+        }
+    }
+}
+
+fn stamp(record: &ControlHeader<'_>) -> Stamp {
+    (record.outbox_ms, record.outbox_seq)
+}
+
+/// Whether a record is from before the connection was reserved, and the tail was behind. What the
+/// store said then may have known of it, and of what undid it since: who is told to go away for good
+/// might be wronged, so it is told to come again. (If our clock is behind that of Redis, a moment
+/// longer it is told the former.)
+fn is_older(record: &ControlHeader<'_>, connection: &Connection) -> bool {
+    record.outbox_ms <= connection.reserved_ms
 }
 
 fn holder(kind: PrincipalKind, project: u64, id: u64) -> Holder {

@@ -1,6 +1,6 @@
 //! A connection's life: reserved, adopted, closing, draining, ended.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -64,7 +64,10 @@ impl Reactor {
             state: State::Reserved,
             follow,
             entities,
+            reserved_ms: wall_clock_ms(),
+            entered: Vec::new(),
             condemned: None,
+            ended: None,
             close_code: 1006,
             heard: true,
             deaf: false,
@@ -321,6 +324,11 @@ fn refuse(socket: &mut Socket) {
         // Whether the peer hears it or not, the socket ends here.
         let _ = socket.shut_writing();
     }
+}
+
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Whether further homes can change what is heard, and what would be heard in them, if not everything.

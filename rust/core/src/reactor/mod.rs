@@ -6,6 +6,7 @@
 mod condemned;
 mod control;
 mod delivery;
+mod foresight;
 mod lagging;
 mod lifecycle;
 mod sockets;
@@ -32,6 +33,7 @@ use crate::slots::Slots;
 use crate::stats::Stats;
 use crate::subjects::Subjects;
 use delivery::Routed;
+use foresight::ForeseenEnd;
 use lagging::Lagging;
 use timers::Timers;
 
@@ -109,6 +111,11 @@ pub(crate) struct Reactor {
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
+    /// What the backlog says of keys and users that end.
+    foreseen: Vec<ForeseenEnd>,
+    /// Condemned ones that hear on until everything is routed that was read together with the record:
+    /// what stands in other shards may be older than it.
+    ending: Vec<ConnectionId>,
     /// Those who hear no more and are still to be told so; each connection at most once.
     condemned: VecDeque<ConnectionId>,
     subjects: Subjects,
@@ -150,6 +157,8 @@ impl Reactor {
             unread: Vec::new(),
             starved: Vec::new(),
             doomed: Vec::new(),
+            foreseen: Vec::new(),
+            ending: Vec::new(),
             condemned: VecDeque::new(),
             subjects: Subjects::new(Instant::now()),
             lagging: Lagging::new(Instant::now()),
@@ -246,6 +255,9 @@ impl Reactor {
                     break;
                 }
             }
+            if self.backlog.len() == 0 && self.finish_ending() {
+                break;
+            }
             if envelopes >= ENVELOPES_PER_TURN {
                 break;
             }
@@ -273,7 +285,10 @@ impl Reactor {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Route(entries) => self.backlog = entries.into_iter(),
+            Command::Route(entries) => {
+                self.foresee(&entries);
+                self.backlog = entries.into_iter();
+            }
             Command::Reserve(reservation, held) => self.reserve(*reservation, held),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
             Command::Gap { shard } => self.resync(shard),

@@ -2,7 +2,7 @@
 
 use homewire_core::connection::Principal;
 use homewire_core::envelope::ControlHeader;
-use homewire_core::inbox::{Entry, Subscription};
+use homewire_core::inbox::{DeviceInHome, Entry, Subscription};
 use homewire_core::shard::shard_of;
 
 use crate::harness::{
@@ -10,8 +10,8 @@ use crate::harness::{
 };
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
-    PROJECT_DELETED, USER_DELETED, device_event, device_in, entities, entity_event, events,
-    everywhere, heard_so_far, member, record, route_all,
+    PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED, device_event, device_in, entities,
+    entity_event, events, everywhere, heard_so_far, member, record, route_all,
 };
 
 #[test]
@@ -355,4 +355,108 @@ fn an_entry_in_a_wrong_shard_is_not_taken_for_one_in_its_own() {
     assert_eq!(heard_so_far(&node, commands_id, &mut commands), in_place);
     assert_eq!(node.stat("malformed"), 2);
     assert_eq!(node.stat("matched"), 2);
+}
+
+/// Everything in one batch, as a tail reads it that was behind. Shards have no common order in it.
+#[test]
+fn who_enters_a_home_after_its_key_ended_never_hears_it() {
+    for own_shard_first in [false, true] {
+        let node = Node::start(limits());
+        let (_, mut client) = node.connect_for(user(1), homes(&[3]), true);
+        let ended = ControlHeader {
+            user: 1,
+            ..record(KEY_ENDED, 1)
+        };
+        let own = copy(1, &ended);
+        let mut batch = vec![
+            event(3, "before"),
+            copy(2, &member(MEMBER_ADDED, 2, 1, 2)),
+            event(2, "secret"),
+        ];
+        batch.insert(if own_shard_first { 0 } else { 3 }, own);
+        batch.push(copy(3, &ended));
+        route_all(&node, batch);
+        // Without the home it entered too late, nothing keeps it.
+        assert_eq!(
+            client.hear_until(&Heard::Close(Some(4502))),
+            events(&["before"])
+        );
+    }
+}
+
+#[test]
+fn who_entered_a_home_before_its_key_ended_hears_it_up_to_there() {
+    let node = Node::start(limits());
+    let (_, mut client) = node.connect_for(user(1), homes(&[]), true);
+    let ended = ControlHeader {
+        user: 1,
+        ..record(KEY_ENDED, 5)
+    };
+    route_all(
+        &node,
+        [
+            copy(1, &ended),
+            copy(2, &member(MEMBER_ADDED, 4, 1, 2)),
+            event(2, "before"),
+            copy(2, &ended),
+            event(2, "secret"),
+        ],
+    );
+    assert_eq!(
+        client.hear_until(&Heard::Close(Some(4502))),
+        events(&["before"])
+    );
+}
+
+#[test]
+fn whoever_listens_to_a_device_that_moved_hears_the_others_as_far_as_was_read() {
+    let node = Node::start(limits());
+    let both = Subscription::Devices(vec![
+        DeviceInHome { device: 8, home: 1 },
+        DeviceInHome { device: 9, home: 2 },
+    ]);
+    let (_, mut client) = node.connect_for(user(1), both, false);
+    let moved = ControlHeader {
+        device: 8,
+        home: 3,
+        body: b"1",
+        ..record(DEVICE_MOVED, 1)
+    };
+    route_all(
+        &node,
+        [
+            copy(1, &moved),
+            device_event(1, 8, "stale"),
+            device_event(2, 9, "the other"),
+        ],
+    );
+    assert_eq!(
+        client.hear_until(&Heard::Close(Some(4004))),
+        events(&["the other"])
+    );
+}
+
+#[test]
+fn a_record_from_before_a_connection_sends_it_away_only_to_come_again() {
+    let disabled = ControlHeader {
+        record_type: PROJECT_DISABLED,
+        outbox_ms: 1,
+        ..record(0, 0)
+    };
+    let removed = ControlHeader {
+        outbox_ms: 1,
+        ..member(MEMBER_REMOVED, 0, 1, 1)
+    };
+    for (stale, follow) in [(disabled, true), (removed, false)] {
+        let node = Node::start(limits());
+        let (_, mut client) = node.connect_for(user(1), homes(&[1, 2]), follow);
+        let mut batch = vec![event(2, "heard")];
+        batch.extend(everywhere(&stale));
+        batch.push(event(1, "not heard"));
+        route_all(&node, batch);
+        assert_eq!(
+            client.hear_until(&Heard::Close(Some(4004))),
+            events(&["heard"])
+        );
+    }
 }

@@ -106,6 +106,14 @@ pub struct Listener {
     pub finished: bool,
     wants: Vec<Want>,
     follows: Option<Followed>,
+    /// Homes that its user entered, with the moment of the record.
+    entered: Vec<(u64, u64)>,
+    /// The moment of the record that ends it shard by shard.
+    ended: Option<u64>,
+    /// The moment of the first record in the batch that ends it.
+    foreseen: Option<u64>,
+    /// Whether it is finished behind the batch.
+    is_ending: bool,
 }
 
 #[derive(Clone)]
@@ -138,6 +146,10 @@ impl Listener {
             finished: false,
             wants: wants(subscription),
             follows: followed.filter(|_| follow),
+            entered: Vec::new(),
+            ended: None,
+            foreseen: None,
+            is_ending: false,
         }
     }
 
@@ -171,26 +183,66 @@ impl Listener {
 
     /// What a lost membership, home or device does.
     fn lose_access(&mut self, gone: impl Fn(&Want) -> bool) {
-        if self.lose(gone)
-            && self.wants.is_empty()
-            && (self.follows.is_none() || self.condemned.is_some())
-        {
+        if !self.lose(gone) || !self.wants.is_empty() {
+            return;
+        }
+        if self.ended.is_some() {
+            self.is_ending = true;
+        } else if self.follows.is_none() || self.condemned.is_some() {
             self.condemn(4500);
             self.finish();
         }
     }
 
-    fn revoke(&mut self, shard: u32, code: u16) {
+    fn revoke(&mut self, shard: u32, code: u16, moment: u64) {
+        if self.condemned.is_none() {
+            self.ended = Some(moment);
+        }
         self.condemn(code);
-        self.lose(|want| want.shard() == shard);
+        let later = std::mem::take(&mut self.entered);
+        let is_later = |home| {
+            later
+                .iter()
+                .any(|(known, entered)| *known == home && *entered > moment)
+        };
+        self.lose(|want| want.shard() == shard || want.home().is_some_and(is_later));
         if self.wants.is_empty() {
+            self.is_ending = true;
+        }
+    }
+
+    /// These records are about to be applied.
+    pub fn foresee(&mut self, records: &[ControlHeader<'_>]) {
+        let ends = |record: &&ControlHeader<'_>| {
+            let is_mine = self.principal.kind == PrincipalKind::User
+                && (self.principal.project, self.principal.id) == (record.project, record.user);
+            let is_key = self.principal.key_tag == record.key_tag;
+            is_mine
+                && (record.record_type == USER_DELETED
+                    || record.record_type == KEY_ENDED && record.user != 0 && is_key)
+        };
+        let moments = records.iter().filter(ends).map(|record| record.outbox_ms);
+        self.foreseen = moments.min();
+    }
+
+    /// Everything that was read together has been routed.
+    pub fn end_of_batch(&mut self) {
+        if std::mem::take(&mut self.is_ending)
+            && self.is_heard()
+            && (self.ended.is_none() || self.wants.is_empty())
+        {
             self.finish();
         }
     }
 
-    fn follow(&mut self, home: u64) {
-        if self.condemned.is_some() {
+    fn follow(&mut self, home: u64, moment: u64) {
+        let is_over = self.foreseen.is_some_and(|foreseen| foreseen < moment);
+        if is_over || self.condemned.is_some() && self.ended.is_none_or(|ended| moment >= ended) {
             return;
+        }
+        if self.condemned.is_none() {
+            self.entered.retain(|(known, _)| *known != home);
+            self.entered.push((home, moment));
         }
         match &self.follows {
             None => {}
@@ -213,19 +265,22 @@ impl Listener {
         let is_device = is(PrincipalKind::Device, record.device);
         let has_key = self.principal.key_tag == record.key_tag;
         match record.record_type {
-            MEMBER_ADDED if at_home && is_user => self.follow(record.home),
+            MEMBER_ADDED if at_home && is_user => self.follow(record.home, record.outbox_ms),
             MEMBER_REMOVED if at_home && is_user => {
+                self.entered.retain(|(home, _)| *home != record.home);
                 self.lose_access(|want| want.home() == Some(record.home));
             }
-            USER_DELETED if is_user => self.revoke(shard, 4501),
-            KEY_ENDED if has_key && (is_user || is_device) => self.revoke(shard, 4502),
+            USER_DELETED if is_user => self.revoke(shard, 4501, record.outbox_ms),
+            KEY_ENDED if has_key && (is_user || is_device) => {
+                self.revoke(shard, 4502, record.outbox_ms);
+            }
             DEVICE_DELETED => self.device_deleted(shard, record, is_device, at_device, at_home),
             DEVICE_MOVED => self.device_moved(shard, record),
             HOME_DELETED if at_home => self.lose_access(|want| want.home() == Some(record.home)),
             PROJECT_DISABLED | PROJECT_DELETED
                 if is_first_copy || self.wants.iter().any(|want| want.shard() == shard) =>
             {
-                self.revoke(shard, 4503);
+                self.revoke(shard, 4503, record.outbox_ms);
             }
             _ => {}
         }
@@ -245,7 +300,7 @@ impl Listener {
             self.finish();
         }
         if at_device && is_device && !self.finished {
-            self.revoke(shard, 4501);
+            self.revoke(shard, 4501, record.outbox_ms);
         }
         if at_home && !self.finished {
             self.lose_access(|want| *want == Want::Device { home, device });
@@ -258,7 +313,8 @@ impl Listener {
         let had_it = self.wants.contains(&Want::Device { home: old, device });
         if had_it && old != record.home && shard_of(old, SHARDS) == shard {
             self.condemn(4004);
-            self.finish();
+            self.lose(|want| *want == Want::Device { home: old, device });
+            self.is_ending = true;
         }
     }
 

@@ -18,12 +18,15 @@ pub const PROJECT_DISABLED: u64 = 8;
 pub const PROJECT_DELETED: u64 = 9;
 pub const PROJECT_ENABLED: u64 = 10;
 
+/// Moments of outboxes are counted from here, in ms since 1970: later than any connection of a test.
+pub const LATER: u64 = 1 << 50;
+
 /// A record of this type at this moment of the project's outbox.
 pub fn record(record_type: u64, moment: u64) -> ControlHeader<'static> {
     ControlHeader {
         project: PROJECT,
         record_type,
-        outbox_ms: moment,
+        outbox_ms: LATER + moment,
         ..ControlHeader::default()
     }
 }

@@ -16,7 +16,7 @@ use crate::harness::{
 };
 use crate::model::{About, Listener, Newest, Phase};
 use crate::records::{
-    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
+    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, LATER, MEMBER_ADDED, MEMBER_REMOVED,
     PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED, record,
 };
 
@@ -275,6 +275,7 @@ impl Checked {
     }
 
     fn route(&mut self, routed: &[Routed]) {
+        self.foresee(routed);
         let mut entries = Vec::new();
         for it in routed {
             match it {
@@ -291,12 +292,32 @@ impl Checked {
             }
         }
         assert!(self.node.core.route(entries));
+        for listener in &mut self.listeners {
+            listener.end_of_batch();
+        }
+    }
+
+    fn foresee(&mut self, routed: &[Routed]) {
+        let records = routed.iter().filter_map(|it| match it {
+            Routed::Record(record) => Some(record),
+            Routed::About(_) => None,
+        });
+        let ends: Vec<_> = (self.moment + 1..)
+            .zip(records)
+            .map(|(moment, record)| ControlHeader {
+                outbox_ms: LATER + moment.saturating_sub(record.late),
+                ..record.header
+            })
+            .collect();
+        for listener in &mut self.listeners {
+            listener.foresee(&ends);
+        }
     }
 
     fn route_record(&mut self, record: &Record, entries: &mut Vec<Entry>) {
         self.moment += 1;
         let header = ControlHeader {
-            outbox_ms: self.moment.saturating_sub(record.late),
+            outbox_ms: LATER + self.moment.saturating_sub(record.late),
             ..record.header
         };
         let copies = match record.at {
