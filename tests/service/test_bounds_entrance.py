@@ -196,6 +196,7 @@ async def test_a_handshake_waits_only_so_long_and_its_place_is_not_lost() -> Non
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
     bounds = {"handshakes": 2, "handshake_wait_s": 30, "accepts_per_turn": 1, "event_loop": loop}
+    bounds["user_connections"] = 0
     async with node_with_listener(**bounds) as (node, tenant, listener, home):
         user = await tenant.user()
         storm = asyncio.gather(*(listen(node.url, EVENTS, user.key) for _ in range(300)))

@@ -86,7 +86,7 @@ class Admission:
         self.published: Final[dict[Subject, int]] = {}
         """What the others were told of this node, by subject."""
         self.asked: Final[set[Subject]] = set()
-        """Who was refused because of what others hold: maybe they hold it no more."""
+        """Who came, near enough to a limit to be shared: by now the others may hold more, or less."""
         self.grown: Final = asyncio.Event()
         """Set when somebody grew by a sixteenth of a limit: the others should hear of it now."""
         self._clock = clock
@@ -114,9 +114,9 @@ class Admission:
     def _require(self, own: int, subject: Subject) -> None:
         limit = self.limits[subject[0]]
         others = self.elsewhere.count(subject, round(self._clock() * 1000))
+        if own < limit.most:
+            self.asked.add(subject)
         if own + others >= limit.most:
-            if own < limit.most:
-                self.asked.add(subject)
             self._refusals[limit.setting] += 1
             raise TooManyRequests(limit.setting, RETRY_AFTER_S, most=limit.most)
         if own + 1 - self.published.get(subject, 0) > limit.share_above:

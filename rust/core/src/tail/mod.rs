@@ -279,19 +279,18 @@ impl Reader {
         for index in 0..self.shards.len() {
             let mut taken = Vec::new();
             let (mut reply, mut foreign) = (look_reply(link)?, 0);
-            let before = self.shards[index].epoch().to_vec();
             let found = self.shards[index].take_look(&mut reply, &mut taken, &mut foreign)?;
             Stats::add(&self.around.stats.foreign_entries, foreign);
             if found.needs_epoch {
-                fallen.push((index, before));
+                fallen.push(index);
             }
             self.tell(index, &found);
             self.hand_on(taken);
         }
         self.heard.note(self.number);
         self.looked = Instant::now();
-        for (index, before) in fallen {
-            self.renew_epoch(link, index, &before)?;
+        for index in fallen {
+            self.renew_epoch(link, index)?;
         }
         Ok(())
     }
@@ -325,14 +324,9 @@ impl Reader {
     }
 
     /// Whoever holds positions of the history that is lost must learn that they are worthless.
-    fn renew_epoch(
-        &mut self,
-        link: &mut Link,
-        index: usize,
-        before: &[u8],
-    ) -> Result<(), TailError> {
+    fn renew_epoch(&mut self, link: &mut Link, index: usize) -> Result<(), TailError> {
         let shard = &mut self.shards[index];
-        let before = String::from_utf8_lossy(before).into_owned();
+        let before = String::from_utf8_lossy(shard.epoch()).into_owned();
         let epoch = random_epoch();
         let key = shard.epoch_key();
         let mut reply = link.ask(&["EVAL", RENEW_EPOCH, "1", &key, &before, &epoch])?;

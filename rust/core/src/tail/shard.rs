@@ -178,7 +178,8 @@ impl Shard {
         let information = information(reply)?;
         let more = entries == ENTRIES_PER_READ;
         let gap = self.judge(&epoch, information, more);
-        let needs_epoch = gap == Some(GapCause::FellBack) && epoch == self.epoch;
+        let is_old = epoch.is_empty() || epoch == self.epoch;
+        let needs_epoch = is_old && gap == Some(GapCause::FellBack);
         self.epoch = epoch;
         if gap.is_some() {
             self.position = self.position.min(information.last);
@@ -200,14 +201,19 @@ impl Shard {
             return Some(GapCause::FellBack);
         }
         let count = self.count?;
-        let trimmed = now.added.saturating_sub(now.length);
-        if trimmed > count {
-            return Some(GapCause::Trimmed(trimmed - count));
+        if now.added < count {
+            // Fewer than were read: it fell back, and what came since may have covered that up.
+            return Some(GapCause::FellBack);
         }
-        // Fewer than were read; or read to the end, and the end is not where the count says:
-        // Redis fell back, and what came since has covered it up.
-        let fell_back = now.added < count || (!more && now.added != count);
-        fell_back.then_some(GapCause::FellBack)
+        // Read to the end, everything that was added must have been read. Before that, at least
+        // everything that was trimmed.
+        let must_be_read = if more {
+            now.added.saturating_sub(now.length)
+        } else {
+            now.added
+        };
+        let missing = must_be_read.saturating_sub(count);
+        (missing > 0).then_some(GapCause::Trimmed(missing))
     }
 
     /// Takes the entries of one stream out of a reply and moves the position behind them.
