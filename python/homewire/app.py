@@ -34,6 +34,7 @@ from homewire.gateway.handoff import Observer
 from homewire.gateway.handshakes import Handshakes
 from homewire.gateway.heads import HeadWatch
 from homewire.gateway.pump import Pumps
+from homewire.gateway.skipped import report_skipped
 from homewire.gateway.watch import CoreWatch, OnMessage
 from homewire.ingest.bodies import Bodies
 from homewire.ingest.context import Ingest
@@ -138,6 +139,7 @@ async def running(
             # Their last words still go out while the port is being closed.
             stack.push_async_callback(pumps.close)
             core = _start_core(stack, settings, url, failed, on_message, pumps)
+            _in_background(stack, report_skipped(core), failed)
             overload = Overload(redis, core, settings)
             _in_background(stack, overload.run(), failed)
             refusals = overload.refusals
