@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 
@@ -98,9 +98,11 @@ impl Core {
     /// It is counted from now on, until it ends.
     pub fn reserve(&self, reservation: Reservation) {
         let held = self.tally.hold(reservation.principal, reservation.address);
-        self.shared
-            .inbox
-            .send_unhurried(Command::Reserve(Box::new(reservation), held));
+        self.shared.inbox.send_unhurried(Command::Reserve(
+            Box::new(reservation),
+            held,
+            wall_clock_ms(),
+        ));
     }
 
     /// How many connections, reserved ones too, a principal, its project and an address hold.
@@ -238,4 +240,9 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .map(|text| (*text).to_owned())
         .or_else(|| panic.downcast_ref::<String>().cloned())
         .unwrap_or_else(|| "a panic without a message".to_owned())
+}
+
+fn wall_clock_ms() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }

@@ -64,7 +64,9 @@ pub struct Entry {
 /// What the reactor is told.
 pub enum Command {
     /// With its part in the counts of connections.
-    Reserve(Box<Reservation>, Held),
+    /// With its share of the counts, and when it was made (milliseconds since 1970, UTC): it may lie here
+    /// for a while.
+    Reserve(Box<Reservation>, Held, u64),
     Adopt {
         id: ConnectionId,
         socket: Socket,

@@ -191,7 +191,7 @@ mod tests {
             address: None,
         };
         let held = Arc::<Tally>::default().hold(principal, None);
-        reactor.reserve(reservation, held);
+        reactor.reserve(reservation, held, 0);
         id
     }
 

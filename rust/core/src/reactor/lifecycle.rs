@@ -1,6 +1,6 @@
 //! A connection's life: reserved, adopted, closing, draining, ended.
 
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::SourceFd;
@@ -29,7 +29,7 @@ impl Ending {
 }
 
 impl Reactor {
-    pub(super) fn reserve(&mut self, reservation: Reservation, held: Held) {
+    pub(super) fn reserve(&mut self, reservation: Reservation, held: Held, at_ms: u64) {
         let Reservation {
             id,
             principal,
@@ -64,7 +64,7 @@ impl Reactor {
             state: State::Reserved,
             follow,
             entities,
-            reserved_ms: wall_clock_ms(),
+            reserved_ms: at_ms,
             entered: Vec::new(),
             condemned: None,
             ended: None,
@@ -324,11 +324,6 @@ fn refuse(socket: &mut Socket) {
         // Whether the peer hears it or not, the socket ends here.
         let _ = socket.shut_writing();
     }
-}
-
-fn wall_clock_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH);
-    since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// Whether further homes can change what is heard, and what would be heard in them, if not everything.

@@ -289,7 +289,7 @@ impl Reactor {
                 self.foresee(&entries);
                 self.backlog = entries.into_iter();
             }
-            Command::Reserve(reservation, held) => self.reserve(*reservation, held),
+            Command::Reserve(reservation, held, at_ms) => self.reserve(*reservation, held, at_ms),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
             Command::Gap { shard } => self.resync(shard),
             Command::Abandon(id) => self.abandon(id),
