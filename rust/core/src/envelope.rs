@@ -158,29 +158,41 @@ pub fn is_control(record: &[u8]) -> bool {
 
 /// Writes an event.
 pub fn encode_event(event: &EventHeader<'_>) -> Vec<u8> {
+    let mut out = Vec::new();
+    append_event(&mut out, event);
+    out
+}
+
+/// Writes an event behind what is there.
+pub fn append_event(out: &mut Vec<u8>, event: &EventHeader<'_>) {
     let texts = event.event_type.len()
         + event.entity.map_or(0, str::len)
         + event.device_class.map_or(0, str::len)
         + event.device_ip.map_or(0, str::len)
         + event.project_key_name.map_or(0, str::len);
-    let mut out = start(EVENT, 11, texts + event.body.len());
-    put_uint(&mut out, event.project);
-    put_uint(&mut out, event.home);
-    put_uint(&mut out, event.device);
-    put_optional_str(&mut out, event.entity);
-    put_uint(&mut out, event.time_ms);
-    put_str(&mut out, event.event_type);
-    put_optional_str(&mut out, event.device_class);
-    put_optional_str(&mut out, event.device_ip);
-    put_uint(&mut out, event.project_key_id);
-    put_optional_str(&mut out, event.project_key_name);
+    start(out, EVENT, 11, texts + event.body.len());
+    put_uint(out, event.project);
+    put_uint(out, event.home);
+    put_uint(out, event.device);
+    put_optional_str(out, event.entity);
+    put_uint(out, event.time_ms);
+    put_str(out, event.event_type);
+    put_optional_str(out, event.device_class);
+    put_optional_str(out, event.device_ip);
+    put_uint(out, event.project_key_id);
+    put_optional_str(out, event.project_key_name);
     out.extend_from_slice(event.body.as_bytes());
-    out
 }
 
 /// Writes a command.
 pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
-    let mut out = start(COMMAND, 5, command.action.len() + command.body.len());
+    let mut out = Vec::new();
+    start(
+        &mut out,
+        COMMAND,
+        5,
+        command.action.len() + command.body.len(),
+    );
     put_uint(&mut out, command.project);
     put_uint(&mut out, command.device);
     put_uint(&mut out, command.time_ms);
@@ -191,7 +203,8 @@ pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
 
 /// Writes a control record.
 pub fn encode_control(control: &ControlHeader<'_>) -> Vec<u8> {
-    let mut out = start(CONTROL, 9, control.body.len());
+    let mut out = Vec::new();
+    start(&mut out, CONTROL, 9, control.body.len());
     put_uint(&mut out, control.project);
     put_uint(&mut out, control.record_type);
     put_uint(&mut out, control.user);
@@ -205,13 +218,12 @@ pub fn encode_control(control: &ControlHeader<'_>) -> Vec<u8> {
 }
 
 /// Begins a record, with room for `text_bytes` and all the numbers.
-fn start(kind: u64, members: u8, text_bytes: usize) -> Vec<u8> {
+fn start(out: &mut Vec<u8>, kind: u64, members: u8, text_bytes: usize) {
     const WIDEST_UINT: usize = 9;
-    let mut out = Vec::with_capacity(text_bytes + 2 + usize::from(members) * WIDEST_UINT);
+    out.reserve(text_bytes + 2 + usize::from(members) * WIDEST_UINT);
     out.push(VERSION);
-    put_array(&mut out, members);
-    put_uint(&mut out, kind);
-    out
+    put_array(out, members);
+    put_uint(out, kind);
 }
 
 fn decode_event(mut header: Header<'_>) -> Result<EventHeader<'_>, Malformed> {

@@ -2,6 +2,7 @@
 //! commands and back to one answer, without a Python object for each.
 
 use std::collections::{HashMap, HashSet};
+use std::ops::Range;
 
 use homewire_core::envelope::{self, EventHeader};
 use homewire_core::input::{self, Invalid};
@@ -12,6 +13,9 @@ use pyo3::types::{PyBytes, PyList};
 use crate::append::AppendHeads;
 use crate::errors;
 
+/// What an XADD has around its envelope, nearly always.
+const XADD_BYTES: usize = 80;
+
 /// A bulk body, NDJSON or a JSON array, checked item by item.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct EventBatch(Vec<Result<input::EventInput, Invalid>>);
@@ -21,11 +25,14 @@ pub struct EventBatch(Vec<Result<input::EventInput, Invalid>>);
 pub struct PlacedEvents {
     items: Vec<Result<Placed, Refusal>>,
     accepted: usize,
+    /// All envelopes, one behind the other.
+    envelopes: Vec<u8>,
 }
 
 struct Placed {
     shard: u32,
-    envelope: Vec<u8>,
+    /// Where its envelope lies.
+    envelope: Range<usize>,
 }
 
 /// The result of a refused item, as JSON.
@@ -80,9 +87,10 @@ impl EventBatch {
         devices: HashMap<u64, (u64, String)>,
         shards: u32,
     ) -> PlacedEvents {
-        let place = |event: &input::EventInput, target: Target<'_>| Placed {
-            shard: shard_of(target.home, shards),
-            envelope: envelope::encode_event(&EventHeader {
+        let mut envelopes = Vec::new();
+        let mut place = |event: &input::EventInput, target: Target<'_>| {
+            let start = envelopes.len();
+            let header = EventHeader {
                 project,
                 home: target.home,
                 device: target.device,
@@ -94,7 +102,12 @@ impl EventBatch {
                 project_key_id,
                 project_key_name,
                 body: event.data.as_deref().unwrap_or_default(),
-            }),
+            };
+            envelope::append_event(&mut envelopes, &header);
+            Placed {
+                shard: shard_of(target.home, shards),
+                envelope: start..envelopes.len(),
+            }
         };
         let items: Vec<_> = self
             .0
@@ -111,7 +124,11 @@ impl EventBatch {
             })
             .collect();
         let accepted = items.iter().flatten().count();
-        PlacedEvents { items, accepted }
+        PlacedEvents {
+            items,
+            accepted,
+            envelopes,
+        }
     }
 }
 
@@ -125,9 +142,9 @@ impl PlacedEvents {
     /// One XADD for each placed item, in order.
     fn commands<'py>(&self, py: Python<'py>, heads: &AppendHeads) -> Bound<'py, PyBytes> {
         let mut heads = heads.lock();
-        let mut out = Vec::new();
+        let mut out = Vec::with_capacity(self.envelopes.len() + XADD_BYTES * self.accepted);
         for placed in self.items.iter().flatten() {
-            heads.put(&mut out, placed.shard, &placed.envelope);
+            heads.put(&mut out, placed.shard, self.envelope(placed));
         }
         PyBytes::new(py, &out)
     }
@@ -148,7 +165,7 @@ impl PlacedEvents {
         let indexed = self.items.iter().enumerate();
         indexed
             .filter_map(|(index, item)| item.as_ref().ok().map(|placed| (index, placed)))
-            .map(|(index, placed)| (index, placed.shard, PyBytes::new(py, &placed.envelope)))
+            .map(|(index, placed)| (index, placed.shard, PyBytes::new(py, self.envelope(placed))))
             .collect()
     }
 
@@ -174,6 +191,12 @@ impl PlacedEvents {
         }
         out.extend_from_slice(b"]}");
         Ok(PyBytes::new(py, &out))
+    }
+}
+
+impl PlacedEvents {
+    fn envelope(&self, placed: &Placed) -> &[u8] {
+        &self.envelopes[placed.envelope.clone()]
     }
 }
 
