@@ -37,15 +37,18 @@ test: test-rust test-python test-cluster-short ## every test (make test-python A
 test-rust: $(DEPENDENCIES)
 	cargo test --locked
 
+# Most of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker.
+WORKERS := -n 2 --dist loadfile
+
 test-python: build
-	$(BIN)/pytest -m "not slow" $(ARGS)
+	$(BIN)/pytest -m "not slow" $(WORKERS) $(ARGS)
 
 # Each start of a server in cluster mode takes 2 s before it may be written to: hence a short form of it.
 test-cluster: build ## the service tests and those of the command line, on a Redis in cluster mode
-	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" tests/service tests/unit/test_cli.py $(ARGS)
+	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/service tests/unit/test_cli.py $(ARGS)
 
 test-cluster-short: build
-	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(IN_CLUSTER) $(ARGS)
+	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) $(IN_CLUSTER) $(ARGS)
 
 hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
 	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
