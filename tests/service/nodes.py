@@ -24,8 +24,8 @@ import orjson
 import psutil
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
 from homewire.bus.control import CONTROL
+from homewire.bus.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.model import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
