@@ -296,7 +296,7 @@ class Tenant:
         """How many events and commands lie in all shards."""
         count = 0
         for shard in range(64):
-            entries = await self.redis.xrange(events_key(shard))
+            entries: Any = await self.redis.xrange(events_key(shard))
             count += sum(fields[b"e"][KIND_AT] != CONTROL for _, fields in entries)
         return count
 
