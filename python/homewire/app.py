@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any, cast
+from typing import Any
 
 from aiohttp import web
 from redis.asyncio import Redis
@@ -21,6 +21,9 @@ from redis.asyncio import Redis
 from homewire import log, metrics
 from homewire._core import Core
 from homewire.api import health
+from homewire.api.context import Api
+from homewire.api.dispatch import routes as api_routes
+from homewire.api.operations import OPERATIONS
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
@@ -36,7 +39,8 @@ from homewire.gateway.heads import HeadWatch
 from homewire.gateway.pump import Pumps
 from homewire.gateway.skipped import report_skipped
 from homewire.gateway.watch import CoreWatch, OnMessage
-from homewire.ingest.bodies import Bodies
+from homewire.http.bodies import Bodies
+from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.limits import memory_bytes, raise_open_file_limit
@@ -132,19 +136,32 @@ async def running(
         _in_background(stack, relay.run(), failed)
         store = Store(redis, relay)
         entrance = Entrance.of(settings)
+        reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
         app = web.Application(middlewares=[server.render_errors])
-        core, refusals = None, cast(Mapping[str, int], {})
+        core: Core | None = None
+        refusals: Mapping[str, int] = {}
+        pumps = Pumps(settings.close_s)
+        # Their last words still go out while the port is being closed.
+        stack.push_async_callback(pumps.close)
         if Role.ROUTER in roles:
-            pumps = Pumps(settings.close_s)
-            # Their last words still go out while the port is being closed.
-            stack.push_async_callback(pumps.close)
             core = _start_core(stack, settings, url, failed, on_message, pumps)
             _in_background(stack, report_skipped(core), failed)
+        freshness = Freshness(core, settings.shards)
+        authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
+        directory = Directory(store, freshness, settings.principal_cache_entries)
+        if core is not None:
             overload = Overload(redis, core, settings)
             _in_background(stack, overload.run(), failed)
             refusals = overload.refusals
-            router = _router(settings, core, bus, store, overload, pumps, observe)
-            app.add_routes(entrance.guarded(*router))
+            gateway = websocket.Gateway(
+                core, authenticator, directory, freshness, overload.admission, pumps, observe
+            )
+            ingest = Ingest(bus, authenticator, directory, overload.rates, reader, settings.shards)
+            app.add_routes(entrance.handshakes.limited(websocket.routes(gateway)))
+            app.add_routes(entrance.bodies.released(ingest_routes(ingest)))
+        if Role.API in roles:
+            api = Api(store, directory, authenticator, reader, settings)
+            app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
         registry = metrics.registry(core, bus, relay, refusals, entrance.figures())
         app.add_routes(health.routes(_problem(core, bus), registry))
         base_url = await _listen(stack, settings, app, entrance, tls)
@@ -180,13 +197,6 @@ class Entrance:
     def figures(self) -> list[metrics.Figures]:
         """For the metrics."""
         return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies)]
-
-    def guarded(self, gateway: websocket.Gateway, ingest: Ingest) -> list[web.RouteDef]:
-        """The router's routes, behind the bounds."""
-        return [
-            *self.handshakes.limited(websocket.routes(gateway)),
-            *self.bodies.released(ingest_routes(replace(ingest, bodies=self.bodies))),
-        ]
 
 
 async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.Future[Exception]) -> str:
@@ -247,30 +257,6 @@ def _start_core(
     except (ConnectionError, ValueError) as error:
         raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
     return core
-
-
-def _router(
-    settings: Settings,
-    core: Core,
-    bus: Bus,
-    store: Store,
-    overload: Overload,
-    pumps: Pumps,
-    observe: Observer | None,
-) -> tuple[websocket.Gateway, Ingest]:
-    freshness = Freshness(core, settings.shards)
-    authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
-    directory = Directory(store, freshness, settings.principal_cache_entries)
-    gateway = websocket.Gateway(core, authenticator, directory, freshness, overload.admission, pumps, observe)
-    ingest = Ingest(
-        bus=bus,
-        authenticate=authenticator,
-        directory=directory,
-        rates=overload.rates,
-        shards=settings.shards,
-        body_silence=settings.body_timeout_s,
-    )
-    return gateway, ingest
 
 
 def _problem(core: Core | None, bus: Bus) -> health.Problem:

@@ -15,7 +15,7 @@ from typing import Any
 from homewire.bus import relay
 from homewire.redis.connect import connect
 from homewire.store import Store
-from homewire.store.scripts import Script
+from homewire.store.scripts.script import Script
 
 
 async def stop(where: str) -> None:

@@ -20,6 +20,7 @@ from redis.asyncio import Redis
 
 from homewire.bus import Bus, shard_of
 from homewire.errors import RequestError, Unauthenticated
+from homewire.http.reading import BodyReader
 from homewire.ingest import Ingest, routes
 from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
 
@@ -129,7 +130,9 @@ def redis_server() -> Iterator[BusServer]:
 @pytest.fixture
 async def client(redis_server: BusServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Client]:
     async with running_bus(redis_server, answer_timeout=0.5, outage_grace=0.2) as bus:
-        ingest = Ingest(bus, authenticate, Places(), clock=lambda: NOW_MS, body_silence=0.3, body_timeout=0.6)
+        ingest = Ingest(
+            bus, authenticate, Places(), clock=lambda: NOW_MS, reader=BodyReader(silence=0.3, timeout=0.6)
+        )
         app = web.Application(middlewares=[render])
         app.add_routes(routes(ingest))
         async with TestServer(app) as server, ClientSession() as session, redis_server.client() as redis:
@@ -273,7 +276,7 @@ async def test_a_dripping_body_ends_at_the_total_timeout(client: Client) -> None
 
 
 async def test_an_announced_giant_is_refused_before_it_comes(client: Client) -> None:
-    answer = await raw(client, b"Content-Length: 1000000000", b"", wait=0.2)  # less than body_silence
+    answer = await raw(client, b"Content-Length: 1000000000", b"", wait=0.2)  # less than its silence
     assert b" 403 " in answer
     assert b"larger than" in answer
 

@@ -14,7 +14,8 @@ from homewire.model import AccessControl, AccountSystem, DeviceLocation, Permiss
 from homewire.store import Store
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import LEAVE_HOMES, Script
+from homewire.store.scripts.script import Script
+from homewire.store.scripts.users import LEAVE_HOMES
 
 ABSENT = 987_654_321
 

@@ -1,7 +1,7 @@
 """Control records: what every node must hear in order, and which shards a record is copied to.
 
 A record begins as an entry of a project's outbox, written by the same script as the change itself
-(`store/scripts.py`), and travels as an envelope (`rust/core/src/envelope.rs`) in every shard whose
+(`store/scripts/`), and travels as an envelope (`rust/core/src/envelope.rs`) in every shard whose
 readers it concerns. Fields of an outbox entry, all of them text:
 
 | field | what                                                                        |
@@ -11,6 +11,9 @@ readers it concerns. Fields of an outbox entry, all of them text:
 | `k`   | SHA-256 of the key, in hex, or nothing                                      |
 | `b`   | body: of a moved device its old home, or 0                                  |
 | `s`   | the user's homes, separated by commas; `*`: too many to be listed           |
+
+An outbox also carries events that happened together with a change (a value was saved): of those `t` is 0,
+`h` the home and `e` the whole envelope.
 """
 
 from __future__ import annotations
@@ -28,6 +31,8 @@ VERSION: Final = b"\x01"
 CONTROL: Final = 3
 """The kind of envelope that a control record is."""
 ALL_HOMES: Final = b"*"
+EVENT: Final = b"0"
+"""In the place of a type."""
 _LARGEST: Final = 2**64 - 1
 
 
@@ -76,6 +81,18 @@ class ControlRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Happening:
+    """An entry of an outbox that is an event of a home."""
+
+    home: int
+    envelope: bytes
+
+    def shards(self, shards: int) -> Sequence[int]:
+        """The shard, of so many, that it goes to."""
+        return (shard_of(self.home, shards),)
+
+
+@dataclass(frozen=True, slots=True)
 class Announcement:
     """An entry of an outbox: a record, and what else decides who must hear it."""
 
@@ -83,6 +100,11 @@ class Announcement:
     homes: tuple[int, ...] | None = ()
     """The homes that the user was a member of; None: too many to be listed."""
     project_key: int = 0
+
+    @property
+    def envelope(self) -> bytes:
+        """What its shards get."""
+        return self.record.encode()
 
     def shards(self, shards: int) -> Sequence[int]:
         """The shards, of so many, that a copy goes to, ascending."""
@@ -112,9 +134,12 @@ class Announcement:
         return None
 
 
-def parse(project: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Announcement | None:
-    """The announcement that an entry of the project's outbox is; None for what is none."""
+def parse(project: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Announcement | Happening | None:
+    """What an entry of the project's outbox is; None for what nobody understands."""
     try:
+        if fields[b"t"] == EVENT:
+            home, envelope = _number(fields[b"h"]), fields[b"e"]
+            return Happening(home, envelope) if home and envelope else None
         milliseconds, _, sequence = entry_id.partition(b"-")
         record = ControlRecord(
             project, _number(fields[b"t"]),

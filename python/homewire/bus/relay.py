@@ -1,7 +1,7 @@
 """The relay: from the projects' outboxes to the shards.
 
 What every node must hear is written to the project's outbox by the script that makes it so
-(`store/scripts.py`). The outbox is in the project's slot, the shards are in others, so copying is a
+(`store/scripts/`). The outbox is in the project's slot, the shards are in others, so copying is a
 second step, and whoever was to do it may die in between. Hence three steps around every such change:
 
 1. `expect`: the project is noted as one in whose outbox something may stand.
@@ -9,10 +9,10 @@ second step, and whoever was to do it may die in between. Hence three steps arou
 3. `announce`: every entry, oldest first, is copied to its shards; once all its copies are confirmed
    it is deleted. Only then is the change answered.
 
-`run`, on every node, does step 3 for what others left. Relays may meet at one outbox and copy an entry
-twice: readers ignore an older record about the same subject. What they must not do is turn the order of
-first appearances round or lose one. So a relay copies in the order of the outbox: what goes to one shard,
-of one page, is a script's single step, and the next page waits until this one is deleted.
+`run`, on every node, does step 3 for what others left. Relays may meet at one outbox. What they must not do
+is turn the order round or lose one. So a relay copies in the order of the outbox: what goes to one shard,
+of one page, is a script's single step, and the next page waits until this one is deleted. That step also
+notes beside the shard what was copied last, so that nothing is copied twice.
 
 Revoking must work on a Redis at its memory limit, hence also everything here (`allow-oom`).
 """
@@ -29,12 +29,12 @@ import structlog
 from redis.exceptions import NoScriptError, RedisError
 
 from homewire.bus.control import parse
-from homewire.bus.shards import PENDING, events_key
+from homewire.bus.shards import PENDING, copied_key, events_key
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
-from homewire.store.scripts import Script
+from homewire.store.scripts.script import Script
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -78,13 +78,26 @@ return 1
 """)
 
 COPY: Final = Script("""#!lua flags=allow-oom
--- KEYS: a shard's stream. ARGV: envelopes, in order: all of them are appended or none.
-for i = 1, #ARGV do redis.call('XADD', KEYS[1], '*', 'e', ARGV[i]) end
-return #ARGV
+-- KEYS: a shard's stream, the places copied to it last. ARGV: how long they are remembered in ms; then, in
+-- the order of the outbox, places and envelopes: all that were not copied yet are appended, or none.
+-- By their names, not their order: an outbox that lost its end may begin again with an earlier place.
+local known, new, copied = redis.call('GET', KEYS[2]) or ',', ',', 0
+for i = 2, #ARGV, 2 do
+  if not string.find(known, ',' .. ARGV[i] .. ',', 1, true) then
+    redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1])
+    new, copied = new .. ARGV[i] .. ',', copied + 1
+  end
+end
+if copied > 0 then redis.call('SET', KEYS[2], new .. string.sub(known, 2, 8192), 'PX', ARGV[1]) end
+return copied
 """)
+COPIED_KEPT_MS: Final = 600_000
+"""How long a shard knows what was copied to it: some 300 places, and the pages that relays may have at hand
+are two of 100. Who comes later copies again what was copied and not deleted: readers ignore an older
+record, not an event."""
 
-Call = tuple[str | bytes, Sequence[str | int | bytes]]
-"""A script's one key, and its arguments."""
+Call = tuple[Sequence[str | bytes], Sequence[str | int | bytes]]
+"""A script's keys, and its arguments."""
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
@@ -136,7 +149,7 @@ class Relay:
                 if self._is_expected(project_id):
                     return
                 began = asyncio.get_running_loop().time()
-                await self._run_scripts(EXPECT, [(PENDING, [project_id])])
+                await self._run_scripts(EXPECT, [([PENDING], [project_id])])
                 if len(self._expected_until) >= EXPECTED_PROJECTS:
                     self._expected_until.clear()
                 self._expected_until[project_id] = began + EXPECTED_FOR_S
@@ -173,7 +186,7 @@ class Relay:
         async for projects in self._pending():
             empty = await self._relay_leftovers(projects)
             if empty:
-                await self._run_scripts(FORGET, [(PENDING, [PENDING_KEPT_MS, *empty])])
+                await self._run_scripts(FORGET, [([PENDING], [PENDING_KEPT_MS, *empty])])
 
     async def _relay_everywhere(self) -> None:
         for index in (PROJECTS, DELETED_PROJECTS):
@@ -256,7 +269,7 @@ class Relay:
 
     async def _copy(self, project_id: int, entries: Sequence[Entry]) -> None:
         """Write the copies of all entries; returns when each of them was confirmed."""
-        by_shard: dict[int, list[bytes]] = {}
+        by_shard: dict[int, list[str | int | bytes]] = {}
         understood = 0
         for entry_id, fields in entries:
             announcement = parse(project_id, entry_id, fields)
@@ -264,21 +277,25 @@ class Relay:
                 self._note_not_understood(project_id, entry_id)
                 continue
             understood += 1
-            envelope = announcement.record.encode()
+            envelope = announcement.envelope
             for shard in announcement.shards(self._shards):
-                by_shard.setdefault(shard, []).append(envelope)
-        calls: list[Call] = [(events_key(shard), envelopes) for shard, envelopes in by_shard.items()]
+                by_shard.setdefault(shard, [COPIED_KEPT_MS]).extend((entry_id, envelope))
+        calls: list[Call] = [
+            ((events_key(shard), copied_key(shard, project_id)), arguments)
+            for shard, arguments in by_shard.items()
+        ]
         for start in range(0, len(calls), CALLS):
             self.stats.copies += sum(await self._run_scripts(COPY, calls[start : start + CALLS]))
         self.stats.records += understood
 
     async def _run_scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """One script on several keys, in one round trip; their answers. Raises the first one's error."""
-        answers = await self._pipeline([("EVALSHA", script.sha, 1, key, *rest) for key, rest in calls])
+        """One script several times, in one round trip; their answers. Raises the first one's error."""
+        full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        answers = await self._pipeline([("EVALSHA", script.sha, *rest) for rest in full])
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
             # Nothing was executed of these, so sending them again in full repeats nothing.
-            again = [("EVAL", script.text, 1, calls[at][0], *calls[at][1]) for at in unknown]
+            again = [("EVAL", script.text, *full[at]) for at in unknown]
             for at, answer in zip(unknown, await self._pipeline(again), strict=True):
                 answers[at] = answer
         for answer in answers:

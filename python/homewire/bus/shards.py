@@ -35,6 +35,11 @@ def once_key(shard: int, scope_key: str) -> bytes:
     return b"hw:{e%d}:once:%b" % (shard, scope_key.encode())
 
 
+def copied_key(shard: int, project_id: int) -> bytes:
+    """The places in the project's outbox that were copied to `shard` last, in its slot. It has a TTL."""
+    return b"hw:{e%d}:copied:%d" % (shard, project_id)
+
+
 async def ensure_epochs(redis: Redis, shards: int) -> list[bytes]:
     """Give each shard that has none a random epoch; return all of them. Safe to run anytime."""
     async with redis.pipeline(transaction=False) as pipeline:

@@ -2,7 +2,7 @@
 
 ```
 context      what the handlers need from outside: bus, authentication, where homes and devices are
-request      the parts every handler shares: path ids, permissions, a bounded body
+permissions  what a project key needs
 idempotency  Idempotency-Key
 events       PUT /devices/{deviceId}/event, PUT /homes/{homeId}/event
 commands     PUT /devices/{deviceId}/command
@@ -11,7 +11,8 @@ routes       the table of the four
 ```
 """
 
-from homewire.ingest.context import Directory, Ingest
+from homewire.http.authority import Directory
+from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes
 
 __all__ = ["Directory", "Ingest", "routes"]

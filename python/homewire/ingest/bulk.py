@@ -21,7 +21,7 @@ from homewire.bus import Bus, BusError, shard_of
 from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed
 from homewire.ingest.context import Ingest
 from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
-from homewire.ingest.request import read_body, require_project_key
+from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal
 
 
@@ -34,7 +34,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
     principal = await ingest.authenticate(request)
     require_project_key(principal, Permission.SEND_EVENT)
     key = idempotency_key(request)
-    body = await read_body(request, ingest, ingest.bulk_body_bytes)
+    body = await ingest.reader.read(request, ingest.bulk_body_bytes)
     try:
         batch = EventBatch(body)
     except InvalidField as error:

@@ -7,9 +7,10 @@ from aiohttp import web
 from homewire._core import InvalidField, command_envelope, parse_command
 from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
 from homewire.ingest.idempotency import append_event, claim, idempotency_key
-from homewire.ingest.request import path_id, read_body, require_project_key
+from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal, PrincipalKind
 
 
@@ -24,7 +25,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Respon
     device_id = path_id(request, "deviceId")
     await _require_visible(ingest, principal, device_id)
     key = idempotency_key(request)
-    body = await read_body(request, ingest, ingest.body_bytes)
+    body = await ingest.reader.read(request, ingest.body_bytes)
     try:
         command = parse_command(body)
     except InvalidField as error:

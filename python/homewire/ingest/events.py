@@ -7,9 +7,10 @@ from aiohttp import web
 from homewire._core import EventInput, InvalidField, event_envelope, parse_event
 from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
 from homewire.ingest.idempotency import append_event, claim, idempotency_key
-from homewire.ingest.request import path_id, read_body, require_project_key
+from homewire.ingest.permissions import require_project_key
 from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
 
 NOT_IN_HOME = "DEVICE_NOT_IN_HOME"
@@ -24,7 +25,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.Response
     device_id = path_id(request, "deviceId")
     home_id, location = await _own_home(ingest, principal, device_id)
     key = idempotency_key(request)
-    body = await read_body(request, ingest, ingest.body_bytes)
+    body = await ingest.reader.read(request, ingest.body_bytes)
     event = parse(body)
     envelope = event_envelope(
         event,
@@ -51,7 +52,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.Response:
     if home_id not in await ingest.directory.existing_homes(principal.project_id, (home_id,)):
         raise NotFound
     key = idempotency_key(request)
-    body = await read_body(request, ingest, ingest.body_bytes)
+    body = await ingest.reader.read(request, ingest.body_bytes)
     event = parse(body)
     envelope = event_envelope(
         event,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from homewire.store import checks
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import CREATE_APP
+from homewire.store.scripts.projects import CREATE_APP
 
 
 class Apps:

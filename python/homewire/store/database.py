@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.store.keys import IDS, ProjectSlot
-from homewire.store.scripts import LIMIT, Script
+from homewire.store.scripts.script import LIMIT, Script
 
 PAGE: Final = LIMIT
 """The most elements that one command or script touches."""
@@ -153,6 +153,17 @@ class Database:
             if len(ids) < PAGE:
                 return
             after = f"({ids[-1]}"
+
+    async def index_slice(self, index: str, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
+        """The ids of an index in ascending order, without the first `skip`, at most `limit` of them; and
+        how many there are. In pages, so that no command touches more than PAGE."""
+        total = int(await self.read("ZCARD", index))
+        end = total if limit is None else min(total, skip + limit)
+        found: list[int] = []
+        for start in range(skip, end, PAGE):
+            reply = await self.read("ZRANGE", index, start, min(end, start + PAGE) - 1)
+            found.extend(map(int, reply))
+        return found, total
 
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
         """All key names that match, in pages, `count` looked at by one command. What stays is surely seen."""

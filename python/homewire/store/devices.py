@@ -14,7 +14,7 @@ from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.rotation import rotate
-from homewire.store.scripts import CREATE_DEVICE, DELETE_DEVICE, MOVE_DEVICE
+from homewire.store.scripts.devices import CREATE_DEVICE, DELETE_DEVICE, MOVE_DEVICE
 
 CLAIM_CODE_LENGTH: Final = 12
 # People type it from a label: nothing that looks like something else. 32 letters, 60 bits.

@@ -9,7 +9,7 @@ from homewire.model import Home, HomeMember, Role
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import (
+from homewire.store.scripts.homes import (
     ADD_MEMBER,
     CREATE_HOME,
     DELETE_HOME,

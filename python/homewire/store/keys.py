@@ -137,6 +137,14 @@ class ProjectSlot:
         """Index of the devices of a home."""
         return f"{self.prefix}home:{home_id}:devices"
 
+    def values(self, owner: str, owner_id: int) -> str:
+        """Hash: key → value, of a home or device (`owner` is "home" or "device")."""
+        return f"{self.prefix}{owner}:{owner_id}:values"
+
+    def value_keys(self, owner: str, owner_id: int) -> str:
+        """Sorted set, all scores 0: the keys of `values`, in the order of their bytes."""
+        return f"{self.prefix}{owner}:{owner_id}:value_keys"
+
     def device(self, device_id: int) -> str:
         """Hash: a device; `key` is the hash of its one key."""
         return f"{self.prefix}device:{device_id}"

@@ -10,7 +10,7 @@ from homewire.model import Permission, Principal, PrincipalKind
 from homewire.store import tokens
 from homewire.store.database import Database
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import LOOK_UP_KEY
+from homewire.store.scripts.projects import LOOK_UP_KEY
 
 _NOBODY: Final = frozenset[Permission]()
 

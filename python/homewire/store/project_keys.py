@@ -10,7 +10,7 @@ from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.rotation import rotate
-from homewire.store.scripts import CREATE_PROJECT_KEY, REVOKE_PROJECT_KEY
+from homewire.store.scripts.projects import CREATE_PROJECT_KEY, REVOKE_PROJECT_KEY
 
 
 class ProjectKeys:

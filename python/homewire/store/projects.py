@@ -10,13 +10,8 @@ from homewire.model import AccessControl, AccountSystem, Project
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
-from homewire.store.scripts import (
-    BURY_PROJECT,
-    DISABLE_PROJECT,
-    ENABLE_PROJECT,
-    UNLIST_PROJECT,
-    Script,
-)
+from homewire.store.scripts.projects import BURY_PROJECT, DISABLE_PROJECT, ENABLE_PROJECT, UNLIST_PROJECT
+from homewire.store.scripts.script import Script
 
 
 class Projects:

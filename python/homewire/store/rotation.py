@@ -5,7 +5,7 @@ from __future__ import annotations
 from homewire.store import tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import ROTATE_KEY
+from homewire.store.scripts.projects import ROTATE_KEY
 
 
 async def rotate(

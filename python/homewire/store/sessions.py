@@ -10,7 +10,7 @@ from homewire.model import Session
 from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, SESSION_LIFETIME_MS, ProjectSlot
-from homewire.store.scripts import END_SESSION, OPEN_SESSION, TOUCH_SESSION
+from homewire.store.scripts.sessions import END_SESSION, OPEN_SESSION, TOUCH_SESSION
 
 MAX_SESSIONS: Final = 300
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys

@@ -11,7 +11,7 @@ from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
-from homewire.store.scripts import CREATE_USER, DELETE_USER, LEAVE_HOMES
+from homewire.store.scripts.users import CREATE_USER, DELETE_USER, LEAVE_HOMES
 
 HOMES_LEFT: Final = 150
 """Homes that a deleted user leaves in one script, which touches five elements for each, of 1,000."""

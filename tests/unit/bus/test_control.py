@@ -69,7 +69,7 @@ def test_a_record_goes_to_the_shards_of_those_it_concerns(
     fields: dict[bytes, bytes], concerned: list[int] | None
 ) -> None:
     announcement = parse(3, b"17-4", fields)
-    assert announcement is not None
+    assert isinstance(announcement, Announcement)
     assert (announcement.record.outbox_ms, announcement.record.outbox_seq) == (17, 4)
     assert announcement.record.key_tag == (0x0011223344556677 if b"k" in fields else 0)
     expected = list(range(64)) if concerned is None else shards_of(*concerned)

@@ -1,0 +1,22 @@
+"""What the handlers of the REST service need from outside, in one object."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from homewire.http.authority import Authenticate, Directory
+from homewire.http.reading import BodyReader
+from homewire.settings import Settings
+from homewire.store import Store
+
+
+@dataclass(frozen=True, slots=True)
+class Api:
+    """The collaborators of the handlers."""
+
+    store: Store
+    directory: Directory
+    """Where homes and devices are and who may see them, remembered while that is certain."""
+    authenticate: Authenticate
+    reader: BodyReader = field(default_factory=BodyReader)
+    settings: Settings = field(default_factory=Settings)

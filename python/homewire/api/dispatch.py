@@ -1,0 +1,126 @@
+"""From the table of operations to routes: what is the same for every operation stands here once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from functools import partial
+from typing import Any, Final
+
+import msgspec
+from aiohttp import web
+
+from homewire.api.context import Api
+from homewire.api.decoding import decode_fields, decode_form, decode_json
+from homewire.api.operation import Access, BodyKind, Call, Listing, Operation
+from homewire.errors import (
+    Conflict,
+    NotFound,
+    PermissionDenied,
+    RequestError,
+    UnknownRecord,
+)
+from homewire.http.paths import path_id
+from homewire.model import Permission, Principal, PrincipalKind
+
+RANGE: Final = "vnd.tinkermode.range"
+"""Of a list: `<first>-<last>/<how many there are>`."""
+TEXTS: Final = frozenset({"moduleId", "entityId", "key"})
+"""Parts of paths that are no integer ids."""
+
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
+    """What to mount at the URL root."""
+    return [web.RouteDef(each.method, each.path, partial(serve, api, each), {}) for each in operations]
+
+
+async def serve(api: Api, operation: Operation, request: web.Request) -> web.StreamResponse:
+    """Answer one request. Raises RequestError with a status that the operation's table has."""
+    try:
+        call = await _call(api, operation, request)
+        return _rendered(operation, await operation.handler(api, call))
+    except UnknownRecord as error:
+        raise _allowed(operation, NotFound()) from error
+    except Conflict as error:
+        raise PermissionDenied(error.reason, problem=str(error)) from error
+    except RequestError as error:
+        raise _allowed(operation, error) from error
+
+
+async def _call(api: Api, operation: Operation, request: web.Request) -> Call[Any, Any]:
+    caller = await _caller(api, operation.access, request)
+    ids = {name: path_id(request, name) for name in request.match_info if name not in TEXTS}
+    if operation.visible is not None and caller is not None:
+        await operation.visible(api, caller, ids)
+    query = decode_fields("query", request.query, operation.query)
+    return Call(request, caller, ids, query, await _body(api, operation, request))
+
+
+async def _caller(api: Api, access: Access, request: web.Request) -> Principal | None:
+    if access.nobody and "Authorization" not in request.headers:
+        return None
+    caller = await api.authenticate(request)
+    if not may_call(access, caller):
+        raise PermissionDenied(needs=_needed(access))
+    return caller
+
+
+def may_call(access: Access, caller: Principal) -> bool:
+    """Whether a key of this kind, with these permissions, may call."""
+    match caller.kind:
+        case PrincipalKind.USER:
+            return access.user
+        case PrincipalKind.DEVICE:
+            return access.device
+        case PrincipalKind.PROJECT_KEY:
+            return access.permission is not None and not caller.permissions.isdisjoint(
+                (access.permission, Permission.ADMIN)
+            )
+
+
+def _needed(access: Access) -> str:
+    kinds = ["a user's key"] * access.user + ["a device's key"] * access.device
+    if access.permission is not None:
+        kinds.append(f"a project key with the permission {access.permission}")
+    return " or ".join(kinds) or "no key"
+
+
+async def _body(api: Api, operation: Operation, request: web.Request) -> Any:
+    if operation.body is None:
+        # Read all the same: a DELETE may have one, and the next request stands behind it.
+        await api.reader.read(request, operation.body_bytes)
+        return None
+    body = await api.reader.read(request, operation.body_bytes)
+    if not body and not operation.body_required:
+        body = b"{}"
+    if operation.body_kind is BodyKind.FORM:
+        return decode_form(request.headers.get("Content-Type", ""), body, operation.body)
+    return decode_json(body, operation.body)
+
+
+def _allowed(operation: Operation, error: RequestError) -> RequestError:
+    """The same error, or as 403 where the operation's table has no such status."""
+    if error.status in (401, 404) and error.status not in operation.errors:
+        return PermissionDenied(**error.data)
+    return error
+
+
+def _rendered(operation: Operation, answer: Any) -> web.StreamResponse:
+    headers: Mapping[str, str] | None = None
+    if isinstance(answer, web.StreamResponse):
+        return answer
+    if isinstance(answer, Listing):
+        headers = {RANGE: _range(answer)}
+        answer = answer.items
+    if operation.answer is None:
+        return web.Response(status=operation.success, headers=headers)
+    return web.Response(
+        status=operation.success, body=_encode(answer), content_type="application/json", headers=headers
+    )
+
+
+def _range(listing: Listing) -> str:
+    if not listing.items:
+        return f"*/{listing.total}"
+    return f"{listing.start}-{listing.start + len(listing.items) - 1}/{listing.total}"

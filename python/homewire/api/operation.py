@@ -1,0 +1,136 @@
+"""An operation of the REST service: one row of the table that routes, validates and documents."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Final, Generic, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from homewire.api.context import Api
+from homewire.errors import NotFound
+from homewire.model import Permission, Principal
+
+QueryT = TypeVar("QueryT")
+BodyT = TypeVar("BodyT")
+
+JSON_BYTES: Final = 80 * 1024
+"""The largest body: 64 KiB of somebody's own data, and room for the rest of the object."""
+
+
+class BodyKind(StrEnum):
+    """What a body may look like."""
+
+    JSON = "json"
+    FORM = "form"
+    """The spec's *web form*: urlencoded, multipart or JSON, as clients like it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whose keys an operation takes. A project key with the permission `admin` may do what any other may."""
+
+    user: bool = False
+    device: bool = False
+    permission: Permission | None = None
+    """Of a project key. None: no project key."""
+    nobody: bool = False
+    """Whether it may be called without a key, too. One that is given and is not valid is refused."""
+
+
+class NoQuery(msgspec.Struct):
+    """An operation without query parameters."""
+
+
+class Paging(msgspec.Struct, kw_only=True, rename="camel"):
+    """Which part of a list; without these the whole list."""
+
+    skip: int = 0
+    limit: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.skip < 0 or (self.limit is not None and self.limit < 0):
+            raise ValueError("skip and limit must not be negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """A part of a list: its items, the place of the first, and how many there are in all."""
+
+    items: list[Any]
+    start: int
+    total: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[QueryT, BodyT]):
+    """One call of an operation: who calls, and what was asked, checked."""
+
+    request: web.Request
+    caller: Principal | None
+    ids: Mapping[str, int]
+    """The integer ids of the path, by their names in it."""
+    query: QueryT
+    body: BodyT
+
+    @property
+    def principal(self) -> Principal:
+        """Who calls an operation that takes nobody without a key."""
+        if self.caller is None:
+            raise RuntimeError("this operation is open to nobody, and asks who calls")
+        return self.caller
+
+    @property
+    def project_id(self) -> int:
+        """The project of the key."""
+        return self.principal.project_id
+
+    def text(self, name: str) -> str:
+        """A part of the path that is no integer id."""
+        return self.request.match_info[name]
+
+
+Handler = Callable[[Api, Call[Any, Any]], Awaitable[Any]]
+Visibility = Callable[[Api, Principal, Mapping[str, int]], Awaitable[None]]
+"""Raises NotFound unless the caller may see what the ids of the path name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """What can be asked for, by whom, and what the answers are. Served by `api.dispatch`.
+
+    In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
+    handler returns what is to be the body of the answer (of the type `answer`), None, or a `Listing`.
+    It may raise any `RequestError` or `StoreError`; those without a status in `errors` become 403.
+    """
+
+    name: str
+    """operationId, in camel case."""
+    method: str
+    path: str
+    tag: str
+    summary: str
+    source: str
+    """The document and heading that it is from."""
+    access: Access
+    handler: Handler
+    visible: Visibility | None = None
+    query: type[Any] = NoQuery
+    body: type[Any] | None = None
+    body_kind: BodyKind = BodyKind.JSON
+    body_required: bool = True
+    """If not, a body that is missing counts as an empty object."""
+    body_bytes: int = JSON_BYTES
+    success: int = 200
+    answer: Any = None
+    """The type of the answer's body; None: it has none. `list[…]` for a `Listing`."""
+    errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
+    """Those of the spec's table. 500 and 503 are always possible, 429 where there is a limit."""
+
+
+def unknown(operation: Operation) -> NotFound:
+    """What an id of the path gets that is no id. `dispatch` makes it a 403 where the table has no 404."""
+    return NotFound(operation=operation.name)

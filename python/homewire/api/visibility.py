@@ -1,0 +1,45 @@
+"""Who may see what, before anything else is looked at: unknown and invisible get the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from homewire.api.context import Api
+from homewire.errors import NotFound
+from homewire.model import DeviceLocation, Principal, PrincipalKind
+
+
+async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The home is the project's, and a user is a member of it. Raises NotFound."""
+    await require_home(api, caller, ids["homeId"])
+
+
+async def device_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The device is the caller itself, or the project's, and a user is in its home. Raises NotFound."""
+    await require_device(api, caller, ids["deviceId"])
+
+
+async def require_home(api: Api, caller: Principal, home_id: int) -> None:
+    """Raises NotFound unless the caller may see the home."""
+    if caller.kind is PrincipalKind.USER:
+        visible = await api.directory.member_of(caller.project_id, caller.id, (home_id,))
+    elif caller.kind is PrincipalKind.PROJECT_KEY:
+        visible = await api.directory.existing_homes(caller.project_id, (home_id,))
+    else:
+        visible = set()
+    if home_id not in visible:
+        raise NotFound
+
+
+async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceLocation:
+    """Where the device is. Raises NotFound unless the caller may see it."""
+    if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
+        raise NotFound
+    location = (await api.directory.locate(caller.project_id, (device_id,))).get(device_id)
+    if location is None:
+        raise NotFound
+    if caller.kind is PrincipalKind.USER:
+        if location.home_id is None:
+            raise NotFound
+        await require_home(api, caller, location.home_id)
+    return location

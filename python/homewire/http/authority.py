@@ -1,0 +1,35 @@
+"""Who calls, and what is where: what handlers are given to ask, without knowing who answers."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection
+from typing import Protocol
+
+from aiohttp import web
+
+from homewire.model import DeviceLocation, Principal
+
+Authenticate = Callable[[web.Request], Awaitable[Principal]]
+"""The principal of the Authorization header. Raises Unauthenticated."""
+
+
+class Directory(Protocol):
+    """Where homes and devices are: the gateway's cached view of the store.
+
+    An answer may be older than a change that was answered already, by as much as this node's tail is
+    behind: what comes in during these milliseconds is taken as from before the change.
+
+    Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
+    """
+
+    async def locate(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
+        """The devices of the project among `device_ids`; unknown ids are missing."""
+        ...
+
+    async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
+        """The homes of the project among `home_ids`."""
+        ...
+
+    async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
+        """Those of `home_ids` that the user may act in."""
+        ...

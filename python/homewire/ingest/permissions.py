@@ -1,0 +1,12 @@
+"""Who may send what."""
+
+from __future__ import annotations
+
+from homewire.errors import PermissionDenied
+from homewire.model import Permission, Principal, PrincipalKind
+
+
+def require_project_key(principal: Principal, permission: Permission) -> None:
+    """Raises PermissionDenied unless `principal` is a project key with `permission`."""
+    if principal.kind is not PrincipalKind.PROJECT_KEY or permission not in principal.permissions:
+        raise PermissionDenied(needs=f"a project key with the permission {permission}")

@@ -1,0 +1,45 @@
+"""What is said to people: one message, whatever carries it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+
+class MessageKind(StrEnum):
+    """Why somebody is written to."""
+
+    EMAIL_VERIFICATION = "emailVerification"
+    PASSWORD_RESET = "passwordReset"  # noqa: S105 (the name of a kind)
+    INVITATION = "invitation"
+    """Somebody was added to a home of an e-mail project."""
+    SIGN_IN_CODE = "signInCode"
+    """By SMS."""
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One message to one person. `code` and `token` are secrets: they stand in no repr and no log."""
+
+    project_id: int
+    kind: MessageKind
+    to: str
+    """An e-mail address, or a phone number in the form of E.164."""
+    code: str = ""
+    token: str = ""
+    home_name: str = ""
+    """Of an invitation."""
+
+    def __repr__(self) -> str:
+        return f"Message({self.kind}, project {self.project_id})"
+
+
+class Messages(Protocol):
+    """Whoever carries messages."""
+
+    async def send(self, message: Message) -> None:
+        """Take a message for delivery: Redis has it when this returns.
+
+        The time this takes does not depend on the recipient. Raises Unavailable.
+        """

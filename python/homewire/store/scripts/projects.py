@@ -1,0 +1,69 @@
+"""Scripts of projects, their apps and keys. See `script.py` for what they answer."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from homewire.store.scripts.script import Script, changing, reading, removing
+
+LOOK_UP_KEY: Final = reading("""
+-- KEYS: project, key
+if redis.call('HGET', KEYS[1], 'state') ~= 'live' then return false end
+return redis.call('HMGET', KEYS[2], 'kind', 'id', 'name', 'permissions', 'expires')
+""")
+
+UNLIST_PROJECT: Final = Script("""#!lua
+-- KEYS: live projects, deleted projects. ARGV: id
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.call('ZADD', KEYS[2], ARGV[1], ARGV[1]) end
+return redis.call('ZSCORE', KEYS[2], ARGV[1])
+""")
+
+BURY_PROJECT: Final = removing("""
+-- From here on every key of the project is dead and every change refused.
+redis.call('HSET', project, 'state', 'deleted')
+return changed('project_deleted', {})
+""")
+
+DISABLE_PROJECT: Final = removing("""
+-- From here on every key of the project is dead; its records can be changed.
+if state == 'disabled' then return {'ok'} end
+redis.call('HSET', project, 'state', 'disabled')
+return changed('project_disabled', {})
+""")
+
+ENABLE_PROJECT: Final = removing("""
+if state == 'live' then return {'ok'} end
+redis.call('HSET', project, 'state', 'live')
+return changed('project_enabled', {})
+""")
+
+CREATE_APP: Final = changing("""
+-- KEYS: …, apps. ARGV: id, created
+if redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2]) == 0 then return {'taken', 'app'} end
+return unheard('app_created')
+""")
+
+CREATE_PROJECT_KEY: Final = changing("""
+-- KEYS: …, record, index, key. ARGV: id, hash, name, permissions, created
+redis.call('HSET', KEYS[3], 'name', ARGV[3], 'permissions', ARGV[4], 'created', ARGV[5], 'key', ARGV[2])
+redis.call('ZADD', KEYS[4], ARGV[1], ARGV[1])
+redis.call('HSET', KEYS[5], 'kind', 'project key', 'id', ARGV[1], 'name', ARGV[3], 'permissions', ARGV[4])
+return unheard('project_key_created')
+""")
+
+REVOKE_PROJECT_KEY: Final = removing("""
+-- KEYS: …, record, index, key. ARGV: id, hash
+if redis.call('HGET', KEYS[3], 'key') ~= ARGV[2] then return {'moved'} end
+redis.call('UNLINK', KEYS[3], KEYS[5])
+redis.call('ZREM', KEYS[4], ARGV[1])
+return changed('key_ended', {key_hash = ARGV[2], project_key = ARGV[1]})
+""")
+
+ROTATE_KEY: Final = changing("""
+-- KEYS: …, record (of a device or project key), old key, new key
+-- ARGV: old hash, new hash, device id or 0, project key id or 0
+if redis.call('HGET', KEYS[3], 'key') ~= ARGV[1] then return {'moved'} end
+redis.call('RENAME', KEYS[4], KEYS[5])
+redis.call('HSET', KEYS[3], 'key', ARGV[2])
+return changed('key_ended', {key_hash = ARGV[1], device = ARGV[3], project_key = ARGV[4]})
+""")

@@ -1,0 +1,100 @@
+"""The Lua of the store. Every change of several keys is one script, on one slot, all keys declared.
+
+A script answers a list whose first word says what came of it: `ok`, or why nothing was changed:
+`unknown` <noun>, `taken` <what>, `full` <session id>, `last_owner`, `behind` (the outbox is full), or
+`moved` (what the caller read before is no longer so; read again). Scripts that write begin with KEYS[1] =
+the project and KEYS[2] = its outbox.
+
+What every node must hear is written to the outbox by the same script; its fields are explained in
+`bus/control.py`. `Script.announces` says of which scripts that is so.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from dataclasses import dataclass, field
+from typing import Final
+
+from homewire.bus.control import RecordType
+
+LIMIT: Final = 1000
+"""The most elements that one script touches."""
+OUTBOX_LIMIT: Final = 10_000
+"""Records that wait to be relayed. With more, the shards have been out of reach for long, and changes
+that nobody would hear of are refused."""
+_ANNOUNCED: Final = {kind.name.lower(): kind.value for kind in RecordType}
+_ENDING: Final = re.compile(r"\breturn (?:changed|unheard)\('")
+
+_GUARD: Final = """
+local project, outbox = KEYS[1], KEYS[2]
+local state = redis.call('HGET', project, 'state')
+if not state or state == 'deleted' then return {'unknown', 'project'} end
+"""
+
+_ANNOUNCE: Final = f"""
+if redis.call('XLEN', outbox) >= {OUTBOX_LIMIT} then return {{'behind'}} end
+local TYPES = {{{", ".join(f"{name} = {number}" for name, number in _ANNOUNCED.items())}}}
+-- The homes of a user; `touched` elements were touched by the script already.
+local function listed(homes, touched)
+  if not homes then return '' end
+  if redis.call('ZCARD', homes) + touched > {LIMIT} then return '*' end
+  return table.concat(redis.call('ZRANGE', homes, 0, -1), ',')
+end
+-- An event that happened with the change: it reaches the listeners of the home, once.
+local function report(home, envelope)
+  redis.call('XADD', outbox, '*', 't', 0, 'h', home, 'e', envelope)
+end
+-- Every change ends here: what happened, and the user, home, device, key hash or project key it is about.
+local function changed(what, about)
+  redis.call('XADD', outbox, '*', 't', TYPES[what], 'u', about.user or 0, 'h', about.home or 0,
+    'd', about.device or 0, 'k', about.key_hash or '', 'p', about.project_key or 0,
+    'b', about.body or '', 's', listed(about.homes, about.touched or 0))
+  return {{'ok'}}
+end
+"""
+
+_UNHEARD: Final = """
+-- Every change ends here of which nobody has to hear: what it was.
+local function unheard(what) return {'ok'} end
+"""
+
+
+@dataclass(frozen=True)
+class Script:
+    """One script and the SHA-1 that Redis knows it by."""
+
+    text: str
+    announces: bool = False
+    """Whether it writes to the outbox of the project."""
+    sha: str = field(init=False)
+
+    def __post_init__(self) -> None:
+        digest = hashlib.sha1(self.text.encode(), usedforsecurity=False).hexdigest()
+        object.__setattr__(self, "sha", digest)
+
+
+def reading(body: str) -> Script:
+    """A script that changes nothing."""
+    return Script("#!lua flags=no-writes\n" + body)
+
+
+def changing(body: str, flags: str = "") -> Script:
+    """A change of a project. It ends with `changed`, if every node must hear of it, or `unheard`.
+
+    With `report` it also sends an event, which is announced in any case. Raises ValueError for a text that
+    does neither, or announces what no RecordType is.
+    """
+    announced = set(re.findall(r"changed\('(\w+)'", body))
+    if unknown := announced - _ANNOUNCED.keys():
+        raise ValueError(f"nobody knows how to announce {unknown}")
+    if not _ENDING.search(body):
+        raise ValueError("a change ends with changed('…') or unheard('…')")
+    announces = bool(announced) or "report(" in body
+    tools = (_ANNOUNCE if announces else "") + _UNHEARD
+    return Script(f"#!lua{flags}\n{_GUARD}{tools}{body}", announces)
+
+
+def removing(body: str) -> Script:
+    """A change that takes away: a Redis at its memory limit must still let a key be revoked."""
+    return changing(body, " flags=allow-oom")
