@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from homewire.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "HOMEWIRE_"
+SECRET_KEY_LENGTH = 32
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 KIB = 1024
@@ -265,6 +266,13 @@ class Settings:
         unit="keys",
         minimum=0,
     )
+    secret_key: str | None = setting(
+        None,
+        "Secret, at least 32 random characters, under which stored secrets (keys of smart modules, passwords "
+        "of mail servers) are encrypted; the same on all nodes and for commands. None: made once, in "
+        "secret.key in the data directory.",
+        secret=True,
+    )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
 
@@ -339,6 +347,11 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(
             f"--workers {settings.workers}: several workers in one node do not exist yet. "
             "Leave it at 1, or start more nodes on the same Redis."
+        )
+    if settings.secret_key is not None and len(settings.secret_key) < SECRET_KEY_LENGTH:
+        raise ConfigurationError(
+            f"{named('secret_key')}: needs at least {SECRET_KEY_LENGTH} characters, e.g. of "
+            "`openssl rand -hex 32`"
         )
     if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)

@@ -1,0 +1,100 @@
+"""Secrets that we must present or sign with, encrypted under a key that is not in Redis.
+
+AES-256-GCM; the key is derived (HKDF-SHA256) from the setting `secret_key`, else from a random one that the
+first who needs it writes to `secret.key` in the data directory. Nodes that share a Redis share the secret:
+with a data directory each, they need the setting.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from homewire.errors import ConfigurationError
+from homewire.settings import Settings
+
+KEY_FILE: Final = "secret.key"
+VERSION: Final = "s1."
+"""What a sealed text begins with: how it was sealed."""
+KEY_BYTES: Final = 32
+NONCE_BYTES: Final = 12
+
+
+class Sealer:
+    """Seals texts and opens them. Nothing is read or written before the first of either."""
+
+    def __init__(self, secret: str | None, key_file: Path) -> None:
+        """With the `secret` of the settings; else with the one in `key_file`."""
+        self._secret = secret
+        self._key_file = key_file
+
+    @classmethod
+    def of(cls, settings: Settings) -> Sealer:
+        """The sealer of a deployment."""
+        return cls(settings.secret_key, settings.data_dir / KEY_FILE)
+
+    def seal(self, text: str) -> str:
+        """The text, encrypted and signed; another one each time. Raises ConfigurationError."""
+        nonce = os.urandom(NONCE_BYTES)
+        sealed = nonce + self._cipher.encrypt(nonce, text.encode(), VERSION.encode())
+        return VERSION + base64.urlsafe_b64encode(sealed).decode("ascii")
+
+    def open(self, sealed: str) -> str:
+        """What was sealed. Raises ConfigurationError for what was sealed under another secret."""
+        try:
+            data = base64.urlsafe_b64decode(sealed.removeprefix(VERSION))
+            nonce, encrypted = data[:NONCE_BYTES], data[NONCE_BYTES:]
+            return self._cipher.decrypt(nonce, encrypted, VERSION.encode()).decode()
+        except (InvalidTag, ValueError):
+            raise ConfigurationError(
+                "a stored secret was sealed under another secret key: all nodes and commands on one Redis "
+                f"need the same HOMEWIRE_SECRET_KEY, or the same {KEY_FILE} in their data directory"
+            ) from None
+
+    @cached_property
+    def _cipher(self) -> AESGCM:
+        secret = self._secret or self._stored_secret()
+        derive = HKDF(SHA256(), KEY_BYTES, salt=None, info=b"homewire sealed secrets")
+        return AESGCM(derive.derive(secret.encode()))
+
+    def _stored_secret(self) -> str:
+        try:
+            return self._read() or self._make()
+        except OSError as error:
+            raise ConfigurationError(
+                f"the secret key {self._key_file} can't be used: {error.strerror}. Give HOMEWIRE_SECRET_KEY."
+            ) from error
+
+    def _read(self) -> str | None:
+        try:
+            return self._key_file.read_text().strip() or None
+        except FileNotFoundError:
+            return None
+
+    def _make(self) -> str:
+        """A new secret; the one of whoever was first, when several begin at once."""
+        directory = self._key_file.parent
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        draft = directory / f".{KEY_FILE}.{secrets.token_hex(8)}"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        try:
+            with os.fdopen(descriptor, "w") as file:
+                file.write(secrets.token_urlsafe(KEY_BYTES) + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+            # A link appears whole or not at all, and never in place of another.
+            os.link(draft, self._key_file)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        return self._key_file.read_text().strip()
