@@ -82,7 +82,6 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
     """
     log.configure(settings.log_level, settings.log_format)
     raise_open_file_limit()
-    loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     serving = asyncio.create_task(_serve(settings, roles, beside, stop))
 
@@ -90,9 +89,8 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
         stop.set()
         serving.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        # Until it serves, whatever it waits for is given up at once.
-        loop.add_signal_handler(number, give_up)
+    # Until it serves, whatever it waits for is given up at once.
+    _on_signals(give_up)
     try:
         await serving
     except asyncio.CancelledError:
@@ -104,9 +102,7 @@ async def _serve(
     settings: Settings, roles: frozenset[Role], beside: Beside | None, stop: asyncio.Event
 ) -> None:
     async with running(settings, roles) as node:
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
+        _on_signals(stop.set)
         node.failed.add_done_callback(lambda _failure: stop.set())
         async with AsyncExitStack() as stack:
             if beside is not None:
@@ -114,6 +110,11 @@ async def _serve(
             await stop.wait()
         if node.failed.done():
             raise node.failed.result()
+
+
+def _on_signals(handler: Callable[[], None]) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, handler)
 
 
 @asynccontextmanager

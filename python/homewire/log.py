@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import time
 from typing import Any
 
 import orjson
@@ -48,6 +49,24 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(numeric)
+
+
+class Seldom:
+    """Says of each kind of trouble when it may be logged again: one line in `interval_s` seconds."""
+
+    __slots__ = ("_interval_s", "_logged_at")
+
+    def __init__(self, interval_s: float) -> None:
+        self._interval_s = interval_s
+        self._logged_at: dict[str, float] = {}
+
+    def may(self, event: str) -> bool:
+        """Whether a line about `event` is due; if so, it counts as written."""
+        now = time.monotonic()
+        if now - self._logged_at.get(event, float("-inf")) < self._interval_s:
+            return False
+        self._logged_at[event] = now
+        return True
 
 
 def _to_json(value: Any, **_ignored: Any) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from bus_server import BusServer, running_server
 from nodes import CLUSTER, NodeProcess, Tenant, private_node, tenant_of
 from redis.asyncio import Redis
 
@@ -72,3 +73,17 @@ async def tenant(node: NodeProcess) -> AsyncIterator[Tenant]:
     """A project of this test's own on `node`."""
     async with tenant_of(node) as made:
         yield made
+
+
+@pytest.fixture
+def server() -> Iterator[BusServer]:
+    """A Redis of this test's own, that can be paused, killed and started again."""
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+async def redis(server: BusServer) -> AsyncIterator[Redis]:
+    """A client of `server`."""
+    async with server.client() as client:
+        yield client

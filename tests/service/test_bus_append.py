@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 from urllib.parse import quote
 
 import pytest
@@ -15,7 +14,6 @@ from bus_server import (
     envelopes_of,
     eventually,
     running_bus,
-    running_server,
 )
 from nodes import CLUSTER
 from redis.asyncio import Redis
@@ -23,18 +21,6 @@ from redis.asyncio import Redis
 from homewire.bus import Bus, BusSettings
 from homewire.bus.shards import events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
-
-
-@pytest.fixture
-def server() -> Iterator[BusServer]:
-    with running_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: BusServer) -> AsyncIterator[Redis]:
-    async with server.client() as client:
-        yield client
 
 
 async def test_appends_of_one_turn_are_one_write(server: BusServer, redis: Redis) -> None:

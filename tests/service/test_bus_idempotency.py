@@ -3,26 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
 
 import pytest
-from bus_server import BusServer, envelopes_of, eventually, running_bus, running_server
+from bus_server import BusServer, envelopes_of, eventually, running_bus
 from redis.asyncio import Redis
 
 from homewire.bus.shards import once_key
 from homewire.errors import NotConfirmed
-
-
-@pytest.fixture
-def server() -> Iterator[BusServer]:
-    with running_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: BusServer) -> AsyncIterator[Redis]:
-    async with server.client() as client:
-        yield client
 
 
 async def test_a_repeat_gets_the_same_id_and_stores_nothing(server: BusServer, redis: Redis) -> None:

@@ -4,28 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Iterator
 
-import pytest
-from bus_server import BusServer, append_many, envelopes_of, eventually, running_bus, running_server
+from bus_server import BusServer, append_many, envelopes_of, eventually, running_bus
 from redis.asyncio import Redis
 
 from homewire.bus import BusSettings, Retention, ensure_epochs
 from homewire.bus.shards import epoch_key, events_key
 
 AGE_MS = 60_000
-
-
-@pytest.fixture
-def server() -> Iterator[BusServer]:
-    with running_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: BusServer) -> AsyncIterator[Redis]:
-    async with server.client() as client:
-        yield client
 
 
 async def fill(redis: Redis, shard: int, count: int, at_ms: int, size: int = 10) -> None:

@@ -7,14 +7,14 @@ import os
 import random
 import signal
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-from bus_server import BusServer, eventually, running_server
+from bus_server import BusServer, eventually
 from control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
 from nodes import ROOT, NodeProcess, Tenant
 from redis.asyncio import Redis
@@ -31,18 +31,6 @@ from homewire.store.keys import PROJECTS, ProjectSlot
 CHILD = Path(__file__).with_name("relay_child.py")
 SOON_S = 2.0
 """Within which leftovers are relayed: the design says a second, the machine may be busy."""
-
-
-@pytest.fixture
-def server() -> Iterator[BusServer]:
-    with running_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def redis(server: BusServer) -> AsyncIterator[Redis]:
-    async with server.client() as client:
-        yield client
 
 
 @dataclass

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from nodes import NodeProcess, Tenant, private_node, tenant_of
+from slow_clients import let_go_of_one_that_never_reads_again, send_until_too_slow
 from wire import (
     BINARY,
     CLOSE,
@@ -179,7 +180,7 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None
                 await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
                 await listen(node.url, EVENTS, user.key) as quick,
             ):
-                sent = await send_until_too_slow(node, tenant, home, quick)
+                sent = await send_until_too_slow(node, tenant, home, quick, 30_000)
                 assert await quick.is_alive()
                 assert await heard_until_given_up(slow) < sent
                 await slow.send_bytes(close_frame(4001))
@@ -213,37 +214,12 @@ async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
                 assert await heard_until_given_up(slow) <= sent
 
 
-async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quick: Socket) -> int:
-    """Numbered events until the node gave somebody up; `quick` gets each of them at once."""
-    data = {"text": "x" * 30_000}
-    count = 0
-    # The kernel's own buffers come first; they take some MB.
-    while not (await node.metrics())["too_slow_total"]:
-        events = [{"homeId": home, "eventType": str(count + n), "eventData": data} for n in range(20)]
-        await tenant.send(*events)
-        for event in events:
-            assert await quick.receive_type(within=2) == event["eventType"]
-        count += len(events)
-        assert count < 2000, "60 MB wait for a client with a small outbox"
-    return count
-
-
 async def test_a_slow_client_that_never_reads_again_is_let_go() -> None:
     with private_node(outbox_bytes=OUTBOX_BYTES, close_s=0.5) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)
-            async with await listen(node.url, EVENTS, user.key) as quick:
-                # Also opens the connection that this client keeps.
-                await tenant.send({"homeId": home, "eventType": "first"})
-                assert await quick.receive_type() == "first"
-                descriptors = node.descriptors
-                async with await listen(node.url, EVENTS, user.key, receive_buffer=4096):
-                    await send_until_too_slow(node, tenant, home, quick)
-                    await node.until("connections", 1)
-                    assert await quick.is_alive()
-                    await quick.drop()
-                    await node.settles(descriptors - 1)
+            await let_go_of_one_that_never_reads_again(node, tenant, user, home, 30_000, descriptors=1)
 
 
 async def test_sigterm_says_going_away_and_ends_quickly() -> None:

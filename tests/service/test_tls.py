@@ -21,6 +21,7 @@ import orjson
 import pytest
 import pytest_asyncio
 from nodes import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of
+from slow_clients import let_go_of_one_that_never_reads_again, send_until_too_slow
 from wire import CLOSE, PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 
 EVENTS = "/userSession/websocket"
@@ -96,7 +97,7 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(
         await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
         await listen(node.url, EVENTS, user.key) as quick,
     ):
-        sent = await send_until_too_slow(node, tenant, home, quick)
+        sent = await send_until_too_slow(node, tenant, home, quick, 7_000)
         assert await quick.is_alive()
         heard = 0
         while (received := await slow.receive_any(within=3)).opcode != CLOSE:
@@ -114,30 +115,7 @@ async def test_a_client_that_never_reads_again_is_let_go(node: NodeProcess, tena
     """The pump can't give away what the core said last, nor read that it was the last."""
     user = await tenant.user()
     home = await tenant.home(user)
-    async with await listen(node.url, EVENTS, user.key) as quick:
-        await tenant.send({"homeId": home, "eventType": "first"})
-        assert await quick.receive_type() == "first"
-        descriptors = node.descriptors
-        async with await listen(node.url, EVENTS, user.key, receive_buffer=4096):
-            await send_until_too_slow(node, tenant, home, quick)
-            await node.until("connections", 1)
-            assert await quick.is_alive()
-            await quick.drop()
-            await node.settles(descriptors - 3)
-
-
-async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quick: Socket) -> int:
-    """Numbered events until the node gave somebody up; `quick` gets each of them at once."""
-    data = {"text": "x" * 7_000}
-    count, before = 0, (await node.metrics())["too_slow_total"]
-    while (await node.metrics())["too_slow_total"] == before:
-        events = [{"homeId": home, "eventType": str(count + n), "eventData": data} for n in range(20)]
-        await tenant.send(*events)
-        for event in events:
-            assert await quick.receive_type(within=5) == event["eventType"]
-        count += len(events)
-        assert count < 4000, "28 MB wait for a client with a small outbox"
-    return count
+    await let_go_of_one_that_never_reads_again(node, tenant, user, home, 7_000, descriptors=3)
 
 
 async def test_either_side_closes(node: NodeProcess, tenant: Tenant) -> None:

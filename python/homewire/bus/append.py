@@ -36,6 +36,7 @@ from homewire.bus.connection import Batch, Connection, Reply, open_connection
 from homewire.bus.settings import BusError, BusSettings, BusStats
 from homewire.bus.shards import epoch_key, events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
+from homewire.log import Seldom
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1
@@ -74,7 +75,7 @@ class Bus:
         self._newest_shard: int | None = None
         self._heads = AppendHeads(settings.shards)
         self._trim_at = 0.0
-        self._refusal_logged_at = float("-inf")
+        self._seldom = Seldom(1.0)
         self._supervisor: asyncio.Task[None] | None = None
 
     @property
@@ -242,9 +243,7 @@ class Bus:
         return BusUnavailable()
 
     def _note_refusal(self, text: str) -> None:
-        now = self._loop.time()
-        if now - self._refusal_logged_at >= 1.0:
-            self._refusal_logged_at = now
+        if self._seldom.may("bus.refused"):
             _log.warning("bus.refused", refusal=text)
         if text.startswith(TURN_AWAY) and self._connection is not None:
             self._connection.retire()

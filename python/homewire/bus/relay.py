@@ -32,6 +32,7 @@ from homewire.bus.control import parse
 from homewire.bus.shards import PENDING, copied_key, events_key
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import NotConfirmed, Unavailable
+from homewire.log import Seldom
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
 from homewire.store.scripts.script import Script
@@ -138,7 +139,7 @@ class Relay:
         self._shards = shards
         self._turns: dict[int, _Turns] = {}
         self._expected_until: dict[int, float] = {}
-        self._logged_at: dict[str, float] = {}
+        self._seldom = Seldom(LOG_S)
 
     async def expect(self, project_id: int) -> None:
         """Before a change that is announced: what a crash leaves will be found. Raises Unavailable."""
@@ -322,17 +323,10 @@ class Relay:
 
     def _note_not_understood(self, project_id: int, entry_id: bytes) -> None:
         self.stats.not_understood += 1
-        if self._may_log("relay.not_understood"):
+        if self._seldom.may("relay.not_understood"):
             _log.error("relay.not_understood", project=project_id, entry=entry_id.decode())
 
     def _note_failure(self, error: Exception, **about: int) -> None:
         self.stats.failures += 1
-        if self._may_log("relay.failed"):
+        if self._seldom.may("relay.failed"):
             _log.warning("relay.failed", error=str(error) or type(error).__name__, **about)
-
-    def _may_log(self, event: str) -> bool:
-        now = asyncio.get_running_loop().time()
-        if now - self._logged_at.get(event, float("-inf")) < LOG_S:
-            return False
-        self._logged_at[event] = now
-        return True

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis, TlsCert, TlsKey
+from homewire.cli.options import Json, serving_command
 from homewire.errors import ConfigurationError
 from homewire.limits import open_file_limit
 from homewire.settings import Settings
@@ -59,29 +59,11 @@ class Finding:
 
 def register(app: typer.Typer) -> None:
     """Add `check` to the command tree."""
-    app.command("check")(check)
+    serving_command(app, "check")(check)
 
 
-def check(
-    host: Host = None,
-    port: Port = None,
-    redis: Redis = None,
-    data_dir: DataDir = None,
-    durability: Durability = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    as_json: Json = False,
-) -> None:
+def check(settings: Settings, as_json: Json = False) -> None:
     """Say whether this machine and configuration can run homewire, and what to do where not."""
-    settings = settings_table.load(
-        host=host,
-        port=port,
-        redis_url=redis,
-        data_dir=data_dir,
-        durability=durability,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-    )
     findings = asyncio.run(examine(settings))
     fit = all(finding.level is not Level.FATAL for finding in findings)
     if as_json:

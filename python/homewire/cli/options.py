@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from homewire.settings import rows
+from homewire.settings import load, rows
 
 _TABLE = {row.name: row for row in rows()}
 
@@ -52,3 +54,48 @@ Url = Annotated[
 Key = Annotated[
     str | None, typer.Option("--key", help="API key; default: the demo's key.", show_default=False)
 ]
+
+
+def take_options(
+    run: Callable[..., None], function: Callable[..., Any], shared: Mapping[str, tuple[Any, Any]]
+) -> None:
+    """Give `run` the options of `function` after its first, and the `shared` ones (type, default)."""
+    hints = get_type_hints(function, include_extras=True)
+    _given, *own = inspect.signature(function).parameters.values()
+    keyword = inspect.Parameter.KEYWORD_ONLY
+    parameters = [p.replace(annotation=hints[p.name], kind=keyword) for p in own]
+    for name, (annotation, default) in shared.items():
+        if name not in hints:
+            parameters.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {p.name: p.annotation for p in parameters}
+
+
+_SERVING: Final = {
+    "host": (Host, None),
+    "port": (Port, None),
+    "data_dir": (DataDir, None),
+    "redis_url": (Redis, None),
+    "workers": (Workers, None),
+    "durability": (Durability, None),
+    "tls_cert": (TlsCert, None),
+    "tls_key": (TlsKey, None),
+}
+
+
+def serving_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a command of a function over the Settings that a server would run with.
+
+    The options of those settings are added to the function's own.
+    """
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        def run(**options: Any) -> None:
+            chosen = {name: options.pop(name) for name in _SERVING}
+            function(load(**chosen), **options)
+
+        take_options(run, function, _SERVING)
+        app.command(name, help=inspect.getdoc(function))(run)
+        return run
+
+    return register

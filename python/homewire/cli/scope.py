@@ -7,12 +7,12 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, get_type_hints
+from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 import typer
 
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Json, Redis
+from homewire.cli.options import DataDir, Json, Redis, take_options
 from homewire.cli.output import Answer, show
 from homewire.errors import ConfigurationError, NotConfirmed, Unavailable, UnknownRecord
 from homewire.settings import Settings
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from homewire.store import Store
 
 P = ParamSpec("P")
+
+_SHARED: Final = {"redis_url": (Redis, None), "data_dir": (DataDir, None), "as_json": (Json, False)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,21 +131,8 @@ def command(
 
             show(asyncio.run(act()), as_json)
 
-        _take_options(run, function)
+        take_options(run, function, _SHARED)
         app.command(name, help=inspect.getdoc(function))(run)
         return run
 
     return register
-
-
-def _take_options(run: Callable[..., None], function: Callable[..., Any]) -> None:
-    """Give `run` the options of `function` after its scope, and the three that every command has."""
-    hints = get_type_hints(function, include_extras=True)
-    scope, *own = inspect.signature(function).parameters.values()
-    keyword = inspect.Parameter.KEYWORD_ONLY
-    shared = {"redis_url": (Redis, None), "data_dir": (DataDir, None), "as_json": (Json, False)}
-    parameters = [p.replace(annotation=hints[p.name], kind=keyword) for p in own if p is not scope]
-    for name, (annotation, default) in shared.items():
-        parameters.append(inspect.Parameter(name, keyword, default=default, annotation=annotation))
-    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {p.name: p.annotation for p in parameters}

@@ -5,13 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Durability, Host, Json, Port, Redis, TlsCert, TlsKey, Workers
+from homewire.cli.options import Json, serving_command
 from homewire.errors import HomewireError
 from homewire.settings import Settings
 
@@ -28,68 +26,24 @@ WithDemo = Annotated[
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command tree."""
-    app.command()(run)
-    _register_role(app, "router", "Run the realtime tier alone: WebSockets and events in.")
-    _register_role(app, "api", "Run the REST tier alone.")
+    serving_command(app, "run")(run)
+    serving_command(app, "router")(router)
+    serving_command(app, "api")(api)
 
 
-def _register_role(app: typer.Typer, role: str, help: str) -> None:
-    """Add the command that serves one role."""
-
-    def serve_role(
-        host: Host = None,
-        port: Port = None,
-        data_dir: DataDir = None,
-        redis: Redis = None,
-        workers: Workers = None,
-        durability: Durability = None,
-        tls_cert: TlsCert = None,
-        tls_key: TlsKey = None,
-        as_json: Json = False,
-    ) -> None:
-        settings = _settings(host, port, data_dir, redis, workers, durability, tls_cert, tls_key)
-        _serve(settings, [role], False, as_json)
-
-    app.command(role, help=help)(serve_role)
-
-
-def run(
-    host: Host = None,
-    port: Port = None,
-    data_dir: DataDir = None,
-    redis: Redis = None,
-    workers: Workers = None,
-    durability: Durability = None,
-    tls_cert: TlsCert = None,
-    tls_key: TlsKey = None,
-    demo: WithDemo = False,
-    as_json: Json = False,
-) -> None:
+def run(settings: Settings, demo: WithDemo = False, as_json: Json = False) -> None:
     """Run router and REST tier in one process."""
-    settings = _settings(host, port, data_dir, redis, workers, durability, tls_cert, tls_key)
     _serve(settings, ["router", "api"], demo, as_json)
 
 
-def _settings(
-    host: str | None,
-    port: int | None,
-    data_dir: Any,
-    redis: str | None,
-    workers: int | None,
-    durability: str | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-) -> Settings:
-    return settings_table.load(
-        host=host,
-        port=port,
-        data_dir=data_dir,
-        redis_url=redis,
-        workers=workers,
-        durability=durability,
-        tls_cert=tls_cert,
-        tls_key=tls_key,
-    )
+def router(settings: Settings, as_json: Json = False) -> None:
+    """Run the realtime tier alone: WebSockets and events in."""
+    _serve(settings, ["router"], False, as_json)
+
+
+def api(settings: Settings, as_json: Json = False) -> None:
+    """Run the REST tier alone."""
+    _serve(settings, ["api"], False, as_json)
 
 
 def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Final
 
@@ -18,10 +18,9 @@ from aiohttp import web
 
 from homewire.errors import Unavailable
 from homewire.gateway.handoff import GivenAway
+from homewire.http.wrapping import Handler, wrapped
 
 LONGEST_RETRY_S: Final = 5
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class TooManyHandshakes(Unavailable):
@@ -49,10 +48,7 @@ class Handshakes:
 
     def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
         """The same routes, whose handlers wait for their turn."""
-        return [
-            web.RouteDef(route.method, route.path, self._taking_turns(route.handler), route.kwargs)
-            for route in routes
-        ]
+        return wrapped(routes, self._taking_turns)
 
     def figures(self) -> Mapping[str, int]:
         """For the metrics."""

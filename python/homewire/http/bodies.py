@@ -7,17 +7,16 @@ then the body, or what was made of it, is in memory.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from aiohttp import web
 
 from homewire.errors import Unavailable
+from homewire.http.wrapping import Handler, wrapped
 
 MEBIBYTE: Final = 1024 * 1024
 HELD: Final = web.RequestKey("held", int)
-
-Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 class BodiesFull(Unavailable):
@@ -52,10 +51,7 @@ class Bodies:
 
     def released(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
         """The same routes, whose requests hold nothing once they are answered."""
-        return [
-            web.RouteDef(route.method, route.path, self._releasing(route.handler), route.kwargs)
-            for route in routes
-        ]
+        return wrapped(routes, self._releasing)
 
     def figures(self) -> Mapping[str, int]:
         """For the metrics."""
