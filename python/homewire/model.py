@@ -153,6 +153,28 @@ class Device:
     tag: str
     created_ms: int
     home_id: int | None = None
+    claim_code: str = ""
+    """Empty for a device that was provisioned on demand."""
+    claimed_ms: int = 0
+    """0: nobody claimed it."""
+    claimable_until_ms: int = 0
+    """In the past or 0: it cannot be claimed."""
+    connected: bool = False
+    last_connect_ms: int = 0
+    """0: never."""
+    last_disconnect_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class ProvisioningToken:
+    """What a device proves with that a member wants it in a home. Only its hash is stored."""
+
+    home_id: int
+    device_class: str
+    tag: str
+    user_id: int
+    """Who asked for it: it is worth as much as their membership."""
+    expires_ms: int
 
 
 @dataclass(frozen=True, slots=True)

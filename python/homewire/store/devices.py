@@ -47,7 +47,7 @@ class Devices:
             answer = await self._store(device, reference.hash, claim_code)
             if answer != ["taken", "claim_code"]:
                 require_ok(answer, project=project_id, home=home_id)
-                return device, token, claim_code
+                return replace(device, claim_code=claim_code), token, claim_code
         raise outrun("claim code")
 
     async def get(self, project_id: int, device_id: int) -> Device | None:
@@ -168,6 +168,17 @@ def _location(place: bytes) -> DeviceLocation:
 def _device(project_id: int, device_id: int, record: dict[str, str], deleted_homes: frozenset[int]) -> Device:
     home_id = int(record["home"]) or None
     return Device(
-        device_id, project_id, record["class"], record["name"], record["tag"],
-        int(record["created"]), None if home_id in deleted_homes else home_id,
-    )  # fmt: skip
+        device_id,
+        project_id,
+        record["class"],
+        record["name"],
+        record["tag"],
+        int(record["created"]),
+        None if home_id in deleted_homes else home_id,
+        record["claim_code"],
+        claimed_ms=int(record.get("claimed", 0)),
+        claimable_until_ms=int(record.get("claimable_until", 0)),
+        connected=record.get("connected", "0") == "1",
+        last_connect_ms=int(record.get("last_connect", 0)),
+        last_disconnect_ms=int(record.get("last_disconnect", 0)),
+    )

@@ -149,6 +149,14 @@ class ProjectSlot:
         """Hash: a device; `key` is the hash of its one key."""
         return f"{self.prefix}device:{device_id}"
 
+    def device_belongings(self, device_id: int) -> tuple[str, ...]:
+        """What a device has only as long as it is in its home, and what goes when it leaves."""
+        return self.values("device", device_id), self.value_keys("device", device_id)
+
+    def provisioning(self, token_hash: str) -> str:
+        """Hash: what a provisioning token stands for, found by its SHA-256 (hex), until it expires."""
+        return f"{self.prefix}provisioning:{token_hash}"
+
     def project_key(self, key_id: int) -> str:
         """Hash: a project key; `key` is the hash of its token."""
         return f"{self.prefix}project_key:{key_id}"
