@@ -136,6 +136,7 @@ async def running(
         relay = Relay(redis, settings.shards)
         _in_background(stack, relay.run(), failed)
         store = Store(redis, relay)
+        _in_background(stack, store.housekeeping.run(), failed)
         entrance = Entrance.of(settings)
         reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
         app = web.Application(middlewares=[server.render_errors])

@@ -8,6 +8,7 @@ from homewire.store.apps import Apps
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.homes import Homes
+from homewire.store.housekeeping import Chore, Housekeeping
 from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
@@ -37,3 +38,12 @@ class Store:
         self.users = Users(database, self.projects)
         self.devices = Devices(database)
         self.principals = Principals(database)
+        self.housekeeping = Housekeeping(
+            database,
+            self.projects,
+            (
+                # Whoever leaves may leave homes behind that nobody is in.
+                Chore(lambda slot: slot.departing_users, self.users.sweep),
+                Chore(lambda slot: slot.deleted_homes, self.homes.sweep),
+            ),
+        )

@@ -10,13 +10,18 @@ from typing import Any, Final, Protocol
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
+from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.store.keys import IDS, ProjectSlot
+from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
+from homewire.store.scripts.housekeeping import NOTE
 from homewire.store.scripts.script import LIMIT, Script
 
 PAGE: Final = LIMIT
 """The most elements that one command or script touches."""
+LOOK_AFTER_MS: Final = 5_000
+"""When housekeeping looks for what a change left to be swept: a change takes at most COMMAND_S, so by then it
+has happened or never will."""
 ATTEMPTS: Final = 10
 """How often a change that others outran is tried again."""
 
@@ -106,10 +111,13 @@ class Database:
         """
         names = [slot.project, slot.outbox, *keys]
         deadline = asyncio.get_running_loop().time() + COMMAND_S
-        if script.announces:
+        if script.announces or script.leaves_rest:
             with translate_redis_errors():
                 async with asyncio.timeout_at(deadline):
-                    await self._announcer.expect(slot.project_id)
+                    if script.announces:
+                        await self._announcer.expect(slot.project_id)
+                    if script.leaves_rest:
+                        await self.note_unfinished(slot.project_id)
         with translate_redis_errors(writing=True):
             async with asyncio.timeout_at(deadline):
                 answer = await self._run(script, names, arguments)
@@ -126,6 +134,10 @@ class Database:
         """Run a script that writes to what is no project's."""
         with translate_redis_errors(writing=True):
             await self._run(script, keys, arguments)
+
+    async def note_unfinished(self, project_id: int) -> None:
+        """Have housekeeping look soon for what is to be swept in a project."""
+        await self.change_outside(NOTE, [UNFINISHED], [project_id, LOOK_AFTER_MS])
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         async with asyncio.timeout(COMMAND_S):
@@ -146,6 +158,7 @@ class Database:
         """The ids of an index in ascending order, at most PAGE at a time, stable under concurrent change."""
         after = "-inf"
         while True:
+            _stop_if_asked()
             reply = await self.read("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
             ids = [int(member) for member in reply]
             if ids:
@@ -169,6 +182,7 @@ class Database:
         """All key names that match, in pages, `count` looked at by one command. What stays is surely seen."""
         cursor = 0
         while True:
+            _stop_if_asked()
             reply = await self.read("SCAN", cursor, "MATCH", pattern, "COUNT", count)
             cursor, names = int(reply[0]), reply[1]
             for start in range(0, len(names), PAGE):
@@ -216,6 +230,12 @@ _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
     "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),
     "member": lambda: Conflict("MEMBER_EXISTS", "the user is a member of the home already"),
 }
+
+
+def _stop_if_asked() -> None:
+    """Between pages, of which there may be many."""
+    if asked_to_stop():
+        raise asyncio.CancelledError
 
 
 def decoded(reply: dict[bytes, bytes]) -> dict[str, str]:

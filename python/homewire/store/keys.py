@@ -20,6 +20,11 @@ PROJECTS: Final = "hw:{projects}:live"
 """Sorted set of project ids, score = id."""
 DELETED_PROJECTS: Final = "hw:{projects}:deleted"
 """Sorted set of project ids whose records still have to be swept."""
+UNFINISHED: Final = "hw:{projects}:unfinished"
+"""Sorted set of the ids of projects in which something deleted may still have to be swept; score = when
+housekeeping is to look, in ms."""
+PATROLLED: Final = "hw:{projects}:patrolled"
+"""Is there while some node has looked through all projects not long ago."""
 
 
 class ProjectSlot:

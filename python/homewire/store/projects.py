@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from homewire.errors import UnknownRecord
 from homewire.model import AccessControl, AccountSystem, Project
 from homewire.store import checks
-from homewire.store.database import PAGE, Database, require_ok
-from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
+from homewire.store.database import LOOK_AFTER_MS, PAGE, Database, require_ok
+from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
 from homewire.store.scripts.projects import BURY_PROJECT, DISABLE_PROJECT, ENABLE_PROJECT, UNLIST_PROJECT
 from homewire.store.scripts.script import Script
 
@@ -68,9 +68,11 @@ class Projects:
     async def delete(self, project_id: int) -> None:
         """End a project: all its keys are dead when this returns. Its records are left to `sweep`.
 
-        A crash half-way is made good by `sweep` or by deleting again. Raises UnknownRecord.
+        A crash half-way is made good by housekeeping, or by deleting again. Raises UnknownRecord.
         """
-        await self._database.change_outside(UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS], [project_id])
+        await self._database.change_outside(
+            UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS, UNFINISHED], [project_id, LOOK_AFTER_MS]
+        )
         if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
             raise UnknownRecord("project", project_id)
         await self._bury(project_id)

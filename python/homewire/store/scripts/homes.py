@@ -49,7 +49,7 @@ DELETE_HOME: Final = removing("""
 -- From here on nobody is a member of it and no device is in it, whatever is still to be swept.
 if redis.call('UNLINK', KEYS[3]) == 0 then return {'unknown', 'home'} end
 redis.call('ZREM', KEYS[4], ARGV[1])
-redis.call('ZADD', KEYS[5], ARGV[1], ARGV[1])
+tombstone(KEYS[5], ARGV[1])
 return changed('home_deleted', {home = ARGV[1]})
 """)
 

@@ -13,8 +13,12 @@ return redis.call('HMGET', KEYS[2], 'kind', 'id', 'name', 'permissions', 'expire
 """)
 
 UNLIST_PROJECT: Final = Script("""#!lua
--- KEYS: live projects, deleted projects. ARGV: id
-if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then redis.call('ZADD', KEYS[2], ARGV[1], ARGV[1]) end
+-- KEYS: live projects, deleted projects, unfinished. ARGV: id, when to look, in ms from now
+if redis.call('ZREM', KEYS[1], ARGV[1]) == 1 then
+  local now = redis.call('TIME')
+  redis.call('ZADD', KEYS[2], ARGV[1], ARGV[1])
+  redis.call('ZADD', KEYS[3], now[1] * 1000 + math.floor(now[2] / 1000) + ARGV[2], ARGV[1])
+end
 return redis.call('ZSCORE', KEYS[2], ARGV[1])
 """)
 

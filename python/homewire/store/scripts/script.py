@@ -5,6 +5,8 @@ A script answers a list whose first word says what came of it: `ok`, or why noth
 `moved` (what the caller read before is no longer so; read again). Scripts that write begin with KEYS[1] =
 the project and KEYS[2] = its outbox.
 
+What a change deletes and cannot sweep in one step it leaves with a `tombstone`, which housekeeping finds.
+
 What every node must hear is written to the outbox by the same script; its fields are explained in
 `bus/control.py`. `Script.announces` says of which scripts that is so.
 """
@@ -54,6 +56,11 @@ local function changed(what, about)
 end
 """
 
+_TOMBSTONE: Final = """
+-- What is deleted from here on, and still has to be swept: its id stands in this index until then.
+local function tombstone(index, id) redis.call('ZADD', index, id, id) end
+"""
+
 _UNHEARD: Final = """
 -- Every change ends here of which nobody has to hear: what it was.
 local function unheard(what) return {'ok'} end
@@ -67,6 +74,8 @@ class Script:
     text: str
     announces: bool = False
     """Whether it writes to the outbox of the project."""
+    leaves_rest: bool = False
+    """Whether something may have to be swept behind it, so that housekeeping has to know before."""
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -82,7 +91,8 @@ def reading(body: str) -> Script:
 def changing(body: str, flags: str = "") -> Script:
     """A change of a project. It ends with `changed`, if every node must hear of it, or `unheard`.
 
-    With `report` it also sends an event, which is announced in any case. Raises ValueError for a text that
+    With `report` it also sends an event, which is announced in any case; with `tombstone` it leaves something
+    to be swept, by a `Chore` of `store/housekeeping.py`. Raises ValueError for a text that
     does neither, or announces what no RecordType is.
     """
     announced = set(re.findall(r"changed\('(\w+)'", body))
@@ -91,8 +101,9 @@ def changing(body: str, flags: str = "") -> Script:
     if not _ENDING.search(body):
         raise ValueError("a change ends with changed('…') or unheard('…')")
     announces = bool(announced) or "report(" in body
-    tools = (_ANNOUNCE if announces else "") + _UNHEARD
-    return Script(f"#!lua{flags}\n{_GUARD}{tools}{body}", announces)
+    leaves_rest = "tombstone(" in body
+    tools = (_ANNOUNCE if announces else "") + (_TOMBSTONE if leaves_rest else "") + _UNHEARD
+    return Script(f"#!lua{flags}\n{_GUARD}{tools}{body}", announces, leaves_rest)
 
 
 def removing(body: str) -> Script:

@@ -40,7 +40,7 @@ end
 for i = 11, 10 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 redis.call('UNLINK', KEYS[3], KEYS[8])
 redis.call('ZREM', KEYS[4], id)
-redis.call('ZADD', KEYS[9], id, id)
+tombstone(KEYS[9], id)
 return changed('user_deleted', {user = id, homes = KEYS[10], touched = 3 * sessions})
 """)
 
