@@ -20,10 +20,10 @@ from redis.asyncio import Redis
 
 from homewire import log, metrics
 from homewire._core import Core
-from homewire.api import health
+from homewire.api import documentation, health
 from homewire.api.context import Api
 from homewire.api.dispatch import routes as api_routes
-from homewire.api.operations import OPERATIONS
+from homewire.api.operations import ENDPOINTS, OPERATIONS
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
@@ -71,6 +71,8 @@ class Node:
 
     base_url: str
     core: Core | None
+    app: web.Application
+    """What it serves over HTTP."""
     failed: asyncio.Future[Exception]
     """Set when the node can't go on."""
 
@@ -164,6 +166,7 @@ async def running(
         if Role.API in roles:
             api = Api(store, directory, authenticator, reader, settings)
             app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
+            app.add_routes(documentation.routes(ENDPOINTS))
         registry = metrics.registry(core, bus, relay, refusals, entrance.figures())
         app.add_routes(health.routes(_problem(core, bus), registry))
         base_url = await _listen(stack, settings, app, entrance, tls)
@@ -174,7 +177,7 @@ async def running(
             )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(entrance.acceptor.close)
-        yield Node(base_url, core, failed)
+        yield Node(base_url, core, app, failed)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 The settings come from the environment, as for `homewire run`. On standard input, a line each:
 `pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
-until the next byte comes. `tasks` says how many tasks the loop has. With `messages` as argument it
-takes the messages of clients.
+until the next byte comes. `tasks` says how many tasks the loop has, `routes` what is served: a JSON
+array of method and path. With `messages` as argument it takes the messages of clients. With `broken`
+every operation of the REST service and every route of ingest raises, and so does each handshake.
 """
 
 from __future__ import annotations
@@ -14,11 +15,18 @@ import ctypes
 import os
 import signal
 import sys
-from typing import Any
+from dataclasses import replace
+from typing import Any, NoReturn
 
-from homewire import log
+import orjson
+from aiohttp import web
+
+from homewire import app, log
 from homewire import settings as settings_table
-from homewire.app import Role, running
+from homewire.api.operations import OPERATIONS
+from homewire.app import Node, Role, running
+from homewire.ingest import Ingest
+from homewire.ingest import routes as ingest_routes
 from homewire.limits import raise_open_file_limit
 from homewire.settings import Settings
 
@@ -49,7 +57,36 @@ def say(line: str) -> None:
     sys.stdout.flush()
 
 
-def obey(command: str, steps: Steps) -> None:
+class BrokenSteps(Steps):
+    """A handshake that breaks."""
+
+    async def observe(self, step: str) -> None:
+        await fail(step)
+
+
+async def fail(*_whatever: object) -> NoReturn:
+    raise RuntimeError(SECRET)
+
+
+SECRET = "something that no client may see"
+
+
+def break_everything() -> None:
+    """Put handlers that raise in the place of all others."""
+    node: Any = app
+    node.OPERATIONS = tuple(replace(each, handler=fail) for each in OPERATIONS)
+    node.ingest_routes = broken_routes
+
+
+def broken_routes(ingest: Ingest) -> list[web.RouteDef]:
+    return [web.RouteDef(each.method, each.path, fail, each.kwargs) for each in ingest_routes(ingest)]
+
+
+def routes_of(served: web.Application) -> list[tuple[str, str]]:
+    return [(route.method, route.resource.canonical) for route in served.router.routes() if route.resource]
+
+
+def obey(command: str, steps: Steps, node: Node) -> None:
     match command.split():
         case ["pause", step]:
             steps.pause(step)
@@ -65,6 +102,8 @@ def obey(command: str, steps: Steps) -> None:
             say("released")
         case ["tasks"]:
             say(f"tasks {len(asyncio.all_tasks())}")
+        case ["routes"]:
+            say(orjson.dumps(routes_of(node.app)).decode())
         case []:
             pass  # What was left of the line that ended a hold.
         case _:
@@ -81,7 +120,10 @@ async def main(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGTERM, stop.set)
-    steps = Steps()
+    steps: Steps = Steps()
+    if "broken" in sys.argv[1:]:
+        steps = BrokenSteps()
+        break_everything()
     stdin = asyncio.StreamReader()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     commands = None
@@ -90,7 +132,7 @@ async def main(settings: Settings) -> None:
         async with running(settings, frozenset(Role), observe=steps.observe, on_message=on_message) as node:
             say(node.base_url)
             # It goes on to take orders while the node goes down.
-            commands = asyncio.create_task(take(stdin, steps))
+            commands = asyncio.create_task(take(stdin, steps, node))
             stopped = asyncio.create_task(stop.wait())
             waited: list[asyncio.Future[Any]] = [stopped, node.failed]
             await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
@@ -102,9 +144,9 @@ async def main(settings: Settings) -> None:
             commands.cancel()
 
 
-async def take(stdin: asyncio.StreamReader, steps: Steps) -> None:
+async def take(stdin: asyncio.StreamReader, steps: Steps, node: Node) -> None:
     while line := await stdin.readline():
-        obey(line.decode(), steps)
+        obey(line.decode(), steps, node)
 
 
 if __name__ == "__main__":

@@ -81,6 +81,13 @@ class NodeProcess:
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
         assert said.strip() == line
 
+    async def routes(self) -> set[tuple[str, str]]:
+        """Method and path of everything that a `node_process.py` serves."""
+        assert self.process.stdout is not None
+        self.say("routes")
+        said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)
+        return {(method, path) for method, path in orjson.loads(said)}
+
     async def tasks(self) -> int:
         """How many tasks the event loop of a `node_process.py` has."""
         assert self.process.stdout is not None
@@ -130,6 +137,7 @@ def running_node(
     *,
     steps: bool = False,
     messages: bool = False,
+    broken: bool = False,
     redis_url: str | None = None,
     tls: bool = False,
     demo: bool = False,
@@ -137,8 +145,9 @@ def running_node(
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
-    With `messages` the latter takes those of its clients. With `tls` the node ends TLS itself, with a
-    certificate that `wire` and `Tenant.http` trust. `settings` are those of the environment, in lower case.
+    With `messages` the latter takes those of its clients, and with `broken` every handler raises. With
+    `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. `settings` are
+    those of the environment, in lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:
@@ -149,7 +158,7 @@ def running_node(
         chosen["tls_cert"], chosen["tls_key"] = certificates.files()
     if steps:
         command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
-        command += ["messages"] * messages
+        command += [*["messages"] * messages, *["broken"] * broken]
         chosen["port"] = 0
     else:
         command = [sys.executable, "-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]

@@ -89,9 +89,13 @@ def _urlencoded(body: bytes) -> dict[str, str]:
 
 
 def _multipart(boundary: str, body: bytes) -> dict[str, str]:
-    if not boundary:
-        raise InvalidInput("Content-Type", "multipart/form-data needs a boundary")
-    parser = MultipartParser(BytesIO(body), boundary, content_length=len(body), part_limit=MAX_FIELDS)
+    # A header's bytes above 127 are surrogates here, and no boundary may have them (RFC 2046).
+    if not boundary or not boundary.isascii():
+        raise InvalidInput("Content-Type", "multipart/form-data needs a boundary, in ASCII")
+    size = len(body)
+    # In memory, whatever the size: the parser would put a large part into a file, and write there at once.
+    limits = {"content_length": size, "spool_limit": size + 1, "part_limit": MAX_FIELDS}
+    parser = MultipartParser(BytesIO(body), boundary, **limits)
     try:
         return {part.name: part.raw.decode() for part in parser if part.name and part.filename is None}
     except UnicodeDecodeError:

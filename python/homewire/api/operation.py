@@ -20,6 +20,8 @@ BodyT = TypeVar("BodyT")
 JSON_BYTES: Final = 80 * 1024
 """The largest body: 64 KiB of somebody's own data, and room for the rest of the object."""
 
+SWITCHING_PROTOCOLS: Final = 101
+
 
 class BodyKind(StrEnum):
     """What a body may look like."""
@@ -27,6 +29,8 @@ class BodyKind(StrEnum):
     JSON = "json"
     FORM = "form"
     """The spec's *web form*: urlencoded, multipart or JSON, as clients like it."""
+    BATCH = "batch"
+    """Many objects: a JSON array, or one to a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +103,8 @@ Visibility = Callable[[Api, Principal, Mapping[str, int]], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Operation:
-    """What can be asked for, by whom, and what the answers are. Served by `api.dispatch`.
-
-    In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
-    handler returns what is to be the body of the answer (of the type `answer`), None, or a `Listing`.
-    It may raise any `RequestError` or `StoreError`; those without a status in `errors` become 403.
-    """
+class Endpoint:
+    """What can be asked for, by whom, and what the answers are: a row of the document at /openapi.json."""
 
     name: str
     """operationId, in camel case."""
@@ -113,22 +112,42 @@ class Operation:
     path: str
     tag: str
     summary: str
+    description: str = ""
+    """What a client must know that no other member says. Plain text, paragraphs apart by an empty line."""
     source: str
     """The document and heading that it is from."""
     access: Access
-    handler: Handler
-    visible: Visibility | None = None
     query: type[Any] = NoQuery
-    body: type[Any] | None = None
+    body: Any = None
     body_kind: BodyKind = BodyKind.JSON
     body_required: bool = True
     """If not, a body that is missing counts as an empty object."""
-    body_bytes: int = JSON_BYTES
     success: int = 200
     answer: Any = None
     """The type of the answer's body; None: it has none. `list[…]` for a `Listing`."""
     errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
-    """Those of the spec's table. 500 and 503 are always possible, 429 where there is a limit."""
+    """Those of the spec's table, and 429 where there is a limit. 500 and 503 are always possible."""
+    idempotency_key: bool = False
+    """Whether it heeds the header Idempotency-Key."""
+
+    @property
+    def websocket(self) -> bool:
+        """Whether it opens a WebSocket."""
+        return self.success == SWITCHING_PROTOCOLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Endpoint):
+    """An endpoint that `api.dispatch` serves.
+
+    In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
+    handler returns what is to be the body of the answer (of the type `answer`), None, or a `Listing`.
+    It may raise any `RequestError` or `StoreError`; those without a status in `errors` become 403.
+    """
+
+    handler: Handler
+    visible: Visibility | None = None
+    body_bytes: int = JSON_BYTES
 
 
 def unknown(operation: Operation) -> NotFound:

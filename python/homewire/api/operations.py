@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.api import homes
-from homewire.api.operation import Operation
+from homewire.api import homes, realtime
+from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (*homes.OPERATIONS,)
+
+ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPERATIONS, *realtime.ENDPOINTS)
+"""The whole interface: these, and what the router serves."""

@@ -7,6 +7,8 @@ from homewire.model import Permission, Principal, PrincipalKind
 
 
 def require_project_key(principal: Principal, permission: Permission) -> None:
-    """Raises PermissionDenied unless `principal` is a project key with `permission`."""
-    if principal.kind is not PrincipalKind.PROJECT_KEY or permission not in principal.permissions:
+    """Raises PermissionDenied unless `principal` is a project key with `permission`, or with `admin`."""
+    if principal.kind is not PrincipalKind.PROJECT_KEY or principal.permissions.isdisjoint(
+        (permission, Permission.ADMIN)
+    ):
         raise PermissionDenied(needs=f"a project key with the permission {permission}")

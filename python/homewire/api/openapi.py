@@ -1,0 +1,234 @@
+"""The OpenAPI 3.1 document, made from the rows that route and validate.
+
+In it is what belongs to the service's interface: every `Endpoint`. Not in it is what serves the node
+itself: probes, metrics and these documents (`UNDOCUMENTED`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
+from typing import Any, Final, get_origin
+
+import msgspec
+
+from homewire import __version__
+from homewire.api import models
+from homewire.api.dispatch import RANGE, TEXTS
+from homewire.api.operation import Access, BodyKind, Endpoint
+from homewire.http.paths import LARGEST_ID
+
+UNDOCUMENTED: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+"""Paths of a node that are no part of the service's interface."""
+
+JSON: Final = "application/json"
+MEDIA_TYPES: Final = {
+    BodyKind.JSON: (JSON,),
+    BodyKind.FORM: ("application/x-www-form-urlencoded", "multipart/form-data", JSON),
+    BodyKind.BATCH: (JSON,),
+}
+NDJSON: Final = "application/x-ndjson"
+"""One JSON object to a line: a text, as far as a schema can say."""
+
+Part = dict[str, Any]
+"""A part of the document."""
+
+_SCHEMAS: Final = "#/components/schemas/{name}"
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z]+)\}")
+
+_ABOUT: Final = """\
+homewire routes events between connected homes, devices and apps, and keeps their users, homes, devices and \
+values.
+
+Keys. A request names its key in the header Authorization, as `ModeCloud <key>`, `Bearer <key>` or the key \
+alone. A key speaks for a user, a device or the project; what it may do stands at each operation. A project \
+key with the permission `admin` may do what any other project key may.
+
+Errors. Every error is JSON: `reason`, an upper-case code, and `data`, what a person needs to mend the \
+request. In this order: no or dead key 401 (403 where the operation has no 401); a key of the wrong kind, or \
+without the permission, 403; an id that is unknown or that the caller cannot see, 404 (403 where the \
+operation has no 404); any other bad input 403, naming the field. A method that a path does not have is \
+answered 405 with `Allow`; 429 and 503 say in `Retry-After` when to come back. After a \
+503 NOT_CONFIRMED nobody can tell whether the change was made.
+
+Bodies. Unknown fields are ignored. A web form may be urlencoded, multipart or JSON; in the first two, \
+numbers and booleans are text. A GET may be a HEAD as well.
+"""
+
+_ERRORS: Final[dict[int, tuple[str, str]]] = {
+    401: ("Unauthenticated", "No key, or one that is not (or no longer) valid."),
+    403: ("Refused", "Bad input, named in `data`, or not permitted."),
+    404: ("NotFound", "Unknown, or not for the caller to see."),
+    405: ("MethodNotAllowed", "The path does not have this method."),
+    429: ("TooManyRequests", "A limit was reached; `data` names it."),
+    500: ("InternalError", "Something is broken here."),
+    503: ("Unavailable", "The service cannot answer now."),
+}
+"""For each status: the name of its response among the components, and what it says."""
+_ANY_TIME: Final = frozenset({500, 503})
+_RETRY_LATER: Final = frozenset({429, 503})
+
+
+def document(endpoints: Sequence[Endpoint]) -> Part:
+    """The whole document. Raises KeyError for an error status that has no text here."""
+    types = [each for endpoint in endpoints for each in (endpoint.body, endpoint.answer) if each is not None]
+    schemas, components = msgspec.json.schema_components([*types, models.Error], ref_template=_SCHEMAS)
+    named = dict(zip(map(repr, types), schemas, strict=False))
+    paths: Part = {}
+    for endpoint in endpoints:
+        paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, named)
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "homewire", "version": __version__, "description": _ABOUT},
+        "servers": [{"url": "/"}],
+        "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
+        "paths": paths,
+        "components": {
+            "schemas": dict(sorted(components.items())),
+            "responses": {name: _error(status) for status, (name, _) in _ERRORS.items()},
+            "headers": _HEADERS,
+            "securitySchemes": _SECURITY_SCHEMES,
+        },
+    }
+
+
+_HEADERS: Final[Part] = {
+    "Range": {
+        "description": "Which part of the list this is: `<first>-<last>/<total>`, or `*/<total>` when empty.",
+        "required": True,
+        "schema": {"type": "string", "pattern": r"^([0-9]+-[0-9]+|\*)/[0-9]+$"},
+    },
+    "RetryAfter": {
+        "description": "In how many seconds to come back.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^[0-9]+$"},
+    },
+    "Allow": {
+        "description": "The methods that the path has.",
+        "required": True,
+        "schema": {"type": "string"},
+    },
+}
+
+
+def _header_key(whose: str) -> Part:
+    description = f"The key of {whose}: `ModeCloud <key>`, `Bearer <key>`, or the key alone."
+    return {"type": "apiKey", "in": "header", "name": "Authorization", "description": description}
+
+
+_SECURITY_SCHEMES: Final[Part] = {
+    "userKey": _header_key("a user"),
+    "deviceKey": _header_key("a device"),
+    "projectKey": _header_key("a project, with one of the permissions that stand at the operation"),
+    "authToken": {
+        "type": "apiKey",
+        "in": "query",
+        "name": "authToken",
+        "description": "On a WebSocket, the key of a user or device, where no header can be set.",
+    },
+}
+
+
+def _operation(endpoint: Endpoint, named: Part) -> Part:
+    made: Part = {
+        "operationId": endpoint.name,
+        "tags": [endpoint.tag],
+        "summary": endpoint.summary,
+        "description": "\n\n".join(filter(None, [endpoint.description, f"Source: {endpoint.source}."])),
+        "security": list(_security(endpoint)),
+        "parameters": [*_path_parameters(endpoint), *_query_parameters(endpoint), *_headers(endpoint)],
+        "responses": _responses(endpoint, named),
+    }
+    if endpoint.body is not None:
+        made["requestBody"] = _body(endpoint, named[repr(endpoint.body)])
+    return made
+
+
+def _security(endpoint: Endpoint) -> Iterator[Part]:
+    access: Access = endpoint.access
+    if access.nobody:
+        yield {}
+    if access.user:
+        yield {"userKey": []}
+    if access.device:
+        yield {"deviceKey": []}
+    if access.permission is not None:
+        yield {"projectKey": [str(access.permission)]}
+    if endpoint.websocket:
+        yield {"authToken": []}
+
+
+def _path_parameters(endpoint: Endpoint) -> Iterator[Part]:
+    for name in _PLACEHOLDER.findall(endpoint.path):
+        number = {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
+        schema = {"type": "string", "minLength": 1} if name in TEXTS else number
+        yield {"name": name, "in": "path", "required": True, "schema": schema}
+
+
+def _query_parameters(endpoint: Endpoint) -> Iterator[Part]:
+    (reference,), components = msgspec.json.schema_components([endpoint.query], ref_template=_SCHEMAS)
+    fields = components.pop(reference["$ref"].removeprefix(_SCHEMAS.format(name="")))
+    for name, schema in fields["properties"].items():
+        required = name in fields["required"]
+        yield {"name": name, "in": "query", "required": required, "schema": _inlined(schema, components)}
+
+
+def _headers(endpoint: Endpoint) -> Iterator[Part]:
+    if endpoint.idempotency_key:
+        yield {
+            "name": "Idempotency-Key",
+            "in": "header",
+            "required": False,
+            "description": "A retry with the same key and body is answered like the first, for ten minutes.",
+            "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
+        }
+
+
+def _inlined(schema: Part, components: Part) -> Part:
+    """A parameter's schema without references and without null, which no query can say."""
+    if "$ref" in schema:
+        return dict(components[schema["$ref"].removeprefix(_SCHEMAS.format(name=""))])
+    present = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
+    choices = present.pop("anyOf", None)
+    if choices is None:
+        return present
+    kept = [_inlined(choice, components) for choice in choices if choice.get("type") != "null"]
+    return {**kept[0], **present} if len(kept) == 1 else {"anyOf": kept, **present}
+
+
+def _body(endpoint: Endpoint, schema: Part) -> Part:
+    content: Part = {media: {"schema": schema} for media in MEDIA_TYPES[endpoint.body_kind]}
+    if endpoint.body_kind is BodyKind.BATCH:
+        content[NDJSON] = {"schema": {"type": "string"}}
+    return {"required": endpoint.body_required, "content": content}
+
+
+def _responses(endpoint: Endpoint, named: Part) -> Part:
+    success: Part = {"description": HTTPStatus(endpoint.success).phrase}
+    if endpoint.answer is not None:
+        success["content"] = {JSON: {"schema": named[repr(endpoint.answer)]}}
+    if get_origin(endpoint.answer) is list:
+        success["headers"] = {RANGE: {"$ref": "#/components/headers/Range"}}
+    errors = {
+        str(status): {"$ref": f"#/components/responses/{_ERRORS[status][0]}"}
+        for status in sorted(endpoint.errors | _ANY_TIME)
+    }
+    return {str(endpoint.success): success, **errors}
+
+
+def _error(status: int) -> Part:
+    schema = {"$ref": _SCHEMAS.format(name="Error")}
+    made: Part = {"description": _ERRORS[status][1], "content": {JSON: {"schema": schema}}}
+    if status in _RETRY_LATER:
+        made["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
+    if status == HTTPStatus.METHOD_NOT_ALLOWED:
+        made["headers"] = {"Allow": {"$ref": "#/components/headers/Allow"}}
+    return made
+
+
+def operations_of(made: Part) -> Iterator[tuple[str, str, Part]]:
+    """Method, path and operation of a document, in its order."""
+    for path, methods in made["paths"].items():
+        for method, operation in methods.items():
+            yield method.upper(), path, operation

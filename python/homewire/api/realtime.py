@@ -1,0 +1,154 @@
+"""What the router serves and the document describes: events and commands in, and the two WebSockets.
+
+The handlers are in `ingest/` and `gateway/websocket.py`, on their own short way past `api.dispatch`; a
+test holds these rows against the routes of a running node, and against what the routes answer.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+import msgspec
+
+from homewire.api.models import Answer
+from homewire.api.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
+from homewire.model import Permission
+
+_ERRORS: Final = frozenset({401, 403, 404, 429})
+_STAMPED: Final = (
+    "The server stamps time, home and origin; what a client sends under these names is set aside."
+)
+
+
+class Event(msgspec.Struct, kw_only=True, rename="camel"):
+    """What a device, server or entity reports, as it is sent."""
+
+    event_type: Annotated[str, msgspec.Meta(min_length=1)]
+    event_data: dict[str, Any] | None = None
+    entity_id: str | None = None
+
+
+class PlacedEvent(Event, kw_only=True, rename="camel"):
+    """An event of a batch, and what it is about: `deviceId` or `homeId`."""
+
+    home_id: int | None = None
+    device_id: int | None = None
+
+
+class Command(msgspec.Struct, kw_only=True, rename="camel"):
+    """What a device is told to do. It arrives as it was put, nothing added."""
+
+    action: Annotated[str, msgspec.Meta(min_length=1)]
+    parameters: dict[str, Any] | None = None
+
+
+class BatchResult(Answer):
+    """What became of one item: 204 and the event's id, or an error's status, reason and data."""
+
+    status: int
+    id: str | None = None
+    reason: str | None = None
+    data: dict[str, Any] | None = None
+
+
+class BatchResults(Answer):
+    """One result for each item, in their order."""
+
+    results: list[BatchResult]
+
+
+class ListenQuery(msgspec.Struct, kw_only=True, rename="camel"):
+    """Which events are to be heard. Only one name counts: entityId, else deviceId, else homeId."""
+
+    home_id: list[int] | msgspec.UnsetType = msgspec.UNSET
+    device_id: list[int] | msgspec.UnsetType = msgspec.UNSET
+    entity_id: list[str] | msgspec.UnsetType = msgspec.UNSET
+
+
+ENDPOINTS: Final = (
+    Endpoint(
+        name="sendHomeEvent",
+        method="PUT",
+        path="/homes/{homeId}/event",
+        tag="Events and commands",
+        summary="Send an event to a home",
+        description=f"204 says that it is stored and on its way to the listeners. {_STAMPED}",
+        source="spec 001, Send Event to Home",
+        access=Access(permission=Permission.SEND_EVENT),
+        body=Event,
+        success=204,
+        errors=_ERRORS,
+        idempotency_key=True,
+    ),
+    Endpoint(
+        name="sendDeviceEvent",
+        method="PUT",
+        path="/devices/{deviceId}/event",
+        tag="Events and commands",
+        summary="Send an event of a device; only the device itself can",
+        description=f"204 says that it is stored and on its way to the listeners. {_STAMPED}",
+        source="spec 001, Send Device Event",
+        access=Access(device=True),
+        body=Event,
+        success=204,
+        errors=_ERRORS,
+        idempotency_key=True,
+    ),
+    Endpoint(
+        name="sendEvents",
+        method="POST",
+        path="/events",
+        tag="Events and commands",
+        summary="Send many events at once",
+        description="A bad item stops no other: each has a result of its own. At most 4 MiB and 1,000 items.",
+        source="homewire's own",
+        access=Access(permission=Permission.SEND_EVENT),
+        body=list[PlacedEvent],
+        body_kind=BodyKind.BATCH,
+        answer=BatchResults,
+        errors=frozenset({401, 403, 429}),
+        idempotency_key=True,
+    ),
+    Endpoint(
+        name="sendCommand",
+        method="PUT",
+        path="/devices/{deviceId}/command",
+        tag="Events and commands",
+        summary="Send a command to a device",
+        description="204 says that it was accepted, not that it was delivered.",
+        source="spec 001, Send Command",
+        access=Access(user=True, permission=Permission.SEND_COMMAND),
+        body=Command,
+        success=204,
+        errors=_ERRORS,
+        idempotency_key=True,
+    ),
+    Endpoint(
+        name="listenToEvents",
+        method="GET",
+        path="/userSession/websocket",
+        tag="WebSockets",
+        summary="Hear events as they happen",
+        description=(
+            "Each message is one Event object. Without a filter: all homes that the user is a member of,"
+            " now and later. Not in projects that bring their own users."
+        ),
+        source="spec 000, Listen to events",
+        access=Access(user=True),
+        query=ListenQuery,
+        success=SWITCHING_PROTOCOLS,
+        errors=_ERRORS,
+    ),
+    Endpoint(
+        name="receiveCommands",
+        method="GET",
+        path="/devices/{deviceId}/command",
+        tag="WebSockets",
+        summary="Receive the commands for a device; only the device itself can",
+        description="Each message is one Command object.",
+        source="spec 001, Receive Commands",
+        access=Access(device=True),
+        success=SWITCHING_PROTOCOLS,
+        errors=_ERRORS,
+    ),
+)
