@@ -124,6 +124,15 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
+class DevicePresence:
+    """Whether a device holds a command WebSocket anywhere, and when that began and ended last."""
+
+    connected: bool = False
+    last_connect_ms: int | None = None
+    last_disconnect_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Home:
     """A container of devices, owned by one or more users (spec 001, *Homes*)."""
 

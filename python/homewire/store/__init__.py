@@ -9,6 +9,8 @@ from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
+from homewire.store.nodes import Nodes
+from homewire.store.presence import Presence
 from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
@@ -37,6 +39,8 @@ class Store:
         self.sessions = Sessions(database)
         self.users = Users(database, self.projects)
         self.devices = Devices(database)
+        self.nodes = Nodes(database)
+        self.presence = Presence(database, self.nodes)
         self.principals = Principals(database)
         self.housekeeping = Housekeeping(
             database,

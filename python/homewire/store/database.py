@@ -128,12 +128,10 @@ class Database:
             raise Unavailable
         return words
 
-    async def change_outside(
-        self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]
-    ) -> None:
-        """Run a script that writes to what is no project's."""
+    async def change_outside(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        """Run a script that writes to what is no project's; its raw answer."""
         with translate_redis_errors(writing=True):
-            await self._run(script, keys, arguments)
+            return await self._run(script, keys, arguments)
 
     async def note_unfinished(self, project_id: int) -> None:
         """Have housekeeping look soon for what is to be swept in a project."""

@@ -25,6 +25,14 @@ UNFINISHED: Final = "hw:{projects}:unfinished"
 housekeeping is to look, in ms."""
 PATROLLED: Final = "hw:{projects}:patrolled"
 """Is there while some node has looked through all projects not long ago."""
+NODES: Final = "hw:{nodes}:leases"
+"""Sorted set: the boot id of each node, score = the end of its lease in ms by Redis' clock; below zero
+for one that is dead for good."""
+
+
+def node_projects(boot_id: str) -> str:
+    """Set: the projects in which a node holds, or held, devices."""
+    return f"hw:{{nodes}}:projects:{boot_id}"
 
 
 class ProjectSlot:
@@ -156,11 +164,30 @@ class ProjectSlot:
 
     def device_belongings(self, device_id: int) -> tuple[str, ...]:
         """What a device has only as long as it is in its home, and what goes when it leaves."""
-        return self.values("device", device_id), self.value_keys("device", device_id)
+        return (
+            self.values("device", device_id), self.value_keys("device", device_id),
+            self.device_commands(device_id), self.device_command_ends(device_id),
+        )  # fmt: skip
 
     def provisioning(self, token_hash: str) -> str:
         """Hash: what a provisioning token stands for, found by its SHA-256 (hex), until it expires."""
         return f"{self.prefix}provisioning:{token_hash}"
+
+    def device_presence(self, device_id: int) -> str:
+        """Hash: which nodes hold a device's command sockets, and when it came and went."""
+        return f"{self.prefix}device:{device_id}:presence"
+
+    def device_commands(self, device_id: int) -> str:
+        """Hash: number → envelope of a command that waits for a device; `bytes` is their sum."""
+        return f"{self.prefix}device:{device_id}:commands"
+
+    def device_command_ends(self, device_id: int) -> str:
+        """Sorted set: the numbers of `device_commands`, score = when the command expires, in ms."""
+        return f"{self.prefix}device:{device_id}:command_ends"
+
+    def held_devices(self, boot_id: str) -> str:
+        """Index of the devices that a node holds command sockets of."""
+        return f"{self.prefix}holder:{boot_id}"
 
     def project_key(self, key_id: int) -> str:
         """Hash: a project key; `key` is the hash of its token."""
