@@ -44,9 +44,11 @@ from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.limits import memory_bytes, raise_open_file_limit
+from homewire.notify.post import Post
 from homewire.overload import Overload
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
+from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store import Store
 from homewire.tls import server_context
@@ -141,6 +143,7 @@ async def running(
         _in_background(stack, store.housekeeping.run(), failed)
         entrance = Entrance.of(settings)
         reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
+        figures = entrance.figures()
         app = web.Application(middlewares=[server.render_errors])
         core: Core | None = None
         refusals: Mapping[str, int] = {}
@@ -164,10 +167,12 @@ async def running(
             app.add_routes(entrance.handshakes.limited(websocket.routes(gateway)))
             app.add_routes(entrance.bodies.released(ingest_routes(ingest)))
         if Role.API in roles:
-            api = Api(store, directory, authenticator, reader, settings)
+            post = Post(redis, Sealer.of(settings), settings.public_base_url, carried=())
+            figures.append(post.figures)
+            api = Api(store, directory, authenticator, post, reader, settings)
             app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
             app.add_routes(documentation.routes(ENDPOINTS))
-        registry = metrics.registry(core, bus, relay, refusals, entrance.figures())
+        registry = metrics.registry(core, bus, relay, refusals, figures)
         app.add_routes(health.routes(_problem(core, bus), registry))
         base_url = await _listen(stack, settings, app, entrance, tls)
         if core is not None:

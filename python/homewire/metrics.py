@@ -82,6 +82,8 @@ COUNTERS: Final = {
     "relay_leftovers": "Of relay_records, those found by the timer and not by the change that made them.",
     "relay_not_understood": "Outbox entries that are no record and were dropped.",
     "relay_failures": "Times that Redis kept the timer from relaying.",
+    "notify_taken": "Messages to people that were taken to be sent.",
+    "notify_kept": "Messages to people that were kept, because nothing is set that could send them.",
     "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 

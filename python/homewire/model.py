@@ -58,6 +58,10 @@ class Project:
     on_demand_provisioning: bool
     created_ms: int
     disabled: bool = False
+    verification_url: str = ""
+    """What a mail's link to verify an address looks like, with `{token}`; empty: a page of ours."""
+    password_reset_url: str = ""
+    """Likewise, to choose a new password."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,6 +85,11 @@ class Settings:
     accepts_per_turn: int = setting(
         64, "Connections accepted in one turn of the event loop.", unit="connections", minimum=1
     )
+    public_url: str | None = setting(
+        None,
+        "Where people reach this homewire, e.g. https://home.example.com: the beginning of the links in "
+        "mails. None: host and port of the node.",
+    )
     head_timeout_s: float = setting(
         10.0,
         "How long a whole request head may take, from the connection or a next request's first byte on.",
@@ -280,6 +285,11 @@ class Settings:
     log_format: LogFormat = setting("json", "json: one object a line; console: for people.")
 
     @property
+    def public_base_url(self) -> str:
+        """What the links in messages begin with, without a final slash."""
+        return (self.public_url or self.base_url).rstrip("/")
+
+    @property
     def base_url(self) -> str:
         """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``; https with a `tls_cert`."""
         everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
@@ -353,6 +363,8 @@ def _check(settings: Settings) -> None:
             f"{named('secret_key')}: needs at least {SECRET_KEY_LENGTH} characters, e.g. of "
             "`openssl rand -hex 32`"
         )
+    if settings.public_url is not None and urlsplit(settings.public_url).scheme not in ("http", "https"):
+        raise ConfigurationError(f"{named('public_url')}: must begin with https:// or http://")
     if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
         raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")

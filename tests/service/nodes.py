@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import certificates
@@ -113,6 +113,20 @@ class NodeProcess:
             return (await self.metrics())[name] == value
 
         await eventually(holds, within)
+
+    async def cli(self, *words: object) -> Any:
+        """The JSON that a command on this node's store prints."""
+        given = (*map(str, words), "--json", "--redis", self.redis_url, "--data-dir", str(self.data_dir))
+        command = (sys.executable, "-m", "homewire.cli", *given)
+        environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
+        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
+        said, _ = await asyncio.wait_for(process.communicate(), START_S)
+        assert process.returncode == 0
+        return orjson.loads(said)
+
+    async def outbox(self, *options: object) -> list[dict[str, Any]]:
+        """The messages to people that were kept, newest last: what `homewire outbox --json` shows."""
+        return cast(list[dict[str, Any]], await self.cli("outbox", *options))
 
     async def settles(self, descriptors: int | None = None, within: float = 10.0) -> None:
         """Wait until no reservation and no connection is left, nor a descriptor more than `descriptors`."""

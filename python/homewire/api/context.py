@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from homewire.http.authority import Authenticate, Directory
 from homewire.http.reading import BodyReader
+from homewire.notify.message import Messages
 from homewire.settings import Settings
 from homewire.store import Store
 
@@ -18,5 +19,7 @@ class Api:
     directory: Directory
     """Where homes and devices are and who may see them, remembered while that is certain."""
     authenticate: Authenticate
+    messages: Messages
+    """Takes what is to be mailed, or sent by SMS."""
     reader: BodyReader = field(default_factory=BodyReader)
     settings: Settings = field(default_factory=Settings)

@@ -36,9 +36,11 @@ def _table(answer: list[dict[str, Any]]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*answer[0], box=None, pad_edge=False)
+    # Lines need not have the same columns.
+    columns = list(dict.fromkeys(name for line in answer for name in line))
+    table = Table(*columns, box=None, pad_edge=False)
     for line in answer:
-        table.add_row(*(_text(value) for value in line.values()))
+        table.add_row(*(_text(line.get(name)) for name in columns))
     Console(markup=False, highlight=False, soft_wrap=True).print(table)
 
 

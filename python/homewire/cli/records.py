@@ -7,10 +7,12 @@ from typing import Annotated, Any
 
 import typer
 
+from homewire import model
 from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, Project, User
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
+from homewire.errors import UnknownRecord
 from homewire.model import AccessControl, AccountSystem, Permission
 
 
@@ -53,16 +55,37 @@ async def create_project(
 @command(projects, "list")
 async def list_projects(scope: Scope) -> Answer:
     """List the projects."""
-    return [
-        {
-            "projectId": project.id,
-            "name": project.name,
-            "accounts": project.accounts.value,
-            "accessControl": project.access_control.value,
-            "onDemandProvisioning": project.on_demand_provisioning,
-        }
-        for project in await scope.store.projects.list()
-    ]
+    return [_listed(project) for project in await scope.store.projects.list()]
+
+
+@command(projects, "show")
+async def show_project(scope: Scope, project: Project = None) -> Answer:
+    """Show a project and its settings."""
+    return await _project(scope, scope.named(project))
+
+
+@command(projects, "set")
+async def set_project(
+    scope: Scope,
+    project: Project = None,
+    verification_url: Annotated[
+        str | None,
+        typer.Option(
+            help='Link of a mail that verifies an address, with {token}; "" for a page of homewire\'s own.',
+            show_default=False,
+        ),
+    ] = None,
+    password_reset_url: Annotated[
+        str | None,
+        typer.Option(help="Likewise, of a mail that leads to a new password.", show_default=False),
+    ] = None,
+) -> Answer:
+    """Change settings of a project; those that are not given stay."""
+    project_id = scope.named(project)
+    await scope.store.projects.configure(
+        project_id, verification_url=verification_url, password_reset_url=password_reset_url
+    )
+    return await _project(scope, project_id)
 
 
 @command(projects, "disable")
@@ -247,6 +270,27 @@ async def delete_device(scope: Scope, device: Device, project: AnyProject = None
     """Delete a device. Its key is refused from now on."""
     await scope.store.devices.delete(await scope.project_of_device(project, device), device)
     return {"deviceId": device}
+
+
+async def _project(scope: Scope, project_id: int) -> dict[str, Any]:
+    project = await scope.store.projects.get(project_id)
+    if project is None:
+        raise UnknownRecord("project", project_id)
+    return _listed(project) | {
+        "disabled": project.disabled,
+        "verificationUrl": project.verification_url or None,
+        "passwordResetUrl": project.password_reset_url or None,
+    }
+
+
+def _listed(project: model.Project) -> dict[str, Any]:
+    return {
+        "projectId": project.id,
+        "name": project.name,
+        "accounts": project.accounts.value,
+        "accessControl": project.access_control.value,
+        "onDemandProvisioning": project.on_demand_provisioning,
+    }
 
 
 def _password(email: str | None, given: str | None) -> str | None:

@@ -18,6 +18,8 @@ from homewire.errors import ConfigurationError, NotConfirmed, Unavailable, Unkno
 from homewire.settings import Settings
 
 if TYPE_CHECKING:
+    from redis.asyncio import Redis as Client
+
     from homewire.store import Store
 
 P = ParamSpec("P")
@@ -31,6 +33,8 @@ class Scope:
 
     settings: Settings
     store: Store
+    redis: Client
+    """What the store is on."""
 
     def named(self, given: int | None) -> int:
         """The project that a command means, whether it exists or not. A usage error when none is named."""
@@ -90,6 +94,13 @@ async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
 @asynccontextmanager
 async def open_store(settings: Settings) -> AsyncIterator[Store]:
     """The store of the settings. Raises ConfigurationError when its Redis doesn't answer."""
+    async with open_scope(settings) as scope:
+        yield scope.store
+
+
+@asynccontextmanager
+async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
+    """The store of the settings, and what it is on. Raises ConfigurationError when that doesn't answer."""
     from homewire.bus.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.store import Store
@@ -98,7 +109,7 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
         client = connect(url)
         try:
             with translate_redis_errors():
-                yield Store(client, Relay(client, settings.shards))
+                yield Scope(settings, Store(client, Relay(client, settings.shards)), client)
         except NotConfirmed as error:
             raise ConfigurationError(
                 f"{_at(url)} went away; whether the change was made is unknown"
@@ -126,8 +137,8 @@ def command(
             settings = settings_table.load(redis_url=redis_url, data_dir=data_dir)
 
             async def act() -> Answer:
-                async with open_store(settings) as store:
-                    return await function(Scope(settings, store), **options)  # type: ignore[call-arg]
+                async with open_scope(settings) as scope:
+                    return await function(scope, **options)  # type: ignore[call-arg]
 
             show(asyncio.run(act()), as_json)
 

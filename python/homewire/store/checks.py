@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
 from homewire.errors import InvalidInput
 
 MAX_NAME: Final = 256
 MAX_ADDRESS: Final = 64
 MAX_USER_AGENT: Final = 1024
+MAX_URL: Final = 2048
+_URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]+", re.ASCII)
+"""What may stand in a URL (RFC 3986), and the braces of a template."""
 _APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
@@ -36,6 +40,24 @@ def app_id(value: str) -> str:
     """The id of an app: letters, digits, `_`, `.`, `-`, at most 128."""
     if not _APP_ID.fullmatch(value):
         raise InvalidInput("appId", "must be 1 to 128 letters, digits, '_', '.' or '-'")
+    return value
+
+
+def link_template(field: str, value: str) -> str:
+    """An http(s) URL with `{token}` in its path, query or fragment; or nothing."""
+    if not value:
+        return value
+    if len(value) > MAX_URL:
+        raise InvalidInput(field, f"must not be longer than {MAX_URL} characters")
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or not _URL.fullmatch(value) or "@" in parts.netloc:
+        raise InvalidInput(field, "must be a URL that begins with https:// or http://")
+    if "{token}" not in value or "{" in parts.netloc:
+        raise InvalidInput(field, "must contain {token} behind the host, where the token is to stand")
     return value
 
 

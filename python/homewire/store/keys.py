@@ -1,7 +1,7 @@
 """Every key name and lifetime of the store; nothing else builds one (the bus has its own in `bus/shards.py`).
 
 `hw:{p<id>}:…` holds all that belongs to one project, in one slot, so that every change of several
-keys is one Lua script. The deployment's own few keys are `hw:ids` and `hw:{projects}:…`.
+keys is one Lua script. The deployment's own few keys are `hw:ids`, `hw:{projects}:…` and `hw:{notify}:…`.
 """
 
 from __future__ import annotations
@@ -33,6 +33,25 @@ for one that is dead for good."""
 def node_projects(boot_id: str) -> str:
     """Set: the projects in which a node holds, or held, devices."""
     return f"hw:{{nodes}}:projects:{boot_id}"
+
+
+MESSAGES_KEPT: Final = "hw:{notify}:kept"
+"""Stream: sealed messages that nothing carries, for `homewire outbox`. It has a TTL."""
+
+
+def message_queue(channel: str) -> str:
+    """Stream: sealed messages that "mail" or "sms" is to carry."""
+    return f"hw:{{notify}}:{channel}"
+
+
+def messages_waiting(channel: str) -> str:
+    """Sorted set: messages that could not be carried, score = when they are tried again, in ms."""
+    return f"hw:{{notify}}:{channel}:waiting"
+
+
+def messages_dead(channel: str) -> str:
+    """Stream: messages that are not tried any more, and why. Bounded; it has a TTL."""
+    return f"hw:{{notify}}:{channel}:dead"
 
 
 class ProjectSlot:

@@ -10,7 +10,13 @@ from homewire.model import AccessControl, AccountSystem, Project
 from homewire.store import checks
 from homewire.store.database import LOOK_AFTER_MS, PAGE, Database, require_ok
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
-from homewire.store.scripts.projects import BURY_PROJECT, DISABLE_PROJECT, ENABLE_PROJECT, UNLIST_PROJECT
+from homewire.store.scripts.projects import (
+    BURY_PROJECT,
+    CONFIGURE_PROJECT,
+    DISABLE_PROJECT,
+    ENABLE_PROJECT,
+    UNLIST_PROJECT,
+)
 from homewire.store.scripts.script import Script
 
 
@@ -56,6 +62,22 @@ class Projects:
                 if project is not None:
                     found.append(project)
         return found
+
+    async def configure(
+        self, project_id: int, *, verification_url: str | None = None, password_reset_url: str | None = None
+    ) -> None:
+        """Set what the links in mails look like: a URL with `{token}`; empty for the page of ours.
+
+        What is None stays. Raises UnknownRecord, InvalidInput.
+        """
+        given = {"verification_url": verification_url, "password_reset_url": password_reset_url}
+        changes: builtins.list[str] = []
+        for name, value in given.items():
+            if value is not None:
+                changes += name, checks.link_template(name, value)
+        if changes:
+            slot = ProjectSlot(project_id)
+            require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)
 
     async def disable(self, project_id: int) -> None:
         """Make all keys of a project dead until it is enabled again. Raises UnknownRecord."""
@@ -129,4 +151,6 @@ def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
         record["on_demand"] == "1",
         int(record["created"]),
         record["state"] == "disabled",
+        record.get("verification_url", ""),
+        record.get("password_reset_url", ""),
     )

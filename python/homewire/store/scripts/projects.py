@@ -41,6 +41,12 @@ redis.call('HSET', project, 'state', 'live')
 return changed('project_enabled', {})
 """)
 
+CONFIGURE_PROJECT: Final = changing("""
+-- ARGV: settings by name and value
+redis.call('HSET', project, unpack(ARGV))
+return unheard('project_configured')
+""")
+
 CREATE_APP: Final = changing("""
 -- KEYS: …, apps. ARGV: id, created
 if redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2]) == 0 then return {'taken', 'app'} end

@@ -1,0 +1,64 @@
+"""`outbox`: the messages that nothing carries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from homewire.api.times import timestamp
+from homewire.cli.output import Answer
+from homewire.cli.scope import Scope, command
+
+if TYPE_CHECKING:
+    from homewire.model import Project
+    from homewire.notify.post import KeptLetter
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to the command tree."""
+    command(app, "outbox")(outbox)
+
+
+async def outbox(
+    scope: Scope,
+    project: Annotated[
+        int | None, typer.Option("--project", help="Only those of this project.", show_default=False)
+    ] = None,
+    to: Annotated[
+        str | None, typer.Option("--to", help="Only those to this address or number.", show_default=False)
+    ] = None,
+) -> Answer:
+    """Show the e-mails and SMS that were kept because nothing is set that could send them, newest last.
+
+    They contain codes and tokens. The last 1,000 are kept, for a day.
+    """
+    from homewire.notify.post import kept_letters
+    from homewire.sealing import Sealer
+
+    kept = await kept_letters(scope.redis, Sealer.of(scope.settings))
+    shown = [
+        each
+        for each in kept
+        if project in (None, each.letter.message.project_id) and to in (None, each.letter.message.to)
+    ]
+    projects = {
+        number: await scope.store.projects.get(number)
+        for number in {each.letter.message.project_id for each in shown}
+    }
+    return [_shown(each, projects[each.letter.message.project_id]) for each in shown]
+
+
+def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:
+    from homewire.notify.links import link
+
+    message = kept.letter.message
+    line: dict[str, Any] = {
+        "createdAt": timestamp(kept.since_ms),
+        "project": message.project_id,
+        "to": message.to,
+        "kind": message.kind.value,
+    }
+    url = link(message, project, kept.letter.base_url) if project is not None else None
+    more = {"code": message.code, "token": message.token, "url": url, "homeName": message.home_name}
+    return line | {name: value for name, value in more.items() if value}

@@ -1,0 +1,99 @@
+"""Where messages are given to: each is in Redis before whoever gave it is answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import NoScriptError
+
+from homewire.errors import Unavailable
+from homewire.notify.letter import Channel, Letter
+from homewire.notify.message import Message
+from homewire.notify.scripts import KEEP, PUT
+from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.sealing import Sealer
+from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
+from homewire.store.scripts.script import Script
+
+QUEUED: Final = 100_000
+"""The most messages that wait to be carried, by channel; beyond it 503."""
+KEPT: Final = 1_000
+"""The most messages that are kept for `homewire outbox`; the oldest go first."""
+KEPT_MS: Final = 24 * 60 * 60 * 1000
+
+Argument = str | int | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class KeptLetter:
+    """A letter that nothing carried, and when it was given to us, in ms since 1970."""
+
+    letter: Letter
+    since_ms: int
+
+
+class Post:
+    """Takes messages: for the channels `carried` into a queue, others to be looked at.
+
+    `base_url` is where those who get messages reach this homewire.
+    """
+
+    def __init__(self, redis: Redis, sealer: Sealer, base_url: str, carried: Collection[Channel]) -> None:
+        self._redis = redis
+        self._sealer = sealer
+        self._base_url = base_url
+        self._carried = carried
+        self._taken = 0
+        self._kept = 0
+
+    async def send(self, message: Message) -> None:
+        """Take a message for delivery: Redis has it when this returns.
+
+        One that is to nobody (`to` empty) takes the same way, as long, and is dropped at its end. Raises
+        Unavailable, also when too many wait already.
+        """
+        channel = Channel.of(message.kind)
+        sealed = Letter.new(message, self._base_url).sealed(self._sealer)
+        if channel in self._carried:
+            keys = [message_queue(channel), messages_waiting(channel)]
+            if await run_script(self._redis, PUT, keys, [sealed, QUEUED]) == 0:
+                raise Unavailable(problem="too many messages wait to be sent")
+            self._taken += 1
+        else:
+            await run_script(self._redis, KEEP, [MESSAGES_KEPT], [sealed, KEPT, KEPT_MS])
+            self._kept += 1
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"notify_taken": self._taken, "notify_kept": self._kept}
+
+
+async def kept_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:
+    """The messages that nothing carried, oldest first; none that is to nobody.
+
+    Raises Unavailable, ConfigurationError.
+    """
+    with translate_redis_errors():
+        async with asyncio.timeout(COMMAND_S):
+            # As many as there may be, so at most KEPT.
+            entries: Any = await redis.xrange(MESSAGES_KEPT)
+    found = [
+        KeptLetter(Letter.opened(fields[b"m"].decode(), sealer), int(fields[b"c"])) for _, fields in entries
+    ]
+    return [kept for kept in found if kept.letter.message.to]
+
+
+async def run_script(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+    """Run a script that writes. Raises Unavailable."""
+    with translate_redis_errors(writing=True):
+        async with asyncio.timeout(COMMAND_S):
+            rest = (len(keys), *keys, *arguments)
+            try:
+                return await redis.execute_command("EVALSHA", script.sha, *rest)  # type: ignore[no-untyped-call]
+            except NoScriptError:
+                # Nothing was executed, so sending it again in full repeats nothing.
+                return await redis.execute_command("EVAL", script.text, *rest)  # type: ignore[no-untyped-call]

@@ -1,0 +1,107 @@
+"""Messages to people that nothing is set to send: kept, sealed, and shown by `homewire outbox`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from nodes import NodeProcess, Tenant
+
+from homewire.errors import ConfigurationError
+from homewire.notify import post as post_module
+from homewire.notify.message import Message, MessageKind
+from homewire.notify.post import Post, kept_letters
+from homewire.sealing import Sealer
+from homewire.settings import Settings
+from homewire.store.keys import MESSAGES_KEPT
+
+BASE = "https://home.example.com"
+TOKEN = "v1.7.a-secret_token"
+CODE = "483920"
+
+
+def sealer(node: NodeProcess) -> Sealer:
+    return Sealer.of(Settings(data_dir=node.data_dir))
+
+
+def post(node: NodeProcess, tenant: Tenant) -> Post:
+    """As the node has one."""
+    return Post(tenant.redis, sealer(node), BASE, carried=())
+
+
+async def test_what_was_sent_is_shown_with_its_secrets(node: NodeProcess, tenant: Tenant) -> None:
+    office = post(node, tenant)
+    project = tenant.project
+    await office.send(Message(project, MessageKind.EMAIL_VERIFICATION, "ann@example.com", token=TOKEN))
+    await office.send(Message(project, MessageKind.PASSWORD_RESET, "ann@example.com", token=TOKEN))
+    await office.send(Message(project, MessageKind.INVITATION, "bob@example.com", home_name="Sea view"))
+    await office.send(Message(project, MessageKind.SIGN_IN_CODE, "+14155550123", code=CODE))
+    await office.send(Message(project, MessageKind.SIGN_IN_CODE, "", code=CODE))
+    shown = await node.outbox("--project", project)
+    assert all(line.pop("createdAt").endswith("Z") for line in shown)
+    assert shown == [
+        {
+            "project": project,
+            "to": "ann@example.com",
+            "kind": "emailVerification",
+            "token": TOKEN,
+            "url": f"{BASE}/verifyEmail#token={TOKEN}",
+        },
+        {
+            "project": project,
+            "to": "ann@example.com",
+            "kind": "passwordReset",
+            "token": TOKEN,
+            "url": f"{BASE}/resetPassword#token={TOKEN}",
+        },
+        {"project": project, "to": "bob@example.com", "kind": "invitation", "homeName": "Sea view"},
+        {"project": project, "to": "+14155550123", "kind": "signInCode", "code": CODE},
+    ]
+    assert [line["kind"] for line in await node.outbox("--to", "bob@example.com", "--project", project)] == [
+        "invitation"
+    ]
+
+
+async def test_nothing_of_a_message_can_be_read_in_redis(node: NodeProcess, tenant: Tenant) -> None:
+    await post(node, tenant).send(
+        Message(tenant.project, MessageKind.EMAIL_VERIFICATION, "eve@example.com", token=TOKEN)
+    )
+    entries: Any = await tenant.redis.xrange(MESSAGES_KEPT)
+    stored = b"".join(value for _, fields in entries for value in fields.values())
+    assert stored
+    assert TOKEN.encode() not in stored
+    assert b"eve@example.com" not in stored
+    # A command without the deployment's secret says so, and does not crash.
+    with pytest.raises(ConfigurationError, match="HOMEWIRE_SECRET_KEY"):
+        await kept_letters(tenant.redis, Sealer("another secret of this deployment", Path("unused")))
+
+
+async def test_the_oldest_go_and_all_go_in_the_end(
+    node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(post_module, "KEPT", 3)
+    office = post(node, tenant)
+    for number in range(5):
+        await office.send(
+            Message(tenant.project, MessageKind.INVITATION, f"{number}@example.com", home_name="x")
+        )
+    kept = [each.letter.message.to for each in await kept_letters(tenant.redis, sealer(node))]
+    assert kept == [f"{number}@example.com" for number in (2, 3, 4)]
+    assert 0 < await tenant.redis.pttl(MESSAGES_KEPT) <= post_module.KEPT_MS
+
+
+async def test_a_projects_own_links(node: NodeProcess, tenant: Tenant) -> None:
+    template = "https://app.example.com/verify?t={token}"
+    made = await node.cli("project", "set", "--project", tenant.project, "--verification-url", template)
+    assert made["verificationUrl"] == template
+    assert made["passwordResetUrl"] is None
+    await post(node, tenant).send(
+        Message(tenant.project, MessageKind.EMAIL_VERIFICATION, "ann@example.com", token=TOKEN)
+    )
+    (shown,) = await node.outbox("--project", tenant.project)
+    assert shown["url"] == f"https://app.example.com/verify?t={TOKEN}"
+    assert shown["token"] == TOKEN
+    again = await node.cli("project", "set", "--project", tenant.project, "--verification-url", "")
+    assert again["verificationUrl"] is None
+    assert await node.cli("project", "show", "--project", tenant.project) == again
