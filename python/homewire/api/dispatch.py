@@ -111,7 +111,7 @@ def _rendered(operation: Operation, answer: Any) -> web.StreamResponse:
     if isinstance(answer, web.StreamResponse):
         return answer
     if isinstance(answer, Listing):
-        headers = {RANGE: _range(answer)}
+        headers = {RANGE: range_header(answer)}
         answer = answer.items
     if operation.answer is None:
         return web.Response(status=operation.success, headers=headers)
@@ -120,7 +120,8 @@ def _rendered(operation: Operation, answer: Any) -> web.StreamResponse:
     )
 
 
-def _range(listing: Listing) -> str:
+def range_header(listing: Listing) -> str:
+    """The value of RANGE for a part of a list."""
     if not listing.items:
         return f"*/{listing.total}"
     return f"{listing.start}-{listing.start + len(listing.items) - 1}/{listing.total}"

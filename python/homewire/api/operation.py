@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Final, Generic, TypeVar
+from typing import Annotated, Any, Final, Generic, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -45,6 +45,10 @@ class Access:
     """Whether it may be called without a key, too. One that is given and is not valid is refused."""
 
 
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Of elements. Two of them together are still a number that Redis takes."""
+
+
 class NoQuery(msgspec.Struct):
     """An operation without query parameters."""
 
@@ -52,12 +56,8 @@ class NoQuery(msgspec.Struct):
 class Paging(msgspec.Struct, kw_only=True, rename="camel"):
     """Which part of a list; without these the whole list."""
 
-    skip: int = 0
-    limit: int | None = None
-
-    def __post_init__(self) -> None:
-        if self.skip < 0 or (self.limit is not None and self.limit < 0):
-            raise ValueError("skip and limit must not be negative")
+    skip: Count = 0
+    limit: Count | None = None
 
 
 @dataclass(frozen=True, slots=True)

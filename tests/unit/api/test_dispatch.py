@@ -1,0 +1,48 @@
+"""Who may call, and how a part of a list is described."""
+
+from __future__ import annotations
+
+import pytest
+
+from homewire.api.dispatch import may_call, range_header
+from homewire.api.operation import Access, Listing
+from homewire.model import Permission, Principal, PrincipalKind
+
+
+@pytest.mark.parametrize(
+    ("items", "start", "total", "value"),
+    [
+        ([], 0, 0, "*/0"),
+        ([], 500, 210, "*/210"),
+        ([1], 0, 1, "0-0/1"),
+        (list(range(10)), 0, 210, "0-9/210"),
+        (list(range(10)), 200, 210, "200-209/210"),
+    ],
+)
+def test_a_part_of_a_list_says_where_it_stands(items: list[int], start: int, total: int, value: str) -> None:
+    assert range_header(Listing(items, start, total)) == value
+
+
+def principal(kind: PrincipalKind, *permissions: Permission) -> Principal:
+    return Principal(kind, 1, 1, 1, permissions=frozenset(permissions))
+
+
+@pytest.mark.parametrize("permission", Permission)
+def test_a_project_key_needs_the_permission_or_admin(permission: Permission) -> None:
+    access = Access(permission=permission)
+    allowed = {each for each in Permission if may_call(access, principal(PrincipalKind.PROJECT_KEY, each))}
+    assert allowed == {permission, Permission.ADMIN}
+    assert not may_call(access, principal(PrincipalKind.PROJECT_KEY))
+
+
+def test_a_kind_of_key_that_is_not_named_is_not_taken() -> None:
+    every = tuple(Permission)
+    for access, kinds in (
+        (Access(), set()),
+        (Access(user=True), {PrincipalKind.USER}),
+        (Access(device=True), {PrincipalKind.DEVICE}),
+        (Access(permission=Permission.READ), {PrincipalKind.PROJECT_KEY}),
+        # What is open to nobody's key is not thereby open to everybody's.
+        (Access(nobody=True), set()),
+    ):
+        assert {kind for kind in PrincipalKind if may_call(access, principal(kind, *every))} == kinds
