@@ -14,7 +14,8 @@ from homewire.errors import Conflict, NotConfirmed, Unavailable, UnknownRecord
 from homewire.model import AccountSystem, DeviceLocation, Permission, Project, Role, User
 from homewire.store import Store
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.homes import EMPTY_HOME, RELEASE_DEVICES
+from homewire.store.scripts.devices import RELEASE_DEVICES
+from homewire.store.scripts.homes import EMPTY_HOME
 from homewire.store.scripts.script import Script
 from homewire.store.tokens import parse
 

@@ -14,6 +14,7 @@ from homewire.store.presence import Presence
 from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
+from homewire.store.provisioning import Provisioning
 from homewire.store.sessions import Sessions
 from homewire.store.users import Users
 
@@ -35,10 +36,11 @@ class Store:
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
-        self.homes = Homes(database)
+        self.devices = Devices(database)
+        self.homes = Homes(database, self.devices)
+        self.provisioning = Provisioning(database)
         self.sessions = Sessions(database)
         self.users = Users(database, self.projects)
-        self.devices = Devices(database)
         self.nodes = Nodes(database)
         self.presence = Presence(database, self.nodes)
         self.principals = Principals(database)

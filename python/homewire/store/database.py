@@ -220,6 +220,12 @@ def outrun(noun: str) -> Conflict:
 
 _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
     "last_owner": lambda: Conflict("LAST_OWNER", "the last owner cannot leave the home"),
+    "not_claimable": lambda: Conflict("DEVICE_NOT_CLAIMABLE", "no device can be claimed with this code now"),
+    "in_home": lambda: Conflict(
+        "DEVICE_ALREADY_IN_HOME", "the device is in a home and has to leave it first"
+    ),
+    "on_demand": lambda: Conflict("PERMISSION_DENIED", "devices of this project are provisioned on demand"),
+    "invalid_token": lambda: Conflict("INVALID_TOKEN", "the token is unknown, expired or was used"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
     "email": lambda: Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Final
@@ -14,8 +14,22 @@ from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.rotation import rotate
-from homewire.store.scripts.devices import CREATE_DEVICE, DELETE_DEVICE, MOVE_DEVICE
+from homewire.store.scripts.devices import (
+    CLAIM_DEVICE,
+    CREATE_DEVICE,
+    DELETE_DEVICES,
+    MOVE_DEVICE,
+    RELEASE_DEVICE,
+    RELEASE_DEVICES,
+    SET_CLAIMABLE,
+    UPDATE_DEVICE,
+)
 
+CHUNK: Final = 200
+"""Records read in one round trip: others wait no longer than for so many."""
+SWEPT: Final = 80
+"""Devices that one script takes out of a deleted home; of the 1,000 elements that it may touch, each takes
+twelve at most."""
 CLAIM_CODE_LENGTH: Final = 12
 # People type it from a label: nothing that looks like something else. 32 letters, 60 bits.
 _CLAIM_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -58,6 +72,34 @@ class Devices:
         reply, deleted_homes = await self._database.read_beside(gone, "HGETALL", slot.device(device_id))
         record = decoded(reply)
         return _device(project_id, device_id, record, deleted_homes) if record else None
+
+    async def get_many(self, project_id: int, device_ids: Sequence[int]) -> list[Device]:
+        """Those of the devices that exist, in the order of `device_ids`."""
+        slot = ProjectSlot(project_id)
+        pages = self._database.index_pages(slot.deleted_homes)
+        deleted_homes = frozenset([each async for page in pages for each in page])
+        found: list[Device] = []
+        for start in range(0, len(device_ids), CHUNK):
+            chunk = device_ids[start : start + CHUNK]
+            records = await self._database.read_hashes([slot.device(each) for each in chunk])
+            found += [
+                _device(project_id, each, record, deleted_homes)
+                for each, record in zip(chunk, records, strict=True)
+                if record
+            ]
+        return found
+
+    async def page(
+        self, project_id: int, home_id: int | None = None, skip: int = 0, limit: int | None = None
+    ) -> tuple[list[Device], int]:
+        """The devices of a home, or (None) of the project, by id, without the first `skip` and at most
+        `limit` of them; and how many there are."""
+        slot = ProjectSlot(project_id)
+        index = slot.devices if home_id is None else slot.home_devices(home_id)
+        ids, total = await self._database.index_slice(index, skip, limit)
+        if home_id is not None and not await self._database.present(slot.homes, [home_id]):
+            return [], 0
+        return await self.get_many(project_id, ids), total
 
     async def of_home(self, project_id: int, home_id: int) -> list[int]:
         """The ids of the devices of a home, ascending."""
@@ -115,17 +157,138 @@ class Devices:
                 return require_ok(answer, project=project_id, home=home_id)
         raise outrun("device")
 
+    async def update(self, device: Device, *, name: str | None = None, tag: str | None = None) -> None:
+        """Rename a device, or tag it anew. Raises UnknownRecord if it left the home that it was read in."""
+        fields = [
+            *(() if name is None else ("name", checks.text("name", name))),
+            *(() if tag is None else ("tag", checks.text("tag", tag))),
+        ]
+        if fields:
+            slot = ProjectSlot(device.project_id)
+            answer = await self._database.change(
+                UPDATE_DEVICE, slot, [slot.device(device.id)], [device.home_id or 0, *fields]
+            )
+            require_ok(answer, project=device.project_id, device=device.id)
+
+    async def set_claimable(self, project_id: int, device_id: int, until_ms: int) -> None:
+        """Let whoever has its code claim a device, until some moment (ms); 0: no longer.
+
+        Raises UnknownRecord, and Conflict (PERMISSION_DENIED) where devices are provisioned on demand.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(SET_CLAIMABLE, slot, [slot.device(device_id)], [until_ms])
+        require_ok(answer, project=project_id, device=device_id)
+
+    async def claim(self, project_id: int, claim_code: str, home_id: int, user_id: int) -> int:
+        """Put the device of a claim code into the home of a user; its id. Of several claims one wins.
+
+        Raises UnknownRecord (home) unless the user is a member of it, Conflict (DEVICE_ALREADY_IN_HOME) for
+        a device that is in a home, and Conflict (DEVICE_NOT_CLAIMABLE) for everything else: no such code,
+        or its device does not let itself be claimed now.
+        """
+        slot = ProjectSlot(project_id)
+        code = checks.text("claimCode", claim_code).strip().upper()
+        found = await self._database.read("HGET", slot.claim_codes, code)
+        device_id = int(found or 0)
+        answer = await self._database.change(
+            CLAIM_DEVICE,
+            slot,
+            [
+                slot.device(device_id), slot.device_places, slot.claim_codes, slot.home(home_id),
+                slot.home_members(home_id), slot.home_devices(home_id),
+            ],
+            [device_id, code, home_id, user_id, self._database.now_ms()],
+        )  # fmt: skip
+        require_ok(answer, project=project_id, home=home_id)
+        return device_id
+
+    async def leave_home(self, device: Device) -> None:
+        """Take a device out of its home, with what it has only there, as its member may (spec 001).
+
+        A pre-provisioned one can be claimed by somebody else then: key, claim code and tag stay. One that was
+        provisioned on demand is deleted with its key. Raises UnknownRecord if it is in that home no more.
+        """
+        if device.home_id is None:
+            raise UnknownRecord("device", device.id)
+        slot = ProjectSlot(device.project_id)
+        if await self._on_demand(slot):
+            return await self.delete(device.project_id, device.id)
+        answer = await self._database.change(
+            RELEASE_DEVICE,
+            slot,
+            [
+                slot.home_devices(device.home_id), slot.device_places,
+                slot.device(device.id), *slot.device_belongings(device.id),
+            ],
+            [device.id, device.home_id],
+        )  # fmt: skip
+        return require_ok(answer, project=device.project_id, device=device.id)
+
+    async def leave_deleted_home(self, project_id: int, home_id: int) -> None:
+        """The same for all devices of a home whose tombstone stands. In pages; can be repeated at any point.
+
+        Keys of devices that were provisioned on demand are dead when this returns. Already from the tombstone
+        on no device acts in the home.
+        """
+        slot = ProjectSlot(project_id)
+        remove = self._delete_from if await self._on_demand(slot) else self._release_from
+        async for page in self._database.index_pages(slot.home_devices(home_id)):
+            for start in range(0, len(page), SWEPT):
+                await remove(slot, home_id, page[start : start + SWEPT])
+
     async def delete(self, project_id: int, device_id: int) -> None:
-        """Delete a device and its key in one step. Raises UnknownRecord."""
+        """Delete a device, its key and what it has in its home in one step. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         for _ in range(ATTEMPTS):
             record = await self._database.read_hash(slot.device(device_id))
             if not record:
                 raise UnknownRecord("device", device_id)
-            answer = await self._remove(slot, device_id, record)
-            if answer[0] != "moved":
-                return require_ok(answer, project=project_id)
+            if await self._delete(slot, int(record["home"]), {device_id: record}):
+                return
         raise outrun("device")
+
+    async def _on_demand(self, slot: ProjectSlot) -> bool:
+        return bool(await self._database.read("HGET", slot.project, "on_demand") == b"1")
+
+    async def _release_from(self, slot: ProjectSlot, home_id: int, device_ids: Sequence[int]) -> None:
+        stride = 1 + len(slot.device_belongings(0))
+        names = [name for each in device_ids for name in (slot.device(each), *slot.device_belongings(each))]
+        answer = await self._database.change(
+            RELEASE_DEVICES,
+            slot,
+            [slot.home_devices(home_id), slot.device_places, *names],
+            [home_id, stride, *device_ids],
+        )
+        require_ok(answer, project=slot.project_id)
+
+    async def _delete_from(self, slot: ProjectSlot, home_id: int, device_ids: Sequence[int]) -> None:
+        for _ in range(ATTEMPTS):
+            read = await self._database.read_hashes([slot.device(each) for each in device_ids])
+            records = dict(zip(device_ids, read, strict=True))
+            here = {each: record for each, record in records.items() if record.get("home") == str(home_id)}
+            if elsewhere := [each for each in device_ids if each not in here]:
+                await self._database.write("ZREM", slot.home_devices(home_id), *elsewhere)
+            if not here or await self._delete(slot, home_id, here):
+                return
+        raise outrun("device")
+
+    async def _delete(self, slot: ProjectSlot, home_id: int, records: Mapping[int, dict[str, str]]) -> bool:
+        """Delete devices of one home; False, and nothing is, if one of them is not as it was read."""
+        names: list[str] = []
+        arguments: list[str | int] = []
+        for device_id, record in records.items():
+            names += (slot.device(device_id), slot.key(record["key"]), *slot.device_belongings(device_id))
+            arguments += (device_id, record["key"], record["claim_code"])
+        answer = await self._database.change(
+            DELETE_DEVICES,
+            slot,
+            [slot.home_devices(home_id), slot.devices, slot.device_places, slot.claim_codes, *names],
+            [home_id, len(names) // len(records), *arguments],
+        )
+        if answer[0] == "moved":
+            return False
+        require_ok(answer, project=slot.project_id)
+        return True
 
     async def _store(self, device: Device, token_hash: str, claim_code: str) -> list[str]:
         slot = ProjectSlot(device.project_id)
@@ -143,18 +306,6 @@ class Devices:
                 device.id, device.created_ms, device.device_class, device.name, device.tag,
                 token_hash, claim_code, device.home_id or 0,
             ],
-        )  # fmt: skip
-
-    async def _remove(self, slot: ProjectSlot, device_id: int, record: dict[str, str]) -> list[str]:
-        home_id = int(record["home"])
-        return await self._database.change(
-            DELETE_DEVICE,
-            slot,
-            [
-                slot.device(device_id), slot.devices, slot.device_places,
-                slot.claim_codes, slot.key(record["key"]), *([slot.home_devices(home_id)] if home_id else []),
-            ],
-            [device_id, record["key"], record["claim_code"], home_id],
         )  # fmt: skip
 
 

@@ -59,16 +59,3 @@ for i = 2, #ARGV do redis.call('ZREM', KEYS[i + 2], ARGV[1]) end
 redis.call('HDEL', KEYS[3], unpack(ARGV, 2))
 return unheard('home_emptied')
 """)
-
-RELEASE_DEVICES: Final = removing("""
--- KEYS: …, devices of a deleted home, places, then each device. ARGV: home id, device ids
-for i = 2, #ARGV do
-  local device = redis.call('HMGET', KEYS[i + 3], 'home', 'class')
-  if device[1] == ARGV[1] then
-    redis.call('HSET', KEYS[i + 3], 'home', '0')
-    redis.call('HSET', KEYS[4], ARGV[i], '0 ' .. device[2])
-  end
-end
-redis.call('ZREM', KEYS[3], unpack(ARGV, 2))
-return unheard('devices_released')
-""")
