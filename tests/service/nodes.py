@@ -329,12 +329,13 @@ async def tenant_of(
     node: NodeProcess,
     accounts: AccountSystem = AccountSystem.EMAIL,
     access_control: AccessControl = AccessControl.MEMBERSHIP,
+    on_demand: bool = False,
 ) -> AsyncIterator[Tenant]:
     """A new project on the node's Redis, and a client of the node."""
     redis = connect(node.redis_url)
     store = Store(redis, Relay(redis, 64))
     try:
-        project = await store.projects.create("test", accounts, access_control)
+        project = await store.projects.create("test", accounts, access_control, on_demand)
         record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)
         async with node.client() as http:
             yield Tenant(store, redis, node.url, project.id, key, record.id, http)

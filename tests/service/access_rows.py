@@ -1,0 +1,170 @@
+"""The table: what every operation answers to every caller.
+
+A row names an operation, asks for something, and says what each caller gets. `{name}` in a request is
+what `access_world.World.value` has under that name. The columns of a row, in the order of `COLUMNS`:
+
+    nobody, dead keys | owner member stranger unverified alien | own other away device |
+    project keys: bare read write-kv send-command send-event byou admin foreign
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import aiohttp
+from access_world import CALLERS, World
+
+from homewire.api.operation import Endpoint
+from homewire.api.operations import ENDPOINTS
+from homewire.model import AccessControl, AccountSystem
+
+EMAIL, PHONE, BYOU = AccountSystem.EMAIL, AccountSystem.PHONE, AccountSystem.BYOU
+ENDPOINT: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}
+PLACEHOLDER: Final = re.compile(r"\{(\w+)\}")
+DEAD: Final = ("garbage", "revoked", "expired")
+COLUMNS: Final = (("none",), DEAD, *((each,) for each in CALLERS if each not in ("none", *DEAD)))
+
+
+@dataclass(frozen=True)
+class Ask:
+    """A request of an operation, ready to be sent."""
+
+    operation: str
+    path: str
+    headers: dict[str, str]
+    json: Any
+    form: dict[str, Any] | None
+
+    @property
+    def endpoint(self) -> Endpoint:
+        return ENDPOINT[self.operation]
+
+    def sent(self, http: aiohttp.ClientSession) -> Any:
+        """The answer, as a context manager."""
+        body: dict[str, Any] = {}
+        if self.json is not None:
+            body["json"] = self.json
+        elif self.form is not None:
+            body["data"] = aiohttp.FormData({name: str(value) for name, value in self.form.items()})
+        return http.request(self.endpoint.method, self.path, headers=self.headers, **body)
+
+
+async def filled(world: World, template: Any) -> Any:
+    """The template with what its names stand for."""
+    if isinstance(template, dict):
+        return {name: await filled(world, value) for name, value in template.items()}
+    if isinstance(template, list):
+        return [await filled(world, value) for value in template]
+    if not isinstance(template, str):
+        return template
+    whole = PLACEHOLDER.fullmatch(template)
+    if whole:
+        return await world.value(whole[1])
+    return template.format(**{name: await world.value(name) for name in PLACEHOLDER.findall(template)})
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one operation answers to everybody, when this is asked for."""
+
+    operation: str
+    path: str
+    cells: str
+    json: Any = None
+    form: dict[str, Any] | None = None
+    headers: dict[str, str] = field(default_factory=dict)
+    accounts: tuple[AccountSystem, ...] = tuple(AccountSystem)
+    access: tuple[AccessControl, ...] = tuple(AccessControl)
+    """Projects with access by permission have devices provisioned on demand here, the others before."""
+
+    def expected(self) -> dict[str, int]:
+        """The status for each caller, by name."""
+        statuses = [int(cell) for cell in self.cells.replace("|", " ").split()]
+        assert len(statuses) == len(COLUMNS), f"{self.operation}: {len(statuses)} cells"
+        return {
+            caller: status for callers, status in zip(COLUMNS, statuses, strict=True) for caller in callers
+        }
+
+    async def ask(self, world: World, caller: str) -> Ask:
+        """The request of this caller."""
+        key = world.keys[caller]
+        authorization = {} if key is None else {"Authorization": f"ModeCloud {key}"}
+        return Ask(
+            self.operation,
+            await filled(world, self.path),
+            {**self.headers, **authorization},
+            await filled(world, self.json),
+            await filled(world, self.form),
+        )
+
+    def applies(self, world: World) -> bool:
+        """Whether it is for projects like this one."""
+        return world.accounts in self.accounts and world.access_control in self.access
+
+
+UPGRADE: Final = {
+    "Connection": "Upgrade",
+    "Upgrade": "websocket",
+    "Sec-WebSocket-Version": "13",
+    "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+}
+EVENT: Final = {"eventType": "rain", "eventData": {"mm": 3}}
+COMMAND: Final = {"action": "open"}
+BUILT_IN: Final = (EMAIL, PHONE)
+BY_MEMBERSHIP, BY_PERMISSION = (AccessControl.MEMBERSHIP,), (AccessControl.PERMISSION,)
+
+# none dead | owner member stranger unverif. alien | own other away | bare read kv cmd evt byou admin foreign
+ROWS: Final = (
+    Row("createHome", "/homes",
+        "401 401 | 201 201 201 201 201 | 403 403 403 | 403 403 403 403 403 403 403 403",
+        json={"name": "Hut"}),
+    Row("getHome", "/homes/{home}",
+        "401 401 | 200 200 404 200 404 | 403 403 403 | 403 200 403 403 403 403 200 404"),
+    Row("sendHomeEvent", "/homes/{home}/event",
+        "401 401 | 403 403 403 403 403 | 403 403 403 | 403 403 403 403 204 403 204 404", json=EVENT),
+    Row("sendDeviceEvent", "/devices/{own}/event",
+        "401 401 | 403 403 403 403 403 | 204 404 404 | 403 403 403 403 403 403 403 403", json=EVENT),
+    Row("sendEvents", "/events",
+        "401 401 | 403 403 403 403 403 | 403 403 403 | 403 403 403 403 200 403 200 200",
+        json=[{**EVENT, "homeId": "{home}"}]),
+    Row("sendCommand", "/devices/{own}/command",
+        "401 401 | 204 204 404 204 404 | 403 403 403 | 403 403 403 204 403 403 204 404", json=COMMAND),
+    Row("listenToEvents", "/userSession/websocket",
+        "401 401 | 101 101 101 101 101 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
+        accounts=BUILT_IN, access=BY_MEMBERSHIP),
+    Row("listenToEvents", "/userSession/websocket?homeId={home}",
+        "401 401 | 101 101 403 101 403 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
+        accounts=BUILT_IN, access=BY_MEMBERSHIP),
+    Row("listenToEvents", "/userSession/websocket?deviceId={own}",
+        "401 401 | 101 101 403 101 403 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
+        accounts=BUILT_IN, access=BY_MEMBERSHIP),
+    # Nobody holds a permission yet. (The alien's own project has e-mail accounts and access by membership.)
+    Row("listenToEvents", "/userSession/websocket",
+        "401 401 | 403 403 403 403 101 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
+        accounts=BUILT_IN, access=BY_PERMISSION),
+    Row("listenToEvents", "/userSession/websocket",
+        "401 401 | 403 403 403 403 101 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
+        accounts=(BYOU,)),
+    Row("receiveCommands", "/devices/{own}/command",
+        "401 401 | 403 403 403 403 403 | 101 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE),
+)  # fmt: skip
+
+
+async def successes(worlds: Iterable[World]) -> list[Ask]:
+    """For each operation a request that succeeds in one of the worlds, as long as nothing is broken."""
+    asks: dict[str, Ask] = {}
+    for world in worlds:
+        for row in ROWS:
+            if row.operation not in asks and row.applies(world):
+                for caller in _succeeding(row):
+                    asks[row.operation] = await row.ask(world, caller)
+                    break
+    return [asks[name] for name in ENDPOINT]
+
+
+def _succeeding(row: Row) -> Iterator[str]:
+    success = ENDPOINT[row.operation].success
+    return (caller for caller, status in row.expected().items() if status == success)

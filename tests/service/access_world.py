@@ -1,0 +1,149 @@
+"""A project with everybody in it who could call: the callers of the access table, and what they ask about."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from nodes import Account, NodeProcess, Tenant, tenant_of
+
+from homewire.model import AccessControl, AccountSystem, Permission
+from homewire.store.tokens import mint
+
+CALLERS: Final = {
+    "none": "no key at all",
+    "garbage": "something that is no key",
+    "revoked": "a user's key that was ended",
+    "expired": "a user's key whose time is over",
+    "owner": "the user who owns the home",
+    "member": "another member of it",
+    "stranger": "a user who is no member",
+    "unverified": "a member whose address was never verified",
+    "alien": "a user of another project",
+    "own": "the device that is asked about",
+    "other": "another device of the same home",
+    "away": "a device of another home",
+    "bare": "a project key without any permission",
+    "read": "project keys, each with one permission",
+    "write-kv": "",
+    "send-command": "",
+    "send-event": "",
+    "byou": "",
+    "admin": "",
+    "foreign": "a key of another project that may do everything there",
+}
+
+
+@dataclass
+class World:
+    """The project of `accounts`, the keys of its callers, and names for what is in it."""
+
+    tenant: Tenant
+    accounts: AccountSystem
+    access_control: AccessControl
+    on_demand: bool
+    keys: dict[str, str | None] = field(default_factory=dict)
+    known: dict[str, Any] = field(default_factory=dict)
+    """What a request of the table can name, as `{name}`."""
+    _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(10_000))
+
+    async def value(self, name: str) -> Any:
+        """What `{name}` stands for in a request. What begins with `new_` is made for this request alone."""
+        make: Callable[[], Awaitable[Any]] | None = getattr(self, f"_{name}", None)
+        return self.known[name] if make is None else await make()
+
+    async def person(self, verified: bool = True) -> Account:
+        """A user of this project, with a key."""
+        tenant, number = self.tenant, next(self._numbers)
+        email = await self._new_email() if self.accounts is AccountSystem.EMAIL else None
+        phone = await self._new_phone() if self.accounts is AccountSystem.PHONE else None
+        user = await tenant.store.users.create(tenant.project, f"user {number}", email=email, phone=phone)
+        assert not user.verified, "a user begins unverified"
+        _, key = await tenant.store.sessions.open(tenant.project, user.id, "controller_app", "", "test")
+        return Account(user.id, key)
+
+    async def _new_email(self) -> str:
+        return f"{next(self._numbers)}@example.com"
+
+    async def _new_phone(self) -> str:
+        return f"+1415555{next(self._numbers) % 10_000:04}"
+
+    async def _new_home(self) -> int:
+        """A home with the same people in it."""
+        store, project = self.tenant.store, self.tenant.project
+        home = await self.tenant.home(Account(self.known["owner"], ""))
+        for who in ("member", "unverified"):
+            await store.homes.add_member(project, home, self.known[who])
+        return home
+
+    async def _new_user(self) -> int:
+        return (await self.person()).id
+
+    async def _new_member(self) -> int:
+        """Somebody more in the home."""
+        user = await self.person()
+        await self.tenant.store.homes.add_member(self.tenant.project, self.known["home"], user.id)
+        return user.id
+
+    async def _new_device(self) -> int:
+        return (await self.tenant.device(self.known["home"])).id
+
+
+@asynccontextmanager
+async def world_of(
+    node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
+) -> AsyncIterator[World]:
+    """A world on the node. With access by permission its devices are provisioned on demand, else before."""
+    on_demand = access_control is AccessControl.PERMISSION
+    async with (
+        tenant_of(node, accounts, access_control, on_demand) as tenant,
+        tenant_of(node) as elsewhere,
+    ):
+        await tenant.store.apps.create(tenant.project, "controller_app")
+        world = World(tenant, accounts, access_control, on_demand)
+        await _people(world)
+        await _things(world)
+        await _dead_keys(world)
+        await _project_keys(world)
+        world.keys["alien"] = (await elsewhere.user()).key
+        _, foreign = await elsewhere.store.project_keys.create(elsewhere.project, "admin", {Permission.ADMIN})
+        world.keys["foreign"] = foreign
+        assert world.keys.keys() == CALLERS.keys()
+        yield world
+
+
+async def _people(world: World) -> None:
+    for who in ("owner", "member", "stranger", "unverified"):
+        person = await world.person()
+        world.known[who], world.keys[who] = person.id, person.key
+    world.known["project"] = world.tenant.project
+
+
+async def _things(world: World) -> None:
+    tenant = world.tenant
+    world.known["home"] = home = await world.value("new_home")
+    world.known["other_home"] = await tenant.home(Account(world.known["stranger"], ""))
+    for who, where in (("own", home), ("other", home), ("away", world.known["other_home"])):
+        device = await tenant.device(where)
+        world.known[who], world.keys[who] = device.id, device.key
+
+
+async def _dead_keys(world: World) -> None:
+    sessions, project, owner = world.tenant.store.sessions, world.tenant.project, world.known["owner"]
+    revoked, world.keys["revoked"] = await sessions.open(project, owner, "controller_app", "", "test")
+    await sessions.end(project, revoked.id)
+    _, world.keys["expired"] = await sessions.open(
+        project, owner, "controller_app", "", "test", lifetime_ms=1
+    )
+    world.keys["none"] = None
+    world.keys["garbage"] = mint(project)[0]
+
+
+async def _project_keys(world: World) -> None:
+    create, project = world.tenant.store.project_keys.create, world.tenant.project
+    _, world.keys["bare"] = await create(project, "bare", set())
+    for permission in Permission:
+        _, world.keys[str(permission)] = await create(project, str(permission), {permission})
