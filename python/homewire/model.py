@@ -93,7 +93,7 @@ class ProjectKey:
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """A registered end-user of a project (spec 001, *Users*)."""
+    """An end-user of a project, registered unless `invited` (spec 001, *Users*)."""
 
     id: int
     project_id: int
@@ -104,6 +104,8 @@ class User:
     verified: bool = False
     external_key: str | None = None
     """The user's id in the account system of a BYOU project."""
+    invited: bool = False
+    """Added to a home and not registered yet: no user to anybody but the members of that home."""
 
 
 @dataclass(frozen=True, slots=True)

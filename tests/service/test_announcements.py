@@ -44,15 +44,19 @@ def tag(token: str) -> int:
     return reference.key_tag
 
 
+OTHER = 10**10
+"""An owner of every home of `fill`."""
+
+
 async def fill(redis: Redis, project: Project, user: User, count: int) -> list[int]:
-    """Homes with this one owner, as the store would have made them."""
+    """Homes with this owner and another, as the store would have made them."""
     slot, first = ProjectSlot(project.id), 10**9
     homes = list(range(first, first + count))
     async with redis.pipeline(transaction=False) as pipeline:
         for each in homes:
             pipeline.hset(slot.home(each), mapping={"created": 1, "name": "h", "owners": 2})
             pipeline.zadd(slot.homes, {str(each): each})
-            pipeline.hset(slot.home_members(each), str(user.id), "owner 1")
+            pipeline.hset(slot.home_members(each), mapping={str(user.id): "owner 1", str(OTHER): "owner 1"})
             pipeline.zadd(slot.user_homes(user.id), {str(each): each})
         await pipeline.execute()
     return homes
@@ -81,7 +85,8 @@ async def test_a_deleted_user_is_heard_of_in_all_their_homes(
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
     await store.sessions.open(project.id, user.id, "app", "", "")
     heard = await heard_of(redis_client, project.id, store.users.delete(project.id, user.id))
-    assert heard == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes))]
+    deleted = [("HOME_DELETED", {"home": home}, EVERYWHERE) for home in homes]
+    assert heard == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes)), *deleted]
 
 
 async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
@@ -277,7 +282,7 @@ async def test_a_user_of_many_homes(
     assert heard == [("USER_DELETED", {"user": user.id}, shards)]
     slot = ProjectSlot(project.id)
     for each in (homes[0], homes[-1]):
-        assert await store.homes.members(project.id, each) == []
+        assert [member.user_id for member in await store.homes.members(project.id, each)] == [OTHER]
         assert await redis_client.hget(slot.home(each), "owners") == b"1"
     assert await redis_client.exists(slot.user_homes(user.id), slot.departing_users) == 0
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 from typing import Any
 
 import pytest
@@ -14,8 +13,6 @@ from homewire.model import AccessControl, AccountSystem, DeviceLocation, Permiss
 from homewire.store import Store
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.script import Script
-from homewire.store.scripts.users import LEAVE_HOMES
 
 ABSENT = 987_654_321
 
@@ -107,7 +104,7 @@ async def test_an_email_is_free_again_after_its_user_is_gone(
     ],
 )
 async def test_users_that_do_not_fit_the_account_system_are_refused(
-    store: Store, accounts: AccountSystem, fields: dict[str, str], field: str
+    store: Store, accounts: AccountSystem, fields: dict[str, Any], field: str
 ) -> None:
     project = await store.projects.create("accounts", accounts)
     with pytest.raises(InvalidInput) as refused:
@@ -161,38 +158,6 @@ async def test_the_last_owner_stays(store: Store, project: Project, user: User) 
     await store.homes.remove_member(project.id, home.id, user.id)
     with pytest.raises(Conflict):
         await store.homes.remove_member(project.id, home.id, other.id)
-
-
-async def test_a_deleted_user_leaves_every_home(store: Store, project: Project, user: User) -> None:
-    homes = await add_homes(store, project, user, 3)
-    await store.users.delete(project.id, user.id)
-    for home_id in homes:
-        assert await store.homes.members(project.id, home_id) == []
-    with pytest.raises(UnknownRecord):
-        await store.homes.add_member(project.id, homes[0], user.id)
-
-
-@pytest.mark.parametrize("again", [False, True], ids=["sweep", "delete"])
-async def test_an_interrupted_deletion_is_finished_by_the_sweep_or_by_another(
-    store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch, again: bool
-) -> None:
-    homes = await add_homes(store, project, user, 3)
-    change, calls = store.users._database.change, itertools.count()
-
-    async def crash_in_the_second_sweep(script: Script, *rest: Any) -> list[str]:
-        if script is LEAVE_HOMES and next(calls) == 1:
-            raise NotConfirmed
-        return await change(script, *rest)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("homewire.store.users.HOMES_LEFT", 1)
-        patched.setattr(store.users._database, "change", crash_in_the_second_sweep)
-        with pytest.raises(NotConfirmed):
-            await store.users.delete(project.id, user.id)
-    assert [len(await store.homes.members(project.id, home)) for home in homes] == [0, 1, 1]
-    await (store.users.delete(project.id, user.id) if again else store.users.sweep(project.id))
-    assert [len(await store.homes.members(project.id, home)) for home in homes] == [0, 0, 0]
-    assert await store.homes.of_user(project.id, user.id) == []
 
 
 async def test_homes_are_told_from_those_of_others(store: Store, project: Project, user: User) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from redis.asyncio import Redis
 
 from homewire.store.apps import Apps
+from homewire.store.attempts import Attempts
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.homes import Homes
@@ -17,6 +18,7 @@ from homewire.store.projects import Projects
 from homewire.store.provisioning import Provisioning
 from homewire.store.sessions import Sessions
 from homewire.store.users import Users
+from homewire.store.verifications import Verifications
 
 __all__ = ["Store"]
 
@@ -40,9 +42,11 @@ class Store:
         self.homes = Homes(database, self.devices)
         self.provisioning = Provisioning(database)
         self.sessions = Sessions(database)
-        self.users = Users(database, self.projects)
         self.nodes = Nodes(database)
         self.presence = Presence(database, self.nodes)
+        self.users = Users(database, self.projects, self.homes)
+        self.verifications = Verifications(database, self.sessions)
+        self.attempts = Attempts(database)
         self.principals = Principals(database)
         self.housekeeping = Housekeeping(
             database,

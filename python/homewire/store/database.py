@@ -228,9 +228,6 @@ _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
     "invalid_token": lambda: Conflict("INVALID_TOKEN", "the token is unknown, expired or was used"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
-    "email": lambda: Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address"),
-    "phone": lambda: Conflict("USER_EXISTS", "another user of the project has this phone number"),
-    "external_key": lambda: Conflict("USER_EXISTS", "another user of the project has this external key"),
     "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),
     "member": lambda: Conflict("MEMBER_EXISTS", "the user is a member of the home already"),
 }

@@ -84,7 +84,7 @@ class ProjectSlot:
 
     @property
     def users(self) -> str:
-        """Index of user ids."""
+        """Index of the ids of registered users."""
         return self.prefix + "users"
 
     @property
@@ -152,6 +152,20 @@ class ProjectSlot:
     def user_sessions(self, user_id: int) -> str:
         """Sorted set: live session ids of a user, score = expiry in ms."""
         return f"{self.prefix}user:{user_id}:sessions"
+
+    def user_proofs(self, user_id: int) -> str:
+        """Hash: what a user can prove with that an address is theirs: by kind the hash of the newest token
+        (`proof`), and the sign-in code with its end and its wrong tries. Gone with the last of them."""
+        return f"{self.prefix}user:{user_id}:proofs"
+
+    def proof(self, token_hash: str) -> str:
+        """`<kind> <user id>`: what a token that was sent to somebody proves. Lives as long as the token."""
+        return f"{self.prefix}proof:{token_hash}"
+
+    def attempts(self, kind: str, whose: str) -> str:
+        """How often something was tried in the running window, by an address or for an account.
+        `whose` is a hash, because names of keys are shown to many."""
+        return f"{self.prefix}attempts:{kind}:{whose}"
 
     def session(self, session_id: str) -> str:
         """Hash: a session, live or ended."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from typing import Final
 
-from homewire.errors import UnknownRecord
+from homewire.errors import Conflict, UnknownRecord
 from homewire.model import Session
 from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
@@ -34,22 +34,28 @@ class Sessions:
         user_agent: str,
         authentication_type: str = "Bearer",
         lifetime_ms: int = SESSION_LIFETIME_MS,
+        password_hash: str = "",
     ) -> tuple[Session, str]:
         """A new session and its key, which is shown this once. The only function that makes user keys.
 
-        `app_id` is not looked up: whether somebody may sign in with an app is the login's question.
-        Raises UnknownRecord without the project or the user.
+        `app_id` is not looked up: whether somebody may sign in with an app is the login's question. It may
+        be empty, for users of a BYOU project. With `password_hash` the session is opened only if that is
+        still the hash of the user's password. Raises UnknownRecord without the project or the user, and
+        Conflict (CONFLICT) when the password has changed.
         """
         now = self._database.now_ms()
         session = Session(
-            secrets.token_hex(ID_BYTES), project_id, user_id, checks.app_id(app_id),
+            secrets.token_hex(ID_BYTES), project_id, user_id,
+            checks.app_id(app_id) if app_id else "",
             now, now + lifetime_ms, now,
             checks.header(address, checks.MAX_ADDRESS), checks.header(user_agent, checks.MAX_USER_AGENT),
             authentication_type, version=1,
         )  # fmt: skip
         token, reference = tokens.mint(project_id)
         for _ in range(ATTEMPTS):
-            answer = await self._store(session, reference.hash)
+            answer = await self._store(session, reference.hash, password_hash)
+            if answer[0] == "moved":
+                raise Conflict("CONFLICT", "the password has changed")
             if answer[0] != "full":
                 require_ok(answer, project=project_id, user=user_id)
                 return session, token
@@ -117,7 +123,15 @@ class Sessions:
             raise UnknownRecord("session", session_id)
         return ended
 
-    async def _store(self, session: Session, token_hash: str) -> list[str]:
+    async def end_all(self, project_id: int, user_id: int) -> None:
+        """End every session that the user has now. Who opens one meanwhile may keep it."""
+        for session in await self.of_user(project_id, user_id):
+            try:
+                await self.end(project_id, session.id)
+            except UnknownRecord:
+                continue
+
+    async def _store(self, session: Session, token_hash: str, password_hash: str) -> list[str]:
         slot = ProjectSlot(session.project_id)
         return await self._database.change(
             OPEN_SESSION,
@@ -130,6 +144,7 @@ class Sessions:
                 session.user_id, session.id, token_hash, session.app_id, session.started_ms,
                 session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS,
                 session.address, session.user_agent, session.authentication_type, MAX_SESSIONS,
+                password_hash,
             ],
         )  # fmt: skip
 

@@ -2,27 +2,38 @@
 
 from __future__ import annotations
 
-from typing import Final
+import builtins
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
 
-from homewire.errors import InvalidInput, UnknownRecord
+from homewire.errors import Conflict, InvalidInput, UnknownRecord
 from homewire.model import AccountSystem, Project, User
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.departures import Departures
+from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
-from homewire.store.scripts.users import CREATE_USER, DELETE_USER, LEAVE_HOMES
+from homewire.store.scripts.users import CREATE_USER, UPDATE_USER
 
-HOMES_LEFT: Final = 150
-"""Homes that a deleted user leaves in one script, which touches five elements for each, of 1,000."""
+
+class Recognised(NamedTuple):
+    """A user who knew their password."""
+
+    user: User
+    password_hash: str
+    """Of that password: whoever acts on this can require that it has not changed since."""
 
 
 class Users:
     """The users of a project."""
 
-    def __init__(self, database: Database, projects: Projects) -> None:
+    def __init__(self, database: Database, projects: Projects, homes: Homes) -> None:
         self._database = database
         self._projects = projects
+        self._departures = Departures(database, homes)
         self._passwords = Passwords()
 
     async def create(
@@ -33,10 +44,13 @@ class Users:
         phone: str | None = None,
         password: str | None = None,
         external_key: str | None = None,
+        verified: bool = False,
     ) -> User:
         """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither.
 
-        Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS).
+        Who was invited under that address keeps id and memberships. Users of a BYOU project are always
+        verified. Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS,
+        USER_EXISTS_UNVERIFIED).
         """
         project = await self._projects.get(project_id)
         if project is None:
@@ -47,19 +61,23 @@ class Users:
         phone = checks.phone(phone) if phone is not None else None
         password_hash = await self._passwords.hash(password) if password is not None else ""
         user = User(
-            await self._database.new_id(), project_id, name, self._database.now_ms(),
-            email, phone, external_key=external_key,
+            await self._database.new_id(), project_id, name, self._database.now_ms(), email, phone,
+            verified or project.accounts is AccountSystem.BYOU, external_key,
         )  # fmt: skip
-        require_ok(await self._store(user, password_hash), project=project_id)
-        return user
+        return await self._store(user, password_hash)
 
     async def get(self, project_id: int, user_id: int) -> User | None:
-        """A user, None if there is none of this id."""
+        """A registered user, None if there is none of this id."""
+        user = await self.get_any(project_id, user_id)
+        return user if user is not None and not user.invited else None
+
+    async def get_any(self, project_id: int, user_id: int) -> User | None:
+        """A user, registered or only invited."""
         record = await self._database.read_hash(ProjectSlot(project_id).user(user_id))
         return _user(project_id, user_id, record) if record else None
 
     async def by_email(self, project_id: int, email: str) -> User | None:
-        """The user of an e-mail address, in whatever case it is written."""
+        """The registered user of an e-mail address, in whatever case it is written."""
         try:
             unique = checks.email(email).lower()
         except InvalidInput:
@@ -67,7 +85,7 @@ class Users:
         return await self._by(project_id, ProjectSlot(project_id).emails, unique)
 
     async def by_phone(self, project_id: int, phone: str) -> User | None:
-        """The user of a phone number, given with its country code."""
+        """The registered user of a phone number, given with its country code."""
         try:
             unique = checks.phone(phone)
         except InvalidInput:
@@ -77,83 +95,125 @@ class Users:
     async def has_password(self, project_id: int, user_id: int, password: str) -> bool:
         """Whether this is the user's password. Takes some 36 ms, off the event loop."""
         record = await self._database.read_hash(ProjectSlot(project_id).user(user_id))
+        return await self._passwords.verify(record.get("password", ""), password)
+
+    async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
+        """The registered user of an address whose password this is. Raises InvalidInput for no address.
+
+        Who is unknown, or has no password, costs as much time as a wrong password.
+        """
+        slot, unique = ProjectSlot(project_id), checks.email(email).lower()
+        user_id = int(await self._database.read("HGET", slot.emails, unique) or 0)
+        record = await self._database.read_hash(slot.user(user_id))
         stored = record.get("password", "")
-        return bool(stored) and await self._passwords.verify(stored, password)
+        if not await self._passwords.verify(stored, password):
+            return None
+        user = _user(project_id, user_id, record)
+        return None if user.invited else Recognised(user, stored)
+
+    async def password_hash(self, password: str) -> str:
+        """What to store of a new password. Raises InvalidInput for one of an impossible length."""
+        return await self._passwords.hash(password)
+
+    async def update(
+        self, project_id: int, user_id: int, name: str | None = None, password: str | None = None
+    ) -> None:
+        """Change what is given. A new password ends no session. Raises InvalidInput, UnknownRecord."""
+        changes: list[str] = []
+        if name is not None:
+            changes += ["name", checks.name("name", name)]
+        if password is not None:
+            changes += ["password", await self._passwords.hash(password)]
+        slot = ProjectSlot(project_id)
+        if changes:
+            answer = await self._database.change(UPDATE_USER, slot, [slot.user(user_id)], changes)
+            require_ok(answer, project=project_id, user=user_id)
+
+    async def list(
+        self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
+    ) -> tuple[builtins.list[User], int]:
+        """The users by id, without the first `skip`, at most `limit`; and how many there are in all.
+
+        With `search` those whose name, e-mail address, phone number or external key contains it, in
+        whatever case. All users are read for that, a page at a time.
+        """
+        index = ProjectSlot(project_id).users
+        if not search:
+            ids, total = await self._database.index_slice(index, skip, limit)
+            pages = [ids[start : start + PAGE] for start in range(0, len(ids), PAGE)]
+            return [user for page in pages for user in await self._read(project_id, page)], total
+        wanted, found, matches = search.casefold(), list[User](), 0
+        async for page in self._database.index_pages(index):
+            for user in await self._read(project_id, page):
+                if not _mentions(user, wanted):
+                    continue
+                if skip <= matches and (limit is None or len(found) < limit):
+                    found.append(user)
+                matches += 1
+        return found, matches
 
     async def delete(self, project_id: int, user_id: int) -> None:
-        """Delete a user. Sessions and keys are gone in the same step, memberships after it.
+        """Delete a user. Sessions and keys are gone in the same step, homes after it (see `Departures`).
 
         A crash half-way leaves stale members; `sweep` removes them, or deleting again. Raises UnknownRecord.
         """
-        departing = ProjectSlot(project_id).departing_users
-        for _ in range(ATTEMPTS):
-            answer = await self._remove(project_id, user_id)
-            if answer[0] != "moved":
-                if answer[0] == "ok" or not await self._database.present(departing, [user_id]):
-                    require_ok(answer, project=project_id, user=user_id)
-                return await self._leave_homes(project_id, user_id)
-        raise outrun("user")
+        await self._departures.delete(project_id, user_id)
 
     async def sweep(self, project_id: int) -> None:
         """Finish what a crash interrupted: take deleted users out of their homes."""
-        async for page in self._database.index_pages(ProjectSlot(project_id).departing_users):
-            for user_id in page:
-                await self._leave_homes(project_id, user_id)
+        await self._departures.sweep(project_id)
+
+    async def _read(self, project_id: int, ids: Sequence[int]) -> builtins.list[User]:
+        """Those of at most a page of users that are still there."""
+        records = await self._database.read_hashes([ProjectSlot(project_id).user(each) for each in ids])
+        pairs = zip(ids, records, strict=True)
+        return [_user(project_id, user_id, record) for user_id, record in pairs if record]
 
     async def _by(self, project_id: int, directory: str, value: str) -> User | None:
         user_id = await self._database.read("HGET", directory, value)
         return await self.get(project_id, int(user_id)) if user_id else None
 
-    async def _store(self, user: User, password_hash: str) -> list[str]:
-        slot = ProjectSlot(user.project_id)
-        email = user.email or ""
-        return await self._database.change(
-            CREATE_USER,
-            slot,
-            [
-                slot.user(user.id), slot.users,
-                slot.emails, slot.phones, slot.external_keys,
-            ],
-            [
-                user.id, user.created_ms, user.name, password_hash, email, email.lower(),
-                user.phone or "", user.external_key or "",
-            ],
-        )  # fmt: skip
+    async def _store(self, user: User, password_hash: str) -> User:
+        slot, email = ProjectSlot(user.project_id), user.email or ""
+        invited = False
+        for _ in range(ATTEMPTS):
+            answer = await self._database.change(
+                CREATE_USER,
+                slot,
+                [
+                    slot.user(user.id), slot.users,
+                    slot.emails, slot.phones, slot.external_keys,
+                ],
+                [
+                    user.id, user.created_ms, user.name, password_hash, email, email.lower(),
+                    user.phone or "", user.external_key or "", int(user.verified), int(invited),
+                ],
+            )  # fmt: skip
+            if answer[0] == "taken":
+                holder = await self.get_any(user.project_id, int(answer[2]))
+                if holder is not None and not holder.invited:
+                    raise _taken(answer[1], holder)
+                if holder is not None:
+                    user, invited = replace(user, id=holder.id), True
+            elif answer[0] == "moved":
+                # The invitation was withdrawn, or accepted by somebody else.
+                user, invited = replace(user, id=await self._database.new_id()), False
+            else:
+                require_ok(answer, project=user.project_id)
+                return user
+        raise outrun("user")
 
-    async def _remove(self, project_id: int, user_id: int) -> list[str]:
-        slot = ProjectSlot(project_id)
-        # At most sessions.MAX_SESSIONS, so all of them in one page and one script.
-        reply = await self._database.read("ZRANGE", slot.user_sessions(user_id), 0, -1)
-        ids = [member.decode() for member in reply]
-        records = await self._database.read_hashes([slot.session(session_id) for session_id in ids])
-        sessions = [
-            name
-            for session_id, record in zip(ids, records, strict=True)
-            # An expired session may have lost its record already, and its key with it.
-            for name in (slot.session(session_id), slot.key(record.get("key", "gone")))
-        ]
-        return await self._database.change(
-            DELETE_USER,
-            slot,
-            [
-                slot.user(user_id), slot.users, slot.emails, slot.phones, slot.external_keys,
-                slot.user_sessions(user_id), slot.departing_users, slot.user_homes(user_id), *sessions,
-            ],
-            [user_id, len(ids), *ids],
-        )  # fmt: skip
 
-    async def _leave_homes(self, project_id: int, user_id: int) -> None:
-        slot = ProjectSlot(project_id)
-        # With the deleted homes, which `Homes.of_user` leaves out.
-        async for page in self._database.index_pages(slot.user_homes(user_id)):
-            for start in range(0, len(page), HOMES_LEFT):
-                homes = page[start : start + HOMES_LEFT]
-                names = [name for each in homes for name in (slot.home(each), slot.home_members(each))]
-                answer = await self._database.change(
-                    LEAVE_HOMES, slot, [slot.user_homes(user_id), *names], [user_id, *homes]
-                )
-                require_ok(answer, project=project_id)
-        await self._database.write("ZREM", slot.departing_users, user_id)
+def _taken(what: str, holder: User) -> Conflict:
+    if what == "email":
+        return Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address")
+    reason = "USER_EXISTS" if holder.verified else "USER_EXISTS_UNVERIFIED"
+    return Conflict(reason, f"another user of the project has this {what.replace('_', ' ')}")
+
+
+def _mentions(user: User, wanted: str) -> bool:
+    texts = (user.name, user.email, user.phone, user.external_key)
+    return any(wanted in text.casefold() for text in texts if text)
 
 
 def _check_accounts(
@@ -183,5 +243,5 @@ def _user(project_id: int, user_id: int, record: dict[str, str]) -> User:
     return User(
         user_id, project_id, record["name"], int(record["created"]),
         record["email"] or None, record["phone"] or None, record["verified"] == "1",
-        record["external_key"] or None,
+        record["external_key"] or None, record.get("invited") == "1",
     )  # fmt: skip

@@ -9,8 +9,10 @@ from homewire.store.scripts.script import changing, removing
 OPEN_SESSION: Final = changing("""
 -- KEYS: …, user, sessions of the user, session, key
 -- ARGV: user id, session id, hash, app, started, expires, record kept until, address, user agent,
---       scheme, limit
-if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'user'} end
+--       scheme, limit, hash of the password that was right or nothing
+local user = redis.call('HMGET', KEYS[3], 'created', 'invited', 'password')
+if not user[1] or user[2] == '1' then return {'unknown', 'user'} end
+if ARGV[12] ~= '' and user[3] ~= ARGV[12] then return {'moved'} end
 local dead = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', ARGV[5], 'LIMIT', 0, 100)
 if #dead > 0 then redis.call('ZREM', KEYS[4], unpack(dead)) end
 if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[11]) then

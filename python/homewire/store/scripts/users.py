@@ -8,25 +8,38 @@ from homewire.store.scripts.script import changing, removing
 
 CREATE_USER: Final = changing("""
 -- KEYS: …, user, users, emails, phones, external keys
--- ARGV: id, created, name, password hash, email, unique form of email, phone, external key
-local id = ARGV[1]
+-- ARGV: id, created, name, password hash, email, unique form of email, phone, external key, verified,
+--       1 if the id is that of somebody invited
+-- Who was invited keeps id and memberships, and becomes a user here.
+local id, invited = ARGV[1], ARGV[10] == '1'
+if invited and redis.call('HGET', KEYS[3], 'invited') ~= '1' then return {'moved'} end
 local unique = {email = {KEYS[5], ARGV[6]}, phone = {KEYS[6], ARGV[7]}, external_key = {KEYS[7], ARGV[8]}}
 for what, place in pairs(unique) do
-  if place[2] ~= '' and redis.call('HEXISTS', place[1], place[2]) == 1 then return {'taken', what} end
+  local holder = place[2] ~= '' and redis.call('HGET', place[1], place[2])
+  if holder and not (invited and holder == id) then return {'taken', what, holder} end
 end
 for _, place in pairs(unique) do
   if place[2] ~= '' then redis.call('HSET', place[1], place[2], id) end
 end
 redis.call('HSET', KEYS[3], 'created', ARGV[2], 'name', ARGV[3], 'password', ARGV[4], 'email', ARGV[5],
-  'unique_email', ARGV[6], 'phone', ARGV[7], 'external_key', ARGV[8], 'verified', '0')
+  'unique_email', ARGV[6], 'phone', ARGV[7], 'external_key', ARGV[8], 'verified', ARGV[9])
+redis.call('HDEL', KEYS[3], 'invited')
 redis.call('ZADD', KEYS[4], id, id)
 return unheard('user_created')
 """)
 
+UPDATE_USER: Final = changing("""
+-- KEYS: …, user. ARGV: field and value of each change
+local invited = redis.call('HMGET', KEYS[3], 'created', 'invited')
+if not invited[1] or invited[2] == '1' then return {'unknown', 'user'} end
+redis.call('HSET', KEYS[3], unpack(ARGV))
+return unheard('user_updated')
+""")
+
 DELETE_USER: Final = removing("""
 -- KEYS: …, user, users, emails, phones, external keys, sessions of the user, departing users,
---       homes of the user, then session and key of each session
--- ARGV: id, number of sessions, their ids
+--       homes of the user, proofs of the user, the proofs' tokens, then session and key of each session
+-- ARGV: id, number of sessions, their ids, hashes of the tokens or nothing
 local id, sessions = ARGV[1], tonumber(ARGV[2])
 local unique = redis.call('HMGET', KEYS[3], 'unique_email', 'phone', 'external_key')
 if not unique[1] then return {'unknown', 'user'} end
@@ -34,11 +47,15 @@ if redis.call('ZCARD', KEYS[8]) ~= sessions then return {'moved'} end
 for i = 1, sessions do
   if not redis.call('ZSCORE', KEYS[8], ARGV[2 + i]) then return {'moved'} end
 end
+local proofs = redis.call('HMGET', KEYS[11], 'emailVerification', 'passwordReset')
+for i = 1, 2 do
+  if (proofs[i] or '') ~= ARGV[2 + sessions + i] then return {'moved'} end
+end
 for i = 1, 3 do
   if unique[i] ~= '' then redis.call('HDEL', KEYS[4 + i], unique[i]) end
 end
-for i = 11, 10 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
-redis.call('UNLINK', KEYS[3], KEYS[8])
+redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13])
+for i = 14, 13 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 redis.call('ZREM', KEYS[4], id)
 tombstone(KEYS[9], id)
 return changed('user_deleted', {user = id, homes = KEYS[10], touched = 3 * sessions})
@@ -46,15 +63,41 @@ return changed('user_deleted', {user = id, homes = KEYS[10], touched = 3 * sessi
 
 LEAVE_HOMES: Final = removing("""
 -- KEYS: …, homes of the user, then home and members of each. ARGV: user id, home ids
--- Of a deleted user: everybody has heard of that already. Also the last owner goes.
+-- Of a deleted user: everybody has heard of that already. Answers with the homes that would be left without
+-- an owner or without anybody; there the user stays, until it is decided who follows.
+local deserted = {'ok'}
 for i = 2, #ARGV do
   local home, members = KEYS[2 * i], KEYS[2 * i + 1]
   local membership = redis.call('HGET', members, ARGV[1])
-  if membership and string.sub(membership, 1, 6) == 'owner ' and redis.call('EXISTS', home) == 1 then
-    redis.call('HINCRBY', home, 'owners', -1)
+  local owners = membership and redis.call('HGET', home, 'owners')
+  local owner = membership and string.sub(membership, 1, 6) == 'owner '
+  if owners and ((owner and owners == '1') or redis.call('HLEN', members) == 1) then
+    table.insert(deserted, ARGV[i])
+  else
+    if owners and owner then redis.call('HINCRBY', home, 'owners', -1) end
+    redis.call('HDEL', members, ARGV[1])
+    redis.call('ZREM', KEYS[3], ARGV[i])
   end
-  redis.call('HDEL', members, ARGV[1])
-  redis.call('ZREM', KEYS[3], ARGV[i])
 end
-return unheard('user_left')
+if #deserted == 1 then return unheard('user_left') end
+return deserted
+""")
+
+HAND_OVER_HOME: Final = removing("""
+-- KEYS: …, homes of the user, home, members. ARGV: user id, home id, user id of the next owner
+local membership = redis.call('HGET', KEYS[5], ARGV[1])
+if membership and redis.call('EXISTS', KEYS[4]) == 1 then
+  local next = redis.call('HGET', KEYS[5], ARGV[3])
+  if not next then return {'moved'} end
+  local change = 0
+  if string.sub(next, 1, 6) ~= 'owner ' then
+    redis.call('HSET', KEYS[5], ARGV[3], 'owner ' .. string.match(next, ' (%d+)$'))
+    change = 1
+  end
+  if string.sub(membership, 1, 6) == 'owner ' then change = change - 1 end
+  redis.call('HINCRBY', KEYS[4], 'owners', change)
+end
+redis.call('HDEL', KEYS[5], ARGV[1])
+redis.call('ZREM', KEYS[3], ARGV[2])
+return unheard('home_handed_over')
 """)

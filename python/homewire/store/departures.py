@@ -1,0 +1,115 @@
+"""What is left to do when a user is deleted: their homes."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from homewire.errors import UnknownRecord
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.homes import Homes
+from homewire.store.keys import ProjectSlot
+from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
+
+HOMES_LEFT: Final = 150
+"""Homes that a deleted user leaves in one script, which touches six elements for each, of 1,000."""
+PROOFS: Final = ("emailVerification", "passwordReset")
+"""The kinds of proofs that are tokens, as the script has them."""
+NOTHING: Final = "none"
+"""In the name of a key that does not exist."""
+
+
+class Departures:
+    """Deletes users: the record, sessions and keys in one step, then home after home.
+
+    A home where the user was the only member is deleted whole. Where they were the last owner of several
+    members (registered or invited), the one who has been there longest becomes its owner.
+    """
+
+    def __init__(self, database: Database, homes: Homes) -> None:
+        self._database = database
+        self._homes = homes
+
+    async def delete(self, project_id: int, user_id: int) -> None:
+        """Delete a user, or finish that. Raises UnknownRecord."""
+        departing = ProjectSlot(project_id).departing_users
+        for _ in range(ATTEMPTS):
+            answer = await self._remove(project_id, user_id)
+            if answer[0] != "moved":
+                if answer[0] == "ok" or not await self._database.present(departing, [user_id]):
+                    require_ok(answer, project=project_id, user=user_id)
+                return await self._leave_homes(project_id, user_id)
+        raise outrun("user")
+
+    async def sweep(self, project_id: int) -> None:
+        """Finish what a crash interrupted."""
+        async for page in self._database.index_pages(ProjectSlot(project_id).departing_users):
+            for user_id in page:
+                await self._leave_homes(project_id, user_id)
+
+    async def _remove(self, project_id: int, user_id: int) -> list[str]:
+        slot = ProjectSlot(project_id)
+        # At most sessions.MAX_SESSIONS, so all of them in one page and one script.
+        reply = await self._database.read("ZRANGE", slot.user_sessions(user_id), 0, -1)
+        ids = [member.decode() for member in reply]
+        proofs, *records = await self._database.read_hashes(
+            [slot.user_proofs(user_id), *map(slot.session, ids)]
+        )
+        tokens = [proofs.get(kind, "") for kind in PROOFS]
+        sessions = [
+            name
+            for session_id, record in zip(ids, records, strict=True)
+            # An expired session may have lost its record already, and its key with it.
+            for name in (slot.session(session_id), slot.key(record.get("key", NOTHING)))
+        ]
+        return await self._database.change(
+            DELETE_USER,
+            slot,
+            [
+                slot.user(user_id), slot.users, slot.emails, slot.phones, slot.external_keys,
+                slot.user_sessions(user_id), slot.departing_users, slot.user_homes(user_id),
+                slot.user_proofs(user_id), *(slot.proof(token or NOTHING) for token in tokens), *sessions,
+            ],
+            [user_id, len(ids), *ids, *tokens],
+        )  # fmt: skip
+
+    async def _leave_homes(self, project_id: int, user_id: int) -> None:
+        slot = ProjectSlot(project_id)
+        # With the deleted homes, which `Homes.of_user` leaves out.
+        async for page in self._database.index_pages(slot.user_homes(user_id)):
+            for start in range(0, len(page), HOMES_LEFT):
+                homes = page[start : start + HOMES_LEFT]
+                names = [name for each in homes for name in (slot.home(each), slot.home_members(each))]
+                answer = await self._database.change(
+                    LEAVE_HOMES, slot, [slot.user_homes(user_id), *names], [user_id, *homes]
+                )
+                require_ok(answer, project=project_id)
+                for home_id in map(int, answer[1:]):
+                    await self._give_up(project_id, home_id, user_id)
+        await self._database.write("ZREM", slot.departing_users, user_id)
+
+    async def _give_up(self, project_id: int, home_id: int, user_id: int) -> None:
+        """Take the user out of a home that is left without an owner, or without anybody."""
+        slot = ProjectSlot(project_id)
+        for _ in range(ATTEMPTS):
+            members = await self._homes.members(project_id, home_id)
+            others = [member for member in members if member.user_id != user_id]
+            if not others:
+                return await self._delete_home(project_id, home_id)
+            # Who comes meanwhile has not been there longer; should the one chosen go, it is chosen again.
+            next_owner = min(others, key=lambda member: (member.since_ms, member.user_id))
+            answer = await self._database.change(
+                HAND_OVER_HOME,
+                slot,
+                [slot.user_homes(user_id), slot.home(home_id), slot.home_members(home_id)],
+                [user_id, home_id, next_owner.user_id],
+            )
+            if answer[0] != "moved":
+                return require_ok(answer, project=project_id)
+        raise outrun("home")
+
+    async def _delete_home(self, project_id: int, home_id: int) -> None:
+        try:
+            await self._homes.delete(project_id, home_id)
+        except UnknownRecord:
+            # Deleted by somebody else, members and all.
+            return

@@ -1,0 +1,152 @@
+"""What people prove with that an address is theirs: tokens in e-mails, codes in SMS. Stored only as hashes,
+each works once and for a while, and of each kind only a user's newest."""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from enum import StrEnum
+from typing import Final
+
+from homewire.errors import InvalidInput
+from homewire.store import tokens
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.departures import NOTHING
+from homewire.store.keys import ProjectSlot
+from homewire.store.scripts.verifications import ISSUE_CODE, ISSUE_TOKEN, REDEEM_CODE, REDEEM_TOKEN
+from homewire.store.sessions import Sessions
+
+CODE_DIGITS: Final = 6
+CODE_TRIES: Final = 5
+"""Wrong tries that a code outlives, less one: one in 200,000 guesses it."""
+
+
+class ProofKind(StrEnum):
+    """What a token is good for."""
+
+    EMAIL_VERIFICATION = "emailVerification"
+    PASSWORD_RESET = "passwordReset"  # noqa: S105 (the name of a kind)
+
+
+class Verifications:
+    """The codes and tokens of the users of a project."""
+
+    def __init__(self, database: Database, sessions: Sessions) -> None:
+        self._database = database
+        self._sessions = sessions
+
+    async def issue_token(self, project_id: int, user_id: int, kind: ProofKind, lifetime_ms: int) -> str:
+        """A new token, which is shown this once. The one before it is dead. Raises UnknownRecord."""
+        slot, (token, reference) = ProjectSlot(project_id), tokens.mint(project_id)
+        for _ in range(ATTEMPTS):
+            before = await self._database.read("HGET", slot.user_proofs(user_id), kind.value)
+            replaced = before.decode() if before else ""
+            answer = await self._database.change(
+                ISSUE_TOKEN,
+                slot,
+                [
+                    slot.user(user_id), slot.user_proofs(user_id),
+                    slot.proof(replaced or NOTHING), slot.proof(reference.hash),
+                ],
+                [user_id, kind.value, replaced, reference.hash, lifetime_ms],
+            )  # fmt: skip
+            if answer[0] != "moved":
+                require_ok(answer, project=project_id, user=user_id)
+                return token
+        raise outrun("user")
+
+    async def issue_code(self, project_id: int, user_id: int, lifetime_ms: int) -> str:
+        """A new sign-in code, decimal digits. The one before it is dead. Raises UnknownRecord."""
+        slot = ProjectSlot(project_id)
+        code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
+        expires_ms = self._database.now_ms() + lifetime_ms
+        answer = await self._database.change(
+            ISSUE_CODE,
+            slot,
+            [slot.user(user_id), slot.user_proofs(user_id)],
+            [_code_hash(project_id, user_id, code), expires_ms, lifetime_ms],
+        )
+        require_ok(answer, project=project_id, user=user_id)
+        return code
+
+    async def redeem_code(self, project_id: int, user_id: int, code: str) -> bool:
+        """Whether this is the user's code. It is spent then, and the user is verified.
+
+        The last of `CODE_TRIES` wrong tries takes the code away.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            REDEEM_CODE,
+            slot,
+            [slot.user(user_id), slot.user_proofs(user_id)],
+            [_code_hash(project_id, user_id, code), self._database.now_ms(), CODE_TRIES],
+        )
+        return _redeemed(answer)
+
+    async def holder(self, token: str, kind: ProofKind) -> tuple[int, int] | None:
+        """The project and the user that a token is from, while it is good for `kind`."""
+        reference = tokens.parse(token)
+        if reference is None:
+            return None
+        slot = ProjectSlot(reference.project_id)
+        found, _, user_id = (await self._database.read("GET", slot.proof(reference.hash)) or b"").partition(
+            b" "
+        )
+        return (reference.project_id, int(user_id)) if found.decode() == kind.value else None
+
+    async def verify_email(self, token: str) -> None:
+        """Spend a token of EMAIL_VERIFICATION: its user is verified. Raises InvalidInput (INVALID_TOKEN)."""
+        if await self._redeem(token, ProofKind.EMAIL_VERIFICATION) != "ok":
+            raise _invalid_token()
+
+    async def reset_password(self, token: str, password_hash: str) -> None:
+        """Spend a token of PASSWORD_RESET: its user has the new password, is verified, and has no session.
+
+        In this order: the sessions end, then password and token change in one step, which happens only if
+        there is no session. After a crash in between the token is still good. Raises InvalidInput
+        (INVALID_TOKEN).
+        """
+        for _ in range(ATTEMPTS):
+            answer = await self._redeem(token, ProofKind.PASSWORD_RESET, password_hash)
+            if answer == "ok":
+                return
+            holder = await self.holder(token, ProofKind.PASSWORD_RESET)
+            if answer != "moved" or holder is None:
+                raise _invalid_token()
+            await self._sessions.end_all(*holder)
+        raise outrun("user")
+
+    async def _redeem(self, token: str, kind: ProofKind, password_hash: str = "") -> str:
+        holder, reference = await self.holder(token, kind), tokens.parse(token)
+        if holder is None or reference is None:
+            return "wrong"
+        slot, user_id = ProjectSlot(reference.project_id), holder[1]
+        answer = await self._database.change(
+            REDEEM_TOKEN,
+            slot,
+            [
+                slot.user(user_id), slot.user_proofs(user_id), slot.proof(reference.hash),
+                slot.user_sessions(user_id),
+            ],
+            [user_id, kind.value, reference.hash, self._database.now_ms(), password_hash],
+        )  # fmt: skip
+        if answer[0] in ("wrong", "moved"):
+            return answer[0]
+        require_ok(answer, project=reference.project_id)
+        return "ok"
+
+
+def _code_hash(project_id: int, user_id: int, code: str) -> str:
+    # Of so few digits no hash hides what it was made of; what protects a code is its short life.
+    return hashlib.sha256(f"{project_id}.{user_id}.{code}".encode("utf-8", "replace")).hexdigest()
+
+
+def _redeemed(answer: list[str]) -> bool:
+    if answer[0] == "wrong":
+        return False
+    require_ok(answer)
+    return True
+
+
+def _invalid_token() -> InvalidInput:
+    return InvalidInput("token", "is unknown, used or too old", reason="INVALID_TOKEN")
