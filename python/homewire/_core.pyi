@@ -13,6 +13,8 @@ __all__ = [
     "close_codes",
     "command_envelope",
     "event_envelope",
+    "event_json",
+    "event_route",
     "parse_command",
     "parse_event",
     "select_filter",
@@ -62,6 +64,12 @@ def event_envelope(
     project_key_id: int,
     project_key_name: str | None,
 ) -> bytes: ...
+def event_route(envelope: bytes) -> tuple[int, int, str] | None:
+    """Project, home and type of an event; None for every other envelope, also one that is malformed."""
+
+def event_json(envelope: bytes) -> bytes | None:
+    """The Event object, byte for byte as listeners get it; None for every other envelope."""
+
 def command_envelope(input: CommandInput, project: int, device: int, time_ms: int) -> bytes: ...
 def select_filter(
     home_ids: list[str], device_ids: list[str], entity_ids: list[str]

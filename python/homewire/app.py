@@ -52,6 +52,7 @@ from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store import Store
 from homewire.tls import server_context
+from homewire.webhooks.service import Webhooks
 
 TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
@@ -147,6 +148,7 @@ async def running(
         app = web.Application(middlewares=[server.render_errors])
         core: Core | None = None
         refusals: Mapping[str, int] = {}
+        figures = entrance.figures()
         pumps = Pumps(settings.close_s)
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(pumps.close)
@@ -172,6 +174,9 @@ async def running(
             api = Api(store, directory, authenticator, post, reader, settings)
             app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
             app.add_routes(documentation.routes(ENDPOINTS))
+            webhooks = Webhooks(url, settings)
+            _in_background(stack, webhooks.run(), failed)
+            figures.append(webhooks.figures)
         registry = metrics.registry(core, bus, relay, refusals, figures)
         app.add_routes(health.routes(_problem(core, bus), registry))
         base_url = await _listen(stack, settings, app, entrance, tls)

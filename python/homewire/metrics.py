@@ -31,6 +31,7 @@ GAUGES: Final = {
     "handshakes_waiting": "WebSocket handshakes waiting for their turn.",
     "ingest_bytes": "Request bodies held, in bytes.",
     "bus_in_flight_bytes": "Bytes sent to Redis and not confirmed yet.",
+    "webhooks_waiting": "Deliveries that wait for the webhooks that this node delivers to.",
 }
 """Figures that go up and down; every other figure only grows."""
 
@@ -84,6 +85,12 @@ COUNTERS: Final = {
     "relay_failures": "Times that Redis kept the timer from relaying.",
     "notify_taken": "Messages to people that were taken to be sent.",
     "notify_kept": "Messages to people that were kept, because nothing is set that could send them.",
+    "webhooks_picked": "Events put into the stream of a webhook.",
+    "webhooks_delivered": "Events that a webhook took.",
+    "webhooks_failed": "Requests to a webhook that were not answered 200.",
+    "webhooks_retried": "Of these, those that are to be tried again.",
+    "webhooks_dead": "Deliveries to webhooks that were given up and are dead letters.",
+    "webhooks_missed": "Events trimmed after a node read them, and died, and before another looked.",
     "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 

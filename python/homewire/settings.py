@@ -271,6 +271,58 @@ class Settings:
         unit="keys",
         minimum=0,
     )
+    webhook_private_addresses: bool = setting(
+        False,
+        "Whether webhooks may be on private, loopback, link-local and other addresses that are not public.",
+    )
+    webhook_timeout_s: float = setting(
+        10.0, "How long a webhook has to answer, with everything.", unit="s", minimum=0.1
+    )
+    webhook_connect_s: float = setting(
+        5.0, "How long a connection to a webhook may take.", unit="s", minimum=0.1
+    )
+    webhook_requests: int = setting(
+        128, "Requests to webhooks at once, of one node.", unit="requests", minimum=1
+    )
+    webhook_module_requests: int = setting(
+        8, "Requests at once to one webhook. With 1 events arrive in order, but for retries.", minimum=1
+    )
+    webhook_backoff_s: float = setting(
+        1.0, "Pause after the first try in vain; it doubles with each.", unit="s", minimum=0.01
+    )
+    webhook_backoff_max_s: float = setting(600.0, "Longest of these pauses.", unit="s", minimum=0.01)
+    webhook_tries: int = setting(
+        15, "Tries after which a delivery becomes a dead letter.", unit="tries", minimum=1
+    )
+    webhook_age_s: float = setting(
+        86_400.0, "Age at which a delivery becomes a dead letter.", unit="s", minimum=1
+    )
+    webhook_breaker_failures: int = setting(
+        10, "Failures in a row after which a webhook gets nothing for a while.", unit="failures", minimum=1
+    )
+    webhook_breaker_s: float = setting(
+        15.0,
+        "How long that while is at first; then one delivery probes, and each in vain doubles it, up to 16 "
+        "times.",
+        unit="s",
+        minimum=0.1,
+    )
+    webhook_waiting_bytes: int = setting(
+        16 * MIB,
+        "Events that wait for one webhook; what comes beyond is a dead letter at once.",
+        unit="bytes",
+        minimum=128 * KIB,
+    )
+    webhook_dead_letters: int = setting(
+        1000, "Dead letters kept of one webhook; the oldest go.", unit="letters", minimum=1
+    )
+    webhook_lease_s: float = setting(
+        10.0,
+        "After how long without a sign of a node others deliver what it was to deliver.",
+        unit="s",
+        minimum=1,
+    )
+
     secret_key: str | None = setting(
         None,
         "Secret, at least 32 random characters, under which stored secrets (keys of smart modules, passwords "

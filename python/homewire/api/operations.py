@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.api import homes, realtime
+from homewire.api import homes, realtime, smart_modules
 from homewire.api.operation import Endpoint, Operation
 
-OPERATIONS: Final[tuple[Operation, ...]] = (*homes.OPERATIONS,)
+OPERATIONS: Final[tuple[Operation, ...]] = (
+    *homes.OPERATIONS,
+    *smart_modules.OPERATIONS,
+)
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPERATIONS, *realtime.ENDPOINTS)
 """The whole interface: these, and what the router serves."""

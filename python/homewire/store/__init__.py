@@ -10,6 +10,7 @@ from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
+from homewire.store.module_deliveries import ModuleDeliveries
 from homewire.store.nodes import Nodes
 from homewire.store.presence import Presence
 from homewire.store.principals import Principals
@@ -17,6 +18,7 @@ from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
 from homewire.store.provisioning import Provisioning
 from homewire.store.sessions import Sessions
+from homewire.store.smart_modules import SmartModules
 from homewire.store.users import Users
 from homewire.store.verifications import Verifications
 
@@ -57,3 +59,5 @@ class Store:
                 Chore(lambda slot: slot.deleted_homes, self.homes.sweep),
             ),
         )
+        self.smart_modules = SmartModules(database)
+        self.module_deliveries = ModuleDeliveries(database)

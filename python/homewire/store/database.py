@@ -229,6 +229,8 @@ _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
     "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),
+    "smart_module": lambda: Conflict("MODULE_EXISTS", "the project has a smart module of this id"),
+    "module_place": lambda: Conflict("TOO_MANY_MODULES", "the project has as many smart modules as it may"),
     "member": lambda: Conflict("MEMBER_EXISTS", "the user is a member of the home already"),
 }
 

@@ -54,6 +54,15 @@ def messages_dead(channel: str) -> str:
     return f"hw:{{notify}}:{channel}:dead"
 
 
+MODULE_VERSION: Final = "hw:{modules}:version"
+"""Counts the changes of smart modules in the whole deployment: one look tells that nothing changed."""
+MODULE_PROJECTS: Final = "hw:{modules}:projects"
+"""Hash: project that has (or had, or is about to get) smart modules → `MODULE_VERSION` at its last change."""
+MODULES_WAITING: Final = "hw:{modules}:waiting"
+"""Sorted set: `<project id>:<module id>` for which deliveries may wait, score = since when, in ms of Redis'
+clock."""
+
+
 class ProjectSlot:
     """The key names of one project. Indexes are sorted sets with the id as member and as score.
 
@@ -225,3 +234,28 @@ class ProjectSlot:
     def project_key(self, key_id: int) -> str:
         """Hash: a project key; `key` is the hash of its token."""
         return f"{self.prefix}project_key:{key_id}"
+
+    @property
+    def smart_modules(self) -> str:
+        """Sorted set, all scores 0: the ids of smart modules, in the order of their bytes."""
+        return self.prefix + "modules"
+
+    def smart_module(self, module_id: str) -> str:
+        """Hash: a smart module; URL and key are sealed."""
+        return f"{self.prefix}module:{module_id}"
+
+    def module_deliveries(self, module_id: str) -> str:
+        """Stream: what is to be delivered to a smart module: `i`, the event's id, and `e`, its envelope."""
+        return f"{self.prefix}module:{module_id}:deliveries"
+
+    def module_tries(self, module_id: str) -> str:
+        """Hash: entry of `module_deliveries` → how often it was tried in vain."""
+        return f"{self.prefix}module:{module_id}:tries"
+
+    def module_dead(self, module_id: str) -> str:
+        """Stream: deliveries that were given up: also `r`, why, and `t`, after how many tries."""
+        return f"{self.prefix}module:{module_id}:dead"
+
+    def module_worker(self, module_id: str) -> str:
+        """String with a TTL: the node that delivers to a smart module now."""
+        return f"{self.prefix}module:{module_id}:worker"

@@ -5,6 +5,7 @@ mod batch;
 mod close;
 mod core;
 mod errors;
+mod event;
 mod input;
 
 use pyo3::prelude::*;
@@ -22,6 +23,8 @@ mod _core {
     use crate::core::Core;
     #[pymodule_export]
     use crate::errors::InvalidField;
+    #[pymodule_export]
+    use crate::event::{event_json, event_route};
     #[pymodule_export]
     use crate::input::{
         CommandInput, EventInput, command_envelope, event_envelope, parse_command, parse_event,

@@ -19,7 +19,7 @@ ALL = {name: value for module in MODULES for name, value in vars(module).items()
 
 @pytest.mark.parametrize("name", ALL)
 def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
-    commands = re.findall(r"redis\.p?call\('(\w+)'(?:, ([^,)]+))?", ALL[name].text)
+    commands = re.findall(r"redis\.p?call\('(\w+)'(?:, 'CREATE')?(?:, ([^,)]+))?", ALL[name].text)
     assert commands
     for command, key in commands:
         if command == "TIME":
@@ -27,7 +27,7 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         assert command not in {"KEYS", "SELECT", "SCAN", "HGETALL", "SMEMBERS", "EVAL"}
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
-            *("home", "members", "index"),
+            *("home", "members", "index", "module", "deliveries", "tries"),
         )
         assert key.startswith(declared), f"{command} on {key}"
 
@@ -57,6 +57,8 @@ def test_all_names_of_a_project_lie_in_one_slot() -> None:
         slot.key("ab"),
         slot.user(1),
         slot.home_members(2),
+        *(slot.smart_module("m"), slot.module_deliveries("m"), slot.module_tries("m")),
+        *(slot.module_dead("m"), slot.module_worker("m")),
     ]
     assert len(set(names)) == len(names)
     assert all(name.startswith("hw:{p12}:") for name in names)

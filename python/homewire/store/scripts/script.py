@@ -62,8 +62,8 @@ local function tombstone(index, id) redis.call('ZADD', index, id, id) end
 """
 
 _UNHEARD: Final = """
--- Every change ends here of which nobody has to hear: what it was.
-local function unheard(what) return {'ok'} end
+-- Every change ends here of which nobody has to hear: what it was, and what else its caller is to know.
+local function unheard(what, ...) return {'ok', ...} end
 """
 
 

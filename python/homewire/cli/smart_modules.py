@@ -1,0 +1,160 @@
+"""Commands on smart modules: what is told of a project's events."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from homewire.cli.options import Project
+from homewire.cli.output import Answer
+from homewire.cli.scope import Scope, command
+from homewire.errors import UnknownRecord
+from homewire.model import DeadLetter, ModuleType, SmartModule
+from homewire.store.database import wall_clock_ms
+
+modules = typer.Typer(
+    name="smart-module",
+    help="Smart modules: webhooks that are told of a project's events.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+dead_letters = typer.Typer(
+    name="dead-letters",
+    help="Deliveries that were given up.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+
+ModuleId = Annotated[str, typer.Option("--id", help="Id, unique in the project.")]
+Letters = Annotated[
+    list[str] | None,
+    typer.Option("--letter", help="Id of a dead letter; repeat for more. None: all.", show_default=False),
+]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the command tree."""
+    modules.add_typer(dead_letters)
+    app.add_typer(modules)
+
+
+@command(modules, "create")
+async def create_module(
+    scope: Scope,
+    module_id: ModuleId,
+    url: Annotated[str, typer.Option(help="Where events are posted: https (or http) and a public host.")],
+    event: Annotated[list[str], typer.Option(help="Event type, exactly; repeat for more; * for all.")],
+    type: Annotated[ModuleType, typer.Option(help="What it is.")] = ModuleType.WEBHOOK,
+    description: Annotated[str, typer.Option(help="For people; every member of a home can read it.")] = "",
+    home: Annotated[
+        list[int] | None,
+        typer.Option(help="Home it is for; repeat for more. None: all of the project.", show_default=False),
+    ] = None,
+    project: Project = None,
+) -> Answer:
+    """Create a webhook. Its key, with which its receiver checks signatures, is shown this once."""
+    from homewire.webhooks.registering import create_webhook
+
+    project_id = await scope.project(project)
+    key = await create_webhook(
+        scope.store, scope.settings, project_id, module_id, url, description, event, home or None
+    )
+    return {"moduleId": module_id, "type": type.value, "key": key}
+
+
+@command(modules, "list")
+async def list_modules(scope: Scope, project: Project = None) -> Answer:
+    """List the smart modules, with what waits and whether a circuit breaker is open."""
+    project_id = await scope.project(project)
+    return [await _shown(scope, module) for module in await scope.store.smart_modules.list(project_id)]
+
+
+@command(modules, "suspend")
+async def suspend_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
+    """Deliver nothing until it is resumed. What happens meanwhile is kept, within its bounds."""
+    await scope.store.smart_modules.suspend(await scope.project(project), module_id)
+    return {"moduleId": module_id}
+
+
+@command(modules, "resume")
+async def resume_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
+    """Deliver again; an open circuit breaker is closed, too."""
+    await scope.store.smart_modules.resume(await scope.project(project), module_id)
+    return {"moduleId": module_id}
+
+
+@command(modules, "delete")
+async def delete_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
+    """Delete a smart module, with what waits for it and its dead letters."""
+    await scope.store.smart_modules.delete(await scope.project(project), module_id)
+    return {"moduleId": module_id}
+
+
+@command(dead_letters, "list")
+async def list_dead_letters(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
+    """List the dead letters, oldest first, and why each was given up."""
+    import orjson
+
+    from homewire._core import event_json
+
+    project_id = await _existing(scope, module_id, project)
+    return [
+        {
+            "letterId": letter.id,
+            "eventId": letter.event_id,
+            "reason": letter.reason,
+            "tries": letter.tries,
+            "event": orjson.loads(event_json(letter.envelope) or b"null"),
+        }
+        for letter in await scope.store.module_deliveries.dead_letters(project_id, module_id)
+    ]
+
+
+@command(dead_letters, "retry")
+async def retry_dead_letters(
+    scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
+) -> Answer:
+    """Deliver dead letters anew, all of them or those that are named."""
+    project_id = await _existing(scope, module_id, project)
+    chosen = letter or await _all_letters(scope, project_id, module_id)
+    return {"retried": await scope.store.module_deliveries.retry(project_id, module_id, chosen)}
+
+
+@command(dead_letters, "drop")
+async def drop_dead_letters(
+    scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
+) -> Answer:
+    """Forget dead letters, all of them or those that are named."""
+    project_id = await _existing(scope, module_id, project)
+    chosen = letter or await _all_letters(scope, project_id, module_id)
+    return {"dropped": await scope.store.module_deliveries.drop(project_id, module_id, chosen)}
+
+
+async def _existing(scope: Scope, module_id: str, project: int | None) -> int:
+    """The project that has this module."""
+    project_id = await scope.project(project)
+    if await scope.store.smart_modules.get(project_id, module_id) is None:
+        raise UnknownRecord("smart module", module_id)
+    return project_id
+
+
+async def _all_letters(scope: Scope, project_id: int, module_id: str) -> list[str]:
+    letters: list[DeadLetter] = await scope.store.module_deliveries.dead_letters(project_id, module_id)
+    return [letter.id for letter in letters]
+
+
+async def _shown(scope: Scope, module: SmartModule) -> dict[str, Any]:
+    waiting, dead = await scope.store.module_deliveries.counts(module.project_id, module.id)
+    return {
+        "moduleId": module.id,
+        "type": module.module_type.value,
+        "description": module.description,
+        "events": sorted(module.events),
+        "homes": None if module.homes is None else sorted(module.homes),
+        "suspended": module.suspended,
+        "breakerOpen": module.broken_until_ms > wall_clock_ms(),
+        "waiting": waiting,
+        "deadLetters": dead,
+    }

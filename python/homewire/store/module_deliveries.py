@@ -1,0 +1,235 @@
+"""What is to be delivered to smart modules, and who delivers it.
+
+A delivery waits in its module's stream from the moment a shard's reader found it until the receiver took
+it or it was given up; nothing that befalls the shards or a node meanwhile loses it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from homewire.model import DeadLetter, SmartModule
+from homewire.store.database import Database, require_ok
+from homewire.store.keys import MODULES_WAITING, ProjectSlot
+from homewire.store.scripts.module_deliveries import (
+    ADD_DELIVERIES,
+    BURY_DELIVERY,
+    CLAIM_MODULE,
+    COUNT_TRY,
+    DROP_DEAD,
+    FINISH_DELIVERY,
+    NOTE_BREAKER,
+    RELEASE_MODULE,
+    RETRY_DEAD,
+)
+from homewire.store.scripts.smart_modules import EXPECT_DELIVERIES, FORGET_WAITING
+
+WAITING_KEPT_MS: Final = 30_000
+"""A module stays noted as waiting this long after it was expected to get something."""
+DEAD_PAGE: Final = 100
+"""Dead letters touched by one script."""
+
+ModuleName = tuple[int, str]
+"""Project id and module id."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One event for one module."""
+
+    entry: str
+    """Its id in the module's stream; the ms are when it came there."""
+    event_id: str
+    envelope: bytes = field(repr=False)
+
+    @property
+    def since_ms(self) -> int:
+        """Since when it waits, in ms of Redis' clock."""
+        return int(self.entry.partition("-")[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What came of asking to deliver to a module."""
+
+    held: bool
+    """Whether this node delivers. If not: another one does, it is suspended, or nothing waits."""
+    over: bool = False
+    """Whether nothing waits, or there is no such module any more."""
+    waiting: int = 0
+
+
+class ModuleDeliveries:
+    """The deliveries of all modules."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def expect(self, modules: Sequence[ModuleName]) -> None:
+        """Note that something may wait for these: every node looks after them from now on."""
+        names = [_name(each) for each in modules]
+        await self._database.change_outside(EXPECT_DELIVERIES, [MODULES_WAITING], names)
+
+    async def waiting(self, limit: int) -> list[ModuleName]:
+        """Modules for which something may wait, the longest noted first, at most `limit`."""
+        found = await self._database.read("ZRANGE", MODULES_WAITING, 0, limit - 1)
+        pairs = (each.decode().split(":", 1) for each in found)
+        return [(int(project), module) for project, module in pairs]
+
+    async def forget(self, module: ModuleName) -> None:
+        """Strike out a module for which nothing waits, unless it was expected again lately."""
+        await self._database.change_outside(
+            FORGET_WAITING, [MODULES_WAITING], [_name(module), WAITING_KEPT_MS]
+        )
+
+    async def add(
+        self, module: SmartModule, events: Sequence[tuple[str, bytes]], room_bytes: int, dead_letters: int
+    ) -> int | None:
+        """Have these events (id and envelope, at most 200) delivered.
+
+        How many found no room and are dead letters; None: there is no such module any more.
+        """
+        slot = ProjectSlot(module.project_id)
+        answer = await self._database.change(
+            ADD_DELIVERIES,
+            slot,
+            [
+                slot.smart_module(module.id), slot.module_deliveries(module.id), slot.module_dead(module.id),
+            ],
+            [module.since_ms, room_bytes, dead_letters, *(each for event in events for each in event)],
+        )  # fmt: skip
+        return None if answer[0] == "unknown" else int(answer[1])
+
+    async def claim(self, module: SmartModule, node: str, lease_ms: int, *, idle: bool) -> Claim:
+        """Deliver to this module, for so long, and alone. Without `idle` only if something waits."""
+        slot = ProjectSlot(module.project_id)
+        answer = await self._database.change(
+            CLAIM_MODULE,
+            slot,
+            [
+                slot.smart_module(module.id),
+                slot.module_deliveries(module.id),
+                slot.module_worker(module.id),
+            ],
+            [module.since_ms, node, lease_ms, int(idle)],
+        )  # fmt: skip
+        if answer[0] == "unknown":
+            return Claim(held=False, over=True)
+        waiting = int(answer[1])
+        over = answer[0] == "idle" and waiting == 0
+        return Claim(held=answer[0] == "ok", over=over, waiting=waiting)
+
+    async def release(self, module: SmartModule, node: str) -> None:
+        """Let another node deliver to it."""
+        slot = ProjectSlot(module.project_id)
+        await self._database.change(RELEASE_MODULE, slot, [slot.module_worker(module.id)], [node])
+
+    async def after(self, module: SmartModule, entry: str, count: int) -> list[Delivery]:
+        """The next deliveries behind `entry` ("0": from the first one on)."""
+        name = ProjectSlot(module.project_id).module_deliveries(module.id)
+        found = await self._database.read("XRANGE", name, f"({entry}", "+", "COUNT", count)
+        return [_delivery(*each) for each in found]
+
+    async def one(self, module: SmartModule, entry: str) -> Delivery | None:
+        """A delivery, None if it is gone."""
+        name = ProjectSlot(module.project_id).module_deliveries(module.id)
+        found = await self._database.read("XRANGE", name, entry, entry)
+        return _delivery(*found[0]) if found else None
+
+    async def finish(self, module: SmartModule, entry: str) -> None:
+        """It was taken, or nobody wants it any more."""
+        slot = ProjectSlot(module.project_id)
+        await self._database.change(FINISH_DELIVERY, slot, _names(slot, module.id), [entry])
+
+    async def tried(self, module: SmartModule, entry: str) -> int:
+        """Once more it was not taken: how often by now. 0: it is gone."""
+        slot = ProjectSlot(module.project_id)
+        names = [slot.module_deliveries(module.id), slot.module_tries(module.id)]
+        answer = await self._database.change(COUNT_TRY, slot, names, [entry])
+        return int(answer[1]) if answer[0] == "ok" else 0
+
+    async def bury(self, module: SmartModule, entry: str, reason: str, tries: int, dead_letters: int) -> None:
+        """Give it up: it becomes a dead letter, and the oldest of more than `dead_letters` goes."""
+        slot = ProjectSlot(module.project_id)
+        names = [*_names(slot, module.id), slot.module_dead(module.id)]
+        await self._database.change(BURY_DELIVERY, slot, names, [entry, reason, tries, dead_letters])
+
+    async def note_breaker(self, module: SmartModule, until_ms: int) -> None:
+        """The circuit breaker is open until then; 0: it closed."""
+        slot = ProjectSlot(module.project_id)
+        names = [slot.smart_module(module.id)]
+        await self._database.change(NOTE_BREAKER, slot, names, [module.since_ms, until_ms])
+
+    async def counts(self, project_id: int, module_id: str) -> tuple[int, int]:
+        """How many deliveries wait, and how many dead letters there are."""
+        slot = ProjectSlot(project_id)
+        waiting = await self._database.read("XLEN", slot.module_deliveries(module_id))
+        return int(waiting), int(await self._database.read("XLEN", slot.module_dead(module_id)))
+
+    async def dead_letters(self, project_id: int, module_id: str) -> list[DeadLetter]:
+        """All dead letters, oldest first."""
+        name, after, letters = ProjectSlot(project_id).module_dead(module_id), "-", list[DeadLetter]()
+        while True:
+            found = await self._database.read("XRANGE", name, after, "+", "COUNT", DEAD_PAGE)
+            letters += [_dead_letter(*each) for each in found]
+            if len(found) < DEAD_PAGE:
+                return letters
+            after = f"({letters[-1].id}"
+
+    async def retry(self, project_id: int, module_id: str, letters: Sequence[str]) -> int:
+        """Deliver dead letters anew, as if they had just come; how many that were. Raises UnknownRecord."""
+        await self.expect([(project_id, module_id)])
+        slot, moved = ProjectSlot(project_id), 0
+        names = [
+            slot.smart_module(module_id), slot.module_deliveries(module_id), slot.module_dead(module_id)
+        ]  # fmt: skip
+        for start in range(0, len(letters), DEAD_PAGE):
+            page = letters[start : start + DEAD_PAGE]
+            answer = await self._database.change(RETRY_DEAD, slot, names, page)
+            require_ok(answer, project=project_id, smart_module=module_id)
+            moved += int(answer[1])
+        return moved
+
+    async def drop(self, project_id: int, module_id: str, letters: Sequence[str]) -> int:
+        """Forget dead letters; how many that were. Raises UnknownRecord."""
+        slot, dropped = ProjectSlot(project_id), 0
+        names = [slot.smart_module(module_id), slot.module_dead(module_id)]
+        for start in range(0, len(letters), DEAD_PAGE):
+            page = letters[start : start + DEAD_PAGE]
+            answer = await self._database.change(DROP_DEAD, slot, names, page)
+            require_ok(answer, project=project_id, smart_module=module_id)
+            dropped += int(answer[1])
+        return dropped
+
+
+def named(module: SmartModule) -> ModuleName:
+    """How a module is named in the deployment."""
+    return module.project_id, module.id
+
+
+def _name(module: ModuleName) -> str:
+    return f"{module[0]}:{module[1]}"
+
+
+def _names(slot: ProjectSlot, module_id: str) -> list[str]:
+    return [
+        slot.smart_module(module_id), slot.module_deliveries(module_id), slot.module_tries(module_id)
+    ]  # fmt: skip
+
+
+def _fields(flat: Sequence[Any] | dict[bytes, bytes]) -> dict[bytes, bytes]:
+    return flat if isinstance(flat, dict) else dict(zip(flat[::2], flat[1::2], strict=True))
+
+
+def _delivery(entry: bytes, flat: Any) -> Delivery:
+    fields = _fields(flat)
+    return Delivery(entry.decode(), fields[b"i"].decode(), fields[b"e"])
+
+
+def _dead_letter(entry: bytes, flat: Any) -> DeadLetter:
+    fields = _fields(flat)
+    return DeadLetter(
+        entry.decode(), fields[b"i"].decode(), fields[b"r"].decode(), int(fields[b"t"]), fields[b"e"]
+    )

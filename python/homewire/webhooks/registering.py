@@ -1,0 +1,66 @@
+"""Making a webhook: its URL is checked, and its key made, shown once and sealed."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Final
+
+from yarl import URL
+
+from homewire.errors import InvalidInput
+from homewire.model import ModuleType
+from homewire.sealing import Sealer
+from homewire.settings import Settings
+from homewire.store import Store
+
+KEY_BYTES: Final = 32
+MAX_URL: Final = 2048
+
+
+async def create_webhook(
+    store: Store,
+    settings: Settings,
+    project_id: int,
+    module_id: str,
+    url: str,
+    description: str,
+    events: Iterable[str],
+    homes: Iterable[int] | None,
+) -> str:
+    """A new smart module that is told by POST; its key, which its receiver checks signatures with.
+
+    It hears the events that are accepted after this returned. Raises UnknownRecord, Conflict, InvalidInput.
+    """
+    sealer, key = Sealer.of(settings), secrets.token_hex(KEY_BYTES)
+    await store.smart_modules.create(
+        project_id,
+        module_id,
+        ModuleType.WEBHOOK,
+        description,
+        events,
+        homes,
+        sealer.seal(checked_url(url)),
+        sealer.seal(key),
+        settings.shards,
+    )
+    return key
+
+
+def checked_url(text: str) -> str:
+    """An absolute http or https URL, exactly as it will be called and signed. Raises InvalidInput.
+
+    Which address it is on is judged when it is called, not here.
+    """
+    if len(text) > MAX_URL or not text.isascii() or any(each.isspace() for each in text):
+        raise InvalidInput("url", f"must be at most {MAX_URL} ASCII characters, without blanks")
+    try:
+        url = URL(text, encoded=True)
+        port = url.port
+    except ValueError:
+        raise InvalidInput("url", "is no URL") from None
+    if url.scheme not in ("http", "https") or not url.host or not port:
+        raise InvalidInput("url", "must begin with https:// or http:// and name a host")
+    if url.user is not None or url.password is not None or "#" in text:
+        raise InvalidInput("url", "must have no user, password or fragment: the signature says who calls")
+    return text

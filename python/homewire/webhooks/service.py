@@ -1,0 +1,131 @@
+"""Webhooks on one node: its picker, its couriers and what they share."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from typing import Final
+
+import structlog
+from redis.exceptions import RedisError
+
+from homewire.bus.relay import Relay
+from homewire.bus.stopping import asked_to_stop
+from homewire.errors import ConfigurationError, Unavailable
+from homewire.redis.connect import connect
+from homewire.sealing import Sealer
+from homewire.settings import Settings
+from homewire.store import Store
+from homewire.store.module_deliveries import ModuleName
+from homewire.webhooks.catalogue import Catalogue
+from homewire.webhooks.courier import Courier, Surroundings
+from homewire.webhooks.picking import Picker
+from homewire.webhooks.posting import Poster
+from homewire.webhooks.stats import WebhookStats
+
+LOOK_S: Final = 1.0
+"""Between two looks for modules that changed, and for what a dead node left."""
+COURIERS: Final = 1000
+"""Modules that one node delivers to at once."""
+CONNECTIONS: Final = 16
+"""To Redis: of their own, so that no webhook keeps a request of the REST service waiting."""
+LOG_S: Final = 60.0
+
+_log = structlog.get_logger(__name__)
+
+
+class Webhooks:
+    """All that a node does for webhooks. Without any module: to ask Redis once a second for one."""
+
+    def __init__(self, url: str, settings: Settings) -> None:
+        self._url = url
+        self._settings = settings
+        self._stats = WebhookStats()
+        self._couriers: dict[ModuleName, Courier] = {}
+        self._tasks: dict[ModuleName, asyncio.Task[None]] = {}
+        self._logged_at: dict[str, float] = {}
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return self._stats.figures()
+
+    async def run(self) -> None:
+        """Pick and deliver until cancelled."""
+        settings = self._settings
+        client, reader = (
+            connect(self._url, max_connections=CONNECTIONS),
+            connect(self._url, max_connections=2),
+        )
+        node = secrets.token_hex(8)
+        try:
+            async with Poster(settings) as poster:
+                store = Store(client, Relay(client, settings.shards))
+                catalogue = Catalogue(store.smart_modules)
+                around = Surroundings(
+                    store, catalogue, poster, Sealer.of(settings), settings, self._stats, node
+                )
+
+                def wake(name: ModuleName) -> None:
+                    self._wake(name, around)
+
+                picker = Picker(reader, store, catalogue, wake, self._stats, node, settings)
+                picking = asyncio.create_task(picker.run())
+                try:
+                    await self._look(picking, around)
+                finally:
+                    await _ended([picking, *self._tasks.values()])
+        finally:
+            await reader.aclose()
+            await client.aclose()
+
+    async def _look(self, picking: asyncio.Task[None], around: Surroundings) -> None:
+        while not asked_to_stop():
+            if picking.done():
+                # It stops for nothing but a fault of ours, which must not go unnoticed.
+                picking.result()
+            try:
+                await around.catalogue.refresh()
+                if len(around.catalogue):
+                    for name in await around.store.module_deliveries.waiting(COURIERS):
+                        self._wake(name, around)
+            except (RedisError, OSError, Unavailable) as error:
+                self._note("webhooks.failed", error)
+            if not asked_to_stop():
+                await asyncio.sleep(LOOK_S)
+
+    def _wake(self, name: ModuleName, around: Surroundings) -> None:
+        courier = self._couriers.get(name)
+        if courier is not None:
+            courier.wake()
+            return
+        module = around.catalogue.get(name)
+        if len(self._couriers) >= COURIERS or (module is not None and module.suspended):
+            return
+        self._tasks[name] = asyncio.create_task(self._employ(name, around))
+
+    async def _employ(self, name: ModuleName, around: Surroundings) -> None:
+        module = around.catalogue.get(name)
+        try:
+            if module is not None:
+                courier = self._couriers[name] = Courier(module, around)
+                if not await courier.run():
+                    return
+            await around.store.module_deliveries.forget(name)
+        except (RedisError, OSError, Unavailable, ConfigurationError) as error:
+            self._note("webhooks.delivering_failed", error, project=name[0], module=name[1])
+        finally:
+            self._couriers.pop(name, None)
+            self._tasks.pop(name, None)
+
+    def _note(self, event: str, error: Exception, **about: int | str) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._logged_at.get(event, float("-inf")) > LOG_S:
+            self._logged_at[event] = now
+            _log.warning(event, error=str(error) or type(error).__name__, **about)
+
+
+async def _ended(tasks: list[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,28 @@
+//! Events out of envelopes, for those who are told of them by other means than a socket.
+
+use homewire_core::encode::append_event_json;
+use homewire_core::envelope::{self, Envelope};
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+/// Project, home and type of an event; `None` for every other envelope, also one that is malformed.
+#[pyfunction]
+pub fn event_route(envelope: &[u8]) -> Option<(u64, u64, &str)> {
+    match envelope::decode(envelope) {
+        Ok(Envelope::Event(event)) => Some((event.project, event.home, event.event_type)),
+        Ok(Envelope::Command(_) | Envelope::Control(_)) | Err(_) => None,
+    }
+}
+
+/// The Event object that listeners get; `None` for every other envelope.
+#[pyfunction]
+pub fn event_json<'py>(py: Python<'py>, envelope: &[u8]) -> Option<Bound<'py, PyBytes>> {
+    match envelope::decode(envelope) {
+        Ok(Envelope::Event(event)) => {
+            let mut json = Vec::new();
+            append_event_json(&mut json, &event);
+            Some(PyBytes::new(py, &json))
+        }
+        Ok(Envelope::Command(_) | Envelope::Control(_)) | Err(_) => None,
+    }
+}
