@@ -174,10 +174,6 @@ class Device:
     """0: nobody claimed it."""
     claimable_until_ms: int = 0
     """In the past or 0: it cannot be claimed."""
-    connected: bool = False
-    last_connect_ms: int = 0
-    """0: never."""
-    last_disconnect_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -331,6 +331,9 @@ class Settings:
         secret=True,
     )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
+    provisioning_ttl_s: float = setting(
+        3600.0, "Lifetime of a token to provision a device with.", unit="s", minimum=1
+    )
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
 
     log_level: LogLevel = setting("info", "Least level that is logged.")

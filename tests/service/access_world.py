@@ -91,6 +91,18 @@ class World:
     async def _new_device(self) -> int:
         return (await self.tenant.device(self.known["home"])).id
 
+    async def _new_claim_code(self) -> str:
+        """Of a device that lets itself be claimed."""
+        devices, project = self.tenant.store.devices, self.tenant.project
+        device, _, claim_code = await devices.create(project, "lamp")
+        await devices.set_claimable(project, device.id, self.tenant.store.now_ms() + 60_000)
+        return claim_code
+
+    async def _new_token(self) -> str:
+        """To provision a device with, in the home."""
+        begin, known = self.tenant.store.provisioning.begin, self.known
+        return (await begin(self.tenant.project, known["home"], known["owner"], "lamp"))[0]
+
 
 @asynccontextmanager
 async def world_of(

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.api import homes, realtime, smart_modules
+from homewire.api import devices, homes, provisioning, realtime, smart_modules
 from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *homes.OPERATIONS,
+    *devices.OPERATIONS,
+    *provisioning.OPERATIONS,
     *smart_modules.OPERATIONS,
 )
 

@@ -35,7 +35,16 @@ async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceL
     """Where the device is. Raises NotFound unless the caller may see it."""
     if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
         raise NotFound
-    location = (await api.directory.locate(caller.project_id, (device_id,))).get(device_id)
+    located = await api.directory.locate(caller.project_id, (device_id,))
+    try:
+        return await _checked(api, caller, located.get(device_id))
+    except NotFound:
+        # Before somebody is refused who claimed the device a moment ago.
+        located = await api.store.devices.locate(caller.project_id, (device_id,))
+        return await _checked(api, caller, located.get(device_id))
+
+
+async def _checked(api: Api, caller: Principal, location: DeviceLocation | None) -> DeviceLocation:
     if location is None:
         raise NotFound
     if caller.kind is PrincipalKind.USER:

@@ -36,6 +36,7 @@ class Store:
     """
 
     def __init__(self, redis: Redis, relay: Announcer, clock: Clock = wall_clock_ms) -> None:
+        self.now_ms = clock
         database = Database(redis, relay, clock)
         self.projects = Projects(database)
         self.apps = Apps(database)

@@ -278,6 +278,7 @@ class Devices:
         arguments: list[str | int] = []
         for device_id, record in records.items():
             names += (slot.device(device_id), slot.key(record["key"]), *slot.device_belongings(device_id))
+            names.append(slot.device_presence(device_id))
             arguments += (device_id, record["key"], record["claim_code"])
         answer = await self._database.change(
             DELETE_DEVICES,
@@ -329,7 +330,4 @@ def _device(project_id: int, device_id: int, record: dict[str, str], deleted_hom
         record["claim_code"],
         claimed_ms=int(record.get("claimed", 0)),
         claimable_until_ms=int(record.get("claimable_until", 0)),
-        connected=record.get("connected", "0") == "1",
-        last_connect_ms=int(record.get("last_connect", 0)),
-        last_disconnect_ms=int(record.get("last_disconnect", 0)),
     )

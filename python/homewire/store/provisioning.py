@@ -51,10 +51,10 @@ class Provisioning:
         require_ok(answer, project=project_id, home=home_id)
         return token, made
 
-    async def get(self, token: str) -> ProvisioningToken | None:
-        """What a token stands for; None for what is none, or none any more."""
+    async def get(self, token: str, project_id: int | None = None) -> ProvisioningToken | None:
+        """What a token (of this project, if one is given) stands for; None for what is none, or no more."""
         reference = tokens.parse(token)
-        if reference is None:
+        if reference is None or project_id not in (None, reference.project_id):
             return None
         record = await self._database.read_hash(
             ProjectSlot(reference.project_id).provisioning(reference.hash)
