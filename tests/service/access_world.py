@@ -36,6 +36,8 @@ CALLERS: Final = {
     "foreign": "a key of another project that may do everything there",
 }
 
+APP: Final = "controller_app"
+
 
 @dataclass
 class World:
@@ -62,7 +64,7 @@ class World:
         phone = await self._new_phone() if self.accounts is AccountSystem.PHONE else None
         user = await tenant.store.users.create(tenant.project, f"user {number}", email=email, phone=phone)
         assert not user.verified, "a user begins unverified"
-        _, key = await tenant.store.sessions.open(tenant.project, user.id, "controller_app", "", "test")
+        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, "", "test")
         return Account(user.id, key)
 
     async def _new_email(self) -> str:
@@ -114,7 +116,7 @@ async def world_of(
         tenant_of(node, accounts, access_control, on_demand) as tenant,
         tenant_of(node) as elsewhere,
     ):
-        await tenant.store.apps.create(tenant.project, "controller_app")
+        await tenant.store.apps.create(tenant.project, APP)
         world = World(tenant, accounts, access_control, on_demand)
         await _people(world)
         await _things(world)
@@ -131,7 +133,7 @@ async def _people(world: World) -> None:
     for who in ("owner", "member", "stranger", "unverified"):
         person = await world.person()
         world.known[who], world.keys[who] = person.id, person.key
-    world.known["project"] = world.tenant.project
+    world.known |= {"project": world.tenant.project, "app": APP}
 
 
 async def _things(world: World) -> None:
@@ -145,11 +147,9 @@ async def _things(world: World) -> None:
 
 async def _dead_keys(world: World) -> None:
     sessions, project, owner = world.tenant.store.sessions, world.tenant.project, world.known["owner"]
-    revoked, world.keys["revoked"] = await sessions.open(project, owner, "controller_app", "", "test")
+    revoked, world.keys["revoked"] = await sessions.open(project, owner, APP, "", "test")
     await sessions.end(project, revoked.id)
-    _, world.keys["expired"] = await sessions.open(
-        project, owner, "controller_app", "", "test", lifetime_ms=1
-    )
+    _, world.keys["expired"] = await sessions.open(project, owner, APP, "", "test", lifetime_ms=1)
     world.keys["none"] = None
     world.keys["garbage"] = mint(project)[0]
 
