@@ -140,7 +140,7 @@ async def running(
         bus = await _start_bus(stack, settings, redis, url, failed)
         relay = Relay(redis, settings.shards)
         _in_background(stack, relay.run(), failed)
-        store = Store(redis, relay)
+        store = Store(redis, relay, homes_per_user=settings.homes_per_user)
         _in_background(stack, store.housekeeping.run(), failed)
         entrance = Entrance.of(settings)
         reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)

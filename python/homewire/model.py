@@ -146,6 +146,9 @@ class Home:
     project_id: int
     name: str
     created_ms: int
+    timezone: str | None = None
+    """Of the IANA database."""
+    deactivated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

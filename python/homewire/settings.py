@@ -265,6 +265,9 @@ class Settings:
         minimum=0.5,
     )
 
+    homes_per_user: int = setting(
+        1_000, "Homes that one user may be a member of; 0: no limit.", unit="homes", minimum=0
+    )
     principal_cache_entries: int = setting(
         20_000,
         "Keys whose principal is remembered, and as many of users, homes and devices.",

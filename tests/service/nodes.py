@@ -12,7 +12,7 @@ import ssl
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -261,6 +261,26 @@ class Account:
     """Where a device is."""
 
 
+@dataclass(frozen=True)
+class Reply:
+    """What the REST service answered."""
+
+    status: int
+    body: Any
+    """Decoded; None without one."""
+    headers: Mapping[str, str]
+
+    @property
+    def range(self) -> str:
+        """Of a list: `<first>-<last>/<how many there are>`."""
+        return self.headers["vnd.tinkermode.range"]
+
+    @property
+    def reason(self) -> str:
+        """Why something was refused."""
+        return str(self.body["reason"])
+
+
 @dataclass
 class Tenant:
     """A project with one project key that may do everything here."""
@@ -314,6 +334,14 @@ class Tenant:
         async with self.http.put(path, data=data, headers=given) as answer:
             content = await answer.read()
             return answer.status, orjson.loads(content) if content else None
+
+    async def ask(self, method: str, path: str, key: str | None, body: Any = None, **options: Any) -> Reply:
+        """Any request; `body` goes as JSON. `options` are those of aiohttp."""
+        headers = {"Authorization": key} if key is not None else {}
+        given = {"data": orjson.dumps(body), **options} if body is not None else options
+        async with self.http.request(method, path, headers=headers, **given) as answer:
+            content = await answer.read()
+            return Reply(answer.status, orjson.loads(content) if content else None, answer.headers)
 
     async def stored(self) -> int:
         """How many events and commands lie in all shards."""

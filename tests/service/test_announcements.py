@@ -256,9 +256,13 @@ async def test_what_nobody_must_hear_of_is_silent(
 async def test_a_refused_change_is_not_heard_of(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
+    guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
+    await store.homes.add_member(project.id, home, guest)
+
     async def refused() -> None:
         for attempt in (
             store.homes.add_member(project.id, home, user.id, Role.MEMBER),
+            store.homes.remove_member(project.id, home, user.id, asking=guest),
             store.homes.remove_member(project.id, home, user.id),
             store.homes.remove_member(project.id, home, ABSENT),
         ):

@@ -9,40 +9,132 @@ import msgspec
 from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, NoQuery, Operation
+from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import NotFound
-from homewire.model import Permission
+from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.model import Permission, Principal, PrincipalKind
+from homewire.store.homes import ANYBODY
+
+
+class HomesQuery(Paging, kw_only=True, rename="camel"):
+    """Whose homes: a user's, or (only for a project key) all of the project."""
+
+    user_id: models.Id | None = None
+    project_id: models.Id | None = None
 
 
 class NewHome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of *Create Home*."""
 
     name: str
+    timezone: str | None = None
+
+
+class HomeChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Update Home*: name and time zone (null or empty: none); the rest may stand as it is."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    timezone: str | msgspec.UnsetType | None = msgspec.UNSET
+    id: int | msgspec.UnsetType = msgspec.UNSET
+    project_id: int | msgspec.UnsetType = msgspec.UNSET
+    creation_time: str | msgspec.UnsetType = msgspec.UNSET
+    deactivated: bool | msgspec.UnsetType = msgspec.UNSET
 
 
 def shown(home: model.Home) -> models.Home:
     """A home as answers show it."""
     return models.Home(
-        id=home.id, project_id=home.project_id, creation_time=timestamp(home.created_ms), name=home.name
+        id=home.id,
+        project_id=home.project_id,
+        creation_time=timestamp(home.created_ms),
+        name=home.name,
+        timezone=home.timezone,
+        deactivated=home.deactivated,
     )
+
+
+def asking(caller: Principal) -> int:
+    """On whose behalf the store changes a home: a user's, or a project key's that may do what owners may."""
+    return caller.id if caller.kind is PrincipalKind.USER else ANYBODY
+
+
+async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Listing:
+    """The homes of a user, by id; for a project key also all of the project."""
+    store, project_id, query = api.store.homes, call.project_id, call.query
+    if query.project_id not in (None, project_id):
+        raise PermissionDenied(field="projectId", problem="is not the project of the key")
+    if query.user_id is not None:
+        await _require_user(api, call.principal, query.user_id)
+        ids = await store.of_user(project_id, query.user_id)
+        total = len(ids)
+        ids = ids[query.skip : None if query.limit is None else query.skip + query.limit]
+    elif query.project_id is not None and call.principal.kind is PrincipalKind.PROJECT_KEY:
+        ids, total = await store.slice(project_id, query.skip, query.limit)
+    else:
+        raise InvalidInput("userId", "is required")
+    return Listing([shown(home) for home in await store.all_of(project_id, ids)], query.skip, total)
 
 
 async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
     """The caller becomes its owner."""
-    return shown(await api.store.homes.create(call.project_id, call.body.name, call.principal.id))
+    body = call.body
+    return shown(
+        await api.store.homes.create(call.project_id, body.name, call.principal.id, body.timezone or None)
+    )
 
 
 async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
     """A home that the caller may see."""
-    home = await api.store.homes.get(call.project_id, call.ids["homeId"])
+    return shown(await _home(api, call.project_id, call.ids["homeId"]))
+
+
+async def update_home(api: Api, call: Call[NoQuery, HomeChanges]) -> None:
+    """Owners change its name and time zone."""
+    home_id = call.ids["homeId"]
+    home = await _home(api, call.project_id, home_id)
+    wanted = changes(call.body, shown(home), ("name", "timezone"))
+    given = {field: value or "" for field, value in wanted.items()}
+    await api.store.homes.update(call.project_id, home_id, given, asking(call.principal))
+
+
+async def delete_home(api: Api, call: Call[NoQuery, None]) -> None:
+    """Owners delete it; its devices belong to no home afterwards."""
+    await api.store.homes.delete(call.project_id, call.ids["homeId"], asking(call.principal))
+
+
+async def _home(api: Api, project_id: int, home_id: int) -> model.Home:
+    home = await api.store.homes.get(project_id, home_id)
     if home is None:
         raise NotFound
-    return shown(home)
+    return home
+
+
+async def _require_user(api: Api, caller: Principal, user_id: int) -> None:
+    """Raises PermissionDenied for another user's id, and, the same, for nobody's."""
+    if caller.kind is PrincipalKind.USER:
+        known = caller.id == user_id
+    else:
+        known = bool(await api.store.users.any_of(caller.project_id, [user_id]))
+    if not known:
+        raise PermissionDenied(field="userId", problem="is no user whose homes the key may see")
 
 
 OPERATIONS: Final = (
+    Operation(
+        name="getHomes",
+        method="GET",
+        path="/homes",
+        tag="Homes",
+        summary="Get the homes that a user belongs to; with a project key also all homes of the project",
+        source="spec 001, Get Homes",
+        access=Access(user=True, permission=Permission.READ),
+        handler=get_homes,
+        query=HomesQuery,
+        answer=list[models.Home],
+        errors=frozenset({401, 403}),
+    ),
     Operation(
         name="createHome",
         method="POST",
@@ -68,5 +160,30 @@ OPERATIONS: Final = (
         visible=home_in_path,
         handler=get_home,
         answer=models.Home,
+    ),
+    Operation(
+        name="updateHome",
+        method="PATCH",
+        path="/homes/{homeId}",
+        tag="Homes",
+        summary="Change the name or time zone of a home; only its owners may",
+        source="spec 001, Update Home",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=update_home,
+        body=HomeChanges,
+        success=204,
+    ),
+    Operation(
+        name="deleteHome",
+        method="DELETE",
+        path="/homes/{homeId}",
+        tag="Homes",
+        summary="Delete a home; only its owners may",
+        source="spec 001, Delete Home",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=delete_home,
+        success=204,
     ),
 )

@@ -109,7 +109,8 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
         client = connect(url)
         try:
             with translate_redis_errors():
-                yield Scope(settings, Store(client, Relay(client, settings.shards)), client)
+                store = Store(client, Relay(client, settings.shards), homes_per_user=settings.homes_per_user)
+                yield Scope(settings, store, client)
         except NotConfirmed as error:
             raise ConfigurationError(
                 f"{_at(url)} went away; whether the change was made is unknown"

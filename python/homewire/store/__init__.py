@@ -8,8 +8,10 @@ from homewire.store.apps import Apps
 from homewire.store.attempts import Attempts
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
+from homewire.store.emptying import Emptying
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
+from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
 from homewire.store.nodes import Nodes
 from homewire.store.presence import Presence
@@ -32,22 +34,26 @@ class Store:
     change may or may not have happened, or is not known to every node yet: that follows within a
     second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
     errors.InvalidInput; nothing was written then. `relay` (`homewire.bus.relay.Relay`) tells every node
-    what it must hear. `clock` gives the time in ms since 1970.
+    what it must hear. `clock` gives the time in ms since 1970. A user is in at most
+    `homes_per_user` homes; 0: in any number.
     """
 
-    def __init__(self, redis: Redis, relay: Announcer, clock: Clock = wall_clock_ms) -> None:
+    def __init__(
+        self, redis: Redis, relay: Announcer, clock: Clock = wall_clock_ms, *, homes_per_user: int = 0
+    ) -> None:
         self.now_ms = clock
         database = Database(redis, relay, clock)
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
         self.devices = Devices(database)
-        self.homes = Homes(database, self.devices)
+        self.homes = Homes(database, Emptying(database, self.devices), homes_per_user)
         self.provisioning = Provisioning(database)
         self.sessions = Sessions(database)
         self.nodes = Nodes(database)
         self.presence = Presence(database, self.nodes)
         self.users = Users(database, self.projects, self.homes)
+        self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions)
         self.attempts = Attempts(database)
         self.principals = Principals(database)

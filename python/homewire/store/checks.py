@@ -14,6 +14,8 @@ MAX_USER_AGENT: Final = 1024
 MAX_URL: Final = 2048
 _URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]+", re.ASCII)
 """What may stand in a URL (RFC 3986), and the braces of a template."""
+_NO_TIMEZONE: Final = re.compile(r"posix|right/|Factory|localtime|.{65}")
+"""What stands beside the zones in the directory that they are read from."""
 _APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
@@ -34,6 +36,18 @@ def text(field: str, value: str) -> str:
         # JSON can spell half a surrogate pair, which no encoding can.
         raise InvalidInput(field, "is not valid Unicode") from None
     return value
+
+
+def timezone(value: str) -> str:
+    """The name of a time zone of the IANA database, as this machine has it."""
+    from zoneinfo import ZoneInfo
+
+    try:
+        if not _NO_TIMEZONE.match(value):
+            return ZoneInfo(value).key
+    except (KeyError, ValueError, OSError):
+        pass
+    raise InvalidInput("timezone", "must be the name of a time zone, like Europe/Berlin")
 
 
 def app_id(value: str) -> str:

@@ -152,18 +152,41 @@ class Database:
         """An integer id, unique in the deployment. One that is never used does no harm."""
         return int(await self.read("INCR", IDS))
 
-    async def index_pages(self, index: str) -> AsyncIterator[list[int]]:
-        """The ids of an index in ascending order, at most PAGE at a time, stable under concurrent change."""
+    async def index_pages(self, index: str, hidden: str | None = None) -> AsyncIterator[list[int]]:
+        """The ids of an index in ascending order, at most PAGE at a time, stable under concurrent change.
+
+        Without those that stand in the (mostly empty) index `hidden`, if there is one.
+        """
         after = "-inf"
         while True:
             _stop_if_asked()
-            reply = await self.read("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
+            command = ("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
+            if hidden is None:
+                reply, gone = await self.read(*command), frozenset[int]()
+            else:
+                reply, gone = await self.read_beside(hidden, *command)
             ids = [int(member) for member in reply]
-            if ids:
-                yield ids
+            if shown := [each for each in ids if each not in gone]:
+                yield shown
             if len(ids) < PAGE:
                 return
             after = f"({ids[-1]}"
+
+    async def hash_pages(
+        self, name: str, beside: str | None = None
+    ) -> AsyncIterator[tuple[dict[bytes, bytes], frozenset[int]]]:
+        """A hash in pages, in no order, some fields perhaps twice; and with each what `read_beside` tells."""
+        cursor = 0
+        while True:
+            _stop_if_asked()
+            command = ("HSCAN", name, cursor, "COUNT", PAGE // 2)
+            if beside is None:
+                (cursor, fields), ids = await self.read(*command), frozenset[int]()
+            else:
+                (cursor, fields), ids = await self.read_beside(beside, *command)
+            yield fields, ids
+            if int(cursor) == 0:
+                return
 
     async def index_slice(self, index: str, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
         """The ids of an index in ascending order, without the first `skip`, at most `limit` of them; and
@@ -205,6 +228,8 @@ def require_ok(answer: Sequence[str], **identifiers: object) -> None:
     """
     if answer[0] == "unknown":
         raise UnknownRecord(answer[1].replace("_", " "), identifiers.get(answer[1], ""))
+    if answer[0] == "exceeded":
+        raise _EXCEEDED[answer[1]]()
     if answer[0] in _CONFLICTS:
         raise _CONFLICTS[answer[0]]()
     if answer[0] == "taken":
@@ -219,13 +244,17 @@ def outrun(noun: str) -> Conflict:
 
 
 _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
-    "last_owner": lambda: Conflict("LAST_OWNER", "the last owner cannot leave the home"),
+    "last_owner": lambda: Conflict("LAST_OWNER", "the last owner of a home stays its owner"),
+    "owners_only": lambda: Conflict("PERMISSION_DENIED", "only an owner of the home may do this"),
     "not_claimable": lambda: Conflict("DEVICE_NOT_CLAIMABLE", "no device can be claimed with this code now"),
     "in_home": lambda: Conflict(
         "DEVICE_ALREADY_IN_HOME", "the device is in a home and has to leave it first"
     ),
     "on_demand": lambda: Conflict("PERMISSION_DENIED", "devices of this project are provisioned on demand"),
     "invalid_token": lambda: Conflict("INVALID_TOKEN", "the token is unknown, expired or was used"),
+}
+_EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {
+    "homes": lambda: Conflict("EXCEEDED_MAX_HOMES", "the user is in as many homes as a user may be"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
     "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),

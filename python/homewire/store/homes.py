@@ -1,38 +1,45 @@
-"""Homes and who is a member of them. Membership is kept on both sides, in one step."""
+"""Homes and who is a member of them. Membership is kept on both sides, in one step.
+
+`asking` is the user on whose behalf something is changed, whose rights the script looks at in the same step;
+0 is an operator or a project key, who may do what owners may.
+"""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from homewire.model import Home, HomeMember, Role
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
-from homewire.store.devices import Devices
+from homewire.store.emptying import Emptying
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.homes import (
-    ADD_MEMBER,
-    CREATE_HOME,
-    DELETE_HOME,
-    EMPTY_HOME,
-    REMOVE_MEMBER,
-)
+from homewire.store.scripts.homes import CREATE_HOME, DELETE_HOME, UPDATE_HOME
+from homewire.store.scripts.members import ADD_MEMBER, REMOVE_MEMBER, SET_ROLE
 
-MEMBERS_SWEPT: Final = 400
-"""Members that one script takes out of a deleted home; of the 1,000 elements it may touch, each takes two."""
+ANYBODY: Final = 0
+"""Who asks, if it is no user."""
 
 
 class Homes:
-    """The homes of a project."""
+    """The homes of a project. A user is in at most `homes_per_user`; 0: in any number."""
 
-    def __init__(self, database: Database, devices: Devices) -> None:
+    def __init__(self, database: Database, emptying: Emptying, homes_per_user: int = 0) -> None:
         self._database = database
-        self._devices = devices
+        self._emptying = emptying
+        self.homes_per_user: Final = homes_per_user
 
-    async def create(self, project_id: int, name: str, owner_user_id: int) -> Home:
-        """A new home with its first owner. Raises UnknownRecord without the project or the user."""
-        checks.name("name", name)
-        home = Home(await self._database.new_id(), project_id, name, self._database.now_ms())
+    async def create(
+        self, project_id: int, name: str, owner_user_id: int, timezone: str | None = None
+    ) -> Home:
+        """A new home with its first owner.
+
+        Raises UnknownRecord without the project or the user, InvalidInput, Conflict (EXCEEDED_MAX_HOMES).
+        """
+        home = Home(
+            await self._database.new_id(), project_id, checks.name("name", name),
+            self._database.now_ms(), checks.timezone(timezone) if timezone else None,
+        )  # fmt: skip
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             CREATE_HOME,
@@ -41,20 +48,82 @@ class Homes:
                 slot.home(home.id), slot.homes, slot.home_members(home.id),
                 slot.user(owner_user_id), slot.user_homes(owner_user_id),
             ],
-            [home.id, home.created_ms, name, owner_user_id],
+            [home.id, home.created_ms, name, home.timezone or "", owner_user_id, self.homes_per_user],
         )  # fmt: skip
         require_ok(answer, project=project_id, user=owner_user_id)
         return home
 
     async def get(self, project_id: int, home_id: int) -> Home | None:
         """A home, None if there is none of this id."""
-        record = await self._database.read_hash(ProjectSlot(project_id).home(home_id))
-        return Home(home_id, project_id, record["name"], int(record["created"])) if record else None
+        homes = await self.all_of(project_id, [home_id])
+        return homes[0] if homes else None
+
+    async def all_of(self, project_id: int, home_ids: Sequence[int]) -> list[Home]:
+        """The homes of these ids, in their order, as far as they exist."""
+        slot, found = ProjectSlot(project_id), list[Home]()
+        for start in range(0, len(home_ids), PAGE):
+            page = home_ids[start : start + PAGE]
+            records = await self._database.read_hashes(list(map(slot.home, page)))
+            found += [
+                _home(project_id, each, record) for each, record in zip(page, records, strict=True) if record
+            ]
+        return found
+
+    async def slice(self, project_id: int, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
+        """The ids of the project's homes, ascending, from the one at `skip` on; and how many homes it has."""
+        return await self._database.index_slice(ProjectSlot(project_id).homes, skip, limit)
+
+    async def update(
+        self, project_id: int, home_id: int, changes: Mapping[str, str], asking: int = ANYBODY
+    ) -> None:
+        """Change `name` or `timezone` (empty: none). Raises UnknownRecord, InvalidInput, Conflict."""
+        slot = ProjectSlot(project_id)
+        fields: list[str] = []
+        for field, value in changes.items():
+            checked = checks.name(field, value) if field == "name" else value and checks.timezone(value)
+            fields += (field, checked)
+        if fields:
+            answer = await self._database.change(
+                UPDATE_HOME, slot, [slot.home(home_id), slot.home_members(home_id)], [asking, *fields]
+            )
+            require_ok(answer, project=project_id, home=home_id)
+
+    async def delete(self, project_id: int, home_id: int, asking: int = ANYBODY) -> None:
+        """Delete a home. It has no members and devices any more from its first step on.
+
+        What remains of them is swept after that; when a crash interrupts it, housekeeping goes on, or
+        deleting again. Raises UnknownRecord, and Conflict for who is no owner.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            DELETE_HOME,
+            slot,
+            [slot.home(home_id), slot.home_members(home_id), slot.homes, slot.deleted_homes],
+            [home_id, asking],
+        )
+        if answer[0] == "ok" or not await self._database.present(slot.deleted_homes, [home_id]):
+            require_ok(answer, project=project_id, home=home_id)
+        await self._emptying.empty(slot, home_id)
+
+    async def sweep(self, project_id: int) -> None:
+        """Finish what a crash interrupted: members and devices of deleted homes."""
+        slot = ProjectSlot(project_id)
+        async for page in self._database.index_pages(slot.deleted_homes):
+            for home_id in page:
+                await self._emptying.empty(slot, home_id)
 
     async def add_member(
-        self, project_id: int, home_id: int, user_id: int, role: Role = Role.MEMBER
+        self,
+        project_id: int,
+        home_id: int,
+        user_id: int,
+        role: Role = Role.MEMBER,
+        asking: int = ANYBODY,
     ) -> HomeMember:
-        """Make a user a member. Raises UnknownRecord, and Conflict (MEMBER_EXISTS)."""
+        """Make a user a member. Only owners make owners.
+
+        Raises UnknownRecord, and Conflict (MEMBER_EXISTS, EXCEEDED_MAX_HOMES, or for who may not).
+        """
         slot, member = ProjectSlot(project_id), HomeMember(user_id, Role(role), self._database.now_ms())
         answer = await self._database.change(
             ADD_MEMBER,
@@ -63,64 +132,69 @@ class Homes:
                 slot.home(home_id), slot.home_members(home_id),
                 slot.user(user_id), slot.user_homes(user_id),
             ],
-            [home_id, user_id, member.role.value, member.since_ms],
+            [home_id, user_id, member.role.value, member.since_ms, self.homes_per_user, asking],
         )  # fmt: skip
         require_ok(answer, project=project_id, home=home_id, user=user_id)
         return member
 
-    async def remove_member(self, project_id: int, home_id: int, user_id: int) -> None:
-        """End a membership. Raises UnknownRecord, and Conflict (LAST_OWNER)."""
+    async def remove_member(self, project_id: int, home_id: int, user_id: int, asking: int = ANYBODY) -> None:
+        """End a membership; the home of its only member is deleted. Owners remove others, all themselves.
+
+        Raises UnknownRecord, and Conflict (LAST_OWNER, or for who may not).
+        """
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             REMOVE_MEMBER,
             slot,
-            [slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id)],
-            [home_id, user_id],
+            [
+                slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id), slot.homes,
+                slot.deleted_homes, slot.user(user_id), slot.emails, slot.phones,
+            ],
+            [home_id, user_id, asking],
+        )  # fmt: skip
+        require_ok(answer, project=project_id, home=home_id, member=user_id)
+        if answer[1:] == ["home_deleted"]:
+            await self._emptying.empty(slot, home_id)
+
+    async def set_role(
+        self, project_id: int, home_id: int, user_id: int, role: Role, asking: int = ANYBODY
+    ) -> None:
+        """Make a member an owner, or an owner a member. Raises UnknownRecord, and Conflict (LAST_OWNER)."""
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            SET_ROLE,
+            slot,
+            [slot.home(home_id), slot.home_members(home_id)],
+            [home_id, user_id, Role(role).value, asking],
         )
         require_ok(answer, project=project_id, home=home_id, member=user_id)
 
-    async def delete(self, project_id: int, home_id: int) -> None:
-        """Delete a home. It has no members and devices any more from its first step on.
-
-        What remains of them is swept after that; when a crash interrupts it, `sweep` goes on, or deleting
-        again. Raises UnknownRecord.
-        """
-        slot = ProjectSlot(project_id)
-        answer = await self._database.change(
-            DELETE_HOME, slot, [slot.home(home_id), slot.homes, slot.deleted_homes], [home_id]
-        )
-        if answer[0] == "ok" or not await self._database.present(slot.deleted_homes, [home_id]):
-            require_ok(answer, project=project_id, home=home_id)
-        await self._sweep(slot, home_id)
-
-    async def sweep(self, project_id: int) -> None:
-        """Finish what a crash interrupted: members and devices of deleted homes."""
-        slot = ProjectSlot(project_id)
-        async for page in self._database.index_pages(slot.deleted_homes):
-            for home_id in page:
-                await self._sweep(slot, home_id)
-
     async def members(self, project_id: int, home_id: int) -> list[HomeMember]:
-        """The members of a home, by user id."""
+        """The members of a home, by user id, without what is known of the users."""
         slot, found = ProjectSlot(project_id), dict[int, HomeMember]()
-        async for fields in self._member_pages(slot, home_id):
-            found.update((member.user_id, member) for member in map(_member, *_pairs(fields)))
+        async for fields, departed in self._database.hash_pages(
+            slot.home_members(home_id), slot.departing_users
+        ):
+            for user_id, membership in fields.items():
+                if int(user_id) not in departed:
+                    found[int(user_id)] = _member(int(user_id), membership)
         if not await self._database.present(slot.homes, [home_id]):
             return []
         return [found[user_id] for user_id in sorted(found)]
 
+    async def member(self, project_id: int, home_id: int, user_id: int) -> HomeMember | None:
+        """A member of a home, None if there is none of this id."""
+        slot = ProjectSlot(project_id)
+        membership = await self._database.read("HGET", slot.home_members(home_id), user_id)
+        if not membership or not await self._database.present(slot.homes, [home_id]):
+            return None
+        return _member(user_id, membership)
+
     async def of_user(self, project_id: int, user_id: int) -> list[int]:
         """The ids of the homes that the user is a member of, ascending."""
-        slot, found, after = ProjectSlot(project_id), list[int](), "-inf"
-        while True:
-            page, deleted = await self._database.read_beside(
-                slot.deleted_homes,
-                *("ZRANGEBYSCORE", slot.user_homes(user_id), after, "+inf", "LIMIT", 0, PAGE),
-            )
-            found += [home_id for home_id in map(int, page) if home_id not in deleted]
-            if len(page) < PAGE:
-                return found
-            after = f"({int(page[-1])}"
+        slot = ProjectSlot(project_id)
+        pages = self._database.index_pages(slot.user_homes(user_id), hidden=slot.deleted_homes)
+        return [home_id async for page in pages for home_id in page]
 
     async def member_of(self, project_id: int, user_id: int, home_ids: Sequence[int]) -> set[int]:
         """Which of `home_ids` the user is a member of."""
@@ -138,31 +212,14 @@ class Homes:
         """Which of `home_ids` are homes of the project."""
         return await self._database.present(ProjectSlot(project_id).homes, home_ids)
 
-    async def _member_pages(self, slot: ProjectSlot, home_id: int) -> AsyncIterator[dict[bytes, bytes]]:
-        cursor = 0
-        while True:
-            name = slot.home_members(home_id)
-            cursor, fields = await self._database.read("HSCAN", name, cursor, "COUNT", PAGE // 2)
-            yield fields
-            if int(cursor) == 0:
-                return
 
-    async def _sweep(self, slot: ProjectSlot, home_id: int) -> None:
-        """Take members and devices out of a deleted home, which nobody can join or enter any more."""
-        async for fields in self._member_pages(slot, home_id):
-            users = [int(user_id) for user_id in fields]
-            for start in range(0, len(users), MEMBERS_SWEPT):
-                some = users[start : start + MEMBERS_SWEPT]
-                names = [slot.home_members(home_id), *map(slot.user_homes, some)]
-                require_ok(await self._database.change(EMPTY_HOME, slot, names, [home_id, *some]))
-        await self._devices.leave_deleted_home(slot.project_id, home_id)
-        await self._database.write("ZREM", slot.deleted_homes, home_id)
+def _home(project_id: int, home_id: int, record: Mapping[str, str]) -> Home:
+    return Home(
+        home_id, project_id, record["name"], int(record["created"]),
+        record.get("timezone") or None, record.get("deactivated") == "1",
+    )  # fmt: skip
 
 
-def _member(user_id: bytes, membership: bytes) -> HomeMember:
+def _member(user_id: int, membership: bytes) -> HomeMember:
     role, since = membership.decode().split()
-    return HomeMember(int(user_id), Role(role), int(since))
-
-
-def _pairs(fields: dict[bytes, bytes]) -> tuple[Sequence[bytes], Sequence[bytes]]:
-    return list(fields), list(fields.values())
+    return HomeMember(user_id, Role(role), int(since))

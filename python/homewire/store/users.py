@@ -152,6 +152,11 @@ class Users:
                 matches += 1
         return found, matches
 
+    async def any_of(self, project_id: int, user_ids: Sequence[int]) -> dict[int, User]:
+        """Those of `user_ids` that there are, also who was only invited."""
+        pages = [user_ids[start : start + PAGE] for start in range(0, len(user_ids), PAGE)]
+        return {user.id: user for page in pages for user in await self._read(project_id, page)}
+
     async def delete(self, project_id: int, user_id: int) -> None:
         """Delete a user. Sessions and keys are gone in the same step, homes after it (see `Departures`).
 

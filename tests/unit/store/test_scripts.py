@@ -27,14 +27,14 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         assert command not in {"KEYS", "SELECT", "SCAN", "HGETALL", "SMEMBERS", "EVAL"}
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
-            *("home", "members", "index", "module", "deliveries", "tries"),
+            *("home", "members", "index", "user", "emails", "phones", "module", "deliveries", "tries"),
         )
         assert key.startswith(declared), f"{command} on {key}"
 
 
 def test_the_scripts_that_announce_are_known() -> None:
     assert {name for name, script in ALL.items() if script.announces} == {
-        *("CREATE_HOME", "ADD_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
+        *("CREATE_HOME", "ADD_MEMBER", "INVITE_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
         *("CLAIM_DEVICE", "RELEASE_DEVICE"),
         *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT"),

@@ -1,7 +1,8 @@
 """The Lua of the store. Every change of several keys is one script, on one slot, all keys declared.
 
 A script answers a list whose first word says what came of it: `ok`, or why nothing was changed:
-`unknown` <noun>, `taken` <what>, `full` <session id>, `last_owner`, `behind` (the outbox is full), or
+`unknown` <noun>, `taken` <what>, `full` <session id>, `exceeded` <what>, `last_owner`,
+`owners_only`, `behind` (the outbox is full), or
 `moved` (what the caller read before is no longer so; read again). Scripts that write begin with KEYS[1] =
 the project and KEYS[2] = its outbox.
 

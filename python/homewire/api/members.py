@@ -1,0 +1,176 @@
+"""The members of a home (spec 001, *Homes*: Home Members)."""
+
+from __future__ import annotations
+
+from typing import Final, Literal
+
+import msgspec
+
+from homewire.api import models
+from homewire.api.context import Api
+from homewire.api.homes import asking
+from homewire.api.operation import Access, BodyKind, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.patching import changes
+from homewire.api.times import timestamp
+from homewire.api.visibility import home_in_path
+from homewire.errors import NotFound
+from homewire.model import Permission, Role
+from homewire.notify.message import Message, MessageKind
+from homewire.store.members import Invitee, Person
+
+RoleName = Literal["owner", "member"]
+
+
+class NewMember(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Add Home Member*: one of the first three, as the account system of the project says."""
+
+    phone_number: str | None = None
+    email: str | None = None
+    user_id: models.Id | None = None
+    role: RoleName = "member"
+
+
+class MemberChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Update Home Member*: the role; the rest may stand as it is."""
+
+    role: RoleName | msgspec.UnsetType = msgspec.UNSET
+    user_id: int | msgspec.UnsetType = msgspec.UNSET
+    creation_time: str | msgspec.UnsetType = msgspec.UNSET
+    verified: bool | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType | None = msgspec.UNSET
+    phone_number: str | msgspec.UnsetType | None = msgspec.UNSET
+    email: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+def shown(person: Person) -> models.HomeMember:
+    """A member as answers show one."""
+    member, user = person
+    return models.HomeMember(
+        user_id=member.user_id,
+        creation_time=timestamp(member.since_ms),
+        verified=user.verified,
+        role=member.role.value,
+        name=user.name or None,
+        phone_number=user.phone,
+        email=user.email,
+    )
+
+
+async def get_members(api: Api, call: Call[Paging, None]) -> Listing:
+    """The members, by user id."""
+    people, total = await api.store.members.list(
+        call.project_id, call.ids["homeId"], call.query.skip, call.query.limit
+    )
+    return Listing([shown(person) for person in people], call.query.skip, total)
+
+
+async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMember:
+    """Somebody becomes a member, and is mailed to where there are e-mail addresses."""
+    body, home_id = call.body, call.ids["homeId"]
+    project = await api.store.projects.get(call.project_id)
+    if project is None:
+        raise NotFound
+    # A form says nothing by an empty field.
+    invitee = Invitee(email=body.email or None, phone=body.phone_number or None, user_id=body.user_id)
+    added = await api.store.members.invite(project, home_id, invitee, Role(body.role), asking(call.principal))
+    await _tell(api, call.project_id, home_id, added)
+    return shown(added)
+
+
+async def get_member(api: Api, call: Call[NoQuery, None]) -> models.HomeMember:
+    """One member."""
+    return shown(await api.store.members.get(call.project_id, call.ids["homeId"], call.ids["userId"]))
+
+
+async def update_member(api: Api, call: Call[NoQuery, MemberChanges]) -> None:
+    """Owners say who is an owner."""
+    home_id, user_id = call.ids["homeId"], call.ids["userId"]
+    person = await api.store.members.get(call.project_id, home_id, user_id)
+    wanted = changes(call.body, shown(person), ("role",))
+    role = Role(wanted.get("role", person[0].role))
+    await api.store.homes.set_role(call.project_id, home_id, user_id, role, asking(call.principal))
+
+
+async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
+    """Owners remove others, everybody may leave. With the last member the home goes."""
+    home_id, user_id = call.ids["homeId"], call.ids["userId"]
+    await api.store.homes.remove_member(call.project_id, home_id, user_id, asking(call.principal))
+
+
+async def _tell(api: Api, project_id: int, home_id: int, added: Person) -> None:
+    _, user = added
+    home = await api.store.homes.get(project_id, home_id)
+    if user.email is not None and home is not None:
+        await api.messages.send(Message(project_id, MessageKind.INVITATION, user.email, home_name=home.name))
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="getHomeMembers",
+        method="GET",
+        path="/homes/{homeId}/members",
+        tag="Homes",
+        summary="Get the members of a home",
+        source="spec 001, Get Home Members",
+        access=Access(user=True, permission=Permission.READ),
+        visible=home_in_path,
+        handler=get_members,
+        query=Paging,
+        answer=list[models.HomeMember],
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="addHomeMember",
+        method="POST",
+        path="/homes/{homeId}/members",
+        tag="Homes",
+        summary="Add a member to a home, by e-mail address, phone number or user id; only owners make owners",
+        source="spec 001, Add Home Member",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=add_member,
+        body=NewMember,
+        body_kind=BodyKind.FORM,
+        success=201,
+        answer=models.HomeMember,
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="getHomeMember",
+        method="GET",
+        path="/homes/{homeId}/members/{userId}",
+        tag="Homes",
+        summary="Get a member of a home",
+        source="spec 001, Get Home Member",
+        access=Access(user=True, permission=Permission.READ),
+        visible=home_in_path,
+        handler=get_member,
+        answer=models.HomeMember,
+    ),
+    Operation(
+        name="updateHomeMember",
+        method="PATCH",
+        path="/homes/{homeId}/members/{userId}",
+        tag="Homes",
+        summary="Change the role of a member; only owners may",
+        source="shared data models, HomeMember",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=update_member,
+        body=MemberChanges,
+        body_kind=BodyKind.FORM,
+        success=204,
+    ),
+    Operation(
+        name="deleteHomeMember",
+        method="DELETE",
+        path="/homes/{homeId}/members/{userId}",
+        tag="Homes",
+        summary="Remove a member from a home; owners remove others, everybody may leave",
+        source="spec 001, Delete Home Member",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=remove_member,
+        success=204,
+    ),
+)

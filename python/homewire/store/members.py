@@ -1,0 +1,126 @@
+"""The members of a home as people: with their names and addresses, and invited by them."""
+
+from __future__ import annotations
+
+import builtins
+from dataclasses import dataclass
+
+from homewire.errors import InvalidInput, UnknownRecord
+from homewire.model import AccountSystem, HomeMember, Project, Role, User
+from homewire.store import checks
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.homes import ANYBODY, Homes
+from homewire.store.keys import ProjectSlot
+from homewire.store.scripts.members import INVITE_MEMBER
+from homewire.store.users import Users
+
+Person = tuple[HomeMember, User]
+"""A membership, and who it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitee:
+    """Who is to become a member. One of these, as the account system of the project says."""
+
+    email: str | None = None
+    phone: str | None = None
+    user_id: int | None = None
+
+    def check(self, accounts: AccountSystem) -> None:
+        """Raises InvalidInput, naming it, for what is of another account system, and for what is missing."""
+        given = {
+            AccountSystem.EMAIL: ("email", self.email),
+            AccountSystem.PHONE: ("phoneNumber", self.phone),
+            AccountSystem.BYOU: ("userId", self.user_id),
+        }
+        for system, (field, value) in given.items():
+            if value is not None and system is not accounts:
+                raise InvalidInput(field, f"is for projects with {system} accounts; this one has {accounts}")
+        field, value = given[accounts]
+        if value is None:
+            raise InvalidInput(field, f"is required in a project with {accounts} accounts")
+
+
+class Members:
+    """The people in the homes of a project."""
+
+    def __init__(self, database: Database, homes: Homes, users: Users) -> None:
+        self._database = database
+        self._homes = homes
+        self._users = users
+
+    async def list(
+        self, project_id: int, home_id: int, skip: int = 0, limit: int | None = None
+    ) -> tuple[builtins.list[Person], int]:
+        """The members by user id, without the first `skip`, at most `limit`; and how many there are."""
+        members = await self._homes.members(project_id, home_id)
+        wanted = members[skip : None if limit is None else skip + limit]
+        return await self._known(project_id, wanted), len(members)
+
+    async def get(self, project_id: int, home_id: int, user_id: int) -> Person:
+        """A member. Raises UnknownRecord."""
+        member = await self._homes.member(project_id, home_id, user_id)
+        known = await self._known(project_id, [member]) if member is not None else []
+        if not known:
+            raise UnknownRecord("member", user_id)
+        return known[0]
+
+    async def invite(
+        self,
+        project: Project,
+        home_id: int,
+        invitee: Invitee,
+        role: Role = Role.MEMBER,
+        asking: int = ANYBODY,
+    ) -> Person:
+        """Make somebody a member, by what people of the account system are known by.
+
+        Whose address is nobody's becomes an invited user, and the user of that address by registering. Raises
+        InvalidInput, UnknownRecord (home), and Conflict (MEMBER_EXISTS, EXCEEDED_MAX_HOMES, or for who may
+        not).
+        """
+        invitee.check(project.accounts)
+        if invitee.user_id is not None:
+            user_id = await self._add(project.id, home_id, invitee.user_id, role, asking)
+        else:
+            user_id = await self._invite(project.id, home_id, invitee, role, asking)
+        return await self.get(project.id, home_id, user_id)
+
+    async def _add(self, project_id: int, home_id: int, user_id: int, role: Role, asking: int) -> int:
+        try:
+            await self._homes.add_member(project_id, home_id, user_id, role, asking)
+        except UnknownRecord as error:
+            if error.noun == "user":
+                raise InvalidInput("userId", "is no user of the project") from error
+            raise
+        return user_id
+
+    async def _invite(self, project_id: int, home_id: int, invitee: Invitee, role: Role, asking: int) -> int:
+        slot, now = ProjectSlot(project_id), self._database.now_ms()
+        email = checks.email(invitee.email) if invitee.email is not None else ""
+        phone = checks.phone(invitee.phone) if invitee.phone is not None else ""
+        directory, address = (slot.emails, email.lower()) if email else (slot.phones, phone)
+        for _ in range(ATTEMPTS):
+            holder = await self._database.read("HGET", directory, address)
+            user_id = int(holder) if holder else await self._database.new_id()
+            answer = await self._database.change(
+                INVITE_MEMBER,
+                slot,
+                [
+                    slot.home(home_id), slot.home_members(home_id),
+                    slot.user(user_id), slot.user_homes(user_id), directory,
+                ],
+                [
+                    home_id, user_id, role.value, now, self._homes.homes_per_user, asking,
+                    0 if holder else 1, address, email, email.lower(), phone,
+                ],
+            )  # fmt: skip
+            if answer[0] != "moved":
+                require_ok(answer, project=project_id, home=home_id)
+                return user_id
+        raise outrun("user")
+
+    async def _known(self, project_id: int, members: builtins.list[HomeMember]) -> builtins.list[Person]:
+        """Without those who were deleted meanwhile."""
+        users = await self._users.any_of(project_id, [member.user_id for member in members])
+        return [(member, users[member.user_id]) for member in members if member.user_id in users]

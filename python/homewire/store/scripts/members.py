@@ -1,0 +1,132 @@
+"""Scripts of who is a member of a home. See `script.py` for what they answer.
+
+Who asks is the id of a user, or 0: an operator or a project key, who may do what owners may.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from homewire.store.scripts.script import changing, removing
+
+STANDING: Final = """
+-- What somebody is in a home: owner, member or nil.
+local function standing(members, somebody)
+  if somebody == '0' then return 'owner' end
+  local membership = redis.call('HGET', members, somebody)
+  return membership and string.match(membership, '^%a+')
+end
+-- Why somebody may not do what only those of a role may; nil if they may.
+local function refused(home, members, somebody, role)
+  local is = redis.call('EXISTS', home) == 1 and standing(members, somebody)
+  if not is then return {'unknown', 'home'} end
+  if role == 'owner' and is ~= 'owner' then return {'owners_only'} end
+end
+"""
+
+JOINING: Final = """
+-- Whether somebody is in as many homes as they may be.
+local function is_full(homes, limit)
+  return limit ~= '0' and redis.call('ZCARD', homes) >= tonumber(limit)
+end
+local function join(home, members, homes, home_id, user_id, role, now)
+  redis.call('HSET', members, user_id, role .. ' ' .. now)
+  if role == 'owner' then redis.call('HINCRBY', home, 'owners', 1) end
+  redis.call('ZADD', homes, home_id, home_id)
+end
+"""
+
+FORGETTING: Final = """
+-- Who was only invited, and is in no home any more, goes.
+local function forget_invited(user, homes, emails, phones)
+  local record = redis.call('HMGET', user, 'invited', 'unique_email', 'phone')
+  if record[1] ~= '1' or redis.call('ZCARD', homes) > 0 then return end
+  if record[2] ~= '' then redis.call('HDEL', emails, record[2]) end
+  if record[3] ~= '' then redis.call('HDEL', phones, record[3]) end
+  redis.call('UNLINK', user)
+end
+"""
+
+_ADDING: Final = f"""
+{STANDING}
+{JOINING}
+local home, members, user, homes = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
+local home_id, user_id, role, now, limit, asking = unpack(ARGV, 1, 6)
+local refusal = refused(home, members, asking, role)
+if refusal then return refusal end
+if redis.call('HEXISTS', members, user_id) == 1 then return {{'taken', 'member'}} end
+"""
+
+ADD_MEMBER: Final = changing(f"""
+-- KEYS: …, home, members, user, homes of the user
+-- ARGV: home id, user id, role, now, limit of homes or 0, who asks
+{_ADDING}
+if redis.call('EXISTS', user) == 0 then return {{'unknown', 'user'}} end
+if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
+join(home, members, homes, home_id, user_id, role, now)
+return changed('member_added', {{user = user_id, home = home_id}})
+""")
+
+INVITE_MEMBER: Final = changing(f"""
+-- KEYS: …, home, members, user, homes of the user, users by address
+-- ARGV: home id, user id, role, now, limit of homes or 0, who asks, 1 if the id is new, address in its
+--       unique form, email, its unique form, phone
+-- Whose address it is was read before; nobody's, and they become an invited user.
+local holder = redis.call('HGET', KEYS[7], ARGV[8])
+if holder ~= (ARGV[7] ~= '1' and ARGV[2]) then return {{'moved'}} end
+{_ADDING}
+if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
+if not holder then
+  redis.call('HSET', user, 'created', now, 'name', '', 'password', '', 'email', ARGV[9],
+    'unique_email', ARGV[10], 'phone', ARGV[11], 'external_key', '', 'verified', '0', 'invited', '1')
+  redis.call('HSET', KEYS[7], ARGV[8], user_id)
+end
+join(home, members, homes, home_id, user_id, role, now)
+return changed('member_added', {{user = user_id, home = home_id}})
+""")
+
+REMOVE_MEMBER: Final = removing(f"""
+-- KEYS: …, home, members, homes of the user, homes, deleted homes, user, emails, phones
+-- ARGV: home id, user id, who asks
+{STANDING}
+{FORGETTING}
+local home, members, homes = KEYS[3], KEYS[4], KEYS[5]
+local membership = redis.call('HGET', members, ARGV[2])
+if not membership then redis.call('ZREM', homes, ARGV[1]) end
+local refusal = refused(home, members, ARGV[3], ARGV[2] == ARGV[3] and 'member' or 'owner')
+if refusal then return refusal end
+if not membership then return {{'unknown', 'member'}} end
+if redis.call('HLEN', members) == 1 then
+  -- Nobody would be left.
+  redis.call('UNLINK', home)
+  redis.call('ZREM', KEYS[6], ARGV[1])
+  tombstone(KEYS[7], ARGV[1])
+  local answer = changed('home_deleted', {{home = ARGV[1]}})
+  answer[2] = 'home_deleted'
+  return answer
+end
+if string.sub(membership, 1, 6) == 'owner ' then
+  if redis.call('HGET', home, 'owners') == '1' then return {{'last_owner'}} end
+  redis.call('HINCRBY', home, 'owners', -1)
+end
+redis.call('HDEL', members, ARGV[2])
+redis.call('ZREM', homes, ARGV[1])
+forget_invited(KEYS[8], homes, KEYS[9], KEYS[10])
+return changed('member_removed', {{user = ARGV[2], home = ARGV[1]}})
+""")
+
+SET_ROLE: Final = changing(f"""
+-- KEYS: …, home, members. ARGV: home id, user id, role, who asks
+{STANDING}
+local home, members = KEYS[3], KEYS[4]
+local refusal = refused(home, members, ARGV[4], 'owner')
+if refusal then return refusal end
+local membership = redis.call('HGET', members, ARGV[2])
+if not membership then return {{'unknown', 'member'}} end
+local was, since = string.match(membership, '^(%a+) (%d+)$')
+if was == ARGV[3] then return {{'ok'}} end
+if was == 'owner' and redis.call('HGET', home, 'owners') == '1' then return {{'last_owner'}} end
+redis.call('HINCRBY', home, 'owners', ARGV[3] == 'owner' and 1 or -1)
+redis.call('HSET', members, ARGV[2], ARGV[3] .. ' ' .. since)
+return unheard('role_set')
+""")
