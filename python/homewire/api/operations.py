@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.api import devices, homes, provisioning, realtime, smart_modules
+from homewire.api import devices, homes, members, provisioning, realtime, smart_modules
 from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *homes.OPERATIONS,
+    *members.OPERATIONS,
     *devices.OPERATIONS,
     *provisioning.OPERATIONS,
     *smart_modules.OPERATIONS,
