@@ -206,6 +206,10 @@ ROWS: Final = (
         accounts=(BYOU,)),
     Row("receiveCommands", "/devices/{own}/command",
         "401 401 | 403 403 403 403 403 | 101 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE),
+    Row("getSmartModules", "/homes/{home}/smartModules",
+        "401 401 | 200 200 403 200 403 | 403 403 403 | 403 200 403 403 403 403 200 403"),
+    Row("getSmartModule", "/homes/{home}/smartModules/{module}",
+        "401 401 | 200 200 404 200 404 | 403 403 403 | 403 200 403 403 403 403 200 404"),
 )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nodes import Account, NodeProcess, Tenant, tenant_of
 
-from homewire.model import AccessControl, AccountSystem, Permission
+from homewire.model import AccessControl, AccountSystem, ModuleType, Permission
 from homewire.store.tokens import mint
 
 CALLERS: Final = {
@@ -37,6 +37,7 @@ CALLERS: Final = {
 }
 
 APP: Final = "controller_app"
+SHARDS: Final = 64
 
 
 @dataclass
@@ -143,6 +144,10 @@ async def _things(world: World) -> None:
     for who, where in (("own", home), ("other", home), ("away", world.known["other_home"])):
         device = await tenant.device(where)
         world.known[who], world.keys[who] = device.id, device.key
+    world.known["module"] = "hook"
+    await tenant.store.smart_modules.create(
+        tenant.project, "hook", ModuleType.WEBHOOK, "", ["never"], None, "", "", SHARDS
+    )
 
 
 async def _dead_keys(world: World) -> None:
