@@ -337,6 +337,49 @@ class Settings:
     provisioning_ttl_s: float = setting(
         3600.0, "Lifetime of a token to provision a device with.", unit="s", minimum=1
     )
+    code_lifetime_s: float = setting(
+        600.0, "How long a sign-in code sent by SMS is good.", unit="s", minimum=0.001, maximum=7 * 86400
+    )
+    verification_lifetime_s: float = setting(
+        86400.0,
+        "How long the link that verifies an e-mail address is good.",
+        unit="s",
+        minimum=0.001,
+        maximum=30 * 86400,
+    )
+    password_reset_lifetime_s: float = setting(
+        3600.0, "How long a link to reset a password is good.", unit="s", minimum=0.001, maximum=7 * 86400
+    )
+    attempts_window_s: float = setting(
+        600.0,
+        "The time that the next four limits are for; it begins with the first attempt. They hold on all "
+        "nodes together, per project; beyond one 429.",
+        unit="s",
+        minimum=0.1,
+        maximum=86400,
+    )
+    account_attempts: int = setting(
+        10,
+        "Wrong passwords and codes for one account. 0: no limit, as for each of these.",
+        unit="attempts",
+        minimum=0,
+    )
+    address_attempts: int = setting(
+        100,
+        "Wrong passwords, codes and tokens from one address; of IPv6 a /64 counts as one. It is the TCP "
+        "peer's: behind a balancer set 0, as with address_connections.",
+        unit="attempts",
+        minimum=0,
+    )
+    account_messages: int = setting(
+        5, "E-mails and SMS that are asked for to one address or number.", unit="messages", minimum=0
+    )
+    address_messages: int = setting(
+        200,
+        "Registrations, e-mails and SMS that are asked for from one address.",
+        unit="messages",
+        minimum=0,
+    )
     default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
 
     log_level: LogLevel = setting("info", "Least level that is logged.")

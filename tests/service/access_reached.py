@@ -6,8 +6,17 @@ from typing import Final
 
 _RATES: Final = "test_bus_ingest.py (the limits on events per second)"
 _HOLDERS: Final = "test_limits_nodes.py (the limits on connections)"
+_ATTEMPTS: Final = "test_api_attempts.py (the limits on attempts)"
+_NO_KEY: Final = "no key is looked at"
 
 ELSEWHERE: Final[dict[tuple[str, int], str]] = {
+    ("createUser", 429): _ATTEMPTS,
+    ("authenticateUser", 429): _ATTEMPTS,
+    ("startSMS", 429): _ATTEMPTS,
+    ("verifyEmail", 429): _ATTEMPTS,
+    ("startEmailVerification", 429): _ATTEMPTS,
+    ("resetPassword", 429): _ATTEMPTS,
+    ("startPasswordReset", 429): _ATTEMPTS,
     ("sendHomeEvent", 429): _RATES,
     ("sendDeviceEvent", 429): _RATES,
     ("sendEvents", 429): _RATES,
@@ -18,6 +27,11 @@ ELSEWHERE: Final[dict[tuple[str, int], str]] = {
 """For an operation and status, the test that reaches it."""
 
 IMPOSSIBLE: Final[dict[tuple[str, int], str]] = {
+    ("startSMS", 401): _NO_KEY,
+    ("verifyEmail", 401): _NO_KEY,
+    ("startEmailVerification", 401): _NO_KEY,
+    ("resetPassword", 401): _NO_KEY,
+    ("startPasswordReset", 401): _NO_KEY,
     (
         "listenToEvents",
         404,

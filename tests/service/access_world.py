@@ -12,6 +12,9 @@ from nodes import Account, NodeProcess, Tenant, tenant_of
 
 from homewire.model import AccessControl, AccountSystem, ModuleType, Permission
 from homewire.store.tokens import mint
+from homewire.store.verifications import ProofKind
+
+PASSWORD: Final = "correct horse"
 
 CALLERS: Final = {
     "none": "no key at all",
@@ -63,8 +66,9 @@ class World:
         tenant, number = self.tenant, next(self._numbers)
         email = await self._new_email() if self.accounts is AccountSystem.EMAIL else None
         phone = await self._new_phone() if self.accounts is AccountSystem.PHONE else None
-        user = await tenant.store.users.create(tenant.project, f"user {number}", email=email, phone=phone)
-        assert not user.verified, "a user begins unverified"
+        user = await tenant.store.users.create(
+            tenant.project, f"user {number}", email=email, phone=phone, verified=verified
+        )
         _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, "", "test")
         return Account(user.id, key)
 
@@ -84,6 +88,32 @@ class World:
 
     async def _new_user(self) -> int:
         return (await self.person()).id
+
+    async def _new_credentials(self) -> dict[str, Any]:
+        """What a new user of a built-in account system signs in with."""
+        store, project, app = self.tenant.store, self.tenant.project, {"appId": APP}
+        if self.accounts is AccountSystem.EMAIL:
+            email = await self._new_email()
+            await store.users.create(project, "user", email=email, password=PASSWORD, verified=True)
+            return {"projectId": project, **app, "email": email, "password": PASSWORD}
+        user = await store.users.create(project, "user", phone=await self._new_phone())
+        code = await store.verifications.issue_code(project, user.id, 60_000)
+        return {"projectId": project, **app, "phoneNumber": user.phone, "code": code}
+
+    async def _new_registered_phone(self) -> str:
+        phone = await self._new_phone()
+        await self.tenant.store.users.create(self.tenant.project, "user", phone=phone)
+        return phone
+
+    async def _new_verification(self) -> str:
+        return await self._token(ProofKind.EMAIL_VERIFICATION)
+
+    async def _new_password_reset(self) -> str:
+        return await self._token(ProofKind.PASSWORD_RESET)
+
+    async def _token(self, kind: ProofKind) -> str:
+        user = await self._new_user()
+        return await self.tenant.store.verifications.issue_token(self.tenant.project, user, kind, 60_000)
 
     async def _new_member(self) -> int:
         """Somebody more in the home."""
@@ -132,7 +162,7 @@ async def world_of(
 
 async def _people(world: World) -> None:
     for who in ("owner", "member", "stranger", "unverified"):
-        person = await world.person()
+        person = await world.person(verified=who != "unverified")
         world.known[who], world.keys[who] = person.id, person.key
     world.known |= {"project": world.tenant.project, "app": APP}
 

@@ -58,7 +58,7 @@ async def _call(api: Api, operation: Operation, request: web.Request) -> Call[An
 
 
 async def _caller(api: Api, access: Access, request: web.Request) -> Principal | None:
-    if access.nobody and "Authorization" not in request.headers:
+    if access.by_handler or (access.nobody and "Authorization" not in request.headers):
         return None
     caller = await api.authenticate(request)
     if not may_call(access, caller):

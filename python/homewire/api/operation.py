@@ -43,6 +43,9 @@ class Access:
     """Of a project key. None: no project key."""
     nobody: bool = False
     """Whether it may be called without a key, too. One that is given and is not valid is refused."""
+    by_handler: bool = False
+    """The handler looks at the key itself: whether one is needed depends on what is asked. Until then any
+    is as good as none; the other members only say what may be given."""
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]

@@ -4,15 +4,28 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.api import devices, homes, members, provisioning, realtime, smart_modules
+from homewire.api import (
+    authentication,
+    devices,
+    homes,
+    members,
+    provisioning,
+    realtime,
+    smart_modules,
+    users,
+    verification,
+)
 from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
+    *users.OPERATIONS,
     *homes.OPERATIONS,
     *members.OPERATIONS,
     *devices.OPERATIONS,
     *provisioning.OPERATIONS,
     *smart_modules.OPERATIONS,
+    *authentication.OPERATIONS,
+    *verification.OPERATIONS,
 )
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPERATIONS, *realtime.ENDPOINTS)

@@ -46,7 +46,8 @@ class Users:
         external_key: str | None = None,
         verified: bool = False,
     ) -> User:
-        """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither.
+        """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
+        and there `name` may be empty.
 
         Who was invited under that address keeps id and memberships. Users of a BYOU project are always
         verified. Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS,
@@ -55,7 +56,8 @@ class Users:
         project = await self._projects.get(project_id)
         if project is None:
             raise UnknownRecord("project", project_id)
-        checks.name("name", name)
+        if name or project.accounts is not AccountSystem.BYOU:
+            checks.name("name", name)
         _check_accounts(project, email, phone, password, external_key)
         email = checks.email(email) if email is not None else None
         phone = checks.phone(phone) if phone is not None else None
@@ -176,7 +178,8 @@ class Users:
 
     async def _by(self, project_id: int, directory: str, value: str) -> User | None:
         user_id = await self._database.read("HGET", directory, value)
-        return await self.get(project_id, int(user_id)) if user_id else None
+        # Two round trips also for nobody: the time is not to tell.
+        return await self.get(project_id, int(user_id or 0))
 
     async def _store(self, user: User, password_hash: str) -> User:
         slot, email = ProjectSlot(user.project_id), user.email or ""

@@ -19,6 +19,7 @@ from homewire.store.sessions import Sessions
 CODE_DIGITS: Final = 6
 CODE_TRIES: Final = 5
 """Wrong tries that a code outlives, less one: one in 200,000 guesses it."""
+DECOY_MS: Final = 1000
 
 
 class ProofKind(StrEnum):
@@ -37,6 +38,15 @@ class Verifications:
 
     async def issue_token(self, project_id: int, user_id: int, kind: ProofKind, lifetime_ms: int) -> str:
         """A new token, which is shown this once. The one before it is dead. Raises UnknownRecord."""
+        return await self._issue_token(project_id, user_id, kind, lifetime_ms)
+
+    async def issue_decoy(self, project_id: int, kind: ProofKind) -> str:
+        """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
+        return await self._issue_token(project_id, -secrets.randbits(62), kind, DECOY_MS, decoy=True)
+
+    async def _issue_token(
+        self, project_id: int, user_id: int, kind: ProofKind, lifetime_ms: int, *, decoy: bool = False
+    ) -> str:
         slot, (token, reference) = ProjectSlot(project_id), tokens.mint(project_id)
         for _ in range(ATTEMPTS):
             before = await self._database.read("HGET", slot.user_proofs(user_id), kind.value)
@@ -48,7 +58,7 @@ class Verifications:
                     slot.user(user_id), slot.user_proofs(user_id),
                     slot.proof(replaced or NOTHING), slot.proof(reference.hash),
                 ],
-                [user_id, kind.value, replaced, reference.hash, lifetime_ms],
+                [user_id, kind.value, replaced, reference.hash, lifetime_ms, int(decoy)],
             )  # fmt: skip
             if answer[0] != "moved":
                 require_ok(answer, project=project_id, user=user_id)
@@ -97,7 +107,7 @@ class Verifications:
     async def verify_email(self, token: str) -> None:
         """Spend a token of EMAIL_VERIFICATION: its user is verified. Raises InvalidInput (INVALID_TOKEN)."""
         if await self._redeem(token, ProofKind.EMAIL_VERIFICATION) != "ok":
-            raise _invalid_token()
+            raise invalid_token()
 
     async def reset_password(self, token: str, password_hash: str) -> None:
         """Spend a token of PASSWORD_RESET: its user has the new password, is verified, and has no session.
@@ -112,7 +122,7 @@ class Verifications:
                 return
             holder = await self.holder(token, ProofKind.PASSWORD_RESET)
             if answer != "moved" or holder is None:
-                raise _invalid_token()
+                raise invalid_token()
             await self._sessions.end_all(*holder)
         raise outrun("user")
 
@@ -148,5 +158,6 @@ def _redeemed(answer: list[str]) -> bool:
     return True
 
 
-def _invalid_token() -> InvalidInput:
+def invalid_token() -> InvalidInput:
+    """The error of a token that is good for nothing."""
     return InvalidInput("token", "is unknown, used or too old", reason="INVALID_TOKEN")

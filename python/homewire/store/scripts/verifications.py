@@ -19,9 +19,9 @@ end
 
 ISSUE_TOKEN: Final = changing(f"""
 -- KEYS: …, user, proofs of the user, token that it replaces, token
--- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms
+-- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms, 1 if it is for nobody
 {_LENGTHEN}
-if not registered() then return {{'unknown', 'user'}} end
+if not registered() and ARGV[6] ~= '1' then return {{'unknown', 'user'}} end
 if (redis.call('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[3] then return {{'moved'}} end
 redis.call('UNLINK', KEYS[5])
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])

@@ -1,0 +1,127 @@
+"""What registration and login have in common: projects, account systems, limits, and messages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from homewire.api.context import Api
+from homewire.errors import InvalidInput, PermissionDenied
+from homewire.model import AccountSystem, Permission, PrincipalKind, Project, User
+from homewire.notify.message import Message, MessageKind
+from homewire.overload.holders import network_of
+from homewire.store.attempts import Allowance
+from homewire.store.verifications import ProofKind
+
+FIELDS: Final = {
+    AccountSystem.EMAIL: ("email", "password"),
+    AccountSystem.PHONE: ("phone_number", "code"),
+    AccountSystem.BYOU: ("user_id", "external_key"),
+}
+"""What a request names somebody and proves with, by the account system that it belongs to."""
+
+
+async def open_project(api: Api, project_id: int, *systems: AccountSystem) -> Project:
+    """The project that somebody registers with or signs in to.
+
+    Raises InvalidInput for one that does not exist or is disabled, or has none of these account systems.
+    """
+    project = await api.store.projects.get(project_id)
+    if project is None or project.disabled:
+        raise InvalidInput("projectId", "is no project")
+    if systems and project.accounts not in systems:
+        raise InvalidInput("projectId", f"has {project.accounts} accounts")
+    return project
+
+
+def refuse_other_systems(body: msgspec.Struct, accounts: AccountSystem) -> None:
+    """Raise InvalidInput for what belongs to another account system. What is empty does not count."""
+    spelled = dict(zip(body.__struct_fields__, body.__struct_encode_fields__, strict=True))
+    for system, names in FIELDS.items():
+        for name in names:
+            if system is not accounts and name in spelled and getattr(body, name):
+                raise InvalidInput(
+                    spelled[name], f"is for projects with {system} accounts; this one has {accounts}"
+                )
+
+
+def required(field: str, value: str | None) -> str:
+    """The value. Raises InvalidInput when there is none."""
+    if not value:
+        raise InvalidInput(field, "is required")
+    return value
+
+
+async def require_byou_key(api: Api, request: web.Request, project: Project) -> None:
+    """The request comes with a key of the project that may handle its users.
+
+    Raises Unauthenticated, PermissionDenied, InvalidInput.
+    """
+    caller = await api.authenticate(request)
+    if caller.kind is not PrincipalKind.PROJECT_KEY or caller.permissions.isdisjoint(
+        (Permission.BYOU, Permission.ADMIN)
+    ):
+        raise PermissionDenied(needs=f"a project key with the permission {Permission.BYOU}")
+    if caller.project_id != project.id:
+        raise InvalidInput("projectId", "is not the project of the key")
+
+
+async def count_message(api: Api, request: web.Request, project_id: int, to: str) -> None:
+    """Somebody asks for a message to an address or number. Raises TooManyRequests."""
+    settings = api.settings
+    allowances = (
+        Allowance("address_messages", settings.address_messages, remote_network(request)),
+        Allowance("account_messages", settings.account_messages, to.lower()),
+    )
+    await api.store.attempts.take(project_id, allowances, window_ms(api))
+
+
+def guess(api: Api, request: web.Request, account: str | None = None) -> tuple[Allowance, ...]:
+    """Of whom an attempt counts that may be wrong. A token names no account."""
+    settings = api.settings
+    by_address = Allowance("address_attempts", settings.address_attempts, remote_network(request))
+    if account is None:
+        return (by_address,)
+    return by_address, Allowance("account_attempts", settings.account_attempts, account.lower())
+
+
+def window_ms(api: Api) -> int:
+    """The time that limits of attempts are for."""
+    return milliseconds(api.settings.attempts_window_s)
+
+
+def remote_network(request: web.Request) -> str:
+    """The address of the TCP peer, as limits count it; empty where there is none."""
+    return network_of(request.remote or "")
+
+
+async def send_code(api: Api, user: User) -> None:
+    """Send the user of a phone project a new sign-in code."""
+    lifetime_ms = milliseconds(api.settings.code_lifetime_s)
+    code = await api.store.verifications.issue_code(user.project_id, user.id, lifetime_ms)
+    await api.messages.send(Message(user.project_id, MessageKind.SIGN_IN_CODE, user.phone or "", code=code))
+
+
+async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | None) -> None:
+    """Send the user of an e-mail project a new token. For None as much is done, and nobody gets it."""
+    lifetime_ms = milliseconds(lifetime_s(api, kind))
+    if user is None:
+        token = await api.store.verifications.issue_decoy(project_id, kind)
+    else:
+        token = await api.store.verifications.issue_token(project_id, user.id, kind, lifetime_ms)
+    to = user.email if user is not None else None
+    await api.messages.send(Message(project_id, MessageKind(kind.value), to or "", token=token))
+
+
+def lifetime_s(api: Api, kind: ProofKind) -> float:
+    """How long a token is good."""
+    if kind is ProofKind.PASSWORD_RESET:
+        return api.settings.password_reset_lifetime_s
+    return api.settings.verification_lifetime_s
+
+
+def milliseconds(seconds: float) -> int:
+    """At least one."""
+    return max(1, round(seconds * 1000))

@@ -1,0 +1,184 @@
+"""Who calls, and how somebody gets a key (spec 001, *Authentication*)."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from homewire.api import models
+from homewire.api.accounts import (
+    guess,
+    milliseconds,
+    open_project,
+    refuse_other_systems,
+    require_byou_key,
+    required,
+    window_ms,
+)
+from homewire.api.context import Api
+from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.api.times import timestamp
+from homewire.errors import Conflict, InvalidInput, PermissionDenied, Unauthenticated, UnknownRecord
+from homewire.model import AccountSystem, Permission, PrincipalKind, Project
+from homewire.store import checks
+
+
+class Credentials(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Authenticate a User*: what is needed depends on the project's account system."""
+
+    project_id: models.Id
+    app_id: str | None = None
+    phone_number: str | None = None
+    code: str | None = None
+    email: str | None = None
+    password: str | None = None
+    user_id: models.Id | None = None
+
+
+async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.AuthenticationInfo:
+    """Who the key speaks for; without a valid one nobody."""
+    try:
+        caller = await api.authenticate(call.request)
+    except Unauthenticated:
+        return models.AuthenticationInfo(type="nobody")
+    info = models.AuthenticationInfo(type=caller.kind.value, project_id=caller.project_id)
+    if caller.expires_ms:
+        info.expiration_time = timestamp(caller.expires_ms)
+    match caller.kind:
+        case PrincipalKind.USER:
+            info.user_id, info.app_id = caller.id, caller.name or None
+        case PrincipalKind.DEVICE:
+            info.device_id = caller.id
+        case PrincipalKind.PROJECT_KEY:
+            info.project_key_name = caller.name
+    return info
+
+
+async def authenticate_user(api: Api, call: Call[NoQuery, Credentials]) -> models.ClientAuthentication:
+    """Open a session for somebody who proves who they are."""
+    project = await open_project(api, call.body.project_id)
+    refuse_other_systems(call.body, project.accounts)
+    match project.accounts:
+        case AccountSystem.EMAIL:
+            return await _by_password(api, call, project)
+        case AccountSystem.PHONE:
+            return await _by_code(api, call, project)
+        case AccountSystem.BYOU:
+            return await _by_project_key(api, call, project)
+
+
+async def _by_password(
+    api: Api, call: Call[NoQuery, Credentials], project: Project
+) -> models.ClientAuthentication:
+    app_id = await _app(api, call, project)
+    email = checks.email(required("email", call.body.email))
+    password = required("password", call.body.password)
+    # It counts before it is looked at, so that many at once are no more than one after the other.
+    counted = guess(api, call.request, email)
+    await api.store.attempts.take(project.id, counted, window_ms(api))
+    recognised = await api.store.users.recognise(project.id, email, password)
+    if recognised is None:
+        raise _wrong_password()
+    await api.store.attempts.give_back(project.id, counted)
+    user = recognised.user
+    if not user.verified:
+        raise PermissionDenied("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
+    try:
+        return await _opened(api, call, user.id, app_id, recognised.password_hash)
+    except (Conflict, UnknownRecord) as error:
+        # Changed, or the user deleted, since it was right.
+        raise _wrong_password() from error
+
+
+async def _by_code(
+    api: Api, call: Call[NoQuery, Credentials], project: Project
+) -> models.ClientAuthentication:
+    app_id = await _app(api, call, project)
+    phone = checks.phone(required("phoneNumber", call.body.phone_number))
+    code = required("code", call.body.code)
+    counted = guess(api, call.request, phone)
+    await api.store.attempts.take(project.id, counted, window_ms(api))
+    user = await api.store.users.by_phone(project.id, phone)
+    if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
+        raise InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE")
+    await api.store.attempts.give_back(project.id, counted)
+    return await _opened(api, call, user.id, app_id)
+
+
+async def _by_project_key(
+    api: Api, call: Call[NoQuery, Credentials], project: Project
+) -> models.ClientAuthentication:
+    await require_byou_key(api, call.request, project)
+    if call.body.user_id is None:
+        raise InvalidInput("userId", "is required")
+    app_id = await _app(api, call, project) if call.body.app_id else ""
+    try:
+        return await _opened(api, call, call.body.user_id, app_id)
+    except UnknownRecord as error:
+        raise InvalidInput("userId", "is no user of the project") from error
+
+
+async def _app(api: Api, call: Call[NoQuery, Credentials], project: Project) -> str:
+    app_id = required("appId", call.body.app_id)
+    if not await api.store.apps.exists(project.id, app_id):
+        raise InvalidInput("appId", "is no app of the project")
+    return app_id
+
+
+async def _opened(
+    api: Api, call: Call[NoQuery, Credentials], user_id: int, app_id: str, password_hash: str = ""
+) -> models.ClientAuthentication:
+    session, token = await api.store.sessions.open(
+        call.body.project_id,
+        user_id,
+        app_id,
+        call.request.remote or "",
+        call.request.headers.get("User-Agent", ""),
+        lifetime_ms=milliseconds(api.settings.session_ttl_s),
+        password_hash=password_hash,
+    )
+    return models.ClientAuthentication(
+        token=token, user_id=user_id, expiration_time=timestamp(session.expires_ms)
+    )
+
+
+def _wrong_password() -> PermissionDenied:
+    """One answer for a wrong password and for an address that nobody has."""
+    return PermissionDenied("INCORRECT_PASSWORD", problem="e-mail address or password is wrong")
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="getAuthentication",
+        method="GET",
+        path="/auth",
+        tag="Authentication",
+        summary="Ask who the key speaks for",
+        description="Without a valid key the answer is a success, too: type nobody.",
+        source="spec 001, Get Authentication State",
+        access=Access(nobody=True, user=True, device=True, permission=Permission.READ, by_handler=True),
+        handler=get_auth,
+        answer=models.AuthenticationInfo,
+        errors=frozenset(),
+    ),
+    Operation(
+        name="authenticateUser",
+        method="POST",
+        path="/auth/user",
+        tag="Authentication",
+        summary="Get a key for a user",
+        description="With e-mail accounts the body has email and password, with phone accounts phoneNumber "
+        "and the code that was sent there; both with the id of an app of the project. With BYOU accounts it "
+        "has userId, and a project key with the permission byou is needed; in other projects the header is "
+        "not looked at. An unknown address and a wrong password get the same answer. The first right code "
+        "verifies a phone number.",
+        source="spec 001, Authenticate a User",
+        access=Access(nobody=True, permission=Permission.BYOU, by_handler=True),
+        handler=authenticate_user,
+        body=Credentials,
+        body_kind=BodyKind.FORM,
+        answer=models.ClientAuthentication,
+        errors=frozenset({401, 403, 429}),
+    ),
+)

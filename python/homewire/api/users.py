@@ -1,0 +1,235 @@
+"""Users (spec 001, *Users*), in projects with e-mail, phone or BYOU accounts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import msgspec
+
+from homewire import model
+from homewire.api import models
+from homewire.api.accounts import (
+    count_message,
+    open_project,
+    refuse_other_systems,
+    require_byou_key,
+    required,
+    send_code,
+    send_token,
+)
+from homewire.api.context import Api
+from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.patching import changes
+from homewire.api.times import timestamp
+from homewire.errors import InvalidInput, NotFound
+from homewire.model import AccountSystem, Permission, Principal, Project
+from homewire.store import checks
+from homewire.store.verifications import ProofKind
+
+
+class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Create User*: which members it needs depends on the project's account system."""
+
+    project_id: models.Id
+    name: str | None = None
+    email: str | None = None
+    password: str | None = None
+    phone_number: str | None = None
+    external_key: str | None = None
+
+
+class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Update User*. Name and password can be changed; the rest may be there as it is."""
+
+    id: int | msgspec.UnsetType = msgspec.UNSET
+    project_id: int | msgspec.UnsetType = msgspec.UNSET
+    creation_time: str | msgspec.UnsetType = msgspec.UNSET
+    email: str | msgspec.UnsetType | None = msgspec.UNSET
+    phone_number: str | msgspec.UnsetType | None = msgspec.UNSET
+    external_key: str | msgspec.UnsetType | None = msgspec.UNSET
+    verified: bool | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    password: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+class UserQuery(Paging, kw_only=True, rename="camel"):
+    """Which users."""
+
+    search: str = ""
+    """Part of a name, e-mail address, phone number or external key, in whatever case."""
+
+
+def shown(user: model.User) -> models.User:
+    """A user as answers show them."""
+    return models.User(
+        id=user.id,
+        project_id=user.project_id,
+        creation_time=timestamp(user.created_ms),
+        name=user.name,
+        verified=user.verified,
+        phone_number=user.phone,
+        email=user.email,
+        external_key=user.external_key,
+    )
+
+
+async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
+    """Register somebody, and write to them; or, with the key of a BYOU project, enter one of its users."""
+    project = await open_project(api, call.body.project_id)
+    refuse_other_systems(call.body, project.accounts)
+    match project.accounts:
+        case AccountSystem.EMAIL:
+            return shown(await _register_by_email(api, call, project))
+        case AccountSystem.PHONE:
+            return shown(await _register_by_phone(api, call, project))
+        case AccountSystem.BYOU:
+            await require_byou_key(api, call.request, project)
+            body = call.body
+            return shown(
+                await api.store.users.create(
+                    project.id, body.name or "", external_key=body.external_key or None
+                )
+            )
+
+
+async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Project) -> model.User:
+    email = checks.email(required("email", call.body.email))
+    password = required("password", call.body.password)
+    name = required("name", call.body.name)
+    await count_message(api, call.request, project.id, email)
+    user = await api.store.users.create(project.id, name, email=email, password=password)
+    await send_token(api, project.id, ProofKind.EMAIL_VERIFICATION, user)
+    return user
+
+
+async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> model.User:
+    phone = checks.phone(required("phoneNumber", call.body.phone_number))
+    name = required("name", call.body.name)
+    await count_message(api, call.request, project.id, phone)
+    user = await api.store.users.create(project.id, name, phone=phone)
+    await send_code(api, user)
+    return user
+
+
+async def only_themself(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The user of the path calls. Raises NotFound."""
+    if ids["userId"] != caller.id:
+        raise NotFound
+
+
+async def _user(api: Api, project_id: int, user_id: int) -> model.User:
+    user = await api.store.users.get(project_id, user_id)
+    if user is None:
+        raise NotFound
+    return user
+
+
+async def get_user(api: Api, call: Call[NoQuery, None]) -> models.User:
+    """The caller."""
+    return shown(await _user(api, call.project_id, call.ids["userId"]))
+
+
+async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
+    """Change name and password."""
+    user = await _user(api, call.project_id, call.ids["userId"])
+    changed = changes(call.body, shown(user), {"name", "password"})
+    if changed.get("name") == user.name:
+        # That of a BYOU user may be empty, and stay so.
+        del changed["name"]
+    password = changed.get("password")
+    if password is not None:
+        project = await api.store.projects.get(user.project_id)
+        if project is None or project.accounts is not AccountSystem.EMAIL:
+            raise InvalidInput("password", "is for projects with email accounts")
+    await api.store.users.update(user.project_id, user.id, changed.get("name"), password)
+
+
+async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
+    """The caller goes, and what is only theirs."""
+    await api.store.users.delete(call.project_id, call.ids["userId"])
+
+
+async def list_users(api: Api, call: Call[UserQuery, None]) -> Listing:
+    """The users of the project."""
+    query = call.query
+    found, total = await api.store.users.list(call.project_id, query.skip, query.limit, query.search)
+    return Listing([shown(user) for user in found], query.skip, total)
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="createUser",
+        method="POST",
+        path="/users",
+        tag="Users",
+        summary="Register a user, or enter one of a BYOU project",
+        description="With e-mail accounts the body has email, password and name, and a link to verify the "
+        "address is sent there; with phone accounts phoneNumber and name, and a sign-in code is sent there. "
+        "The user is not verified until then. With BYOU accounts name and externalKey may be left out, and a "
+        "project key with the permission byou is needed. Somebody who was added to a home under that address "
+        "becomes this user, with the same id.",
+        source="spec 001, Create User",
+        access=Access(nobody=True, permission=Permission.BYOU, by_handler=True),
+        handler=create_user,
+        body=NewUser,
+        success=201,
+        answer=models.User,
+        errors=frozenset({403, 429}),
+    ),
+    Operation(
+        name="getUsers",
+        method="GET",
+        path="/users",
+        tag="Users",
+        summary="List the users of the project",
+        description="With search all users are read.",
+        source="shared data models; issue 5, Users",
+        access=Access(permission=Permission.READ),
+        handler=list_users,
+        query=UserQuery,
+        answer=list[models.User],
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="getUser",
+        method="GET",
+        path="/users/{userId}",
+        tag="Users",
+        summary="Get the user whose key it is",
+        source="spec 001, Get User",
+        access=Access(user=True),
+        visible=only_themself,
+        handler=get_user,
+        answer=models.User,
+    ),
+    Operation(
+        name="updateUser",
+        method="PATCH",
+        path="/users/{userId}",
+        tag="Users",
+        summary="Change name or password",
+        description="All other members may be given as they are. A new password ends no session.",
+        source="spec 001, Update User",
+        access=Access(user=True),
+        visible=only_themself,
+        handler=update_user,
+        body=UserPatch,
+        success=204,
+    ),
+    Operation(
+        name="deleteUser",
+        method="DELETE",
+        path="/users/{userId}",
+        tag="Users",
+        summary="Delete the user whose key it is",
+        description="All their keys are dead, and the address is free again. A home where they were the only "
+        "member is deleted; where they were the last owner of several members, the one who has been there "
+        "longest becomes owner.",
+        source="spec 001, Delete User",
+        access=Access(user=True),
+        visible=only_themself,
+        handler=delete_user,
+        success=204,
+    ),
+)

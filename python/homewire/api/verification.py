@@ -1,0 +1,191 @@
+"""How somebody proves that an address is theirs (spec 001, *Authentication*).
+
+Whether an address is registered is told by `/auth/user/sms` alone, as the spec wants it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from homewire.api import models
+from homewire.api.accounts import count_message, guess, open_project, send_code, send_token, window_ms
+from homewire.api.context import Api
+from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.errors import InvalidInput
+from homewire.model import AccountSystem
+from homewire.store import checks, tokens
+from homewire.store.attempts import Allowance
+from homewire.store.verifications import ProofKind, invalid_token
+
+
+class Phone(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Initiate User Authentication with SMS*."""
+
+    project_id: models.Id
+    phone_number: str
+
+
+class Email(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Initiate User Email Verification* and *Initiate User Password Reset*."""
+
+    project_id: models.Id
+    email: str
+
+
+class EmailProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Verify User Email Address*."""
+
+    token: str
+
+
+class NewPassword(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Reset User Password*."""
+
+    token: str
+    new_password: str
+
+
+async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
+    """Send a sign-in code."""
+    project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
+    phone = checks.phone(call.body.phone_number)
+    await count_message(api, call.request, project.id, phone)
+    user = await api.store.users.by_phone(project.id, phone)
+    if user is None:
+        raise InvalidInput("phoneNumber", "is not registered", reason="INVALID_PHONE_NUMBER")
+    await send_code(api, user)
+    return models.SMSMessageReceipt(recipient=phone)
+
+
+async def start_email_verification(api: Api, call: Call[NoQuery, Email]) -> None:
+    """Send the link that verifies an address, if somebody has it and it is not verified."""
+    await _start(api, call, ProofKind.EMAIL_VERIFICATION)
+
+
+async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
+    """Send the link to reset a password, if somebody has the address."""
+    await _start(api, call, ProofKind.PASSWORD_RESET)
+
+
+async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
+    project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
+    email = checks.email(call.body.email)
+    await count_message(api, call.request, project.id, email)
+    user = await api.store.users.by_email(project.id, email)
+    if user is not None and user.verified and kind is ProofKind.EMAIL_VERIFICATION:
+        user = None
+    await send_token(api, project.id, kind, user)
+
+
+async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
+    """Spend a token: its user is verified."""
+    project_id, counted = await _count_guess(api, call, call.body.token)
+    await api.store.verifications.verify_email(call.body.token)
+    await api.store.attempts.give_back(project_id, counted)
+
+
+async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
+    """Spend a token: its user has a new password, is verified, and has no session any more."""
+    project_id, counted = await _count_guess(api, call, call.body.token)
+    verifications = api.store.verifications
+    if await verifications.holder(call.body.token, ProofKind.PASSWORD_RESET) is None:
+        raise invalid_token()
+    try:
+        password_hash = await api.store.users.password_hash(call.body.new_password)
+    except InvalidInput as error:
+        raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
+    await verifications.reset_password(call.body.token, password_hash)
+    await api.store.attempts.give_back(project_id, counted)
+
+
+async def _count_guess(
+    api: Api, call: Call[NoQuery, EmailProof] | Call[NoQuery, NewPassword], token: str
+) -> tuple[int, tuple[Allowance, ...]]:
+    reference = tokens.parse(token)
+    if reference is None or await api.store.projects.get(reference.project_id) is None:
+        raise invalid_token()
+    counted = guess(api, call.request)
+    await api.store.attempts.take(reference.project_id, counted, window_ms(api))
+    return reference.project_id, counted
+
+
+_NOBODY: Final = Access(nobody=True, by_handler=True)
+"""Somebody who has no key yet; one that is given is not looked at."""
+_ERRORS: Final = frozenset({401, 403, 429})
+"""As in their tables, though a 401 is impossible where no key is looked at."""
+
+OPERATIONS: Final = (
+    Operation(
+        name="startSMS",
+        method="POST",
+        path="/auth/user/sms",
+        tag="Authentication",
+        summary="Have a sign-in code sent to a phone",
+        description="The newest code counts, for some minutes and for 5 tries.",
+        source="spec 001, Initiate User Authentication with SMS",
+        access=_NOBODY,
+        handler=start_sms,
+        body=Phone,
+        body_kind=BodyKind.FORM,
+        answer=models.SMSMessageReceipt,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="verifyEmail",
+        method="POST",
+        path="/auth/user/emailVerification",
+        tag="Authentication",
+        summary="Verify an e-mail address by the token that was sent there",
+        source="spec 001, Verify User Email Address",
+        access=_NOBODY,
+        handler=verify_email,
+        body=EmailProof,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="startEmailVerification",
+        method="POST",
+        path="/auth/user/emailVerification/start",
+        tag="Authentication",
+        summary="Have the link that verifies an e-mail address sent again",
+        description="The answer is the same for every address; the newest link counts.",
+        source="spec 001, Initiate User Email Verification",
+        access=_NOBODY,
+        handler=start_email_verification,
+        body=Email,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="resetPassword",
+        method="POST",
+        path="/auth/user/passwordReset",
+        tag="Authentication",
+        summary="Set a new password by the token that was sent to the user",
+        description="All sessions of the user end. Who has the token reads the mail of that address, so it "
+        "counts as verified.",
+        source="spec 001, Reset User Password",
+        access=_NOBODY,
+        handler=reset_password,
+        body=NewPassword,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="startPasswordReset",
+        method="POST",
+        path="/auth/user/passwordReset/start",
+        tag="Authentication",
+        summary="Have a link to reset the password sent",
+        description="The answer is the same for every address; the newest link counts.",
+        source="spec 001, Initiate User Password Reset",
+        access=_NOBODY,
+        handler=start_password_reset,
+        body=Email,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+)
