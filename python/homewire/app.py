@@ -44,11 +44,10 @@ from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.limits import memory_bytes, raise_open_file_limit
-from homewire.notify.post import Post
+from homewire.notify.delivery import Delivery
 from homewire.overload import Overload
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
-from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store import Store
 from homewire.tls import server_context
@@ -169,9 +168,10 @@ async def running(
             app.add_routes(entrance.handshakes.limited(websocket.routes(gateway)))
             app.add_routes(entrance.bodies.released(ingest_routes(ingest)))
         if Role.API in roles:
-            post = Post(redis, Sealer.of(settings), settings.public_base_url, carried=())
-            figures.append(post.figures)
-            api = Api(store, directory, authenticator, post, reader, settings)
+            delivery = Delivery.of(settings, redis, url, store.projects.get)
+            _in_background(stack, delivery.run(), failed)
+            figures.append(delivery.figures)
+            api = Api(store, directory, authenticator, delivery.post, reader, settings)
             app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
             app.add_routes(documentation.routes(ENDPOINTS))
             webhooks = Webhooks(url, settings)

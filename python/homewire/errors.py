@@ -15,6 +15,8 @@ HomewireError
 ├── StoreError              the store refused a change
 │   ├── UnknownRecord       the record a command names does not exist
 │   └── Conflict            a unique value (e-mail, phone, app id, membership) is taken
+├── NotSent                 a message to somebody could not be handed over this time
+│   └── Undeliverable       nor at any other time
 ├── ClientError             a homewire that we are a client of did not do what it was asked
 └── CoreFailure             a thread of the Rust core stopped; the process must end
 """
@@ -144,6 +146,14 @@ class Conflict(StoreError):
     def __init__(self, reason: str, message: str) -> None:
         self.reason = reason
         super().__init__(message)
+
+
+class NotSent(HomewireError):
+    """A message to somebody could not be handed over; the text says why, without a secret or an address."""
+
+
+class Undeliverable(NotSent):
+    """It was refused for good: trying again is of no use."""
 
 
 class ClientError(HomewireError):

@@ -30,6 +30,8 @@ GAUGES: Final = {
     "handshakes_in_flight": "WebSocket handshakes being served.",
     "handshakes_waiting": "WebSocket handshakes waiting for their turn.",
     "ingest_bytes": "Request bodies held, in bytes.",
+    "mail_waiting": "E-mails that are not sent yet, on all nodes.",
+    "sms_waiting": "SMS that are not sent yet, on all nodes.",
     "bus_in_flight_bytes": "Bytes sent to Redis and not confirmed yet.",
     "webhooks_waiting": "Deliveries that wait for the webhooks that this node delivers to.",
 }
@@ -91,6 +93,12 @@ COUNTERS: Final = {
     "webhooks_retried": "Of these, those that are to be tried again.",
     "webhooks_dead": "Deliveries to webhooks that were given up and are dead letters.",
     "webhooks_missed": "Events trimmed after a node read them, and died, and before another looked.",
+    "mail_sent": "E-mails that the SMTP server took.",
+    "mail_failed": "Tries to send an e-mail that failed.",
+    "mail_dead": "E-mails that were given up.",
+    "sms_sent": "SMS that the gateway took.",
+    "sms_failed": "Tries to send an SMS that failed.",
+    "sms_dead": "SMS that were given up.",
     "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 

@@ -26,6 +26,7 @@ MIB = 1024 * KIB
 
 Durability = Literal["always", "everysec"]
 EventLoop = Literal["uvloop", "asyncio"]
+SmtpTls = Literal["none", "starttls", "tls"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "console"]
 
@@ -333,6 +334,44 @@ class Settings:
         "secret.key in the data directory.",
         secret=True,
     )
+
+    smtp_host: str | None = setting(
+        None, "SMTP server that takes e-mails. None: they are kept, and `homewire outbox` shows them."
+    )
+    smtp_port: int = setting(587, "Its TCP port.", minimum=1, maximum=65535)
+    smtp_tls: SmtpTls = setting("starttls", "tls from the first byte, starttls, or none.")
+    smtp_user: str | None = setting(None, "User name at the SMTP server. None: no authentication.")
+    smtp_password: str | None = setting(None, "Password at the SMTP server.", secret=True)
+    smtp_from: str | None = setting(
+        None, "Sender of e-mails: home@example.com or Home <home@example.com>. Needed with smtp_host."
+    )
+    smtp_ca: Path | None = setting(
+        None, "Certificates, PEM, that the SMTP server's must be of instead of the public authorities'."
+    )
+    sms_url: str | None = setting(
+        None,
+        "Where SMS are posted to, signed, as JSON. None: they are kept, and `homewire outbox` shows them.",
+        secret=True,
+    )
+    sms_key: str | None = setting(
+        None,
+        "Secret, at least 16 characters, that these posts are signed with. Needed with sms_url.",
+        secret=True,
+    )
+    notify_attempt_s: float = setting(
+        20.0, "How long one try to hand over an e-mail or SMS may take.", unit="s", minimum=0.1
+    )
+    notify_tries: int = setting(20, "How often that is tried.", unit="tries", minimum=1)
+    notify_pause_s: float = setting(
+        1.0,
+        "Pause before the second try; the next ones are twice as long each, up to five minutes.",
+        unit="s",
+        minimum=0.1,
+    )
+    notify_age_s: float = setting(
+        3600.0, "How long it is tried: what it says may be worth nothing later.", unit="s", minimum=1
+    )
+
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     provisioning_ttl_s: float = setting(
         3600.0, "Lifetime of a token to provision a device with.", unit="s", minimum=1

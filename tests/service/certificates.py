@@ -28,6 +28,15 @@ def client_context() -> ssl.SSLContext:
 
 
 @functools.cache
+def authority_file() -> Path:
+    """The authority's own certificate as a PEM file, for a process that is to believe `files`."""
+    directory = Path(tempfile.mkdtemp(prefix="hw-ca-"))
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    authority().cert_pem.write_to_path(str(directory / "ca.pem"))
+    return directory / "ca.pem"
+
+
+@functools.cache
 def files() -> tuple[Path, Path]:
     """Certificate and key as PEM files, which stay as long as the tests run."""
     directory = Path(tempfile.mkdtemp(prefix="hw-tls-"))

@@ -139,6 +139,21 @@ def test_project_is_created_as_asked(homewire: Commands) -> None:
     ]
 
 
+def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) -> None:
+    p = ("--project", project(homewire))
+    link = "https://app.example.com/verify?t={token}"
+    made = homewire.json("project", "set", *p, "--verification-url", link)
+    assert made["verificationUrl"] == link
+    homewire.json("project", "set", *p, "--password-reset-url", link + "&reset=1")
+    shown = homewire.json("project", "show", *p)
+    assert (shown["verificationUrl"], shown["passwordResetUrl"]) == (link, link + "&reset=1")
+    assert homewire.json("project", "set", *p, "--verification-url", "")["verificationUrl"] is None
+    assert homewire.run("project", "set", *p, "--verification-url", "https://app.example.com/") == 1
+    assert "verificationUrl" in homewire.error
+    assert homewire.run("project", "show", "--project", 99) == 1
+    assert homewire.json("outbox") == []
+
+
 def test_deleted_project_is_gone_with_its_keys(homewire: Commands) -> None:
     number = project(homewire)
     key = homewire.json("project-key", "create", "--project", number, "--name", "K", "--permission", "read")[

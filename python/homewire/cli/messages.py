@@ -28,15 +28,19 @@ async def outbox(
     to: Annotated[
         str | None, typer.Option("--to", help="Only those to this address or number.", show_default=False)
     ] = None,
+    dead: Annotated[
+        bool, typer.Option("--dead", help="Instead, those that could not be sent, and why; without secrets.")
+    ] = False,
 ) -> Answer:
     """Show the e-mails and SMS that were kept because nothing is set that could send them, newest last.
 
     They contain codes and tokens. The last 1,000 are kept, for a day.
     """
-    from homewire.notify.post import kept_letters
+    from homewire.notify.post import dead_letters, kept_letters
     from homewire.sealing import Sealer
 
-    kept = await kept_letters(scope.redis, Sealer.of(scope.settings))
+    find = dead_letters if dead else kept_letters
+    kept = await find(scope.redis, Sealer.of(scope.settings))
     shown = [
         each
         for each in kept
@@ -59,6 +63,8 @@ def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:
         "to": message.to,
         "kind": message.kind.value,
     }
+    if kept.problem:
+        return line | {"problem": kept.problem}
     url = link(message, project, kept.letter.base_url) if project is not None else None
     more = {"code": message.code, "token": message.token, "url": url, "homeName": message.home_name}
     return line | {name: value for name, value in more.items() if value}

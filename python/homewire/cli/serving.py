@@ -114,8 +114,16 @@ def _announce(settings: Settings, base_url: str, demo: Demo | None, as_json: boo
         print(orjson.dumps(ready).decode(), flush=True)
         return
     print(f"\nhomewire is ready at {base_url} (metrics: {base_url}/metrics)", flush=True)
+    if kept := kept_messages(settings):
+        print(f"{kept} are kept, not sent: `{_program()} outbox` shows them.", flush=True)
     if demo is not None:
         print("\n".join(next_steps(settings, base_url, demo)), flush=True)
+
+
+def kept_messages(settings: Settings) -> str:
+    """The messages to people that nothing is set to send."""
+    channels = {"E-mails": settings.smtp_host, "SMS": settings.sms_url}
+    return " and ".join(name for name, carrier in channels.items() if carrier is None)
 
 
 def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:

@@ -16,7 +16,7 @@ from homewire.notify.message import Message
 from homewire.notify.scripts import KEEP, PUT
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.sealing import Sealer
-from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
+from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_dead, messages_waiting
 from homewire.store.scripts.script import Script
 
 QUEUED: Final = 100_000
@@ -34,6 +34,8 @@ class KeptLetter:
 
     letter: Letter
     since_ms: int
+    problem: str = ""
+    """Why it was given up."""
 
 
 class Post:
@@ -77,14 +79,26 @@ async def kept_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:
 
     Raises Unavailable, ConfigurationError.
     """
+    return [kept for kept in await _letters(redis, sealer, MESSAGES_KEPT) if kept.letter.message.to]
+
+
+async def dead_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:
+    """The messages that were given up, oldest first. Raises Unavailable, ConfigurationError."""
+    found = [each for channel in Channel for each in await _letters(redis, sealer, messages_dead(channel))]
+    return sorted(found, key=lambda dead: dead.since_ms)
+
+
+async def _letters(redis: Redis, sealer: Sealer, stream: str) -> list[KeptLetter]:
     with translate_redis_errors():
         async with asyncio.timeout(COMMAND_S):
             # As many as there may be, so at most KEPT.
-            entries: Any = await redis.xrange(MESSAGES_KEPT)
-    found = [
-        KeptLetter(Letter.opened(fields[b"m"].decode(), sealer), int(fields[b"c"])) for _, fields in entries
+            entries: Any = await redis.xrange(stream)
+    return [
+        KeptLetter(
+            Letter.opened(fields[b"m"].decode(), sealer), int(fields[b"c"]), fields.get(b"p", b"").decode()
+        )
+        for _, fields in entries
     ]
-    return [kept for kept in found if kept.letter.message.to]
 
 
 async def run_script(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:

@@ -70,11 +70,11 @@ class Projects:
 
         What is None stays. Raises UnknownRecord, InvalidInput.
         """
-        given = {"verification_url": verification_url, "password_reset_url": password_reset_url}
         changes: builtins.list[str] = []
-        for name, value in given.items():
-            if value is not None:
-                changes += name, checks.link_template(name, value)
+        if verification_url is not None:
+            changes += "verification_url", checks.link_template("verificationUrl", verification_url)
+        if password_reset_url is not None:
+            changes += "password_reset_url", checks.link_template("passwordResetUrl", password_reset_url)
         if changes:
             slot = ProjectSlot(project_id)
             require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)

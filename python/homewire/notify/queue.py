@@ -1,0 +1,126 @@
+"""One channel's queue of sealed letters, from the side of who carries them.
+
+An entry stays in the queue until it was carried, was put off or was given up: each is one step in Redis. An
+entry whose carrier died is another's after a while, so a message is carried at least once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import Any, Final
+
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from homewire.notify.letter import Channel
+from homewire.notify.post import KEPT, Argument, run_script
+from homewire.notify.scripts import BURY, DEFER, DONE, PROMOTE
+from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.store.keys import DAY_MS, message_queue, messages_dead, messages_waiting
+
+GROUP: Final = "carriers"
+CONSUMER: Final = "node"
+"""All nodes are one consumer: whose an entry is shows in how long ago somebody took it."""
+PROMOTED: Final = 200
+"""The most letters that one step puts back into the queue."""
+DEAD_KEPT_MS: Final = 7 * DAY_MS
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A letter that is this node's to carry."""
+
+    id: str
+    sealed: str
+    tries: int
+    """How often it was tried before."""
+    since_ms: int
+    """When it was given to us, in ms of Redis' clock."""
+
+
+class Queue:
+    """The letters of one channel. Every method raises Unavailable; what changes something, NotConfirmed."""
+
+    def __init__(self, redis: Redis, channel: Channel) -> None:
+        self._redis = redis
+        self._name = message_queue(channel)
+        self._waiting = messages_waiting(channel)
+        self._dead = messages_dead(channel)
+
+    async def take(self, count: int, wait_ms: int) -> list[Entry]:
+        """At most `count` letters that nobody has; waits for the first at most `wait_ms`."""
+        try:
+            with translate_redis_errors():
+                async with asyncio.timeout(wait_ms / 1000 + COMMAND_S):
+                    found: Any = await self._redis.xreadgroup(
+                        GROUP, CONSUMER, {self._name: ">"}, count=count, block=wait_ms
+                    )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._make_group()
+            return []
+        return [_entry(*each) for each in found[0][1]] if found else []
+
+    async def take_over(self, count: int, idle_ms: int) -> list[Entry]:
+        """At most `count` letters that somebody took `idle_ms` ago and never finished."""
+        try:
+            with translate_redis_errors():
+                async with asyncio.timeout(COMMAND_S):
+                    found: Any = await self._redis.xautoclaim(
+                        self._name, GROUP, CONSUMER, idle_ms, count=count
+                    )
+        except ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            await self._make_group()
+            return []
+        return [_entry(*each) for each in found[1]]
+
+    async def done(self, entry: Entry) -> None:
+        """It was carried."""
+        await run_script(self._redis, DONE, [self._name], [GROUP, entry.id])
+
+    async def defer(self, entry: Entry, delay_ms: int) -> None:
+        """It is tried again after `delay_ms`, by whichever node."""
+        member = f"{entry.tries + 1} {entry.since_ms} {entry.sealed}"
+        await run_script(self._redis, DEFER, [self._name, self._waiting], [GROUP, entry.id, member, delay_ms])
+
+    async def bury(self, entry: Entry, problem: str) -> None:
+        """It is not tried any more."""
+        about: list[Argument] = [GROUP, entry.id, entry.sealed, entry.since_ms, problem]
+        await run_script(self._redis, BURY, [self._name, self._dead], [*about, KEPT, DEAD_KEPT_MS])
+
+    async def promote(self) -> None:
+        """Put what is due to be tried again back into the queue."""
+        await run_script(self._redis, PROMOTE, [self._name, self._waiting], [PROMOTED])
+
+    async def length(self) -> int:
+        """How many letters are not carried yet."""
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                queued: int = await self._redis.xlen(self._name)
+                waiting: int = await self._redis.zcard(self._waiting)
+                return queued + waiting
+
+    async def now_ms(self) -> int:
+        """Redis' clock."""
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                seconds, microseconds = await self._redis.time()
+                return int(seconds) * 1000 + int(microseconds) // 1000
+
+    async def _make_group(self) -> None:
+        """From the first entry on: what came before there was a group is carried too."""
+        try:
+            with translate_redis_errors(writing=True):
+                async with asyncio.timeout(COMMAND_S):
+                    await self._redis.xgroup_create(self._name, GROUP, id="0", mkstream=True)
+        except ResponseError as error:
+            if not str(error).startswith("BUSYGROUP"):
+                raise
+
+
+def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
+    return Entry(entry_id.decode(), fields[b"m"].decode(), int(fields[b"n"]), int(fields[b"c"]))

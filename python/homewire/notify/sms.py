@@ -1,0 +1,83 @@
+"""SMS by a webhook: we POST what is to be said, a gateway of the operator's says it."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+from typing import Final
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from homewire.errors import ConfigurationError, NotSent, Undeliverable
+from homewire.model import Project
+from homewire.notify.letter import Letter
+from homewire.notify.texts import sms_text
+
+TIMESTAMP: Final = "X-Homewire-Timestamp"
+"""Seconds since 1970, when this try was made: a receiver can refuse what is old, as it was recorded."""
+SIGNATURE: Final = "X-Homewire-Signature"
+"""Hex HMAC-SHA256, under the key of the settings, of the timestamp's digits and the body."""
+MESSAGE_ID: Final = "X-Homewire-Message-Id"
+"""The same for every try."""
+KEY_LENGTH: Final = 16
+NEVER: Final = frozenset({400, 422})
+"""Answers that say that this message can't be sent, by any number of tries."""
+
+
+class SmsCarrier:
+    """Posts `{to, text, kind, projectId}` to `url`, signed with `key`; any 2xx says that it was taken."""
+
+    def __init__(self, url: str, key: str) -> None:
+        """Raises ConfigurationError."""
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ConfigurationError("HOMEWIRE_SMS_URL: must begin with https:// or http://")
+        if len(key) < KEY_LENGTH:
+            raise ConfigurationError(f"HOMEWIRE_SMS_KEY: needs at least {KEY_LENGTH} characters")
+        self._url = url
+        self._key = key.encode()
+        self._http: aiohttp.ClientSession | None = None
+
+    async def carry(self, letter: Letter, project: Project) -> None:
+        """Returns when the gateway has taken the message. Raises NotSent, Undeliverable."""
+        message = letter.message
+        body = orjson.dumps(
+            {
+                "to": message.to,
+                "text": sms_text(message, project.name),
+                "kind": message.kind.value,
+                "projectId": message.project_id,
+            }
+        )
+        timestamp = str(int(time.time()))
+        headers = {
+            "Content-Type": "application/json",
+            TIMESTAMP: timestamp,
+            SIGNATURE: signature(self._key, timestamp, body),
+            MESSAGE_ID: letter.id,
+        }
+        if self._http is None:
+            # No cookies: nothing of one answer is told with another message.
+            self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        try:
+            async with self._http.post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotSent(type(error).__name__) from error
+        if not 200 <= status < 300:
+            problem = f"the gateway answered {status}"
+            raise Undeliverable(problem) if status in NEVER else NotSent(problem)
+
+    async def close(self) -> None:
+        """Close the connections to the gateway."""
+        if self._http is not None:
+            await self._http.close()
+
+
+def signature(key: bytes, timestamp: str, body: bytes) -> str:
+    """What a receiver compares with the header."""
+    return hmac.new(key, timestamp.encode() + body, hashlib.sha256).hexdigest()

@@ -1,0 +1,69 @@
+"""What is said to people, in few plain words. Names come from users: none can add a line or markup."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from html import escape
+from typing import Final
+
+from homewire.notify.message import Message, MessageKind
+
+NAME_LENGTH: Final = 80
+"""Of a project's or home's name in a message; what is longer is cut."""
+
+
+@dataclass(frozen=True, slots=True)
+class MailText:
+    """A mail, twice: as plain text and as HTML."""
+
+    subject: str
+    text: str
+    html: str
+
+
+def mail_text(message: Message, project_name: str, link: str | None) -> MailText:
+    """The words of a mail. `link` is that of a message with a token."""
+    project, home = shown(project_name), shown(message.home_name)
+    match message.kind:
+        case MessageKind.EMAIL_VERIFICATION:
+            return _mail(
+                f"{project}: confirm your e-mail address",
+                f"Somebody, probably you, gave this address to {project}. To confirm that it is yours, open:",
+                link,
+                "If it was not you, do nothing.",
+            )
+        case MessageKind.PASSWORD_RESET:
+            return _mail(
+                f"{project}: choose a new password",
+                f"Somebody, probably you, asked for a new password at {project}. To choose one, open:",
+                link,
+                "If it was not you, do nothing: your password stays as it is.",
+            )
+        case MessageKind.INVITATION:
+            return _mail(
+                f"{project}: you were added to a home",
+                f"You are now a member of the home “{home}” at {project}.",
+                None,
+                "If you have no account there yet, register with this e-mail address.",
+            )
+        case MessageKind.SIGN_IN_CODE:
+            raise ValueError("a sign-in code goes by SMS")
+
+
+def sms_text(message: Message, project_name: str) -> str:
+    """The words of an SMS."""
+    return f"{message.code} is your code to sign in to {shown(project_name)}."
+
+
+def shown(name: str) -> str:
+    """A name on one line, without what is not printed (line ends, changes of direction)."""
+    words = "".join(each if each.isprintable() else " " for each in name).split()
+    line = " ".join(words)
+    return line if len(line) <= NAME_LENGTH else line[: NAME_LENGTH - 1] + "…"
+
+
+def _mail(subject: str, first: str, link: str | None, last: str) -> MailText:
+    text = "\n\n".join(part for part in (first, link, last) if part) + "\n"
+    anchor = f'<p><a href="{escape(link)}">{escape(link)}</a></p>' if link else ""
+    body = f"<p>{escape(first)}</p>{anchor}<p>{escape(last)}</p>"
+    return MailText(subject, text, f"<!doctype html><html><body>{body}</body></html>\n")

@@ -1,0 +1,154 @@
+"""Messages to people on their way out of a node: tried again, given up, and lost by no kill."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from mailbox import (
+    BASE,
+    TOKEN,
+    MailServer,
+    SmsGateway,
+    all_carried,
+    mail_server,
+    part,
+    post,
+    sms_gateway,
+    verification,
+)
+
+import pytest
+import pytest_asyncio
+from nodes import NodeProcess, Tenant, eventually, free_port, private_node, tenant_of
+
+from homewire.notify.message import Message, MessageKind
+from homewire.notify.post import Post
+
+CODE = "483920"
+
+
+def code(tenant: Tenant, to: str = "+14155550123") -> Message:
+    return Message(tenant.project, MessageKind.SIGN_IN_CODE, to, code=CODE)
+
+
+@dataclass
+class World:
+    """A node, and who it sends to."""
+
+    node: NodeProcess
+    tenant: Tenant
+    mails: MailServer
+    sms: SmsGateway
+
+    @property
+    def post(self) -> Post:
+        return post(self.node, self.tenant)
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[NodeProcess, int, int]]:
+    """One node for the whole file, and the ports it sends to: who listens there comes and goes."""
+    smtp, sms = free_port(), free_port()
+    chosen = {**MailServer(smtp).settings(), **SmsGateway(f"http://127.0.0.1:{sms}/sms").settings()}
+    with private_node(**chosen, notify_tries=3, notify_pause_s=0.1) as node:
+        yield node, smtp, sms
+
+
+@pytest_asyncio.fixture
+async def world(ports: tuple[NodeProcess, int, int]) -> AsyncIterator[World]:
+    node, smtp, sms = ports
+    async with tenant_of(node) as tenant, mail_server(smtp) as mails, sms_gateway(sms) as gateway:
+        yield World(node, tenant, mails, gateway)
+        await all_carried(tenant)
+
+
+async def test_a_mail_goes_out_and_leaves_nothing_behind(world: World) -> None:
+    before = (await world.node.metrics())["mail_sent_total"]
+    await world.post.send(verification(world.tenant, "ann@example.com"))
+    envelope, mail = await world.mails.mail()
+    assert envelope["to"] == "ann@example.com"
+    assert f"{BASE}/verifyEmail#token={TOKEN}" in part(mail, "plain").split()
+    await world.node.until("mail_sent_total", before + 1)
+    await all_carried(world.tenant)
+    assert TOKEN not in world.node.logged()
+
+
+async def test_a_server_that_is_away_is_waited_for(world: World) -> None:
+    await world.mails.stop()
+    before = (await world.node.metrics())["mail_failed_total"]
+    await world.post.send(verification(world.tenant, "ben@example.com"))
+
+    async def failed() -> bool:
+        return (await world.node.metrics())["mail_failed_total"] > before
+
+    await eventually(failed)
+    await world.mails.start()
+    envelope, _ = await world.mails.mail()
+    assert envelope["to"] == "ben@example.com"
+
+
+async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(world: World) -> None:
+    await world.post.send(verification(world.tenant, "later-cat@example.com"))
+    assert await world.mails.said() == {"turnedAway": "later-cat@example.com"}
+    assert await world.mails.said() == {"turnedAway": "later-cat@example.com"}
+    envelope, mail = await world.mails.mail()
+    assert envelope["to"] == "later-cat@example.com"
+    assert mail["Message-ID"].endswith("@example.com>")
+
+
+async def test_what_is_refused_for_good_is_dead_at_once(world: World) -> None:
+    before = (await world.node.metrics())["mail_dead_total"]
+    await world.post.send(verification(world.tenant, "refused-dan@example.com"))
+    await world.node.until("mail_dead_total", before + 1)
+    (dead,) = await world.node.outbox("--dead", "--project", world.tenant.project)
+    assert dead.pop("createdAt")
+    assert dead == {
+        "project": world.tenant.project,
+        "to": "refused-dan@example.com",
+        "kind": "emailVerification",
+        "problem": "recipient refused: 550",
+    }
+    log = world.node.logged()
+    assert "a message was given up" in log
+    assert "refused-dan" not in log
+    assert TOKEN not in log
+
+
+async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(world: World) -> None:
+    sent = (await world.node.metrics())["mail_sent_total"]
+    await world.post.send(verification(world.tenant, ""))
+    await world.post.send(verification(world.tenant, "eva@example.com"))
+    envelope, _ = await world.mails.mail()
+    assert envelope["to"] == "eva@example.com"
+    await all_carried(world.tenant)
+    assert (await world.node.metrics())["mail_sent_total"] == sent + 1
+
+
+async def test_an_sms_is_posted_signed(world: World) -> None:
+    await world.post.send(code(world.tenant))
+    _, body = await world.sms.post()
+    assert body == {
+        "to": "+14155550123",
+        "text": f"{CODE} is your code to sign in to test.",
+        "kind": "signInCode",
+        "projectId": world.tenant.project,
+    }
+
+
+async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(world: World) -> None:
+    world.sms.answers[:] = [500, 302]
+    await world.post.send(code(world.tenant))
+    ids = {(await world.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}
+    assert len(ids) == 1
+    before = (await world.node.metrics())["sms_dead_total"]
+    world.sms.answers[:] = [422]
+    await world.post.send(code(world.tenant))
+    headers, _ = await world.sms.post()
+    assert headers["X-Homewire-Message-Id"] not in ids
+    await world.node.until("sms_dead_total", before + 1)
+    world.sms.answers[:] = [503] * 3
+    await world.post.send(code(world.tenant))
+    for _ in range(3):
+        await world.sms.post()
+    await world.node.until("sms_dead_total", before + 2)
+    assert world.sms.posts.empty()
