@@ -243,3 +243,12 @@ class DeadLetter:
     reason: str
     tries: int
     envelope: bytes = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class KeyValue:
+    """A value of a home or device (spec 001, *Key-value store*), as it was put: JSON, byte for byte."""
+
+    key: str
+    value: bytes
+    modified_ms: int

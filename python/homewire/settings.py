@@ -372,6 +372,18 @@ class Settings:
         3600.0, "How long it is tried: what it says may be worth nothing later.", unit="s", minimum=1
     )
 
+    values_per_owner: int = setting(
+        100_000,
+        "Values that a home, or a device, may keep; beyond it a new one is 403.",
+        unit="values",
+        minimum=1,
+    )
+    value_bytes_per_owner: int = setting(
+        64 * MIB,
+        "Bytes of values that a home, or a device, may keep: a whole list is in memory for a moment.",
+        unit="bytes",
+        minimum=128 * KIB,
+    )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     provisioning_ttl_s: float = setting(
         3600.0, "Lifetime of a token to provision a device with.", unit="s", minimum=1

@@ -11,6 +11,7 @@ from homewire.store.devices import Devices
 from homewire.store.emptying import Emptying
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
+from homewire.store.key_values import KeyValues
 from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
 from homewire.store.nodes import Nodes
@@ -56,6 +57,7 @@ class Store:
         self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions)
         self.attempts = Attempts(database)
+        self.key_values = KeyValues(database)
         self.principals = Principals(database)
         self.housekeeping = Housekeeping(
             database,

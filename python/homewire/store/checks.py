@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from itertools import accumulate
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -16,6 +17,13 @@ _URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]+", re.ASCII)
 """What may stand in a URL (RFC 3986), and the braces of a template."""
 _NO_TIMEZONE: Final = re.compile(r"posix|right/|Factory|localtime|.{65}")
 """What stands beside the zones in the directory that they are read from."""
+MAX_VALUE_KEY: Final = 256
+MAX_JSON_BYTES: Final = 64 * 1024
+MAX_JSON_DEPTH: Final = 64
+"""As of `eventData` (`rust/core/src/input.rs`)."""
+_VALUE_KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
+_NO_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^][{}"]+')
+_LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
@@ -109,3 +117,36 @@ def phone(value: str) -> str:
             reason="INVALID_PHONE_NUMBER",
         )
     return str(phonenumbers.format_number(number, phonenumbers.PhoneNumberFormat.E164))
+
+
+def is_value_key(key: str) -> bool:
+    """Whether something may be a key of the key-value store."""
+    return len(key) <= MAX_VALUE_KEY and _VALUE_KEY.fullmatch(key) is not None
+
+
+def value_key(key: str) -> str:
+    """A key: letters, digits, `_` and `-` of ASCII, a letter or digit at both ends, at most 256."""
+    if not is_value_key(key):
+        raise InvalidInput(
+            "key", f"must be 1 to {MAX_VALUE_KEY} letters, digits, '_' or '-'; the first and last no sign"
+        )
+    return key
+
+
+def json_value(field: str, value: bytes) -> bytes:
+    """JSON of at most 64 KiB and 64 levels, byte for byte as it came.
+
+    That it is JSON, and UTF-8, was checked where it was cut out of its body (`api.decoding`).
+    """
+    if len(value) > MAX_JSON_BYTES:
+        raise InvalidInput(field, f"must be at most {MAX_JSON_BYTES} bytes long")
+    if _depth(value) > MAX_JSON_DEPTH:
+        raise InvalidInput(field, f"must be nested at most {MAX_JSON_DEPTH} levels deep")
+    return value
+
+
+def _depth(value: bytes) -> int:
+    """How deep valid JSON is nested; not looked at closely where it cannot be too deep."""
+    if value.count(b"[") + value.count(b"{") <= MAX_JSON_DEPTH:
+        return 0
+    return max(accumulate(map(_LEVELS.__getitem__, _NO_BRACKETS.sub(b"", value))))

@@ -24,6 +24,8 @@ class Emptying:
         """Take everything out of a home whose tombstone stands; the tombstone goes last."""
         await self._take_members(slot, home_id)
         await self._devices.leave_deleted_home(slot.project_id, home_id)
+        # However many there are: another thread of Redis frees them.
+        await self._database.write("UNLINK", slot.values("home", home_id), slot.value_keys("home", home_id))
         await self._database.write("ZREM", slot.deleted_homes, home_id)
 
     async def _take_members(self, slot: ProjectSlot, home_id: int) -> None:

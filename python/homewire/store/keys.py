@@ -193,7 +193,9 @@ class ProjectSlot:
         return f"{self.prefix}home:{home_id}:devices"
 
     def values(self, owner: str, owner_id: int) -> str:
-        """Hash: key → value, of a home or device (`owner` is "home" or "device")."""
+        """Hash: key → `<modified ms> <value>`, of a home or device (`owner` is "home" or "device").
+
+        `_bytes`, which is no possible key, has the sum of their lengths."""
         return f"{self.prefix}{owner}:{owner_id}:values"
 
     def value_keys(self, owner: str, owner_id: int) -> str:
