@@ -118,6 +118,7 @@ UPGRADE: Final = {
     "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
 }
 EVENT: Final = {"eventType": "rain", "eventData": {"mm": 3}}
+VALUE: Final = {"value": {"on": True}}
 COMMAND: Final = {"action": "open"}
 BUILT_IN: Final = (EMAIL, PHONE)
 BY_MEMBERSHIP, BY_PERMISSION = (AccessControl.MEMBERSHIP,), (AccessControl.PERMISSION,)
@@ -242,6 +243,22 @@ ROWS: Final = (
     Row("startPasswordReset", "/auth/user/passwordReset/start",
         "403 403 | 403 403 403 403 403 | 403 403 403 | 403 403 403 403 403 403 403 403",
         form={"projectId": "{project}", "email": "{new_email}"}, accounts=(PHONE, BYOU)),
+    Row("listHomeKeyValuePairs", "/homes/{home}/kv",
+        "401 401 | 200 200 403 200 403 | 403 403 403 | 403 200 403 403 403 403 200 403"),
+    Row("getHomeKeyValuePair", "/homes/{home}/kv/{new_value}",
+        "401 401 | 200 200 404 200 404 | 403 403 403 | 403 200 403 403 403 403 200 404"),
+    Row("putHomeKeyValuePair", "/homes/{home}/kv/heating",
+        "401 401 | 204 204 404 204 404 | 403 403 403 | 403 403 204 403 403 403 204 404", json=VALUE),
+    Row("deleteHomeKeyValuePair", "/homes/{home}/kv/{new_value}",
+        "401 401 | 204 204 404 204 404 | 403 403 403 | 403 403 204 403 403 403 204 404"),
+    Row("listDeviceKeyValuePairs", "/devices/{own}/kv",
+        "401 401 | 200 200 403 200 403 | 200 403 403 | 403 200 403 403 403 403 200 403"),
+    Row("getDeviceKeyValuePair", "/devices/{own}/kv/{new_device_value}",
+        "401 401 | 200 200 404 200 404 | 200 404 404 | 403 200 403 403 403 403 200 404"),
+    Row("putDeviceKeyValuePair", "/devices/{own}/kv/heating",
+        "401 401 | 204 204 404 204 404 | 204 404 404 | 403 403 204 403 403 403 204 404", json=VALUE),
+    Row("deleteDeviceKeyValuePair", "/devices/{own}/kv/{new_device_value}",
+        "401 401 | 204 204 404 204 404 | 204 404 404 | 403 403 204 403 403 403 204 404"),
     Row("sendHomeEvent", "/homes/{home}/event",
         "401 401 | 403 403 403 403 403 | 403 403 403 | 403 403 403 403 204 403 204 404", json=EVENT),
     Row("sendDeviceEvent", "/devices/{own}/event",

@@ -11,6 +11,7 @@ from typing import Any, Final
 from nodes import Account, NodeProcess, Tenant, tenant_of
 
 from homewire.model import AccessControl, AccountSystem, ModuleType, Permission
+from homewire.store.key_values import Bounds, Owner
 from homewire.store.tokens import mint
 from homewire.store.verifications import ProofKind
 
@@ -135,6 +136,19 @@ class World:
         """To provision a device with, in the home."""
         begin, known = self.tenant.store.provisioning.begin, self.known
         return (await begin(self.tenant.project, known["home"], known["owner"], "lamp"))[0]
+
+    async def _new_value(self) -> str:
+        """A key under which the home has a value."""
+        return await self._put_value(Owner(self.tenant.project, "home", self.known["home"]))
+
+    async def _new_device_value(self) -> str:
+        """A key under which the device `own` has a value."""
+        return await self._put_value(Owner(self.tenant.project, "device", self.known["own"]))
+
+    async def _put_value(self, owner: Owner) -> str:
+        key = f"key-{next(self._numbers)}"
+        await self.tenant.store.key_values.put(owner, key, b"1", Bounds(100_000, 1 << 26))
+        return key
 
 
 @asynccontextmanager

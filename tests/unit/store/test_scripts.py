@@ -36,7 +36,7 @@ def test_the_scripts_that_announce_are_known() -> None:
     assert {name for name, script in ALL.items() if script.announces} == {
         *("CREATE_HOME", "ADD_MEMBER", "INVITE_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
-        *("CLAIM_DEVICE", "RELEASE_DEVICE"),
+        *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),
         *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT"),
     }
     announced = {word for script in ALL.values() for word in re.findall(r"changed\('(\w+)'", script.text)}
