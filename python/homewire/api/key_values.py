@@ -27,7 +27,7 @@ class ListValues(Paging):
 class NewValue(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """The body of *Create/Update a Key-Value Pair*. A `key` in it must be that of the path."""
 
-    value: msgspec.Raw = msgspec.Raw()
+    value: msgspec.Raw
     """Any JSON but null, at most 64 KiB and 64 levels."""
     key: str | None = None
 
@@ -60,8 +60,8 @@ async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
     if body.key is not None and body.key != key:
         raise InvalidInput("key", "must be the key of the path")
     value = bytes(body.value)
-    if value in (b"", b"null"):
-        raise InvalidInput("value", "is required, and must not be null")
+    if value == b"null":
+        raise InvalidInput("value", "must not be null")
     bounds = Bounds(settings.values_per_owner, settings.value_bytes_per_owner)
     await api.store.key_values.put(_owner(call), key, value, bounds, call.principal)
 
