@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
 import pytest_asyncio
-from nodes import Account, NodeProcess, Reply, Tenant, eventually, private_node, tenant_of
+from homes_house import House, house_of
+from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
 from wire import listen
 
 from homewire.model import Permission, Role
@@ -17,38 +17,9 @@ from homewire.store.keys import ProjectSlot
 ABSENT = 987_654_321
 
 
-@dataclass
-class House:
-    """A home with an owner and a member, a stranger in another home, and keys of the project."""
-
-    tenant: Tenant
-    owner: Account
-    member: Account
-    stranger: Account
-    reader: str
-    admin: str
-    home: int
-    elsewhere: int
-
-    @property
-    def path(self) -> str:
-        return f"/homes/{self.home}"
-
-    async def ask(self, method: str, path: str, key: str | None, body: Any = None) -> Reply:
-        return await self.tenant.ask(method, path, key, body)
-
-
-async def key_of(tenant: Tenant, *permissions: Permission) -> str:
-    return (await tenant.store.project_keys.create(tenant.project, "key", permissions))[1]
-
-
 @pytest_asyncio.fixture
 async def house(tenant: Tenant) -> House:
-    owner, member, stranger = await tenant.user(), await tenant.user(), await tenant.user()
-    home, elsewhere = await tenant.home(owner), await tenant.home(stranger)
-    await tenant.store.homes.add_member(tenant.project, home, member.id)
-    reader, admin = await key_of(tenant, Permission.READ), await key_of(tenant, Permission.ADMIN)
-    return House(tenant, owner, member, stranger, reader, admin, home, elsewhere)
+    return await house_of(tenant)
 
 
 async def test_a_home_reads_back_as_it_was_made(house: House) -> None:

@@ -1,0 +1,128 @@
+"""Housekeeping: a process that dies in the middle of a deletion is followed by any node, within seconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from homes_house import House, house_of
+from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
+from recovery_house import dying_change
+from redis.asyncio import Redis
+
+from homewire.store.database import LOOK_AFTER_MS
+from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
+
+WITHIN_S = LOOK_AFTER_MS / 1000 + 8
+
+
+async def die_deleting(node: NodeProcess, what: str, *ids: int) -> None:
+    """kill -9 behind the first step of a deletion, and before the second."""
+    with dying_change(node.redis_url, "announce", what, *ids) as dying:
+        await dying.arrives()
+        dying.dies()
+
+
+async def keys_of(redis: Redis, project: int, subject: int | None = None) -> list[str]:
+    """The names of a project's keys, or of those that have an id in them."""
+    names = [name.decode() async for name in redis.scan_iter(ProjectSlot(project).prefix + "*", count=1000)]
+    return [name for name in names if subject is None or str(subject) in name.split(":")]
+
+
+async def forgotten(tenant: Tenant) -> None:
+    """Wait until nobody looks into the project any more: it was swept."""
+
+    async def gone() -> bool:
+        return await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is None
+
+    await eventually(gone, WITHIN_S)
+
+
+async def home_died(node: NodeProcess) -> None:
+    async with tenant_of(node) as tenant:
+        house, slot, project = await house_of(tenant), ProjectSlot(tenant.project), tenant.project
+        guest = (await house.add(house.owner.key, email="guest@example.com")).body["userId"]
+        device = await tenant.device(house.home)
+        await die_deleting(node, "homes.delete", project, house.home)
+        assert await tenant.redis.exists(slot.home_members(house.home), slot.home_devices(house.home)) == 2
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, project, house.home) == []
+        assert await tenant.redis.exists(slot.deleted_homes) == 0
+        # Only invited, and only to this home.
+        assert await keys_of(tenant.redis, project, guest) == []
+        assert (await tenant.store.devices.locate(project, [device.id]))[device.id].home_id is None
+
+
+async def user_died(node: NodeProcess) -> None:
+    async with tenant_of(node) as tenant:
+        house, project = await house_of(tenant), tenant.project
+        await die_deleting(node, "users.delete", project, house.member.id)
+        assert await keys_of(tenant.redis, project, house.member.id) != []
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, project, house.member.id) == []
+        left = await tenant.redis.hkeys(ProjectSlot(project).home_members(house.home))
+        assert left == [str(house.owner.id).encode()]
+
+
+async def project_died(node: NodeProcess) -> None:
+    async with tenant_of(node) as tenant:
+        await house_of(tenant)
+        await die_deleting(node, "projects.delete", tenant.project)
+        assert len(await keys_of(tenant.redis, tenant.project)) > 10
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, tenant.project) == []
+        assert await tenant.redis.zscore(DELETED_PROJECTS, str(tenant.project)) is None
+
+
+async def nobody_died(node: NodeProcess) -> None:
+    async with tenant_of(node) as tenant:
+        house = await house_of(tenant)
+        assert (await house.ask("DELETE", house.path, house.owner.key)).status == 204
+        assert await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is not None
+        await forgotten(tenant)
+
+
+async def test_what_a_dead_process_left_is_swept_by_a_node(node: NodeProcess) -> None:
+    # At once, because each is waited for some seconds.
+    await asyncio.gather(home_died(node), user_died(node), project_died(node), nobody_died(node))
+
+
+async def unnoted(node: NodeProcess) -> None:
+    """As of a version that knew no notes, or of a Redis that lost one."""
+    async with tenant_of(node) as tenant:
+        house = await house_of(tenant)
+        await die_deleting(node, "homes.delete", tenant.project, house.home)
+        await tenant.redis.zrem(UNFINISHED, str(tenant.project))
+        await tenant.redis.delete(PATROLLED)
+        await swept(house)
+        assert await tenant.redis.exists(PATROLLED)
+
+
+async def broken(node: NodeProcess) -> None:
+    """A project that cannot be swept."""
+    async with tenant_of(node) as tenant:
+        house, slot = await house_of(tenant), ProjectSlot(tenant.project)
+        await tenant.redis.zadd(slot.departing_users, {"not a number": 1})
+        await die_deleting(node, "homes.delete", tenant.project, house.home)
+
+        async def said() -> bool:
+            return "housekeeping.failed" in node.logged()
+
+        await eventually(said, WITHIN_S)
+        assert await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is not None
+
+
+async def swept(house: House) -> None:
+    """Wait until nothing of a deleted home is left."""
+    tombstones = ProjectSlot(house.tenant.project).deleted_homes
+
+    async def gone() -> bool:
+        return not await house.tenant.redis.exists(tombstones)
+
+    await eventually(gone, WITHIN_S)
+
+
+async def test_what_was_not_noted_is_found_and_what_is_broken_stops_nobody() -> None:
+    with private_node() as node:
+        await asyncio.gather(unnoted(node), broken(node))
+        # And it runs on.
+        assert (await node.metrics())["connections"] == 0
