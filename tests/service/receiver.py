@@ -112,11 +112,12 @@ async def register(
     *events: str,
     module: str = "hook",
     homes: list[int] | None = None,
+    secret: str | None = None,
 ) -> str:
     """A webhook of the tenant's project, as the CLI makes it; its key."""
     return await create_webhook(
         tenant.store,
-        Settings(data_dir=node.data_dir),
+        Settings(data_dir=node.data_dir, secret_key=secret),
         tenant.project,
         module,
         url,

@@ -57,11 +57,14 @@ async def create_module(
     """Create a webhook. Its key, with which its receiver checks signatures, is shown this once."""
     from homewire.webhooks.registering import create_webhook
 
+    match type:
+        case ModuleType.WEBHOOK:
+            create = create_webhook
     project_id = await scope.project(project)
-    key = await create_webhook(
+    key = await create(
         scope.store, scope.settings, project_id, module_id, url, description, event, home or None
     )
-    return {"moduleId": module_id, "type": type.value, "key": key}
+    return {"moduleId": module_id, "key": key}
 
 
 @command(modules, "list")

@@ -11,6 +11,10 @@ import socket
 from typing import Any, Final
 
 _NAT64: Final = ipaddress.IPv6Network("64:ff9b::/96")
+_UNICAST: Final = ipaddress.IPv6Network("2000::/3")
+"""All of IPv6 that was ever given out."""
+_NOT_GLOBAL: Final = tuple(map(ipaddress.ip_network, ("192.0.0.0/24", "192.88.99.0/24", "3fff::/20")))
+"""What `ipaddress` of Python 3.11 does not know of."""
 _LOW: Final = 2**32
 """`::a.b.c.d`, IPv4-compatible addresses, are below it."""
 
@@ -29,12 +33,12 @@ def is_public(address: str) -> bool:
     except ValueError:
         return False
     if isinstance(parsed, ipaddress.IPv6Address):
-        if parsed.scope_id is not None:
-            return False
         inner = _inner(parsed)
-        if inner is not None:
-            parsed = inner
-    return parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+        if parsed.scope_id is not None or (inner is None and parsed not in _UNICAST):
+            return False
+        parsed = inner or parsed
+    known = parsed.is_global and not parsed.is_multicast and not parsed.is_reserved
+    return known and not any(parsed in network for network in _NOT_GLOBAL)
 
 
 def public_socket(address_info: tuple[Any, ...]) -> socket.socket:

@@ -83,6 +83,8 @@ class Poster:
 
 
 def _problem(error: Exception) -> str:
+    if isinstance(error, aiohttp.InvalidURL):
+        return "the URL can't be used"
     if isinstance(error, asyncio.TimeoutError):
         return "timed out"
     if isinstance(error, (aiohttp.ClientSSLError, ssl.SSLError)):

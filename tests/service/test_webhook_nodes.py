@@ -1,0 +1,241 @@
+"""Webhooks over several nodes: they share the work, and none of them can lose it."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from bus_server import BusServer, running_server
+from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of
+from receiver import Received, Receiver, receiving, register, send
+from redis.asyncio import Redis
+
+from homewire._core import event_envelope, parse_event, shard_of
+from homewire.bus.shards import events_key
+from homewire.store.database import wall_clock_ms
+from homewire.store.smart_modules import GROUP
+
+SECRET = "0123456789abcdef0123456789abcdef"
+SETTINGS: dict[str, Any] = {
+    "webhook_private_addresses": "true",
+    "webhook_lease_s": 1,
+    "webhook_backoff_s": 0.05,
+    "secret_key": SECRET,
+}
+
+
+@contextmanager
+def started(server: BusServer) -> Iterator[NodeProcess]:
+    """A node on this Redis, in a directory of its own."""
+    with (
+        tempfile.TemporaryDirectory(prefix="hw-") as directory,
+        running_node(Path(directory) / "data", redis_url=server.url, **SETTINGS) as node,
+    ):
+        yield node
+
+
+@pytest.fixture
+def server() -> Iterator[BusServer]:
+    with running_server() as running:
+        yield running
+
+
+@pytest.fixture
+def node(server: BusServer) -> Iterator[NodeProcess]:
+    """The one that lives."""
+    with started(server) as running:
+        yield running
+
+
+@pytest_asyncio.fixture
+async def tenant(node: NodeProcess) -> AsyncIterator[Tenant]:
+    async with tenant_of(node) as made:
+        yield made
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as made:
+        yield made
+
+
+async def test_without_modules_nobody_reads_the_shards_as_a_group(
+    tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await send(tenant, home, 1)
+    assert await groups(tenant.redis) == 0
+    assert await group_reads(tenant.redis) == 0
+    await register(tenant, node, receiver.url, secret=SECRET)
+    assert await groups(tenant.redis) == 64
+    await send(tenant, home, 2)
+    assert await receiver.numbers(1) == [2]
+    await tenant.store.smart_modules.delete(tenant.project, "hook")
+
+    async def is_quiet() -> bool:
+        before = await group_reads(tenant.redis)
+        await asyncio.sleep(1.5)  # A read blocks for a second at most.
+        return await group_reads(tenant.redis) == before
+
+    await eventually(is_quiet)
+
+
+async def test_a_delivery_under_way_outlives_its_node(server: BusServer, receiver: Receiver) -> None:
+    async def first_hangs(_: Received) -> int:
+        if len(receiver.all) == 1:
+            await asyncio.Event().wait()
+        return 200
+
+    receiver.answer = first_hangs
+    with started(server) as victim:
+        async with tenant_of(victim) as tenant:
+            await register(tenant, victim, receiver.url, secret=SECRET)
+            await send(tenant, await tenant.home(await tenant.user()), 1)
+            begun = await receiver.next()
+            victim.process.kill()
+            with started(server):
+                repeated = await receiver.next()
+                assert (repeated.event_id, repeated.body) == (begun.event_id, begun.body)
+
+                async def is_done() -> bool:
+                    return (await tenant.store.module_deliveries.counts(tenant.project, "hook"))[0] == 0
+
+                await eventually(is_done)
+
+
+async def test_kill_9_of_nodes_loses_nothing(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    count = 1200
+    await register(tenant, node, receiver.url, secret=SECRET)
+    home = await tenant.home(await tenant.user())
+
+    async def slowly(_: Received) -> int:
+        await asyncio.sleep(0.005)
+        return 200
+
+    receiver.answer = slowly
+    with started(server) as one, started(server) as other:
+        victims = [one, other]
+        for start in range(0, count, 200):
+            await send(tenant, home, *range(start, start + 200))
+            if start in (200, 600):
+                await receiver.next()
+                victims.pop().process.kill()
+
+        async def all_came() -> bool:
+            return {each.number for each in receiver.all} == set(range(count))
+
+        await eventually(all_came, 20)
+    ids: dict[int, set[str]] = {}
+    for each in receiver.all:
+        ids.setdefault(each.number, set()).add(each.event_id)
+    assert all(len(each) == 1 for each in ids.values()), "what is repeated has the same id"
+
+
+async def test_what_a_dead_node_read_is_picked_by_another(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, node, receiver.url, secret=SECRET)
+    assert await node.stop() == 0
+    key = events_key(shard_of(home, 64))
+    accepted: list[Any] = [
+        await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, n)}) for n in range(3)
+    ]
+    # This is all that is left of a node that was killed between reading and moving.
+    read: Any = await tenant.redis.xreadgroup(GROUP, "dead", {key: ">"})
+    assert len(read[0][1]) == 3
+    with started(server):
+        received = sorted([await receiver.next() for _ in range(3)], key=lambda each: each.number)
+        assert [each.number for each in received] == [0, 1, 2]
+        shard = shard_of(home, 64)
+        assert [each.event_id for each in received] == [f"{shard}.{entry.decode()}" for entry in accepted]
+
+        async def nothing_is_pending() -> bool:
+            return int((await tenant.redis.xpending(key, GROUP))["pending"]) == 0
+
+        await eventually(nothing_is_pending)
+
+
+async def test_a_redis_that_was_emptied_gets_its_groups_again(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, node, receiver.url, secret=SECRET)
+    await send(tenant, home, 1)
+    assert await receiver.numbers(1) == [1]
+    key = events_key(shard_of(home, 64))
+    await tenant.redis.delete(key)
+    await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, 2)})
+    assert await receiver.numbers(1) == [2]
+
+
+async def test_what_waits_outlives_the_shards(tenant: Tenant, node: NodeProcess, receiver: Receiver) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, node, receiver.url, secret=SECRET)
+    await tenant.store.smart_modules.suspend(tenant.project, "hook")
+    await send(tenant, home, *range(50))
+
+    async def all_wait() -> bool:
+        return (await tenant.store.module_deliveries.counts(tenant.project, "hook"))[0] == 50
+
+    await eventually(all_wait)
+    for shard in range(64):
+        await tenant.redis.xtrim(events_key(shard), maxlen=0, approximate=False)
+    await tenant.store.smart_modules.resume(tenant.project, "hook")
+    assert sorted(await receiver.numbers(50)) == list(range(50))
+
+
+async def test_nodes_share_the_work(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, node, receiver.url, secret=SECRET)
+    with started(server) as other:
+        # A node looks for modules once a second, and this is about those that know one.
+        await until_both_read(tenant.redis)
+        for start in range(0, 1000, 10):
+            await send(tenant, home, *range(start, start + 10))
+        assert sorted(await receiver.numbers(1000, 20)) == list(range(1000))
+        picked = [(await each.metrics())["webhooks_picked_total"] for each in (node, other)]
+        assert sum(picked) == 1000
+        assert all(picked), picked
+        assert len(receiver.all) == 1000
+
+
+async def until_both_read(redis: Redis) -> None:
+    """Wait until the group has two members."""
+
+    async def both() -> bool:
+        return len(await redis.xinfo_consumers(events_key(0), GROUP)) == 2
+
+    await eventually(both)
+
+
+def envelope(project: int, home: int, number: int) -> bytes:
+    """An event as ingest would store it."""
+    event = parse_event(b'{"eventType":"e","eventData":{"n":%d}}' % number)
+    return event_envelope(event, project, home, 0, wall_clock_ms(), None, None, 0, None)
+
+
+async def groups(redis: Redis) -> int:
+    """How many shards our group reads."""
+    count = 0
+    for shard in range(64):
+        if await redis.exists(events_key(shard)):
+            found = await redis.xinfo_groups(events_key(shard))
+            count += any(each["name"] == GROUP.encode() for each in found)
+    return count
+
+
+async def group_reads(redis: Redis) -> int:
+    """How often a group has read anything on this Redis."""
+    statistics = await redis.info("commandstats")
+    return int(statistics.get("cmdstat_xreadgroup", {}).get("calls", 0))

@@ -1,0 +1,113 @@
+"""The commands on smart modules, against the real embedded server."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from test_cli import Commands, homewire
+
+from homewire._core import event_envelope, parse_event
+from homewire.store import Store
+
+__all__ = ["homewire"]
+
+URL = "https://hooks.example.com/token-hunter2"
+
+
+@pytest.fixture
+def commands(homewire: Commands) -> Commands:
+    """Commands on a data directory of this test's own."""
+    return homewire
+
+
+@pytest.fixture
+def project(commands: Commands) -> int:
+    made = commands.json("project", "create", "--name", "p", "--accounts", "email")
+    return int(made["projectId"])
+
+
+def test_a_webhook_is_made_shown_switched_and_deleted(commands: Commands, project: int) -> None:
+    user = commands.json(
+        "user",
+        "create",
+        "--project",
+        project,
+        "--email",
+        "a@example.com",
+        "--name",
+        "a",
+        "--password",
+        "correct horse 9",
+    )
+    home = commands.json("home", "create", "--project", project, "--name", "h", "--owner", user["userId"])
+    of_module = ("--project", project, "--id", "hook")
+    made = commands.json(
+        *("smart-module", "create", *of_module, "--type", "webhook", "--url", URL, "--description", "lamps"),
+        *("--event", "on", "--event", "off", "--home", home["homeId"]),
+    )
+    assert made.keys() == {"moduleId", "key"}
+    assert len(made["key"]) == 64
+    [listed] = commands.json("smart-module", "list", "--project", project)
+    assert listed == {
+        "moduleId": "hook", "type": "webhook", "description": "lamps", "events": ["off", "on"],
+        "homes": [home["homeId"]], "suspended": False, "breakerOpen": False, "waiting": 0, "deadLetters": 0,
+    }  # fmt: skip
+    commands.json("smart-module", "suspend", *of_module)
+    assert commands.json("smart-module", "list", "--project", project)[0]["suspended"] is True
+    commands.json("smart-module", "resume", *of_module)
+    assert commands.json("smart-module", "list", "--project", project)[0]["suspended"] is False
+    commands.json("smart-module", "delete", *of_module)
+    assert commands.json("smart-module", "list", "--project", project) == []
+    assert commands.run("smart-module", "delete", *of_module) == 1
+    assert "smart module" in commands.error
+
+
+def test_dead_letters_are_shown_retried_and_dropped(commands: Commands, project: int) -> None:
+    of_module = ("--project", project, "--id", "hook")
+    commands.json("smart-module", "create", *of_module, "--url", URL, "--event", "*")
+    assert commands.json("smart-module", "dead-letters", "list", *of_module) == []
+
+    async def die(store: Store) -> None:
+        """Three deliveries find no room."""
+        module = await store.smart_modules.get(project, "hook")
+        assert module is not None
+        event = parse_event(b'{"eventType":"e","eventData":{"n":1}}')
+        envelope = event_envelope(event, project, 7, 0, 0, None, None, 0, None)
+        await store.module_deliveries.add(module, [(f"1.2-{n}", envelope) for n in range(3)], 0, 10)
+
+    commands.on_store(die)
+    letters = commands.json("smart-module", "dead-letters", "list", *of_module)
+    assert [letter["eventId"] for letter in letters] == ["1.2-0", "1.2-1", "1.2-2"]
+    assert letters[0].keys() == {"letterId", "eventId", "reason", "tries", "event"}
+    assert letters[0]["event"]["eventData"] == {"n": 1}
+    one = letters[1]["letterId"]
+    assert commands.json("smart-module", "dead-letters", "drop", *of_module, "--letter", one) == {
+        "dropped": 1
+    }
+    assert commands.json("smart-module", "dead-letters", "retry", *of_module) == {"retried": 2}
+    [listed] = commands.json("smart-module", "list", "--project", project)
+    assert (listed["waiting"], listed["deadLetters"]) == (2, 0)
+    assert commands.run("smart-module", "dead-letters", "list", "--project", project, "--id", "other") == 1
+
+
+@pytest.mark.parametrize("url", ["ftp://example.com/", "https://user:pass@example.com/", "nonsense"])
+def test_a_url_that_cannot_be_called_is_named(commands: Commands, project: int, url: str) -> None:
+    words = ("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", url)
+    assert commands.run(*words) == 1
+    assert "url" in commands.error
+
+
+def test_the_key_is_no_plain_text_in_redis(commands: Commands, project: int) -> None:
+    made = commands.json(
+        *("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", URL)
+    )
+
+    async def record(store: Store) -> str:
+        found = await store.smart_modules.get(project, "m")
+        assert found is not None
+        return json.dumps([found.sealed_url, found.sealed_key, repr(found)])
+
+    stored = commands.on_store(record)
+    assert made["key"] not in stored
+    assert "hunter2" not in stored
