@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -11,8 +12,9 @@ from redis.asyncio import Redis
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
+from homewire.redis.reads import Command, Reads
 from homewire.store import Store
-from homewire.store.database import Database, wall_clock_ms
+from homewire.store.database import wall_clock_ms
 from homewire.store.sessions import MAX_SESSIONS
 
 
@@ -217,13 +219,13 @@ async def test_lookup_is_one_round_trip(
     _, token = await store.sessions.open(project.id, user.id, "app", "", "")
     await store.principals.lookup(token)  # The script is loaded now.
     sent: list[str] = []
-    send = Database._send
+    ask = Reads.ask
 
-    async def counted(self: Database, *command: str | int | bytes) -> object:
-        sent.append(str(command[0]))
-        return await send(self, *command)
+    async def counted(self: Reads, *commands: Command) -> list[Any]:
+        sent.extend(str(command[0]) for command in commands)
+        return await ask(self, *commands)
 
-    monkeypatch.setattr(Database, "_send", counted)
+    monkeypatch.setattr(Reads, "ask", counted)
     assert await store.principals.lookup(token) is not None
     assert sent == ["EVALSHA"]
     assert await store.principals.lookup("v1.1.short") is None

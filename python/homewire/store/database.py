@@ -13,6 +13,7 @@ from redis.exceptions import NoScriptError
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.redis.reads import Reads
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
 from homewire.store.scripts.housekeeping import NOTE
 from homewire.store.scripts.script import LIMIT, Script
@@ -49,37 +50,31 @@ class Database:
 
     def __init__(self, redis: Redis, announcer: Announcer, clock: Clock) -> None:
         self._redis = redis
+        self._reads = Reads(redis)
         self._announcer = announcer
         self.now_ms = clock
 
     async def read(self, *command: Argument) -> Any:
-        """One reading command; its raw reply, with bytes for strings."""
+        """One reading command; its raw reply, with bytes for strings. With others of this turn it is one
+        round trip (`homewire.redis.reads`)."""
         with translate_redis_errors():
-            async with asyncio.timeout(COMMAND_S):
-                return await self._send(*command)
+            return (await self._reads.ask(command))[0]
 
     async def read_hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
         """Several hashes of one slot in one round trip; an empty dict for each that does not exist."""
         if not names:
             return []
-        pipeline = self._redis.pipeline(transaction=False)
-        for name in names:
-            pipeline.hgetall(name)
         with translate_redis_errors():
-            async with asyncio.timeout(COMMAND_S):
-                return [decoded(reply) for reply in await pipeline.execute()]
+            replies = await self._reads.ask(*(("HGETALL", name) for name in names))
+        return [decoded(reply) for reply in replies]
 
     async def read_beside(self, index: str, *command: Argument) -> tuple[Any, frozenset[int]]:
         """A reading command's reply, and the ids that stood in a (mostly empty) index just before it.
 
         One round trip, unless the index is large. Of the same slot.
         """
-        pipeline = self._redis.pipeline(transaction=False)
-        pipeline.execute_command("ZRANGE", index, 0, PAGE - 1)
-        pipeline.execute_command(*command)
         with translate_redis_errors():
-            async with asyncio.timeout(COMMAND_S):
-                members, reply = await pipeline.execute()
+            members, reply = await self._reads.ask(("ZRANGE", index, 0, PAGE - 1), command)
         if len(members) < PAGE:
             return reply, frozenset(map(int, members))
         every = [each async for page in self.index_pages(index) for each in page]
@@ -97,8 +92,12 @@ class Database:
 
     async def ask(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         """Run a script that only reads."""
+        rest = (len(keys), *keys, *arguments)
         with translate_redis_errors():
-            return await self._run(script, keys, arguments)
+            try:
+                return (await self._reads.ask(("EVALSHA", script.sha, *rest)))[0]
+            except NoScriptError:
+                return (await self._reads.ask(("EVAL", script.text, *rest)))[0]
 
     async def change(
         self, script: Script, slot: ProjectSlot, keys: Sequence[str], arguments: Sequence[Argument] = ()

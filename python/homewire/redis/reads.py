@@ -1,0 +1,137 @@
+"""Reads that were asked for in one turn of the loop go out as one write and are answered together.
+
+A command on its own costs redis-py more than Redis: a connection from the pool and back, a write, a wait.
+While all connections that reads may take are busy, further ones wait, and go together as well: the busier
+a node is, the more share one write.
+
+Everything goes to one node, on one connection: keys of different slots are no concern of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias
+
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import ResponseError
+
+from homewire.redis.connect import COMMAND_S
+
+AT_ONCE: Final = 4
+"""Connections that reads take at most. One that answers no more holds up the others only so far."""
+TOGETHER: Final = 256
+"""Commands in one write, unless one caller asks for more: the first should not wait for very many."""
+
+Command: TypeAlias = Sequence[str | int | bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class _Read:
+    """What one caller asks for."""
+
+    commands: Sequence[Command]
+    replies: asyncio.Future[list[Any]]
+
+
+class Reads:
+    """Commands on one client whose outcome does not matter to who gave up waiting."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: deque[_Read] = deque()
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._turn_planned = False
+
+    async def ask(self, *commands: Command) -> list[Any]:
+        """The replies to these commands, carried out in their order on one connection.
+
+        Raises what redis-py raises; TimeoutError after COMMAND_S.
+        """
+        read = _Read(commands, asyncio.get_running_loop().create_future())
+        self._waiting.append(read)
+        self._plan_turn()
+        async with asyncio.timeout(COMMAND_S):
+            replies = await read.replies
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise reply
+        return replies
+
+    def _plan_turn(self) -> None:
+        if self._waiting and not self._turn_planned and len(self._under_way) < AT_ONCE:
+            self._turn_planned = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _take_turn(self) -> None:
+        """Send what was asked for since the last turn."""
+        self._turn_planned = False
+        batch = self._next_batch()
+        if batch:
+            task = asyncio.create_task(self._carry_out(batch))
+            self._under_way.add(task)
+            task.add_done_callback(self._ended)
+        self._plan_turn()
+
+    def _next_batch(self) -> list[_Read]:
+        batch: list[_Read] = []
+        size = 0
+        while self._waiting and (not batch or size + len(self._waiting[0].commands) <= TOGETHER):
+            read = self._waiting.popleft()
+            # Who gave up has no use for an answer.
+            if not read.replies.done():
+                batch.append(read)
+                size += len(read.commands)
+        return batch
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        self._under_way.discard(task)
+        self._plan_turn()
+
+    async def _carry_out(self, batch: Sequence[_Read]) -> None:
+        commands = [command for read in batch for command in read.commands]
+        try:
+            async with asyncio.timeout(COMMAND_S):
+                replies = await self._exchange(commands)
+        except asyncio.CancelledError:
+            _fail(batch, RedisConnectionError("the node stops"))
+            raise
+        except Exception as error:
+            # Whatever it is, it is the callers' to translate.
+            _fail(batch, error)
+            return
+        at = 0
+        for read in batch:
+            end = at + len(read.commands)
+            if not read.replies.done():
+                read.replies.set_result(replies[at:end])
+            at = end
+
+    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
+        """Send all, read all. An error that Redis answers with stands in the place of its reply."""
+        pool = self._redis.connection_pool
+        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+        try:
+            await connection.send_packed_command(connection.pack_commands(commands))
+            return [await self._reply(connection, str(command[0])) for command in commands]
+        except BaseException:
+            # Replies may still come, and nobody must take them for theirs.
+            await connection.disconnect(nowait=True)
+            raise
+        finally:
+            await pool.release(connection)
+
+    async def _reply(self, connection: Any, name: str) -> Any:
+        try:
+            return await self._redis.parse_response(connection, name)
+        except ResponseError as error:
+            return error
+
+
+def _fail(batch: Sequence[_Read], error: Exception) -> None:
+    for read in batch:
+        if not read.replies.done():
+            read.replies.set_exception(error)
