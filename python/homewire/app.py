@@ -44,6 +44,7 @@ from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.limits import memory_bytes, raise_open_file_limit
+from homewire.notify import pages
 from homewire.notify.delivery import Delivery
 from homewire.overload import Overload
 from homewire.redis.connect import connect, translate_redis_errors
@@ -174,6 +175,7 @@ async def running(
             api = Api(store, directory, authenticator, delivery.post, reader, settings)
             app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
             app.add_routes(documentation.routes(ENDPOINTS))
+            app.add_routes(pages.routes())
             webhooks = Webhooks(url, settings)
             _in_background(stack, webhooks.run(), failed)
             figures.append(webhooks.figures)

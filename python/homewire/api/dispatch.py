@@ -19,11 +19,10 @@ from homewire.errors import (
     RequestError,
     UnknownRecord,
 )
+from homewire.http.headers import RANGE
 from homewire.http.paths import path_id
 from homewire.model import Permission, Principal, PrincipalKind
 
-RANGE: Final = "vnd.tinkermode.range"
-"""Of a list: `<first>-<last>/<how many there are>`."""
 TEXTS: Final = frozenset({"moduleId", "entityId", "key"})
 """Parts of paths that are no integer ids."""
 

@@ -12,7 +12,7 @@ from homewire.api.docs_page import CONTENT_SECURITY_POLICY, page
 from homewire.api.openapi import document
 from homewire.api.operation import Endpoint
 
-_EVERYWHERE: Final = {"X-Content-Type-Options": "nosniff", "Access-Control-Allow-Origin": "*"}
+_EVERYWHERE: Final = {"X-Content-Type-Options": "nosniff"}
 _PAGE: Final = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
 
 

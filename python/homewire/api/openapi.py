@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made from the rows that route and validate.
 
 In it is what belongs to the service's interface: every `Endpoint`. Not in it is what serves the node
-itself: probes, metrics and these documents (`UNDOCUMENTED`).
+itself (probes, metrics, these documents) and the pages that people get to by a mail (`UNDOCUMENTED`).
 """
 
 from __future__ import annotations
@@ -15,11 +15,14 @@ import msgspec
 
 from homewire import __version__
 from homewire.api import models
-from homewire.api.dispatch import RANGE, TEXTS
+from homewire.api.dispatch import TEXTS
 from homewire.api.operation import Access, BodyKind, Endpoint
+from homewire.http.headers import RANGE
 from homewire.http.paths import LARGEST_ID
 
-UNDOCUMENTED: Final = frozenset({"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs"})
+UNDOCUMENTED: Final = frozenset(
+    {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/verifyEmail", "/resetPassword"}
+)
 """Paths of a node that are no part of the service's interface."""
 
 JSON: Final = "application/json"

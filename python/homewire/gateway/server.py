@@ -8,12 +8,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 import orjson
-from aiohttp import StreamReader, web
+from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from homewire.errors import InvalidInput, RequestError
+from homewire.gateway.cors import allow_any_origin, preflight
 from homewire.gateway.heads import HeadWatch
 
 logger = logging.getLogger(__name__)
@@ -44,9 +45,13 @@ async def render_errors(request: web.Request, handler: Handler) -> web.StreamRes
     except RequestError as error:
         return error_response(error.status, error.reason, error.data, error.headers)
     except web.HTTPMethodNotAllowed as error:
+        if request.method == hdrs.METH_OPTIONS:
+            return preflight(error.allowed_methods)
         allowed = ", ".join(sorted(error.allowed_methods))
         return error_response(405, "METHOD_NOT_ALLOWED", {"allowed": allowed}, {"Allow": allowed})
     except web.HTTPException as error:
+        if request.method == hdrs.METH_OPTIONS:
+            return preflight()
         return error_response(error.status, "NOT_FOUND" if error.status == 404 else "INVALID_PARAMETER", {})
     except ConnectionResetError:
         raise
@@ -103,6 +108,8 @@ class QuietRequestHandler(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Writes the answer; what came meanwhile is the head that is awaited now."""
+        # Here, and not in a signal of the application: this sees what the parser refused, too.
+        allow_any_origin(resp)
         outcome = await super().finish_response(request, resp, start_time)
         self._answering = False
         if self._early and self.transport is not None:
