@@ -1,0 +1,170 @@
+"""What a guesser could learn or win: by the time that an answer takes, in a race, or by a crash."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
+from nodes import NodeProcess, Reply, private_node
+from recovery_house import dying_change
+
+from homewire.errors import Conflict
+from homewire.model import AccountSystem
+from homewire.store.scripts.script import Script
+from homewire.store.scripts.verifications import REDEEM_TOKEN
+from homewire.store.verifications import ProofKind
+
+UNKNOWN = "nobody@example.com"
+NEW = "staple battery"
+MINUTE_MS = 60_000
+
+
+@pytest.fixture(scope="module")
+def patient_node() -> Iterator[NodeProcess]:
+    """A node without limits of attempts."""
+    names = ("account_attempts", "address_attempts", "account_messages", "address_messages")
+    with private_node(**dict.fromkeys(names, 0)) as node:
+        yield node
+
+
+@pytest_asyncio.fixture
+async def desk(patient_node: NodeProcess) -> AsyncIterator[Desk]:
+    async with desk_of(patient_node, AccountSystem.EMAIL) as made:
+        yield made
+
+
+async def times(tries: int, *asked: Callable[[], Awaitable[Reply]]) -> list[float]:
+    """The median time of each, in seconds; asked by turns, so that whatever else happens hits all alike."""
+    taken: list[list[float]] = [[] for _ in asked]
+    for _ in range(tries):
+        for ask, found in zip(asked, taken, strict=True):
+            start = perf_counter()
+            await ask()
+            found.append(perf_counter() - start)
+    return [median(found) for found in taken]
+
+
+async def test_the_time_of_a_refusal_does_not_tell_who_is_registered(desk: Desk) -> None:
+    await desk.member()
+    await desk.tenant.store.users.create(desk.project, "none", email="without@example.com")
+    wrong, unknown, without = await times(
+        15,
+        lambda: desk.sign_in(email=EMAIL, password="wrong"),
+        lambda: desk.sign_in(email=UNKNOWN, password="wrong"),
+        lambda: desk.sign_in(email="without@example.com", password="wrong"),
+    )
+    # Hashing is nearly all of it: without it the answer comes ten times sooner.
+    assert unknown == pytest.approx(wrong, rel=0.35)
+    assert without == pytest.approx(wrong, rel=0.35)
+
+
+@pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
+async def test_the_time_to_send_does_not_tell_who_is_registered(desk: Desk, what: str) -> None:
+    await desk.tenant.store.users.create(desk.project, "Ada", email=EMAIL)
+    known, unknown = await times(
+        60, lambda: desk.start(what, email=EMAIL), lambda: desk.start(what, email=UNKNOWN)
+    )
+    assert unknown == pytest.approx(known, rel=0.35)
+
+
+async def test_a_start_makes_the_same_commands_for_everybody(desk: Desk) -> None:
+    """What the clock may blur, MONITOR shows."""
+    await desk.tenant.store.users.create(desk.project, "Ada", email=EMAIL)
+
+    async def commands(email: str) -> list[list[str]]:
+        async with desk.tenant.redis.monitor() as monitor:
+            await desk.start("passwordReset/start", email=email)
+            await desk.tenant.redis.ping()
+            seen: list[list[str]] = []
+            async for command in monitor.listen():
+                words = command["command"].split()
+                if words[0] == "PING":
+                    return seen
+                if f"{{p{desk.project}}}" in command["command"] or "messages" in command["command"]:
+                    seen.append([words[0], *words[1:2]])
+            raise AssertionError("no PING")
+
+    # The first of each loads scripts.
+    for email in (EMAIL, UNKNOWN):
+        await desk.start("passwordReset/start", email=email)
+    somebody, nobody = await commands(EMAIL), await commands(UNKNOWN)
+    assert [words[0] for words in somebody] == [words[0] for words in nobody]
+    assert len(somebody) >= 8
+
+
+async def test_nothing_that_was_sent_is_stored_or_logged(desk: Desk, patient_node: NodeProcess) -> None:
+    await desk.register(name="Ada", email=EMAIL, password=PASSWORD)
+    verification = await desk.token()
+    await desk.start("passwordReset/start", email=EMAIL)
+    reset = await desk.token()
+    await desk.post("/auth/user/passwordReset", token=reset + "x", newPassword=NEW)
+    await desk.sign_in(email=EMAIL, password=PASSWORD)
+    stored = b""
+    async for name in desk.tenant.redis.scan_iter(f"*{{p{desk.project}}}*"):
+        stored += name + (await desk.tenant.redis.dump(name) or b"")
+    for secret in (verification, reset, PASSWORD, NEW):
+        assert secret.rsplit(".")[-1].encode() not in stored
+        assert secret not in patient_node.logged()
+    assert EMAIL not in patient_node.logged()
+
+
+async def test_a_login_that_a_reset_outruns_opens_nothing(desk: Desk) -> None:
+    store, user = desk.tenant.store, await desk.member()
+    recognised = await store.users.recognise(desk.project, EMAIL, PASSWORD)
+    assert recognised is not None
+    token = await store.verifications.issue_token(desk.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
+    await store.verifications.reset_password(token, await store.users.password_hash(NEW))
+    with pytest.raises(Conflict):
+        await store.sessions.open(desk.project, user, APP, "", "", password_hash=recognised.password_hash)
+    assert await store.sessions.of_user(desk.project, user) == []
+
+
+async def test_a_session_opened_during_a_reset_ends_with_it(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store, user = desk.tenant.store, await desk.member()
+    token = await store.verifications.issue_token(desk.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
+    change, opened = store.users._database.change, list[str]()
+
+    async def outrun(script: Script, *rest: Any) -> list[str]:
+        if script is REDEEM_TOKEN and len(opened) < 3:
+            opened.append(await desk.key(user))
+        return await change(script, *rest)
+
+    monkeypatch.setattr(store.users._database, "change", outrun)
+    await store.verifications.reset_password(token, await store.users.password_hash(NEW))
+    assert [await store.principals.lookup(key) for key in opened] == [None] * 3
+    assert await store.users.has_password(desk.project, user, NEW)
+
+
+@pytest.mark.parametrize("step", ["record", "announce"])
+async def test_a_reset_that_is_killed_can_be_made_again(desk: Desk, step: str) -> None:
+    store, user = desk.tenant.store, await desk.member()
+    keys = [await desk.key(user) for _ in range(2)]
+    token = await store.verifications.issue_token(desk.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
+    given = (token, await store.users.password_hash(NEW))
+    with dying_change(desk.node.redis_url, step, "verifications.reset_password", *given) as dying:
+        await dying.arrives()
+        dying.dies()
+    # Between the ends of two sessions: the password is still the old one, and the token good.
+    left = [key for key in keys if await store.principals.lookup(key) is not None]
+    assert len(left) == (2 if step == "record" else 1)
+    assert await store.users.has_password(desk.project, user, PASSWORD)
+    again = await desk.post("/auth/user/passwordReset", token=token, newPassword=NEW)
+    assert again.status == 200
+    assert [await store.principals.lookup(key) for key in keys] == [None, None]
+    assert reason(await desk.sign_in(email=EMAIL, password=PASSWORD)) == "INCORRECT_PASSWORD"
+
+
+async def test_a_code_of_a_deleted_user_opens_nothing(patient_node: NodeProcess) -> None:
+    async with desk_of(patient_node, AccountSystem.PHONE) as desk:
+        user = (await desk.register(name="Ada", phoneNumber=PHONE)).body["id"]
+        code = await desk.code()
+        await desk.tenant.store.users.delete(desk.project, user)
+        assert reason(await desk.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
+        assert not await desk.tenant.store.verifications.redeem_code(desk.project, user, code)
