@@ -92,7 +92,7 @@ COUNTERS: Final = {
     "webhooks_failed": "Requests to a webhook that were not answered 200.",
     "webhooks_retried": "Of these, those that are to be tried again.",
     "webhooks_dead": "Deliveries to webhooks that were given up and are dead letters.",
-    "webhooks_missed": "Events trimmed after a node read them, and died, and before another looked.",
+    "webhooks_missed": "Events trimmed before any node, or any other than one that died, could look.",
     "mail_sent": "E-mails that the SMTP server took.",
     "mail_failed": "Tries to send an e-mail that failed.",
     "mail_dead": "E-mails that were given up.",

@@ -164,6 +164,23 @@ async def test_what_a_dead_node_read_is_picked_by_another(
         await eventually(nothing_is_pending)
 
 
+async def test_what_was_trimmed_unread_is_counted(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, node, receiver.url, secret=SECRET)
+    await send(tenant, home, 0)
+    assert await receiver.numbers(1) == [0]
+    assert await node.stop() == 0
+    key = events_key(shard_of(home, 64))
+    for number in range(1, 6):
+        await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, number)})
+    await tenant.redis.xtrim(key, maxlen=2, approximate=False)
+    with started(server) as after:
+        assert sorted(await receiver.numbers(2)) == [4, 5]
+        assert (await after.metrics())["webhooks_missed_total"] == 3
+
+
 async def test_a_redis_that_was_emptied_gets_its_groups_again(
     server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:

@@ -97,6 +97,7 @@ class Picker:
         now = asyncio.get_running_loop().time()
         if now >= self._claim_at:
             self._claim_at = now + self._settings.webhook_lease_s
+            await self._count_missed()
             await self._claim_left()
         entries = await self._read()
         if entries:
@@ -192,6 +193,17 @@ class Picker:
             by_shard.setdefault(shard, []).append(entry)
         await self._pipeline([("XACK", self._keys[shard], GROUP, *ids) for shard, ids in by_shard.items()])
 
+    async def _count_missed(self) -> None:
+        """Count what was trimmed before anybody of the group had read it: all of it was away for too long."""
+        streams = await self._pipeline([("XINFO", "STREAM", key) for key in self._keys])
+        groups = await self._pipeline([("XINFO", "GROUPS", key) for key in self._keys])
+        for stream, found in zip(map(_pairs, streams), groups, strict=True):
+            trimmed = stream[b"entries-added"] - stream[b"length"]
+            for group in map(_pairs, found):
+                # Nothing is known of a group that has read nothing yet.
+                if group[b"name"] == GROUP.encode() and group[b"entries-read"] is not None:
+                    self._stats.missed += max(0, trimmed - group[b"entries-read"])
+
     async def _claim_left(self) -> None:
         """Take over what somebody read and, since a lease ago, did not acknowledge."""
         lease_ms = round(self._settings.webhook_lease_s * 1000)
@@ -231,6 +243,10 @@ class Picker:
         if asked_to_stop():
             raise asyncio.CancelledError
         await asyncio.sleep(AGAIN_S)
+
+
+def _pairs(flat: Sequence[Any]) -> dict[bytes, Any]:
+    return dict(zip(flat[::2], flat[1::2], strict=True))
 
 
 def _as_it_is(response: Any, **_options: Any) -> Any:

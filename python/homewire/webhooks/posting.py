@@ -34,9 +34,11 @@ class Poster:
     """Posts events. Use it as an asynchronous context manager."""
 
     def __init__(self, settings: Settings) -> None:
+        # Whose turn has not come yet has not begun to wait for an answer, so the connector sets no limit.
+        self._turns = asyncio.Semaphore(settings.webhook_requests)
         self._session = aiohttp.ClientSession(
             connector=TCPConnector(
-                limit=settings.webhook_requests,
+                limit=0,
                 keepalive_timeout=KEEP_ALIVE_S,
                 # Resolved anew for each connection: what a name means may change.
                 use_dns_cache=False,
@@ -65,13 +67,14 @@ class Poster:
         """None if the receiver took it; else why not, without a word of what the URL is."""
         headers = {SIGNATURE: signature(key, url, body), EVENT_ID: event_id}
         try:
-            answer = await self._session.post(
-                # As it was registered, and signed: nothing is normalised.
-                URL(url, encoded=True),
-                data=body,
-                headers=headers,
-                allow_redirects=False,
-            )
+            async with self._turns:
+                answer = await self._session.post(
+                    # As it was registered, and signed: nothing is normalised.
+                    URL(url, encoded=True),
+                    data=body,
+                    headers=headers,
+                    allow_redirects=False,
+                )
         except (aiohttp.ClientError, TimeoutError, OSError, ValueError) as error:
             return _problem(error)
         # A short body came with the head, and the connection can be used again; else it is closed.
