@@ -253,3 +253,12 @@ async def test_of_a_deleted_home_devices_on_demand_are_dead_with_their_keys(on_d
     assert (await house.get(f"/devices/{kept.id}", kept.key))[0] == 200
     listed = (await house.get(f"/devices?projectId={project}", house.reader))[1]
     assert [each["id"] for each in listed] == [moved.id, kept.id]
+
+
+async def test_what_an_operator_moves_leaves_its_name_and_values_behind(house: House) -> None:
+    slot, store = await fill(house, house.device.id), house.tenant.store
+    other = await house.tenant.home(house.stranger)
+    await store.devices.move(house.tenant.project, house.device.id, other)
+    seen = (await house.get(f"/devices/{house.device.id}", house.stranger.key))[1]
+    assert (seen["name"], seen["tag"], seen["homeId"]) == ("", "t", other)
+    assert await house.tenant.redis.exists(*slot.device_belongings(house.device.id)) == 0

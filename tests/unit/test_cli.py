@@ -236,6 +236,27 @@ def test_devices_move_and_go(homewire: Commands) -> None:
     assert homewire.run("device", "delete", "--device", device) == 1
 
 
+def test_devices_are_listed(homewire: Commands) -> None:
+    demo = homewire.json("demo", "--homes", 2)
+    number, (first, _) = demo["projectId"], demo["homes"]
+    free = homewire.json(
+        "device", "create", "--project", number, "--class", "lamp", "--name", "n", "--tag", "t"
+    )
+    ids = [device["deviceId"] for device in first["devices"]]
+    listed = homewire.json("device", "list", "--home", first["homeId"])
+    assert [(each["deviceId"], each["homeId"]) for each in listed] == [
+        (each, first["homeId"]) for each in ids
+    ]
+    assert homewire.json("device", "list", "--project", number)[-1] == {
+        "deviceId": free["deviceId"],
+        "homeId": None,
+        "deviceClass": "lamp",
+        "name": "n",
+        "tag": "t",
+    }
+    assert homewire.run("device", "list", "--home", 99) == 1
+
+
 def test_homes_and_users_are_deleted(homewire: Commands) -> None:
     demo = homewire.json("demo", "--homes", 2, "--users", 2)
     number, (first, second) = demo["projectId"], demo["homes"]

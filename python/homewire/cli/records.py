@@ -207,7 +207,7 @@ async def create_home(
 
 @command(homes, "delete")
 async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
-    """Delete a home. Its members hear it no more, its devices belong to no home afterwards."""
+    """Delete a home. Its members hear it no more, its devices can be claimed again (on demand: are gone)."""
     project_id = await (scope.project_of_home(None, home) if project is None else scope.project(project))
     await scope.store.homes.delete(project_id, home)
     return {"homeId": home}
@@ -244,6 +244,27 @@ async def create_device(
     return {"deviceId": device.id, "apiKey": key, "claimCode": claim_code}
 
 
+@command(devices, "list")
+async def list_devices(
+    scope: Scope,
+    home: Annotated[int | None, typer.Option(help="Home id; none for all of the project.")] = None,
+    project: Project = None,
+) -> Answer:
+    """List the devices of a home or of the project, without their keys and claim codes."""
+    project_id = await (scope.project(project) if home is None else scope.project_of_home(project, home))
+    found, _ = await scope.store.devices.page(project_id, home)
+    return [
+        {
+            "deviceId": device.id,
+            "homeId": device.home_id,
+            "deviceClass": device.device_class,
+            "name": device.name,
+            "tag": device.tag,
+        }
+        for device in found
+    ]
+
+
 @command(devices, "rotate-key")
 async def rotate_device_key(scope: Scope, device: Device, project: AnyProject = None) -> Answer:
     """Replace a device's key. The old one is refused from now on, the new one is shown this once."""
@@ -260,7 +281,7 @@ async def move_device(
     ] = None,
     project: AnyProject = None,
 ) -> Answer:
-    """Move a device into a home, or out of the one it is in."""
+    """Move a device into a home, or out of the one it is in; its name and values stay behind."""
     await scope.store.devices.move(await scope.project_of_device(project, device), device, home)
     return {"deviceId": device, "homeId": home}
 

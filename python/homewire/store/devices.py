@@ -135,7 +135,10 @@ class Devices:
         return token
 
     async def move(self, project_id: int, device_id: int, home_id: int | None) -> None:
-        """Put a device into a home, or (None) out of its own. Raises UnknownRecord (device, home)."""
+        """Put a device into a home, or (None) out of its own; its name and what it has there stay behind.
+
+        Raises UnknownRecord (device, home).
+        """
         slot = ProjectSlot(project_id)
         new = home_id or 0
         for _ in range(ATTEMPTS):
@@ -149,7 +152,7 @@ class Devices:
                 # Those of home 0, which is none, are named and not touched.
                 [
                     slot.device(device_id), slot.device_places, slot.home(new), slot.home_devices(new),
-                    slot.home_devices(old),
+                    slot.home_devices(old), *slot.device_belongings(device_id),
                 ],
                 [device_id, old, new],
             )  # fmt: skip

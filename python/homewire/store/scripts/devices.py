@@ -89,17 +89,22 @@ return changed('device_moved', {device = id, home = home, body = '0'})
 """)
 
 MOVE_DEVICE: Final = changing("""
--- KEYS: …, device, places, new home, its devices, devices of the old home
+-- KEYS: …, device, places, new home, its devices, devices of the old home, what it has in its home
 -- ARGV: id, old home id or 0, new home id or 0
 local id, old, new = ARGV[1], ARGV[2], ARGV[3]
 local device = redis.call('HMGET', KEYS[3], 'home', 'class')
 if device[1] ~= old then return {'moved'} end
 if new ~= '0' and redis.call('EXISTS', KEYS[5]) == 0 then return {'unknown', 'home'} end
 if old == new then return {'ok'} end
-if old ~= '0' then redis.call('ZREM', KEYS[7], id) end
+if old ~= '0' then
+  -- What people of the old home named and stored is not for those of the new one.
+  redis.call('ZREM', KEYS[7], id)
+  redis.call('HSET', KEYS[3], 'name', '')
+  redis.call('UNLINK', unpack(KEYS, 8))
+end
 if new ~= '0' then redis.call('ZADD', KEYS[6], id, id) end
 redis.call('HSET', KEYS[3], 'home', new)
-redis.call('HDEL', KEYS[3], 'claimable_until')
+redis.call('HDEL', KEYS[3], 'claimed', 'claimable_until')
 redis.call('HSET', KEYS[4], id, new .. ' ' .. device[2])
 return changed('device_moved', {device = id, home = new, body = old})
 """)
