@@ -54,7 +54,7 @@ hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SE
 	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
 
 fuzz-api: build ## schemathesis and a random life over the REST service, long (HOMEWIRE_EXAMPLES=n for each operation)
-	HOMEWIRE_EXAMPLES=$(or $(HOMEWIRE_EXAMPLES),500) $(BIN)/pytest tests/service/test_api_fuzz.py $(ARGS)
+	HOMEWIRE_EXAMPLES=$(or $(HOMEWIRE_EXAMPLES),500) $(BIN)/pytest tests/service/test_api_fuzz.py tests/service/test_api_life.py $(ARGS)
 
 conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
 	$(BIN)/pytest tests/conformance $(ARGS)
