@@ -33,7 +33,7 @@ from homewire.api.operations import ENDPOINTS
 from homewire.model import AccessControl, AccountSystem
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")
-EXAMPLES: Final = int(LONG or 16)
+EXAMPLES: Final = int(LONG or 12)
 CHECKS: Final = [
     schemathesis.checks.not_a_server_error,
     status_code_conformance,
