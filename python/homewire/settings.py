@@ -384,6 +384,9 @@ class Settings:
         unit="bytes",
         minimum=128 * KIB,
     )
+    entities_per_home: int = setting(
+        10_000, "Entities that a home may have; beyond it a new one is 403.", unit="entities", minimum=1
+    )
     session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
     provisioning_ttl_s: float = setting(
         3600.0, "Lifetime of a token to provision a device with.", unit="s", minimum=1

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nodes import Account, NodeProcess, Tenant, tenant_of
 
-from homewire.model import AccessControl, AccountSystem, ModuleType, Permission
+from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission
 from homewire.store.key_values import Bounds, Owner
 from homewire.store.tokens import mint
 from homewire.store.verifications import ProofKind
@@ -152,6 +152,16 @@ class World:
         key = f"key-{next(self._numbers)}"
         await self.tenant.store.key_values.put(owner, key, b"1", Bounds(100_000, 1 << 26))
         return key
+
+    async def _new_entity(self) -> str:
+        """An entity of the home."""
+        entity_id = await self._new_entity_id()
+        project, home = self.tenant.project, self.known["home"]
+        await self.tenant.store.entities.create(Entity(entity_id, project, home, "room"), 10_000)
+        return entity_id
+
+    async def _new_entity_id(self) -> str:
+        return f"entity {next(self._numbers)}"
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ from typing import Final
 from homewire.api import (
     authentication,
     devices,
+    entities,
     homes,
     key_values,
     members,
@@ -25,6 +26,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *devices.OPERATIONS,
     *provisioning.OPERATIONS,
     *key_values.OPERATIONS,
+    *entities.OPERATIONS,
     *smart_modules.OPERATIONS,
     *authentication.OPERATIONS,
     *verification.OPERATIONS,

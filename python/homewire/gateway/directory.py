@@ -75,6 +75,13 @@ class Directory:
         read = partial(self._store.homes.existing, project_id)
         return await self._existing.find(project_id, home_ids, read)
 
+    async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
+        """The home that each of `entity_ids` is bound to; those that are bound to none are missing.
+
+        Never from memory: no record tells of a binding, and few events and filters name an entity.
+        """
+        return await self._store.entities.bindings(project_id, entity_ids)
+
     async def locate(
         self, project_id: int, device_ids: Collection[int], as_of: int | None = None
     ) -> dict[int, DeviceLocation]:

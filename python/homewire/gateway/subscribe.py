@@ -62,6 +62,20 @@ class Filter:
             if len(homes) > MAX_TOPICS:
                 raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
             return Subscription("homes", homes, follow=True)
+        return await self._named_entities(principal, directory, homes)
+
+    async def _named_entities(
+        self, principal: Principal, directory: Directory, homes: tuple[int, ...]
+    ) -> Subscription:
+        """In the homes that they are bound to, if all are bound to homes of the user; else in every home.
+
+        One that is bound where the user may not listen is answered like one that nobody bound, and never
+        heard of: no event names it in another home.
+        """
+        bound = await directory.entity_homes(principal.project_id, self.entities)
+        where = set(bound.values())
+        if len(bound) == len(self.entities) and where.issubset(homes):
+            homes = tuple(sorted(where))
         if len(homes) * len(self.entities) > MAX_TOPICS:
             raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
         return Subscription("entities", homes, tuple(self.entities), follow=True)

@@ -30,6 +30,11 @@ class Directory(Protocol):
         """The homes of the project among `home_ids`."""
         ...
 
+    async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
+        """The home that each of `entity_ids` is bound to; those that are bound to none are missing. As
+        the store has it now."""
+        ...
+
     async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
         """Those of `home_ids` that the user may act in."""
         ...

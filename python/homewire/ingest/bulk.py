@@ -12,17 +12,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import defaultdict
+from collections.abc import Sequence
+from typing import TypeAlias
 
 import orjson
 from aiohttp import web
 
 from homewire._core import EventBatch, InvalidField, PlacedEvents
 from homewire.bus import Bus, BusError, shard_of
-from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed
+from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed, RequestError
 from homewire.ingest.context import Ingest
+from homewire.ingest.entities import may_name_entities, misplaced, misplaced_items
 from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal
+
+Outcome: TypeAlias = bytes | RequestError
+"""Of a placed item: its stream id, or why it was not stored."""
 
 
 async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
@@ -41,11 +47,17 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
         raise InvalidInput(error.field, error.problem) from error
     ingest.rates.take(principal, len(batch))
     placed = await _place(ingest, principal, batch)
-    if key is None:
-        outcomes = await _append(ingest.bus, placed)
-    else:
+    refused: set[int] = set()
+    outcomes: Sequence[Outcome]
+    if may_name_entities(body):
+        refused = await misplaced_items(ingest.directory, principal.project_id, placed.placed())
+    if key is not None:
         once = claim(key, principal, "POST /events", body)
-        outcomes = await _append_once(ingest, once, placed)
+        outcomes = await _append_once(ingest, once, placed, refused)
+    elif refused:
+        outcomes = await _append_some(ingest.bus, placed, refused)
+    else:
+        outcomes = await _append(ingest.bus, placed)
     _raise_if_none_stored(len(batch), outcomes)
     results = placed.results([_result(outcome) for outcome in outcomes])
     return web.Response(body=results, content_type="application/json")
@@ -63,7 +75,7 @@ async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> Pla
     )
 
 
-async def _append(bus: Bus, placed: PlacedEvents) -> list[bytes | BusError]:
+async def _append(bus: Bus, placed: PlacedEvents) -> Sequence[Outcome]:
     """The outcome of each placed item, in order."""
     last_shard = placed.last_shard
     if last_shard is None:
@@ -71,14 +83,29 @@ async def _append(bus: Bus, placed: PlacedEvents) -> list[bytes | BusError]:
     return await bus.append_all(placed.commands(bus.heads), len(placed), last_shard)
 
 
-async def _append_once(ingest: Ingest, once: Once, placed: PlacedEvents) -> list[bytes | BusError]:
+async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> list[Outcome]:
+    """The same without the `refused` items."""
+    items = placed.placed()
+    taken = [(shard, envelope) for index, shard, envelope in items if index not in refused]
+    stored: list[bytes | BusError] = []
+    if taken:
+        commands = b"".join(bus.heads.xadd(shard, envelope) for shard, envelope in taken)
+        stored = await bus.append_all(commands, len(taken), taken[-1][0])
+    outcomes = iter(stored)
+    return [misplaced() if index in refused else next(outcomes) for index, _, _ in items]
+
+
+async def _append_once(ingest: Ingest, once: Once, placed: PlacedEvents, refused: set[int]) -> list[Outcome]:
     """One atomic step for each shard, all at once; the outcome of each placed item, in order."""
     await _claim_key(ingest, once)
     by_shard: dict[int, list[tuple[int, bytes]]] = defaultdict(list)
+    outcomes: dict[int, Outcome] = {}
     for index, shard, envelope in placed.placed():
-        by_shard[shard].append((index, envelope))
+        if index in refused:
+            outcomes[index] = misplaced()
+        else:
+            by_shard[shard].append((index, envelope))
     steps = [_append_shard(ingest.bus, once, shard, labelled) for shard, labelled in by_shard.items()]
-    outcomes: dict[int, bytes | BusError] = {}
     for done in await asyncio.gather(*steps):
         outcomes.update(done)
     return [outcomes[index] for index in sorted(outcomes)]
@@ -105,15 +132,15 @@ async def _append_shard(
     return dict(zip(labels, ids, strict=True))
 
 
-def _raise_if_none_stored(items: int, outcomes: list[bytes | BusError]) -> None:
-    failures = [outcome for outcome in outcomes if not isinstance(outcome, bytes)]
+def _raise_if_none_stored(items: int, outcomes: Sequence[Outcome]) -> None:
+    failures = [outcome for outcome in outcomes if isinstance(outcome, BusError)]
     if not items or len(failures) < items:
         return
     # One write of unknown outcome makes the whole unknown.
     raise next((failure for failure in failures if isinstance(failure, NotConfirmed)), failures[0])
 
 
-def _result(outcome: bytes | BusError) -> bytes | str:
+def _result(outcome: Outcome) -> bytes | str:
     """A stream id as it is; a failure as the JSON of its result."""
     if isinstance(outcome, bytes):
         return outcome

@@ -9,6 +9,7 @@ from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
+from homewire.ingest.entities import require_binding
 from homewire.ingest.idempotency import append_event, claim, idempotency_key
 from homewire.ingest.permissions import require_project_key
 from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
@@ -27,6 +28,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.Response
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     event = parse(body)
+    await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
         principal.project_id,
@@ -54,6 +56,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.Response:
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     event = parse(body)
+    await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
         principal.project_id,

@@ -9,6 +9,7 @@ from homewire.store.attempts import Attempts
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.emptying import Emptying
+from homewire.store.entities import Entities
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
 from homewire.store.key_values import KeyValues
@@ -48,7 +49,8 @@ class Store:
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
         self.devices = Devices(database)
-        self.homes = Homes(database, Emptying(database, self.devices), homes_per_user)
+        self.entities = Entities(database)
+        self.homes = Homes(database, Emptying(database, self.devices, self.entities), homes_per_user)
         self.provisioning = Provisioning(database)
         self.sessions = Sessions(database)
         self.nodes = Nodes(database)

@@ -46,7 +46,7 @@ def text(field: str, value: str) -> str:
     return value
 
 
-def timezone(value: str) -> str:
+def timezone(value: str, field: str = "timezone") -> str:
     """The name of a time zone of the IANA database, as this machine has it."""
     from zoneinfo import ZoneInfo
 
@@ -55,7 +55,7 @@ def timezone(value: str) -> str:
             return ZoneInfo(value).key
     except (KeyError, ValueError, OSError):
         pass
-    raise InvalidInput("timezone", "must be the name of a time zone, like Europe/Berlin")
+    raise InvalidInput(field, "must be the name of a time zone, like Europe/Berlin")
 
 
 def app_id(value: str) -> str:

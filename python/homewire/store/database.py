@@ -256,6 +256,7 @@ _EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {
     "homes": lambda: Conflict("EXCEEDED_MAX_HOMES", "the user is in as many homes as a user may be"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
+    "entity": lambda: Conflict("ENTITY_EXISTS", "the project has an entity of this id"),
     "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),
     "smart_module": lambda: Conflict("MODULE_EXISTS", "the project has a smart module of this id"),
     "module_place": lambda: Conflict("TOO_MANY_MODULES", "the project has as many smart modules as it may"),

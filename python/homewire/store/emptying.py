@@ -6,6 +6,7 @@ from typing import Final
 
 from homewire.store.database import Database, require_ok
 from homewire.store.devices import Devices
+from homewire.store.entities import Entities
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.homes import EMPTY_HOME
 
@@ -16,14 +17,16 @@ MEMBERS_TAKEN: Final = 125
 class Emptying:
     """The sweep behind the deletion of a home. It can be interrupted anywhere, and repeated."""
 
-    def __init__(self, database: Database, devices: Devices) -> None:
+    def __init__(self, database: Database, devices: Devices, entities: Entities) -> None:
         self._database = database
         self._devices = devices
+        self._entities = entities
 
     async def empty(self, slot: ProjectSlot, home_id: int) -> None:
         """Take everything out of a home whose tombstone stands; the tombstone goes last."""
         await self._take_members(slot, home_id)
         await self._devices.leave_deleted_home(slot.project_id, home_id)
+        await self._entities.leave_deleted_home(slot.project_id, home_id)
         # However many there are: another thread of Redis frees them.
         await self._database.write("UNLINK", slot.values("home", home_id), slot.value_keys("home", home_id))
         await self._database.write("ZREM", slot.deleted_homes, home_id)

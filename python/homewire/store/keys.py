@@ -142,6 +142,21 @@ class ProjectSlot:
         return self.prefix + "claims"
 
     @property
+    def entities(self) -> str:
+        """Hash: entity id → JSON of what it is."""
+        return self.prefix + "entities"
+
+    @property
+    def entity_places(self) -> str:
+        """Hash: entity id → `<home id> <number of children> <id of its parent, or nothing>`."""
+        return self.prefix + "entity_places"
+
+    @property
+    def entity_ids(self) -> str:
+        """Sorted set, all scores 0: the ids of `entities`, in the order of their bytes."""
+        return self.prefix + "entity_ids"
+
+    @property
     def project_keys(self) -> str:
         """Index of project key ids."""
         return self.prefix + "project_keys"
@@ -191,6 +206,10 @@ class ProjectSlot:
     def home_devices(self, home_id: int) -> str:
         """Index of the devices of a home."""
         return f"{self.prefix}home:{home_id}:devices"
+
+    def home_entities(self, home_id: int) -> str:
+        """The same as `entity_ids`, of the entities of one home."""
+        return f"{self.prefix}home:{home_id}:entities"
 
     def values(self, owner: str, owner_id: int) -> str:
         """Hash: key → `<modified ms> <value>`, of a home or device (`owner` is "home" or "device").

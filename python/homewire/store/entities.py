@@ -1,0 +1,258 @@
+"""Entities: what events are about and that is no device. Each is bound to one home for all its life."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+import msgspec
+
+from homewire.errors import Conflict, InvalidInput, UnknownRecord
+from homewire.model import Entity
+from homewire.store import checks
+from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.scripts.entities import (
+    CREATE_ENTITY,
+    DEEPEST,
+    DELETE_ENTITY,
+    REMOVE_ENTITIES,
+    UPDATE_ENTITY,
+)
+
+ENTITIES_REMOVED: Final = 250
+"""Entities of a deleted home that one script removes; each is in four places, of 1,000 elements."""
+ENTITIES_READ: Final = 250
+"""Entities that are read at once: records may have 64 KiB."""
+
+
+class _Record(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store keeps of an entity beside its place."""
+
+    entity_class: str
+    created_ms: int
+    updated_ms: int
+    time_zone: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    attributes: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+
+
+_encode: Final = msgspec.json.Encoder().encode
+_decode: Final = msgspec.json.Decoder(_Record).decode
+
+
+class Entities:
+    """The entities of a project."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, entity: Entity, most: int) -> Entity:
+        """A new entity; a home may have `most`. Its times are set here.
+
+        Raises InvalidInput, UnknownRecord (home), Conflict (ENTITY_EXISTS, TOO_MANY_ENTITIES).
+        """
+        _check(entity)
+        now = self._database.now_ms()
+        entity = replace(entity, created_ms=now, updated_ms=now)
+        slot, parent = ProjectSlot(entity.project_id), entity.parent_id or ""
+        answer = await self._database.change(
+            CREATE_ENTITY,
+            slot,
+            [
+                slot.entities, slot.entity_places, slot.entity_ids,
+                slot.home(entity.home_id), slot.home_entities(entity.home_id),
+            ],
+            [entity.id, entity.home_id, parent, _record(entity), most],
+        )  # fmt: skip
+        if answer[0] == "full":
+            raise Conflict("TOO_MANY_ENTITIES", f"the home may have at most {most} entities")
+        _require_parent(answer)
+        require_ok(answer, project=entity.project_id, home=entity.home_id)
+        return entity
+
+    async def get(self, project_id: int, entity_id: str) -> Entity | None:
+        """An entity, None if there is none of this id, or its home was deleted."""
+        found = await self.some(project_id, [entity_id])
+        return found[0] if found else None
+
+    async def some(self, project_id: int, entity_ids: Sequence[str]) -> list[Entity]:
+        """Those of at most PAGE `entity_ids` that exist, in this order."""
+        slot, ids = ProjectSlot(project_id), [each.encode() for each in entity_ids if is_id(each)]
+        if not ids:
+            return []
+        places, deleted = await self._database.read_beside(
+            slot.deleted_homes, "HMGET", slot.entity_places, *ids
+        )
+        records = await self._database.read("HMGET", slot.entities, *ids)
+        entities = (
+            _entity(project_id, *each)
+            for each in zip(ids, places, records, strict=True)
+            # One that is made or deleted just now may have one of them.
+            if each[1] is not None and each[2] is not None
+        )
+        return [entity for entity in entities if entity.home_id not in deleted]
+
+    async def find(
+        self,
+        project_id: int,
+        home_id: int | None = None,
+        classes: Collection[str] = (),
+        skip: int = 0,
+        limit: int | None = None,
+    ) -> tuple[list[Entity], int]:
+        """The entities of a home, or of the project, of these classes if there are any, by id; without the
+        first `skip`, at most `limit`; and how many there are. All are looked at, in pages.
+        """
+        slot = ProjectSlot(project_id)
+        index = slot.entity_ids if home_id is None else slot.home_entities(home_id)
+        end = None if limit is None else skip + limit
+        found, total = list[Entity](), 0
+        async for page in self._id_pages(index, ENTITIES_READ):
+            for entity in await self.some(project_id, page):
+                if not classes or entity.entity_class in classes:
+                    if total >= skip and (end is None or total < end):
+                        found.append(entity)
+                    total += 1
+        return found, total
+
+    async def bindings(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
+        """The home that each of `entity_ids` is bound to; those that are bound to none are missing.
+
+        One command for a thousand. Nothing is remembered: a binding holds from its answer on.
+        """
+        slot, ids, found = ProjectSlot(project_id), list(entity_ids), dict[str, int]()
+        for start in range(0, len(ids), PAGE):
+            page = ids[start : start + PAGE]
+            places, deleted = await self._database.read_beside(
+                slot.deleted_homes, "HMGET", slot.entity_places, *(each.encode() for each in page)
+            )
+            for entity_id, place in zip(page, places, strict=True):
+                home_id = 0 if place is None else int(place.split(b" ", 1)[0])
+                if home_id and home_id not in deleted:
+                    found[entity_id] = home_id
+        return found
+
+    async def update(self, before: Entity, changes: Mapping[str, Any]) -> Entity:
+        """Change fields of an entity, as it was read. Home and id stay.
+
+        Raises InvalidInput, UnknownRecord, and Conflict if others changed it meanwhile.
+        """
+        slot = ProjectSlot(before.project_id)
+        for _ in range(ATTEMPTS):
+            after = replace(before, **changes, updated_ms=self._database.now_ms())
+            _check(after)
+            answer = await self._database.change(
+                UPDATE_ENTITY,
+                slot,
+                [slot.entities, slot.entity_places],
+                [
+                    before.id, _record(before), _record(after),
+                    before.parent_id or "", after.parent_id or "",
+                ],
+            )  # fmt: skip
+            if answer[0] != "moved":
+                _require_parent(answer)
+                require_ok(answer, project=before.project_id)
+                return after
+            current = await self.get(before.project_id, before.id)
+            if current is None:
+                raise UnknownRecord("entity", before.id)
+            before = current
+        raise outrun("entity")
+
+    async def delete(self, project_id: int, entity_id: str) -> None:
+        """Delete an entity; its id is free then. Raises UnknownRecord, Conflict (ENTITY_HAS_CHILDREN)."""
+        entity = await self.get(project_id, entity_id)
+        if entity is None:
+            raise UnknownRecord("entity", entity_id)
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            DELETE_ENTITY,
+            slot,
+            [slot.entities, slot.entity_places, slot.entity_ids, slot.home_entities(entity.home_id)],
+            [entity_id, entity.home_id],
+        )
+        if answer[0] == "parent":
+            raise Conflict("ENTITY_HAS_CHILDREN", "others have it as their parent; they go first")
+        require_ok(answer, project=project_id, entity=entity_id)
+
+    async def leave_deleted_home(self, project_id: int, home_id: int) -> None:
+        """Delete the entities of a home whose tombstone stands. In pages; can be repeated at any point."""
+        slot = ProjectSlot(project_id)
+        index = slot.home_entities(home_id)
+        async for page in self._id_pages(index, ENTITIES_REMOVED):
+            names = [slot.entities, slot.entity_places, slot.entity_ids, index]
+            require_ok(await self._database.change(REMOVE_ENTITIES, slot, names, page), project=project_id)
+
+    async def _id_pages(self, index: str, count: int) -> AsyncIterator[list[str]]:
+        after = b"-"
+        while True:
+            reply = await self._database.read("ZRANGEBYLEX", index, after, "+", "LIMIT", 0, count)
+            if reply:
+                yield [each.decode() for each in reply]
+            if len(reply) < count:
+                return
+            after = b"(" + reply[-1]
+
+
+def is_id(entity_id: str) -> bool:
+    """Whether events and filters may name it (`MAX_NAME_BYTES` in `rust/core/src/input.rs`)."""
+    try:
+        return 0 < len(entity_id.encode()) <= checks.MAX_NAME
+    except UnicodeEncodeError:
+        return False
+
+
+def _check(entity: Entity) -> None:
+    if not is_id(entity.id):
+        raise InvalidInput("entityId", f"must be 1 to {checks.MAX_NAME} bytes of UTF-8")
+    checks.name("entityClass", entity.entity_class)
+    if entity.parent_id is not None and not is_id(entity.parent_id):
+        raise InvalidInput("parentId", "must be the id of an entity")
+    if entity.time_zone is not None:
+        checks.timezone(entity.time_zone, "timeZone")
+    if entity.display_name is not None:
+        checks.name("displaySettings", entity.display_name)
+    checks.text("displaySettings", entity.description or "")
+    if entity.attributes is not None:
+        if not entity.attributes.startswith(b"{"):
+            raise InvalidInput("attributes", "must be an object")
+        checks.json_value("attributes", entity.attributes)
+
+
+def _require_parent(answer: Sequence[str]) -> None:
+    problems = {
+        "no_parent": "must be an entity of the same home",
+        "circle": "must not be the entity itself, or below it",
+        "deep": f"must not be below more than {DEEPEST} others",
+    }
+    if answer[0] in problems:
+        raise InvalidInput("parentId", problems[answer[0]])
+
+
+def _record(entity: Entity) -> bytes:
+    return _encode(
+        _Record(
+            entity_class=entity.entity_class,
+            created_ms=entity.created_ms,
+            updated_ms=entity.updated_ms,
+            time_zone=entity.time_zone,
+            display_name=entity.display_name,
+            description=entity.description,
+            attributes=msgspec.UNSET if entity.attributes is None else msgspec.Raw(entity.attributes),
+        )
+    )
+
+
+def _entity(project_id: int, entity_id: bytes, place: bytes, stored: bytes) -> Entity:
+    home_id, _, parent_id = place.decode().split(" ", 2)
+    record = _decode(stored)
+    return Entity(
+        entity_id.decode(), project_id, int(home_id), record.entity_class, parent_id or None,
+        record.time_zone, record.display_name, record.description,
+        None if isinstance(record.attributes, msgspec.UnsetType) else bytes(record.attributes),
+        record.created_ms, record.updated_ms,
+    )  # fmt: skip
