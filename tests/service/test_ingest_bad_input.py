@@ -333,3 +333,10 @@ async def test_an_unknown_method_is_405_and_an_unknown_path_404(house: House) ->
             assert (await answer.json())["reason"] == "METHOD_NOT_ALLOWED"
     async with house.tenant.http.get("/nowhere") as answer:
         assert (answer.status, (await answer.json())["reason"]) == (404, "NOT_FOUND")
+
+
+async def test_an_expectation_that_nobody_can_meet_is_refused_by_name(house: House) -> None:
+    for path in ("/events", "/homes"):
+        head = f"POST {path} HTTP/1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 2\r\n\r\n{{}}"
+        answer = await raw_request(house.tenant.url, head.encode())
+        assert (answer.status, answer.json()["data"]["field"]) == (403, "Expect")

@@ -108,6 +108,10 @@ class QuietRequestHandler(RequestHandler):
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         """Writes the answer; what came meanwhile is the head that is awaited now."""
+        if isinstance(resp, web.HTTPExpectationFailed):
+            # aiohttp looks at this header before any middleware does.
+            error = InvalidInput("Expect", "must be 100-continue")
+            resp = error_response(error.status, error.reason, error.data)
         # Here, and not in a signal of the application: this sees what the parser refused, too.
         allow_any_origin(resp)
         outcome = await super().finish_response(request, resp, start_time)
