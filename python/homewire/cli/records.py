@@ -230,7 +230,7 @@ async def add_member(scope: Scope, home: Home, user: User, project: AnyProject =
 
 @command(members, "remove")
 async def remove_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
-    """Take a user out of a home: the home's events reach the user no more."""
+    """Take a user out of a home, whose events reach the user no more. With its only member the home goes."""
     await scope.store.homes.remove_member(await scope.project_of_home(project, home), home, user)
     return {"homeId": home, "userId": user}
 
