@@ -164,6 +164,22 @@ async def test_what_finds_no_room_is_a_dead_letter(
     assert sorted(await receiver.numbers(2)) == [0, 1]
 
 
+async def test_what_waited_for_too_long_is_a_dead_letter(receiver: Receiver) -> None:
+    with private_node(webhook_private_addresses="true", webhook_age_s=1) as node:
+        async with tenant_of(node) as tenant:
+            home = await tenant.home(await tenant.user())
+            await register(tenant, node, receiver.url)
+            await tenant.store.smart_modules.suspend(tenant.project, "hook")
+            await send(tenant, home, 1)
+            await asyncio.sleep(1.1)  # So old it has to become.
+            await tenant.store.smart_modules.resume(tenant.project, "hook")
+            await eventually(lambda: has_letters(tenant, 1))
+            assert (await letters(tenant))[0].reason == "too old"
+            await send(tenant, home, 2)
+            assert await receiver.numbers(1) == [2]
+            assert len(receiver.all) == 1
+
+
 async def test_a_receiver_that_does_not_answer_is_given_up_in_time(
     tenant: Tenant, patient: NodeProcess, receiver: Receiver
 ) -> None:

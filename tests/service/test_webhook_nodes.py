@@ -84,6 +84,12 @@ async def test_without_modules_nobody_reads_the_shards_as_a_group(
         return await group_reads(tenant.redis) == before
 
     await eventually(is_quiet)
+    # The group goes on from where it was: a new module hears nothing of what happened meanwhile.
+    await send(tenant, home, 3)
+    await register(tenant, node, receiver.url, module="new", secret=SECRET)
+    await send(tenant, home, 4)
+    assert await receiver.numbers(1) == [4]
+    assert [each.number for each in receiver.all] == [2, 4]
 
 
 async def test_a_delivery_under_way_outlives_its_node(server: BusServer, receiver: Receiver) -> None:
@@ -240,6 +246,24 @@ def envelope(project: int, home: int, number: int) -> bytes:
     """An event as ingest would store it."""
     event = parse_event(b'{"eventType":"e","eventData":{"n":%d}}' % number)
     return event_envelope(event, project, home, 0, wall_clock_ms(), None, None, 0, None)
+
+
+async def test_readers_that_are_dead_and_hold_nothing_are_forgotten(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    await register(tenant, node, receiver.url, secret=SECRET)
+    assert await node.stop() == 0
+    key = events_key(0)
+    await tenant.redis.xgroup_createconsumer(key, GROUP, "idle")
+    await tenant.redis.xadd(key, {"e": b"nothing"})
+    await tenant.redis.xreadgroup(GROUP, "holds", {key: ">"})
+    await tenant.store.smart_modules.forget_readers(0, 3_600_000)
+    names: list[Any] = await tenant.redis.xinfo_consumers(key, GROUP)
+    assert {each["name"] for each in names} >= {b"idle", b"holds"}
+    await asyncio.sleep(0.01)
+    await tenant.store.smart_modules.forget_readers(0, 1)
+    names = await tenant.redis.xinfo_consumers(key, GROUP)
+    assert [each["name"] for each in names] == [b"holds"]
 
 
 async def groups(redis: Redis) -> int:

@@ -21,6 +21,7 @@ from homewire.store.scripts.smart_modules import (
     CREATE_MODULE,
     DELETE_MODULE,
     FORGET_PROJECT,
+    FORGET_READERS,
     NOTE_CHANGE,
     SUSPEND_MODULE,
 )
@@ -167,6 +168,11 @@ class SmartModules:
     async def begin_reading(self, shard: int, behind: str) -> None:
         """Have the group hear what stands in this shard behind an entry; of no effect if it does already."""
         await self._database.change_outside(BEGIN_READING, [events_key(shard).decode()], [GROUP, behind])
+
+    async def forget_readers(self, shard: int, idle_ms: int) -> None:
+        """Strike out nodes that have read nothing of this shard for so long, and hold nothing of it."""
+        names = [events_key(shard).decode()]
+        await self._database.change_outside(FORGET_READERS, names, [GROUP, idle_ms])
 
 
 def _module(project_id: int, module_id: str, record: Mapping[str, str]) -> SmartModule:

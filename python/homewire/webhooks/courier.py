@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from homewire._core import event_json, event_route
+from homewire.bus.stopping import asked_to_stop
 from homewire.model import SmartModule
 from homewire.sealing import Sealer
 from homewire.settings import Settings
@@ -116,7 +117,8 @@ class Courier:
 
     async def _deliver(self) -> bool:
         self._idle_since = self._now()
-        while self._is_current():
+        # (redis-py swallows a cancellation now and then.)
+        while self._is_current() and not asked_to_stop():
             now = self._now()
             if now >= self._claim_at:
                 claim = await self._claim(idle=True)

@@ -40,6 +40,9 @@ PAGE_BYTES: Final = 1024 * 1024
 """Events that one script moves, and their bytes."""
 EXPECTED_FOR_S: Final = 10.0
 """One note that a module may get something does for this long; it is kept for 30 s."""
+READERS: Final = 16
+"""With more readers of a shard, those that are dead are struck out: each start of a node adds one."""
+DEAD_MS: Final = 3_600_000
 LOG_S: Final = 60.0
 
 Entry = tuple[int, bytes, bytes | None]
@@ -97,7 +100,7 @@ class Picker:
         now = asyncio.get_running_loop().time()
         if now >= self._claim_at:
             self._claim_at = now + self._settings.webhook_lease_s
-            await self._count_missed()
+            await self._look_at_group()
             await self._claim_left()
         entries = await self._read()
         if entries:
@@ -193,16 +196,20 @@ class Picker:
             by_shard.setdefault(shard, []).append(entry)
         await self._pipeline([("XACK", self._keys[shard], GROUP, *ids) for shard, ids in by_shard.items()])
 
-    async def _count_missed(self) -> None:
-        """Count what was trimmed before anybody of the group had read it: all of it was away for too long."""
+    async def _look_at_group(self) -> None:
+        """Count what was trimmed unread, when all of the group was away for too long; forget who is dead."""
         streams = await self._pipeline([("XINFO", "STREAM", key) for key in self._keys])
         groups = await self._pipeline([("XINFO", "GROUPS", key) for key in self._keys])
-        for stream, found in zip(map(_pairs, streams), groups, strict=True):
+        for shard, (stream, found) in enumerate(zip(map(_pairs, streams), groups, strict=True)):
             trimmed = stream[b"entries-added"] - stream[b"length"]
             for group in map(_pairs, found):
+                if group[b"name"] != GROUP.encode():
+                    continue
                 # Nothing is known of a group that has read nothing yet.
-                if group[b"name"] == GROUP.encode() and group[b"entries-read"] is not None:
+                if group[b"entries-read"] is not None:
                     self._stats.missed += max(0, trimmed - group[b"entries-read"])
+                if group[b"consumers"] > READERS:
+                    await self._store.smart_modules.forget_readers(shard, DEAD_MS)
 
     async def _claim_left(self) -> None:
         """Take over what somebody read and, since a lease ago, did not acknowledge."""

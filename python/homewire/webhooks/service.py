@@ -26,6 +26,7 @@ from homewire.webhooks.stats import WebhookStats
 
 LOOK_S: Final = 1.0
 """Between two looks for modules that changed, and for what a dead node left."""
+TIDY_S: Final = 30.0
 COURIERS: Final = 1000
 """Modules that one node delivers to at once."""
 CONNECTIONS: Final = 16
@@ -80,13 +81,17 @@ class Webhooks:
             await client.aclose()
 
     async def _look(self, picking: asyncio.Task[None], around: Surroundings) -> None:
+        tidy_at = 0.0
         while not asked_to_stop():
             if picking.done():
                 # It stops for nothing but a fault of ours, which must not go unnoticed.
                 picking.result()
             try:
                 await around.catalogue.refresh()
-                if len(around.catalogue):
+                now = asyncio.get_running_loop().time()
+                if len(around.catalogue) or now >= tidy_at:
+                    # Without any module only to strike out what is noted of those that were.
+                    tidy_at = now + TIDY_S
                     for name in await around.store.module_deliveries.waiting(COURIERS):
                         self._wake(name, around)
             except (RedisError, OSError, Unavailable) as error:
@@ -100,7 +105,8 @@ class Webhooks:
             courier.wake()
             return
         module = around.catalogue.get(name)
-        if len(self._couriers) >= COURIERS or (module is not None and module.suspended):
+        is_begun = name in self._tasks
+        if is_begun or len(self._tasks) >= COURIERS or (module is not None and module.suspended):
             return
         self._tasks[name] = asyncio.create_task(self._employ(name, around))
 

@@ -19,7 +19,9 @@ ALL = {name: value for module in MODULES for name, value in vars(module).items()
 
 @pytest.mark.parametrize("name", ALL)
 def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
-    commands = re.findall(r"redis\.p?call\('(\w+)'(?:, 'CREATE')?(?:, ([^,)]+))?", ALL[name].text)
+    commands = re.findall(
+        r"redis\.p?call\('(\w+)'(?:, '(?:CREATE|DELCONSUMER|CONSUMERS)')?(?:, ([^,)]+))?", ALL[name].text
+    )
     assert commands
     for command, key in commands:
         if command == "TIME":

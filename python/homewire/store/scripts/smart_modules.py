@@ -44,6 +44,21 @@ end
 return 1
 """)
 
+FORGET_READERS: Final = Script("""#!lua flags=allow-oom
+-- KEYS: a shard's stream. ARGV: group, ms. Those who have nothing in their hands and asked for nothing for so
+-- long are dead: a node that reads asks every second. Between look and removal nobody can read.
+local forgotten = 0
+for _, reader in ipairs(redis.call('XINFO', 'CONSUMERS', KEYS[1], ARGV[1])) do
+  local known = {}
+  for i = 1, #reader, 2 do known[reader[i]] = reader[i + 1] end
+  if forgotten < 100 and known.pending == 0 and known.idle > tonumber(ARGV[2]) then
+    redis.call('XGROUP', 'DELCONSUMER', KEYS[1], ARGV[1], known.name)
+    forgotten = forgotten + 1
+  end
+end
+return forgotten
+""")
+
 NOTE_CHANGE: Final = Script("""#!lua flags=allow-oom
 -- KEYS: version, projects. ARGV: project. Its modules changed, or are about to.
 local version = redis.call('INCR', KEYS[1])
