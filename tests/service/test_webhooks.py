@@ -88,6 +88,19 @@ async def test_only_what_was_subscribed_to_and_only_after_creation(
     assert len(receiver.all) == 3
 
 
+async def test_a_new_module_misses_nothing_while_others_are_told(
+    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, hooks, receiver.url, "old")
+    await send(tenant, home, 0, event_type="old")
+    assert await receiver.numbers(1) == [0]
+    for number in range(1, 6):
+        await register(tenant, hooks, receiver.url, f"new{number}", module=f"m{number}")
+        await send(tenant, home, number, event_type=f"new{number}")
+        assert await receiver.numbers(1) == [number]
+
+
 async def test_a_module_of_named_homes_hears_no_other(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
