@@ -88,6 +88,9 @@ async def test_what_a_claimed_device_says_is_heard_in_its_home(house: House) -> 
         assert (await house.call("PUT", path, device.key, json=event))[0] == 403
         body = {"homeId": house.home, "claimCode": code}
         assert (await house.call("POST", "/devices", house.owner.key, json=body))[0] == 201
+        # Whatever this node remembers: who claimed it is not refused.
+        patch = {"json": {"name": "mine"}}
+        assert (await house.call("PATCH", f"/devices/{device.id}", house.owner.key, **patch))[0] == 204
 
         async def accepted() -> bool:
             return (await house.call("PUT", path, device.key, json=event))[0] == 204
