@@ -50,8 +50,10 @@ def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> N
     """Serve until a signal says stop."""
     from homewire.app import Role, serve
 
+    kept = kept_messages(settings) if "api" in roles else []
+
     async def beside(base_url: str) -> None:
-        await _accompany(settings, base_url, demo, as_json)
+        await _accompany(settings, base_url, demo, kept, as_json)
 
     main = serve(settings, frozenset(map(Role, roles)), beside)
     if settings.event_loop == "uvloop":
@@ -62,13 +64,15 @@ def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> N
         asyncio.run(main)
 
 
-async def _accompany(settings: Settings, base_url: str, with_demo: bool, as_json: bool) -> None:
+async def _accompany(
+    settings: Settings, base_url: str, with_demo: bool, kept: list[str], as_json: bool
+) -> None:
     """Beside the server: say that it is ready, and let the demo's sensors report.
 
     All of it is a client like any other, so that it can't keep the server from anything.
     """
     if not with_demo:
-        _announce(settings, base_url, None, as_json)
+        _announce(settings, base_url, None, kept, as_json)
         return
     from homewire.sensors import Reporter, Sensors
     from homewire.tls import trust
@@ -78,7 +82,7 @@ async def _accompany(settings: Settings, base_url: str, with_demo: bool, as_json
     sensors = await asyncio.to_thread(Sensors)
     readings = await asyncio.to_thread(sensors.read)
     demo = await _demo(settings, {name: reading.device_class for name, reading in readings.items()})
-    _announce(settings, base_url, demo, as_json)
+    _announce(settings, base_url, demo, kept, as_json)
     if demo is not None:
         await Reporter(base_url, sensors, demo.homes[0].devices, tls).run()
 
@@ -106,7 +110,7 @@ def _program() -> str:
     return os.path.relpath(started) if os.path.isabs(started) else started
 
 
-def _announce(settings: Settings, base_url: str, demo: Demo | None, as_json: bool) -> None:
+def _announce(settings: Settings, base_url: str, demo: Demo | None, kept: list[str], as_json: bool) -> None:
     if as_json:
         import orjson
 
@@ -114,16 +118,22 @@ def _announce(settings: Settings, base_url: str, demo: Demo | None, as_json: boo
         print(orjson.dumps(ready).decode(), flush=True)
         return
     print(f"\nhomewire is ready at {base_url} (metrics: {base_url}/metrics)", flush=True)
-    if kept := kept_messages(settings):
-        print(f"{kept} are kept, not sent: `{_program()} outbox` shows them.", flush=True)
+    if kept:
+        print(kept_line(settings, kept), flush=True)
     if demo is not None:
         print("\n".join(next_steps(settings, base_url, demo)), flush=True)
 
 
-def kept_messages(settings: Settings) -> str:
-    """The messages to people that nothing is set to send."""
-    channels = {"E-mails": settings.smtp_host, "SMS": settings.sms_url}
-    return " and ".join(name for name, carrier in channels.items() if carrier is None)
+def kept_messages(settings: Settings) -> list[str]:
+    """The kinds of messages to people that nothing is set to send."""
+    carriers = {"E-mails": settings.smtp_host, "SMS": settings.sms_url}
+    return [name for name, carrier in carriers.items() if carrier is None]
+
+
+def kept_line(settings: Settings, kept: list[str]) -> str:
+    """How to see the messages that are not sent."""
+    where = "" if settings.data_dir == Settings().data_dir else f" --data-dir {settings.data_dir}"
+    return f"{' and '.join(kept)} to users are kept, not sent. See them: {_program()} outbox{where}"
 
 
 def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
