@@ -15,6 +15,7 @@ __all__ = [
     "event_envelope",
     "event_json",
     "event_route",
+    "kept_command_envelope",
     "parse_command",
     "parse_event",
     "select_filter",
@@ -71,6 +72,11 @@ def event_json(envelope: bytes) -> bytes | None:
     """The Event object, byte for byte as listeners get it; None for every other envelope."""
 
 def command_envelope(input: CommandInput, project: int, device: int, time_ms: int) -> bytes: ...
+def kept_command_envelope(
+    input: CommandInput, project: int, device: int, time_ms: int, expires_ms: int
+) -> tuple[bytes, bytes]:
+    """The envelope of a command that will be kept: its ticket, a msgpack integer, stands between the two."""
+
 def select_filter(
     home_ids: list[str], device_ids: list[str], entity_ids: list[str]
 ) -> tuple[Literal["all", "homes", "devices", "entities"], list[int], list[str]]: ...
@@ -127,6 +133,8 @@ class AppendHeads:
 
 _Notification = (
     tuple[Literal["closed"], int, int]
+    | tuple[Literal["adopted"], int, int, int]
+    | tuple[Literal["written"], int, int]
     | tuple[Literal["message"], int, int, bytes]
     | tuple[Literal["gap"], int, str]
     | tuple[Literal["failed"], str]
@@ -206,6 +214,11 @@ class Core:
 
     def adopt(self, id: int, fd: int, early: bytes) -> None:
         """Take over `fd`, a duplicate made for this call. Raises OSError."""
+
+    def deliver_first(self, id: int, seen: int, envelopes: list[bytes]) -> None:
+        """Give a reservation of a device's commands those that were kept for it, in the order of their
+        tickets: before everything that is routed. `seen` is the last ticket that was given out when they
+        were read; what is routed with one up to that is not delivered again."""
 
     def abandon(self, id: int) -> None:
         """Undo a reservation; of no effect once it was adopted."""

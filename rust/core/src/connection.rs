@@ -117,6 +117,8 @@ pub struct Connection {
     pub entities: Option<Box<FollowedEntities>>,
     /// When it was reserved, in ms since 1970.
     pub reserved_ms: u64,
+    /// The last ticket of a kept command that it got: a repeated one is not delivered again.
+    pub seen_ticket: u64,
     /// Homes that its user entered since then, and where the records of it stand in the outbox.
     pub entered: Vec<(u64, Stamp)>,
     /// Why it has to go, once a control record or a gap said so.

@@ -136,6 +136,17 @@ impl Core {
         Ok(())
     }
 
+    /// Gives a reservation of a device's commands those that were kept for it, in the order of their tickets:
+    /// they come before everything that is routed. `seen` is the last ticket that was given out when
+    /// they were read; what is routed with a ticket up to that is not delivered again.
+    pub fn deliver_first(&self, id: ConnectionId, seen: u64, envelopes: Vec<Vec<u8>>) {
+        self.shared.inbox.send_unhurried(Command::DeliverFirst {
+            id,
+            seen,
+            envelopes,
+        });
+    }
+
     /// Undoes a reservation.
     pub fn abandon(&self, id: ConnectionId) {
         self.shared.inbox.send(Command::Abandon(id));
@@ -242,7 +253,7 @@ fn panic_text(panic: &(dyn Any + Send)) -> String {
         .unwrap_or_else(|| "a panic without a message".to_owned())
 }
 
-fn wall_clock_ms() -> u64 {
+pub(crate) fn wall_clock_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |it| u64::try_from(it.as_millis()).unwrap_or(u64::MAX))
 }

@@ -51,6 +51,11 @@ pub struct CommandHeader<'a> {
     /// Milliseconds since 1970, UTC.
     pub time_ms: u64,
     pub action: &'a str,
+    /// Its number among the commands that are kept for the device until it has them, each later one's
+    /// greater; 0: it is kept nowhere.
+    pub ticket: u64,
+    /// When one that is kept is not to be delivered any more, in milliseconds since 1970, UTC.
+    pub expires_ms: u64,
     /// The client's own JSON of `parameters`; empty: absent.
     pub body: &'a str,
 }
@@ -187,18 +192,33 @@ pub fn append_event(out: &mut Vec<u8>, event: &EventHeader<'_>) {
 /// Writes a command.
 pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    start(
-        &mut out,
-        COMMAND,
-        5,
-        command.action.len() + command.body.len(),
-    );
-    put_uint(&mut out, command.project);
-    put_uint(&mut out, command.device);
-    put_uint(&mut out, command.time_ms);
-    put_str(&mut out, command.action);
+    let members = if command.ticket == 0 { 5 } else { 7 };
+    start_command(&mut out, command, members);
+    if command.ticket != 0 {
+        put_uint(&mut out, command.ticket);
+        put_uint(&mut out, command.expires_ms);
+    }
     out.extend_from_slice(command.body.as_bytes());
     out
+}
+
+/// Writes a command that will be kept: what comes before its ticket, a msgpack integer that is not known
+/// yet, and what comes behind.
+pub fn encode_command_around_ticket(command: &CommandHeader<'_>) -> (Vec<u8>, Vec<u8>) {
+    let (mut head, mut tail) = (Vec::new(), Vec::new());
+    start_command(&mut head, command, 7);
+    put_uint(&mut tail, command.expires_ms);
+    tail.extend_from_slice(command.body.as_bytes());
+    (head, tail)
+}
+
+fn start_command(out: &mut Vec<u8>, command: &CommandHeader<'_>, members: u8) {
+    let texts = command.action.len() + command.body.len();
+    start(out, COMMAND, members, texts);
+    put_uint(out, command.project);
+    put_uint(out, command.device);
+    put_uint(out, command.time_ms);
+    put_str(out, command.action);
 }
 
 /// Writes a control record.
@@ -248,6 +268,8 @@ fn decode_command(mut header: Header<'_>) -> Result<CommandHeader<'_>, Malformed
         device: header.uint()?,
         time_ms: header.uint()?,
         action: header.str()?,
+        ticket: header.uint_if_there()?,
+        expires_ms: header.uint_if_there()?,
         body: header.json_body()?,
     })
 }
@@ -282,6 +304,14 @@ impl<'a> Header<'a> {
     fn uint(&mut self) -> Result<u64, Malformed> {
         self.count_member()?;
         self.reader.uint()
+    }
+
+    /// A member that earlier versions did not write: 0 if it is not there.
+    fn uint_if_there(&mut self) -> Result<u64, Malformed> {
+        if self.members == 0 {
+            return Ok(0);
+        }
+        self.uint()
     }
 
     fn str(&mut self) -> Result<&'a str, Malformed> {

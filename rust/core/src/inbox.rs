@@ -73,6 +73,13 @@ pub enum Command {
         early: Vec<u8>,
     },
     Abandon(ConnectionId),
+    /// Commands that were kept for a device, for a reservation: before all that is live.
+    DeliverFirst {
+        id: ConnectionId,
+        /// The last ticket that was given out when they were read.
+        seen: u64,
+        envelopes: Vec<Vec<u8>>,
+    },
     Send {
         id: ConnectionId,
         opcode: Opcode,

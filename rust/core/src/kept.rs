@@ -55,25 +55,38 @@ pub struct Kept {
     bytes: Box<[u8]>,
     since: Instant,
     ledger: Ledger,
+    ticket: u64,
 }
 
 impl Kept {
-    /// A copy of `bytes`, in the ledger's sum for as long as somebody holds it.
-    pub fn new(bytes: &[u8], ledger: &Ledger) -> Rc<Self> {
-        Self::since(bytes, ledger.0.now.get(), ledger)
+    /// A copy of `bytes`, in the ledger's sum for as long as somebody holds it. With a `ticket` other than
+    /// 0 they are one frame, of which is told when the kernel has taken it whole.
+    pub fn new(bytes: &[u8], ticket: u64, ledger: &Ledger) -> Rc<Self> {
+        Self::since(bytes, ticket, ledger.0.now.get(), ledger)
+    }
+
+    /// The ticket of the frame; 0: none.
+    pub fn ticket(&self) -> u64 {
+        self.ticket
     }
 
     /// A copy of a part, as old as the whole.
     pub fn part(&self, start: usize, end: usize) -> Rc<Self> {
-        Self::since(&self.bytes[start..end], self.since, &self.ledger)
+        Self::since(
+            &self.bytes[start..end],
+            self.ticket,
+            self.since,
+            &self.ledger,
+        )
     }
 
-    fn since(bytes: &[u8], since: Instant, ledger: &Ledger) -> Rc<Self> {
+    fn since(bytes: &[u8], ticket: u64, since: Instant, ledger: &Ledger) -> Rc<Self> {
         ledger.add(size_of::<Self>() + bytes.len());
         Rc::new(Self {
             bytes: Box::from(bytes),
             since,
             ledger: ledger.clone(),
+            ticket,
         })
     }
 }

@@ -28,7 +28,7 @@ pub enum Verdict {
 }
 
 /// Counts of what went to sockets; summed up by the reactor once per turn.
-#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct Written {
     /// Event frames that the kernel took whole.
     pub frames: u64,
@@ -38,12 +38,24 @@ pub struct Written {
     pub blocked: u64,
     /// Bytes that the kernel took.
     pub bytes: u64,
+    /// Tickets of frames that the kernel took whole, in order; whoever writes takes them out.
+    pub tickets: Vec<u64>,
+}
+
+impl Written {
+    fn took(&mut self, frames: u32, ticket: u64) {
+        self.frames += u64::from(frames);
+        if ticket != 0 {
+            self.tickets.push(ticket);
+        }
+    }
 }
 
 /// Bytes handed to several sockets at once: shared only once a socket lags behind.
 pub struct Block<'a> {
     bytes: &'a [u8],
     frames: u32,
+    ticket: u64,
     ledger: &'a Ledger,
     shared: Option<Rc<Kept>>,
 }
@@ -54,14 +66,23 @@ impl<'a> Block<'a> {
         Self {
             bytes,
             frames,
+            ticket: 0,
             ledger,
             shared: None,
         }
     }
 
+    /// One frame with a ticket: it comes back in [`Written::tickets`] once the kernel took the whole of it.
+    pub fn with_ticket(bytes: &'a [u8], ticket: u64, ledger: &'a Ledger) -> Self {
+        Self {
+            ticket,
+            ..Self::new(bytes, 1, ledger)
+        }
+    }
+
     fn share(&mut self) -> Rc<Kept> {
         self.shared
-            .get_or_insert_with(|| Kept::new(self.bytes, self.ledger))
+            .get_or_insert_with(|| Kept::new(self.bytes, self.ticket, self.ledger))
             .clone()
     }
 }
@@ -70,10 +91,10 @@ impl<'a> Block<'a> {
 #[derive(Debug, Default)]
 pub struct Outbox {
     pieces: VecDeque<Piece>,
-    /// Bytes of the first piece that are written already.
-    offset: usize,
     /// Bytes that wait.
     waiting: usize,
+    /// Bytes of the first piece that are written already. (No piece is as long as 4 GiB.)
+    offset: u32,
     /// The kernel's buffer is full: wait until it says writable.
     blocked: bool,
 }
@@ -96,7 +117,7 @@ impl Outbox {
         {
             match send(socket, block.bytes, written) {
                 Ok(count) if count == block.bytes.len() => {
-                    written.frames += u64::from(block.frames);
+                    written.took(block.frames, block.ticket);
                     return Verdict::Accepted;
                 }
                 Ok(count) => taken = count,
@@ -113,7 +134,7 @@ impl Outbox {
         // A frame that was begun has to be ended, also for a client that is given up.
         self.waiting += rest;
         if self.pieces.is_empty() {
-            self.offset = taken;
+            self.offset = taken as u32;
         }
         self.pieces
             .push_back(Piece::new(block.share(), block.frames));
@@ -151,6 +172,20 @@ impl Outbox {
         Ok(())
     }
 
+    /// Puts frames with tickets before everything that waits, of which nothing was written yet, and takes
+    /// out of that what has a ticket up to `seen`: it was among them, or is not wanted any more.
+    pub fn put_first<'a>(&mut self, frames: impl Iterator<Item = Block<'a>>, seen: u64) {
+        debug_assert_eq!(self.offset, 0);
+        let later = std::mem::take(&mut self.pieces);
+        self.pieces
+            .extend(frames.map(|mut frame| Piece::new(frame.share(), frame.frames)));
+        self.pieces.extend(later.into_iter().filter(|piece| {
+            let ticket = piece.bytes.ticket();
+            ticket == 0 || ticket > seen
+        }));
+        self.waiting = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
@@ -170,14 +205,16 @@ impl Outbox {
     /// can follow where a client's parser expects a frame.
     pub fn drop_unwritten(&mut self) {
         let rest = self.pieces.front().and_then(|piece| {
-            let end = end_of_frame(&piece.bytes, self.offset);
-            (self.offset > 0 && end > self.offset).then(|| piece.bytes.part(self.offset, end))
+            let offset = self.offset as usize;
+            let end = end_of_frame(&piece.bytes, offset);
+            (offset > 0 && end > offset).then(|| piece.bytes.part(offset, end))
         });
         self.pieces.clear();
         self.offset = 0;
         self.waiting = 0;
         if let Some(bytes) = rest {
             self.waiting = bytes.len();
+            // A ticket goes with it: its frame will be whole.
             self.pieces.push_back(Piece::new(bytes, 0));
         }
     }
@@ -186,7 +223,7 @@ impl Outbox {
         let mut slices = [IoSlice::new(&[]); PIECES_PER_WRITE];
         let mut count = 0;
         for (slice, piece) in slices.iter_mut().zip(&self.pieces) {
-            let start = if count == 0 { self.offset } else { 0 };
+            let start = if count == 0 { self.offset as usize } else { 0 };
             *slice = IoSlice::new(&piece.bytes[start..]);
             count += 1;
         }
@@ -196,13 +233,13 @@ impl Outbox {
     fn consume(&mut self, mut count: usize, written: &mut Written) {
         self.waiting -= count;
         while let Some(piece) = self.pieces.front() {
-            let rest = piece.bytes.len() - self.offset;
+            let rest = piece.bytes.len() - self.offset as usize;
             if count < rest {
-                self.offset += count;
+                self.offset += count as u32;
                 return;
             }
             count -= rest;
-            written.frames += u64::from(piece.frames);
+            written.took(piece.frames, piece.bytes.ticket());
             self.offset = 0;
             self.pieces.pop_front();
         }
@@ -318,6 +355,40 @@ mod tests {
             prop_assert_eq!(&socket.got, &sent);
             prop_assert_eq!(written.frames, frames);
             prop_assert_eq!(written.bytes, sent.len() as u64);
+        }
+    }
+
+    proptest! {
+        /// A ticket is told when the last byte of its frame is the kernel's, and not before.
+        #[test]
+        fn a_ticket_is_told_with_the_last_byte_of_its_frame(
+            lengths in prop::collection::vec((1usize..40, any::<bool>()), 1..20),
+            takes in prop::collection::vec(0usize..60, 0..60),
+        ) {
+            let ledger = Ledger::new(Instant::now());
+            let mut outbox = Outbox::default();
+            let mut socket = scripted(&takes);
+            let mut written = Written::default();
+            let (mut end, mut ends) = (0, Vec::new());
+            let whole = |ends: &[(u64, usize)], got: usize| -> Vec<u64> {
+                ends.iter().filter(|(_, end)| *end <= got).map(|(ticket, _)| *ticket).collect()
+            };
+            for (number, (length, has_ticket)) in (1..).zip(&lengths) {
+                let bytes = vec![7; *length];
+                end += length;
+                let mut block = if *has_ticket {
+                    ends.push((number, end));
+                    Block::with_ticket(&bytes, number, &ledger)
+                } else {
+                    Block::new(&bytes, 1, &ledger)
+                };
+                outbox.offer(Some(&mut socket), &mut block, usize::MAX, &mut written);
+                prop_assert_eq!(&written.tickets, &whole(&ends, socket.got.len()));
+            }
+            while !outbox.is_empty() && !socket.takes.is_empty() {
+                outbox.flush(&mut socket, &mut written).unwrap();
+                prop_assert_eq!(&written.tickets, &whole(&ends, socket.got.len()));
+            }
         }
     }
 

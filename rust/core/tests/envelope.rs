@@ -5,7 +5,7 @@ use homewire_core::encode::{
 };
 use homewire_core::envelope::{
     CommandHeader, ControlHeader, Envelope, EventHeader, Malformed, VERSION, decode,
-    encode_command, encode_control, encode_event,
+    encode_command, encode_command_around_ticket, encode_control, encode_event,
 };
 use homewire_core::frame::{Opcode, append_frame};
 use proptest::prelude::*;
@@ -63,6 +63,7 @@ fn the_bytes_of_a_command_and_a_control_record() {
         time_ms: 3,
         action: "dim",
         body: "{}",
+        ..CommandHeader::default()
     };
     assert_eq!(
         encode_command(&command),
@@ -72,6 +73,16 @@ fn the_bytes_of_a_command_and_a_control_record() {
         decode(b"\x01\x95\x02\x01\x02\x03\xa3dim{}"),
         Ok(Envelope::Command(command))
     );
+    let kept = CommandHeader {
+        ticket: 300,
+        expires_ms: 9,
+        ..command
+    };
+    let bytes = b"\x01\x97\x02\x01\x02\x03\xa3dim\xcd\x01\x2c\x09{}";
+    assert_eq!(encode_command(&kept), bytes);
+    assert_eq!(decode(bytes), Ok(Envelope::Command(kept)));
+    let (head, tail) = encode_command_around_ticket(&kept);
+    assert_eq!([&head, &b"\xcd\x01\x2c"[..], &tail].concat(), bytes);
     let control = ControlHeader {
         project: 1,
         record_type: 2,
@@ -131,9 +142,17 @@ fn what_is_no_envelope_says_why() {
         (b"\x01\x95\x02\x01\x02\x03\xc4\x03dim", Malformed::WrongType),
         (b"\x01\x95\x02\x01\x02\x03\xa1\xff", Malformed::NotUtf8),
         (b"\x01\x95\x02\x01\x02\x03\xa3dim{\xff}", Malformed::NotUtf8),
-        (b"\x01\x96\x02\x01\x02\x03\xa3dim\xc1", Malformed::WrongType),
+        (b"\x01\x96\x02\x01\x02\x03\xa3dim\xc0", Malformed::WrongType),
         (
-            b"\x01\x96\x02\x01\x02\x03\xa3dim\xdf\xff\xff\xff\xff",
+            b"\x01\x97\x02\x01\x02\x03\xa3dim\x01\xa0",
+            Malformed::WrongType,
+        ),
+        (
+            b"\x01\x98\x02\x01\x02\x03\xa3dim\x01\x02\xc1",
+            Malformed::WrongType,
+        ),
+        (
+            b"\x01\x98\x02\x01\x02\x03\xa3dim\x01\x02\xdf\xff\xff\xff\xff",
             Malformed::CutShort,
         ),
     ] {
@@ -286,9 +305,14 @@ proptest! {
         body in ".{0,60}",
     ) {
         let [project, record_type, user, home, device, key_tag, outbox_ms, outbox_seq] = ids;
-        let command = CommandHeader { project, device, time_ms: outbox_ms, action: &action, body: &body };
-        let record = encode_command(&command);
-        prop_assert_eq!(decode(&record), Ok(Envelope::Command(command)));
+        // Without a ticket nothing expires.
+        for (ticket, expires_ms) in [(0, 0), (outbox_seq.max(1), key_tag)] {
+            let command = CommandHeader {
+                project, device, time_ms: outbox_ms, action: &action, ticket, expires_ms, body: &body,
+            };
+            let record = encode_command(&command);
+            prop_assert_eq!(decode(&record), Ok(Envelope::Command(command)));
+        }
         let control = ControlHeader {
             project, record_type, user, home, device, key_tag, outbox_ms, outbox_seq,
             body: body.as_bytes(),

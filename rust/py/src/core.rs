@@ -165,6 +165,11 @@ impl Core {
         Ok(self.0.adopt(ConnectionId::from(id), fd, early.to_vec())?)
     }
 
+    fn deliver_first(&self, id: u64, seen: u64, envelopes: Vec<Vec<u8>>) {
+        self.0
+            .deliver_first(ConnectionId::from(id), seen, envelopes);
+    }
+
     fn abandon(&self, id: u64) {
         self.0.abandon(ConnectionId::from(id));
     }
@@ -262,6 +267,16 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
         Notification::Closed { id, code } => {
             ("closed", id.as_u64(), code).into_pyobject(py)?.into_any()
         }
+        Notification::Adopted {
+            id,
+            project,
+            device,
+        } => ("adopted", id.as_u64(), project, device)
+            .into_pyobject(py)?
+            .into_any(),
+        Notification::Written { id, ticket } => ("written", id.as_u64(), ticket)
+            .into_pyobject(py)?
+            .into_any(),
         Notification::Message { id, text, payload } => {
             let opcode = if text { Opcode::Text } else { Opcode::Binary };
             let payload = PyBytes::new(py, &payload);

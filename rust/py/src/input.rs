@@ -110,8 +110,33 @@ pub fn command_envelope<'py>(
         time_ms,
         action: &input.0.action,
         body: input.0.parameters.as_deref().unwrap_or_default(),
+        ..CommandHeader::default()
     };
     PyBytes::new(py, &envelope::encode_command(&header))
+}
+
+/// The envelope of a command that will be kept, in two parts: its ticket, a msgpack integer, is to stand
+/// between them.
+#[pyfunction]
+pub fn kept_command_envelope<'py>(
+    py: Python<'py>,
+    input: &CommandInput,
+    project: u64,
+    device: u64,
+    time_ms: u64,
+    expires_ms: u64,
+) -> (Bound<'py, PyBytes>, Bound<'py, PyBytes>) {
+    let header = CommandHeader {
+        project,
+        device,
+        time_ms,
+        action: &input.0.action,
+        expires_ms,
+        body: input.0.parameters.as_deref().unwrap_or_default(),
+        ..CommandHeader::default()
+    };
+    let (head, tail) = envelope::encode_command_around_ticket(&header);
+    (PyBytes::new(py, &head), PyBytes::new(py, &tail))
 }
 
 /// The precedence of filters (spec 000, *Listen to events*): kind, ids and entities in effect.

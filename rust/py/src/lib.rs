@@ -27,7 +27,7 @@ mod _core {
     use crate::event::{event_json, event_route};
     #[pymodule_export]
     use crate::input::{
-        CommandInput, EventInput, command_envelope, event_envelope, parse_command, parse_event,
-        select_filter, shard_of,
+        CommandInput, EventInput, command_envelope, event_envelope, kept_command_envelope,
+        parse_command, parse_event, select_filter, shard_of,
     };
 }

@@ -17,6 +17,9 @@ use crate::topic::TopicRef;
 pub(super) enum Routed<'a> {
     /// It is in the blocks of all who hear it, of which the longest has so many bytes now.
     Delivered { longest_block: usize },
+    /// The frame is ready and those who hear it are found: it is to be delivered by itself, so that each of
+    /// its sockets can tell when the kernel has it.
+    Kept { ticket: u64, expires_ms: u64 },
     /// It is to be applied, before the next envelope is routed.
     Control(ControlHeader<'a>),
 }
@@ -39,6 +42,7 @@ pub(super) fn route<'a>(
     matched.clear();
     frame.clear();
     let mut anchor = 0;
+    let mut kept = None;
     match envelope::decode(&entry.envelope) {
         Ok(Envelope::Event(event)) => {
             index.find(&event_topics(&event), matched);
@@ -52,6 +56,10 @@ pub(super) fn route<'a>(
             if !matched.is_empty() {
                 encode::append_command_frame(frame, &command);
                 anchor = command.device;
+                kept = (command.ticket != 0).then_some(Routed::Kept {
+                    ticket: command.ticket,
+                    expires_ms: command.expires_ms,
+                });
             }
         }
         Ok(Envelope::Control(record)) => return Routed::Control(record),
@@ -66,6 +74,9 @@ pub(super) fn route<'a>(
             Stats::add(&stats.malformed, 1);
             matched.clear();
         }
+    }
+    if let Some(kept) = kept {
+        return kept;
     }
     for &scope in &*matched {
         longest_block = longest_block.max(blocks.append(scope, frame));

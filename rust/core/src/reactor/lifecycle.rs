@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 
 use super::{Doom, Reactor};
 use crate::close::{self, CloseCode};
-use crate::connection::{Connection, ConnectionId, FollowedEntities, Socket, State};
+use crate::connection::{Connection, ConnectionId, FollowedEntities, PrincipalKind, Socket, State};
 use crate::frame::{self, Decoder, Opcode};
 use crate::inbox::{DeviceInHome, Reservation, Subscription};
 use crate::notify::Notification;
@@ -65,6 +65,7 @@ impl Reactor {
             follow,
             entities,
             reserved_ms: at_ms,
+            seen_ticket: 0,
             entered: Vec::new(),
             condemned: None,
             ended: None,
@@ -109,12 +110,26 @@ impl Reactor {
             self.end(id, Ending::ABNORMAL);
             return;
         }
+        self.tell_adopted(id);
         self.seal(scope, usize::MAX);
         self.flush(id);
         // What it may not hear any more ended while nobody could tell it.
         self.close_condemned(id);
         if !early.is_empty() {
             self.received(id, &mut early);
+        }
+    }
+
+    /// Of users nobody keeps a list.
+    fn tell_adopted(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id)
+            && connection.principal.kind == PrincipalKind::Device
+        {
+            self.shared.notifier.push(Notification::Adopted {
+                id,
+                project: connection.principal.project,
+                device: connection.principal.id,
+            });
         }
     }
 

@@ -7,6 +7,7 @@ mod condemned;
 mod control;
 mod delivery;
 mod foresight;
+mod kept_commands;
 mod lagging;
 mod lifecycle;
 mod sockets;
@@ -241,6 +242,11 @@ impl Reactor {
                 );
                 let is_enough = match routed {
                     Routed::Delivered { longest_block } => longest_block >= BLOCK_BYTES,
+                    Routed::Kept { ticket, expires_ms } => {
+                        self.deliver_kept(ticket, expires_ms);
+                        self.settle_doomed();
+                        false
+                    }
                     Routed::Control(record) => {
                         let waiting = self.condemned.len();
                         self.apply(entry.shard, &record);
@@ -293,6 +299,11 @@ impl Reactor {
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
             Command::Gap { shard } => self.resync(shard),
             Command::Abandon(id) => self.abandon(id),
+            Command::DeliverFirst {
+                id,
+                seen,
+                envelopes,
+            } => self.deliver_first(id, seen, &envelopes),
             Command::Send {
                 id,
                 opcode,

@@ -59,7 +59,9 @@ impl Reactor {
         let Some(socket) = connection.socket.as_mut() else {
             return;
         };
-        match connection.outbox.flush(socket, &mut self.written) {
+        let outcome = connection.outbox.flush(socket, &mut self.written);
+        self.tell_written(id);
+        match outcome {
             Ok(()) => self.shut_if_drained(id),
             Err(_) => self.end(id, Ending::ABNORMAL),
         }

@@ -245,7 +245,10 @@ impl Node {
     pub fn notification_about(&mut self, wanted: ConnectionId) -> Notification {
         loop {
             match self.notification() {
-                Notification::Closed { id, .. } | Notification::Message { id, .. }
+                Notification::Closed { id, .. }
+                | Notification::Message { id, .. }
+                | Notification::Adopted { id, .. }
+                | Notification::Written { id, .. }
                     if id != wanted => {}
                 notification => return notification,
             }
@@ -254,9 +257,12 @@ impl Node {
 
     /// Waits for the end of this connection; the code that the core gives for it.
     pub fn closed(&mut self, id: ConnectionId) -> u16 {
-        match self.notification_about(id) {
-            Notification::Closed { code, .. } => code,
-            other => panic!("{other:?}"),
+        loop {
+            match self.notification_about(id) {
+                Notification::Closed { code, .. } => return code,
+                Notification::Adopted { .. } | Notification::Written { .. } => {}
+                other => panic!("{other:?}"),
+            }
         }
     }
 }

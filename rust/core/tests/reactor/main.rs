@@ -7,6 +7,7 @@ mod control;
 mod counts;
 mod gone;
 mod harness;
+mod kept_commands;
 mod lives;
 mod messages;
 mod model;

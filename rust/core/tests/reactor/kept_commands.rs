@@ -1,0 +1,316 @@
+//! Commands that are kept until the kernel took them: what comes first, what is told, and when.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use homewire_core::connection::ConnectionId;
+use homewire_core::envelope::{CommandHeader, encode_command};
+use homewire_core::inbox::{Entry, Subscription};
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+use homewire_core::shard::shard_of;
+use proptest::prelude::*;
+
+use crate::harness::{Client, Heard, Node, PROJECT, SHARDS, command, device, homes, limits};
+
+const DEVICE: u64 = 2;
+
+fn in_a_minute() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    (since + Duration::from_secs(60)).as_millis() as u64
+}
+
+/// A command that is kept under `ticket`, which is also its action; `length` bytes of parameters.
+fn kept(ticket: u64, length: usize, expires_ms: u64) -> Vec<u8> {
+    encode_command(&CommandHeader {
+        project: PROJECT,
+        device: DEVICE,
+        action: &ticket.to_string(),
+        ticket,
+        expires_ms,
+        body: &format!("\"{}\"", "x".repeat(length)),
+        ..CommandHeader::default()
+    })
+}
+
+fn live(ticket: u64, length: usize) -> Entry {
+    Entry {
+        shard: shard_of(DEVICE, SHARDS),
+        envelope: kept(ticket, length, in_a_minute()),
+    }
+}
+
+fn first(tickets: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
+    let each = |ticket| kept(ticket, 10, in_a_minute());
+    tickets.into_iter().map(each).collect()
+}
+
+fn reserve(node: &Node) -> ConnectionId {
+    node.reserve_for(device(DEVICE), Subscription::Commands(DEVICE), false)
+}
+
+fn heard(client: &mut Client, count: usize) -> Vec<String> {
+    let one = |_| match client.hear() {
+        Heard::Text(name) => name,
+        other => panic!("{other:?}"),
+    };
+    (0..count).map(one).collect()
+}
+
+/// The tickets that the core tells of this connection, so many.
+fn written(node: &mut Node, id: ConnectionId, count: usize) -> Vec<u64> {
+    let mut tickets = Vec::new();
+    while tickets.len() < count {
+        match node.notification_about(id) {
+            Notification::Written { ticket, .. } => tickets.push(ticket),
+            Notification::Adopted { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    tickets
+}
+
+/// All that was told of this connection until now.
+fn told(node: &mut Node, id: ConnectionId) -> Vec<Notification> {
+    node.fence();
+    let about = |it: &Notification| match it {
+        Notification::Written { id: of, .. }
+        | Notification::Adopted { id: of, .. }
+        | Notification::Closed { id: of, .. } => *of == id,
+        _ => false,
+    };
+    node.core.notifications().filter(about).collect()
+}
+
+#[test]
+fn what_was_kept_comes_before_what_is_live() {
+    let mut node = Node::start(limits());
+    let id = reserve(&node);
+    node.route(command(DEVICE, "live"));
+    // Relayed only now, but kept before what was kept was read: it is among the first.
+    node.route(live(2, 10));
+    node.route(live(4, 10));
+    node.core.deliver_first(id, 3, first([1, 2, 3]));
+    node.route(live(3, 10));
+    node.route(live(5, 10));
+    let mut client = node.adopt(id, b"");
+    node.route(live(6, 10));
+    node.route(live(5, 10));
+    node.route(command(DEVICE, "last"));
+    assert_eq!(
+        heard(&mut client, 8),
+        ["1", "2", "3", "live", "4", "5", "6", "last"]
+    );
+    assert_eq!(written(&mut node, id, 6), [1, 2, 3, 4, 5, 6]);
+}
+
+#[test]
+fn who_has_nothing_kept_knows_what_not_to_hear_again() {
+    let node = Node::start(limits());
+    let id = reserve(&node);
+    node.core.deliver_first(id, 7, Vec::new());
+    node.route(live(7, 10));
+    node.route(live(8, 10));
+    assert_eq!(heard(&mut node.adopt(id, b""), 1), ["8"]);
+}
+
+#[test]
+fn what_expired_is_not_delivered() {
+    let mut node = Node::start(limits());
+    let id = reserve(&node);
+    let kept = vec![kept(1, 10, 1), kept(2, 10, in_a_minute())];
+    node.core.deliver_first(id, 2, kept);
+    let mut client = node.adopt(id, b"");
+    let expired = Entry {
+        envelope: self::kept(3, 10, 1),
+        ..live(3, 10)
+    };
+    node.route(expired);
+    node.route(live(4, 10));
+    assert_eq!(heard(&mut client, 2), ["2", "4"]);
+    assert_eq!(written(&mut node, id, 2), [2, 4]);
+}
+
+#[test]
+fn what_is_no_kept_command_is_counted_and_skipped() {
+    let node = Node::start(limits());
+    let id = reserve(&node);
+    let without_ticket = command(DEVICE, "no ticket").envelope;
+    let envelopes = vec![b"nonsense".to_vec(), without_ticket, first([1]).remove(0)];
+    node.core.deliver_first(id, 1, envelopes);
+    assert_eq!(heard(&mut node.adopt(id, b""), 1), ["1"]);
+    assert_eq!(node.stat("malformed"), 2);
+}
+
+#[test]
+fn it_is_told_once_the_kernel_has_the_whole_frame() {
+    const COUNT: u64 = 40;
+    let mut node = Node::start(Limits {
+        outbox_bytes: 16 << 20,
+        ..limits()
+    });
+    let id = reserve(&node);
+    let mut client = node.adopt(id, b"");
+    for ticket in 1..=COUNT {
+        node.route(live(ticket, 50_000));
+    }
+    let early = told(&mut node, id).len() - 1;
+    assert!((1..COUNT as usize).contains(&early), "{early}");
+    let blocked = heard(&mut client, COUNT as usize);
+    let late = written(&mut node, id, COUNT as usize - early);
+    assert_eq!(blocked.last().unwrap(), "40");
+    assert_eq!(late, Vec::from_iter(early as u64 + 1..=COUNT));
+}
+
+#[test]
+fn what_a_slow_client_did_not_take_is_never_told() {
+    let mut node = Node::start(limits());
+    let id = reserve(&node);
+    let mut client = node.adopt(id, b"");
+    let mut routed = 0;
+    while node.stat("too_slow") == 0 {
+        routed += 1;
+        node.route(live(routed, 50_000));
+        node.fence();
+    }
+    let got = client.hear_until(&Heard::Close(Some(4001))).len();
+    client.say_close(4001);
+    assert_eq!(client.hear(), Heard::End);
+    let told: Vec<_> = std::iter::from_fn(|| match node.notification_about(id) {
+        Notification::Closed { .. } => None,
+        other => Some(other),
+    })
+    .collect();
+    // Whatever it got, a frame that was begun as the rest was dropped too, is told; nothing else.
+    assert_eq!(told.len(), got + 1, "with the adoption");
+    assert!((got as u64) < routed);
+}
+
+#[test]
+fn each_socket_of_a_device_gets_it_and_tells() {
+    let mut node = Node::start(limits());
+    let ids = [reserve(&node), reserve(&node)];
+    let mut clients = ids.map(|id| node.adopt(id, b""));
+    node.route(live(1, 10));
+    for (id, client) in ids.into_iter().zip(&mut clients) {
+        assert_eq!(heard(client, 1), ["1"]);
+        assert!(told(&mut node, id).len() <= 2);
+    }
+}
+
+#[test]
+fn a_device_is_told_of_and_a_user_is_not() {
+    let mut node = Node::start(limits());
+    let (id, _client) = {
+        let id = reserve(&node);
+        (id, node.adopt(id, b""))
+    };
+    let adopted = Notification::Adopted {
+        id,
+        project: PROJECT,
+        device: DEVICE,
+    };
+    assert_eq!(told(&mut node, id), [adopted]);
+    let (id, _user) = node.connect(homes(&[1]));
+    assert_eq!(told(&mut node, id), []);
+    // Never adopted: its end alone is told.
+    let id = reserve(&node);
+    node.core.abandon(id);
+    assert_eq!(
+        told(&mut node, id),
+        [Notification::Closed { id, code: 1006 }]
+    );
+}
+
+#[test]
+fn too_late_for_one_that_is_open() {
+    let node = Node::start(limits());
+    let id = reserve(&node);
+    let mut client = node.adopt(id, b"");
+    node.core.deliver_first(id, 9, first([9]));
+    node.route(live(1, 10));
+    assert_eq!(heard(&mut client, 1), ["1"]);
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    /// Without a ticket.
+    Plain,
+    /// The next ticket is given out, and its copy is routed now.
+    Kept,
+    /// The same, but its copy comes only after the next fetch.
+    KeptAndLate,
+    /// The copy of an earlier ticket comes again.
+    Again(prop::sample::Index),
+    Adopt,
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(100))]
+
+    /// Whatever is routed before and after the fetch and the adoption: every ticket is delivered once and
+    /// told once, those that were fetched first, and otherwise in order.
+    #[test]
+    fn every_ticket_comes_once(
+        before in prop::collection::vec(step(), 0..10),
+        after in prop::collection::vec(step(), 0..10),
+        fetched_from in 0_u64..5,
+    ) {
+        let mut node = Node::start(limits());
+        let id = reserve(&node);
+        // Tickets up to this were given out before the reservation.
+        let (mut last, mut late) = (fetched_from, Vec::new());
+        let (mut plain, mut expected) = (0, Vec::new());
+        let mut client = None;
+        for (steps, is_fetched) in [(before, false), (after, true)] {
+            for step in steps {
+                match step {
+                    Step::Plain => {
+                        plain += 1;
+                        let name = format!("plain {plain}");
+                        node.route(command(DEVICE, &name));
+                        expected.push(name);
+                    }
+                    Step::Kept => {
+                        last += 1;
+                        node.route(live(last, 10));
+                        if is_fetched {
+                            expected.push(last.to_string());
+                        }
+                    }
+                    Step::KeptAndLate if !is_fetched => {
+                        last += 1;
+                        late.push(last);
+                    }
+                    Step::Again(index) if last > 0 => {
+                        node.route(live(1 + index.index(last as usize) as u64, 10));
+                    }
+                    Step::Adopt if is_fetched && client.is_none() => client = Some(node.adopt(id, b"")),
+                    _ => {}
+                }
+            }
+            if !is_fetched {
+                node.core.deliver_first(id, last, first(1..=last));
+                let fetched = (1..=last).map(|it| it.to_string());
+                expected.splice(0..0, fetched);
+                for ticket in late.drain(..) {
+                    node.route(live(ticket, 10));
+                }
+            }
+        }
+        let mut client = client.unwrap_or_else(|| node.adopt(id, b""));
+        node.route(command(DEVICE, "end"));
+        expected.push("end".to_owned());
+        prop_assert_eq!(heard(&mut client, expected.len()), expected);
+        prop_assert_eq!(written(&mut node, id, last as usize), Vec::from_iter(1..=last));
+    }
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        Just(Step::Plain),
+        Just(Step::Kept),
+        Just(Step::KeptAndLate),
+        any::<prop::sample::Index>().prop_map(Step::Again),
+        Just(Step::Adopt),
+    ]
+}
