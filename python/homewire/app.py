@@ -31,6 +31,7 @@ from homewire.gateway import server, websocket
 from homewire.gateway.accept import Acceptor
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.close_codes import GOING_AWAY, reason
+from homewire.gateway.delivered import Delivered
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
@@ -47,10 +48,14 @@ from homewire.limits import memory_bytes, raise_open_file_limit
 from homewire.notify import pages
 from homewire.notify.delivery import Delivery
 from homewire.overload import Overload
+from homewire.presence.holdings import Holdings
+from homewire.presence.reaper import Reaper
+from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings
 from homewire.store import Store
+from homewire.store.kept_commands import Bounds
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
 
@@ -144,17 +149,25 @@ async def running(
         _in_background(stack, store.housekeeping.run(), failed)
         entrance = Entrance.of(settings)
         reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
-        figures = entrance.figures()
         app = web.Application(middlewares=[server.render_errors])
+        holdings = Holdings()
+        delivered = Delivered(store.kept_commands, holdings)
+        _in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
         core: Core | None = None
         refusals: Mapping[str, int] = {}
-        figures = entrance.figures()
+        figures = [*entrance.figures(), holdings.figures, delivered.figures]
         pumps = Pumps(settings.close_s)
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(pumps.close)
         if Role.ROUTER in roles:
-            core = _start_core(stack, settings, url, failed, on_message, pumps)
+            core = _start_core(stack, settings, url, failed, on_message, (pumps, holdings, delivered))
             _in_background(stack, report_skipped(core), failed)
+            speaker = Speaker(store, holdings, settings.presence_lease_s)
+            # When the core has stopped, everything that was connected here is said to be so no more.
+            stack.push_async_callback(speaker.close)
+            _in_background(stack, speaker.run(), failed)
+            stack.push_async_callback(delivered.close)
+            _in_background(stack, delivered.run(), failed)
         freshness = Freshness(core, settings.shards)
         authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
         directory = Directory(store, freshness, settings.principal_cache_entries)
@@ -163,9 +176,28 @@ async def running(
             _in_background(stack, overload.run(), failed)
             refusals = overload.refusals
             gateway = websocket.Gateway(
-                core, authenticator, directory, freshness, overload.admission, pumps, observe
+                core,
+                authenticator,
+                directory,
+                freshness,
+                overload.admission,
+                pumps,
+                store.kept_commands,
+                observe,
             )
-            ingest = Ingest(bus, authenticator, directory, overload.rates, reader, settings.shards)
+            ingest = Ingest(
+                bus,
+                authenticator,
+                directory,
+                overload.rates,
+                reader=reader,
+                shards=settings.shards,
+                kept_commands=store.kept_commands,
+                longest_kept_s=settings.kept_command_s,
+                kept_bounds=Bounds(
+                    settings.kept_commands, min(settings.kept_command_bytes, settings.outbox_bytes)
+                ),
+            )
             app.add_routes(entrance.handshakes.limited(websocket.routes(gateway)))
             app.add_routes(entrance.bodies.released(ingest_routes(ingest)))
         if Role.API in roles:
@@ -246,7 +278,7 @@ def _start_core(
     url: str,
     failed: asyncio.Future[Exception],
     on_message: OnMessage | None,
-    pumps: Pumps,
+    hearers: tuple[Pumps, Holdings, Delivered],
 ) -> Core:
     core = Core(
         heartbeat_ms=_ms(settings.heartbeat_s),
@@ -266,7 +298,13 @@ def _start_core(
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
     stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
-    watch = CoreWatch(core, on_message, pumps.core_ended)
+    pumps, holdings, delivered = hearers
+
+    def closed(connection_id: int) -> None:
+        pumps.core_ended(connection_id)
+        holdings.closed(connection_id)
+
+    watch = CoreWatch(core, on_message, closed, holdings.adopted, delivered.written)
     stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
     try:

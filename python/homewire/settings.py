@@ -258,6 +258,25 @@ class Settings:
         unit="connections",
         minimum=0,
     )
+    presence_lease_s: float = setting(
+        10.0,
+        "How long devices of a node count as connected without word from it: when it was killed, they are "
+        "disconnected after this.",
+        unit="s",
+        minimum=0.5,
+    )
+    kept_command_s: int = setting(
+        604_800, "The longest that a command may be kept for a device (`queue`).", unit="s", minimum=1
+    )
+    kept_commands: int = setting(
+        100, "Commands kept for one device; beyond it 429.", unit="commands", minimum=1, maximum=500
+    )
+    kept_command_bytes: int = setting(
+        256 * KIB,
+        "Commands kept for one device in sum, at most `outbox_bytes`; beyond it 429.",
+        unit="bytes",
+        minimum=KIB,
+    )
     connection_lease_s: float = setting(
         30.0,
         "How long a node's count of connections is believed by the others without word from it, e.g. "

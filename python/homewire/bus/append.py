@@ -83,6 +83,11 @@ class Bus:
         """Whether an append would be written now."""
         return self._connection is not None and self._connection.writable
 
+    @property
+    def idempotency_ms(self) -> int:
+        """How long an Idempotency-Key is remembered."""
+        return self._settings.idempotency_ms
+
     async def start(self) -> None:
         """Connect. Returns after the first attempt, also when that failed: the bus goes on trying.
 

@@ -39,8 +39,8 @@ async def reserve(
     look_up: LookUp,
     address: str | None,
     observe: Observer | None = None,
-) -> int:
-    """A reservation, by its id, of what may be heard now. `address` is the client's.
+) -> tuple[int, Principal]:
+    """A reservation, by its id, of what may be heard now, and whose it is. `address` is the client's.
 
     Raises what `look_up` raises, TooManyRequests, and Unavailable when the answer keeps changing; nothing
     is reserved then.
@@ -60,7 +60,7 @@ async def reserve(
                 current = await look_up(ANEW)
             if current == claim:
                 await _observed(observe, "answer")
-                return connection_id
+                return connection_id, claim[0]
         except BaseException:
             core.abandon(connection_id)
             raise

@@ -18,12 +18,27 @@ OnMessage = Callable[[int, int, bytes], None]
 OnClosed = Callable[[int], None]
 """Called with the id of a connection that the core let go of."""
 
+OnAdopted = Callable[[int, int, int], None]
+"""Called with the id, project and device of a command socket that the core took over."""
+
+OnWritten = Callable[[int, int], None]
+"""Called with a connection's id and the ticket of a kept command that the kernel took."""
+
 
 class CoreWatch:
     """Dispatches the core's notifications; `failed` is set when one of its threads stopped."""
 
-    def __init__(self, core: Core, on_message: OnMessage | None, on_closed: OnClosed) -> None:
+    def __init__(
+        self,
+        core: Core,
+        on_message: OnMessage | None,
+        on_closed: OnClosed,
+        on_adopted: OnAdopted,
+        on_written: OnWritten,
+    ) -> None:
         self._core = core
+        self._on_adopted = on_adopted
+        self._on_written = on_written
         self._on_closed = on_closed
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
@@ -41,6 +56,10 @@ class CoreWatch:
                     self._on_message(notification[1], notification[2], notification[3])
             elif notification[0] == "gap":
                 _log.warning("bus.gap", shard=notification[1], cause=notification[2])
+            elif notification[0] == "adopted":
+                self._on_adopted(notification[1], notification[2], notification[3])
+            elif notification[0] == "written":
+                self._on_written(notification[1], notification[2])
             elif notification[0] == "closed":
                 self._on_closed(notification[1])
             elif notification[0] == "failed" and not self.failed.done():

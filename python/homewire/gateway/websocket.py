@@ -7,24 +7,29 @@ look up, reserve (the core hears for it), authorise again (nothing changed unhea
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
 from homewire._core import Core
 from homewire.errors import InvalidInput, PermissionDenied, RequestError
 from homewire.gateway.authenticate import Authenticator, Credential
+from homewire.gateway.delivered import deliver_first
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.pump import Pumps
 from homewire.gateway.reserve import Claim, LookUp, reserve
 from homewire.gateway.subscribe import Filter, check_listener, check_own_device
+from homewire.model import Principal
 from homewire.overload import Admission
+from homewire.store.kept_commands import KeptCommands
 
+Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]
+"""Does something for a reservation, of that principal, before it is adopted."""
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
 
@@ -47,6 +52,7 @@ class Gateway:
     freshness: Freshness
     admission: Admission
     pumps: Pumps
+    kept_commands: KeptCommands
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -81,15 +87,29 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
         _require_upgrade(request)
         return principal, check_own_device(principal, request.match_info["deviceId"])
 
-    return await _connect(gateway, request, look_up)
+    async def kept_first(connection_id: int, device: Principal) -> None:
+        await deliver_first(gateway.core, gateway.kept_commands, connection_id, device.project_id, device.id)
+
+    return await _connect(gateway, request, look_up, kept_first)
 
 
-async def _connect(gateway: Gateway, request: web.Request, look_up: LookUp) -> GivenAway:
-    """Reserve what was looked up, authorise again, 101, adopt. Raises what `look_up` raises."""
+async def _connect(
+    gateway: Gateway, request: web.Request, look_up: LookUp, prepare: Prepare | None = None
+) -> GivenAway:
+    """Reserve what was looked up, authorise again, prepare, 101, adopt.
+
+    Raises what `look_up` and `prepare` raise.
+    """
     core, observe = gateway.core, gateway.observe
-    connection_id = await reserve(
+    connection_id, principal = await reserve(
         core, gateway.freshness, gateway.admission, look_up, request.remote, observe
     )
+    if prepare is not None:
+        try:
+            await prepare(connection_id, principal)
+        except BaseException:
+            core.abandon(connection_id)
+            raise
     return await hand_off(request, core, connection_id, gateway.pumps, observe)
 
 

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from aiohttp import web
 
-from homewire._core import InvalidField, command_envelope, parse_command
+from homewire._core import InvalidField, command_envelope, kept_command_envelope, parse_command
 from homewire.bus import shard_of
-from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
 from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
-from homewire.ingest.idempotency import append_event, claim, idempotency_key
+from homewire.ingest.idempotency import append_event, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal, PrincipalKind
+from homewire.store.kept_commands import KeptCommand, KeptCommands
+
+LONGEST_NUMBER: Final = 10
 
 
 async def put_device_command(ingest: Ingest, request: web.Request) -> web.Response:
@@ -24,16 +29,60 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Respon
     ingest.rates.take(principal)
     device_id = path_id(request, "deviceId")
     await _require_visible(ingest, principal, device_id)
+    keep_s = _queue_seconds(ingest, request)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     try:
         command = parse_command(body)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
+    if keep_s is not None and ingest.kept_commands is not None:
+        now = ingest.clock()
+        expires = now + keep_s * 1000
+        head, tail = kept_command_envelope(command, principal.project_id, device_id, now, expires)
+        kept = KeptCommand(device_id, head, tail, expires)
+        await _keep(ingest, ingest.kept_commands, request, principal, kept, body)
+        return web.Response(status=204)
     envelope = command_envelope(command, principal.project_id, device_id, ingest.clock())
     once = claim(key, principal, f"PUT /devices/{device_id}/command", body) if key else None
     await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
     return web.Response(status=204)
+
+
+def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:
+    """How long the command is to be kept; None: it is for a device that is there. Raises InvalidInput."""
+    given = request.query.getall("queue", None)
+    if given is None:
+        return None
+    longest = ingest.longest_kept_s
+    text = given[0]
+    is_number = len(given) == 1 and text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER
+    if not is_number or not 1 <= int(text) <= longest:
+        raise InvalidInput("queue", f"must be a whole number of seconds from 1 to {longest}")
+    return int(text)
+
+
+async def _keep(
+    ingest: Ingest,
+    kept_commands: KeptCommands,
+    request: web.Request,
+    principal: Principal,
+    command: KeptCommand,
+    body: bytes,
+) -> None:
+    """Keep a command, at most once if the request claims that. It is on its way all the same."""
+    once = None
+    if key := idempotency_key(request):
+        operation = f"PUT /devices/{command.device_id}/command?queue={request.query['queue']}"
+        claimed = claim(key, principal, operation, body)
+        once = claimed.scope_key, claimed.fingerprint, ingest.bus.idempotency_ms
+    try:
+        is_kept = await kept_commands.keep(principal.project_id, command, ingest.kept_bounds, once)
+    except UnknownRecord:
+        # Deleted since it was looked up.
+        raise NotFound from None
+    if not is_kept:
+        raise key_reused()
 
 
 async def _require_visible(ingest: Ingest, principal: Principal, device_id: int) -> None:

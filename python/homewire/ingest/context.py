@@ -11,6 +11,7 @@ from homewire.http.authority import Authenticate, Directory
 from homewire.http.reading import BodyReader
 from homewire.overload import Rates
 from homewire.settings import Settings
+from homewire.store.kept_commands import Bounds, KeptCommands
 
 KIBIBYTE = 1024
 
@@ -29,6 +30,11 @@ class Ingest:
     directory: Directory
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
     """Charged once it is known who sends, before anything is looked up or read for it."""
+    kept_commands: KeptCommands | None = None
+    """Where commands wait for devices that are not connected; without it none may."""
+    kept_bounds: Bounds = field(default_factory=lambda: Bounds(100, 256 * KIBIBYTE))
+    """What may wait for one device."""
+    longest_kept_s: int = 604_800
     reader: BodyReader = field(default_factory=BodyReader)
     shards: int = 64
     clock: Callable[[], int] = wall_clock_ms

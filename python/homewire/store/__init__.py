@@ -12,6 +12,7 @@ from homewire.store.emptying import Emptying
 from homewire.store.entities import Entities
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
+from homewire.store.kept_commands import KeptCommands
 from homewire.store.key_values import KeyValues
 from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
@@ -54,6 +55,7 @@ class Store:
         self.provisioning = Provisioning(database)
         self.sessions = Sessions(database)
         self.nodes = Nodes(database)
+        self.kept_commands = KeptCommands(database)
         self.presence = Presence(database, self.nodes)
         self.users = Users(database, self.projects, self.homes)
         self.members = Members(database, self.homes, self.users)

@@ -99,6 +99,22 @@ class Database:
             except NoScriptError:
                 return (await self._reads.ask(("EVAL", script.text, *rest)))[0]
 
+    async def ask_many(
+        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
+    ) -> list[Any]:
+        """A script that only reads, run for many, each on its own slot, in one round trip: keys and arguments
+        of each."""
+        full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                replies = await self._trip([("EVALSHA", script.sha, *rest) for rest in full])
+                if any(isinstance(reply, NoScriptError) for reply in replies):
+                    replies = await self._trip([("EVAL", script.text, *rest) for rest in full])
+            for reply in replies:
+                if isinstance(reply, Exception):
+                    raise reply
+        return replies
+
     async def change(
         self, script: Script, slot: ProjectSlot, keys: Sequence[str], arguments: Sequence[Argument] = ()
     ) -> list[str]:
@@ -143,6 +159,12 @@ class Database:
             except NoScriptError:
                 # Nothing was executed, so sending it again in full repeats nothing.
                 return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+
+    async def _trip(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
+        async with self._redis.pipeline(transaction=False) as pipeline:
+            for command in commands:
+                pipeline.execute_command(*command)
+            return list(await pipeline.execute(raise_on_error=False))
 
     async def _send(self, *command: Argument) -> Any:
         return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]

@@ -27,9 +27,9 @@ from homewire.store.scripts.devices import (
 
 CHUNK: Final = 200
 """Records read in one round trip: others wait no longer than for so many."""
-SWEPT: Final = 80
+SWEPT: Final = 75
 """Devices that one script takes out of a deleted home; of the 1,000 elements that it may touch, each takes
-twelve at most."""
+thirteen at most."""
 CLAIM_CODE_LENGTH: Final = 12
 # People type it from a label: nothing that looks like something else. 32 letters, 60 bits.
 _CLAIM_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"

@@ -237,7 +237,8 @@ class ProjectSlot:
         return f"{self.prefix}provisioning:{token_hash}"
 
     def device_presence(self, device_id: int) -> str:
-        """Hash: which nodes hold a device's command sockets, and when it came and went."""
+        """Hash: which nodes hold a device's command sockets, when it came and went, and its last ticket. It
+        goes with the device, and stays when the device leaves its home."""
         return f"{self.prefix}device:{device_id}:presence"
 
     def device_commands(self, device_id: int) -> str:
@@ -247,6 +248,10 @@ class ProjectSlot:
     def device_command_ends(self, device_id: int) -> str:
         """Sorted set: the numbers of `device_commands`, score = when the command expires, in ms."""
         return f"{self.prefix}device:{device_id}:command_ends"
+
+    def request(self, scope: str) -> str:
+        """String: the fingerprint of a request, found by the scope of its Idempotency-Key."""
+        return f"{self.prefix}request:{scope}"
 
     def held_devices(self, boot_id: str) -> str:
         """Index of the devices that a node holds command sockets of."""

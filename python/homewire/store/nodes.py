@@ -58,16 +58,13 @@ class Nodes:
         await self._database.write("ZADD", NODES, "XX", 1, boot_id)
 
     async def forget(self, boot_id: str) -> None:
-        """A condemned node of which nothing is left."""
+        """A node of which nothing is left."""
+        await self._database.write("UNLINK", node_projects(boot_id))
         await self._database.write("ZREM", NODES, boot_id)
 
     async def note_project(self, boot_id: str, project_id: int) -> None:
         """Before a node's first device of a project: so that whoever reaps knows where to look."""
         await self._database.write("SADD", node_projects(boot_id), project_id)
-
-    async def forget_project(self, boot_id: str, project_id: int) -> None:
-        """Nothing of the node is left in the project."""
-        await self._database.write("SREM", node_projects(boot_id), project_id)
 
     async def projects(self, boot_id: str) -> list[int]:
         """Where a node may have left something."""

@@ -30,6 +30,7 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
             *("home", "members", "index", "user", "emails", "phones", "module", "deliveries", "tries"),
+            *("commands", "ends", "place", "presence"),
         )
         assert key.startswith(declared), f"{command} on {key}"
 
@@ -39,6 +40,7 @@ def test_the_scripts_that_announce_are_known() -> None:
         *("CREATE_HOME", "ADD_MEMBER", "INVITE_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
         *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),
+        *("JOIN", "LEAVE", "KEEP"),
         *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT"),
     }
     announced = {word for script in ALL.values() for word in re.findall(r"changed\('(\w+)'", script.text)}
@@ -59,6 +61,8 @@ def test_all_names_of_a_project_lie_in_one_slot() -> None:
         slot.key("ab"),
         slot.user(1),
         slot.home_members(2),
+        *(slot.device_presence(3), slot.device_commands(3), slot.device_command_ends(3)),
+        *(slot.held_devices("ab"), slot.request("ab")),
         *(slot.smart_module("m"), slot.module_deliveries("m"), slot.module_tries("m")),
         *(slot.module_dead("m"), slot.module_worker("m")),
     ]
