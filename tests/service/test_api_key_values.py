@@ -325,13 +325,13 @@ async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(tenant: 
     slot = ProjectSlot(tenant.project)
     values, keys = slot.values("home", house.home), slot.value_keys("home", house.home)
     async with await listen(tenant.url, SOCKET, house.user.key) as socket:
-        for _ in range(5):
+        for turn in range(6):
             changes = [
                 ask(
                     tenant,
                     *(
                         ("PUT", f"{house.path}/k", house.user.key, {"value": n})
-                        if n % 2
+                        if (n + turn) % 2
                         else ("DELETE", f"{house.path}/k", house.user.key)
                     ),
                 )
