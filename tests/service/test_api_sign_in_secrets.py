@@ -59,8 +59,8 @@ async def test_the_time_of_a_refusal_does_not_tell_who_is_registered(desk: Desk)
         lambda: desk.sign_in(email="without@example.com", password="wrong"),
     )
     # Hashing is nearly all of it: without it the answer comes ten times sooner.
-    assert unknown == pytest.approx(wrong, rel=0.35)
-    assert without == pytest.approx(wrong, rel=0.35)
+    assert wrong / 2 < unknown < wrong * 2
+    assert wrong / 2 < without < wrong * 2
 
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
@@ -69,7 +69,7 @@ async def test_the_time_to_send_does_not_tell_who_is_registered(desk: Desk, what
     known, unknown = await times(
         60, lambda: desk.start(what, email=EMAIL), lambda: desk.start(what, email=UNKNOWN)
     )
-    assert unknown == pytest.approx(known, rel=0.35)
+    assert known / 2 < unknown < known * 2
 
 
 async def test_a_start_makes_the_same_commands_for_everybody(desk: Desk) -> None:

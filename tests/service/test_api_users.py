@@ -126,7 +126,7 @@ async def test_of_many_who_register_one_number_one_wins(by_phone: Desk) -> None:
     assert {reason(reply) for reply in replies if reply.status == 403} == {"USER_EXISTS_UNVERIFIED"}
     await by_phone.sign_in(phoneNumber=PHONE, code=await by_phone.code())
     await by_phone.tenant.redis.delete(
-        *[name async for name in by_phone.tenant.redis.scan_iter("*:attempts:*")]
+        *[name async for name in by_phone.tenant.redis.scan_iter(f"*{{p{by_phone.project}}}:attempts:*")]
     )
     assert reason(await by_phone.register(name="late", phoneNumber=PHONE)) == "USER_EXISTS"
 

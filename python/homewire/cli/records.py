@@ -173,12 +173,20 @@ async def create_user(
         str | None, typer.Option(help="Password for the e-mail address; asked for on a terminal.")
     ] = None,
     phone: Annotated[str | None, typer.Option(help="Phone number with country code.")] = None,
+    verified: Annotated[
+        bool, typer.Option("--verified", help="The address is known to be theirs: they may sign in at once.")
+    ] = False,
     app: Annotated[str, typer.Option(help="App that the user's key is for.")] = APP,
 ) -> Answer:
     """Create a user and open a session; its key is shown this once."""
     project_id = await scope.project(project)
     user = await scope.store.users.create(
-        project_id, name, email=email, phone=phone, password=_password(email, password)
+        project_id,
+        name,
+        email=email,
+        phone=phone,
+        password=_password(email, password),
+        verified=verified,
     )
     key = await open_session(scope.store, project_id, user.id, scope.settings.session_ttl_s, app)
     return {"userId": user.id, "key": key}
