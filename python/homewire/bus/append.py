@@ -137,13 +137,14 @@ class Bus:
             self.stats.unavailable += count - 1
             return [error] * count
         replies = await batch.waiter
-        failed = [index for index, reply in enumerate(replies) if type(reply) is not bytes]
-        for index in failed:
-            replies[index] = self._failure(replies[index])
-        self.stats.appended += count - len(failed)
-        if not failed:
+        # Nearly always all are ids, and nothing is done for each.
+        if set(map(type, replies)) == {bytes}:
+            self.stats.appended += count
             self._newest_id, self._newest_shard = cast(bytes, replies[-1]), last_shard
-        return cast(list[bytes | BusError], replies)
+            return cast(list[bytes | BusError], replies)
+        outcomes = [reply if type(reply) is bytes else self._failure(reply) for reply in replies]
+        self.stats.appended += sum(type(outcome) is bytes for outcome in outcomes)
+        return outcomes
 
     async def append_once(
         self,

@@ -103,9 +103,9 @@ class Connection(asyncio.Protocol):
             reader.feed(data)
             # RESP2 has no booleans: False can only mean "no whole reply yet".
             while (reply := reader.gets()) is not False:
-                batch = written[0]
-                batch.replies.append(reply)
-                if len(batch.replies) == batch.expected:
+                replies = written[0].replies
+                replies.append(reply)
+                if len(replies) == written[0].expected:
                     written.popleft().settle(self._stats)
         except (HiredisError, IndexError):  # not Redis, or a reply that nobody asked for
             self.drop()

@@ -9,7 +9,8 @@ readers it concerns. Fields of an outbox entry, all of them text:
 | `t`   | the number of its type                                                      |
 | `u`   | user id; `h` home id, `d` device id, `p` project key id; 0: about none       |
 | `k`   | SHA-256 of the key, in hex, or nothing                                      |
-| `b`   | body: of a moved device its old home, or 0                                  |
+| `b`   | body: of a moved device its old home, or 0; of an added member the key tags |
+|       | (16 hex digits each) of the user's keys that ended within the last minute   |
 | `s`   | the user's homes, separated by commas; `*`: too many to be listed           |
 
 An outbox also carries events that happened together with a change (a value was saved): of those `t` is 0,

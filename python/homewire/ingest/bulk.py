@@ -59,7 +59,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
     else:
         outcomes = await _append(ingest.bus, placed)
     _raise_if_none_stored(len(batch), outcomes)
-    results = placed.results([_result(outcome) for outcome in outcomes])
+    results = placed.results(_results(outcomes))
     return web.Response(body=results, content_type="application/json")
 
 
@@ -133,15 +133,19 @@ async def _append_shard(
 
 
 def _raise_if_none_stored(items: int, outcomes: Sequence[Outcome]) -> None:
+    if not outcomes or isinstance(outcomes[0], bytes):
+        return
     failures = [outcome for outcome in outcomes if isinstance(outcome, BusError)]
-    if not items or len(failures) < items:
+    if len(failures) < items:
         return
     # One write of unknown outcome makes the whole unknown.
     raise next((failure for failure in failures if isinstance(failure, NotConfirmed)), failures[0])
 
 
-def _result(outcome: Outcome) -> bytes | str:
-    """A stream id as it is; a failure as the JSON of its result."""
-    if isinstance(outcome, bytes):
-        return outcome
-    return orjson.dumps({"status": outcome.status, "reason": outcome.reason, "data": outcome.data}).decode()
+def _results(outcomes: Sequence[Outcome]) -> list[bytes | str]:
+    """Stream ids as they are; a failure as the JSON of its result."""
+    return [outcome if isinstance(outcome, bytes) else _failure(outcome) for outcome in outcomes]
+
+
+def _failure(error: RequestError) -> str:
+    return orjson.dumps({"status": error.status, "reason": error.reason, "data": error.data}).decode()

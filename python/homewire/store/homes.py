@@ -47,6 +47,7 @@ class Homes:
             [
                 slot.home(home.id), slot.homes, slot.home_members(home.id),
                 slot.user(owner_user_id), slot.user_homes(owner_user_id),
+                slot.user_ended_keys(owner_user_id),
             ],
             [home.id, home.created_ms, name, home.timezone or "", owner_user_id, self.homes_per_user],
         )  # fmt: skip
@@ -130,7 +131,7 @@ class Homes:
             slot,
             [
                 slot.home(home_id), slot.home_members(home_id),
-                slot.user(user_id), slot.user_homes(user_id),
+                slot.user(user_id), slot.user_homes(user_id), slot.user_ended_keys(user_id),
             ],
             [home_id, user_id, member.role.value, member.since_ms, self.homes_per_user, asking],
         )  # fmt: skip

@@ -191,6 +191,11 @@ class ProjectSlot:
         `whose` is a hash, because names of keys are shown to many."""
         return f"{self.prefix}attempts:{kind}:{whose}"
 
+    def user_ended_keys(self, user_id: int) -> str:
+        """Sorted set: the first 16 hex digits of the user's keys that ended lately, score = when in ms. It
+        has a TTL."""
+        return f"{self.prefix}user:{user_id}:ended"
+
     def session(self, session_id: str) -> str:
         """Hash: a session, live or ended."""
         return f"{self.prefix}session:{session_id}"

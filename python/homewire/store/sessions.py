@@ -113,7 +113,7 @@ class Sessions:
             slot,
             [
                 slot.session(session_id), slot.key(record["key"]), slot.user_sessions(user_id),
-                slot.user_homes(user_id),
+                slot.user_homes(user_id), slot.user_ended_keys(user_id),
             ],
             [session_id, now, now + ENDED_SESSION_KEPT_MS, user_id, record["key"]],
         )  # fmt: skip

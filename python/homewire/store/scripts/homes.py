@@ -8,7 +8,7 @@ from homewire.store.scripts.members import FORGETTING, JOINING, STANDING
 from homewire.store.scripts.script import changing, removing
 
 CREATE_HOME: Final = changing(f"""
--- KEYS: …, home, homes, members, owner, homes of the owner
+-- KEYS: …, home, homes, members, owner, homes of the owner, ended keys of the owner
 -- ARGV: id, created, name, timezone or nothing, owner id, limit of homes or 0
 {JOINING}
 local id, owner = ARGV[1], ARGV[5]
@@ -17,7 +17,7 @@ if is_full(KEYS[7], ARGV[6]) then return {{'exceeded', 'homes'}} end
 redis.call('HSET', KEYS[3], 'created', ARGV[2], 'name', ARGV[3], 'timezone', ARGV[4], 'owners', '0')
 redis.call('ZADD', KEYS[4], id, id)
 join(KEYS[3], KEYS[5], KEYS[7], id, owner, 'owner', ARGV[2])
-return changed('member_added', {{user = owner, home = id}})
+return changed('member_added', {{user = owner, home = id, ended_keys = KEYS[8]}})
 """)
 
 UPDATE_HOME: Final = changing(f"""

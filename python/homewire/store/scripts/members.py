@@ -58,17 +58,17 @@ if redis.call('HEXISTS', members, user_id) == 1 then return {{'taken', 'member'}
 """
 
 ADD_MEMBER: Final = changing(f"""
--- KEYS: …, home, members, user, homes of the user
+-- KEYS: …, home, members, user, homes of the user, ended keys of the user
 -- ARGV: home id, user id, role, now, limit of homes or 0, who asks
 {_ADDING}
 if redis.call('EXISTS', user) == 0 then return {{'unknown', 'user'}} end
 if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
 join(home, members, homes, home_id, user_id, role, now)
-return changed('member_added', {{user = user_id, home = home_id}})
+return changed('member_added', {{user = user_id, home = home_id, ended_keys = KEYS[7]}})
 """)
 
 INVITE_MEMBER: Final = changing(f"""
--- KEYS: …, home, members, user, homes of the user, users by address
+-- KEYS: …, home, members, user, homes of the user, users by address, ended keys of the user
 -- ARGV: home id, user id, role, now, limit of homes or 0, who asks, 1 if the id is new, address in its
 --       unique form, email, its unique form, phone
 -- Whose address it is was read before; nobody's, and they become an invited user.
@@ -82,7 +82,7 @@ if not holder then
   redis.call('HSET', KEYS[7], ARGV[8], user_id)
 end
 join(home, members, homes, home_id, user_id, role, now)
-return changed('member_added', {{user = user_id, home = home_id}})
+return changed('member_added', {{user = user_id, home = home_id, ended_keys = KEYS[8]}})
 """)
 
 REMOVE_MEMBER: Final = removing(f"""

@@ -44,6 +44,10 @@ local function listed(homes, touched)
   if redis.call('ZCARD', homes) + touched > {LIMIT} then return '*' end
   return table.concat(redis.call('ZRANGE', homes, 0, -1), ',')
 end
+-- Keys of the user that ended lately: these ends have no copy in the shard of a home that is entered later.
+local function ended(keys)
+  return keys and table.concat(redis.call('ZRANGE', keys, 0, -1)) or ''
+end
 -- An event that happened with the change: it reaches the listeners of the home, once.
 local function report(home, envelope)
   redis.call('XADD', outbox, '*', 't', 0, 'h', home, 'e', envelope)
@@ -52,7 +56,7 @@ end
 local function changed(what, about)
   redis.call('XADD', outbox, '*', 't', TYPES[what], 'u', about.user or 0, 'h', about.home or 0,
     'd', about.device or 0, 'k', about.key_hash or '', 'p', about.project_key or 0,
-    'b', about.body or '', 's', listed(about.homes, about.touched or 0))
+    'b', about.body or ended(about.ended_keys), 's', listed(about.homes, about.touched or 0))
   return {{'ok'}}
 end
 """

@@ -6,6 +6,12 @@ from typing import Final
 
 from homewire.store.scripts.script import changing, removing
 
+ENDED_KEPT_MS: Final = 60_000
+"""How much later than another shard, at most, a reader may come to the user's own, where the end of a key
+stands in any case."""
+ENDED_KEPT: Final = 300
+"""As many as a user has live sessions."""
+
 OPEN_SESSION: Final = changing("""
 -- KEYS: …, user, sessions of the user, session, key
 -- ARGV: user id, session id, hash, app, started, expires, record kept until, address, user agent,
@@ -29,17 +35,25 @@ redis.call('ZADD', KEYS[4], ARGV[6], ARGV[2])
 return unheard('session_opened')
 """)
 
-END_SESSION: Final = removing("""
--- KEYS: …, session, key, sessions of the user, homes of the user
+END_SESSION: Final = removing(f"""
+local ENDED_KEPT_MS, ENDED_KEPT = {ENDED_KEPT_MS}, {ENDED_KEPT}
+-- KEYS: …, session, key, sessions of the user, homes of the user, ended keys of the user
 -- ARGV: session id, closed, record kept until, user id, hash
 local session = redis.call('HMGET', KEYS[3], 'closed', 'user', 'key')
-if session[1] ~= '0' or session[2] ~= ARGV[4] or session[3] ~= ARGV[5] then return {'unknown', 'session'} end
+if session[1] ~= '0' or session[2] ~= ARGV[4] or session[3] ~= ARGV[5] then
+  return {{'unknown', 'session'}}
+end
 redis.call('HSET', KEYS[3], 'closed', ARGV[2])
 redis.call('HINCRBY', KEYS[3], 'version', 1)
 redis.call('PEXPIREAT', KEYS[3], ARGV[3])
 redis.call('UNLINK', KEYS[4])
 redis.call('ZREM', KEYS[5], ARGV[1])
-return changed('key_ended', {user = ARGV[4], key_hash = ARGV[5], homes = KEYS[6]})
+-- For the records of homes that the user enters within the next minute.
+redis.call('ZADD', KEYS[7], ARGV[2], string.sub(ARGV[5], 1, 16))
+redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', ARGV[2] - ENDED_KEPT_MS)
+redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -1 - ENDED_KEPT)
+redis.call('PEXPIRE', KEYS[7], ENDED_KEPT_MS)
+return changed('key_ended', {{user = ARGV[4], key_hash = ARGV[5], homes = KEYS[6]}})
 """)
 
 TOUCH_SESSION: Final = changing("""

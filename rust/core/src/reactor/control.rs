@@ -238,11 +238,10 @@ impl Reactor {
     /// The connection hears the record's home from now on, if it follows its user's homes.
     fn follow(&mut self, slot: Slot, record: &ControlHeader<'_>) {
         let (project, home) = (record.project, record.home);
-        let foreseen = &self.foreseen;
         let Some(connection) = self.connections.at(slot).filter(|it| {
             // Who is condemned by a later record hears until that one's copy in this shard.
             let may_still = it.ended.is_some_and(|ended| stamp(record) < ended);
-            let is_over = foreseen.iter().any(|end| end.precedes(it, stamp(record)));
+            let is_over = ended_before(record, it.principal.key_tag);
             it.follow && !it.deaf && !is_over && (it.condemned.is_none() || may_still)
         }) else {
             return;
@@ -367,6 +366,19 @@ fn stamp(record: &ControlHeader<'_>) -> Stamp {
 /// longer it is told the former.)
 fn is_older(record: &ControlHeader<'_>, connection: &Connection) -> bool {
     record.outbox_ms <= connection.reserved_ms
+}
+
+/// Whether this key had ended when its user entered the home. The end's own copies are in the shards of that
+/// moment, and in the user's: it may be read after this record, and what follows here must not be heard.
+fn ended_before(record: &ControlHeader<'_>, key_tag: u64) -> bool {
+    record
+        .body
+        .chunks_exact(2 * size_of::<u64>())
+        .any(|digits| hexadecimal(digits) == Some(key_tag))
+}
+
+fn hexadecimal(digits: &[u8]) -> Option<u64> {
+    u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
 fn holder(kind: PrincipalKind, project: u64, id: u64) -> Holder {

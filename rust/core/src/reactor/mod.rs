@@ -6,7 +6,6 @@
 mod condemned;
 mod control;
 mod delivery;
-mod foresight;
 mod kept_commands;
 mod lagging;
 mod lifecycle;
@@ -34,7 +33,6 @@ use crate::slots::Slots;
 use crate::stats::Stats;
 use crate::subjects::Subjects;
 use delivery::Routed;
-use foresight::ForeseenEnd;
 use lagging::Lagging;
 use timers::Timers;
 
@@ -112,8 +110,6 @@ pub(crate) struct Reactor {
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
-    /// What the backlog says of keys and users that end.
-    foreseen: Vec<ForeseenEnd>,
     /// Condemned ones that hear on until everything is routed that was read together with the record:
     /// what stands in other shards may be older than it.
     ending: Vec<ConnectionId>,
@@ -158,7 +154,6 @@ impl Reactor {
             unread: Vec::new(),
             starved: Vec::new(),
             doomed: Vec::new(),
-            foreseen: Vec::new(),
             ending: Vec::new(),
             condemned: VecDeque::new(),
             subjects: Subjects::new(Instant::now()),
@@ -291,10 +286,7 @@ impl Reactor {
 
     fn obey(&mut self, command: Command) {
         match command {
-            Command::Route(entries) => {
-                self.foresee(&entries);
-                self.backlog = entries.into_iter();
-            }
+            Command::Route(entries) => self.backlog = entries.into_iter(),
             Command::Reserve(reservation, held, at_ms) => self.reserve(*reservation, held, at_ms),
             Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
             Command::Gap { shard } => self.resync(shard),

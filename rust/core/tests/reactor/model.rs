@@ -110,8 +110,6 @@ pub struct Listener {
     entered: Vec<(u64, u64)>,
     /// The moment of the record that ends it shard by shard.
     ended: Option<u64>,
-    /// The moment of the first record in the batch that ends it.
-    foreseen: Option<u64>,
     /// Whether it is finished behind the batch.
     is_ending: bool,
 }
@@ -148,7 +146,6 @@ impl Listener {
             follows: followed.filter(|_| follow),
             entered: Vec::new(),
             ended: None,
-            foreseen: None,
             is_ending: false,
         }
     }
@@ -211,20 +208,6 @@ impl Listener {
         }
     }
 
-    /// These records are about to be applied.
-    pub fn foresee(&mut self, records: &[ControlHeader<'_>]) {
-        let ends = |record: &&ControlHeader<'_>| {
-            let is_mine = self.principal.kind == PrincipalKind::User
-                && (self.principal.project, self.principal.id) == (record.project, record.user);
-            let is_key = self.principal.key_tag == record.key_tag;
-            is_mine
-                && (record.record_type == USER_DELETED
-                    || record.record_type == KEY_ENDED && record.user != 0 && is_key)
-        };
-        let moments = records.iter().filter(ends).map(|record| record.outbox_ms);
-        self.foreseen = moments.min();
-    }
-
     /// Everything that was read together has been routed.
     pub fn end_of_batch(&mut self) {
         if std::mem::take(&mut self.is_ending)
@@ -235,8 +218,9 @@ impl Listener {
         }
     }
 
-    fn follow(&mut self, home: u64, moment: u64) {
-        let is_over = self.foreseen.is_some_and(|foreseen| foreseen < moment);
+    fn follow(&mut self, home: u64, moment: u64, ended: &[u8]) {
+        let key = format!("{:016x}", self.principal.key_tag);
+        let is_over = str::from_utf8(ended).unwrap().contains(&key);
         if is_over || self.condemned.is_some() && self.ended.is_none_or(|ended| moment >= ended) {
             return;
         }
@@ -265,7 +249,9 @@ impl Listener {
         let is_device = is(PrincipalKind::Device, record.device);
         let has_key = self.principal.key_tag == record.key_tag;
         match record.record_type {
-            MEMBER_ADDED if at_home && is_user => self.follow(record.home, record.outbox_ms),
+            MEMBER_ADDED if at_home && is_user => {
+                self.follow(record.home, record.outbox_ms, record.body)
+            }
             MEMBER_REMOVED if at_home && is_user => {
                 self.entered.retain(|(home, _)| *home != record.home);
                 self.lose_access(|want| want.home() == Some(record.home));

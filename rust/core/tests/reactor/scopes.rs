@@ -106,6 +106,9 @@ fn abouts() -> impl Strategy<Value = About> {
     ]
 }
 
+/// Those of two keys.
+const ENDED_KEYS: &str = "00000000000000010000000000000007";
+
 fn records() -> impl Strategy<Value = Record> {
     let types = prop_oneof![
         5 => Just(MEMBER_ADDED),
@@ -121,15 +124,21 @@ fn records() -> impl Strategy<Value = Record> {
     let at = prop_oneof![1 => Just(None), 2 => (1..=u64::from(SHARDS)).prop_map(Some)];
     let late = prop_oneof![4 => Just(0), 1 => 0u64..5];
     let old_homes = prop::sample::select(vec!["0", "1", "2"]);
+    let ended = prop::sample::select(vec!["", "", "0000000000000002", ENDED_KEYS]);
     let ids = (1u64..3, 1u64..4, 1u64..3, 1u64..3, any::<bool>());
-    (types, projects(), ids, old_homes, at, late).prop_map(
-        |(record_type, project, (user, home, device, key_tag, of_user), old_home, at, late)| {
+    (types, projects(), ids, old_homes, ended, at, late).prop_map(
+        |(record_type, project, ids, old_home, ended, at, late)| {
+            let (user, home, device, key_tag, of_user) = ids;
             let mut header = ControlHeader {
                 project,
                 ..record(record_type, 0)
             };
             match record_type {
-                MEMBER_ADDED | MEMBER_REMOVED => (header.user, header.home) = (user, home),
+                MEMBER_ADDED => {
+                    (header.user, header.home) = (user, home);
+                    header.body = ended.as_bytes();
+                }
+                MEMBER_REMOVED => (header.user, header.home) = (user, home),
                 USER_DELETED => header.user = user,
                 KEY_ENDED if of_user => (header.user, header.key_tag) = (user, key_tag),
                 KEY_ENDED => (header.device, header.key_tag) = (device, key_tag),
@@ -275,7 +284,6 @@ impl Checked {
     }
 
     fn route(&mut self, routed: &[Routed]) {
-        self.foresee(routed);
         let mut entries = Vec::new();
         for it in routed {
             match it {
@@ -294,23 +302,6 @@ impl Checked {
         assert!(self.node.core.route(entries));
         for listener in &mut self.listeners {
             listener.end_of_batch();
-        }
-    }
-
-    fn foresee(&mut self, routed: &[Routed]) {
-        let records = routed.iter().filter_map(|it| match it {
-            Routed::Record(record) => Some(record),
-            Routed::About(_) => None,
-        });
-        let ends: Vec<_> = (self.moment + 1..)
-            .zip(records)
-            .map(|(moment, record)| ControlHeader {
-                outbox_ms: LATER + moment.saturating_sub(record.late),
-                ..record.header
-            })
-            .collect();
-        for listener in &mut self.listeners {
-            listener.foresee(&ends);
         }
     }
 
