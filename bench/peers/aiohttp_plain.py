@@ -10,6 +10,10 @@ from aiohttp import web
 
 from bench.peers import common
 
+DEVICE = (
+    b'{"id":123456,"projectId":1,"creationTime":"2026-11-21T17:33:44.648Z","name":"","tag":"",'
+    b'"deviceClass":"sensor","isConnected":false,"homeId":123455}'
+)
 CLIENTS: dict[web.WebSocketResponse, asyncio.WriteTransport] = {}
 
 
@@ -33,6 +37,11 @@ async def no_content(_: web.Request) -> web.Response:
     return web.Response(status=204)
 
 
+async def device(_: web.Request) -> web.Response:
+    """Say what was said before: the least that a handler can do whose answer is as large as a device's."""
+    return web.Response(body=DEVICE, content_type="application/json")
+
+
 async def send_all(text: str) -> None:
     """One frame to each client; `send_str` itself waits for a client whose buffer is full."""
     for client in list(CLIENTS):
@@ -49,6 +58,8 @@ async def main() -> None:
     """Serve until standard input ends."""
     app = web.Application()
     app.router.add_get("/userSession/websocket", websocket)
+    app.router.add_get("/devices/{deviceId}", device)
+    app.router.add_put("/homes/{homeId}/kv/{key}", no_content)
     app.router.add_put("/devices/{deviceId}/event", no_content)
     app.router.add_put("/homes/{homeId}/event", no_content)
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.1)

@@ -1,4 +1,5 @@
-//! Events over HTTP: single `PUT`s or `POST`s, or bulk `POST /events`, at a rate or as fast as they are answered.
+//! Requests over HTTP, at a rate or as fast as they are answered: events by `PUT`, `POST` or bulk `POST /events`,
+//! values by `PUT`, and `GET`s.
 //!
 //! Target t of T belongs to connection t mod C, so that the order of a home's events is one connection's.
 
@@ -15,12 +16,25 @@ use std::os::fd::{AsRawFd, OwnedFd};
 const TIMER: u64 = u64::MAX;
 const SECOND: f64 = 1e9;
 
+/// What is asked for, and what the bodies are.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mode {
+    /// An event by `PUT`, answered by 204.
+    Put,
+    /// An event by `POST`, answered by any good status: servers other than homewire have their own.
+    Post,
+    /// Many events by `POST`.
+    Bulk,
+    /// A value by `PUT`, answered by 204.
+    Value,
+    /// Nothing but the path.
+    Get,
+}
+
 struct Settings {
     target: SocketAddrV4,
-    bulk: bool,
-    /// Single `POST`s, answered by any good status: servers other than homewire have their own.
-    post: bool,
-    /// `put` and `post`: path and Authorization value. `bulk`: home id, and nothing.
+    mode: Mode,
+    /// Path and Authorization value. `bulk`: home id, and nothing.
     targets: Vec<(String, String)>,
     path: String,
     authorization: String,
@@ -45,11 +59,15 @@ impl Settings {
             .map(|line| line.split_once(' ').unwrap_or((line, "")))
             .map(|(path, authorization)| (path.to_owned(), authorization.trim().to_owned()))
             .collect();
-        let (bulk, post) = match options.text("mode")? {
-            "bulk" => (true, false),
-            "put" => (false, false),
-            "post" => (false, true),
-            other => return Err(format!("--mode is put, post or bulk, not {other}").into()),
+        let mode = match options.text("mode")? {
+            "put" => Mode::Put,
+            "post" => Mode::Post,
+            "bulk" => Mode::Bulk,
+            "value" => Mode::Value,
+            "get" => Mode::Get,
+            other => {
+                return Err(format!("--mode is put, post, bulk, value or get, not {other}").into());
+            }
         };
         let events: u64 = options.number("events", 1)?;
         let uneven = events.checked_rem(targets.len() as u64);
@@ -65,14 +83,13 @@ impl Settings {
             .clamp(1, targets.len());
         Ok(Self {
             target: options.text("target")?.parse()?,
-            bulk,
-            post,
+            mode,
             targets,
             path: options.text("path").unwrap_or("/events").to_owned(),
             authorization: options.text("authorization").unwrap_or_default().to_owned(),
             events,
             rate: options.number("rate", 0.0)?,
-            batch: if bulk {
+            batch: if mode == Mode::Bulk {
                 options.number::<u64>("batch", 500)?.max(1)
             } else {
                 1
@@ -275,17 +292,24 @@ impl Publisher {
                 (channel.sent % channel.own_targets) * settings.connections as u64 + index as u64;
             let sequence = settings.first_sequence + channel.sent / channel.own_targets;
             let (target, key) = &settings.targets[lane as usize];
-            self.body.push(b'{');
-            if settings.bulk {
-                self.body.extend_from_slice(b"\"homeId\":");
-                self.body.extend_from_slice(target.as_bytes());
-                self.body.push(b',');
-            } else {
+            channel.sent += 1;
+            if settings.mode != Mode::Bulk {
                 path = target;
                 authorization = key;
             }
-            self.body
-                .extend_from_slice(b"\"eventType\":\"bench\",\"eventData\":");
+            match settings.mode {
+                Mode::Get => break,
+                Mode::Value => self.body.extend_from_slice(b"{\"value\":"),
+                Mode::Put | Mode::Post => self
+                    .body
+                    .extend_from_slice(b"{\"eventType\":\"bench\",\"eventData\":"),
+                Mode::Bulk => {
+                    self.body.extend_from_slice(b"{\"homeId\":");
+                    self.body.extend_from_slice(target.as_bytes());
+                    self.body
+                        .extend_from_slice(b",\"eventType\":\"bench\",\"eventData\":");
+                }
+            }
             stamp::append(
                 &mut self.body,
                 Stamp {
@@ -296,15 +320,15 @@ impl Publisher {
                 settings.pad,
             );
             self.body.push(b'}');
-            if settings.bulk {
+            if settings.mode == Mode::Bulk {
                 self.body.push(b'\n');
             }
-            channel.sent += 1;
         }
-        let (method, kind) = match (settings.bulk, settings.post) {
-            (true, _) => ("POST", "application/x-ndjson"),
-            (false, true) => ("POST", "application/json"),
-            (false, false) => ("PUT", "application/json"),
+        let (method, kind) = match settings.mode {
+            Mode::Bulk => ("POST", "application/x-ndjson"),
+            Mode::Post => ("POST", "application/json"),
+            Mode::Put | Mode::Value => ("PUT", "application/json"),
+            Mode::Get => ("GET", "application/json"),
         };
         let head = format!(
             "{method} {path} HTTP/1.1\r\nHost: {}\r\nAuthorization: {authorization}\r\nContent-Type: {kind}\r\n\
@@ -359,12 +383,9 @@ impl Publisher {
                 .ok_or("an answer that nobody asked for")?;
             self.latency.record(now - sent_at);
             self.totals.requests += 1;
-            let accepted = match answer.status {
-                200..300 if self.settings.post => 1,
-                204 if !self.settings.bulk => 1,
-                200 if self.settings.bulk => {
-                    count(answer.body, &self.settings.accepted).min(events)
-                }
+            let accepted = match (self.settings.mode, answer.status) {
+                (Mode::Post | Mode::Get, 200..300) | (Mode::Put | Mode::Value, 204) => 1,
+                (Mode::Bulk, 200) => count(answer.body, &self.settings.accepted).min(events),
                 _ => 0,
             };
             self.totals.accepted += accepted;
