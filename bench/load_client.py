@@ -94,9 +94,9 @@ def publish(
 ) -> dict[str, Any]:
     """Publish events and wait for all answers; the publisher's own account.
 
-    `mode` put, post (events), value or get: `targets` are ``path authorization``; bulk: home ids, sent `batch` at
-    a time. `rate`
-    is in events per second (0: as fast as answered), `first` the number of each home's first event.
+    `mode` put, post (events), value or get: `targets` are ``path authorization``; bulk: home ids, sent
+    `batch` at a time. `rate` is in events per second (0: as fast as answered), `first` the number of each
+    home's first event.
     Raises BenchError unless everything was accepted.
     """
     with lines_file(targets) as path:

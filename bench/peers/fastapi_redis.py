@@ -1,7 +1,7 @@
 """The same reads as anybody would write them: FastAPI and redis-py on uvicorn, one worker.
 
-`GET /devices/{id}` with a user's key: the key, the device, the membership, each a command of its own. It reads
-homewire's records. The first argument is the URL of the Redis, the second the project's id.
+`GET /devices/{id}` with a user's key: the key, the device, the membership, each a command of its own.
+It reads homewire's records. The first argument is the URL of the Redis, the second the project's id.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ class Device(BaseModel):
     """The answer."""
 
     id: int
-    projectId: int  # noqa: N815
-    creationTime: int  # noqa: N815
+    projectId: int
+    creationTime: int
     name: str
     tag: str
-    deviceClass: str  # noqa: N815
-    homeId: int  # noqa: N815
+    deviceClass: str
+    homeId: int
 
 
 @app.get("/devices/{device_id}")
@@ -60,7 +60,7 @@ async def device(device_id: int, authorization: Annotated[str, Header()]) -> Dev
 
 
 async def _hash(name: str) -> dict[bytes, bytes]:
-    found: Any = await redis.hgetall(name)  # type: ignore[misc]  # redis-py says that it may not be awaited
+    found: Any = await redis.hgetall(name)
     return dict(found)
 
 
