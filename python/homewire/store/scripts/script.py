@@ -45,8 +45,8 @@ local function listed(homes, touched)
   return table.concat(redis.call('ZRANGE', homes, 0, -1), ',')
 end
 -- Keys of the user that ended lately: these ends have no copy in the shard of a home that is entered later.
-local function ended(keys)
-  return keys and table.concat(redis.call('ZRANGE', keys, 0, -1)) or ''
+local function ended(ended_keys)
+  return ended_keys and table.concat(redis.call('ZRANGE', ended_keys, 0, -1)) or ''
 end
 -- An event that happened with the change: it reaches the listeners of the home, once.
 local function report(home, envelope)
