@@ -29,23 +29,8 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         assert command not in {"KEYS", "SELECT", "SCAN", "HGETALL", "SMEMBERS", "EVAL"}
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
-<<<<<<< HEAD
             *("home", "members", "index", "user", "emails", "phones", "module", "deliveries", "tries"),
-            *("commands", "ends", "place", "presence"),
-=======
-            *(
-                "home",
-                "members",
-                "index",
-                "user",
-                "emails",
-                "phones",
-                "module",
-                "deliveries",
-                "tries",
-                "ended_keys",
-            ),
->>>>>>> 55136e6 (The ended keys are a declared key)
+            *("commands", "ends", "place", "presence", "ended_keys"),
         )
         assert key.startswith(declared), f"{command} on {key}"
 
