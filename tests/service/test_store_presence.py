@@ -1,0 +1,145 @@
+"""The record of who is connected, word by word: repeated, late, and about nodes that are dead."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from nodes import eventually
+from redis.asyncio import Redis
+
+from homewire._core import event_route
+from homewire.bus.shards import events_key, shard_of
+from homewire.model import AccountSystem, DevicePresence
+from homewire.presence.reaper import Reaper
+from homewire.store import Store
+from homewire.store.keys import NODES, ProjectSlot
+from homewire.store.presence import DEAD, Word
+
+LONG_MS = 600_000
+
+
+class House:
+    """A home with one device, and what was said of it in the home's shard."""
+
+    def __init__(self, store: Store, redis: Redis, project: int, home: int, device: int) -> None:
+        self.store, self.redis, self.project, self.home, self.device = store, redis, project, home, device
+
+    async def say(self, boot: str, holds: bool, generation: int, time_ms: int = 1) -> None:
+        await self.store.presence.say(self.project, boot, [Word(self.device, holds, generation, time_ms)])
+
+    async def told(self) -> str:
+        """A `+` for each time that the device came, a `-` for each that it went."""
+        entries: Any = await self.redis.xrange(events_key(shard_of(self.home, 64)))
+        routes = [event_route(fields[b"e"]) for _, fields in entries]
+        names = [route[2] for route in routes if route is not None and route[:2] == (self.project, self.home)]
+        return "".join({"_deviceConnected_": "+", "_deviceDisconnected_": "-"}[name] for name in names)
+
+    async def presence(self) -> DevicePresence:
+        return (await self.store.presence.of(self.project, [self.device]))[self.device]
+
+
+@pytest.fixture
+async def house(store: Store, redis_client: Redis) -> House:
+    project = (await store.projects.create("presence", AccountSystem.EMAIL)).id
+    user = await store.users.create(project, "Ada", email="ada@example.com")
+    home = (await store.homes.create(project, "home", user.id)).id
+    device, _, _ = await store.devices.create(project, "sensor", home_id=home)
+    return House(store, redis_client, project, home, device.id)
+
+
+async def test_a_word_that_is_repeated_or_late_changes_nothing(house: House) -> None:
+    for generation in (1, 1, 2):
+        await house.say("a", True, generation)
+    assert await house.told() == "+"
+    await house.say("b", True, 1)
+    await house.say("b", False, 2)
+    await house.say("b", True, 1)
+    assert await house.told() == "+"
+    await house.say("a", False, 3)
+    assert await house.told() == "+-"
+    for holds, generation in ((True, 2), (False, 3), (False, 1)):
+        await house.say("a", holds, generation)
+    assert await house.told() == "+-"
+    await house.say("a", True, 4)
+    assert await house.told() == "+-+"
+
+
+async def test_what_is_said_of_the_dead_is_said_once_and_holds(house: House) -> None:
+    await house.say("a", True, 1, 5)
+    for _ in range(3):
+        await house.say("a", False, DEAD, 9)
+    assert await house.told() == "+-"
+    # Its last word arrives late.
+    await house.say("a", True, 2, 7)
+    assert await house.told() == "+-"
+    assert await house.presence() == DevicePresence(False, 5, 9)
+    assert await house.store.presence.held_by(house.project, "a") == []
+
+
+async def test_what_a_record_says_counts_while_the_lease_lives(house: House) -> None:
+    nodes = house.store.nodes
+    assert await nodes.renew("short", 300, new=True)
+    await house.say("short", True, 1, 5)
+
+    async def is_over() -> bool:
+        return "short" not in await nodes.alive()
+
+    assert await house.presence() == DevicePresence(True, 5, None)
+    await eventually(is_over)
+    assert await house.presence() == DevicePresence(False, 5, None)
+    # Nobody condemned it, so it may go on.
+    assert await nodes.renew("short", LONG_MS)
+    assert not await nodes.renew("unknown", LONG_MS)
+    await nodes.forget("short")
+
+
+async def test_nobody_is_condemned_before_all_had_the_time_to_renew(house: House) -> None:
+    nodes = house.store.nodes
+    for boot in ("late", "dead"):
+        assert await nodes.renew(boot, 1, new=True)
+        await nodes.note_project(boot, house.project)
+    await house.say("dead", True, 1)
+
+    async def are_over() -> bool:
+        return not {"late", "dead"} & await nodes.alive()
+
+    await eventually(are_over)
+    reaping = asyncio.create_task(Reaper(house.store, 1.0).run())
+    try:
+        # That nothing happens can't be awaited.
+        await asyncio.sleep(0.4)
+        assert await nodes.renew("late", LONG_MS)
+
+        async def is_told() -> bool:
+            return await house.told() == "+-"
+
+        await eventually(is_told)
+        assert not await nodes.renew("dead", LONG_MS)
+        assert await nodes.renew("late", LONG_MS)
+    finally:
+        reaping.cancel()
+        await asyncio.gather(reaping, return_exceptions=True)
+        await nodes.forget("late")
+        await house.redis.zrem(NODES, "dead")
+
+
+async def test_a_device_that_moves_is_told_of_in_the_home_it_is_in(house: House) -> None:
+    await house.say("a", True, 1)
+    await house.store.devices.move(house.project, house.device, None)
+    await house.say("a", False, 2)
+    assert await house.told() == "+"
+    await house.say("a", True, 3)
+    await house.store.devices.move(house.project, house.device, house.home)
+    await house.say("a", False, 4)
+    assert await house.told() == "+-"
+
+
+async def test_of_a_device_that_is_gone_nothing_is_kept(house: House) -> None:
+    await house.say("a", True, 1)
+    await house.store.devices.delete(house.project, house.device)
+    await house.say("a", False, 2)
+    await house.say("a", True, 3)
+    slot = ProjectSlot(house.project)
+    assert await house.redis.exists(slot.device_presence(house.device), slot.held_devices("a")) == 0
