@@ -42,6 +42,12 @@ class Command(msgspec.Struct, kw_only=True, rename="camel"):
     parameters: dict[str, Any] | None = None
 
 
+class CommandQuery(msgspec.Struct, kw_only=True, rename="camel"):
+    """How long, in seconds, the command is kept for a device that is not connected; else it is dropped."""
+
+    queue: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType = msgspec.UNSET
+
+
 class BatchResult(Answer):
     """What became of one item: 204 and the event's id, or an error's status, reason and data."""
 
@@ -115,9 +121,14 @@ ENDPOINTS: Final = (
         path="/devices/{deviceId}/command",
         tag="Events and commands",
         summary="Send a command to a device",
-        description="204 says that it was accepted, not that it was delivered.",
+        description=(
+            "204 says that it was accepted, not that it was delivered. To a device that is not there it is"
+            " dropped, unless `queue` says for how many seconds it is kept: then it is delivered in its order"
+            " when the device comes. 429 when as many are kept for the device as may be."
+        ),
         source="spec 001, Send Command",
         access=Access(user=True, permission=Permission.SEND_COMMAND),
+        query=CommandQuery,
         body=Command,
         success=204,
         errors=_ERRORS,
