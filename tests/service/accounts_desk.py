@@ -77,9 +77,11 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_of(node: NodeProcess, accounts: AccountSystem) -> AsyncIterator[Desk]:
+async def desk_of(
+    node: NodeProcess, accounts: AccountSystem, *, on_demand: bool = False
+) -> AsyncIterator[Desk]:
     """A new project on the node."""
-    async with tenant_of(node, accounts) as tenant:
+    async with tenant_of(node, accounts, on_demand=on_demand) as tenant:
         await tenant.store.apps.create(tenant.project, APP)
         yield Desk(node, tenant)
 
