@@ -31,11 +31,11 @@ SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def started(server: BusServer) -> Iterator[NodeProcess]:
+def started(server: BusServer, **settings: Any) -> Iterator[NodeProcess]:
     """A node on this Redis, in a directory of its own."""
     with (
         tempfile.TemporaryDirectory(prefix="hw-") as directory,
-        running_node(Path(directory) / "data", redis_url=server.url, **SETTINGS) as node,
+        running_node(Path(directory) / "data", redis_url=server.url, **(SETTINGS | settings)) as node,
     ):
         yield node
 
@@ -173,6 +173,22 @@ async def test_what_a_dead_node_read_is_picked_by_another(
             return int((await tenant.redis.xpending(key, GROUP))["pending"]) == 0
 
         await eventually(nothing_is_pending)
+
+
+async def test_very_much_in_the_hands_of_another_keeps_nobody_from_reading(
+    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, node, receiver.url, secret=SECRET)
+    assert await node.stop() == 0
+    key = events_key(shard_of(home, 64))
+    for _ in range(400):
+        await tenant.redis.xadd(key, {"no": "envelope"})
+    # Somebody who lives read all of these a moment ago: more than one look of XAUTOCLAIM sees.
+    await tenant.redis.xreadgroup(GROUP, "alive", {key: ">"}, count=400)
+    with started(server, webhook_lease_s=60):
+        await tenant.redis.xadd(key, {"e": envelope(tenant.project, home, 1)})
+        assert await receiver.numbers(1) == [1]
 
 
 async def test_what_was_trimmed_unread_is_counted(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from homewire.model import DeadLetter, SmartModule
-from homewire.store.database import Database, require_ok
+from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import MODULES_WAITING, ProjectSlot
 from homewire.store.scripts.module_deliveries import (
     ADD_DELIVERIES,
@@ -70,7 +70,9 @@ class ModuleDeliveries:
     async def expect(self, modules: Sequence[ModuleName]) -> None:
         """Note that something may wait for these: every node looks after them from now on."""
         names = [_name(each) for each in modules]
-        await self._database.change_outside(EXPECT_DELIVERIES, [MODULES_WAITING], names)
+        for start in range(0, len(names), PAGE):
+            page = names[start : start + PAGE]
+            await self._database.change_outside(EXPECT_DELIVERIES, [MODULES_WAITING], page)
 
     async def waiting(self, limit: int) -> list[ModuleName]:
         """Modules for which something may wait, the longest noted first, at most `limit`."""

@@ -214,10 +214,13 @@ class Picker:
     async def _claim_left(self) -> None:
         """Take over what somebody read and, since a lease ago, did not acknowledge."""
         lease_ms = round(self._settings.webhook_lease_s * 1000)
-        left = list(self._keys)
+        left = dict.fromkeys(self._keys, b"0-0")
         while left:
             answers = await self._pipeline(
-                [("XAUTOCLAIM", key, GROUP, self._node, lease_ms, "0-0", "COUNT", 16) for key in left]
+                [
+                    ("XAUTOCLAIM", key, GROUP, self._node, lease_ms, start, "COUNT", 16)
+                    for key, start in left.items()
+                ]
             )
             entries = list[Entry]()
             for key, (_, found, trimmed) in zip(left, answers, strict=True):
@@ -225,8 +228,8 @@ class Picker:
                 entries += [(self._numbers[key], entry, _envelope(fields)) for entry, fields in found]
             if entries:
                 await self._handle(entries)
-            # What was claimed is acknowledged now, so the next look begins at the first again.
-            left = [key for key, answer in zip(left, answers, strict=True) if answer[0] != b"0-0"]
+            # Not from the first again: others may hold very many that they read a moment ago.
+            left = {key: answer[0] for key, answer in zip(left, answers, strict=True) if answer[0] != b"0-0"}
 
     async def _pipeline(self, commands: Sequence[tuple[str | bytes | int, ...]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:
