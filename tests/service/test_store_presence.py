@@ -143,3 +143,19 @@ async def test_of_a_device_that_is_gone_nothing_is_kept(house: House) -> None:
     await house.say("a", True, 3)
     slot = ProjectSlot(house.project)
     assert await house.redis.exists(slot.device_presence(house.device), slot.held_devices("a")) == 0
+
+
+async def test_of_a_deleted_project_nobody_announces_anything_and_the_others_are_not_kept_waiting(
+    house: House,
+) -> None:
+    nodes, store = house.store.nodes, house.store
+    await nodes.renew("a", LONG_MS, new=True)
+    await nodes.note_project("a", house.project)
+    await house.say("a", True, 1)
+    await nodes.resign("a")
+    # Its records are still there: it was not swept yet.
+    await store.projects.delete(house.project)
+    async with asyncio.timeout(5):
+        await Reaper(store, 1).reap()
+    assert await house.told() == "+"
+    assert await nodes.alive() == frozenset()

@@ -69,8 +69,10 @@ class Reaper:
     async def _reap_node(self, boot_id: str) -> int:
         presence, devices = self._store.presence, 0
         for project_id in await self._store.nodes.projects(boot_id):
-            while held := await presence.held_by(project_id, boot_id):
-                now = self._clock()
+            last: list[int] = []
+            # A project that is being deleted takes no word any more; what is left goes with it.
+            while (held := await presence.held_by(project_id, boot_id)) != last:
+                last, now = held, self._clock()
                 await presence.say(project_id, boot_id, [Word(each, False, DEAD, now) for each in held])
                 devices += len(held)
         return devices
