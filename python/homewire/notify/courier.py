@@ -10,6 +10,7 @@ from typing import Final
 
 import structlog
 
+from homewire.bus.stopping import asked_to_stop
 from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
 from homewire.model import Project
 from homewire.notify.carriers import Carrier
@@ -71,7 +72,8 @@ class Courier:
     async def run(self) -> None:
         """Carry until cancelled. A Redis that is away is waited for."""
         try:
-            while True:
+            # (redis-py swallows a cancellation now and then.)
+            while not asked_to_stop():
                 try:
                     await self._turn()
                 except Unavailable as error:

@@ -41,6 +41,9 @@ class Together(Generic[Question, Reply]):
                     replies = await self._ask([question for question, _ in asked])
                 except Exception as error:
                     _fail(asked, error)
+                except asyncio.CancelledError as error:
+                    _fail(asked, error)
+                    raise
                 else:
                     for (_, future), reply in zip(asked, replies, strict=True):
                         if not future.done():
