@@ -29,7 +29,8 @@ def decode_json(body: bytes, kind: type[T]) -> T:
 
 
 def decode_form(content_type: str, body: bytes, kind: type[T]) -> T:
-    """A web form: urlencoded, multipart or JSON; numbers and booleans may be text. Raises InvalidInput."""
+    """A web form: urlencoded, multipart or JSON; numbers and booleans may be text, and what is empty is not
+    there. Raises InvalidInput."""
     media, options = parse_options_header(content_type)
     if media == "application/json" or (media != "multipart/form-data" and body.lstrip()[:1] == b"{"):
         fields: Any = _checked("body", lambda: msgspec.json.decode(_utf8(body)))
@@ -38,9 +39,9 @@ def decode_form(content_type: str, body: bytes, kind: type[T]) -> T:
         # What a client has nothing to say about, it may say as null.
         fields = {name: value for name, value in fields.items() if value is not None}
     elif media == "multipart/form-data":
-        fields = _multipart(options.get("boundary", ""), body)
+        fields = _filled(_multipart(options.get("boundary", ""), body))
     else:
-        fields = _urlencoded(body)
+        fields = _filled(_urlencoded(body))
     return decode_fields("body", fields, kind)
 
 
@@ -76,6 +77,11 @@ def _utf8(body: bytes) -> bytes:
     except UnicodeDecodeError:
         raise InvalidInput("body", "is not valid UTF-8") from None
     return body
+
+
+def _filled(fields: Mapping[str, str]) -> dict[str, str]:
+    # Some clients send all fields that there are, and those that they have nothing to say about empty.
+    return {name: value for name, value in fields.items() if value}
 
 
 def _urlencoded(body: bytes) -> dict[str, str]:

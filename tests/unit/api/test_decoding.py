@@ -76,6 +76,17 @@ def test_a_form_says_the_same_in_every_shape(content_type: str, body: bytes) -> 
     assert decode_form(content_type, body, Claim) == MEANT
 
 
+@pytest.mark.parametrize(
+    ("content_type", "body"),
+    [
+        (URLENCODED, b"claimCode=x&homeId=&claimable=&tag="),
+        (MULTIPART, multipart({"claimCode": "x", "homeId": "", "claimable": "", "tag": ""})),
+    ],
+)
+def test_a_form_says_nothing_by_an_empty_field(content_type: str, body: bytes) -> None:
+    assert decode_form(content_type, body, Claim) == Claim(claim_code="x")
+
+
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("true", True), ("0", False), ("false", False)])
 def test_a_form_has_booleans_as_clients_write_them(text: str, value: bool) -> None:
     decoded = decode_form(URLENCODED, f"claimCode=x&claimable={text}".encode(), Claim)
@@ -87,7 +98,7 @@ def test_a_form_has_booleans_as_clients_write_them(text: str, value: bool) -> No
     [
         (URLENCODED, b"", "claimCode"),
         (URLENCODED, b"claimCode=x&homeId=ten", "homeId"),
-        (URLENCODED, b"claimCode=x&homeId=", "homeId"),
+        (URLENCODED, b"claimCode=&homeId=1", "claimCode"),
         (URLENCODED, b"claimCode=x&homeId=1.5", "homeId"),
         (URLENCODED, b"claimCode=x&homeId=" + b"9" * 5000, "homeId"),
         (URLENCODED, b"claimCode=x&claimable=maybe", "claimable"),
