@@ -445,7 +445,11 @@ class Settings:
         minimum=0,
     )
     account_messages: int = setting(
-        5, "E-mails and SMS that are asked for to one address or number.", unit="messages", minimum=0
+        5,
+        "E-mails and SMS that are asked for to one address or number. Invitations count apart; beyond it "
+        "members are added without a mail.",
+        unit="messages",
+        minimum=0,
     )
     address_messages: int = setting(
         200,

@@ -169,3 +169,21 @@ async def test_limits_end_with_their_window() -> None:
 
 async def nothing_left(redis: Redis) -> bool:
     return not [name async for name in redis.scan_iter("*:attempts:*")]
+
+
+async def test_an_address_is_invited_so_often_and_a_member_all_the_same(
+    nodes: tuple[NodeProcess, NodeProcess],
+) -> None:
+    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
+        owner = await desk.member()
+        key, store = await desk.key(owner), desk.tenant.store
+        members = f"/homes/{(await store.homes.create(desk.project, 'home', owner)).id}/members"
+        for _ in range(LIMITS["account_messages"] + 1):
+            added = await desk.tenant.ask("POST", members, key, {"email": "bob@example.com"})
+            assert added.status == 201
+            removed = await desk.tenant.ask("DELETE", f"{members}/{added.body['userId']}", key)
+            assert removed.status == 204
+        assert len(await desk.messages("bob@example.com")) == LIMITS["account_messages"]
+        # Who is invited may still ask for messages of their own.
+        registered = await desk.register(name="Bob", email="bob@example.com", password=PASSWORD)
+        assert registered.status == 201

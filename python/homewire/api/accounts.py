@@ -9,7 +9,7 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.errors import InvalidInput, PermissionDenied
-from homewire.model import AccountSystem, Permission, PrincipalKind, Project, User
+from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
 from homewire.notify.message import Message, MessageKind
 from homewire.overload.holders import network_of
 from homewire.store.attempts import Allowance
@@ -76,6 +76,20 @@ async def count_message(api: Api, request: web.Request, project_id: int, to: str
         Allowance("account_messages", settings.account_messages, to.lower()),
     )
     await api.store.attempts.take(project_id, allowances, window_ms(api))
+
+
+async def count_invitation(api: Api, request: web.Request, caller: Principal, to: str) -> None:
+    """Somebody is mailed to because they were added to a home. Raises TooManyRequests.
+
+    Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
+    server, which invites for many.
+    """
+    settings = api.settings
+    allowances = [Allowance("account_messages", settings.account_messages, f"invitation {to.lower()}")]
+    if caller.kind is PrincipalKind.USER:
+        whose = f"invitation {remote_network(request)}"
+        allowances.append(Allowance("address_messages", settings.address_messages, whose))
+    await api.store.attempts.take(caller.project_id, allowances, window_ms(api))
 
 
 def guess(api: Api, request: web.Request, account: str | None = None) -> tuple[Allowance, ...]:

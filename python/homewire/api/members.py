@@ -7,13 +7,14 @@ from typing import Final, Literal
 import msgspec
 
 from homewire.api import models
+from homewire.api.accounts import count_invitation
 from homewire.api.context import Api
 from homewire.api.homes import asking
 from homewire.api.operation import Access, BodyKind, Call, Listing, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import NotFound
+from homewire.errors import NotFound, TooManyRequests
 from homewire.model import Permission, Role
 from homewire.notify.message import Message, MessageKind
 from homewire.store.members import Invitee, Person
@@ -73,7 +74,7 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     # A form says nothing by an empty field.
     invitee = Invitee(email=body.email or None, phone=body.phone_number or None, user_id=body.user_id)
     added = await api.store.members.invite(project, home_id, invitee, Role(body.role), asking(call.principal))
-    await _tell(api, call.project_id, home_id, added)
+    await _tell(api, call, home_id, added)
     return shown(added)
 
 
@@ -97,11 +98,17 @@ async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
     await api.store.homes.remove_member(call.project_id, home_id, user_id, asking(call.principal))
 
 
-async def _tell(api: Api, project_id: int, home_id: int, added: Person) -> None:
+async def _tell(api: Api, call: Call[NoQuery, NewMember], home_id: int, added: Person) -> None:
     _, user = added
-    home = await api.store.homes.get(project_id, home_id)
-    if user.email is not None and home is not None:
-        await api.messages.send(Message(project_id, MessageKind.INVITATION, user.email, home_name=home.name))
+    home = await api.store.homes.get(call.project_id, home_id)
+    if user.email is None or home is None:
+        return
+    try:
+        await count_invitation(api, call.request, call.principal, user.email)
+    except TooManyRequests:
+        # A member all the same: only nobody's mailbox is to be filled by adding and removing them.
+        return
+    await api.messages.send(Message(call.project_id, MessageKind.INVITATION, user.email, home_name=home.name))
 
 
 OPERATIONS: Final = (
@@ -125,6 +132,8 @@ OPERATIONS: Final = (
         path="/homes/{homeId}/members",
         tag="Homes",
         summary="Add a member to a home, by e-mail address, phone number or user id; only owners make owners",
+        description="With e-mail accounts a mail tells the member, within the limits of messages; beyond them "
+        "the member is added without one.",
         source="spec 001, Add Home Member",
         access=Access(user=True, permission=Permission.ADMIN),
         visible=home_in_path,
