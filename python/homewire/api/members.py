@@ -132,8 +132,8 @@ OPERATIONS: Final = (
         path="/homes/{homeId}/members",
         tag="Homes",
         summary="Add a member to a home, by e-mail address, phone number or user id; only owners make owners",
-        description="With e-mail accounts a mail tells the member, within the limits of messages; beyond them "
-        "the member is added without one.",
+        description="With e-mail accounts a mail tells the member, within the limits of messages; beyond "
+        "them the member is added without one.",
         source="spec 001, Add Home Member",
         access=Access(user=True, permission=Permission.ADMIN),
         visible=home_in_path,
