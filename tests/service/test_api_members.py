@@ -149,6 +149,10 @@ async def test_owners_say_who_is_an_owner(house: House) -> None:
     )
     assert demoted.status == 204
     assert await house.roles() == {house.owner.id: "member", house.member.id: "owner"}
+    # Without a role nothing changes, and it is asked for the same right.
+    assert (await house.ask("PATCH", path, house.member.key, {})).status == 204
+    assert (await house.ask("PATCH", path, house.owner.key, {})).status == 403
+    assert await house.roles() == {house.owner.id: "member", house.member.id: "owner"}
     refused = await house.ask("PATCH", path, house.owner.key, {"role": "member"})
     assert (refused.status, refused.reason) == (403, "PERMISSION_DENIED")
     assert (await house.ask("PATCH", house.path, house.owner.key, {"name": "x"})).status == 403

@@ -88,7 +88,7 @@ async def update_member(api: Api, call: Call[NoQuery, MemberChanges]) -> None:
     home_id, user_id = call.ids["homeId"], call.ids["userId"]
     person = await api.store.members.get(call.project_id, home_id, user_id)
     wanted = changes(call.body, shown(person), ("role",))
-    role = Role(wanted.get("role", person[0].role))
+    role = Role(wanted["role"]) if "role" in wanted else None
     await api.store.homes.set_role(call.project_id, home_id, user_id, role, asking(call.principal))
 
 

@@ -158,15 +158,18 @@ class Homes:
             await self._emptying.empty(slot, home_id)
 
     async def set_role(
-        self, project_id: int, home_id: int, user_id: int, role: Role, asking: int = ANYBODY
+        self, project_id: int, home_id: int, user_id: int, role: Role | None, asking: int = ANYBODY
     ) -> None:
-        """Make a member an owner, or an owner a member. Raises UnknownRecord, and Conflict (LAST_OWNER)."""
+        """Make a member an owner, or an owner a member; None: only see whether that may be.
+
+        Raises UnknownRecord, and Conflict (LAST_OWNER, or for who may not).
+        """
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             SET_ROLE,
             slot,
             [slot.home(home_id), slot.home_members(home_id)],
-            [home_id, user_id, Role(role).value, asking],
+            [home_id, user_id, Role(role).value if role else "", asking],
         )
         require_ok(answer, project=project_id, home=home_id, member=user_id)
 

@@ -116,7 +116,7 @@ return changed('member_removed', {{user = ARGV[2], home = ARGV[1]}})
 """)
 
 SET_ROLE: Final = changing(f"""
--- KEYS: …, home, members. ARGV: home id, user id, role, who asks
+-- KEYS: …, home, members. ARGV: home id, user id, role or nothing: as it is; who asks
 {STANDING}
 local home, members = KEYS[3], KEYS[4]
 local refusal = refused(home, members, ARGV[4], 'owner')
@@ -124,7 +124,7 @@ if refusal then return refusal end
 local membership = redis.call('HGET', members, ARGV[2])
 if not membership then return {{'unknown', 'member'}} end
 local was, since = string.match(membership, '^(%a+) (%d+)$')
-if was == ARGV[3] then return {{'ok'}} end
+if ARGV[3] == '' or was == ARGV[3] then return {{'ok'}} end
 if was == 'owner' and redis.call('HGET', home, 'owners') == '1' then return {{'last_owner'}} end
 redis.call('HINCRBY', home, 'owners', ARGV[3] == 'owner' and 1 or -1)
 redis.call('HSET', members, ARGV[2], ARGV[3] .. ' ' .. since)
