@@ -6,12 +6,15 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import control, fanout, handshake, ingest, memory, report, tls
+from bench import control, fanout, handshake, ingest, memory, report, rest, tls
 from bench.report import Table
 from bench.servers import BenchError
 
 FANOUT = tuple(fanout.rows(1, small=True))
-OTHERS = ("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling")
+OTHERS = (
+    *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling"),
+    *("api-get", "api-kv", "api-list"),
+)
 ALL = (*FANOUT, *OTHERS)
 
 
@@ -56,6 +59,9 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "ingest-put": lambda: ingest.put(pairs=pairs, small=chosen.small),
         "ingest-bulk": lambda: ingest.bulk(pairs=pairs, small=chosen.small),
         "tls": lambda: tls.run(pairs=pairs, seconds=seconds, small=chosen.small),
+        "api-get": lambda: rest.get(pairs=pairs, small=chosen.small),
+        "api-kv": lambda: rest.put_value(pairs=pairs, small=chosen.small),
+        "api-list": lambda: rest.listing(pairs=pairs, small=chosen.small),
         "removal": lambda: control.removal(pairs=min(pairs, 3), small=chosen.small),
         "disabling": lambda: control.disabling(pairs=min(pairs, 3), small=chosen.small),
     }

@@ -249,6 +249,12 @@ def homewire(redis_url: str, role: str = "run", **settings: str) -> Iterator[tup
             yield server, port
 
 
+def accepts(port: int) -> bool:
+    """Whether somebody listens there."""
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def _answers(url: str) -> bool:
     try:
         http_text(url)

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
 import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
@@ -24,23 +23,21 @@ from homewire.api import documentation, health
 from homewire.api.context import Api
 from homewire.api.dispatch import routes as api_routes
 from homewire.api.operations import ENDPOINTS, OPERATIONS
+from homewire.background import in_background
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure
 from homewire.gateway import server, websocket
-from homewire.gateway.accept import Acceptor
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.close_codes import GOING_AWAY, reason
 from homewire.gateway.delivered import Delivered
 from homewire.gateway.directory import Directory
+from homewire.gateway.entrance import Entrance
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
-from homewire.gateway.handshakes import Handshakes
-from homewire.gateway.heads import HeadWatch
 from homewire.gateway.pump import Pumps
 from homewire.gateway.skipped import report_skipped
 from homewire.gateway.watch import CoreWatch, OnMessage
-from homewire.http.bodies import Bodies
 from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
@@ -78,7 +75,7 @@ class Node:
     """A running node."""
 
     base_url: str
-    core: Core | None
+    core: Core
     app: web.Application
     """What it serves over HTTP."""
     failed: asyncio.Future[Exception]
@@ -116,7 +113,7 @@ async def _serve(
         node.failed.add_done_callback(lambda _failure: stop.set())
         async with AsyncExitStack() as stack:
             if beside is not None:
-                _in_background(stack, beside(node.base_url), node.failed)
+                in_background(stack, beside(node.base_url), node.failed)
             await stop.wait()
         if node.failed.done():
             raise node.failed.result()
@@ -138,114 +135,162 @@ async def running(
     """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
     tls = server_context(settings)
     async with AsyncExitStack() as stack:
-        failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-        url = await _redis_url(stack, settings, failed)
-        redis = connect(url)
-        stack.push_async_callback(redis.aclose)
-        bus = await _start_bus(stack, settings, redis, url, failed)
-        relay = Relay(redis, settings.shards)
-        _in_background(stack, relay.run(), failed)
-        store = Store(redis, relay, homes_per_user=settings.homes_per_user)
-        _in_background(stack, store.housekeeping.run(), failed)
-        entrance = Entrance.of(settings)
-        reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
-        app = web.Application(middlewares=[server.render_errors])
-        holdings = Holdings()
-        delivered = Delivered(store.kept_commands, holdings)
-        _in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
-        core: Core | None = None
-        refusals: Mapping[str, int] = {}
-        figures = [*entrance.figures(), holdings.figures, delivered.figures]
-        pumps = Pumps(settings.close_s)
+        parts = await _start_parts(stack, settings)
+        hearers = Hearers.of(parts)
         # Their last words still go out while the port is being closed.
-        stack.push_async_callback(pumps.close)
+        stack.push_async_callback(hearers.pumps.close)
+        # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
+        core = _start_core(parts, on_message, hearers)
+        in_background(stack, report_skipped(core), parts.failed)
+        known = Known.of(parts, core)
+        app = web.Application(middlewares=[server.render_errors])
+        refusals: Mapping[str, int] = {}
         if Role.ROUTER in roles:
-            core = _start_core(stack, settings, url, failed, on_message, (pumps, holdings, delivered))
-            _in_background(stack, report_skipped(core), failed)
-            speaker = Speaker(store, holdings, settings.presence_lease_s)
-            # When the core has stopped, everything that was connected here is said to be so no more.
-            stack.push_async_callback(speaker.close)
-            _in_background(stack, speaker.run(), failed)
-            stack.push_async_callback(delivered.close)
-            _in_background(stack, delivered.run(), failed)
-        freshness = Freshness(core, settings.shards)
-        authenticator = Authenticator(store, freshness, settings.principal_cache_entries)
-        directory = Directory(store, freshness, settings.principal_cache_entries)
-        if core is not None:
-            overload = Overload(redis, core, settings)
-            _in_background(stack, overload.run(), failed)
-            refusals = overload.refusals
-            gateway = websocket.Gateway(
-                core,
-                authenticator,
-                directory,
-                freshness,
-                overload.admission,
-                pumps,
-                store.kept_commands,
-                observe,
-            )
-            ingest = Ingest(
-                bus,
-                authenticator,
-                directory,
-                overload.rates,
-                reader=reader,
-                shards=settings.shards,
-                kept_commands=store.kept_commands,
-                longest_kept_s=settings.kept_command_s,
-                kept_bounds=Bounds(
-                    settings.kept_commands, min(settings.kept_command_bytes, settings.outbox_bytes)
-                ),
-            )
-            app.add_routes(entrance.handshakes.limited(websocket.routes(gateway)))
-            app.add_routes(entrance.bodies.released(ingest_routes(ingest)))
+            refusals = _add_realtime_tier(app, parts, core, known, hearers, observe)
         if Role.API in roles:
-            delivery = Delivery.of(settings, redis, url, store.projects.get)
-            _in_background(stack, delivery.run(), failed)
-            figures.append(delivery.figures)
-            api = Api(store, directory, authenticator, delivery.post, reader, settings)
-            app.add_routes(entrance.bodies.released(api_routes(api, OPERATIONS)))
-            app.add_routes(documentation.routes(ENDPOINTS))
-            app.add_routes(pages.routes())
-            webhooks = Webhooks(url, settings)
-            _in_background(stack, webhooks.run(), failed)
-            figures.append(webhooks.figures)
-        registry = metrics.registry(core, bus, relay, refusals, figures)
-        app.add_routes(health.routes(_problem(core, bus), registry))
-        base_url = await _listen(stack, settings, app, entrance, tls)
-        if core is not None:
-            # Behind only the port: clients are told while everything else still stands.
-            stack.push_async_callback(
-                asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
-            )
+            _add_rest_tier(app, parts, known)
+        registry = metrics.registry(core, parts.bus, parts.relay, refusals, parts.figures)
+        app.add_routes(health.routes(_problem(core, parts.bus), registry))
+        base_url = await _listen(stack, settings, app, parts.entrance, tls)
+        # Behind only the port: clients are told while everything else still stands.
+        stack.push_async_callback(
+            asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
+        )
         # Pushed last, so that nobody new comes to a node that goes.
-        stack.push_async_callback(entrance.acceptor.close)
-        yield Node(base_url, core, app, failed)
+        stack.push_async_callback(parts.entrance.acceptor.close)
+        yield Node(base_url, core, app, parts.failed)
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
-    """What stands between the port and the handlers: each bounds something."""
+class Parts:
+    """What both tiers are built on."""
 
-    acceptor: Acceptor
-    heads: HeadWatch
-    handshakes: Handshakes
-    bodies: Bodies
+    stack: AsyncExitStack
+    settings: Settings
+    failed: asyncio.Future[Exception]
+    url: str
+    redis: Redis
+    bus: Bus
+    relay: Relay
+    store: Store
+    entrance: Entrance
+    reader: BodyReader
+    figures: list[metrics.Figures]
+    """For the metrics; both tiers add theirs."""
+
+
+async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
+    failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    url = await _redis_url(stack, settings, failed)
+    redis = connect(url)
+    stack.push_async_callback(redis.aclose)
+    bus = await _start_bus(stack, settings, redis, url, failed)
+    relay = Relay(redis, settings.shards)
+    in_background(stack, relay.run(), failed)
+    store = Store(redis, relay, homes_per_user=settings.homes_per_user)
+    in_background(stack, store.housekeeping.run(), failed)
+    in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
+    entrance = Entrance.of(settings)
+    reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
+    return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, entrance.figures())
+
+
+@dataclass(frozen=True, slots=True)
+class Hearers:
+    """Who is told what became of connections."""
+
+    pumps: Pumps
+    holdings: Holdings
+    delivered: Delivered
 
     @classmethod
-    def of(cls, settings: Settings) -> Entrance:
-        """As the settings have it."""
+    def of(cls, parts: Parts) -> Hearers:
+        """New ones, that know of no connection yet."""
+        holdings = Holdings()
+        return cls(Pumps(parts.settings.close_s), holdings, Delivered(parts.store.kept_commands, holdings))
+
+    def closed(self, connection_id: int) -> None:
+        """The core let go of a connection."""
+        self.pumps.core_ended(connection_id)
+        self.holdings.closed(connection_id)
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a node remembers of the store, and how it knows that it still may."""
+
+    freshness: Freshness
+    authenticator: Authenticator
+    directory: Directory
+
+    @classmethod
+    def of(cls, parts: Parts, core: Core) -> Known:
+        """Nothing yet."""
+        settings = parts.settings
+        freshness = Freshness(core, settings.shards)
         return cls(
-            Acceptor(settings.accepts_per_turn, settings.head_timeout_s),
-            HeadWatch(settings.head_timeout_s),
-            Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
-            Bodies(settings.ingest_bytes),
+            freshness,
+            Authenticator(parts.store, freshness, settings.principal_cache_entries),
+            Directory(parts.store, freshness, settings.principal_cache_entries),
         )
 
-    def figures(self) -> list[metrics.Figures]:
-        """For the metrics."""
-        return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies)]
+
+def _add_realtime_tier(
+    app: web.Application,
+    parts: Parts,
+    core: Core,
+    known: Known,
+    hearers: Hearers,
+    observe: Observer | None,
+) -> Mapping[str, int]:
+    """WebSockets and events in. Answers how often each limit was reached, for the metrics."""
+    stack, settings, store = parts.stack, parts.settings, parts.store
+    speaker = Speaker(store, hearers.holdings, settings.presence_lease_s)
+    # When the core has stopped, everything that was connected here is said to be so no more.
+    stack.push_async_callback(speaker.close)
+    in_background(stack, speaker.run(), parts.failed)
+    stack.push_async_callback(hearers.delivered.close)
+    in_background(stack, hearers.delivered.run(), parts.failed)
+    parts.figures.extend((hearers.holdings.figures, hearers.delivered.figures))
+    overload = Overload(parts.redis, core, settings)
+    in_background(stack, overload.run(), parts.failed)
+    gateway = websocket.Gateway(
+        core,
+        known.authenticator,
+        known.directory,
+        known.freshness,
+        overload.admission,
+        hearers.pumps,
+        store.kept_commands,
+        observe,
+    )
+    ingest = Ingest(
+        parts.bus,
+        known.authenticator,
+        known.directory,
+        overload.rates,
+        reader=parts.reader,
+        shards=settings.shards,
+        kept_commands=store.kept_commands,
+        longest_kept_s=settings.kept_command_s,
+        kept_bounds=Bounds(settings.kept_commands, min(settings.kept_command_bytes, settings.outbox_bytes)),
+    )
+    app.add_routes(parts.entrance.handshakes.limited(websocket.routes(gateway)))
+    app.add_routes(parts.entrance.bodies.released(ingest_routes(ingest)))
+    return overload.refusals
+
+
+def _add_rest_tier(app: web.Application, parts: Parts, known: Known) -> None:
+    stack, settings, store = parts.stack, parts.settings, parts.store
+    delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get)
+    in_background(stack, delivery.run(), parts.failed)
+    webhooks = Webhooks(parts.url, settings)
+    in_background(stack, webhooks.run(), parts.failed)
+    parts.figures.extend((delivery.figures, webhooks.figures))
+    api = Api(store, known.directory, known.authenticator, delivery.post, parts.reader, settings)
+    app.add_routes(parts.entrance.bodies.released(api_routes(api, OPERATIONS)))
+    app.add_routes(documentation.routes(ENDPOINTS))
+    app.add_routes(pages.routes())
 
 
 async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.Future[Exception]) -> str:
@@ -255,7 +300,7 @@ async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.
         settings.data_dir, settings.durability, settings.embedded_cluster, settings.redis_binary
     )
     await stack.enter_async_context(embedded)
-    _in_background(stack, embedded.supervise(), failed)
+    in_background(stack, embedded.supervise(), failed)
     return embedded.url
 
 
@@ -268,18 +313,12 @@ async def _start_bus(
     bus = Bus(bus_settings)
     await bus.start()
     stack.push_async_callback(bus.close)
-    _in_background(stack, Retention(redis, bus_settings).run(), failed)
+    in_background(stack, Retention(redis, bus_settings).run(), failed)
     return bus
 
 
-def _start_core(
-    stack: AsyncExitStack,
-    settings: Settings,
-    url: str,
-    failed: asyncio.Future[Exception],
-    on_message: OnMessage | None,
-    hearers: tuple[Pumps, Holdings, Delivered],
-) -> Core:
+def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) -> Core:
+    settings = parts.settings
     core = Core(
         heartbeat_ms=_ms(settings.heartbeat_s),
         reservation_ms=_ms(settings.reservation_s),
@@ -297,28 +336,22 @@ def _start_core(
         socket_timeout_ms=_ms(settings.socket_timeout_s),
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
-    stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
-    pumps, holdings, delivered = hearers
-
-    def closed(connection_id: int) -> None:
-        pumps.core_ended(connection_id)
-        holdings.closed(connection_id)
-
-    watch = CoreWatch(core, on_message, closed, holdings.adopted, delivered.written)
-    stack.callback(watch.close)
-    watch.failed.add_done_callback(lambda future: _pass_on(future, failed))
+    parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
+    watch = CoreWatch(core, on_message, hearers.closed, hearers.holdings.adopted, hearers.delivered.written)
+    parts.stack.callback(watch.close)
+    watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
     try:
-        core.start_tail(url)
+        core.start_tail(parts.url)
     except (ConnectionError, ValueError) as error:
         raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
     return core
 
 
-def _problem(core: Core | None, bus: Bus) -> health.Problem:
+def _problem(core: Core, bus: Bus) -> health.Problem:
     def problem() -> str | None:
         if not bus.connected:
             return "the bus is not connected to Redis"
-        if core is not None and core.tail_silence_ms() > TAIL_SILENCE_MS:
+        if core.tail_silence_ms() > TAIL_SILENCE_MS:
             return "the tail has not heard from Redis"
         return None
 
@@ -351,29 +384,9 @@ async def _listen(
     return replace(settings, port=port).base_url
 
 
-def _in_background(
-    stack: AsyncExitStack, work: Coroutine[Any, Any, None], failed: asyncio.Future[Exception]
-) -> None:
-    task = asyncio.create_task(work)
-    task.add_done_callback(lambda done: _task_ended(done, failed))
-    stack.push_async_callback(_cancelled, task)
-
-
-def _task_ended(task: asyncio.Task[None], failed: asyncio.Future[Exception]) -> None:
-    error = None if task.cancelled() else task.exception()
-    if isinstance(error, Exception) and not failed.done():
-        failed.set_result(error)
-
-
 def _pass_on(source: asyncio.Future[CoreFailure], failed: asyncio.Future[Exception]) -> None:
     if not source.cancelled() and not failed.done():
         failed.set_result(source.result())
-
-
-async def _cancelled(task: asyncio.Task[None]) -> None:
-    task.cancel()
-    with contextlib.suppress(asyncio.CancelledError):
-        await task
 
 
 def _ms(seconds: float) -> int:

@@ -1,0 +1,36 @@
+"""What stands between the port and the handlers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from homewire.gateway.accept import Acceptor
+from homewire.gateway.handshakes import Handshakes
+from homewire.gateway.heads import HeadWatch
+from homewire.http.bodies import Bodies
+from homewire.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Entrance:
+    """Each of these bounds something."""
+
+    acceptor: Acceptor
+    heads: HeadWatch
+    handshakes: Handshakes
+    bodies: Bodies
+
+    @classmethod
+    def of(cls, settings: Settings) -> Entrance:
+        """As the settings have it."""
+        return cls(
+            Acceptor(settings.accepts_per_turn, settings.head_timeout_s),
+            HeadWatch(settings.head_timeout_s),
+            Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
+            Bodies(settings.ingest_bytes),
+        )
+
+    def figures(self) -> list[Callable[[], Mapping[str, int]]]:
+        """For the metrics."""
+        return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies)]
