@@ -285,7 +285,10 @@ class World:
             while listener.code is None:
                 frame = await seat.socket.receive(FOREVER_S)
                 if frame.opcode == TEXT:
-                    listener.heard.append((*self._named(orjson.loads(frame.payload)), monotonic()))
+                    message = orjson.loads(frame.payload)
+                    # Whose device came or went is the platform's to say; these have no numbers.
+                    if not message.get("eventType", "").startswith("_"):
+                        listener.heard.append((*self._named(message), monotonic()))
                 elif frame.opcode == CLOSE:
                     listener.code, listener.closed = frame.close_code, monotonic()
                     await seat.socket.send_bytes(close_frame(frame.close_code))
@@ -296,6 +299,9 @@ class World:
             # Without a close frame: 1006 of RFC 6455.
             listener.code, listener.closed = listener.code or 1006, monotonic()
             self._progress.set()
+        except Exception as error:
+            self.complaints.append(f"listener {listener.name} could not be understood: {error!r}")
+            raise
 
     def _named(self, message: dict[str, Any]) -> tuple[int, int]:
         """Number and home of an event, number and NOWHERE of a command."""

@@ -106,7 +106,9 @@ class Project:
         return 201
 
     def give_back(self, device: int) -> None:
-        self.devices[device].home, self.devices[device].name = None, ""
+        """Whoever leaves a home can't be claimed before it registers again."""
+        each = self.devices[device]
+        each.home, each.name, each.claimable = None, "", False
 
     def sees_device(self, user: int, device: int) -> bool:
         home = self.devices[device].home

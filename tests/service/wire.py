@@ -244,10 +244,21 @@ class Socket(RawConnection):
                 return True
 
     async def is_alive(self) -> bool:
-        """Whether a ping is answered, and no message comes before its answer."""
+        """Whether a ping is answered, and no message comes before its answer.
+
+        But for what the platform says of devices that come and go: this comes when it comes.
+        """
         payload = os.urandom(8)
         await self.send(PING, payload)
-        return await self.receive() == Frame(PONG, payload)
+        while b'"eventType":"_device' in (frame := await self.receive()).payload:
+            pass
+        return frame == Frame(PONG, payload)
+
+    async def receive_own_type(self, within: float = PATIENCE_S) -> str:
+        """The type of the next event that is not the platform's own."""
+        while (name := await self.receive_type(within)).startswith("_device"):
+            pass
+        return name
 
 
 async def listen(url: str, path: str, key: str | None, **options: Any) -> Socket:

@@ -27,6 +27,8 @@ OUTBOX_LIMIT: Final = 10_000
 """Records that wait to be relayed. With more, the shards have been out of reach for long, and changes
 that nobody would hear of are refused."""
 _ANNOUNCED: Final = {kind.name.lower(): kind.value for kind in RecordType}
+ENDED_KEPT: Final = 300
+"""Keys of a user that ended lately and are remembered: as many as a user has live sessions."""
 _ENDING: Final = re.compile(r"\breturn (?:changed|unheard)\('")
 
 _GUARD: Final = """
@@ -46,7 +48,7 @@ local function listed(homes, touched)
 end
 -- Keys of the user that ended lately: these ends have no copy in the shard of a home that is entered later.
 local function ended(ended_keys)
-  return ended_keys and table.concat(redis.call('ZRANGE', ended_keys, 0, -1)) or ''
+  return ended_keys and table.concat(redis.call('ZRANGE', ended_keys, 0, {ENDED_KEPT - 1})) or ''
 end
 -- An event that happened with the change: it reaches the listeners of the home, once.
 local function report(home, envelope)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.store.scripts.script import changing, removing
+from homewire.store.scripts.script import ENDED_KEPT, changing, removing
 
 ENDED_KEPT_MS: Final = 60_000
 """How much later than another shard, at most, a reader may come to the user's own, where the end of a key
 stands in any case."""
-ENDED_KEPT: Final = 300
-"""As many as a user has live sessions."""
+
 
 OPEN_SESSION: Final = changing("""
 -- KEYS: …, user, sessions of the user, session, key
