@@ -10,6 +10,7 @@ from nodes import NodeProcess, Tenant
 
 from homewire.errors import ConfigurationError
 from homewire.notify import post as post_module
+from homewire.notify.letter import Letter
 from homewire.notify.message import Message, MessageKind
 from homewire.notify.post import Post, kept_letters
 from homewire.sealing import Sealer
@@ -74,6 +75,19 @@ async def test_nothing_of_a_message_can_be_read_in_redis(node: NodeProcess, tena
     # A command without the deployment's secret says so, and does not crash.
     with pytest.raises(ConfigurationError, match="HOMEWIRE_SECRET_KEY"):
         await kept_letters(tenant.redis, Sealer("another secret of this deployment", Path("unused")))
+
+
+async def test_what_another_data_directory_sealed_hides_nothing_else(
+    node: NodeProcess, tenant: Tenant
+) -> None:
+    foreign = Sealer("the secret of another directory", Path("unused"))
+    await post(node, tenant).send(Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550100", code="1"))
+    letter = Letter.new(
+        Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550101", code="2"), "http://other"
+    )
+    await tenant.redis.xadd(MESSAGES_KEPT, {"m": letter.sealed(foreign), "c": 1})
+    shown = await node.outbox("--project", str(tenant.project))
+    assert [each["to"] for each in shown] == ["+14155550100"]
 
 
 async def test_the_oldest_go_and_all_go_in_the_end(

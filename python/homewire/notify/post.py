@@ -10,7 +10,7 @@ from typing import Any, Final
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
-from homewire.errors import Unavailable
+from homewire.errors import ConfigurationError, Unavailable
 from homewire.notify.letter import Channel, Letter
 from homewire.notify.message import Message
 from homewire.notify.scripts import KEEP, PUT
@@ -77,7 +77,8 @@ class Post:
 async def kept_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:
     """The messages that nothing carried, oldest first; none that is to nobody.
 
-    Raises Unavailable, ConfigurationError.
+    Those that were sealed under another secret, by a node of another data directory, are left out, unless
+    all were: who asks has the wrong secret then. Raises Unavailable, ConfigurationError.
     """
     return [kept for kept in await _letters(redis, sealer, MESSAGES_KEPT) if kept.letter.message.to]
 
@@ -93,12 +94,18 @@ async def _letters(redis: Redis, sealer: Sealer, stream: str) -> list[KeptLetter
         async with asyncio.timeout(COMMAND_S):
             # As many as there may be, so at most KEPT.
             entries: Any = await redis.xrange(stream)
-    return [
-        KeptLetter(
-            Letter.opened(fields[b"m"].decode(), sealer), int(fields[b"c"]), fields.get(b"p", b"").decode()
-        )
-        for _, fields in entries
-    ]
+    found: list[KeptLetter] = []
+    refusal: ConfigurationError | None = None
+    for _, fields in entries:
+        try:
+            letter = Letter.opened(fields[b"m"].decode(), sealer)
+        except ConfigurationError as error:
+            refusal = error
+            continue
+        found.append(KeptLetter(letter, int(fields[b"c"]), fields.get(b"p", b"").decode()))
+    if refusal is not None and not found:
+        raise refusal
+    return found
 
 
 async def run_script(redis: Redis, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
