@@ -331,3 +331,36 @@ async def test_a_disabled_project_has_no_valid_key(
     disabled = await store.projects.get(project.id)
     assert disabled is not None
     assert disabled.disabled
+
+
+async def test_a_long_list_misses_nothing_while_others_go(store: Store, redis_client: Redis) -> None:
+    project = (await store.projects.create("lists", AccountSystem.EMAIL)).id
+    index = ProjectSlot(project).homes
+    ids = range(1, 5_001)
+    for start in range(0, len(ids), 1_000):
+        await redis_client.zadd(index, {str(each): each for each in ids[start : start + 1_000]})
+    reading = asyncio.create_task(store.homes.slice(project))
+    gone = 0
+    while not reading.done() and gone < 900:
+        await redis_client.zpopmin(index)
+        gone += 1
+    found, total = await reading
+    assert gone > 1
+    assert found == sorted(set(found))
+    assert set(ids[gone:]) <= set(found)
+    assert total >= len(found)
+
+
+async def test_part_of_a_long_list(store: Store, redis_client: Redis) -> None:
+    project = (await store.projects.create("lists", AccountSystem.EMAIL)).id
+    ids = list(range(10, 35_010, 10))
+    for start in range(0, len(ids), 500):
+        await redis_client.zadd(
+            ProjectSlot(project).homes, {str(each): each for each in ids[start : start + 500]}
+        )
+    for skip, limit in ((0, None), (0, 0), (5, 0), (0, 1), (0, 1_000), (1, 1_001), (7, 2_000), (7, 2_001)):
+        end = None if limit is None else skip + limit
+        assert await store.homes.slice(project, skip, limit) == (ids[skip:end], len(ids))
+    for skip, limit in ((2_500, 1_000), (2_501, None), (3_499, 5), (3_500, None), (10**15, 10**15)):
+        end = None if limit is None else skip + limit
+        assert await store.homes.slice(project, skip, limit) == (ids[skip:end], len(ids))

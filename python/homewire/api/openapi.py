@@ -56,7 +56,7 @@ answered 405 with `Allow`; 429 and 503 say in `Retry-After` when to come back. A
 503 NOT_CONFIRMED nobody can tell whether the change was made.
 
 Bodies. Unknown fields are ignored. A web form may be urlencoded, multipart or JSON; in the first two, \
-numbers and booleans are text. A GET may be a HEAD as well.
+numbers and booleans are text, and an empty field counts as missing. A GET may be a HEAD as well.
 """
 
 _ERRORS: Final[dict[int, tuple[str, str]]] = {

@@ -211,14 +211,22 @@ class Database:
 
     async def index_slice(self, index: str, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
         """The ids of an index in ascending order, without the first `skip`, at most `limit` of them; and
-        how many there are. In pages, so that no command touches more than PAGE."""
+        how many there are.
+
+        In pages, so that no command touches more than PAGE. Only the first is found by its rank, for ranks
+        move: what comes and goes meanwhile is there or not, and nothing else is there twice or missing.
+        """
         total = int(await self.read("ZCARD", index))
-        end = total if limit is None else min(total, skip + limit)
-        found: list[int] = []
-        for start in range(skip, end, PAGE):
-            reply = await self.read("ZRANGE", index, start, min(end, start + PAGE) - 1)
+        count = PAGE if limit is None else min(limit, PAGE)
+        if count == 0:
+            return [], total
+        reply = await self.read("ZRANGE", index, skip, skip + count - 1)
+        found = list(map(int, reply))
+        while len(reply) == count == PAGE and (limit is None or len(found) < limit):
+            count = PAGE if limit is None else min(limit - len(found), PAGE)
+            reply = await self.read("ZRANGEBYSCORE", index, f"({found[-1]}", "+inf", "LIMIT", 0, count)
             found.extend(map(int, reply))
-        return found, total
+        return found, max(total, skip + len(found)) if found else total
 
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
         """All key names that match, in pages, `count` looked at by one command. What stays is surely seen."""

@@ -27,8 +27,12 @@ ENTITIES_READ: Final = 250
 """Entities that are read at once: records may have 64 KiB."""
 
 
-class _Record(msgspec.Struct, frozen=True, kw_only=True):
-    """What the store keeps of an entity beside its place."""
+class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What the store keeps of an entity beside its place.
+
+    A change compares it byte for byte with what was read: a field that is added one day, and has its
+    default, must not show.
+    """
 
     entity_class: str
     created_ms: int
