@@ -168,3 +168,15 @@ async def test_a_code_of_a_deleted_user_opens_nothing(patient_node: NodeProcess)
         await desk.tenant.store.users.delete(desk.project, user)
         assert reason(await desk.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
         assert not await desk.tenant.store.verifications.redeem_code(desk.project, user, code)
+
+
+@pytest.mark.parametrize("what", ["emailVerification", "passwordReset"])
+async def test_a_token_waits_while_its_project_is_disabled(desk: Desk, what: str) -> None:
+    await desk.register(name="Ada", email=EMAIL, password=PASSWORD)
+    assert (await desk.start(f"{what}/start", email=EMAIL)).status == 200
+    token, projects = await desk.token(), desk.tenant.store.projects
+    form = {"token": token, **({"newPassword": NEW} if what == "passwordReset" else {})}
+    await projects.disable(desk.project)
+    assert reason(await desk.post(f"/auth/user/{what}", **form)) == "INVALID_TOKEN"
+    await projects.enable(desk.project)
+    assert (await desk.post(f"/auth/user/{what}", **form)).status == 200

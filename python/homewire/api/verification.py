@@ -104,11 +104,12 @@ async def _count_guess(
     api: Api, call: Call[NoQuery, EmailProof] | Call[NoQuery, NewPassword], token: str
 ) -> tuple[int, tuple[Allowance, ...]]:
     reference = tokens.parse(token)
-    if reference is None or await api.store.projects.get(reference.project_id) is None:
+    project = None if reference is None else await api.store.projects.get(reference.project_id)
+    if project is None or project.disabled:
         raise invalid_token()
     counted = guess(api, call.request)
-    await api.store.attempts.take(reference.project_id, counted, window_ms(api))
-    return reference.project_id, counted
+    await api.store.attempts.take(project.id, counted, window_ms(api))
+    return project.id, counted
 
 
 _NOBODY: Final = Access(nobody=True, by_handler=True)
