@@ -11,9 +11,9 @@ from typing import Any, Final
 import pytest
 from accounts_desk import desk_of
 from full_life import Life
+from key_space import kind, lasting, names_of
 from nodes import NodeProcess, eventually, private_node
 from receiver import receiving
-from redis.asyncio import Redis
 
 from homewire.model import AccountSystem
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
@@ -40,29 +40,6 @@ KEPT_OF_A_DEPLOYMENT: Final = (
     r"hw:\{modules\}:(version|projects|waiting)", r"hw:\{relay\}:pending", r"hw:\{e\d+\}:(events|epoch)",
 )  # fmt: skip
 """What a deployment has without a TTL, whatever projects it has."""
-
-_PART: Final = re.compile(r"^(\d+|[0-9a-f]{24,}|[A-Za-z0-9_-]{40,})$")
-
-
-def kind(name: str) -> str:
-    """The name of a key in a project, with a `#` for each id and hash in it."""
-    parts = name.split(":")[2:]
-    if parts[0] in ("request", "attempts", "rate", "held"):
-        return f"{parts[0]}:#"
-    return ":".join("#" if _PART.match(part) else part for part in parts)
-
-
-async def names_of(redis: Redis, pattern: str) -> set[str]:
-    return {name.decode() async for name in redis.scan_iter(pattern, count=1000)}
-
-
-async def lasting(redis: Redis, pattern: str = "*") -> set[str]:
-    """The names of the keys that have no TTL."""
-    found = set()
-    for name in await names_of(redis, pattern):
-        if await redis.pttl(name) == -1:
-            found.add(name)
-    return found
 
 
 async def nothing(left: Callable[[], Awaitable[Any]]) -> None:
@@ -114,17 +91,17 @@ async def deleted_as_a_whole(node: NodeProcess, accounts: AccountSystem) -> None
         # Without the sweep that the CLI does behind it: it is left to housekeeping.
         await life.desk.tenant.store.projects.delete(project)
 
+        async def is_forgotten() -> bool:
+            return await redis.zscore(UNFINISHED, str(project)) is None
+
+        await eventually(is_forgotten, WITHIN_S)
+
         async def left() -> set[str]:
             return await names_of(redis, ProjectSlot(project).prefix + "*")
 
         await nothing(left)
         for index in (PROJECTS, DELETED_PROJECTS):
             assert await redis.zscore(index, str(project)) is None
-
-        async def is_forgotten() -> bool:
-            return await redis.zscore(UNFINISHED, str(project)) is None
-
-        await eventually(is_forgotten, WITHIN_S)
 
 
 async def test_deletions_leave_no_orphans() -> None:

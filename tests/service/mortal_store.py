@@ -1,0 +1,280 @@
+"""A store that dies after its n-th command, a project to change with it, and a picture of that project."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from key_space import kind, names_of
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from homewire.bus.relay import Relay
+from homewire.model import AccountSystem, Device, Entity, ModuleType
+from homewire.redis.connect import connect
+from homewire.store import Store
+from homewire.store.kept_commands import Bounds as QueueBounds
+from homewire.store.kept_commands import KeptCommand
+from homewire.store.key_values import Bounds, Owner
+from homewire.store.keys import ProjectSlot
+from homewire.store.members import Invitee
+from homewire.store.verifications import ProofKind
+
+SHARDS: Final = 4
+BOUNDS: Final = Bounds(100, 100_000)
+LIFETIME_MS: Final = 600_000
+
+
+@dataclass
+class Death:
+    """Comes after so many commands: what would be sent then, or later, never is."""
+
+    after: int
+    has_come: bool = False
+
+    def near(self) -> None:
+        """One more command is about to be sent."""
+        if self.after <= 0:
+            self.has_come = True
+            raise RedisConnectionError("the process is dead")
+        self.after -= 1
+
+
+@asynccontextmanager
+async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
+    """All of its commands count, those of the relay that announces its changes too."""
+    redis = connect(url, max_connections=8)
+    living: Any = redis.connection_pool.connection_class
+
+    class Mortal(living):  # type: ignore[misc]
+        async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
+            death.near()
+            await super().send_packed_command(*arguments, **options)
+
+    redis.connection_pool.connection_class = Mortal
+    try:
+        yield Store(redis, Relay(redis, SHARDS))
+    finally:
+        await redis.aclose()
+
+
+@dataclass
+class World:
+    """A project with people, homes, and something of everything in them."""
+
+    project: int = 0
+    ada: int = 0
+    bob: int = 0
+    guest: int = 0
+    hut: int = 0
+    tent: int = 0
+    lamp: Device = field(init=False)
+    spare: Device = field(init=False)
+    room: Entity = field(init=False)
+    key: str = ""
+    session: str = ""
+    email_token: str = ""
+    reset_token: str = ""
+    provisioning: str = ""
+
+    @property
+    def of_hut(self) -> Owner:
+        return Owner(self.project, "home", self.hut)
+
+    @property
+    def of_lamp(self) -> Owner:
+        return Owner(self.project, "device", self.lamp.id)
+
+    def command(self) -> KeptCommand:
+        return KeptCommand(self.lamp.id, b"head", b"tail", 1 << 42)
+
+
+async def new_world(store: Store, on_demand: bool) -> World:
+    """Ada owns Hut and Tent; Bob and a guest, who is only invited, are members of Hut."""
+    project = await store.projects.create("mortal", AccountSystem.EMAIL, on_demand_provisioning=on_demand)
+    world = World(project.id)
+    world.ada, world.bob = [
+        (await store.users.create(project.id, name, email=f"{name}@example.com")).id
+        for name in ("Ada", "Bob")
+    ]
+    world.hut, world.tent = [
+        (await store.homes.create(project.id, name, world.ada)).id for name in ("Hut", "Tent")
+    ]
+    await store.homes.add_member(project.id, world.hut, world.bob)
+    invitee = Invitee(email="guest@example.com")
+    world.guest = (await store.members.invite(project, world.hut, invitee))[0].user_id
+    await _things(store, world, on_demand)
+    session, world.key = await store.sessions.open(project.id, world.ada, "app", "", "")
+    world.session = session.id
+    issue = store.verifications.issue_token
+    world.email_token = await issue(project.id, world.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)
+    world.reset_token = await issue(project.id, world.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)
+    return world
+
+
+async def _things(store: Store, world: World, on_demand: bool) -> None:
+    project = world.project
+    world.lamp, _, _ = await store.devices.create(project, "lamp", world.hut, "hall", "mine")
+    world.spare, _, _ = await store.devices.create(project, "lamp", tag="spare")
+    if on_demand:
+        world.provisioning, _ = await store.provisioning.begin(project, world.hut, world.ada, "lamp", "new")
+    else:
+        await store.devices.set_claimable(project, world.spare.id, store.now_ms() + LIFETIME_MS)
+    for owner in (world.of_hut, world.of_lamp):
+        await store.key_values.put(owner, "mood", b'"calm"', BOUNDS)
+    await store.kept_commands.keep(project, world.command(), QueueBounds(10, 10_000))
+    world.room = await store.entities.create(Entity("room", project, world.hut, "room"), 10)
+    await store.entities.create(Entity("sink", project, world.hut, "part", parent_id="room"), 10)
+    await new_module(store, world, "hook")
+
+
+async def new_module(store: Store, world: World, module: str) -> None:
+    create = store.smart_modules.create
+    await create(world.project, module, ModuleType.WEBHOOK, "", ["e"], [world.hut], "u", "k", SHARDS)
+
+
+class Pictures:
+    """What the ordinary read functions say of a project, in names instead of ids and without times.
+
+    To take one is to see that both sides of everything agree.
+    """
+
+    def __init__(self, store: Store, redis: Redis) -> None:
+        self._store = store
+        self._redis = redis
+
+    async def take(self, world: World) -> dict[str, Any]:
+        users = await self._users(world)
+        homes, devices, entities, modules, principal, kinds = await asyncio.gather(
+            self._homes(world, users),
+            self._devices(world),
+            self._entities(world),
+            self._modules(world),
+            self._store.principals.lookup(world.key),
+            self._kinds(world),
+        )
+        return {
+            "users": sorted(users.values()),
+            "homes": sorted(homes.values()),
+            "devices": devices,
+            "entities": entities,
+            "modules": modules,
+            "key": principal is not None,
+            "kinds": kinds,
+        }
+
+    async def _users(self, world: World) -> dict[int, Any]:
+        """Registered and invited, by id."""
+        store, project, found = self._store, world.project, dict[int, Any]()
+        slot = ProjectSlot(project)
+        registered = (await store.users.list(project))[0]
+        directory: dict[Any, Any] = await self._redis.hgetall(slot.emails)
+        addresses = {int(user): email for email, user in directory.items()}
+        for user_id, address in addresses.items():
+            user = await store.users.get_any(project, user_id)
+            assert user is not None, address
+            assert (user.email or "").lower() == address.decode()
+            assert (user in registered) is not user.invited
+            assert await store.users.by_email(project, user.email or "") == (None if user.invited else user)
+            password = await self._redis.hget(slot.user(user_id), "password")
+            sessions = await store.sessions.of_user(project, user_id)
+            for session in sessions:
+                assert await store.sessions.get(project, session.id) == session
+            homes = await store.homes.of_user(project, user_id)
+            for home in homes:
+                assert await store.homes.member(project, home, user_id) is not None
+            found[user_id] = (
+                str(user.email), user.name, user.verified, user.invited, password, len(sessions), len(homes)
+            )  # fmt: skip
+        assert {user.id for user in registered} <= addresses.keys()
+        return found
+
+    async def _homes(self, world: World, users: dict[int, Any]) -> dict[int, Any]:
+        store, project, found = self._store, world.project, dict[int, Any]()
+        ids = (await store.homes.slice(project))[0]
+        homes = await store.homes.all_of(project, ids)
+        assert [home.id for home in homes] == ids
+        for home in homes:
+            members = await store.homes.members(project, home.id)
+            for member in members:
+                assert home.id in await store.homes.of_user(project, member.user_id)
+            owners = sum(member.role == "owner" for member in members)
+            counted = int(await self._redis.hget(ProjectSlot(project).home(home.id), "owners") or 0)
+            # Whoever is being deleted is counted until it is decided who follows.
+            departing = await self._redis.exists(ProjectSlot(project).departing_users)
+            assert counted == owners or departing
+            people = sorted((users[each.user_id][0], each.role.value) for each in members)
+            values = await self._values(Owner(project, "home", home.id))
+            found[home.id] = home.name, home.timezone or "", people, values
+        return found
+
+    async def _devices(self, world: World) -> list[Any]:
+        store, project, found = self._store, world.project, list[Any]()
+        devices, total = await store.devices.page(project)
+        assert len(devices) == total
+        for device in devices:
+            assert await store.devices.get(project, device.id) == device
+            located = (await store.devices.locate(project, [device.id]))[device.id]
+            assert (located.home_id, located.device_class) == (device.home_id, device.device_class)
+            home = None
+            if device.home_id is not None:
+                assert device.id in await store.devices.of_home(project, device.home_id)
+                (home,) = await store.homes.all_of(project, [device.home_id])
+            values = await self._values(Owner(project, "device", device.id))
+            _, kept = await store.kept_commands.read(project, device.id)
+            claimable = bool(
+                await self._redis.hget(ProjectSlot(project).device(device.id), "claimable_until")
+            )
+            found.append((device.tag, device.name, home.name if home else "", values, len(kept), claimable))
+        codes = await self._redis.hgetall(ProjectSlot(project).claim_codes)
+        assert {int(each) for each in codes.values()} <= {device.id for device in devices}
+        for home_id in (world.hut, world.tent):
+            for device in (await store.devices.page(project, home_id))[0]:
+                assert device.home_id == home_id
+        return sorted(found)
+
+    async def _values(self, owner: Owner) -> list[Any]:
+        store = self._store.key_values
+        values, total = await store.find(owner)
+        assert len(values) == total
+        slot = ProjectSlot(owner.project_id)
+        stored = await self._redis.hgetall(slot.values(owner.kind, owner.id))
+        size = sum(len(each) for key, each in stored.items() if key != b"_bytes")
+        assert int(stored.get(b"_bytes", 0)) == size
+        assert stored.keys() - {b"_bytes"} == {value.key.encode() for value in values}
+        for value in values:
+            assert await store.get(owner, value.key) == value
+        return [(value.key, value.value) for value in values]
+
+    async def _entities(self, world: World) -> list[Any]:
+        store, project, found = self._store, world.project, list[Any]()
+        entities, _ = await store.entities.find(project)
+        for entity in entities:
+            assert entity in (await store.entities.find(project, entity.home_id))[0]
+            assert await store.entities.bindings(project, [entity.id]) == {entity.id: entity.home_id}
+            place = await self._redis.hget(ProjectSlot(project).entity_places, entity.id) or b""
+            children = sum(each.parent_id == entity.id for each in entities)
+            assert place.split()[1] == str(children).encode()
+            found.append((entity.id, entity.entity_class, entity.parent_id or ""))
+        return found
+
+    async def _modules(self, world: World) -> list[str]:
+        store, project = self._store.smart_modules, world.project
+        modules = await store.list(project)
+        for module in modules:
+            assert await store.get(project, module.id) == module
+            # No node would deliver to one that is not noted here.
+            assert project in await store.versions()
+        return [module.id for module in modules]
+
+    async def _kinds(self, world: World) -> Counter[str]:
+        """How many keys there are of each kind: what no read function shows would be an orphan here."""
+        pattern = ProjectSlot(world.project).prefix + "*"
+        found = Counter(map(kind, await names_of(self._redis, pattern)))
+        # An outbox goes with nothing; it is empty or will be.
+        del found["outbox"]
+        return found
