@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
-from homewire.redis.reads import Command, Reads
+from homewire.redis.trips import Command, Trips
 from homewire.store import Store
 from homewire.store.database import wall_clock_ms
 from homewire.store.sessions import MAX_SESSIONS
@@ -219,13 +219,13 @@ async def test_lookup_is_one_round_trip(
     _, token = await store.sessions.open(project.id, user.id, "app", "", "")
     await store.principals.lookup(token)  # The script is loaded now.
     sent: list[str] = []
-    ask = Reads.ask
+    ask = Trips.ask
 
-    async def counted(self: Reads, *commands: Command) -> list[Any]:
+    async def counted(self: Trips, *commands: Command) -> list[Any]:
         sent.extend(str(command[0]) for command in commands)
         return await ask(self, *commands)
 
-    monkeypatch.setattr(Reads, "ask", counted)
+    monkeypatch.setattr(Trips, "ask", counted)
     assert await store.principals.lookup(token) is not None
     assert sent == ["EVALSHA"]
     assert await store.principals.lookup("v1.1.short") is None

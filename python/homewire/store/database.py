@@ -13,7 +13,7 @@ from redis.exceptions import NoScriptError
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.redis.reads import Reads
+from homewire.redis.trips import Trips
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
 from homewire.store.scripts.housekeeping import NOTE
 from homewire.store.scripts.script import LIMIT, Script
@@ -50,13 +50,15 @@ class Database:
 
     def __init__(self, redis: Redis, announcer: Announcer, clock: Clock) -> None:
         self._redis = redis
-        self._reads = Reads(redis)
+        self._reads = Trips(redis)
+        # Apart, so that a script which takes its time holds up no read.
+        self._changes = Trips(redis)
         self._announcer = announcer
         self.now_ms = clock
 
     async def read(self, *command: Argument) -> Any:
         """One reading command; its raw reply, with bytes for strings. With others of this turn it is one
-        round trip (`homewire.redis.reads`)."""
+        round trip (`homewire.redis.trips`)."""
         with translate_redis_errors():
             return (await self._reads.ask(command))[0]
 
@@ -153,12 +155,13 @@ class Database:
         await self.change_outside(NOTE, [UNFINISHED], [project_id, LOOK_AFTER_MS])
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
+        rest = (len(keys), *keys, *arguments)
         async with asyncio.timeout(COMMAND_S):
             try:
-                return await self._send("EVALSHA", script.sha, len(keys), *keys, *arguments)
+                return (await self._changes.ask(("EVALSHA", script.sha, *rest)))[0]
             except NoScriptError:
                 # Nothing was executed, so sending it again in full repeats nothing.
-                return await self._send("EVAL", script.text, len(keys), *keys, *arguments)
+                return (await self._changes.ask(("EVAL", script.text, *rest)))[0]
 
     async def _trip(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
         async with self._redis.pipeline(transaction=False) as pipeline:

@@ -1,7 +1,7 @@
-"""Reads that were asked for in one turn of the loop go out as one write and are answered together.
+"""Commands that were asked for in one turn of the loop go out as one write and are answered together.
 
 A command on its own costs redis-py more than Redis: a connection from the pool and back, a write, a wait.
-While all connections that reads may take are busy, further ones wait, and go together as well: the busier
+While all connections that these may take are busy, further commands wait, and go together as well: the busier
 a node is, the more share one write.
 
 Everything goes to one node, on one connection: keys of different slots are no concern of it.
@@ -22,7 +22,7 @@ from redis.exceptions import ResponseError
 from homewire.redis.connect import COMMAND_S
 
 AT_ONCE: Final = 4
-"""Connections that reads take at most. One that answers no more holds up the others only so far."""
+"""Connections that one of these takes at most. One that answers no more holds up the others only so far."""
 TOGETHER: Final = 256
 """Commands in one write, unless one caller asks for more: the first should not wait for very many."""
 
@@ -30,19 +30,19 @@ Command: TypeAlias = Sequence[str | int | bytes]
 
 
 @dataclass(frozen=True, slots=True)
-class _Read:
+class _Asked:
     """What one caller asks for."""
 
     commands: Sequence[Command]
     replies: asyncio.Future[list[Any]]
 
 
-class Reads:
-    """Commands on one client whose outcome does not matter to who gave up waiting."""
+class Trips:
+    """Commands on one client. Each is sent at most once: not at all if its caller gave up before that."""
 
     def __init__(self, redis: Redis) -> None:
         self._redis = redis
-        self._waiting: deque[_Read] = deque()
+        self._waiting: deque[_Asked] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._turn_planned = False
 
@@ -51,11 +51,11 @@ class Reads:
 
         Raises what redis-py raises; TimeoutError after COMMAND_S.
         """
-        read = _Read(commands, asyncio.get_running_loop().create_future())
-        self._waiting.append(read)
+        asked = _Asked(commands, asyncio.get_running_loop().create_future())
+        self._waiting.append(asked)
         self._plan_turn()
         async with asyncio.timeout(COMMAND_S):
-            replies = await read.replies
+            replies = await asked.replies
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise reply
@@ -76,23 +76,23 @@ class Reads:
             task.add_done_callback(self._ended)
         self._plan_turn()
 
-    def _next_batch(self) -> list[_Read]:
-        batch: list[_Read] = []
+    def _next_batch(self) -> list[_Asked]:
+        batch: list[_Asked] = []
         size = 0
         while self._waiting and (not batch or size + len(self._waiting[0].commands) <= TOGETHER):
-            read = self._waiting.popleft()
+            asked = self._waiting.popleft()
             # Who gave up has no use for an answer.
-            if not read.replies.done():
-                batch.append(read)
-                size += len(read.commands)
+            if not asked.replies.done():
+                batch.append(asked)
+                size += len(asked.commands)
         return batch
 
     def _ended(self, task: asyncio.Task[None]) -> None:
         self._under_way.discard(task)
         self._plan_turn()
 
-    async def _carry_out(self, batch: Sequence[_Read]) -> None:
-        commands = [command for read in batch for command in read.commands]
+    async def _carry_out(self, batch: Sequence[_Asked]) -> None:
+        commands = [command for asked in batch for command in asked.commands]
         try:
             async with asyncio.timeout(COMMAND_S):
                 replies = await self._exchange(commands)
@@ -104,10 +104,10 @@ class Reads:
             _fail(batch, error)
             return
         at = 0
-        for read in batch:
-            end = at + len(read.commands)
-            if not read.replies.done():
-                read.replies.set_result(replies[at:end])
+        for asked in batch:
+            end = at + len(asked.commands)
+            if not asked.replies.done():
+                asked.replies.set_result(replies[at:end])
             at = end
 
     async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
@@ -131,7 +131,7 @@ class Reads:
             return error
 
 
-def _fail(batch: Sequence[_Read], error: Exception) -> None:
-    for read in batch:
-        if not read.replies.done():
-            read.replies.set_exception(error)
+def _fail(batch: Sequence[_Asked], error: Exception) -> None:
+    for asked in batch:
+        if not asked.replies.done():
+            asked.replies.set_exception(error)

@@ -1,4 +1,4 @@
-"""Reads of one turn share a write: everybody gets their own reply, whatever happens to the others."""
+"""Commands of one turn share a write: everybody gets their own reply, whatever happens to the others."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from homewire.bus.relay import Relay
 from homewire.errors import Unavailable
 from homewire.model import AccountSystem, Device, Permission
 from homewire.redis.connect import COMMAND_S, connect
-from homewire.redis.reads import AT_ONCE, TOGETHER, Reads
+from homewire.redis.trips import AT_ONCE, TOGETHER, Trips
 from homewire.store import Store
 from homewire.store.keys import ProjectSlot
 
@@ -52,7 +52,7 @@ async def reads_of_server(redis: Redis) -> int:
 
 
 async def test_reads_of_one_turn_are_one_write(client: Redis) -> None:
-    commands, reads = await fill(client, 200), Reads(client)
+    commands, reads = await fill(client, 200), Trips(client)
     await asyncio.gather(*(reads.ask(command) for command in commands[:2]))
     before = await reads_of_server(client)
     replies = await asyncio.gather(*(reads.ask(command) for command in commands))
@@ -62,7 +62,7 @@ async def test_reads_of_one_turn_are_one_write(client: Redis) -> None:
 
 
 async def test_everybody_gets_their_own_however_many_there_are(client: Redis) -> None:
-    commands, reads = await fill(client, PLENTY), Reads(client)
+    commands, reads = await fill(client, PLENTY), Trips(client)
 
     async def some(start: int) -> None:
         for at in range(start, start + 20):
@@ -75,7 +75,7 @@ async def test_everybody_gets_their_own_however_many_there_are(client: Redis) ->
 
 
 async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
-    commands, reads = await fill(client, 3), Reads(client)
+    commands, reads = await fill(client, 3), Trips(client)
     outcomes: list[object] = await asyncio.gather(
         reads.ask(commands[1]),
         reads.ask(commands[0], ("HGETALL", commands[0][1])),
@@ -87,7 +87,7 @@ async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
 
 
 async def test_who_gives_up_disturbs_nobody(client: Redis) -> None:
-    commands, reads = await fill(client, 50), Reads(client)
+    commands, reads = await fill(client, 50), Trips(client)
     for turns in range(4):
         tasks = [asyncio.create_task(reads.ask(command)) for command in commands]
         for _ in range(turns):
