@@ -285,10 +285,7 @@ class World:
             while listener.code is None:
                 frame = await seat.socket.receive(FOREVER_S)
                 if frame.opcode == TEXT:
-                    message = orjson.loads(frame.payload)
-                    # Whose device came or went is the platform's to say; these have no numbers.
-                    if not message.get("eventType", "").startswith("_"):
-                        listener.heard.append((*self._named(message), monotonic()))
+                    listener.heard.append((*self._named(orjson.loads(frame.payload)), monotonic()))
                 elif frame.opcode == CLOSE:
                     listener.code, listener.closed = frame.close_code, monotonic()
                     await seat.socket.send_bytes(close_frame(frame.close_code))

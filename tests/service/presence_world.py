@@ -86,7 +86,7 @@ async def world_of(nodes: Sequence[NodeProcess]) -> AsyncIterator[World]:
         home = await tenant.home(owner)
         device = await tenant.device(home)
         hearer = await stack.enter_async_context(
-            await listen(tenant.url, "/userSession/websocket", owner.key)
+            await listen(tenant.url, "/userSession/websocket", owner.key, hears_presence=True)
         )
         world = World(tenant, nodes, owner, home, device, hearer)
         try:

@@ -101,7 +101,7 @@ class Talk:
 
 @asynccontextmanager
 async def listen_to(desk: Desk, path: str, key: str) -> AsyncIterator[Socket]:
-    async with await listen(desk.tenant.url, path, key) as socket:
+    async with await listen(desk.tenant.url, path, key, hears_presence=True) as socket:
         yield socket
 
 

@@ -170,8 +170,15 @@ class Refused(Exception):
         super().__init__(f"{answer.status} {answer.body!r}")
 
 
+PRESENCE = (b'{"eventType":"_deviceConnected_"', b'{"eventType":"_deviceDisconnected_"')
+
+
 class Socket(RawConnection):
     """A WebSocket, from its handshake on."""
+
+    hears_presence = False
+    """Whether `receive` gives what the platform says of devices that come and go. It comes when it comes, and
+    most tests are about something else."""
 
     async def upgrade(self, path: str, key: str | None, early: bytes = b"", **headers: str) -> None:
         """The handshake; `early` goes out in the same write. Raises Refused."""
@@ -202,9 +209,12 @@ class Socket(RawConnection):
 
     async def receive(self, within: float = PATIENCE_S) -> Frame:
         """The next frame. Pings, which may come at any moment, are answered on the way."""
-        while (received := await self.receive_any(within)).opcode == PING:
-            await self.send(PONG, received.payload)
-        return received
+        while True:
+            received = await self.receive_any(within)
+            if received.opcode == PING:
+                await self.send(PONG, received.payload)
+            elif self.hears_presence or not received.payload.startswith(PRESENCE):
+                return received
 
     async def receive_any(self, within: float = PATIENCE_S) -> Frame:
         """The next frame, whatever it is, and nothing is answered."""
@@ -244,26 +254,16 @@ class Socket(RawConnection):
                 return True
 
     async def is_alive(self) -> bool:
-        """Whether a ping is answered, and no message comes before its answer.
-
-        But for what the platform says of devices that come and go: this comes when it comes.
-        """
+        """Whether a ping is answered, and no message comes before its answer."""
         payload = os.urandom(8)
         await self.send(PING, payload)
-        while b'"eventType":"_device' in (frame := await self.receive()).payload:
-            pass
-        return frame == Frame(PONG, payload)
-
-    async def receive_own_type(self, within: float = PATIENCE_S) -> str:
-        """The type of the next event that is not the platform's own."""
-        while (name := await self.receive_type(within)).startswith("_device"):
-            pass
-        return name
+        return await self.receive() == Frame(PONG, payload)
 
 
 async def listen(url: str, path: str, key: str | None, **options: Any) -> Socket:
     """A WebSocket on `path`. Raises Refused."""
     connection = await Socket.open(url, receive_buffer=options.pop("receive_buffer", None))
+    connection.hears_presence = options.pop("hears_presence", False)
     try:
         await connection.upgrade(path, key, **options)
     except BaseException:

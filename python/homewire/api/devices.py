@@ -3,7 +3,6 @@ get there."""
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -121,10 +120,11 @@ def home_not_visible() -> PermissionDenied:
 
 async def seen_device(api: Api, caller: Principal, device_id: int) -> model.Device:
     """The device as it is now. Raises NotFound unless the caller may see it."""
-    if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
-        raise NotFound
-    device = await api.store.devices.get(caller.project_id, device_id)
-    if device is None:
+    return await _seen(api, caller, await api.store.devices.get(caller.project_id, device_id))
+
+
+async def _seen(api: Api, caller: Principal, device: model.Device | None) -> model.Device:
+    if device is None or (caller.kind is PrincipalKind.DEVICE and caller.id != device.id):
         raise NotFound
     if caller.kind is PrincipalKind.USER:
         if device.home_id is None:
@@ -135,12 +135,10 @@ async def seen_device(api: Api, caller: Principal, device_id: int) -> model.Devi
 
 async def get_device(api: Api, call: Call[NoQuery, None]) -> models.Device:
     """A device of the caller's home, of the project, or the caller itself."""
-    caller, device_id = call.principal, call.ids["deviceId"]
-    # Asked for in one turn of the loop, so that they are one round trip.
-    device, presences = await asyncio.gather(
-        seen_device(api, caller, device_id), api.store.presence.of(caller.project_id, (device_id,))
-    )
-    return _shown(api, device, presences[device_id], caller)
+    caller = call.principal
+    found, presence = await api.store.devices.look_at(caller.project_id, call.ids["deviceId"])
+    device = await _seen(api, caller, found)
+    return _shown(api, device, await api.store.presence.by_record(presence), caller)
 
 
 async def update_device(api: Api, call: Call[NoQuery, DevicePatch]) -> None:

@@ -26,6 +26,9 @@ AT_ONCE: Final = 4
 TOGETHER: Final = 256
 """Commands in one write, unless one caller asks for more: the first should not wait for very many."""
 
+DEADLINE_GRAIN: Final = 0.1
+"""Seconds between two looks at the deadlines, while anything is pending."""
+
 Command: TypeAlias = Sequence[str | int | bytes]
 
 
@@ -35,6 +38,8 @@ class _Asked:
 
     commands: Sequence[Command]
     replies: asyncio.Future[list[Any]]
+    deadline: float
+    """Loop time by which there must be replies."""
 
 
 class Trips:
@@ -45,21 +50,37 @@ class Trips:
         self._waiting: deque[_Asked] = deque()
         self._under_way: set[asyncio.Task[None]] = set()
         self._turn_planned = False
+        self._pending: deque[_Asked] = deque()
+        """All that were not answered when they were looked at last, by their deadlines."""
+        self._timer: asyncio.TimerHandle | None = None
 
     async def ask(self, *commands: Command) -> list[Any]:
         """The replies to these commands, carried out in their order on one connection.
 
         Raises what redis-py raises; TimeoutError after COMMAND_S.
         """
-        asked = _Asked(commands, asyncio.get_running_loop().create_future())
+        loop = asyncio.get_running_loop()
+        asked = _Asked(commands, loop.create_future(), loop.time() + COMMAND_S)
         self._waiting.append(asked)
+        self._pending.append(asked)
+        if self._timer is None:
+            self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
         self._plan_turn()
-        async with asyncio.timeout(COMMAND_S):
-            replies = await asked.replies
+        replies = await asked.replies
         for reply in replies:
             if isinstance(reply, ResponseError):
                 raise reply
         return replies
+
+    def _check_deadlines(self) -> None:
+        """One timer for all: one for each would cost more than its command."""
+        loop, pending = asyncio.get_running_loop(), self._pending
+        now = loop.time()
+        while pending and (pending[0].replies.done() or pending[0].deadline <= now):
+            asked = pending.popleft()
+            if not asked.replies.done():
+                asked.replies.set_exception(TimeoutError())
+        self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines) if pending else None
 
     def _plan_turn(self) -> None:
         if self._waiting and not self._turn_planned and len(self._under_way) < AT_ONCE:
@@ -126,9 +147,12 @@ class Trips:
 
     async def _reply(self, connection: Any, name: str) -> Any:
         try:
-            return await self._redis.parse_response(connection, name)
+            reply = await connection.read_response()
         except ResponseError as error:
             return error
+        # As `Redis.parse_response` does, which costs more than the reading.
+        shape = self._redis.response_callbacks.get(name)
+        return reply if shape is None else shape(reply)
 
 
 def _fail(batch: Sequence[_Asked], error: Exception) -> None:

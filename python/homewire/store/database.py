@@ -75,12 +75,19 @@ class Database:
 
         One round trip, unless the index is large. Of the same slot.
         """
+        (reply,), members = await self.read_all_beside(index, command)
+        return reply, members
+
+    async def read_all_beside(
+        self, index: str, *commands: Sequence[Argument]
+    ) -> tuple[list[Any], frozenset[int]]:
+        """The same for several commands."""
         with translate_redis_errors():
-            members, reply = await self._reads.ask(("ZRANGE", index, 0, PAGE - 1), command)
-        if len(members) < PAGE:
-            return reply, frozenset(map(int, members))
-        every = [each async for page in self.index_pages(index) for each in page]
-        return await self.read(*command), frozenset(every)
+            members, *replies = await self._reads.ask(("ZRANGE", index, 0, PAGE - 1), *commands)
+            if len(members) < PAGE:
+                return replies, frozenset(map(int, members))
+            every = [each async for page in self.index_pages(index) for each in page]
+            return await self._reads.ask(*commands), frozenset(every)
 
     async def read_hash(self, name: str) -> dict[str, str]:
         """A hash, decoded; empty if it does not exist."""

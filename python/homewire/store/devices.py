@@ -66,12 +66,20 @@ class Devices:
 
     async def get(self, project_id: int, device_id: int) -> Device | None:
         """A device, None if there is none of this id."""
+        return (await self.look_at(project_id, device_id))[0]
+
+    async def look_at(self, project_id: int, device_id: int) -> tuple[Device | None, dict[str, str]]:
+        """A device, and what `Presence.by_record` reads, in one round trip."""
         slot = ProjectSlot(project_id)
         # Before its record: one that is swept between the two is told to be in no home already.
-        gone = slot.deleted_homes
-        reply, deleted_homes = await self._database.read_beside(gone, "HGETALL", slot.device(device_id))
-        record = decoded(reply)
-        return _device(project_id, device_id, record, deleted_homes) if record else None
+        replies, deleted_homes = await self._database.read_all_beside(
+            slot.deleted_homes,
+            ("HGETALL", slot.device(device_id)),
+            ("HGETALL", slot.device_presence(device_id)),
+        )
+        record, presence = map(decoded, replies)
+        device = _device(project_id, device_id, record, deleted_homes) if record else None
+        return device, presence
 
     async def get_many(self, project_id: int, device_ids: Sequence[int]) -> list[Device]:
         """Those of the devices that exist, in the order of `device_ids`."""

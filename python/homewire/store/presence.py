@@ -64,6 +64,10 @@ class Presence:
             found.update((each, _presence(record, alive)) for each, record in zip(page, records, strict=True))
         return found
 
+    async def by_record(self, record: dict[str, str]) -> DevicePresence:
+        """The presence of a device whose record was read already (`Devices.look_at`)."""
+        return _presence(record, await self._nodes.alive() if record else frozenset())
+
     async def say(self, project_id: int, boot_id: str, words: Sequence[Word]) -> None:
         """Write down what a node has to say about devices of a project, and tell their homes.
 
