@@ -192,6 +192,17 @@ async def test_a_forgotten_password(by_email: Desk) -> None:
     assert reason(await by_email.post(path, token=token, newPassword=PASSWORD)) == "INVALID_TOKEN"
 
 
+async def test_a_new_password_takes_back_the_token_that_could_reset_the_old(by_email: Desk) -> None:
+    user = await by_email.member()
+    key = (await by_email.sign_in(email=EMAIL, password=PASSWORD)).body["token"]
+    await by_email.start("passwordReset/start", email=EMAIL)
+    [message] = await by_email.messages()
+    changed = await by_email.tenant.ask("PATCH", f"/users/{user}", key, {"password": NEW})
+    assert changed.status == 204
+    late = await by_email.post("/auth/user/passwordReset", token=message.token, newPassword="somebody else's")
+    assert reason(late) == "INVALID_TOKEN"
+
+
 async def test_who_resets_a_password_has_verified_the_address(by_email: Desk) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     await by_email.start("passwordReset/start", email=EMAIL)

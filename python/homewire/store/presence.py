@@ -15,7 +15,7 @@ from typing import Final
 from homewire._core import event_envelope, parse_event
 from homewire.errors import Unavailable
 from homewire.model import DevicePresence
-from homewire.store.database import ATTEMPTS, PAGE, Argument, Database
+from homewire.store.database import ATTEMPTS, Argument, Database
 from homewire.store.keys import ProjectSlot
 from homewire.store.nodes import Nodes
 from homewire.store.scripts.presence import JOIN, LEAVE
@@ -23,6 +23,8 @@ from homewire.store.scripts.script import Script
 
 HOLDER: Final = "@"
 """A field of this prefix and a boot id stands in the record while that node holds a socket of the device."""
+CHUNK: Final = 200
+"""Records read in one round trip: others wait no longer than for so many."""
 MOST_WORDS: Final = 100
 """Devices in one script, which touches nine elements for each at most."""
 DEAD: Final = 0
@@ -57,8 +59,8 @@ class Presence:
         killed left behind stops counting with its lease, before anybody tidied up.
         """
         slot, found = ProjectSlot(project_id), dict[int, DevicePresence]()
-        for start in range(0, len(device_ids), PAGE):
-            page = device_ids[start : start + PAGE]
+        for start in range(0, len(device_ids), CHUNK):
+            page = device_ids[start : start + CHUNK]
             records = await self._database.read_hashes([slot.device_presence(each) for each in page])
             alive = await self._nodes.alive() if any(records) else frozenset[str]()
             found.update((each, _presence(record, alive)) for each, record in zip(page, records, strict=True))

@@ -128,7 +128,9 @@ class Users:
             changes += ["password", await self._passwords.hash(password)]
         slot = ProjectSlot(project_id)
         if changes:
-            answer = await self._database.change(UPDATE_USER, slot, [slot.user(user_id)], changes)
+            answer = await self._database.change(
+                UPDATE_USER, slot, [slot.user(user_id), slot.user_proofs(user_id)], changes
+            )
             require_ok(answer, project=project_id, user=user_id)
 
     async def list(

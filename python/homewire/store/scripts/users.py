@@ -29,10 +29,14 @@ return unheard('user_created')
 """)
 
 UPDATE_USER: Final = changing("""
--- KEYS: …, user. ARGV: field and value of each change
+-- KEYS: …, user, what they can prove. ARGV: field and value of each change
 local invited = redis.call('HMGET', KEYS[3], 'created', 'invited')
 if not invited[1] or invited[2] == '1' then return {'unknown', 'user'} end
 redis.call('HSET', KEYS[3], unpack(ARGV))
+for i = 1, #ARGV, 2 do
+  -- Who has set a new password needs no way to reset it, least of all one that somebody else has.
+  if ARGV[i] == 'password' then redis.call('HDEL', KEYS[4], 'passwordReset') end
+end
 return unheard('user_updated')
 """)
 
@@ -89,13 +93,14 @@ local membership = redis.call('HGET', KEYS[5], ARGV[1])
 if membership and redis.call('EXISTS', KEYS[4]) == 1 then
   local next = redis.call('HGET', KEYS[5], ARGV[3])
   if not next then return {'moved'} end
-  local change = 0
-  if string.sub(next, 1, 6) ~= 'owner ' then
+  local owners = tonumber(redis.call('HGET', KEYS[4], 'owners'))
+  if string.sub(membership, 1, 6) == 'owner ' then owners = owners - 1 end
+  -- Somebody else may have become an owner since it was looked.
+  if owners == 0 then
     redis.call('HSET', KEYS[5], ARGV[3], 'owner ' .. string.match(next, ' (%d+)$'))
-    change = 1
+    owners = 1
   end
-  if string.sub(membership, 1, 6) == 'owner ' then change = change - 1 end
-  redis.call('HINCRBY', KEYS[4], 'owners', change)
+  redis.call('HSET', KEYS[4], 'owners', owners)
 end
 redis.call('HDEL', KEYS[5], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[2])
