@@ -86,8 +86,8 @@ def running_core() -> Iterator[Core]:
 
 @pytest.fixture
 async def project(redis_client: Redis) -> int:
-    """A project of this test's own."""
-    return int(await redis_client.incr("test:projects"))
+    """A project of this test's own, with an id that no real one on this Redis has."""
+    return 1_000_000_000 + int(await redis_client.incr("test:projects"))
 
 
 @pytest.fixture

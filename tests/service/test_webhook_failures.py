@@ -171,6 +171,7 @@ async def test_what_waited_for_too_long_is_a_dead_letter(receiver: Receiver) -> 
             await register(tenant, node, receiver.url)
             await tenant.store.smart_modules.suspend(tenant.project, "hook")
             await send(tenant, home, 1)
+            await eventually(lambda: is_waiting(tenant))
             await asyncio.sleep(1.1)  # So old it has to become.
             await tenant.store.smart_modules.resume(tenant.project, "hook")
             await eventually(lambda: has_letters(tenant, 1))
@@ -341,6 +342,11 @@ async def letters(tenant: Tenant) -> list[DeadLetter]:
 
 async def has_letters(tenant: Tenant, count: int) -> bool:
     return len(await letters(tenant)) == count
+
+
+async def is_waiting(tenant: Tenant) -> bool:
+    waiting, _ = await tenant.store.module_deliveries.counts(tenant.project, "hook")
+    return waiting == 1
 
 
 async def done(tenant: Tenant) -> bool:

@@ -70,8 +70,10 @@ class Reaper:
         presence, devices = self._store.presence, 0
         for project_id in await self._store.nodes.projects(boot_id):
             last: list[int] = []
-            # A project that is being deleted takes no word any more; what is left goes with it.
-            while (held := await presence.held_by(project_id, boot_id)) != last:
+            while held := await presence.held_by(project_id, boot_id):
+                if held == last:
+                    # A project that is being deleted takes no word any more; what is left goes with it.
+                    break
                 last, now = held, self._clock()
                 await presence.say(project_id, boot_id, [Word(each, False, DEAD, now) for each in held])
                 devices += len(held)
