@@ -13,6 +13,9 @@ from bus_server import BusServer, running_server
 from nodes import Account, NodeProcess, Tenant, eventually, running_node, tenant_of
 from wire import Socket, listen
 
+from homewire.store.keys import ProjectSlot
+from homewire.store.presence import HOLDER
+
 LEASE_S: Final = 3.0
 CAME, WENT = "_deviceConnected_", "_deviceDisconnected_"
 
@@ -64,6 +67,16 @@ class World:
             async with http.put(f"/homes/{self.home}/event", json=body, headers=headers) as answer:
                 assert answer.status == 204
         assert await self.hearer.receive_type() == name
+
+    async def is_held_by(self, nodes: int) -> None:
+        """Wait until so many nodes have written that they hold the device: no handshake waits for that."""
+        record = ProjectSlot(self.tenant.project).device_presence(self.device.id)
+
+        async def holds() -> bool:
+            fields: Any = await self.tenant.redis.hkeys(record)
+            return len([field for field in fields if field.startswith(HOLDER.encode())]) == nodes
+
+        await eventually(holds)
 
     async def is_connected(self, device: Account | None = None) -> bool:
         device = device or self.device

@@ -62,6 +62,7 @@ async def test_the_first_socket_and_the_last_count(world: World) -> None:
     for order in [(0, 1, 2), (2, 1, 0), (1, 0, 2)]:
         sockets = [await world.connect(0), await world.connect(1), await world.connect(0)]
         assert await world.hear(1) == [(world.device.id, CAME)]
+        await world.is_held_by(2)
         for number in order[:-1]:
             await closed(sockets[number])
         await world.nothing_more()
