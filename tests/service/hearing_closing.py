@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import product
 from math import inf
-from typing import Final
+from typing import Any, Final
 
 from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Truth
 
@@ -110,13 +110,16 @@ def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
     Whoever follows its user's homes need not come again for a membership: it follows these changes too.
     """
     homes: set[int] = set(listener.filter.ids) if listener.filter.kind is Kind.HOMES else set()
+    losses: list[Change[Any]] = list(truth.project.losses(True))
     for device in _devices(listener):
-        homes |= truth.places[device].possible(listener.asked, listener.answered)
-    facts = [truth.project, *(truth.members[listener.key.whose, home] for home in homes)]
+        places = truth.places[device].possible(listener.asked, listener.answered)
+        # It may have left the home that it is in again.
+        losses += [loss for place in places for loss in truth.places[device].losses(place)]
+        homes |= places
+    losses += [loss for home in homes for loss in truth.members[listener.key.whose, home].losses(True)]
     return [
         Cause(Code.MOVED, loss.asked, inf)
-        for fact in facts
-        for loss in fact.losses(True)
+        for loss in losses
         if loss.asked <= listener.answered + CLOCKS_S and loss.answered > listener.asked - BEHIND_S
     ]
 

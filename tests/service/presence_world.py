@@ -66,7 +66,8 @@ class World:
             headers = {"Authorization": self.tenant.key}
             async with http.put(f"/homes/{self.home}/event", json=body, headers=headers) as answer:
                 assert answer.status == 204
-        assert await self.hearer.receive_type() == name
+        heard = await self.hearer.receive_json()
+        assert heard["eventType"] == name, heard
 
     async def is_held_by(self, nodes: int) -> None:
         """Wait until so many nodes have written that they hold the device: no handshake waits for that."""

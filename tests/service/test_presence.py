@@ -20,7 +20,8 @@ Nodes = tuple[BusServer, Sequence[NodeProcess]]
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Nodes]:
-    with running_nodes(2) as running:
+    # Nobody dies here, and a busy machine must not make it seem so.
+    with running_nodes(2, presence_lease_s=30.0) as running:
         yield running
 
 
