@@ -13,11 +13,11 @@ import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
 from homewire.redis.connect import COMMAND_S
 
@@ -30,6 +30,18 @@ DEADLINE_GRAIN: Final = 0.1
 """Seconds between two looks at the deadlines, while anything is pending."""
 
 Command: TypeAlias = Sequence[str | int | bytes]
+Call: TypeAlias = tuple[Sequence[str], Sequence[str | int | bytes]]
+"""A script's keys, and its arguments."""
+
+
+class Program(Protocol):
+    """A script: its text, and the SHA-1 that Redis knows it by."""
+
+    @property
+    def text(self) -> str: ...
+
+    @property
+    def sha(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +83,17 @@ class Trips:
             if isinstance(reply, ResponseError):
                 raise reply
         return replies
+
+    async def run(self, script: Program, *calls: Call) -> list[Any]:
+        """The answers of one script, run for each of these calls, in one trip. Raises what `ask` does."""
+        if not calls:
+            return []
+        full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
+        try:
+            return await self.ask(*(("EVALSHA", script.sha, *rest) for rest in full))
+        except NoScriptError:
+            # Nothing was executed, so sending it again in full repeats nothing.
+            return await self.ask(*(("EVAL", script.text, *rest) for rest in full))
 
     def _check_deadlines(self) -> None:
         """One timer for all: one for each would cost more than its command."""

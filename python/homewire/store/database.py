@@ -8,12 +8,11 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError
 
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.redis.trips import Trips
+from homewire.redis.trips import Call, Trips
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
 from homewire.store.scripts.housekeeping import NOTE
 from homewire.store.scripts.script import LIMIT, Script
@@ -49,7 +48,6 @@ class Database:
     """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
 
     def __init__(self, redis: Redis, announcer: Announcer, clock: Clock) -> None:
-        self._redis = redis
         self._reads = Trips(redis)
         # Apart, so that a script which takes its time holds up no read.
         self._changes = Trips(redis)
@@ -96,33 +94,19 @@ class Database:
     async def write(self, *command: Argument) -> Any:
         """One writing command; never repeated."""
         with translate_redis_errors(writing=True):
-            async with asyncio.timeout(COMMAND_S):
-                return await self._send(*command)
+            return (await self._changes.ask(command))[0]
 
     async def ask(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument] = ()) -> Any:
         """Run a script that only reads."""
-        rest = (len(keys), *keys, *arguments)
         with translate_redis_errors():
-            try:
-                return (await self._reads.ask(("EVALSHA", script.sha, *rest)))[0]
-            except NoScriptError:
-                return (await self._reads.ask(("EVAL", script.text, *rest)))[0]
+            return (await self._reads.run(script, (keys, arguments)))[0]
 
-    async def ask_many(
-        self, script: Script, calls: Sequence[tuple[Sequence[str], Sequence[Argument]]]
-    ) -> list[Any]:
+    async def ask_many(self, script: Script, calls: Sequence[Call]) -> list[Any]:
         """A script that only reads, run for many, each on its own slot, in one round trip: keys and arguments
         of each."""
-        full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
         with translate_redis_errors():
             async with asyncio.timeout(COMMAND_S):
-                replies = await self._trip([("EVALSHA", script.sha, *rest) for rest in full])
-                if any(isinstance(reply, NoScriptError) for reply in replies):
-                    replies = await self._trip([("EVAL", script.text, *rest) for rest in full])
-            for reply in replies:
-                if isinstance(reply, Exception):
-                    raise reply
-        return replies
+                return await self._reads.run(script, *calls)
 
     async def change(
         self, script: Script, slot: ProjectSlot, keys: Sequence[str], arguments: Sequence[Argument] = ()
@@ -162,22 +146,8 @@ class Database:
         await self.change_outside(NOTE, [UNFINISHED], [project_id, LOOK_AFTER_MS])
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        rest = (len(keys), *keys, *arguments)
         async with asyncio.timeout(COMMAND_S):
-            try:
-                return (await self._changes.ask(("EVALSHA", script.sha, *rest)))[0]
-            except NoScriptError:
-                # Nothing was executed, so sending it again in full repeats nothing.
-                return (await self._changes.ask(("EVAL", script.text, *rest)))[0]
-
-    async def _trip(self, commands: Sequence[tuple[Argument, ...]]) -> list[Any]:
-        async with self._redis.pipeline(transaction=False) as pipeline:
-            for command in commands:
-                pipeline.execute_command(*command)
-            return list(await pipeline.execute(raise_on_error=False))
-
-    async def _send(self, *command: Argument) -> Any:
-        return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+            return (await self._changes.run(script, (keys, arguments)))[0]
 
     async def new_id(self) -> int:
         """An integer id, unique in the deployment. One that is never used does no harm."""
