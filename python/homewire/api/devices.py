@@ -13,7 +13,7 @@ from homewire.api.context import Api
 from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp, whole_seconds
-from homewire.api.visibility import device_in_path, require_home
+from homewire.api.visibility import device_in_path, require_home, require_place
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.model import DevicePresence, Permission, Principal, PrincipalKind
 from homewire.store import tokens
@@ -126,10 +126,7 @@ async def seen_device(api: Api, caller: Principal, device_id: int) -> model.Devi
 async def _seen(api: Api, caller: Principal, device: model.Device | None) -> model.Device:
     if device is None or (caller.kind is PrincipalKind.DEVICE and caller.id != device.id):
         raise NotFound
-    if caller.kind is PrincipalKind.USER:
-        if device.home_id is None:
-            raise NotFound
-        await require_home(api, caller, device.home_id)
+    await require_place(api, caller, device.home_id)
     return device
 
 

@@ -47,8 +47,13 @@ async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceL
 async def _checked(api: Api, caller: Principal, location: DeviceLocation | None) -> DeviceLocation:
     if location is None:
         raise NotFound
-    if caller.kind is PrincipalKind.USER:
-        if location.home_id is None:
-            raise NotFound
-        await require_home(api, caller, location.home_id)
+    await require_place(api, caller, location.home_id)
     return location
+
+
+async def require_place(api: Api, caller: Principal, home_id: int | None) -> None:
+    """Raises NotFound unless the caller may see a device that is in this home, or (None) in no home."""
+    if caller.kind is PrincipalKind.USER:
+        if home_id is None:
+            raise NotFound
+        await require_home(api, caller, home_id)
