@@ -50,6 +50,7 @@ class BusServer:
                     break
             while CLUSTER and not _whole(client):
                 assert time.monotonic() < until, "the server does not take its slots"
+                # It says so to nobody; it can only be asked.
                 time.sleep(0.005)
 
     def launch(self) -> None:

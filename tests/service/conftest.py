@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from accounts_desk import Desk, desk_of
 from bus_server import BusServer, running_server
 from nodes import CLUSTER, NodeProcess, Tenant, private_node, tenant_of
+from receiver import Receiver, receiving
 from redis.asyncio import Redis
 
 from homewire.bus.relay import Relay
+from homewire.model import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
@@ -87,3 +90,31 @@ async def redis(server: BusServer) -> AsyncIterator[Redis]:
     """A client of `server`."""
     async with server.client() as client:
         yield client
+
+
+@pytest_asyncio.fixture
+async def by_email(node: NodeProcess) -> AsyncIterator[Desk]:
+    """Accounts by e-mail, in a project of this test's own."""
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        yield desk
+
+
+@pytest_asyncio.fixture
+async def by_phone(node: NodeProcess) -> AsyncIterator[Desk]:
+    """Accounts by phone number, likewise."""
+    async with desk_of(node, AccountSystem.PHONE) as desk:
+        yield desk
+
+
+@pytest_asyncio.fixture
+async def by_key(node: NodeProcess) -> AsyncIterator[Desk]:
+    """Accounts of a project's own, likewise."""
+    async with desk_of(node, AccountSystem.BYOU) as desk:
+        yield desk
+
+
+@pytest_asyncio.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    """Somebody whom webhooks tell."""
+    async with receiving() as made:
+        yield made

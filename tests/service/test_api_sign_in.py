@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
 from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
 from nodes import NodeProcess, private_node
 
@@ -16,24 +15,6 @@ from homewire.notify.message import MessageKind
 from homewire.store.verifications import CODE_TRIES, ProofKind
 
 NEW: str = "staple battery"
-
-
-@pytest_asyncio.fixture
-async def by_email(node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        yield desk
-
-
-@pytest_asyncio.fixture
-async def by_phone(node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(node, AccountSystem.PHONE) as desk:
-        yield desk
-
-
-@pytest_asyncio.fixture
-async def by_key(node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(node, AccountSystem.BYOU) as desk:
-        yield desk
 
 
 @pytest.fixture(scope="module")

@@ -3,35 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
-import pytest_asyncio
-from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
-from nodes import NodeProcess, eventually
+from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, field, reason
+from nodes import eventually
 from recovery_house import dying_change
 
-from homewire.model import AccountSystem, Permission, Role
+from homewire.model import Permission, Role
 from homewire.notify.message import MessageKind
-
-
-@pytest_asyncio.fixture
-async def by_email(node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        yield desk
-
-
-@pytest_asyncio.fixture
-async def by_phone(node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(node, AccountSystem.PHONE) as desk:
-        yield desk
-
-
-@pytest_asyncio.fixture
-async def by_key(node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(node, AccountSystem.BYOU) as desk:
-        yield desk
 
 
 async def test_somebody_registers_by_email(by_email: Desk) -> None:

@@ -49,6 +49,7 @@ async def test_who_does_not_say_what_it_wants_is_cut(impatient: NodeProcess, sta
 async def drip(connection: RawConnection, head: bytes) -> None:
     for byte in head:
         connection.writer.write(bytes([byte]))
+        # The pace of a client that wants to hold its connection.
         await asyncio.sleep(0.2)
 
 
@@ -65,6 +66,7 @@ async def test_a_connection_kept_alive_may_rest_and_its_next_head_may_not(impati
         for _ in range(2):
             connection.writer.write(HEALTH[:10])
             await connection.writer.drain()
+            # So that the head comes in two segments.
             await asyncio.sleep(0.1)
             connection.writer.write(HEALTH[10:])
             assert (await connection.read_answer()).status == 200

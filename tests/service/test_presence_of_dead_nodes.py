@@ -114,6 +114,7 @@ async def test_when_redis_was_away_longer_than_all_leases_nobody_left() -> None:
                 await asyncio.sleep(LEASE_S + 1)
                 server.go_on()
                 await world.becomes(True)
+                # That nobody is buried later can't be awaited.
                 await asyncio.sleep(2 * LEASE_S)
                 await world.nothing_more()
                 assert await world.is_connected()

@@ -62,12 +62,6 @@ async def tenant(patient: NodeProcess) -> AsyncIterator[Tenant]:
         yield made
 
 
-@pytest_asyncio.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as made:
-        yield made
-
-
 async def test_a_failure_is_tried_again_after_growing_pauses(
     tenant: Tenant, patient: NodeProcess, receiver: Receiver
 ) -> None:
@@ -172,7 +166,8 @@ async def test_what_waited_for_too_long_is_a_dead_letter(receiver: Receiver) -> 
             await tenant.store.smart_modules.suspend(tenant.project, "hook")
             await send(tenant, home, 1)
             await eventually(lambda: is_waiting(tenant))
-            await asyncio.sleep(1.1)  # So old it has to become.
+            # So old it has to become.
+            await asyncio.sleep(1.1)
             await tenant.store.smart_modules.resume(tenant.project, "hook")
             await eventually(lambda: has_letters(tenant, 1))
             assert (await letters(tenant))[0].reason == "too old"

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from bus_server import BusServer, running_server
 from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of
-from receiver import Received, Receiver, receiving, register, send
+from receiver import Received, Receiver, register, send
 from redis.asyncio import Redis
 
 from homewire._core import event_envelope, parse_event, shard_of
@@ -56,12 +56,6 @@ def node(server: BusServer) -> Iterator[NodeProcess]:
 @pytest_asyncio.fixture
 async def tenant(node: NodeProcess) -> AsyncIterator[Tenant]:
     async with tenant_of(node) as made:
-        yield made
-
-
-@pytest_asyncio.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as made:
         yield made
 
 

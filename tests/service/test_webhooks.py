@@ -28,12 +28,6 @@ async def tenant(hooks: NodeProcess) -> AsyncIterator[Tenant]:
         yield made
 
 
-@pytest_asyncio.fixture
-async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as made:
-        yield made
-
-
 async def waiting(tenant: Tenant, module: str = "hook") -> int:
     """How many deliveries are not done."""
     return int(await tenant.redis.xlen(ProjectSlot(tenant.project).module_deliveries(module)))
