@@ -133,7 +133,8 @@ class AppendHeads:
 
 _Notification = (
     tuple[Literal["closed"], int, int]
-    | tuple[Literal["adopted"], int, int, int]
+    | tuple[Literal["reserved"], int, int, int]
+    | tuple[Literal["adopted"], int]
     | tuple[Literal["written"], int, int]
     | tuple[Literal["message"], int, int, bytes]
     | tuple[Literal["gap"], int, str]

@@ -337,7 +337,10 @@ def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) ->
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
     parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
-    watch = CoreWatch(core, on_message, hearers.closed, hearers.holdings.adopted, hearers.delivered.written)
+    holdings = hearers.holdings
+    watch = CoreWatch(
+        core, on_message, hearers.closed, holdings.reserved, holdings.adopted, hearers.delivered.written
+    )
     parts.stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
     try:

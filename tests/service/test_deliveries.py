@@ -112,6 +112,16 @@ class Load:
 
         await eventually(reached, 20)
 
+    async def is_heard(self) -> None:
+        """Wait until everything was heard that is acknowledged by now."""
+        wanted = set(self.acknowledged)
+
+        async def heard() -> bool:
+            wanted.difference_update(self.received)
+            return not wanted
+
+        await eventually(heard, 20)
+
     def check(self) -> None:
         assert len(self.received) == len(set(self.received)), "delivered twice"
         missing = self.acknowledged - set(self.received)
@@ -145,6 +155,8 @@ async def test_nothing_is_lost_or_repeated_when_redis_dies_under_load(
             senders = asyncio.gather(*(load.send(number) for number in range(8)))
             for _ in range(3):
                 await load.reaches(150)
+                # So the readers are back, and lose their Redis once more.
+                await load.is_heard()
                 pid = await redis_pid(tenant)
                 os.kill(pid, how)
 

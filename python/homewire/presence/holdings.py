@@ -18,6 +18,9 @@ Batch: TypeAlias = tuple[int, list[Word]]
 class Holdings:
     """Follows the core's word: a device is held from its first command socket to the end of its last.
 
+    A socket whose handshake is under way holds on to a device that is held, but begins nothing: a device that
+    opens its next socket before it closes the last one never went.
+
     What is to be said waits here, for each device in the order in which it happened. A device that comes
     and goes faster than it can be said is remembered by its last word alone, so that no more than two
     wait for each.
@@ -28,16 +31,26 @@ class Holdings:
         """Set while there is something to say."""
         self._clock = clock
         self._devices: dict[int, Device] = {}
+        self._reserved: set[int] = set()
         self._sockets: dict[Device, int] = {}
+        """Those that are reserved too."""
+        self._held: set[Device] = set()
         self._generation = 0
         self._waiting: dict[int, dict[int, list[Word]]] = {}
 
-    def adopted(self, connection_id: int, project_id: int, device_id: int) -> None:
-        """A device's command socket was taken over."""
+    def reserved(self, connection_id: int, project_id: int, device_id: int) -> None:
+        """A handshake for a command socket is under way; its client was not answered yet."""
         device = project_id, device_id
         self._devices[connection_id] = device
-        sockets = self._sockets[device] = self._sockets.get(device, 0) + 1
-        if sockets == 1:
+        self._reserved.add(connection_id)
+        self._sockets[device] = self._sockets.get(device, 0) + 1
+
+    def adopted(self, connection_id: int) -> None:
+        """A reserved command socket was taken over."""
+        self._reserved.discard(connection_id)
+        device = self._devices[connection_id]
+        if device not in self._held:
+            self._held.add(device)
             self._note(device, holds=True)
 
     def closed(self, connection_id: int) -> None:
@@ -45,10 +58,13 @@ class Holdings:
         device = self._devices.pop(connection_id, None)
         if device is None:
             return
+        self._reserved.discard(connection_id)
         self._sockets[device] -= 1
         if not self._sockets[device]:
             del self._sockets[device]
-            self._note(device, holds=False)
+            if device in self._held:
+                self._held.remove(device)
+                self._note(device, holds=False)
 
     def device_of(self, connection_id: int) -> Device | None:
         """Whose command socket a connection is; None for others, and once it was told closed."""
@@ -61,7 +77,7 @@ class Holdings:
 
     def say_again(self) -> None:
         """Everything that is held is to be said anew: who said it before counts as dead."""
-        for device in self._sockets:
+        for device in self._held:
             self._note(device, holds=True)
 
     def take(self, batches: int) -> list[Batch]:
@@ -99,7 +115,7 @@ class Holdings:
 
     def __len__(self) -> int:
         """How many devices are held."""
-        return len(self._sockets)
+        return len(self._held)
 
     def figures(self) -> dict[str, int]:
         """For the metrics."""

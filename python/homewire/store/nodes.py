@@ -8,6 +8,7 @@ from then on that boot is dead for good, so that what it left can be announced o
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Set
 from time import monotonic
 from typing import Final
 
@@ -25,20 +26,34 @@ class Nodes:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._alive: frozenset[str] = frozenset()
-        self._alive_until = 0.0
+        self._as_of = float("-inf")
         self._asking = asyncio.Lock()
 
-    async def alive(self) -> frozenset[str]:
-        """The boot ids of the nodes that live, as of a quarter of a second ago at most."""
-        if monotonic() < self._alive_until:
-            return self._alive
-        async with self._asking:
-            if monotonic() >= self._alive_until:
-                asked = monotonic()
-                found = await self._database.ask(ALIVE, [NODES])
-                self._alive = frozenset(boot_id.decode() for boot_id in found)
-                self._alive_until = asked + BELIEVED_S
+    async def alive(self, since: float = 0.0) -> frozenset[str]:
+        """The boot ids of the nodes that live, as of a quarter of a second ago at most.
+
+        With `since` (by `time.monotonic`) not as of before it.
+        """
+        if not self._is_known(since):
+            async with self._asking:
+                if not self._is_known(since):
+                    asked = monotonic()
+                    found = await self._database.ask(ALIVE, [NODES])
+                    self._alive = frozenset(boot_id.decode() for boot_id in found)
+                    self._as_of = asked
         return self._alive
+
+    async def living(self, named: Set[str]) -> Set[str]:
+        """Those of the `named` that live. One that began a moment ago does."""
+        asked = monotonic()
+        if not named:
+            return named
+        living = named & await self.alive()
+        # Who is named was alive when it was written down, perhaps after what we know was asked for.
+        return living if living == named else named & await self.alive(asked)
+
+    def _is_known(self, since: float) -> bool:
+        return self._as_of >= max(since, monotonic() - BELIEVED_S)
 
     async def renew(self, boot_id: str, lease_ms: int, *, new: bool = False) -> bool:
         """Live for another `lease_ms` from now on. False: this boot is dead, and takes another id.

@@ -8,7 +8,7 @@ turns, whoever holds the device meanwhile, and however many nodes announce what 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from typing import Final
 
@@ -62,13 +62,15 @@ class Presence:
         for start in range(0, len(device_ids), CHUNK):
             page = device_ids[start : start + CHUNK]
             records = await self._database.read_hashes([slot.device_presence(each) for each in page])
-            alive = await self._nodes.alive() if any(records) else frozenset[str]()
-            found.update((each, _presence(record, alive)) for each, record in zip(page, records, strict=True))
+            living = await self._nodes.living(_holders(*records))
+            found.update(
+                (each, _presence(record, living)) for each, record in zip(page, records, strict=True)
+            )
         return found
 
     async def by_record(self, record: dict[str, str]) -> DevicePresence:
         """The presence of a device whose record was read already (`Devices.look_at`)."""
-        return _presence(record, await self._nodes.alive() if record else frozenset())
+        return _presence(record, await self._nodes.living(_holders(record)))
 
     async def say(self, project_id: int, boot_id: str, words: Sequence[Word]) -> None:
         """Write down what a node has to say about devices of a project, and tell their homes.
@@ -115,11 +117,15 @@ def _event(project_id: int, home_id: int, word: Word, device_class: str) -> byte
     )
 
 
-def _presence(record: dict[str, str], alive: frozenset[str]) -> DevicePresence:
-    holders = (name.removeprefix(HOLDER) for name in record if name.startswith(HOLDER))
+def _holders(*records: dict[str, str]) -> set[str]:
+    """The boot ids of the nodes that hold one of these devices, as the records say."""
+    return {name.removeprefix(HOLDER) for record in records for name in record if name.startswith(HOLDER)}
+
+
+def _presence(record: dict[str, str], living: Set[str]) -> DevicePresence:
     came, went = record.get("connected"), record.get("disconnected")
     return DevicePresence(
-        any(holder in alive for holder in holders),
+        not living.isdisjoint(_holders(record)),
         int(came) if came else None,
         int(went) if went else None,
     )

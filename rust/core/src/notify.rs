@@ -14,12 +14,15 @@ use crate::stats::Stats;
 pub enum Notification {
     /// A connection ended with this close code (1006 when none was exchanged).
     Closed { id: ConnectionId, code: u16 },
-    /// A device's command socket was taken over; its end will be told by `Closed`.
-    Adopted {
+    /// A handshake for a device's command socket is under way: told before its client can know of it.
+    /// `Adopted` or `Closed` follows.
+    Reserved {
         id: ConnectionId,
         project: u64,
         device: u64,
     },
+    /// That socket was taken over; its end will be told by `Closed`.
+    Adopted { id: ConnectionId },
     /// The kernel took the whole frame of a command that is kept under this ticket until then.
     Written { id: ConnectionId, ticket: u64 },
     /// A client sent a message.

@@ -267,13 +267,14 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
         Notification::Closed { id, code } => {
             ("closed", id.as_u64(), code).into_pyobject(py)?.into_any()
         }
-        Notification::Adopted {
+        Notification::Reserved {
             id,
             project,
             device,
-        } => ("adopted", id.as_u64(), project, device)
+        } => ("reserved", id.as_u64(), project, device)
             .into_pyobject(py)?
             .into_any(),
+        Notification::Adopted { id } => ("adopted", id.as_u64()).into_pyobject(py)?.into_any(),
         Notification::Written { id, ticket } => ("written", id.as_u64(), ticket)
             .into_pyobject(py)?
             .into_any(),

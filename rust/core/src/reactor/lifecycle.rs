@@ -77,6 +77,11 @@ impl Reactor {
         });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
+        self.tell_of_device(id, |id, project, device| Notification::Reserved {
+            id,
+            project,
+            device,
+        });
         self.timers
             .expect_adoption(id, Instant::now() + self.limits.reservation);
         if self.stopping {
@@ -110,7 +115,7 @@ impl Reactor {
             self.end(id, Ending::ABNORMAL);
             return;
         }
-        self.tell_adopted(id);
+        self.tell_of_device(id, |id, _, _| Notification::Adopted { id });
         self.seal(scope, usize::MAX);
         self.flush(id);
         // What it may not hear any more ended while nobody could tell it.
@@ -121,15 +126,16 @@ impl Reactor {
     }
 
     /// Of users nobody keeps a list.
-    fn tell_adopted(&mut self, id: ConnectionId) {
+    fn tell_of_device(
+        &mut self,
+        id: ConnectionId,
+        notification: fn(ConnectionId, u64, u64) -> Notification,
+    ) {
         if let Some(connection) = self.connections.get(id)
             && connection.principal.kind == PrincipalKind::Device
         {
-            self.shared.notifier.push(Notification::Adopted {
-                id,
-                project: connection.principal.project,
-                device: connection.principal.id,
-            });
+            let (project, device) = (connection.principal.project, connection.principal.id);
+            self.shared.notifier.push(notification(id, project, device));
         }
     }
 

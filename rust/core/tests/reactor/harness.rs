@@ -247,7 +247,8 @@ impl Node {
             match self.notification() {
                 Notification::Closed { id, .. }
                 | Notification::Message { id, .. }
-                | Notification::Adopted { id, .. }
+                | Notification::Reserved { id, .. }
+                | Notification::Adopted { id }
                 | Notification::Written { id, .. }
                     if id != wanted => {}
                 notification => return notification,
@@ -260,7 +261,9 @@ impl Node {
         loop {
             match self.notification_about(id) {
                 Notification::Closed { code, .. } => return code,
-                Notification::Adopted { .. } | Notification::Written { .. } => {}
+                Notification::Reserved { .. }
+                | Notification::Adopted { .. }
+                | Notification::Written { .. } => {}
                 other => panic!("{other:?}"),
             }
         }
