@@ -87,6 +87,10 @@ class EventBatch:
 
     def __new__(cls, body: bytes) -> EventBatch: ...
     def __len__(self) -> int: ...
+    @property
+    def names_entities(self) -> bool:
+        """Whether one of the events is about an entity."""
+
     def targets(self) -> tuple[set[int], set[int]]: ...
     def place(
         self,

@@ -114,6 +114,14 @@ class NodeProcess:
 
         await eventually(holds, within)
 
+    async def reaches(self, name: str, value: float, within: float = 10.0) -> None:
+        """Wait until a counter, that others may count up too, has at least this value."""
+
+        async def holds() -> bool:
+            return (await self.metrics())[name] >= value
+
+        await eventually(holds, within)
+
     async def cli(self, *words: object) -> Any:
         """The JSON that a command on this node's store prints."""
         given = (*map(str, words), "--json", "--redis", self.redis_url, "--data-dir", str(self.data_dir))

@@ -22,7 +22,7 @@ from homewire._core import EventBatch, InvalidField, PlacedEvents
 from homewire.bus import Bus, BusError, shard_of
 from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed, RequestError
 from homewire.ingest.context import Ingest
-from homewire.ingest.entities import may_name_entities, misplaced, misplaced_items
+from homewire.ingest.entities import misplaced, misplaced_items
 from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal
@@ -49,7 +49,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
     placed = await _place(ingest, principal, batch)
     refused: set[int] = set()
     outcomes: Sequence[Outcome]
-    if may_name_entities(body):
+    if batch.names_entities:
         refused = await misplaced_items(ingest.directory, principal.project_id, placed.placed())
     if key is not None:
         once = claim(key, principal, "POST /events", body)

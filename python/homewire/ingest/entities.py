@@ -1,7 +1,7 @@
 """Entities that are bound to a home: an event that names one has to be of that home.
 
 The store is asked each time, for all entities of a body at once, so a binding holds from the moment
-it was answered. Events without an entity cost nothing: that a body names none is seen by its bytes.
+it was answered. Events without an entity cost nothing.
 """
 
 from __future__ import annotations
@@ -29,11 +29,6 @@ async def require_binding(directory: Directory, project_id: int, entity_id: str 
     bound = await directory.entity_homes(project_id, (entity_id,))
     if bound.get(entity_id, home_id) != home_id:
         raise misplaced()
-
-
-def may_name_entities(body: bytes) -> bool:
-    """Whether a bulk body may have an event with an entity; a name can also be spelled with escapes."""
-    return b"entityId" in body or b"\\u" in body
 
 
 async def misplaced_items(directory: Directory, project_id: int, placed: Sequence[Placed]) -> set[int]:

@@ -7,6 +7,7 @@ mod json;
 
 use json::{Field, read_members};
 
+use std::borrow::Cow;
 use std::str;
 
 /// How many events a bulk body may have.
@@ -41,33 +42,36 @@ impl Invalid {
     }
 }
 
-/// A checked event.
+/// A checked event. It borrows from the body all but names that are spelled with escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EventInput {
-    pub event_type: String,
-    pub entity_id: Option<String>,
+pub struct EventInput<'a> {
+    pub event_type: Cow<'a, str>,
+    pub entity_id: Option<Cow<'a, str>>,
     /// The home it is addressed to; 0: none named.
     pub home_id: u64,
     /// The device it is addressed to; 0: none named.
     pub device_id: u64,
     /// The client's own JSON of `eventData`, an object.
-    pub data: Option<Box<str>>,
+    pub data: Option<&'a str>,
 }
 
-/// A checked command.
+/// A checked command. It borrows from the body like an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct CommandInput {
-    pub action: String,
+pub struct CommandInput<'a> {
+    pub action: Cow<'a, str>,
     /// The client's own JSON of `parameters`, an object.
-    pub parameters: Option<Box<str>>,
+    pub parameters: Option<&'a str>,
 }
+
+/// The items of a bulk body, each by itself.
+pub type Bulk<'a> = Vec<Result<EventInput<'a>, Invalid>>;
 
 /// Checks the body of an event whose home or device the path names. What the body says about
 /// either is not looked at: clients send `homeId: 0`, and none is believed.
 ///
 /// # Errors
 /// Names the first member at fault, or `body`.
-pub fn parse_event(body: &[u8]) -> Result<EventInput, Invalid> {
+pub fn parse_event(body: &[u8]) -> Result<EventInput<'_>, Invalid> {
     let [event_type, entity_id, data] =
         read_members(text(body)?, ["eventType", "entityId", "eventData"])?;
     check_event(event_type, entity_id, data)
@@ -77,7 +81,7 @@ pub fn parse_event(body: &[u8]) -> Result<EventInput, Invalid> {
 ///
 /// # Errors
 /// Names the first member at fault, or `body`.
-pub fn parse_routed_event(body: &[u8]) -> Result<EventInput, Invalid> {
+pub fn parse_routed_event(body: &[u8]) -> Result<EventInput<'_>, Invalid> {
     parse_routed_text(text(body)?)
 }
 
@@ -85,7 +89,7 @@ pub fn parse_routed_event(body: &[u8]) -> Result<EventInput, Invalid> {
 ///
 /// # Errors
 /// Names the first member at fault, or `body`.
-pub fn parse_command(body: &[u8]) -> Result<CommandInput, Invalid> {
+pub fn parse_command(body: &[u8]) -> Result<CommandInput<'_>, Invalid> {
     let [action, parameters] = read_members(text(body)?, ["action", "parameters"])?;
     Ok(CommandInput {
         action: action.required_name()?,
@@ -100,7 +104,7 @@ pub fn parse_command(body: &[u8]) -> Result<CommandInput, Invalid> {
 ///
 /// # Errors
 /// The body has no items or more than [`MAX_ITEMS`], or the array is not JSON.
-pub fn parse_bulk(body: &[u8]) -> Result<Vec<Result<EventInput, Invalid>>, Invalid> {
+pub fn parse_bulk(body: &[u8]) -> Result<Bulk<'_>, Invalid> {
     let first = body.iter().find(|&&byte| !is_space(byte));
     let items = if first == Some(&b'[') {
         let items = json::read_array(text(body)?, MAX_ITEMS)?;
@@ -114,7 +118,7 @@ pub fn parse_bulk(body: &[u8]) -> Result<Vec<Result<EventInput, Invalid>>, Inval
     Ok(items)
 }
 
-fn parse_lines(body: &[u8]) -> Result<Vec<Result<EventInput, Invalid>>, Invalid> {
+fn parse_lines(body: &[u8]) -> Result<Bulk<'_>, Invalid> {
     let mut items = Vec::new();
     let mut rest = body;
     while !rest.is_empty() {
@@ -132,7 +136,7 @@ fn parse_lines(body: &[u8]) -> Result<Vec<Result<EventInput, Invalid>>, Invalid>
     Ok(items)
 }
 
-fn parse_routed_text(body: &str) -> Result<EventInput, Invalid> {
+fn parse_routed_text(body: &str) -> Result<EventInput<'_>, Invalid> {
     let names = ["eventType", "entityId", "eventData", "homeId", "deviceId"];
     let [event_type, entity_id, data, home_id, device_id] = read_members(body, names)?;
     Ok(EventInput {
@@ -142,11 +146,11 @@ fn parse_routed_text(body: &str) -> Result<EventInput, Invalid> {
     })
 }
 
-fn check_event(
-    event_type: Field<'_>,
-    entity_id: Field<'_>,
-    data: Field<'_>,
-) -> Result<EventInput, Invalid> {
+fn check_event<'a>(
+    event_type: Field<'a>,
+    entity_id: Field<'a>,
+    data: Field<'a>,
+) -> Result<EventInput<'a>, Invalid> {
     Ok(EventInput {
         event_type: event_type.required_name()?,
         entity_id: entity_id.optional_name()?,

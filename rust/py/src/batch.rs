@@ -13,12 +13,28 @@ use pyo3::types::{PyBytes, PyList};
 use crate::append::AppendHeads;
 use crate::errors;
 
+/// What an envelope has around its texts, nearly always.
+const HEADER_BYTES: usize = 96;
 /// What an XADD has around its envelope, nearly always.
 const XADD_BYTES: usize = 80;
 
 /// A bulk body, NDJSON or a JSON array, checked item by item.
 #[pyclass(frozen, module = "homewire._core")]
-pub struct EventBatch(Vec<Result<input::EventInput, Invalid>>);
+pub struct EventBatch {
+    items: Vec<Result<Item, Invalid>>,
+    /// All names and data, one behind the other: one allocation for all items.
+    texts: String,
+}
+
+/// An event of a bulk body; its texts lie in those of the batch.
+struct Item {
+    event_type: Range<usize>,
+    entity_id: Option<Range<usize>>,
+    /// Empty: absent.
+    data: Range<usize>,
+    home_id: u64,
+    device_id: u64,
+}
 
 /// The items of a bulk body, each with its shard and envelope, or with why it has none.
 #[pyclass(frozen, module = "homewire._core")]
@@ -52,19 +68,27 @@ type NoTarget = (&'static str, &'static str, &'static str);
 impl EventBatch {
     #[new]
     fn new(py: Python<'_>, body: &[u8]) -> PyResult<Self> {
-        py.detach(|| input::parse_bulk(body))
-            .map(Self)
+        py.detach(|| input::parse_bulk(body).map(|bulk| Self::of(bulk, body.len())))
             .map_err(|invalid| errors::invalid(py, invalid))
     }
 
     fn __len__(&self) -> usize {
-        self.0.len()
+        self.items.len()
+    }
+
+    /// Whether one of the events is about an entity.
+    #[getter]
+    fn names_entities(&self) -> bool {
+        self.items
+            .iter()
+            .flatten()
+            .any(|item| item.entity_id.is_some())
     }
 
     /// The distinct home ids and device ids that have to be looked up.
     fn targets(&self) -> (HashSet<u64>, HashSet<u64>) {
         let (mut homes, mut devices) = (HashSet::new(), HashSet::new());
-        for item in self.0.iter().flatten() {
+        for item in self.items.iter().flatten() {
             if item.device_id != 0 {
                 devices.insert(item.device_id);
             } else if item.home_id != 0 {
@@ -87,21 +111,21 @@ impl EventBatch {
         devices: HashMap<u64, (u64, String)>,
         shards: u32,
     ) -> PlacedEvents {
-        let mut envelopes = Vec::new();
-        let mut place = |event: &input::EventInput, target: Target<'_>| {
+        let mut envelopes = Vec::with_capacity(self.texts.len() + HEADER_BYTES * self.items.len());
+        let mut place = |event: &Item, target: Target<'_>| {
             let start = envelopes.len();
             let header = EventHeader {
                 project,
                 home: target.home,
                 device: target.device,
-                entity: event.entity_id.as_deref(),
+                entity: event.entity_id.clone().map(|range| self.text(range)),
                 time_ms,
-                event_type: &event.event_type,
+                event_type: self.text(event.event_type.clone()),
                 device_class: target.device_class,
                 device_ip: None,
                 project_key_id,
                 project_key_name,
-                body: event.data.as_deref().unwrap_or_default(),
+                body: self.text(event.data.clone()),
             };
             envelope::append_event(&mut envelopes, &header);
             Placed {
@@ -110,7 +134,7 @@ impl EventBatch {
             }
         };
         let items: Vec<_> = self
-            .0
+            .items
             .iter()
             .map(|item| match item {
                 Ok(event) => target(event, &homes, &devices)
@@ -129,6 +153,31 @@ impl EventBatch {
             accepted,
             envelopes,
         }
+    }
+}
+
+impl EventBatch {
+    /// Keeps what `bulk` borrows from a body of so many bytes.
+    fn of(bulk: input::Bulk<'_>, body_bytes: usize) -> Self {
+        let mut texts = String::with_capacity(body_bytes);
+        let mut keep = |text: &str| {
+            let start = texts.len();
+            texts.push_str(text);
+            start..texts.len()
+        };
+        let mut item = |event: input::EventInput<'_>| Item {
+            event_type: keep(&event.event_type),
+            entity_id: event.entity_id.map(|name| keep(&name)),
+            data: keep(event.data.unwrap_or_default()),
+            home_id: event.home_id,
+            device_id: event.device_id,
+        };
+        let items = bulk.into_iter().map(|it| it.map(&mut item)).collect();
+        Self { items, texts }
+    }
+
+    fn text(&self, range: Range<usize>) -> &str {
+        &self.texts[range]
     }
 }
 
@@ -222,7 +271,7 @@ impl Refusal {
 
 /// Where an event goes. A device decides its home; a home named beside it must be that one.
 fn target<'a>(
-    event: &input::EventInput,
+    event: &Item,
     homes: &HashSet<u64>,
     devices: &'a HashMap<u64, (u64, String)>,
 ) -> Result<Target<'a>, NoTarget> {

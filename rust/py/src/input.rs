@@ -1,5 +1,7 @@
 //! Bodies and filters of requests: checked by the core, handed on as opaque values.
 
+use std::borrow::Cow;
+
 use homewire_core::envelope::{self, CommandHeader, EventHeader};
 use homewire_core::filter::{self, Selection};
 use homewire_core::{input, shard};
@@ -10,35 +12,46 @@ use crate::errors;
 
 /// A checked event body; the event data stay the client's own bytes.
 #[pyclass(frozen, module = "homewire._core")]
-pub struct EventInput(pub input::EventInput);
+pub struct EventInput {
+    #[pyo3(get)]
+    event_type: String,
+    #[pyo3(get)]
+    entity_id: Option<String>,
+    data: Option<Box<str>>,
+}
 
 #[pymethods]
 impl EventInput {
     #[getter]
-    fn event_type(&self) -> &str {
-        &self.0.event_type
-    }
-
-    #[getter]
-    fn entity_id(&self) -> Option<&str> {
-        self.0.entity_id.as_deref()
-    }
-
-    #[getter]
     fn has_data(&self) -> bool {
-        self.0.data.is_some()
+        self.data.is_some()
+    }
+}
+
+impl From<input::EventInput<'_>> for EventInput {
+    fn from(event: input::EventInput<'_>) -> Self {
+        Self {
+            event_type: event.event_type.into_owned(),
+            entity_id: event.entity_id.map(Cow::into_owned),
+            data: event.data.map(Box::from),
+        }
     }
 }
 
 /// A checked command body; the parameters stay the client's own bytes.
 #[pyclass(frozen, module = "homewire._core")]
-pub struct CommandInput(input::CommandInput);
+pub struct CommandInput {
+    #[pyo3(get)]
+    action: String,
+    parameters: Option<Box<str>>,
+}
 
-#[pymethods]
-impl CommandInput {
-    #[getter]
-    fn action(&self) -> &str {
-        &self.0.action
+impl From<input::CommandInput<'_>> for CommandInput {
+    fn from(command: input::CommandInput<'_>) -> Self {
+        Self {
+            action: command.action.into_owned(),
+            parameters: command.parameters.map(Box::from),
+        }
     }
 }
 
@@ -52,7 +65,7 @@ pub fn shard_of(id: u64, shards: u32) -> u32 {
 #[pyfunction]
 pub fn parse_event(py: Python<'_>, body: &[u8]) -> PyResult<EventInput> {
     input::parse_event(body)
-        .map(EventInput)
+        .map(EventInput::from)
         .map_err(|invalid| errors::invalid(py, invalid))
 }
 
@@ -60,7 +73,7 @@ pub fn parse_event(py: Python<'_>, body: &[u8]) -> PyResult<EventInput> {
 #[pyfunction]
 pub fn parse_command(py: Python<'_>, body: &[u8]) -> PyResult<CommandInput> {
     input::parse_command(body)
-        .map(CommandInput)
+        .map(CommandInput::from)
         .map_err(|invalid| errors::invalid(py, invalid))
 }
 
@@ -83,14 +96,14 @@ pub fn event_envelope<'py>(
         project,
         home,
         device,
-        entity: input.0.entity_id.as_deref(),
+        entity: input.entity_id.as_deref(),
         time_ms,
-        event_type: &input.0.event_type,
+        event_type: &input.event_type,
         device_class,
         device_ip,
         project_key_id,
         project_key_name,
-        body: input.0.data.as_deref().unwrap_or_default(),
+        body: input.data.as_deref().unwrap_or_default(),
     };
     PyBytes::new(py, &envelope::encode_event(&header))
 }
@@ -108,8 +121,8 @@ pub fn command_envelope<'py>(
         project,
         device,
         time_ms,
-        action: &input.0.action,
-        body: input.0.parameters.as_deref().unwrap_or_default(),
+        action: &input.action,
+        body: input.parameters.as_deref().unwrap_or_default(),
         ..CommandHeader::default()
     };
     PyBytes::new(py, &envelope::encode_command(&header))
@@ -130,9 +143,9 @@ pub fn kept_command_envelope<'py>(
         project,
         device,
         time_ms,
-        action: &input.0.action,
+        action: &input.action,
         expires_ms,
-        body: input.0.parameters.as_deref().unwrap_or_default(),
+        body: input.parameters.as_deref().unwrap_or_default(),
         ..CommandHeader::default()
     };
     let (head, tail) = envelope::encode_command_around_ticket(&header);

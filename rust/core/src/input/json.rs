@@ -1,5 +1,6 @@
 //! Members cut out of a JSON object as raw text, so that each can be judged under its own name.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::str;
 
@@ -17,13 +18,13 @@ pub(super) struct Field<'a> {
 
 impl<'a> Field<'a> {
     /// A string that must be there.
-    pub(super) fn required_name(self) -> Result<String, Invalid> {
+    pub(super) fn required_name(self) -> Result<Cow<'a, str>, Invalid> {
         let json = self.json.ok_or_else(|| self.invalid("is missing"))?;
         self.parse_name(json)
     }
 
     /// A string that may be absent or null.
-    pub(super) fn optional_name(self) -> Result<Option<String>, Invalid> {
+    pub(super) fn optional_name(self) -> Result<Option<Cow<'a, str>>, Invalid> {
         self.present().map(|json| self.parse_name(json)).transpose()
     }
 
@@ -41,7 +42,7 @@ impl<'a> Field<'a> {
     }
 
     /// The raw JSON of an object within the bounds; `None` if absent or null.
-    pub(super) fn object(self) -> Result<Option<Box<str>>, Invalid> {
+    pub(super) fn object(self) -> Result<Option<&'a str>, Invalid> {
         let Some(json) = self.present() else {
             return Ok(None);
         };
@@ -54,20 +55,26 @@ impl<'a> Field<'a> {
         if is_deeper_than(json, MAX_DEPTH) {
             return Err(self.invalid(format!("must be nested at most {MAX_DEPTH} levels deep")));
         }
-        Ok(Some(json.into()))
+        Ok(Some(json))
     }
 
     fn present(self) -> Option<&'a str> {
         self.json.filter(|&json| json != "null")
     }
 
-    fn parse_name(self, json: &str) -> Result<String, Invalid> {
-        if !json.starts_with('"') {
-            return Err(self.invalid("must be a string"));
-        }
-        // The JSON was read before: all that can be wrong is half of a surrogate pair.
-        let name: String = serde_json::from_str(json)
-            .map_err(|_| self.invalid("must not have unpaired surrogates"))?;
+    fn parse_name(self, json: &'a str) -> Result<Cow<'a, str>, Invalid> {
+        let name = json
+            .strip_prefix('"')
+            .and_then(|rest| rest.strip_suffix('"'))
+            .ok_or_else(|| self.invalid("must be a string"))?;
+        let name = if memchr::memchr(b'\\', name.as_bytes()).is_none() {
+            Cow::Borrowed(name)
+        } else {
+            // The JSON was read before: all that can be wrong is half of a surrogate pair.
+            let name = serde_json::from_str(json)
+                .map_err(|_| self.invalid("must not have unpaired surrogates"))?;
+            Cow::Owned(name)
+        };
         match name.len() {
             0 => Err(self.invalid("must not be empty")),
             1..=MAX_NAME_BYTES => Ok(name),
@@ -123,8 +130,11 @@ fn not_json(error: &serde_json::Error, wrong_type: &str) -> Invalid {
 
 /// Whether valid JSON is nested deeper than `limit`, without recursion.
 fn is_deeper_than(json: &str, limit: usize) -> bool {
-    // Each level takes two bytes at least.
-    if json.len() / 2 <= limit {
+    // Nearly always there are not even so many brackets, in strings or not.
+    if memchr::memchr2_iter(b'{', b'[', json.as_bytes())
+        .nth(limit)
+        .is_none()
+    {
         return false;
     }
     let mut depth = 0_usize;
