@@ -106,6 +106,8 @@ class User:
     """The user's id in the account system of a BYOU project."""
     invited: bool = False
     """Added to a home and not registered yet: no user to anybody but the members of that home."""
+    ui_time_zone: str = "UTC"
+    """What times are shown to the user in, of the IANA database."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -423,6 +423,9 @@ class Settings:
     password_reset_lifetime_s: float = setting(
         3600.0, "How long a link to reset a password is good.", unit="s", minimum=0.001, maximum=7 * 86400
     )
+    login_token_lifetime_s: float = setting(
+        600.0, "How long a login token is good; it works once.", unit="s", minimum=0.001, maximum=7 * 86400
+    )
     attempts_window_s: float = setting(
         600.0,
         "The time that the next four limits are for; it begins with the first attempt. They hold on all "

@@ -144,6 +144,8 @@ ROWS: Final = (
         json={"name": "Ada"}),
     Row("deleteUser", "/users/{fresh}",
         "401 401 | 204 404 404 404 404 | 403 403 403 | 403 403 403 403 403 403 403 403", fresh="owner"),
+    Row("createLoginToken", "/users/{owner}/loginToken",
+        "401 401 | 403 403 403 403 403 | 403 403 403 | 403 403 403 403 403 403 201 404"),
     Row("createHome", "/homes",
         "401 401 | 201 201 201 201 201 | 403 403 403 | 403 403 403 403 403 403 403 403",
         json={"name": "Hut"}),

@@ -140,6 +140,19 @@ async def test_a_user_is_changed_by_themself(by_email: Desk) -> None:
     assert (await by_email.sign_in(email=EMAIL, password="staple battery")).status == 200
 
 
+async def test_a_user_has_a_time_zone(by_email: Desk) -> None:
+    user = await by_email.member()
+    path, key, ask = f"/users/{user}", await by_email.key(user), by_email.tenant.ask
+    whole = (await ask("GET", path, key)).body
+    assert "uiTimeZone" not in whole
+    assert (await ask("PATCH", path, key, {**whole, "uiTimeZone": "Europe/Berlin"})).status == 204
+    assert (await ask("GET", path, key)).body == {**whole, "uiTimeZone": "Europe/Berlin"}
+    for wrong in ("Mars/Olympus", "", "../etc/passwd", "x" * 10_000, "\0", 5, None):
+        assert field(await ask("PATCH", path, key, {"uiTimeZone": wrong})) == "uiTimeZone"
+    assert (await ask("PATCH", path, key, {"uiTimeZone": "UTC"})).status == 204
+    assert (await ask("GET", path, key)).body == whole
+
+
 async def test_a_password_is_for_email_accounts(by_phone: Desk, by_key: Desk) -> None:
     for desk, phone in ((by_phone, PHONE), (by_key, None)):
         user = await desk.tenant.store.users.create(desk.project, "Ada", phone=phone)

@@ -28,7 +28,7 @@ from redis.asyncio import Redis
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, UnknownRecord
 from homewire.model import Entity, Role
-from homewire.store import Store
+from homewire.store import Store, login_tokens
 from homewire.store.kept_commands import Bounds
 from homewire.store.members import Invitee
 from homewire.store.verifications import ProofKind
@@ -73,6 +73,14 @@ async def redeem_code(store: Store, world: World) -> None:
     await store.verifications.redeem_code(world.project, world.bob, code)
 
 
+async def redeem_login_token(store: Store, world: World) -> None:
+    """Issued here, as a code is above."""
+    token, _ = await store.login_tokens.create(world.project, world.bob, LIFETIME_MS)
+    stands_for = login_tokens.parse(token)
+    assert stands_for is not None
+    await store.login_tokens.redeem(stands_for)
+
+
 async def provision(store: Store, world: World) -> None:
     stands_for = await store.provisioning.get(world.provisioning)
     if stands_for is None:
@@ -89,6 +97,11 @@ CHANGES: Final = {
     "users.create, invited": Change(lambda s, w: s.users.create(w.project, "G", email="guest@example.com")),
     "users.update": Change(lambda s, w: s.users.update(w.project, w.ada, name="Eve")),
     "users.delete": Change(lambda s, w: s.users.delete(w.project, w.ada), swept=True),
+    "users.update, time zone": Change(
+        lambda s, w: s.users.update(w.project, w.ada, ui_time_zone="Asia/Tokyo")
+    ),
+    "login_tokens.create": Change(lambda s, w: s.login_tokens.create(w.project, w.ada, LIFETIME_MS)),
+    "login_tokens.redeem": Change(redeem_login_token, stepwise=True),
     "homes.create": Change(lambda s, w: s.homes.create(w.project, "New", w.bob)),
     "homes.update": Change(lambda s, w: s.homes.update(w.project, w.hut, {"name": "H", "timezone": "UTC"})),
     "homes.delete": Change(lambda s, w: s.homes.delete(w.project, w.hut), swept=True),

@@ -38,6 +38,7 @@ class User(Answer):
     phone_number: str | None = None
     email: str | None = None
     external_key: str | None = None
+    ui_time_zone: str | None = None
 
 
 class Home(Answer):
@@ -121,6 +122,13 @@ class AuthenticationInfo(Answer):
     device_id: int | None = None
     project_key_name: str | None = None
     expiration_time: Timestamp | None = None
+
+
+class LoginToken(Answer):
+    """What lets a user in once: `POST /session/login-with-token` takes it."""
+
+    token: str
+    expiration_time: Timestamp
 
 
 class SMSMessageReceipt(Answer):

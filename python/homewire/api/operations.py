@@ -10,6 +10,7 @@ from homewire.api import (
     entities,
     homes,
     key_values,
+    login_tokens,
     members,
     provisioning,
     realtime,
@@ -21,6 +22,7 @@ from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *users.OPERATIONS,
+    *login_tokens.OPERATIONS,
     *homes.OPERATIONS,
     *members.OPERATIONS,
     *devices.OPERATIONS,

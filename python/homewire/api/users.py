@@ -40,7 +40,7 @@ class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Update User*. Name and password can be changed; the rest may be there as it is."""
+    """The body of *Update User*. What is not name, password or time zone may be there as it is."""
 
     id: int | msgspec.UnsetType = msgspec.UNSET
     project_id: int | msgspec.UnsetType = msgspec.UNSET
@@ -51,6 +51,7 @@ class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     verified: bool | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
     password: str | msgspec.UnsetType | None = msgspec.UNSET
+    ui_time_zone: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class UserQuery(Paging, kw_only=True, rename="camel"):
@@ -71,6 +72,7 @@ def shown(user: model.User) -> models.User:
         phone_number=user.phone,
         email=user.email,
         external_key=user.external_key,
+        ui_time_zone=None if user.ui_time_zone == "UTC" else user.ui_time_zone,
     )
 
 
@@ -131,9 +133,9 @@ async def get_user(api: Api, call: Call[NoQuery, None]) -> models.User:
 
 
 async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
-    """Change name and password."""
+    """Change name, password and time zone."""
     user = await _user(api, call.project_id, call.ids["userId"])
-    changed = changes(call.body, shown(user), {"name", "password"})
+    changed = changes(call.body, shown(user), {"name", "password", "ui_time_zone"})
     if changed.get("name") == user.name:
         # That of a BYOU user may be empty, and stay so.
         del changed["name"]
@@ -142,7 +144,9 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
         project = await api.store.projects.get(user.project_id)
         if project is None or project.accounts is not AccountSystem.EMAIL:
             raise InvalidInput("password", "is for projects with email accounts")
-    await api.store.users.update(user.project_id, user.id, changed.get("name"), password)
+    await api.store.users.update(
+        user.project_id, user.id, changed.get("name"), password, changed.get("ui_time_zone")
+    )
 
 
 async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
@@ -208,8 +212,10 @@ OPERATIONS: Final = (
         method="PATCH",
         path="/users/{userId}",
         tag="Users",
-        summary="Change name or password",
-        description="All other members may be given as they are. A new password ends no session.",
+        summary="Change name, password or time zone",
+        description="All other members may be given as they are. A new password ends no session. uiTimeZone, "
+        "the time zone that applications show times in, is one of the IANA database; at first UTC, which "
+        "answers leave out.",
         source="spec 001, Update User",
         access=Access(user=True),
         visible=only_themself,

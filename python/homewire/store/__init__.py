@@ -14,6 +14,7 @@ from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
 from homewire.store.kept_commands import KeptCommands
 from homewire.store.key_values import KeyValues
+from homewire.store.login_tokens import LoginTokens
 from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
 from homewire.store.nodes import Nodes
@@ -60,6 +61,7 @@ class Store:
         self.users = Users(database, self.projects, self.homes)
         self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions)
+        self.login_tokens = LoginTokens(database)
         self.attempts = Attempts(database)
         self.key_values = KeyValues(database)
         self.principals = Principals(database)

@@ -186,6 +186,10 @@ class ProjectSlot:
         """`<kind> <user id>`: what a token that was sent to somebody proves. Lives as long as the token."""
         return f"{self.prefix}proof:{token_hash}"
 
+    def user_login_tokens(self, user_id: int) -> str:
+        """Sorted set: the hashes of a user's login tokens, score = expiry in ms. It has a TTL."""
+        return f"{self.prefix}user:{user_id}:login_tokens"
+
     def attempts(self, kind: str, whose: str) -> str:
         """How often something was tried in the running window, by an address or for an account.
         `whose` is a hash, because names of keys are shown to many."""

@@ -118,12 +118,19 @@ class Users:
         return await self._passwords.hash(password)
 
     async def update(
-        self, project_id: int, user_id: int, name: str | None = None, password: str | None = None
+        self,
+        project_id: int,
+        user_id: int,
+        name: str | None = None,
+        password: str | None = None,
+        ui_time_zone: str | None = None,
     ) -> None:
         """Change what is given. A new password ends no session. Raises InvalidInput, UnknownRecord."""
         changes: list[str] = []
         if name is not None:
             changes += ["name", checks.name("name", name)]
+        if ui_time_zone is not None:
+            changes += ["ui_time_zone", checks.timezone(ui_time_zone, "uiTimeZone")]
         if password is not None:
             changes += ["password", await self._passwords.hash(password)]
         slot = ProjectSlot(project_id)
@@ -253,5 +260,5 @@ def _user(project_id: int, user_id: int, record: dict[str, str]) -> User:
     return User(
         user_id, project_id, record["name"], int(record["created"]),
         record["email"] or None, record["phone"] or None, record["verified"] == "1",
-        record["external_key"] or None, record.get("invited") == "1",
+        record["external_key"] or None, record.get("invited") == "1", record.get("ui_time_zone", "UTC"),
     )  # fmt: skip
