@@ -79,6 +79,7 @@ class World:
     session: str = ""
     email_token: str = ""
     reset_token: str = ""
+    login_token: str = ""
     provisioning: str = ""
 
     @property
@@ -113,6 +114,7 @@ async def new_world(store: Store, on_demand: bool) -> World:
     issue = store.verifications.issue_token
     world.email_token = await issue(project.id, world.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)
     world.reset_token = await issue(project.id, world.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)
+    world.login_token, _ = await store.login_tokens.create(project.id, world.bob, LIFETIME_MS)
     return world
 
 
