@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from homewire import log, metrics
 from homewire._core import Core
-from homewire.api import documentation, health
+from homewire.api import documentation, health, shapes
 from homewire.api.context import Api
 from homewire.api.dispatch import routes as api_routes
 from homewire.api.operations import ENDPOINTS, OPERATIONS
@@ -143,7 +143,7 @@ async def running(
         core = _start_core(parts, on_message, hearers)
         in_background(stack, report_skipped(core), parts.failed)
         known = Known.of(parts, core)
-        app = web.Application(middlewares=[server.render_errors])
+        app = web.Application(middlewares=[server.render_errors(shapes.rendered)])
         refusals: Mapping[str, int] = {}
         if Role.ROUTER in roles:
             refusals = _add_realtime_tier(app, parts, core, known, hearers, observe)

@@ -5,8 +5,13 @@ HomewireError
 │   ├── InvalidInput        403 INVALID_PARAMETER, data names the field
 │   ├── Unauthenticated     401 AUTHORIZATION_REQUIRED
 │   ├── PermissionDenied    403 PERMISSION_DENIED
+│   │   └── LoginRefused    403 INCORRECT_PASSWORD; 401 in the dialects
 │   ├── NotFound            404 NOT_FOUND
+│   │   └── UnknownPath     nothing is served there
+│   ├── MethodNotAllowed    405 with Allow
+│   ├── InUse               409, a request holds what was to be ended
 │   ├── TooManyRequests     429 with Retry-After, data names the limit
+│   ├── InternalError       500, and the log says more
 │   └── Unavailable         503 with Retry-After
 │       ├── BusUnavailable  Redis is away; the event was certainly not stored
 │       └── NotConfirmed    Redis went away after the write was sent; the outcome is unknown
@@ -72,11 +77,50 @@ class PermissionDenied(RequestError):
     """A valid key of the wrong kind, without the permission, or for something it cannot see."""
 
 
+class LoginRefused(PermissionDenied):
+    """Somebody did not prove who they are, or may not log in (yet)."""
+
+    default_reason = "INCORRECT_PASSWORD"
+
+
 class NotFound(RequestError):
     """An id of the path that is unknown, or that the caller cannot see: the same answer."""
 
     status = 404
     default_reason = "NOT_FOUND"
+
+
+class UnknownPath(NotFound):
+    """A path where nothing is served."""
+
+
+class MethodNotAllowed(RequestError):
+    """A path that has other methods: `allowed`, as the header Allow has them."""
+
+    status = 405
+    default_reason = "METHOD_NOT_ALLOWED"
+
+    def __init__(self, allowed: str) -> None:
+        self._allowed = allowed
+        super().__init__(allowed=allowed)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        return {"Allow": self._allowed}
+
+
+class InUse(RequestError):
+    """What was to be ended is needed by a request that is not done yet."""
+
+    status = 409
+    default_reason = "SESSION_IN_USE"
+
+
+class InternalError(RequestError):
+    """Something of ours is broken. What, only the log says."""
+
+    status = 500
+    default_reason = "INTERNAL_ERROR"
 
 
 class TooManyRequests(RequestError):

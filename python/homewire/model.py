@@ -108,6 +108,10 @@ class User:
     """Added to a home and not registered yet: no user to anybody but the members of that home."""
     ui_time_zone: str = "UTC"
     """What times are shown to the user in, of the IANA database."""
+    last_login_ms: int = 0
+    """When a session was opened last, in whatever way; 0: never."""
+    last_failed_login_ms: int = 0
+    """When somebody last tried in vain to log in as this user; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
 from homewire.errors import ConfigurationError
+from homewire.hosts import listed_origins, projects_by_host
 
 ENVIRONMENT_PREFIX = "HOMEWIRE_"
 SECRET_KEY_LENGTH = 32
@@ -460,7 +461,23 @@ class Settings:
         unit="messages",
         minimum=0,
     )
-    default_project: int | None = setting(None, "Project of the commands that are given none.", minimum=1)
+    default_project: int | None = setting(
+        None,
+        "Project of the commands that are given none, and of the session APIs where the host (project_hosts) "
+        "does not tell it.",
+        minimum=1,
+    )
+    project_hosts: str = setting(
+        "",
+        "Projects by the host that a request came to, for the session APIs that know no projects: "
+        "a.example.com=3,b.example.com=4. A host with a port is for that port only.",
+    )
+    cookie_origins: str = setting(
+        "",
+        "Origins, besides the service's own, whose pages may change something with a session's cookie, and "
+        "open a WebSocket: https://app.example.com,https://b.example.com. Browsers send the cookie only "
+        "from the same site.",
+    )
 
     log_level: LogLevel = setting("info", "Least level that is logged.")
     log_format: LogFormat = setting("json", "json: one object a line; console: for people.")
@@ -546,9 +563,18 @@ def _check(settings: Settings) -> None:
         )
     if settings.public_url is not None and urlsplit(settings.public_url).scheme not in ("http", "https"):
         raise ConfigurationError(f"{named('public_url')}: must begin with https:// or http://")
+    _check_form(projects_by_host, settings.project_hosts, "project_hosts", "a.example.com=3,b.example.com=4")
+    _check_form(listed_origins, settings.cookie_origins, "cookie_origins", "https://app.example.com")
     if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
         raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")
+
+
+def _check_form(parse: Callable[[str], object], value: str, name: str, example: str) -> None:
+    try:
+        parse(value)
+    except ValueError:
+        raise ConfigurationError(f"{named(name)}: must look like {example}") from None
 
 
 def _problems(errors: Any) -> str:

@@ -9,7 +9,6 @@ import msgspec
 from homewire.api import models
 from homewire.api.accounts import (
     guess,
-    milliseconds,
     open_project,
     refuse_other_systems,
     require_byou_key,
@@ -17,10 +16,11 @@ from homewire.api.accounts import (
     window_ms,
 )
 from homewire.api.context import Api
+from homewire.api.login import by_password, opened
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
 from homewire.api.times import timestamp
-from homewire.errors import Conflict, InvalidInput, PermissionDenied, Unauthenticated, UnknownRecord
-from homewire.model import AccountSystem, Permission, PrincipalKind, Project
+from homewire.errors import InvalidInput, Unauthenticated, UnknownRecord
+from homewire.model import AccountSystem, Permission, PrincipalKind, Project, Session
 from homewire.store import checks
 
 
@@ -74,21 +74,8 @@ async def _by_password(
     app_id = await _app(api, call, project)
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
-    # It counts before it is looked at, so that many at once are no more than one after the other.
-    counted = guess(api, call.request, email)
-    await api.store.attempts.take(project.id, counted, window_ms(api))
-    recognised = await api.store.users.recognise(project.id, email, password)
-    if recognised is None:
-        raise _wrong_password()
-    await api.store.attempts.give_back(project.id, counted)
-    user = recognised.user
-    if not user.verified:
-        raise PermissionDenied("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
-    try:
-        return await _opened(api, call, user.id, app_id, recognised.password_hash)
-    except (Conflict, UnknownRecord) as error:
-        # Changed, or the user deleted, since it was right.
-        raise _wrong_password() from error
+    _, session, key = await by_password(api, call.request, project, email, password, app_id=app_id)
+    return _answer(session, key)
 
 
 async def _by_code(
@@ -101,6 +88,7 @@ async def _by_code(
     await api.store.attempts.take(project.id, counted, window_ms(api))
     user = await api.store.users.by_phone(project.id, phone)
     if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
+        await api.store.users.note_failed_login(project.id, user.id if user else 0)
         raise InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE")
     await api.store.attempts.give_back(project.id, counted)
     return await _opened(api, call, user.id, app_id)
@@ -127,25 +115,15 @@ async def _app(api: Api, call: Call[NoQuery, Credentials], project: Project) -> 
 
 
 async def _opened(
-    api: Api, call: Call[NoQuery, Credentials], user_id: int, app_id: str, password_hash: str = ""
+    api: Api, call: Call[NoQuery, Credentials], user_id: int, app_id: str
 ) -> models.ClientAuthentication:
-    session, token = await api.store.sessions.open(
-        call.body.project_id,
-        user_id,
-        app_id,
-        call.request.remote or "",
-        call.request.headers.get("User-Agent", ""),
-        lifetime_ms=milliseconds(api.settings.session_ttl_s),
-        password_hash=password_hash,
-    )
+    return _answer(*await opened(api, call.request, call.body.project_id, user_id, app_id))
+
+
+def _answer(session: Session, key: str) -> models.ClientAuthentication:
     return models.ClientAuthentication(
-        token=token, user_id=user_id, expiration_time=timestamp(session.expires_ms)
+        token=key, user_id=session.user_id, expiration_time=timestamp(session.expires_ms)
     )
-
-
-def _wrong_password() -> PermissionDenied:
-    """One answer for a wrong password and for an address that nobody has."""
-    return PermissionDenied("INCORRECT_PASSWORD", problem="e-mail address or password is wrong")
 
 
 OPERATIONS: Final = (

@@ -11,15 +11,20 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.api.decoding import decode_fields, decode_form, decode_json
-from homewire.api.operation import Access, BodyKind, Call, Listing, Operation
+from homewire.api.operation import Access, BodyKind, Call, Listing, Operation, WithCookie
+from homewire.api.shapes import SHAPE
 from homewire.errors import (
     Conflict,
+    InUse,
     NotFound,
     PermissionDenied,
     RequestError,
     UnknownRecord,
 )
+from homewire.hosts import listed_origins
+from homewire.http.cookies import expire_cookie, set_cookie
 from homewire.http.headers import RANGE
+from homewire.http.origins import refuse_cross_site
 from homewire.http.paths import path_id
 from homewire.model import Permission, Principal, PrincipalKind
 
@@ -36,18 +41,22 @@ def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
 
 async def serve(api: Api, operation: Operation, request: web.Request) -> web.StreamResponse:
     """Answer one request. Raises RequestError with a status that the operation's table has."""
+    request[SHAPE] = operation.shape
     try:
         call = await _call(api, operation, request)
-        return _rendered(operation, await operation.handler(api, call))
+        return _rendered(operation, request, await operation.handler(api, call))
     except UnknownRecord as error:
         raise _allowed(operation, NotFound()) from error
     except Conflict as error:
-        raise PermissionDenied(error.reason, problem=str(error)) from error
+        refusal = InUse if InUse.status in operation.errors else PermissionDenied
+        raise refusal(error.reason, problem=str(error)) from error
     except RequestError as error:
         raise _allowed(operation, error) from error
 
 
 async def _call(api: Api, operation: Operation, request: web.Request) -> Call[Any, Any]:
+    if operation.sets_cookie:
+        refuse_cross_site(request, listed_origins(api.settings.cookie_origins))
     caller = await _caller(api, operation.access, request)
     ids = {name: path_id(request, name) for name in request.match_info if name not in TEXTS}
     if operation.visible is not None and caller is not None:
@@ -100,12 +109,19 @@ async def _body(api: Api, operation: Operation, request: web.Request) -> Any:
 
 def _allowed(operation: Operation, error: RequestError) -> RequestError:
     """The same error, or as 403 where the operation's table has no such status."""
-    if error.status in (401, 404) and error.status not in operation.errors:
+    if error.status in operation.shape.refused_as_403 - operation.errors:
         return PermissionDenied(**error.data)
     return error
 
 
-def _rendered(operation: Operation, answer: Any) -> web.StreamResponse:
+def _rendered(operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
+    if isinstance(answer, WithCookie):
+        response = _rendered(operation, request, answer.answer)
+        if answer.key is None:
+            expire_cookie(request, response)
+        else:
+            set_cookie(request, response, answer.key)
+        return response
     headers: Mapping[str, str] | None = None
     if isinstance(answer, web.StreamResponse):
         return answer

@@ -14,9 +14,9 @@ from typing import Any, Final, get_origin
 import msgspec
 
 from homewire import __version__
-from homewire.api import models
 from homewire.api.dispatch import TEXTS
 from homewire.api.operation import Access, BodyKind, Endpoint
+from homewire.api.shapes import SHAPES, ErrorShape
 from homewire.http.headers import RANGE
 from homewire.http.paths import LARGEST_ID
 
@@ -59,16 +59,6 @@ Bodies. Unknown fields are ignored. A web form may be urlencoded, multipart or J
 numbers and booleans are text, and an empty field counts as missing. A GET may be a HEAD as well.
 """
 
-_ERRORS: Final[dict[int, tuple[str, str]]] = {
-    401: ("Unauthenticated", "No key, or one that is not (or no longer) valid."),
-    403: ("Refused", "Bad input, named in `data`, or not permitted."),
-    404: ("NotFound", "Unknown, or not for the caller to see."),
-    405: ("MethodNotAllowed", "The path does not have this method."),
-    429: ("TooManyRequests", "A limit was reached; `data` names it."),
-    500: ("InternalError", "Something is broken here."),
-    503: ("Unavailable", "The service cannot answer now."),
-}
-"""For each status: the name of its response among the components, and what it says."""
 _ANY_TIME: Final = frozenset({500, 503})
 _RETRY_LATER: Final = frozenset({429, 503})
 
@@ -76,7 +66,10 @@ _RETRY_LATER: Final = frozenset({429, 503})
 def document(endpoints: Sequence[Endpoint]) -> Part:
     """The whole document. Raises KeyError for an error status that has no text here."""
     types = [each for endpoint in endpoints for each in (endpoint.body, endpoint.answer) if each is not None]
-    schemas, components = msgspec.json.schema_components([*types, models.Error], ref_template=_SCHEMAS)
+    shapes = [shape for shape in SHAPES if any(each.shape is shape for each in endpoints)]
+    schemas, components = msgspec.json.schema_components(
+        [*types, *(shape.schema for shape in shapes)], ref_template=_SCHEMAS
+    )
     named = dict(zip(map(repr, types), schemas, strict=False))
     paths: Part = {}
     for endpoint in endpoints:
@@ -89,7 +82,11 @@ def document(endpoints: Sequence[Endpoint]) -> Part:
         "paths": paths,
         "components": {
             "schemas": dict(sorted(components.items())),
-            "responses": {name: _error(status) for status, (name, _) in _ERRORS.items()},
+            "responses": {
+                shape.name + name: _error(shape, status)
+                for shape in shapes
+                for status, (name, _) in shape.texts.items()
+            },
             "headers": _HEADERS,
             "securitySchemes": _SECURITY_SCHEMES,
         },
@@ -213,16 +210,17 @@ def _responses(endpoint: Endpoint, named: Part) -> Part:
         success["content"] = {JSON: {"schema": named[repr(endpoint.answer)]}}
     if get_origin(endpoint.answer) is list:
         success["headers"] = {RANGE: {"$ref": "#/components/headers/Range"}}
+    shape = endpoint.shape
     errors = {
-        str(status): {"$ref": f"#/components/responses/{_ERRORS[status][0]}"}
+        str(status): {"$ref": f"#/components/responses/{shape.name}{shape.texts[status][0]}"}
         for status in sorted(endpoint.errors | _ANY_TIME)
     }
     return {str(endpoint.success): success, **errors}
 
 
-def _error(status: int) -> Part:
-    schema = {"$ref": _SCHEMAS.format(name="Error")}
-    made: Part = {"description": _ERRORS[status][1], "content": {JSON: {"schema": schema}}}
+def _error(shape: ErrorShape, status: int) -> Part:
+    schema = {"$ref": _SCHEMAS.format(name=shape.schema.__name__)}
+    made: Part = {"description": shape.texts[status][1], "content": {JSON: {"schema": schema}}}
     if status in _RETRY_LATER:
         made["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:

@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from homewire.api.context import Api
+from homewire.api.shapes import MODE, ErrorShape
 from homewire.errors import NotFound
 from homewire.model import Permission, Principal
 
@@ -73,6 +74,15 @@ class Listing:
 
 
 @dataclass(frozen=True, slots=True)
+class WithCookie:
+    """The body of an answer that also tells a browser of a session."""
+
+    answer: Any
+    key: str | None
+    """The key of the session that begins. None: one ended, and the browser is to forget its key."""
+
+
+@dataclass(frozen=True, slots=True)
 class Call(Generic[QueryT, BodyT]):
     """One call of an operation: who calls, and what was asked, checked."""
 
@@ -130,6 +140,11 @@ class Endpoint:
     """The type of the answer's body; None: it has none. `list[…]` for a `Listing`."""
     errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
     """Those of the spec's table, and 429 where there is a limit. 500 and 503 are always possible."""
+    shape: ErrorShape = MODE
+    """How its errors look."""
+    sets_cookie: bool = False
+    """Whether its answer tells browsers of a session (see `WithCookie`). Then no page of another origin may
+    ask for it: it would log somebody in, or out, without their knowledge."""
     idempotency_key: bool = False
     """Whether it heeds the header Idempotency-Key."""
 
@@ -144,8 +159,9 @@ class Operation(Endpoint):
     """An endpoint that `api.dispatch` serves.
 
     In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
-    handler returns what is to be the body of the answer (of the type `answer`), None, or a `Listing`.
-    It may raise any `RequestError` or `StoreError`; those without a status in `errors` become 403.
+    handler returns what is to be the body of the answer (of the type `answer`), None, a `Listing`, or one of
+    these in a `WithCookie`.
+    It may raise any `RequestError` or `StoreError`; `dispatch` gives it a status of `errors`.
     """
 
     handler: Handler

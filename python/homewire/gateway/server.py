@@ -4,62 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 
-import orjson
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
-from homewire.errors import InvalidInput, RequestError
+from homewire.errors import InternalError, InvalidInput, MethodNotAllowed, RequestError, UnknownPath
 from homewire.gateway.cors import allow_any_origin, preflight
 from homewire.gateway.heads import HeadWatch
+from homewire.http.answers import error_answer
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Render = Callable[[web.Request, RequestError], web.Response]
+"""How an error looks at the path that was asked."""
 
 
-def error_response(
-    status: int, reason: str, data: Mapping[str, Any], headers: Mapping[str, str] | None = None
-) -> web.Response:
-    """An error as the MODE resources answer it: JSON ``{"reason", "data"}``."""
-    response = web.Response(
-        status=status,
-        body=orjson.dumps({"reason": reason, "data": data}),
-        content_type="application/json",
-        headers=headers,
-    )
-    if headers and headers.get("Connection") == "close":
-        response.force_close()
-    return response
+def render_errors(render: Render) -> Any:
+    """The middleware that renders every error that a handler raises, and those of routing."""
 
+    @web.middleware
+    async def rendering(request: web.Request, handler: Handler) -> web.StreamResponse:
+        try:
+            return await handler(request)
+        except RequestError as error:
+            return render(request, error)
+        except web.HTTPMethodNotAllowed as error:
+            if request.method == hdrs.METH_OPTIONS:
+                return preflight(error.allowed_methods)
+            return render(request, MethodNotAllowed(", ".join(sorted(error.allowed_methods))))
+        except web.HTTPException as error:
+            if request.method == hdrs.METH_OPTIONS:
+                return preflight()
+            if error.status == 404:
+                return render(request, UnknownPath())
+            return render(request, InvalidInput("request", error.reason))
+        except ConnectionResetError:
+            raise
+        except Exception:
+            # The path template only: a real path or query may carry a key.
+            resource = request.match_info.route.resource
+            logger.exception("request failed", extra={"route": resource.canonical if resource else None})
+            return render(request, InternalError())
 
-@web.middleware
-async def render_errors(request: web.Request, handler: Handler) -> web.StreamResponse:
-    """Renders every error that a handler raises, and those of routing."""
-    try:
-        return await handler(request)
-    except RequestError as error:
-        return error_response(error.status, error.reason, error.data, error.headers)
-    except web.HTTPMethodNotAllowed as error:
-        if request.method == hdrs.METH_OPTIONS:
-            return preflight(error.allowed_methods)
-        allowed = ", ".join(sorted(error.allowed_methods))
-        return error_response(405, "METHOD_NOT_ALLOWED", {"allowed": allowed}, {"Allow": allowed})
-    except web.HTTPException as error:
-        if request.method == hdrs.METH_OPTIONS:
-            return preflight()
-        return error_response(error.status, "NOT_FOUND" if error.status == 404 else "INVALID_PARAMETER", {})
-    except ConnectionResetError:
-        raise
-    except Exception:
-        # The path template only: a real path or query may carry a key.
-        resource = request.match_info.route.resource
-        logger.exception("request failed", extra={"route": resource.canonical if resource else None})
-        return error_response(500, "INTERNAL_ERROR", {})
+    return rendering
 
 
 class QuietRequestHandler(RequestHandler):
@@ -110,8 +102,7 @@ class QuietRequestHandler(RequestHandler):
         """Writes the answer; what came meanwhile is the head that is awaited now."""
         if isinstance(resp, web.HTTPExpectationFailed):
             # aiohttp looks at this header before any middleware does.
-            error = InvalidInput("Expect", "must be 100-continue")
-            resp = error_response(error.status, error.reason, error.data)
+            resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
         # Here, and not in a signal of the application: this sees what the parser refused, too.
         allow_any_origin(resp)
         outcome = await super().finish_response(request, resp, start_time)
@@ -132,10 +123,9 @@ class QuietRequestHandler(RequestHandler):
             raise ConnectionError("an answer was begun already")
         if status == 500:
             logger.error("request failed outside its handler: %s", type(exc).__name__)
-            response = error_response(500, "INTERNAL_ERROR", {})
+            response = error_answer(InternalError())
         else:
-            error = InvalidInput("request", _problem(exc))
-            response = error_response(error.status, error.reason, error.data)
+            response = error_answer(InvalidInput("request", _problem(exc)))
         response.force_close()
         return response
 

@@ -63,6 +63,20 @@ class Projects:
                     found.append(project)
         return found
 
+    async def only(self) -> int | None:
+        """The id of the only project that is not disabled; None if there are several, or none."""
+        ids, total = await self._database.index_slice(PROJECTS, 0, PAGE)
+        if total > len(ids):
+            return None
+        found: builtins.list[int] = []
+        for project_id in ids:
+            project = await self.get(project_id)
+            if project is not None and not project.disabled:
+                found.append(project_id)
+            if len(found) > 1:
+                break
+        return found[0] if len(found) == 1 else None
+
     async def configure(
         self, project_id: int, *, verification_url: str | None = None, password_reset_url: str | None = None
     ) -> None:

@@ -16,7 +16,7 @@ from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
-from homewire.store.scripts.users import CREATE_USER, UPDATE_USER
+from homewire.store.scripts.users import CREATE_USER, NOTE_FAILED_LOGIN, UPDATE_USER
 
 
 class Recognised(NamedTuple):
@@ -100,18 +100,28 @@ class Users:
         return await self._passwords.verify(record.get("password", ""), password)
 
     async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
-        """The registered user of an address whose password this is. Raises InvalidInput for no address.
+        """The registered user of an address whose password this is. A wrong one is noted with the user.
 
-        Who is unknown, or has no password, costs as much time as a wrong password.
+        Who is unknown, has no password, or gives no address costs as much time as a wrong password.
         """
-        slot, unique = ProjectSlot(project_id), checks.email(email).lower()
-        user_id = int(await self._database.read("HGET", slot.emails, unique) or 0)
+        slot = ProjectSlot(project_id)
+        user_id = int(await self._database.read("HGET", slot.emails, _unique_email(email)) or 0)
         record = await self._database.read_hash(slot.user(user_id))
         stored = record.get("password", "")
-        if not await self._passwords.verify(stored, password):
-            return None
-        user = _user(project_id, user_id, record)
-        return None if user.invited else Recognised(user, stored)
+        if await self._passwords.verify(stored, password):
+            user = _user(project_id, user_id, record)
+            if not user.invited:
+                return Recognised(user, stored)
+        await self.note_failed_login(project_id, user_id)
+        return None
+
+    async def note_failed_login(self, project_id: int, user_id: int) -> None:
+        """Somebody tried in vain to log in as this user. For an unknown id as much is done, for nothing.
+
+        (A successful login is noted by the script that opens its session.)
+        """
+        slot = ProjectSlot(project_id)
+        await self._database.change(NOTE_FAILED_LOGIN, slot, [slot.user(user_id)], [self._database.now_ms()])
 
     async def password_hash(self, password: str) -> str:
         """What to store of a new password. Raises InvalidInput for one of an impossible length."""
@@ -228,6 +238,14 @@ def _taken(what: str, holder: User) -> Conflict:
     return Conflict(reason, f"another user of the project has this {what.replace('_', ' ')}")
 
 
+def _unique_email(name: str) -> str:
+    """What the directory has of an address; nothing that it can have of what is none."""
+    try:
+        return checks.email(name).lower()
+    except InvalidInput:
+        return ""
+
+
 def _mentions(user: User, wanted: str) -> bool:
     texts = (user.name, user.email, user.phone, user.external_key)
     return any(wanted in text.casefold() for text in texts if text)
@@ -261,4 +279,5 @@ def _user(project_id: int, user_id: int, record: dict[str, str]) -> User:
         user_id, project_id, record["name"], int(record["created"]),
         record["email"] or None, record["phone"] or None, record["verified"] == "1",
         record["external_key"] or None, record.get("invited") == "1", record.get("ui_time_zone", "UTC"),
+        int(record.get("last_login", 0)), int(record.get("last_failed_login", 0)),
     )  # fmt: skip

@@ -31,6 +31,7 @@ redis.call('HSET', KEYS[6], 'kind', 'user', 'id', ARGV[1], 'name', ARGV[4], 'per
   'expires', ARGV[6], 'session', ARGV[2])
 redis.call('PEXPIREAT', KEYS[6], ARGV[6])
 redis.call('ZADD', KEYS[4], ARGV[6], ARGV[2])
+redis.call('HSET', KEYS[3], 'last_login', ARGV[5])
 return unheard('session_opened')
 """)
 

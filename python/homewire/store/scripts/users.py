@@ -40,6 +40,13 @@ end
 return unheard('user_updated')
 """)
 
+NOTE_FAILED_LOGIN: Final = changing("""
+-- KEYS: …, user. ARGV: now
+if redis.call('HEXISTS', KEYS[3], 'created') == 0 then return {'unknown', 'user'} end
+redis.call('HSET', KEYS[3], 'last_failed_login', ARGV[1])
+return unheard('login_failed')
+""")
+
 DELETE_USER: Final = removing("""
 -- KEYS: …, user, users, emails, phones, external keys, sessions of the user, departing users,
 --       homes of the user, proofs of the user, the proofs' tokens, login tokens of the user,
