@@ -10,8 +10,10 @@ readers it concerns. Fields of an outbox entry, all of them text:
 | `u`   | user id; `h` home id, `d` device id, `p` project key id; 0: about none       |
 | `k`   | SHA-256 of the key, in hex, or nothing                                      |
 | `b`   | body: of a moved device its old home, or 0; of an added member the key tags |
-|       | (16 hex digits each) of the user's keys that ended within the last minute   |
-| `s`   | the user's homes, separated by commas; `*`: too many to be listed           |
+|       | (16 hex digits each) of the user's keys that ended within the last minute;  |
+|       | of an ended permission JSON (`EndedPermission`); of a moved entity its id   |
+| `s`   | the user's homes, separated by commas; `*`: too many to be listed, or not   |
+|       | all that the user hears                                                     |
 
 An outbox also carries events that happened together with a change (a value was saved): of those `t` is 0,
 `h` the home and `e` the whole envelope.
@@ -22,9 +24,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Final
+from typing import Annotated, Final
 
 import msgpack
+import msgspec
 
 from homewire._core import shard_of
 
@@ -52,6 +55,25 @@ class RecordType(IntEnum):
     PROJECT_DISABLED = 8
     PROJECT_DELETED = 9
     PROJECT_ENABLED = 10
+    PERMISSION_ENDED = 11
+    """Users lost the last source of a right; the body says who (`EndedPermission`)."""
+    ENTITY_MOVED = 12
+    """`home` is the one that the entity was bound to, the body its id. It may be bound to another by now."""
+
+
+class EndedPermission(msgspec.Struct, frozen=True):
+    """The body of PERMISSION_ENDED. What the right was is told by the first of these that is there:
+
+    an `entity`: to hear its events (`home` is the home that it is bound to, 0: none);
+    a `device`: to hear that device (`home` is where it is, 0: nowhere);
+    a `home`: to hear all of it. None of them: a right to write, which no listener has.
+    """
+
+    users: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(min_length=1)]
+    entity: str | None = None
+
+
+_decode_permission: Final = msgspec.json.Decoder(EndedPermission).decode
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +152,10 @@ class Announcement:
                 return record.device, record.home
             case RecordType.DEVICE_MOVED:
                 return record.device, record.home, _number(record.body)
+            case RecordType.PERMISSION_ENDED:
+                return record.home, *_ended_permission(record.body).users
+            case RecordType.ENTITY_MOVED:
+                return (record.home,)
         # Of a project, of all who know a home; or of a type that only a later version knows: while a
         # deployment is being upgraded, any node may relay what another one wrote.
         return None
@@ -159,6 +185,13 @@ def _number(digits: bytes) -> int:
     if not digits.isdigit() or int(digits) > _LARGEST:
         raise ValueError("not an unsigned number of 64 bits")
     return int(digits)
+
+
+def _ended_permission(body: bytes) -> EndedPermission:
+    try:
+        return _decode_permission(body)
+    except msgspec.DecodeError as error:
+        raise ValueError("not the body of an ended permission") from error
 
 
 def _key_tag(key_hash: bytes) -> int:

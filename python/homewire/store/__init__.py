@@ -10,6 +10,7 @@ from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.store.devices import Devices
 from homewire.store.emptying import Emptying
 from homewire.store.entities import Entities
+from homewire.store.groups import Groups
 from homewire.store.homes import Homes
 from homewire.store.housekeeping import Chore, Housekeeping
 from homewire.store.kept_commands import KeptCommands
@@ -18,6 +19,7 @@ from homewire.store.login_tokens import LoginTokens
 from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
 from homewire.store.nodes import Nodes
+from homewire.store.permissions import Permissions
 from homewire.store.presence import Presence
 from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
@@ -55,6 +57,8 @@ class Store:
         self.homes = Homes(database, Emptying(database, self.devices, self.entities), homes_per_user)
         self.provisioning = Provisioning(database)
         self.sessions = Sessions(database)
+        self.permissions = Permissions(database)
+        self.groups = Groups(database)
         self.nodes = Nodes(database)
         self.kept_commands = KeptCommands(database)
         self.presence = Presence(database, self.nodes)
@@ -72,6 +76,7 @@ class Store:
                 # Whoever leaves may leave homes behind that nobody is in.
                 Chore(lambda slot: slot.departing_users, self.users.sweep),
                 Chore(lambda slot: slot.deleted_homes, self.homes.sweep),
+                Chore(lambda slot: slot.deleted_groups, self.groups.sweep),
             ),
         )
         self.smart_modules = SmartModules(database)

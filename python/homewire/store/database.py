@@ -264,6 +264,10 @@ _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
 }
 _EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {
     "homes": lambda: Conflict("EXCEEDED_MAX_HOMES", "the user is in as many homes as a user may be"),
+    "grants": lambda: Conflict("TOO_MANY_PERMISSIONS", "the user was granted as many as one may be"),
+    "group_rights": lambda: Conflict("TOO_MANY_PERMISSIONS", "the group has as many as a group may have"),
+    "group_members": lambda: Conflict("TOO_MANY_MEMBERS", "as many users are in the group as may be"),
+    "groups": lambda: Conflict("TOO_MANY_GROUPS", "the user is in as many groups as a user may be"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
     "entity": lambda: Conflict("ENTITY_EXISTS", "the project has an entity of this id"),

@@ -1,4 +1,4 @@
-"""What is left to do when a user is deleted: their homes."""
+"""What is left to do when a user is deleted: their homes, and their groups."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from homewire.errors import UnknownRecord
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
+from homewire.store.scripts.groups import QUIT_ALL_GROUPS
 from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 
 HOMES_LEFT: Final = 150
@@ -37,14 +38,19 @@ class Departures:
             if answer[0] != "moved":
                 if answer[0] == "ok" or not await self._database.present(departing, [user_id]):
                     require_ok(answer, project=project_id, user=user_id)
-                return await self._leave_homes(project_id, user_id)
+                return await self._leave(project_id, user_id)
         raise outrun("user")
 
     async def sweep(self, project_id: int) -> None:
         """Finish what a crash interrupted."""
         async for page in self._database.index_pages(ProjectSlot(project_id).departing_users):
             for user_id in page:
-                await self._leave_homes(project_id, user_id)
+                await self._leave(project_id, user_id)
+
+    async def _leave(self, project_id: int, user_id: int) -> None:
+        await self._leave_homes(project_id, user_id)
+        await self._quit_groups(project_id, user_id)
+        await self._database.write("ZREM", ProjectSlot(project_id).departing_users, user_id)
 
     async def _remove(self, project_id: int, user_id: int) -> list[str]:
         slot = ProjectSlot(project_id)
@@ -86,7 +92,21 @@ class Departures:
                 require_ok(answer, project=project_id)
                 for home_id in map(int, answer[1:]):
                     await self._give_up(project_id, home_id, user_id)
-        await self._database.write("ZREM", slot.departing_users, user_id)
+
+    async def _quit_groups(self, project_id: int, user_id: int) -> None:
+        """Also with what was granted to the user: nobody can add to that any more."""
+        slot = ProjectSlot(project_id)
+        groups = map(int, await self._database.read("ZRANGE", slot.user_groups(user_id), 0, -1))
+        answer = await self._database.change(
+            QUIT_ALL_GROUPS,
+            slot,
+            [
+                slot.user_groups(user_id), slot.user_grants(user_id), slot.user_rights(user_id),
+                *map(slot.group_members, groups),
+            ],
+            [user_id],
+        )  # fmt: skip
+        require_ok(answer, project=project_id)
 
     async def _give_up(self, project_id: int, home_id: int, user_id: int) -> None:
         """Take the user out of a home that is left without an owner, or without anybody."""

@@ -173,6 +173,40 @@ class ProjectSlot:
         """Index of the homes that a user is a member of; the other side of `home_members`."""
         return f"{self.prefix}user:{user_id}:homes"
 
+    def user_rights(self, user_id: int) -> str:
+        """Hash: right → how many sources a user has it from: a grant of their own, and each group with it."""
+        return f"{self.prefix}user:{user_id}:rights"
+
+    def user_grants(self, user_id: int) -> str:
+        """Sorted set, all scores 0: the rights that were granted to a user themselves."""
+        return f"{self.prefix}user:{user_id}:grants"
+
+    def user_groups(self, user_id: int) -> str:
+        """Index of the groups that a user is in; the other side of `group_members`."""
+        return f"{self.prefix}user:{user_id}:groups"
+
+    @property
+    def groups(self) -> str:
+        """Index of the ids of groups of users."""
+        return self.prefix + "groups"
+
+    @property
+    def deleted_groups(self) -> str:
+        """Index of deleted groups whose members still have what they had from it."""
+        return self.prefix + "groups_deleted"
+
+    def group(self, group_id: int) -> str:
+        """Hash: a group of users."""
+        return f"{self.prefix}group:{group_id}"
+
+    def group_members(self, group_id: int) -> str:
+        """Index of the users in a group."""
+        return f"{self.prefix}group:{group_id}:members"
+
+    def group_rights(self, group_id: int) -> str:
+        """Sorted set, all scores 0: the rights that everybody in a group has."""
+        return f"{self.prefix}group:{group_id}:rights"
+
     def user_sessions(self, user_id: int) -> str:
         """Sorted set: live session ids of a user, score = expiry in ms."""
         return f"{self.prefix}user:{user_id}:sessions"

@@ -61,8 +61,13 @@ def test_the_bytes_are_those_that_the_core_reads() -> None:
         (entry(t=8), None),
         (entry(t=9), None),
         (entry(t=10), None),
+        (entry(t=11, h=9, b='{"users":[5,6]}'), [5, 6, 9]),
+        (entry(t=11, h=9, d=7, b='{"users":[5]}'), [5, 9]),
+        (entry(t=11, h=0, b='{"entity":"a \\u0001\\"b","users":[5]}'), [5]),
+        (entry(t=11, b='{"users":[5],"later":1}'), [5]),
+        (entry(t=12, h=9, b="any text"), [9]),
         # Of a later version, while a deployment is being upgraded.
-        (entry(t=11, u=5), None),
+        (entry(t=200, u=5), None),
     ],
 )
 def test_a_record_goes_to_the_shards_of_those_it_concerns(
@@ -96,6 +101,13 @@ def test_a_record_goes_to_the_shards_of_those_it_concerns(
         entry(t=6, d=6, h=9),
         entry(t=6, d=6, h=9, b="home"),
         entry(t=6, d=6, h=9, b=-1),
+        entry(t=11, h=9),
+        entry(t=11, h=9, b="users"),
+        entry(t=11, h=9, b='{"users":[]}'),
+        entry(t=11, h=9, b='{"users":[0]}'),
+        entry(t=11, h=9, b='{"users":["5"]}'),
+        {b"t": b"11", b"h": b"9", b"b": b'{"users":[5],"entity":"\xff"}'},
+        entry(t=12, b="text"),
         {b"t": b"1", b"u": b"\xff"},
     ],
 )

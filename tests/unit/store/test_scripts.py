@@ -30,7 +30,16 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
             *("home", "members", "index", "user", "emails", "phones", "module", "deliveries", "tries"),
-            *("commands", "ends", "place", "presence", "ended_keys"),
+            *(
+                "commands",
+                "ends",
+                "place",
+                "presence",
+                "ended_keys",
+                "rights",
+                "device_place",
+                "entity_place",
+            ),
         )
         assert key.startswith(declared), f"{command} on {key}"
 
@@ -42,6 +51,7 @@ def test_the_scripts_that_announce_are_known() -> None:
         *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),
         *("JOIN", "LEAVE", "KEEP"),
         *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT"),
+        *("DELETE_ENTITY", "REVOKE_FROM_USER", "REVOKE_FROM_GROUP", "QUIT_GROUP"),
     }
     announced = {word for script in ALL.values() for word in re.findall(r"changed\('(\w+)'", script.text)}
     assert announced >= {kind.name.lower() for kind in RecordType}
@@ -63,6 +73,8 @@ def test_all_names_of_a_project_lie_in_one_slot() -> None:
         slot.home_members(2),
         *(slot.device_presence(3), slot.device_commands(3), slot.device_command_ends(3)),
         *(slot.held_devices("ab"), slot.request("ab")),
+        *(slot.user_rights(1), slot.user_grants(1), slot.user_groups(1)),
+        *(slot.group(4), slot.group_members(4), slot.group_rights(4)),
         *(slot.smart_module("m"), slot.module_deliveries("m"), slot.module_tries("m")),
         *(slot.module_dead("m"), slot.module_worker("m")),
     ]

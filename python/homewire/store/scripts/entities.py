@@ -83,7 +83,7 @@ redis.call('HDEL', KEYS[3], id)
 redis.call('HDEL', KEYS[4], id)
 redis.call('ZREM', KEYS[5], id)
 redis.call('ZREM', KEYS[6], id)
-return unheard('entity_deleted')
+return changed('entity_moved', {{home = home, body = id}})
 """)
 
 REMOVE_ENTITIES: Final = removing("""

@@ -112,7 +112,8 @@ end
 redis.call('HDEL', members, ARGV[2])
 redis.call('ZREM', homes, ARGV[1])
 forget_invited(KEYS[8], homes, KEYS[9], KEYS[10])
-return changed('member_removed', {{user = ARGV[2], home = ARGV[1]}})
+-- Where rights say what is heard, a home is heard with or without membership: no listener is to lose it.
+return changed('member_removed', {{user = ARGV[2], home = by_permission() and 0 or ARGV[1]}})
 """)
 
 SET_ROLE: Final = changing(f"""

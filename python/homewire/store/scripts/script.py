@@ -40,9 +40,12 @@ if not state or state == 'deleted' then return {'unknown', 'project'} end
 _ANNOUNCE: Final = f"""
 if redis.call('XLEN', outbox) >= {OUTBOX_LIMIT} then return {{'behind'}} end
 local TYPES = {{{", ".join(f"{name} = {number}" for name, number in _ANNOUNCED.items())}}}
+-- Whether rights, and not memberships, say what is heard in this project.
+local function by_permission() return redis.call('HGET', project, 'access_control') == 'permission' end
 -- The homes of a user; `touched` elements were touched by the script already.
 local function listed(homes, touched)
   if not homes then return '' end
+  if by_permission() then return '*' end
   if redis.call('ZCARD', homes) + touched > {LIMIT} then return '*' end
   return table.concat(redis.call('ZRANGE', homes, 0, -1), ',')
 end
