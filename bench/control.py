@@ -22,6 +22,7 @@ from homewire.bus.relay import Relay
 from homewire.model import AccountSystem
 from homewire.redis.connect import connect
 from homewire.store import Store
+from homewire.store.sessions import Login
 
 SHARDS = 64
 MILLI = 1e3
@@ -74,7 +75,9 @@ async def _removals(url: str, port: int, trials: int) -> list[float]:
         owner = await store.users.create(project.id, "owner", email="owner@example.com")
         home = await store.homes.create(project.id, "home", owner.id)
         leaver = await store.users.create(project.id, "leaver", email="leaver@example.com")
-        _, key = await store.sessions.open(project.id, leaver.id, "bench", "127.0.0.1", "bench")
+        _, key = await store.sessions.open(
+            project.id, leaver.id, "bench", Login("127.0.0.1", user_agent="bench")
+        )
         taken = []
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             for _ in range(trials):

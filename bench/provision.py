@@ -80,6 +80,7 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
     from homewire.model import AccountSystem, Permission
     from homewire.redis.connect import connect
     from homewire.store import Store
+    from homewire.store.sessions import Login
 
     client = connect(redis_url)
     try:
@@ -93,7 +94,9 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
 
         async def user(number: int) -> tuple[int, str]:
             made = await store.users.create(project.id, f"User {number}", email=f"u{number}@example.com")
-            _, key = await store.sessions.open(project.id, made.id, APP, "127.0.0.1", "bench")
+            _, key = await store.sessions.open(
+                project.id, made.id, APP, Login("127.0.0.1", user_agent="bench")
+            )
             return made.id, key
 
         async def home(number: int, people: list[tuple[int, str]]) -> Home:

@@ -53,6 +53,7 @@ from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
+from homewire.store.sessions import Lifetime
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
 
@@ -187,7 +188,8 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     bus = await _start_bus(stack, settings, redis, url, failed)
     relay = Relay(redis, settings.shards)
     in_background(stack, relay.run(), failed)
-    store = Store(redis, relay, homes_per_user=settings.homes_per_user)
+    lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
+    store = Store(redis, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime)
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
     entrance = Entrance.of(settings)

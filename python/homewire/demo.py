@@ -78,9 +78,9 @@ class Plan:
     users: int = 1
 
 
-async def create(store: Store, plan: Plan, session_ttl_s: float) -> Demo:
-    """Create a project of its own with everything of `plan` in it; user keys live for `session_ttl_s`."""
-    demo = await _project(store, "demo", plan.users, session_ttl_s)
+async def create(store: Store, plan: Plan) -> Demo:
+    """Create a project of its own with everything of `plan` in it."""
+    demo = await _project(store, "demo", plan.users)
     owner, *others = (user.user_id for user in demo.users)
     made = await _together(
         store.homes.create(demo.project_id, f"Home {number}", owner) for number in range(1, plan.homes + 1)
@@ -104,15 +104,15 @@ async def of_this_machine(store: Store, settings: Settings, sensors: Mapping[str
     `sensors` maps each sensor of this machine to its device class; one without a device yet is given
     one. Raises ConfigurationError when there are projects, but not the keys of a demo that lives.
     """
-    data_dir, session_ttl_s = settings.data_dir, settings.session_ttl_s
+    data_dir = settings.data_dir
     kept = read_keys(data_dir)
     if kept is None or await store.principals.lookup(kept.project_key) is None:
         if await store.projects.list():
             raise ConfigurationError(_lost(data_dir))
-        kept = await _project(store, "This machine", 1, session_ttl_s)
+        kept = await _project(store, "This machine", 1)
         home = await store.homes.create(kept.project_id, "This machine", kept.users[0].user_id)
         kept.homes.append(DemoHome(home.id, []))
-    await _renew_sessions(store, kept, session_ttl_s)
+    await _renew_sessions(store, kept)
     home_devices = kept.homes[0].devices
     known = {device.sensor for device in home_devices}
     home_devices += await _together(
@@ -163,19 +163,19 @@ def _lost(data_dir: Path) -> str:
     )
 
 
-async def _project(store: Store, name: str, users: int, session_ttl_s: float) -> Demo:
+async def _project(store: Store, name: str, users: int) -> Demo:
     """A project with an app, a project key and users, each with a key."""
     project = await store.projects.create(name, AccountSystem.EMAIL)
     await store.apps.create(project.id, APP)
     _, project_key = await store.project_keys.create(project.id, "demo", KEY_PERMISSIONS)
-    made = await _together(_user(store, project.id, number, session_ttl_s) for number in range(1, users + 1))
+    made = await _together(_user(store, project.id, number) for number in range(1, users + 1))
     return Demo(project.id, project_key, made, [])
 
 
-async def _user(store: Store, project_id: int, number: int, session_ttl_s: float) -> DemoUser:
+async def _user(store: Store, project_id: int, number: int) -> DemoUser:
     # No password: hashing one takes 36 ms, and a demo user signs in with the key.
     user = await store.users.create(project_id, f"User {number}", email=f"user{number}@example.com")
-    return DemoUser(user.id, await open_session(store, project_id, user.id, session_ttl_s))
+    return DemoUser(user.id, await open_session(store, project_id, user.id))
 
 
 async def _device(
@@ -185,20 +185,19 @@ async def _device(
     return DemoDevice(device.id, key, sensor)
 
 
-async def _renew_sessions(store: Store, demo: Demo, session_ttl_s: float) -> None:
+async def _renew_sessions(store: Store, demo: Demo) -> None:
     """Open a new session for each user whose key has expired."""
     for user in demo.users:
         if await store.principals.lookup(user.key) is None:
-            user.key = await open_session(store, demo.project_id, user.user_id, session_ttl_s)
+            user.key = await open_session(store, demo.project_id, user.user_id)
 
 
-async def open_session(
-    store: Store, project_id: int, user_id: int, session_ttl_s: float, app_id: str = APP
-) -> str:
+async def open_session(store: Store, project_id: int, user_id: int, app_id: str = APP) -> str:
     """A new key of the user: a session opened from this machine's command line."""
-    _, key = await store.sessions.open(
-        project_id, user_id, app_id, LOCAL, USER_AGENT, lifetime_ms=round(session_ttl_s * 1000)
-    )
+    # Here, because no command that only prints its help waits for the store's libraries.
+    from homewire.store.sessions import Login
+
+    _, key = await store.sessions.open(project_id, user_id, app_id, Login(LOCAL, user_agent=USER_AGENT))
     return key
 
 

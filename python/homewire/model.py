@@ -135,6 +135,9 @@ class Principal:
     permissions: frozenset[Permission] = frozenset()
     expires_ms: int = 0
     """0: does not expire."""
+    session_id: str = ""
+    """Of the session that the key is; empty for a device's own key and for a project key. A node session's
+    kind is DEVICE, and it may do what the key of the device may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,14 +176,19 @@ class User:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A user key is a session; the session APIs are views of this record."""
+    """A user key is a session; the session APIs are views of this record.
+
+    Who signs in with a device's key gets one, too: a *node session*, whose `user_id` is 0.
+    """
 
     id: str
     project_id: int
     user_id: int
     app_id: str
+    """The app, or the name of the view that it came through: sessions-controller, rocket.chat."""
     started_ms: int
     expires_ms: int
+    """`slides_ms` after the last use that was written down, at `ends_ms` at the latest."""
     last_access_ms: int
     address: str
     user_agent: str
@@ -190,6 +198,17 @@ class Session:
     """Counted up on every change."""
     closed_ms: int = 0
     """0: not ended. Past `expires_ms` a session is over all the same."""
+    host: str = ""
+    """Of the login's URL (its Host header)."""
+    node: str = ""
+    """UUID of the node that made it."""
+    roles: tuple[str, ...] = ("user",)
+    device_id: int = 0
+    """Of a node session; else 0."""
+    slides_ms: int = 0
+    """Unused for so long, it is over."""
+    ends_ms: int = 0
+    """When it is over however much it is used; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)

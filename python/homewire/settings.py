@@ -407,7 +407,18 @@ class Settings:
     entities_per_home: int = setting(
         10_000, "Entities that a home may have; beyond it a new one is 403.", unit="entities", minimum=1
     )
-    session_ttl_s: float = setting(30 * 86400.0, "Lifetime of a user key (a session).", unit="s", minimum=60)
+    session_ttl_s: float = setting(
+        30 * 86400.0,
+        "How long a session, and the user key that it is, lives without being used.",
+        unit="s",
+        minimum=60,
+    )
+    session_absolute_s: float = setting(
+        365 * 86400.0,
+        "How long it lives however much it is used; 0: as long as that.",
+        unit="s",
+        minimum=0,
+    )
     provisioning_ttl_s: float = setting(
         3600.0, "Lifetime of a token to provision a device with.", unit="s", minimum=1
     )

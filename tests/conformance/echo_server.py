@@ -18,6 +18,7 @@ from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings
 from homewire.store import Store
+from homewire.store.sessions import Login
 
 LARGEST_MESSAGE = 32 * 1024 * 1024
 """Bytes; the suite's largest message has 16 MiB."""
@@ -59,7 +60,9 @@ async def _user_key(redis_url: str) -> str:
         store = Store(redis, Relay(redis, 64))
         project = await store.projects.create("conformance", AccountSystem.EMAIL)
         user = await store.users.create(project.id, "suite", email="suite@example.com", password="a long one")
-        _, key = await store.sessions.open(project.id, user.id, "suite", "127.0.0.1", "kosoku")
+        _, key = await store.sessions.open(
+            project.id, user.id, "suite", Login("127.0.0.1", user_agent="kosoku")
+        )
         return key
     finally:
         await redis.aclose()

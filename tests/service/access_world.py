@@ -12,6 +12,7 @@ from nodes import Account, NodeProcess, Tenant, tenant_of
 
 from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission
 from homewire.store.key_values import Bounds, Owner
+from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import mint
 from homewire.store.verifications import ProofKind
 
@@ -70,7 +71,7 @@ class World:
         user = await tenant.store.users.create(
             tenant.project, f"user {number}", email=email, phone=phone, verified=verified
         )
-        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, "", "test")
+        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, Login(user_agent="test"))
         return Account(user.id, key)
 
     async def _new_email(self) -> str:
@@ -209,9 +210,11 @@ async def _things(world: World) -> None:
 
 async def _dead_keys(world: World) -> None:
     sessions, project, owner = world.tenant.store.sessions, world.tenant.project, world.known["owner"]
-    revoked, world.keys["revoked"] = await sessions.open(project, owner, APP, "", "test")
+    revoked, world.keys["revoked"] = await sessions.open(project, owner, APP, Login(user_agent="test"))
     await sessions.end(project, revoked.id)
-    _, world.keys["expired"] = await sessions.open(project, owner, APP, "", "test", lifetime_ms=1)
+    _, world.keys["expired"] = await sessions.open(
+        project, owner, APP, Login(user_agent="test"), lifetime=Lifetime(1)
+    )
     world.keys["none"] = None
     world.keys["garbage"] = mint(project)[0]
 

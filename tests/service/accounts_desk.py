@@ -14,6 +14,7 @@ from homewire.notify.message import Message
 from homewire.notify.post import kept_letters
 from homewire.sealing import Sealer
 from homewire.settings import Settings
+from homewire.store.sessions import Login
 
 APP: Final = "controller_app"
 PASSWORD: Final = "correct horse"
@@ -73,7 +74,7 @@ class Desk:
         return user.id
 
     async def key(self, user: int) -> str:
-        return (await self.tenant.store.sessions.open(self.project, user, APP, "", "test"))[1]
+        return (await self.tenant.store.sessions.open(self.project, user, APP, Login(user_agent="test")))[1]
 
 
 @asynccontextmanager

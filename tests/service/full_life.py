@@ -14,6 +14,7 @@ from wire import listen
 
 from homewire.model import AccountSystem, Permission
 from homewire.store.keys import ProjectSlot
+from homewire.store.sessions import Login
 
 DEAF: Final = "deaf"
 """The smart module whose receiver refuses everything."""
@@ -69,7 +70,7 @@ class Life:
         # Wrong guesses are counted, and a session that was ended is kept for its owner.
         await self.desk.sign_in(email="nobody@example.com", password="wrong")
         sessions = self.desk.tenant.store.sessions
-        opened, _ = await sessions.open(self.desk.project, self.bob.id, APP, "", "second")
+        opened, _ = await sessions.open(self.desk.project, self.bob.id, APP, Login(user_agent="second"))
         await sessions.end(self.desk.project, opened.id)
 
     async def end(self) -> None:

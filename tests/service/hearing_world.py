@@ -43,6 +43,7 @@ from wire import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 from homewire.bus.relay import Relay
 from homewire.model import AccountSystem
 from homewire.store import Store
+from homewire.store.sessions import Login
 
 PATIENCE_S: Final = 10.0
 """Far beyond what anything here takes."""
@@ -111,7 +112,7 @@ class World:
         for number in range(KEYS):
             key = Key(False, user, number)
             session, self._tokens[key] = await self._store.sessions.open(
-                self._project, self._users[user], "controller_app", "", "test"
+                self._project, self._users[user], "controller_app", Login(user_agent="test")
             )
             self._sessions[key] = session.id
 

@@ -22,6 +22,7 @@ from homewire.store.kept_commands import KeptCommand
 from homewire.store.key_values import Bounds, Owner
 from homewire.store.keys import ProjectSlot
 from homewire.store.members import Invitee
+from homewire.store.sessions import Login
 from homewire.store.verifications import ProofKind
 
 SHARDS: Final = 4
@@ -109,7 +110,7 @@ async def new_world(store: Store, on_demand: bool) -> World:
     invitee = Invitee(email="guest@example.com")
     world.guest = (await store.members.invite(project, world.hut, invitee))[0].user_id
     await _things(store, world, on_demand)
-    session, world.key = await store.sessions.open(project.id, world.ada, "app", "", "")
+    session, world.key = await store.sessions.open(project.id, world.ada, "app", Login())
     world.session = session.id
     issue = store.verifications.issue_token
     world.email_token = await issue(project.id, world.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)

@@ -31,6 +31,7 @@ from homewire.model import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
+from homewire.store.sessions import Login
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
@@ -306,7 +307,9 @@ class Tenant:
         """A user without homes."""
         number = next(self._users)
         user = await self.store.users.create(self.project, f"user {number}", email=f"{number}@example.com")
-        _, key = await self.store.sessions.open(self.project, user.id, "controller_app", "", "test")
+        _, key = await self.store.sessions.open(
+            self.project, user.id, "controller_app", Login(user_agent="test")
+        )
         return Account(user.id, key)
 
     async def home(self, owner: Account) -> int:

@@ -17,6 +17,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.devices import RELEASE_DEVICES
 from homewire.store.scripts.homes import EMPTY_HOME
 from homewire.store.scripts.script import Script
+from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import parse
 
 ABSENT = 987_654_321
@@ -83,7 +84,7 @@ async def test_a_deleted_user_is_heard_of_in_all_their_homes(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
-    await store.sessions.open(project.id, user.id, "app", "", "")
+    await store.sessions.open(project.id, user.id, "app", Login())
     heard = await heard_of(redis_client, project.id, store.users.delete(project.id, user.id))
     deleted = [("HOME_DELETED", {"home": home}, EVERYWHERE) for home in homes]
     assert heard == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes)), *deleted]
@@ -93,7 +94,7 @@ async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
-    session, token = await store.sessions.open(project.id, user.id, "app", "", "")
+    session, token = await store.sessions.open(project.id, user.id, "app", Login())
     heard = await heard_of(redis_client, project.id, store.sessions.end(project.id, session.id))
     assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards_of(user.id, *homes))]
 
@@ -103,10 +104,10 @@ async def test_a_session_that_makes_room_is_heard_of(
 ) -> None:
     monkeypatch.setattr("homewire.store.sessions.MAX_SESSIONS", 2)
     tokens = [
-        (await store.sessions.open(project.id, user.id, "app", "", "", lifetime_ms=lifetime))[1]
+        (await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(lifetime)))[1]
         for lifetime in (60_000, 90_000)
     ]
-    heard = await heard_of(redis_client, project.id, store.sessions.open(project.id, user.id, "app", "", ""))
+    heard = await heard_of(redis_client, project.id, store.sessions.open(project.id, user.id, "app", Login()))
     assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(tokens[0])}, shards_of(user.id))]
 
 
@@ -200,7 +201,7 @@ async def test_a_deleted_home_is_heard_of_everywhere(
 
 
 async def test_projects(redis_client: Redis, store: Store, project: Project, user: User) -> None:
-    _, token = await store.sessions.open(project.id, user.id, "app", "", "")
+    _, token = await store.sessions.open(project.id, user.id, "app", Login())
     for switch, name, alive in (
         (store.projects.disable, "PROJECT_DISABLED", False),
         (store.projects.enable, "PROJECT_ENABLED", True),
@@ -244,7 +245,7 @@ async def test_what_nobody_must_hear_of_is_silent(
 ) -> None:
     async def quiet() -> None:
         await store.users.create(project.id, "Eve", email="eve@example.com")
-        session, _ = await store.sessions.open(project.id, user.id, "app", "", "")
+        session, _ = await store.sessions.open(project.id, user.id, "app", Login())
         await store.sessions.touch(project.id, session.id)
         await store.devices.create(project.id, "lamp", home_id=home)
         await store.project_keys.create(project.id, "k", set())
@@ -279,7 +280,7 @@ async def test_a_user_of_many_homes(
     homes = await fill(redis_client, project, user, count)
     shards = EVERYWHERE if everywhere else shards_of(user.id, *homes)
     assert (shards == EVERYWHERE) == everywhere
-    session, token = await store.sessions.open(project.id, user.id, "app", "", "")
+    session, token = await store.sessions.open(project.id, user.id, "app", Login())
     heard = await heard_of(redis_client, project.id, store.sessions.end(project.id, session.id))
     assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards)]
     heard = await heard_of(redis_client, project.id, store.users.delete(project.id, user.id))
@@ -297,7 +298,7 @@ async def test_the_homes_of_a_thousand_are_listed_and_no_more(
     slot, store = ProjectSlot(project.id), dying_store(redis_client)
     for count in (1_000, 1_001):
         await redis_client.zadd(slot.user_homes(user.id), {str(each): each for each in range(1, count + 1)})
-        session, _ = await store.sessions.open(project.id, user.id, "app", "", "")
+        session, _ = await store.sessions.open(project.id, user.id, "app", Login())
         await store.sessions.end(project.id, session.id)
     entries: Any = await redis_client.xrange(slot.outbox)
     listed = [fields[b"s"] for _, fields in entries]

@@ -15,6 +15,7 @@ from nodes import Account, NodeProcess, Reply, Tenant, tenant_of
 
 from homewire.model import AccountSystem, Permission
 from homewire.store.keys import ProjectSlot
+from homewire.store.sessions import Login
 
 ABSENT = 987_654_321
 ANN = "Ann@Example.com"
@@ -40,7 +41,9 @@ async def byou(node: NodeProcess) -> AsyncIterator[tuple[Tenant, Account, int]]:
 
 async def _owner(tenant: Tenant, phone: str | None = None) -> tuple[Account, int]:
     user = await tenant.store.users.create(tenant.project, "Owner", phone=phone)
-    _, key = await tenant.store.sessions.open(tenant.project, user.id, "controller_app", "", "test")
+    _, key = await tenant.store.sessions.open(
+        tenant.project, user.id, "controller_app", Login(user_agent="test")
+    )
     owner = Account(user.id, key)
     return owner, await tenant.home(owner)
 

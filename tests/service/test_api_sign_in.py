@@ -12,6 +12,7 @@ from nodes import NodeProcess, private_node
 
 from homewire.model import AccountSystem, Permission
 from homewire.notify.message import MessageKind
+from homewire.store.sessions import Login
 from homewire.store.verifications import CODE_TRIES, ProofKind
 
 NEW: str = "staple battery"
@@ -101,7 +102,7 @@ async def test_who_asks_with_which_key(by_email: Desk) -> None:
     tenant = by_email.tenant
     device = await tenant.device(None)
     reader = await by_email.project_key(Permission.READ)
-    ended, key = await tenant.store.sessions.open(by_email.project, await by_email.member(), APP, "", "")
+    ended, key = await tenant.store.sessions.open(by_email.project, await by_email.member(), APP, Login())
     assert await who(by_email, None) == {"type": "nobody"}
     assert await who(by_email, "nonsense") == {"type": "nobody"}
     assert await who(by_email, device.key) == {

@@ -17,6 +17,7 @@ from homewire.errors import Conflict
 from homewire.model import AccountSystem
 from homewire.store.scripts.script import Script
 from homewire.store.scripts.verifications import REDEEM_TOKEN
+from homewire.store.sessions import Login
 from homewire.store.verifications import ProofKind
 
 UNKNOWN = "nobody@example.com"
@@ -120,7 +121,7 @@ async def test_a_login_that_a_reset_outruns_opens_nothing(desk: Desk) -> None:
     token = await store.verifications.issue_token(desk.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
     await store.verifications.reset_password(token, await store.users.password_hash(NEW))
     with pytest.raises(Conflict):
-        await store.sessions.open(desk.project, user, APP, "", "", password_hash=recognised.password_hash)
+        await store.sessions.open(desk.project, user, APP, Login(), password_hash=recognised.password_hash)
     assert await store.sessions.of_user(desk.project, user) == []
 
 

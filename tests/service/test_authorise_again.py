@@ -21,6 +21,8 @@ import pytest_asyncio
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, tenant_of
 from wire import PING, PONG, TEXT, Frame, Refused, Socket, listen, refusal
 
+from homewire.store.sessions import Lifetime, Login
+
 EVENTS = "/userSession/websocket"
 STEPS = ["reserve", "authorise", "answer", "adopt"]
 RESERVED_FOR_GOOD = ["answer", "adopt"]
@@ -248,7 +250,7 @@ async def test_a_key_whose_time_is_over_is_refused_however_fresh_its_use(node: N
     async with tenant_of(node) as tenant:
         user = await tenant.user()
         store = tenant.store.sessions
-        session, key = await store.open(tenant.project, user.id, "app", "", "", lifetime_ms=3_000)
+        session, key = await store.open(tenant.project, user.id, "app", Login(), lifetime=Lifetime(3_000))
         async with await listen(node.url, EVENTS, key) as socket:
             assert await socket.is_alive()
 

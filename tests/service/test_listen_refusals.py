@@ -9,6 +9,7 @@ from nodes import NodeProcess, Tenant, tenant_of
 from wire import PING, PONG, Frame, Socket, frame, listen, refusal
 
 from homewire.model import AccessControl, AccountSystem
+from homewire.store.sessions import Login
 
 EVENTS = "/userSession/websocket"
 DEAD = "v1.1." + "A" * 43
@@ -128,7 +129,7 @@ async def test_a_refused_upgrade_leaves_the_connection_usable(tenant: Tenant) ->
 async def test_users_of_byou_projects_do_not_listen(node: NodeProcess) -> None:
     async with tenant_of(node, AccountSystem.BYOU) as tenant:
         user = await tenant.store.users.create(tenant.project, "u", external_key="u1")
-        _, key = await tenant.store.sessions.open(tenant.project, user.id, "app", "", "")
+        _, key = await tenant.store.sessions.open(tenant.project, user.id, "app", Login())
         home = (await tenant.store.homes.create(tenant.project, "h", user.id)).id
         for path in (EVENTS, f"{EVENTS}?homeId={home}", f"{EVENTS}?entityId=e"):
             assert (await refusal(node.url, path, key)).status == 403
@@ -183,7 +184,7 @@ async def test_an_auth_token_is_for_websockets_only(tenant: Tenant) -> None:
 async def test_an_ended_session_and_a_rotated_key_are_401(tenant: Tenant) -> None:
     """Within the second that a node remembers a key; these keys were never used before."""
     user = await tenant.store.users.create(tenant.project, "u", email="ended@example.com")
-    session, key = await tenant.store.sessions.open(tenant.project, user.id, "app", "", "")
+    session, key = await tenant.store.sessions.open(tenant.project, user.id, "app", Login())
     await tenant.store.sessions.end(tenant.project, session.id)
     assert (await refusal(tenant.url, EVENTS, key)).status == 401
     device = await tenant.device(await tenant.home(await tenant.user()))

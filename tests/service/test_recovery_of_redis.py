@@ -18,6 +18,7 @@ from recovery_house import HEARD_WITHIN_S, PATIENCE_S, House, house_of
 from wire import CLOSE, Socket
 
 from homewire.errors import HomewireError
+from homewire.store.sessions import Login
 
 KILLS: Final = 4
 GUESTS: Final = 4
@@ -49,7 +50,7 @@ async def invite(house: House) -> Guest:
     guest = Guest(await tenant.user())
     await tenant.store.homes.add_member(tenant.project, house.home, guest.account.id)
     for _ in range(3):
-        session, token = await tenant.store.sessions.open(tenant.project, guest.account.id, "app", "", "")
+        session, token = await tenant.store.sessions.open(tenant.project, guest.account.id, "app", Login())
         account = Account(guest.account.id, token)
         guest.sessions[session.id] = await house.everywhere(account)
     return guest

@@ -31,6 +31,7 @@ from homewire.model import Entity, Role
 from homewire.store import Store, login_tokens
 from homewire.store.kept_commands import Bounds
 from homewire.store.members import Invitee
+from homewire.store.sessions import Login
 from homewire.store.verifications import ProofKind
 
 SAYS_SO: Final = (Conflict, InvalidInput, UnknownRecord)
@@ -136,7 +137,7 @@ CHANGES: Final = {
     ),
     "entities.update": Change(lambda s, w: s.entities.update(w.room, {"entity_class": "hall"})),
     "entities.delete": Change(lambda s, w: s.entities.delete(w.project, "sink")),
-    "sessions.open": Change(lambda s, w: s.sessions.open(w.project, w.bob, "app", "", "")),
+    "sessions.open": Change(lambda s, w: s.sessions.open(w.project, w.bob, "app", Login())),
     "sessions.end": Change(lambda s, w: s.sessions.end(w.project, w.session)),
     "verifications.issue_token": Change(
         lambda s, w: s.verifications.issue_token(w.project, w.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)

@@ -16,6 +16,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.homes import DELETE_HOME
 from homewire.store.scripts.script import Script
 from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
+from homewire.store.sessions import Login
 from homewire.store.verifications import ProofKind
 
 
@@ -116,7 +117,7 @@ async def test_who_is_invited_is_no_user(
     assert known.invited
     assert [each.id for each in (await store.users.list(project.id))[0]] == [user.id]
     with pytest.raises(UnknownRecord):
-        await store.sessions.open(project.id, 10**9, "app", "", "")
+        await store.sessions.open(project.id, 10**9, "app", Login())
     with pytest.raises(UnknownRecord):
         await store.users.update(project.id, 10**9, name="Eve")
     with pytest.raises(UnknownRecord):
@@ -211,7 +212,7 @@ async def test_nothing_of_a_deleted_user_is_left(
     before = await names()
     gone = await new_user(store, project, "gone")
     home = (await store.homes.create(project.id, "home", gone.id)).id
-    await store.sessions.open(project.id, gone.id, "app", "", "")
+    await store.sessions.open(project.id, gone.id, "app", Login())
     for kind in ProofKind:
         await store.verifications.issue_token(project.id, gone.id, kind, 60_000)
     await store.verifications.issue_code(project.id, gone.id, 60_000)
@@ -232,7 +233,7 @@ async def test_a_session_and_a_token_made_during_the_deletion_end_with_it(
             token = await store.verifications.issue_token(
                 project.id, user.id, ProofKind.PASSWORD_RESET, 60_000
             )
-            made.extend([(await store.sessions.open(project.id, user.id, "app", "", ""))[1], token])
+            made.extend([(await store.sessions.open(project.id, user.id, "app", Login()))[1], token])
         return await change(script, *rest)
 
     monkeypatch.setattr(store.users._database, "change", outrun)

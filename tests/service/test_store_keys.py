@@ -15,7 +15,7 @@ from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, 
 from homewire.redis.trips import Command, Trips
 from homewire.store import Store
 from homewire.store.database import wall_clock_ms
-from homewire.store.sessions import MAX_SESSIONS
+from homewire.store.sessions import MAX_SESSIONS, Lifetime, Login
 
 
 @pytest.fixture
@@ -52,7 +52,11 @@ async def test_a_project_key_speaks_for_its_project(store: Store, project: Proje
 async def test_a_user_key_is_a_session(store: Store, project: Project, user: User) -> None:
     before = wall_clock_ms()
     session, token = await store.sessions.open(
-        project.id, user.id, "controller_app", "192.0.2.7", "agent/1 \udcff", "Cookie"
+        project.id,
+        user.id,
+        "controller_app",
+        Login("192.0.2.7", "home.example", "agent/1 \udcff", "node"),
+        authentication_type="Cookie",
     )
     assert before <= session.started_ms <= wall_clock_ms()
     assert session.last_access_ms == session.started_ms
@@ -76,7 +80,7 @@ async def test_a_user_key_is_a_session(store: Store, project: Project, user: Use
 async def test_use_of_a_session_counts_as_a_change(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
-    session, _ = await store.sessions.open(project.id, user.id, "app", "", "")
+    session, _ = await store.sessions.open(project.id, user.id, "app", Login())
     now += 5000
     await store.sessions.touch(project.id, session.id)
     used = await store.sessions.get(project.id, session.id)
@@ -87,8 +91,8 @@ async def test_use_of_a_session_counts_as_a_change(redis_client: Redis, project:
 
 
 async def test_the_end_of_a_session_is_the_end_of_its_key(store: Store, project: Project, user: User) -> None:
-    kept, other = await store.sessions.open(project.id, user.id, "app", "", "")
-    session, token = await store.sessions.open(project.id, user.id, "app", "", "")
+    kept, other = await store.sessions.open(project.id, user.id, "app", Login())
+    session, token = await store.sessions.open(project.id, user.id, "app", Login())
     ended = await store.sessions.end(project.id, session.id)
     assert await store.principals.lookup(token) is None
     assert await store.sessions.of_token(token) is None
@@ -104,7 +108,7 @@ async def test_the_end_of_a_session_is_the_end_of_its_key(store: Store, project:
 async def test_an_expired_key_is_dead(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
-    session, token = await store.sessions.open(project.id, user.id, "app", "", "", lifetime_ms=60_000)
+    session, token = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
     now += 59_999
     assert await store.principals.lookup(token) is not None
     now += 1
@@ -118,7 +122,7 @@ async def test_redis_forgets_an_expired_key_itself(redis_client: Redis, project:
     past = wall_clock_ms() - 120_000
     # A clock that is behind must not keep a key alive.
     store = Store(redis_client, Relay(redis_client, 64), clock=lambda: past)
-    _, token = await store.sessions.open(project.id, user.id, "app", "", "", lifetime_ms=60_000)
+    _, token = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
     assert await store.principals.lookup(token) is None
 
 
@@ -128,7 +132,7 @@ async def test_too_many_sessions_end_the_oldest(redis_client: Redis, project: Pr
     tokens = []
     for _ in range(MAX_SESSIONS + 1):
         now += 1
-        tokens.append((await store.sessions.open(project.id, user.id, "app", "", ""))[1])
+        tokens.append((await store.sessions.open(project.id, user.id, "app", Login()))[1])
     alive = [await store.principals.lookup(token) is not None for token in tokens]
     assert alive == [False] + [True] * MAX_SESSIONS
 
@@ -168,7 +172,7 @@ async def test_a_project_key_rotates_and_is_revoked(store: Store, project: Proje
 
 async def test_keys_go_with_their_device_and_user(store: Store, project: Project, user: User) -> None:
     device, device_key, _ = await store.devices.create(project.id, "thermometer")
-    opened = [await store.sessions.open(project.id, user.id, "app", "", "") for _ in range(3)]
+    opened = [await store.sessions.open(project.id, user.id, "app", Login()) for _ in range(3)]
     await store.devices.delete(project.id, device.id)
     await store.users.delete(project.id, user.id)
     assert await store.principals.lookup(device_key) is None
@@ -176,7 +180,7 @@ async def test_keys_go_with_their_device_and_user(store: Store, project: Project
         assert await store.principals.lookup(token) is None
         assert await store.sessions.get(project.id, session.id) is None
     with pytest.raises(UnknownRecord):
-        await store.sessions.open(project.id, user.id, "app", "", "")
+        await store.sessions.open(project.id, user.id, "app", Login())
 
 
 async def test_revoking_works_when_redis_is_full(redis_client: Redis, store: Store, project: Project) -> None:
@@ -201,7 +205,7 @@ async def test_no_secret_is_stored(redis_client: Redis, store: Store, project: P
     tokens = [
         (await store.project_keys.create(project.id, "feed", set()))[1],
         (await store.devices.create(project.id, "thermometer"))[1],
-        (await store.sessions.open(project.id, user.id, "app", "", ""))[1],
+        (await store.sessions.open(project.id, user.id, "app", Login()))[1],
     ]
     session = (await store.sessions.of_user(project.id, user.id))[0]
     stored = await everything(redis_client)
@@ -216,7 +220,7 @@ async def test_no_secret_is_stored(redis_client: Redis, store: Store, project: P
 async def test_lookup_is_one_round_trip(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, token = await store.sessions.open(project.id, user.id, "app", "", "")
+    _, token = await store.sessions.open(project.id, user.id, "app", Login())
     await store.principals.lookup(token)  # The script is loaded now.
     sent: list[str] = []
     ask = Trips.ask

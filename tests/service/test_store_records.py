@@ -13,6 +13,7 @@ from homewire.model import AccessControl, AccountSystem, DeviceLocation, Permiss
 from homewire.store import Store
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
+from homewire.store.sessions import Login
 
 ABSENT = 987_654_321
 
@@ -236,7 +237,7 @@ async def test_what_names_unknown_records_is_refused_whole(
         store.devices.create(project.id, "lamp", home_id=ABSENT),
         store.devices.rotate_key(project.id, ABSENT),
         store.devices.delete(project.id, ABSENT),
-        store.sessions.open(project.id, ABSENT, "app", "", ""),
+        store.sessions.open(project.id, ABSENT, "app", Login()),
         store.users.create(ABSENT, "Ada", email="x@example.com"),
         store.project_keys.create(ABSENT, "k", set()),
         store.apps.create(ABSENT, "app"),
@@ -265,7 +266,7 @@ async def test_nothing_crosses_projects(store: Store, project: Project, user: Us
         store.homes.create(other.id, "home", user.id),
         store.devices.create(other.id, "lamp", home_id=home),
         store.devices.rotate_key(other.id, device.id),
-        store.sessions.open(other.id, user.id, "app", "", ""),
+        store.sessions.open(other.id, user.id, "app", Login()),
     ):
         with pytest.raises(UnknownRecord):
             await attempt
@@ -276,7 +277,7 @@ async def test_a_deleted_project_is_dead_at_once_and_swept_later(
 ) -> None:
     [home] = await add_homes(store, project, user, 1)
     _, device_key, _ = await store.devices.create(project.id, "lamp", home_id=home)
-    _, user_key = await store.sessions.open(project.id, user.id, "app", "", "")
+    _, user_key = await store.sessions.open(project.id, user.id, "app", Login())
     bystander = await store.projects.create("bystander", AccountSystem.EMAIL)
     await store.projects.delete(project.id)
     for token in (device_key, user_key):

@@ -13,6 +13,7 @@ from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, 
 from homewire.notify.message import Message, MessageKind
 from homewire.overload.holders import network_of
 from homewire.store.attempts import Allowance
+from homewire.store.sessions import Login
 from homewire.store.verifications import ProofKind
 
 FIELDS: Final = {
@@ -134,6 +135,12 @@ def lifetime_s(api: Api, kind: ProofKind) -> float:
     if kind is ProofKind.PASSWORD_RESET:
         return api.settings.password_reset_lifetime_s
     return api.settings.verification_lifetime_s
+
+
+def login_of(api: Api, request: web.Request) -> Login:
+    """What a session is to record of the request that opened it."""
+    headers = request.headers
+    return Login(request.remote or "", headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
 
 
 def milliseconds(seconds: float) -> int:

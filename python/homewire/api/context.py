@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from uuid import uuid4
 
 from homewire.http.authority import Authenticate, Directory
 from homewire.http.reading import BodyReader
@@ -23,3 +24,5 @@ class Api:
     """Takes what is to be mailed, or sent by SMS."""
     reader: BodyReader = field(default_factory=BodyReader)
     settings: Settings = field(default_factory=Settings)
+    node_id: str = field(default_factory=lambda: str(uuid4()))
+    """UUID of this node, another one after each start: where sessions are said to have been made."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from homewire.api.accounts import guess, milliseconds, window_ms
+from homewire.api.accounts import guess, login_of, window_ms
 from homewire.api.context import Api
 from homewire.errors import Conflict, LoginRefused, UnknownRecord
 from homewire.model import AccountSystem, Project, Session, User
@@ -74,10 +74,8 @@ async def opened(
         project_id,
         user_id,
         app_id,
-        request.remote or "",
-        request.headers.get("User-Agent", ""),
+        login_of(api, request),
         authentication_type=authentication_type,
-        lifetime_ms=milliseconds(api.settings.session_ttl_s),
         password_hash=password_hash,
     )
 

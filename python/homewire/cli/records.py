@@ -188,7 +188,7 @@ async def create_user(
         password=_password(email, password),
         verified=verified,
     )
-    key = await open_session(scope.store, project_id, user.id, scope.settings.session_ttl_s, app)
+    key = await open_session(scope.store, project_id, user.id, app)
     return {"userId": user.id, "key": key}
 
 

@@ -104,12 +104,15 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
     from homewire.bus.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.store import Store
+    from homewire.store.sessions import Lifetime
 
     async with reachable_redis(settings) as url:
         client = connect(url)
         try:
             with translate_redis_errors():
-                store = Store(client, Relay(client, settings.shards), homes_per_user=settings.homes_per_user)
+                lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
+                relay = Relay(client, settings.shards)
+                store = Store(client, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime)
                 yield Scope(settings, store, client)
         except NotConfirmed as error:
             raise ConfigurationError(

@@ -33,7 +33,7 @@ def register(app: typer.Typer) -> None:
 
 async def demo(scope: Scope, homes: Homes = 1, devices: Devices = 1, users: Users = 1) -> Answer:
     """Create a project with homes, devices and users in it, and show all their keys this once."""
-    made = await demo_room.create(scope.store, Plan(homes, devices, users), scope.settings.session_ttl_s)
+    made = await demo_room.create(scope.store, Plan(homes, devices, users))
     return made.as_json()
 
 

@@ -25,7 +25,7 @@ from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
 from homewire.store.provisioning import Provisioning
-from homewire.store.sessions import Sessions
+from homewire.store.sessions import USUAL, Lifetime, Sessions
 from homewire.store.smart_modules import SmartModules
 from homewire.store.users import Users
 from homewire.store.verifications import Verifications
@@ -41,22 +41,28 @@ class Store:
     second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
     errors.InvalidInput; nothing was written then. `relay` (`homewire.bus.relay.Relay`) tells every node
     what it must hear. `clock` gives the time in ms since 1970. A user is in at most
-    `homes_per_user` homes; 0: in any number.
+    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`.
     """
 
     def __init__(
-        self, redis: Redis, relay: Announcer, clock: Clock = wall_clock_ms, *, homes_per_user: int = 0
+        self,
+        redis: Redis,
+        relay: Announcer,
+        clock: Clock = wall_clock_ms,
+        *,
+        homes_per_user: int = 0,
+        lifetime: Lifetime = USUAL,
     ) -> None:
         self.now_ms = clock
         database = Database(redis, relay, clock)
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
-        self.devices = Devices(database)
+        self.sessions = Sessions(database, lifetime)
+        self.devices = Devices(database, self.sessions)
         self.entities = Entities(database)
         self.homes = Homes(database, Emptying(database, self.devices, self.entities), homes_per_user)
         self.provisioning = Provisioning(database)
-        self.sessions = Sessions(database)
         self.permissions = Permissions(database)
         self.groups = Groups(database)
         self.nodes = Nodes(database)

@@ -12,6 +12,8 @@ from homewire.errors import InvalidInput
 MAX_NAME: Final = 256
 MAX_ADDRESS: Final = 64
 MAX_USER_AGENT: Final = 1024
+MAX_HOST: Final = 261
+"""A name of 255 octets and a port."""
 MAX_URL: Final = 2048
 _URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]+", re.ASCII)
 """What may stand in a URL (RFC 3986), and the braces of a template."""

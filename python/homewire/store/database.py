@@ -260,6 +260,7 @@ _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
         "DEVICE_ALREADY_IN_HOME", "the device is in a home and has to leave it first"
     ),
     "on_demand": lambda: Conflict("PERMISSION_DENIED", "devices of this project are provisioned on demand"),
+    "leased": lambda: Conflict("SESSION_IN_USE", "a request that was made with the session is under way"),
     "invalid_token": lambda: Conflict("INVALID_TOKEN", "the token is unknown, expired or was used"),
 }
 _EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {

@@ -24,12 +24,13 @@ from homewire.store.scripts.devices import (
     SET_CLAIMABLE,
     UPDATE_DEVICE,
 )
+from homewire.store.sessions import Sessions
 
 CHUNK: Final = 200
 """Records read in one round trip: others wait no longer than for so many."""
-SWEPT: Final = 75
+SWEPT: Final = 65
 """Devices that one script takes out of a deleted home; of the 1,000 elements that it may touch, each takes
-thirteen at most."""
+fifteen at most."""
 CLAIM_CODE_LENGTH: Final = 12
 # People type it from a label: nothing that looks like something else. 32 letters, 60 bits.
 _CLAIM_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
@@ -38,8 +39,9 @@ _CLAIM_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 class Devices:
     """The devices of a project."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, sessions: Sessions) -> None:
         self._database = database
+        self._sessions = sessions
 
     async def create(
         self,
@@ -135,9 +137,14 @@ class Devices:
         return found
 
     async def rotate_key(self, project_id: int, device_id: int) -> str:
-        """A new key, shown this once; the old one is dead when this returns. Raises UnknownRecord."""
+        """A new key, shown this once; the old one and those of node sessions are dead when this returns.
+
+        Raises UnknownRecord.
+        """
         slot = ProjectSlot(project_id)
-        token = await rotate(self._database, slot, slot.device(device_id), device=device_id)
+        token = await rotate(
+            self._database, slot, slot.device(device_id), device=device_id, sessions=self._sessions
+        )
         if token is None:
             raise UnknownRecord("device", device_id)
         return token
@@ -288,7 +295,8 @@ class Devices:
         names: list[str] = []
         arguments: list[str | int] = []
         for device_id, record in records.items():
-            names += (slot.device(device_id), slot.key(record["key"]), *slot.device_belongings(device_id))
+            names += (slot.device(device_id), slot.device_sessions(device_id), slot.key(record["key"]))
+            names += slot.device_belongings(device_id)
             names.append(slot.device_presence(device_id))
             arguments += (device_id, record["key"], record["claim_code"])
         answer = await self._database.change(
@@ -297,7 +305,10 @@ class Devices:
             [slot.home_devices(home_id), slot.devices, slot.device_places, slot.claim_codes, *names],
             [home_id, len(names) // len(records), *arguments],
         )
-        if answer[0] == "moved":
+        if answer[0] == "in_session":
+            for device_id in records:
+                await self._sessions.end_all_of_device(slot.project_id, device_id)
+        if answer[0] in ("moved", "in_session"):
             return False
         require_ok(answer, project=slot.project_id)
         return True

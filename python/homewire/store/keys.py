@@ -9,8 +9,6 @@ from __future__ import annotations
 from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
-SESSION_LIFETIME_MS: Final = 30 * DAY_MS
-"""How long a user key lives unless the caller of `sessions.open` says otherwise."""
 ENDED_SESSION_KEPT_MS: Final = 30 * DAY_MS
 """An ended session stays readable to its owner this long (spec 004)."""
 
@@ -157,6 +155,12 @@ class ProjectSlot:
         return self.prefix + "entity_ids"
 
     @property
+    def sessions(self) -> str:
+        """Sorted set: live session ids of the project, score = start in ms. Some that expired
+        stay until they are come across."""
+        return self.prefix + "sessions"
+
+    @property
     def project_keys(self) -> str:
         """Index of project key ids."""
         return self.prefix + "project_keys"
@@ -238,6 +242,11 @@ class ProjectSlot:
         """Hash: a session, live or ended."""
         return f"{self.prefix}session:{session_id}"
 
+    def session_leases(self, session_id: str) -> str:
+        """Sorted set: requests that keep a session from being ended, score = until when, in ms of
+        Redis' clock. It has a TTL."""
+        return f"{self.prefix}session:{session_id}:leases"
+
     def home(self, home_id: int) -> str:
         """Hash: a home; `owners` counts the members whose role is owner."""
         return f"{self.prefix}home:{home_id}"
@@ -267,6 +276,10 @@ class ProjectSlot:
     def device(self, device_id: int) -> str:
         """Hash: a device; `key` is the hash of its one key."""
         return f"{self.prefix}device:{device_id}"
+
+    def device_sessions(self, device_id: int) -> str:
+        """Sorted set: live ids of the node sessions of a device, score = expiry in ms."""
+        return f"{self.prefix}device:{device_id}:sessions"
 
     def device_belongings(self, device_id: int) -> tuple[str, ...]:
         """What a device has only as long as it is in its home, and what goes when it leaves."""

@@ -34,7 +34,7 @@ class Principals:
         record = await self._database.ask(LOOK_UP_KEY, [slot.project, slot.key(reference.hash)])
         if not record or record[0] is None:
             return None
-        kind, number, name, permissions, expires = record
+        kind, number, name, permissions, expires, session = record
         expires_ms = int(expires or 0)
         # Redis removes an expired key itself; this covers a clock that runs ahead of Redis'.
         if 0 < expires_ms <= self._database.now_ms():
@@ -48,6 +48,7 @@ class Principals:
             sys.intern(name.decode()),
             _permissions(permissions.decode()),
             expires_ms,
+            session.decode() if session else "",
         )
 
 

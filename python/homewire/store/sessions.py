@@ -3,64 +3,131 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from typing import Final
 
-from homewire.errors import Conflict, UnknownRecord
+from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.model import Session
 from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
-from homewire.store.keys import ENDED_SESSION_KEPT_MS, SESSION_LIFETIME_MS, ProjectSlot
-from homewire.store.scripts.sessions import END_SESSION, OPEN_SESSION, TOUCH_SESSION
+from homewire.store.keys import DAY_MS, ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.scripts.script import Script
+from homewire.store.scripts.sessions import (
+    END_SESSION,
+    FORGET_SESSIONS,
+    LEASE_SESSION,
+    OPEN_NODE_SESSION,
+    OPEN_SESSION,
+    TOUCH_SESSION,
+)
 
-MAX_SESSIONS: Final = 300
+MAX_SESSIONS: Final = 240
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
 can so be removed by one script within the limit of elements."""
+MAX_NODE_SESSIONS: Final = 20
+"""Likewise of one device."""
+PAGE: Final = 500
+"""Sessions that `pages` gives at once."""
+FORGOTTEN_AFTER_MS: Final = 60_000
+"""How long, by this node's clock, a session was over when it leaves the index: another clock may be slow."""
 ID_BYTES: Final = 12
 """A session id is random and tells nothing of the key: 24 hex digits (the `_id` of spec 004)."""
 
 
-class Sessions:
-    """The sessions of the users of a project."""
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where a session comes from: what it records of the request that opened it."""
 
-    def __init__(self, database: Database) -> None:
+    address: str = ""
+    """Of the peer."""
+    host: str = ""
+    """The Host header."""
+    user_agent: str = ""
+    node: str = ""
+    """UUID of the node that took it (`Api.node_id`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When sessions are over by themselves."""
+
+    slides_ms: int = 30 * DAY_MS
+    """After so long without use."""
+    absolute_ms: int = 365 * DAY_MS
+    """However much they are used; 0: never."""
+
+    @classmethod
+    def of_seconds(cls, slides: float, absolute: float) -> Lifetime:
+        """From the settings."""
+        return cls(round(slides * 1000), round(absolute * 1000))
+
+
+USUAL: Final = Lifetime()
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who a session is of: where its record and its sessions are, and how a session is opened for it."""
+
+    record: str
+    sessions: str
+    script: Script
+    limit: int
+
+
+class Sessions:
+    """The sessions of the users of a project, and of those of its devices that signed in (node sessions)."""
+
+    def __init__(self, database: Database, lifetime: Lifetime) -> None:
         self._database = database
+        self._lifetime = lifetime
 
     async def open(
         self,
         project_id: int,
         user_id: int,
         app_id: str,
-        address: str,
-        user_agent: str,
-        authentication_type: str = "Bearer",
-        lifetime_ms: int = SESSION_LIFETIME_MS,
+        login: Login,
+        *,
         password_hash: str = "",
+        authentication_type: str = "Bearer",
+        roles: tuple[str, ...] = ("user",),
+        lifetime: Lifetime | None = None,
     ) -> tuple[Session, str]:
         """A new session and its key, which is shown this once. The only function that makes user keys.
 
         `app_id` is not looked up: whether somebody may sign in with an app is the login's question. It may
         be empty, for users of a BYOU project. With `password_hash` the session is opened only if that is
-        still the hash of the user's password. Raises UnknownRecord without the project or the user, and
-        Conflict (CONFLICT) when the password has changed.
+        still the hash of the user's password. `lifetime` is the store's unless it is given. Raises
+        UnknownRecord without the project or the user, and Conflict (CONFLICT) when the password has changed.
         """
-        now = self._database.now_ms()
-        session = Session(
-            secrets.token_hex(ID_BYTES), project_id, user_id,
-            checks.app_id(app_id) if app_id else "",
-            now, now + lifetime_ms, now,
-            checks.header(address, checks.MAX_ADDRESS), checks.header(user_agent, checks.MAX_USER_AGENT),
-            authentication_type, version=1,
-        )  # fmt: skip
-        token, reference = tokens.mint(project_id)
-        for _ in range(ATTEMPTS):
-            answer = await self._store(session, reference.hash, password_hash)
-            if answer[0] == "moved":
-                raise Conflict("CONFLICT", "the password has changed")
-            if answer[0] != "full":
-                require_ok(answer, project=project_id, user=user_id)
-                return session, token
-            await self._make_room(project_id, user_id, answer[1])
-        raise outrun("user")
+        session = self._new(project_id, app_id, login, authentication_type, roles, lifetime, user_id=user_id)
+        return await self._open(session, password_hash)
+
+    async def open_node(
+        self,
+        project_id: int,
+        device_id: int,
+        login: Login,
+        *,
+        app_id: str = "",
+        key_hash: str = "",
+        authentication_type: str = "Bearer",
+        roles: tuple[str, ...] = ("node",),
+        lifetime: Lifetime | None = None,
+    ) -> tuple[Session, str]:
+        """The same for a device: a node session. Its key may do what the device's own key may.
+
+        With `key_hash` (SHA-256, hex) it is opened only if that is still the device's key. It ends with the
+        device, and when the device's key is rotated. Raises UnknownRecord without the project or the device,
+        and Conflict (CONFLICT) when the key was rotated.
+        """
+        session = self._new(
+            project_id, app_id, login, authentication_type, roles, lifetime, device_id=device_id
+        )
+        return await self._open(session, key_hash)
 
     async def get(self, project_id: int, session_id: str) -> Session | None:
         """A session, live, expired or ended, as long as its record is kept."""
@@ -69,26 +136,47 @@ class Sessions:
         return _session(project_id, session_id, await self._record(project_id, session_id))
 
     async def of_token(self, token: str) -> Session | None:
-        """The live session that a user key is; None for every other key."""
+        """The live session that a key is; None for a key that is none."""
         reference = tokens.parse(token)
         if reference is None:
             return None
         key = ProjectSlot(reference.project_id).key(reference.hash)
         session_id = await self._database.read("HGET", key, "session")
         session = await self.get(reference.project_id, session_id.decode()) if session_id else None
-        return session if session is not None and self._is_live(session) else None
+        return session if session is not None and self.is_live(session) else None
 
     async def of_user(self, project_id: int, user_id: int) -> list[Session]:
         """The live sessions of a user, the one that expires first first."""
+        return await self._live_of(project_id, ProjectSlot(project_id).user_sessions(user_id), MAX_SESSIONS)
+
+    async def of_device(self, project_id: int, device_id: int) -> list[Session]:
+        """The live node sessions of a device, likewise."""
+        index = ProjectSlot(project_id).device_sessions(device_id)
+        return await self._live_of(project_id, index, MAX_NODE_SESSIONS)
+
+    async def pages(self, project_id: int) -> AsyncIterator[list[Session]]:
+        """All live sessions of a project, node sessions too, from the oldest on, at most `PAGE` at a time.
+
+        Stable while others come and go: what lives all along is in exactly one page. What is over and still
+        stands in the index leaves it.
+        """
         slot = ProjectSlot(project_id)
-        now = self._database.now_ms()
-        reply = await self._database.read(
-            "ZRANGEBYSCORE", slot.user_sessions(user_id), f"({now}", "+inf", "LIMIT", 0, MAX_SESSIONS
-        )
-        ids = [member.decode() for member in reply]
-        records = await self._database.read_hashes([slot.session(session_id) for session_id in ids])
-        found = (_session(project_id, each, record) for each, record in zip(ids, records, strict=True))
-        return [session for session in found if session is not None and self._is_live(session)]
+        start, seen = "-inf", set[str]()
+        while True:
+            # Those that started in the same ms as the last one, and were given with it, are asked for again.
+            count = PAGE + len(seen)
+            reply = await self._database.read(
+                "ZRANGEBYSCORE", slot.sessions, start, "+inf", "WITHSCORES", "LIMIT", 0, count
+            )
+            entries = _scored(reply)
+            ids = [session_id for session_id, _ in entries if session_id not in seen]
+            if ids and (live := await self._live_or_forgotten(slot, ids)):
+                yield live
+            if len(entries) < count:
+                return
+            last = entries[-1][1]
+            seen = {session_id for session_id, score in entries if score == last}
+            start = last
 
     async def touch(self, project_id: int, session_id: str) -> None:
         """Note that the session was used now. A write: callers do it seldom. Raises UnknownRecord."""
@@ -98,24 +186,30 @@ class Sessions:
         )
         require_ok(answer, project=project_id, session=session_id)
 
-    async def end(self, project_id: int, session_id: str) -> Session:
+    async def end(self, project_id: int, session_id: str, *, though_leased: bool = False) -> Session:
         """End a live session: its key is dead when this returns. The session as it is then.
 
-        Raises UnknownRecord.
+        Raises UnknownRecord, and Conflict (SESSION_IN_USE) while somebody has a lease on it, unless it is to
+        end `though_leased`.
         """
         record = await self._record(project_id, session_id) if _is_id(session_id) else {}
         if not record:
             raise UnknownRecord("session", session_id)
         slot, now = ProjectSlot(project_id), self._database.now_ms()
-        user_id = int(record["user"])
+        user_id, device_id = int(record["user"]), int(record.get("device", 0))
         answer = await self._database.change(
             END_SESSION,
             slot,
             [
-                slot.session(session_id), slot.key(record["key"]), slot.user_sessions(user_id),
-                slot.user_homes(user_id), slot.user_ended_keys(user_id),
+                slot.session(session_id), slot.key(record["key"]),
+                slot.device_sessions(device_id) if device_id else slot.user_sessions(user_id),
+                slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
+                slot.session_leases(session_id),
             ],
-            [session_id, now, now + ENDED_SESSION_KEPT_MS, user_id, record["key"]],
+            [
+                session_id, now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, record["key"],
+                int(though_leased),
+            ],
         )  # fmt: skip
         require_ok(answer, project=project_id, session=session_id)
         ended = await self.get(project_id, session_id)
@@ -124,46 +218,164 @@ class Sessions:
         return ended
 
     async def end_all(self, project_id: int, user_id: int) -> None:
-        """End every session that the user has now. Who opens one meanwhile may keep it."""
+        """End every session that the user has now, leased or not. Who opens one meanwhile may keep it."""
         for session in await self.of_user(project_id, user_id):
-            try:
-                await self.end(project_id, session.id)
-            except UnknownRecord:
-                continue
+            await self._end_if_live(project_id, session.id)
 
-    async def _store(self, session: Session, token_hash: str, password_hash: str) -> list[str]:
+    async def end_all_of_device(self, project_id: int, device_id: int) -> None:
+        """The same for the node sessions of a device; its index is empty then, so that the device may go."""
+        index = ProjectSlot(project_id).device_sessions(device_id)
+        for member in await self._database.read("ZRANGE", index, 0, -1):
+            await self._make_room(project_id, index, member.decode())
+
+    @asynccontextmanager
+    async def lease(self, project_id: int, session_id: str) -> AsyncIterator[None]:
+        """Keep a session from being ended while a request goes on that was made with it, 30 s at most.
+
+        Others may have a lease on it at the same time. Raises UnknownRecord if it is no live one.
+        """
+        slot, name = ProjectSlot(project_id), secrets.token_hex(8)
+        leases = slot.session_leases(session_id)
+        answer = await self._database.change(
+            LEASE_SESSION, slot, [slot.session(session_id), leases], [name, self._database.now_ms()]
+        )
+        require_ok(answer, project=project_id, session=session_id)
+        try:
+            yield
+        finally:
+            # It ends by itself if Redis is away: not worth the error of a request that succeeded.
+            with suppress(Unavailable):
+                await self._database.write("ZREM", leases, name)
+
+    def is_live(self, session: Session) -> bool:
+        """Whether it has neither ended nor expired."""
+        return session.closed_ms == 0 and session.expires_ms > self._database.now_ms()
+
+    def _new(
+        self,
+        project_id: int,
+        app_id: str,
+        login: Login,
+        authentication_type: str,
+        roles: tuple[str, ...],
+        lifetime: Lifetime | None,
+        *,
+        user_id: int = 0,
+        device_id: int = 0,
+    ) -> Session:
+        now, lives = self._database.now_ms(), lifetime or self._lifetime
+        ends = now + lives.absolute_ms if lives.absolute_ms else 0
+        expires = min(now + lives.slides_ms, ends or now + lives.slides_ms)
+        return Session(
+            secrets.token_hex(ID_BYTES), project_id, user_id,
+            checks.app_id(app_id) if app_id else "",
+            now, expires, now,
+            checks.header(login.address, checks.MAX_ADDRESS),
+            checks.header(login.user_agent, checks.MAX_USER_AGENT),
+            authentication_type, version=1, host=checks.header(login.host, checks.MAX_HOST),
+            node=login.node, roles=roles, device_id=device_id, slides_ms=lives.slides_ms, ends_ms=ends,
+        )  # fmt: skip
+
+    async def _open(self, session: Session, proof: str) -> tuple[Session, str]:
+        """`proof` is the hash of what somebody signed in with; nothing: it is not looked at."""
+        holder = _holder(session)
+        token, reference = tokens.mint(session.project_id)
+        for _ in range(ATTEMPTS):
+            answer = await self._store(session, holder, reference.hash, proof)
+            if answer[0] == "moved":
+                raise Conflict("CONFLICT", "the password or key has changed")
+            if answer[0] != "full":
+                identifiers = {"user": session.user_id, "device": session.device_id}
+                require_ok(answer, project=session.project_id, **identifiers)
+                return session, token
+            await self._make_room(session.project_id, holder.sessions, answer[1])
+        raise outrun("user" if session.user_id else "device")
+
+    async def _store(self, session: Session, holder: _Holder, token_hash: str, proof: str) -> list[str]:
         slot = ProjectSlot(session.project_id)
         return await self._database.change(
-            OPEN_SESSION,
+            holder.script,
             slot,
+            [holder.record, holder.sessions, slot.session(session.id), slot.key(token_hash), slot.sessions],
             [
-                slot.user(session.user_id), slot.user_sessions(session.user_id),
-                slot.session(session.id), slot.key(token_hash),
-            ],
-            [
-                session.user_id, session.id, token_hash, session.app_id, session.started_ms,
-                session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS,
-                session.address, session.user_agent, session.authentication_type, MAX_SESSIONS,
-                password_hash,
+                session.user_id or session.device_id, session.id, token_hash, session.started_ms,
+                session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS, holder.limit, proof,
+                *_fields(session), "key", token_hash,
             ],
         )  # fmt: skip
 
-    async def _make_room(self, project_id: int, user_id: int, session_id: str) -> None:
+    async def _make_room(self, project_id: int, index: str, session_id: str) -> None:
+        if not await self._end_if_live(project_id, session_id):
+            # Over already, or a member of the index that lost its record.
+            await self._forget(ProjectSlot(project_id), [session_id], index)
+
+    async def _end_if_live(self, project_id: int, session_id: str) -> bool:
         try:
-            await self.end(project_id, session_id)
+            await self.end(project_id, session_id, though_leased=True)
         except UnknownRecord:
-            # Ended by somebody else in the meantime, or a member of the index that lost its record.
-            await self._database.write("ZREM", ProjectSlot(project_id).user_sessions(user_id), session_id)
+            return False
+        return True
+
+    async def _live_of(self, project_id: int, index: str, limit: int) -> list[Session]:
+        now = self._database.now_ms()
+        reply = await self._database.read("ZRANGEBYSCORE", index, f"({now}", "+inf", "LIMIT", 0, limit)
+        found = await self._read(ProjectSlot(project_id), [member.decode() for member in reply])
+        return [session for session in found if session is not None and self.is_live(session)]
+
+    async def _live_or_forgotten(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session]:
+        """Those of the sessions that are live; the others leave the project's index."""
+        found = await self._read(slot, ids)
+        past = self._database.now_ms() - FORGOTTEN_AFTER_MS
+        over = [
+            session_id
+            for session_id, session in zip(ids, found, strict=True)
+            if session is None or session.closed_ms or session.expires_ms < past
+        ]
+        if over:
+            await self._forget(slot, over)
+        return [session for session in found if session is not None and self.is_live(session)]
+
+    async def _forget(self, slot: ProjectSlot, ids: Sequence[str], *indexes: str) -> None:
+        answer = await self._database.change(FORGET_SESSIONS, slot, [slot.sessions, *indexes], ids)
+        require_ok(answer, project=slot.project_id)
+
+    async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session | None]:
+        records = await self._database.read_hashes([slot.session(session_id) for session_id in ids])
+        return [
+            _session(slot.project_id, session_id, record)
+            for session_id, record in zip(ids, records, strict=True)
+        ]
 
     async def _record(self, project_id: int, session_id: str) -> dict[str, str]:
         return await self._database.read_hash(ProjectSlot(project_id).session(session_id))
 
-    def _is_live(self, session: Session) -> bool:
-        return session.closed_ms == 0 and session.expires_ms > self._database.now_ms()
+
+def _holder(session: Session) -> _Holder:
+    slot, user, device = ProjectSlot(session.project_id), session.user_id, session.device_id
+    if user:
+        return _Holder(slot.user(user), slot.user_sessions(user), OPEN_SESSION, MAX_SESSIONS)
+    return _Holder(slot.device(device), slot.device_sessions(device), OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
 
 
 def _is_id(session_id: str) -> bool:
     return len(session_id) == 2 * ID_BYTES and all(digit in "0123456789abcdef" for digit in session_id)
+
+
+def _scored(reply: Sequence[bytes]) -> list[tuple[str, str]]:
+    """Members and scores, of a flat reply, as texts."""
+    words = [word.decode() for word in reply]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _fields(session: Session) -> tuple[str | int, ...]:
+    return (
+        "app", session.app_id, "user", session.user_id, "device", session.device_id,
+        "started", session.started_ms, "expires", session.expires_ms, "last_access", session.last_access_ms,
+        "address", session.address, "host", session.host, "user_agent", session.user_agent,
+        "scheme", session.authentication_type, "node", session.node, "roles", " ".join(session.roles),
+        "slides", session.slides_ms, "ends", session.ends_ms,
+        "version", session.version, "closed", session.closed_ms,
+    )  # fmt: skip
 
 
 def _session(project_id: int, session_id: str, record: dict[str, str]) -> Session | None:
@@ -174,4 +386,6 @@ def _session(project_id: int, session_id: str, record: dict[str, str]) -> Sessio
         int(record["started"]), int(record["expires"]), int(record["last_access"]),
         record["address"], record["user_agent"], record["scheme"],
         int(record["version"]), int(record["closed"]),
+        record.get("host", ""), record.get("node", ""), tuple(record.get("roles", "user").split()),
+        int(record.get("device", 0)), int(record.get("slides", 0)), int(record.get("ends", 0)),
     )  # fmt: skip

@@ -149,13 +149,15 @@ return unheard('devices_released')
 
 DELETE_DEVICES: Final = removing("""
 -- KEYS: …, devices of the home, devices, places, claim codes,
---       then each device, its key, and what it has in its home (`stride` keys)
+--       then each device, its sessions, its key, and what it has in its home (`stride` keys)
 -- ARGV: home id or 0, stride, then id, hash and claim code of each
 local home, stride = ARGV[1], tonumber(ARGV[2])
 local count = (#ARGV - 2) / 3
 for i = 0, count - 1 do
   local device = redis.call('HMGET', KEYS[7 + i * stride], 'key', 'home')
   if device[1] ~= ARGV[4 + 3 * i] or device[2] ~= home then return {'moved'} end
+  -- They end first, one by one.
+  if redis.call('EXISTS', KEYS[8 + i * stride]) == 1 then return {'in_session'} end
 end
 for i = 0, count - 1 do
   local id = ARGV[3 + 3 * i]

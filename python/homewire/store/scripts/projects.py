@@ -9,7 +9,7 @@ from homewire.store.scripts.script import Script, changing, reading, removing
 LOOK_UP_KEY: Final = reading("""
 -- KEYS: project, key
 if redis.call('HGET', KEYS[1], 'state') ~= 'live' then return false end
-return redis.call('HMGET', KEYS[2], 'kind', 'id', 'name', 'permissions', 'expires')
+return redis.call('HMGET', KEYS[2], 'kind', 'id', 'name', 'permissions', 'expires', 'session')
 """)
 
 UNLIST_PROJECT: Final = Script("""#!lua
@@ -70,9 +70,11 @@ return changed('key_ended', {key_hash = ARGV[2], project_key = ARGV[1]})
 """)
 
 ROTATE_KEY: Final = changing("""
--- KEYS: …, record (of a device or project key), old key, new key
+-- KEYS: …, record (of a device or project key), old key, new key, [sessions of the device]
 -- ARGV: old hash, new hash, device id or 0, project key id or 0
 if redis.call('HGET', KEYS[3], 'key') ~= ARGV[1] then return {'moved'} end
+-- Who signed in with the old key did so for as long as it is good.
+if KEYS[6] and redis.call('EXISTS', KEYS[6]) == 1 then return {'in_session'} end
 redis.call('RENAME', KEYS[4], KEYS[5])
 redis.call('HSET', KEYS[3], 'key', ARGV[2])
 return changed('key_ended', {key_hash = ARGV[1], device = ARGV[3], project_key = ARGV[4]})

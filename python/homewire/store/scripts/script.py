@@ -28,7 +28,7 @@ OUTBOX_LIMIT: Final = 10_000
 that nobody would hear of are refused."""
 _ANNOUNCED: Final = {kind.name.lower(): kind.value for kind in RecordType}
 ENDED_KEPT: Final = 300
-"""Keys of a user that ended lately and are remembered: as many as a user has live sessions."""
+"""Keys of a user that ended lately and are remembered: more than a user has live sessions."""
 _ENDING: Final = re.compile(r"\breturn (?:changed|unheard)\('")
 
 _GUARD: Final = """
