@@ -22,7 +22,7 @@ __all__ = [
     "shard_of",
 ]
 
-_SubscriptionKind = Literal["homes", "devices", "entities", "command"]
+_SubscriptionKind = Literal["homes", "devices", "entities", "bound", "command"]
 
 class InvalidField(Exception):
     """Input that is refused: `field` names the member, `problem` says what is wrong with it."""
@@ -141,6 +141,7 @@ _Notification = (
     | tuple[Literal["adopted"], int]
     | tuple[Literal["written"], int, int]
     | tuple[Literal["message"], int, int, bytes]
+    | tuple[Literal["keys"], int, list[tuple[int, int, int]]]
     | tuple[Literal["gap"], int, str]
     | tuple[Literal["failed"], str]
 )
@@ -194,8 +195,9 @@ class Core:
     ) -> int:
         """Put a connection into the index, without a socket. Its id is never used twice.
 
-        `homes` gives for each of `ids` the home that it is in, if they are devices. With `follow` the
-        homes that the user enters or leaves change what is heard.
+        `homes` gives for each of `ids` the home that it is in, if they are devices. Entities are heard in
+        each of the homes `ids`; `bound` ones each in its own, `ids` being as many. With `follow` the homes
+        that the user enters or leaves change what is heard.
         """
 
     def held(
@@ -233,6 +235,16 @@ class Core:
 
     def close(self, id: int, code: int, reason: str) -> None:
         """Begin the close handshake."""
+
+    def keys_in_use(self, cursor: int, limit: int) -> None:
+        """Ask for the keys of users that connections are open with, from `cursor` on (0: the beginning).
+
+        The notification `keys` answers, with the next cursor (0: that was all) and project, user and key tag
+        of each key. At most `limit` connections are looked at; a key may come again in a later part.
+        """
+
+    def end_key(self, project: int, user: int, key_tag: int) -> None:
+        """Close every connection that was made with this key of a user, with the code of a key that ended."""
 
     def notifications(self) -> list[_Notification]:
         """Everything that happened since the last call."""

@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Principal, Socket, SocketOptions};
+use crate::connection::{ConnectionId, Holder, Principal, Socket, SocketOptions};
 use crate::frame::Opcode;
 use crate::inbox::{Command, Entry, Inbox, Reservation};
 use crate::marks::Marks;
@@ -164,6 +164,17 @@ impl Core {
     /// Begins the close handshake of one connection.
     pub fn close(&self, id: ConnectionId, code: u16, reason: String) {
         self.shared.inbox.send(Command::Close { id, code, reason });
+    }
+
+    /// Asks for the keys of users that connections are open with, from `cursor` on (0: the beginning). At
+    /// most `limit` connections are looked at, and [`Notification::KeysInUse`] answers.
+    pub fn keys_in_use(&self, cursor: u32, limit: u32) {
+        self.shared.inbox.send(Command::KeysInUse { cursor, limit });
+    }
+
+    /// Ends every connection that was made with this key, as a control record would.
+    pub fn end_key(&self, holder: Holder, key_tag: u64) {
+        self.shared.inbox.send(Command::EndKey { holder, key_tag });
     }
 
     /// Routes envelopes as the tail does: for benchmarks of the core alone, and its tests.

@@ -94,6 +94,10 @@ pub enum RecordType {
     ProjectDisabled = 8,
     ProjectDeleted = 9,
     ProjectEnabled = 10,
+    /// The right to read `home`, or `device` in it, or an entity in it: the body says whose.
+    PermissionEnded = 11,
+    /// `home` is the one that it was bound to, the body its id.
+    EntityMoved = 12,
 }
 
 impl RecordType {
@@ -110,6 +114,8 @@ impl RecordType {
             8 => Self::ProjectDisabled,
             9 => Self::ProjectDeleted,
             10 => Self::ProjectEnabled,
+            11 => Self::PermissionEnded,
+            12 => Self::EntityMoved,
             _ => return None,
         })
     }

@@ -12,7 +12,7 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-use crate::connection::{ConnectionId, Principal, Socket};
+use crate::connection::{ConnectionId, Holder, Principal, Socket};
 use crate::encoding::Encoding;
 use crate::frame::Opcode;
 use crate::stats::Stats;
@@ -30,6 +30,8 @@ pub enum Subscription {
         homes: Vec<u64>,
         entities: Vec<Box<str>>,
     },
+    /// The events of these entities, each in the home that it is bound to.
+    Bound(Vec<BoundEntity>),
     /// The commands to this device.
     Commands(u64),
 }
@@ -38,6 +40,13 @@ pub enum Subscription {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceInHome {
     pub device: u64,
+    pub home: u64,
+}
+
+/// An entity, and the home it was bound to when its listener was authorised.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct BoundEntity {
+    pub entity: Box<str>,
     pub home: u64,
 }
 
@@ -94,6 +103,16 @@ pub enum Command {
     /// Entries of this shard may be missing, between what was routed before and what comes now.
     Gap {
         shard: u32,
+    },
+    /// Tell Python the keys of users that connections are open with: see [`crate::core::Core::keys_in_use`].
+    KeysInUse {
+        cursor: u32,
+        limit: u32,
+    },
+    /// Every connection that was made with this key of theirs ends.
+    EndKey {
+        holder: Holder,
+        key_tag: u64,
     },
     /// Python took its notifications: clients whose messages had to wait may go on.
     ReadOn,

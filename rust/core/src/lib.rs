@@ -12,6 +12,7 @@ mod connections;
 pub mod core;
 pub mod encode;
 pub mod encoding;
+mod ended_right;
 pub mod envelope;
 pub mod filter;
 pub mod frame;

@@ -31,6 +31,12 @@ pub enum Notification {
         text: bool,
         payload: Vec<u8>,
     },
+    /// A part of the keys of users that connections are open with: project, user, key tag. `next` is
+    /// where the following part begins; 0: there is none.
+    KeysInUse {
+        next: u32,
+        keys: Vec<(u64, u64, u64)>,
+    },
     /// Entries of a shard may be missing, and why.
     Gap { shard: u32, cause: String },
     /// A thread of the core stopped; nothing can be trusted any more.

@@ -1,6 +1,7 @@
 //! What the newest control record about each subject was, so that an older one that is repeated
 //! after it (a relay may do that) changes nothing.
 
+use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
 
 use foldhash::fast::RandomState;
@@ -21,6 +22,8 @@ pub struct Subject {
     pub home: u64,
     pub device: u64,
     pub key_tag: u64,
+    /// A hash of what else tells it from others: of a right whose it was, of an entity its id.
+    pub detail: u64,
 }
 
 /// Where a record stands in its project's outbox stream: milliseconds, and a number within them.
@@ -40,6 +43,7 @@ pub struct Subjects {
     young: HashMap<Subject, Stamp, RandomState>,
     old: HashMap<Subject, Stamp, RandomState>,
     began: Instant,
+    hasher: RandomState,
 }
 
 impl Subjects {
@@ -49,7 +53,13 @@ impl Subjects {
             young: HashMap::default(),
             old: HashMap::default(),
             began: now,
+            hasher: RandomState::default(),
         }
+    }
+
+    /// What tells a record from others of its type about the same ids.
+    pub fn detail(&self, record_type: u64, body: &[u8]) -> u64 {
+        self.hasher.hash_one((record_type, body))
     }
 
     /// Compares a record with the newest one about its subject, which it becomes unless it is older.
@@ -81,6 +91,7 @@ mod tests {
             home: 0,
             device: 0,
             key_tag: 0,
+            detail: 0,
         }
     }
 

@@ -3,11 +3,11 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
+use homewire_core::connection::{ConnectionId, Holder, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core as Inner;
 use homewire_core::encoding::Encoding;
 use homewire_core::frame::Opcode;
-use homewire_core::inbox::{DeviceInHome, Reservation, Subscription};
+use homewire_core::inbox::{BoundEntity, DeviceInHome, Reservation, Subscription};
 use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
 use homewire_core::tally::{More, Subject};
@@ -186,6 +186,19 @@ impl Core {
         self.0.close(ConnectionId::from(id), code, reason);
     }
 
+    fn keys_in_use(&self, cursor: u32, limit: u32) {
+        self.0.keys_in_use(cursor, limit);
+    }
+
+    fn end_key(&self, project: u64, user: u64, key_tag: u64) {
+        let holder = Holder {
+            kind: PrincipalKind::User,
+            project,
+            id: user,
+        };
+        self.0.end_key(holder, key_tag);
+    }
+
     fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
         self.0
             .notifications()
@@ -257,6 +270,15 @@ fn subscription(
             homes: ids,
             entities: entities.into_iter().map(String::into_boxed_str).collect(),
         }),
+        ("bound", _) if ids.len() == entities.len() => Ok(Subscription::Bound(
+            ids.iter()
+                .zip(entities)
+                .map(|(&home, entity)| BoundEntity {
+                    entity: entity.into_boxed_str(),
+                    home,
+                })
+                .collect(),
+        )),
         ("command", &[device]) => Ok(Subscription::Commands(device)),
         _ => Err(PyValueError::new_err("there is no such subscription")),
     }
@@ -284,6 +306,9 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
             ("message", id.as_u64(), opcode as u8, payload)
                 .into_pyobject(py)?
                 .into_any()
+        }
+        Notification::KeysInUse { next, keys } => {
+            ("keys", next, keys).into_pyobject(py)?.into_any()
         }
         Notification::Gap { shard, cause } => ("gap", shard, cause).into_pyobject(py)?.into_any(),
         Notification::Failed { reason } => ("failed", reason).into_pyobject(py)?.into_any(),

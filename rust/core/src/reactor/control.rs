@@ -46,6 +46,8 @@ impl Reactor {
             }
             // It lets nobody hear more who is connected: the gateway asks for its mark.
             RecordType::ProjectEnabled => {}
+            RecordType::PermissionEnded => self.permission_ended(shard, record),
+            RecordType::EntityMoved => self.entity_moved(shard, record),
         }
     }
 
@@ -62,11 +64,17 @@ impl Reactor {
             },
             device: record.device,
             key_tag: record.key_tag,
+            detail: match kind {
+                RecordType::PermissionEnded | RecordType::EntityMoved => {
+                    self.subjects.detail(record.record_type, record.body)
+                }
+                _ => 0,
+            },
         };
         self.subjects.note(subject, stamp(record), Instant::now())
     }
 
-    fn is_shard_of(&self, shard: u32, id: u64) -> bool {
+    pub(super) fn is_shard_of(&self, shard: u32, id: u64) -> bool {
         id != 0 && shard_of(id, self.limits.shards) == shard
     }
 
@@ -90,14 +98,8 @@ impl Reactor {
                 continue;
             };
             connection.entered.retain(|(home, _)| *home != record.home);
-            let is_doubtful = !connection.follow && is_older(record, connection);
             if self.lose(slot, |topic| topic.home() == Some(record.home)) {
-                if is_doubtful {
-                    self.condemn(slot, &close::RESUBSCRIBE);
-                    self.finish_behind_this_batch(slot);
-                } else {
-                    self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
-                }
+                self.end_unless_doubtful(slot, record);
             }
         }
     }
@@ -134,26 +136,6 @@ impl Reactor {
                 self.lose(slot, |it| it.as_ref() == topic);
                 self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
             }
-        }
-    }
-
-    fn device_moved(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        let Some(old) = decimal(record.body) else {
-            Stats::add(&self.shared.stats.malformed, 1);
-            return;
-        };
-        if old == record.home || !self.is_shard_of(shard, old) {
-            return;
-        }
-        let topic = TopicRef::Device {
-            project: record.project,
-            home: old,
-            device: record.device,
-        };
-        for slot in self.listeners(topic) {
-            self.condemn(slot, &close::RESUBSCRIBE);
-            self.lose(slot, |it| it.as_ref() == topic);
-            self.finish_behind_this_batch(slot);
         }
     }
 
@@ -271,7 +253,7 @@ impl Reactor {
     }
 
     /// Takes the topics that are `gone` from a connection. Answers whether it had one.
-    fn lose(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
+    pub(super) fn lose(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
         let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
             return false;
         };
@@ -303,6 +285,20 @@ impl Reactor {
         Stats::add(&self.shared.stats.rescopes, 1);
     }
 
+    /// A connection lost what the record is about.
+    pub(super) fn end_unless_doubtful(&mut self, slot: Slot, record: &ControlHeader<'_>) {
+        let is_doubtful = self
+            .connections
+            .look_at(slot)
+            .is_some_and(|it| !it.follow && is_older(record, it));
+        if is_doubtful {
+            self.condemn(slot, &close::RESUBSCRIBE);
+            self.finish_behind_this_batch(slot);
+        } else {
+            self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+        }
+    }
+
     fn end_if_nothing_is_left(&mut self, slot: Slot, why: &'static CloseCode) {
         if self.hears_anything(slot) {
             return;
@@ -325,7 +321,7 @@ impl Reactor {
             .is_some_and(|it| self.index.topics(it.scope).next().is_some())
     }
 
-    fn listeners(&mut self, topic: TopicRef<'_>) -> Vec<Slot> {
+    pub(super) fn listeners(&mut self, topic: TopicRef<'_>) -> Vec<Slot> {
         let mut scopes = Vec::new();
         self.index.find(&[topic], &mut scopes);
         self.members_of(&scopes)
@@ -381,10 +377,6 @@ fn hexadecimal(digits: &[u8]) -> Option<u64> {
     u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
-fn holder(kind: PrincipalKind, project: u64, id: u64) -> Holder {
+pub(super) fn holder(kind: PrincipalKind, project: u64, id: u64) -> Holder {
     Holder { kind, project, id }
-}
-
-fn decimal(body: &[u8]) -> Option<u64> {
-    str::from_utf8(body).ok()?.parse().ok()
 }

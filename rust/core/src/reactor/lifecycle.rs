@@ -10,7 +10,7 @@ use super::{Doom, Reactor};
 use crate::close::{self, CloseCode};
 use crate::connection::{Connection, ConnectionId, FollowedEntities, PrincipalKind, Socket, State};
 use crate::frame::{self, Decoder, Opcode};
-use crate::inbox::{DeviceInHome, Reservation, Subscription};
+use crate::inbox::{BoundEntity, DeviceInHome, Reservation, Subscription};
 use crate::notify::Notification;
 use crate::outbox::{Block, Outbox, Verdict};
 use crate::stats::Stats;
@@ -354,7 +354,9 @@ fn followed(subscription: Subscription) -> (bool, Option<Box<FollowedEntities>>)
         Subscription::Entities { entities, .. } => {
             (true, Some(Box::new(FollowedEntities(entities))))
         }
-        Subscription::Devices(_) | Subscription::Commands(_) => (false, None),
+        Subscription::Devices(_) | Subscription::Bound(_) | Subscription::Commands(_) => {
+            (false, None)
+        }
     }
 }
 
@@ -370,6 +372,14 @@ fn subscription_topics(project: u64, subscription: &Subscription) -> SmallVec<[T
                 project,
                 home,
                 device,
+            })
+            .collect(),
+        Subscription::Bound(entities) => entities
+            .iter()
+            .map(|BoundEntity { entity, home }| TopicRef::Entity {
+                project,
+                home: *home,
+                entity,
             })
             .collect(),
         Subscription::Commands(device) => SmallVec::from_iter([TopicRef::Command {

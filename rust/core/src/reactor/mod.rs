@@ -7,8 +7,10 @@ mod condemned;
 mod control;
 mod delivery;
 mod kept_commands;
+mod keys;
 mod lagging;
 mod lifecycle;
+mod rights;
 mod sockets;
 mod timers;
 
@@ -302,6 +304,8 @@ impl Reactor {
                 payload,
             } => self.send(id, opcode, &payload),
             Command::Close { id, code, reason } => self.close(id, code, &reason),
+            Command::KeysInUse { cursor, limit } => self.tell_keys_in_use(cursor, limit),
+            Command::EndKey { holder, key_tag } => self.end_key(holder, key_tag),
             Command::ReadOn => self.unread.append(&mut self.starved),
             Command::Stop {
                 code,

@@ -131,7 +131,7 @@ impl Listener {
         let followed = match subscription {
             Subscription::Homes(_) => Some(Followed::Everything),
             Subscription::Entities { entities, .. } => Some(Followed::Entities(names(entities))),
-            Subscription::Devices(_) | Subscription::Commands(_) => None,
+            Subscription::Devices(_) | Subscription::Bound(_) | Subscription::Commands(_) => None,
         };
         Self {
             id,
@@ -328,6 +328,13 @@ fn wants(subscription: &Subscription) -> Vec<Want> {
                     home,
                     entity: entity.to_string(),
                 })
+            })
+            .collect(),
+        Subscription::Bound(entities) => entities
+            .iter()
+            .map(|it| Want::Entity {
+                home: it.home,
+                entity: it.entity.to_string(),
             })
             .collect(),
         Subscription::Commands(device) => vec![Want::Command(*device)],

@@ -17,6 +17,8 @@ pub const HOME_DELETED: u64 = 7;
 pub const PROJECT_DISABLED: u64 = 8;
 pub const PROJECT_DELETED: u64 = 9;
 pub const PROJECT_ENABLED: u64 = 10;
+pub const PERMISSION_ENDED: u64 = 11;
+pub const ENTITY_MOVED: u64 = 12;
 
 /// Moments of outboxes are counted from here, in ms since 1970: later than any connection of a test.
 pub const LATER: u64 = 1 << 50;

@@ -1,0 +1,488 @@
+//! Control records about rights to read, and about entities that are bound elsewhere.
+
+use std::collections::BTreeSet;
+
+use homewire_core::connection::ConnectionId;
+use homewire_core::envelope::ControlHeader;
+use homewire_core::inbox::{BoundEntity, Entry, Subscription};
+use proptest::prelude::*;
+
+use crate::harness::{Client, Heard, Node, PROJECT, copy, event, homes, limits, user};
+use crate::records::{
+    ENTITY_MOVED, HOME_DELETED, PERMISSION_ENDED, device_event, device_in, entities, entity_event,
+    events, everywhere, heard_so_far, record, route_all,
+};
+
+/// What may be read, each in a home.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Right {
+    Home(u64),
+    Device(u64, u64),
+    Entity(u64, &'static str),
+}
+
+/// One of each kind in home 1, and others that differ in one thing.
+const RIGHTS: [Right; 7] = [
+    Right::Home(1),
+    Right::Device(1, 7),
+    Right::Entity(1, "lamp"),
+    Right::Home(2),
+    Right::Device(2, 8),
+    Right::Device(1, 8),
+    Right::Entity(1, "door"),
+];
+
+impl Right {
+    fn home(self) -> u64 {
+        match self {
+            Self::Home(home) | Self::Device(home, _) | Self::Entity(home, _) => home,
+        }
+    }
+
+    fn subscription(self) -> Subscription {
+        match self {
+            Self::Home(home) => homes(&[home]),
+            Self::Device(home, device) => device_in(home, device),
+            Self::Entity(home, entity) => bound(&[(home, entity)]),
+        }
+    }
+
+    /// An event that is heard by this right, and by that to the home.
+    fn event(self, name: &str) -> Entry {
+        match self {
+            Self::Home(home) => event(home, name),
+            Self::Device(home, device) => device_event(home, device, name),
+            Self::Entity(home, entity) => entity_event(home, entity, name),
+        }
+    }
+
+    /// The record of its end, but for its body.
+    fn ended(self, moment: u64) -> ControlHeader<'static> {
+        ControlHeader {
+            home: self.home(),
+            device: match self {
+                Self::Device(_, device) => device,
+                Self::Home(_) | Self::Entity(..) => 0,
+            },
+            ..record(PERMISSION_ENDED, moment)
+        }
+    }
+
+    fn body(self, users: &[u64]) -> String {
+        match self {
+            Self::Entity(_, entity) => format!(r#"{{"entity":"{entity}","users":{users:?}}}"#),
+            Self::Home(_) | Self::Device(..) => format!(r#"{{"users":{users:?}}}"#),
+        }
+    }
+}
+
+fn bound(entities: &[(u64, &str)]) -> Subscription {
+    let each = |&(home, entity): &(u64, &str)| BoundEntity {
+        entity: entity.into(),
+        home,
+    };
+    Subscription::Bound(entities.iter().map(each).collect())
+}
+
+#[test]
+fn the_end_of_a_right_takes_its_own_topic_from_its_own_users() {
+    for ended in RIGHTS {
+        let node = Node::start(limits());
+        let listeners = |user_id| {
+            RIGHTS.map(|right| node.connect_for(user(user_id), right.subscription(), false))
+        };
+        let (mut named, mut others) = (listeners(1), listeners(2));
+        let body = ended.body(&[3, 1]);
+        let record = ControlHeader {
+            body: body.as_bytes(),
+            ..ended.ended(1)
+        };
+        node.occupy();
+        route_all(&node, RIGHTS.map(|right| right.event("before")));
+        route_all(&node, everywhere(&record));
+        route_all(&node, RIGHTS.map(|right| right.event("after")));
+        for (right, (id, client)) in RIGHTS.into_iter().zip(&mut others) {
+            let heard = heard_so_far(&node, *id, client);
+            let twice = heard.len() / 2;
+            let both = [vec!["before"; twice], vec!["after"; twice]].concat();
+            assert_eq!(heard, events(&both), "{right:?} of another user");
+            assert!(twice > 0);
+        }
+        for (right, (id, client)) in RIGHTS.into_iter().zip(&mut named) {
+            if right == ended {
+                let heard = client.hear_until(&Heard::Close(Some(4500)));
+                assert!(!heard.is_empty());
+                assert_eq!(heard, events(&vec!["before"; heard.len()]));
+            } else {
+                let heard = heard_so_far(&node, *id, client);
+                assert_eq!(heard.len() % 2, 0, "{right:?} at the end of {ended:?}");
+            }
+        }
+        assert_eq!(node.stat("revoked"), 1);
+        assert_eq!(node.stat("malformed"), 0);
+    }
+}
+
+#[test]
+fn who_has_another_filter_value_left_hears_that_on() {
+    let node = Node::start(limits());
+    let (id, mut both) = node.connect_for(user(1), homes(&[1, 2]), false);
+    let (lamps_id, mut lamps) =
+        node.connect_for(user(1), bound(&[(1, "lamp"), (2, "door")]), false);
+    let end = |right: Right| ControlHeader {
+        body: br#"{"users":[1],"entity":"lamp"}"#,
+        ..right.ended(1)
+    };
+    let home = ControlHeader {
+        body: br#"{"users":[1]}"#,
+        ..Right::Home(1).ended(1)
+    };
+    route_all(
+        &node,
+        [
+            event(1, "one"),
+            // The user's own shard is that of home 1 here; of home 2 it says nothing.
+            copy(2, &home),
+            copy(2, &end(Right::Entity(1, "lamp"))),
+            entity_event(1, "lamp", "lit"),
+            copy(1, &home),
+            copy(1, &end(Right::Entity(1, "lamp"))),
+            entity_event(1, "lamp", "never"),
+            // Each is heard in the home that it is bound to, and not in the other's.
+            entity_event(1, "door", "never"),
+            entity_event(2, "lamp", "elsewhere"),
+            entity_event(2, "door", "open"),
+        ],
+    );
+    assert_eq!(
+        heard_so_far(&node, id, &mut both),
+        events(&["one", "lit", "elsewhere", "open"])
+    );
+    assert_eq!(
+        heard_so_far(&node, lamps_id, &mut lamps),
+        events(&["lit", "open"])
+    );
+}
+
+#[test]
+fn the_end_of_a_right_to_write_or_of_what_is_nowhere_takes_nothing() {
+    let node = Node::start(limits());
+    let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
+    let write = ControlHeader {
+        body: br#"{"users":[1]}"#,
+        ..record(PERMISSION_ENDED, 1)
+    };
+    let nowhere = ControlHeader {
+        body: br#"{"users":[1]}"#,
+        ..Right::Device(0, 7).ended(1)
+    };
+    route_all(&node, everywhere(&write));
+    route_all(&node, everywhere(&nowhere));
+    node.route(event(1, "heard"));
+    assert_eq!(heard_so_far(&node, id, &mut client), events(&["heard"]));
+    assert_eq!(node.stat("malformed"), 0);
+}
+
+/// It may have been granted again before its holder came: who was behind can't know.
+#[test]
+fn a_right_that_ended_before_its_holder_came_sends_it_away_to_come_again() {
+    let node = Node::start(limits());
+    let (_, mut client) = node.connect_for(user(1), homes(&[1, 2]), false);
+    let stale = ControlHeader {
+        outbox_ms: 1,
+        body: br#"{"users":[1]}"#,
+        ..Right::Home(1).ended(1)
+    };
+    route_all(
+        &node,
+        [
+            event(1, "before"),
+            copy(1, &stale),
+            event(1, "not heard"),
+            event(2, "read together with it"),
+        ],
+    );
+    assert_eq!(
+        client.hear_until(&Heard::Close(Some(4004))),
+        events(&["before", "read together with it"])
+    );
+}
+
+#[test]
+fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
+    let node = Node::start(limits());
+    let end = |right: Right, moment| ControlHeader {
+        body: br#"{"users":[1]}"#,
+        ..right.ended(moment)
+    };
+    let of_lamp = ControlHeader {
+        body: br#"{"entity":"lamp","users":[1]}"#,
+        ..Right::Home(1).ended(3)
+    };
+    let moved = ControlHeader {
+        home: 1,
+        body: b"lamp",
+        ..record(ENTITY_MOVED, 9)
+    };
+    route_all(
+        &node,
+        [
+            copy(1, &end(Right::Home(1), 9)),
+            copy(1, &end(Right::Device(1, 7), 9)),
+            copy(1, &moved),
+            copy(
+                1,
+                &ControlHeader {
+                    home: 1,
+                    ..record(HOME_DELETED, 9)
+                },
+            ),
+        ],
+    );
+    let (id, mut home) = node.connect_for(user(1), homes(&[1]), false);
+    let (_, mut lamp) = node.connect_for(user(1), bound(&[(1, "lamp")]), false);
+    let (_, mut device) = node.connect_for(user(1), device_in(1, 8), false);
+    let (_, mut other) = node.connect_for(user(2), bound(&[(1, "lamp")]), false);
+    let (door_id, mut door) = node.connect_for(user(2), bound(&[(1, "door")]), false);
+    route_all(
+        &node,
+        [
+            copy(1, &end(Right::Home(1), 8)),
+            copy(
+                1,
+                &ControlHeader {
+                    outbox_seq: 0,
+                    ..moved
+                },
+            ),
+            copy(
+                1,
+                &ControlHeader {
+                    outbox_ms: moved.outbox_ms - 1,
+                    ..moved
+                },
+            ),
+        ],
+    );
+    // An equal one is a repetition, and of an entity that takes its listeners.
+    assert_eq!(lamp.hear(), Heard::Close(Some(4004)));
+    assert_eq!(other.hear(), Heard::Close(Some(4004)));
+    assert_eq!(heard_so_far(&node, id, &mut home), []);
+    assert_eq!(heard_so_far(&node, door_id, &mut door), []);
+    assert_eq!(node.stat("control_records_older"), 2);
+    let (_, mut lamp) = node.connect_for(user(1), bound(&[(1, "lamp")]), false);
+    route_all(
+        &node,
+        [copy(1, &end(Right::Device(1, 8), 2)), copy(1, &of_lamp)],
+    );
+    assert_eq!(device.hear(), Heard::Close(Some(4500)));
+    assert_eq!(lamp.hear(), Heard::Close(Some(4500)));
+    assert_eq!(node.stat("control_records_older"), 2);
+}
+
+#[test]
+fn who_listens_to_an_entity_that_is_bound_elsewhere_comes_again() {
+    let node = Node::start(limits());
+    let (_, mut listener) = node.connect_for(user(1), bound(&[(1, "lamp"), (2, "door")]), false);
+    let (_, mut member) = node.connect_for(user(2), entities(&[1], &["lamp"]), true);
+    let (there_id, mut there) = node.connect_for(user(1), bound(&[(2, "lamp")]), false);
+    let (door_id, mut door) = node.connect_for(user(1), bound(&[(1, "door")]), false);
+    let (home_id, mut home) = node.connect_for(user(1), homes(&[1]), false);
+    let moved = ControlHeader {
+        home: 1,
+        body: b"lamp",
+        ..record(ENTITY_MOVED, 1)
+    };
+    route_all(
+        &node,
+        [
+            entity_event(1, "lamp", "here"),
+            copy(2, &moved),
+            entity_event(1, "lamp", "still here"),
+            copy(1, &moved),
+            entity_event(1, "lamp", "ghost"),
+            entity_event(2, "door", "read together with it"),
+            entity_event(2, "lamp", "there"),
+            entity_event(1, "door", "door"),
+        ],
+    );
+    let end = Heard::Close(Some(4004));
+    assert_eq!(
+        listener.hear_until(&end),
+        events(&["here", "still here", "read together with it"])
+    );
+    assert_eq!(member.hear_until(&end), events(&["here", "still here"]));
+    assert_eq!(
+        heard_so_far(&node, there_id, &mut there),
+        events(&["there"])
+    );
+    assert_eq!(heard_so_far(&node, door_id, &mut door), events(&["door"]));
+    assert_eq!(
+        heard_so_far(&node, home_id, &mut home),
+        events(&["here", "still here", "ghost", "door"])
+    );
+}
+
+#[test]
+fn a_body_that_says_nothing_is_counted_and_ends_nothing() {
+    let node = Node::start(limits());
+    let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
+    let (lamp_id, mut lamp) = node.connect_for(user(1), bound(&[(1, "lamp")]), false);
+    let of_rights: [&[u8]; 12] = [
+        b"",
+        b"{}",
+        b"[1]",
+        b"null",
+        b"{\"users\":1}",
+        b"{\"users\":[-1]}",
+        b"{\"users\":[\"1\"]}",
+        b"{\"users\":[1]",
+        b"{\"users\":[1]}}",
+        b"{\"users\":[18446744073709551616]}",
+        b"{\"users\":[1],\"entity\":1}",
+        b"{\"users\":[1],\"entity\":\"\xff\"}",
+    ];
+    let of_entities: [&[u8]; 2] = [b"", b"\xff"];
+    for body in of_rights {
+        let ended = ControlHeader {
+            body,
+            ..Right::Home(1).ended(1)
+        };
+        node.route(copy(1, &ended));
+    }
+    for body in of_entities {
+        let moved = ControlHeader {
+            home: 1,
+            body,
+            ..record(ENTITY_MOVED, 1)
+        };
+        node.route(copy(1, &moved));
+    }
+    route_all(&node, [event(1, "heard"), entity_event(1, "lamp", "lit")]);
+    assert_eq!(
+        heard_so_far(&node, id, &mut client),
+        events(&["heard", "lit"])
+    );
+    assert_eq!(heard_so_far(&node, lamp_id, &mut lamp), events(&["lit"]));
+    assert_eq!(
+        node.stat("malformed"),
+        (of_rights.len() + of_entities.len()) as u64
+    );
+}
+
+/// A listener of the property below.
+struct Listener {
+    user: u64,
+    left: BTreeSet<Right>,
+    id: ConnectionId,
+    client: Client,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Event(usize),
+    /// Of a right, from those of the users 1 to 3 whose bit is set; in every shard, or in that of home
+    /// 3 alone, where nothing of it is heard.
+    End {
+        right: usize,
+        users: u8,
+        elsewhere: bool,
+    },
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        2 => (0..RIGHTS.len()).prop_map(Step::Event),
+        1 => (0..RIGHTS.len(), 0u8..8, any::<bool>())
+            .prop_map(|(right, users, elsewhere)| Step::End { right, users, elsewhere }),
+    ];
+    proptest::collection::vec(step, 1..60)
+}
+
+/// Filters are of one kind: for each user, what it may read of each.
+fn filters() -> Vec<Vec<Right>> {
+    let of_kind = |wanted: fn(&Right) -> bool| RIGHTS.into_iter().filter(wanted).collect();
+    vec![
+        of_kind(|it| matches!(it, Right::Home(_))),
+        of_kind(|it| matches!(it, Right::Device(..))),
+        of_kind(|it| matches!(it, Right::Entity(..))),
+    ]
+}
+
+fn subscription_to(rights: &[Right]) -> Subscription {
+    let mut all = rights.iter().map(|right| right.subscription());
+    let Some(mut first) = all.next() else {
+        return homes(&[]);
+    };
+    for next in all {
+        match (&mut first, next) {
+            (Subscription::Homes(more), Subscription::Homes(next)) => more.extend(next),
+            (Subscription::Devices(more), Subscription::Devices(next)) => more.extend(next),
+            (Subscription::Bound(more), Subscription::Bound(next)) => more.extend(next),
+            _ => panic!("a filter of two kinds"),
+        }
+    }
+    first
+}
+
+fn hears(rights: &BTreeSet<Right>, about: Right) -> bool {
+    rights.contains(&about) || rights.contains(&Right::Home(about.home()))
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+
+    /// Any rights end for any users between any events; the naive model is a set of rights for each listener.
+    #[test]
+    fn each_listener_hears_what_its_rights_cover_at_that_moment(steps in steps()) {
+        let node = Node::start(limits());
+        let mut listeners = Vec::new();
+        for number in 1..=3 {
+            for rights in filters() {
+                let (id, client) =
+                    node.connect_for(user(number), subscription_to(&rights), false);
+                let left = BTreeSet::from_iter(rights);
+                listeners.push((Listener { user: number, left, id, client }, Vec::new()));
+            }
+        }
+        for (moment, step) in steps.into_iter().enumerate() {
+            let name = moment.to_string();
+            match step {
+                Step::Event(about) => {
+                    node.route(RIGHTS[about].event(&name));
+                    for (listener, expected) in &mut listeners {
+                        if hears(&listener.left, RIGHTS[about]) {
+                            expected.push(Heard::event(&name));
+                        }
+                    }
+                }
+                Step::End { right, users, elsewhere } => {
+                    let right = RIGHTS[right];
+                    let users: Vec<u64> =
+                        (1..=3).filter(|user| users >> (user - 1) & 1 == 1).collect();
+                    let body = right.body(&users);
+                    let ended = ControlHeader { body: body.as_bytes(), ..right.ended(moment as u64) };
+                    if elsewhere {
+                        node.route(copy(3, &ended));
+                        continue;
+                    }
+                    route_all(&node, everywhere(&ended));
+                    for (listener, _) in &mut listeners {
+                        if users.contains(&listener.user) {
+                            listener.left.remove(&right);
+                        }
+                    }
+                }
+            }
+        }
+        for (mut listener, expected) in listeners {
+            let heard = if listener.left.is_empty() {
+                listener.client.hear_until(&Heard::Close(Some(4500)))
+            } else {
+                heard_so_far(&node, listener.id, &mut listener.client)
+            };
+            prop_assert_eq!(heard, expected, "user {} of project {}", listener.user, PROJECT);
+        }
+        prop_assert_eq!(node.stat("malformed"), 0);
+    }
+}
