@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from nodes import Account, NodeProcess, Tenant, tenant_of
 
-from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission
+from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission, Right, RightKind
 from homewire.store.key_values import Bounds, Owner
 from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import mint
@@ -119,6 +119,12 @@ class World:
     async def _token(self, kind: ProofKind) -> str:
         user = await self._new_user()
         return await self.tenant.store.verifications.issue_token(self.tenant.project, user, kind, 60_000)
+
+    async def _permitted_home(self) -> int:
+        """The home, that the stranger has the right to hear."""
+        right = Right(RightKind.READ_HOME_EVENTS, str(self.known["home"]))
+        await self.tenant.store.permissions.grant(self.tenant.project, self.known["stranger"], right)
+        return int(self.known["home"])
 
     async def _new_member(self) -> int:
         """Somebody more in the home."""

@@ -22,7 +22,7 @@ from homewire.bus import Bus, shard_of
 from homewire.errors import RequestError, Unauthenticated
 from homewire.http.reading import BodyReader
 from homewire.ingest import Ingest, routes
-from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
+from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind, Project
 
 NOW_MS = 1_700_000_000_123
 SENDER = Principal(PrincipalKind.PROJECT_KEY, 1, 70, 0, "server", frozenset(Permission))
@@ -58,6 +58,12 @@ class Places:
 
     async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
         return {}
+
+    async def project(self, project_id: int) -> Project | None:
+        return None
+
+    async def rights_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
+        raise AssertionError("memberships say who may")
 
 
 async def authenticate(request: web.Request) -> Principal:

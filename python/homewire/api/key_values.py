@@ -11,7 +11,7 @@ from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging, Visibility
 from homewire.api.times import timestamp
-from homewire.api.visibility import device_in_path, home_in_path
+from homewire.api.visibility import device_in_path, device_written, home_in_path, home_written
 from homewire.errors import InvalidInput, NotFound
 from homewire.model import Permission
 from homewire.store.key_values import Bounds, Owner
@@ -78,8 +78,13 @@ def _owner(call: Call[Any, Any]) -> Owner:
     return Owner(call.project_id, "device", ids["deviceId"])
 
 
+_RIGHT: Final = (
+    "In a project with access by permission a user needs the permission `write:{}:<id>`, not membership."
+)
+
+
 def _operations(
-    noun: str, path: str, visible: Visibility, device: bool, source: str
+    noun: str, path: str, visible: Visibility, writable: Visibility, device: bool, source: str
 ) -> tuple[Operation, ...]:
     reads = Access(user=True, device=device, permission=Permission.READ)
     writes = Access(user=True, device=device, permission=Permission.WRITE_KV)
@@ -117,9 +122,10 @@ def _operations(
             path=path + "/{key}",
             tag=tag,
             summary=f"Set a value of a {noun.lower()}",
+            description=_RIGHT.format(noun.lower()),
             source=f"{source}, Create/Update a Key-Value Pair",
             access=writes,
-            visible=visible,
+            visible=writable,
             handler=put_value,
             body=NewValue,
             success=204,
@@ -130,9 +136,10 @@ def _operations(
             path=path + "/{key}",
             tag=tag,
             summary=f"Delete a value of a {noun.lower()}",
+            description=_RIGHT.format(noun.lower()),
             source=f"{source}, Delete a Key-Value Pair",
             access=writes,
-            visible=visible,
+            visible=writable,
             handler=delete_value,
             success=204,
         ),
@@ -140,8 +147,13 @@ def _operations(
 
 
 OPERATIONS: Final = (
-    *_operations("Home", "/homes/{homeId}/kv", home_in_path, device=False, source="spec 001"),
+    *_operations("Home", "/homes/{homeId}/kv", home_in_path, home_written, device=False, source="spec 001"),
     *_operations(
-        "Device", "/devices/{deviceId}/kv", device_in_path, device=True, source="as of homes, spec 001"
+        "Device",
+        "/devices/{deviceId}/kv",
+        device_in_path,
+        device_written,
+        device=True,
+        source="as of homes, spec 001",
     ),
 )

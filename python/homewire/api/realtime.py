@@ -124,7 +124,9 @@ ENDPOINTS: Final = (
         description=(
             "204 says that it was accepted, not that it was delivered. To a device that is not there it is"
             " dropped, unless `queue` says for how many seconds it is kept: then it is delivered in its order"
-            " when the device comes. 429 when as many are kept for the device as may be."
+            " when the device comes. 429 when as many are kept for the device as may be.\n\n"
+            "In a project with access by permission a user needs the permission `write:device:<deviceId>`,"
+            " not membership."
         ),
         source="spec 001, Send Command",
         access=Access(user=True, permission=Permission.SEND_COMMAND),
@@ -142,7 +144,10 @@ ENDPOINTS: Final = (
         summary="Hear events as they happen",
         description=(
             "Each message is one Event object. Without a filter: all homes that the user is a member of,"
-            " now and later. Not in projects that bring their own users."
+            " now and later. Not in projects that bring their own users.\n\n"
+            "In a project with access by permission a filter is required, each of its values needs the"
+            " permission `read:home-events:<homeId>`, `read:device:<deviceId>` or"
+            " `read:entity-events:<entityId>`, and membership plays no part."
         ),
         source="spec 000, Listen to events",
         access=Access(user=True),

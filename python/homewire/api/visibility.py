@@ -6,7 +6,8 @@ from collections.abc import Mapping
 
 from homewire.api.context import Api
 from homewire.errors import NotFound
-from homewire.model import DeviceLocation, Principal, PrincipalKind
+from homewire.http.rights import by_right, right_needed
+from homewire.model import DeviceLocation, Principal, PrincipalKind, RightKind
 
 
 async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
@@ -17,6 +18,32 @@ async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> N
 async def device_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
     """The device is the caller itself, or the project's, and a user is in its home. Raises NotFound."""
     await require_device(api, caller, ids["deviceId"])
+
+
+async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The same of what changes a home's values; where rights say who may, the right to write it is needed
+    and enough. Raises NotFound, and PermissionDenied for members without the right."""
+    home_id = ids["homeId"]
+    permitted = await by_right(api.directory, caller, RightKind.WRITE_HOME, home_id)
+    if permitted:
+        return
+    await require_home(api, caller, home_id)
+    if permitted is False:
+        raise right_needed(RightKind.WRITE_HOME, home_id)
+
+
+async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The same of what changes a device's values. Nobody has a right to a device that is in no home."""
+    device_id = ids["deviceId"]
+    permitted = await by_right(api.directory, caller, RightKind.WRITE_DEVICE, device_id)
+    if permitted:
+        located = await api.store.devices.locate(caller.project_id, (device_id,))
+        if device_id not in located or located[device_id].home_id is None:
+            raise NotFound
+        return
+    await require_device(api, caller, device_id)
+    if permitted is False:
+        raise right_needed(RightKind.WRITE_DEVICE, device_id)
 
 
 async def require_home(api: Api, caller: Principal, home_id: int) -> None:

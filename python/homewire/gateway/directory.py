@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 from homewire.gateway.expiring import MarkedCache, MarkedIds, MarkedRecords
 from homewire.gateway.freshness import Freshness
@@ -12,7 +12,10 @@ from homewire.model import DeviceLocation, Project
 from homewire.store import Store
 
 MAX_MEMBERSHIPS: Final = 1_000
-"""Remembered of one user: as many as one command of the store looks at."""
+"""Remembered of one user, and of their rights: as many as one command of the store looks at."""
+
+Held = TypeVar("Held", int, str)
+"""What is asked about: the id of a home, or a right."""
 
 
 class Directory:
@@ -31,6 +34,7 @@ class Directory:
         self._homes: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
         # Tuples, because a set of one id takes 216 bytes, and most users have one home.
         self._members: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
+        self._rights: MarkedCache[tuple[int, int], tuple[str, ...]] = MarkedCache(freshness, capacity)
         self._locations: MarkedRecords[int, DeviceLocation] = MarkedRecords(freshness, capacity)
         self._existing: MarkedIds[int] = MarkedIds(freshness, capacity)
 
@@ -56,19 +60,15 @@ class Directory:
         self, project_id: int, user_id: int, home_ids: Collection[int], as_of: int | None = None
     ) -> set[int]:
         """Those of `home_ids` that the user is a member of. By the user's shard."""
-        whose, wanted = (project_id, user_id), set(home_ids)
-        known = self._members.get(whose, as_of) or ()
-        if not wanted.issubset(known):
-            # What is known is read again with the rest, so that an entry has one age.
-            asked = sorted(wanted.union(known))
-            if len(asked) > MAX_MEMBERSHIPS:
-                asked = sorted(wanted)
+        read = partial(self._store.homes.member_of, project_id, user_id)
+        return await _remembered(self._members, (project_id, user_id), home_ids, read, as_of)
 
-            async def read() -> tuple[int, ...]:
-                return tuple(await self._store.homes.member_of(project_id, user_id, asked))
-
-            known = await self._members.read(whose, user_id, read) or ()
-        return wanted.intersection(known)
+    async def rights_of(
+        self, project_id: int, user_id: int, wanted: Collection[str], as_of: int | None = None
+    ) -> set[str]:
+        """Those of these rights (`model.Right`, as texts) that the user has. By the user's shard."""
+        read = partial(self._store.permissions.held, project_id, user_id)
+        return await _remembered(self._rights, (project_id, user_id), wanted, read, as_of)
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`. By each home's shard."""
@@ -92,3 +92,26 @@ class Directory:
         """
         read = partial(self._store.devices.locate, project_id)
         return await self._locations.find(project_id, device_ids, read, as_of)
+
+
+async def _remembered(
+    cache: MarkedCache[tuple[int, int], tuple[Held, ...]],
+    whose: tuple[int, int],
+    ids: Collection[Held],
+    read: Callable[[list[Held]], Awaitable[set[Held]]],
+    as_of: int | None,
+) -> set[Held]:
+    """Those of `ids` that a user (of a project: `whose`) has, from memory or by `read`."""
+    wanted = set(ids)
+    known = cache.get(whose, as_of) or ()
+    if not wanted.issubset(known):
+        # What is known is read again with the rest, so that an entry has one age.
+        asked = sorted(wanted.union(known))
+        if len(asked) > MAX_MEMBERSHIPS:
+            asked = sorted(wanted)
+
+        async def ask() -> tuple[Held, ...]:
+            return tuple(await read(asked))
+
+        known = await cache.read(whose, whose[1], ask) or ()
+    return wanted.intersection(known)

@@ -10,10 +10,18 @@ from aiohttp import web
 from homewire._core import InvalidField, select_filter
 from homewire.errors import InvalidInput, PermissionDenied
 from homewire.gateway.directory import Directory
-from homewire.model import AccessControl, AccountSystem, Principal, PrincipalKind
+from homewire.model import AccessControl, AccountSystem, Principal, PrincipalKind, RightKind
+from homewire.store.rights import of_ids
 
 MAX_TOPICS: Final = 1_000
 """Followed homes, filter values, and homes times entities of one connection."""
+
+_RIGHTS: Final = {
+    "homes": ("homeId", RightKind.READ_HOME_EVENTS),
+    "devices": ("deviceId", RightKind.READ_DEVICE),
+    "entities": ("entityId", RightKind.READ_ENTITY_EVENTS),
+}
+"""By the kind of a filter the parameter that it is from, and the right that each of its values needs."""
 
 Kind: TypeAlias = Literal["homes", "devices", "entities", "command"]
 
@@ -46,13 +54,22 @@ class Filter:
         except InvalidField as error:
             raise InvalidInput(error.field, error.problem) from error
 
-    async def subscription(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+    async def subscription(
+        self, principal: Principal, access: AccessControl, directory: Directory, as_of: int
+    ) -> Subscription:
         """What this user hears by this filter, as of a total of the marks (`MarkedCache.get`).
 
-        Raises PermissionDenied unless the user may see every home or device that is named: one that
-        cannot be seen gets the same answer, byte for byte, as one that does not exist. Raises
-        InvalidInput where it would be too much.
+        Raises PermissionDenied unless the user may hear everything that is named: what they may not
+        gets the same answer, byte for byte, as what does not exist. Raises InvalidInput where it would be
+        too much.
         """
+        match access:
+            case AccessControl.MEMBERSHIP:
+                return await self._of_member(principal, directory, as_of)
+            case AccessControl.PERMISSION:
+                return await self._permitted(principal, directory, as_of)
+
+    async def _of_member(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
         if self.kind == "homes":
             return await self._named_homes(principal, directory, as_of)
         if self.kind == "devices":
@@ -87,28 +104,57 @@ class Filter:
         return Subscription("homes", tuple(self.ids))
 
     async def _named_devices(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
-        located = await directory.locate(principal.project_id, self.ids, as_of)
-        # 0: in no home, or unknown.
-        places = [located.get(device_id) for device_id in self.ids]
-        homes = tuple((place.home_id or 0) if place else 0 for place in places)
+        homes = await self._places(principal, directory, as_of)
         wanted = set(homes)
-        if 0 in wanted:
-            raise _not_visible("deviceId")
         if await directory.member_of(principal.project_id, principal.id, wanted, as_of) != wanted:
             raise _not_visible("deviceId")
         return Subscription("devices", tuple(self.ids), homes=homes)
 
+    async def _permitted(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+        """By the rights to what is named. Memberships play no part: nobody hears by them, and nothing is
+        followed."""
+        if self.kind == "all":
+            raise PermissionDenied(
+                problem="name what you have a read permission for by homeId, deviceId or entityId"
+            )
+        name, kind = _RIGHTS[self.kind]
+        wanted = set(of_ids(kind, self.entities or self.ids))
+        if await directory.rights_of(principal.project_id, principal.id, wanted, as_of) != wanted:
+            raise _not_visible(name)
+        match self.kind:
+            case "homes":
+                return Subscription("homes", tuple(self.ids))
+            case "devices":
+                places = await self._places(principal, directory, as_of)
+                return Subscription("devices", tuple(self.ids), homes=places)
+        bound = await directory.entity_homes(principal.project_id, self.entities)
+        if len(bound) != len(set(self.entities)):
+            raise _not_visible(name)
+        homes = tuple(sorted(set(bound.values())))
+        if len(homes) * len(self.entities) > MAX_TOPICS:
+            raise InvalidInput(name, f"their homes times these entities are more than {MAX_TOPICS}")
+        return Subscription("entities", homes, tuple(self.entities))
 
-async def check_listener(principal: Principal, directory: Directory) -> None:
-    """Raises PermissionDenied for keys that may never listen, whatever the filter."""
+    async def _places(self, principal: Principal, directory: Directory, as_of: int) -> tuple[int, ...]:
+        """The home of each device. Raises PermissionDenied unless all of them are in one."""
+        located = await directory.locate(principal.project_id, self.ids, as_of)
+        places = [located.get(device_id) for device_id in self.ids]
+        # 0: in no home, or unknown.
+        homes = tuple((place.home_id or 0) if place else 0 for place in places)
+        if 0 in homes:
+            raise _not_visible("deviceId")
+        return homes
+
+
+async def check_listener(principal: Principal, directory: Directory) -> AccessControl:
+    """Who may hear what in the project of a listener. Raises PermissionDenied for keys that may never
+    listen, whatever the filter."""
     if principal.kind is not PrincipalKind.USER:
         raise PermissionDenied(needs="a user's key")
     project = await directory.project(principal.project_id)
     if project is None or project.accounts is AccountSystem.BYOU:
         raise PermissionDenied(problem="not allowed in BYOU projects")
-    if project.access_control is AccessControl.PERMISSION:
-        # Closed until permissions exist: nobody can hold one yet.
-        raise PermissionDenied(problem="needs a read permission and a filter that it covers")
+    return project.access_control
 
 
 def check_own_device(principal: Principal, device_id: str) -> Subscription:

@@ -72,8 +72,8 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
     async def look_up(as_of: int) -> Claim:
         principal = await gateway.authenticator.principal(credential, as_of)
         _require_upgrade(request)
-        await check_listener(principal, gateway.directory)
-        return principal, await Filter(request).subscription(principal, gateway.directory, as_of)
+        access = await check_listener(principal, gateway.directory)
+        return principal, await Filter(request).subscription(principal, access, gateway.directory, as_of)
 
     return await _connect(gateway, request, look_up)
 

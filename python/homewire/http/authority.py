@@ -7,7 +7,7 @@ from typing import Protocol
 
 from aiohttp import web
 
-from homewire.model import DeviceLocation, Principal
+from homewire.model import DeviceLocation, Principal, Project
 
 Authenticate = Callable[[web.Request], Awaitable[Principal]]
 """The principal of the Authorization header. Raises Unauthenticated."""
@@ -21,6 +21,10 @@ class Directory(Protocol):
 
     Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
     """
+
+    async def project(self, project_id: int) -> Project | None:
+        """The project, unless it was deleted."""
+        ...
 
     async def locate(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
         """The devices of the project among `device_ids`; unknown ids are missing."""
@@ -37,4 +41,8 @@ class Directory(Protocol):
 
     async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
         """Those of `home_ids` that the user may act in."""
+        ...
+
+    async def rights_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
+        """Those of these rights (`model.Right`, as texts) that the user has."""
         ...

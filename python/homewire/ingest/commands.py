@@ -10,10 +10,11 @@ from homewire._core import InvalidField, command_envelope, kept_command_envelope
 from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
 from homewire.http.paths import path_id
+from homewire.http.rights import by_right, right_needed
 from homewire.ingest.context import Ingest
 from homewire.ingest.idempotency import append_event, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
-from homewire.model import Permission, Principal, PrincipalKind
+from homewire.model import Permission, Principal, PrincipalKind, RightKind
 from homewire.store.kept_commands import KeptCommand, KeptCommands
 
 LONGEST_NUMBER: Final = 10
@@ -86,7 +87,11 @@ async def _keep(
 
 
 async def _require_visible(ingest: Ingest, principal: Principal, device_id: int) -> None:
-    """Raises NotFound alike for a device that is unknown and for one in none of the user's homes."""
+    """Raises NotFound alike for a device that is unknown and for one in none of the user's homes.
+
+    Where rights say who may, a user needs the right to write the device, and no membership; without it
+    members get PermissionDenied.
+    """
     location = (await ingest.directory.locate(principal.project_id, (device_id,))).get(device_id)
     if location is None:
         raise NotFound
@@ -95,5 +100,10 @@ async def _require_visible(ingest: Ingest, principal: Principal, device_id: int)
     home_id = location.home_id
     if home_id is None:
         raise NotFound
+    permitted = await by_right(ingest.directory, principal, RightKind.WRITE_DEVICE, device_id)
+    if permitted:
+        return
     if not await ingest.directory.member_of(principal.project_id, principal.id, (home_id,)):
         raise NotFound
+    if permitted is False:
+        raise right_needed(RightKind.WRITE_DEVICE, device_id)

@@ -14,7 +14,7 @@ from homewire.store.scripts.permissions import GRANT_TO_USER, REVOKE_FROM_USER
 
 USER_GRANTS: Final = 400
 """Rights that are granted to one user themselves; with those of their groups there are some thousands."""
-_HOME_EVENTS: Final = f"{RightKind.READ_HOME_EVENTS}:"
+_OF_HOMES: Final = tuple(f"{kind}:" for kind in RightKind if kind.noun == "home")
 
 
 class Permissions:
@@ -85,8 +85,6 @@ class Permissions:
             reply = await self._database.read("HMGET", slot.user_rights(user_id), *page)
             found.update(text for text, sources in zip(page, reply, strict=True) if sources is not None)
         # Of a deleted home rights are left, until they are revoked or their holder goes.
-        homes = {
-            int(text.removeprefix(_HOME_EVENTS)): text for text in found if text.startswith(_HOME_EVENTS)
-        }
-        existing = await self._database.present(slot.homes, list(homes))
-        return found.difference(text for home_id, text in homes.items() if home_id not in existing)
+        homes = {text: int(text.rpartition(":")[2]) for text in found if text.startswith(_OF_HOMES)}
+        existing = await self._database.present(slot.homes, list(homes.values()))
+        return found.difference(text for text, home_id in homes.items() if home_id not in existing)
