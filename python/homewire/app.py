@@ -38,6 +38,7 @@ from homewire.gateway.handoff import Observer
 from homewire.gateway.pump import Pumps
 from homewire.gateway.skipped import report_skipped
 from homewire.gateway.watch import CoreWatch, OnMessage
+from homewire.hosts import listed_origins
 from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
@@ -232,7 +233,12 @@ class Known:
         freshness = Freshness(core, settings.shards)
         return cls(
             freshness,
-            Authenticator(parts.store, freshness, settings.principal_cache_entries),
+            Authenticator(
+                parts.store,
+                freshness,
+                settings.principal_cache_entries,
+                listed_origins(settings.cookie_origins),
+            ),
             Directory(parts.store, freshness, settings.principal_cache_entries),
         )
 

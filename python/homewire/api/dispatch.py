@@ -19,11 +19,12 @@ from homewire.errors import (
     NotFound,
     PermissionDenied,
     RequestError,
+    Unauthenticated,
     UnknownRecord,
 )
 from homewire.hosts import listed_origins
 from homewire.http.cookies import expire_cookie, set_cookie
-from homewire.http.headers import RANGE
+from homewire.http.headers import RANGE, names_key
 from homewire.http.origins import refuse_cross_site
 from homewire.http.paths import path_id
 from homewire.model import Permission, Principal, PrincipalKind
@@ -66,9 +67,15 @@ async def _call(api: Api, operation: Operation, request: web.Request) -> Call[An
 
 
 async def _caller(api: Api, access: Access, request: web.Request) -> Principal | None:
-    if access.by_handler or (access.nobody and "Authorization" not in request.headers):
+    if access.by_handler:
         return None
-    caller = await api.authenticate(request)
+    try:
+        caller = await api.authenticate(request)
+    except Unauthenticated:
+        # A browser keeps the cookie of a session that is over. Whoever means a key, says so.
+        if access.nobody and not names_key(request):
+            return None
+        raise
     if not may_call(access, caller):
         raise PermissionDenied(needs=_needed(access))
     return caller

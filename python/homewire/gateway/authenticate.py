@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 from functools import partial
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from homewire.errors import Unauthenticated
 from homewire.gateway.expiring import MarkedCache
 from homewire.gateway.freshness import Freshness
-from homewire.model import Principal
+from homewire.http.cookies import session_cookies
+from homewire.http.headers import AUTH_KEY, USER_ID
+from homewire.http.origins import refuse_cross_site
+from homewire.model import Principal, PrincipalKind
 from homewire.store import Store
 from homewire.store.tokens import parse
 
 SCHEMES: Final = frozenset({"modecloud", "bearer"})
 """Clients send ``ModeCloud <key>``, ``Bearer <key>``, or the key alone."""
+SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
+"""They change nothing, so that a page of another origin wins nothing by them."""
 
 
 class Authenticator:
@@ -26,13 +32,30 @@ class Authenticator:
     milliseconds after the change was answered, and a second if Redis falls silent.
     """
 
-    def __init__(self, store: Store, freshness: Freshness, capacity: int) -> None:
+    def __init__(
+        self, store: Store, freshness: Freshness, capacity: int, cookie_origins: Container[str] = ()
+    ) -> None:
+        """`cookie_origins`: whose pages may act with a session's cookie, besides the service's own."""
         self._store = store
+        self._cookie_origins = cookie_origins
         self._principals: MarkedCache[str, Principal] = MarkedCache(freshness, capacity)
 
     async def __call__(self, request: web.Request) -> Principal:
-        """The principal of the Authorization header. Raises Unauthenticated."""
-        return await self.principal(Credential(request.headers.get("Authorization")))
+        """Who a request speaks for. Raises Unauthenticated, PermissionDenied (CROSS_SITE)."""
+        credential = Credential.of(request)
+        if credential.by_cookie and request.method not in SAFE_METHODS:
+            refuse_cross_site(request, self._cookie_origins)
+        return await self.principal(credential)
+
+    def of_websocket(self, request: web.Request) -> Credential:
+        """The credential of a handshake; it counts as a change. Raises PermissionDenied (CROSS_SITE).
+
+        What a page of another origin opened with somebody's cookie, it could read.
+        """
+        credential = Credential.of(request, websocket=True)
+        if credential.by_cookie:
+            refuse_cross_site(request, self._cookie_origins)
+        return credential
 
     async def principal(self, credential: Credential, as_of: int | None = None) -> Principal:
         """The principal that a credential speaks for now. Raises Unauthenticated.
@@ -48,29 +71,62 @@ class Authenticator:
             principal = await self._principals.read_unplaced(reference.hash, look_up, _principal_id)
             if principal is None:
                 raise Unauthenticated
+        if credential.user_id is not None and not _is_user(principal, credential.user_id):
+            raise Unauthenticated
         return principal
 
 
 class Credential:
     """The key of one request: parsed and hashed once, asked about as often as needed."""
 
-    __slots__ = ("reference", "token")
+    __slots__ = ("by_cookie", "reference", "token", "user_id")
 
-    def __init__(self, header: str | None) -> None:
+    def __init__(self, header: str | None, *, user_id: str | None = None, by_cookie: bool = False) -> None:
         """`header` is the value of Authorization, or a bare key; None when there is none."""
-        scheme, _, key = (header or "").strip().partition(" ")
-        self.token = key.strip() if scheme.lower() in SCHEMES else (header or "").strip()
+        self.token = _key(header or "")
         self.reference = parse(self.token)
+        self.user_id = user_id
+        """Whose key it has to be; None: anybody's."""
+        self.by_cookie = by_cookie
+        """Whether only a cookie names the key: a browser adds that by itself."""
 
     @classmethod
-    def of_websocket(cls, request: web.Request) -> Credential:
-        """Where a client may be unable to set headers, the query's ``authToken`` counts when there is
-        no Authorization header (spec 000, *Listen to events*)."""
-        header = request.headers.get("Authorization")
-        return cls(request.query.get("authToken") if header is None else header)
+    def of(cls, request: web.Request, *, websocket: bool = False) -> Credential:
+        """What a request names as its key: in Authorization, in X-Auth-Token (then X-User-Id says whose it
+        is), in the cookie of a session. All that is named has to be the same key.
+
+        Where a client may be unable to set headers, on a WebSocket, the query's ``authToken`` counts when
+        there is no Authorization header (spec 000, *Listen to events*).
+        """
+        headers = request.headers
+        header = headers.get(hdrs.AUTHORIZATION)
+        if header is None and websocket:
+            header = request.query.get("authToken")
+        token = headers.get(AUTH_KEY)
+        if token is None and hdrs.COOKIE not in headers:
+            return cls(header)
+        named = [] if header is None else [_key(header)]
+        if token is not None:
+            named.append(token.strip())
+        cookies = session_cookies(request)
+        keys = {*named, *cookies}
+        if len(keys) != 1:
+            return cls(None)
+        user_id = None if token is None else headers.get(USER_ID, "").strip()
+        return cls(keys.pop(), user_id=user_id, by_cookie=not named)
 
     def __repr__(self) -> str:
         return "Credential(…)"
+
+
+def _key(header: str) -> str:
+    """The key of an Authorization header, whatever its scheme."""
+    scheme, _, key = header.strip().partition(" ")
+    return key.strip() if scheme.lower() in SCHEMES else header.strip()
+
+
+def _is_user(principal: Principal, user_id: str) -> bool:
+    return principal.kind is PrincipalKind.USER and user_id == str(principal.id)
 
 
 def _expired(principal: Principal) -> bool:

@@ -1,7 +1,9 @@
 """Cross-origin requests: any page may call, with a key.
 
 A key is no ambient credential: no browser adds it by itself, so what another origin can do with an answer
-it could do without the browser. Cookies are: `Access-Control-Allow-Credentials` is never said.
+it could do without the browser. The cookie of a session is: `Access-Control-Allow-Credentials` is never said,
+so that no page of another origin reads what it got with one; that it changes nothing with one either is
+looked after in `http.origins`.
 """
 
 from __future__ import annotations
@@ -11,9 +13,9 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from homewire.http.headers import RANGE
+from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
 
-REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key")
+REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", AUTH_KEY, USER_ID)
 """What a page may send that browsers ask about."""
 ANSWER_HEADERS: Final = (RANGE, "Retry-After")
 """What a page may read beyond what every page may."""

@@ -16,7 +16,7 @@ from aiohttp import web
 
 from homewire._core import Core
 from homewire.errors import InvalidInput, PermissionDenied, RequestError
-from homewire.gateway.authenticate import Authenticator, Credential
+from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.delivered import deliver_first
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
@@ -67,7 +67,7 @@ def routes(gateway: Gateway) -> list[web.RouteDef]:
 
 async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
-    credential = Credential.of_websocket(request)
+    credential = gateway.authenticator.of_websocket(request)
 
     async def look_up(as_of: int) -> Claim:
         principal = await gateway.authenticator.principal(credential, as_of)
@@ -80,7 +80,7 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
-    credential = Credential.of_websocket(request)
+    credential = gateway.authenticator.of_websocket(request)
 
     async def look_up(as_of: int) -> Claim:
         principal = await gateway.authenticator.principal(credential, as_of)

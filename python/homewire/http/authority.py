@@ -10,7 +10,8 @@ from aiohttp import web
 from homewire.model import DeviceLocation, Principal, Project
 
 Authenticate = Callable[[web.Request], Awaitable[Principal]]
-"""The principal of the Authorization header. Raises Unauthenticated."""
+"""Who a request speaks for, by its key. Raises Unauthenticated, and PermissionDenied for a page of another
+origin that acts with the cookie of a session."""
 
 
 class Directory(Protocol):
