@@ -48,6 +48,9 @@ class Forgetful:
     def __init__(self, relay: Relay | None = None) -> None:
         self._relay = relay
 
+    def is_expected(self, project_id: int) -> bool:
+        return False
+
     async def expect(self, project_id: int) -> None:
         if self._relay is not None:
             await self._relay.expect(project_id)

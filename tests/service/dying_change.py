@@ -38,44 +38,32 @@ class Gate:
             await asyncio.to_thread(sys.stdin.readline)
 
 
-class Announcer:
+class GatedRelay(Relay):
     """A relay that stops at the gate."""
 
-    def __init__(self, relay: Relay, gate: Gate) -> None:
-        self._relay = relay
+    def __init__(self, redis: Redis, gate: Gate) -> None:
+        super().__init__(redis, SHARDS)
         self._gate = gate
 
     async def expect(self, project_id: int) -> None:
         await self._gate.pass_by("expect")
-        await self._relay.expect(project_id)
+        await super().expect(project_id)
         await self._gate.pass_by("record")
 
     async def announce(self, project_id: int) -> None:
         await self._gate.pass_by("announce")
-        await self._relay.announce(project_id)
+        await super().announce(project_id)
 
-
-class Client:
-    """As much of a Redis client as a relay needs, with the gate between two commands."""
-
-    def __init__(self, redis: Redis, gate: Gate) -> None:
-        self._redis = redis
-        self._gate = gate
-
-    async def execute_command(self, *command: Any) -> Any:
-        await self._gate.pass_by(BEFORE.get(command[0], ""))
-        answer = await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
-        await self._gate.pass_by(AFTER.get(command[0], ""))
+    async def _send(self, *command: str | int | bytes) -> Any:
+        await self._gate.pass_by(BEFORE.get(str(command[0]), ""))
+        answer = await super()._send(*command)
+        await self._gate.pass_by(AFTER.get(str(command[0]), ""))
         return answer
-
-    def pipeline(self, transaction: bool) -> Any:
-        return self._redis.pipeline(transaction=transaction)
 
 
 async def main(url: str, step: str, what: str, arguments: str) -> None:
     redis, gate = connect(url), Gate(step)
-    client: Any = Client(redis, gate)
-    store = Store(redis, Announcer(Relay(client, SHARDS), gate))
+    store = Store(redis, GatedRelay(redis, gate))
     repository, method = what.split(".")
     await getattr(getattr(store, repository), method)(*orjson.loads(arguments))
     print("done", flush=True)

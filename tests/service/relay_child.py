@@ -10,12 +10,11 @@ from __future__ import annotations
 import asyncio
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 from homewire.bus import relay
 from homewire.redis.connect import connect
+from homewire.redis.trips import Call
 from homewire.store import Store
-from homewire.store.scripts.script import Script
 
 
 async def stop(where: str) -> None:
@@ -32,11 +31,10 @@ class StopsBeforeTheAnnouncement(relay.Relay):
 class StopsAmongTheCopies(relay.Relay):
     shards = 0
 
-    async def _run_scripts(self, script: Script, calls: Sequence[relay.Call]) -> list[Any]:
-        if script is relay.COPY:
-            await super()._run_scripts(script, calls[: self.shards])
-            await stop("copied")
-        return await super()._run_scripts(script, calls)
+    async def _write_copies(self, calls: Sequence[Call]) -> int:
+        written = await super()._write_copies(calls[: self.shards])
+        await stop("copied")
+        return written
 
 
 async def main(url: str, project: int, how: str, *numbers: int) -> None:

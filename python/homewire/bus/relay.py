@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from redis.exceptions import NoScriptError, RedisError
+from redis.exceptions import RedisError
 
 from homewire.bus.control import parse
 from homewire.bus.shards import PENDING, copied_key, events_key
@@ -34,6 +34,7 @@ from homewire.bus.stopping import asked_to_stop
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.redis.trips import Call, Trips
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
 from homewire.store.scripts.script import Script
 
@@ -97,8 +98,6 @@ COPIED_KEPT_MS: Final = 600_000
 are two of 100. Who comes later copies again what was copied and not deleted: readers ignore an older
 record, not an event."""
 
-Call = tuple[Sequence[str | bytes], Sequence[str | int | bytes]]
-"""A script's keys, and its arguments."""
 Entry = tuple[bytes, dict[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
@@ -135,22 +134,26 @@ class Relay:
 
     def __init__(self, redis: Redis, shards: int) -> None:
         self.stats = RelayStats()
-        self._redis = redis
+        self._trips = Trips(redis)
         self._shards = shards
         self._turns: dict[int, _Turns] = {}
         self._expected_until: dict[int, float] = {}
         self._seldom = Seldom(LOG_S)
 
+    def is_expected(self, project_id: int) -> bool:
+        """Whether `expect` was done lately enough for another change."""
+        return asyncio.get_running_loop().time() < self._expected_until.get(project_id, float("-inf"))
+
     async def expect(self, project_id: int) -> None:
         """Before a change that is announced: what a crash leaves will be found. Raises Unavailable."""
-        if self._is_expected(project_id):
+        if self.is_expected(project_id):
             return
         with translate_redis_errors(), self._turns_of(project_id) as turns:
             async with asyncio.timeout(COMMAND_S), turns.expecting:
-                if self._is_expected(project_id):
+                if self.is_expected(project_id):
                     return
                 began = asyncio.get_running_loop().time()
-                await self._run_scripts(EXPECT, [([PENDING], [project_id])])
+                await self._trips.run(EXPECT, ([PENDING], [project_id]))
                 if len(self._expected_until) >= EXPECTED_PROJECTS:
                     self._expected_until.clear()
                 self._expected_until[project_id] = began + EXPECTED_FOR_S
@@ -187,7 +190,7 @@ class Relay:
         async for projects in self._pending():
             empty = await self._relay_leftovers(projects)
             if empty:
-                await self._run_scripts(FORGET, [([PENDING], [PENDING_KEPT_MS, *empty])])
+                await self._trips.run(FORGET, ([PENDING], [PENDING_KEPT_MS, *empty]))
 
     async def _relay_everywhere(self) -> None:
         for index in (PROJECTS, DELETED_PROJECTS):
@@ -251,9 +254,6 @@ class Relay:
             if not turns.askers:
                 del self._turns[project_id]
 
-    def _is_expected(self, project_id: int) -> bool:
-        return asyncio.get_running_loop().time() < self._expected_until.get(project_id, float("-inf"))
-
     async def _drain(self, project_id: int) -> int:
         outbox, relayed = ProjectSlot(project_id).outbox, 0
         while True:
@@ -286,40 +286,21 @@ class Relay:
             for shard, arguments in by_shard.items()
         ]
         for start in range(0, len(calls), CALLS):
-            self.stats.copies += sum(await self._run_scripts(COPY, calls[start : start + CALLS]))
+            self.stats.copies += await self._write_copies(calls[start : start + CALLS])
         self.stats.records += understood
 
-    async def _run_scripts(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """One script several times, in one round trip; their answers. Raises the first one's error."""
-        full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
-        answers = await self._pipeline([("EVALSHA", script.sha, *rest) for rest in full])
-        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
-        if unknown:
-            # Nothing was executed of these, so sending them again in full repeats nothing.
-            again = [("EVAL", script.text, *full[at]) for at in unknown]
-            for at, answer in zip(unknown, await self._pipeline(again), strict=True):
-                answers[at] = answer
-        for answer in answers:
-            if isinstance(answer, Exception):
-                raise answer
-        return answers
+    async def _write_copies(self, calls: Sequence[Call]) -> int:
+        """Carry out these calls of COPY; how many copies were not there yet."""
+        return sum(await self._trips.run(COPY, *calls))
 
     async def _lengths(self, projects: Sequence[int]) -> list[Any]:
         """The length of each project's outbox; an error in place of one that cannot be told."""
         if not projects:
             return []
-        return await self._pipeline([("XLEN", ProjectSlot(each).outbox) for each in projects])
-
-    async def _pipeline(self, commands: Sequence[tuple[str | int | bytes, ...]]) -> list[Any]:
-        async with asyncio.timeout(COMMAND_S):
-            async with self._redis.pipeline(transaction=False) as pipeline:
-                for command in commands:
-                    pipeline.execute_command(*command)
-                return list(await pipeline.execute(raise_on_error=False))
+        return await self._trips.ask_each(*(("XLEN", ProjectSlot(each).outbox) for each in projects))
 
     async def _send(self, *command: str | int | bytes) -> Any:
-        async with asyncio.timeout(COMMAND_S):
-            return await self._redis.execute_command(*command)  # type: ignore[no-untyped-call]
+        return (await self._trips.ask(command))[0]
 
     def _note_not_understood(self, project_id: int, entry_id: bytes) -> None:
         self.stats.not_understood += 1

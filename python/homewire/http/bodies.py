@@ -16,7 +16,6 @@ from homewire.errors import Unavailable
 from homewire.http.wrapping import Handler, wrapped
 
 MEBIBYTE: Final = 1024 * 1024
-HELD: Final = web.RequestKey("held", int)
 
 
 class BodiesFull(Unavailable):
@@ -36,18 +35,21 @@ class Bodies:
     def __init__(self, limit: int = 64 * MEBIBYTE) -> None:
         self._limit = limit
         self._held = 0
+        self._sizes: dict[int, int] = {}
+        """By `id` of the request, which lives until it is answered: requests have no hash, and asking one
+        for a value that it does not have costs an exception."""
         self._refused = 0
 
     def hold(self, request: web.Request, size: int) -> None:
         """This request's body takes `size` bytes in all, as far as is known. Raises BodiesFull."""
-        more = size - request.get(HELD, 0)
+        more = size - self._sizes.get(id(request), 0)
         if more <= 0:
             return
         if self._held + more > self._limit:
             self._refused += 1
             raise BodiesFull
         self._held += more
-        request[HELD] = size
+        self._sizes[id(request)] = size
 
     def released(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
         """The same routes, whose requests hold nothing once they are answered."""
@@ -62,6 +64,6 @@ class Bodies:
             try:
                 return await handler(request)
             finally:
-                self._held -= request.get(HELD, 0)
+                self._held -= self._sizes.pop(id(request), 0)
 
         return release_after

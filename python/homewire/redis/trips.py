@@ -10,6 +10,7 @@ Everything goes to one node, on one connection: keys of different slots are no c
 from __future__ import annotations
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -30,7 +31,7 @@ DEADLINE_GRAIN: Final = 0.1
 """Seconds between two looks at the deadlines, while anything is pending."""
 
 Command: TypeAlias = Sequence[str | int | bytes]
-Call: TypeAlias = tuple[Sequence[str], Sequence[str | int | bytes]]
+Call: TypeAlias = tuple[Sequence[str | bytes], Sequence[str | int | bytes]]
 """A script's keys, and its arguments."""
 
 
@@ -71,6 +72,14 @@ class Trips:
 
         Raises what redis-py raises; TimeoutError after COMMAND_S.
         """
+        replies = await self.ask_each(*commands)
+        for reply in replies:
+            if isinstance(reply, ResponseError):
+                raise reply
+        return replies
+
+    async def ask_each(self, *commands: Command) -> list[Any]:
+        """The same; an error that Redis answers with stands in the place of its reply."""
         loop = asyncio.get_running_loop()
         asked = _Asked(commands, loop.create_future(), loop.time() + COMMAND_S)
         self._waiting.append(asked)
@@ -78,11 +87,7 @@ class Trips:
         if self._timer is None:
             self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
         self._plan_turn()
-        replies = await asked.replies
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise reply
-        return replies
+        return await asked.replies
 
     async def run(self, script: Program, *calls: Call) -> list[Any]:
         """The answers of one script, run for each of these calls, in one trip. Raises what `ask` does."""
@@ -170,7 +175,8 @@ class Trips:
 
     async def _reply(self, connection: Any, name: str) -> Any:
         try:
-            reply = await connection.read_response()
+            # What limits the time is around the whole trip: another timer for each reply costs more than it.
+            reply = await connection.read_response(timeout=math.inf)
         except ResponseError as error:
             return error
         # As `Redis.parse_response` does, which costs more than the reading.

@@ -37,6 +37,9 @@ def wall_clock_ms() -> int:
 class Announcer(Protocol):
     """Who carries the outbox's records to every node: `homewire.bus.relay.Relay`."""
 
+    def is_expected(self, project_id: int) -> bool:
+        """Whether `expect` was done, and still holds."""
+
     async def expect(self, project_id: int) -> None:
         """Make sure that somebody looks into the project's outbox soon. Raises Unavailable."""
 
@@ -119,10 +122,11 @@ class Database:
         """
         names = [slot.project, slot.outbox, *keys]
         deadline = asyncio.get_running_loop().time() + COMMAND_S
-        if script.announces or script.leaves_rest:
+        is_expected = not script.announces or self._announcer.is_expected(slot.project_id)
+        if script.leaves_rest or not is_expected:
             with translate_redis_errors():
                 async with asyncio.timeout_at(deadline):
-                    if script.announces:
+                    if not is_expected:
                         await self._announcer.expect(slot.project_id)
                     if script.leaves_rest:
                         await self.note_unfinished(slot.project_id)
@@ -146,8 +150,7 @@ class Database:
         await self.change_outside(NOTE, [UNFINISHED], [project_id, LOOK_AFTER_MS])
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        async with asyncio.timeout(COMMAND_S):
-            return (await self._changes.run(script, (keys, arguments)))[0]
+        return (await self._changes.run(script, (keys, arguments)))[0]
 
     async def new_id(self) -> int:
         """An integer id, unique in the deployment. One that is never used does no harm."""
