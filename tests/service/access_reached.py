@@ -7,6 +7,7 @@ from typing import Final
 _RATES: Final = "test_bus_ingest.py (the limits on events per second)"
 _HOLDERS: Final = "test_limits_nodes.py (the limits on connections)"
 _ATTEMPTS: Final = "test_api_attempts.py (the limits on attempts)"
+_NDATA: Final = "test_api_ndata.py"
 _NO_KEY: Final = "no key is looked at"
 
 ELSEWHERE: Final[dict[tuple[str, int], str]] = {
@@ -23,6 +24,9 @@ ELSEWHERE: Final[dict[tuple[str, int], str]] = {
     ("sendCommand", 429): _RATES,
     ("listenToEvents", 429): _HOLDERS,
     ("receiveCommands", 429): _HOLDERS,
+    ("getSession", 400): _NDATA,
+    ("deleteSession", 400): _NDATA,
+    ("deleteSession", 409): _NDATA,
 }
 """For an operation and status, the test that reaches it."""
 

@@ -88,6 +88,11 @@ class World:
             await store.homes.add_member(project, home, self.known[who])
         return home
 
+    async def _new_session(self) -> str:
+        """One more of the owner's."""
+        store, project = self.tenant.store, self.tenant.project
+        return (await store.sessions.open(project, self.known["owner"], APP, Login()))[0].id
+
     async def _new_user(self) -> int:
         return (await self.person()).id
 

@@ -29,7 +29,7 @@ from homewire.http.origins import refuse_cross_site
 from homewire.http.paths import path_id
 from homewire.model import Permission, Principal, PrincipalKind
 
-TEXTS: Final = frozenset({"moduleId", "entityId", "key"})
+TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
 """Parts of paths that are no integer ids."""
 
 _encode: Final = msgspec.json.Encoder().encode

@@ -18,6 +18,7 @@ from homewire.api import (
     users,
     verification,
 )
+from homewire.api.dialects import ndata
 from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -32,6 +33,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *smart_modules.OPERATIONS,
     *authentication.OPERATIONS,
     *verification.OPERATIONS,
+    *ndata.OPERATIONS,
 )
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPERATIONS, *realtime.ENDPOINTS)
