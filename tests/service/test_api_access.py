@@ -7,6 +7,7 @@ fails here, and so does a status that no test reaches and nothing excuses.
 from __future__ import annotations
 
 import re
+from typing import Final
 
 import aiohttp
 import pytest
@@ -17,6 +18,7 @@ from nodes import NodeProcess
 
 from homewire.api.operation import Endpoint
 from homewire.api.operations import ENDPOINTS
+from homewire.api.shapes import MODE, ROCKET_CHAT, SESSIONS
 from homewire.model import AccessControl, AccountSystem
 
 
@@ -52,6 +54,14 @@ async def test_everybody_gets_what_the_table_says(
     assert not wrong, "\n" + "\n".join(wrong)
 
 
+ERROR: Final = {
+    MODE: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
+    SESSIONS: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
+    ROCKET_CHAT: re.compile(r'\{("status":"error","message":"[^"]+",)?"success":false,"error":"'),
+}
+"""How the errors of each shape begin."""
+
+
 async def problem_of(world: World, row: Row, caller: str, expected: int) -> str | None:
     """What is wrong with the answer that the caller gets; None: nothing."""
     ask = await row.ask(world, caller)
@@ -72,6 +82,6 @@ def problem_of_body(endpoint: Endpoint, answer: aiohttp.ClientResponse, content:
         return f"a body: {content}" if content else None
     if answer.content_type != "application/json":
         return answer.content_type
-    if answer.status == endpoint.success or re.match(r'\{"reason":"[A-Z_]+","data":\{', content):
+    if answer.status == endpoint.success or ERROR[endpoint.shape].match(content):
         return None
     return f"no error as clients know it: {content}"

@@ -106,7 +106,9 @@ def _article(document: Part, method: str, path: str, operation: Part) -> str:
 
 
 def _keys(operation: Part) -> str:
-    return " or ".join(map(_key, operation["security"])) or "no key"
+    # Where a user's key may be found otherwise is the same everywhere, and stands at the beginning.
+    listed = [each for each in operation["security"] if not each.keys() & {"sessionCookie", "sessionKey"}]
+    return " or ".join(map(_key, listed)) or "no key"
 
 
 def _key(requirement: Part) -> str:

@@ -17,7 +17,8 @@ from homewire import __version__
 from homewire.api.dispatch import TEXTS
 from homewire.api.operation import Access, BodyKind, Endpoint
 from homewire.api.shapes import SHAPES, ErrorShape
-from homewire.http.headers import RANGE
+from homewire.http.cookies import SESSION
+from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
 from homewire.http.paths import LARGEST_ID
 
 UNDOCUMENTED: Final = frozenset(
@@ -46,9 +47,13 @@ values.
 
 Keys. A request names its key in the header Authorization, as `ModeCloud <key>`, `Bearer <key>` or the key \
 alone. A key speaks for a user, a device or the project; what it may do stands at each operation. A project \
-key with the permission `admin` may do what any other project key may.
+key with the permission `admin` may do what any other project key may. A user's key, which is a session, may \
+as well come in `X-Auth-Token`, with the user's id in `X-User-Id`, or in the cookie `homewire_session`. A \
+request that names several keys is 401; what changes something with the cookie alone, and a WebSocket, is \
+403 for a page of another origin.
 
-Errors. Every error is JSON: `reason`, an upper-case code, and `data`, what a person needs to mend the \
+Errors. Every error is JSON; the session APIs have shapes and statuses of their own, which stand there. \
+Elsewhere: `reason`, an upper-case code, and `data`, what a person needs to mend the \
 request. In this order: no or dead key 401 (403 where the operation has no 401); a key of the wrong kind, or \
 without the permission, 403; an id that is unknown or that the caller cannot see, 404 (403 where the \
 operation has no 404); any other bad input 403, naming the field. A method that a path does not have is \
@@ -104,6 +109,11 @@ _HEADERS: Final[Part] = {
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
+    "SessionCookie": {
+        "description": f"The cookie {SESSION}: the key of a session that begins, or expired.",
+        "required": True,
+        "schema": {"type": "string", "pattern": f"^{SESSION}="},
+    },
     "Allow": {
         "description": "The methods that the path has.",
         "required": True,
@@ -121,6 +131,24 @@ _SECURITY_SCHEMES: Final[Part] = {
     "userKey": _header_key("a user"),
     "deviceKey": _header_key("a device"),
     "projectKey": _header_key("a project, with one of the permissions that stand at the operation"),
+    "sessionCookie": {
+        "type": "apiKey",
+        "in": "cookie",
+        "name": SESSION,
+        "description": "The key of a session, as a login of the session APIs sets it for browsers.",
+    },
+    "sessionKey": {
+        "type": "apiKey",
+        "in": "header",
+        "name": AUTH_KEY,
+        "description": "The key of a user, alone; with the user's id in X-User-Id.",
+    },
+    "sessionUser": {
+        "type": "apiKey",
+        "in": "header",
+        "name": USER_ID,
+        "description": "The id of the user whose key is in X-Auth-Token.",
+    },
     "authToken": {
         "type": "apiKey",
         "in": "query",
@@ -151,6 +179,8 @@ def _security(endpoint: Endpoint) -> Iterator[Part]:
         yield {}
     if access.user:
         yield {"userKey": []}
+        yield {"sessionCookie": []}
+        yield {"sessionKey": [], "sessionUser": []}
     if access.device:
         yield {"deviceKey": []}
     if access.permission is not None:
@@ -210,6 +240,8 @@ def _responses(endpoint: Endpoint, named: Part) -> Part:
         success["content"] = {JSON: {"schema": named[repr(endpoint.answer)]}}
     if get_origin(endpoint.answer) is list:
         success["headers"] = {RANGE: {"$ref": "#/components/headers/Range"}}
+    if endpoint.sets_cookie:
+        success["headers"] = {"Set-Cookie": {"$ref": "#/components/headers/SessionCookie"}}
     shape = endpoint.shape
     errors = {
         str(status): {"$ref": f"#/components/responses/{shape.name}{shape.texts[status][0]}"}
