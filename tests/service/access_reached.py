@@ -8,6 +8,7 @@ _RATES: Final = "test_bus_ingest.py (the limits on events per second)"
 _HOLDERS: Final = "test_limits_nodes.py (the limits on connections)"
 _ATTEMPTS: Final = "test_api_attempts.py (the limits on attempts)"
 _NDATA: Final = "test_api_ndata.py"
+_SESSION: Final = "test_api_user_session.py"
 _NO_KEY: Final = "no key is looked at"
 
 ELSEWHERE: Final[dict[tuple[str, int], str]] = {
@@ -23,6 +24,9 @@ ELSEWHERE: Final[dict[tuple[str, int], str]] = {
     ("sendEvents", 429): _RATES,
     ("sendCommand", 429): _RATES,
     ("listenToEvents", 429): _HOLDERS,
+    ("getUserSession", 404): _SESSION,
+    ("terminateUserSession", 404): _SESSION,
+    ("terminateUserSession", 409): _SESSION,
     ("receiveCommands", 429): _HOLDERS,
     ("getSession", 400): _NDATA,
     ("deleteSession", 400): _NDATA,

@@ -76,7 +76,7 @@ class Row:
     json: Any = None
     form: dict[str, Any] | str | None = None
     fresh: str = ""
-    """Who calls with the key of a new user, whose id is `{fresh}`."""
+    """Who (names apart by blanks) call with the key of a new user, whose id is `{fresh}`."""
     headers: dict[str, str] = field(default_factory=dict)
     accounts: tuple[AccountSystem, ...] = tuple(AccountSystem)
     access: tuple[AccessControl, ...] = tuple(AccessControl)
@@ -96,7 +96,7 @@ class Row:
         if self.fresh:
             person = await world.person()
             world.known["fresh"] = person.id
-            key = person.key if caller == self.fresh else key
+            key = person.key if caller in self.fresh.split() else key
         authorization = {} if key is None else {"Authorization": f"ModeCloud {key}"}
         return Ask(
             self.operation,
@@ -302,6 +302,11 @@ ROWS: Final = (
     Row("sendCommand", "/devices/{own}/command",
         "401 401 | 403 403 404 403 404 | 403 403 403 | 403 403 403 204 403 403 204 404", json=COMMAND,
         access=BY_PERMISSION),
+    Row("getUserSession", "/userSession",
+        "401 401 | 200 200 200 200 200 | 403 403 403 | 403 403 403 403 403 403 403 403"),
+    Row("terminateUserSession", "/userSession",
+        "401 401 | 204 204 204 204 204 | 403 403 403 | 403 403 403 403 403 403 403 403",
+        fresh="owner member stranger unverified alien"),
     Row("listenToEvents", "/userSession/websocket",
         "401 401 | 101 101 101 101 101 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
         accounts=BUILT_IN, access=BY_MEMBERSHIP),

@@ -72,6 +72,9 @@ class Life:
         sessions = self.desk.tenant.store.sessions
         opened, _ = await sessions.open(self.desk.project, self.bob.id, APP, Login(user_agent="second"))
         await sessions.end(self.desk.project, opened.id)
+        # Of one that is deleted by its user, one that goes with its home, and one that stays.
+        for device in (self.devices[0], *self.devices[2:]):
+            await sessions.open_node(self.desk.project, device.id, Login(user_agent="device"))
 
     async def end(self) -> None:
         """Delete it all, as its owners would."""

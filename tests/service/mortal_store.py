@@ -78,6 +78,7 @@ class World:
     room: Entity = field(init=False)
     key: str = ""
     session: str = ""
+    node_session: str = ""
     email_token: str = ""
     reset_token: str = ""
     login_token: str = ""
@@ -112,6 +113,7 @@ async def new_world(store: Store, on_demand: bool) -> World:
     await _things(store, world, on_demand)
     session, world.key = await store.sessions.open(project.id, world.ada, "app", Login())
     world.session = session.id
+    world.node_session = (await store.sessions.open_node(project.id, world.spare.id, Login()))[0].id
     issue = store.verifications.issue_token
     world.email_token = await issue(project.id, world.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)
     world.reset_token = await issue(project.id, world.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)
@@ -152,6 +154,7 @@ class Pictures:
 
     async def take(self, world: World) -> dict[str, Any]:
         users = await self._users(world)
+        await self._sessions(world, users)
         homes, devices, entities, modules, principal, kinds = await asyncio.gather(
             self._homes(world, users),
             self._devices(world),
@@ -195,6 +198,16 @@ class Pictures:
             )  # fmt: skip
         assert {user.id for user in registered} <= addresses.keys()
         return found
+
+    async def _sessions(self, world: World, users: dict[int, Any]) -> None:
+        """The project's index has those of its users and devices, and no others."""
+        store, project = self._store, world.project
+        listed = [each.id async for page in store.sessions.pages(project) for each in page]
+        assert await self._redis.zcard(ProjectSlot(project).sessions) == len(listed)
+        devices = [device.id for device in (await store.devices.page(project))[0]]
+        found = [each.id for user in users for each in await store.sessions.of_user(project, user)]
+        found += [each.id for device in devices for each in await store.sessions.of_device(project, device)]
+        assert sorted(listed) == sorted(found)
 
     async def _homes(self, world: World, users: dict[int, Any]) -> dict[int, Any]:
         store, project, found = self._store, world.project, dict[int, Any]()

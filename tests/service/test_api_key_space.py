@@ -27,7 +27,7 @@ MADE_BY_ALL: Final = KEPT_OF_A_PROJECT | {
     "home:#:members", "home:#:devices", "home:#:entities", "home:#:values", "home:#:value_keys", "devices",
     "places", "device:#", "device:#:presence", "device:#:values", "device:#:value_keys",
     "device:#:commands", "device:#:command_ends", "request:#", "entities", "entity_places", "entity_ids",
-    "modules", "module:good", "module:deaf", "module:deaf:dead",
+    "sessions", "device:#:sessions", "modules", "module:good", "module:deaf", "module:deaf:dead",
 }  # fmt: skip
 """Of every kind of project there are these keys, before anything is deleted."""
 MADE_BY: Final = {

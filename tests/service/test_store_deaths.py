@@ -120,7 +120,11 @@ CHANGES: Final = {
     "devices.leave_home": Change(lambda s, w: s.devices.leave_home(w.lamp)),
     "devices.leave_home, on demand": Change(lambda s, w: s.devices.leave_home(w.lamp), on_demand=True),
     "devices.delete": Change(lambda s, w: s.devices.delete(w.project, w.lamp.id)),
+    "devices.delete, signed in": Change(lambda s, w: s.devices.delete(w.project, w.spare.id), stepwise=True),
     "devices.rotate_key": Change(lambda s, w: s.devices.rotate_key(w.project, w.lamp.id)),
+    "devices.rotate_key, signed in": Change(
+        lambda s, w: s.devices.rotate_key(w.project, w.spare.id), stepwise=True
+    ),
     "provisioning.begin": Change(
         lambda s, w: s.provisioning.begin(w.project, w.tent, w.ada, "lamp"), on_demand=True
     ),
@@ -138,6 +142,9 @@ CHANGES: Final = {
     "entities.update": Change(lambda s, w: s.entities.update(w.room, {"entity_class": "hall"})),
     "entities.delete": Change(lambda s, w: s.entities.delete(w.project, "sink")),
     "sessions.open": Change(lambda s, w: s.sessions.open(w.project, w.bob, "app", Login())),
+    "sessions.open_node": Change(lambda s, w: s.sessions.open_node(w.project, w.lamp.id, Login())),
+    "sessions.end, of a device": Change(lambda s, w: s.sessions.end(w.project, w.node_session)),
+    "sessions.end_all_of_device": Change(lambda s, w: s.sessions.end_all_of_device(w.project, w.spare.id)),
     "sessions.end": Change(lambda s, w: s.sessions.end(w.project, w.session)),
     "verifications.issue_token": Change(
         lambda s, w: s.verifications.issue_token(w.project, w.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)

@@ -124,6 +124,17 @@ class AuthenticationInfo(Answer):
     expiration_time: Timestamp | None = None
 
 
+class UserSession(Answer):
+    """The session that a user's key is."""
+
+    user_id: int
+    app_id: str
+    """Empty if a user of a BYOU project was let in without one."""
+    project_id: int
+    creation_time: Timestamp
+    """When it began."""
+
+
 class LoginToken(Answer):
     """What lets a user in once: `POST /session/login-with-token` takes it."""
 

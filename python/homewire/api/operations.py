@@ -15,6 +15,7 @@ from homewire.api import (
     provisioning,
     realtime,
     smart_modules,
+    user_session,
     users,
     verification,
 )
@@ -33,6 +34,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *smart_modules.OPERATIONS,
     *authentication.OPERATIONS,
     *verification.OPERATIONS,
+    *user_session.OPERATIONS,
     *ndata.OPERATIONS,
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import AsyncExitStack
 from typing import Final
 
 import msgspec
@@ -22,7 +23,7 @@ from homewire.api.context import Api
 from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
-from homewire.errors import InvalidInput, NotFound
+from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, Project
 from homewire.store import checks
 from homewire.store.verifications import ProofKind
@@ -150,8 +151,15 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
 
 
 async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
-    """The caller goes, and what is only theirs."""
-    await api.store.users.delete(call.project_id, call.ids["userId"])
+    """The caller goes, and what is only theirs. Nobody ends the session meanwhile: it goes with them."""
+    sessions, project_id = api.store.sessions, call.project_id
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(sessions.lease(project_id, call.principal.session_id))
+        except UnknownRecord as error:
+            # Since the key was looked at.
+            raise Unauthenticated from error
+        await api.store.users.delete(project_id, call.ids["userId"])
 
 
 async def list_users(api: Api, call: Call[UserQuery, None]) -> Listing:

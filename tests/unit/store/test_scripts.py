@@ -73,6 +73,7 @@ def test_all_names_of_a_project_lie_in_one_slot() -> None:
         slot.home_members(2),
         *(slot.device_presence(3), slot.device_commands(3), slot.device_command_ends(3)),
         *(slot.held_devices("ab"), slot.request("ab")),
+        *(slot.user_sessions(4), slot.device_sessions(3), slot.session("ab"), slot.session_leases("ab")),
         *(slot.user_rights(1), slot.user_grants(1), slot.user_groups(1)),
         *(slot.group(4), slot.group_members(4), slot.group_rights(4)),
         *(slot.smart_module("m"), slot.module_deliveries("m"), slot.module_tries("m")),

@@ -1,0 +1,87 @@
+"""Commands on sessions: who is signed in, from where, and an end to it."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from homewire.api.times import timestamp
+from homewire.cli.options import Project
+from homewire.cli.output import Answer
+from homewire.cli.scope import Scope, command
+from homewire.errors import UnknownRecord
+from homewire.model import Session
+
+sessions = typer.Typer(
+    name="sessions",
+    help="Sessions: who is signed in, and from where.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+SessionId = Annotated[str, typer.Option("--id", help="Session id.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the group to the command tree."""
+    app.add_typer(sessions)
+
+
+@command(sessions, "list")
+async def list_sessions(
+    scope: Scope,
+    user: Annotated[
+        int | None, typer.Option(help="Only of this user. None: of everybody.", show_default=False)
+    ] = None,
+    project: Project = None,
+) -> Answer:
+    """List the live sessions of a project, the oldest first; those of devices, too."""
+    project_id = await scope.project(project)
+    if user is None:
+        return [shown(each) async for page in scope.store.sessions.pages(project_id) for each in page]
+    if await scope.store.users.get(project_id, user) is None:
+        raise UnknownRecord("user", user)
+    found = await scope.store.sessions.of_user(project_id, user)
+    return [shown(each) for each in sorted(found, key=lambda each: (each.started_ms, each.id))]
+
+
+@command(sessions, "show")
+async def show_session(scope: Scope, session_id: SessionId, project: Project = None) -> Answer:
+    """Show a session. One that ended can be seen for 30 days."""
+    project_id = await scope.project(project)
+    session = await scope.store.sessions.get(project_id, session_id)
+    if session is None:
+        raise UnknownRecord("session", session_id)
+    return {
+        **shown(session),
+        "host": session.host,
+        "authenticationType": session.authentication_type,
+        "roles": list(session.roles),
+        "nodeId": session.node,
+        "endsAt": timestamp(session.ends_ms) if session.ends_ms else None,
+        "closedAt": timestamp(session.closed_ms) if session.closed_ms else None,
+        "version": session.version,
+    }
+
+
+@command(sessions, "end")
+async def end_session(scope: Scope, session_id: SessionId, project: Project = None) -> Answer:
+    """End a session: its key is refused at once, and what is connected with it is closed."""
+    await scope.store.sessions.end(await scope.project(project), session_id)
+    return {"sessionId": session_id}
+
+
+def shown(session: Session) -> dict[str, Any]:
+    """What a list has of a session."""
+    holder = {"userId": session.user_id} if session.user_id else {"deviceId": session.device_id}
+    return {
+        "sessionId": session.id,
+        **holder,
+        "appId": session.app_id,
+        "startedAt": timestamp(session.started_ms),
+        "lastAccessAt": timestamp(session.last_access_ms),
+        "expiresAt": timestamp(session.expires_ms),
+        "address": session.address,
+        "userAgent": session.user_agent,
+    }
