@@ -30,23 +30,22 @@ from homewire.errors import ConfigurationError, CoreFailure
 from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.close_codes import GOING_AWAY, reason
-from homewire.gateway.delivered import Delivered
 from homewire.gateway.directory import Directory
 from homewire.gateway.entrance import Entrance
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
-from homewire.gateway.pump import Pumps
+from homewire.gateway.hearers import Hearers
 from homewire.gateway.skipped import report_skipped
 from homewire.gateway.watch import CoreWatch, OnMessage
 from homewire.hosts import listed_origins
 from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
+from homewire.lifetimes.service import Lifetimes
 from homewire.limits import memory_bytes, raise_open_file_limit
 from homewire.notify import pages
 from homewire.notify.delivery import Delivery
 from homewire.overload import Overload
-from homewire.presence.holdings import Holdings
 from homewire.presence.reaper import Reaper
 from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
@@ -138,13 +137,14 @@ async def running(
     tls = server_context(settings)
     async with AsyncExitStack() as stack:
         parts = await _start_parts(stack, settings)
-        hearers = Hearers.of(parts)
+        hearers = Hearers.of(parts.settings.close_s, parts.store.kept_commands)
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(hearers.pumps.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
         core = _start_core(parts, on_message, hearers)
         in_background(stack, report_skipped(core), parts.failed)
-        known = Known.of(parts, core)
+        lifetimes = _start_lifetimes(parts, core, hearers)
+        known = Known.of(parts, core, lifetimes)
         app = web.Application(middlewares=[server.render_errors(shapes.rendered)])
         refusals: Mapping[str, int] = {}
         if Role.ROUTER in roles:
@@ -199,48 +199,30 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
 
 
 @dataclass(frozen=True, slots=True)
-class Hearers:
-    """Who is told what became of connections."""
-
-    pumps: Pumps
-    holdings: Holdings
-    delivered: Delivered
-
-    @classmethod
-    def of(cls, parts: Parts) -> Hearers:
-        """New ones, that know of no connection yet."""
-        holdings = Holdings()
-        return cls(Pumps(parts.settings.close_s), holdings, Delivered(parts.store.kept_commands, holdings))
-
-    def closed(self, connection_id: int) -> None:
-        """The core let go of a connection."""
-        self.pumps.core_ended(connection_id)
-        self.holdings.closed(connection_id)
-
-
-@dataclass(frozen=True, slots=True)
 class Known:
     """What a node remembers of the store, and how it knows that it still may."""
 
     freshness: Freshness
+    lifetimes: Lifetimes
     authenticator: Authenticator
     directory: Directory
 
     @classmethod
-    def of(cls, parts: Parts, core: Core) -> Known:
+    def of(cls, parts: Parts, core: Core, lifetimes: Lifetimes) -> Known:
         """Nothing yet."""
-        settings = parts.settings
-        freshness = Freshness(core, settings.shards)
-        return cls(
-            freshness,
-            Authenticator(
-                parts.store,
-                freshness,
-                settings.principal_cache_entries,
-                listed_origins(settings.cookie_origins),
-            ),
-            Directory(parts.store, freshness, settings.principal_cache_entries),
-        )
+        entries, freshness = parts.settings.principal_cache_entries, Freshness(core, parts.settings.shards)
+        origins = listed_origins(parts.settings.cookie_origins)
+        authenticator = Authenticator(parts.store, freshness, entries, origins, lifetimes.uses.note)
+        return cls(freshness, lifetimes, authenticator, Directory(parts.store, freshness, entries))
+
+
+def _start_lifetimes(parts: Parts, core: Core, hearers: Hearers) -> Lifetimes:
+    uses, ttl_s = parts.store.session_uses, parts.settings.session_ttl_s
+    lifetimes = Lifetimes(core, hearers.keys_in_use, uses, ttl_s)
+    parts.stack.push_async_callback(lifetimes.close)
+    in_background(parts.stack, lifetimes.run(), parts.failed)
+    parts.figures.append(lifetimes.figures)
+    return lifetimes
 
 
 def _add_realtime_tier(
@@ -270,6 +252,7 @@ def _add_realtime_tier(
         overload.admission,
         hearers.pumps,
         store.kept_commands,
+        known.lifetimes.sockets,
         observe,
     )
     ingest = Ingest(
@@ -347,7 +330,13 @@ def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) ->
     parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
     holdings = hearers.holdings
     watch = CoreWatch(
-        core, on_message, hearers.closed, holdings.reserved, holdings.adopted, hearers.delivered.written
+        core,
+        on_message,
+        hearers.closed,
+        holdings.reserved,
+        holdings.adopted,
+        hearers.delivered.written,
+        hearers.keys_in_use.answered,
     )
     parts.stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))

@@ -134,10 +134,12 @@ class Principal:
     """appId of a user's session, deviceClass of a device, name of a project key."""
     permissions: frozenset[Permission] = frozenset()
     expires_ms: int = 0
-    """0: does not expire."""
+    """0: does not expire. A session that is used expires later than it was once said to."""
     session_id: str = ""
     """Of the session that the key is; empty for a device's own key and for a project key. A node session's
     kind is DEVICE, and it may do what the key of the device may."""
+    ends_ms: int = 0
+    """When that session is over however much it is used; 0: never."""
 
 
 @dataclass(frozen=True, slots=True)

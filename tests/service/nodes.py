@@ -31,6 +31,8 @@ from homewire.model import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
+from homewire.store.keys import ProjectSlot
+from homewire.store.session_uses import NOTED_EVERY_MS, Use
 from homewire.store.sessions import Login
 
 ROOT = Path(__file__).parents[2]
@@ -311,6 +313,15 @@ class Tenant:
             self.project, user.id, "controller_app", Login(user_agent="test")
         )
         return Account(user.id, key)
+
+    async def used(self, session_id: str) -> None:
+        """Its user's session was used, a minute after it began."""
+        session = await self.store.sessions.get(self.project, session_id)
+        key_hash = await self.redis.hget(ProjectSlot(self.project).session(session_id), "key")
+        assert session is not None
+        assert isinstance(key_hash, bytes)
+        use = Use(session_id, session.user_id, 0, key_hash.decode(), session.started_ms + NOTED_EVERY_MS)
+        await self.store.session_uses.touch(self.project, [use])
 
     async def home(self, owner: Account) -> int:
         return (await self.store.homes.create(self.project, "home", owner.id)).id

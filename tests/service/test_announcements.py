@@ -17,6 +17,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.devices import RELEASE_DEVICES
 from homewire.store.scripts.homes import EMPTY_HOME
 from homewire.store.scripts.script import Script
+from homewire.store.session_uses import NOTED_EVERY_MS, Use
 from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import parse
 
@@ -245,8 +246,11 @@ async def test_what_nobody_must_hear_of_is_silent(
 ) -> None:
     async def quiet() -> None:
         await store.users.create(project.id, "Eve", email="eve@example.com")
-        session, _ = await store.sessions.open(project.id, user.id, "app", Login())
-        await store.sessions.touch(project.id, session.id)
+        session, key = await store.sessions.open(project.id, user.id, "app", Login())
+        reference = parse(key)
+        assert reference is not None
+        used = session.started_ms + NOTED_EVERY_MS
+        await store.session_uses.touch(project.id, [Use(session.id, user.id, 0, reference.hash, used)])
         await store.devices.create(project.id, "lamp", home_id=home)
         await store.project_keys.create(project.id, "k", set())
         await store.apps.create(project.id, "app")

@@ -184,7 +184,7 @@ async def three(tenant: Tenant, user: Account) -> list[str]:
 async def test_questions_of_a_url(tenant: Tenant) -> None:
     user = await tenant.user()
     back, cash, kiosk = await three(tenant, user)
-    await tenant.store.sessions.touch(tenant.project, cash)
+    await tenant.used(cash)
     start = (await tenant.ask("GET", f"/sessions/{back}", user.key)).body["startedAt"]
     questions = {
         "?identity.envName=in:BackOffice:Kiosk": [back, kiosk],

@@ -77,19 +77,6 @@ async def test_a_user_key_is_a_session(store: Store, project: Project, user: Use
     assert await store.sessions.of_user(project.id, user.id) == [session]
 
 
-async def test_use_of_a_session_counts_as_a_change(redis_client: Redis, project: Project, user: User) -> None:
-    now = wall_clock_ms()
-    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
-    session, _ = await store.sessions.open(project.id, user.id, "app", Login())
-    now += 5000
-    await store.sessions.touch(project.id, session.id)
-    used = await store.sessions.get(project.id, session.id)
-    assert used is not None
-    assert (used.last_access_ms, used.version) == (now, 2)
-    with pytest.raises(UnknownRecord):
-        await store.sessions.touch(project.id, "0" * 24)
-
-
 async def test_the_end_of_a_session_is_the_end_of_its_key(store: Store, project: Project, user: User) -> None:
     kept, other = await store.sessions.open(project.id, user.id, "app", Login())
     session, token = await store.sessions.open(project.id, user.id, "app", Login())

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 from functools import partial
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
 
@@ -23,6 +23,8 @@ SCHEMES: Final = frozenset({"modecloud", "bearer"})
 """Clients send ``ModeCloud <key>``, ``Bearer <key>``, or the key alone."""
 SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 """They change nothing, so that a page of another origin wins nothing by them."""
+Used: TypeAlias = Callable[[Principal, str], None]
+"""Called with who uses a session, and the SHA-256 of the key."""
 
 
 class Authenticator:
@@ -33,11 +35,18 @@ class Authenticator:
     """
 
     def __init__(
-        self, store: Store, freshness: Freshness, capacity: int, cookie_origins: Container[str] = ()
+        self,
+        store: Store,
+        freshness: Freshness,
+        capacity: int,
+        cookie_origins: Container[str] = (),
+        used: Used | None = None,
     ) -> None:
-        """`cookie_origins`: whose pages may act with a session's cookie, besides the service's own."""
+        """`cookie_origins`: whose pages may act with a session's cookie, besides the service's own. `used`
+        is told of each request whose key is a session."""
         self._store = store
         self._cookie_origins = cookie_origins
+        self._used = used
         self._principals: MarkedCache[str, Principal] = MarkedCache(freshness, capacity)
 
     async def __call__(self, request: web.Request) -> Principal:
@@ -73,6 +82,8 @@ class Authenticator:
                 raise Unauthenticated
         if credential.user_id is not None and not _is_user(principal, credential.user_id):
             raise Unauthenticated
+        if self._used is not None and principal.session_id:
+            self._used(principal, reference.hash)
         return principal
 
 
@@ -130,7 +141,7 @@ def _is_user(principal: Principal, user_id: str) -> bool:
 
 
 def _expired(principal: Principal) -> bool:
-    # No record announces that a key's time is over.
+    # No record announces that a key's time is over, nor that it has slid: then it is looked up again.
     return 0 < principal.expires_ms <= time.time_ns() // 1_000_000
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import structlog
 
@@ -27,6 +27,9 @@ OnAdopted = Callable[[int], None]
 OnWritten = Callable[[int, int], None]
 """Called with a connection's id and the ticket of a kept command that the kernel took."""
 
+OnKeys = Callable[[int, Sequence[tuple[int, int, int]]], None]
+"""Called with the next cursor and some keys in use, as project, user and key tag."""
+
 
 class CoreWatch:
     """Dispatches the core's notifications; `failed` is set when one of its threads stopped."""
@@ -39,11 +42,13 @@ class CoreWatch:
         on_reserved: OnReserved,
         on_adopted: OnAdopted,
         on_written: OnWritten,
+        on_keys: OnKeys,
     ) -> None:
         self._core = core
         self._on_reserved = on_reserved
         self._on_adopted = on_adopted
         self._on_written = on_written
+        self._on_keys = on_keys
         self._on_closed = on_closed
         self._on_message = on_message
         self._loop = asyncio.get_running_loop()
@@ -67,6 +72,8 @@ class CoreWatch:
                 self._on_adopted(notification[1])
             elif notification[0] == "written":
                 self._on_written(notification[1], notification[2])
+            elif notification[0] == "keys":
+                self._on_keys(notification[1], notification[2])
             elif notification[0] == "closed":
                 self._on_closed(notification[1])
             elif notification[0] == "failed" and not self.failed.done():

@@ -24,6 +24,7 @@ from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.pump import Pumps
 from homewire.gateway.reserve import Claim, LookUp, reserve
 from homewire.gateway.subscribe import Filter, check_listener, check_own_device
+from homewire.lifetimes.sockets import Sockets
 from homewire.model import Principal
 from homewire.overload import Admission
 from homewire.store.kept_commands import KeptCommands
@@ -53,6 +54,7 @@ class Gateway:
     admission: Admission
     pumps: Pumps
     kept_commands: KeptCommands
+    sockets: Sockets
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -104,6 +106,7 @@ async def _connect(
     connection_id, principal = await reserve(
         core, gateway.freshness, gateway.admission, look_up, request.remote, observe
     )
+    gateway.sockets.opened(principal)
     if prepare is not None:
         try:
             await prepare(connection_id, principal)

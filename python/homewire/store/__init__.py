@@ -25,6 +25,7 @@ from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
 from homewire.store.provisioning import Provisioning
+from homewire.store.session_uses import SessionUses
 from homewire.store.sessions import USUAL, Lifetime, Sessions
 from homewire.store.smart_modules import SmartModules
 from homewire.store.users import Users
@@ -65,6 +66,7 @@ class Store:
         self.provisioning = Provisioning(database)
         self.permissions = Permissions(database)
         self.groups = Groups(database)
+        self.session_uses = SessionUses(database)
         self.nodes = Nodes(database)
         self.kept_commands = KeptCommands(database)
         self.presence = Presence(database, self.nodes)

@@ -63,6 +63,13 @@ class Database:
         with translate_redis_errors():
             return (await self._reads.ask(command))[0]
 
+    async def read_together(self, *commands: Sequence[Argument]) -> list[Any]:
+        """The replies to several reading commands of one slot, in one round trip."""
+        if not commands:
+            return []
+        with translate_redis_errors():
+            return await self._reads.ask(*commands)
+
     async def read_hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
         """Several hashes of one slot in one round trip; an empty dict for each that does not exist."""
         if not names:

@@ -34,7 +34,7 @@ class Principals:
         record = await self._database.ask(LOOK_UP_KEY, [slot.project, slot.key(reference.hash)])
         if not record or record[0] is None:
             return None
-        kind, number, name, permissions, expires, session = record
+        kind, number, name, permissions, expires, session, ends = record
         expires_ms = int(expires or 0)
         # Redis removes an expired key itself; this covers a clock that runs ahead of Redis'.
         if 0 < expires_ms <= self._database.now_ms():
@@ -49,6 +49,7 @@ class Principals:
             _permissions(permissions.decode()),
             expires_ms,
             session.decode() if session else "",
+            int(ends or 0),
         )
 
 

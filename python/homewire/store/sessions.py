@@ -20,7 +20,6 @@ from homewire.store.scripts.sessions import (
     LEASE_SESSION,
     OPEN_NODE_SESSION,
     OPEN_SESSION,
-    TOUCH_SESSION,
 )
 
 MAX_SESSIONS: Final = 240
@@ -177,14 +176,6 @@ class Sessions:
             last = entries[-1][1]
             seen = {session_id for session_id, score in entries if score == last}
             start = last
-
-    async def touch(self, project_id: int, session_id: str) -> None:
-        """Note that the session was used now. A write: callers do it seldom. Raises UnknownRecord."""
-        slot = ProjectSlot(project_id)
-        answer = await self._database.change(
-            TOUCH_SESSION, slot, [slot.session(session_id)], [self._database.now_ms()]
-        )
-        require_ok(answer, project=project_id, session=session_id)
 
     async def end(self, project_id: int, session_id: str, *, though_leased: bool = False) -> Session:
         """End a live session: its key is dead when this returns. The session as it is then.

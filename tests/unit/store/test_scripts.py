@@ -39,6 +39,8 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
                 "rights",
                 "device_place",
                 "entity_place",
+                "record",
+                "key",
             ),
         )
         assert key.startswith(declared), f"{command} on {key}"

@@ -9,7 +9,7 @@ from homewire.store.scripts.script import Script, changing, reading, removing
 LOOK_UP_KEY: Final = reading("""
 -- KEYS: project, key
 if redis.call('HGET', KEYS[1], 'state') ~= 'live' then return false end
-return redis.call('HMGET', KEYS[2], 'kind', 'id', 'name', 'permissions', 'expires', 'session')
+return redis.call('HMGET', KEYS[2], 'kind', 'id', 'name', 'permissions', 'expires', 'session', 'ends')
 """)
 
 UNLIST_PROJECT: Final = Script("""#!lua

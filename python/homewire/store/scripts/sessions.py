@@ -30,7 +30,7 @@ end
 redis.call('HSET', KEYS[5], unpack(ARGV, 9))
 redis.call('PEXPIREAT', KEYS[5], ARGV[6])
 redis.call('HSET', KEYS[6], 'kind', kind, 'id', ARGV[1], 'name', name, 'permissions', '',
-  'expires', ARGV[5], 'session', ARGV[2])
+  'expires', ARGV[5], 'ends', redis.call('HGET', KEYS[5], 'ends'), 'session', ARGV[2])
 redis.call('PEXPIREAT', KEYS[6], ARGV[5])
 redis.call('ZADD', KEYS[4], ARGV[5], ARGV[2])
 redis.call('ZADD', KEYS[7], ARGV[4], ARGV[2])
@@ -97,15 +97,4 @@ redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now_ms)
 redis.call('ZADD', KEYS[4], now_ms + {LEASE_MS}, ARGV[1])
 redis.call('PEXPIRE', KEYS[4], {LEASE_MS})
 return unheard('session_leased')
-""")
-
-TOUCH_SESSION: Final = changing("""
--- KEYS: …, session. ARGV: now. Nobody has to hear of it.
-local session = redis.call('HMGET', KEYS[3], 'closed', 'last_access')
-if session[1] ~= '0' then return {'unknown', 'session'} end
-if tonumber(session[2]) < tonumber(ARGV[1]) then
-  redis.call('HSET', KEYS[3], 'last_access', ARGV[1])
-  redis.call('HINCRBY', KEYS[3], 'version', 1)
-end
-return unheard('session_touched')
 """)

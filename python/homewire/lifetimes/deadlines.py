@@ -1,0 +1,99 @@
+"""When the keys of open sockets end, as far as that is soon."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from heapq import heappop, heappush
+from typing import Final, NamedTuple
+
+from homewire.store.database import wall_clock_ms
+from homewire.store.keys import DAY_MS
+from homewire.store.session_uses import Standing
+
+HORIZON_MS: Final = DAY_MS
+"""What ends later is not kept here: the next look at open sockets, some minutes from now, finds it again. So
+a socket whose session lives for weeks costs nothing, and one that ends today some 400 bytes. A day, because
+for so long a node whose Redis is away still knows which of its sockets are over."""
+
+
+class SocketKey(NamedTuple):
+    """A key that holds sockets, as the core names it."""
+
+    project_id: int
+    user_id: int
+    key_tag: int
+
+
+class Deadlines:
+    """Two generations of what was seen: a look at all sockets begins a new one, and what neither it nor the
+    one before has seen is forgotten with its sockets."""
+
+    def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
+        self._clock = clock
+        self._new, self._old = _Seen(), _Seen()
+
+    def see(self, key: SocketKey, standing: Standing) -> None:
+        """A socket is open with this key, whose session stands so."""
+        known = self._old.remove(key) or self._new.remove(key)
+        if known is not None and known.expires_ms > standing.expires_ms > 0:
+            # Read earlier, and answered later.
+            standing = known
+        if 0 < standing.expires_ms <= self._clock() + HORIZON_MS:
+            self._new.put(key, standing)
+
+    def learn(self, key: SocketKey, standing: Standing) -> None:
+        """The same of a key that may have no socket: what is not known here is not kept either."""
+        if key in self._new or key in self._old:
+            self.see(key, standing)
+
+    def turn(self) -> None:
+        """A look at all open sockets begins, and the last one had come to its end."""
+        self._old, self._new = self._new, _Seen()
+
+    def due(self) -> list[tuple[SocketKey, Standing]]:
+        """The keys that are past what is known of their end. Each is answered once."""
+        now = self._clock()
+        return [*self._old.due(now), *self._new.due(now)]
+
+    def __len__(self) -> int:
+        """How many are kept."""
+        return len(self._new) + len(self._old)
+
+
+class _Seen:
+    """Keys by their end. One that slides keeps its place in the heap, and gets the next when that comes."""
+
+    __slots__ = ("_heap", "_placed", "_standings")
+
+    def __init__(self) -> None:
+        self._standings: dict[SocketKey, Standing] = {}
+        self._heap: list[tuple[int, SocketKey]] = []
+        self._placed: set[SocketKey] = set()
+        """Those that are in the heap, known or forgotten."""
+
+    def __contains__(self, key: SocketKey) -> bool:
+        return key in self._standings
+
+    def __len__(self) -> int:
+        return len(self._standings)
+
+    def put(self, key: SocketKey, standing: Standing) -> None:
+        self._standings[key] = standing
+        if key not in self._placed:
+            self._placed.add(key)
+            heappush(self._heap, (standing.expires_ms, key))
+
+    def remove(self, key: SocketKey) -> Standing | None:
+        return self._standings.pop(key, None)
+
+    def due(self, now: int) -> Iterator[tuple[SocketKey, Standing]]:
+        while self._heap and self._heap[0][0] <= now:
+            _, key = heappop(self._heap)
+            standing = self._standings.get(key)
+            if standing is not None and standing.expires_ms > now:
+                heappush(self._heap, (standing.expires_ms, key))
+                continue
+            self._placed.remove(key)
+            if standing is not None:
+                del self._standings[key]
+                yield key, standing

@@ -1,0 +1,82 @@
+"""Writes down which sessions were used: many in one step, behind the requests and never in their way."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+import structlog
+
+from homewire.bus.stopping import asked_to_stop
+from homewire.errors import Unavailable
+from homewire.lifetimes.deadlines import Deadlines, SocketKey
+from homewire.lifetimes.uses import Batch, Uses
+from homewire.store.session_uses import SessionUses, Standing, Use
+from homewire.store.tokens import key_tag
+
+GATHERED_S: Final = 0.25
+"""How long the first use waits for others that share its step."""
+BATCHES: Final = 8
+"""Written at once, so that many small projects do not wait for each other."""
+RETRY_S: Final = 1.0
+SHUTDOWN_S: Final = 2.0
+"""How long a node that ends may take to write what waits. What is lost is a minute of last accesses."""
+
+_log = structlog.get_logger(__name__)
+
+
+class Keeper:
+    """Between the uses and the store."""
+
+    def __init__(self, sessions: SessionUses, uses: Uses, deadlines: Deadlines) -> None:
+        self._sessions = sessions
+        self._uses = uses
+        self._deadlines = deadlines
+
+    async def run(self) -> None:
+        """Write until cancelled. A Redis that is away is waited for."""
+        silent = False
+        while not asked_to_stop():
+            await self._uses.to_write.wait()
+            await asyncio.sleep(GATHERED_S)
+            if await self._round():
+                silent = False
+                continue
+            if not silent:
+                _log.warning("sessions.uses_not_written", waiting=self._uses.waiting())
+            silent = True
+            if not asked_to_stop():
+                await asyncio.sleep(RETRY_S)
+
+    async def close(self) -> None:
+        """Write what waits. To be called when `run` has ended."""
+        try:
+            async with asyncio.timeout(SHUTDOWN_S):
+                while self._uses.waiting():
+                    if not await self._round():
+                        return
+        except TimeoutError:
+            return
+
+    async def _round(self) -> bool:
+        """Write some of what waits. Whether all of that could be."""
+        batches = self._uses.take(BATCHES)
+        return all(await asyncio.gather(*map(self._write, batches)))
+
+    async def _write(self, batch: Batch) -> bool:
+        project_id, uses = batch
+        try:
+            standings = await self._sessions.touch(project_id, uses)
+        except (Unavailable, OSError):
+            # Noting twice does no harm: the second comes too early.
+            self._uses.put_back(project_id, uses)
+            return False
+        self._uses.written(len(uses))
+        for use, standing in zip(uses, standings, strict=True):
+            self._learn(project_id, use, standing)
+        return True
+
+    def _learn(self, project_id: int, use: Use, standing: Standing | None) -> None:
+        if standing is not None:
+            key = SocketKey(project_id, use.user_id, key_tag(use.key_hash))
+            self._deadlines.learn(key, standing)

@@ -1,0 +1,201 @@
+"""Open sockets: each uses its session, and none outlives it."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import Final, Protocol
+
+import structlog
+
+from homewire.bus.stopping import asked_to_stop
+from homewire.errors import Unavailable
+from homewire.lifetimes.deadlines import Deadlines, SocketKey
+from homewire.model import Principal
+from homewire.store.database import wall_clock_ms
+from homewire.store.session_uses import MOST_TOUCHED, Found, SessionUses, Standing, Use
+
+CHUNK: Final = MOST_TOUCHED
+"""Keys that are looked at together: two round trips to read their sessions and one to write their use."""
+LOOK_EVERY_S: Final = 240.0
+"""From the beginning of one look at all open sockets to that of the next."""
+LONGEST_PAUSE_S: Final = 1.0
+SHORTEST_PAUSE_S: Final = 0.02
+"""Between two chunks: what a look costs Redis in a second is bounded however many sockets there are."""
+SPREAD: Final = 0.7
+"""The part of LOOK_EVERY_S over which a look is spread."""
+TICK_S: Final = 0.1
+DECIDED_WITHIN_S: Final = 0.5
+"""How long Redis may take to say whether a session goes on that was to end by now."""
+RETRY_S: Final = 1.0
+
+_log = structlog.get_logger(__name__)
+
+
+class SocketCore(Protocol):
+    """What is asked of the core."""
+
+    def keys_in_use(self, cursor: int, limit: int, /) -> None:
+        """Have it notify which users' keys hold connections, `limit` of them from `cursor` on."""
+
+    def end_key(self, project: int, user: int, key_tag: int, /) -> None:
+        """Close every connection of a key that ended."""
+
+    def stats(self) -> dict[str, int]:
+        """Its figures; `connections` is one."""
+        ...
+
+
+class KeysInUse:
+    """Asks the core which keys hold sockets, and is told its answers."""
+
+    def __init__(self) -> None:
+        self._asked: asyncio.Future[tuple[int, set[SocketKey]]] | None = None
+
+    def answered(self, cursor: int, keys: Sequence[tuple[int, int, int]]) -> None:
+        """The core says which keys are in use, and where it goes on; 0: nowhere."""
+        if self._asked is not None and not self._asked.done():
+            self._asked.set_result((cursor, {SocketKey(*key) for key in keys}))
+
+    async def part(self, core: SocketCore, cursor: int) -> tuple[int, set[SocketKey]]:
+        """Where the next part begins, and the keys of this one."""
+        self._asked = asyncio.get_running_loop().create_future()
+        core.keys_in_use(cursor, CHUNK)
+        return await self._asked
+
+
+class Sockets:
+    """The open sockets of this node and the sessions behind them."""
+
+    def __init__(
+        self,
+        core: SocketCore,
+        keys: KeysInUse,
+        sessions: SessionUses,
+        deadlines: Deadlines,
+        look_every_s: float = LOOK_EVERY_S,
+        clock: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self._core = core
+        self._keys = keys
+        self._sessions = sessions
+        self._deadlines = deadlines
+        self._look_every_s = look_every_s
+        self._clock = clock
+        self._looks = self._expired = self._undecided = 0
+
+    def opened(self, principal: Principal) -> None:
+        """A socket is being opened with a key."""
+        if principal.session_id:
+            key = SocketKey(principal.project_id, principal.id, principal.key_tag)
+            self._deadlines.see(key, Standing(principal.expires_ms, principal.ends_ms))
+
+    async def run(self) -> None:
+        """Look at open sockets until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_again_and_again())
+            group.create_task(self._watch_deadlines())
+
+    def figures(self) -> dict[str, int]:
+        """For the metrics."""
+        return {
+            "session_deadlines": len(self._deadlines),
+            "session_looks": self._looks,
+            "sessions_expired": self._expired,
+            "sessions_undecided": self._undecided,
+        }
+
+    async def _look_again_and_again(self) -> None:
+        whole = True
+        while not asked_to_stop():
+            began = monotonic()
+            if whole:
+                self._deadlines.turn()
+            try:
+                await self._look_at_all()
+                whole, rest = True, self._look_every_s - (monotonic() - began)
+                self._looks += 1
+            except (Unavailable, OSError) as error:
+                if whole:
+                    _log.info("sessions.look_interrupted", error=type(error).__name__)
+                whole, rest = False, min(RETRY_S, self._look_every_s)
+            if not asked_to_stop():
+                await asyncio.sleep(max(rest, SHORTEST_PAUSE_S))
+
+    async def _look_at_all(self) -> None:
+        """Every key in use once, spread over a part of the time until the next look. Raises Unavailable."""
+        chunks = self._core.stats()["connections"] / CHUNK + 1
+        pause = self._look_every_s * SPREAD / chunks
+        cursor = 0
+        while not asked_to_stop():
+            cursor, keys = await self._keys.part(self._core, cursor)
+            await self._look_at(keys)
+            if cursor == 0:
+                return
+            # Where many connections were once, and few are now, a part may be empty.
+            if keys:
+                await asyncio.sleep(min(max(pause, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))
+
+    async def _look_at(self, keys: Iterable[SocketKey]) -> None:
+        """Each key in use is a use of its session; what has none any more is closed. Raises Unavailable."""
+        projects = defaultdict[int, list[SocketKey]](list)
+        for key in keys:
+            projects[key.project_id].append(key)
+        for project_id, some in projects.items():
+            wanted = {(key.user_id, key.key_tag) for key in some}
+            found = await self._sessions.of_keys(project_id, wanted)
+            standings = await self._used(project_id, found)
+            for key in some:
+                self._decide(key, standings.get((key.user_id, key.key_tag)))
+
+    async def _used(
+        self, project_id: int, found: dict[tuple[int, int], Found]
+    ) -> dict[tuple[int, int], Standing | None]:
+        """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""
+        now = self._clock()
+        standings: dict[tuple[int, int], Standing | None] = {k: each.standing for k, each in found.items()}
+        idle = [k for k, each in found.items() if each.is_due(now)]
+        for start in range(0, len(idle), MOST_TOUCHED):
+            some = idle[start : start + MOST_TOUCHED]
+            uses = [Use(found[k].session_id, k[0], 0, found[k].key_hash, now) for k in some]
+            standings.update(zip(some, await self._sessions.touch(project_id, uses), strict=True))
+        return standings
+
+    def _decide(self, key: SocketKey, standing: Standing | None) -> None:
+        if standing is None or 0 < standing.expires_ms <= self._clock():
+            self._end(key)
+        else:
+            self._deadlines.see(key, standing)
+
+    async def _watch_deadlines(self) -> None:
+        while not asked_to_stop():
+            late = self._deadlines.due()
+            # Whatever happened since, beyond its absolute end nothing lives.
+            now = self._clock()
+            doubtful = []
+            for key, standing in late:
+                if 0 < standing.ends_ms <= now:
+                    self._end(key)
+                else:
+                    doubtful.append(key)
+            if doubtful:
+                await self._decide_late(doubtful)
+            await asyncio.sleep(TICK_S)
+
+    async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
+        """They were to end by now unless they were used, here or elsewhere. Only Redis knows."""
+        for start in range(0, len(keys), CHUNK):
+            some = keys[start : start + CHUNK]
+            try:
+                async with asyncio.timeout(DECIDED_WITHIN_S):
+                    await self._look_at(some)
+            except (Unavailable, OSError, TimeoutError):
+                for key in some:
+                    self._undecided += 1
+                    self._core.end_key(*key)
+
+    def _end(self, key: SocketKey) -> None:
+        self._expired += 1
+        self._core.end_key(*key)

@@ -1,0 +1,118 @@
+"""When keys of open sockets are past their end, against a naive model."""
+
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from homewire.lifetimes.deadlines import HORIZON_MS, Deadlines, SocketKey
+from homewire.store.session_uses import Standing
+
+NOW = 1_000_000
+
+
+class Clock:
+    """A time that a test sets."""
+
+    now = NOW
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def key(number: int) -> SocketKey:
+    return SocketKey(1, number, number)
+
+
+def made() -> tuple[Clock, Deadlines]:
+    clock = Clock()
+    return clock, Deadlines(clock)
+
+
+def test_a_key_is_due_when_its_end_has_come_and_only_once() -> None:
+    clock, deadlines = made()
+    deadlines.see(key(1), Standing(NOW + 10, NOW + 10))
+    clock.now += 9
+    assert deadlines.due() == []
+    clock.now += 1
+    assert deadlines.due() == [(key(1), Standing(NOW + 10, NOW + 10))]
+    assert deadlines.due() == []
+    assert len(deadlines) == 0
+
+
+def test_one_that_slid_is_due_later() -> None:
+    clock, deadlines = made()
+    deadlines.see(key(1), Standing(NOW + 10, 0))
+    deadlines.learn(key(1), Standing(NOW + 30, 0))
+    clock.now += 20
+    assert deadlines.due() == []
+    clock.now += 10
+    assert deadlines.due() == [(key(1), Standing(NOW + 30, 0))]
+
+
+def test_what_slid_in_a_new_generation_is_not_due_in_the_old_one() -> None:
+    clock, deadlines = made()
+    deadlines.see(key(1), Standing(NOW + 10, 0))
+    deadlines.turn()
+    deadlines.see(key(1), Standing(NOW + 30, 0))
+    clock.now += 10
+    assert deadlines.due() == []
+
+
+def test_what_ends_far_away_costs_nothing_and_what_slid_there_is_forgotten() -> None:
+    clock, deadlines = made()
+    deadlines.see(key(1), Standing(NOW + HORIZON_MS + 1, 0))
+    assert len(deadlines) == 0
+    deadlines.see(key(2), Standing(NOW + 10, 0))
+    deadlines.turn()
+    deadlines.see(key(2), Standing(NOW + HORIZON_MS + 1, 0))
+    assert len(deadlines) == 0
+    clock.now += 10
+    assert deadlines.due() == []
+
+
+def test_a_key_without_sockets_is_not_learned_of_and_forgotten_after_two_looks() -> None:
+    clock, deadlines = made()
+    deadlines.learn(key(1), Standing(NOW + 10, 0))
+    assert len(deadlines) == 0
+    deadlines.see(key(1), Standing(NOW + 10, 0))
+    deadlines.turn()
+    assert len(deadlines) == 1
+    deadlines.turn()
+    assert len(deadlines) == 0
+    clock.now += 10
+    assert deadlines.due() == []
+
+
+def test_one_that_does_not_expire_is_never_due() -> None:
+    clock, deadlines = made()
+    deadlines.see(key(1), Standing(0, 0))
+    clock.now *= 1000
+    assert deadlines.due() == []
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 6), st.integers(1, 60), st.sampled_from(["see", "turn", "wait"])),
+        max_size=80,
+    )
+)
+def test_exactly_what_was_seen_and_not_slid_is_due(steps: list[tuple[int, int, str]]) -> None:
+    """A model: per key the latest end that was seen, and how many looks began since."""
+    clock, deadlines = made()
+    model: dict[SocketKey, tuple[int, int]] = {}
+    for number, time, step in steps:
+        if step == "see":
+            expires = clock.now + time
+            # Ends only slide.
+            expires = max(expires, model.get(key(number), (0, 0))[0])
+            deadlines.see(key(number), Standing(expires, 0))
+            model[key(number)] = expires, 0
+        elif step == "turn":
+            deadlines.turn()
+            model = {each: (end, looks + 1) for each, (end, looks) in model.items() if looks == 0}
+        else:
+            clock.now += time
+            due = {each for each, (end, _) in model.items() if end <= clock.now}
+            assert sorted(each for each, _ in deadlines.due()) == sorted(due)
+            model = {each: value for each, value in model.items() if each not in due}

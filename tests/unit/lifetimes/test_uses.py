@@ -1,0 +1,119 @@
+"""Which uses of sessions are noted, and what waits to be written."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import pytest
+
+from homewire.lifetimes import uses as room
+from homewire.lifetimes.uses import Uses
+from homewire.model import Principal, PrincipalKind
+from homewire.store.session_uses import MOST_TOUCHED
+
+MINUTE = 60_000
+
+
+class Clock:
+    """A time that a test sets."""
+
+    def __init__(self) -> None:
+        self.now = 1_000_000
+
+    def __call__(self) -> int:
+        return self.now
+
+
+def principal(number: int, project: int = 7, *, session: bool = True) -> Principal:
+    return Principal(
+        PrincipalKind.USER, project, number, key_tag=number, session_id=f"{number:024x}" if session else ""
+    )
+
+
+def noted(uses: Uses) -> list[tuple[int, list[int]]]:
+    return [(project, [use.user_id for use in some]) for project, some in uses.take(9)]
+
+
+def test_a_session_is_noted_once_a_minute() -> None:
+    clock = Clock()
+    uses = Uses(MINUTE, clock)
+    times = []
+    for _ in range(1_000):
+        uses.note(principal(1), "hash")
+        times += [use.used_ms for _, some in uses.take(1) for use in some]
+        clock.now += 700
+    assert len(times) == 12
+    gaps = {later - earlier for earlier, later in pairwise(times)}
+    assert min(gaps) >= MINUTE
+    assert max(gaps) < MINUTE + 700
+
+
+def test_keys_that_are_no_sessions_are_not_noted() -> None:
+    uses = Uses(MINUTE)
+    uses.note(principal(1, session=False), "hash")
+    assert not uses.to_write.is_set()
+    assert uses.take(9) == []
+
+
+def test_a_node_session_is_its_device_s() -> None:
+    uses = Uses(MINUTE)
+    uses.note(Principal(PrincipalKind.DEVICE, 7, 5, key_tag=1, session_id="0" * 24), "hash")
+    [(project, [use])] = uses.take(9)
+    assert (project, use.user_id, use.device_id, use.key_hash) == (7, 0, 5, "hash")
+
+
+def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
+    uses = Uses(MINUTE)
+    for number in range(MOST_TOUCHED + 5):
+        uses.note(principal(number, project=1), "hash")
+    uses.note(principal(1_000, project=2), "hash")
+    assert uses.waiting() == MOST_TOUCHED + 6
+    (first,) = uses.take(1)
+    assert (first[0], len(first[1])) == (1, MOST_TOUCHED)
+    assert noted(uses) == [(2, [1_000]), (1, list(range(MOST_TOUCHED, MOST_TOUCHED + 5)))]
+    assert not uses.to_write.is_set()
+    assert uses.waiting() == 0
+
+
+def test_what_could_not_be_written_waits_again_behind_what_is_newer() -> None:
+    clock = Clock()
+    uses = Uses(MINUTE, clock)
+    uses.note(principal(1), "hash")
+    [(project, taken)] = uses.take(9)
+    clock.now += MINUTE
+    uses.note(principal(1), "hash")
+    uses.put_back(project, taken)
+    [(_, [use])] = uses.take(9)
+    assert use.used_ms == clock.now
+    uses.put_back(project, [use])
+    assert uses.to_write.is_set()
+    assert noted(uses) == [(7, [1])]
+
+
+def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(room, "MOST_WAITING", 3)
+    uses = Uses(MINUTE)
+    for number in range(1, 6):
+        uses.note(principal(number), "hash")
+    assert uses.figures() == {
+        "session_uses_waiting": 3, "session_uses_written": 0, "session_uses_dropped": 2,
+    }  # fmt: skip
+    assert noted(uses) == [(7, [1, 2, 3])]
+    for number in range(1, 6):
+        uses.note(principal(number), "hash")
+    assert noted(uses) == [(7, [4, 5])]
+
+
+def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(room, "MOST_REMEMBERED", 10)
+    uses = Uses(MINUTE)
+    for number in range(1, 26):
+        uses.note(principal(number), "hash")
+        uses.take(1)
+    uses.note(principal(25), "hash")
+    uses.note(principal(14), "hash")
+    assert noted(uses) == []
+    uses.note(principal(5), "hash")
+    assert noted(uses) == [(7, [5])]
