@@ -34,6 +34,21 @@ ELSEWHERE: Final[dict[tuple[str, int], str]] = {
 }
 """For an operation and status, the test that reaches it."""
 
+ELSEWHERE.update(
+    {
+        (name + prefix, status): "test_sessions_controller.py"
+        for prefix in ("", "AtApi")
+        for name, statuses in {
+            "logIn": (401, 429),
+            "logInWithToken": (429,),
+            "logInNode": (429,),
+            "logOut": (403, 409),
+            "getSessionUserDetails": (404,),
+        }.items()
+        for status in statuses
+    }
+)
+
 IMPOSSIBLE: Final[dict[tuple[str, int], str]] = {
     ("startSMS", 401): _NO_KEY,
     ("verifyEmail", 401): _NO_KEY,

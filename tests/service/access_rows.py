@@ -121,7 +121,38 @@ EVENT: Final = {"eventType": "rain", "eventData": {"mm": 3}}
 VALUE: Final = {"value": {"on": True}}
 COMMAND: Final = {"action": "open"}
 BUILT_IN: Final = (EMAIL, PHONE)
+USERS: Final = "owner member stranger unverified alien"
 BY_MEMBERSHIP, BY_PERMISSION = (AccessControl.MEMBERSHIP,), (AccessControl.PERMISSION,)
+
+
+def everybody(status: int) -> str:
+    """The cells of a row where it is of no account who calls."""
+    return " ".join([str(status)] * len(COLUMNS))
+
+
+def sessions_controller(prefix: str, name: str) -> Iterator[Row]:
+    """The rows of the Sessions Controller under one of its paths. It looks at no key but a session's."""
+    users = "401 401 | {0} {0} {0} {0} {0} | 401 401 401 | 401 401 401 401 401 401 401 401"
+    one_world: Any = {"accounts": (EMAIL,), "access": BY_MEMBERSHIP}
+    wrong = {"login": "0", "password": "", "token": ""}
+    foreign = {"Origin": "https://elsewhere.example.com"}
+    yield Row(f"getSessionStatus{name}", prefix, everybody(204), **one_world)
+    for login, path in (
+        ("logIn", "login"),
+        ("logInWithToken", "login-with-token"),
+        ("logInNode", "node/login"),
+    ):
+        operation, place, right = login + name, f"{prefix}/{path}", f"{{{login}}}"
+        yield Row(operation, place, everybody(201), json=right, **one_world)
+        yield Row(operation, place, everybody(400), json={}, **one_world)
+        yield Row(operation, place, everybody(403), json=right, headers=foreign, **one_world)
+        if login != "logIn":
+            # One with a name and a password would soon be one too many.
+            yield Row(operation, place, everybody(401), json=wrong, **one_world)
+    yield Row(f"getSessionUser{name}", f"{prefix}/user", users.format(200), **one_world)
+    yield Row(f"getSessionUserDetails{name}", f"{prefix}/user/details", users.format(200), **one_world)
+    yield Row(f"logOut{name}", f"{prefix}/logout", users.format(201), fresh=USERS, **one_world)
+
 
 # none dead | owner member stranger unverif. alien | own other away | bare read kv cmd evt byou admin foreign
 ROWS: Final = (
@@ -306,7 +337,7 @@ ROWS: Final = (
         "401 401 | 200 200 200 200 200 | 403 403 403 | 403 403 403 403 403 403 403 403"),
     Row("terminateUserSession", "/userSession",
         "401 401 | 204 204 204 204 204 | 403 403 403 | 403 403 403 403 403 403 403 403",
-        fresh="owner member stranger unverified alien"),
+        fresh=USERS),
     Row("listenToEvents", "/userSession/websocket",
         "401 401 | 101 101 101 101 101 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
         accounts=BUILT_IN, access=BY_MEMBERSHIP),
@@ -341,6 +372,8 @@ ROWS: Final = (
         "401 401 | 200 404 404 404 404 | 403 403 403 | 403 200 403 403 403 403 200 404"),
     Row("deleteSession", "/sessions/{new_session}",
         "401 401 | 200 404 404 404 404 | 403 403 403 | 403 403 403 403 403 403 200 404"),
+    *sessions_controller("/session", ""),
+    *sessions_controller("/api/session", "AtApi"),
 )  # fmt: skip
 
 

@@ -7,8 +7,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
+from uuid import uuid4
 
-from nodes import Account, NodeProcess, Tenant, tenant_of
+from nodes import DEFAULT_PROJECT, Account, NodeProcess, Tenant, tenant_of
 
 from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission, Right, RightKind
 from homewire.store.key_values import Bounds, Owner
@@ -109,6 +110,28 @@ class World:
         user = await store.users.create(project, "user", phone=await self._new_phone())
         code = await store.verifications.issue_code(project, user.id, 60_000)
         return {"projectId": project, **app, "phoneNumber": user.phone, "code": code}
+
+    async def _logIn(self) -> dict[str, str]:
+        """What somebody logs in with where nothing names a project: one of the default project."""
+        if "default_user" not in self.known:
+            # One for all: see `_new_credentials`.
+            self.known["default_email"] = email = f"{uuid4()}@example.com"
+            user = await self.tenant.store.users.create(
+                DEFAULT_PROJECT, "user", email=email, password=PASSWORD, verified=True
+            )
+            self.known["default_user"] = user.id
+        return {"login": self.known["default_email"], "password": PASSWORD}
+
+    async def _logInWithToken(self) -> dict[str, str]:
+        await self._logIn()
+        token, _ = await self.tenant.store.login_tokens.create(
+            DEFAULT_PROJECT, self.known["default_user"], 60_000
+        )
+        return {"token": token}
+
+    async def _logInNode(self) -> dict[str, Any]:
+        device, key, _ = await self.tenant.store.devices.create(DEFAULT_PROJECT, "lamp")
+        return {"login": device.id, "password": key}
 
     async def _new_registered_phone(self) -> str:
         phone = await self._new_phone()

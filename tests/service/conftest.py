@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 from accounts_desk import Desk, desk_of
 from bus_server import BusServer, running_server
-from nodes import CLUSTER, NodeProcess, Tenant, private_node, tenant_of
+from nodes import CLUSTER, DEFAULT_PROJECT, NodeProcess, Tenant, private_node, tenant_of
 from receiver import Receiver, receiving
 from redis.asyncio import Redis
 
@@ -66,9 +67,18 @@ async def store(redis_client: Redis) -> Store:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[NodeProcess]:
-    """`homewire run` for the whole session. Tests share it: each makes a project of its own."""
-    with private_node() as running:
+    """`homewire run` for the whole session. Tests share it: each makes a project of its own.
+
+    Who logs in where nothing names a project does so in the first one, which has e-mail accounts.
+    """
+    with private_node(default_project=DEFAULT_PROJECT) as running:
+        asyncio.run(_default_project(running))
         yield running
+
+
+async def _default_project(node: NodeProcess) -> None:
+    async with tenant_of(node) as tenant:
+        assert tenant.project == DEFAULT_PROJECT
 
 
 @pytest_asyncio.fixture

@@ -19,7 +19,7 @@ from homewire.api import (
     users,
     verification,
 )
-from homewire.api.dialects import ndata
+from homewire.api.dialects import ndata, sessions_controller
 from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -35,6 +35,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *authentication.OPERATIONS,
     *verification.OPERATIONS,
     *user_session.OPERATIONS,
+    *sessions_controller.OPERATIONS,
     *ndata.OPERATIONS,
 )
 

@@ -18,6 +18,7 @@ from homewire.store.key_values import KeyValues
 from homewire.store.login_tokens import LoginTokens
 from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
+from homewire.store.node_logins import NodeLogins
 from homewire.store.nodes import Nodes
 from homewire.store.permissions import Permissions
 from homewire.store.presence import Presence
@@ -55,7 +56,7 @@ class Store:
         lifetime: Lifetime = USUAL,
     ) -> None:
         self.now_ms = clock
-        database = Database(redis, relay, clock)
+        self._database = database = Database(redis, relay, clock)
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
@@ -74,6 +75,7 @@ class Store:
         self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions)
         self.login_tokens = LoginTokens(database)
+        self.node_logins = NodeLogins(database)
         self.attempts = Attempts(database)
         self.key_values = KeyValues(database)
         self.principals = Principals(database)
@@ -89,3 +91,7 @@ class Store:
         )
         self.smart_modules = SmartModules(database)
         self.module_deliveries = ModuleDeliveries(database)
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless Redis answers."""
+        await self._database.read("PING")

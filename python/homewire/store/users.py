@@ -115,6 +115,11 @@ class Users:
         await self.note_failed_login(project_id, user_id)
         return None
 
+    async def stored_password(self, project_id: int, user_id: int) -> str:
+        """The hash of a user's password, which is another one after each change; nothing if there is none."""
+        record = await self._database.read_hash(ProjectSlot(project_id).user(user_id))
+        return record.get("password", "")
+
     async def note_failed_login(self, project_id: int, user_id: int) -> None:
         """Somebody tried in vain to log in as this user. For an unknown id as much is done, for nothing.
 

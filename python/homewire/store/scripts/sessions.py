@@ -34,7 +34,7 @@ redis.call('HSET', KEYS[6], 'kind', kind, 'id', ARGV[1], 'name', name, 'permissi
 redis.call('PEXPIREAT', KEYS[6], ARGV[5])
 redis.call('ZADD', KEYS[4], ARGV[5], ARGV[2])
 redis.call('ZADD', KEYS[7], ARGV[4], ARGV[2])
-if kind == 'user' then redis.call('HSET', KEYS[3], 'last_login', ARGV[4]) end
+redis.call('HSET', KEYS[3], 'last_login', ARGV[4])
 return unheard('session_opened')
 """
 

@@ -41,7 +41,7 @@ return unheard('user_updated')
 """)
 
 NOTE_FAILED_LOGIN: Final = changing("""
--- KEYS: …, user. ARGV: now
+-- KEYS: …, user or device. ARGV: now
 if redis.call('HEXISTS', KEYS[3], 'created') == 0 then return {'unknown', 'user'} end
 redis.call('HSET', KEYS[3], 'last_failed_login', ARGV[1])
 return unheard('login_failed')
