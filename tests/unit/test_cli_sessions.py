@@ -1,0 +1,51 @@
+"""The commands on sessions, against the real embedded server."""
+
+from __future__ import annotations
+
+from test_cli import Commands, homewire, project
+
+from homewire.model import Session
+from homewire.store import Store
+from homewire.store.sessions import Login
+
+__all__ = ["homewire"]
+
+
+def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> None:
+    p = project(homewire)
+    of_p = ("--project", p)
+    users = [
+        homewire.json("user", "create", *of_p, "--name", name, "--email", f"{name}@example.com",
+                      "--password", "correct horse 9")
+        for name in ("ada", "bob")
+    ]  # fmt: skip
+    device = homewire.json("device", "create", *of_p, "--class", "lamp")["deviceId"]
+
+    async def signed_in(store: Store) -> list[Session]:
+        login = Login("192.0.2.7", "home.example", "agent/1", "node")
+        return [
+            (await store.sessions.open(p, users[0]["userId"], "app", login))[0],
+            (await store.sessions.open_node(p, device, Login()))[0],
+        ]
+
+    session, of_device = homewire.on_store(signed_in)
+    listed = homewire.json("sessions", "list", *of_p)
+    assert [each["sessionId"] for each in listed][2:] == [session.id, of_device.id]
+    assert listed[2].keys() == {
+        *("sessionId", "userId", "appId", "startedAt", "lastAccessAt", "expiresAt", "address", "userAgent")
+    }
+    assert (listed[2]["address"], listed[2]["userAgent"]) == ("192.0.2.7", "agent/1")
+    assert listed[3]["deviceId"] == device
+    [hers, also_hers] = homewire.json("sessions", "list", *of_p, "--user", users[0]["userId"])
+    assert (hers["userId"], also_hers["sessionId"]) == (users[0]["userId"], session.id)
+
+    of_session = (*of_p, "--id", session.id)
+    shown = homewire.json("sessions", "show", *of_session)
+    assert (shown["host"], shown["nodeId"], shown["closedAt"]) == ("home.example", "node", None)
+    assert homewire.json("sessions", "end", *of_session) == {"sessionId": session.id}
+    assert homewire.json("sessions", "show", *of_session)["closedAt"].endswith("Z")
+    assert homewire.run("sessions", "end", *of_session) == 1
+    assert homewire.error == f"homewire: there is no session {session.id}\n"
+    assert homewire.run("sessions", "list", *of_p, "--user", 987654321) == 1
+    assert homewire.run("sessions", "show", *of_p, "--id", "nonsense") == 1
+    assert len(homewire.json("sessions", "list", *of_p)) == 3
