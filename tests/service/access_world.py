@@ -154,6 +154,15 @@ class World:
         await self.tenant.store.permissions.grant(self.tenant.project, self.known["stranger"], right)
         return int(self.known["home"])
 
+    async def _new_group(self) -> int:
+        """A group that may write the home, with one in it: `{group_member}`."""
+        groups, project, known = self.tenant.store.groups, self.tenant.project, self.known
+        group = (await groups.create(project, "group")).id
+        known["group_member"] = await self._new_user()
+        await groups.enter(project, group, known["group_member"])
+        await groups.grant(project, group, Right(RightKind.WRITE_HOME, str(known["home"])))
+        return group
+
     async def _new_member(self) -> int:
         """Somebody more in the home."""
         user = await self.person()

@@ -64,6 +64,29 @@ class HomeMember(Answer):
     email: str | None = None
 
 
+class Group(Answer):
+    """Users of a project who have permissions together."""
+
+    id: int
+    project_id: int
+    creation_time: Timestamp
+    name: str
+
+
+class GroupMember(Answer):
+    """A user in a group."""
+
+    user_id: int
+
+
+class Permission(Answer):
+    """What a user or group may hear or do. Of a user also whence: `granted` to them, or by groups."""
+
+    permission: str
+    granted: bool = False
+    group_ids: list[int] | None = None
+
+
 class SmartModule(Answer):
     """What everybody may know of a smart module."""
 

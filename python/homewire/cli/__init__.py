@@ -10,7 +10,17 @@ import sys
 
 import typer
 
-from homewire.cli import diagnosis, login_tokens, messages, records, serving, sessions, smart_modules, traffic
+from homewire.cli import (
+    diagnosis,
+    login_tokens,
+    messages,
+    permissions,
+    records,
+    serving,
+    sessions,
+    smart_modules,
+    traffic,
+)
 from homewire.errors import HomewireError, RequestError
 
 FAILED = 1
@@ -28,7 +38,18 @@ def build() -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
-    for room in (serving, records, login_tokens, sessions, smart_modules, messages, traffic, diagnosis):
+    rooms = (
+        serving,
+        records,
+        login_tokens,
+        sessions,
+        permissions,
+        smart_modules,
+        messages,
+        traffic,
+        diagnosis,
+    )
+    for room in rooms:
         room.register(app)
     return app
 

@@ -1,0 +1,174 @@
+"""Commands on what users may hear and do where a project's access control goes by permission."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated
+
+import typer
+
+from homewire.cli.options import Name, Project, User
+from homewire.cli.output import Answer
+from homewire.cli.scope import Scope, command
+from homewire.errors import UnknownRecord
+from homewire.model import Right
+from homewire.store.rights import parsed
+
+permissions = typer.Typer(
+    name="permission",
+    help="Permissions: who may hear and do what in projects with access control by permission.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+groups = typer.Typer(
+    name="group",
+    help="Groups of users, who have permissions together.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
+
+ToUser = Annotated[int | None, typer.Option("--user", help="User id.", show_default=False)]
+ToGroup = Annotated[int | None, typer.Option("--group", help="Group id.", show_default=False)]
+GroupId = Annotated[int, typer.Option("--group", help="Group id.")]
+Read = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What may be heard: home-events:<home id>, device:<device id> or entity-events:<entity id>;"
+        " repeat for more.",
+        show_default=False,
+    ),
+]
+Write = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="What may be changed: device:<device id> (commands and values) or home:<home id> (values);"
+        " repeat for more.",
+        show_default=False,
+    ),
+]
+Change = Callable[[int, int, Right], Awaitable[None]]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the groups to the command tree."""
+    app.add_typer(permissions)
+    app.add_typer(groups)
+
+
+@command(permissions, "grant")
+async def grant(
+    scope: Scope,
+    user: ToUser = None,
+    group: ToGroup = None,
+    read: Read = None,
+    write: Write = None,
+    project: Project = None,
+) -> Answer:
+    """Grant permissions to a user, or to everybody in a group."""
+    store = scope.store
+    return await _change(
+        scope, project, user, group, read, write, store.permissions.grant, store.groups.grant
+    )
+
+
+@command(permissions, "revoke")
+async def revoke(
+    scope: Scope,
+    user: ToUser = None,
+    group: ToGroup = None,
+    read: Read = None,
+    write: Write = None,
+    project: Project = None,
+) -> Answer:
+    """Revoke permissions: sockets hear nothing of them any more once this returns."""
+    store = scope.store
+    return await _change(
+        scope, project, user, group, read, write, store.permissions.revoke, store.groups.revoke
+    )
+
+
+@command(permissions, "list")
+async def list_permissions(
+    scope: Scope, user: ToUser = None, group: ToGroup = None, project: Project = None
+) -> Answer:
+    """List the permissions of a user, with those of their groups, or of a group."""
+    _one_of(user, group)
+    project_id = await scope.project(project)
+    if group is not None:
+        return [{"permission": str(right)} for right in await scope.store.groups.rights(project_id, group)]
+    if user is None or await scope.store.users.get(project_id, user) is None:
+        raise UnknownRecord("user", user)
+    return [
+        {"permission": str(held.right), "granted": held.direct, "groupIds": list(held.group_ids)}
+        for held in await scope.store.permissions.of_user(project_id, user)
+    ]
+
+
+@command(groups, "create")
+async def create_group(scope: Scope, name: Name, project: Project = None) -> Answer:
+    """Create a group of users."""
+    group = await scope.store.groups.create(await scope.project(project), name)
+    return {"groupId": group.id}
+
+
+@command(groups, "delete")
+async def delete_group(scope: Scope, group: GroupId, project: Project = None) -> Answer:
+    """Delete a group. Its members lose what they had by it alone."""
+    await scope.store.groups.delete(await scope.project(project), group)
+    return {"groupId": group}
+
+
+@command(groups, "add")
+async def add_member(scope: Scope, group: GroupId, user: User, project: Project = None) -> Answer:
+    """Put a user into a group, with all its permissions."""
+    await scope.store.groups.enter(await scope.project(project), group, user)
+    return {"groupId": group, "userId": user}
+
+
+@command(groups, "remove")
+async def remove_member(scope: Scope, group: GroupId, user: User, project: Project = None) -> Answer:
+    """Take a user out of a group. They lose what they had by it alone."""
+    await scope.store.groups.quit(await scope.project(project), group, user)
+    return {"groupId": group, "userId": user}
+
+
+@command(groups, "list")
+async def list_groups(scope: Scope, group: ToGroup = None, project: Project = None) -> Answer:
+    """List the groups of a project, or the users in one group."""
+    project_id = await scope.project(project)
+    if group is not None:
+        members, _ = await scope.store.groups.members(project_id, group)
+        return [{"userId": each} for each in members]
+    found, _ = await scope.store.groups.list(project_id)
+    return [{"groupId": each.id, "name": each.name} for each in found]
+
+
+async def _change(
+    scope: Scope,
+    project: int | None,
+    user: int | None,
+    group: int | None,
+    read: list[str] | None,
+    write: list[str] | None,
+    of_user: Change,
+    of_group: Change,
+) -> Answer:
+    """Change one permission after another. All are looked at first, so that a slip changes nothing."""
+    _one_of(user, group)
+    wanted = [parsed("read", f"read:{each}") for each in read or ()]
+    wanted += [parsed("write", f"write:{each}") for each in write or ()]
+    if not wanted:
+        raise typer.BadParameter("missing; say what by --read or --write", param_hint="--read")
+    project_id = await scope.project(project)
+    for right in wanted:
+        if user is not None:
+            await of_user(project_id, user, right)
+        elif group is not None:
+            await of_group(project_id, group, right)
+    whose = {"userId": user} if user is not None else {"groupId": group}
+    return {**whose, "permissions": [str(right) for right in wanted]}
+
+
+def _one_of(user: int | None, group: int | None) -> None:
+    if (user is None) == (group is None):
+        raise typer.BadParameter("give one of --user and --group", param_hint="--user")
