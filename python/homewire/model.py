@@ -211,6 +211,8 @@ class Session:
     """Unused for so long, it is over."""
     ends_ms: int = 0
     """When it is over however much it is used; 0: never."""
+    key_hash: str = field(default="", repr=False)
+    """SHA-256 of the key, 64 hex digits. The key itself is kept nowhere."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ _HOLDERS: Final = "test_limits_nodes.py (the limits on connections)"
 _ATTEMPTS: Final = "test_api_attempts.py (the limits on attempts)"
 _NDATA: Final = "test_api_ndata.py"
 _SESSION: Final = "test_api_user_session.py"
+_ROCKET_CHAT: Final = "test_rocket_chat.py"
 _NO_KEY: Final = "no key is looked at"
 
 ELSEWHERE: Final[dict[tuple[str, int], str]] = {
@@ -23,6 +24,10 @@ ELSEWHERE: Final[dict[tuple[str, int], str]] = {
     ("sendDeviceEvent", 429): _RATES,
     ("sendEvents", 429): _RATES,
     ("sendCommand", 429): _RATES,
+    ("rocketChatLogin", 401): _ROCKET_CHAT,
+    ("rocketChatLogin", 429): _ROCKET_CHAT,
+    ("rocketChatLogout", 409): _ROCKET_CHAT,
+    ("endRocketChatSession", 409): _ROCKET_CHAT,
     ("listenToEvents", 429): _HOLDERS,
     ("getUserSession", 404): _SESSION,
     ("terminateUserSession", 404): _SESSION,

@@ -154,6 +154,24 @@ def sessions_controller(prefix: str, name: str) -> Iterator[Row]:
     yield Row(f"logOut{name}", f"{prefix}/logout", users.format(201), fresh=USERS, **one_world)
 
 
+def rocket_chat() -> Iterator[Row]:
+    """The rows of the Rocket.Chat sessions, which only users have."""
+    users = "401 401 | {0} {0} {0} {0} {0} | 403 403 403 | 403 403 403 403 403 403 403 403"
+    owner = "401 401 | 200 404 404 404 404 | 403 403 403 | 403 403 403 403 403 403 403 403"
+    one_world: Any = {"accounts": (EMAIL,), "access": BY_MEMBERSHIP}
+    info, listed, end = "/api/v1/sessions/info", "/api/v1/sessions/list", "/api/v1/sessions/logout.me"
+    one = {"sessionId": "{new_session}"}
+    yield Row("rocketChatLogin", "/api/v1/login", everybody(200), form="{new_rocket_chat_login}", **one_world)
+    yield Row("rocketChatLogin", "/api/v1/login", everybody(400), form={}, **one_world)
+    yield Row("rocketChatLogout", "/api/v1/logout", users.format(200), fresh=USERS, **one_world)
+    yield Row("getRocketChatSession", f"{info}?sessionId={{new_session}}", owner, **one_world)
+    yield Row("getRocketChatSession", info, users.format(400), **one_world)
+    yield Row("listRocketChatSessions", f"{listed}?filter=test", users.format(200), **one_world)
+    yield Row("listRocketChatSessions", f"{listed}?sort=up", users.format(400), **one_world)
+    yield Row("endRocketChatSession", end, owner, form=one, **one_world)
+    yield Row("endRocketChatSession", end, users.format(400), form={}, **one_world)
+
+
 # none dead | owner member stranger unverif. alien | own other away | bare read kv cmd evt byou admin foreign
 ROWS: Final = (
     Row("createUser", "/users",
@@ -399,6 +417,7 @@ ROWS: Final = (
         "401 401 | 200 404 404 404 404 | 403 403 403 | 403 403 403 403 403 403 200 404"),
     *sessions_controller("/session", ""),
     *sessions_controller("/api/session", "AtApi"),
+    *rocket_chat(),
 )  # fmt: skip
 
 

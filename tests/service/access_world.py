@@ -122,6 +122,10 @@ class World:
             self.known["default_user"] = user.id
         return {"login": self.known["default_email"], "password": PASSWORD}
 
+    async def _new_rocket_chat_login(self) -> dict[str, str]:
+        known = await self._logIn()
+        return {"user": known["login"], "password": known["password"]}
+
     async def _logInWithToken(self) -> dict[str, str]:
         await self._logIn()
         token, _ = await self.tenant.store.login_tokens.create(

@@ -15,8 +15,10 @@ from access_rows import Ask, successes
 from access_world import world_of
 from bus_server import BusServer, running_server
 from node_process import SECRET
-from nodes import NodeProcess, eventually, private_node, running_node
+from nodes import DEFAULT_PROJECT, NodeProcess, eventually, private_node, running_node
+from test_api_access import ERROR
 
+from homewire.errors import InternalError
 from homewire.model import AccessControl, AccountSystem
 
 LONGEST_S = 5.0
@@ -49,7 +51,7 @@ async def all_unavailable(node: NodeProcess, asks: list[Ask]) -> None:
     for ask, (status, seconds, content, retry_after) in zip(asks, answers, strict=True):
         assert status == 503, f"{ask.operation}: {status} {content}"
         assert seconds < LONGEST_S, f"{ask.operation} took {seconds:.1f} s"
-        assert content.startswith('{"reason":'), f"{ask.operation}: {content}"
+        assert ERROR[ask.endpoint.shape].match(content), f"{ask.operation}: {content}"
         assert retry_after is not None, ask.operation
 
 
@@ -69,7 +71,7 @@ async def lonely() -> AsyncIterator[tuple[NodeProcess, BusServer]]:
     with (
         running_server() as server,
         tempfile.TemporaryDirectory(prefix="hw-") as directory,
-        running_node(Path(directory) / "data", redis_url=server.url) as node,
+        running_node(Path(directory) / "data", redis_url=server.url, default_project=DEFAULT_PROJECT) as node,
     ):
         yield node, server
 
@@ -86,12 +88,13 @@ async def test_without_redis_every_operation_is_unavailable(lonely: tuple[NodePr
 
 
 async def test_a_fault_is_answered_in_shape_and_without_a_trace() -> None:
-    with private_node(steps=True, broken=True) as node:
+    with private_node(steps=True, broken=True, default_project=DEFAULT_PROJECT) as node:
         asks = await asked(node)
         async with node.client() as http:
             for ask in asks:
                 status, _, content, _ = await answer_to(http, ask)
-                assert (status, content) == (500, '{"reason":"INTERNAL_ERROR","data":{}}'), ask.operation
+                broken = ask.endpoint.shape.answer(InternalError())
+                assert (status, content) == (500, broken.text), ask.operation
         # Whoever runs it reads what broke, and never a key.
         logged = node.log.read_text()
         assert logged.count(f"RuntimeError: {SECRET}") >= len(asks)

@@ -47,7 +47,8 @@ def decode_form(content_type: str, body: bytes, kind: type[T]) -> T:
 
 def decode_fields(what: str, fields: Mapping[str, Any], kind: type[T]) -> T:
     """An object of named values, as a query has it: numbers and booleans may be text."""
-    return _checked(what, lambda: msgspec.convert(fields, kind, strict=False))
+    # A dict: of any other mapping msgspec takes names as they are in Python, too.
+    return _checked(what, lambda: msgspec.convert(dict(fields), kind, strict=False))
 
 
 def _checked(what: str, decode: Callable[[], T]) -> T:

@@ -21,7 +21,7 @@ from homewire.api import (
     users,
     verification,
 )
-from homewire.api.dialects import ndata, sessions_controller
+from homewire.api.dialects import ndata, rocket_chat, sessions_controller
 from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
@@ -41,6 +41,7 @@ OPERATIONS: Final[tuple[Operation, ...]] = (
     *user_session.OPERATIONS,
     *sessions_controller.OPERATIONS,
     *ndata.OPERATIONS,
+    *rocket_chat.OPERATIONS,
 )
 
 ENDPOINTS: Final[tuple[Endpoint, ...]] = (*OPERATIONS, *realtime.ENDPOINTS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from homewire.errors import Conflict, Unavailable, UnknownRecord
@@ -271,8 +271,9 @@ class Sessions:
         """`proof` is the hash of what somebody signed in with; nothing: it is not looked at."""
         holder = _holder(session)
         token, reference = tokens.mint(session.project_id)
+        session = replace(session, key_hash=reference.hash)
         for _ in range(ATTEMPTS):
-            answer = await self._store(session, holder, reference.hash, proof)
+            answer = await self._store(session, holder, proof)
             if answer[0] == "moved":
                 raise Conflict("CONFLICT", "the password or key has changed")
             if answer[0] != "full":
@@ -282,16 +283,19 @@ class Sessions:
             await self._make_room(session.project_id, holder.sessions, answer[1])
         raise outrun("user" if session.user_id else "device")
 
-    async def _store(self, session: Session, holder: _Holder, token_hash: str, proof: str) -> list[str]:
+    async def _store(self, session: Session, holder: _Holder, proof: str) -> list[str]:
         slot = ProjectSlot(session.project_id)
         return await self._database.change(
             holder.script,
             slot,
-            [holder.record, holder.sessions, slot.session(session.id), slot.key(token_hash), slot.sessions],
             [
-                session.user_id or session.device_id, session.id, token_hash, session.started_ms,
+                holder.record, holder.sessions, slot.session(session.id), slot.key(session.key_hash),
+                slot.sessions,
+            ],
+            [
+                session.user_id or session.device_id, session.id, session.key_hash, session.started_ms,
                 session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS, holder.limit, proof,
-                *_fields(session), "key", token_hash,
+                *_fields(session),
             ],
         )  # fmt: skip
 
@@ -365,7 +369,7 @@ def _fields(session: Session) -> tuple[str | int, ...]:
         "address", session.address, "host", session.host, "user_agent", session.user_agent,
         "scheme", session.authentication_type, "node", session.node, "roles", " ".join(session.roles),
         "slides", session.slides_ms, "ends", session.ends_ms,
-        "version", session.version, "closed", session.closed_ms,
+        "version", session.version, "closed", session.closed_ms, "key", session.key_hash,
     )  # fmt: skip
 
 
@@ -379,4 +383,5 @@ def _session(project_id: int, session_id: str, record: dict[str, str]) -> Sessio
         int(record["version"]), int(record["closed"]),
         record.get("host", ""), record.get("node", ""), tuple(record.get("roles", "user").split()),
         int(record.get("device", 0)), int(record.get("slides", 0)), int(record.get("ends", 0)),
+        record["key"],
     )  # fmt: skip

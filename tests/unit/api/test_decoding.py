@@ -12,6 +12,7 @@ import msgspec
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from multidict import MultiDict
 
 from homewire.api.decoding import MAX_FIELDS, decode_fields, decode_form, decode_json
 from homewire.api.operation import Paging
@@ -219,3 +220,12 @@ def test_a_query_is_text_that_means_something() -> None:
     assert decode_fields("query", {"skip": "3", "limit": "0", "other": "x"}, Paging) == Paging(
         skip=3, limit=0
     )
+
+
+def test_a_query_s_names_are_those_of_the_document() -> None:
+    assert (
+        decode_fields("query", MultiDict([("claimCode", "A"), ("claimCode", "B")]), Claim).claim_code == "A"
+    )
+    with pytest.raises(InvalidInput) as refused:
+        decode_fields("query", MultiDict(claim_code="A"), Claim)
+    assert refused.value.data == {"field": "claimCode", "problem": "is required"}
