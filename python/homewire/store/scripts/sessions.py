@@ -34,7 +34,10 @@ redis.call('HSET', KEYS[6], 'kind', kind, 'id', ARGV[1], 'name', name, 'permissi
 redis.call('PEXPIREAT', KEYS[6], ARGV[5])
 redis.call('ZADD', KEYS[4], ARGV[5], ARGV[2])
 redis.call('ZADD', KEYS[7], ARGV[4], ARGV[2])
-redis.call('HSET', KEYS[3], 'last_login', ARGV[4])
+-- Of many at once the latest counts, whichever comes last.
+if tonumber(ARGV[4]) > tonumber(redis.call('HGET', KEYS[3], 'last_login') or 0) then
+  redis.call('HSET', KEYS[3], 'last_login', ARGV[4])
+end
 return unheard('session_opened')
 """
 
