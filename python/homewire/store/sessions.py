@@ -217,7 +217,7 @@ class Sessions:
         """The same for the node sessions of a device; its index is empty then, so that the device may go."""
         index = ProjectSlot(project_id).device_sessions(device_id)
         for member in await self._database.read("ZRANGE", index, 0, -1):
-            await self._make_room(project_id, index, member.decode())
+            await self._remove(project_id, index, member.decode())
 
     @asynccontextmanager
     async def lease(self, project_id: int, session_id: str) -> AsyncIterator[None]:
@@ -280,7 +280,7 @@ class Sessions:
                 identifiers = {"user": session.user_id, "device": session.device_id}
                 require_ok(answer, project=session.project_id, **identifiers)
                 return session, token
-            await self._make_room(session.project_id, holder.sessions, answer[1])
+            await self._remove(session.project_id, holder.sessions, answer[1])
         raise outrun("user" if session.user_id else "device")
 
     async def _store(self, session: Session, holder: _Holder, proof: str) -> list[str]:
@@ -299,7 +299,7 @@ class Sessions:
             ],
         )  # fmt: skip
 
-    async def _make_room(self, project_id: int, index: str, session_id: str) -> None:
+    async def _remove(self, project_id: int, index: str, session_id: str) -> None:
         if not await self._end_if_live(project_id, session_id):
             # Over already, or a member of the index that lost its record.
             await self._forget(ProjectSlot(project_id), [session_id], index)
