@@ -64,3 +64,12 @@ async def browser_of(desk: Desk, project: int | None = None) -> AsyncIterator[Br
 def client_of(node: NodeProcess) -> aiohttp.ClientSession:
     """A client that keeps no cookies itself."""
     return aiohttp.ClientSession(node.url, cookie_jar=aiohttp.DummyCookieJar())
+
+
+def refused(reply: Reply, status: int, reason: str | None = None) -> dict[str, Any]:
+    """What the refusal says, in the shape of these resources."""
+    assert reply.status == status, reply
+    assert reply.body.keys() == {"reason", "data"}
+    assert reason in (None, reply.body["reason"])
+    found: dict[str, Any] = reply.body["data"]
+    return found

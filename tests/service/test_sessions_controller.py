@@ -11,8 +11,8 @@ from uuid import UUID
 import pytest
 import pytest_asyncio
 from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, desk_of
-from browser import HOSTS, Browser, browser_of, cookie_of
-from nodes import NodeProcess, Reply, private_node
+from browser import HOSTS, Browser, browser_of, cookie_of, refused
+from nodes import NodeProcess, private_node
 
 from homewire.model import AccountSystem, PrincipalKind
 from homewire.store.sessions import Login
@@ -41,15 +41,6 @@ async def browser(desk: Desk) -> AsyncIterator[Browser]:
     """Somebody's, who is not logged in."""
     async with browser_of(desk) as made:
         yield made
-
-
-def refused(reply: Reply, status: int, reason: str | None = None) -> dict[str, Any]:
-    """What the refusal says, in the shape of these resources."""
-    assert reply.status == status, reply
-    assert reply.body.keys() == {"reason", "data"}
-    assert reason in (None, reply.body["reason"])
-    found: dict[str, Any] = reply.body["data"]
-    return found
 
 
 def is_info(body: dict[str, Any], *more: str) -> None:

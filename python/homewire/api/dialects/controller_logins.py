@@ -1,0 +1,209 @@
+"""How somebody logs in at the Sessions Controller (spec 002): with a password, a token, or as a device."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from homewire.api import models
+from homewire.api.accounts import guess, login_of, window_ms
+from homewire.api.context import Api
+from homewire.api.login import by_password, opened
+from homewire.api.operation import Call, NoQuery, WithCookie
+from homewire.api.project_of import AMBIGUOUS, project_of
+from homewire.errors import Conflict, InvalidInput, LoginRefused, Unauthenticated, UnknownRecord
+from homewire.model import PrincipalKind, Project, Session, User
+from homewire.store import login_tokens, tokens
+from homewire.store.node_logins import Logins
+
+APP: Final = "sessions-controller"
+"""What sessions have as their app that were begun here."""
+COOKIE: Final = "Cookie"
+"""Their authentication type."""
+ID_DIGITS: Final = 16
+"""Of the largest id that there can be."""
+
+
+class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Who somebody says they are: an e-mail address, and its password."""
+
+    login: str
+    password: str
+
+
+class LoginWithTokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A login token, or the key of a user: that of another session."""
+
+    token: str
+
+
+class NodeLoginRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's id and its key."""
+
+    login: int | str
+    password: str
+
+
+class SessionInfoResponse(models.Answer):
+    """What there is to know of a session."""
+
+    last_successful_login: int
+    """In ms since 1970, like the next; 0: never."""
+    last_failed_login: int
+    ui_time_zone: str
+
+
+async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
+    """Open a session for somebody who knows their password."""
+    project = await project_of(api, call.request)
+    user, session, key = await by_password(
+        api,
+        call.request,
+        project,
+        call.body.login,
+        call.body.password,
+        app_id=APP,
+        authentication_type=COOKIE,
+    )
+    return WithCookie(info(user, session), key)
+
+
+async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
+    """Open a session for the user of a login token, which is spent, or of a key, which stays."""
+    token = login_tokens.parse(call.body.token)
+    key = tokens.parse(call.body.token)
+    named = token or key
+    if named is None:
+        raise _wrong_token()
+    project = await _project_with(api, call.request, named.project_id, _wrong_token())
+    counted = guess(api, call.request)
+    await api.store.attempts.take(project.id, counted, window_ms(api))
+    proven = await _redeemed(api, token) if token else await _speaks_for(api, call.body.token)
+    if proven is None:
+        raise _wrong_token()
+    await api.store.attempts.give_back(project.id, counted)
+    user_id, password_hash = proven
+    try:
+        session, made = await opened(
+            api,
+            call.request,
+            project.id,
+            user_id,
+            APP,
+            authentication_type=COOKIE,
+            password_hash=password_hash,
+        )
+    except (Conflict, UnknownRecord) as error:
+        # The password has changed, or the user was deleted, since it was right.
+        raise _wrong_token() from error
+    user = await api.store.users.get(project.id, user_id)
+    if user is None:
+        raise _wrong_token()
+    return WithCookie(info(user, session), made)
+
+
+async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
+    """Open a session for a device that knows its key: a node session."""
+    login, password = _device_id(call.body.login), call.body.password
+    key = tokens.parse(password)
+    if key is None or login is None:
+        raise _wrong_key()
+    project = await _project_with(api, call.request, key.project_id, _wrong_key())
+    counted = guess(api, call.request, f"device {login}")
+    await api.store.attempts.take(project.id, counted, window_ms(api))
+    caller = await api.store.principals.lookup(password)
+    if caller is None or caller.kind is not PrincipalKind.DEVICE or caller.id != login or caller.session_id:
+        await api.store.node_logins.note_failed(project.id, login)
+        raise _wrong_key()
+    await api.store.attempts.give_back(project.id, counted)
+    try:
+        _, made = await api.store.sessions.open_node(
+            project.id,
+            login,
+            login_of(api, call.request),
+            app_id=APP,
+            key_hash=key.hash,
+            authentication_type=COOKIE,
+        )
+    except (Conflict, UnknownRecord) as error:
+        # Rotated, or the device deleted, since it was right.
+        raise _wrong_key() from error
+    return WithCookie(node_info(await logins_of(api, project.id, login)), made)
+
+
+def info(user: User, opened: Session | None = None) -> SessionInfoResponse:
+    """Of a user, who was perhaps read before the session was `opened`."""
+    return SessionInfoResponse(
+        last_successful_login=max(user.last_login_ms, opened.started_ms if opened else 0),
+        last_failed_login=user.last_failed_login_ms,
+        ui_time_zone=user.ui_time_zone,
+    )
+
+
+def node_info(logins: Logins) -> SessionInfoResponse:
+    """Of a device, that is shown nothing and so has no time zone."""
+    return SessionInfoResponse(
+        last_successful_login=logins.last_ms, last_failed_login=logins.last_failed_ms, ui_time_zone="UTC"
+    )
+
+
+async def logins_of(api: Api, project_id: int, device_id: int) -> Logins:
+    """When a device logged in. Raises Unauthenticated for one that is gone."""
+    logins = await api.store.node_logins.of(project_id, device_id)
+    if logins is None:
+        raise Unauthenticated
+    return logins
+
+
+async def _project_with(api: Api, request: web.Request, project_id: int, refusal: LoginRefused) -> Project:
+    """The project of a token that names one: that of the host, or where nothing else tells it the token's.
+
+    Raises `refusal` for the token of another project, and InvalidInput (UNKNOWN_PROJECT).
+    """
+    try:
+        project = await project_of(api, request)
+    except InvalidInput as error:
+        if error.reason != AMBIGUOUS:
+            raise
+        named = await api.store.projects.get(project_id)
+        if named is None or named.disabled:
+            raise refusal from error
+        return named
+    if project.id != project_id:
+        raise refusal
+    return project
+
+
+async def _redeemed(api: Api, token: login_tokens.LoginToken) -> tuple[int, str] | None:
+    """Whose token it is, and nothing else that has to hold; None: it is not good."""
+    return (token.user_id, "") if await api.store.login_tokens.redeem(token) else None
+
+
+async def _speaks_for(api: Api, key: str) -> tuple[int, str] | None:
+    """Whose key it is, and the hash of a password that must not change meanwhile; None: no user's."""
+    claimed = await api.store.sessions.of_token(key)
+    # Read before the key is found good: who resets a password ends all sessions first.
+    password_hash = ""
+    if claimed is not None and claimed.user_id:
+        password_hash = await api.store.users.stored_password(claimed.project_id, claimed.user_id)
+    caller = await api.store.principals.lookup(key)
+    if caller is None or caller.kind is not PrincipalKind.USER:
+        return None
+    return caller.id, password_hash
+
+
+def _device_id(login: int | str) -> int | None:
+    text = str(login)
+    if not text.isascii() or not text.isdigit() or len(text) > ID_DIGITS:
+        return None
+    return int(text)
+
+
+def _wrong_token() -> LoginRefused:
+    return LoginRefused("INVALID_TOKEN", field="token", problem="is unknown, used or too old")
+
+
+def _wrong_key() -> LoginRefused:
+    return LoginRefused(problem="device id or key is wrong")
