@@ -184,14 +184,13 @@ async def _redeemed(api: Api, token: login_tokens.LoginToken) -> tuple[int, str]
 async def _speaks_for(api: Api, key: str) -> tuple[int, str] | None:
     """Whose key it is, and the hash of a password that must not change meanwhile; None: no user's."""
     claimed = await api.store.sessions.of_token(key)
-    # Read before the key is found good: who resets a password ends all sessions first.
-    password_hash = ""
-    if claimed is not None and claimed.user_id:
-        password_hash = await api.store.users.stored_password(claimed.project_id, claimed.user_id)
-    caller = await api.store.principals.lookup(key)
-    if caller is None or caller.kind is not PrincipalKind.USER:
+    if claimed is None or not claimed.user_id:
         return None
-    return caller.id, password_hash
+    # Read before the key is found good: who resets a password ends all sessions first.
+    password_hash = await api.store.users.unchanging_password(claimed.project_id, claimed.user_id)
+    if password_hash is None or await api.store.principals.lookup(key) is None:
+        return None
+    return claimed.user_id, password_hash
 
 
 def _device_id(login: int | str) -> int | None:
