@@ -24,21 +24,31 @@ class Streamed(web.StreamResponse):
     """
 
     def __init__(
-        self, request: web.Request, first: bytes, rest: AsyncGenerator[bytes], content_type: str
+        self,
+        request: web.Request,
+        first: bytes,
+        rest: AsyncGenerator[bytes],
+        content_type: str,
+        stalled_s: float,
     ) -> None:
         super().__init__()
         self.content_type = content_type
+        self._stalled_s = stalled_s
         self._request = request
         self._first = first
         self._rest = rest
 
     @classmethod
     async def begun(
-        cls, request: web.Request, chunks: AsyncGenerator[bytes], content_type: str = "application/json"
+        cls,
+        request: web.Request,
+        chunks: AsyncGenerator[bytes],
+        content_type: str = "application/json",
+        stalled_s: float = STALLED_S,
     ) -> Self:
         """An answer whose first chunk was made already. Raises what that raised, so that it can be answered
         like any other error."""
-        return cls(request, await anext(chunks), chunks, content_type)
+        return cls(request, await anext(chunks), chunks, content_type, stalled_s)
 
     async def write_eof(self, data: bytes = b"") -> None:
         """Sends all of it. aiohttp calls this when the head is on its way."""
@@ -61,5 +71,5 @@ class Streamed(web.StreamResponse):
             raise ConnectionResetError("an answer was cut off") from error
 
     async def _send_chunk(self, chunk: bytes) -> None:
-        async with asyncio.timeout(STALLED_S):
+        async with asyncio.timeout(self._stalled_s):
             await self.write(chunk)

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.api.dialects.ndata_list import Names, Selection, result, unnamed
-from homewire.api.dialects.ndata_query import OPERATORS, Paging, parse
+from homewire.api.dialects.ndata_query import OPERATORS, Part, parse
 from homewire.api.dialects.ndata_rows import NDataSession, QueryResult, session_of
 from homewire.api.operation import Access, Call, NoQuery, Operation
 from homewire.api.shapes import SESSIONS
@@ -19,7 +19,7 @@ from homewire.http.streamed import Streamed
 from homewire.model import Permission, Principal, PrincipalKind, Session
 
 
-class SessionsQuery(Paging, kw_only=True):
+class SessionsQuery(Part, kw_only=True):
     """All that may be asked, for the document; what it means is in `ndata_query`, which has the names in any
     case, and repeated ones."""
 

@@ -98,7 +98,7 @@ class Question:
         return not asked.isdisjoint(members)
 
 
-class Paging(msgspec.Struct, kw_only=True):
+class Part(msgspec.Struct, kw_only=True):
     """Which part is wanted."""
 
     skip: Count = msgspec.field(default=0, name="$skip")
@@ -129,7 +129,7 @@ def parse(parameters: Iterable[tuple[str, str]]) -> Question:
                 )
         else:
             raise InvalidInput(_shown(name), "is no member of a session, and no parameter of a list")
-    part = decode_fields("query", paging, Paging)
+    part = decode_fields("query", paging, Part)
     return Question(tuple(conditions), _each_once(order), part.skip, part.take, part.count)
 
 
