@@ -8,7 +8,7 @@ from itertools import product
 from math import inf
 from typing import Any, Final
 
-from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Truth
+from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Right, Thing, Truth
 
 BEHIND_S: Final = 30.0
 """How long ago a change may have been that a node which was stopped has yet to read."""
@@ -43,12 +43,12 @@ def causes(truth: Truth, listener: Listener) -> list[Cause]:
         for fact, code in truth.lives(listener)
         for loss in _effective(fact, listener)
     ]
-    match listener.filter.kind:
-        case Kind.HOMES:
-            found += _all_gone(_home_loss(truth, listener, home) for home in listener.filter.ids)
-        case Kind.DEVICES:
-            found += _all_gone(_device_loss(truth, listener, device) for device in listener.filter.ids)
-            found += _moves(truth, listener)
+    if listener.filter.kind is Kind.HOMES:
+        rights = ((Right(Kind.HOMES, home), home) for home in listener.filter.ids)
+        found += _all_gone(_access_loss(truth, listener, right, home) for right, home in rights)
+    if things := truth.things(listener):
+        found += _all_gone(_thing_loss(truth, listener, thing) for thing in things)
+        found += _moves(truth, listener)
     return found + _doubts(truth, listener)
 
 
@@ -70,16 +70,14 @@ def allowed(truth: Truth, listener: Listener) -> set[int]:
 
 def must_accept(truth: Truth, listener: Listener) -> bool:
     """Whether the handshake had to be answered with 101."""
-    places = [_place(truth, listener, device) for device in _devices(listener)]
+    places = [_place(thing, listener) for thing in truth.things(listener)]
     needs = _needs(truth, listener, places)
     return all(fact.surely_is(True, listener.asked, listener.answered) for fact in needs)
 
 
 def may_accept(truth: Truth, listener: Listener) -> bool:
     """Whether it could be. With what has just been lost too: then it is closed at once."""
-    possible = [
-        truth.places[device].possible(listener.asked, listener.answered) for device in _devices(listener)
-    ]
+    possible = [thing.place.possible(listener.asked, listener.answered) for thing in truth.things(listener)]
     return any(_may_accept_with(truth, listener, places) for places in product(*possible))
 
 
@@ -90,17 +88,17 @@ def _may_accept_with(truth: Truth, listener: Listener, places: Iterable[int]) ->
     )
 
 
-def _devices(listener: Listener) -> tuple[int, ...]:
-    return listener.filter.ids if listener.filter.kind is Kind.DEVICES else ()
-
-
 def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact[bool]]:
-    """What has to be so, given the homes of the devices that it names."""
+    """What has to be so, given the homes of the things that it names."""
     needs = [fact for fact, _ in truth.lives(listener)]
-    needs += [truth.devices[device] for device in _devices(listener)]
-    homes = [*places, *(listener.filter.ids if listener.filter.kind is Kind.HOMES else ())]
-    for home in homes:
-        needs += [truth.homes[home], truth.members[listener.key.whose, home]]
+    if truth.by_rights and listener.filter.kind is Kind.ALL:
+        needs.append(Fact(False))  # There is no right to hear all.
+    if listener.filter.kind is Kind.HOMES:
+        for home in listener.filter.ids:
+            needs += [truth.homes[home], truth.access(listener, Right(Kind.HOMES, home), home)]
+    for thing, home in zip(truth.things(listener), places, strict=True):
+        needs += [thing.exists, truth.access(listener, thing.access, home)]
+        needs.append(truth.homes[home] if home != NOWHERE else Fact(False))
     return needs
 
 
@@ -109,14 +107,16 @@ def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
 
     Whoever follows its user's homes need not come again for a membership: it follows these changes too.
     """
-    homes: set[int] = set(listener.filter.ids) if listener.filter.kind is Kind.HOMES else set()
     losses: list[Change[Any]] = list(truth.project.losses(True))
-    for device in _devices(listener):
-        places = truth.places[device].possible(listener.asked, listener.answered)
+    accesses = list[Fact[bool]]()
+    if listener.filter.kind is Kind.HOMES:
+        accesses += [truth.access(listener, Right(Kind.HOMES, home), home) for home in listener.filter.ids]
+    for thing in truth.things(listener):
+        places = thing.place.possible(listener.asked, listener.answered)
         # It may have left the home that it is in again.
-        losses += [loss for place in places for loss in truth.places[device].losses(place)]
-        homes |= places
-    losses += [loss for home in homes for loss in truth.members[listener.key.whose, home].losses(True)]
+        losses += [loss for place in places for loss in thing.place.losses(place)]
+        accesses += [truth.access(listener, thing.access, place) for place in places]
+    losses += [loss for access in accesses for loss in access.losses(True)]
     return [
         Cause(Code.MOVED, loss.asked, inf)
         for loss in losses
@@ -124,9 +124,9 @@ def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
     ]
 
 
-def _place(truth: Truth, listener: Listener, device: int) -> int:
-    """Where the device was when the listener came; NOWHERE also if that is not certain."""
-    places = truth.places[device].possible(listener.asked, listener.answered)
+def _place(thing: Thing, listener: Listener) -> int:
+    """Where it was when the listener came; NOWHERE also if that is not certain."""
+    places = thing.place.possible(listener.asked, listener.answered)
     return places.pop() if len(places) == 1 else NOWHERE
 
 
@@ -157,22 +157,22 @@ def _first(losses: Iterable[Loss]) -> Loss:
     )
 
 
-def _home_loss(truth: Truth, listener: Listener, home: int) -> Loss:
-    facts = truth.homes[home], truth.members[listener.key.whose, home]
+def _access_loss(truth: Truth, listener: Listener, right: Right, home: int) -> Loss:
+    facts = truth.homes[home], truth.access(listener, right, home)
     return _first(loss for fact in facts for loss in _effective(fact, listener))
 
 
-def _device_loss(truth: Truth, listener: Listener, device: int) -> Loss:
-    """How the topic of a device in the home where it was goes, other than by a move."""
-    gone = _effective(truth.devices[device], listener)
-    place = _place(truth, listener, device)
+def _thing_loss(truth: Truth, listener: Listener, thing: Thing) -> Loss:
+    """How its topic, in the home where it was, goes other than by a move."""
+    gone = _effective(thing.exists, listener)
+    place = _place(thing, listener)
     if place == NOWHERE:
-        places = truth.places[device].possible(listener.asked, listener.answered)
-        some = [_home_loss(truth, listener, each) for each in places if each != NOWHERE]
+        places = thing.place.possible(listener.asked, listener.answered)
+        some = [_access_loss(truth, listener, thing.access, each) for each in places if each != NOWHERE]
         # In which of them it was nobody knows, so nothing is certain.
         gone += [Loss(loss.asked) for loss in some]
     else:
-        gone.append(_home_loss(truth, listener, place))
+        gone.append(_access_loss(truth, listener, thing.access, place))
     return _first(gone)
 
 
@@ -184,9 +184,9 @@ def _all_gone(topics: Iterable[Loss]) -> list[Cause]:
 
 def _moves(truth: Truth, listener: Listener) -> list[Cause]:
     found: list[Cause] = []
-    for device in listener.filter.ids:
-        place, lost = _place(truth, listener, device), _device_loss(truth, listener, device)
-        for change in truth.places[device].changes:
+    for thing in truth.things(listener):
+        place, lost = _place(thing, listener), _thing_loss(truth, listener, thing)
+        for change in thing.place.changes:
             if change.answered < listener.asked:
                 continue
             # Of a topic that went before, the move is not heard.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from hearing_model import Key
+from hearing_model import Key, Right
 
 
 @dataclass
@@ -21,6 +21,9 @@ class Expected:
     places: dict[int, int]
     generations: dict[int, int]
     ended: list[Key] = field(default_factory=list)
+    bindings: dict[str, int] = field(default_factory=dict)
+    grants: set[tuple[int | None, Right]] = field(default_factory=set)
+    """By user; None: to the group."""
 
     def homes_of(self, user: int) -> list[int]:
         return sorted(home for member, home in self.members if member == user)

@@ -107,6 +107,14 @@ class Filter:
 
 
 @dataclass(frozen=True)
+class Right:
+    """To hear what a filter of this kind names, where rights say so: a home, a device or an entity."""
+
+    kind: Kind
+    what: int | str
+
+
+@dataclass(frozen=True)
 class Key:
     """The n-th key of a user or of a device."""
 
@@ -157,9 +165,25 @@ class Event:
     """The key of the device that sent it itself."""
 
 
+@dataclass(frozen=True)
+class Thing:
+    """What a connection named that is heard in one home only, the one that it was in when it came."""
+
+    name: int | str
+    place: Fact[int]
+    exists: Fact[bool]
+    access: Right
+
+    def is_subject(self, event: Event) -> bool:
+        return self.name == (event.entity if self.access.kind is Kind.ENTITIES else event.device)
+
+
 @dataclass
 class Truth:
     """All facts of one project."""
+
+    by_rights: bool = False
+    """Whether rights say who hears what, and not memberships."""
 
     project: Fact[bool] = field(default_factory=lambda: Fact(True))
     keys: defaultdict[Key, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
@@ -172,6 +196,12 @@ class Truth:
     """By user and home."""
     places: defaultdict[int, Fact[int]] = field(default_factory=lambda: defaultdict(lambda: Fact(NOWHERE)))
     """The home of a device. A deleted home stays the place of what was in it: nothing is heard there."""
+    bindings: defaultdict[str, Fact[int]] = field(default_factory=lambda: defaultdict(lambda: Fact(NOWHERE)))
+    """The home that an entity is bound to; likewise."""
+    rights: defaultdict[tuple[int, Right], Fact[bool]] = field(
+        default_factory=lambda: defaultdict(lambda: Fact(False))
+    )
+    """By user."""
 
     def must_hear(self, listener: Listener, event: Event) -> bool:
         """Whether the listener, if it stays, has to hear the event."""
@@ -204,10 +234,38 @@ class Truth:
             facts.append(self.devices[event.device])
         if not event.command:
             homes = self.homes_of(event)
-            if NOWHERE in homes:
+            if NOWHERE in homes or not self._is_at_home(event, homes):
                 return False
             facts += [self.homes[home] for home in homes]
         return all(fact.surely_is(True, event.asked, event.answered) for fact in facts)
+
+    def _is_at_home(self, event: Event, homes: set[int]) -> bool:
+        """Whether its entity is surely bound to none but this home."""
+        if event.entity is None:
+            return True
+        bound = self.bindings[event.entity].possible(event.asked, event.answered)
+        return bound <= {NOWHERE} or (bound <= {NOWHERE, *homes} and len(homes) == 1)
+
+    def access(self, listener: Listener, right: Right, home: int) -> Fact[bool]:
+        """What lets somebody hear this, which is in that home."""
+        if self.by_rights:
+            return self.rights[listener.key.whose, right]
+        return self.members[listener.key.whose, home]
+
+    def things(self, listener: Listener) -> list[Thing]:
+        """What the connection named and hears in one home only."""
+        wanted = listener.filter
+        if wanted.kind is Kind.DEVICES:
+            return [
+                Thing(each, self.places[each], self.devices[each], Right(wanted.kind, each))
+                for each in wanted.ids
+            ]
+        if wanted.kind is Kind.ENTITIES and self.by_rights:
+            return [
+                Thing(each, self.bindings[each], Fact(True), Right(wanted.kind, each))
+                for each in wanted.entities
+            ]
+        return []
 
     def lives(self, listener: Listener) -> list[tuple[Fact[bool], int]]:
         """What a connection lives by, and with which code it ends without it."""
@@ -225,52 +283,49 @@ class Truth:
         return self.places[event.device].possible(event.asked, event.answered)
 
     def _must_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
-        member = self.members[listener.key.whose, home]
         if not self.homes[home].surely_is(True, event.asked, event.answered):
             return False
-        match listener.filter.kind:
-            case Kind.ALL:
-                return member.surely_is(True, event.asked, event.answered)
-            case Kind.ENTITIES:
-                named = event.entity in listener.filter.entities
-                return named and member.surely_is(True, event.asked, event.answered)
-            case Kind.HOMES:
-                return home in listener.filter.ids and self._stands(member, True, listener, event)
-        device = event.device
-        if device is None or device not in listener.filter.ids:
-            return False
-        facts = self.devices[device], member
-        return all(self._stands(fact, True, listener, event) for fact in facts) and self._none_moved(
-            listener, event
+        if listener.filter.kind is Kind.HOMES:
+            access = self.access(listener, Right(Kind.HOMES, home), home)
+            return home in listener.filter.ids and self._stands(access, True, listener, event)
+        if self._follows_homes(listener):
+            member = self.members[listener.key.whose, home]
+            return _is_wanted(listener, event) and member.surely_is(True, event.asked, event.answered)
+        return self._none_moved(listener, event) and any(
+            self._stands(thing.place, home, listener, event)
+            and self._stands(thing.exists, True, listener, event)
+            and self._stands(self.access(listener, thing.access, home), True, listener, event)
+            for thing in self.things(listener)
+            if thing.is_subject(event)
         )
 
     def _none_moved(self, listener: Listener, event: Event) -> bool:
         """Whether surely nothing has closed the listener with 4004, after which nothing is promised."""
-        changes = [change for each in listener.filter.ids for change in self.places[each].changes]
+        changes = [change for thing in self.things(listener) for change in thing.place.changes]
         moved = any(
             change.asked <= event.answered and change.answered >= listener.asked for change in changes
         )
         return not moved
 
     def _may_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
-        member = self.members[listener.key.whose, home]
         if not self.homes[home].may_be(True, *_window(listener, event)):
             return False
-        match listener.filter.kind:
-            case Kind.ALL:
-                return member.may_be(True, *_window(listener, event))
-            case Kind.ENTITIES:
-                named = event.entity in listener.filter.entities
-                return named and member.may_be(True, *_window(listener, event))
-            case Kind.HOMES:
-                return home in listener.filter.ids and self._may_stand(member, True, listener, event)
-        device = event.device
-        if device is None or device not in listener.filter.ids:
-            return False
-        facts = self.devices[device], member
-        return all(self._may_stand(fact, True, listener, event) for fact in facts) and self._may_stand(
-            self.places[device], home, listener, event
+        if listener.filter.kind is Kind.HOMES:
+            access = self.access(listener, Right(Kind.HOMES, home), home)
+            return home in listener.filter.ids and self._may_stand(access, True, listener, event)
+        if self._follows_homes(listener):
+            member = self.members[listener.key.whose, home]
+            return _is_wanted(listener, event) and member.may_be(True, *_window(listener, event))
+        return any(
+            self._may_stand(thing.place, home, listener, event)
+            and self._may_stand(thing.exists, True, listener, event)
+            and self._may_stand(self.access(listener, thing.access, home), True, listener, event)
+            for thing in self.things(listener)
+            if thing.is_subject(event)
         )
+
+    def _follows_homes(self, listener: Listener) -> bool:
+        return listener.filter.follows and not self.by_rights
 
     def _stands(self, fact: Fact[Value], value: Value, listener: Listener, event: Event) -> bool:
         """Whether the listener got what depends on this when it connected, and surely kept it."""
@@ -285,6 +340,11 @@ class Truth:
             and (fact.may_be(value, listener.asked, listener.answered) or event.asked < listener.asked)
             and not fact.surely_lost(value, listener.answered, event.asked)
         )
+
+
+def _is_wanted(listener: Listener, event: Event) -> bool:
+    """Of who hears all homes of a user: whether it is about what was asked for."""
+    return listener.filter.kind is Kind.ALL or event.entity in listener.filter.entities
 
 
 def _is_command_for(listener: Listener, event: Event) -> bool:

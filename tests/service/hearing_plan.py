@@ -8,7 +8,6 @@ would get into each other's way, so that nobody could tell how they end, are in 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from random import Random
 from typing import Final, TypeVar
 
@@ -26,6 +25,7 @@ from hearing_steps import (
     Leave,
     MoveDevice,
     Order,
+    Plan,
     RemoveMember,
     RotateKey,
     Round,
@@ -55,33 +55,14 @@ COMMANDS_OF_CLI: Final = 1
 """It takes a process."""
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What is done. The members, places of devices at the start are those of `members` and `places`."""
-
-    seed: int
-    members: tuple[tuple[int, int], ...]
-    """User and home."""
-    places: tuple[int, ...]
-    """The home of each device."""
-    rounds: tuple[Round, ...]
-
-    def __str__(self) -> str:
-        lines = [f"seed {self.seed}: members {self.members}, devices in {self.places}"]
-        for number, each in enumerate(self.rounds):
-            stopped = "" if each.stopped is None else f" while node {each.stopped} is stopped"
-            lines.append(f"round {number}, at the same time{stopped}:")
-            for track in each.tracks:
-                lines += [f"  {'-' if at == 0 else ' '} {step}" for at, step in enumerate(track)]
-        return "\n".join(lines)
-
-
 def plan(seed: int) -> Plan:
     """The plan of a number."""
-    return _Planner(seed).plan()
+    return Planner(seed).plan()
 
 
-class _Planner:
+class Planner:
+    """Makes a plan, step by step, and keeps in mind what is so then."""
+
     def __init__(self, seed: int) -> None:
         self._seed = seed
         self._random = Random(seed)
@@ -171,12 +152,16 @@ class _Planner:
     def _item_to_home(self, home: int | None = None) -> Item:
         self._number += 1
         where = home if home is not None else self._one(self._world.homes)
-        return Item(self._number, where, None, self._random.choice([None, *ENTITIES]))
+        return Item(self._number, where, None, self._entity_in(where))
 
     def _item_of_device(self, device: int | None = None) -> Item:
         self._number += 1
         which = device if device is not None else self._one(self._world.devices)
-        return Item(self._number, NOWHERE, which, self._random.choice([None, *ENTITIES]))
+        return Item(self._number, NOWHERE, which, self._entity_in(self._world.places[which]))
+
+    def _entity_in(self, home: int) -> str | None:
+        """What an event there may be about."""
+        return self._random.choice([None, *ENTITIES])
 
     def _connect(self, wanted: Kind | None = None, key: Key | None = None) -> Step:
         if len(self._listeners) >= LISTENERS and wanted is None:
@@ -267,12 +252,15 @@ class _Planner:
             for step in moving:
                 assert isinstance(step, MoveDevice)
                 steps += [step, Send(self._node(), self._item_of_device(step.device))]
-                listening = [key for key in self._world.keys if (key.whose, step.home) in self._world.members]
+                listening = [key for key in self._world.keys if self._may_listen(key.whose, step)]
                 if listening:
                     key = self._random.choice(listening)
                     steps.append(self._arrive(key, Filter(Kind.DEVICES, (step.device,))))
                 steps += [Send(self._node(), self._item_of_device(step.device)) for _ in range(2)]
         return steps
+
+    def _may_listen(self, user: int, moved: MoveDevice) -> bool:
+        return (user, moved.home) in self._world.members
 
     def _rotate_and_come(self) -> list[Step]:
         steps = self._rotate()
@@ -360,11 +348,14 @@ class _Planner:
             return []
         home = self._one(world.homes)
         inside = [device for device, place in world.places.items() if place == home]
-        if not self._claims.take(self._track, [("home", home), *(("device", each) for each in inside)]):
+        bound = [entity for entity, place in world.bindings.items() if place == home]
+        claims = [*(("device", each) for each in inside), *(("entity", each) for each in bound)]
+        if not self._claims.take(self._track, [("home", home), *claims]):
             return []
         world.homes.remove(home)
         world.members = {member for member in world.members if member[1] != home}
         world.places.update(dict.fromkeys(inside, NOWHERE))
+        world.bindings.update(dict.fromkeys(bound, NOWHERE))
         return [DeleteHome(home, self._by_cli())]
 
     def _rotate(self) -> list[Step]:

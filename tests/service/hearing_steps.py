@@ -1,11 +1,11 @@
-"""The steps that a plan of `hearing_plan.py` is made of."""
+"""Plans, and the steps that they are made of."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hearing_model import Filter, Key
+from hearing_model import Filter, Key, Right
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,30 @@ class DeleteDevice:
 
 
 @dataclass(frozen=True)
+class Grant:
+    """To a user, or (None) to the group."""
+
+    user: int | None
+    right: Right
+
+
+@dataclass(frozen=True)
+class Revoke:
+    """What was granted to a user, or to the group; who has it from both keeps it."""
+
+    user: int | None
+    right: Right
+
+
+@dataclass(frozen=True)
+class Bind:
+    """An entity is deleted and made again: bound to another home, or to none."""
+
+    entity: str
+    home: int
+
+
+@dataclass(frozen=True)
 class SwitchProject:
     """Disable or enable it."""
 
@@ -131,7 +155,8 @@ class SwitchProject:
 
 Step: TypeAlias = (
     Connect | Leave | Send | SendMany | Order | SendWithOldKey | AddMember | RemoveMember | EndSession
-    | DeleteUser | CreateHome | DeleteHome | RotateKey | MoveDevice | DeleteDevice | SwitchProject
+    | DeleteUser | CreateHome | DeleteHome | RotateKey | MoveDevice | DeleteDevice | Grant | Revoke | Bind
+    | SwitchProject
 )  # fmt: skip
 Track: TypeAlias = tuple[Step, ...]
 
@@ -143,3 +168,32 @@ class Round:
     tracks: tuple[Track, ...]
     stopped: int | None = None
     """A node that does nothing meanwhile, and then has all of it to read at once. Who asks it waits."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is done. The members, places of devices at the start are those of `members` and `places`."""
+
+    seed: int
+    members: tuple[tuple[int, int], ...]
+    """User and home."""
+    places: tuple[int, ...]
+    """The home of each device."""
+    rounds: tuple[Round, ...]
+    by_rights: bool = False
+    """Whether rights say who hears what, and not memberships."""
+    bindings: tuple[tuple[str, int], ...] = ()
+    """The home of each entity that is bound."""
+    grants: tuple[tuple[int | None, Right], ...] = ()
+    """By user; None: to the group."""
+
+    def __str__(self) -> str:
+        lines = [f"seed {self.seed}: members {self.members}, devices in {self.places}"]
+        if self.by_rights:
+            lines += [f"entities in {self.bindings}, rights {self.grants}"]
+        for number, each in enumerate(self.rounds):
+            stopped = "" if each.stopped is None else f" while node {each.stopped} is stopped"
+            lines.append(f"round {number}, at the same time{stopped}:")
+            for track in each.tracks:
+                lines += [f"  {'-' if at == 0 else ' '} {step}" for at, step in enumerate(track)]
+        return "\n".join(lines)

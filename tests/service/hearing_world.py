@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import inf
 from time import monotonic
@@ -14,7 +13,7 @@ import aiohttp
 import hearing_closing
 import orjson
 from hearing_model import NOWHERE, Event, Fact, Key, Kind, Listener, Truth
-from hearing_plan import KEYS, USERS, Plan
+from hearing_plan import KEYS, USERS
 from hearing_steps import (
     AddMember,
     Connect,
@@ -27,6 +26,7 @@ from hearing_steps import (
     Leave,
     MoveDevice,
     Order,
+    Plan,
     RemoveMember,
     RotateKey,
     Send,
@@ -41,7 +41,7 @@ from pair import SHARDS, Pair
 from wire import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 
 from homewire.bus.relay import Relay
-from homewire.model import AccountSystem
+from homewire.model import AccessControl, AccountSystem
 from homewire.store import Store
 from homewire.store.sessions import Login
 
@@ -72,7 +72,7 @@ class World:
 
     def __init__(self, plan: Plan, pair: Pair, clients: Sequence[aiohttp.ClientSession]) -> None:
         self.plan = plan
-        self.truth = Truth()
+        self.truth = Truth(plan.by_rights)
         self.listeners: list[Listener] = []
         self.seats: dict[int, Seat] = {}
         self.events: dict[int, Event] = {}
@@ -94,7 +94,8 @@ class World:
 
     async def build(self) -> None:
         """Put into the store what is there at the start."""
-        self._project = (await self._store.projects.create("hearing", AccountSystem.EMAIL)).id
+        access = AccessControl.PERMISSION if self.plan.by_rights else AccessControl.MEMBERSHIP
+        self._project = (await self._store.projects.create("hearing", AccountSystem.EMAIL, access)).id
         _, self._project_key = await self._store.project_keys.create(self._project, "server", ALL_PERMISSIONS)
         await asyncio.gather(*map(self._make_user, range(USERS)))
         homes = sorted({home for _, home in self.plan.members})
@@ -104,7 +105,11 @@ class World:
         guests = [member for member in self.plan.members if member[0] != 0]
         await asyncio.gather(*(self._add_member(*member) for member in guests))
         await asyncio.gather(*(self._make_device(*each) for each in enumerate(self.plan.places)))
+        await self._prepare()
         await self._pair.caught_up()
+
+    async def _prepare(self) -> None:
+        """What else is there at the start."""
 
     async def _make_user(self, user: int) -> None:
         mail = f"{user}@example.com"
@@ -429,15 +434,3 @@ async def _end(seat: Seat) -> None:
         seat.reader.cancel()
         await asyncio.wait([seat.reader])
     await seat.socket.drop()
-
-
-@asynccontextmanager
-async def worlds(plans: Sequence[Plan], pair: Pair) -> AsyncIterator[list[World]]:
-    """A world for each plan, all on the same nodes."""
-    async with AsyncExitStack() as stack:
-        clients = [await stack.enter_async_context(aiohttp.ClientSession(node.url)) for node in pair.nodes]
-        made = [World(plan, pair, clients) for plan in plans]
-        for world in made:
-            stack.push_async_callback(world.leave)
-            await world.build()
-        yield made

@@ -8,8 +8,9 @@ from math import inf
 import pytest
 from hearing_closing import allowed, due, may_accept, must_accept
 from hearing_judge import Judge
-from hearing_model import Code, Event, Fact, Filter, Key, Kind, Listener, Truth
+from hearing_model import Code, Event, Fact, Filter, Key, Kind, Listener, Right, Truth
 from hearing_plan import plan
+from hearing_rights_plan import rights_plan
 
 USER, HOME, OTHER, DEVICE = 1, 7, 8, 3
 FIRST = Key(False, USER, 0)
@@ -262,4 +263,55 @@ def test_the_judge_finds_each_kind_of_fault(truth: Truth) -> None:
 
 
 def test_a_plan_comes_from_its_seed_alone() -> None:
-    assert str(plan(5)) == str(plan(5)) != str(plan(6))
+    for made in (plan, rights_plan):
+        assert str(made(5)) == str(made(5)) != str(made(6))
+
+
+class TestRights:
+    """Where rights say who hears what."""
+
+    @pytest.fixture
+    def truth(self) -> Truth:
+        """The device and the entity are in the first home; the user may hear all three, and is no member."""
+        truth = Truth(by_rights=True)
+        truth.places[DEVICE] = truth.bindings["lamp"] = Fact(HOME)
+        for kind, what in ((Kind.HOMES, HOME), (Kind.DEVICES, DEVICE), (Kind.ENTITIES, "lamp")):
+            truth.rights[USER, Right(kind, what)] = Fact(True)
+        return truth
+
+    @pytest.mark.parametrize("someone", EVERYONE[1:], ids=lambda each: each.filter.kind.value)
+    def test_its_end_divides_what_must_from_what_must_not_be_heard(
+        self, truth: Truth, someone: Listener
+    ) -> None:
+        assert must_accept(truth, someone)
+        for (_, right), fact in list(truth.rights.items()):
+            if right.kind is someone.filter.kind:
+                fact.become(False, 20, 21)
+                fact.become(True, 30, 31)
+        assert truth.must_hear(someone, device_event(18, 19))
+        assert truth.may_hear(someone, device_event(20.5, 22))
+        assert not truth.may_hear(someone, device_event(21.5, 22))
+        # Nobody follows here: it has to come again.
+        assert not truth.may_hear(someone, device_event(32, 33))
+        assert due(truth, someone) == 21
+        assert allowed(truth, replace(someone, closed=22)) == {Code.ACCESS_ENDED}
+
+    def test_memberships_play_no_part(self, truth: Truth) -> None:
+        truth.members[USER, HOME] = truth.members[USER, OTHER] = Fact(True)
+        assert not may_accept(truth, listener(Kind.ALL))
+        assert not may_accept(truth, listener(Kind.HOMES, OTHER))
+        truth.members[USER, HOME].become(False, 20, 21)
+        assert truth.must_hear(listener(Kind.HOMES, HOME), event(22, 23))
+
+    def test_an_entity_is_heard_in_the_home_that_it_is_bound_to(self, truth: Truth) -> None:
+        someone = listener(Kind.ENTITIES)
+        assert truth.must_hear(someone, event(12, 13))
+        assert not truth.may_hear(someone, event(12, 13, OTHER))
+        assert truth.must_take(event(12, 13))
+        assert not truth.must_take(event(12, 13, OTHER))
+        truth.bindings["lamp"].become(-1, 20, 21)
+        assert truth.must_take(event(22, 23, OTHER))
+        assert due(truth, someone) == 21
+        assert allowed(truth, replace(someone, closed=22)) == {Code.MOVED}
+        assert not truth.may_hear(someone, event(22, 23))
+        assert not may_accept(truth, replace(someone, asked=30, answered=31))

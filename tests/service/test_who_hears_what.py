@@ -16,13 +16,16 @@ from time import monotonic
 import pytest
 from hearing_judge import Judge
 from hearing_model import NOWHERE, Filter, Key, Kind
-from hearing_plan import NODES, Plan, plan
-from hearing_steps import Connect, Item, Round, Send, SendMany, Track
-from hearing_world import World, worlds
+from hearing_plan import NODES, plan
+from hearing_rights_plan import rights_plan
+from hearing_steps import Connect, Item, Plan, Round, Send, SendMany, Track
+from hearing_world import World
+from hearing_worlds import worlds
 from pair import Pair, Processes, pair_of, running_pair
 
 FIXED_SEEDS = (1, 2, 3)
 NEW_SEEDS = 2
+FEWER = 1
 DEFAULT_SEEDS = 200
 """Of the long form."""
 LONGEST_S = 4 * 3600
@@ -36,11 +39,11 @@ def processes() -> Iterator[Processes]:
         yield started
 
 
-def seeds() -> list[int]:
-    """Those of the short form: the same ones each time, and new ones."""
+def seeds(new: int = NEW_SEEDS) -> list[int]:
+    """Those of the short form: the same ones each time, and so many new ones."""
     if wanted := os.environ.get("HOMEWIRE_SEED"):
         return [int(wanted)]
-    return [*FIXED_SEEDS, *(secrets.randbelow(10**9) for _ in range(NEW_SEEDS))]
+    return [*FIXED_SEEDS, *(secrets.randbelow(10**9) for _ in range(new))]
 
 
 def neighbour(plan: Plan) -> Plan:
@@ -87,18 +90,23 @@ def judged(world: World, pair: Pair) -> list[str]:
     return world.complaints + judge.complaints()
 
 
-async def trouble(seed: int, processes: Processes) -> str:
-    """Carry out the plan of this seed; what was wrong with it, with all that is needed to look into it."""
-    made = plan(seed)
+async def trouble(made: Plan, processes: Processes) -> str:
+    """Carry out this plan; what was wrong with it, with all that is needed to look into it."""
     async with pair_of(processes) as pair:
         complaints = await play([made, neighbour(made)], pair)
-    return "\n".join([*complaints, str(made), f"Again: HOMEWIRE_SEED={seed}"]) if complaints else ""
+    return "\n".join([*complaints, str(made), f"Again: HOMEWIRE_SEED={made.seed}"]) if complaints else ""
 
 
 # By number, not by seed: every worker must know a test by the same name, and new seeds differ.
 @pytest.mark.parametrize("seed", seeds(), ids=lambda _seed: "plan")
 async def test_whoever_must_hear_hears_and_nobody_else(seed: int, processes: Processes) -> None:
-    if found := await trouble(seed, processes):
+    if found := await trouble(plan(seed), processes):
+        pytest.fail(found, pytrace=False)
+
+
+@pytest.mark.parametrize("seed", seeds(FEWER), ids=lambda _seed: "plan")
+async def test_whoever_has_the_right_hears_and_nobody_else(seed: int, processes: Processes) -> None:
+    if found := await trouble(rights_plan(seed), processes):
         pytest.fail(found, pytrace=False)
 
 
@@ -109,7 +117,8 @@ async def test_very_many_interleavings(processes: Processes) -> None:
     for number in range(int(os.environ.get("HOMEWIRE_SEEDS", DEFAULT_SEEDS))):
         seed = secrets.randbelow(10**9)
         print(f"{number}: HOMEWIRE_SEED={seed}", flush=True)
-        if found := await trouble(seed, processes):
-            print(found, flush=True)
-            failed.append(seed)
+        for made in (plan(seed), rights_plan(seed)):
+            if found := await trouble(made, processes):
+                print(found, flush=True)
+                failed.append(seed)
     assert failed == []

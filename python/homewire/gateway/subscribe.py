@@ -23,12 +23,12 @@ _RIGHTS: Final = {
 }
 """By the kind of a filter the parameter that it is from, and the right that each of its values needs."""
 
-Kind: TypeAlias = Literal["homes", "devices", "entities", "command"]
+Kind: TypeAlias = Literal["homes", "devices", "entities", "bound", "command"]
 
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """What the core is told: home ids, device ids, or entities within homes."""
+    """What the core is told: home ids, device ids, entities within homes, or each in its own (`bound`)."""
 
     kind: Kind
     ids: tuple[int, ...]
@@ -130,10 +130,8 @@ class Filter:
         bound = await directory.entity_homes(principal.project_id, self.entities)
         if len(bound) != len(set(self.entities)):
             raise _not_visible(name)
-        homes = tuple(sorted(set(bound.values())))
-        if len(homes) * len(self.entities) > MAX_TOPICS:
-            raise InvalidInput(name, f"their homes times these entities are more than {MAX_TOPICS}")
-        return Subscription("entities", homes, tuple(self.entities))
+        homes = tuple(bound[entity] for entity in self.entities)
+        return Subscription("bound", homes, tuple(self.entities))
 
     async def _places(self, principal: Principal, directory: Directory, as_of: int) -> tuple[int, ...]:
         """The home of each device. Raises PermissionDenied unless all of them are in one."""

@@ -1,0 +1,231 @@
+"""Plans for projects where rights say who hears what: granted, revoked, by a group and without."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from dataclasses import replace
+from typing import Final
+
+from hearing_model import NOWHERE, Filter, Kind, Right
+from hearing_plan import ENTITIES, HOMES, USERS, Planner
+from hearing_steps import Bind, Grant, Item, MoveDevice, Plan, Revoke, Send, Step, Track
+
+GROUP: Final = (1, 2)
+"""The users who are in the group."""
+GRANTED: Final = 0.35
+"""Of all the rights that there are, to each user at the start."""
+
+
+def rights_plan(seed: int) -> Plan:
+    """The plan of a number."""
+    return _RightsPlanner(seed).plan()
+
+
+class _RightsPlanner(Planner):
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        choice, world = self._random, self._world
+        world.bindings = {entity: choice.randrange(HOMES) for entity in ENTITIES}
+        every = self._rights()
+        world.grants = {
+            (user, right) for user in range(USERS) for right in every if choice.random() < GRANTED
+        }
+        world.grants |= {(None, right) for right in choice.sample(every, 2)}
+
+    def plan(self) -> Plan:
+        bindings, grants = tuple(self._world.bindings.items()), tuple(_in_order(self._world.grants))
+        return replace(super().plan(), by_rights=True, bindings=bindings, grants=grants)
+
+    def _rights(self, *kinds: Kind) -> list[Right]:
+        """Those to what there is, of these kinds or of all."""
+        world = self._world
+        every = [Right(Kind.HOMES, home) for home in sorted(world.homes)]
+        every += [Right(Kind.DEVICES, device) for device in sorted(world.devices)]
+        every += [Right(Kind.ENTITIES, entity) for entity in ENTITIES]
+        return [right for right in every if not kinds or right.kind in kinds]
+
+    def _has(self, user: int, right: Right) -> bool:
+        grants = self._world.grants
+        return (user, right) in grants or (user in GROUP and (None, right) in grants)
+
+    def _is_somewhere(self, right: Right) -> bool:
+        world = self._world
+        if right.kind is Kind.DEVICES:
+            return world.places[int(right.what)] != NOWHERE
+        return right.kind is Kind.HOMES or world.bindings[str(right.what)] != NOWHERE
+
+    def _filter(self, user: int, wanted: Kind | None = None) -> Filter:
+        kinds = [Kind.HOMES] * 4 + [Kind.DEVICES] * 3 + [Kind.ENTITIES] * 3 + [Kind.ALL]
+        kind = wanted or self._random.choice(kinds)
+        every = self._rights(kind)
+        held = [right for right in every if self._has(user, right) and self._is_somewhere(right)]
+        # Now and then also what it may not.
+        among = held if held and self._random.random() < 0.93 else every
+        return _filter_for(self._some(among)) if among else Filter(Kind.ALL)
+
+    def _entity_in(self, home: int) -> str | None:
+        """Now and then also one that is bound elsewhere: such an event is refused."""
+        bindings = self._world.bindings
+        here = [entity for entity in ENTITIES if bindings[entity] in (home, NOWHERE)]
+        among: list[str | None] = [None, *(here if self._random.random() < 0.95 else ENTITIES)]
+        return self._random.choice(among)
+
+    def _may_listen(self, user: int, moved: MoveDevice) -> bool:
+        return self._has(user, Right(Kind.DEVICES, moved.device))
+
+    def _change(self) -> list[Step]:
+        makers: list[Callable[[], list[Step]]] = [self._grant] * 7 + [self._revoke] * 7 + [self._move] * 3
+        makers += [self._grant_to_group, self._revoke_from_group] * 2 + [self._bind] * 3
+        # Memberships are nothing to listeners here.
+        makers += [self._add, self._remove, self._rotate, self._end_session, self._end_session]
+        makers += [self._create_home, self._delete_home, self._delete_user, self._delete_device]
+        return self._random.choice(makers)()
+
+    def _scenario(self) -> Track:
+        makers = [self._out_and_in, self._strip, self._one_source_less, self._bind_about]
+        makers += [self._move_about, self._rotate_and_come]
+        return tuple(self._random.choice(makers)())
+
+    def _out_and_in(self) -> list[Step]:
+        """A right ends, is granted again and used: the older record must not end the newer connection."""
+        steps = self._revoke()
+        for step in steps[:1]:
+            assert isinstance(step, Revoke)
+            assert step.user is not None
+            right, key = step.right, self._key_of(step.user)
+            steps.append(self._event_about(right))
+            if self._exists(right):
+                steps += self._granted(step.user, right)
+                if key is not None:
+                    steps.append(self._arrive(key, _filter_for([right])))
+                steps.append(self._event_about(right))
+        return steps
+
+    def _strip(self) -> list[Step]:
+        """A user loses one right after the other, each time with an event behind it."""
+        user = self._one(self._world.users)
+        kind = self._random.choice([Kind.HOMES, Kind.DEVICES, Kind.ENTITIES])
+        held = [right for right in self._rights(kind) if self._has(user, right)]
+        usable, key, steps = (
+            [each for each in held if self._is_somewhere(each)],
+            self._key_of(user),
+            list[Step](),
+        )
+        if key is not None and usable:
+            steps.append(self._arrive(key, _filter_for(usable)))
+        for right in held:
+            if (user, right) in self._world.grants:
+                for step in self._revoked(user, right):
+                    steps += [step, self._event_about(right)]
+        return steps
+
+    def _one_source_less(self) -> list[Step]:
+        """Who has a right from two sources loses it with the second."""
+        user = self._random.choice(GROUP)
+        key, right = self._key_of(user), self._random.choice(self._rights())
+        if key is None or user not in self._world.users or not self._is_somewhere(right):
+            return []
+        steps = list[Step]()
+        for whose in (None, user):
+            if (whose, right) not in self._world.grants:
+                steps += self._granted(whose, right)
+        steps.append(self._arrive(key, _filter_for([right])))
+        for source in self._random.sample([None, user], 2):
+            if (source, right) in self._world.grants:
+                steps += [*self._revoked(source, right), self._event_about(right)]
+        return steps
+
+    def _bind_about(self) -> list[Step]:
+        """An entity goes from home to home, and whoever listens to it comes again."""
+        steps: list[Step] = []
+        for _ in range(2):
+            for step in self._bind():
+                assert isinstance(step, Bind)
+                right = Right(Kind.ENTITIES, step.entity)
+                steps += [step, self._event_about(right)]
+                listening = [key for key in self._world.keys if self._has(key.whose, right)]
+                if listening:
+                    steps.append(self._arrive(self._random.choice(listening), _filter_for([right])))
+                steps += [self._event_about(right) for _ in range(2)]
+        return steps
+
+    def _event_about(self, right: Right) -> Step:
+        if right.kind is Kind.DEVICES and right.what in self._world.devices:
+            return Send(self._node(), self._item_of_device(int(right.what)))
+        if right.kind is Kind.HOMES and right.what in self._world.homes:
+            return Send(self._node(), self._item_to_home(int(right.what)))
+        if right.kind is Kind.ENTITIES:
+            self._number += 1
+            home = self._world.bindings[str(right.what)]
+            where = home if home != NOWHERE else self._one(self._world.homes)
+            return Send(self._node(), Item(self._number, where, None, str(right.what)))
+        return self._event()
+
+    def _grant(self) -> list[Step]:
+        users = sorted(self._world.users)
+        free = [
+            (user, right)
+            for user in users
+            for right in self._rights()
+            if (user, right) not in self._world.grants
+        ]
+        return self._granted(*self._random.choice(free)) if free else []
+
+    def _grant_to_group(self) -> list[Step]:
+        free = [right for right in self._rights() if (None, right) not in self._world.grants]
+        return self._granted(None, self._random.choice(free)) if free else []
+
+    def _revoke(self) -> list[Step]:
+        held = [(user, right) for user, right in _in_order(self._world.grants) if user in self._world.users]
+        return self._revoked(*self._random.choice(held)) if held else []
+
+    def _revoke_from_group(self) -> list[Step]:
+        held = [right for user, right in _in_order(self._world.grants) if user is None]
+        return self._revoked(None, self._random.choice(held)) if held else []
+
+    def _granted(self, user: int | None, right: Right) -> list[Step]:
+        if not self._claim(user, right, [_about(right)]):
+            return []
+        self._world.grants.add((user, right))
+        return [Grant(user, right)]
+
+    def _revoked(self, user: int | None, right: Right) -> list[Step]:
+        if not self._claim(user, right):
+            return []
+        self._world.grants.remove((user, right))
+        return [Revoke(user, right)]
+
+    def _claim(self, user: int | None, right: Right, needs: Iterable[Hashable] = ()) -> bool:
+        users = GROUP if user is None else (user,)
+        changes = [("right", each, right) for each in users]
+        return self._claims.take(self._track, changes, [*needs, *(("user", each) for each in users)])
+
+    def _exists(self, right: Right) -> bool:
+        return right in self._rights()
+
+    def _bind(self) -> list[Step]:
+        entity, bindings = self._random.choice(ENTITIES), self._world.bindings
+        old = bindings[entity]
+        new = self._random.choice([each for each in (NOWHERE, *sorted(self._world.homes)) if each != old])
+        homes = [("home", each) for each in (old, new) if each != NOWHERE]
+        if not self._claims.take(self._track, [("entity", entity)], homes):
+            return []
+        bindings[entity] = new
+        return [Bind(entity, new)]
+
+
+def _filter_for(rights: list[Right]) -> Filter:
+    kind = rights[0].kind
+    if kind is Kind.ENTITIES:
+        return Filter(kind, entities=tuple(str(right.what) for right in rights))
+    return Filter(kind, tuple(int(right.what) for right in rights))
+
+
+def _about(right: Right) -> Hashable:
+    noun = {Kind.HOMES: "home", Kind.DEVICES: "device", Kind.ENTITIES: "entity"}[right.kind]
+    return noun, right.what
+
+
+def _in_order(grants: Iterable[tuple[int | None, Right]]) -> list[tuple[int | None, Right]]:
+    """The same each time, for plans are made of their seed alone."""
+    return sorted(grants, key=lambda each: (each[0] is None, each[0], each[1].kind.value, str(each[1].what)))

@@ -1,0 +1,172 @@
+"""Live revocation: what a listener hears, and how it is closed, when a right or a binding ends."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import urlencode
+
+import pytest
+import pytest_asyncio
+from nodes import Account, NodeProcess, Tenant, tenant_of
+from wire import Socket, listen
+
+from homewire.model import AccessControl, Entity, Right, RightKind
+
+PATH: Final = "/userSession/websocket"
+RESUBSCRIBE: Final = 4004
+ACCESS_ENDED: Final = 4500
+WITHIN_S: Final = 1.0
+"""The contract of issue 6: so soon every live scope has shrunk, on every node."""
+READ: Final = {
+    "homeId": RightKind.READ_HOME_EVENTS,
+    "deviceId": RightKind.READ_DEVICE,
+    "entityId": RightKind.READ_ENTITY_EVENTS,
+}
+
+
+@dataclass
+class House:
+    """Two homes with a device and an entity in each, and a guest who is a member of neither."""
+
+    tenant: Tenant
+    guest: Account
+    homes: list[int]
+    devices: list[Account]
+    entities: tuple[str, str] = ("lamp", "door")
+
+    def subject(self, name: str, number: int) -> str:
+        return {
+            "homeId": str(self.homes[number]),
+            "deviceId": str(self.devices[number].id),
+            "entityId": self.entities[number],
+        }[name]
+
+    def right(self, name: str, number: int) -> Right:
+        return Right(READ[name], self.subject(name, number))
+
+    def path(self, name: str, *numbers: int) -> str:
+        return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
+
+    async def grant(self, name: str, *numbers: int) -> None:
+        for number in numbers:
+            grant = self.tenant.store.permissions.grant
+            await grant(self.tenant.project, self.guest.id, self.right(name, number))
+
+    async def revoke(self, name: str, number: int) -> None:
+        revoke = self.tenant.store.permissions.revoke
+        await revoke(self.tenant.project, self.guest.id, self.right(name, number))
+
+    async def listening(self, name: str, *numbers: int) -> Socket:
+        """The guest, who heard something already: a change in the millisecond of its handshake would be one
+        that its node can't tell from one before it."""
+        socket = await listen(self.tenant.url, self.path(name, *numbers), self.guest.key)
+        await self.happen("first")
+        for _ in numbers:
+            assert await socket.receive_type() == "first"
+        return socket
+
+    async def bind(self, entity: str, home: int) -> None:
+        """Also anew."""
+        if await self.tenant.store.entities.get(self.tenant.project, entity):
+            await self.tenant.store.entities.delete(self.tenant.project, entity)
+        await self.tenant.store.entities.create(Entity(entity, self.tenant.project, home, "thing"), 10)
+
+    async def happen(self, kind: str) -> None:
+        """An event in each home, which each of its listeners hears."""
+        for number in (0, 1):
+            entity = {"entityId": self.entities[number]}
+            await self.tenant.send({"deviceId": self.devices[number].id, **entity, "eventType": kind})
+
+
+@pytest_asyncio.fixture
+async def house(node: NodeProcess) -> AsyncIterator[House]:
+    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
+        owner, guest = await tenant.user(), await tenant.user()
+        homes = await tenant.homes(owner, 2)
+        made = House(tenant, guest, homes, [await tenant.device(home) for home in homes])
+        for entity, home in zip(made.entities, homes, strict=True):
+            await made.bind(entity, home)
+        yield made
+
+
+async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], int]:
+    """What is heard from now on until the close frame, and its code, which comes soon after the change."""
+    await change
+    async with asyncio.timeout(WITHIN_S):
+        heard = list[str]()
+        while (frame := await socket.receive()).opcode != 8:
+            heard.append(frame.payload.decode())
+    return heard, frame.close_code
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_the_end_of_the_only_right_ends_the_connection(house: House, name: str) -> None:
+    await house.grant(name, 0)
+    async with await house.listening(name, 0) as socket:
+        await house.happen("acknowledged before")
+        heard, code = await closed(socket, house.revoke(name, 0))
+    assert ([each.count("acknowledged before") for each in heard], code) == ([1], ACCESS_ENDED)
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_the_end_of_one_right_of_two_leaves_the_other(house: House, name: str) -> None:
+    await house.grant(name, 0, 1)
+    async with await house.listening(name, 0, 1) as socket:
+        await house.revoke(name, 0)
+        await house.happen("after")
+        event = await socket.receive_json()
+        assert (event["eventType"], event["homeId"]) == ("after", house.homes[1])
+        assert await closed(socket, house.revoke(name, 1)) == ([], ACCESS_ENDED)
+
+
+async def test_who_has_a_right_by_a_group_too_keeps_it_until_that_ends(house: House) -> None:
+    store, project = house.tenant.store, house.tenant.project
+    group = await store.groups.create(project, "night watch")
+    await store.groups.grant(project, group.id, house.right("homeId", 0))
+    await store.groups.enter(project, group.id, house.guest.id)
+    await house.grant("homeId", 0)
+    async with await house.listening("homeId", 0) as socket:
+        await house.revoke("homeId", 0)
+        await house.happen("by the group")
+        assert await socket.receive_type() == "by the group"
+        quitting = store.groups.quit(project, group.id, house.guest.id)
+        assert await closed(socket, quitting) == ([], ACCESS_ENDED)
+
+
+async def test_who_listens_to_an_entity_that_is_bound_anew_comes_again(house: House) -> None:
+    await house.grant("entityId", 0, 1)
+    async with await house.listening("entityId", 1) as other:
+        async with await house.listening("entityId", 0, 1) as socket:
+            assert await closed(socket, house.bind("lamp", house.homes[1])) == ([], RESUBSCRIBE)
+        assert await other.receive_type() == "first"
+        assert await other.is_alive()
+    async with await listen(house.tenant.url, house.path("entityId", 0, 1), house.guest.key) as socket:
+        await house.tenant.send({"homeId": house.homes[1], "entityId": "lamp", "eventType": "here"})
+        assert (await socket.receive_json())["homeId"] == house.homes[1]
+
+
+async def test_an_entity_is_heard_in_its_own_home_and_not_in_that_of_another(house: House) -> None:
+    """Else a right would outlive its end, in the home of an entity that was named beside it."""
+    await house.grant("entityId", 0, 1)
+    async with await house.listening("entityId", 0, 1) as socket:
+        await house.revoke("entityId", 0)
+        await house.bind("lamp", house.homes[1])
+        for entity, name in (("lamp", "secret"), ("door", "heard")):
+            await house.tenant.send({"homeId": house.homes[1], "entityId": entity, "eventType": name})
+        assert await socket.receive_type() == "heard"
+
+
+async def test_a_member_who_listens_to_an_entity_that_is_bound_anew_comes_again(tenant: Tenant) -> None:
+    member = await tenant.user()
+    homes = await tenant.homes(member, 2)
+    house = House(tenant, member, homes, [])
+    await house.bind("lamp", homes[0])
+    path = f"{PATH}?entityId=lamp"
+    async with await listen(tenant.url, path, member.key) as socket:
+        assert await closed(socket, house.bind("lamp", homes[1])) == ([], RESUBSCRIBE)
+    async with await listen(tenant.url, path, member.key) as socket:
+        await tenant.send({"homeId": homes[1], "entityId": "lamp", "eventType": "here"})
+        assert await socket.receive_type() == "here"
