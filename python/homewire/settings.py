@@ -411,7 +411,7 @@ class Settings:
         30 * 86400.0,
         "How long a session, and the user key that it is, lives without being used.",
         unit="s",
-        minimum=60,
+        minimum=1,
     )
     session_absolute_s: float = setting(
         365 * 86400.0,

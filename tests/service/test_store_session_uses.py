@@ -13,7 +13,7 @@ from homewire.model import AccountSystem, Project, Session, User
 from homewire.store import Store
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
-from homewire.store.session_uses import MOST_TOUCHED, NOTED_EVERY_MS, Standing, Use
+from homewire.store.session_uses import MOST_TOUCHED, NOTED_EVERY_MS, KeySought, Standing, Use
 from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import TokenReference, parse
 
@@ -148,7 +148,10 @@ async def test_what_is_over_stays_so(
     assert await store.session_uses.touch(user.project_id, [late]) == [None]
     assert await store.principals.lookup(token) is None
     assert await store.sessions.get(user.project_id, session.id) == before
-    assert await store.session_uses.of_keys(user.project_id, {(user.id, reference(token).key_tag)}) == {}
+    assert (
+        await store.session_uses.of_keys(user.project_id, {KeySought(user.id, 0, reference(token).key_tag)})
+        == {}
+    )
 
 
 async def test_a_session_with_another_key_than_the_one_used_is_not_touched(store: Store, user: User) -> None:
@@ -167,11 +170,13 @@ async def test_many_are_touched_at_once_and_found_by_the_tags_of_their_keys(
         for number in range(MOST_TOUCHED)
     ]
     made = [await opened(store, user, HOUR) for user in users]
-    keys = {(session.user_id, reference(token).key_tag) for session, token in made}
+    keys = {KeySought(session.user_id, 0, reference(token).key_tag) for session, token in made}
     later = Store(redis_client, Relay(redis_client, 64), lambda: wall_clock_ms() + NOTED_EVERY_MS)
-    found = await later.session_uses.of_keys(project.id, keys | {(users[0].id, 1), (0, 7)})
+    found = await later.session_uses.of_keys(
+        project.id, keys | {KeySought(users[0].id, 0, 1), KeySought(0, 7, 7)}
+    )
     assert {(session.user_id, session.id) for session, _ in made} == {
-        (user_id, each.session_id) for (user_id, _), each in found.items()
+        (key.user_id, each.session_id) for key, each in found.items()
     }
     assert all(each.is_due(each.last_access_ms + NOTED_EVERY_MS) for each in found.values())
     used = made[-1][0].started_ms + NOTED_EVERY_MS

@@ -14,6 +14,10 @@ _REASONS: Final = {code: reason for code, reason, _ in _core.close_codes()}
 
 GOING_AWAY: Final = 1001
 """With this code a node that stops closes its connections."""
+TRY_AGAIN: Final = 1013
+"""What a client is told when the service cannot say at the moment."""
+KEY_ENDED: Final = 4502
+"""With this code whoever is connected with a key that ended is closed."""
 FIRST_FINAL_CODE: Final = 4500
 """From this code on a client must not come back with the same key."""
 

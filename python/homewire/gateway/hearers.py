@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from homewire.gateway.delivered import Delivered
 from homewire.gateway.pump import Pumps
-from homewire.lifetimes.sockets import KeysInUse
+from homewire.lifetimes.in_use import KeysInUse
 from homewire.presence.holdings import Holdings
 from homewire.store.kept_commands import KeptCommands
 
@@ -30,3 +30,4 @@ class Hearers:
         """The core let go of a connection."""
         self.pumps.core_ended(connection_id)
         self.holdings.closed(connection_id)
+        self.keys_in_use.closed(connection_id)

@@ -30,6 +30,8 @@ Claim: TypeAlias = tuple[Principal, Subscription]
 """Who somebody is, and what they may hear."""
 LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
 """Finds a claim, as of a total of the marks (`MarkedCache.get`). Raises RequestError if there is none."""
+Reserved: TypeAlias = Callable[[int, Principal], None]
+"""Called with the id of a reservation, and whose it is."""
 
 
 async def reserve(
@@ -39,8 +41,10 @@ async def reserve(
     look_up: LookUp,
     address: str | None,
     observe: Observer | None = None,
+    reserved: Reserved | None = None,
 ) -> tuple[int, Principal]:
     """A reservation, by its id, of what may be heard now, and whose it is. `address` is the client's.
+    `reserved` is told of each that is made, also of those that are abandoned again.
 
     Raises what `look_up` raises, TooManyRequests, and Unavailable when the answer keeps changing; nothing
     is reserved then.
@@ -52,6 +56,8 @@ async def reserve(
     for _ in range(ATTEMPTS):
         await _observed(observe, "reserve")
         connection_id = _reserve(core, claim, address)
+        if reserved is not None:
+            reserved(connection_id, claim[0])
         try:
             await _observed(observe, "authorise")
             current = claim

@@ -104,9 +104,14 @@ async def _connect(
     """
     core, observe = gateway.core, gateway.observe
     connection_id, principal = await reserve(
-        core, gateway.freshness, gateway.admission, look_up, request.remote, observe
+        core,
+        gateway.freshness,
+        gateway.admission,
+        look_up,
+        request.remote,
+        observe,
+        gateway.sockets.opened,
     )
-    gateway.sockets.opened(principal)
     if prepare is not None:
         try:
             await prepare(connection_id, principal)

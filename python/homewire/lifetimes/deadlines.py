@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
-from typing import Final, NamedTuple
+from typing import Final
 
+from homewire.lifetimes.in_use import SocketKey
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import DAY_MS
 from homewire.store.session_uses import Standing
@@ -14,14 +15,6 @@ HORIZON_MS: Final = DAY_MS
 """What ends later is not kept here: the next look at open sockets, some minutes from now, finds it again. So
 a socket whose session lives for weeks costs nothing, and one that ends today some 400 bytes. A day, because
 for so long a node whose Redis is away still knows which of its sockets are over."""
-
-
-class SocketKey(NamedTuple):
-    """A key that holds sockets, as the core names it."""
-
-    project_id: int
-    user_id: int
-    key_tag: int
 
 
 class Deadlines:
@@ -43,8 +36,12 @@ class Deadlines:
 
     def learn(self, key: SocketKey, standing: Standing) -> None:
         """The same of a key that may have no socket: what is not known here is not kept either."""
-        if key in self._new or key in self._old:
+        if key in self:
             self.see(key, standing)
+
+    def __contains__(self, key: SocketKey) -> bool:
+        """Whether a key is kept here: it ends soon."""
+        return key in self._new or key in self._old
 
     def turn(self) -> None:
         """A look at all open sockets begins, and the last one had come to its end."""

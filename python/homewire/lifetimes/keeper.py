@@ -9,7 +9,8 @@ import structlog
 
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Unavailable
-from homewire.lifetimes.deadlines import Deadlines, SocketKey
+from homewire.lifetimes.deadlines import Deadlines
+from homewire.lifetimes.in_use import SocketKey
 from homewire.lifetimes.uses import Batch, Uses
 from homewire.store.session_uses import SessionUses, Standing, Use
 from homewire.store.tokens import key_tag
@@ -78,5 +79,5 @@ class Keeper:
 
     def _learn(self, project_id: int, use: Use, standing: Standing | None) -> None:
         if standing is not None:
-            key = SocketKey(project_id, use.user_id, key_tag(use.key_hash))
+            key = SocketKey(project_id, use.user_id, key_tag(use.key_hash), use.device_id)
             self._deadlines.learn(key, standing)

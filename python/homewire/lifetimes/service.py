@@ -6,8 +6,9 @@ import asyncio
 from typing import Final
 
 from homewire.lifetimes.deadlines import Deadlines
+from homewire.lifetimes.in_use import KeysInUse
 from homewire.lifetimes.keeper import Keeper
-from homewire.lifetimes.sockets import LOOK_EVERY_S, KeysInUse, SocketCore, Sockets
+from homewire.lifetimes.sockets import LOOK_EVERY_S, SocketCore, Sockets
 from homewire.lifetimes.uses import Uses
 from homewire.store.session_uses import NOTES, SessionUses, noted_every_ms
 

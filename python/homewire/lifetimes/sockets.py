@@ -12,10 +12,12 @@ import structlog
 
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Unavailable
-from homewire.lifetimes.deadlines import Deadlines, SocketKey
+from homewire.gateway.close_codes import KEY_ENDED, TRY_AGAIN, reason
+from homewire.lifetimes.deadlines import Deadlines
+from homewire.lifetimes.in_use import KeysInUse, KeyTeller, SocketKey
 from homewire.model import Principal
 from homewire.store.database import wall_clock_ms
-from homewire.store.session_uses import MOST_TOUCHED, Found, SessionUses, Standing, Use
+from homewire.store.session_uses import MOST_TOUCHED, Found, KeySought, SessionUses, Standing, Use
 
 CHUNK: Final = MOST_TOUCHED
 """Keys that are looked at together: two round trips to read their sessions and one to write their use."""
@@ -34,36 +36,18 @@ RETRY_S: Final = 1.0
 _log = structlog.get_logger(__name__)
 
 
-class SocketCore(Protocol):
+class SocketCore(KeyTeller, Protocol):
     """What is asked of the core."""
 
-    def keys_in_use(self, cursor: int, limit: int, /) -> None:
-        """Have it notify which users' keys hold connections, `limit` of them from `cursor` on."""
-
     def end_key(self, project: int, user: int, key_tag: int, /) -> None:
-        """Close every connection of a key that ended."""
+        """Close every connection of a user's key that ended."""
+
+    def close(self, id: int, code: int, reason: str, /) -> None:
+        """Close one connection."""
 
     def stats(self) -> dict[str, int]:
         """Its figures; `connections` is one."""
         ...
-
-
-class KeysInUse:
-    """Asks the core which keys hold sockets, and is told its answers."""
-
-    def __init__(self) -> None:
-        self._asked: asyncio.Future[tuple[int, set[SocketKey]]] | None = None
-
-    def answered(self, cursor: int, keys: Sequence[tuple[int, int, int]]) -> None:
-        """The core says which keys are in use, and where it goes on; 0: nowhere."""
-        if self._asked is not None and not self._asked.done():
-            self._asked.set_result((cursor, {SocketKey(*key) for key in keys}))
-
-    async def part(self, core: SocketCore, cursor: int) -> tuple[int, set[SocketKey]]:
-        """Where the next part begins, and the keys of this one."""
-        self._asked = asyncio.get_running_loop().create_future()
-        core.keys_in_use(cursor, CHUNK)
-        return await self._asked
 
 
 class Sockets:
@@ -86,11 +70,13 @@ class Sockets:
         self._clock = clock
         self._looks = self._expired = self._undecided = 0
 
-    def opened(self, principal: Principal) -> None:
-        """A socket is being opened with a key."""
+    def opened(self, connection_id: int, principal: Principal) -> None:
+        """A connection was reserved: it will be open, or told closed."""
         if principal.session_id:
-            key = SocketKey(principal.project_id, principal.id, principal.key_tag)
+            key = SocketKey.of(principal)
             self._deadlines.see(key, Standing(principal.expires_ms, principal.ends_ms))
+            if key.device_id or key in self._deadlines:
+                self._keys.remember(connection_id, key)
 
     async def run(self) -> None:
         """Look at open sockets until cancelled."""
@@ -126,11 +112,12 @@ class Sockets:
 
     async def _look_at_all(self) -> None:
         """Every key in use once, spread over a part of the time until the next look. Raises Unavailable."""
+        await self._look_at(self._keys.of_devices())
         chunks = self._core.stats()["connections"] / CHUNK + 1
         pause = self._look_every_s * SPREAD / chunks
         cursor = 0
         while not asked_to_stop():
-            cursor, keys = await self._keys.part(self._core, cursor)
+            cursor, keys = await self._keys.part(self._core, cursor, CHUNK)
             await self._look_at(keys)
             if cursor == 0:
                 return
@@ -144,23 +131,23 @@ class Sockets:
         for key in keys:
             projects[key.project_id].append(key)
         for project_id, some in projects.items():
-            wanted = {(key.user_id, key.key_tag) for key in some}
-            found = await self._sessions.of_keys(project_id, wanted)
+            found = await self._sessions.of_keys(project_id, {_sought(key) for key in some})
             standings = await self._used(project_id, found)
             for key in some:
-                self._decide(key, standings.get((key.user_id, key.key_tag)))
+                self._decide(key, standings.get(_sought(key)))
 
-    async def _used(
-        self, project_id: int, found: dict[tuple[int, int], Found]
-    ) -> dict[tuple[int, int], Standing | None]:
+    async def _used(self, project_id: int, found: dict[KeySought, Found]) -> dict[KeySought, Standing | None]:
         """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""
         now = self._clock()
-        standings: dict[tuple[int, int], Standing | None] = {k: each.standing for k, each in found.items()}
-        idle = [k for k, each in found.items() if each.is_due(now)]
+        standings: dict[KeySought, Standing | None] = {key: each.standing for key, each in found.items()}
+        idle = [
+            (key, Use(each.session_id, key.user_id, key.device_id, each.key_hash, now))
+            for key, each in found.items()
+            if each.is_due(now)
+        ]
         for start in range(0, len(idle), MOST_TOUCHED):
-            some = idle[start : start + MOST_TOUCHED]
-            uses = [Use(found[k].session_id, k[0], 0, found[k].key_hash, now) for k in some]
-            standings.update(zip(some, await self._sessions.touch(project_id, uses), strict=True))
+            keys, uses = zip(*idle[start : start + MOST_TOUCHED], strict=True)
+            standings.update(zip(keys, await self._sessions.touch(project_id, uses), strict=True))
         return standings
 
     def _decide(self, key: SocketKey, standing: Standing | None) -> None:
@@ -193,9 +180,24 @@ class Sockets:
                     await self._look_at(some)
             except (Unavailable, OSError, TimeoutError):
                 for key in some:
-                    self._undecided += 1
-                    self._core.end_key(*key)
+                    self._give_up(key)
 
     def _end(self, key: SocketKey) -> None:
+        """Its session is over."""
         self._expired += 1
-        self._core.end_key(*key)
+        self._close(key, KEY_ENDED)
+        if key.user_id:
+            self._core.end_key(key.project_id, key.user_id, key.key_tag)
+
+    def _give_up(self, key: SocketKey) -> None:
+        """Whether its session goes on nobody knows."""
+        self._undecided += 1
+        self._close(key, TRY_AGAIN)
+
+    def _close(self, key: SocketKey, code: int) -> None:
+        for connection_id in self._keys.connections(key):
+            self._core.close(connection_id, code, reason(code))
+
+
+def _sought(key: SocketKey) -> KeySought:
+    return KeySought(key.user_id, key.device_id, key.key_tag)

@@ -40,6 +40,15 @@ class Standing(NamedTuple):
     """Whatever happens; 0: it has no such end."""
 
 
+class KeySought(NamedTuple):
+    """Whose key it is, and the first 8 bytes of its hash."""
+
+    user_id: int
+    device_id: int
+    """Of a node session, whose `user_id` is 0."""
+    key_tag: int
+
+
 class Found(NamedTuple):
     """A live session, found by the tag of its key."""
 
@@ -75,7 +84,11 @@ class SessionUses:
         names = [
             name
             for use in uses
-            for name in (slot.session(use.session_id), slot.key(use.key_hash), _index(slot, use))
+            for name in (
+                slot.session(use.session_id),
+                slot.key(use.key_hash),
+                _index(slot, use.user_id, use.device_id),
+            )
         ]
         said = [part for use in uses for part in (use.session_id, use.key_hash, use.used_ms)]
         answer = await self._database.change(
@@ -85,42 +98,41 @@ class SessionUses:
             return [None] * len(uses)
         return [_standing(*words) for words in zip(answer[1::2], answer[2::2], strict=True)]
 
-    async def of_keys(
-        self, project_id: int, keys: Collection[tuple[int, int]]
-    ) -> dict[tuple[int, int], Found]:
-        """The live sessions of keys, given as user id and key tag; without those that are over.
+    async def of_keys(self, project_id: int, keys: Collection[KeySought]) -> dict[KeySought, Found]:
+        """The live sessions of keys; without those that are over. Raises Unavailable.
 
         In two round trips, whatever the number of keys: there is no index by tag, for few users have more
         than a handful of sessions, and none more than `sessions.MAX_SESSIONS`.
         """
         slot, now = ProjectSlot(project_id), self._database.now_ms()
-        users = sorted({user_id for user_id, _ in keys})
+        holders = sorted({(key.user_id, key.device_id) for key in keys})
         replies = await self._database.read_together(
-            *(("ZRANGEBYSCORE", slot.user_sessions(user_id), f"({now}", "+inf") for user_id in users)
+            *(("ZRANGEBYSCORE", _index(slot, *holder), f"({now}", "+inf") for holder in holders)
         )
         live = [
-            (user_id, session_id.decode())
-            for user_id, reply in zip(users, replies, strict=True)
+            (holder, session_id.decode())
+            for holder, reply in zip(holders, replies, strict=True)
             for session_id in reply
         ]
-        found: dict[tuple[int, int], Found] = {}
+        found: dict[KeySought, Found] = {}
         for start in range(0, len(live), PAGE):
             page = live[start : start + PAGE]
-            for (user_id, _), session in zip(page, await self._read(slot, page), strict=True):
-                if session is not None and (key := (user_id, key_tag(session.key_hash))) in keys:
-                    found[key] = session
-        return found
+            sessions = await self._read(slot, [session_id for _, session_id in page])
+            for (holder, _), session in zip(page, sessions, strict=True):
+                if session is not None:
+                    found[KeySought(*holder, key_tag(session.key_hash))] = session
+        return {key: session for key, session in found.items() if key in keys}
 
-    async def _read(self, slot: ProjectSlot, sessions: Sequence[tuple[int, str]]) -> list[Found | None]:
+    async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Found | None]:
         fields = ("key", "closed", "last_access", "slides", "expires", "ends")
         records = await self._database.read_together(
-            *(("HMGET", slot.session(session_id), *fields) for _, session_id in sessions)
+            *(("HMGET", slot.session(session_id), *fields) for session_id in ids)
         )
-        return [_found(session_id, record) for (_, session_id), record in zip(sessions, records, strict=True)]
+        return [_found(session_id, record) for session_id, record in zip(ids, records, strict=True)]
 
 
-def _index(slot: ProjectSlot, use: Use) -> str:
-    return slot.user_sessions(use.user_id) if use.user_id else slot.device_sessions(use.device_id)
+def _index(slot: ProjectSlot, user_id: int, device_id: int) -> str:
+    return slot.user_sessions(user_id) if user_id else slot.device_sessions(device_id)
 
 
 def _standing(expires: str, ends: str) -> Standing | None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.lifetimes.deadlines import HORIZON_MS, Deadlines, SocketKey
+from homewire.lifetimes.deadlines import HORIZON_MS, Deadlines
+from homewire.lifetimes.in_use import SocketKey
 from homewire.store.session_uses import Standing
 
 NOW = 1_000_000
