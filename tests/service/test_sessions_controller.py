@@ -176,6 +176,9 @@ async def test_the_times_of_logins_are_true(desk: Desk, browser: Browser) -> Non
     about = (await browser.ask("GET", "/session/user")).body
     assert about["lastSuccessfulLogin"] == first["lastSuccessfulLogin"]
     assert failing <= about["lastFailedLogin"] <= time.time_ns() // 1_000_000
+    token = f"v1.{desk.project}.{user}.{'A' * 43}"
+    refused(await browser.ask("POST", "/session/login-with-token", {"token": token}), 401)
+    assert (await browser.ask("GET", "/session/user")).body["lastFailedLogin"] > about["lastFailedLogin"]
     # Logins of other ways in count as well, and are seen here at once.
     assert (await desk.sign_in(email=EMAIL, password=PASSWORD)).status == 200
     assert (await desk.sign_in(email=EMAIL, password="wrong")).status == 403

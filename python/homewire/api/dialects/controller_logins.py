@@ -178,7 +178,10 @@ async def _project_with(api: Api, request: web.Request, project_id: int, refusal
 
 async def _redeemed(api: Api, token: login_tokens.LoginToken) -> tuple[int, str] | None:
     """Whose token it is, and nothing else that has to hold; None: it is not good."""
-    return (token.user_id, "") if await api.store.login_tokens.redeem(token) else None
+    if await api.store.login_tokens.redeem(token):
+        return token.user_id, ""
+    await api.store.users.note_failed_login(token.project_id, token.user_id)
+    return None
 
 
 async def _speaks_for(api: Api, key: str) -> tuple[int, str] | None:
