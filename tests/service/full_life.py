@@ -42,6 +42,7 @@ class Life:
     guest: int = 0
     """Invited, and never registered; 0 where nobody can be."""
     homes: list[int] = field(default_factory=list)
+    groups: list[int] = field(default_factory=list)
     devices: list[Account] = field(default_factory=list)
     """The first two are in the first home, the third in the second; a fourth may be in none."""
     _numbers: Iterator[int] = field(default_factory=lambda: itertools.count(100))
@@ -66,6 +67,7 @@ class Life:
         await self._devices()
         await self._values()
         await self._modules()
+        await self._permissions()
         await self._events_and_commands()
         # Wrong guesses are counted, and a session that was ended is kept for its owner.
         await self.desk.sign_in(email="nobody@example.com", password="wrong")
@@ -88,7 +90,10 @@ class Life:
         await self.ask(204, "DELETE", f"/homes/{first}", self.ada.key)
         # The second home goes with its only member.
         await self.ask(204, "DELETE", f"/users/{self.bob.id}", self.bob.key)
+        # One group is left by a user who is deleted, the other is deleted with somebody in it.
+        await self.ask(204, "DELETE", f"/projects/{project}/groups/{self.groups[0]}", self.server)
         await self.ask(204, "DELETE", f"/users/{self.ada.id}", self.ada.key)
+        await self.ask(204, "DELETE", f"/projects/{project}/groups/{self.groups[1]}", self.server)
         # Smart modules, and devices that were there before anybody claimed them, are the operator's.
         for module in (DEAF, GOOD):
             await store.smart_modules.delete(project, module)
@@ -180,6 +185,19 @@ class Life:
         for module, homes in ((GOOD, None), (DEAF, [self.homes[0]])):
             url = f"{self.receiver.origin}/{module}"
             await register(self.desk.tenant, self.node, url, module=module, homes=homes)
+
+    async def _permissions(self) -> None:
+        """Granted to users and to groups, of things that are deleted before and after them."""
+        project = f"/projects/{self.desk.project}"
+        for name, home in zip(("day", "night"), self.homes, strict=True):
+            group = (await self.ask(201, "POST", f"{project}/groups", self.server, {"name": name}))["id"]
+            self.groups.append(group)
+            for user in (self.ada.id, self.bob.id):
+                await self.ask(204, "PUT", f"{project}/groups/{group}/members/{user}", self.server)
+            for whose in ({"groupId": group}, {"userId": self.ada.id}):
+                for right in (f"read:home-events:{home}", "read:entity-events:sink"):
+                    body = {**whose, "permission": right}
+                    await self.ask(204, "POST", f"{project}/permissions", self.server, body)
 
     async def _events_and_commands(self) -> None:
         tenant = self.desk.tenant

@@ -1,0 +1,217 @@
+"""Whoever loses a right hears nothing more of it: an open socket shrinks, or closes, on whatever node.
+
+The changes are made by another process than the node that holds the sockets, as by another node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import monotonic
+from typing import Final
+from urllib.parse import urlencode
+
+import pytest
+import pytest_asyncio
+from nodes import Account, NodeProcess, Tenant, tenant_of
+from wire import Socket, listen
+
+from homewire.model import AccessControl, Entity, Right, RightKind
+
+PATH: Final = "/userSession/websocket"
+WITHIN_S: Final = 1.0
+"""From the request to the close (issue 6, point 7)."""
+COME_BACK, NO_ACCESS, DELETED, KEY_ENDED = 4004, 4500, 4501, 4502
+READ: Final = {
+    "homeId": RightKind.READ_HOME_EVENTS,
+    "deviceId": RightKind.READ_DEVICE,
+    "entityId": RightKind.READ_ENTITY_EVENTS,
+}
+
+
+@dataclass
+class House:
+    """Two homes of `member`, each with a device and an entity; `guest` has rights to all, and is a member of
+    neither."""
+
+    tenant: Tenant
+    member: Account
+    guest: Account
+    homes: list[int]
+    devices: list[Account]
+    entities: list[str]
+
+    def subject(self, name: str, number: int) -> str:
+        return {
+            "homeId": str(self.homes[number]),
+            "deviceId": str(self.devices[number].id),
+            "entityId": self.entities[number],
+        }[name]
+
+    def right(self, name: str, number: int) -> Right:
+        return Right(READ[name], self.subject(name, number))
+
+    def event(self, name: str, number: int, kind: str) -> dict[str, object]:
+        """One that the filter `name` lets through, of that home."""
+        if name == "deviceId":
+            return {"deviceId": self.devices[number].id, "eventType": kind}
+        more = {"entityId": self.entities[number]} if name == "entityId" else {}
+        return {"homeId": self.homes[number], "eventType": kind, **more}
+
+    @asynccontextmanager
+    async def listening(self, name: str, *numbers: int) -> AsyncIterator[Socket]:
+        query = urlencode([(name, self.subject(name, number)) for number in numbers])
+        async with await listen(self.tenant.url, f"{PATH}?{query}", self.guest.key) as socket:
+            # A record of the millisecond of the reservation may be from before it, so who loses something
+            # by it is sent back to ask again. That is not what is looked at here.
+            await asyncio.sleep(0.01)
+            yield socket
+
+    async def revoke(self, right: Right) -> None:
+        await self.tenant.store.permissions.revoke(self.tenant.project, self.guest.id, right)
+
+    async def is_closed_by(self, socket: Socket, name: str, code: int, change: Awaitable[None]) -> None:
+        """What was acknowledged before comes, the close in time, and nothing of what is sent after."""
+        await self.tenant.send(self.event(name, 0, "before"))
+        begin = monotonic()
+        await change
+        await self.tenant.send(self.event(name, 0, "after"))
+        assert await socket.receive_type() == "before"
+        assert (await socket.receive()).close_code == code
+        assert monotonic() - begin < WITHIN_S
+
+
+@pytest_asyncio.fixture
+async def house(node: NodeProcess) -> AsyncIterator[House]:
+    async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
+        member, guest = await tenant.user(), await tenant.user()
+        homes = [await tenant.home(member), await tenant.home(member)]
+        devices = [await tenant.device(home) for home in homes]
+        made = House(tenant, member, guest, homes, devices, ["kitchen", 'Flur "2"/\u0001'])
+        for home, entity in zip(homes, made.entities, strict=True):
+            await tenant.store.entities.create(Entity(entity, tenant.project, home, "room"), 10)
+        for name in READ:
+            for number in range(2):
+                await tenant.store.permissions.grant(tenant.project, guest.id, made.right(name, number))
+        yield made
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_the_last_right_of_a_socket_closes_it(house: House, name: str) -> None:
+    async with house.listening(name, 0) as socket:
+        await house.is_closed_by(socket, name, NO_ACCESS, house.revoke(house.right(name, 0)))
+
+
+@pytest.mark.parametrize("name", ["homeId", "deviceId"])
+async def test_what_is_left_is_heard_on(house: House, name: str) -> None:
+    async with house.listening(name, 0, 1) as socket:
+        await house.revoke(house.right(name, 0))
+        await house.tenant.send(house.event(name, 0, "lost"), house.event(name, 1, "kept"))
+        assert await socket.receive_type() == "kept"
+        await house.revoke(house.right(name, 1))
+        assert (await socket.receive()).close_code == NO_ACCESS
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_other_rights_close_nothing(house: House, name: str) -> None:
+    tenant = house.tenant
+    writes = [
+        Right(RightKind.WRITE_HOME, str(house.homes[0])),
+        Right(RightKind.WRITE_DEVICE, str(house.devices[0].id)),
+    ]
+    for right in writes:
+        await tenant.store.permissions.grant(tenant.project, house.guest.id, right)
+    async with house.listening(name, 0) as socket:
+        for right in (*writes, *(house.right(other, 0) for other in READ if other != name)):
+            await house.revoke(right)
+        await tenant.send(house.event(name, 0, "still"))
+        assert await socket.receive_type() == "still"
+
+
+async def test_another_users_loss_closes_nothing(house: House) -> None:
+    tenant, other, right = house.tenant, await house.tenant.user(), house.right("homeId", 0)
+    await tenant.store.permissions.grant(tenant.project, other.id, right)
+    async with house.listening("homeId", 0) as socket:
+        await tenant.store.permissions.revoke(tenant.project, other.id, right)
+        await tenant.send(house.event("homeId", 0, "still"))
+        assert await socket.receive_type() == "still"
+
+
+Loss = Callable[[House, int], Awaitable[None]]
+
+
+async def _quit(house: House, group: int) -> None:
+    await house.tenant.store.groups.quit(house.tenant.project, group, house.guest.id)
+
+
+async def _revoke(house: House, group: int) -> None:
+    await house.tenant.store.groups.revoke(house.tenant.project, group, house.right("homeId", 0))
+
+
+async def _delete(house: House, group: int) -> None:
+    await house.tenant.store.groups.delete(house.tenant.project, group)
+
+
+@pytest.mark.parametrize("lose", [_quit, _revoke, _delete])
+async def test_what_a_group_gave_ends_with_it(house: House, lose: Loss) -> None:
+    tenant, groups, right = house.tenant, house.tenant.store.groups, house.right("homeId", 0)
+    group = (await groups.create(tenant.project, "night watch")).id
+    await groups.enter(tenant.project, group, house.guest.id)
+    await groups.grant(tenant.project, group, right)
+    async with house.listening("homeId", 0) as socket:
+        await house.revoke(right)
+        await tenant.send(house.event("homeId", 0, "by the group"))
+        assert await socket.receive_type() == "by the group"
+        await house.is_closed_by(socket, "homeId", NO_ACCESS, lose(house, group))
+
+
+async def test_memberships_take_nothing_away(house: House) -> None:
+    tenant, homes = house.tenant, house.tenant.store.homes
+    await homes.add_member(tenant.project, house.homes[0], house.guest.id)
+    async with house.listening("homeId", 0) as socket:
+        await homes.remove_member(tenant.project, house.homes[0], house.guest.id)
+        await tenant.send(house.event("homeId", 0, "still"))
+        assert await socket.receive_type() == "still"
+
+
+async def test_an_entity_that_is_bound_anew_sends_its_listeners_back(house: House) -> None:
+    tenant, entities = house.tenant, house.tenant.store.entities
+
+    async def bind_anew() -> None:
+        await entities.delete(tenant.project, house.entities[0])
+        await entities.create(Entity(house.entities[0], tenant.project, house.homes[1], "room"), 10)
+
+    async with house.listening("entityId", 0) as socket:
+        await bind_anew()
+        assert (await socket.receive()).close_code == COME_BACK
+    async with house.listening("entityId", 0) as socket:
+        await tenant.send({"homeId": house.homes[1], "entityId": house.entities[0], "eventType": "here"})
+        assert await socket.receive_type() == "here"
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_nothing_is_heard_once_the_user_is_gone(house: House, name: str) -> None:
+    """The homes that somebody hears by rights are none of their own."""
+    async with house.listening(name, 0) as socket:
+        change = house.tenant.store.users.delete(house.tenant.project, house.guest.id)
+        await house.is_closed_by(socket, name, DELETED, change)
+
+
+@pytest.mark.parametrize("name", READ)
+async def test_nothing_is_heard_once_the_session_is_over(house: House, name: str) -> None:
+    sessions, project = house.tenant.store.sessions, house.tenant.project
+    [session] = await sessions.of_user(project, house.guest.id)
+    async with house.listening(name, 0) as socket:
+        await house.is_closed_by(socket, name, KEY_ENDED, sessions.end(project, session.id))
+
+
+async def test_a_right_that_comes_and_goes_while_somebody_connects(house: House) -> None:
+    """Whoever got in is heard of by the revocation; nobody is left inside without a right."""
+    tenant, right = house.tenant, house.right("homeId", 0)
+    for _ in range(5):
+        async with house.listening("homeId", 0) as socket:
+            await house.revoke(right)
+            assert (await socket.receive()).close_code in (NO_ACCESS, COME_BACK)
+        await tenant.store.permissions.grant(tenant.project, house.guest.id, right)
