@@ -307,6 +307,9 @@ async def test_a_device_logs_in(desk: Desk, browser: Browser) -> None:
     # The key of such a session logs nobody in again, and dies with the device's own.
     again = {"login": device.id, "password": browser.cookie}
     refused(await browser.ask("POST", "/session/node/login", again), 401)
+    noted = (await browser.ask("GET", "/session/user")).body
+    assert noted["lastFailedLogin"] > logged_in.body["lastFailedLogin"]
+    assert noted["lastSuccessfulLogin"] == logged_in.body["lastSuccessfulLogin"]
     await desk.tenant.store.devices.rotate_key(desk.project, device.id)
     refused(await browser.ask("GET", "/session/user"), 401)
 

@@ -14,7 +14,7 @@ from nodes import NodeProcess, private_node
 from wire import CLOSE, listen
 
 from homewire.http.cookies import SESSION
-from homewire.model import AccountSystem
+from homewire.model import AccountSystem, Permission
 from homewire.store.verifications import ProofKind
 
 LOGIN = {"login": EMAIL, "password": PASSWORD}
@@ -24,9 +24,9 @@ KEY_ENDED = 4502
 
 @pytest.fixture(scope="module")
 def hosting() -> Iterator[NodeProcess]:
-    """A node that bears few attempts, and whose projects have hosts."""
+    """A node that bears few attempts, makes tokens that are too old at once, and knows projects by hosts."""
     limits = {"address_attempts": ATTEMPTS, "account_attempts": OF_ACCOUNT}
-    with private_node(project_hosts=HOSTS, **limits) as node:
+    with private_node(project_hosts=HOSTS, login_token_lifetime_s=0.001, **limits) as node:
         yield node
 
 
@@ -115,6 +115,14 @@ async def test_no_session_outlives_the_password_that_it_was_opened_under(desk: D
         reset.set()
         await asyncio.gather(*thieves)
     assert await store.sessions.of_user(desk.project, user) == []
+
+
+async def test_a_token_that_a_project_got_grows_old(desk: Desk, browser: Browser) -> None:
+    user, key = await desk.member(), await desk.project_key(Permission.ADMIN)
+    made = await desk.tenant.ask("POST", f"/users/{user}/loginToken", key)
+    assert made.status == 201
+    late = await browser.ask("POST", "/session/login-with-token", {"token": made.body["token"]})
+    refused(late, 401, "INVALID_TOKEN")
 
 
 async def test_who_is_not_verified_does_not_get_in_by_password(desk: Desk, browser: Browser) -> None:
