@@ -72,7 +72,7 @@ class House:
     async def revoke(self, right: Right) -> None:
         await self.tenant.store.permissions.revoke(self.tenant.project, self.guest.id, right)
 
-    async def is_closed_by(self, socket: Socket, name: str, code: int, change: Awaitable[None]) -> None:
+    async def is_closed_by(self, socket: Socket, name: str, code: int, change: Awaitable[object]) -> None:
         """What was acknowledged before comes, the close in time, and nothing of what is sent after."""
         await self.tenant.send(self.event(name, 0, "before"))
         begin = monotonic()
