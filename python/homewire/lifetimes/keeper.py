@@ -17,8 +17,8 @@ from homewire.store.tokens import key_tag
 
 GATHERED_S: Final = 0.25
 """How long the first use waits for others that share its step."""
-BATCHES: Final = 8
-"""Written at once, so that many small projects do not wait for each other."""
+BATCHES: Final = 32
+"""Written at once: scripts of small projects share a write."""
 RETRY_S: Final = 1.0
 SHUTDOWN_S: Final = 2.0
 """How long a node that ends may take to write what waits. What is lost is a minute of last accesses."""
@@ -40,7 +40,7 @@ class Keeper:
         while not asked_to_stop():
             await self._uses.to_write.wait()
             await asyncio.sleep(GATHERED_S)
-            if await self._round():
+            if await self._write_all():
                 silent = False
                 continue
             if not silent:
@@ -53,16 +53,16 @@ class Keeper:
         """Write what waits. To be called when `run` has ended."""
         try:
             async with asyncio.timeout(SHUTDOWN_S):
-                while self._uses.waiting():
-                    if not await self._round():
-                        return
+                await self._write_all()
         except TimeoutError:
             return
 
-    async def _round(self) -> bool:
-        """Write some of what waits. Whether all of that could be."""
-        batches = self._uses.take(BATCHES)
-        return all(await asyncio.gather(*map(self._write, batches)))
+    async def _write_all(self) -> bool:
+        """Write what waits. Whether all of it could be; if not, the rest waits on."""
+        while batches := self._uses.take(BATCHES):
+            if not all(await asyncio.gather(*map(self._write, batches))):
+                return False
+        return True
 
     async def _write(self, batch: Batch) -> bool:
         project_id, uses = batch

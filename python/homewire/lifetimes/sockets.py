@@ -19,8 +19,8 @@ from homewire.model import Principal
 from homewire.store.database import wall_clock_ms
 from homewire.store.session_uses import MOST_TOUCHED, Found, KeySought, SessionUses, Standing, Use
 
-CHUNK: Final = MOST_TOUCHED
-"""Keys that are looked at together: two round trips to read their sessions and one to write their use."""
+CHUNK: Final = 100
+"""Connections that are looked at together: two round trips to read their sessions, one to write their use."""
 LOOK_EVERY_S: Final = 240.0
 """From the beginning of one look at all open sockets to that of the next."""
 LONGEST_PAUSE_S: Final = 1.0
@@ -130,11 +130,14 @@ class Sockets:
         projects = defaultdict[int, list[SocketKey]](list)
         for key in keys:
             projects[key.project_id].append(key)
-        for project_id, some in projects.items():
-            found = await self._sessions.of_keys(project_id, {_sought(key) for key in some})
-            standings = await self._used(project_id, found)
-            for key in some:
-                self._decide(key, standings.get(_sought(key)))
+        # Together, so that many small projects share their trips to Redis.
+        await asyncio.gather(*(self._look_at_some(*each) for each in projects.items()))
+
+    async def _look_at_some(self, project_id: int, keys: Sequence[SocketKey]) -> None:
+        found = await self._sessions.of_keys(project_id, {_sought(key) for key in keys})
+        standings = await self._used(project_id, found)
+        for key in keys:
+            self._decide(key, standings.get(_sought(key)))
 
     async def _used(self, project_id: int, found: dict[KeySought, Found]) -> dict[KeySought, Standing | None]:
         """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""

@@ -35,6 +35,8 @@ class Uses:
         still count."""
         self._before: dict[int, int] = {}
         self._waiting: dict[int, dict[str, Use]] = {}
+        self._count = 0
+        """Of all of them."""
         self._written = self._dropped = 0
 
     def note(self, principal: Principal, key_hash: str) -> None:
@@ -45,15 +47,14 @@ class Uses:
         last = self._noted.get(principal.key_tag) or self._before.get(principal.key_tag, 0)
         if now - last < self._pause_ms:
             return
-        if self.waiting() >= MOST_WAITING:
+        if self._count >= MOST_WAITING:
             self._dropped += 1
             return
         self._remember(principal.key_tag, now)
         is_user = principal.kind is PrincipalKind.USER
         user_id, device_id = (principal.id, 0) if is_user else (0, principal.id)
         use = Use(principal.session_id, user_id, device_id, key_hash, now)
-        self._waiting.setdefault(principal.project_id, {})[use.session_id] = use
-        self.to_write.set()
+        self._wait(principal.project_id, [use])
 
     def take(self, batches: int) -> list[Batch]:
         """Of at most so many projects what is to be written next; it does not wait any more.
@@ -66,6 +67,7 @@ class Uses:
             some = [uses.pop(session_id) for session_id in list(uses)[:MOST_TOUCHED]]
             if uses:
                 self._waiting[project_id] = uses
+            self._count -= len(some)
             taken.append((project_id, some))
         if not self._waiting:
             self.to_write.clear()
@@ -73,10 +75,8 @@ class Uses:
 
     def put_back(self, project_id: int, uses: list[Use]) -> None:
         """What was taken and could not be written, unless the session was used since."""
-        waiting = self._waiting.setdefault(project_id, {})
-        for use in uses:
-            waiting.setdefault(use.session_id, use)
-        self.to_write.set()
+        newer = self._waiting.get(project_id, {})
+        self._wait(project_id, [use for use in uses if use.session_id not in newer])
 
     def written(self, count: int) -> None:
         """So many of those taken were written."""
@@ -84,7 +84,7 @@ class Uses:
 
     def waiting(self) -> int:
         """How many uses are still to be written."""
-        return sum(map(len, self._waiting.values()))
+        return self._count
 
     def figures(self) -> dict[str, int]:
         """For the metrics."""
@@ -93,6 +93,13 @@ class Uses:
             "session_uses_written": self._written,
             "session_uses_dropped": self._dropped,
         }
+
+    def _wait(self, project_id: int, uses: list[Use]) -> None:
+        waiting = self._waiting.setdefault(project_id, {})
+        self._count -= len(waiting)
+        waiting.update((use.session_id, use) for use in uses)
+        self._count += len(waiting)
+        self.to_write.set()
 
     def _remember(self, key_tag: int, now: int) -> None:
         if now >= self._turns_at or len(self._noted) >= MOST_REMEMBERED:

@@ -17,18 +17,18 @@ local standings = {}
 for i = 0, (#ARGV - 3) / 3 - 1 do
   local record, key, index = KEYS[3 + 3 * i], KEYS[4 + 3 * i], KEYS[5 + 3 * i]
   local id, hash, used = ARGV[4 + 3 * i], ARGV[5 + 3 * i], tonumber(ARGV[6 + 3 * i])
-  local session = redis.call('HMGET', record, 'closed', 'key', 'last_access', 'slides', 'expires', 'ends')
+  local session = redis.call('HMGET', record,
+    'closed', 'key', 'last_access', 'slides', 'expires', 'ends', 'version')
   local expires, ends = session[5], session[6]
   if session[1] ~= '0' or session[2] ~= hash or redis.call('EXISTS', key) == 0 then
     expires, ends = '0', '0'
   elseif used - session[3] >= math.min(every, math.floor(session[4] / notes)) then
-    redis.call('HSET', record, 'last_access', used)
-    redis.call('HINCRBY', record, 'version', 1)
     local slid = used + session[4]
     if ends ~= '0' then slid = math.min(slid, tonumber(ends)) end
-    if slid > tonumber(expires) then
-      expires = string.format('%.0f', slid)
-      redis.call('HSET', record, 'expires', expires)
+    local slides = slid > tonumber(expires)
+    if slides then expires = string.format('%.0f', slid) end
+    redis.call('HSET', record, 'last_access', used, 'version', session[7] + 1, 'expires', expires)
+    if slides then
       redis.call('PEXPIREAT', record, slid + kept)
       redis.call('HSET', key, 'expires', expires)
       redis.call('PEXPIREAT', key, expires)
