@@ -6,13 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import control, fanout, handshake, ingest, memory, report, rest, tls
+from bench import control, fanout, handshake, ingest, memory, report, rest, revocation, tls
 from bench.report import Table
 from bench.servers import BenchError
 
 FANOUT = tuple(fanout.rows(1, small=True))
 OTHERS = (
     *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling"),
+    *("revocation", "revocation-many"),
     *("api-get", "api-kv", "api-list"),
 )
 ALL = (*FANOUT, *OTHERS)
@@ -63,6 +64,8 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "api-kv": lambda: rest.put_value(pairs=pairs, small=chosen.small),
         "api-list": lambda: rest.listing(pairs=pairs, small=chosen.small),
         "removal": lambda: control.removal(pairs=min(pairs, 3), small=chosen.small),
+        "revocation": lambda: revocation.one(pairs=min(pairs, 3), small=chosen.small),
+        "revocation-many": lambda: revocation.many(pairs=min(pairs, 3), small=chosen.small),
         "disabling": lambda: control.disabling(pairs=min(pairs, 3), small=chosen.small),
     }
     return others[name]()

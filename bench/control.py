@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import aiohttp
 from redis.asyncio import Redis
@@ -33,11 +33,13 @@ EVENTS = 200
 EVENTS_PER_S = 100.0
 HEAD_START_S = 1.0
 """The load runs this long before the first membership ends."""
+Changes: TypeAlias = Callable[[str, int, int], Coroutine[Any, Any, list[float]]]
+"""So many changes, with the Redis and the node of this port; of each the seconds to the last close."""
 NO_LIMITS = {"address_connections": "0", "project_connections": "0", "user_connections": "0"}
 
 
 @contextmanager
-def _on_the_loads_core() -> Iterator[None]:
+def on_the_loads_core() -> Iterator[None]:
     """What this process does meanwhile leaves the router's core alone."""
     before = os.sched_getaffinity(0)
     if LOAD_CORE in before:
@@ -48,7 +50,7 @@ def _on_the_loads_core() -> Iterator[None]:
         os.sched_setaffinity(0, before)
 
 
-def _publish_in_background(
+def publish_in_background(
     pool: ThreadPoolExecutor, load: str, port: int, world: provision.World, events: int, rate: float
 ) -> Future[dict[str, Any]]:
     return pool.submit(
@@ -82,10 +84,10 @@ async def _removals(url: str, port: int, trials: int) -> list[float]:
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
             for _ in range(trials):
                 await store.homes.add_member(project.id, home.id, leaver.id)
-                sockets = [await _listen(http, home.id, key) for _ in range(SOCKETS)]
+                sockets = [await open_socket(http, home.id, key) for _ in range(SOCKETS)]
                 asked = time.monotonic()
                 removal = asyncio.create_task(store.homes.remove_member(project.id, home.id, leaver.id))
-                await asyncio.gather(*map(_closed, sockets))
+                await asyncio.gather(*map(closed, sockets))
                 taken.append(time.monotonic() - asked)
                 await removal
         return taken
@@ -93,15 +95,15 @@ async def _removals(url: str, port: int, trials: int) -> list[float]:
         await client.aclose()
 
 
-async def _listen(http: aiohttp.ClientSession, home: int, key: str) -> aiohttp.ClientWebSocketResponse:
+async def open_socket(http: aiohttp.ClientSession, home: int, key: str) -> aiohttp.ClientWebSocketResponse:
     path = f"/userSession/websocket?homeId={home}"
     return await http.ws_connect(path, headers={"Authorization": authorization(key)})
 
 
-async def _closed(socket: aiohttp.ClientWebSocketResponse) -> None:
+async def closed(socket: aiohttp.ClientWebSocketResponse) -> None:
     message = await socket.receive(timeout=10)
     if message.type is not aiohttp.WSMsgType.CLOSE:
-        raise BenchError(f"a removed member heard {message.type.name}")
+        raise BenchError(f"whoever was to be closed heard {message.type.name}")
 
 
 def removal(*, pairs: int, small: bool) -> Table:
@@ -119,12 +121,14 @@ def removal(*, pairs: int, small: bool) -> Table:
         with servers.redis("always") as url:
             world = provision.make(url, homes=1, members=1)
             with servers.homewire(url, **NO_LIMITS) as (process, port):
-                taken, delivered = _removal_once(load, url, process, port, world, clients, rate, trials)
+                taken, delivered = under_load(
+                    _removals, load, url, process, port, world, clients, rate, trials
+                )
         ordered = sorted(taken)
-        p99.append(_quantile(ordered, 0.99) * MILLI)
+        p99.append(quantile(ordered, 0.99) * MILLI)
         table.add(
             "homewire",
-            f"{_quantile(ordered, 0.5) * MILLI:.1f}",
+            f"{quantile(ordered, 0.5) * MILLI:.1f}",
             f"{p99[-1]:.1f}",
             f"{ordered[-1] * MILLI:.1f}",
             f"{delivered:,.0f}",
@@ -135,7 +139,8 @@ def removal(*, pairs: int, small: bool) -> Table:
     return table
 
 
-def _removal_once(
+def under_load(
+    changes: Changes,
     load: str,
     url: str,
     process: Process,
@@ -145,19 +150,20 @@ def _removal_once(
     rate: float,
     trials: int,
 ) -> tuple[list[float], float]:
+    """The seconds of so many `changes` while `clients` listen to `rate` events a second, and deliveries/s."""
     with (
         load_client.listen(load, port, world.requests(clients), idle=True),
         ThreadPoolExecutor(1) as pool,
-        _on_the_loads_core(),
+        on_the_loads_core(),
     ):
         before = servers.metrics(port)["homewire_deliveries_total"]
         began = time.monotonic()
-        # Longer than the removals take; what is left is waited for.
-        publishing = _publish_in_background(pool, load, port, world, int(rate * (trials * 0.12 + 4)), rate)
+        # Longer than the changes take; what is left is waited for.
+        publishing = publish_in_background(pool, load, port, world, int(rate * (trials * 0.12 + 4)), rate)
         time.sleep(HEAD_START_S)
-        taken = asyncio.run(_removals(url, port, trials))
+        taken = asyncio.run(changes(url, port, trials))
         if publishing.done():
-            raise BenchError("the load ended before the last removal")
+            raise BenchError("the load ended before the last change")
         delivered = servers.metrics(port)["homewire_deliveries_total"] - before
         seconds = time.monotonic() - began
         publishing.result()
@@ -182,7 +188,7 @@ def disabling(*, pairs: int, small: bool) -> Table:
         with servers.redis("always") as url:
             doomed = provision.make(url, homes=homes, members=3, devices=0)
             others = provision.make(url, homes=1, members=1)
-            with servers.homewire(url, **NO_LIMITS) as (process, port), _on_the_loads_core():
+            with servers.homewire(url, **NO_LIMITS) as (process, port), on_the_loads_core():
                 requests = doomed.requests(many)
                 with load_client.listen(load, port, requests, idle=True) as idle:
                     servers.wait_until_quiet(process.pid)
@@ -238,5 +244,5 @@ def _events(
     return result["latency"]["p99_us"] / MILLI, called
 
 
-def _quantile(ordered: Sequence[float], share: float) -> float:
+def quantile(ordered: Sequence[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(len(ordered) * share))]

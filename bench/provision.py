@@ -60,7 +60,7 @@ def authorization(key: str) -> str:
     return f"ModeCloud {key}"
 
 
-async def _together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     """Run the changes, at most IN_FLIGHT at once; their results in order."""
     results: dict[int, T] = {}
     waiting = enumerate(changes)
@@ -109,8 +109,8 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
                 result.device_id, result.device_key = device.id, key
             return result
 
-        users = await _together(user(number) for number in range(homes * members))
-        world.homes = await _together(
+        users = await together(user(number) for number in range(homes * members))
+        world.homes = await together(
             home(number, users[number * members : (number + 1) * members]) for number in range(homes)
         )
         return world

@@ -53,6 +53,8 @@ pub struct Totals {
     pub first_close: Option<u16>,
     pub first_at: u64,
     pub last_at: u64,
+    /// When the newest message was sent that came, by its stamp.
+    pub newest_sent: u64,
     pub latency: Histogram,
     pub finder: Finder,
 }
@@ -78,7 +80,7 @@ impl Totals {
         format!(
             "{{\"connections\":{},\"expected\":{wanted},\"messages\":{},\"complete\":{complete},\"faults\":{},\
              \"first_fault\":{},\"closed\":{},\"first_close\":{},\"last_closed_ns\":{},\"fewest\":{},\"most\":{},\"bytes\":{},\
-             \"payload_bytes\":{},\"receives\":{},\"connect_s\":{connect_seconds:.3},\"first_ns\":{},\"last_ns\":{},\
+             \"payload_bytes\":{},\"receives\":{},\"connect_s\":{connect_seconds:.3},\"first_ns\":{},\"last_ns\":{},\"newest_sent_ns\":{},\
              \"window_s\":{window:.6},\"rate\":{:.0},\"cpu_s\":{cpu_seconds:.4},\"latency\":{}}}",
             connections,
             self.messages,
@@ -97,6 +99,7 @@ impl Totals {
             self.receives,
             self.first_at,
             self.last_at,
+            self.newest_sent,
             if window > 0.0 {
                 self.measured as f64 / window
             } else {

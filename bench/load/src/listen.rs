@@ -371,6 +371,7 @@ fn message(
     if let Err(fault) = client.order.check(stamp, settings.lanes) {
         totals.fault(fault);
     }
+    totals.newest_sent = totals.newest_sent.max(stamp.time);
     if stamp.sequence < settings.skip {
         return;
     }

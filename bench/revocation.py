@@ -1,0 +1,253 @@
+"""Rows of revoked rights: how soon their holders are closed under load, one and a thousand at once."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
+
+import aiohttp
+from redis.asyncio import Redis
+
+from bench import load_client, provision, servers
+from bench.control import (
+    HEAD_START_S,
+    MILLI,
+    NANOSECOND,
+    NO_LIMITS,
+    SHARDS,
+    SOCKETS,
+    closed,
+    on_the_loads_core,
+    open_socket,
+    publish_in_background,
+    quantile,
+    under_load,
+)
+from bench.provision import authorization, together
+from bench.report import Goal, Spread, Table
+from bench.servers import BenchError
+from homewire.bus.relay import Relay
+from homewire.model import AccessControl, AccountSystem, Right, RightKind
+from homewire.redis.connect import connect
+from homewire.store import Store
+from homewire.store.sessions import Login
+
+GROUP = 250
+"""Members of a group whose right is revoked."""
+SOCKETS_OF_KEPT = 20
+"""Of each user who keeps the right."""
+
+
+@asynccontextmanager
+async def _store(url: str) -> AsyncIterator[Store]:
+    client: Redis = connect(url)
+    try:
+        yield Store(client, Relay(client, SHARDS))
+    finally:
+        await client.aclose()
+
+
+@dataclass(slots=True)
+class _Place:
+    """A project with access by permission, with one home."""
+
+    store: Store
+    project: int
+    home: int
+
+    @classmethod
+    async def make(cls, store: Store) -> _Place:
+        project = await store.projects.create("revocations", AccountSystem.EMAIL, AccessControl.PERMISSION)
+        owner = await store.users.create(project.id, "owner", email="owner@example.com")
+        home = await store.homes.create(project.id, "home", owner.id)
+        return cls(store, project.id, home.id)
+
+    @property
+    def right(self) -> Right:
+        return Right(RightKind.READ_HOME_EVENTS, str(self.home))
+
+    async def user(self, number: int) -> tuple[int, str]:
+        """Id and key."""
+        mail = f"{number}@example.com"
+        user = await self.store.users.create(self.project, f"user {number}", email=mail)
+        _, key = await self.store.sessions.open(self.project, user.id, "bench", Login(user_agent="bench"))
+        return user.id, key
+
+
+# -- one right, many times --
+
+
+async def _revocations(url: str, port: int, trials: int) -> list[float]:
+    """For each revocation the seconds from its call to the close frame of the user's last socket."""
+    async with _store(url) as store, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+        place = await _Place.make(store)
+        user, key = await place.user(0)
+        taken = []
+        for _ in range(trials):
+            await store.permissions.grant(place.project, user, place.right)
+            sockets = [await open_socket(http, place.home, key) for _ in range(SOCKETS)]
+            asked = time.monotonic()
+            revoking = asyncio.create_task(store.permissions.revoke(place.project, user, place.right))
+            await asyncio.gather(*map(closed, sockets))
+            taken.append(time.monotonic() - asked)
+            await revoking
+        return taken
+
+
+def one(*, pairs: int, small: bool) -> Table:
+    """`permission revoke` on one node, the last socket closed on another that delivers 50,000 a second."""
+    load = load_client.binary()
+    clients, rate, trials = (20, 20.0, 5) if small else (1_000, 50.0, 60)
+    table = Table(
+        "revocation",
+        f"permission revoke → the last of {SOCKETS} sockets closed on the other node, under "
+        f"{clients * rate:,.0f} deliveries/s",
+        ["", "p50 ms", "p99 ms", "most ms", "deliveries/s meanwhile"],
+    )
+    p99 = []
+    for _ in range(pairs):
+        with servers.redis("always") as url:
+            world = provision.make(url, homes=1, members=1)
+            with servers.homewire(url, **NO_LIMITS) as (process, port):
+                taken, delivered = under_load(
+                    _revocations, load, url, process, port, world, clients, rate, trials
+                )
+        ordered = sorted(taken)
+        p99.append(quantile(ordered, 0.99) * MILLI)
+        table.add(
+            "homewire",
+            f"{quantile(ordered, 0.5) * MILLI:.1f}",
+            f"{p99[-1]:.1f}",
+            f"{ordered[-1] * MILLI:.1f}",
+            f"{delivered:,.0f}",
+        )
+    table.raw = {"p99_ms": p99}
+    table.notes.append(f"{trials} revocations a run; redis fsync always; the change made by another process")
+    table.judge(Goal("p99 ≤ 100 ms", "p99", at_most=100), Spread.of(p99))
+    return table
+
+
+# -- a thousand at once --
+
+
+@dataclass(slots=True)
+class _Crowd:
+    """Listeners of one home: those of some groups, whose right will end, and others, who keep theirs."""
+
+    project: int
+    right: Right
+    world: provision.World
+    groups: list[tuple[int, list[str]]]
+    """Of each group its id, and the keys of its members."""
+    kept: list[str]
+
+    def requests(self, keys: list[str]) -> list[str]:
+        """A socket with each key."""
+        path = f"/userSession/websocket?homeId={self.right.subject}"
+        return [f"{path} {authorization(key)}" for key in keys]
+
+
+async def _crowd(url: str, revoked: int, kept: int, group: int) -> _Crowd:
+    async with _store(url) as store:
+        place = await _Place.make(store)
+        project, right = place.project, place.right
+        device, device_key, _ = await store.devices.create(project, "sensor", home_id=place.home)
+        home = provision.Home(place.home, [], device.id, device_key)
+        holders = max(1, kept // SOCKETS_OF_KEPT)
+        people = await together(place.user(number) for number in range(revoked + holders))
+        await together(store.permissions.grant(project, user, right) for user, _ in people[revoked:])
+        groups = []
+        for start in range(0, revoked, group):
+            members = people[start : min(start + group, revoked)]
+            made = await store.groups.create(project, f"group {start}")
+            await store.groups.grant(project, made.id, right)
+            await together(store.groups.enter(project, made.id, user) for user, _ in members)
+            groups.append((made.id, [key for _, key in members]))
+        keys = [people[revoked + number % holders][1] for number in range(kept)]
+        return _Crowd(project, right, provision.World(project, "", [home]), groups, keys)
+
+
+async def _revoke_all(url: str, crowd: _Crowd) -> tuple[float, list[float]]:
+    """When all groups lost the right: the moment of the call, and of each group's answer."""
+    async with _store(url) as store:
+
+        async def revoke(group: int) -> float:
+            await store.groups.revoke(crowd.project, group, crowd.right)
+            return time.monotonic()
+
+        asked = time.monotonic()
+        return asked, await asyncio.gather(*(revoke(group) for group, _ in crowd.groups))
+
+
+@dataclass(frozen=True, slots=True)
+class _Outcome:
+    last_close_s: float
+    """From the call to the last close frame."""
+    answered_s: float
+    """From the call to the last answer."""
+    late_s: float
+    """How long behind the answer for its group the newest event was sent that a member heard; 0: none."""
+
+
+def _revoke_crowd(load: str, url: str, port: int, crowd: _Crowd, events: int, rate: float) -> _Outcome:
+    with ExitStack() as stack:
+        listening = [
+            stack.enter_context(load_client.listen(load, port, crowd.requests(keys), idle=True))
+            for _, keys in crowd.groups
+        ]
+        keeping = load_client.listen(load, port, crowd.requests(crowd.kept), expected=events)
+        kept, pool = stack.enter_context(keeping), stack.enter_context(ThreadPoolExecutor(1))
+        publishing = publish_in_background(pool, load, port, crowd.world, events, rate)
+        time.sleep(HEAD_START_S)
+        asked, answers = asyncio.run(_revoke_all(url, crowd))
+        if publishing.done():
+            raise BenchError("the events ended before the revocation")
+        publishing.result()
+        result = kept.result()
+        if not result["complete"]:
+            raise BenchError(f"who kept the right lost events: {result}")
+        closes, late = [], [0.0]
+        for listener, answered, (_, keys) in zip(listening, answers, crowd.groups, strict=True):
+            listener.process.end_input()
+            heard = listener.result()
+            if heard["closed"] != len(keys) or heard["faults"]:
+                raise BenchError(f"{heard['closed']} of {len(keys)} were closed: {heard}")
+            closes.append(heard["last_closed_ns"] * NANOSECOND)
+            late.append(heard["newest_sent_ns"] * NANOSECOND - answered)
+        return _Outcome(max(closes) - asked, max(answers) - asked, max(late))
+
+
+def many(*, pairs: int, small: bool) -> Table:
+    """1,000 of 5,000 listeners lose their right at once, while all of them hear 50,000 events a second."""
+    load = load_client.binary()
+    revoked, kept, group, rate = (20, 40, 10, 20.0) if small else (1_000, 4_000, GROUP, 10.0)
+    table = Table(
+        "revocation-many",
+        f"{revoked:,} of {revoked + kept:,} listeners revoked at once, under "
+        f"{(revoked + kept) * rate:,.0f} deliveries/s",
+        ["", "last closed after ms", "answered after ms", "late event by ms"],
+    )
+    outcomes = []
+    for _ in range(pairs):
+        with servers.redis("always") as url:
+            crowd = asyncio.run(_crowd(url, revoked, kept, group))
+            with servers.homewire(url, **NO_LIMITS) as (process, port), on_the_loads_core():
+                outcomes.append(_revoke_crowd(load, url, port, crowd, int(rate * 4), rate))
+                servers.wait_until_quiet(process.pid)
+        last = outcomes[-1]
+        late = f"{last.late_s * MILLI:.1f}" if last.late_s > 0 else "none"
+        table.add("homewire", f"{last.last_close_s * MILLI:.0f}", f"{last.answered_s * MILLI:.0f}", late)
+    table.raw = {
+        "closed_s": [each.last_close_s for each in outcomes],
+        "late_s": [each.late_s for each in outcomes],
+    }
+    table.notes.append(f"groups of {group}, revoked by another process; redis fsync always")
+    table.judge(
+        Goal("closed in ≤ 1 s", "seconds", at_most=1), Spread.of([each.last_close_s for each in outcomes])
+    )
+    table.judge(Goal("no late event", "late", at_most=0), Spread.of([each.late_s for each in outcomes]))
+    return table
