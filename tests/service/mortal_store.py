@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
 
+import mortal_groups
 from key_space import kind, names_of
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -77,6 +78,8 @@ class World:
     spare: Device = field(init=False)
     room: Entity = field(init=False)
     key: str = ""
+    staff: int = 0
+    """A group that Ada and Bob are in."""
     session: str = ""
     node_session: str = ""
     email_token: str = ""
@@ -111,6 +114,7 @@ async def new_world(store: Store, on_demand: bool) -> World:
     invitee = Invitee(email="guest@example.com")
     world.guest = (await store.members.invite(project, world.hut, invitee))[0].user_id
     await _things(store, world, on_demand)
+    world.staff = await mortal_groups.new_group(store, project.id, world.ada, world.bob)
     session, world.key = await store.sessions.open(project.id, world.ada, "app", Login())
     world.session = session.id
     world.node_session = (await store.sessions.open_node(project.id, world.spare.id, Login()))[0].id
@@ -165,6 +169,7 @@ class Pictures:
         )
         return {
             "users": sorted(users.values()),
+            "rights": await mortal_groups.picture(self._store, self._redis, world.project, users),
             "homes": sorted(homes.values()),
             "devices": devices,
             "entities": entities,

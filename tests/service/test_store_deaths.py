@@ -12,6 +12,7 @@ from typing import Any, Final
 
 import pytest
 from bus_server import BusServer, running_server
+from mortal_groups import HALL, SINK
 from mortal_store import (
     BOUNDS,
     LIFETIME_MS,
@@ -141,6 +142,13 @@ CHANGES: Final = {
     ),
     "entities.update": Change(lambda s, w: s.entities.update(w.room, {"entity_class": "hall"})),
     "entities.delete": Change(lambda s, w: s.entities.delete(w.project, "sink")),
+    "permissions.grant": Change(lambda s, w: s.permissions.grant(w.project, w.ada, SINK)),
+    "permissions.revoke": Change(lambda s, w: s.permissions.revoke(w.project, w.ada, HALL)),
+    "groups.create": Change(lambda s, w: s.groups.create(w.project, "guests")),
+    "groups.delete": Change(lambda s, w: s.groups.delete(w.project, w.staff), swept=True),
+    "groups.grant": Change(lambda s, w: s.groups.grant(w.project, w.staff, SINK)),
+    "groups.revoke": Change(lambda s, w: s.groups.revoke(w.project, w.staff, HALL)),
+    "groups.quit": Change(lambda s, w: s.groups.quit(w.project, w.staff, w.bob)),
     "sessions.open": Change(lambda s, w: s.sessions.open(w.project, w.bob, "app", Login())),
     "sessions.open_node": Change(lambda s, w: s.sessions.open_node(w.project, w.lamp.id, Login())),
     "sessions.end, of a device": Change(lambda s, w: s.sessions.end(w.project, w.node_session)),
@@ -206,6 +214,7 @@ async def swept(store: Store, world: World) -> None:
     """As housekeeping does."""
     await store.users.sweep(world.project)
     await store.homes.sweep(world.project)
+    await store.groups.sweep(world.project)
 
 
 async def examined(store: Store, pictures: Pictures, change: Change, world: World, outcome: Outcome) -> Any:

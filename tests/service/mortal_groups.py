@@ -1,0 +1,47 @@
+"""The groups and rights of a project to be changed with dying processes, and a picture of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+from redis.asyncio import Redis
+
+from homewire.model import Right, RightKind
+from homewire.store import Store
+from homewire.store.keys import ProjectSlot
+
+HALL = Right(RightKind.READ_ENTITY_EVENTS, "hall")
+SINK = Right(RightKind.READ_ENTITY_EVENTS, "sink")
+
+
+async def new_group(store: Store, project: int, *users: int) -> int:
+    """A group of these users, who may hear the hall; the first of them not only by the group."""
+    group = (await store.groups.create(project, "staff")).id
+    for user in users:
+        await store.groups.enter(project, group, user)
+    await store.groups.grant(project, group, HALL)
+    await store.permissions.grant(project, users[0], HALL)
+    return group
+
+
+async def picture(store: Store, redis: Redis, project: int, users: Mapping[int, Any]) -> list[Any]:
+    """The groups, with members and rights, and the rights of each user; both sides must agree."""
+    client: Any = redis
+    slot, found = ProjectSlot(project), list[Any]()
+    groups, _ = await store.groups.list(project)
+    for group in groups:
+        members, _ = await store.groups.members(project, group.id)
+        rights = await store.groups.rights(project, group.id)
+        found.append((group.name, sorted(str(users.get(each)) for each in members), list(map(str, rights))))
+        for member in members:
+            # Who is deleted leaves when the rest of them is swept.
+            assert member not in users or await client.zscore(slot.user_groups(member), group.id) is not None
+    for user_id, user in users.items():
+        held = await store.permissions.of_user(project, user_id)
+        counted = Counter({str(each.right): each.direct + len(each.group_ids) for each in held})
+        stored = await client.hgetall(slot.user_rights(user_id))
+        assert {right.decode(): int(count) for right, count in stored.items()} == counted
+        found.append((str(user), sorted(counted.items())))
+    return sorted(found)
