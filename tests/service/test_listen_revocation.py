@@ -104,7 +104,7 @@ async def test_the_last_right_of_a_socket_closes_it(house: House, name: str) -> 
         await house.is_closed_by(socket, name, NO_ACCESS, house.revoke(house.right(name, 0)))
 
 
-@pytest.mark.parametrize("name", ["homeId", "deviceId"])
+@pytest.mark.parametrize("name", READ)
 async def test_what_is_left_is_heard_on(house: House, name: str) -> None:
     async with house.listening(name, 0, 1) as socket:
         await house.revoke(house.right(name, 0))
@@ -189,6 +189,19 @@ async def test_an_entity_that_is_bound_anew_sends_its_listeners_back(house: Hous
     async with house.listening("entityId", 0) as socket:
         await tenant.send({"homeId": house.homes[1], "entityId": house.entities[0], "eventType": "here"})
         assert await socket.receive_type() == "here"
+
+
+async def test_an_entity_that_was_lost_is_heard_in_no_other_home(house: House) -> None:
+    tenant, entities = house.tenant, house.tenant.store.entities
+    async with house.listening("entityId", 0, 1) as socket:
+        await house.revoke(house.right("entityId", 0))
+        await entities.delete(tenant.project, house.entities[0])
+        await entities.create(Entity(house.entities[0], tenant.project, house.homes[1], "room"), 10)
+        await tenant.send(
+            {"homeId": house.homes[1], "entityId": house.entities[0], "eventType": "lost"},
+            house.event("entityId", 1, "kept"),
+        )
+        assert await socket.receive_type() == "kept"
 
 
 @pytest.mark.parametrize("name", READ)
