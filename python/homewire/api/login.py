@@ -9,8 +9,9 @@ from aiohttp import web
 
 from homewire.api.accounts import guess, login_of, window_ms
 from homewire.api.context import Api
-from homewire.errors import Conflict, LoginRefused, UnknownRecord
+from homewire.errors import Conflict, InvalidInput, LoginRefused, UnknownRecord
 from homewire.model import AccountSystem, Project, Session, User
+from homewire.store import checks
 
 
 async def by_password(
@@ -33,7 +34,7 @@ async def by_password(
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
     # It counts before it is looked at, so that many at once are no more than one after the other.
-    counted = guess(api, request, name)
+    counted = guess(api, request, _in_one_way(name))
     await api.store.attempts.take(project.id, counted, window_ms(api))
     recognised = await api.store.users.recognise(project.id, name, password)
     if recognised is None:
@@ -78,6 +79,14 @@ async def opened(
         authentication_type=authentication_type,
         password_hash=password_hash,
     )
+
+
+def _in_one_way(name: str) -> str:
+    """An address as it is counted, in whatever way it was written; what is none as it is."""
+    try:
+        return checks.email(name)
+    except InvalidInput:
+        return name
 
 
 def _wrong() -> LoginRefused:
