@@ -11,6 +11,7 @@ from nodes import Account, NodeProcess, Reply, Tenant, eventually, tenant_of
 
 from homewire.model import AccessControl, Permission, Right, RightKind
 from homewire.store import groups as bounds
+from homewire.store.keys import ProjectSlot
 
 COMMAND = {"action": "open"}
 VALUE = {"value": 1}
@@ -110,6 +111,9 @@ async def test_what_is_wrong_with_a_grant_is_named(office: Office) -> None:
         reply = await office.ask("POST", "/permissions", body)
         assert (reply.status, reply.body["data"].get("field")) == (403, field), body
     assert await office.of(f"userId={user}") == []
+    for query, field in ((f"userId={UNKNOWN}", "userId"), (f"groupId={UNKNOWN}", "groupId"), ("", "userId")):
+        reply = await office.ask("GET", f"/permissions?{query}")
+        assert (reply.status, reply.body["data"]["field"]) == (403, field)
 
 
 async def test_nothing_crosses_projects(office: Office, tenant: Tenant) -> None:
@@ -145,6 +149,27 @@ async def test_there_are_bounds(office: Office) -> None:
     last = (await groups.create(project, "group")).id
     reply = await office.ask("PUT", f"/groups/{last}/members/{user}")
     assert (reply.status, reply.reason) == (403, "TOO_MANY_GROUPS")
+    # What is full can be left, and all that it gave is gone in one step.
+    assert (await office.ask("DELETE", f"/groups/{group}/members/{user}")).status == 204
+    assert len(await office.of(f"userId={user}")) == 400
+
+
+async def test_a_full_group_takes_nobody_and_gives_and_takes_as_one(office: Office) -> None:
+    tenant, project = office.tenant, office.tenant.project
+    slot, group = ProjectSlot(project), (await tenant.store.groups.create(project, "group")).id
+    # Nobody is behind these ids: making so many users takes long.
+    crowd = range(UNKNOWN, UNKNOWN + bounds.GROUP_MEMBERS)
+    await tenant.redis.zadd(slot.group_members(group), {str(each): each for each in crowd})
+    reply = await office.ask("PUT", f"/groups/{group}/members/{office.guest.id}")
+    assert (reply.status, reply.reason) == (403, "TOO_MANY_MEMBERS")
+    right = f"read:home-events:{office.home}"
+    assert (await office.grant(right, groupId=group)).status == 204
+    held = tenant.store.permissions.held
+    assert [await held(project, each, [right]) for each in (crowd[0], crowd[-1])] == [{right}, {right}]
+    assert (await office.ask("DELETE", f"/permissions?groupId={group}&permission={right}")).status == 204
+    assert await tenant.redis.exists(*(slot.user_rights(each) for each in crowd)) == 0
+    assert (await office.ask("DELETE", f"/groups/{group}")).status == 204
+    assert await tenant.redis.exists(slot.group_members(group), slot.deleted_groups) == 0
 
 
 async def test_a_right_to_write_a_device_is_for_commands_and_values(office: Office) -> None:
