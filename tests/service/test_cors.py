@@ -68,6 +68,8 @@ async def test_a_preflight_needs_no_key(node: NodeProcess, path: str, methods: s
             "Authorization",
             "Content-Type",
             "Idempotency-Key",
+            "X-Auth-Token",
+            "X-User-Id",
         }
         assert int(answer.headers["Access-Control-Max-Age"]) > 0
         assert answer.headers["Access-Control-Allow-Origin"] == "*"

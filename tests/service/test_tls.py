@@ -24,6 +24,8 @@ from nodes import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of
 from slow_clients import let_go_of_one_that_never_reads_again, send_until_too_slow
 from wire import CLOSE, PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 
+from homewire.http.cookies import SESSION
+
 EVENTS = "/userSession/websocket"
 OUTBOX_BYTES = 262_144
 LOOPS = ["uvloop", "asyncio"]
@@ -62,6 +64,20 @@ async def test_requests_events_and_sockets_over_tls(node: NodeProcess, tenant: T
         async with tenant.http.ws_connect(path, headers={"Authorization": device.key}) as commands:
             assert (await tenant.put(path, tenant.key, {"action": "go"}))[0] == 204
             assert await commands.receive_json() == {"action": "go"}
+
+
+async def test_a_cookie_that_came_over_tls_stays_there(node: NodeProcess, tenant: Tenant) -> None:
+    """Nor may a page that came without TLS, which anybody on the way may have written, act with it."""
+    user = await tenant.user()
+    home = await tenant.home(user)
+    async with tenant.http.post("/session/login-with-token", json={"token": user.key}) as answer:
+        assert answer.status == 201
+        cookie = answer.cookies[SESSION]
+    assert cookie["secure"]
+    for origin, status in ((node.url, 204), (node.url.replace("https:", "http:"), 403)):
+        headers = {"Cookie": f"{SESSION}={cookie.value}", "Origin": origin}
+        async with tenant.http.patch(f"/homes/{home}", json={"name": "hut"}, headers=headers) as answer:
+            assert answer.status == status
 
 
 async def test_who_does_not_know_the_authority_says_nothing(node: NodeProcess, tenant: Tenant) -> None:
