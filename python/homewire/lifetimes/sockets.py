@@ -176,14 +176,17 @@ class Sockets:
 
     async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
         """They were to end by now unless they were used, here or elsewhere. Only Redis knows."""
-        for start in range(0, len(keys), CHUNK):
-            some = keys[start : start + CHUNK]
-            try:
-                async with asyncio.timeout(DECIDED_WITHIN_S):
-                    await self._look_at(some)
-            except (Unavailable, OSError, TimeoutError):
-                for key in some:
-                    self._give_up(key)
+        # All at once: however many they are, nobody waits for others.
+        chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+        await asyncio.gather(*map(self._decide_some, chunks))
+
+    async def _decide_some(self, keys: Sequence[SocketKey]) -> None:
+        try:
+            async with asyncio.timeout(DECIDED_WITHIN_S):
+                await self._look_at(keys)
+        except (Unavailable, OSError, TimeoutError):
+            for key in keys:
+                self._give_up(key)
 
     def _end(self, key: SocketKey) -> None:
         """Its session is over."""

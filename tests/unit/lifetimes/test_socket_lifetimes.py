@@ -1,0 +1,121 @@
+"""Open sockets and a store that answers nothing, and a core that tells its keys in parts."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Sequence
+from time import monotonic
+from typing import cast
+
+from homewire.gateway.close_codes import KEY_ENDED, TRY_AGAIN
+from homewire.lifetimes.deadlines import Deadlines
+from homewire.lifetimes.in_use import KeysInUse, SocketKey
+from homewire.lifetimes.sockets import CHUNK, Sockets
+from homewire.model import Principal, PrincipalKind
+from homewire.store.database import wall_clock_ms
+from homewire.store.session_uses import Found, KeySought, SessionUses, Standing, Use
+
+HOUR = 3_600_000
+
+
+class Core:
+    """Tells some keys, and notes what it is to close."""
+
+    def __init__(self, keys: KeysInUse, *parts: list[tuple[int, int, int]]) -> None:
+        self.keys = keys
+        self.parts = parts or ([],)
+        self.closed: dict[int, int] = {}
+        self.ended: set[int] = set()
+        self.all_closed = asyncio.Event()
+
+    def keys_in_use(self, cursor: int, limit: int) -> None:
+        assert limit == CHUNK
+        following = cursor + 1 if cursor + 1 < len(self.parts) else 0
+        self.keys.answered(following, self.parts[cursor])
+
+    def end_key(self, project: int, user: int, key_tag: int) -> None:
+        self.ended.add(user)
+
+    def close(self, id: int, code: int, reason: str) -> None:
+        self.closed[id] = code
+        if len(self.closed) == 450:
+            self.all_closed.set()
+
+    def stats(self) -> dict[str, int]:
+        return {"connections": 1}
+
+
+class Silence:
+    """A store whose Redis does not answer."""
+
+    async def of_keys(self, _project: int, _keys: Collection[KeySought]) -> dict[KeySought, Found]:
+        never: asyncio.Future[dict[KeySought, Found]] = asyncio.get_running_loop().create_future()
+        return await never
+
+
+class Sessions:
+    """A store in which the sessions of odd users live, unused for an hour."""
+
+    def __init__(self) -> None:
+        self.used: list[int] = []
+        self.looked = asyncio.Event()
+
+    async def of_keys(self, _project: int, keys: Collection[KeySought]) -> dict[KeySought, Found]:
+        now = wall_clock_ms()
+        live = Standing(now + HOUR, 0)
+        return {key: Found("", "", now - HOUR, 2 * HOUR, live) for key in keys if key.user_id % 2}
+
+    async def touch(self, _project: int, uses: Sequence[Use]) -> list[Standing | None]:
+        self.used += [use.user_id for use in uses]
+        if len(self.used) == 3:
+            self.looked.set()
+        return [Standing(use.used_ms + 2 * HOUR, 0) for use in uses]
+
+
+async def test_however_many_are_in_doubt_each_is_told_within_a_second() -> None:
+    """Thousands log in in one minute, use nothing but a socket, and Redis goes away."""
+    keys = KeysInUse()
+    core = Core(keys)
+    sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
+    soon = wall_clock_ms() + 100
+    for number in range(450):
+        principal = Principal(
+            PrincipalKind.USER,
+            1,
+            number + 1,
+            number,
+            expires_ms=soon,
+            session_id="s",
+            ends_ms=soon * (number < 10),
+        )
+        sockets.opened(number, principal)
+    running = asyncio.create_task(sockets.run())
+    began = monotonic()
+    await asyncio.wait_for(core.all_closed.wait(), 5)
+    assert monotonic() - began < 1.0
+    running.cancel()
+    assert {number for number, code in core.closed.items() if code == KEY_ENDED} == set(range(10))
+    assert {number for number, code in core.closed.items() if code == TRY_AGAIN} == set(range(10, 450))
+    assert sockets.figures()["sessions_undecided"] == 440
+
+
+async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> None:
+    keys, sessions = KeysInUse(), Sessions()
+    core = Core(keys, [(1, 1, 1), (1, 2, 2)], [], [(2, 3, 3), (1, 4, 4), (1, 5, 5)])
+    sockets = Sockets(core, keys, cast(SessionUses, sessions), Deadlines(), look_every_s=0.1)
+    running = asyncio.create_task(sockets.run())
+    await asyncio.wait_for(sessions.looked.wait(), 5)
+    running.cancel()
+    assert sorted(sessions.used) == [1, 3, 5]
+    assert core.ended == {2, 4}
+
+
+def test_connections_are_remembered_until_they_are_told_closed() -> None:
+    keys = KeysInUse()
+    user, device = SocketKey(1, 2, 3), SocketKey(1, 0, 4, 5)
+    for connection_id, key in enumerate([user, user, device]):
+        keys.remember(connection_id, key)
+    assert (set(keys.connections(user)), keys.of_devices()) == ({0, 1}, [device])
+    for connection_id in (0, 1, 2, 2, 99):
+        keys.closed(connection_id)
+    assert (keys.connections(user), keys.of_devices(), len(keys)) == ((), [], 0)
