@@ -66,6 +66,7 @@ class Streamed(web.StreamResponse):
             raise
         except Exception as error:
             logger.warning("an answer was cut off: %s", type(error).__name__)
+            # aiohttp would close by itself, but only when the client has taken what is in the buffer.
             if self._request.transport is not None:
                 self._request.transport.abort()
             raise ConnectionResetError("an answer was cut off") from error
