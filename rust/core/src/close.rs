@@ -84,14 +84,15 @@ pub const HEARTBEAT_MISSED: CloseCode = CloseCode {
 pub const RESUBSCRIBE: CloseCode = CloseCode {
     code: 4004,
     reason: "resubscribe: what you listen to has moved",
-    advice: "A device that you listen to is in another home now, or what you may hear changed just before you \
-             came. Reconnect at once: you are authorised anew.",
+    advice: "A device or entity that you listen to is in another home now, or what you may hear changed just before \
+             you came. Reconnect at once: you are authorised anew.",
 };
 /// Nothing is left that the connection may hear.
 pub const ACCESS_ENDED: CloseCode = CloseCode {
     code: 4500,
     reason: "access ended",
-    advice: "You are no longer a member, or the home or device is gone. Don't reconnect until that has changed.",
+    advice: "You are no longer a member, lost the permission, or the home or device is gone. Don't reconnect until \
+             that has changed.",
 };
 /// The user or device that the key speaks for is deleted.
 pub const PRINCIPAL_DELETED: CloseCode = CloseCode {
@@ -103,7 +104,7 @@ pub const PRINCIPAL_DELETED: CloseCode = CloseCode {
 pub const KEY_ENDED: CloseCode = CloseCode {
     code: 4502,
     reason: "key ended: log in again",
-    advice: "The key was revoked or rotated, or its session ended. Don't reconnect with it: log in again.",
+    advice: "The key was revoked or rotated, or its session ended or expired. Don't reconnect with it: log in again.",
 };
 /// The project is disabled or deleted.
 pub const PROJECT_ENDED: CloseCode = CloseCode {
