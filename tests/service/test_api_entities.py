@@ -328,11 +328,15 @@ async def test_a_bound_entity_is_heard_by_members_only(site: Site) -> None:
 
 
 async def test_an_open_socket_hears_nothing_of_homes_that_are_not_the_users(site: Site) -> None:
-    """Bound anew elsewhere: the socket keeps its topic, and so hears of the old home only."""
+    """Bound anew elsewhere: the socket is told to come again, and then hears nothing of it."""
     await site.made("kitchen", site.homes[0])
-    async with await listen(site.tenant.url, f"{SOCKET}?entityId=kitchen", site.user.key) as socket:
+    path = f"{SOCKET}?entityId=kitchen"
+    async with await listen(site.tenant.url, path, site.user.key) as socket:
         assert (await site.ask("DELETE", f"{site.path}/kitchen")).status == 204
         await site.made("kitchen", site.foreign_home)
+        assert (await send(site, site.foreign_home, "kitchen")).status == 204
+        assert (await socket.receive()).close_code == 4004
+    async with await listen(site.tenant.url, path, site.user.key) as socket:
         assert (await send(site, site.foreign_home, "kitchen")).status == 204
         assert await socket.is_alive()
         assert (await send(site, site.homes[0], "kitchen")).field == "entityId"
