@@ -37,8 +37,10 @@ test: test-rust test-python test-cluster-short ## every test (make test-python A
 test-rust: $(DEPENDENCIES)
 	cargo test --locked
 
-# Most of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker.
-WORKERS := -n 2 --dist loadfile
+# Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker.
+WORKERS := -n 3 --dist loadfile
+# Nodes are started by the hundred, and without its bytecode each compiles homewire anew.
+test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=
 
 test-python: build
 	$(BIN)/pytest -m "not slow" $(WORKERS) $(ARGS)
