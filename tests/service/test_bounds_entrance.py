@@ -207,7 +207,8 @@ async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
             await hears(tenant, listener, home, str(sent))
             sent += 1
         sockets = await storm
-        assert (await node.metrics())["connections"] == 301
+        # A client may have its 101 a moment before the core has its socket.
+        await node.until("connections", 301)
         for connection in sockets:
             await connection.drop()
         assert sent > 3
