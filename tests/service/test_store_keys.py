@@ -210,13 +210,13 @@ async def test_lookup_is_one_round_trip(
     _, token = await store.sessions.open(project.id, user.id, "app", Login())
     await store.principals.lookup(token)  # The script is loaded now.
     sent: list[str] = []
-    ask = Trips.ask
+    ask_each = Trips.ask_each
 
     async def counted(self: Trips, *commands: Command) -> list[Any]:
         sent.extend(str(command[0]) for command in commands)
-        return await ask(self, *commands)
+        return await ask_each(self, *commands)
 
-    monkeypatch.setattr(Trips, "ask", counted)
+    monkeypatch.setattr(Trips, "ask_each", counted)
     assert await store.principals.lookup(token) is not None
     assert sent == ["EVALSHA"]
     assert await store.principals.lookup("v1.1.short") is None

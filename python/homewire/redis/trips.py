@@ -72,11 +72,7 @@ class Trips:
 
         Raises what redis-py raises; TimeoutError after COMMAND_S.
         """
-        replies = await self.ask_each(*commands)
-        for reply in replies:
-            if isinstance(reply, ResponseError):
-                raise reply
-        return replies
+        return _without_errors(await self.ask_each(*commands))
 
     async def ask_each(self, *commands: Command) -> list[Any]:
         """The same; an error that Redis answers with stands in the place of its reply."""
@@ -94,11 +90,14 @@ class Trips:
         if not calls:
             return []
         full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
-        try:
-            return await self.ask(*(("EVALSHA", script.sha, *rest) for rest in full))
-        except NoScriptError:
-            # Nothing was executed, so sending it again in full repeats nothing.
-            return await self.ask(*(("EVAL", script.text, *rest) for rest in full))
+        answers = await self.ask_each(*(("EVALSHA", script.sha, *rest) for rest in full))
+        # Somebody may load it between two of them: only what was not executed is sent again, in full.
+        unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
+        if unknown:
+            again = await self.ask_each(*(("EVAL", script.text, *full[at]) for at in unknown))
+            for at, answer in zip(unknown, again, strict=True):
+                answers[at] = answer
+        return _without_errors(answers)
 
     def _check_deadlines(self) -> None:
         """One timer for all: one for each would cost more than its command."""
@@ -182,6 +181,14 @@ class Trips:
         # As `Redis.parse_response` does, which costs more than the reading.
         shape = self._redis.response_callbacks.get(name)
         return reply if shape is None else shape(reply)
+
+
+def _without_errors(replies: list[Any]) -> list[Any]:
+    """These replies. Raises the first error among them."""
+    for reply in replies:
+        if isinstance(reply, ResponseError):
+            raise reply
+    return replies
 
 
 def _fail(batch: Sequence[_Asked], error: Exception) -> None:
