@@ -3,7 +3,6 @@ once and for a while, and is stored only as a hash."""
 
 from __future__ import annotations
 
-import hashlib
 import re
 import secrets
 from dataclasses import dataclass
@@ -12,7 +11,7 @@ from typing import Final
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.login_tokens import CREATE_LOGIN_TOKEN, REDEEM_LOGIN_TOKEN
-from homewire.store.tokens import SECRET_BYTES
+from homewire.store.tokens import SECRET_BYTES, token_hash
 
 MOST: Final = 20
 """Login tokens of one user that are good at the same time; with one more the one that expires first goes."""
@@ -45,7 +44,7 @@ class LoginTokens:
             CREATE_LOGIN_TOKEN,
             slot,
             [slot.user(user_id), slot.user_login_tokens(user_id)],
-            [_hash(token), now, expires_ms, MOST],
+            [token_hash(token), now, expires_ms, MOST],
         )
         require_ok(answer, project=project_id, user=user_id)
         return token, expires_ms
@@ -65,8 +64,4 @@ class LoginTokens:
 def parse(token: str) -> LoginToken | None:
     """What a well-shaped login token says; None, without any look-up, for everything else."""
     shape = _SHAPE.fullmatch(token)
-    return LoginToken(int(shape[1]), int(shape[2]), _hash(token)) if shape else None
-
-
-def _hash(token: str) -> str:
-    return hashlib.sha256(token.encode("ascii")).hexdigest()
+    return LoginToken(int(shape[1]), int(shape[2]), token_hash(token)) if shape else None

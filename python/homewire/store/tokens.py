@@ -41,10 +41,15 @@ def parse(token: str) -> TokenReference | None:
     return _reference(int(shape[1]), token) if shape else None
 
 
-def key_tag(token_hash: str) -> int:
+def token_hash(token: str) -> str:
+    """What is stored in the place of a token: SHA-256, 64 hex digits."""
+    return hashlib.sha256(token.encode("ascii")).hexdigest()
+
+
+def key_tag(hash_digits: str) -> int:
     """The key tag of a stored hash: an unsigned 64-bit integer."""
-    return int(token_hash[:16], 16)
+    return int(hash_digits[:16], 16)
 
 
 def _reference(project_id: int, token: str) -> TokenReference:
-    return TokenReference(project_id, hashlib.sha256(token.encode("ascii")).hexdigest())
+    return TokenReference(project_id, token_hash(token))
