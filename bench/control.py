@@ -108,11 +108,16 @@ async def closed(socket: aiohttp.ClientWebSocketResponse) -> None:
 
 def removal(*, pairs: int, small: bool) -> Table:
     """`member remove` on one node, the last socket shrunk on another that delivers 50,000 a second."""
+    return closing("removal", "member remove", "removals", _removals, pairs=pairs, small=small)
+
+
+def closing(name: str, verb: str, noun: str, changes: Changes, *, pairs: int, small: bool) -> Table:
+    """How soon after each of these changes the last of its user's sockets is closed on another node."""
     load = load_client.binary()
     clients, rate, trials = (20, 20.0, 5) if small else (1_000, 50.0, 60)
     table = Table(
-        "removal",
-        f"member remove → the last of {SOCKETS} sockets closed on the other node, under "
+        name,
+        f"{verb} → the last of {SOCKETS} sockets closed on the other node, under "
         f"{clients * rate:,.0f} deliveries/s",
         ["", "p50 ms", "p99 ms", "most ms", "deliveries/s meanwhile"],
     )
@@ -121,9 +126,7 @@ def removal(*, pairs: int, small: bool) -> Table:
         with servers.redis("always") as url:
             world = provision.make(url, homes=1, members=1)
             with servers.homewire(url, **NO_LIMITS) as (process, port):
-                taken, delivered = under_load(
-                    _removals, load, url, process, port, world, clients, rate, trials
-                )
+                taken, delivered = under_load(changes, load, url, process, port, world, clients, rate, trials)
         ordered = sorted(taken)
         p99.append(quantile(ordered, 0.99) * MILLI)
         table.add(
@@ -134,7 +137,7 @@ def removal(*, pairs: int, small: bool) -> Table:
             f"{delivered:,.0f}",
         )
     table.raw = {"p99_ms": p99}
-    table.notes.append(f"{trials} removals a run; redis fsync always; the change made by another process")
+    table.notes.append(f"{trials} {noun} a run; redis fsync always; the change made by another process")
     table.judge(Goal("p99 ≤ 100 ms", "p99", at_most=100), Spread.of(p99))
     return table
 

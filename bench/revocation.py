@@ -21,11 +21,10 @@ from bench.control import (
     SHARDS,
     SOCKETS,
     closed,
+    closing,
     on_the_loads_core,
     open_socket,
     publish_in_background,
-    quantile,
-    under_load,
 )
 from bench.provision import authorization, together
 from bench.report import Goal, Spread, Table
@@ -100,35 +99,7 @@ async def _revocations(url: str, port: int, trials: int) -> list[float]:
 
 def one(*, pairs: int, small: bool) -> Table:
     """`permission revoke` on one node, the last socket closed on another that delivers 50,000 a second."""
-    load = load_client.binary()
-    clients, rate, trials = (20, 20.0, 5) if small else (1_000, 50.0, 60)
-    table = Table(
-        "revocation",
-        f"permission revoke → the last of {SOCKETS} sockets closed on the other node, under "
-        f"{clients * rate:,.0f} deliveries/s",
-        ["", "p50 ms", "p99 ms", "most ms", "deliveries/s meanwhile"],
-    )
-    p99 = []
-    for _ in range(pairs):
-        with servers.redis("always") as url:
-            world = provision.make(url, homes=1, members=1)
-            with servers.homewire(url, **NO_LIMITS) as (process, port):
-                taken, delivered = under_load(
-                    _revocations, load, url, process, port, world, clients, rate, trials
-                )
-        ordered = sorted(taken)
-        p99.append(quantile(ordered, 0.99) * MILLI)
-        table.add(
-            "homewire",
-            f"{quantile(ordered, 0.5) * MILLI:.1f}",
-            f"{p99[-1]:.1f}",
-            f"{ordered[-1] * MILLI:.1f}",
-            f"{delivered:,.0f}",
-        )
-    table.raw = {"p99_ms": p99}
-    table.notes.append(f"{trials} revocations a run; redis fsync always; the change made by another process")
-    table.judge(Goal("p99 ≤ 100 ms", "p99", at_most=100), Spread.of(p99))
-    return table
+    return closing("revocation", "permission revoke", "revocations", _revocations, pairs=pairs, small=small)
 
 
 # -- a thousand at once --
