@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from enum import StrEnum
+from typing import NamedTuple
 
 
 class AccountSystem(StrEnum):
@@ -151,6 +152,23 @@ class ProjectKey:
     name: str
     permissions: frozenset[Permission]
     created_ms: int
+
+
+class PostingQueue(StrEnum):
+    """Where messages to people wait."""
+
+    MAIL = "mail"
+    SMS = "sms"
+    KEPT = "kept"
+    """Nothing carries them."""
+
+
+class Posting(NamedTuple):
+    """A message to somebody, as the change that causes it writes it down."""
+
+    queue: PostingQueue
+    sealed: str
+    """A letter (`notify/letter.py`)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,9 +13,9 @@ from nodes import DEFAULT_PROJECT, Account, NodeProcess, Tenant, tenant_of
 
 from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission, Right, RightKind
 from homewire.store.key_values import Bounds, Owner
+from homewire.store.proofs import ProofKind
 from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import mint
-from homewire.store.verifications import ProofKind
 
 PASSWORD: Final = "correct horse"
 

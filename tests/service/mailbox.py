@@ -7,7 +7,7 @@ import hashlib
 import hmac
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from email import message_from_bytes, policy
@@ -21,21 +21,36 @@ import smtp_server
 from aiohttp import web
 from nodes import NodeProcess, Tenant, eventually
 
+from homewire.bus.relay import Relay
 from homewire.notify.letter import Channel
 from homewire.notify.message import Message, MessageKind
 from homewire.notify.post import Post
 from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.store.keys import message_queue, messages_waiting
+from homewire.store.keys import ProjectSlot, message_queue, messages_waiting
 
 BASE = "https://home.example.com"
 TOKEN = "v1.7.a-secret_token"
 ARRIVAL_S = 15.0
 
 
-def post(node: NodeProcess, tenant: Tenant) -> Post:
-    """As the node has one, when everything is carried."""
-    return Post(tenant.redis, Sealer.of(Settings(data_dir=node.data_dir)), BASE, carried=list(Channel))
+@dataclass
+class PostOffice:
+    """Whoever takes messages on a node where these channels are carried."""
+
+    node: NodeProcess
+    tenant: Tenant
+    carried: Sequence[Channel] = tuple(Channel)
+
+    async def send(self, message: Message) -> None:
+        """As a change does that somebody is written to because of."""
+        sealer, redis = Sealer.of(Settings(data_dir=self.node.data_dir)), self.tenant.redis
+        post = Post(redis, sealer, BASE, self.carried)
+        await post.require_room(message.kind)
+        posting = post.posting(message)
+        outbox = ProjectSlot(message.project_id).outbox
+        await redis.xadd(outbox, {"t": 0, "q": posting.queue.value, "m": posting.sealed})
+        await Relay(redis, 64).announce(message.project_id)
 
 
 async def all_carried(tenant: Tenant) -> None:

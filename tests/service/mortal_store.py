@@ -23,8 +23,8 @@ from homewire.store.kept_commands import KeptCommand
 from homewire.store.key_values import Bounds, Owner
 from homewire.store.keys import ProjectSlot
 from homewire.store.members import Invitee
+from homewire.store.proofs import ProofKind
 from homewire.store.sessions import Login
-from homewire.store.verifications import ProofKind
 
 SHARDS: Final = 4
 BOUNDS: Final = Bounds(100, 100_000)

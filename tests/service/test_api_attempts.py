@@ -181,6 +181,9 @@ async def test_an_address_is_invited_so_often_and_a_member_all_the_same(
         for _ in range(LIMITS["account_messages"] + 1):
             added = await desk.tenant.ask("POST", members, key, {"email": "bob@example.com"})
             assert added.status == 201
+            # Of this one nobody is told, and nothing is counted.
+            again = await desk.tenant.ask("POST", members, key, {"email": "bob@example.com"})
+            assert again.reason == "MEMBER_EXISTS"
             removed = await desk.tenant.ask("DELETE", f"{members}/{added.body['userId']}", key)
             assert removed.status == 204
         assert len(await desk.messages("bob@example.com")) == LIMITS["account_messages"]

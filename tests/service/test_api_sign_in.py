@@ -12,8 +12,9 @@ from nodes import NodeProcess, private_node
 
 from homewire.model import AccountSystem, Permission
 from homewire.notify.message import MessageKind
+from homewire.store.proofs import ProofKind
 from homewire.store.sessions import Login
-from homewire.store.verifications import CODE_TRIES, ProofKind
+from homewire.store.verifications import CODE_TRIES
 
 NEW: str = "staple battery"
 

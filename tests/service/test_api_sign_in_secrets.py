@@ -15,10 +15,10 @@ from recovery_house import dying_change
 
 from homewire.errors import Conflict
 from homewire.model import AccountSystem
+from homewire.store.proofs import ProofKind
 from homewire.store.scripts.script import Script
 from homewire.store.scripts.verifications import REDEEM_TOKEN
 from homewire.store.sessions import Login
-from homewire.store.verifications import ProofKind
 
 UNKNOWN = "nobody@example.com"
 NEW = "staple battery"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from mailbox import BASE, PostOffice
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,11 @@ from homewire.errors import ConfigurationError
 from homewire.notify import post as post_module
 from homewire.notify.letter import Letter
 from homewire.notify.message import Message, MessageKind
-from homewire.notify.post import Post, kept_letters
+from homewire.notify.post import kept_letters
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT
 
-BASE = "https://home.example.com"
 TOKEN = "v1.7.a-secret_token"
 CODE = "483920"
 
@@ -26,9 +26,9 @@ def sealer(node: NodeProcess) -> Sealer:
     return Sealer.of(Settings(data_dir=node.data_dir))
 
 
-def post(node: NodeProcess, tenant: Tenant) -> Post:
+def post(node: NodeProcess, tenant: Tenant) -> PostOffice:
     """As the node has one."""
-    return Post(tenant.redis, sealer(node), BASE, carried=())
+    return PostOffice(node, tenant, carried=())
 
 
 async def test_what_was_sent_is_shown_with_its_secrets(node: NodeProcess, tenant: Tenant) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from mailbox import all_carried, mail_server, post, verification
+from mailbox import PostOffice, all_carried, mail_server, verification
 from pathlib import Path
 
 from nodes import free_port, running_node, tenant_of
@@ -18,14 +18,14 @@ async def test_a_kill_loses_nothing(short_directory: Path) -> None:
         chosen = {**mails.settings(), "notify_attempt_s": ATTEMPT_S, "durability": "always"}
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
-                await post(node, tenant).send(verification(tenant, "slow-fay@example.com"))
+                await PostOffice(node, tenant).send(verification(tenant, "slow-fay@example.com"))
                 # The server has it, and the node will never know.
                 envelope, first = await mails.mail()
                 node.process.kill()
                 await asyncio.to_thread(node.process.wait)
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
-                await post(node, tenant).send(verification(tenant, "gus@example.com"))
+                await PostOffice(node, tenant).send(verification(tenant, "gus@example.com"))
                 found = {}
                 for _ in range(2):
                     envelope, mail = await mails.mail()

@@ -8,11 +8,11 @@ from mailbox import (
     BASE,
     TOKEN,
     MailServer,
+    PostOffice,
     SmsGateway,
     all_carried,
     mail_server,
     part,
-    post,
     sms_gateway,
     verification,
 )
@@ -22,7 +22,6 @@ import pytest_asyncio
 from nodes import NodeProcess, Tenant, eventually, free_port, private_node, tenant_of
 
 from homewire.notify.message import Message, MessageKind
-from homewire.notify.post import Post
 
 CODE = "483920"
 
@@ -41,8 +40,8 @@ class World:
     sms: SmsGateway
 
     @property
-    def post(self) -> Post:
-        return post(self.node, self.tenant)
+    def post(self) -> PostOffice:
+        return PostOffice(self.node, self.tenant)
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ from wire import CLOSE, listen
 
 from homewire.http.cookies import SESSION
 from homewire.model import AccountSystem, Permission
-from homewire.store.verifications import ProofKind
+from homewire.store.proofs import ProofKind
 
 LOGIN = {"login": EMAIL, "password": PASSWORD}
 ATTEMPTS, OF_ACCOUNT, LIFETIME_MS = 6, 3, 60_000

@@ -4,7 +4,7 @@ is left half made, and to ask again has the same outcome."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -24,16 +24,18 @@ from mortal_store import (
     new_module,
     new_world,
 )
+from nodes import eventually
 from redis.asyncio import Redis
 
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, UnknownRecord
-from homewire.model import Entity, Role
+from homewire.model import Entity, Posting, PostingQueue, Role
 from homewire.store import Store, login_tokens
 from homewire.store.kept_commands import Bounds
+from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
 from homewire.store.members import Invitee
+from homewire.store.proofs import ProofKind, Proving
 from homewire.store.sessions import Login
-from homewire.store.verifications import ProofKind
 
 SAYS_SO: Final = (Conflict, InvalidInput, UnknownRecord)
 """What a repeated change may be told: it is made, or what it is about is gone."""
@@ -67,6 +69,33 @@ async def invite(store: Store, world: World) -> None:
     project = await store.projects.get(world.project)
     assert project is not None
     await store.members.invite(project, world.tent, Invitee(email="new@example.com"))
+
+
+TOLD: Final = Proving(LIFETIME_MS, lambda _: Posting(PostingQueue.KEPT, "a letter"))
+"""In an e-mail project, whose users are sent tokens."""
+
+
+async def invite_by_mail(store: Store, world: World) -> None:
+    project, invitee = await store.projects.get(world.project), Invitee(email="new@example.com")
+    assert project is not None
+    await store.members.invite(project, world.tent, invitee, posting=TOLD.saying(""))
+
+
+MESSAGES: Final = {
+    "who registers": Change(
+        lambda s, w: s.users.create(w.project, "New", email="new@example.com", proving=TOLD)
+    ),
+    "who was invited registers": Change(
+        lambda s, w: s.users.create(w.project, "G", email="guest@example.com", proving=TOLD)
+    ),
+    "who forgot the password": Change(
+        lambda s, w: s.verifications.issue_token(
+            w.project, w.ada, ProofKind.PASSWORD_RESET, LIFETIME_MS, TOLD.saying
+        )
+    ),
+    "who is added to a home": Change(invite_by_mail),
+}
+"""Changes that somebody is written to because of."""
 
 
 async def redeem_code(store: Store, world: World) -> None:
@@ -228,6 +257,40 @@ async def examined(store: Store, pictures: Pictures, change: Change, world: Worl
     await asked(store, change, world)
     assert await pictures.take(world) in (outcome.after, outcome.twice)
     return left
+
+
+async def relayed(redis: Redis, worlds: Sequence[World]) -> None:
+    """As every node does with what others left."""
+
+    async def nothing_is_left() -> bool:
+        return not any([await redis.xlen(ProjectSlot(world.project).outbox) for world in worlds])
+
+    relaying = asyncio.create_task(Relay(redis, SHARDS).run())
+    try:
+        await eventually(nothing_is_left)
+    finally:
+        relaying.cancel()
+        await asyncio.gather(relaying, return_exceptions=True)
+
+
+@pytest.mark.parametrize("name", MESSAGES)
+async def test_a_message_goes_out_with_its_change(killed_server: BusServer, name: str) -> None:
+    """Once, if the change was made, wherever whoever made it died; and before a change is answered."""
+    change = MESSAGES[name]
+    async with living_store(killed_server, empty=True) as (store, pictures), killed_server.client() as redis:
+        model = await new_world(store, on_demand=False)
+        before = await pictures.take(model)
+        commands = await dies(killed_server, change, model, NEVER)
+        assert await redis.xlen(MESSAGES_KEPT) == 1
+        worlds = await asyncio.gather(*(new_world(store, on_demand=False) for _ in range(commands)))
+    await asyncio.gather(*map(partial(dies, killed_server, change), worlds, range(commands)))
+    killed_server.kill()
+    killed_server.start()
+    async with living_store(killed_server) as (_, pictures), killed_server.client() as redis:
+        made = [world for world in worlds if await pictures.take(world) != before]
+        await relayed(redis, worlds)
+        assert await redis.xlen(MESSAGES_KEPT) == 1 + len(made)
+    assert 0 < len(made) < len(worlds)
 
 
 @pytest.mark.parametrize("name", CHANGES)

@@ -13,11 +13,11 @@ from homewire.errors import NotConfirmed, UnknownRecord
 from homewire.model import AccountSystem, Project, Role, User
 from homewire.store import Store
 from homewire.store.keys import ProjectSlot
+from homewire.store.proofs import ProofKind
 from homewire.store.scripts.homes import DELETE_HOME
 from homewire.store.scripts.script import Script
 from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 from homewire.store.sessions import Login
-from homewire.store.verifications import ProofKind
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -9,12 +10,12 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.errors import InvalidInput, PermissionDenied
-from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
+from homewire.model import AccountSystem, Permission, Posting, Principal, PrincipalKind, Project, User
 from homewire.notify.message import Message, MessageKind
 from homewire.overload.holders import network_of
 from homewire.store.attempts import Allowance
+from homewire.store.proofs import ProofKind, Proving
 from homewire.store.sessions import Login
-from homewire.store.verifications import ProofKind
 
 FIELDS: Final = {
     AccountSystem.EMAIL: ("email", "password"),
@@ -79,8 +80,8 @@ async def count_message(api: Api, request: web.Request, project_id: int, to: str
     await api.store.attempts.take(project_id, allowances, window_ms(api))
 
 
-async def count_invitation(api: Api, request: web.Request, caller: Principal, to: str) -> None:
-    """Somebody is mailed to because they were added to a home. Raises TooManyRequests.
+async def count_invitation(api: Api, request: web.Request, caller: Principal, to: str) -> Sequence[Allowance]:
+    """Somebody is to be mailed to because they are added to a home. Raises TooManyRequests.
 
     Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
     server, which invites for many.
@@ -91,6 +92,7 @@ async def count_invitation(api: Api, request: web.Request, caller: Principal, to
         whose = f"invitation {remote_network(request)}"
         allowances.append(Allowance("address_messages", settings.address_messages, whose))
     await api.store.attempts.take(caller.project_id, allowances, window_ms(api))
+    return allowances
 
 
 def guess(api: Api, request: web.Request, account: str | None = None) -> tuple[Allowance, ...]:
@@ -112,22 +114,42 @@ def remote_network(request: web.Request) -> str:
     return network_of(request.remote or "")
 
 
+async def code_by_sms(api: Api, project_id: int, phone: str) -> Proving:
+    """Whoever has the number is told a sign-in code. Raises Unavailable."""
+    await api.messages.require_room(MessageKind.SIGN_IN_CODE)
+
+    def saying(code: str) -> Posting:
+        return api.messages.posting(Message(project_id, MessageKind.SIGN_IN_CODE, phone, code=code))
+
+    return Proving(milliseconds(api.settings.code_lifetime_s), saying)
+
+
+async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> Proving:
+    """Whoever has the address is told a token; none: nobody is. Raises Unavailable."""
+    message_kind = MessageKind(kind.value)
+    await api.messages.require_room(message_kind)
+
+    def saying(token: str) -> Posting:
+        return api.messages.posting(Message(project_id, message_kind, email, token=token))
+
+    return Proving(milliseconds(lifetime_s(api, kind)), saying)
+
+
 async def send_code(api: Api, user: User) -> None:
     """Send the user of a phone project a new sign-in code."""
-    lifetime_ms = milliseconds(api.settings.code_lifetime_s)
-    code = await api.store.verifications.issue_code(user.project_id, user.id, lifetime_ms)
-    await api.messages.send(Message(user.project_id, MessageKind.SIGN_IN_CODE, user.phone or "", code=code))
+    proving = await code_by_sms(api, user.project_id, user.phone or "")
+    issue = api.store.verifications.issue_code
+    await issue(user.project_id, user.id, proving.lifetime_ms, proving.saying)
 
 
 async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | None) -> None:
     """Send the user of an e-mail project a new token. For None as much is done, and nobody gets it."""
-    lifetime_ms = milliseconds(lifetime_s(api, kind))
+    proving = await token_by_mail(api, project_id, kind, (user.email if user is not None else None) or "")
+    verifications = api.store.verifications
     if user is None:
-        token = await api.store.verifications.issue_decoy(project_id, kind)
+        await verifications.issue_decoy(project_id, kind, proving.saying)
     else:
-        token = await api.store.verifications.issue_token(project_id, user.id, kind, lifetime_ms)
-    to = user.email if user is not None else None
-    await api.messages.send(Message(project_id, MessageKind(kind.value), to or "", token=token))
+        await verifications.issue_token(project_id, user.id, kind, proving.lifetime_ms, proving.saying)
 
 
 def lifetime_s(api: Api, kind: ProofKind) -> float:

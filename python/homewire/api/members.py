@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -14,9 +15,11 @@ from homewire.api.operation import Access, BodyKind, Call, Listing, NoQuery, Ope
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import NotFound, TooManyRequests
-from homewire.model import Permission, Role
+from homewire.errors import NotFound, StoreError, TooManyRequests
+from homewire.model import Permission, Posting, Role
 from homewire.notify.message import Message, MessageKind
+from homewire.store import checks
+from homewire.store.attempts import Allowance
 from homewire.store.members import Invitee, Person
 
 RoleName = Literal["owner", "member"]
@@ -73,8 +76,15 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
         raise NotFound
     # A form says nothing by an empty field.
     invitee = Invitee(email=body.email or None, phone=body.phone_number or None, user_id=body.user_id)
-    added = await api.store.members.invite(project, home_id, invitee, Role(body.role), asking(call.principal))
-    await _tell(api, call, home_id, added)
+    invitee.check(project.accounts)
+    posting, counted = await _invitation(api, call, home_id, invitee)
+    try:
+        added = await api.store.members.invite(
+            project, home_id, invitee, Role(body.role), asking(call.principal), posting
+        )
+    except StoreError:
+        await api.store.attempts.give_back(call.project_id, counted)
+        raise
     return shown(added)
 
 
@@ -98,17 +108,24 @@ async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
     await api.store.homes.remove_member(call.project_id, home_id, user_id, asking(call.principal))
 
 
-async def _tell(api: Api, call: Call[NoQuery, NewMember], home_id: int, added: Person) -> None:
-    _, user = added
+async def _invitation(
+    api: Api, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
+) -> tuple[Posting | None, Sequence[Allowance]]:
+    """What tells who is added, if somebody is to be told, and what it was counted as."""
     home = await api.store.homes.get(call.project_id, home_id)
-    if user.email is None or home is None:
-        return
+    if invitee.email is None or home is None:
+        return None, ()
+    await api.messages.require_room(MessageKind.INVITATION)
+    known = await api.store.users.any_by_email(call.project_id, invitee.email)
+    # Who is known is written to as they spelled it themselves.
+    email = known.email if known is not None and known.email else checks.email(invitee.email)
     try:
-        await count_invitation(api, call.request, call.principal, user.email)
+        counted = await count_invitation(api, call.request, call.principal, email)
     except TooManyRequests:
         # A member all the same: only nobody's mailbox is to be filled by adding and removing them.
-        return
-    await api.messages.send(Message(call.project_id, MessageKind.INVITATION, user.email, home_name=home.name))
+        return None, ()
+    message = Message(call.project_id, MessageKind.INVITATION, email, home_name=home.name)
+    return api.messages.posting(message), counted
 
 
 OPERATIONS: Final = (

@@ -11,13 +11,13 @@ import msgspec
 from homewire import model
 from homewire.api import models
 from homewire.api.accounts import (
+    code_by_sms,
     count_message,
     open_project,
     refuse_other_systems,
     require_byou_key,
     required,
-    send_code,
-    send_token,
+    token_by_mail,
 )
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
@@ -26,7 +26,7 @@ from homewire.api.times import timestamp
 from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, Project
 from homewire.store import checks
-from homewire.store.verifications import ProofKind
+from homewire.store.proofs import ProofKind
 
 
 class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -101,18 +101,16 @@ async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Pr
     password = required("password", call.body.password)
     name = required("name", call.body.name)
     await count_message(api, call.request, project.id, email)
-    user = await api.store.users.create(project.id, name, email=email, password=password)
-    await send_token(api, project.id, ProofKind.EMAIL_VERIFICATION, user)
-    return user
+    proving = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
+    return await api.store.users.create(project.id, name, email=email, password=password, proving=proving)
 
 
 async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> model.User:
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     name = required("name", call.body.name)
     await count_message(api, call.request, project.id, phone)
-    user = await api.store.users.create(project.id, name, phone=phone)
-    await send_code(api, user)
-    return user
+    proving = await code_by_sms(api, project.id, phone)
+    return await api.store.users.create(project.id, name, phone=phone, proving=proving)
 
 
 async def only_themself(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:

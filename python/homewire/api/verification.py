@@ -17,7 +17,8 @@ from homewire.errors import InvalidInput
 from homewire.model import AccountSystem
 from homewire.store import checks, tokens
 from homewire.store.attempts import Allowance
-from homewire.store.verifications import ProofKind, invalid_token
+from homewire.store.proofs import ProofKind
+from homewire.store.verifications import invalid_token
 
 
 class Phone(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):

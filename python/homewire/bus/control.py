@@ -16,7 +16,8 @@ readers it concerns. Fields of an outbox entry, all of them text:
 |       | all that the user hears                                                     |
 
 An outbox also carries events that happened together with a change (a value was saved): of those `t` is 0,
-`h` the home and `e` the whole envelope.
+`h` the home and `e` the whole envelope. And messages to people, who are written to because of a change: of
+those `t` is 0, too, `q` the queue and `m` the sealed letter.
 """
 
 from __future__ import annotations
@@ -30,13 +31,14 @@ import msgpack
 import msgspec
 
 from homewire._core import shard_of
+from homewire.model import Posting, PostingQueue
 
 VERSION: Final = b"\x01"
 CONTROL: Final = 3
 """The kind of envelope that a control record is."""
 ALL_HOMES: Final = b"*"
-EVENT: Final = b"0"
-"""In the place of a type."""
+NO_RECORD: Final = b"0"
+"""In the place of a type: an event, or a message to somebody."""
 _LARGEST: Final = 2**64 - 1
 
 
@@ -161,10 +163,14 @@ class Announcement:
         return None
 
 
-def parse(project: int, entry_id: bytes, fields: Mapping[bytes, bytes]) -> Announcement | Happening | None:
+def parse(
+    project: int, entry_id: bytes, fields: Mapping[bytes, bytes]
+) -> Announcement | Happening | Posting | None:
     """What an entry of the project's outbox is; None for what nobody understands."""
     try:
-        if fields[b"t"] == EVENT:
+        if fields[b"t"] == NO_RECORD:
+            if b"m" in fields:
+                return Posting(PostingQueue(fields[b"q"].decode()), fields[b"m"].decode())
             home, envelope = _number(fields[b"h"]), fields[b"e"]
             return Happening(home, envelope) if home and envelope else None
         milliseconds, _, sequence = entry_id.partition(b"-")

@@ -1,8 +1,10 @@
 """The relay: from the projects' outboxes to the shards.
 
 What every node must hear is written to the project's outbox by the script that makes it so
-(`store/scripts/`). The outbox is in the project's slot, the shards are in others, so copying is a
-second step, and whoever was to do it may die in between. Hence three steps around every such change:
+(`store/scripts/`), and so is the message that somebody is to get because of it: its queue (`notify/post.py`)
+is one more place that entries are copied to. The outbox is in the project's slot, the shards are in others,
+so copying is a second step, and whoever was to do it may die in between. Hence three steps around every such
+change:
 
 1. `expect`: the project is noted as one in whose outbox something may stand.
 2. The script: change and outbox entry, or neither.
@@ -33,6 +35,9 @@ from homewire.bus.shards import PENDING, copied_key, events_key
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
+from homewire.model import Posting, PostingQueue
+from homewire.notify.post import queue_call
+from homewire.notify.scripts import QUEUE
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.trips import Call, Trips
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
@@ -112,6 +117,10 @@ class RelayStats:
     copies: int = 0
     leftovers: int = 0
     """Of `records`, those that `run` found and not the change that made them."""
+    messages: int = 0
+    """Messages to people that were put into a queue."""
+    messages_kept: int = 0
+    """Those that were kept, because nothing carries them."""
     not_understood: int = 0
     failures: int = 0
     """Rounds of `run`, or outboxes in it, that Redis kept from being relayed."""
@@ -271,6 +280,7 @@ class Relay:
     async def _copy(self, project_id: int, entries: Sequence[Entry]) -> None:
         """Write the copies of all entries; returns when each of them was confirmed."""
         by_shard: dict[int, list[str | int | bytes]] = {}
+        by_queue: dict[PostingQueue, list[str | int | bytes]] = {}
         understood = 0
         for entry_id, fields in entries:
             announcement = parse(project_id, entry_id, fields)
@@ -278,6 +288,9 @@ class Relay:
                 self._note_not_understood(project_id, entry_id)
                 continue
             understood += 1
+            if isinstance(announcement, Posting):
+                by_queue.setdefault(announcement.queue, []).extend((entry_id, announcement.sealed))
+                continue
             envelope = announcement.envelope
             for shard in announcement.shards(self._shards):
                 by_shard.setdefault(shard, [COPIED_KEPT_MS]).extend((entry_id, envelope))
@@ -287,6 +300,12 @@ class Relay:
         ]
         for start in range(0, len(calls), CALLS):
             self.stats.copies += await self._write_copies(calls[start : start + CALLS])
+        for queue, letters in by_queue.items():
+            (queued,) = await self._trips.run(QUEUE, queue_call(project_id, queue, COPIED_KEPT_MS, letters))
+            if queue is PostingQueue.KEPT:
+                self.stats.messages_kept += queued
+            else:
+                self.stats.messages += queued
         self.stats.records += understood
 
     async def _write_copies(self, calls: Sequence[Call]) -> int:

@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from homewire.model import Posting
+
 
 class MessageKind(StrEnum):
     """Why somebody is written to."""
@@ -38,8 +40,12 @@ class Message:
 class Messages(Protocol):
     """Whoever carries messages."""
 
-    async def send(self, message: Message) -> None:
-        """Take a message for delivery: Redis has it when this returns.
+    async def require_room(self, kind: MessageKind) -> None:
+        """Before a change that somebody is written to because of. Raises Unavailable."""
 
-        The time this takes does not depend on the recipient. Raises Unavailable.
+    def posting(self, message: Message) -> Posting:
+        """What a change of the store takes along: once it is made, the message is delivered.
+
+        The time this takes does not depend on the recipient. One that is to nobody (`to` empty) takes the
+        same way, as long, and is dropped at its end.
         """

@@ -1,9 +1,10 @@
-"""Where messages are given to: each is in Redis before whoever gave it is answered."""
+"""Where messages are given to: sealed here, written down by the change that causes them (`post` in
+`store/scripts/script.py`), and put into their queues by the relay before that change is answered."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -11,16 +12,23 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from homewire.errors import ConfigurationError, Unavailable
+from homewire.model import Posting, PostingQueue
 from homewire.notify.letter import Channel, Letter
-from homewire.notify.message import Message
-from homewire.notify.scripts import KEEP, PUT
+from homewire.notify.message import Message, MessageKind
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.sealing import Sealer
-from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_dead, messages_waiting
+from homewire.store.keys import (
+    MESSAGES_KEPT,
+    message_queue,
+    messages_copied,
+    messages_dead,
+    messages_waiting,
+)
 from homewire.store.scripts.script import Script
 
 QUEUED: Final = 100_000
-"""The most messages that wait to be carried, by channel; beyond it 503."""
+"""The most messages that wait to be carried, by channel; beyond it 503, and nothing is changed. Those of
+changes at the same moment may come on top."""
 KEPT: Final = 1_000
 """The most messages that are kept for `homewire outbox`; the oldest go first."""
 KEPT_MS: Final = 24 * 60 * 60 * 1000
@@ -49,29 +57,33 @@ class Post:
         self._sealer = sealer
         self._base_url = base_url
         self._carried = carried
-        self._taken = 0
-        self._kept = 0
 
-    async def send(self, message: Message) -> None:
-        """Take a message for delivery: Redis has it when this returns.
+    async def require_room(self, kind: MessageKind) -> None:
+        """Raise Unavailable when too many messages of that channel wait already."""
+        channel = Channel.of(kind)
+        if channel not in self._carried:
+            return
+        with translate_redis_errors():
+            async with asyncio.timeout(COMMAND_S):
+                queued: int = await self._redis.xlen(message_queue(channel))
+                waiting: int = await self._redis.zcard(messages_waiting(channel))
+        if queued + waiting >= QUEUED:
+            raise Unavailable(problem="too many messages wait to be sent")
 
-        One that is to nobody (`to` empty) takes the same way, as long, and is dropped at its end. Raises
-        Unavailable, also when too many wait already.
-        """
+    def posting(self, message: Message) -> Posting:
+        """The message, sealed, for the change that causes it."""
         channel = Channel.of(message.kind)
         sealed = Letter.new(message, self._base_url).sealed(self._sealer)
-        if channel in self._carried:
-            keys = [message_queue(channel), messages_waiting(channel)]
-            if await run_script(self._redis, PUT, keys, [sealed, QUEUED]) == 0:
-                raise Unavailable(problem="too many messages wait to be sent")
-            self._taken += 1
-        else:
-            await run_script(self._redis, KEEP, [MESSAGES_KEPT], [sealed, KEPT, KEPT_MS])
-            self._kept += 1
+        return Posting(PostingQueue(channel if channel in self._carried else PostingQueue.KEPT), sealed)
 
-    def figures(self) -> Mapping[str, int]:
-        """For the metrics."""
-        return {"notify_taken": self._taken, "notify_kept": self._kept}
+
+def queue_call(
+    project_id: int, queue: PostingQueue, remembered_ms: int, letters: Sequence[Argument]
+) -> tuple[list[str], list[Argument]]:
+    """Keys and arguments of QUEUE; `letters` are places in the outbox of the project and what is sealed."""
+    if queue is PostingQueue.KEPT:
+        return [MESSAGES_KEPT, messages_copied(project_id)], [remembered_ms, KEPT, KEPT_MS, *letters]
+    return [message_queue(queue), messages_copied(project_id)], [remembered_ms, 0, 0, *letters]
 
 
 async def kept_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:

@@ -16,21 +16,24 @@ local clock = redis.call('TIME')
 local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 
-PUT: Final = Script(f"""#!lua
--- KEYS: queue, those that wait. ARGV: sealed letter, the most there may be. 0: full.
-if redis.call('XLEN', KEYS[1]) + redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[2]) then return 0 end
+QUEUE: Final = Script(f"""#!lua flags=allow-oom
+-- KEYS: queue, the places copied last. ARGV: how long these are remembered, the most that is kept or 0: it is
+-- carried; how long it is kept; then places in an outbox and sealed letters. See `COPY` in `bus/relay.py`.
 {_NOW}
-redis.call('XADD', KEYS[1], '*', 'm', ARGV[1], 'n', 0, 'c', now)
-return 1
-""")
-
-KEEP: Final = Script(f"""#!lua
--- KEYS: kept. ARGV: sealed letter, the most there may be, how long they are kept.
-{_NOW}
-redis.call('XADD', KEYS[1], 'MAXLEN', ARGV[2], '*', 'm', ARGV[1], 'c', now)
-redis.call('XTRIM', KEYS[1], 'MINID', now - ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[3])
-return 1
+local known, new, queued = redis.call('GET', KEYS[2]) or ',', ',', 0
+for i = 4, #ARGV, 2 do
+  if not string.find(known, ',' .. ARGV[i] .. ',', 1, true) then
+    redis.call('XADD', KEYS[1], '*', 'm', ARGV[i + 1], 'n', 0, 'c', now)
+    new, queued = new .. ARGV[i] .. ',', queued + 1
+  end
+end
+if queued > 0 then redis.call('SET', KEYS[2], new .. string.sub(known, 2, 8192), 'PX', ARGV[1]) end
+if ARGV[2] ~= '0' then
+  redis.call('XTRIM', KEYS[1], 'MAXLEN', ARGV[2])
+  redis.call('XTRIM', KEYS[1], 'MINID', now - ARGV[3])
+  redis.call('PEXPIRE', KEYS[1], ARGV[3])
+end
+return queued
 """)
 
 DONE: Final = Script("""#!lua flags=allow-oom

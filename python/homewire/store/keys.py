@@ -47,6 +47,11 @@ def messages_waiting(channel: str) -> str:
     return f"hw:{{notify}}:{channel}:waiting"
 
 
+def messages_copied(project_id: int) -> str:
+    """The places in the project's outbox that were copied to the queues of messages last. It has a TTL."""
+    return f"hw:{{notify}}:copied:{project_id}"
+
+
 def messages_dead(channel: str) -> str:
     """Stream: messages that are not tried any more, and why. Bounded; it has a TTL."""
     return f"hw:{{notify}}:{channel}:dead"

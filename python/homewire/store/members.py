@@ -6,7 +6,7 @@ import builtins
 from dataclasses import dataclass
 
 from homewire.errors import InvalidInput, UnknownRecord
-from homewire.model import AccountSystem, HomeMember, Project, Role, User
+from homewire.model import AccountSystem, HomeMember, Posting, Project, Role, User
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.homes import ANYBODY, Homes
@@ -72,18 +72,19 @@ class Members:
         invitee: Invitee,
         role: Role = Role.MEMBER,
         asking: int = ANYBODY,
+        posting: Posting | None = None,
     ) -> Person:
         """Make somebody a member, by what people of the account system are known by.
 
-        Whose address is nobody's becomes an invited user, and the user of that address by registering. Raises
-        InvalidInput, UnknownRecord (home), and Conflict (MEMBER_EXISTS, EXCEEDED_MAX_HOMES, or for who may
-        not).
+        Whose address is nobody's becomes an invited user, and the user of that address by registering. With
+        an address `posting` tells them. Raises InvalidInput, UnknownRecord (home), and Conflict
+        (MEMBER_EXISTS, EXCEEDED_MAX_HOMES, or for who may not).
         """
         invitee.check(project.accounts)
         if invitee.user_id is not None:
             user_id = await self._add(project.id, home_id, invitee.user_id, role, asking)
         else:
-            user_id = await self._invite(project.id, home_id, invitee, role, asking)
+            user_id = await self._invite(project.id, home_id, invitee, role, asking, posting)
         return await self.get(project.id, home_id, user_id)
 
     async def _add(self, project_id: int, home_id: int, user_id: int, role: Role, asking: int) -> int:
@@ -95,7 +96,15 @@ class Members:
             raise
         return user_id
 
-    async def _invite(self, project_id: int, home_id: int, invitee: Invitee, role: Role, asking: int) -> int:
+    async def _invite(
+        self,
+        project_id: int,
+        home_id: int,
+        invitee: Invitee,
+        role: Role,
+        asking: int,
+        posting: Posting | None,
+    ) -> int:
         slot, now = ProjectSlot(project_id), self._database.now_ms()
         email = checks.email(invitee.email) if invitee.email is not None else ""
         phone = checks.phone(invitee.phone) if invitee.phone is not None else ""
@@ -113,7 +122,7 @@ class Members:
                 ],
                 [
                     home_id, user_id, role.value, now, self._homes.homes_per_user, asking,
-                    0 if holder else 1, address, email, email.lower(), phone,
+                    0 if holder else 1, address, email, email.lower(), phone, *(posting or ("", "")),
                 ],
             )  # fmt: skip
             if answer[0] != "moved":

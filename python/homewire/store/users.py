@@ -11,12 +11,13 @@ from homewire.errors import Conflict, InvalidInput, UnknownRecord
 from homewire.model import AccountSystem, Project, User
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
-from homewire.store.departures import Departures
+from homewire.store.departures import NOTHING, Departures
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
-from homewire.store.scripts.users import CREATE_USER, NOTE_FAILED_LOGIN, UPDATE_USER
+from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
+from homewire.store.scripts.users import CREATE_USER, NOTE_FAILED_LOGIN, REGISTER_USER, UPDATE_USER
 
 
 class Recognised(NamedTuple):
@@ -45,9 +46,10 @@ class Users:
         password: str | None = None,
         external_key: str | None = None,
         verified: bool = False,
+        proving: Proving | None = None,
     ) -> User:
         """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
-        and there `name` may be empty.
+        and there `name` may be empty. With `proving` they are sent a verification token, or a sign-in code.
 
         Who was invited under that address keeps id and memberships. Users of a BYOU project are always
         verified. Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS,
@@ -66,7 +68,7 @@ class Users:
             await self._database.new_id(), project_id, name, self._database.now_ms(), email, phone,
             verified or project.accounts is AccountSystem.BYOU, external_key,
         )  # fmt: skip
-        return await self._store(user, password_hash)
+        return await self._store(user, password_hash, proving)
 
     async def get(self, project_id: int, user_id: int) -> User | None:
         """A registered user, None if there is none of this id."""
@@ -210,22 +212,28 @@ class Users:
         # Two round trips also for nobody: the time is not to tell.
         return await self.get(project_id, int(user_id or 0))
 
-    async def _store(self, user: User, password_hash: str) -> User:
+    async def any_by_email(self, project_id: int, email: str) -> User | None:
+        """The user of an e-mail address, registered or only invited. Raises InvalidInput for what is none."""
+        unique = checks.email(email).lower()
+        user_id = await self._database.read("HGET", ProjectSlot(project_id).emails, unique)
+        return await self.get_any(project_id, int(user_id or 0))
+
+    async def _store(self, user: User, password_hash: str, proving: Proving | None) -> User:
         slot, email = ProjectSlot(user.project_id), user.email or ""
         invited = False
         for _ in range(ATTEMPTS):
-            answer = await self._database.change(
-                CREATE_USER,
-                slot,
-                [
-                    slot.user(user.id), slot.users,
-                    slot.emails, slot.phones, slot.external_keys,
-                ],
-                [
-                    user.id, user.created_ms, user.name, password_hash, email, email.lower(),
-                    user.phone or "", user.external_key or "", int(user.verified), int(invited),
-                ],
-            )  # fmt: skip
+            names = [slot.user(user.id), slot.users, slot.emails, slot.phones, slot.external_keys]
+            arguments: list[str | int] = [
+                user.id, user.created_ms, user.name, password_hash, email, email.lower(),
+                user.phone or "", user.external_key or "", int(user.verified), int(invited),
+            ]  # fmt: skip
+            if proving is None:
+                answer = await self._database.change(CREATE_USER, slot, names, arguments)
+            else:
+                proof_names, proof = _first_proof(slot, user, proving, self._database.now_ms())
+                answer = await self._database.change(
+                    REGISTER_USER, slot, [*names, *proof_names], [*arguments, *proof]
+                )
             if answer[0] == "taken":
                 holder = await self.get_any(user.project_id, int(answer[2]))
                 if holder is not None and not holder.invited:
@@ -239,6 +247,21 @@ class Users:
                 require_ok(answer, project=user.project_id)
                 return user
         raise outrun("user")
+
+
+def _first_proof(
+    slot: ProjectSlot, user: User, proving: Proving, now_ms: int
+) -> tuple[list[str], list[str | int]]:
+    """What REGISTER_USER is told beside what CREATE_USER is, for this id of the user."""
+    if user.phone is not None:
+        proof, token = new_code(user.project_id, user.id), NOTHING
+    else:
+        proof = new_token(user.project_id, ProofKind.EMAIL_VERIFICATION)
+        token = proof.hash
+    lifetime_ms = proving.lifetime_ms
+    return [slot.user_proofs(user.id), slot.proof(token)], [
+        proof.kind, proof.hash, now_ms + lifetime_ms, lifetime_ms, *posted(proving.saying, proof.secret)
+    ]  # fmt: skip
 
 
 def _taken(what: str, holder: User) -> Conflict:

@@ -3,9 +3,7 @@ each works once and for a while, and of each kind only a user's newest."""
 
 from __future__ import annotations
 
-import hashlib
 import secrets
-from enum import StrEnum
 from typing import Final
 
 from homewire.errors import InvalidInput
@@ -13,41 +11,50 @@ from homewire.store import tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.departures import NOTHING
 from homewire.store.keys import ProjectSlot
+from homewire.store.proofs import ProofKind, Saying, code_hash, new_code, new_token, posted
 from homewire.store.scripts.verifications import ISSUE_CODE, ISSUE_TOKEN, REDEEM_CODE, REDEEM_TOKEN
 from homewire.store.sessions import Sessions
 
-CODE_DIGITS: Final = 6
 CODE_TRIES: Final = 5
 """Wrong tries that a code outlives, less one: one in 200,000 guesses it."""
 DECOY_MS: Final = 1000
 
 
-class ProofKind(StrEnum):
-    """What a token is good for."""
-
-    EMAIL_VERIFICATION = "emailVerification"
-    PASSWORD_RESET = "passwordReset"  # noqa: S105 (the name of a kind)
-
-
 class Verifications:
-    """The codes and tokens of the users of a project."""
+    """The codes and tokens of the users of a project. What a `saying` makes of one goes out with it."""
 
     def __init__(self, database: Database, sessions: Sessions) -> None:
         self._database = database
         self._sessions = sessions
 
-    async def issue_token(self, project_id: int, user_id: int, kind: ProofKind, lifetime_ms: int) -> str:
+    async def issue_token(
+        self,
+        project_id: int,
+        user_id: int,
+        kind: ProofKind,
+        lifetime_ms: int,
+        saying: Saying | None = None,
+    ) -> str:
         """A new token, which is shown this once. The one before it is dead. Raises UnknownRecord."""
-        return await self._issue_token(project_id, user_id, kind, lifetime_ms)
+        return await self._issue_token(project_id, user_id, kind, lifetime_ms, saying)
 
-    async def issue_decoy(self, project_id: int, kind: ProofKind) -> str:
+    async def issue_decoy(self, project_id: int, kind: ProofKind, saying: Saying) -> None:
         """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
-        return await self._issue_token(project_id, -secrets.randbits(62), kind, DECOY_MS, decoy=True)
+        nobody = -secrets.randbits(62)
+        await self._issue_token(project_id, nobody, kind, DECOY_MS, saying, decoy=True)
 
     async def _issue_token(
-        self, project_id: int, user_id: int, kind: ProofKind, lifetime_ms: int, *, decoy: bool = False
+        self,
+        project_id: int,
+        user_id: int,
+        kind: ProofKind,
+        lifetime_ms: int,
+        saying: Saying | None,
+        *,
+        decoy: bool = False,
     ) -> str:
-        slot, (token, reference) = ProjectSlot(project_id), tokens.mint(project_id)
+        slot, proof = ProjectSlot(project_id), new_token(project_id, kind)
+        message = posted(saying, proof.secret)
         for _ in range(ATTEMPTS):
             before = await self._database.read("HGET", slot.user_proofs(user_id), kind.value)
             replaced = before.decode() if before else ""
@@ -56,28 +63,29 @@ class Verifications:
                 slot,
                 [
                     slot.user(user_id), slot.user_proofs(user_id),
-                    slot.proof(replaced or NOTHING), slot.proof(reference.hash),
+                    slot.proof(replaced or NOTHING), slot.proof(proof.hash),
                 ],
-                [user_id, kind.value, replaced, reference.hash, lifetime_ms, int(decoy)],
+                [user_id, kind.value, replaced, proof.hash, lifetime_ms, int(decoy), *message],
             )  # fmt: skip
             if answer[0] != "moved":
                 require_ok(answer, project=project_id, user=user_id)
-                return token
+                return proof.secret
         raise outrun("user")
 
-    async def issue_code(self, project_id: int, user_id: int, lifetime_ms: int) -> str:
+    async def issue_code(
+        self, project_id: int, user_id: int, lifetime_ms: int, saying: Saying | None = None
+    ) -> str:
         """A new sign-in code, decimal digits. The one before it is dead. Raises UnknownRecord."""
-        slot = ProjectSlot(project_id)
-        code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
+        slot, proof = ProjectSlot(project_id), new_code(project_id, user_id)
         expires_ms = self._database.now_ms() + lifetime_ms
         answer = await self._database.change(
             ISSUE_CODE,
             slot,
             [slot.user(user_id), slot.user_proofs(user_id)],
-            [_code_hash(project_id, user_id, code), expires_ms, lifetime_ms],
+            [proof.hash, expires_ms, lifetime_ms, *posted(saying, proof.secret)],
         )
         require_ok(answer, project=project_id, user=user_id)
-        return code
+        return proof.secret
 
     async def redeem_code(self, project_id: int, user_id: int, code: str) -> bool:
         """Whether this is the user's code. It is spent then, and the user is verified.
@@ -89,7 +97,7 @@ class Verifications:
             REDEEM_CODE,
             slot,
             [slot.user(user_id), slot.user_proofs(user_id)],
-            [_code_hash(project_id, user_id, code), self._database.now_ms(), CODE_TRIES],
+            [code_hash(project_id, user_id, code), self._database.now_ms(), CODE_TRIES],
         )
         return _redeemed(answer)
 
@@ -144,11 +152,6 @@ class Verifications:
             return answer[0]
         require_ok(answer, project=reference.project_id)
         return "ok"
-
-
-def _code_hash(project_id: int, user_id: int, code: str) -> str:
-    # Of so few digits no hash hides what it was made of; what protects a code is its short life.
-    return hashlib.sha256(f"{project_id}.{user_id}.{code}".encode("utf-8", "replace")).hexdigest()
 
 
 def _redeemed(answer: list[str]) -> bool:

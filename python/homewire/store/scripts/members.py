@@ -70,7 +70,7 @@ return changed('member_added', {{user = user_id, home = home_id, ended_keys = KE
 INVITE_MEMBER: Final = changing(f"""
 -- KEYS: …, home, members, user, homes of the user, users by address, ended keys of the user
 -- ARGV: home id, user id, role, now, limit of homes or 0, who asks, 1 if the id is new, address in its
---       unique form, email, its unique form, phone
+--       unique form, email, its unique form, phone, queue and letter of the invitation
 -- Whose address it is was read before; nobody's, and they become an invited user.
 local holder = redis.call('HGET', KEYS[7], ARGV[8])
 if holder ~= (ARGV[7] ~= '1' and ARGV[2]) then return {{'moved'}} end
@@ -82,6 +82,7 @@ if not holder then
   redis.call('HSET', KEYS[7], ARGV[8], user_id)
 end
 join(home, members, homes, home_id, user_id, role, now)
+post(ARGV[12], ARGV[13])
 return changed('member_added', {{user = user_id, home = home_id, ended_keys = KEYS[8]}})
 """)
 

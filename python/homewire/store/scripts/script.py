@@ -57,6 +57,10 @@ end
 local function report(home, envelope)
   redis.call('XADD', outbox, '*', 't', 0, 'h', home, 'e', envelope)
 end
+-- A message to somebody: it is in its queue before the change is answered. No channel: nothing is said.
+local function post(channel, sealed)
+  if channel ~= '' then redis.call('XADD', outbox, '*', 't', 0, 'q', channel, 'm', sealed) end
+end
 -- Every change ends here: what happened, and the user, home, device, key hash or project key it is about.
 local function changed(what, about)
   redis.call('XADD', outbox, '*', 't', TYPES[what], 'u', about.user or 0, 'h', about.home or 0,
@@ -101,16 +105,16 @@ def reading(body: str) -> Script:
 def changing(body: str, flags: str = "") -> Script:
     """A change of a project. It ends with `changed`, if every node must hear of it, or `unheard`.
 
-    With `report` it also sends an event, which is announced in any case; with `tombstone` it leaves something
-    to be swept, by a `Chore` of `store/housekeeping.py`. Raises ValueError for a text that
-    does neither, or announces what no RecordType is.
+    With `report` it also sends an event, with `post` a message: both are announced in any case. With
+    `tombstone` it leaves something to be swept, by a `Chore` of `store/housekeeping.py`. Raises ValueError
+    for a text that does neither, or announces what no RecordType is.
     """
     announced = set(re.findall(r"changed\('(\w+)'", body))
     if unknown := announced - _ANNOUNCED.keys():
         raise ValueError(f"nobody knows how to announce {unknown}")
     if not _ENDING.search(body):
         raise ValueError("a change ends with changed('…') or unheard('…')")
-    announces = bool(announced) or "report(" in body
+    announces = bool(announced) or re.search(r"\b(?:report|post)\(", body) is not None
     leaves_rest = "tombstone(" in body
     tools = (_ANNOUNCE if announces else "") + (_TOMBSTONE if leaves_rest else "") + _UNHEARD
     return Script(f"#!lua{flags}\n{_GUARD}{tools}{body}", announces, leaves_rest)

@@ -6,7 +6,7 @@ from typing import Final
 
 from homewire.store.scripts.script import changing, removing
 
-CREATE_USER: Final = changing("""
+_CREATING: Final = """
 -- KEYS: …, user, users, emails, phones, external keys
 -- ARGV: id, created, name, password hash, email, unique form of email, phone, external key, verified,
 --       1 if the id is that of somebody invited
@@ -25,7 +25,26 @@ redis.call('HSET', KEYS[3], 'created', ARGV[2], 'name', ARGV[3], 'password', ARG
   'unique_email', ARGV[6], 'phone', ARGV[7], 'external_key', ARGV[8], 'verified', ARGV[9])
 redis.call('HDEL', KEYS[3], 'invited')
 redis.call('ZADD', KEYS[4], id, id)
+"""
+
+CREATE_USER: Final = changing(f"""{_CREATING}
 return unheard('user_created')
+""")
+
+REGISTER_USER: Final = changing(f"""{_CREATING}
+-- KEYS, behind these: proofs of the user, token. ARGV: kind of proof, hash, expires, lifetime in ms,
+--       queue and letter that tell it
+-- They prove their address with this. Who was invited had nothing to prove yet.
+local kind, hash, lifetime = ARGV[11], ARGV[12], ARGV[14]
+redis.call('HSET', KEYS[8], kind, hash)
+if kind == 'code' then
+  redis.call('HSET', KEYS[8], 'code_expires', ARGV[13], 'code_tries', '0')
+else
+  redis.call('SET', KEYS[9], kind .. ' ' .. id, 'PX', lifetime)
+end
+redis.call('PEXPIRE', KEYS[8], lifetime)
+post(ARGV[15], ARGV[16])
+return unheard('user_registered')
 """)
 
 UPDATE_USER: Final = changing("""

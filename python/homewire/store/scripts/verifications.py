@@ -19,7 +19,8 @@ end
 
 ISSUE_TOKEN: Final = changing(f"""
 -- KEYS: …, user, proofs of the user, token that it replaces, token
--- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms, 1 if it is for nobody
+-- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms, 1 if it is for nobody,
+--       queue and letter that tell it
 {_LENGTHEN}
 if not registered() and ARGV[6] ~= '1' then return {{'unknown', 'user'}} end
 if (redis.call('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[3] then return {{'moved'}} end
@@ -27,15 +28,17 @@ redis.call('UNLINK', KEYS[5])
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])
 redis.call('SET', KEYS[6], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[5])
 lengthen(ARGV[5])
+post(ARGV[7], ARGV[8])
 return unheard('token_issued')
 """)
 
 ISSUE_CODE: Final = changing(f"""
--- KEYS: …, user, proofs of the user. ARGV: hash, expires, lifetime in ms
+-- KEYS: …, user, proofs of the user. ARGV: hash, expires, lifetime in ms, queue and letter that tell it
 {_LENGTHEN}
 if not registered() then return {{'unknown', 'user'}} end
 redis.call('HSET', KEYS[4], 'code', ARGV[1], 'code_expires', ARGV[2], 'code_tries', '0')
 lengthen(ARGV[3])
+post(ARGV[4], ARGV[5])
 return unheard('code_issued')
 """)
 
