@@ -201,6 +201,57 @@ async def test_a_successor_who_goes_meanwhile_is_followed_by_another(
     assert await owners(store, project, home) == [second.id]
 
 
+@pytest.mark.parametrize("departing", [False, True], ids=["alone", "with another who departs"])
+async def test_who_is_added_meanwhile_gets_the_home(
+    store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch, departing: bool
+) -> None:
+    """However late: until the step that would have deleted it."""
+    home = (await store.homes.create(project.id, "home", user.id)).id
+    late, other = await new_user(store, project, "late"), await new_user(store, project, "other")
+    if departing:
+        await store.homes.add_member(project.id, home, other.id)
+    change, outruns = store.users._database.change, itertools.count()
+
+    async def outrun(script: Script, *rest: Any) -> list[str]:
+        if departing and script is LEAVE_HOMES and rest[2][0] == other.id:
+            # Whoever deletes them died here.
+            raise NotConfirmed
+        if script is DELETE_HOME and next(outruns) == 0:
+            await store.homes.add_member(project.id, home, late.id)
+        return await change(script, *rest)
+
+    monkeypatch.setattr(store.users._database, "change", outrun)
+    if departing:
+        with pytest.raises(NotConfirmed):
+            await store.users.delete(project.id, other.id)
+    await store.users.delete(project.id, user.id)
+    assert next(outruns) == 1
+    assert await owners(store, project, home) == [late.id]
+
+
+async def test_a_home_of_none_but_the_departing_is_deleted(
+    store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = (await store.homes.create(project.id, "home", user.id)).id
+    other = await new_user(store, project, "other")
+    await store.homes.add_member(project.id, home, other.id)
+    change = store.users._database.change
+
+    async def dying(script: Script, *rest: Any) -> list[str]:
+        if script is LEAVE_HOMES and rest[2][0] == other.id:
+            raise NotConfirmed
+        return await change(script, *rest)
+
+    monkeypatch.setattr(store.users._database, "change", dying)
+    with pytest.raises(NotConfirmed):
+        await store.users.delete(project.id, other.id)
+    await store.users.delete(project.id, user.id)
+    assert await store.homes.get(project.id, home) is None
+    monkeypatch.undo()
+    await store.users.sweep(project.id)
+    assert await store.homes.of_user(project.id, other.id) == []
+
+
 async def test_nothing_of_a_deleted_user_is_left(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:

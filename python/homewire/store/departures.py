@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 from homewire.errors import UnknownRecord
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.groups import QUIT_ALL_GROUPS
@@ -112,10 +113,18 @@ class Departures:
         """Take the user out of a home that is left without an owner, or without anybody."""
         slot = ProjectSlot(project_id)
         for _ in range(ATTEMPTS):
+            # Of those who are departing, too. Who comes after this look keeps the home from being deleted.
+            everybody = [
+                int(each)
+                async for page, _ in self._database.hash_pages(slot.home_members(home_id))
+                for each in page
+            ]
             members = await self._homes.members(project_id, home_id)
             others = [member for member in members if member.user_id != user_id]
             if not others:
-                return await self._delete_home(project_id, home_id)
+                if await self._delete_home(project_id, home_id, everybody):
+                    return None
+                continue
             # Who comes meanwhile has not been there longer; should the one chosen go, it is chosen again.
             next_owner = min(others, key=lambda member: (member.since_ms, member.user_id))
             answer = await self._database.change(
@@ -128,9 +137,10 @@ class Departures:
                 return require_ok(answer, project=project_id)
         raise outrun("home")
 
-    async def _delete_home(self, project_id: int, home_id: int) -> None:
+    async def _delete_home(self, project_id: int, home_id: int, members: Sequence[int]) -> bool:
+        """Whether it is deleted: not if somebody else is a member by now."""
         try:
-            await self._homes.delete(project_id, home_id)
+            return await self._homes.delete(project_id, home_id, members=sorted(set(members))[:PAGE])
         except UnknownRecord:
             # Deleted by somebody else, members and all.
-            return
+            return True

@@ -89,9 +89,12 @@ class Homes:
             )
             require_ok(answer, project=project_id, home=home_id)
 
-    async def delete(self, project_id: int, home_id: int, asking: int = ANYBODY) -> None:
+    async def delete(
+        self, project_id: int, home_id: int, asking: int = ANYBODY, members: Sequence[int] = ()
+    ) -> bool:
         """Delete a home. It has no members and devices any more from its first step on.
 
+        With `members` (at most PAGE) it is deleted only if it has these and no others; whether that was so.
         What remains of them is swept after that; when a crash interrupts it, housekeeping goes on, or
         deleting again. Raises UnknownRecord, and Conflict for who is no owner.
         """
@@ -100,11 +103,14 @@ class Homes:
             DELETE_HOME,
             slot,
             [slot.home(home_id), slot.home_members(home_id), slot.homes, slot.deleted_homes],
-            [home_id, asking],
+            [home_id, asking, *members],
         )
+        if answer[0] == "moved":
+            return False
         if answer[0] == "ok" or not await self._database.present(slot.deleted_homes, [home_id]):
             require_ok(answer, project=project_id, home=home_id)
         await self._emptying.empty(slot, home_id)
+        return True
 
     async def sweep(self, project_id: int) -> None:
         """Finish what a crash interrupted: members and devices of deleted homes."""

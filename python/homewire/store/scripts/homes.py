@@ -30,11 +30,18 @@ return unheard('home_updated')
 """)
 
 DELETE_HOME: Final = removing(f"""
--- KEYS: …, home, members, homes, deleted homes. ARGV: id, who asks
+-- KEYS: …, home, members, homes, deleted homes. ARGV: id, who asks, then all its members or nothing: any
 -- From here on nobody is a member of it and no device is in it, whatever is still to be swept.
 {STANDING}
 local refusal = refused(KEYS[3], KEYS[4], ARGV[2], 'owner')
 if refusal then return refusal end
+if #ARGV > 2 then
+  -- Somebody may have come since it was looked.
+  if redis.call('HLEN', KEYS[4]) ~= #ARGV - 2 then return {{'moved'}} end
+  for i = 3, #ARGV do
+    if redis.call('HEXISTS', KEYS[4], ARGV[i]) == 0 then return {{'moved'}} end
+  end
+end
 redis.call('UNLINK', KEYS[3])
 redis.call('ZREM', KEYS[5], ARGV[1])
 tombstone(KEYS[6], ARGV[1])
