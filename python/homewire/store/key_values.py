@@ -14,7 +14,9 @@ from homewire.store.platform_events import VALUE_DELETED, VALUE_SAVED, envelope
 from homewire.store.scripts.key_values import DELETE_VALUE, LIST_VALUES, PUT_VALUE
 
 PAIRS_READ: Final = 500
-"""Keys, and as many values, that one script reads: 1,000 elements."""
+"""Keys, and as many values, that one script reads at most: 1,000 elements."""
+BYTES_READ: Final = 1024 * 1024
+"""Of values, that one script reads; the last one may end behind that. Nobody waits for longer copying."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +75,12 @@ class KeyValues:
         # No key has a byte above those of ASCII.
         below, first, last = b"(" + start, b"[" + start, b"[" + start + b"\xff"
         found, total = await self._page(owner, (below, first, last), skip, limit)
-        count = len(found)
-        while count == PAIRS_READ and (limit is None or len(found) < limit):
+        left = total - skip - len(found) if found else 0
+        while left > 0 and (limit is None or len(found) < limit):
             reached = found[-1].key.encode()
             rest = None if limit is None else limit - len(found)
-            more, _ = await self._page(owner, (b"[" + reached, b"(" + reached, last), 0, rest)
-            count = len(more)
+            more, left = await self._page(owner, (b"[" + reached, b"(" + reached, last), 0, rest)
+            left -= len(more)
             found += more
         if limit is None and found:
             # As many as are in this answer, whatever changed while it was read.
@@ -143,7 +145,7 @@ class KeyValues:
         total, *pairs = await self._database.ask(
             LIST_VALUES,
             [slot.values(owner.kind, owner.id), slot.value_keys(owner.kind, owner.id)],
-            [*bounds, skip, count],
+            [*bounds, skip, count, BYTES_READ],
         )
         return [_key_value(*pair) for pair in zip(pairs[::2], pairs[1::2], strict=True)], int(total)
 

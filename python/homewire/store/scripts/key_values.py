@@ -43,8 +43,8 @@ return unheard('value_deleted')
 
 LIST_VALUES: Final = reading("""
 -- KEYS: values, their keys. ARGV: everything below the first, the first, the last, how many to skip, how
--- many to answer. How many there are, then key and value of each. Ranks instead of LIMIT, which would walk
--- over what it skips.
+-- many to answer, how many bytes may be reached before no other value is answered. How many there are, then
+-- key and value of each. Ranks instead of LIMIT, which would walk over what it skips.
 local total = redis.call('ZLEXCOUNT', KEYS[2], ARGV[2], ARGV[3])
 local skip = tonumber(ARGV[4])
 local count = math.min(tonumber(ARGV[5]), total - skip)
@@ -52,9 +52,20 @@ local answer = {total}
 if count <= 0 then return answer end
 local first = redis.call('ZLEXCOUNT', KEYS[2], '-', ARGV[1]) + skip
 local keys = redis.call('ZRANGE', KEYS[2], first, first + count - 1)
-local values = redis.call('HMGET', KEYS[1], unpack(keys))
+local most = tonumber(ARGV[6])
+if tonumber(redis.call('HGET', KEYS[1], '_bytes') or most) < most then
+  local values = redis.call('HMGET', KEYS[1], unpack(keys))
+  for i, key in ipairs(keys) do
+    answer[2 * i], answer[2 * i + 1] = key, values[i]
+  end
+  return answer
+end
+local bytes = 0
 for i, key in ipairs(keys) do
-  answer[2 * i], answer[2 * i + 1] = key, values[i]
+  if bytes >= most then break end
+  local value = redis.call('HGET', KEYS[1], key)
+  answer[2 * i], answer[2 * i + 1] = key, value
+  bytes = bytes + #value
 end
 return answer
 """)
