@@ -67,11 +67,11 @@ async def store(redis_client: Redis) -> Store:
 
 @pytest.fixture(scope="session")
 def node() -> Iterator[NodeProcess]:
-    """`homewire run` for the whole session. Tests share it: each makes a project of its own.
+    """`homewire run`, as users start it, for the whole session. Each test makes a project of its own.
 
     Who logs in where nothing names a project does so in the first one, which has e-mail accounts.
     """
-    with private_node(default_project=DEFAULT_PROJECT) as running:
+    with private_node(cold=True, default_project=DEFAULT_PROJECT) as running:
         asyncio.run(_default_project(running))
         yield running
 

@@ -23,6 +23,7 @@ import certificates
 import orjson
 import psutil
 from redis.asyncio import Redis
+from warm import WarmProcess, run_homewire
 
 from homewire.bus.control import CONTROL
 from homewire.bus.relay import Relay
@@ -48,7 +49,7 @@ ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)
 class NodeProcess:
     """A running node. `steps` tells whether it is one of `node_process.py`, which takes orders."""
 
-    process: subprocess.Popen[str]
+    process: WarmProcess | subprocess.Popen[str]
     url: str
     data_dir: Path
     redis_url: str
@@ -129,13 +130,8 @@ class NodeProcess:
 
     async def cli(self, *words: object) -> Any:
         """The JSON that a command on this node's store prints."""
-        given = (*map(str, words), "--json", "--redis", self.redis_url, "--data-dir", str(self.data_dir))
-        command = (sys.executable, "-m", "homewire.cli", *given)
-        environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
-        process = await asyncio.create_subprocess_exec(*command, env=environment, stdout=subprocess.PIPE)
-        said, _ = await asyncio.wait_for(process.communicate(), START_S)
-        assert process.returncode == 0
-        return orjson.loads(said)
+        options = ("--json", "--redis", self.redis_url, "--data-dir", self.data_dir)
+        return orjson.loads(await run_homewire(*words, *options))
 
     async def outbox(self, *options: object) -> list[dict[str, Any]]:
         """The messages to people that were kept, newest last: what `homewire outbox --json` shows."""
@@ -168,13 +164,14 @@ def running_node(
     redis_url: str | None = None,
     tls: bool = False,
     demo: bool = False,
+    cold: bool = False,
     **settings: object,
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
     With `messages` the latter takes those of its clients, and with `broken` every handler raises. With
-    `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. `settings` are
-    those of the environment, in lower case.
+    `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. Unless `cold`, it
+    is spared its imports (`warm.py`). `settings` are those of the environment, in lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", **settings, "data_dir": data_dir}
     if redis_url is not None:
@@ -184,24 +181,17 @@ def running_node(
     if tls:
         chosen["tls_cert"], chosen["tls_key"] = certificates.files()
     if steps:
-        command = [sys.executable, str(Path(__file__).with_name("node_process.py"))]
+        command = [str(Path(__file__).with_name("node_process.py"))]
         command += [*["messages"] * messages, *["broken"] * broken]
         chosen["port"] = 0
     else:
-        command = [sys.executable, "-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
+        command = ["-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
         chosen["port"] = free_port()
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}
     environment |= {f"HOMEWIRE_{name.upper()}": str(value) for name, value in chosen.items()}
     log = data_dir.with_name(data_dir.name + f".{next(_numbers)}.log")
     with log.open("w") as stderr:
-        process = subprocess.Popen(
-            command,
-            env=environment,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=stderr,
-            text=True,
-        )
+        process = (_cold if cold else WarmProcess)(command, environment, stderr.fileno())
     with process:
         try:
             assert process.stdout is not None
@@ -223,7 +213,13 @@ def running_node(
 _numbers = itertools.count()
 
 
-def _end(process: subprocess.Popen[str]) -> None:
+def _cold(arguments: list[str], environment: Mapping[str, str], stderr: int) -> subprocess.Popen[str]:
+    command = [sys.executable, *arguments]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, env=environment, stdin=pipe, stdout=pipe, stderr=stderr, text=True)
+
+
+def _end(process: WarmProcess | subprocess.Popen[str]) -> None:
     process.terminate()
     try:
         process.wait(START_S)

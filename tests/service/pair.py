@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
-import os
 import signal
-import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -16,8 +13,9 @@ from typing import Any, Final
 
 import orjson
 from bus_server import BusServer, running_server
-from nodes import ROOT, NodeProcess, eventually, running_node
+from nodes import NodeProcess, eventually, running_node
 from redis.asyncio import Redis
+from warm import run_homewire
 
 from homewire.bus.shards import events_key
 
@@ -72,15 +70,7 @@ class Pair:
     async def cli(self, *words: str, **options: int) -> Any:
         """A command of `homewire` on this Redis; its answer."""
         flags = [word for name, value in options.items() for word in (f"--{name}", str(value))]
-        process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "homewire.cli", *words, *flags, "--json", "--redis", self.server.url),
-            env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-        )
-        answer, trouble = await process.communicate()
-        assert process.returncode == 0, (words, trouble.decode())
-        return orjson.loads(answer)
+        return orjson.loads(await run_homewire(*words, *flags, "--json", "--redis", self.server.url))
 
     async def caught_up(self, within: float = 10.0) -> None:
         """Wait until every node that is not stopped has read and applied whatever is in the shards now."""

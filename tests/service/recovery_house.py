@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
@@ -14,8 +12,9 @@ from time import monotonic
 from typing import Final
 
 import orjson
-from nodes import ROOT, Account, NodeProcess, Tenant, eventually, tenant_of
+from nodes import Account, NodeProcess, Tenant, eventually, tenant_of
 from pair import Pair, Processes, pair_of
+from warm import WarmProcess
 from wire import Socket, listen
 
 from homewire.store.keys import ProjectSlot
@@ -29,7 +28,7 @@ PATIENCE_S: Final = 10.0
 class Dying:
     """`dying_change.py`, stopped at a step."""
 
-    def __init__(self, process: subprocess.Popen[str], step: str) -> None:
+    def __init__(self, process: WarmProcess, step: str) -> None:
         self._process = process
         self._step = step
 
@@ -45,27 +44,19 @@ class Dying:
 
     async def goes_on(self) -> None:
         """Let it through; its change is answered when this returns."""
-        assert self._process.stdin is not None
         self._process.stdin.write("\n")
         self._process.stdin.flush()
         assert await self._hears() == "done"
 
     async def _hears(self) -> str:
-        assert self._process.stdout is not None
         line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), PATIENCE_S)
         return line.strip()
 
 
 @contextmanager
 def dying_change(url: str, step: str, what: str, *arguments: int | str | None) -> Iterator[Dying]:
-    program = Path(__file__).with_name("dying_change.py")
-    with subprocess.Popen(
-        [sys.executable, str(program), url, step, what, orjson.dumps(arguments).decode()],
-        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
+    program = str(Path(__file__).with_name("dying_change.py"))
+    with WarmProcess([program, url, step, what, orjson.dumps(arguments).decode()], os.environ) as process:
         try:
             yield Dying(process, step)
         finally:

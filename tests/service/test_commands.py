@@ -6,16 +6,15 @@ That every command and script keeps to one slot, with its keys declared, is prov
 from __future__ import annotations
 
 import asyncio
-import os
 import re
-import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import orjson
 import pytest
-from nodes import CLUSTER, ROOT, Tenant, private_node, tenant_of
+from nodes import CLUSTER, Tenant, private_node, tenant_of
+from warm import run_homewire
 from wire import listen
 
 from homewire.redis.embedded import EmbeddedServer
@@ -120,31 +119,19 @@ def words_of(line: bytes) -> list[str]:
     return [word.decode("latin-1") for word in re.findall(rb'"((?:[^"\\]|\\.)*)"', line)]
 
 
-async def homewire(*words: str) -> bytes:
-    """What a command prints; it must succeed."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "homewire.cli", *words),
-        stdout=asyncio.subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
-    )
-    printed, _ = await process.communicate()
-    assert process.returncode == 0
-    return printed
-
-
 async def test_a_demo_and_bulk_ingest_say_nothing_forbidden(short_directory: Path) -> None:
     """From the command line to the node's end, with more than 1,000 of everything that may be many."""
     async with EmbeddedServer(short_directory / "redis", "everysec", CLUSTER) as server:
         async with watching(server.url) as watched:
             options = ("--redis", server.url, "--data-dir", str(short_directory / "cli"), "--json")
             size = ("--homes", "20", "--devices", "60", "--users", "3")
-            demo = orjson.loads(await homewire("demo", *size, *options))
+            demo = orjson.loads(await run_homewire("demo", *size, *options))
             with private_node(redis_url=server.url) as node:
                 async with tenant_of(node) as tenant:
                     await much_of_everything(tenant)
                 assert await node.stop() == 0
             for project in (demo["projectId"], tenant.project):
-                await homewire("project", "delete", "--project", str(project), *options)
+                await run_homewire("project", "delete", "--project", str(project), *options)
         names = {words[0].upper() for words in watched.commands}
         # What must have been seen, or the watch saw nothing.
         assert {"EVALSHA", "XADD", "XREAD", "HSET", "ZADD"} <= names

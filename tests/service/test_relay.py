@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import os
 import random
-import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,8 +14,9 @@ from typing import Any
 import pytest
 from bus_server import BusServer, eventually
 from control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
-from nodes import ROOT, NodeProcess, Tenant
+from nodes import NodeProcess, Tenant
 from redis.asyncio import Redis
+from warm import WarmProcess
 
 from homewire.bus import relay as relay_module
 from homewire.bus.relay import Relay
@@ -98,16 +97,12 @@ async def running(*relays: Relay) -> AsyncIterator[None]:
 @asynccontextmanager
 async def child(server: BusServer, world: World, *words: object) -> AsyncIterator[str]:
     """A process of relay_child.py that came to where it stops; what it said. Killed at the end."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, str(CHILD), server.url, str(world.project), *map(str, words),
-        stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": str(ROOT / "python")},
-    )  # fmt: skip
-    try:
-        assert process.stdout is not None
-        yield (await asyncio.wait_for(process.stdout.readline(), 20)).decode().strip()
-    finally:
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
+    arguments = (str(CHILD), server.url, str(world.project), *map(str, words))
+    with WarmProcess(arguments, os.environ) as process:
+        try:
+            yield (await asyncio.wait_for(asyncio.to_thread(process.stdout.readline), 20)).strip()
+        finally:
+            process.kill()
 
 
 async def test_a_process_killed_between_record_and_announcement(
