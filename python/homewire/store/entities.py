@@ -17,6 +17,7 @@ from homewire.store.scripts.entities import (
     CREATE_ENTITY,
     DEEPEST,
     DELETE_ENTITY,
+    READ_ENTITIES,
     REMOVE_ENTITIES,
     UPDATE_ENTITY,
 )
@@ -24,7 +25,9 @@ from homewire.store.scripts.entities import (
 ENTITIES_REMOVED: Final = 250
 """Entities of a deleted home that one script removes; each is in four places, of 1,000 elements."""
 ENTITIES_READ: Final = 250
-"""Entities that are read at once: records may have 64 KiB."""
+"""Entities that one script reads at most; it looks up place, home and record of each."""
+BYTES_READ: Final = 1024 * 1024
+"""Of their records, which may have 64 KiB each; the last one may end behind that."""
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -83,21 +86,8 @@ class Entities:
         return found[0] if found else None
 
     async def some(self, project_id: int, entity_ids: Sequence[str]) -> list[Entity]:
-        """Those of at most PAGE `entity_ids` that exist, in this order."""
-        slot, ids = ProjectSlot(project_id), [each.encode() for each in entity_ids if is_id(each)]
-        if not ids:
-            return []
-        places, deleted = await self._database.read_beside(
-            slot.deleted_homes, "HMGET", slot.entity_places, *ids
-        )
-        records = await self._database.read("HMGET", slot.entities, *ids)
-        entities = (
-            _entity(project_id, *each)
-            for each in zip(ids, places, records, strict=True)
-            # One that is made or deleted just now may have one of them.
-            if each[1] is not None and each[2] is not None
-        )
-        return [entity for entity in entities if entity.home_id not in deleted]
+        """Those of `entity_ids` that exist, in this order."""
+        return [each async for page in self._read(project_id, entity_ids) for each in page]
 
     async def find(
         self,
@@ -108,18 +98,27 @@ class Entities:
         limit: int | None = None,
     ) -> tuple[list[Entity], int]:
         """The entities of a home, or of the project, of these classes if there are any, by id; without the
-        first `skip`, at most `limit`; and how many there are. All are looked at, in pages.
+        first `skip`, at most `limit`; and how many there are.
+
+        With classes all are looked at, and while a deleted home is being swept. Either way no more is held
+        than what is answered, and a page.
         """
         slot = ProjectSlot(project_id)
         index = slot.entity_ids if home_id is None else slot.home_entities(home_id)
+        total, deleted = await self._database.read_beside(slot.deleted_homes, "ZCARD", index)
+        if not classes and not deleted:
+            found = await self._slice(project_id, index, skip, limit)
+            # Of a whole list as many as are in this answer, whatever changed while it was read.
+            return found, skip + len(found) if limit is None and found else int(total)
         end = None if limit is None else skip + limit
         found, total = list[Entity](), 0
-        async for page in self._id_pages(index, ENTITIES_READ):
-            for entity in await self.some(project_id, page):
-                if not classes or entity.entity_class in classes:
-                    if total >= skip and (end is None or total < end):
-                        found.append(entity)
-                    total += 1
+        async for ids in self._id_pages(index, ENTITIES_READ):
+            async for page in self._read(project_id, ids):
+                for entity in page:
+                    if not classes or entity.entity_class in classes:
+                        if total >= skip and (end is None or total < end):
+                            found.append(entity)
+                        total += 1
         return found, total
 
     async def bindings(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
@@ -191,8 +190,35 @@ class Entities:
             names = [slot.entities, slot.entity_places, slot.entity_ids, index]
             require_ok(await self._database.change(REMOVE_ENTITIES, slot, names, page), project=project_id)
 
-    async def _id_pages(self, index: str, count: int) -> AsyncIterator[list[str]]:
-        after = b"-"
+    async def _slice(self, project_id: int, index: str, skip: int, limit: int | None) -> list[Entity]:
+        """Those of an index from a rank on."""
+        found = list[Entity]()
+        first = await self._database.read("ZRANGE", index, skip, skip) if limit != 0 else []
+        if not first:
+            return found
+        async for ids in self._id_pages(index, ENTITIES_READ, b"[" + first[0]):
+            wanted = ids if limit is None else ids[: limit - len(found)]
+            found += await self.some(project_id, wanted)
+            if len(found) == limit:
+                break
+        return found
+
+    async def _read(self, project_id: int, entity_ids: Sequence[str]) -> AsyncIterator[list[Entity]]:
+        """Those of `entity_ids` that exist, in this order, as many at a time as one script reads."""
+        slot, ids = ProjectSlot(project_id), [each.encode() for each in entity_ids if is_id(each)]
+        while ids:
+            page = ids[:ENTITIES_READ]
+            reply = await self._database.ask(
+                READ_ENTITIES,
+                [slot.entities, slot.entity_places, slot.deleted_homes],
+                [BYTES_READ, *page],
+            )
+            read = list(zip(page, reply[::2], reply[1::2], strict=False))
+            yield [_entity(project_id, *each) for each in read if each[2]]
+            ids = ids[len(read) :]
+
+    async def _id_pages(self, index: str, count: int, first: bytes = b"-") -> AsyncIterator[list[str]]:
+        after = first
         while True:
             reply = await self._database.read("ZRANGEBYLEX", index, after, "+", "LIMIT", 0, count)
             if reply:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from homewire.store.scripts.script import changing, removing
+from homewire.store.scripts.script import changing, reading, removing
 
 DEEPEST: Final = 100
 """Ancestors that one script walks over."""
@@ -27,6 +27,23 @@ local function count_child(id, by)
   put(id, home, string.format('%d', children + by), parent)
 end
 """
+
+READ_ENTITIES: Final = reading("""
+-- KEYS: entities, places, deleted homes. ARGV: how many bytes of records may be reached before no other is
+--       answered, ids
+-- Place and record of each; nothing for what does not exist, or whose home was deleted.
+local most, bytes, answer = tonumber(ARGV[1]), 0, {}
+for i = 2, #ARGV do
+  if bytes >= most then break end
+  local place, record = redis.call('HGET', KEYS[2], ARGV[i]) or '', ''
+  if place ~= '' and not redis.call('ZSCORE', KEYS[3], string.match(place, '^%d+')) then
+    record = redis.call('HGET', KEYS[1], ARGV[i]) or ''
+  end
+  answer[2 * i - 3], answer[2 * i - 2] = place, record
+  bytes = bytes + #record
+end
+return answer
+""")
 
 CREATE_ENTITY: Final = changing(f"""
 -- KEYS: …, entities, places, ids, home, ids of the home
