@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from homewire._core import event_envelope, parse_event, shard_of
 from homewire.bus.shards import events_key
 from homewire.store.database import wall_clock_ms
+from homewire.store.keys import MODULES_WAITING
 from homewire.store.smart_modules import GROUP
 
 SECRET = "0123456789abcdef0123456789abcdef"
@@ -229,6 +230,29 @@ async def test_what_waits_outlives_the_shards(tenant: Tenant, node: NodeProcess,
         await tenant.redis.xtrim(events_key(shard), maxlen=0, approximate=False)
     await tenant.store.smart_modules.resume(tenant.project, "hook")
     assert sorted(await receiver.numbers(50)) == list(range(50))
+
+
+async def test_what_waits_behind_very_many_others_has_its_turn(
+    tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
+    """Six modules, because each might be among the first ones that a look finds."""
+    home, modules = await tenant.home(await tenant.user()), [f"hook{number}" for number in range(6)]
+    for module in modules:
+        await register(tenant, node, receiver.url, module=module, secret=SECRET)
+        await tenant.store.smart_modules.suspend(tenant.project, module)
+    await send(tenant, home, 1)
+
+    async def all_wait() -> bool:
+        counts = [await tenant.store.module_deliveries.counts(tenant.project, module) for module in modules]
+        return [waiting for waiting, _ in counts] == [1] * 6
+
+    await eventually(all_wait)
+    # Noted in the future: nobody strikes them out.
+    noted = [f"{tenant.project}:{name}" for name in (*range(2_500), *modules)]
+    await tenant.redis.zadd(MODULES_WAITING, dict.fromkeys(noted, wall_clock_ms() + 3_600_000))
+    for module in modules:
+        await tenant.store.smart_modules.resume(tenant.project, module)
+    assert await receiver.numbers(6) == [1] * 6
 
 
 async def test_nodes_share_the_work(

@@ -74,11 +74,15 @@ class ModuleDeliveries:
             page = names[start : start + PAGE]
             await self._database.change_outside(EXPECT_DELIVERIES, [MODULES_WAITING], page)
 
-    async def waiting(self, limit: int) -> list[ModuleName]:
-        """Modules for which something may wait, the longest noted first, at most `limit`."""
-        found = await self._database.read("ZRANGE", MODULES_WAITING, 0, limit - 1)
-        pairs = (each.decode().split(":", 1) for each in found)
-        return [(int(project), module) for project, module in pairs]
+    async def waiting(self, cursor: int) -> tuple[int, list[ModuleName]]:
+        """Some modules, about PAGE, for which something may wait, and where to go on; 0: at the beginning.
+
+        Who goes round sees each that stays noted, whatever comes and goes meanwhile.
+        """
+        cursor, found = await self._database.read("ZSCAN", MODULES_WAITING, cursor, "COUNT", PAGE)
+        names = found if isinstance(found, dict) else [each[0] for each in found]
+        pairs = (each.decode().split(":", 1) for each in names)
+        return int(cursor), [(int(project), module) for project, module in pairs]
 
     async def forget(self, module: ModuleName) -> None:
         """Strike out a module for which nothing waits, unless it was expected again lately."""

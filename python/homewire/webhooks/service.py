@@ -81,7 +81,7 @@ class Webhooks:
             await client.aclose()
 
     async def _look(self, picking: asyncio.Task[None], around: Surroundings) -> None:
-        tidy_at = 0.0
+        tidy_at, cursor = 0.0, 0
         while not asked_to_stop():
             if picking.done():
                 # It stops for nothing but a fault of ours, which must not go unnoticed.
@@ -92,7 +92,9 @@ class Webhooks:
                 if len(around.catalogue) or now >= tidy_at:
                     # Without any module only to strike out what is noted of those that were.
                     tidy_at = now + TIDY_S
-                    for name in await around.store.module_deliveries.waiting(COURIERS):
+                    # Some at a time, all in turn: those that nothing can be delivered to stay noted.
+                    cursor, names = await around.store.module_deliveries.waiting(cursor)
+                    for name in names:
                         self._wake(name, around)
             except (RedisError, OSError, Unavailable) as error:
                 self._note("webhooks.failed", error)
