@@ -12,6 +12,7 @@ from nodes import NodeProcess, private_node
 
 from homewire.model import AccountSystem, Permission
 from homewire.notify.message import MessageKind
+from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from homewire.store.sessions import Login
 from homewire.store.verifications import CODE_TRIES
@@ -163,6 +164,7 @@ async def test_a_forgotten_password(by_email: Desk) -> None:
     assert (started.status, started.body) == (200, None)
     [message] = await by_email.messages()
     assert (message.kind, message.to) == (MessageKind.PASSWORD_RESET, EMAIL)
+    assert message.good_until_ms == pytest.approx(wall_clock_ms() + 3_600_000, abs=30_000)
     path, token = "/auth/user/passwordReset", message.token
     short = await by_email.post(path, token=token, newPassword="short")
     assert (reason(short), field(short)) == ("PASSWORD_TOO_SHORT", "newPassword")

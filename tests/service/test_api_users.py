@@ -12,6 +12,7 @@ from recovery_house import dying_change
 
 from homewire.model import Permission, Role
 from homewire.notify.message import MessageKind
+from homewire.store.database import wall_clock_ms
 
 
 async def test_somebody_registers_by_email(by_email: Desk) -> None:
@@ -25,6 +26,7 @@ async def test_somebody_registers_by_email(by_email: Desk) -> None:
     }  # fmt: skip
     [message] = await by_email.messages()
     assert (message.kind, message.to) == (MessageKind.EMAIL_VERIFICATION, EMAIL)
+    assert message.good_until_ms == pytest.approx(wall_clock_ms() + 86_400_000, abs=30_000)
     read = await by_email.tenant.ask("GET", f"/users/{user}", await by_email.key(user))
     assert (read.status, read.body["creationTime"]) == (200, created)
 
@@ -36,6 +38,7 @@ async def test_somebody_registers_by_phone(by_phone: Desk) -> None:
     [message] = await by_phone.messages()
     assert (message.kind, message.to) == (MessageKind.SIGN_IN_CODE, PHONE)
     assert message.code.isdigit()
+    assert message.good_until_ms == pytest.approx(wall_clock_ms() + 600_000, abs=30_000)
 
 
 async def test_a_project_enters_its_own_users(by_key: Desk) -> None:

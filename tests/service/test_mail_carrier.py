@@ -29,7 +29,7 @@ def project(name: str = "Sea view", **more: Any) -> Project:
 
 
 def letter(
-    kind: MessageKind = MessageKind.EMAIL_VERIFICATION, to: str = "ann@example.com", **more: str
+    kind: MessageKind = MessageKind.EMAIL_VERIFICATION, to: str = "ann@example.com", **more: Any
 ) -> Letter:
     return Letter.new(Message(7, kind, to, **{"token": TOKEN, **more}), BASE)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from mailbox import (
     BASE,
     TOKEN,
@@ -22,6 +22,7 @@ import pytest_asyncio
 from nodes import NodeProcess, Tenant, eventually, free_port, private_node, tenant_of
 
 from homewire.notify.message import Message, MessageKind
+from homewire.store.database import wall_clock_ms
 
 CODE = "483920"
 
@@ -134,6 +135,18 @@ async def test_an_sms_is_posted_signed(world: World) -> None:
         "kind": "signInCode",
         "projectId": world.tenant.project,
     }
+
+
+async def test_a_code_that_expired_is_sent_no_more(world: World) -> None:
+    """And is no dead message either."""
+    before, now = await world.node.metrics(), wall_clock_ms()
+    await world.post.send(replace(code(world.tenant, "+14155550124"), good_until_ms=now - 1))
+    await world.node.until("sms_expired_total", before["sms_expired_total"] + 1)
+    await world.post.send(replace(code(world.tenant, "+14155550125"), good_until_ms=now + 60_000))
+    assert (await world.sms.post())[1]["to"] == "+14155550125"
+    await all_carried(world.tenant)
+    assert world.sms.posts.empty()
+    assert (await world.node.metrics())["sms_dead_total"] == before["sms_dead_total"]
 
 
 async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(world: World) -> None:

@@ -117,22 +117,29 @@ def remote_network(request: web.Request) -> str:
 async def code_by_sms(api: Api, project_id: int, phone: str) -> Proving:
     """Whoever has the number is told a sign-in code. Raises Unavailable."""
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
+    lifetime_ms = milliseconds(api.settings.code_lifetime_s)
 
     def saying(code: str) -> Posting:
-        return api.messages.posting(Message(project_id, MessageKind.SIGN_IN_CODE, phone, code=code))
+        until_ms = api.store.now_ms() + lifetime_ms
+        kind = MessageKind.SIGN_IN_CODE
+        return api.messages.posting(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
 
-    return Proving(milliseconds(api.settings.code_lifetime_s), saying)
+    return Proving(lifetime_ms, saying)
 
 
 async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> Proving:
     """Whoever has the address is told a token; none: nobody is. Raises Unavailable."""
     message_kind = MessageKind(kind.value)
     await api.messages.require_room(message_kind)
+    lifetime_ms = milliseconds(lifetime_s(api, kind))
 
     def saying(token: str) -> Posting:
-        return api.messages.posting(Message(project_id, message_kind, email, token=token))
+        until_ms = api.store.now_ms() + lifetime_ms
+        return api.messages.posting(
+            Message(project_id, message_kind, email, token=token, good_until_ms=until_ms)
+        )
 
-    return Proving(milliseconds(lifetime_s(api, kind)), saying)
+    return Proving(lifetime_ms, saying)
 
 
 async def send_code(api: Api, user: User) -> None:

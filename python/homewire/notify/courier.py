@@ -17,6 +17,7 @@ from homewire.notify.carriers import Carrier
 from homewire.notify.letter import Channel, Letter
 from homewire.notify.queue import Entry, Queue
 from homewire.sealing import Sealer
+from homewire.store.database import wall_clock_ms
 
 IN_FLIGHT: Final = 8
 """Letters that one node carries at once, by channel."""
@@ -67,7 +68,7 @@ class Courier:
         self._patience = patience
         self._under_way: set[asyncio.Task[None]] = set()
         self._look_at = float("-inf")
-        self._sent = self._failed = self._dead = self._waiting = 0
+        self._sent = self._failed = self._dead = self._expired = self._waiting = 0
 
     async def run(self) -> None:
         """Carry until cancelled. A Redis that is away is waited for."""
@@ -90,6 +91,7 @@ class Courier:
             f"{name}_sent": self._sent,
             f"{name}_failed": self._failed,
             f"{name}_dead": self._dead,
+            f"{name}_expired": self._expired,
             f"{name}_waiting": self._waiting,
         }
 
@@ -140,9 +142,15 @@ class Courier:
 
     async def _attempt(self, entry: Entry) -> None:
         letter = Letter.opened(entry.sealed, self._sealer)
-        if not letter.message.to:
+        message = letter.message
+        if not message.to:
             return
-        project = await self._find_project(letter.message.project_id)
+        if 0 < message.good_until_ms <= wall_clock_ms():
+            # Whoever still wants it has asked for another one.
+            self._expired += 1
+            _log.warning("a message expired before it was sent", channel=self._channel.value, entry=entry.id)
+            return
+        project = await self._find_project(message.project_id)
         if project is not None:
             await self._carrier.carry(letter, project)
             self._sent += 1

@@ -32,6 +32,8 @@ class Message:
     token: str = ""
     home_name: str = ""
     """Of an invitation."""
+    good_until_ms: int = 0
+    """In ms since 1970; sent no more from then on, for code or token are worthless. 0: it never expires."""
 
     def __repr__(self) -> str:
         return f"Message({self.kind}, project {self.project_id})"
