@@ -220,6 +220,22 @@ async def test_borrow_uses_the_running_server_or_starts_one(short_directory: Pat
             assert await client.ping()  # What was only borrowed goes on.
 
 
+async def test_borrow_starts_one_when_another_process_ends_before_its_server_answers(
+    short_directory: Path,
+) -> None:
+    async def borrow() -> str:
+        async with EmbeddedServer.borrow(short_directory) as url, client_of(url) as client:
+            return str(await client.set("kept", "1"))
+
+    other = directory.DataDirectory.take(short_directory)
+    borrowing = asyncio.create_task(borrow())
+    # The directory is held for as long as nobody listens there.
+    await asyncio.wait([borrowing], timeout=0.05)
+    assert not borrowing.done()
+    other.close()
+    assert await asyncio.wait_for(borrowing, 10) == "True"
+
+
 @pytest.mark.parametrize(("durability", "stored"), [("always", b"always"), ("everysec", b"everysec")])
 async def test_settings_of_the_server(short_directory: Path, durability: str, stored: bytes) -> None:
     async with (

@@ -1,4 +1,4 @@
-"""The command line against the real embedded server: each command starts it, or uses the one that runs."""
+"""The command line against the real embedded server: commands use the one that runs, or start one."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from homewire.store import Store
 
 T = TypeVar("T")
 
+CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
 NOBODY = "redis://user:hunter2@127.0.0.1:1/0"
 
 
@@ -85,42 +86,55 @@ class Commands:
 
 
 @pytest.fixture
-def homewire(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
+def alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Commands:
+    """Commands that find no server, so that each starts and stops one."""
     for row in rows():
         monkeypatch.delenv(row.environment, raising=False)
-    if os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1":
+    if CLUSTER:
         monkeypatch.setenv("HOMEWIRE_EMBEDDED_CLUSTER", "1")
     return Commands(tmp_path / "data", capsys, monkeypatch)
+
+
+@pytest.fixture
+def homewire(alone: Commands) -> Iterator[Commands]:
+    """Commands that find a server, as beside a node."""
+    server = EmbeddedServer(alone.data_dir, "everysec", CLUSTER)
+    with asyncio.Runner() as runner:
+        runner.run(server.start())
+        try:
+            yield alone
+        finally:
+            runner.run(server.close())
 
 
 def project(homewire: Commands, accounts: str = "email") -> int:
     return int(homewire.json("project", "create", "--name", "N", "--accounts", accounts)["projectId"])
 
 
-def test_json_keys_are_exactly_those_promised(homewire: Commands) -> None:
-    made = homewire.json("project", "create", "--name", "N", "--accounts", "email")
+def test_json_keys_are_exactly_those_promised(alone: Commands) -> None:
+    made = alone.json("project", "create", "--name", "N", "--accounts", "email")
     assert list(made) == ["projectId"]
     p = ("--project", made["projectId"])
 
-    key = homewire.json("project-key", "create", *p, "--name", "K", "--permission", "send-event")
+    key = alone.json("project-key", "create", *p, "--name", "K", "--permission", "send-event")
     assert list(key) == ["projectKeyId", "key"]
-    assert homewire.json("app", "create", *p, "--id", "controller_app") == {"appId": "controller_app"}
+    assert alone.json("app", "create", *p, "--id", "controller_app") == {"appId": "controller_app"}
 
-    user = homewire.json(
+    user = alone.json(
         "user", "create", *p, "--name", "U", "--email", "u@example.com", "--password", "correct horse 9"
     )
     assert list(user) == ["userId", "key"]
-    home = homewire.json("home", "create", *p, "--name", "H", "--owner", user["userId"])
+    home = alone.json("home", "create", *p, "--name", "H", "--owner", user["userId"])
     assert list(home) == ["homeId"]
-    device = homewire.json("device", "create", *p, "--class", "C", "--home", home["homeId"], "--tag", "T")
+    device = alone.json("device", "create", *p, "--class", "C", "--home", home["homeId"], "--tag", "T")
     assert list(device) == ["deviceId", "apiKey", "claimCode"]
 
-    other = homewire.json(
+    other = alone.json(
         "user", "create", *p, "--name", "V", "--email", "v@example.com", "--password", "correct horse 9"
     )
     member = ("--home", home["homeId"], "--user", other["userId"])
-    assert homewire.json("member", "add", *member) == {"homeId": home["homeId"], "userId": other["userId"]}
-    assert homewire.json("member", "remove", *member) == {"homeId": home["homeId"], "userId": other["userId"]}
+    assert alone.json("member", "add", *member) == {"homeId": home["homeId"], "userId": other["userId"]}
+    assert alone.json("member", "remove", *member) == {"homeId": home["homeId"], "userId": other["userId"]}
 
 
 def test_project_is_created_as_asked(homewire: Commands) -> None:
@@ -154,15 +168,15 @@ def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) 
     assert homewire.json("outbox") == []
 
 
-def test_deleted_project_is_gone_with_its_keys(homewire: Commands) -> None:
-    number = project(homewire)
-    key = homewire.json("project-key", "create", "--project", number, "--name", "K", "--permission", "read")[
+def test_deleted_project_is_gone_with_its_keys(alone: Commands) -> None:
+    number = project(alone)
+    key = alone.json("project-key", "create", "--project", number, "--name", "K", "--permission", "read")[
         "key"
     ]
-    assert homewire.json("project", "delete", "--project", number) == {"projectId": number}
-    assert homewire.json("project", "list") == []
-    assert homewire.on_store(lambda store: store.principals.lookup(key)) is None
-    assert homewire.run("project", "delete", "--project", number) == 1
+    assert alone.json("project", "delete", "--project", number) == {"projectId": number}
+    assert alone.json("project", "list") == []
+    assert alone.on_store(lambda store: store.principals.lookup(key)) is None
+    assert alone.run("project", "delete", "--project", number) == 1
 
 
 def test_user_key_is_a_session_of_the_user(homewire: Commands) -> None:
@@ -396,9 +410,9 @@ def test_refusal_of_the_store_names_the_field(homewire: Commands) -> None:
         ("fly",),
     ],
 )
-def test_usage_errors_exit_with_2(homewire: Commands, words: tuple[object, ...]) -> None:
-    assert homewire.run(*words) == 2
-    assert "Traceback" not in homewire.error
+def test_usage_errors_exit_with_2(alone: Commands, words: tuple[object, ...]) -> None:
+    assert alone.run(*words) == 2
+    assert "Traceback" not in alone.error
 
 
 def test_project_may_come_from_the_environment(homewire: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,9 +448,9 @@ async def demo_project(store: Store) -> Any:
     return await store.projects.create("running", AccountSystem.EMAIL)
 
 
-def test_check_finds_the_embedded_server_fit(homewire: Commands) -> None:
-    homewire.run("check", "--port", 0, "--json")
-    answer = json.loads(homewire.out)
+def test_check_finds_the_embedded_server_fit(alone: Commands) -> None:
+    alone.run("check", "--port", 0, "--json")
+    answer = json.loads(alone.out)
     assert list(answer) == ["ok", "checks"]
     levels = {finding["check"]: finding["level"] for finding in answer["checks"]}
     for sound in ("redis", "redis features", "appendfsync", "maxmemory-policy", "replicas", "port"):
@@ -444,16 +458,16 @@ def test_check_finds_the_embedded_server_fit(homewire: Commands) -> None:
     assert all(finding["advice"] for finding in answer["checks"] if finding["level"] != "ok")
 
 
-def test_check_without_redis_is_fatal_and_keeps_the_password(homewire: Commands) -> None:
-    assert homewire.run("check", "--port", 0, "--redis", NOBODY) == 1
-    assert "redis://127.0.0.1:1/0 does not answer" in homewire.out
-    assert "hunter2" not in homewire.out + homewire.error
+def test_check_without_redis_is_fatal_and_keeps_the_password(alone: Commands) -> None:
+    assert alone.run("check", "--port", 0, "--redis", NOBODY) == 1
+    assert "redis://127.0.0.1:1/0 does not answer" in alone.out
+    assert "hunter2" not in alone.out + alone.error
 
 
-def test_commands_without_redis_say_so_and_keep_the_password(homewire: Commands) -> None:
-    assert homewire.run("project", "list", "--redis", NOBODY) == 1
-    assert "redis://127.0.0.1:1/0 does not answer" in homewire.error
-    assert "hunter2" not in homewire.out + homewire.error
+def test_commands_without_redis_say_so_and_keep_the_password(alone: Commands) -> None:
+    assert alone.run("project", "list", "--redis", NOBODY) == 1
+    assert "redis://127.0.0.1:1/0 does not answer" in alone.error
+    assert "hunter2" not in alone.out + alone.error
 
 
 async def test_check_sees_eviction_weak_fsync_and_a_taken_port(tmp_path: Path) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from test_cli import Commands, homewire, project
+from test_cli import Commands, alone, homewire, project
 
 from homewire.store import Store, login_tokens
 
-__all__ = ["homewire"]
+__all__ = ["alone", "homewire"]
 
 
 def test_a_token_is_made_and_good(homewire: Commands) -> None:

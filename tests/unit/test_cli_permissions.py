@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from test_cli import Commands, homewire
+from test_cli import Commands, alone, homewire
 
-__all__ = ["homewire"]
+__all__ = ["alone", "homewire"]
 
 
 @pytest.fixture

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from test_cli import Commands, homewire, project
+from test_cli import Commands, alone, homewire, project
 
 from homewire.model import Session
 from homewire.store import Store
 from homewire.store.sessions import Login
 
-__all__ = ["homewire"]
+__all__ = ["alone", "homewire"]
 
 
 def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
-from test_cli import Commands, homewire
+from test_cli import Commands, alone, homewire
 
 from homewire._core import event_envelope, parse_event
 from homewire.store import Store
 
-__all__ = ["homewire"]
+__all__ = ["alone", "homewire"]
 
 URL = "https://hooks.example.com/token-hunter2"
 
