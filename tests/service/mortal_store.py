@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -12,11 +12,11 @@ from typing import Any, Final
 import mortal_groups
 from key_space import kind, names_of
 from redis.asyncio import Redis
-from redis.exceptions import ConnectionError as RedisConnectionError
 
 from homewire.bus.relay import Relay
 from homewire.model import AccountSystem, Device, Entity, ModuleType
-from homewire.redis.connect import connect
+from homewire.redis.connect import Pool, connect
+from homewire.redis.line import Batch, Line
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds as QueueBounds
 from homewire.store.kept_commands import KeptCommand
@@ -38,26 +38,27 @@ class Death:
     after: int
     has_come: bool = False
 
-    def near(self) -> None:
-        """One more command is about to be sent."""
-        if self.after <= 0:
-            self.has_come = True
-            raise RedisConnectionError("the process is dead")
+    def is_near(self) -> bool:
+        """One more command is about to be sent: whether it never will be."""
+        self.has_come = self.has_come or self.after <= 0
         self.after -= 1
+        return self.has_come
 
 
 @asynccontextmanager
 async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
     """All of its commands count, those of the relay that announces its changes too."""
     redis = connect(url, max_connections=8)
-    living: Any = redis.connection_pool.connection_class
 
-    class Mortal(living):  # type: ignore[misc]
-        async def send_packed_command(self, *arguments: Any, **options: Any) -> None:
-            death.near()
-            await super().send_packed_command(*arguments, **options)
+    class Mortal(Line):
+        def write(self, batches: Collection[Batch]) -> None:
+            if death.is_near():
+                self.written.extend(batches)
+                self.drop()
+            else:
+                super().write(batches)
 
-    redis.connection_pool.connection_class = Mortal
+    Pool.of(redis).line_class = Mortal
     try:
         yield Store(redis, Relay(redis, SHARDS))
     finally:

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
-from homewire.redis.trips import Command, Trips
+from homewire.redis.line import Command
+from homewire.redis.trips import Trips
 from homewire.store import Store
 from homewire.store.database import wall_clock_ms
 from homewire.store.sessions import MAX_SESSIONS, Lifetime, Login

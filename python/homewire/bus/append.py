@@ -27,16 +27,17 @@ from collections.abc import Sequence
 from typing import cast
 
 import structlog
-from hiredis import ReplyError
+from hiredis import Reader, ReplyError
 
 from homewire._core import AppendHeads
 from homewire.bus import wire
-from homewire.bus.address import RedisAddress, parse_address
-from homewire.bus.connection import Batch, Connection, Reply, open_connection
+from homewire.bus.batch import Batch, Reply
 from homewire.bus.settings import BusError, BusSettings, BusStats
 from homewire.bus.shards import epoch_key, events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
+from homewire.redis.address import RedisAddress, parse_address
+from homewire.redis.line import Line, exchange, open_line
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1
@@ -63,7 +64,7 @@ class Bus:
         self.stats = BusStats()
         self._settings = settings
         self._address: RedisAddress = parse_address(settings.url)
-        self._connection: Connection | None = None
+        self._connection: Line | None = None
         self._connected_before = False
         self._lost = asyncio.Event()
         self._lost_at = 0.0
@@ -203,8 +204,8 @@ class Bus:
         if full or self._closing or self._outage_lasts(now):
             stats.unavailable += 1
             raise BusUnavailable
-        batch = Batch(data, expected, now + self._settings.answer_timeout, self._loop.create_future())
-        stats.in_flight_bytes += batch.size
+        deadline = now + self._settings.answer_timeout
+        batch = Batch(data, expected, deadline, self._loop.create_future(), stats)
         self._unsent.append(batch)
         self._schedule_flush()
         if self._timer is None:
@@ -220,6 +221,8 @@ class Bus:
         self._flush_scheduled = False
         if self._unsent and self._connection is not None and self._connection.writable:
             batches, self._unsent = self._unsent, deque()
+            self.stats.flushes += 1
+            self.stats.bytes += sum([batch.size for batch in batches])
             self._connection.write(batches)
 
     def _outage_lasts(self, now: float) -> bool:
@@ -233,7 +236,7 @@ class Bus:
             connection.drop()
             connection = None
         while unsent and (unsent[0].deadline <= now or self._outage_lasts(now)):
-            unsent.popleft().settle(self.stats, BusUnavailable())
+            unsent.popleft().settle(BusUnavailable())
         if unsent or (connection is not None and connection.written):
             self._timer = self._loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
 
@@ -297,9 +300,9 @@ class Bus:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects, no secret
             delay = min(2 * delay, LONGEST_DELAY)
 
-    async def _connect(self) -> Connection:
+    async def _connect(self) -> Line:
         """A connection that has authenticated, knows the script and is done loading."""
-        connection = await open_connection(self._address, self.stats, self._on_event)
+        connection = await open_line(self._address, lambda: Line(Reader(), NotConfirmed, self._on_event))
         try:
             await self._shake_hands(connection)
         except BaseException:
@@ -307,27 +310,22 @@ class Bus:
             raise
         return connection
 
-    async def _shake_hands(self, connection: Connection) -> None:
+    async def _shake_hands(self, connection: Line) -> None:
         authentication = self._address.authentication
         if authentication:
-            (reply,) = await self._exchange(connection, [authentication])
+            (reply,) = await exchange(connection, authentication)
             if isinstance(reply, ReplyError):
                 raise ConfigurationError(f"Redis refused the credentials of the URL: {reply}")
-        replies = await self._exchange(
-            connection,
-            [
-                ("CLIENT", "SETNAME", "homewire-bus"),
-                ("SCRIPT", "LOAD", wire.APPEND_ONCE),
-                ("TIME",),
-            ],
+        replies = await exchange(
+            connection, ("CLIENT", "SETNAME", "homewire-bus"), ("SCRIPT", "LOAD", wire.APPEND_ONCE), ("TIME",)
         )
         _raise_refusal(replies)
-        seconds, microseconds = replies[-1]  # type: ignore[misc]  # TIME's answer
+        seconds, microseconds = replies[-1]
         now_ms = int(seconds) * 1000 + int(microseconds) // 1000
         await self._check_newest(connection, now_ms)
         self._newest_id, self._newest_shard = b"%d-0" % now_ms, None
 
-    async def _check_newest(self, connection: Connection, now_ms: int) -> None:
+    async def _check_newest(self, connection: Line, now_ms: int) -> None:
         """Does Redis still have what it confirmed last? One that fell back lost that before all else.
 
         Readers find most of that by their counts, but an event that none of them had read leaves no
@@ -337,8 +335,8 @@ class Bus:
         if shard is None or int(newest.partition(b"-")[0]) < now_ms - NEWEST_KEPT_MS:
             return
         key = events_key(shard)
-        up_to_newest, information = await self._exchange(
-            connection, [("XREVRANGE", key, newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)]
+        up_to_newest, information = await exchange(
+            connection, ("XREVRANGE", key, newest, "-", "COUNT", 1), ("XINFO", "STREAM", key)
         )
         _raise_refusal([up_to_newest])
         if wire.still_has(newest, up_to_newest, information):
@@ -346,19 +344,9 @@ class Bus:
         _log.error("bus.fell_back", shard=shard, newest_confirmed=newest.decode())
         shards = range(self._settings.shards)
         renewals = [("SET", epoch_key(number), secrets.token_hex(8)) for number in shards]
-        _raise_refusal(await self._exchange(connection, renewals))
+        _raise_refusal(await exchange(connection, *renewals))
 
-    async def _exchange(
-        self, connection: Connection, commands: Sequence[tuple[str | bytes | int, ...]]
-    ) -> list[Reply]:
-        """Replies to commands that do not belong to anybody's append."""
-        data = b"".join([wire.pack(command) for command in commands])
-        batch = Batch(data, len(commands), 0.0, self._loop.create_future())
-        self.stats.in_flight_bytes += batch.size
-        connection.write([batch])
-        return await batch.waiter
-
-    def _adopt(self, connection: Connection) -> None:
+    def _adopt(self, connection: Line) -> None:
         if connection.lost:  # between the last reply and now
             self._lost.set()
             return
@@ -370,7 +358,7 @@ class Bus:
         self._trim_at = 0.0
         self._flush()
 
-    def _on_event(self, connection: Connection) -> None:
+    def _on_event(self, connection: Line) -> None:
         if connection is not self._connection:
             return
         if not connection.lost:

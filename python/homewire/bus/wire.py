@@ -5,9 +5,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 
-from hiredis import pack_command
-
 from homewire.bus.shards import events_key, once_key
+from homewire.redis.line import pack
 
 APPEND_ONCE = b"""
 local seen = redis.call('HGET', KEYS[1], 'f')
@@ -58,13 +57,7 @@ def append_once(
     ]
     for label, envelope in labelled:
         arguments += (label, envelope)
-    return pack(tuple(arguments))
-
-
-def pack(command: tuple[bytes | str | int, ...]) -> bytes:
-    """Any command, by hiredis."""
-    packed: bytes = pack_command(command)  # type: ignore[arg-type]  # its stub asks for a 1-tuple
-    return packed
+    return pack(arguments)
 
 
 def still_has(newest: bytes, up_to_newest: object, information: object) -> bool:

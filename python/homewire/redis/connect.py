@@ -1,4 +1,4 @@
-"""Connections to Redis for everything ordinary; the bus has a writer of its own.
+"""Connections to Redis: for everything ordinary, and lines for what many wait for.
 
 Redis being away must be answered within 5 s: a connection is waited for `POOL_WAIT_S`, and one
 command as a whole at most `COMMAND_S`, which the store adds up to.
@@ -6,20 +6,23 @@ command as a whole at most `COMMAND_S`, which the store adds up to.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import asyncio
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
-import hiredis
+from hiredis import Reader
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, InvalidResponse, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
-from redis.exceptions import RedisError, ResponseError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
+from homewire.redis.address import RedisAddress, parse_address
+from homewire.redis.line import Line, exchange, open_line, pack
 
 CONNECT_S: Final = 2.0
 COMMAND_S: Final = 4.0
@@ -37,6 +40,7 @@ _NOT_NOW: Final = (
     "MISCONF",
     "NOREPLICAS",
     "OOM ",
+    "READONLY",
     "TRYAGAIN",
 )
 _NOT_NOW_CLASSES: Final = frozenset(
@@ -47,9 +51,10 @@ _NOT_NOW_CLASSES: Final = frozenset(
 def connect(url: str, *, max_connections: int = MAX_CONNECTIONS) -> Redis:
     """A client with a bounded pool for `url` (redis://, rediss:// or unix://). Nothing is sent yet.
 
-    Close it with ``await client.aclose()``. Replies are bytes.
+    Close it with ``await client.aclose()``. Replies are bytes. Raises ConfigurationError for a URL that
+    cannot be.
     """
-    pool: BlockingConnectionPool = BlockingConnectionPool.from_url(
+    pool: Pool = Pool.from_url(
         url,
         max_connections=max_connections,
         timeout=POOL_WAIT_S,
@@ -64,7 +69,65 @@ def connect(url: str, *, max_connections: int = MAX_CONNECTIONS) -> Redis:
         driver_info=None,
     )
     pool.connection_class = _PACKED[pool.connection_class]
+    pool.address = parse_address(url)
     return Redis.from_pool(pool)
+
+
+class Pool(BlockingConnectionPool):
+    """redis-py's pool, and beside its connections the lines to the same server."""
+
+    address: RedisAddress
+    line_class: type[Line] = Line
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._lines: set[Line] = set()
+
+    @classmethod
+    def of(cls, client: Redis) -> Pool:
+        """The pool of a client that `connect` made."""
+        pool = client.connection_pool
+        assert isinstance(pool, Pool)
+        return pool
+
+    async def open_line(self, on_event: Callable[[Line], None]) -> Line:
+        """A line that is ready for commands. What gets no reply is a redis-py ConnectionError.
+
+        Raises OSError (TimeoutError is one), and redis-py's AuthenticationError.
+        """
+
+        def changed(line: Line) -> None:
+            if line.lost:
+                self._lines.discard(line)
+            on_event(line)
+
+        def make() -> Line:
+            reader = Reader(protocolError=InvalidResponse, replyError=_reply_error)
+            return self.line_class(reader, RedisConnectionError, changed)
+
+        async with asyncio.timeout(CONNECT_S):
+            line = await open_line(self.address, make)
+            self._lines.add(line)
+            await self._authenticate(line)
+        return line
+
+    async def disconnect(self, inuse_connections: bool = True) -> None:
+        """All connections, and all lines."""
+        for line in tuple(self._lines):
+            line.drop()
+        await super().disconnect(inuse_connections)
+
+    async def _authenticate(self, line: Line) -> None:
+        if self.address.authentication:
+            (reply,) = await exchange(line, self.address.authentication)
+            if isinstance(reply, Exception):
+                line.drop()
+                raise AuthenticationError("Redis refused the credentials of its URL")
+
+
+def _reply_error(text: str) -> ResponseError:
+    # Of redis-py's classes one is asked for; `_cannot_serve` goes by the texts.
+    return (NoScriptError if text.startswith("NOSCRIPT") else ResponseError)(text.removeprefix("ERR "))
 
 
 class _PackedByHiredis:
@@ -74,8 +137,7 @@ class _PackedByHiredis:
         name = args[0]
         # redis-py's own methods give names of two words ("CLIENT LIST") as one argument.
         words = (*name.split(), *args[1:]) if isinstance(name, str) and " " in name else args
-        # The stub of hiredis says a tuple of one.
-        return [hiredis.pack_command(words)]  # type: ignore[arg-type]
+        return [pack(words)]
 
 
 class _TcpConnection(_PackedByHiredis, Connection):

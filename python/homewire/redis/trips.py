@@ -1,8 +1,8 @@
 """Commands that were asked for in one turn of the loop go out as one write and are answered together.
 
 A command on its own costs redis-py more than Redis: a connection from the pool and back, a write, a wait.
-While all connections that these may take are busy, further commands wait, and go together as well: the busier
-a node is, the more share one write.
+While all lines that these may take are busy, further commands wait, and go together as well: the busier a
+node is, the more share one write.
 
 Everything goes to one node, on one connection: keys of different slots are no concern of it.
 """
@@ -10,28 +10,26 @@ Everything goes to one node, on one connection: keys of different slots are no c
 from __future__ import annotations
 
 import asyncio
-import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, TypeAlias
 
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
-from homewire.redis.connect import COMMAND_S
+from homewire.redis.connect import COMMAND_S, Pool
+from homewire.redis.line import Command, Line, Word, pack
 
 AT_ONCE: Final = 4
-"""Connections that one of these takes at most. One that answers no more holds up the others only so far."""
+"""Lines that one of these takes at most. One that answers no more holds up the others only so far."""
 TOGETHER: Final = 256
 """Commands in one write, unless one caller asks for more: the first should not wait for very many."""
 
 DEADLINE_GRAIN: Final = 0.1
 """Seconds between two looks at the deadlines, while anything is pending."""
 
-Command: TypeAlias = Sequence[str | int | bytes]
-Call: TypeAlias = tuple[Sequence[str | bytes], Sequence[str | int | bytes]]
+Call: TypeAlias = tuple[Sequence[str | bytes], Sequence[Word]]
 """A script's keys, and its arguments."""
 
 
@@ -45,23 +43,61 @@ class Program(Protocol):
     def sha(self) -> str: ...
 
 
-@dataclass(frozen=True, slots=True)
 class _Asked:
     """What one caller asks for."""
 
-    commands: Sequence[Command]
-    replies: asyncio.Future[list[Any]]
-    deadline: float
-    """Loop time by which there must be replies."""
+    __slots__ = ("commands", "deadline", "replies")
+
+    def __init__(self, commands: Sequence[Command], loop: asyncio.AbstractEventLoop) -> None:
+        self.commands = commands
+        self.replies: asyncio.Future[list[Any]] = loop.create_future()
+        self.deadline = loop.time() + COMMAND_S
+        """Loop time by which there must be replies."""
+
+    def fail(self, error: Exception) -> None:
+        """There will be no replies. A caller that went away is fine."""
+        if not self.replies.done():
+            self.replies.set_exception(error)
+
+
+class _Trip:
+    """The commands of some callers, on their way together (`homewire.redis.line.Batch`)."""
+
+    __slots__ = ("_asked", "_ended", "data", "deadline", "expected", "replies")
+
+    def __init__(self, asked: Sequence[_Asked], ended: Callable[[], None]) -> None:
+        commands = [pack(command) for each in asked for command in each.commands]
+        self.data = b"".join(commands)
+        self.expected = len(commands)
+        self.deadline = asyncio.get_running_loop().time() + COMMAND_S
+        self.replies: list[Any] = []
+        self._asked = asked
+        self._ended = ended
+
+    def settle(self, failure: Exception | None = None) -> None:
+        """Give everybody theirs: what was answered before a line broke was answered."""
+        replies, at = self.replies, 0
+        for asked in self._asked:
+            end = at + len(asked.commands)
+            if failure is not None and end > len(replies):
+                asked.fail(failure)
+            elif not asked.replies.done():
+                asked.replies.set_result(replies[at:end])
+            at = end
+        self._ended()
 
 
 class Trips:
     """Commands on one client. Each is sent at most once: not at all if its caller gave up before that."""
 
     def __init__(self, redis: Redis) -> None:
-        self._redis = redis
+        """`redis` is one that `homewire.redis.connect` made, and closing it ends the trips."""
+        self._pool = Pool.of(redis)
+        self._shapes: dict[Any, Callable[[Any], Any]] = dict(redis.response_callbacks)
+        """What redis-py makes of the replies of some commands, by their names."""
         self._waiting: deque[_Asked] = deque()
-        self._under_way: set[asyncio.Task[None]] = set()
+        self._lines: list[Line] = []
+        self._opening: set[asyncio.Task[None]] = set()
         self._turn_planned = False
         self._pending: deque[_Asked] = deque()
         """All that were not answered when they were looked at last, by their deadlines."""
@@ -77,13 +113,18 @@ class Trips:
     async def ask_each(self, *commands: Command) -> list[Any]:
         """The same; an error that Redis answers with stands in the place of its reply."""
         loop = asyncio.get_running_loop()
-        asked = _Asked(commands, loop.create_future(), loop.time() + COMMAND_S)
+        asked = _Asked(commands, loop)
         self._waiting.append(asked)
         self._pending.append(asked)
         if self._timer is None:
             self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
         self._plan_turn()
-        return await asked.replies
+        replies = await asked.replies
+        for at, command in enumerate(commands):
+            shape = self._shapes.get(command[0])
+            if shape is not None and not isinstance(replies[at], ResponseError):
+                replies[at] = shape(replies[at])
+        return replies
 
     async def run(self, script: Program, *calls: Call) -> list[Any]:
         """The answers of one script, run for each of these calls, in one trip. Raises what `ask` does."""
@@ -99,88 +140,71 @@ class Trips:
                 answers[at] = answer
         return _without_errors(answers)
 
+    def _plan_turn(self) -> None:
+        if self._waiting and not self._turn_planned and self._has_line():
+            self._turn_planned = True
+            asyncio.get_running_loop().call_soon(self._take_turn)
+
+    def _has_line(self) -> bool:
+        return len(self._lines) + len(self._opening) < AT_ONCE or self._idle_line() is not None
+
+    def _idle_line(self) -> Line | None:
+        return next((line for line in self._lines if not line.written), None)
+
+    def _take_turn(self) -> None:
+        """Send what was asked for since the last turn."""
+        self._turn_planned = False
+        asked = self._next_asked()
+        if asked:
+            idle = self._idle_line()
+            if idle is not None:
+                idle.write([_Trip(asked, self._plan_turn)])
+            else:
+                task = asyncio.create_task(self._write_on_new_line(asked))
+                self._opening.add(task)
+                task.add_done_callback(self._opening.discard)
+        self._plan_turn()
+
+    def _next_asked(self) -> list[_Asked]:
+        taken: list[_Asked] = []
+        size = 0
+        while self._waiting and (not taken or size + len(self._waiting[0].commands) <= TOGETHER):
+            asked = self._waiting.popleft()
+            # Who gave up has no use for an answer.
+            if not asked.replies.done():
+                taken.append(asked)
+                size += len(asked.commands)
+        return taken
+
+    async def _write_on_new_line(self, asked: Sequence[_Asked]) -> None:
+        try:
+            line = await self._pool.open_line(self._line_changed)
+        except asyncio.CancelledError:
+            _fail(asked, RedisConnectionError("the node stops"))
+            raise
+        except Exception as error:
+            # Whatever it is, it is the callers' to translate.
+            _fail(asked, error)
+        else:
+            self._lines.append(line)
+            line.write([_Trip(asked, self._plan_turn)])
+
+    def _line_changed(self, line: Line) -> None:
+        if line.lost and line in self._lines:
+            self._lines.remove(line)
+        self._plan_turn()
+
     def _check_deadlines(self) -> None:
         """One timer for all: one for each would cost more than its command."""
         loop, pending = asyncio.get_running_loop(), self._pending
         now = loop.time()
         while pending and (pending[0].replies.done() or pending[0].deadline <= now):
-            asked = pending.popleft()
-            if not asked.replies.done():
-                asked.replies.set_exception(TimeoutError())
-        self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines) if pending else None
-
-    def _plan_turn(self) -> None:
-        if self._waiting and not self._turn_planned and len(self._under_way) < AT_ONCE:
-            self._turn_planned = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
-
-    def _take_turn(self) -> None:
-        """Send what was asked for since the last turn."""
-        self._turn_planned = False
-        batch = self._next_batch()
-        if batch:
-            task = asyncio.create_task(self._carry_out(batch))
-            self._under_way.add(task)
-            task.add_done_callback(self._ended)
-        self._plan_turn()
-
-    def _next_batch(self) -> list[_Asked]:
-        batch: list[_Asked] = []
-        size = 0
-        while self._waiting and (not batch or size + len(self._waiting[0].commands) <= TOGETHER):
-            asked = self._waiting.popleft()
-            # Who gave up has no use for an answer.
-            if not asked.replies.done():
-                batch.append(asked)
-                size += len(asked.commands)
-        return batch
-
-    def _ended(self, task: asyncio.Task[None]) -> None:
-        self._under_way.discard(task)
-        self._plan_turn()
-
-    async def _carry_out(self, batch: Sequence[_Asked]) -> None:
-        commands = [command for asked in batch for command in asked.commands]
-        try:
-            async with asyncio.timeout(COMMAND_S):
-                replies = await self._exchange(commands)
-        except asyncio.CancelledError:
-            _fail(batch, RedisConnectionError("the node stops"))
-            raise
-        except Exception as error:
-            # Whatever it is, it is the callers' to translate.
-            _fail(batch, error)
-            return
-        at = 0
-        for asked in batch:
-            end = at + len(asked.commands)
-            if not asked.replies.done():
-                asked.replies.set_result(replies[at:end])
-            at = end
-
-    async def _exchange(self, commands: Sequence[Command]) -> list[Any]:
-        """Send all, read all. An error that Redis answers with stands in the place of its reply."""
-        pool = self._redis.connection_pool
-        connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-        try:
-            await connection.send_packed_command(connection.pack_commands(commands))
-            return [await self._reply(connection, str(command[0])) for command in commands]
-        except BaseException:
-            # Replies may still come, and nobody must take them for theirs.
-            await connection.disconnect(nowait=True)
-            raise
-        finally:
-            await pool.release(connection)
-
-    async def _reply(self, connection: Any, name: str) -> Any:
-        try:
-            # What limits the time is around the whole trip: another timer for each reply costs more than it.
-            reply = await connection.read_response(timeout=math.inf)
-        except ResponseError as error:
-            return error
-        # As `Redis.parse_response` does, which costs more than the reading.
-        shape = self._redis.response_callbacks.get(name)
-        return reply if shape is None else shape(reply)
+            pending.popleft().fail(TimeoutError())
+        for line in tuple(self._lines):
+            if line.written and line.written[0].deadline <= now:
+                line.drop()
+        busy = pending or any(line.written for line in self._lines)
+        self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines) if busy else None
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:
@@ -191,7 +215,6 @@ def _without_errors(replies: list[Any]) -> list[Any]:
     return replies
 
 
-def _fail(batch: Sequence[_Asked], error: Exception) -> None:
-    for asked in batch:
-        if not asked.replies.done():
-            asked.replies.set_exception(error)
+def _fail(asked: Sequence[_Asked], error: Exception) -> None:
+    for each in asked:
+        each.fail(error)

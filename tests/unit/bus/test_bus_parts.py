@@ -7,16 +7,17 @@ import binascii
 from typing import Any
 
 import pytest
-from hiredis import ReplyError, pack_command
+from hiredis import Reader, ReplyError, pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
 from homewire._core import AppendHeads
 from homewire.bus import BusSettings, BusStats, shard_of
-from homewire.bus.address import parse_address
-from homewire.bus.connection import Batch, Connection
+from homewire.bus.batch import Batch
 from homewire.bus.retention import water_level
 from homewire.errors import ConfigurationError, NotConfirmed
+from homewire.redis.address import parse_address
+from homewire.redis.line import Line
 from homewire.settings import Settings
 
 
@@ -123,15 +124,15 @@ class Transport(asyncio.Transport):
         self.aborted = True
 
 
-def connected() -> tuple[Connection, Transport, list[Connection]]:
-    events: list[Connection] = []
-    connection, transport = Connection(BusStats(), events.append), Transport()
+def connected() -> tuple[Line, Transport, list[Line]]:
+    events: list[Line] = []
+    connection, transport = Line(Reader(), NotConfirmed, events.append), Transport()
     connection.connection_made(transport)
     return connection, transport, events
 
 
 def batch_of(expected: int) -> Batch:
-    return Batch(b"command", expected, 0.0, asyncio.get_running_loop().create_future())
+    return Batch(b"command", expected, 0.0, asyncio.get_running_loop().create_future(), BusStats())
 
 
 async def test_replies_reach_their_callers_at_every_split_point() -> None:

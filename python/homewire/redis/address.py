@@ -1,4 +1,4 @@
-"""Where the bus's Redis is: a URL, taken apart once."""
+"""Where Redis is: a URL, taken apart once."""
 
 from __future__ import annotations
 
