@@ -42,7 +42,7 @@ from homewire.http.reading import BodyReader
 from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.lifetimes.service import Lifetimes
-from homewire.limits import memory_bytes, raise_open_file_limit
+from homewire.limits import collect_seldom, memory_bytes, raise_open_file_limit
 from homewire.notify import pages
 from homewire.notify.delivery import Delivery
 from homewire.overload import Overload
@@ -112,6 +112,7 @@ async def _serve(
     async with running(settings, roles) as node:
         _on_signals(stop.set)
         node.failed.add_done_callback(lambda _failure: stop.set())
+        collect_seldom()
         async with AsyncExitStack() as stack:
             if beside is not None:
                 in_background(stack, beside(node.base_url), node.failed)

@@ -11,7 +11,7 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.api.decoding import decode_fields, decode_form, decode_json
-from homewire.api.operation import Access, BodyKind, Call, Listing, Operation, WithCookie
+from homewire.api.operation import Access, BodyKind, Call, Listing, NoQuery, Operation, WithCookie
 from homewire.api.shapes import SHAPE
 from homewire.errors import (
     Conflict,
@@ -23,6 +23,7 @@ from homewire.errors import (
     UnknownRecord,
 )
 from homewire.hosts import listed_origins
+from homewire.http.answers import JSON, whole_answer
 from homewire.http.cookies import expire_cookie, set_cookie
 from homewire.http.headers import RANGE, names_key
 from homewire.http.origins import refuse_cross_site
@@ -32,6 +33,9 @@ from homewire.model import Permission, Principal, PrincipalKind
 TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
 """Parts of paths that are no integer ids."""
 
+NO_CONTENT: Final = 204
+
+_NO_QUERY: Final[Any] = NoQuery()
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -62,7 +66,9 @@ async def _call(api: Api, operation: Operation, request: web.Request) -> Call[An
     ids = {name: path_id(request, name) for name in request.match_info if name not in TEXTS}
     if operation.visible is not None and caller is not None:
         await operation.visible(api, caller, ids)
-    query = decode_fields("query", request.query, operation.query)
+    query = _NO_QUERY
+    if operation.query is not NoQuery:
+        query = decode_fields("query", request.query, operation.query)
     return Call(request, caller, ids, query, await _body(api, operation, request))
 
 
@@ -104,7 +110,8 @@ def _needed(access: Access) -> str:
 async def _body(api: Api, operation: Operation, request: web.Request) -> Any:
     if operation.body is None:
         # Read all the same: a DELETE may have one, and the next request stands behind it.
-        await api.reader.read(request, operation.body_bytes)
+        if request.body_exists:
+            await api.reader.read(request, operation.body_bytes)
         return None
     body = await api.reader.read(request, operation.body_bytes)
     if not body and not operation.body_required:
@@ -122,24 +129,31 @@ def _allowed(operation: Operation, error: RequestError) -> RequestError:
 
 
 def _rendered(operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
+    # First what nearly all answers are: to ask whether something is a response takes long.
+    if isinstance(answer, msgspec.Struct) and operation.answer is not None:
+        return whole_answer(request, operation.success, _encode(answer))
+    if answer is None and operation.success == NO_CONTENT:
+        return whole_answer(request, NO_CONTENT)
+    if isinstance(answer, web.StreamResponse):
+        return answer
     if isinstance(answer, WithCookie):
-        response = _rendered(operation, request, answer.answer)
+        response = _response(operation, answer.answer)
         if answer.key is None:
             expire_cookie(request, response)
         else:
             set_cookie(request, response, answer.key)
         return response
-    headers: Mapping[str, str] | None = None
-    if isinstance(answer, web.StreamResponse):
-        return answer
     if isinstance(answer, Listing):
-        headers = {RANGE: range_header(answer)}
-        answer = answer.items
+        return _response(operation, answer.items, {RANGE: range_header(answer)})
+    return _response(operation, answer)
+
+
+def _response(
+    operation: Operation, answer: Any, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
     if operation.answer is None:
         return web.Response(status=operation.success, headers=headers)
-    return web.Response(
-        status=operation.success, body=_encode(answer), content_type="application/json", headers=headers
-    )
+    return web.Response(status=operation.success, body=_encode(answer), content_type=JSON, headers=headers)
 
 
 def range_header(listing: Listing) -> str:

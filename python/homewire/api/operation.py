@@ -82,8 +82,7 @@ class WithCookie:
     """The key of the session that begins. None: one ended, and the browser is to forget its key."""
 
 
-@dataclass(frozen=True, slots=True)
-class Call(Generic[QueryT, BodyT]):
+class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
     """One call of an operation: who calls, and what was asked, checked."""
 
     request: web.Request

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from functools import lru_cache
 
 
 def timestamp(ms: int) -> str:
@@ -16,5 +17,11 @@ def whole_seconds(ms: int) -> str:
 
 
 def _seconds(ms: int) -> str:
+    return _second(ms // 1000)
+
+
+# Clients ask for the same records again and again, and homes of a batch began in the same second.
+@lru_cache(maxsize=10_000)
+def _second(at: int) -> str:
     # What follows is the zone; `strftime` would take ten times as long.
-    return datetime.fromtimestamp(ms // 1000, UTC).isoformat()[:19]
+    return datetime.fromtimestamp(at, UTC).isoformat()[:19]

@@ -13,29 +13,23 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
+from homewire.http.answers import WholeAnswer
+from homewire.http.headers import AUTH_KEY, USER_ID, any_origin
 
 REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", AUTH_KEY, USER_ID)
 """What a page may send that browsers ask about."""
-ANSWER_HEADERS: Final = (RANGE, "Retry-After")
-"""What a page may read beyond what every page may."""
 METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 REMEMBERED_S: Final = 86_400
 """How long a browser need not ask again; browsers have bounds of their own."""
 
 _REQUEST_HEADERS: Final = ", ".join(REQUEST_HEADERS)
-_ANSWER_HEADERS: Final = ", ".join(ANSWER_HEADERS)
 
 
 def allow_any_origin(response: web.StreamResponse) -> None:
-    """Let pages of any origin read an answer that was not begun yet.
-
-    On a 204, the answer to every event, that is one header and nothing else.
-    """
-    headers = response.headers
-    headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = "*"
-    if response.status != 204:
-        headers[hdrs.ACCESS_CONTROL_EXPOSE_HEADERS] = _ANSWER_HEADERS
+    """Let pages of any origin read an answer that was not begun yet."""
+    # One that is written whole says so itself.
+    if type(response) is not WholeAnswer:
+        response.headers.update(any_origin(response.status))
 
 
 def preflight(methods: Iterable[str] = METHODS) -> web.Response:

@@ -1,7 +1,8 @@
-"""Names of headers that are ours."""
+"""Names of headers that are ours, and what all answers say."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 from aiohttp import hdrs, web
@@ -11,6 +12,19 @@ AUTH_KEY: Final = "X-Auth-Token"
 USER_ID: Final = "X-User-Id"
 RANGE: Final = "vnd.tinkermode.range"
 """Of a list: `<first>-<last>/<how many there are>`."""
+
+ANSWER_HEADERS: Final = (RANGE, "Retry-After")
+"""What a page of another origin may read beyond what every page may."""
+_ON_ANY: Final[Mapping[str, str]] = {
+    hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
+    hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: ", ".join(ANSWER_HEADERS),
+}
+_ON_204: Final[Mapping[str, str]] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
+
+
+def any_origin(status: int) -> Mapping[str, str]:
+    """What lets pages of any origin read an answer. On a 204, the answer to every event, one header alone."""
+    return _ON_204 if status == 204 else _ON_ANY
 
 
 def names_key(request: web.Request) -> bool:

@@ -21,6 +21,7 @@ from aiohttp import web
 from homewire._core import EventBatch, InvalidField, PlacedEvents
 from homewire.bus import Bus, BusError, shard_of
 from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed, RequestError
+from homewire.http.answers import whole_answer
 from homewire.ingest.context import Ingest
 from homewire.ingest.entities import misplaced, misplaced_items
 from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
@@ -31,7 +32,7 @@ Outcome: TypeAlias = bytes | RequestError
 """Of a placed item: its stream id, or why it was not stored."""
 
 
-async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
+async def post_events(ingest: Ingest, request: web.Request) -> web.StreamResponse:
     """`POST /events`: a project key that may send events. 200 with `{"results": […]}`.
 
     503 for the whole only if every item failed because Redis is away. Its items count against the limits,
@@ -60,7 +61,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.Response:
         outcomes = await _append(ingest.bus, placed)
     _raise_if_none_stored(len(batch), outcomes)
     results = placed.results(_results(outcomes))
-    return web.Response(body=results, content_type="application/json")
+    return whole_answer(request, 200, results)
 
 
 async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> PlacedEvents:

@@ -9,6 +9,7 @@ from aiohttp import web
 from homewire._core import InvalidField, command_envelope, kept_command_envelope, parse_command
 from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
+from homewire.http.answers import whole_answer
 from homewire.http.paths import path_id
 from homewire.http.rights import by_right, right_needed
 from homewire.ingest.context import Ingest
@@ -20,7 +21,7 @@ from homewire.store.kept_commands import KeptCommand, KeptCommands
 LONGEST_NUMBER: Final = 10
 
 
-async def put_device_command(ingest: Ingest, request: web.Request) -> web.Response:
+async def put_device_command(ingest: Ingest, request: web.Request) -> web.StreamResponse:
     """`PUT /devices/{deviceId}/command`: a user of the device's home, or a project key that may."""
     principal = await ingest.authenticate(request)
     if principal.kind is PrincipalKind.DEVICE:
@@ -43,11 +44,11 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Respon
         head, tail = kept_command_envelope(command, principal.project_id, device_id, now, expires)
         kept = KeptCommand(device_id, head, tail, expires)
         await _keep(ingest, ingest.kept_commands, request, principal, kept, body)
-        return web.Response(status=204)
+        return whole_answer(request, 204)
     envelope = command_envelope(command, principal.project_id, device_id, ingest.clock())
     once = claim(key, principal, f"PUT /devices/{device_id}/command", body) if key else None
     await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
-    return web.Response(status=204)
+    return whole_answer(request, 204)
 
 
 def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:

@@ -7,6 +7,7 @@ from aiohttp import web
 from homewire._core import EventInput, InvalidField, event_envelope, parse_event
 from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.http.answers import whole_answer
 from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
 from homewire.ingest.entities import require_binding
@@ -17,7 +18,7 @@ from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
 NOT_IN_HOME = "DEVICE_NOT_IN_HOME"
 
 
-async def put_device_event(ingest: Ingest, request: web.Request) -> web.Response:
+async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
     """`PUT /devices/{deviceId}/event`, spec 001 *Send Device Event*: only the device itself."""
     principal = await ingest.authenticate(request)
     if principal.kind is not PrincipalKind.DEVICE:
@@ -42,10 +43,10 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.Response
     )
     once = claim(key, principal, f"PUT /devices/{device_id}/event", body) if key else None
     await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
-    return web.Response(status=204)
+    return whole_answer(request, 204)
 
 
-async def put_home_event(ingest: Ingest, request: web.Request) -> web.Response:
+async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
     """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: a project key that may send events."""
     principal = await ingest.authenticate(request)
     require_project_key(principal, Permission.SEND_EVENT)
@@ -70,7 +71,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.Response:
     )
     once = claim(key, principal, f"PUT /homes/{home_id}/event", body) if key else None
     await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
-    return web.Response(status=204)
+    return whole_answer(request, 204)
 
 
 async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tuple[int, DeviceLocation]:

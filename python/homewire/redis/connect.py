@@ -7,8 +7,8 @@ command as a whole at most `COMMAND_S`, which the store adds up to.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from types import TracebackType
 from typing import Any, Final
 
 from hiredis import Reader
@@ -168,21 +168,30 @@ async def is_healthy(client: Redis) -> bool:
         return False
 
 
-@contextmanager
-def translate_redis_errors(*, writing: bool = False) -> Iterator[None]:
+class translate_redis_errors:
     """Turn what redis-py raises when Redis is away or cannot serve into `errors.Unavailable`.
 
     With `writing`, a broken connection or a time-out becomes `errors.NotConfirmed`: the command may
     have been executed. Everything else (a wrong command, a bug in a script) passes through.
     """
-    try:
-        yield
-    except _AWAY as error:
-        raise (NotConfirmed() if writing else Unavailable()) from error
-    except ResponseError as error:
-        if not _cannot_serve(error):
-            raise
-        raise Unavailable() from error
+
+    __slots__ = ("_writing",)
+
+    def __init__(self, *, writing: bool = False) -> None:
+        self._writing = writing
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            return
+        if isinstance(error, _AWAY):
+            raise (NotConfirmed() if self._writing else Unavailable()) from error
+        if isinstance(error, ResponseError) and _cannot_serve(error):
+            raise Unavailable() from error
 
 
 def _cannot_serve(error: RedisError) -> bool:

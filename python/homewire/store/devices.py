@@ -8,6 +8,8 @@ from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
+import msgspec
+
 from homewire.errors import UnknownRecord
 from homewire.model import Device, DeviceLocation
 from homewire.store import checks, tokens
@@ -63,7 +65,7 @@ class Devices:
             answer = await self._store(device, reference.hash, claim_code)
             if answer != ["taken", "claim_code"]:
                 require_ok(answer, project=project_id, home=home_id)
-                return replace(device, claim_code=claim_code), token, claim_code
+                return msgspec.structs.replace(device, claim_code=claim_code), token, claim_code
         raise outrun("claim code")
 
     async def get(self, project_id: int, device_id: int) -> Device | None:
