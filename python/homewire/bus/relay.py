@@ -22,9 +22,8 @@ Revoking must work on a Redis at its memory limit, hence also everything here (`
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -33,6 +32,7 @@ from redis.exceptions import RedisError
 from homewire.bus.control import parse
 from homewire.bus.shards import PENDING, copied_key, events_key
 from homewire.bus.stopping import asked_to_stop
+from homewire.bus.turns import Turns
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
 from homewire.model import Posting, PostingQueue
@@ -126,18 +126,6 @@ class RelayStats:
     """Rounds of `run`, or outboxes in it, that Redis kept from being relayed."""
 
 
-@dataclass(slots=True)
-class _Turns:
-    """Who drains one outbox: one task at a time, on behalf of all that asked before it began."""
-
-    expecting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    begun: int = 0
-    finished: int = 0
-    """The number of the last one that was begun and went through."""
-    askers: int = 0
-
-
 class Relay:
     """Copies the outboxes' records to `shards` shards, with the ordinary client `redis`."""
 
@@ -145,7 +133,8 @@ class Relay:
         self.stats = RelayStats()
         self._trips = Trips(redis)
         self._shards = shards
-        self._turns: dict[int, _Turns] = {}
+        self._draining = Turns(self._drain, COMMAND_S)
+        self._expecting = Turns(self._note_expected, COMMAND_S)
         self._expected_until: dict[int, float] = {}
         self._seldom = Seldom(LOG_S)
 
@@ -155,17 +144,9 @@ class Relay:
 
     async def expect(self, project_id: int) -> None:
         """Before a change that is announced: what a crash leaves will be found. Raises Unavailable."""
-        if self.is_expected(project_id):
-            return
-        with translate_redis_errors(), self._turns_of(project_id) as turns:
-            async with asyncio.timeout(COMMAND_S), turns.expecting:
-                if self.is_expected(project_id):
-                    return
-                began = asyncio.get_running_loop().time()
-                await self._trips.run(EXPECT, ([PENDING], [project_id]))
-                if len(self._expected_until) >= EXPECTED_PROJECTS:
-                    self._expected_until.clear()
-                self._expected_until[project_id] = began + EXPECTED_FOR_S
+        if not self.is_expected(project_id):
+            with translate_redis_errors():
+                await self._expecting.take(project_id)
 
     async def announce(self, project_id: int) -> None:
         """Copy and delete what is in the project's outbox now.
@@ -174,7 +155,7 @@ class Relay:
         record stands, and `run` goes on with it.
         """
         try:
-            await self._take_turn(project_id)
+            await self._draining.take(project_id)
         except (RedisError, OSError) as error:
             # Perhaps another Redis answers by now, that knows nothing of what was expected.
             self._expected_until.pop(project_id, None)
@@ -230,40 +211,24 @@ class Relay:
             if length == 0:
                 continue
             try:
-                self.stats.leftovers += await self._take_turn(project_id)
+                self.stats.leftovers += await self._draining.take(project_id)
             except (RedisError, OSError) as error:
                 self._note_failure(error, project=project_id)
         return [each for each, length in zip(projects, lengths, strict=True) if length == 0]
 
-    async def _take_turn(self, project_id: int) -> int:
-        """Drain an outbox, or have it drained by a task that begins after this was called.
-
-        How many entries this task relayed. Bounded, so that no outbox keeps the others waiting: what is
-        left has its next turn.
-        """
-        with self._turns_of(project_id) as turns:
-            begun_before = turns.begun
-            async with asyncio.timeout(COMMAND_S), turns.lock:
-                if turns.finished > begun_before:
-                    return 0
-                turns.begun += 1
-                relayed = await self._drain(project_id)
-                turns.finished = turns.begun
-                return relayed
-
-    @contextmanager
-    def _turns_of(self, project_id: int) -> Iterator[_Turns]:
-        """The turns at one project, kept as long as somebody waits for one."""
-        turns = self._turns.setdefault(project_id, _Turns())
-        turns.askers += 1
-        try:
-            yield turns
-        finally:
-            turns.askers -= 1
-            if not turns.askers:
-                del self._turns[project_id]
+    async def _note_expected(self, project_id: int) -> int:
+        if self.is_expected(project_id):
+            return 0
+        began = asyncio.get_running_loop().time()
+        await self._trips.run(EXPECT, ([PENDING], [project_id]))
+        if len(self._expected_until) >= EXPECTED_PROJECTS:
+            self._expected_until.clear()
+        self._expected_until[project_id] = began + EXPECTED_FOR_S
+        return 1
 
     async def _drain(self, project_id: int) -> int:
+        """Copy and delete what stands in an outbox; how many entries. Bounded, so that no outbox keeps those
+        who ask for the next turn waiting: what is left is theirs."""
         outbox, relayed = ProjectSlot(project_id).outbox, 0
         while True:
             if asked_to_stop():

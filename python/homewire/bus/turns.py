@@ -1,0 +1,67 @@
+"""Work that one does for all who asked for it before it began."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+Work = Callable[[int], Awaitable[int]]
+
+
+class Turns:
+    """One turn at a time for each project; whoever asks while it lasts is served by the next one, together.
+
+    A turn is a task of its own: who asked may go away, and the others have their answer all the same.
+    """
+
+    def __init__(self, work: Work, limit_s: float) -> None:
+        """`work` is given the project's id, and has `limit_s` seconds."""
+        self._work = work
+        self._limit_s = limit_s
+        self._waiting: dict[int, list[asyncio.Future[int]]] = {}
+        self._under_way: dict[int, asyncio.Task[None]] = {}
+
+    def __len__(self) -> int:
+        """Projects at which a turn is under way."""
+        return len(self._under_way)
+
+    async def take(self, project_id: int) -> int:
+        """Wait for a turn that begins after this was called. What the work answered, if this was the first to
+        ask for it; else 0. Raises what the work raised, TimeoutError after its time."""
+        waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._waiting.setdefault(project_id, []).append(waiter)
+        if project_id not in self._under_way:
+            self._under_way[project_id] = asyncio.create_task(self._serve(project_id))
+        return await waiter
+
+    async def _serve(self, project_id: int) -> None:
+        try:
+            while waiters := self._waiting.pop(project_id, None):
+                await self._serve_together(project_id, waiters)
+        finally:
+            del self._under_way[project_id]
+            # Only of a turn that was cancelled somebody is left.
+            for waiter in self._waiting.pop(project_id, ()):
+                waiter.cancel()
+
+    async def _serve_together(self, project_id: int, waiters: list[asyncio.Future[int]]) -> None:
+        answer = 0
+        failure: Exception | None = None
+        try:
+            async with asyncio.timeout(self._limit_s):
+                answer = await self._work(project_id)
+        except asyncio.CancelledError:
+            for waiter in waiters:
+                waiter.cancel()
+            raise
+        except Exception as error:
+            # Theirs to handle, whatever it is.
+            failure = error
+        for waiter in waiters:
+            if waiter.done():
+                continue
+            if failure is None:
+                waiter.set_result(answer)
+                answer = 0
+            else:
+                waiter.set_exception(failure)
