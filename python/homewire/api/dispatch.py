@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import re
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -33,6 +34,7 @@ from homewire.model import Permission, Principal, PrincipalKind
 TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
 """Parts of paths that are no integer ids."""
 
+_NAME: Final = re.compile(r"{(\w+)}")
 NO_CONTENT: Final = 204
 
 _NO_QUERY: Final[Any] = NoQuery()
@@ -41,14 +43,26 @@ _encode: Final = msgspec.json.Encoder().encode
 
 def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
     """What to mount at the URL root."""
-    return [web.RouteDef(each.method, each.path, partial(serve, api, each), {}) for each in operations]
+    return [
+        web.RouteDef(each.method, each.path, partial(serve, api, each, _ids(each)), {}) for each in operations
+    ]
 
 
-async def serve(api: Api, operation: Operation, request: web.Request) -> web.StreamResponse:
-    """Answer one request. Raises RequestError with a status that the operation's table has."""
+def _ids(operation: Operation) -> tuple[str, ...]:
+    """The names of the ids in its path."""
+    return tuple(name for name in _NAME.findall(operation.path) if name not in TEXTS)
+
+
+async def serve(
+    api: Api, operation: Operation, names: Sequence[str], request: web.Request
+) -> web.StreamResponse:
+    """Answer one request; `names` are those of the ids in its path.
+
+    Raises RequestError with a status that the operation's table has.
+    """
     request[SHAPE] = operation.shape
     try:
-        call = await _call(api, operation, request)
+        call = await _call(api, operation, names, request)
         return _rendered(operation, request, await operation.handler(api, call))
     except UnknownRecord as error:
         raise _allowed(operation, NotFound()) from error
@@ -59,11 +73,11 @@ async def serve(api: Api, operation: Operation, request: web.Request) -> web.Str
         raise _allowed(operation, error) from error
 
 
-async def _call(api: Api, operation: Operation, request: web.Request) -> Call[Any, Any]:
+async def _call(api: Api, operation: Operation, names: Sequence[str], request: web.Request) -> Call[Any, Any]:
     if operation.sets_cookie:
         refuse_cross_site(request, listed_origins(api.settings.cookie_origins))
     caller = await _caller(api, operation.access, request)
-    ids = {name: path_id(request, name) for name in request.match_info if name not in TEXTS}
+    ids = {name: path_id(request, name) for name in names}
     if operation.visible is not None and caller is not None:
         await operation.visible(api, caller, ids)
     query = _NO_QUERY

@@ -95,6 +95,8 @@ class Trips:
         self._pool = Pool.of(redis)
         self._shapes: dict[Any, Callable[[Any], Any]] = dict(redis.response_callbacks)
         """What redis-py makes of the replies of some commands, by their names."""
+        # Most of what is read are hashes: `store.database.decoded` makes texts of them in one step.
+        del self._shapes["HGETALL"]
         self._waiting: deque[_Asked] = deque()
         self._lines: list[Line] = []
         self._opening: set[asyncio.Task[None]] = set()

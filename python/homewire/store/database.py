@@ -295,6 +295,7 @@ def _stop_if_asked() -> None:
         raise asyncio.CancelledError
 
 
-def decoded(reply: dict[bytes, bytes]) -> dict[str, str]:
-    """A hash as texts."""
-    return {name.decode(): value.decode() for name, value in reply.items()}
+def decoded(reply: Sequence[bytes]) -> dict[str, str]:
+    """What HGETALL answers, as texts."""
+    words = [word.decode() for word in reply]
+    return dict(zip(words[::2], words[1::2], strict=True))
