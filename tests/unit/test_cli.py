@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -427,6 +428,13 @@ def test_people_read_keys_with_a_warning(homewire: Commands) -> None:
     assert "can't be shown again" in homewire.out
     assert homewire.run("project", "list") == 0
     assert "accounts" in homewire.out.splitlines()[0]
+
+
+def test_help_needs_neither_the_store_nor_the_server() -> None:
+    """They are most of what a start takes."""
+    heavy = "{'aiohttp', 'pydantic', 'redis', 'structlog'}"
+    code = f"import sys, homewire.cli as cli; cli.build(); sys.exit(bool({heavy} & sys.modules.keys()))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 async def test_the_running_server_is_used(tmp_path: Path) -> None:

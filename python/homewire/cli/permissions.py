@@ -12,7 +12,6 @@ from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.errors import UnknownRecord
 from homewire.model import Right
-from homewire.store.rights import parsed
 
 permissions = typer.Typer(
     name="permission",
@@ -154,6 +153,9 @@ async def _change(
     of_group: Change,
 ) -> Answer:
     """Change one permission after another. All are looked at first, so that a slip changes nothing."""
+    # Here, as everything that needs the store: it is most of what a start costs.
+    from homewire.store.rights import parsed
+
     _one_of(user, group)
     wanted = [parsed("read", f"read:{each}") for each in read or ()]
     wanted += [parsed("write", f"write:{each}") for each in write or ()]

@@ -11,7 +11,6 @@ from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.errors import UnknownRecord
 from homewire.model import DeadLetter, ModuleType, SmartModule
-from homewire.store.database import wall_clock_ms
 
 modules = typer.Typer(
     name="smart-module",
@@ -157,7 +156,7 @@ async def _shown(scope: Scope, module: SmartModule) -> dict[str, Any]:
         "events": sorted(module.events),
         "homes": None if module.homes is None else sorted(module.homes),
         "suspended": module.suspended,
-        "breakerOpen": module.broken_until_ms > wall_clock_ms(),
+        "breakerOpen": module.broken_until_ms > scope.store.now_ms(),
         "waiting": waiting,
         "deadLetters": dead,
     }
