@@ -1,7 +1,8 @@
 //! Deliveries over socket pairs, by the whole core. Prints one JSON line.
 //!
 //! `cargo bench --bench delivery -- --clients 100 --events 20000 --batch 32`; made for profilers too:
-//! `valgrind --tool=callgrind target/release/deps/delivery-… --events 2000`.
+//! `valgrind --tool=callgrind target/release/deps/delivery-… --events 2000`. With `--permission 1` the clients
+//! hear by rights instead of memberships.
 
 use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
@@ -12,9 +13,12 @@ use homewire_core::connection::{Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
 use homewire_core::envelope::{EventHeader, encode_event};
-use homewire_core::inbox::{Entry, Reservation, Subscription};
+use homewire_core::inbox::{BoundEntity, DeviceInHome, Entry, Reservation, Subscription};
 use homewire_core::reactor::Limits;
 
+const HOME: u64 = 1;
+const DEVICE: u64 = 7;
+const ENTITY: &str = "stove";
 /// With its envelope's other members the message has 200 bytes.
 const BODY: &str = r#"{"load":12.5,"memory":48.25,"note":"xxxxxxxxxxxxxxxxxxxxxxxxx"}"#;
 
@@ -22,6 +26,7 @@ fn main() -> io::Result<()> {
     let clients = argument("--clients", 100);
     let events = argument("--events", 20_000);
     let batch = argument("--batch", 32);
+    let permission = argument("--permission", 0) != 0;
     let limits = Limits {
         shards: 1,
         heartbeat: Duration::from_secs(3_600),
@@ -38,14 +43,15 @@ fn main() -> io::Result<()> {
     };
     let core = Core::start(limits, 16 << 20)?;
     let mut sockets = (0..clients)
-        .map(|number| connect(&core, number))
+        .map(|number| connect(&core, number, permission))
         .collect::<io::Result<Vec<_>>>()?;
     let entry = Entry {
         shard: 0,
         envelope: encode_event(&EventHeader {
             project: 1,
-            home: 1,
-            device: 7,
+            home: HOME,
+            device: DEVICE,
+            entity: Some(ENTITY),
             time_ms: 1_795_258_800_123,
             event_type: "load",
             device_class: Some("computer"),
@@ -83,7 +89,26 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-fn connect(core: &Core, number: usize) -> io::Result<UnixStream> {
+/// A third of the clients each hears a home, a device and an entity.
+fn subscription(number: usize, permission: bool) -> Subscription {
+    match number % 3 {
+        0 => Subscription::Homes(vec![HOME]),
+        1 => Subscription::Devices(vec![DeviceInHome {
+            device: DEVICE,
+            home: HOME,
+        }]),
+        _ if permission => Subscription::Bound(vec![BoundEntity {
+            entity: ENTITY.into(),
+            home: HOME,
+        }]),
+        _ => Subscription::Entities {
+            homes: vec![HOME],
+            entities: vec![ENTITY.into()],
+        },
+    }
+}
+
+fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStream> {
     let principal = Principal {
         kind: PrincipalKind::User,
         project: 1,
@@ -94,8 +119,9 @@ fn connect(core: &Core, number: usize) -> io::Result<UnixStream> {
     core.reserve(Reservation {
         id,
         principal,
-        subscription: Subscription::Homes(vec![1]),
-        follow: false,
+        subscription: subscription(number, permission),
+        // An entity is heard in the homes that its listener enters later, too, unless rights say who hears.
+        follow: !permission && number % 3 == 2,
         encoding: Encoding::Plain,
         address: None,
     });
