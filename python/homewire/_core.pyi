@@ -101,9 +101,10 @@ class EventBatch:
         homes: set[int],
         devices: dict[int, tuple[int, str]],
         shards: int,
+        deactivated: set[int] = ...,
     ) -> PlacedEvents:
         """Every item with its shard and envelope, or with why it has none. `homes` are those of the
-        project; `devices` give each device's home (0: none) and class."""
+        project, without the `deactivated`; `devices` give each device's home (0: none) and class."""
 
 @final
 class PlacedEvents:
@@ -192,12 +193,14 @@ class Core:
         homes: list[int] = ...,
         follow: bool = False,
         address: str | None = None,
+        waiting: list[int] = ...,
     ) -> int:
         """Put a connection into the index, without a socket. Its id is never used twice.
 
         `homes` gives for each of `ids` the home that it is in, if they are devices. Entities are heard in
         each of the homes `ids`; `bound` ones each in its own, `ids` being as many. With `follow` the homes
-        that the user enters or leaves change what is heard.
+        that the user enters or leaves change what is heard, and the user's homes `waiting`, which are
+        deactivated, are heard from their activation on.
         """
 
     def held(

@@ -111,11 +111,13 @@ def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
     accesses = list[Fact[bool]]()
     if listener.filter.kind is Kind.HOMES:
         accesses += [truth.access(listener, Right(Kind.HOMES, home), home) for home in listener.filter.ids]
+        accesses += [truth.homes[home] for home in listener.filter.ids]
     for thing in truth.things(listener):
         places = thing.place.possible(listener.asked, listener.answered)
         # It may have left the home that it is in again.
         losses += [loss for place in places for loss in thing.place.losses(place)]
         accesses += [truth.access(listener, thing.access, place) for place in places]
+        accesses += [truth.homes[place] for place in places - {NOWHERE}]
     losses += [loss for access in accesses for loss in access.losses(True)]
     return [
         Cause(Code.MOVED, loss.asked, inf)

@@ -24,6 +24,7 @@ class Expected:
     bindings: dict[str, int] = field(default_factory=dict)
     grants: set[tuple[int | None, Right]] = field(default_factory=set)
     """By user; None: to the group."""
+    deactivated: set[int] = field(default_factory=set)
 
     def homes_of(self, user: int) -> list[int]:
         return sorted(home for member, home in self.members if member == user)

@@ -189,6 +189,7 @@ class Truth:
     keys: defaultdict[Key, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
     users: defaultdict[int, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
     homes: defaultdict[int, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
+    """Whether something is heard of it: it exists, and is not deactivated."""
     devices: defaultdict[int, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
     members: defaultdict[tuple[int, int], Fact[bool]] = field(
         default_factory=lambda: defaultdict(lambda: Fact(False))
@@ -232,11 +233,11 @@ class Truth:
             facts.append(self.keys[event.key])
         if event.device is not None:
             facts.append(self.devices[event.device])
-        if not event.command:
-            homes = self.homes_of(event)
-            if NOWHERE in homes or not self._is_at_home(event, homes):
-                return False
-            facts += [self.homes[home] for home in homes]
+        homes = self.homes_of(event)
+        if not event.command and (NOWHERE in homes or not self._is_at_home(event, homes)):
+            return False
+        # Where a device is whose home was deleted nobody says, so no command to it is surely taken.
+        facts += [self.homes[home] for home in homes - {NOWHERE}]
         return all(fact.surely_is(True, event.asked, event.answered) for fact in facts)
 
     def _is_at_home(self, event: Event, homes: set[int]) -> bool:
@@ -283,14 +284,15 @@ class Truth:
         return self.places[event.device].possible(event.asked, event.answered)
 
     def _must_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
-        if not self.homes[home].surely_is(True, event.asked, event.answered):
+        if self._follows_homes(listener):
+            facts = self.homes[home], self.members[listener.key.whose, home]
+            stand = all(fact.surely_is(True, event.asked, event.answered) for fact in facts)
+            return stand and _is_wanted(listener, event)
+        if not self._stands(self.homes[home], True, listener, event):
             return False
         if listener.filter.kind is Kind.HOMES:
             access = self.access(listener, Right(Kind.HOMES, home), home)
             return home in listener.filter.ids and self._stands(access, True, listener, event)
-        if self._follows_homes(listener):
-            member = self.members[listener.key.whose, home]
-            return _is_wanted(listener, event) and member.surely_is(True, event.asked, event.answered)
         return self._none_moved(listener, event) and any(
             self._stands(thing.place, home, listener, event)
             and self._stands(thing.exists, True, listener, event)
@@ -308,14 +310,15 @@ class Truth:
         return not moved
 
     def _may_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
-        if not self.homes[home].may_be(True, *_window(listener, event)):
+        if self._follows_homes(listener):
+            facts = self.homes[home], self.members[listener.key.whose, home]
+            may = all(fact.may_be(True, *_window(listener, event)) for fact in facts)
+            return may and _is_wanted(listener, event)
+        if not self._may_stand(self.homes[home], True, listener, event):
             return False
         if listener.filter.kind is Kind.HOMES:
             access = self.access(listener, Right(Kind.HOMES, home), home)
             return home in listener.filter.ids and self._may_stand(access, True, listener, event)
-        if self._follows_homes(listener):
-            member = self.members[listener.key.whose, home]
-            return _is_wanted(listener, event) and member.may_be(True, *_window(listener, event))
         return any(
             self._may_stand(thing.place, home, listener, event)
             and self._may_stand(thing.exists, True, listener, event)

@@ -33,6 +33,7 @@ from hearing_steps import (
     SendMany,
     SendWithOldKey,
     Step,
+    SwitchHome,
     SwitchProject,
     Track,
 )
@@ -213,12 +214,36 @@ class Planner:
         makers: list[Callable[[], list[Step]]] = [self._add] * 6 + [self._remove] * 6 + [self._move] * 4
         makers += [self._rotate, self._end_session, self._end_session, self._end_session]
         makers += [self._create_home, self._delete_home, self._delete_user, self._delete_device]
+        makers += [self._switch_home] * 4
         return self._random.choice(makers)()
 
     def _scenario(self) -> Track:
         """Steps that are delicate when they follow closely upon each other."""
         makers = [self._out_and_in, self._end_and_add, self._move_about, self._rotate_and_come, self._strip]
+        makers += [self._off_and_on]
         return tuple(self._random.choice(makers)())
+
+    def _off_and_on(self) -> list[Step]:
+        """A home is deactivated and activated again, twice, while its members come, go and listen."""
+        steps, home = list[Step](), self._one(self._world.homes)
+        for _ in range(4):
+            switching = self._switch_home(home)
+            steps += [*switching, Send(self._node(), self._item_to_home(home))] if switching else []
+            if self._random.random() < 0.4:
+                steps += self._random.choice([self._add, self._remove])()
+            steps += [self._connect(), Send(self._node(), self._item_to_home(home))]
+        return steps
+
+    def _switch_home(self, wanted: int | None = None) -> list[Step]:
+        world = self._world
+        # Those that are off do not stay so for long: there is little to be heard of them.
+        among = (world.deactivated & world.homes) or world.homes
+        home = self._one(among) if wanted is None else wanted
+        if not self._claims.take(self._track, [("active", home)], [("home", home)]):
+            return []
+        on = home in world.deactivated
+        world.deactivated ^= {home}
+        return [SwitchHome(home, on, self._by_cli())]
 
     def _out_and_in(self) -> list[Step]:
         """A member goes, comes back and connects: the older record must not end the newer connection."""

@@ -79,11 +79,12 @@ class _RightsPlanner(Planner):
         # Memberships are nothing to listeners here.
         makers += [self._add, self._remove, self._rotate, self._end_session, self._end_session]
         makers += [self._create_home, self._delete_home, self._delete_user, self._delete_device]
+        makers += [self._switch_home] * 4
         return self._random.choice(makers)()
 
     def _scenario(self) -> Track:
         makers = [self._out_and_in, self._strip, self._one_source_less, self._bind_about]
-        makers += [self._move_about, self._rotate_and_come]
+        makers += [self._move_about, self._rotate_and_come, self._off_and_on]
         return tuple(self._random.choice(makers)())
 
     def _out_and_in(self) -> list[Step]:

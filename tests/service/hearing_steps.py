@@ -103,6 +103,15 @@ class DeleteHome:
 
 
 @dataclass(frozen=True)
+class SwitchHome:
+    """Deactivate or activate it."""
+
+    home: int
+    on: bool
+    by_cli: bool = False
+
+
+@dataclass(frozen=True)
 class RotateKey:
     device: int
     by_cli: bool = False
@@ -155,8 +164,8 @@ class SwitchProject:
 
 Step: TypeAlias = (
     Connect | Leave | Send | SendMany | Order | SendWithOldKey | AddMember | RemoveMember | EndSession
-    | DeleteUser | CreateHome | DeleteHome | RotateKey | MoveDevice | DeleteDevice | Grant | Revoke | Bind
-    | SwitchProject
+    | DeleteUser | CreateHome | DeleteHome | SwitchHome | RotateKey | MoveDevice | DeleteDevice | Grant
+    | Revoke | Bind | SwitchProject
 )  # fmt: skip
 Track: TypeAlias = tuple[Step, ...]
 

@@ -33,6 +33,7 @@ from hearing_steps import (
     SendMany,
     SendWithOldKey,
     Step,
+    SwitchHome,
     SwitchProject,
     Track,
 )
@@ -204,6 +205,12 @@ class World:
                 await self._rotate(device, step.by_cli)
             case MoveDevice(device, home):
                 await self._move(device, home, step.by_cli)
+            case SwitchHome(home, on):
+                if step.by_cli:
+                    await self._cli("home", "activate" if on else "deactivate", home=self.real_homes[home])
+                else:
+                    await store.homes.set_deactivated(project, self.real_homes[home], not on)
+                truth.homes[home].become(on, asked, monotonic())
             case SwitchProject(on):
                 if step.by_cli:
                     await self._cli("project", "enable" if on else "disable")

@@ -53,6 +53,9 @@ class Places:
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         return HOMES[project_id].intersection(home_ids)
 
+    async def active_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
+        return await self.existing_homes(project_id, home_ids)
+
     async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
         return MEMBERS.get((project_id, user_id), set()).intersection(home_ids)
 

@@ -33,7 +33,8 @@ class NewHome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class HomeChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Update Home*: name and time zone (null or empty: none); the rest may stand as it is."""
+    """The body of *Update Home*: name and time zone (null or empty: none), with a project key also whether it
+    is deactivated; the rest may stand as it is."""
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     timezone: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -41,6 +42,13 @@ class HomeChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     project_id: int | msgspec.UnsetType = msgspec.UNSET
     creation_time: str | msgspec.UnsetType = msgspec.UNSET
     deactivated: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+DEACTIVATED: Final = (
+    "Of a home that is deactivated nobody hears anything, and nothing is taken for it: events to it or from "
+    "its devices, commands to them, and values are 403 `HOME_DEACTIVATED`. It keeps its members, devices and "
+    "values, which can be read."
+)
 
 
 def shown(home: model.Home) -> models.Home:
@@ -91,12 +99,18 @@ async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
 
 
 async def update_home(api: Api, call: Call[NoQuery, HomeChanges]) -> None:
-    """Owners change its name and time zone."""
-    home_id = call.ids["homeId"]
+    """Owners change its name and time zone. Whether it is deactivated is for the project to say."""
+    home_id, is_user = call.ids["homeId"], call.principal.kind is PrincipalKind.USER
     home = await _home(api, call.project_id, home_id)
-    wanted = changes(call.body, shown(home), ("name", "timezone"))
+    mutable = {"name", "timezone"} if is_user else {"name", "timezone", "deactivated"}
+    wanted = changes(call.body, shown(home), mutable)
+    deactivated = wanted.pop("deactivated", None)
     given = {field: value or "" for field, value in wanted.items()}
-    await api.store.homes.update(call.project_id, home_id, given, asking(call.principal))
+    if deactivated is None:
+        await api.store.homes.update(call.project_id, home_id, given, asking(call.principal))
+    else:
+        # Also if it is so already: a change that was not confirmed has to be heard before this is answered.
+        await api.store.homes.set_deactivated(call.project_id, home_id, deactivated, given)
 
 
 async def delete_home(api: Api, call: Call[NoQuery, None]) -> None:
@@ -167,6 +181,7 @@ OPERATIONS: Final = (
         path="/homes/{homeId}",
         tag="Homes",
         summary="Change the name or time zone of a home; only its owners may",
+        description="A project key may also deactivate it, and activate it again. " + DEACTIVATED,
         source="spec 001, Update Home",
         access=Access(user=True, permission=Permission.ADMIN),
         visible=home_in_path,

@@ -9,7 +9,7 @@ readers it concerns. Fields of an outbox entry, all of them text:
 | `t`   | the number of its type                                                      |
 | `u`   | user id; `h` home id, `d` device id, `p` project key id; 0: about none       |
 | `k`   | SHA-256 of the key, in hex, or nothing                                      |
-| `b`   | body: of a moved device its old home, or 0; of an added member the key tags |
+| `b`   | body: of a moved device its old home, or 0; of a new member the key tags    |
 |       | (16 hex digits each) of the user's keys that ended within the last minute;  |
 |       | of an ended permission JSON (`EndedPermission`); of a moved entity its id   |
 | `s`   | the user's homes, separated by commas; `*`: too many to be listed, or not   |
@@ -61,6 +61,12 @@ class RecordType(IntEnum):
     """Users lost the last source of a right; the body says who (`EndedPermission`)."""
     ENTITY_MOVED = 12
     """`home` is the one that the entity was bound to, the body its id. It may be bound to another by now."""
+    HOME_DEACTIVATED = 13
+    """Nothing is heard of it until HOME_ACTIVATED. Who follows homes, on whatever node, waits for that: so
+    neither has to say who its members are."""
+    HOME_ACTIVATED = 14
+    MEMBER_WAITS = 15
+    """MEMBER_ADDED to a home that is deactivated."""
 
 
 class EndedPermission(msgspec.Struct, frozen=True):
@@ -142,7 +148,7 @@ class Announcement:
         """The ids whose shards are meant; None: every shard."""
         record = self.record
         match record.type:
-            case RecordType.MEMBER_ADDED | RecordType.MEMBER_REMOVED:
+            case RecordType.MEMBER_ADDED | RecordType.MEMBER_REMOVED | RecordType.MEMBER_WAITS:
                 return record.home, record.user
             case RecordType.USER_DELETED:
                 return None if self.homes is None else (record.user, *self.homes)
@@ -156,7 +162,7 @@ class Announcement:
                 return record.device, record.home, _number(record.body)
             case RecordType.PERMISSION_ENDED:
                 return record.home, *_ended_permission(record.body).users
-            case RecordType.ENTITY_MOVED:
+            case RecordType.ENTITY_MOVED | RecordType.HOME_DEACTIVATED | RecordType.HOME_ACTIVATED:
                 return (record.home,)
         # Of a project, of all who know a home; or of a type that only a later version knows: while a
         # deployment is being upgraded, any node may relay what another one wrote.

@@ -221,6 +221,18 @@ async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> A
     return {"homeId": home}
 
 
+@command(homes, "deactivate")
+async def deactivate_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
+    """Deactivate a home: nobody hears it, nothing is taken for it; all of it stays until it is activated."""
+    return await _set_deactivated(scope, project, home, True)
+
+
+@command(homes, "activate")
+async def activate_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
+    """Activate a home that was deactivated: its members hear it again from now on."""
+    return await _set_deactivated(scope, project, home, False)
+
+
 @command(members, "add")
 async def add_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
     """Make a user a member of a home: the home's events reach the user from now on."""
@@ -299,6 +311,12 @@ async def delete_device(scope: Scope, device: Device, project: AnyProject = None
     """Delete a device. Its key is refused from now on."""
     await scope.store.devices.delete(await scope.project_of_device(project, device), device)
     return {"deviceId": device}
+
+
+async def _set_deactivated(scope: Scope, project: int | None, home: int, deactivated: bool) -> Answer:
+    project_id = await scope.project_of_home(project, home)
+    await scope.store.homes.set_deactivated(project_id, home, deactivated)
+    return {"homeId": home, "deactivated": deactivated}
 
 
 async def _project(scope: Scope, project_id: int) -> dict[str, Any]:

@@ -37,6 +37,7 @@ class Directory:
         self._rights: MarkedCache[tuple[int, int], tuple[str, ...]] = MarkedCache(freshness, capacity)
         self._locations: MarkedRecords[int, DeviceLocation] = MarkedRecords(freshness, capacity)
         self._existing: MarkedIds[int] = MarkedIds(freshness, capacity)
+        self._active: MarkedIds[int] = MarkedIds(freshness, capacity)
 
     async def project(self, project_id: int) -> Project | None:
         """The project, unless it was deleted. By the project's shard."""
@@ -74,6 +75,15 @@ class Directory:
         """The homes of the project among `home_ids`. By each home's shard."""
         read = partial(self._store.homes.existing, project_id)
         return await self._existing.find(project_id, home_ids, read)
+
+    async def active_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
+        """The homes of the project among `home_ids` that are not deactivated. By each home's shard.
+
+        A handshake may take it from memory at any total of the marks: what is heard of a home is in the
+        home's shard, too, and so is the only record that ends it.
+        """
+        read = partial(self._store.homes.active, project_id)
+        return await self._active.find(project_id, home_ids, read)
 
     async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
         """The home that each of `entity_ids` is bound to; those that are bound to none are missing.

@@ -88,6 +88,7 @@ def _reserve(core: Core, claim: Claim, address: str | None) -> int:
         list(subscription.homes),
         subscription.follow,
         address,
+        list(subscription.waiting),
     )
 
 

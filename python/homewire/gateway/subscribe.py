@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, Literal, TypeAlias
 
@@ -37,6 +38,8 @@ class Subscription:
     """For each of `ids`, if they are devices, the home that it is in."""
     follow: bool = False
     """Whether homes that the user enters or leaves change what is heard."""
+    waiting: tuple[int, ...] = ()
+    """Homes of the user that are deactivated: they are followed, too."""
 
 
 class Filter:
@@ -78,7 +81,8 @@ class Filter:
         if self.kind == "all":
             if len(homes) > MAX_TOPICS:
                 raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
-            return Subscription("homes", homes, follow=True)
+            heard, waiting = await _parted(principal, directory, homes)
+            return Subscription("homes", heard, follow=True, waiting=waiting)
         return await self._named_entities(principal, directory, homes)
 
     async def _named_entities(
@@ -86,21 +90,24 @@ class Filter:
     ) -> Subscription:
         """In the homes that they are bound to, if all are bound to homes of the user; else in every home.
 
-        One that is bound where the user may not listen is answered like one that nobody bound, and never
-        heard of: no event names it in another home.
+        One that is bound where the user may not listen, or to a home that is deactivated, is answered like
+        one that nobody bound, and never heard of: no event names it in another home.
         """
         bound = await directory.entity_homes(principal.project_id, self.entities)
         where = set(bound.values())
-        if len(bound) == len(self.entities) and where.issubset(homes):
-            homes = tuple(sorted(where))
+        heard, waiting = await _parted(principal, directory, homes)
+        if len(bound) == len(self.entities) and where.issubset(heard):
+            homes = heard = tuple(sorted(where))
+            waiting = ()
         if len(homes) * len(self.entities) > MAX_TOPICS:
             raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
-        return Subscription("entities", homes, tuple(self.entities), follow=True)
+        return Subscription("entities", heard, tuple(self.entities), follow=True, waiting=waiting)
 
     async def _named_homes(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
         visible = await directory.member_of(principal.project_id, principal.id, self.ids, as_of)
         if len(visible) != len(self.ids):
             raise _not_visible("homeId")
+        await _require_active(principal, directory, self.ids, "homeId")
         return Subscription("homes", tuple(self.ids))
 
     async def _named_devices(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
@@ -123,6 +130,7 @@ class Filter:
             raise _not_visible(name)
         match self.kind:
             case "homes":
+                await _require_active(principal, directory, self.ids, name)
                 return Subscription("homes", tuple(self.ids))
             case "devices":
                 places = await self._places(principal, directory, as_of)
@@ -131,16 +139,18 @@ class Filter:
         if len(bound) != len(set(self.entities)):
             raise _not_visible(name)
         homes = tuple(bound[entity] for entity in self.entities)
+        await _require_active(principal, directory, homes, name)
         return Subscription("bound", homes, tuple(self.entities))
 
     async def _places(self, principal: Principal, directory: Directory, as_of: int) -> tuple[int, ...]:
-        """The home of each device. Raises PermissionDenied unless all of them are in one."""
+        """The home of each device. Raises PermissionDenied unless all of them are in one that is active."""
         located = await directory.locate(principal.project_id, self.ids, as_of)
         places = [located.get(device_id) for device_id in self.ids]
         # 0: in no home, or unknown.
         homes = tuple((place.home_id or 0) if place else 0 for place in places)
         if 0 in homes:
             raise _not_visible("deviceId")
+        await _require_active(principal, directory, homes, "deviceId")
         return homes
 
 
@@ -160,6 +170,27 @@ def check_own_device(principal: Principal, device_id: str) -> Subscription:
     if principal.kind is not PrincipalKind.DEVICE or str(principal.id) != device_id:
         raise PermissionDenied(needs="the key of this device")
     return Subscription("command", (principal.id,))
+
+
+async def _parted(
+    principal: Principal, directory: Directory, homes: tuple[int, ...]
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Those of these homes that are active, and those that are deactivated."""
+    active = await directory.active_homes(principal.project_id, homes)
+    if len(active) == len(homes):
+        return homes, ()
+    return tuple(each for each in homes if each in active), tuple(
+        each for each in homes if each not in active
+    )
+
+
+async def _require_active(
+    principal: Principal, directory: Directory, homes: Iterable[int], field: str
+) -> None:
+    """Raises PermissionDenied as for what does not exist, if one of these homes is deactivated."""
+    wanted = set(homes)
+    if await directory.active_homes(principal.project_id, wanted) != wanted:
+        raise _not_visible(field)
 
 
 def _not_visible(field: str) -> PermissionDenied:

@@ -35,6 +35,10 @@ class Directory(Protocol):
         """The homes of the project among `home_ids`."""
         ...
 
+    async def active_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
+        """Those that are not deactivated."""
+        ...
+
     async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
         """The home that each of `entity_ids` is bound to; those that are bound to none are missing. As
         the store has it now."""

@@ -65,14 +65,18 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.StreamRespons
 
 
 async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> PlacedEvents:
-    """Each item's shard and envelope. One look-up for all homes, one for all devices."""
-    project_id = principal.project_id
+    """Each item's shard and envelope. One look-up for all devices, one for all homes, theirs too."""
+    project_id, directory = principal.project_id, ingest.directory
     home_ids, device_ids = batch.targets()
-    homes = await ingest.directory.existing_homes(project_id, home_ids) if home_ids else set()
-    located = await ingest.directory.locate(project_id, device_ids) if device_ids else {}
+    located = await directory.locate(project_id, device_ids) if device_ids else {}
     devices = {device_id: (place.home_id or 0, place.device_class) for device_id, place in located.items()}
+    home_ids.update(home for home, _ in devices.values() if home)
+    homes = await directory.active_homes(project_id, home_ids) if home_ids else set()
+    deactivated = set[int]()
+    if len(homes) != len(home_ids):
+        deactivated = await directory.existing_homes(project_id, home_ids - homes)
     return batch.place(
-        project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards
+        project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards, deactivated
     )
 
 

@@ -13,6 +13,7 @@ from homewire.http.answers import whole_answer
 from homewire.http.paths import path_id
 from homewire.http.rights import by_right, right_needed
 from homewire.ingest.context import Ingest
+from homewire.ingest.homes import require_active
 from homewire.ingest.idempotency import append_event, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal, PrincipalKind, RightKind
@@ -91,14 +92,19 @@ async def _require_visible(ingest: Ingest, principal: Principal, device_id: int)
     """Raises NotFound alike for a device that is unknown and for one in none of the user's homes.
 
     Where rights say who may, a user needs the right to write the device, and no membership; without it
-    members get PermissionDenied.
+    members get PermissionDenied. Who sees it gets InvalidInput if its home is deactivated.
     """
     location = (await ingest.directory.locate(principal.project_id, (device_id,))).get(device_id)
     if location is None:
         raise NotFound
-    if principal.kind is PrincipalKind.PROJECT_KEY:
-        return
     home_id = location.home_id
+    if principal.kind is not PrincipalKind.PROJECT_KEY:
+        await _require_access(ingest, principal, device_id, home_id)
+    if home_id is not None:
+        await require_active(ingest.directory, principal.project_id, home_id)
+
+
+async def _require_access(ingest: Ingest, principal: Principal, device_id: int, home_id: int | None) -> None:
     if home_id is None:
         raise NotFound
     permitted = await by_right(ingest.directory, principal, RightKind.WRITE_DEVICE, device_id)

@@ -11,6 +11,7 @@ from homewire.http.answers import whole_answer
 from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
 from homewire.ingest.entities import require_binding
+from homewire.ingest.homes import require_active
 from homewire.ingest.idempotency import append_event, claim, idempotency_key
 from homewire.ingest.permissions import require_project_key
 from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
@@ -52,7 +53,8 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
     require_project_key(principal, Permission.SEND_EVENT)
     ingest.rates.take(principal)
     home_id = path_id(request, "homeId")
-    if home_id not in await ingest.directory.existing_homes(principal.project_id, (home_id,)):
+    if home_id not in await ingest.directory.active_homes(principal.project_id, (home_id,)):
+        await require_active(ingest.directory, principal.project_id, home_id)
         raise NotFound
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
@@ -83,6 +85,7 @@ async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tup
         raise NotFound
     if location.home_id is None:
         raise InvalidInput("deviceId", "the device is in no home: nobody could hear the event", NOT_IN_HOME)
+    await require_active(ingest.directory, principal.project_id, location.home_id)
     return location.home_id, location
 
 

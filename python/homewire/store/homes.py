@@ -9,16 +9,19 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from homewire.errors import Conflict
 from homewire.model import Home, HomeMember, Role
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.emptying import Emptying
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.homes import CREATE_HOME, DELETE_HOME, UPDATE_HOME
+from homewire.store.scripts.homes import CREATE_HOME, DELETE_HOME, SET_DEACTIVATED, UPDATE_HOME
 from homewire.store.scripts.members import ADD_MEMBER, REMOVE_MEMBER, SET_ROLE
 
 ANYBODY: Final = 0
 """Who asks, if it is no user."""
+CHUNK: Final = 200
+"""Records looked at in one round trip: others wait no longer than for so many."""
 
 
 class Homes:
@@ -78,16 +81,26 @@ class Homes:
         self, project_id: int, home_id: int, changes: Mapping[str, str], asking: int = ANYBODY
     ) -> None:
         """Change `name` or `timezone` (empty: none). Raises UnknownRecord, InvalidInput, Conflict."""
-        slot = ProjectSlot(project_id)
-        fields: list[str] = []
-        for field, value in changes.items():
-            checked = checks.name(field, value) if field == "name" else value and checks.timezone(value)
-            fields += (field, checked)
+        slot, fields = ProjectSlot(project_id), _fields(changes)
         if fields:
             answer = await self._database.change(
                 UPDATE_HOME, slot, [slot.home(home_id), slot.home_members(home_id)], [asking, *fields]
             )
             require_ok(answer, project=project_id, home=home_id)
+
+    async def set_deactivated(
+        self, project_id: int, home_id: int, deactivated: bool, changes: Mapping[str, str] | None = None
+    ) -> None:
+        """Deactivate a home: nothing is heard of it and nothing happens in it; or activate it again.
+
+        It keeps its members, devices and values. What else is changed with it, as by `update`, is changed in
+        the same step. Raises UnknownRecord, InvalidInput.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            SET_DEACTIVATED, slot, [slot.home(home_id)], [home_id, int(deactivated), *_fields(changes or {})]
+        )
+        require_ok(answer, project=project_id, home=home_id)
 
     async def delete(
         self, project_id: int, home_id: int, asking: int = ANYBODY, members: Sequence[int] = ()
@@ -221,6 +234,35 @@ class Homes:
     async def existing(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
         """Which of `home_ids` are homes of the project."""
         return await self._database.present(ProjectSlot(project_id).homes, home_ids)
+
+    async def active(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
+        """Which of `home_ids` are homes of the project that are not deactivated."""
+        slot, found = ProjectSlot(project_id), set[int]()
+        for start in range(0, len(home_ids), CHUNK):
+            chunk = home_ids[start : start + CHUNK]
+            records = await self._database.read_together(
+                *(("HMGET", slot.home(each), "created", "deactivated") for each in chunk)
+            )
+            found.update(
+                each
+                for each, (created, deactivated) in zip(chunk, records, strict=True)
+                if created is not None and deactivated != b"1"
+            )
+        return found
+
+
+def deactivated(home_id: int) -> Conflict:
+    """Why nothing happens in a home, although it is there to be seen."""
+    return Conflict("HOME_DEACTIVATED", f"home {home_id} is deactivated")
+
+
+def _fields(changes: Mapping[str, str]) -> list[str]:
+    """Fields and values of a home's record. Raises InvalidInput."""
+    fields: list[str] = []
+    for field, value in changes.items():
+        checked = checks.name(field, value) if field == "name" else value and checks.timezone(value)
+        fields += (field, checked)
+    return fields
 
 
 def _home(project_id: int, home_id: int, record: Mapping[str, str]) -> Home:

@@ -9,6 +9,7 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.model import KeyValue, Principal
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.homes import deactivated
 from homewire.store.keys import ProjectSlot
 from homewire.store.platform_events import VALUE_DELETED, VALUE_SAVED, envelope
 from homewire.store.scripts.key_values import DELETE_VALUE, LIST_VALUES, PUT_VALUE
@@ -92,8 +93,8 @@ class KeyValues:
     ) -> None:
         """Keep a value, JSON as it is to be given back. `by` is who asked for it.
 
-        Raises InvalidInput, UnknownRecord (home, device), Conflict (TOO_MANY_VALUES). Listeners hear the
-        value too, unless it is so close to its bound that no event could carry it.
+        Raises InvalidInput, UnknownRecord (home, device), Conflict (TOO_MANY_VALUES, HOME_DEACTIVATED).
+        Listeners hear the value too, unless it is so close to its bound that no event could carry it.
         """
         checks.value_key(key)
         checks.json_value("value", value)
@@ -115,12 +116,14 @@ class KeyValues:
             )  # fmt: skip
             if answer[0] == "full":
                 raise _full(owner, bounds, answer[1])
+            if answer[0] == "deactivated":
+                raise deactivated(place.home_id)
             if answer[0] != "moved":
                 return require_ok(answer, project=owner.project_id, **{owner.kind: owner.id})
         raise outrun(owner.kind)
 
     async def delete(self, owner: Owner, key: str, by: Principal | None = None) -> None:
-        """Forget a value. Raises UnknownRecord (home, device, key)."""
+        """Forget a value. Raises UnknownRecord (home, device, key), Conflict (HOME_DEACTIVATED)."""
         if not checks.is_value_key(key):
             raise UnknownRecord("key", key)
         slot, now = ProjectSlot(owner.project_id), self._database.now_ms()
@@ -133,6 +136,8 @@ class KeyValues:
                 _names(slot, owner, place),
                 [owner.kind, key, place.home_id, event or b""],
             )
+            if answer[0] == "deactivated":
+                raise deactivated(place.home_id)
             if answer[0] != "moved":
                 return require_ok(answer, project=owner.project_id, key=key, **{owner.kind: owner.id})
         raise outrun(owner.kind)

@@ -26,7 +26,7 @@ HOLDER: Final = "@"
 CHUNK: Final = 200
 """Records read in one round trip: others wait no longer than for so many."""
 MOST_WORDS: Final = 100
-"""Devices in one script, which touches nine elements for each at most."""
+"""Devices in one script, which touches ten elements for each at most."""
 DEAD: Final = 0
 """The generation of what is said about a node that is dead, by somebody else."""
 # The specification gives them no event data, so they have none.
@@ -104,7 +104,8 @@ class Presence:
         for word, place in zip(words, places, strict=True):
             # The home that the record names, also if it is being deleted: nobody hears of that one.
             home, _, device_class = (place or b"0 ").decode().partition(" ")
-            keys += [slot.device(word.device_id), slot.device_presence(word.device_id)]
+            # That of home 0, which is none, is named and never there.
+            keys += [slot.device(word.device_id), slot.device_presence(word.device_id), slot.home(int(home))]
             arguments += [word.device_id, word.generation, word.time_ms, home]
             arguments.append(_event(slot.project_id, int(home), word, device_class))
         return await self._database.change(script, slot, keys, arguments)

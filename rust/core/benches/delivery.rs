@@ -122,6 +122,7 @@ fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStrea
         subscription: subscription(number, permission),
         // An entity is heard in the homes that its listener enters later, too, unless rights say who hears.
         follow: !permission && number % 3 == 2,
+        waiting: Vec::new(),
         encoding: Encoding::Plain,
         address: None,
     });

@@ -98,6 +98,11 @@ pub enum RecordType {
     PermissionEnded = 11,
     /// `home` is the one that it was bound to, the body its id.
     EntityMoved = 12,
+    /// Nothing is heard of it until it is activated.
+    HomeDeactivated = 13,
+    HomeActivated = 14,
+    /// A member was added to a home that is deactivated.
+    MemberWaits = 15,
 }
 
 impl RecordType {
@@ -116,6 +121,9 @@ impl RecordType {
             10 => Self::ProjectEnabled,
             11 => Self::PermissionEnded,
             12 => Self::EntityMoved,
+            13 => Self::HomeDeactivated,
+            14 => Self::HomeActivated,
+            15 => Self::MemberWaits,
             _ => return None,
         })
     }

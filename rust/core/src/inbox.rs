@@ -58,6 +58,8 @@ pub struct Reservation {
     pub subscription: Subscription,
     /// Whether homes that the user enters or leaves change the subscription.
     pub follow: bool,
+    /// Homes of the user that are deactivated: they are followed, and heard once they are activated.
+    pub waiting: Vec<u64>,
     pub encoding: Encoding,
     /// Where the client is, for the limit on connections of one address.
     pub address: Option<IpAddr>,

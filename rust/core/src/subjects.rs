@@ -68,14 +68,21 @@ impl Subjects {
             self.old = std::mem::take(&mut self.young);
             self.began = now;
         }
-        let newest = self.young.get(&subject).or_else(|| self.old.get(&subject));
-        let age = match newest.map(|newest| stamp.cmp(newest)) {
+        let age = match self.newest(&subject).map(|newest| stamp.cmp(&newest)) {
             None | Some(std::cmp::Ordering::Greater) => Age::Newer,
             Some(std::cmp::Ordering::Equal) => Age::Same,
             Some(std::cmp::Ordering::Less) => return Age::Older,
         };
         self.young.insert(subject, stamp);
         age
+    }
+
+    /// The place of the newest record about a subject, if it is remembered.
+    pub fn newest(&self, subject: &Subject) -> Option<Stamp> {
+        self.young
+            .get(subject)
+            .or_else(|| self.old.get(subject))
+            .copied()
     }
 }
 

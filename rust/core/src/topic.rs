@@ -21,6 +21,8 @@ pub enum TopicRef<'a> {
         home: u64,
         entity: &'a str,
     },
+    /// A home that is deactivated. Nothing is about it; who follows homes is found by it once it is activated.
+    Waiting { project: u64, home: u64 },
 }
 
 /// A topic, owned. 32 bytes: entity names are boxed, since most topics are two or three integers.
@@ -40,6 +42,10 @@ pub enum Topic {
         device: u64,
     },
     Entity(Box<EntityTopic>),
+    Waiting {
+        project: u64,
+        home: u64,
+    },
 }
 
 /// The owned form of [`TopicRef::Entity`].
@@ -56,7 +62,8 @@ impl Topic {
         match *self {
             Self::Home { project, .. }
             | Self::Device { project, .. }
-            | Self::Command { project, .. } => project,
+            | Self::Command { project, .. }
+            | Self::Waiting { project, .. } => project,
             Self::Entity(ref topic) => topic.project,
         }
     }
@@ -64,7 +71,9 @@ impl Topic {
     /// The home that it is heard in; commands are heard in none.
     pub fn home(&self) -> Option<u64> {
         match *self {
-            Self::Home { home, .. } | Self::Device { home, .. } => Some(home),
+            Self::Home { home, .. } | Self::Device { home, .. } | Self::Waiting { home, .. } => {
+                Some(home)
+            }
             Self::Command { .. } => None,
             Self::Entity(ref topic) => Some(topic.home),
         }
@@ -73,7 +82,9 @@ impl Topic {
     /// The id whose shard carries what it is about: a home, or the device that is commanded.
     pub fn anchor(&self) -> u64 {
         match *self {
-            Self::Home { home, .. } | Self::Device { home, .. } => home,
+            Self::Home { home, .. } | Self::Device { home, .. } | Self::Waiting { home, .. } => {
+                home
+            }
             Self::Command { device, .. } => device,
             Self::Entity(ref topic) => topic.home,
         }
@@ -98,6 +109,7 @@ impl Topic {
                 home: topic.home,
                 entity: &topic.entity,
             },
+            Self::Waiting { project, home } => TopicRef::Waiting { project, home },
         }
     }
 }
@@ -125,6 +137,7 @@ impl From<TopicRef<'_>> for Topic {
                 home,
                 entity: entity.into(),
             })),
+            TopicRef::Waiting { project, home } => Self::Waiting { project, home },
         }
     }
 }

@@ -1,6 +1,7 @@
 //! `EventBatch` and `PlacedEvents`: many events in one body, from the client's bytes to Redis'
 //! commands and back to one answer, without a Python object for each.
 
+use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
@@ -62,7 +63,7 @@ struct Target<'a> {
 }
 
 /// Why an item goes nowhere: reason, field, problem.
-type NoTarget = (&'static str, &'static str, &'static str);
+type NoTarget = (&'static str, &'static str, Cow<'static, str>);
 
 #[pymethods]
 impl EventBatch {
@@ -98,9 +99,13 @@ impl EventBatch {
         (homes, devices)
     }
 
-    /// Gives every item its place. `homes` are those of the project, `devices` map a device's id
-    /// to its home (0: none) and class.
+    /// Gives every item its place. `homes` are those of the project, without the `deactivated`; `devices`
+    /// map a device's id to its home (0: none) and class.
     #[expect(clippy::too_many_arguments, reason = "one flat call per body")]
+    #[pyo3(signature = (
+        project, time_ms, project_key_id, project_key_name, homes, devices, shards,
+        deactivated = HashSet::new(),
+    ))]
     fn place(
         &self,
         project: u64,
@@ -110,6 +115,7 @@ impl EventBatch {
         homes: HashSet<u64>,
         devices: HashMap<u64, (u64, String)>,
         shards: u32,
+        deactivated: HashSet<u64>,
     ) -> PlacedEvents {
         let mut envelopes = Vec::with_capacity(self.texts.len() + HEADER_BYTES * self.items.len());
         let mut place = |event: &Item, target: Target<'_>| {
@@ -137,9 +143,9 @@ impl EventBatch {
             .items
             .iter()
             .map(|item| match item {
-                Ok(event) => target(event, &homes, &devices)
+                Ok(event) => target(event, &homes, &deactivated, &devices)
                     .map(|target| place(event, target))
-                    .map_err(|(reason, field, problem)| Refusal::new(reason, field, problem)),
+                    .map_err(|(reason, field, problem)| Refusal::new(reason, field, &problem)),
                 Err(invalid) => Err(Refusal::new(
                     "INVALID_PARAMETER",
                     invalid.field,
@@ -273,29 +279,41 @@ impl Refusal {
 fn target<'a>(
     event: &Item,
     homes: &HashSet<u64>,
+    deactivated: &HashSet<u64>,
     devices: &'a HashMap<u64, (u64, String)>,
 ) -> Result<Target<'a>, NoTarget> {
+    let refused = |home| {
+        let problem = format!("home {home} is deactivated");
+        Err(("HOME_DEACTIVATED", "homeId", problem.into()))
+    };
     if event.device_id == 0 {
         return match event.home_id {
             0 => Err((
                 "INVALID_PARAMETER",
                 "homeId",
-                "homeId or deviceId is needed",
+                "homeId or deviceId is needed".into(),
             )),
             home if homes.contains(&home) => Ok(Target {
                 home,
                 device: 0,
                 device_class: None,
             }),
-            _ => Err(("NOT_FOUND", "homeId", "unknown")),
+            home if deactivated.contains(&home) => refused(home),
+            _ => Err(("NOT_FOUND", "homeId", "unknown".into())),
         };
     }
     match devices.get(&event.device_id) {
-        None => Err(("NOT_FOUND", "deviceId", "unknown")),
-        Some((0, _)) => Err(("DEVICE_NOT_IN_HOME", "deviceId", "the device is in no home")),
+        None => Err(("NOT_FOUND", "deviceId", "unknown".into())),
+        Some((0, _)) => Err((
+            "DEVICE_NOT_IN_HOME",
+            "deviceId",
+            "the device is in no home".into(),
+        )),
         Some((home, _)) if event.home_id != 0 && event.home_id != *home => {
-            Err(("INVALID_PARAMETER", "homeId", "not the home of this device"))
+            let problem = "not the home of this device".into();
+            Err(("INVALID_PARAMETER", "homeId", problem))
         }
+        Some((home, _)) if deactivated.contains(home) => refused(*home),
         Some((home, device_class)) => Ok(Target {
             home: *home,
             device: event.device_id,

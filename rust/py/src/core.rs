@@ -84,7 +84,7 @@ impl Core {
     #[expect(clippy::too_many_arguments, reason = "one flat call per handshake")]
     #[pyo3(signature = (
         principal_kind, project, principal_id, key_tag, kind, ids, entities,
-        homes = Vec::new(), follow = false, address = None,
+        homes = Vec::new(), follow = false, address = None, waiting = Vec::new(),
     ))]
     fn reserve(
         &self,
@@ -98,6 +98,7 @@ impl Core {
         homes: Vec<u64>,
         follow: bool,
         address: Option<&str>,
+        waiting: Vec<u64>,
     ) -> PyResult<u64> {
         let principal = Principal {
             kind: principal_kind_of(principal_kind)?,
@@ -112,6 +113,7 @@ impl Core {
             principal,
             subscription,
             follow,
+            waiting,
             encoding: Encoding::Plain,
             address: address_of(address),
         });

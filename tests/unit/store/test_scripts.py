@@ -52,7 +52,7 @@ def test_the_scripts_that_announce_are_known() -> None:
         *("CREATE_HOME", "ADD_MEMBER", "INVITE_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
         *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),
-        *("JOIN", "LEAVE", "KEEP"),
+        *("JOIN", "LEAVE", "KEEP", "SET_DEACTIVATED"),
         *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT"),
         *("DELETE_ENTITY", "REVOKE_FROM_USER", "REVOKE_FROM_GROUP", "QUIT_GROUP"),
     }

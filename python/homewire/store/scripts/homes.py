@@ -29,6 +29,20 @@ redis.call('HSET', KEYS[3], unpack(ARGV, 2))
 return unheard('home_updated')
 """)
 
+SET_DEACTIVATED: Final = removing("""
+-- KEYS: …, home. ARGV: id, 1 to deactivate it or 0 to activate it, then field and value of each other change
+local home, wanted = KEYS[3], ARGV[2]
+if redis.call('EXISTS', home) == 0 then return {'unknown', 'home'} end
+if #ARGV > 2 then redis.call('HSET', home, unpack(ARGV, 3)) end
+if (redis.call('HGET', home, 'deactivated') or '0') == wanted then return unheard('home_as_it_was') end
+if wanted == '1' then
+  redis.call('HSET', home, 'deactivated', '1')
+  return changed('home_deactivated', {home = ARGV[1]})
+end
+redis.call('HDEL', home, 'deactivated')
+return changed('home_activated', {home = ARGV[1]})
+""")
+
 DELETE_HOME: Final = removing(f"""
 -- KEYS: …, home, members, homes, deleted homes. ARGV: id, who asks, then all its members or nothing: any
 -- From here on nobody is a member of it and no device is in it, whatever is still to be swept.

@@ -6,11 +6,19 @@ from typing import Final
 
 from homewire.store.scripts.script import changing, reading, removing
 
-PUT_VALUE: Final = changing("""
+_STANDING: Final = """
+-- Whether a home, or that of a device, is deactivated.
+local function is_deactivated(home) return redis.call('HGET', home, 'deactivated') == '1' end
+"""
+
+PUT_VALUE: Final = changing(
+    _STANDING
+    + """
 -- KEYS: …, home or device, its values, their keys, the home that hears of it
 -- ARGV: 'home' or 'device', key, value, most values, most bytes, id of that home or 0, event
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', ARGV[1]} end
 if ARGV[1] == 'device' and redis.call('HGET', KEYS[3], 'home') ~= ARGV[6] then return {'moved'} end
+if is_deactivated(KEYS[6]) then return {'deactivated'} end
 local before = redis.call('HSTRLEN', KEYS[4], ARGV[2])
 local growth = #ARGV[3] - before
 local bytes = tonumber(redis.call('HGET', KEYS[4], '_bytes') or 0) + growth
@@ -21,13 +29,17 @@ redis.call('HSET', KEYS[4], ARGV[2], ARGV[3], '_bytes', bytes)
 redis.call('ZADD', KEYS[5], 0, ARGV[2])
 if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[6], ARGV[7]) end
 return unheard('value_saved')
-""")
+"""
+)
 
-DELETE_VALUE: Final = removing("""
+DELETE_VALUE: Final = removing(
+    _STANDING
+    + """
 -- KEYS: …, home or device, its values, their keys, the home that hears of it
 -- ARGV: 'home' or 'device', key, id of that home or 0, event
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', ARGV[1]} end
 if ARGV[1] == 'device' and redis.call('HGET', KEYS[3], 'home') ~= ARGV[3] then return {'moved'} end
+if is_deactivated(KEYS[6]) then return {'deactivated'} end
 local bytes = redis.call('HSTRLEN', KEYS[4], ARGV[2])
 if bytes == 0 then return {'unknown', 'key'} end
 redis.call('HDEL', KEYS[4], ARGV[2])
@@ -39,7 +51,8 @@ else
 end
 if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[3], ARGV[4]) end
 return unheard('value_deleted')
-""")
+"""
+)
 
 LIST_VALUES: Final = reading("""
 -- KEYS: values, their keys. ARGV: everything below the first, the first, the last, how many to skip, how

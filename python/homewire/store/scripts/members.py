@@ -34,6 +34,8 @@ local function join(home, members, homes, home_id, user_id, role, now)
   if role == 'owner' then redis.call('HINCRBY', home, 'owners', 1) end
   redis.call('ZADD', homes, home_id, home_id)
 end
+-- Who joins a home that is deactivated hears it once it is activated.
+local function waits(home) return redis.call('HGET', home, 'deactivated') == '1' end
 """
 
 FORGETTING: Final = """
@@ -64,7 +66,9 @@ ADD_MEMBER: Final = changing(f"""
 if redis.call('EXISTS', user) == 0 then return {{'unknown', 'user'}} end
 if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
 join(home, members, homes, home_id, user_id, role, now)
-return changed('member_added', {{user = user_id, home = home_id, ended_keys = KEYS[7]}})
+local about = {{user = user_id, home = home_id, ended_keys = KEYS[7]}}
+if waits(home) then return changed('member_waits', about) end
+return changed('member_added', about)
 """)
 
 INVITE_MEMBER: Final = changing(f"""
@@ -83,7 +87,9 @@ if not holder then
 end
 join(home, members, homes, home_id, user_id, role, now)
 post(ARGV[12], ARGV[13])
-return changed('member_added', {{user = user_id, home = home_id, ended_keys = KEYS[8]}})
+local about = {{user = user_id, home = home_id, ended_keys = KEYS[8]}}
+if waits(home) then return changed('member_waits', about) end
+return changed('member_added', about)
 """)
 
 REMOVE_MEMBER: Final = removing(f"""

@@ -16,6 +16,10 @@ from homewire.store.scripts.script import changing, removing
 
 _ONE: Final = """
 local boot, refused = ARGV[1], {'partly'}
+-- A home that is deactivated hears nothing.
+local function tell(home, id, event)
+  if id ~= '0' and redis.call('HGET', home, 'deactivated') ~= '1' then report(id, event) end
+end
 -- Whether this word about a device may be taken: it exists, is in this home, and said nothing newer.
 local function is_due(place, presence, id, generation, home)
   local now_in = redis.call('HGET', place, 'home')
@@ -30,18 +34,18 @@ end
 """
 
 JOIN: Final = changing(f"""{_ONE}
--- KEYS: …, devices held by the node, then of each device: device, presence
+-- KEYS: …, devices held by the node, then of each device: device, presence, home
 -- ARGV: boot id, then of each device: id, generation, time, home or 0, event
-for i = 0, (#KEYS - 3) / 2 - 1 do
+for i = 0, (#KEYS - 3) / 3 - 1 do
   local id, generation, time, home, event = unpack(ARGV, 5 * i + 2, 5 * i + 6)
-  local presence = KEYS[2 * i + 5]
-  if is_due(KEYS[2 * i + 4], presence, id, generation, home) then
+  local presence = KEYS[3 * i + 5]
+  if is_due(KEYS[3 * i + 4], presence, id, generation, home) then
     redis.call('HSET', presence, 'node', boot, 'generation', generation)
     if redis.call('HSETNX', presence, '@' .. boot, generation) == 1 then
       redis.call('ZADD', KEYS[3], id, id)
       if redis.call('HINCRBY', presence, 'holders', 1) == 1 then
         redis.call('HSET', presence, 'connected', time)
-        if home ~= '0' then report(home, event) end
+        tell(KEYS[3 * i + 6], home, event)
       end
     end
   end
@@ -52,20 +56,20 @@ return unheard('devices_connected')
 
 LEAVE: Final = removing(f"""{_ONE}
 -- The same. With the generation 0 it is somebody else's word: the node is dead.
-for i = 0, (#KEYS - 3) / 2 - 1 do
+for i = 0, (#KEYS - 3) / 3 - 1 do
   local id, generation, time, home, event = unpack(ARGV, 5 * i + 2, 5 * i + 6)
-  local presence = KEYS[2 * i + 5]
+  local presence = KEYS[3 * i + 5]
   local is_dead = generation == '0'
-  if is_due(KEYS[2 * i + 4], presence, id, is_dead and '1e15' or generation, home) then
+  if is_due(KEYS[3 * i + 4], presence, id, is_dead and '1e15' or generation, home) then
     if redis.call('HDEL', presence, '@' .. boot) == 1 then
       redis.call('HSET', presence, 'node', boot, 'generation', is_dead and '1000000000000000' or generation)
       if redis.call('HINCRBY', presence, 'holders', -1) == 0 then
         redis.call('HSET', presence, 'disconnected', time)
-        if home ~= '0' then report(home, event) end
+        tell(KEYS[3 * i + 6], home, event)
       end
     end
     redis.call('ZREM', KEYS[3], id)
-  elseif redis.call('EXISTS', KEYS[2 * i + 4]) == 0 then
+  elseif redis.call('EXISTS', KEYS[3 * i + 4]) == 0 then
     redis.call('UNLINK', presence)
     redis.call('ZREM', KEYS[3], id)
   end

@@ -187,6 +187,7 @@ mod tests {
             principal,
             subscription: Subscription::Homes(vec![1]),
             follow: true,
+            waiting: Vec::new(),
             encoding: Encoding::Plain,
             address: None,
         };

@@ -24,13 +24,16 @@ impl Reactor {
             Stats::add(&self.shared.stats.control_records_unknown, 1);
             return;
         };
-        if self.age(Some(shard), kind, record) == Age::Older {
+        if self.age(Some(shard), kind, record) == Age::Older
+            || self.home_changed(shard, kind, record)
+        {
             Stats::add(&self.shared.stats.control_records_older, 1);
             return;
         }
         Stats::add(&self.shared.stats.control_records, 1);
         match kind {
-            RecordType::MemberAdded => self.member_added(shard, record),
+            RecordType::MemberAdded => self.member_added(shard, record, Hearing::AtOnce),
+            RecordType::MemberWaits => self.member_added(shard, record, Hearing::Later),
             RecordType::MemberRemoved => self.member_removed(shard, record),
             RecordType::UserDeleted => {
                 let user = holder(PrincipalKind::User, record.project, record.user);
@@ -41,6 +44,8 @@ impl Reactor {
             RecordType::DeviceDeleted => self.device_deleted(shard, record),
             RecordType::DeviceMoved => self.device_moved(shard, record),
             RecordType::HomeDeleted => self.home_deleted(shard, record),
+            RecordType::HomeDeactivated => self.home_deactivated(shard, record),
+            RecordType::HomeActivated => self.home_activated(shard, record),
             RecordType::ProjectDisabled | RecordType::ProjectDeleted => {
                 self.project_ended(shard, kind, record);
             }
@@ -74,17 +79,37 @@ impl Reactor {
         self.subjects.note(subject, stamp(record), Instant::now())
     }
 
+    /// Whether a membership is older than what is known of its home: one that is repeated behind the home's
+    /// deactivation would let it be heard.
+    fn home_changed(&self, shard: u32, kind: RecordType, record: &ControlHeader<'_>) -> bool {
+        if !matches!(kind, RecordType::MemberAdded | RecordType::MemberWaits) {
+            return false;
+        }
+        let home = Subject {
+            shard: Some(shard),
+            project: record.project,
+            user: 0,
+            home: record.home,
+            device: 0,
+            key_tag: 0,
+            detail: 0,
+        };
+        self.subjects
+            .newest(&home)
+            .is_some_and(|newest| stamp(record) < newest)
+    }
+
     pub(super) fn is_shard_of(&self, shard: u32, id: u64) -> bool {
         id != 0 && shard_of(id, self.limits.shards) == shard
     }
 
-    fn member_added(&mut self, shard: u32, record: &ControlHeader<'_>) {
+    fn member_added(&mut self, shard: u32, record: &ControlHeader<'_>, hearing: Hearing) {
         if !self.is_shard_of(shard, record.home) {
             return;
         }
         let user = holder(PrincipalKind::User, record.project, record.user);
         for slot in self.connections.of(user) {
-            self.follow(slot, record);
+            self.follow(slot, record, hearing);
         }
     }
 
@@ -149,6 +174,42 @@ impl Reactor {
         for slot in self.members_of(&scopes) {
             self.lose(slot, gone);
             self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+        }
+    }
+
+    /// Who follows homes waits for it, in the place of what they heard of it; the others lose that for good.
+    fn home_deactivated(&mut self, shard: u32, record: &ControlHeader<'_>) {
+        let (project, home) = (record.project, record.home);
+        if !self.is_shard_of(shard, home) {
+            return;
+        }
+        let waiting = TopicRef::Waiting { project, home };
+        let heard = |topic: &Topic| {
+            topic.project() == project && topic.home() == Some(home) && topic.as_ref() != waiting
+        };
+        let scopes = self.index.scopes_of(heard);
+        for slot in self.members_of(&scopes) {
+            if self.connections.look_at(slot).is_some_and(|it| it.follow) {
+                self.rescope(slot, |topic| !heard(topic), &[waiting]);
+            } else if self.lose(slot, heard) {
+                self.end_unless_doubtful(slot, record);
+            }
+        }
+    }
+
+    fn home_activated(&mut self, shard: u32, record: &ControlHeader<'_>) {
+        let (project, home) = (record.project, record.home);
+        if !self.is_shard_of(shard, home) {
+            return;
+        }
+        for slot in self.listeners(TopicRef::Waiting { project, home }) {
+            if self
+                .connections
+                .look_at(slot)
+                .is_some_and(|it| may_follow(it, record))
+            {
+                self.hear_home(slot, record, Hearing::AtOnce);
+            }
         }
     }
 
@@ -217,25 +278,34 @@ impl Reactor {
         }
     }
 
-    /// The connection hears the record's home from now on, if it follows its user's homes.
-    fn follow(&mut self, slot: Slot, record: &ControlHeader<'_>) {
-        let (project, home) = (record.project, record.home);
-        let Some(connection) = self.connections.at(slot).filter(|it| {
-            // Who is condemned by a later record hears until that one's copy in this shard.
-            let may_still = it.ended.is_some_and(|ended| stamp(record) < ended);
-            let is_over = ended_before(record, it.principal.key_tag);
-            it.follow && !it.deaf && !is_over && (it.condemned.is_none() || may_still)
-        }) else {
+    /// The connection's user entered the record's home, which it hears if it follows its user's homes.
+    fn follow(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
+        let home = record.home;
+        let Some(connection) = self
+            .connections
+            .at(slot)
+            .filter(|it| may_follow(it, record))
+        else {
             return;
         };
         if connection.condemned.is_none() {
             connection.entered.retain(|(known, _)| *known != home);
             connection.entered.push((home, stamp(record)));
         }
+        self.hear_home(slot, record, hearing);
+    }
+
+    /// What a connection that follows homes has of this one, in the place of what it had of it.
+    fn hear_home(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
+        let (project, home) = (record.project, record.home);
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
         let entities = connection.entities.take();
-        let more: SmallVec<[TopicRef<'_>; 4]> = match &entities {
-            None => SmallVec::from_iter([TopicRef::Home { project, home }]),
-            Some(followed) => followed
+        let more: SmallVec<[TopicRef<'_>; 4]> = match (hearing, &entities) {
+            (Hearing::Later, _) => SmallVec::from_iter([TopicRef::Waiting { project, home }]),
+            (Hearing::AtOnce, None) => SmallVec::from_iter([TopicRef::Home { project, home }]),
+            (Hearing::AtOnce, Some(followed)) => followed
                 .0
                 .iter()
                 .map(|entity| TopicRef::Entity {
@@ -245,7 +315,7 @@ impl Reactor {
                 })
                 .collect(),
         };
-        self.rescope(slot, |_| true, &more);
+        self.rescope(slot, |topic| topic.home() != Some(home), &more);
         drop(more);
         if let Some(connection) = self.connections.at(slot) {
             connection.entities = entities;
@@ -336,6 +406,14 @@ impl Reactor {
     }
 }
 
+/// When a home is heard that a connection follows.
+#[derive(Clone, Copy)]
+enum Hearing {
+    AtOnce,
+    /// Once it is activated.
+    Later,
+}
+
 /// How a record ends all that somebody hears.
 #[derive(Clone, Copy)]
 struct End {
@@ -354,6 +432,15 @@ impl End {
 
 fn stamp(record: &ControlHeader<'_>) -> Stamp {
     (record.outbox_ms, record.outbox_seq)
+}
+
+/// Whether a connection may hear a home that the record opens to its user.
+fn may_follow(connection: &Connection, record: &ControlHeader<'_>) -> bool {
+    // Who is condemned by a later record hears until that one's copy in this shard.
+    let may_still = connection.ended.is_some_and(|ended| stamp(record) < ended);
+    let is_over = ended_before(record, connection.principal.key_tag);
+    let may = connection.condemned.is_none() || may_still;
+    connection.follow && !connection.deaf && !is_over && may
 }
 
 /// Whether a record is from before the connection was reserved, and the tail was behind. What the

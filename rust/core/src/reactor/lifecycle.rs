@@ -35,10 +35,17 @@ impl Reactor {
             principal,
             subscription,
             follow,
+            waiting,
             encoding,
             ..
         } = reservation;
-        let topics = subscription_topics(principal.project, &subscription);
+        let project = principal.project;
+        let mut topics = subscription_topics(project, &subscription);
+        topics.extend(
+            waiting
+                .iter()
+                .map(|&home| TopicRef::Waiting { project, home }),
+        );
         let (scope, place) = self.index.join(id.slot(), &topics, encoding);
         drop(topics);
         self.seal(scope, place as usize);

@@ -298,7 +298,7 @@ fn what_cannot_be_understood_is_counted_and_stops_nothing() {
         &node,
         [
             copy(1, &record(0, 1)),
-            copy(1, &record(13, 1)),
+            copy(1, &record(16, 1)),
             copy(1, &record(u64::MAX, 1)),
             copy(1, &moved(b"")),
             copy(1, &moved(b"-1")),

@@ -29,6 +29,7 @@ fn reserve(node: &Node) -> ConnectionId {
         principal: DEVICE,
         subscription: homes(&[1]),
         follow: false,
+        waiting: Vec::new(),
         encoding: Encoding::Plain,
         address: here(),
     });

@@ -157,12 +157,24 @@ impl Node {
         subscription: Subscription,
         follow: bool,
     ) -> ConnectionId {
+        self.reserve_waiting(principal, subscription, follow, &[])
+    }
+
+    /// The same for a user who is also in these homes, which are deactivated.
+    pub fn reserve_waiting(
+        &self,
+        principal: Principal,
+        subscription: Subscription,
+        follow: bool,
+        waiting: &[u64],
+    ) -> ConnectionId {
         let id = self.core.next_id();
         self.core.reserve(Reservation {
             id,
             principal,
             subscription,
             follow,
+            waiting: waiting.to_vec(),
             encoding: Encoding::Plain,
             address: None,
         });

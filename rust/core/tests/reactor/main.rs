@@ -5,6 +5,7 @@ mod bounds;
 mod condemned;
 mod control;
 mod counts;
+mod deactivated;
 mod gone;
 mod harness;
 mod kept_commands;

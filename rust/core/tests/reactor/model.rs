@@ -10,8 +10,8 @@ use homewire_core::shard::shard_of;
 
 use crate::harness::{Client, Heard, SHARDS};
 use crate::records::{
-    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
-    PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED,
+    DEVICE_DELETED, DEVICE_MOVED, HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, KEY_ENDED,
+    MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS, PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED,
 };
 
 /// What an envelope is about.
@@ -33,15 +33,26 @@ pub enum About {
 #[derive(Clone, Debug, PartialEq)]
 enum Want {
     Home(u64),
-    Device { home: u64, device: u64 },
-    Entity { home: u64, entity: String },
+    Device {
+        home: u64,
+        device: u64,
+    },
+    Entity {
+        home: u64,
+        entity: String,
+    },
     Command(u64),
+    /// To hear this home once it is activated.
+    Waiting(u64),
 }
 
 impl Want {
     fn home(&self) -> Option<u64> {
         match *self {
-            Self::Home(home) | Self::Device { home, .. } | Self::Entity { home, .. } => Some(home),
+            Self::Home(home)
+            | Self::Device { home, .. }
+            | Self::Entity { home, .. }
+            | Self::Waiting(home) => Some(home),
             Self::Command(_) => None,
         }
     }
@@ -49,9 +60,10 @@ impl Want {
     fn shard(&self) -> u32 {
         match *self {
             Self::Command(device) => shard_of(device, SHARDS),
-            Self::Home(home) | Self::Device { home, .. } | Self::Entity { home, .. } => {
-                shard_of(home, SHARDS)
-            }
+            Self::Home(home)
+            | Self::Device { home, .. }
+            | Self::Entity { home, .. }
+            | Self::Waiting(home) => shard_of(home, SHARDS),
         }
     }
 
@@ -126,6 +138,7 @@ impl Listener {
         principal: Principal,
         subscription: &Subscription,
         follow: bool,
+        waiting: &[u64],
     ) -> Self {
         let names = |entities: &[Box<str>]| entities.iter().map(ToString::to_string).collect();
         let followed = match subscription {
@@ -142,7 +155,10 @@ impl Listener {
             settled: 0,
             condemned: None,
             finished: false,
-            wants: wants(subscription),
+            wants: wants(subscription)
+                .into_iter()
+                .chain(waiting.iter().copied().map(Want::Waiting))
+                .collect(),
             follows: followed.filter(|_| follow),
             entered: Vec::new(),
             ended: None,
@@ -218,17 +234,29 @@ impl Listener {
         }
     }
 
-    fn follow(&mut self, home: u64, moment: u64, ended: &[u8]) {
+    fn enter(&mut self, home: u64, moment: u64, ended: &[u8], is_active: bool) {
         let key = format!("{:016x}", self.principal.key_tag);
         let is_over = str::from_utf8(ended).unwrap().contains(&key);
-        if is_over || self.condemned.is_some() && self.ended.is_none_or(|ended| moment >= ended) {
+        if is_over || !self.may_still_follow(moment) {
             return;
         }
         if self.condemned.is_none() {
             self.entered.retain(|(known, _)| *known != home);
             self.entered.push((home, moment));
         }
+        if self.follows.is_some() {
+            self.follow(home, is_active);
+        }
+    }
+
+    fn may_still_follow(&self, moment: u64) -> bool {
+        self.condemned.is_none() || self.ended.is_some_and(|ended| moment < ended)
+    }
+
+    fn follow(&mut self, home: u64, is_active: bool) {
+        self.lose(|want| want.home() == Some(home));
         match &self.follows {
+            _ if !is_active => self.wants.push(Want::Waiting(home)),
             None => {}
             Some(Followed::Everything) => self.wants.push(Want::Home(home)),
             Some(Followed::Entities(names)) => {
@@ -249,8 +277,26 @@ impl Listener {
         let is_device = is(PrincipalKind::Device, record.device);
         let has_key = self.principal.key_tag == record.key_tag;
         match record.record_type {
-            MEMBER_ADDED if at_home && is_user => {
-                self.follow(record.home, record.outbox_ms, record.body)
+            MEMBER_ADDED | MEMBER_WAITS if at_home && is_user => {
+                let is_active = record.record_type == MEMBER_ADDED;
+                self.enter(record.home, record.outbox_ms, record.body, is_active);
+            }
+            HOME_DEACTIVATED if at_home => {
+                let is_heard = |want: &Want| {
+                    want.home() == Some(record.home) && *want != Want::Waiting(record.home)
+                };
+                if self.follows.is_none() {
+                    self.lose_access(is_heard);
+                } else if self.wants.iter().any(is_heard) {
+                    self.follow(record.home, false);
+                }
+            }
+            HOME_ACTIVATED
+                if at_home
+                    && self.wants.contains(&Want::Waiting(record.home))
+                    && self.may_still_follow(record.outbox_ms) =>
+            {
+                self.follow(record.home, true);
             }
             MEMBER_REMOVED if at_home && is_user => {
                 self.entered.retain(|(home, _)| *home != record.home);
@@ -365,6 +411,12 @@ impl Newest {
             return None;
         }
         self.0.insert((shard, subject), record.outbox_ms);
+        if matches!(record.record_type, MEMBER_ADDED | MEMBER_WAITS) {
+            let of_home = self.0.get(&(shard, [record.project, 0, home, 0, 0]));
+            if of_home.is_some_and(|newest| *newest > record.outbox_ms) {
+                return None;
+            }
+        }
         Some(newest != Some(record.outbox_ms))
     }
 

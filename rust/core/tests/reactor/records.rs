@@ -19,6 +19,9 @@ pub const PROJECT_DELETED: u64 = 9;
 pub const PROJECT_ENABLED: u64 = 10;
 pub const PERMISSION_ENDED: u64 = 11;
 pub const ENTITY_MOVED: u64 = 12;
+pub const HOME_DEACTIVATED: u64 = 13;
+pub const HOME_ACTIVATED: u64 = 14;
+pub const MEMBER_WAITS: u64 = 15;
 
 /// Moments of outboxes are counted from here, in ms since 1970: later than any connection of a test.
 pub const LATER: u64 = 1 << 50;
@@ -39,6 +42,11 @@ pub fn member(record_type: u64, moment: u64, user: u64, home: u64) -> ControlHea
         home,
         ..record(record_type, moment)
     }
+}
+
+/// A record that is about a home and nobody in it.
+pub fn of_home(record_type: u64, moment: u64, home: u64) -> ControlHeader<'static> {
+    member(record_type, moment, 0, home)
 }
 
 pub fn entities(homes: &[u64], names: &[&str]) -> Subscription {

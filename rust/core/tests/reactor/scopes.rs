@@ -16,8 +16,9 @@ use crate::harness::{
 };
 use crate::model::{About, Listener, Newest, Phase};
 use crate::records::{
-    DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, LATER, MEMBER_ADDED, MEMBER_REMOVED,
-    PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED, record,
+    DEVICE_DELETED, DEVICE_MOVED, HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, KEY_ENDED, LATER,
+    MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS, PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED,
+    record,
 };
 
 #[derive(Clone, Debug)]
@@ -37,7 +38,8 @@ struct Record {
 
 #[derive(Clone, Debug)]
 enum Step {
-    Reserve(Principal, Subscription, bool),
+    /// The last: homes that are deactivated, and the user's.
+    Reserve(Principal, Subscription, bool, Vec<u64>),
     /// Each of these is done to one listener of those there are, also if it makes no sense.
     Adopt(Index),
     Abandon(Index),
@@ -75,6 +77,11 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
         1 => Just(entities(&[1, 2], &["lamp", "door"])),
         1 => Just(Subscription::Commands(1)),
     ]
+}
+
+/// Of who follows nothing they are none of its homes.
+fn waiting() -> impl Strategy<Value = Vec<u64>> {
+    prop_oneof![3 => Just(vec![]), 1 => Just(vec![3]), 1 => Just(vec![3, 4])]
 }
 
 fn principals() -> impl Strategy<Value = Principal> {
@@ -118,6 +125,9 @@ fn records() -> impl Strategy<Value = Record> {
         2 => Just(DEVICE_DELETED),
         2 => Just(DEVICE_MOVED),
         1 => Just(HOME_DELETED),
+        3 => Just(HOME_DEACTIVATED),
+        3 => Just(HOME_ACTIVATED),
+        2 => Just(MEMBER_WAITS),
         1 => Just(PROJECT_DISABLED),
         1 => Just(PROJECT_ENABLED),
     ];
@@ -134,7 +144,7 @@ fn records() -> impl Strategy<Value = Record> {
                 ..record(record_type, 0)
             };
             match record_type {
-                MEMBER_ADDED => {
+                MEMBER_ADDED | MEMBER_WAITS => {
                     (header.user, header.home) = (user, home);
                     header.body = ended.as_bytes();
                 }
@@ -147,7 +157,7 @@ fn records() -> impl Strategy<Value = Record> {
                     (header.device, header.home) = (device, home);
                     header.body = old_home.as_bytes();
                 }
-                HOME_DELETED => header.home = home,
+                HOME_DELETED | HOME_DEACTIVATED | HOME_ACTIVATED => header.home = home,
                 _ => {}
             }
             Record { header, at, late }
@@ -165,8 +175,8 @@ fn routed() -> impl Strategy<Value = Routed> {
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let one = any::<Index>;
     let step = prop_oneof![
-        6 => (principals(), subscriptions(), any::<bool>())
-            .prop_map(|(who, what, follow)| Step::Reserve(who, what, follow)),
+        6 => (principals(), subscriptions(), any::<bool>(), waiting())
+            .prop_map(|(who, what, follow, waiting)| Step::Reserve(who, what, follow, waiting)),
         6 => one().prop_map(Step::Adopt),
         1 => one().prop_map(Step::Abandon),
         2 => one().prop_map(Step::Say),
@@ -204,9 +214,19 @@ impl Checked {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Reserve(who, what, follow) => {
-                let id = self.node.reserve_for(who, what.clone(), follow);
-                self.listeners.push(Listener::new(id, who, &what, follow));
+            Step::Reserve(who, what, follow, waiting) => {
+                let follows =
+                    matches!(what, Subscription::Homes(_) | Subscription::Entities { .. });
+                let waiting = if follow && follows {
+                    waiting
+                } else {
+                    Vec::new()
+                };
+                let id = self
+                    .node
+                    .reserve_waiting(who, what.clone(), follow, &waiting);
+                let listener = Listener::new(id, who, &what, follow, &waiting);
+                self.listeners.push(listener);
             }
             Step::Route(routed) => self.route(&routed),
             Step::Gap(id) => {
