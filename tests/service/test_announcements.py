@@ -81,6 +81,27 @@ async def test_memberships(redis_client: Redis, store: Store, project: Project, 
     assert await heard_of(redis_client, project.id, removing) == [("MEMBER_REMOVED", subjects, shards)]
 
 
+async def test_deactivated_homes(redis_client: Redis, store: Store, project: Project, home: int) -> None:
+    subject, shard = {"home": home}, shards_of(home)
+    guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
+    for _ in range(2):
+        deactivating = store.homes.set_deactivated(project.id, home, True)
+        heard = await heard_of(redis_client, project.id, deactivating)
+        assert heard == [("HOME_DEACTIVATED", subject, shard)]
+        # As it is already: there is nothing to be heard of.
+        again = store.homes.set_deactivated(project.id, home, True)
+        assert await heard_of(redis_client, project.id, again) == []
+        adding = store.homes.add_member(project.id, home, guest)
+        heard = await heard_of(redis_client, project.id, adding)
+        assert heard == [("MEMBER_WAITS", {"user": guest, **subject}, shards_of(guest, home))]
+        await store.homes.remove_member(project.id, home, guest)
+        activating = store.homes.set_deactivated(project.id, home, False)
+        heard = await heard_of(redis_client, project.id, activating)
+        assert heard == [("HOME_ACTIVATED", subject, shard)]
+    with pytest.raises(UnknownRecord):
+        await store.homes.set_deactivated(project.id, ABSENT, True)
+
+
 async def test_a_deleted_user_is_heard_of_in_all_their_homes(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:

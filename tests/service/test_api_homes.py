@@ -113,7 +113,7 @@ async def test_members_change_nothing(house: House) -> None:
         ("id", 1),
         ("projectId", 1),
         ("creationTime", "2020-01-01T00:00:00.000Z"),
-        ("deactivated", True),
+        ("deactivated", None),
         ("name", ""),
         ("name", None),
         ("timezone", "Nowhere/Land"),
@@ -126,14 +126,22 @@ async def test_what_a_change_may_not_say(house: House, field: str, value: Any) -
     assert (await house.ask("GET", house.path, house.owner.key)).body["name"] == "home"
 
 
-async def test_a_deactivated_home_says_so_and_stays_so(house: House) -> None:
-    slot = ProjectSlot(house.tenant.project)
-    await house.tenant.redis.hset(slot.home(house.home), "deactivated", "1")
+async def test_the_project_deactivates_a_home_and_nobody_in_it(house: House) -> None:
+    refused = await house.ask("PATCH", house.path, house.owner.key, {"name": "x", "deactivated": True})
+    assert (refused.status, refused.body["data"]["field"]) == (403, "deactivated")
+    assert (await house.ask("PATCH", house.path, house.reader, {"deactivated": True})).status == 403
+    changed = {"name": "Hütte", "deactivated": True}
+    for _ in range(2):
+        assert (await house.ask("PATCH", house.path, house.admin, changed)).status == 204
     shown = (await house.ask("GET", house.path, house.owner.key)).body
-    assert shown["deactivated"] is True
+    assert (shown["name"], shown["deactivated"]) == ("Hütte", True)
+    assert (await house.ask("GET", house.members, house.member.key)).status == 200
+    # It may stand as it is in what an owner sends back.
     assert (await house.ask("PATCH", house.path, house.owner.key, shown)).status == 204
     refused = await house.ask("PATCH", house.path, house.owner.key, {"deactivated": False})
     assert (refused.status, refused.body["data"]["field"]) == (403, "deactivated")
+    assert (await house.ask("PATCH", house.path, house.admin, {"deactivated": False})).status == 204
+    assert "deactivated" not in (await house.ask("GET", house.path, house.owner.key)).body
 
 
 async def test_a_deleted_home_is_gone_with_what_hung_on_it(house: House) -> None:

@@ -133,6 +133,9 @@ CHANGES: Final = {
     "login_tokens.redeem": Change(redeem_login_token),
     "homes.create": Change(lambda s, w: s.homes.create(w.project, "New", w.bob)),
     "homes.update": Change(lambda s, w: s.homes.update(w.project, w.hut, {"name": "H", "timezone": "UTC"})),
+    "homes.set_deactivated": Change(
+        lambda s, w: s.homes.set_deactivated(w.project, w.hut, True, {"name": "H"})
+    ),
     "homes.delete": Change(lambda s, w: s.homes.delete(w.project, w.hut), swept=True),
     "homes.add_member": Change(lambda s, w: s.homes.add_member(w.project, w.tent, w.bob)),
     "members.invite": Change(invite),

@@ -272,12 +272,17 @@ def test_devices_are_listed(homewire: Commands) -> None:
     assert homewire.run("device", "list", "--home", 99) == 1
 
 
-def test_homes_and_users_are_deleted(homewire: Commands) -> None:
+def test_homes_are_deactivated_and_homes_and_users_deleted(homewire: Commands) -> None:
     demo = homewire.json("demo", "--homes", 2, "--users", 2)
     number, (first, second) = demo["projectId"], demo["homes"]
     owner, guest = demo["users"]
     homes = sorted(home["homeId"] for home in demo["homes"])
     assert homewire.on_store(lambda store: store.homes.of_user(number, guest["userId"])) == homes
+
+    for word, active in (("deactivate", homes[1:]), ("activate", homes)):
+        answer = homewire.json("home", word, "--home", homes[0])
+        assert answer == {"homeId": homes[0], "deactivated": word == "deactivate"}
+        assert homewire.on_store(lambda store: store.homes.active(number, homes)) == set(active)
 
     assert homewire.json("home", "delete", "--home", first["homeId"]) == {"homeId": first["homeId"]}
     assert homewire.on_store(lambda store: store.homes.of_user(number, guest["userId"])) == [second["homeId"]]
@@ -323,13 +328,15 @@ def test_commands_announce_what_they_change(homewire: Commands) -> None:
         ("device", "move", *device),
         ("device", "delete", *device),
         ("user", "delete", *user),
+        ("home", "deactivate", *home),
+        ("home", "activate", *home),
         ("home", "delete", *home),
         ("project", "disable", *number),
         ("project", "enable", *number),
         ("project", "delete", *number),
     ):
         homewire.json(*command)
-    assert homewire.announced()[before:] == [2, 1, 4, 4, 4, 6, 6, 5, 3, 7, 8, 10, 9]
+    assert homewire.announced()[before:] == [2, 1, 4, 4, 4, 6, 6, 5, 3, 13, 14, 7, 8, 10, 9]
 
 
 def test_demo_is_of_the_size_asked_for(homewire: Commands) -> None:
@@ -367,6 +374,8 @@ def test_demo_is_of_the_size_asked_for(homewire: Commands) -> None:
         ("device", "delete", "--device", 99),
         ("user", "delete", "--user", 99),
         ("home", "delete", "--home", 99),
+        ("home", "deactivate", "--home", 99),
+        ("home", "activate", "--home", 99),
         ("project", "disable", "--project", 99),
         ("project", "enable", "--project", 99),
         ("run", "--workers", 2),
@@ -501,6 +510,7 @@ PROMISED = {
     *("project create", "project list", "project delete", "member add", "member remove"),
     *("project-key create", "project-key list", "project-key revoke", "project-key rotate"),
     *("device create", "device rotate-key", "device move", "device delete", "user delete", "home delete"),
+    *("home deactivate", "home activate"),
     *("project disable", "project enable"),
 }
 

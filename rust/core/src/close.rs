@@ -91,8 +91,8 @@ pub const RESUBSCRIBE: CloseCode = CloseCode {
 pub const ACCESS_ENDED: CloseCode = CloseCode {
     code: 4500,
     reason: "access ended",
-    advice: "You are no longer a member, lost the permission, or the home or device is gone. Don't reconnect until \
-             that has changed.",
+    advice: "You are no longer a member, lost the permission, the home or device is gone, or the home is deactivated. \
+             Don't reconnect until that has changed.",
 };
 /// The user or device that the key speaks for is deleted.
 pub const PRINCIPAL_DELETED: CloseCode = CloseCode {

@@ -1,0 +1,333 @@
+"""A home that is deactivated: nothing is heard of it and nothing is taken for it, on whatever node.
+
+The changes are made by another process than the node that holds the sockets, as by another node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from itertools import pairwise
+from time import monotonic
+from typing import Any, Final
+from urllib.parse import urlencode
+
+import orjson
+import pytest
+import pytest_asyncio
+from control_records import SHARDS
+from nodes import Account, NodeProcess, Tenant, eventually, tenant_of
+from wire import Refused, Socket, listen, refusal
+
+from homewire._core import event_json, shard_of
+from homewire.bus.shards import events_key
+from homewire.model import AccessControl, Entity, Right, RightKind
+
+PATH: Final = "/userSession/websocket"
+WITHIN_S: Final = 1.0
+"""From the request to the close (issue 6, point 7)."""
+ROUNDS: Final = 25
+COME_BACK, NO_ACCESS = 4004, 4500
+READ: Final = {
+    "homeId": RightKind.READ_HOME_EVENTS,
+    "deviceId": RightKind.READ_DEVICE,
+    "entityId": RightKind.READ_ENTITY_EVENTS,
+}
+NAMED: Final = [
+    (access, name)
+    for access in AccessControl
+    for name in READ
+    # As a member one hears an entity in whatever home: such a socket follows homes.
+    if (access, name) != (AccessControl.MEMBERSHIP, "entityId")
+]
+"""Filters that name something of a home, by what says who may hear it."""
+
+
+@dataclass
+class House:
+    """Two homes of `member`, each with a device and an entity; the first is deactivated and activated."""
+
+    tenant: Tenant
+    member: Account
+    homes: list[int]
+    devices: list[Account]
+    entities: tuple[str, str] = ("kitchen", "Flur")
+
+    def subject(self, name: str, number: int) -> str:
+        return {
+            "homeId": str(self.homes[number]),
+            "deviceId": str(self.devices[number].id),
+            "entityId": self.entities[number],
+        }[name]
+
+    def path(self, name: str, *numbers: int) -> str:
+        return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
+
+    async def listening(self, path: str, homes: int = 2) -> Socket:
+        """Who heard of so many homes already: a record of the millisecond of the handshake may be from before
+        it."""
+        socket = await listen(self.tenant.url, path, self.member.key)
+        await self.happen("first")
+        for _ in range(homes):
+            assert await socket.receive_type() == "first"
+        return socket
+
+    async def happen(self, kind: str, *numbers: int) -> None:
+        """An event in these homes, or in both, that every filter of theirs lets through."""
+        for each in numbers or (0, 1):
+            event = {"deviceId": self.devices[each].id, "entityId": self.entities[each], "eventType": kind}
+            await self.tenant.send(event)
+
+    async def switch(self, on: bool, home: int = 0) -> None:
+        await self.tenant.store.homes.set_deactivated(self.tenant.project, self.homes[home], not on)
+
+    async def refuses(self, method: str, path: str, key: str, body: Any = None) -> None:
+        """The node says that the first home is deactivated, as soon as it has read so."""
+
+        async def is_refused() -> bool:
+            answer = await self.tenant.ask(method, path, key, body)
+            if answer.status != 403:
+                return False
+            problem = f"home {self.homes[0]} is deactivated"
+            assert (answer.reason, answer.body["data"]["problem"]) == ("HOME_DEACTIVATED", problem)
+            return True
+
+        await eventually(is_refused)
+
+
+async def house_of(tenant: Tenant) -> House:
+    member = await tenant.user()
+    homes = await tenant.homes(member, 2)
+    made = House(tenant, member, homes, [await tenant.device(home) for home in homes])
+    for entity, home in zip(made.entities, homes, strict=True):
+        await tenant.store.entities.create(Entity(entity, tenant.project, home, "room"), 10)
+    return made
+
+
+@pytest_asyncio.fixture
+async def house(tenant: Tenant) -> House:
+    return await house_of(tenant)
+
+
+@pytest_asyncio.fixture
+async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+    """In a project where memberships, or rights, say who hears what."""
+    async with tenant_of(node, access_control=request.param) as tenant:
+        made = await house_of(tenant)
+        for name, kind in READ.items():
+            for number in range(2):
+                right = Right(kind, made.subject(name, number))
+                await tenant.store.permissions.grant(tenant.project, made.member.id, right)
+        yield made
+
+
+@pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
+async def test_a_socket_of_nothing_else_is_closed(any_house: House, name: str) -> None:
+    house, tenant = any_house, any_house.tenant
+    async with await house.listening(house.path(name, 0), homes=1) as socket:
+        await house.happen("before", 0)
+        begin = monotonic()
+        await house.switch(False)
+        # As much of it as this node takes still is not heard.
+        await tenant.ask("PUT", f"/homes/{house.homes[0]}/event", tenant.key, {"eventType": "after"})
+        assert await socket.receive_type() == "before"
+        assert (await socket.receive()).close_code == NO_ACCESS
+        assert monotonic() - begin < WITHIN_S
+
+
+@pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
+async def test_a_socket_of_two_homes_hears_the_other_on(any_house: House, name: str) -> None:
+    house = any_house
+    async with await house.listening(house.path(name, 0, 1)) as socket:
+        await house.switch(False)
+        await house.happen("kept", 1)
+        assert await socket.receive_type() == "kept"
+        await house.switch(True)
+        # Who named a home is authorised for it once.
+        await house.happen("again")
+        assert (await socket.receive_json())["homeId"] == house.homes[1]
+        await house.switch(False, 1)
+        assert (await socket.receive()).close_code == NO_ACCESS
+
+
+@pytest.mark.parametrize("filtered", [False, True])
+async def test_who_follows_homes_hears_it_again_without_coming_anew(house: House, filtered: bool) -> None:
+    """Also who came meanwhile, and did not hear it when they did."""
+    path = house.path("entityId", 0, 1) if filtered else PATH
+    async with await house.listening(path) as there:
+        await house.switch(False)
+        async with await listen(house.tenant.url, path, house.member.key) as later:
+            for round_ in range(3):
+                await house.happen("meanwhile", 1)
+                await house.switch(True)
+                await house.happen("back", 0)
+                await house.switch(False)
+                for socket in (there, later):
+                    heard = [await socket.receive_json() for _ in range(2)]
+                    assert [each["eventType"] for each in heard] == ["meanwhile", "back"], round_
+                    assert [each["homeId"] for each in heard] == house.homes[::-1]
+
+
+async def test_whoever_becomes_a_member_meanwhile_hears_it_from_its_activation_on(house: House) -> None:
+    tenant, guest = house.tenant, await house.tenant.user()
+    async with await listen(tenant.url, PATH, guest.key) as socket:
+        await house.switch(False)
+        await tenant.store.homes.add_member(tenant.project, house.homes[0], guest.id)
+        await house.switch(True)
+        await house.happen("heard", 0)
+        assert await socket.receive_type() == "heard"
+        await house.switch(False)
+        await tenant.store.homes.remove_member(tenant.project, house.homes[0], guest.id)
+        await house.switch(True)
+        await house.happen("not heard", 0)
+        await tenant.store.homes.add_member(tenant.project, house.homes[1], guest.id)
+        await house.happen("elsewhere", 1)
+        assert await socket.receive_type() == "elsewhere"
+
+
+@pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
+async def test_a_new_socket_that_names_it_is_refused_like_one_that_names_nothing(
+    any_house: House, name: str
+) -> None:
+    house, tenant = any_house, any_house.tenant
+    await house.switch(False)
+    for numbers in ((0,), (1, 0)):
+        answer = await refusal(tenant.url, house.path(name, *numbers), house.member.key)
+        nothing = await refusal(tenant.url, f"{PATH}?{name}=987654321", house.member.key)
+        assert (answer.status, answer.body) == (nothing.status, nothing.body)
+    await house.switch(True)
+    async with await listen(tenant.url, house.path(name, 0), house.member.key) as socket:
+        await house.happen("here", 0)
+        assert await socket.receive_type() == "here"
+
+
+async def test_nothing_is_taken_for_it_and_all_of_it_can_be_read(house: House) -> None:
+    tenant, home, device = house.tenant, house.homes[0], house.devices[0]
+    for path in (f"/homes/{home}/kv/mood", f"/devices/{device.id}/kv/mood"):
+        assert (await tenant.ask("PUT", path, house.member.key, {"value": 1})).status == 204
+    await house.switch(False)
+    event = {"eventType": "on"}
+    await house.refuses("PUT", f"/homes/{home}/event", tenant.key, event)
+    await house.refuses("PUT", f"/devices/{device.id}/event", device.key, event)
+    for key in (house.member.key, tenant.key):
+        for path in (f"/devices/{device.id}/command", f"/devices/{device.id}/command?queue=60"):
+            await house.refuses("PUT", path, key, {"action": "on"})
+    for path in (f"/homes/{home}/kv/mood", f"/devices/{device.id}/kv/mood"):
+        await house.refuses("PUT", path, house.member.key, {"value": 2})
+        await house.refuses("DELETE", path, house.member.key)
+        assert (await tenant.ask("GET", path, house.member.key)).body["value"] == 1
+    assert (await tenant.ask("GET", f"/homes/{home}", house.member.key)).body["deactivated"] is True
+    assert (await tenant.ask("GET", f"/devices/{device.id}", house.member.key)).body["homeId"] == home
+    # Who may not see the home learns nothing of it.
+    stranger = await tenant.user()
+    for key, path in ((stranger.key, f"/devices/{device.id}/command"), (tenant.key, "/homes/9/event")):
+        assert (await tenant.ask("PUT", path, key, {"action": "on", **event})).status == 404
+    await house.switch(True)
+    assert (await tenant.ask("PUT", f"/devices/{device.id}/event", device.key, event)).status == 204
+    assert (
+        await tenant.ask("PUT", f"/devices/{device.id}/command", tenant.key, {"action": "on"})
+    ).status == 204
+
+
+async def test_of_many_events_those_of_it_are_refused_one_by_one(house: House) -> None:
+    tenant = house.tenant
+    await house.switch(False)
+    await house.refuses("PUT", f"/homes/{house.homes[0]}/event", tenant.key, {"eventType": "on"})
+    events = [
+        {"homeId": house.homes[0], "eventType": "on"},
+        {"homeId": house.homes[1], "eventType": "on"},
+        {"deviceId": house.devices[0].id, "eventType": "on"},
+        {"deviceId": house.devices[1].id, "eventType": "on"},
+        {"homeId": 987654321, "eventType": "on"},
+    ]
+    results = (await tenant.ask("POST", "/events", tenant.key, events)).body["results"]
+    deactivated = {"field": "homeId", "problem": f"home {house.homes[0]} is deactivated"}
+    reasons = [(each["status"], each.get("reason")) for each in results]
+    refused = (403, "HOME_DEACTIVATED")
+    assert reasons == [refused, (204, None), refused, (204, None), (403, "NOT_FOUND")]
+    assert results[0]["data"] == results[2]["data"] == deactivated
+
+
+async def test_no_event_tells_that_a_device_of_it_comes_or_goes(house: House) -> None:
+    """Its command socket may be open, and hears what is sent to it once its home is active again."""
+    tenant, device = house.tenant, house.devices[0]
+    path = f"/devices/{device.id}/command"
+
+    async def is_connected(wanted: bool) -> bool:
+        presence = await tenant.store.presence.of(tenant.project, [device.id])
+        return presence[device.id].connected is wanted
+
+    await house.switch(False)
+    async with await listen(tenant.url, path, device.key):
+        await eventually(lambda: is_connected(True))
+    await eventually(lambda: is_connected(False))
+    async with await listen(tenant.url, path, device.key) as socket:
+        await eventually(lambda: is_connected(True))
+        await house.switch(True)
+        assert (await tenant.ask("PUT", path, tenant.key, {"action": "on"})).status == 204
+        assert (await socket.receive_json())["action"] == "on"
+    await eventually(lambda: is_connected(False))
+    assert await _events_in_the_shard(tenant, house.homes[0]) == ["_deviceDisconnected_"]
+
+
+async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(house: House) -> None:
+    """Whoever connects meanwhile is refused, or let in and then closed; who follows homes hears it again."""
+    tenant, came_in = house.tenant, 0
+
+    async def come(path: str) -> Socket | None:
+        try:
+            return await listen(tenant.url, path, house.member.key)
+        except Refused:
+            return None
+
+    async def deactivate(after_s: float) -> None:
+        # From before the first step of a handshake to behind its last, a little later each time.
+        await asyncio.sleep(after_s)
+        await house.switch(False)
+
+    for number in range(ROUNDS):
+        *sockets, follower, _ = await asyncio.gather(
+            come(house.path("homeId", 0)),
+            come(house.path("deviceId", 0)),
+            come(PATH),
+            deactivate(number / 1000),
+        )
+        assert follower is not None
+        for socket in filter(None, sockets):
+            async with socket:
+                assert (await socket.receive(WITHIN_S)).close_code in (NO_ACCESS, COME_BACK)
+                came_in += 1
+        async with follower:
+            await house.switch(True)
+            await house.happen("again", 0)
+            assert await follower.receive_type() == "again"
+    assert 0 < came_in < 2 * ROUNDS, "always too early, or always too late"
+
+
+async def test_members_who_come_and_go_while_it_is_switched_hear_what_they_may(house: House) -> None:
+    """Each event says what was so when it was sent."""
+    tenant, home, guest = house.tenant, house.homes[0], await house.tenant.user()
+    homes, is_member, is_on = tenant.store.homes, False, True
+    async with await listen(tenant.url, PATH, guest.key) as socket:
+        await homes.add_member(tenant.project, house.homes[1], guest.id)
+        for number, (switches, joins) in enumerate(pairwise([0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0])):
+            if switches:
+                is_on = not is_on
+                await house.switch(is_on)
+            if joins:
+                is_member = not is_member
+                change = homes.add_member if is_member else homes.remove_member
+                await change(tenant.project, home, guest.id)
+            if is_on:
+                await house.happen(f"{number} {is_member}", 0)
+            await house.happen(f"{number} end", 1)
+            expected = [f"{number} True"] if is_on and is_member else []
+            assert [await socket.receive_type() for _ in [*expected, 0]] == [*expected, f"{number} end"]
+
+
+async def _events_in_the_shard(tenant: Tenant, home: int) -> list[str]:
+    """The types of all events of a home that were ever sent, whether heard or not."""
+    entries: Any = await tenant.redis.xrange(events_key(shard_of(home, SHARDS)))
+    events = (orjson.loads(event_json(fields[b"e"]) or b"{}") for _, fields in entries)
+    return [event["eventType"] for event in events if event.get("homeId") == home]
