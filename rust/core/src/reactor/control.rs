@@ -5,9 +5,8 @@
 
 use std::time::Instant;
 
-use smallvec::SmallVec;
-
 use super::Reactor;
+use super::homes::Hearing;
 use crate::close::{self, CloseCode};
 use crate::connection::{Connection, Holder, PrincipalKind};
 use crate::envelope::{ControlHeader, RecordType};
@@ -79,54 +78,8 @@ impl Reactor {
         self.subjects.note(subject, stamp(record), Instant::now())
     }
 
-    /// Whether a membership is older than what is known of its home: one that is repeated behind the home's
-    /// deactivation would let it be heard.
-    fn home_changed(&self, shard: u32, kind: RecordType, record: &ControlHeader<'_>) -> bool {
-        if !matches!(kind, RecordType::MemberAdded | RecordType::MemberWaits) {
-            return false;
-        }
-        let home = Subject {
-            shard: Some(shard),
-            project: record.project,
-            user: 0,
-            home: record.home,
-            device: 0,
-            key_tag: 0,
-            detail: 0,
-        };
-        self.subjects
-            .newest(&home)
-            .is_some_and(|newest| stamp(record) < newest)
-    }
-
     pub(super) fn is_shard_of(&self, shard: u32, id: u64) -> bool {
         id != 0 && shard_of(id, self.limits.shards) == shard
-    }
-
-    fn member_added(&mut self, shard: u32, record: &ControlHeader<'_>, hearing: Hearing) {
-        if !self.is_shard_of(shard, record.home) {
-            return;
-        }
-        let user = holder(PrincipalKind::User, record.project, record.user);
-        for slot in self.connections.of(user) {
-            self.follow(slot, record, hearing);
-        }
-    }
-
-    fn member_removed(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        if !self.is_shard_of(shard, record.home) {
-            return;
-        }
-        let user = holder(PrincipalKind::User, record.project, record.user);
-        for slot in self.connections.of(user) {
-            let Some(connection) = self.connections.at(slot) else {
-                continue;
-            };
-            connection.entered.retain(|(home, _)| *home != record.home);
-            if self.lose(slot, |topic| topic.home() == Some(record.home)) {
-                self.end_unless_doubtful(slot, record);
-            }
-        }
     }
 
     fn key_ended(&mut self, shard: u32, record: &ControlHeader<'_>) {
@@ -160,55 +113,6 @@ impl Reactor {
             for slot in self.listeners(topic) {
                 self.lose(slot, |it| it.as_ref() == topic);
                 self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
-            }
-        }
-    }
-
-    fn home_deleted(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        let (project, home) = (record.project, record.home);
-        if !self.is_shard_of(shard, home) {
-            return;
-        }
-        let gone = |topic: &Topic| topic.project() == project && topic.home() == Some(home);
-        let scopes = self.index.scopes_of(gone);
-        for slot in self.members_of(&scopes) {
-            self.lose(slot, gone);
-            self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
-        }
-    }
-
-    /// Who follows homes waits for it, in the place of what they heard of it; the others lose that for good.
-    fn home_deactivated(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        let (project, home) = (record.project, record.home);
-        if !self.is_shard_of(shard, home) {
-            return;
-        }
-        let waiting = TopicRef::Waiting { project, home };
-        let heard = |topic: &Topic| {
-            topic.project() == project && topic.home() == Some(home) && topic.as_ref() != waiting
-        };
-        let scopes = self.index.scopes_of(heard);
-        for slot in self.members_of(&scopes) {
-            if self.connections.look_at(slot).is_some_and(|it| it.follow) {
-                self.rescope(slot, |topic| !heard(topic), &[waiting]);
-            } else if self.lose(slot, heard) {
-                self.end_unless_doubtful(slot, record);
-            }
-        }
-    }
-
-    fn home_activated(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        let (project, home) = (record.project, record.home);
-        if !self.is_shard_of(shard, home) {
-            return;
-        }
-        for slot in self.listeners(TopicRef::Waiting { project, home }) {
-            if self
-                .connections
-                .look_at(slot)
-                .is_some_and(|it| may_follow(it, record))
-            {
-                self.hear_home(slot, record, Hearing::AtOnce);
             }
         }
     }
@@ -278,50 +182,6 @@ impl Reactor {
         }
     }
 
-    /// The connection's user entered the record's home, which it hears if it follows its user's homes.
-    fn follow(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
-        let home = record.home;
-        let Some(connection) = self
-            .connections
-            .at(slot)
-            .filter(|it| may_follow(it, record))
-        else {
-            return;
-        };
-        if connection.condemned.is_none() {
-            connection.entered.retain(|(known, _)| *known != home);
-            connection.entered.push((home, stamp(record)));
-        }
-        self.hear_home(slot, record, hearing);
-    }
-
-    /// What a connection that follows homes has of this one, in the place of what it had of it.
-    fn hear_home(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
-        let (project, home) = (record.project, record.home);
-        let Some(connection) = self.connections.at(slot) else {
-            return;
-        };
-        let entities = connection.entities.take();
-        let more: SmallVec<[TopicRef<'_>; 4]> = match (hearing, &entities) {
-            (Hearing::Later, _) => SmallVec::from_iter([TopicRef::Waiting { project, home }]),
-            (Hearing::AtOnce, None) => SmallVec::from_iter([TopicRef::Home { project, home }]),
-            (Hearing::AtOnce, Some(followed)) => followed
-                .0
-                .iter()
-                .map(|entity| TopicRef::Entity {
-                    project,
-                    home,
-                    entity,
-                })
-                .collect(),
-        };
-        self.rescope(slot, |topic| topic.home() != Some(home), &more);
-        drop(more);
-        if let Some(connection) = self.connections.at(slot) {
-            connection.entities = entities;
-        }
-    }
-
     /// Takes the topics that are `gone` from a connection. Answers whether it had one.
     pub(super) fn lose(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
         let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
@@ -335,7 +195,12 @@ impl Reactor {
         true
     }
 
-    fn rescope(&mut self, slot: Slot, keep: impl Fn(&Topic) -> bool, more: &[TopicRef<'_>]) {
+    pub(super) fn rescope(
+        &mut self,
+        slot: Slot,
+        keep: impl Fn(&Topic) -> bool,
+        more: &[TopicRef<'_>],
+    ) {
         let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
             return;
         };
@@ -369,7 +234,7 @@ impl Reactor {
         }
     }
 
-    fn end_if_nothing_is_left(&mut self, slot: Slot, why: &'static CloseCode) {
+    pub(super) fn end_if_nothing_is_left(&mut self, slot: Slot, why: &'static CloseCode) {
         if self.hears_anything(slot) {
             return;
         }
@@ -406,14 +271,6 @@ impl Reactor {
     }
 }
 
-/// When a home is heard that a connection follows.
-#[derive(Clone, Copy)]
-enum Hearing {
-    AtOnce,
-    /// Once it is activated.
-    Later,
-}
-
 /// How a record ends all that somebody hears.
 #[derive(Clone, Copy)]
 struct End {
@@ -430,17 +287,8 @@ impl End {
     }
 }
 
-fn stamp(record: &ControlHeader<'_>) -> Stamp {
+pub(super) fn stamp(record: &ControlHeader<'_>) -> Stamp {
     (record.outbox_ms, record.outbox_seq)
-}
-
-/// Whether a connection may hear a home that the record opens to its user.
-fn may_follow(connection: &Connection, record: &ControlHeader<'_>) -> bool {
-    // Who is condemned by a later record hears until that one's copy in this shard.
-    let may_still = connection.ended.is_some_and(|ended| stamp(record) < ended);
-    let is_over = ended_before(record, connection.principal.key_tag);
-    let may = connection.condemned.is_none() || may_still;
-    connection.follow && !connection.deaf && !is_over && may
 }
 
 /// Whether a record is from before the connection was reserved, and the tail was behind. What the
@@ -449,19 +297,6 @@ fn may_follow(connection: &Connection, record: &ControlHeader<'_>) -> bool {
 /// longer it is told the former.)
 fn is_older(record: &ControlHeader<'_>, connection: &Connection) -> bool {
     record.outbox_ms <= connection.reserved_ms
-}
-
-/// Whether this key had ended when its user entered the home. The end's own copies are in the shards of that
-/// moment, and in the user's: it may be read after this record, and what follows here must not be heard.
-fn ended_before(record: &ControlHeader<'_>, key_tag: u64) -> bool {
-    record
-        .body
-        .chunks_exact(2 * size_of::<u64>())
-        .any(|digits| hexadecimal(digits) == Some(key_tag))
-}
-
-fn hexadecimal(digits: &[u8]) -> Option<u64> {
-    u64::from_str_radix(str::from_utf8(digits).ok()?, 16).ok()
 }
 
 pub(super) fn holder(kind: PrincipalKind, project: u64, id: u64) -> Holder {

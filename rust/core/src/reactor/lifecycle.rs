@@ -6,9 +6,10 @@ use mio::Interest;
 use mio::unix::SourceFd;
 use smallvec::SmallVec;
 
+use super::homes::followed;
 use super::{Doom, Reactor};
 use crate::close::{self, CloseCode};
-use crate::connection::{Connection, ConnectionId, FollowedEntities, PrincipalKind, Socket, State};
+use crate::connection::{Connection, ConnectionId, PrincipalKind, Socket, State};
 use crate::frame::{self, Decoder, Opcode};
 use crate::inbox::{BoundEntity, DeviceInHome, Reservation, Subscription};
 use crate::notify::Notification;
@@ -351,19 +352,6 @@ fn refuse(socket: &mut Socket) {
     if socket.write(&frame).is_ok() {
         // Whether the peer hears it or not, the socket ends here.
         let _ = socket.shut_writing();
-    }
-}
-
-/// Whether further homes can change what is heard, and what would be heard in them, if not everything.
-fn followed(subscription: Subscription) -> (bool, Option<Box<FollowedEntities>>) {
-    match subscription {
-        Subscription::Homes(_) => (true, None),
-        Subscription::Entities { entities, .. } => {
-            (true, Some(Box::new(FollowedEntities(entities))))
-        }
-        Subscription::Devices(_) | Subscription::Bound(_) | Subscription::Commands(_) => {
-            (false, None)
-        }
     }
 }
 

@@ -6,6 +6,7 @@
 mod condemned;
 mod control;
 mod delivery;
+mod homes;
 mod kept_commands;
 mod keys;
 mod lagging;
