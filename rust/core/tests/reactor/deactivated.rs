@@ -93,6 +93,23 @@ fn who_becomes_a_member_meanwhile_waits_like_all_others() {
     );
 }
 
+/// A node that is behind its store had authorised it for the home as it is now.
+#[test]
+fn who_heard_it_before_the_record_of_waiting_is_read_waits_too() {
+    let node = Node::start(limits());
+    let (id, mut client) = node.connect_for(user(1), homes(&[2]), true);
+    route_all(
+        &node,
+        [
+            copy(2, &member(MEMBER_WAITS, 1, 1, 2)),
+            event(2, "meanwhile"),
+            copy(2, &of_home(HOME_ACTIVATED, 2, 2)),
+            event(2, "after"),
+        ],
+    );
+    assert_eq!(heard_so_far(&node, id, &mut client), events(&["after"]));
+}
+
 #[test]
 fn a_key_that_had_ended_when_its_user_came_to_wait_hears_nothing() {
     let node = Node::start(limits());
