@@ -189,6 +189,7 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     stack.push_async_callback(redis.aclose)
     bus = await _start_bus(stack, settings, redis, url, failed)
     relay = Relay(redis, settings.shards)
+    stack.push_async_callback(relay.close)
     in_background(stack, relay.run(), failed)
     lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
     store = Store(redis, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime)

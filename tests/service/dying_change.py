@@ -63,10 +63,12 @@ class GatedRelay(Relay):
 
 async def main(url: str, step: str, what: str, arguments: str) -> None:
     redis, gate = connect(url), Gate(step)
-    store = Store(redis, GatedRelay(redis, gate))
+    relay = GatedRelay(redis, gate)
+    store = Store(redis, relay)
     repository, method = what.split(".")
     await getattr(getattr(store, repository), method)(*orjson.loads(arguments))
     print("done", flush=True)
+    await relay.close()
     await redis.aclose()
 
 

@@ -27,7 +27,7 @@ from collections.abc import Sequence
 from typing import cast
 
 import structlog
-from hiredis import Reader, ReplyError
+from hiredis import ReplyError
 
 from homewire._core import AppendHeads
 from homewire.bus import wire
@@ -302,7 +302,7 @@ class Bus:
 
     async def _connect(self) -> Line:
         """A connection that has authenticated, knows the script and is done loading."""
-        connection = await open_line(self._address, lambda: Line(Reader(), NotConfirmed, self._on_event))
+        connection = await open_line(self._address, lambda: Line(NotConfirmed, self._on_event))
         try:
             await self._shake_hands(connection)
         except BaseException:

@@ -8,8 +8,8 @@ change:
 
 1. `expect`: the project is noted as one in whose outbox something may stand.
 2. The script: change and outbox entry, or neither.
-3. `announce`: every entry, oldest first, is copied to its shards; once all its copies are confirmed
-   it is deleted. Only then is the change answered.
+3. `announce`: every entry, oldest first, is copied to its shards. Once all its copies are confirmed the
+   change is answered, and the entry is deleted.
 
 `run`, on every node, does step 3 for what others left. Relays may meet at one outbox. What they must not do
 is turn the order round or lose one. So a relay copies in the order of the outbox: what goes to one shard,
@@ -133,8 +133,10 @@ class Relay:
         self.stats = RelayStats()
         self._trips = Trips(redis)
         self._shards = shards
-        self._draining = Turns(self._drain, COMMAND_S)
+        self._draining = Turns(self._drain, COMMAND_S, self._delete_copied)
         self._expecting = Turns(self._note_expected, COMMAND_S)
+        self._copied: dict[int, list[bytes]] = {}
+        """By project: the entries of its outbox whose copies are confirmed."""
         self._expected_until: dict[int, float] = {}
         self._seldom = Seldom(LOG_S)
 
@@ -149,7 +151,7 @@ class Relay:
                 await self._expecting.take(project_id)
 
     async def announce(self, project_id: int) -> None:
-        """Copy and delete what is in the project's outbox now.
+        """Copy what is in the project's outbox now; it is deleted in the next trip.
 
         Raises NotConfirmed when that could not be done to the end, for whatever reason Redis had: the
         record stands, and `run` goes on with it.
@@ -160,6 +162,10 @@ class Relay:
             # Perhaps another Redis answers by now, that knows nothing of what was expected.
             self._expected_until.pop(project_id, None)
             raise NotConfirmed from error
+
+    async def close(self) -> None:
+        """Before the client is closed: delete what was copied, as far as Redis lets."""
+        await self._draining.close()
 
     async def run(self) -> None:
         """Relay what others left, until cancelled. A Redis that is away is waited for."""
@@ -227,20 +233,40 @@ class Relay:
         return 1
 
     async def _drain(self, project_id: int) -> int:
-        """Copy and delete what stands in an outbox; how many entries. Bounded, so that no outbox keeps those
-        who ask for the next turn waiting: what is left is theirs."""
-        outbox, relayed = ProjectSlot(project_id).outbox, 0
+        """Copy what stands in an outbox; how many entries. Bounded, so that no outbox keeps those who ask for
+        the next turn waiting: what is left is theirs."""
+        relayed = 0
         while True:
             if asked_to_stop():
                 raise asyncio.CancelledError
-            entries: list[Entry] = await self._send("XRANGE", outbox, "-", "+", "COUNT", ENTRIES)
+            entries = await self._entries(project_id)
             if entries:
                 await self._copy(project_id, entries)
-                await self._send("XDEL", outbox, *(entry_id for entry_id, _ in entries))
+                self._copied[project_id] = [entry_id for entry_id, _ in entries]
             relayed += len(entries)
             # What came behind a page that was not full is of changes that announce it themselves.
             if len(entries) < ENTRIES:
                 return relayed
+
+    async def _entries(self, project_id: int) -> list[Entry]:
+        """The oldest in an outbox that were not copied; those that were are deleted in the same trip."""
+        outbox, copied = ProjectSlot(project_id).outbox, self._copied.pop(project_id, None)
+        oldest = ("XRANGE", outbox, "-", "+", "COUNT", ENTRIES)
+        entries: list[Entry]
+        if copied is None:
+            entries = await self._send(*oldest)
+        else:
+            _, entries = await self._trips.ask(("XDEL", outbox, *copied), oldest)
+        return entries
+
+    async def _delete_copied(self, project_id: int) -> None:
+        """When nobody asks for another turn. What a failure leaves is deleted by a later one."""
+        copied = self._copied.pop(project_id, None)
+        if copied is not None:
+            try:
+                await self._send("XDEL", ProjectSlot(project_id).outbox, *copied)
+            except (RedisError, OSError) as error:
+                self._note_failure(error, project=project_id)
 
     async def _copy(self, project_id: int, entries: Sequence[Entry]) -> None:
         """Write the copies of all entries; returns when each of them was confirmed."""

@@ -14,16 +14,25 @@ class Turns:
     A turn is a task of its own: who asked may go away, and the others have their answer all the same.
     """
 
-    def __init__(self, work: Work, limit_s: float) -> None:
-        """`work` is given the project's id, and has `limit_s` seconds."""
+    def __init__(
+        self, work: Work, limit_s: float, rest: Callable[[int], Awaitable[None]] | None = None
+    ) -> None:
+        """`work` is given the project's id, and has `limit_s` seconds. `rest` is done behind the last turn,
+        when all were answered, unless somebody asks for another."""
         self._work = work
         self._limit_s = limit_s
+        self._rest = rest
         self._waiting: dict[int, list[asyncio.Future[int]]] = {}
         self._under_way: dict[int, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
         """Projects at which a turn is under way."""
         return len(self._under_way)
+
+    async def close(self) -> None:
+        """Wait for the turns that are under way, and for the rest behind them."""
+        if self._under_way:
+            await asyncio.wait(tuple(self._under_way.values()))
 
     async def take(self, project_id: int) -> int:
         """Wait for a turn that begins after this was called. What the work answered, if this was the first to
@@ -38,6 +47,8 @@ class Turns:
         try:
             while waiters := self._waiting.pop(project_id, None):
                 await self._serve_together(project_id, waiters)
+                if self._rest is not None and project_id not in self._waiting:
+                    await self._rest(project_id)
         finally:
             del self._under_way[project_id]
             # Only of a turn that was cancelled somebody is left.

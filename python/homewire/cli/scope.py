@@ -108,10 +108,10 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
 
     async with reachable_redis(settings) as url:
         client = connect(url)
+        relay = Relay(client, settings.shards)
         try:
             with translate_redis_errors():
                 lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
-                relay = Relay(client, settings.shards)
                 store = Store(client, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime)
                 yield Scope(settings, store, client)
         except NotConfirmed as error:
@@ -121,6 +121,7 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
         except Unavailable as error:
             raise ConfigurationError(f"{_at(url)} does not answer, or can't serve now") from error
         finally:
+            await relay.close()
             await client.aclose()
 
 

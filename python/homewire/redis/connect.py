@@ -11,11 +11,10 @@ from collections.abc import Callable
 from types import TracebackType
 from typing import Any, Final
 
-from hiredis import Reader
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, InvalidResponse, NoScriptError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
@@ -102,8 +101,7 @@ class Pool(BlockingConnectionPool):
             on_event(line)
 
         def make() -> Line:
-            reader = Reader(protocolError=InvalidResponse, replyError=_reply_error)
-            return self.line_class(reader, RedisConnectionError, changed)
+            return self.line_class(RedisConnectionError, changed, _reply_error)
 
         async with asyncio.timeout(CONNECT_S):
             line = await open_line(self.address, make)

@@ -10,10 +10,11 @@ import asyncio
 import math
 import socket
 from collections import deque
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, Protocol, TypeAlias, cast
+from collections.abc import Callable, Collection, Iterator, Sequence
+from itertools import islice
+from typing import Any, Final, Protocol, TypeAlias, cast
 
-from hiredis import HiredisError, Reader, pack_command
+from hiredis import HiredisError, Reader, ReplyError, pack_command
 from redis.typing import EncodableT
 
 from homewire.redis.address import RedisAddress
@@ -23,6 +24,8 @@ Command: TypeAlias = Sequence[Word]
 
 WRITE_BUFFER_BYTES = 1024 * 1024
 """Beyond this a Redis that does not read is written to no further by who looks at `Line.writable`."""
+
+_NO_REPLY_YET: Final = object()
 
 
 def pack(command: Command) -> bytes:
@@ -50,11 +53,17 @@ class Line(asyncio.Protocol):
     """A hiredis reader on a transport. `on_event` is called when it may be written to again and when
     it is gone; what of the two, `writable` and `lost` tell."""
 
-    def __init__(self, reader: Reader, failure: type[Exception], on_event: Callable[[Line], None]) -> None:
-        """`failure` is raised, without arguments, where there will be no reply to what was written."""
+    def __init__(
+        self,
+        failure: type[Exception],
+        on_event: Callable[[Line], None],
+        reply_error: Callable[[str], Exception] = ReplyError,
+    ) -> None:
+        """`failure` is made, without arguments, where there will be no reply to what was written;
+        `reply_error` of what Redis says in place of a reply."""
         self.written: deque[Batch] = deque()
         self.lost = False
-        self._reader = reader
+        self._reader = Reader(replyError=reply_error, notEnoughData=_NO_REPLY_YET)
         self._failure = failure
         self._on_event = on_event
         self._paused = False
@@ -97,19 +106,25 @@ class Line(asyncio.Protocol):
             peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
 
     def data_received(self, data: bytes) -> None:
-        reader, written = self._reader, self.written
         try:
-            reader.feed(data)
-            # RESP2 has no booleans: False can only mean "no whole reply yet".
-            while (reply := reader.gets()) is not False:
-                replies = written[0].replies
-                replies.append(reply)
-                if len(replies) == written[0].expected:
-                    written.popleft().settle()
-        except (HiredisError, IndexError):  # not Redis, or a reply that nobody asked for
+            self._reader.feed(data)
+            is_understood = self._hand_out(iter(self._reader.gets, _NO_REPLY_YET))
+        except HiredisError:
+            is_understood = False
+        if not is_understood or (self._retired and not self.written):
             self.drop()
-        if self._retired and not written:
-            self.drop()
+
+    def _hand_out(self, replies: Iterator[Any]) -> bool:
+        """Give these to those whose they are; whether each of them was asked for."""
+        written = self.written
+        while written:
+            batch = written[0]
+            # In one step of C: a bulk append has a thousand replies.
+            batch.replies.extend(islice(replies, batch.expected - len(batch.replies)))
+            if len(batch.replies) < batch.expected:
+                return True
+            written.popleft().settle()
+        return next(replies, _NO_REPLY_YET) is _NO_REPLY_YET
 
     def pause_writing(self) -> None:
         self._paused = True

@@ -7,7 +7,7 @@ import binascii
 from typing import Any
 
 import pytest
-from hiredis import Reader, ReplyError, pack_command
+from hiredis import ReplyError, pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -126,7 +126,7 @@ class Transport(asyncio.Transport):
 
 def connected() -> tuple[Line, Transport, list[Line]]:
     events: list[Line] = []
-    connection, transport = Line(Reader(), NotConfirmed, events.append), Transport()
+    connection, transport = Line(NotConfirmed, events.append), Transport()
     connection.connection_made(transport)
     return connection, transport, events
 
