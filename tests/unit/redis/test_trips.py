@@ -1,0 +1,90 @@
+"""A line that breaks, and one that has to say who it is, at a server that does what Redis seldom does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import hiredis
+import pytest
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from homewire.redis.connect import connect
+from homewire.redis.trips import Trips
+
+Answer = Callable[[list[bytes]], bytes | None]
+"""What to say to a command; None: close instead."""
+
+
+@asynccontextmanager
+async def talking(socket: Path, answer: Answer, query: str = "") -> AsyncIterator[Trips]:
+    """Trips to a server that answers so."""
+
+    ended: list[asyncio.Future[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ended.append(asyncio.get_running_loop().create_future())
+        await converse(reader, writer, answer)
+        writer.close()
+        await writer.wait_closed()
+        ended.pop().set_result(None)
+
+    async with await asyncio.start_unix_server(serve, socket):
+        redis = connect(f"unix://{query}{socket}")
+        try:
+            yield Trips(redis)
+        finally:
+            await redis.aclose()
+            await asyncio.gather(*ended)
+
+
+async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, answer: Answer) -> None:
+    commands = hiredis.Reader()
+    while data := await reader.read(65536):
+        commands.feed(data)
+        while (command := commands.gets()) is not False:
+            said = answer(command)
+            if said is None:
+                return
+            writer.write(said)
+
+
+async def test_what_was_answered_before_the_line_broke_was_answered(tmp_path: Path) -> None:
+    def answer(command: list[bytes]) -> bytes | None:
+        return None if command[1] == b"3" else b"$1\r\n%b\r\n" % command[1]
+
+    async with talking(tmp_path / "s", answer) as trips:
+        asked = [trips.ask(("GET", str(n)), ("GET", str(n + 1))) for n in (0, 2, 4)]
+        first, *rest = await asyncio.gather(*asked, return_exceptions=True)
+        assert first == [b"0", b"1"]
+        # Of the second, one command was answered and the other one perhaps executed.
+        assert [type(each) for each in rest] == [RedisConnectionError] * 2
+        assert await trips.ask(("GET", "7")) == [b"7"]
+
+
+async def test_credentials_come_first(tmp_path: Path) -> None:
+    heard: list[list[bytes]] = []
+
+    def answer(command: list[bytes]) -> bytes:
+        heard.append(command)
+        return b"+OK\r\n" if command[0] == b"AUTH" else b"$1\r\nx\r\n"
+
+    async with talking(tmp_path / "s", answer, "ada:secret@") as trips:
+        assert await trips.ask(("GET", "a")) == [b"x"]
+    assert heard == [[b"AUTH", b"ada", b"secret"], [b"GET", b"a"]]
+
+
+async def test_refused_credentials_are_not_repeated_in_the_error(tmp_path: Path) -> None:
+    async with talking(tmp_path / "s", lambda _: b"-WRONGPASS hunter2\r\n", ":hunter2@") as trips:
+        with pytest.raises(AuthenticationError) as refused:
+            await trips.ask(("GET", "a"))
+    assert "hunter2" not in str(refused.value)
+
+
+async def test_what_is_no_redis_ends_the_line(tmp_path: Path) -> None:
+    async with talking(tmp_path / "s", lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as trips:
+        with pytest.raises(RedisConnectionError):
+            await trips.ask(("GET", "a"))
