@@ -80,6 +80,8 @@ bench: build ## measure the figures of bench/README.md (ROWS="memory handshake",
 docs: build ## write the pages that are made from tables in the code
 	$(BIN)/python -m homewire.settings --markdown > docs/settings.md
 	$(BIN)/python -m homewire.gateway.close_codes > docs/close-codes.md
+	$(BIN)/python -m homewire.metrics > docs/metrics.md
+	$(BIN)/python -m homewire.reasons > docs/errors.md
 
 lock: $(DEPENDENCIES) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/pip install uv

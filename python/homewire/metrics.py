@@ -1,7 +1,11 @@
-"""Metrics: what the core, the bus, the relay and the limits count, for Prometheus."""
+"""Metrics: what the core, the bus, the relay and the limits count, for Prometheus.
+
+`python -m homewire.metrics` prints docs/metrics.md.
+"""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import Final
@@ -170,3 +174,26 @@ def registry(
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)
     return metrics
+
+
+def markdown() -> str:
+    """The page docs/metrics.md."""
+    lines = [
+        "# Metrics",
+        "",
+        "Made by `make docs` from `python/homewire/metrics.py`. `GET /metrics` says them in Prometheus'",
+        "format, with those of process and Python. All are of one node unless the row says otherwise; they",
+        "begin at 0 with each start.",
+        "",
+        "| metric | kind | what it is |",
+        "| --- | --- | --- |",
+    ]
+    lines += [f"| `homewire_{name}` | gauge | {meaning} |" for name, meaning in sorted(GAUGES.items())]
+    lines += [
+        f"| `homewire_{name}_total` | counter | {meaning} |" for name, meaning in sorted(COUNTERS.items())
+    ]
+    return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(markdown())

@@ -1,0 +1,49 @@
+"""Every reason that a refusal may carry is in the table, and the page is the table."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from homewire.errors import RequestError
+from homewire.reasons import REASONS, markdown
+
+ROOT = Path(__file__).parents[2]
+CODE = re.compile(r"[A-Z]+(_[A-Z]+)+")
+NO_REASONS = {"KEY_VALUES_MISMATCH", "SC_PAGE_SIZE", "SC_PHYS_PAGES"}
+"""Texts of that form which are OpenSSL's and the system's."""
+ELSEWHERE = {"reasons.py", "settings.py"}
+
+
+def texts() -> Iterator[str]:
+    """All texts of the sources that look like a reason."""
+    for path in (ROOT / "python" / "homewire").rglob("*.py"):
+        if path.name not in ELSEWHERE:
+            for node in ast.walk(ast.parse(path.read_text())):
+                if (
+                    isinstance(node, ast.Constant)
+                    and isinstance(node.value, str)
+                    and CODE.fullmatch(node.value)
+                ):
+                    yield node.value
+
+
+def errors(of: type[RequestError] = RequestError) -> Iterator[type[RequestError]]:
+    yield of
+    for each in of.__subclasses__():
+        yield from errors(each)
+
+
+def test_page_is_current() -> None:
+    assert (ROOT / "docs" / "errors.md").read_text() == markdown(), "run `make docs`"
+
+
+def test_every_reason_is_in_the_table_and_no_other() -> None:
+    assert set(texts()) - NO_REASONS == set(REASONS)
+
+
+def test_each_error_has_the_status_of_its_reason() -> None:
+    for error in errors():
+        assert REASONS[error.default_reason].status == error.status, error
