@@ -312,6 +312,15 @@ class Tenant:
         )
         return Account(user.id, key)
 
+    async def announced(self) -> None:
+        """Wait until nothing is left in the outbox: all that was changed is in the shards."""
+        outbox = ProjectSlot(self.project).outbox
+
+        async def is_empty() -> bool:
+            return bool(await self.redis.xlen(outbox) == 0)
+
+        await eventually(is_empty, 20.0)
+
     async def used(self, session_id: str) -> None:
         """Its user's session was used, a minute after it began."""
         session = await self.store.sessions.get(self.project, session_id)

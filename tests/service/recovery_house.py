@@ -17,8 +17,6 @@ from pair import Pair, Processes, pair_of
 from warm import WarmProcess
 from wire import Socket, listen
 
-from homewire.store.keys import ProjectSlot
-
 EVENTS: Final = "/userSession/websocket"
 HEARD_WITHIN_S: Final = 2.0
 """Of recovery: the contract."""
@@ -107,11 +105,7 @@ class House:
 
     async def announced(self) -> None:
         """Wait until nothing is left in the outbox, and both nodes have applied what was in it."""
-
-        async def is_empty() -> bool:
-            return bool(await self.tenant.redis.xlen(ProjectSlot(self.tenant.project).outbox) == 0)
-
-        await eventually(is_empty, PATIENCE_S)
+        await self.tenant.announced()
         await self.pair.caught_up()
 
     async def send_when_possible(self, home: int, name: str) -> None:

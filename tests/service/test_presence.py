@@ -97,6 +97,8 @@ async def test_what_comes_and_goes_again_and_again_is_told_by_turns(world: World
     heard: list[str] = []
     await closed(socket)
     await world.becomes(False)
+    # What the record says is in the shards once it left the outbox, and stands there in front of this.
+    await world.tenant.announced()
     async with world.nodes[-1].client() as http:
         headers = {"Authorization": world.tenant.key}
         async with http.put(

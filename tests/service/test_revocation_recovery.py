@@ -18,7 +18,6 @@ from wire import CLOSE, TEXT, Socket, listen
 
 from homewire.errors import HomewireError
 from homewire.model import AccessControl, Right, RightKind
-from homewire.store.keys import ProjectSlot
 
 HOLDERS: Final = 24
 STREAMS: Final = 3
@@ -66,11 +65,7 @@ async def revoke_until_redis_dies(
 
 async def announced(tenant: Tenant, pair: Pair) -> None:
     """Nothing is left in the outbox, and both nodes have applied what was in it."""
-
-    async def is_empty() -> bool:
-        return bool(await tenant.redis.xlen(ProjectSlot(tenant.project).outbox) == 0)
-
-    await eventually(is_empty, PATIENCE_S)
+    await tenant.announced()
     await pair.caught_up()
 
 
