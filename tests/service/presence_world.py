@@ -13,6 +13,7 @@ from bus_server import BusServer, running_server
 from nodes import Account, NodeProcess, Tenant, eventually, running_node, tenant_of
 from wire import Socket, listen
 
+from homewire.model import DevicePresence
 from homewire.store.keys import ProjectSlot
 from homewire.store.presence import HOLDER
 
@@ -80,8 +81,12 @@ class World:
         await eventually(holds)
 
     async def is_connected(self, device: Account | None = None) -> bool:
+        return (await self.presence(device)).connected
+
+    async def presence(self, device: Account | None = None) -> DevicePresence:
+        """What the store says of the device."""
         device = device or self.device
-        return (await self.tenant.store.presence.of(self.tenant.project, [device.id]))[device.id].connected
+        return (await self.tenant.store.presence.of(self.tenant.project, [device.id]))[device.id]
 
     async def becomes(self, connected: bool, within: float = 10.0, device: Account | None = None) -> None:
         """Wait until the store says so."""
