@@ -55,7 +55,7 @@ class Forgetful:
         if self._relay is not None:
             await self._relay.expect(project_id)
 
-    async def announce(self, project_id: int) -> None:
+    async def announce(self, project_id: int, deadline: float = 0.0) -> None:
         """Nothing: it is dead."""
 
 

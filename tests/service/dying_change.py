@@ -11,6 +11,7 @@ from the outbox).
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from typing import Any
 
@@ -50,9 +51,9 @@ class GatedRelay(Relay):
         await super().expect(project_id)
         await self._gate.pass_by("record")
 
-    async def announce(self, project_id: int) -> None:
+    async def announce(self, project_id: int, deadline: float = math.inf) -> None:
         await self._gate.pass_by("announce")
-        await super().announce(project_id)
+        await super().announce(project_id, deadline)
 
     async def _send(self, *command: str | int | bytes) -> Any:
         await self._gate.pass_by(BEFORE.get(str(command[0]), ""))

@@ -8,6 +8,7 @@ Each says so on standard output, and waits to be killed.
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 from collections.abc import Sequence
 
@@ -24,7 +25,7 @@ async def stop(where: str) -> None:
 
 
 class StopsBeforeTheAnnouncement(relay.Relay):
-    async def announce(self, project_id: int) -> None:
+    async def announce(self, project_id: int, deadline: float = math.inf) -> None:
         await stop("recorded")
 
 

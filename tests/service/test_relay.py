@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import random
 from collections.abc import AsyncIterator
@@ -204,9 +205,9 @@ async def test_redis_dies_between_record_and_announcement(
     server: BusServer, redis: Redis, world: World
 ) -> None:
     class Unlucky(Relay):
-        async def announce(self, project_id: int) -> None:
+        async def announce(self, project_id: int, deadline: float = math.inf) -> None:
             server.kill()
-            await super().announce(project_id)
+            await super().announce(project_id, deadline)
 
     guest = await world.guest()
     with pytest.raises(NotConfirmed):
@@ -242,9 +243,9 @@ async def test_a_hung_redis_is_not_waited_for_longer_than_promised(
     """503 within 5 s, wherever in the change Redis stops."""
 
     class Hanging(Relay):
-        async def announce(self, project_id: int) -> None:
+        async def announce(self, project_id: int, deadline: float = math.inf) -> None:
             server.hang()
-            await super().announce(project_id)
+            await super().announce(project_id, deadline)
 
     guest = await world.guest()
     began = asyncio.get_running_loop().time()

@@ -22,6 +22,7 @@ Revoking must work on a Redis at its memory limit, hence also everything here (`
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -150,14 +151,14 @@ class Relay:
             with translate_redis_errors():
                 await self._expecting.take(project_id)
 
-    async def announce(self, project_id: int) -> None:
+    async def announce(self, project_id: int, deadline: float = math.inf) -> None:
         """Copy what is in the project's outbox now; it is deleted in the next trip.
 
         Raises NotConfirmed when that could not be done to the end, for whatever reason Redis had: the
         record stands, and `run` goes on with it.
         """
         try:
-            await self._draining.take(project_id)
+            await self._draining.take(project_id, deadline)
         except (RedisError, OSError) as error:
             # Perhaps another Redis answers by now, that knows nothing of what was expected.
             self._expected_until.pop(project_id, None)

@@ -132,12 +132,14 @@ class Trips:
         """The answers of one script, run for each of these calls, in one trip. Raises what `ask` does."""
         if not calls:
             return []
+        began = asyncio.get_running_loop().time()
         full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
         answers = await self.ask_each(*(("EVALSHA", script.sha, *rest) for rest in full))
         # Somebody may load it between two of them: only what was not executed is sent again, in full.
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
-            again = await self.ask_each(*(("EVAL", script.text, *full[at]) for at in unknown))
+            async with asyncio.timeout_at(began + COMMAND_S):
+                again = await self.ask_each(*(("EVAL", script.text, *full[at]) for at in unknown))
             for at, answer in zip(unknown, again, strict=True):
                 answers[at] = answer
         return _without_errors(answers)
