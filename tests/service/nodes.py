@@ -17,6 +17,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from urllib.parse import urlsplit
 
 import aiohttp
 import certificates
@@ -63,8 +64,15 @@ class NodeProcess:
         return self.process.pid
 
     @property
-    def descriptors(self) -> int:
+    def all_descriptors(self) -> int:
         return len(os.listdir(f"/proc/{self.pid}/fd"))
+
+    @property
+    def descriptors(self) -> int:
+        """Without those of its connections to Redis, which are opened as they are needed, and stay."""
+        connected, listener = "03", urlsplit(self.redis_url).path
+        sockets = [line.split() for line in Path("/proc/net/unix").read_text().splitlines()]
+        return self.all_descriptors - sum(each[5] == connected and each[-1] == listener for each in sockets)
 
     @property
     def resident_bytes(self) -> int:

@@ -219,7 +219,7 @@ async def test_running_out_of_descriptors_is_survived(loop: str) -> None:
     async with node_with_listener(event_loop=loop) as (node, tenant, listener, home):
         # Its connection to the node is open from here on.
         await hears(tenant, listener, home, "before")
-        limit = node.descriptors + 5
+        limit = node.all_descriptors + 5
         process = psutil.Process(node.pid)
         usual = process.rlimit(psutil.RLIMIT_NOFILE)
         process.rlimit(resource.RLIMIT_NOFILE, (limit, usual[1]))
