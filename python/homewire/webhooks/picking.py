@@ -91,7 +91,8 @@ class Picker:
             try:
                 await self._round()
             except (RedisError, OSError, Unavailable) as error:
-                if isinstance(error, ResponseError) and str(error).startswith("NOGROUP"):
+                # In cluster mode in the middle: redis-py puts the pipeline's command in front.
+                if isinstance(error, ResponseError) and "NOGROUP " in str(error):
                     await self._begin_again()
                 else:
                     await self._trouble(error)
