@@ -53,10 +53,8 @@ async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
     class Mortal(Line):
         def write(self, batches: Collection[Batch]) -> None:
             if death.is_near():
-                self.written.extend(batches)
                 self.drop()
-            else:
-                super().write(batches)
+            super().write(batches)
 
     Pool.of(redis).line_class = Mortal
     try:

@@ -106,7 +106,11 @@ class Pool(BlockingConnectionPool):
         async with asyncio.timeout(CONNECT_S):
             line = await open_line(self.address, make)
             self._lines.add(line)
-            await self._authenticate(line)
+            try:
+                await self._authenticate(line)
+            except BaseException:
+                line.drop()
+                raise
         return line
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
@@ -119,7 +123,6 @@ class Pool(BlockingConnectionPool):
         if self.address.authentication:
             (reply,) = await exchange(line, self.address.authentication)
             if isinstance(reply, Exception):
-                line.drop()
                 raise AuthenticationError("Redis refused the credentials of its URL")
 
 

@@ -76,13 +76,16 @@ class Line(asyncio.Protocol):
         return not (self._paused or self._retired or self.lost)
 
     def write(self, batches: Collection[Batch]) -> None:
-        """Send all commands of `batches` in one write."""
+        """Send all commands of `batches` in one write. Lost, it settles them at once."""
         assert self._transport is not None
         data = b"".join([batch.data for batch in batches])
         for batch in batches:
             batch.data = b""  # the transport has its own copy; hold one, not two, until the reply
         self.written.extend(batches)
-        self._transport.write(data)
+        if self.lost:
+            self._fail_written()
+        else:
+            self._transport.write(data)
 
     def retire(self) -> None:
         """Write no more, and close once all replies are in: this Redis refuses writes (it is now a
@@ -140,9 +143,12 @@ class Line(asyncio.Protocol):
         if self.lost:
             return
         self.lost = True
+        self._fail_written()
+        self._on_event(self)
+
+    def _fail_written(self) -> None:
         while self.written:
             self.written.popleft().settle(self._failure())
-        self._on_event(self)
 
 
 async def open_line(address: RedisAddress, make: Callable[[], Line]) -> Line:

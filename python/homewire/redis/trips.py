@@ -166,7 +166,7 @@ class Trips:
             else:
                 task = asyncio.create_task(self._write_on_new_line(asked))
                 self._opening.add(task)
-                task.add_done_callback(self._opening.discard)
+                task.add_done_callback(self._opened)
         self._plan_turn()
 
     def _next_asked(self) -> list[_Asked]:
@@ -190,8 +190,14 @@ class Trips:
             # Whatever it is, it is the callers' to translate.
             _fail(asked, error)
         else:
-            self._lines.append(line)
+            # It may be lost already, and then nobody says so again.
+            if not line.lost:
+                self._lines.append(line)
             line.write([_Trip(asked, self._plan_turn)])
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._plan_turn()
 
     def _line_changed(self, line: Line) -> None:
         if line.lost and line in self._lines:

@@ -164,6 +164,15 @@ async def test_a_lost_connection_settles_what_has_no_reply() -> None:
     assert events == [connection]
 
 
+async def test_what_is_written_to_a_lost_connection_is_settled_at_once() -> None:
+    connection, transport, _ = connected()
+    connection.connection_lost(None)
+    batch = batch_of(2)
+    connection.write([batch])
+    assert [type(reply) for reply in batch.waiter.result()] == [NotConfirmed] * 2
+    assert (transport.written, list(connection.written)) == ([], [])
+
+
 @pytest.mark.parametrize("stream", [b"HTTP/1.1 400\r\n", b"$3\r\n1-0\r\n$3\r\n2-0\r\n"])
 async def test_nonsense_and_surplus_replies_end_the_connection(stream: bytes) -> None:
     connection, transport, events = connected()

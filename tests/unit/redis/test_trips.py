@@ -6,14 +6,16 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import cast
 
 import hiredis
 import pytest
 from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
+from homewire.redis import connect as connecting
 from homewire.redis.connect import connect
-from homewire.redis.trips import Trips
+from homewire.redis.trips import AT_ONCE, TOGETHER, Trips
 
 Answer = Callable[[list[bytes]], bytes | None]
 """What to say to a command; None: close instead."""
@@ -88,3 +90,27 @@ async def test_what_is_no_redis_ends_the_line(tmp_path: Path) -> None:
     async with talking(tmp_path / "s", lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as trips:
         with pytest.raises(RedisConnectionError):
             await trips.ask(("GET", "a"))
+
+
+async def test_lines_that_are_not_let_in_are_given_up_and_who_waits_behind_them_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connecting, "CONNECT_S", 0.1)
+    conversations: list[asyncio.Task[None]] = []
+
+    async def listen_only(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        conversations.append(cast("asyncio.Task[None]", asyncio.current_task()))
+        while await reader.read(65536):
+            pass
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_unix_server(listen_only, tmp_path / "s"), asyncio.timeout(2):
+        redis = connect(f"unix://ada:secret@{tmp_path}/s")
+        trips, many = Trips(redis), [("GET", "a")] * TOGETHER
+        asked = [trips.ask(*many) for _ in range(3 * AT_ONCE)]
+        outcomes = await asyncio.gather(*asked, return_exceptions=True)
+        assert {type(each) for each in outcomes} == {TimeoutError}
+        assert len(conversations) == len(asked)
+        await asyncio.gather(*conversations)
+        await redis.aclose()
