@@ -194,7 +194,8 @@ class Bus:
             cutoff_ms=self._cutoff_ms(),
             whole_script=whole_script,
         )
-        return (await self._submit(data, 1).waiter)[0]
+        reply: Reply = (await self._submit(data, 1).waiter)[0]
+        return reply
 
     # -- the queue --
 
@@ -205,7 +206,7 @@ class Bus:
             stats.unavailable += 1
             raise BusUnavailable
         deadline = now + self._settings.answer_timeout
-        batch = Batch(data, expected, deadline, self._loop.create_future(), stats)
+        batch = Batch(data, expected, deadline, stats)
         self._unsent.append(batch)
         self._schedule_flush()
         if self._timer is None:

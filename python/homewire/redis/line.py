@@ -161,28 +161,30 @@ async def open_line(address: RedisAddress, make: Callable[[], Line]) -> Line:
     return line
 
 
-class _Exchange:
-    """Commands that nothing else waits for."""
+class Awaited:
+    """The commands of one caller. `waiter` gets the list of `replies`, one for each command, never
+    an exception: one object and one wake-up however many commands there are."""
 
     __slots__ = ("data", "deadline", "expected", "replies", "waiter")
 
-    def __init__(self, commands: Sequence[Command]) -> None:
-        self.data = b"".join([pack(command) for command in commands])
-        self.expected = len(commands)
-        self.deadline = math.inf
+    def __init__(self, data: bytes, expected: int, deadline: float = math.inf) -> None:
+        """`deadline`: loop time by which Redis must have answered."""
+        self.data = data
+        self.expected = expected
+        self.deadline = deadline
         self.replies: list[Any] = []
-        self.waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.waiter: asyncio.Future[list[Any]] = asyncio.get_running_loop().create_future()
 
     def settle(self, failure: Exception | None = None) -> None:
+        """Wake the caller; commands without a reply get `failure`. A caller that went away is fine."""
         if failure is not None:
             self.replies.extend([failure] * (self.expected - len(self.replies)))
         if not self.waiter.done():
-            self.waiter.set_result(None)
+            self.waiter.set_result(self.replies)
 
 
 async def exchange(line: Line, *commands: Command) -> list[Any]:
     """The replies to the first commands on a line; an error stands in the place of its reply."""
-    batch = _Exchange(commands)
+    batch = Awaited(b"".join([pack(command) for command in commands]), len(commands))
     line.write([batch])
-    await batch.waiter
-    return batch.replies
+    return await batch.waiter

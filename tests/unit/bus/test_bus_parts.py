@@ -132,7 +132,7 @@ def connected() -> tuple[Line, Transport, list[Line]]:
 
 
 def batch_of(expected: int) -> Batch:
-    return Batch(b"command", expected, 0.0, asyncio.get_running_loop().create_future(), BusStats())
+    return Batch(b"command", expected, 0.0, BusStats())
 
 
 async def test_replies_reach_their_callers_at_every_split_point() -> None:
