@@ -42,6 +42,7 @@ from homewire.notify.scripts import QUEUE
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.trips import Call, Trips
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot
+from homewire.store.scripts.copying import COPYING
 from homewire.store.scripts.script import Script
 
 if TYPE_CHECKING:
@@ -85,19 +86,11 @@ end
 return 1
 """)
 
-COPY: Final = Script("""#!lua flags=allow-oom
--- KEYS: a shard's stream, the places copied to it last. ARGV: how long they are remembered in ms; then, in
--- the order of the outbox, places and envelopes: all that were not copied yet are appended, or none.
--- By their names, not their order: an outbox that lost its end may begin again with an earlier place.
-local known, new, copied = redis.call('GET', KEYS[2]) or ',', ',', 0
-for i = 2, #ARGV, 2 do
-  if not string.find(known, ',' .. ARGV[i] .. ',', 1, true) then
-    redis.call('XADD', KEYS[1], '*', 'e', ARGV[i + 1])
-    new, copied = new .. ARGV[i] .. ',', copied + 1
-  end
-end
-if copied > 0 then redis.call('SET', KEYS[2], new .. string.sub(known, 2, 8192), 'PX', ARGV[1]) end
-return copied
+COPY: Final = Script(f"""#!lua flags=allow-oom
+-- KEYS: a shard's stream, the places copied to it last. ARGV: how long they are remembered in ms, then places
+-- and envelopes.
+{COPYING}
+return copy(2, function(envelope) redis.call('XADD', KEYS[1], '*', 'e', envelope) end)
 """)
 COPIED_KEPT_MS: Final = 600_000
 """How long a shard knows what was copied to it: some 300 places, and the pages that relays may have at hand

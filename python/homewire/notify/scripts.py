@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from homewire.store.scripts.copying import COPYING
 from homewire.store.scripts.script import Script
 
 _NOW: Final = """
@@ -17,17 +18,11 @@ local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
 """
 
 QUEUE: Final = Script(f"""#!lua flags=allow-oom
--- KEYS: queue, the places copied last. ARGV: how long these are remembered, the most that is kept or 0: it is
--- carried; how long it is kept; then places in an outbox and sealed letters. See `COPY` in `bus/relay.py`.
+-- KEYS: queue, the places copied to it last. ARGV: how long these are remembered in ms, the most that is kept
+-- or 0: it is carried; how long it is kept; then places and sealed letters.
 {_NOW}
-local known, new, queued = redis.call('GET', KEYS[2]) or ',', ',', 0
-for i = 4, #ARGV, 2 do
-  if not string.find(known, ',' .. ARGV[i] .. ',', 1, true) then
-    redis.call('XADD', KEYS[1], '*', 'm', ARGV[i + 1], 'n', 0, 'c', now)
-    new, queued = new .. ARGV[i] .. ',', queued + 1
-  end
-end
-if queued > 0 then redis.call('SET', KEYS[2], new .. string.sub(known, 2, 8192), 'PX', ARGV[1]) end
+{COPYING}
+local queued = copy(4, function(sealed) redis.call('XADD', KEYS[1], '*', 'm', sealed, 'n', 0, 'c', now) end)
 if ARGV[2] ~= '0' then
   redis.call('XTRIM', KEYS[1], 'MAXLEN', ARGV[2])
   redis.call('XTRIM', KEYS[1], 'MINID', now - ARGV[3])
