@@ -6,14 +6,7 @@ from typing import Final
 
 from homewire.store.scripts.script import changing, reading, removing
 
-_STANDING: Final = """
--- Whether a home, or that of a device, is deactivated.
-local function is_deactivated(home) return redis.call('HGET', home, 'deactivated') == '1' end
-"""
-
-PUT_VALUE: Final = changing(
-    _STANDING
-    + """
+PUT_VALUE: Final = changing("""
 -- KEYS: …, home or device, its values, their keys, the home that hears of it
 -- ARGV: 'home' or 'device', key, value, most values, most bytes, id of that home or 0, event
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', ARGV[1]} end
@@ -29,12 +22,9 @@ redis.call('HSET', KEYS[4], ARGV[2], ARGV[3], '_bytes', bytes)
 redis.call('ZADD', KEYS[5], 0, ARGV[2])
 if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[6], ARGV[7]) end
 return unheard('value_saved')
-"""
-)
+""")
 
-DELETE_VALUE: Final = removing(
-    _STANDING
-    + """
+DELETE_VALUE: Final = removing("""
 -- KEYS: …, home or device, its values, their keys, the home that hears of it
 -- ARGV: 'home' or 'device', key, id of that home or 0, event
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', ARGV[1]} end
@@ -51,8 +41,7 @@ else
 end
 if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[3], ARGV[4]) end
 return unheard('value_deleted')
-"""
-)
+""")
 
 LIST_VALUES: Final = reading("""
 -- KEYS: values, their keys. ARGV: everything below the first, the first, the last, how many to skip, how

@@ -34,8 +34,6 @@ local function join(home, members, homes, home_id, user_id, role, now)
   if role == 'owner' then redis.call('HINCRBY', home, 'owners', 1) end
   redis.call('ZADD', homes, home_id, home_id)
 end
--- Who joins a home that is deactivated hears it once it is activated.
-local function waits(home) return redis.call('HGET', home, 'deactivated') == '1' end
 """
 
 FORGETTING: Final = """
@@ -57,6 +55,12 @@ local home_id, user_id, role, now, limit, asking = unpack(ARGV, 1, 6)
 local refusal = refused(home, members, asking, role)
 if refusal then return refusal end
 if redis.call('HEXISTS', members, user_id) == 1 then return {{'taken', 'member'}} end
+-- Who joins a home that is deactivated hears it once it is activated.
+local function joined(ended_keys)
+  local about = {{user = user_id, home = home_id, ended_keys = ended_keys}}
+  if is_deactivated(home) then return changed('member_waits', about) end
+  return changed('member_added', about)
+end
 """
 
 ADD_MEMBER: Final = changing(f"""
@@ -66,9 +70,7 @@ ADD_MEMBER: Final = changing(f"""
 if redis.call('EXISTS', user) == 0 then return {{'unknown', 'user'}} end
 if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
 join(home, members, homes, home_id, user_id, role, now)
-local about = {{user = user_id, home = home_id, ended_keys = KEYS[7]}}
-if waits(home) then return changed('member_waits', about) end
-return changed('member_added', about)
+return joined(KEYS[7])
 """)
 
 INVITE_MEMBER: Final = changing(f"""
@@ -87,9 +89,7 @@ if not holder then
 end
 join(home, members, homes, home_id, user_id, role, now)
 post(ARGV[12], ARGV[13])
-local about = {{user = user_id, home = home_id, ended_keys = KEYS[8]}}
-if waits(home) then return changed('member_waits', about) end
-return changed('member_added', about)
+return joined(KEYS[8])
 """)
 
 REMOVE_MEMBER: Final = removing(f"""

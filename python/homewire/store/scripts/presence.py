@@ -18,7 +18,7 @@ _ONE: Final = """
 local boot, refused = ARGV[1], {'partly'}
 -- A home that is deactivated hears nothing.
 local function tell(home, id, event)
-  if id ~= '0' and redis.call('HGET', home, 'deactivated') ~= '1' then report(id, event) end
+  if id ~= '0' and not is_deactivated(home) then report(id, event) end
 end
 -- Whether this word about a device may be taken: it exists, is in this home, and said nothing newer.
 local function is_due(place, presence, id, generation, home)

@@ -42,6 +42,8 @@ if redis.call('XLEN', outbox) >= {OUTBOX_LIMIT} then return {{'behind'}} end
 local TYPES = {{{", ".join(f"{name} = {number}" for name, number in _ANNOUNCED.items())}}}
 -- Whether rights, and not memberships, say what is heard in this project.
 local function by_permission() return redis.call('HGET', project, 'access_control') == 'permission' end
+-- Whether nothing is heard of a home until it is activated.
+local function is_deactivated(home) return redis.call('HGET', home, 'deactivated') == '1' end
 -- The homes of a user; `touched` elements were touched by the script already.
 local function listed(homes, touched)
   if not homes then return '' end
