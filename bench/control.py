@@ -12,19 +12,15 @@ from functools import partial
 from typing import Any, TypeAlias
 
 import aiohttp
-from redis.asyncio import Redis
 
 from bench import load_client, provision, servers
 from bench.provision import authorization
 from bench.report import Goal, Spread, Table
 from bench.servers import LOAD_CORE, BenchError, Process
-from homewire.bus.relay import Relay
+from bench.stores import opened
 from homewire.model import AccountSystem
-from homewire.redis.connect import connect
-from homewire.store import Store
 from homewire.store.sessions import Login
 
-SHARDS = 64
 MILLI = 1e3
 NANOSECOND = 1e-9
 SOCKETS = 10
@@ -70,9 +66,7 @@ def publish_in_background(
 
 async def _removals(url: str, port: int, trials: int) -> list[float]:
     """For each removal the seconds from its call to the close frame of the user's last socket."""
-    client: Redis = connect(url)
-    try:
-        store = Store(client, Relay(client, SHARDS))
+    async with opened(url) as (store, _):
         project = await store.projects.create("removals", AccountSystem.EMAIL)
         owner = await store.users.create(project.id, "owner", email="owner@example.com")
         home = await store.homes.create(project.id, "home", owner.id)
@@ -91,8 +85,6 @@ async def _removals(url: str, port: int, trials: int) -> list[float]:
                 taken.append(time.monotonic() - asked)
                 await removal
         return taken
-    finally:
-        await client.aclose()
 
 
 async def open_socket(http: aiohttp.ClientSession, home: int, key: str) -> aiohttp.ClientWebSocketResponse:
@@ -214,11 +206,8 @@ def disabling(*, pairs: int, small: bool) -> Table:
 
 def _disable(url: str, world: provision.World) -> None:
     async def disable() -> None:
-        client: Redis = connect(url)
-        try:
-            await Store(client, Relay(client, SHARDS)).projects.disable(world.project_id)
-        finally:
-            await client.aclose()
+        async with opened(url) as (store, _):
+            await store.projects.disable(world.project_id)
 
     asyncio.run(disable())
 

@@ -10,6 +10,8 @@ from collections.abc import Coroutine, Iterable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from bench.stores import opened
+
 T = TypeVar("T")
 IN_FLIGHT = 24
 APP = "bench"
@@ -76,15 +78,10 @@ async def together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
-    from homewire.bus.relay import Relay
     from homewire.model import AccountSystem, Permission
-    from homewire.redis.connect import connect
-    from homewire.store import Store
     from homewire.store.sessions import Login
 
-    client = connect(redis_url)
-    try:
-        store = Store(client, Relay(client, 64))
+    async with opened(redis_url) as (store, _):
         project = await store.projects.create("bench", AccountSystem.EMAIL)
         await store.apps.create(project.id, APP)
         _, project_key = await store.project_keys.create(
@@ -114,8 +111,6 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
             home(number, users[number * members : (number + 1) * members]) for number in range(homes)
         )
         return world
-    finally:
-        await client.aclose()
 
 
 def make(redis_url: str, *, homes: int, members: int, devices: int = 1) -> World:

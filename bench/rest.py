@@ -12,6 +12,7 @@ from bench.contestants import PEERS, listening_port
 from bench.provision import World, authorization
 from bench.report import Goal, Spread, Table, ratio
 from bench.servers import SERVER_CORE, CpuMeter, Process
+from bench.stores import opened
 
 IN_FLIGHT: Final = 64
 """Connections, each with one request under way."""
@@ -163,16 +164,12 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
     Devices are made by the store's own script; homes as their script would make them, without a record of
     each: there is nobody to hear of them.
     """
-    from homewire.bus.relay import Relay
     from homewire.model import AccountSystem, Permission
-    from homewire.redis.connect import connect
-    from homewire.store import Store, tokens
+    from homewire.store import tokens
     from homewire.store.keys import IDS, ProjectSlot
     from homewire.store.scripts.devices import CREATE_DEVICE
 
-    redis = connect(url)
-    try:
-        store = Store(redis, Relay(redis, 64))
+    async with opened(url) as (store, redis):
         project = await store.projects.create("bench", AccountSystem.EMAIL)
         _, key = await store.project_keys.create(project.id, "bench", frozenset({Permission.READ}))
         slot = ProjectSlot(project.id)
@@ -199,8 +196,6 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
         listed = home_ids[:: max(1, homes // LISTED)][:LISTED]
         lines = [f"/devices?homeId={home} {authorization(key)}" for home in listed]
         return lines, (after - before) / (homes * DEVICES_A_HOME)
-    finally:
-        await redis.aclose()
 
 
 def _rates(runs: list[Run]) -> list[float]:

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, asynccontextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 
 import aiohttp
-from redis.asyncio import Redis
 
 from bench import load_client, provision, servers
 from bench.control import (
@@ -18,7 +16,6 @@ from bench.control import (
     MILLI,
     NANOSECOND,
     NO_LIMITS,
-    SHARDS,
     SOCKETS,
     closed,
     closing,
@@ -29,9 +26,8 @@ from bench.control import (
 from bench.provision import authorization, together
 from bench.report import Goal, Spread, Table
 from bench.servers import BenchError
-from homewire.bus.relay import Relay
+from bench.stores import opened
 from homewire.model import AccessControl, AccountSystem, Right, RightKind
-from homewire.redis.connect import connect
 from homewire.store import Store
 from homewire.store.sessions import Login
 
@@ -39,15 +35,6 @@ GROUP = 250
 """Members of a group whose right is revoked."""
 SOCKETS_OF_KEPT = 20
 """Of each user who keeps the right."""
-
-
-@asynccontextmanager
-async def _store(url: str) -> AsyncIterator[Store]:
-    client: Redis = connect(url)
-    try:
-        yield Store(client, Relay(client, SHARDS))
-    finally:
-        await client.aclose()
 
 
 @dataclass(slots=True)
@@ -82,7 +69,7 @@ class _Place:
 
 async def _revocations(url: str, port: int, trials: int) -> list[float]:
     """For each revocation the seconds from its call to the close frame of the user's last socket."""
-    async with _store(url) as store, aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
+    async with opened(url) as (store, _), aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:
         place = await _Place.make(store)
         user, key = await place.user(0)
         taken = []
@@ -123,7 +110,7 @@ class _Crowd:
 
 
 async def _crowd(url: str, revoked: int, kept: int, group: int) -> _Crowd:
-    async with _store(url) as store:
+    async with opened(url) as (store, _):
         place = await _Place.make(store)
         project, right = place.project, place.right
         device, device_key, _ = await store.devices.create(project, "sensor", home_id=place.home)
@@ -144,7 +131,7 @@ async def _crowd(url: str, revoked: int, kept: int, group: int) -> _Crowd:
 
 async def _revoke_all(url: str, crowd: _Crowd) -> tuple[float, list[float]]:
     """When all groups lost the right: the moment of the call, and of each group's answer."""
-    async with _store(url) as store:
+    async with opened(url) as (store, _):
 
         async def revoke(group: int) -> float:
             await store.groups.revoke(crowd.project, group, crowd.right)
