@@ -71,7 +71,7 @@ impl Reactor {
         }
         let user = holder(PrincipalKind::User, record.project, record.user);
         for slot in self.connections.of(user) {
-            self.follow(slot, record, hearing);
+            self.enter(slot, record, hearing);
         }
     }
 
@@ -133,7 +133,7 @@ impl Reactor {
             if self
                 .connections
                 .look_at(slot)
-                .is_some_and(|it| may_follow(it, record))
+                .is_some_and(|it| may_enter(it, record))
             {
                 self.hear_home(slot, record, Hearing::AtOnce);
             }
@@ -141,20 +141,23 @@ impl Reactor {
     }
 
     /// The connection's user entered the record's home, which it hears if it follows its user's homes.
-    fn follow(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
+    fn enter(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
         let home = record.home;
         let Some(connection) = self
             .connections
             .at(slot)
-            .filter(|it| may_follow(it, record))
+            .filter(|it| may_enter(it, record))
         else {
             return;
         };
+        // Of who named its homes, too: it may have come when the store knew of this and the tail did not.
         if connection.condemned.is_none() {
             connection.entered.retain(|(known, _)| *known != home);
             connection.entered.push((home, stamp(record)));
         }
-        self.hear_home(slot, record, hearing);
+        if connection.follow {
+            self.hear_home(slot, record, hearing);
+        }
     }
 
     /// What a connection that follows homes has of this one, in the place of what it had of it.
@@ -186,12 +189,12 @@ impl Reactor {
 }
 
 /// Whether a connection may hear a home that the record opens to its user.
-fn may_follow(connection: &Connection, record: &ControlHeader<'_>) -> bool {
+fn may_enter(connection: &Connection, record: &ControlHeader<'_>) -> bool {
     // Who is condemned by a later record hears until that one's copy in this shard.
     let may_still = connection.ended.is_some_and(|ended| stamp(record) < ended);
     let is_over = ended_before(record, connection.principal.key_tag);
     let may = connection.condemned.is_none() || may_still;
-    connection.follow && !connection.deaf && !is_over && may
+    !connection.deaf && !is_over && may
 }
 
 /// Whether this key had ended when its user entered the home. The end's own copies are in the shards of that
