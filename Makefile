@@ -22,7 +22,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing fuzz-api conformance lint format bench docs lock clean
+.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing fuzz-core fuzz-api conformance lint format bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,6 +54,9 @@ test-cluster-short: build
 
 hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
 	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
+
+fuzz-core: $(DEPENDENCIES) ## the core's properties, each over 20,000 random cases (PROPTEST_CASES=n other numbers)
+	PROPTEST_CASES=$(or $(PROPTEST_CASES),20000) cargo test --locked -p homewire-core
 
 fuzz-api: build ## schemathesis and a random life over the REST service, long (HOMEWIRE_EXAMPLES=n for each operation)
 	HOMEWIRE_EXAMPLES=$(or $(HOMEWIRE_EXAMPLES),500) $(BIN)/pytest tests/service/test_api_fuzz.py tests/service/test_api_life.py $(ARGS)

@@ -259,8 +259,6 @@ enum Step {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
-
     /// Whatever is routed before and after the fetch and the adoption: every ticket is delivered once and
     /// told once, those that were fetched first, and otherwise in order.
     #[test]
