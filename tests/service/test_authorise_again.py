@@ -190,8 +190,13 @@ async def test_who_enters_a_home_at_a_step_hears_it(
     steps: NodeProcess, house: House, step: str, query: str
 ) -> None:
     await house.remove_member()
-    async with stopped_at(steps, step, EVENTS + query, house.user.key) as socket:
+    async with (
+        await listen(steps.url, EVENTS, house.owner.key) as owner,
+        stopped_at(steps, step, EVENTS + query, house.user.key) as socket,
+    ):
         await house.report("before")
+        # So the node has read it: what its tail still has before it, a reservation behind the entry hears.
+        assert await owner.receive_type() == "before"
         await house.add_member()
         await house.report("after")
         steps.say(f"go {step}")
