@@ -24,6 +24,7 @@ from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed, RequestE
 from homewire.http.answers import whole_answer
 from homewire.ingest.context import Ingest
 from homewire.ingest.entities import misplaced, misplaced_items
+from homewire.ingest.homes import parted
 from homewire.ingest.idempotency import Once, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
 from homewire.model import Permission, Principal
@@ -71,10 +72,7 @@ async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> Pla
     located = await directory.locate(project_id, device_ids) if device_ids else {}
     devices = {device_id: (place.home_id or 0, place.device_class) for device_id, place in located.items()}
     home_ids.update(home for home, _ in devices.values() if home)
-    homes = await directory.active_homes(project_id, home_ids) if home_ids else set()
-    deactivated = set[int]()
-    if len(homes) != len(home_ids):
-        deactivated = await directory.existing_homes(project_id, home_ids - homes)
+    homes, deactivated = await parted(directory, project_id, home_ids)
     return batch.place(
         project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards, deactivated
     )

@@ -11,7 +11,7 @@ from homewire.http.answers import whole_answer
 from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
 from homewire.ingest.entities import require_binding
-from homewire.ingest.homes import require_active
+from homewire.ingest.homes import require_active, why_not_active
 from homewire.ingest.idempotency import append_event, claim, idempotency_key
 from homewire.ingest.permissions import require_project_key
 from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind
@@ -54,8 +54,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
     ingest.rates.take(principal)
     home_id = path_id(request, "homeId")
     if home_id not in await ingest.directory.active_homes(principal.project_id, (home_id,)):
-        await require_active(ingest.directory, principal.project_id, home_id)
-        raise NotFound
+        raise await why_not_active(ingest.directory, principal.project_id, home_id)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     event = parse(body)

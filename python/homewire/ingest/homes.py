@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from homewire.errors import InvalidInput
+from homewire.errors import InvalidInput, NotFound, RequestError
 from homewire.http.authority import Directory
 
 DEACTIVATED = "HOME_DEACTIVATED"
@@ -12,13 +12,30 @@ DEACTIVATED = "HOME_DEACTIVATED"
 
 async def require_active(directory: Directory, project_id: int, home_id: int) -> None:
     """Raises InvalidInput, naming the home, if it is deactivated. One that does not exist is not."""
-    if await deactivated_homes(directory, project_id, (home_id,)):
-        raise InvalidInput("homeId", f"home {home_id} is deactivated", DEACTIVATED)
+    _, deactivated = await parted(directory, project_id, (home_id,))
+    if deactivated:
+        raise _is_deactivated(home_id)
 
 
-async def deactivated_homes(directory: Directory, project_id: int, home_ids: Collection[int]) -> set[int]:
-    """Those of the homes that exist and are deactivated. Mostly none, and then it is one look-up."""
+async def why_not_active(directory: Directory, project_id: int, home_id: int) -> RequestError:
+    """What to raise for a home that is not active: InvalidInput if it is deactivated, NotFound if there is
+    none."""
+    if await directory.existing_homes(project_id, (home_id,)):
+        return _is_deactivated(home_id)
+    return NotFound()
+
+
+async def parted(
+    directory: Directory, project_id: int, home_ids: Collection[int]
+) -> tuple[set[int], set[int]]:
+    """The homes that are active, and those that are deactivated. Mostly all are active, and then it is one
+    look-up."""
     active = await directory.active_homes(project_id, home_ids)
     if len(active) == len(home_ids):
-        return set()
-    return await directory.existing_homes(project_id, [each for each in home_ids if each not in active])
+        return active, set()
+    missing = [each for each in home_ids if each not in active]
+    return active, await directory.existing_homes(project_id, missing)
+
+
+def _is_deactivated(home_id: int) -> InvalidInput:
+    return InvalidInput("homeId", f"home {home_id} is deactivated", DEACTIVATED)
