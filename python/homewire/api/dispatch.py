@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
@@ -12,7 +11,16 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.api.decoding import decode_fields, decode_form, decode_json
-from homewire.api.operation import Access, BodyKind, Call, Listing, NoQuery, Operation, WithCookie
+from homewire.api.operation import (
+    TEXTS,
+    Access,
+    BodyKind,
+    Call,
+    Listing,
+    NoQuery,
+    Operation,
+    WithCookie,
+)
 from homewire.api.shapes import SHAPE
 from homewire.errors import (
     Conflict,
@@ -31,10 +39,6 @@ from homewire.http.origins import refuse_cross_site
 from homewire.http.paths import path_id
 from homewire.model import Permission, Principal, PrincipalKind
 
-TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
-"""Parts of paths that are no integer ids."""
-
-_NAME: Final = re.compile(r"{(\w+)}")
 NO_CONTENT: Final = 204
 
 _NO_QUERY: Final[Any] = NoQuery()
@@ -50,7 +54,7 @@ def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
 
 def _ids(operation: Operation) -> tuple[str, ...]:
     """The names of the ids in its path."""
-    return tuple(name for name in _NAME.findall(operation.path) if name not in TEXTS)
+    return tuple(name for name in operation.parts if name not in TEXTS)
 
 
 async def serve(

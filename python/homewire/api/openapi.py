@@ -6,7 +6,6 @@ itself (probes, metrics, these documents) and the pages that people get to by a 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from http import HTTPStatus
 from typing import Any, Final, get_origin
@@ -14,8 +13,7 @@ from typing import Any, Final, get_origin
 import msgspec
 
 from homewire import __version__
-from homewire.api.dispatch import TEXTS
-from homewire.api.operation import Access, BodyKind, Endpoint
+from homewire.api.operation import TEXTS, Access, BodyKind, Endpoint
 from homewire.api.shapes import SHAPES, ErrorShape
 from homewire.http.cookies import SESSION
 from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
@@ -39,7 +37,6 @@ Part = dict[str, Any]
 """A part of the document."""
 
 _SCHEMAS: Final = "#/components/schemas/{name}"
-_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z]+)\}")
 
 _ABOUT: Final = """\
 homewire routes events between connected homes, devices and apps, and keeps their users, homes, devices and \
@@ -190,7 +187,7 @@ def _security(endpoint: Endpoint) -> Iterator[Part]:
 
 
 def _path_parameters(endpoint: Endpoint) -> Iterator[Part]:
-    for name in _PLACEHOLDER.findall(endpoint.path):
+    for name in endpoint.parts:
         number = {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
         schema = {"type": "string", "minLength": 1} if name in TEXTS else number
         yield {"name": name, "in": "path", "required": True, "schema": schema}

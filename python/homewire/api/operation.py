@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,6 +23,11 @@ JSON_BYTES: Final = 80 * 1024
 """The largest body: 64 KiB of somebody's own data, and room for the rest of the object."""
 
 SWITCHING_PROTOCOLS: Final = 101
+
+TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
+"""Parts of paths that are no integer ids."""
+
+_PART: Final = re.compile(r"\{(\w+)\}")
 
 
 class BodyKind(StrEnum):
@@ -146,6 +152,11 @@ class Endpoint:
     ask for it: it would log somebody in, or out, without their knowledge."""
     idempotency_key: bool = False
     """Whether it heeds the header Idempotency-Key."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what varies in its path, in their order."""
+        return tuple(_PART.findall(self.path))
 
     @property
     def websocket(self) -> bool:
