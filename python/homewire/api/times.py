@@ -8,20 +8,17 @@ from functools import lru_cache
 
 def timestamp(ms: int) -> str:
     """With three fractional digits."""
-    return f"{_seconds(ms)}.{ms % 1000:03}Z"
+    return f"{_to_the_second(ms // 1000)}.{ms % 1000:03}Z"
 
 
 def whole_seconds(ms: int) -> str:
     """Without a fraction: one client reads `claimTime` and `claimExpirationTime` only so."""
-    return f"{_seconds(ms)}Z"
+    return f"{_to_the_second(ms // 1000)}Z"
 
 
-def _seconds(ms: int) -> str:
-    return _second(ms // 1000)
-
-
-# Clients ask for the same records again and again, and homes of a batch began in the same second.
+# Clients ask for the same records again and again, and many of them are of the same second.
 @lru_cache(maxsize=10_000)
-def _second(at: int) -> str:
-    # What follows is the zone; `strftime` would take ten times as long.
+def _to_the_second(at: int) -> str:
+    """`at` in seconds."""
+    # What is cut off is the zone; `strftime` would take ten times as long.
     return datetime.fromtimestamp(at, UTC).isoformat()[:19]
