@@ -54,14 +54,13 @@ class Webhooks:
     async def run(self) -> None:
         """Pick and deliver until cancelled."""
         settings = self._settings
-        client, reader = (
-            connect(self._url, max_connections=CONNECTIONS),
-            connect(self._url, max_connections=2),
-        )
+        client = connect(self._url, max_connections=CONNECTIONS)
+        reader = connect(self._url, max_connections=2)
+        relay = Relay(client, settings.shards)
         node = secrets.token_hex(8)
         try:
             async with Poster(settings) as poster:
-                store = Store(client, Relay(client, settings.shards))
+                store = Store(client, relay)
                 catalogue = Catalogue(store.smart_modules)
                 around = Surroundings(
                     store, catalogue, poster, Sealer.of(settings), settings, self._stats, node
@@ -77,6 +76,7 @@ class Webhooks:
                 finally:
                     await _ended([picking, *self._tasks.values()])
         finally:
+            await relay.close()
             await reader.aclose()
             await client.aclose()
 
