@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 from nodes import NodeProcess, Tenant
 
-from homewire.errors import ConfigurationError
+from homewire.errors import ConfigurationError, Unavailable
 from homewire.notify import post as post_module
-from homewire.notify.letter import Letter
+from homewire.notify.letter import Channel, Letter
 from homewire.notify.message import Message, MessageKind
-from homewire.notify.post import kept_letters
+from homewire.notify.post import Post, kept_letters
 from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.store.keys import MESSAGES_KEPT
+from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
 
 TOKEN = "v1.7.a-secret_token"
 CODE = "483920"
@@ -102,6 +102,25 @@ async def test_the_oldest_go_and_all_go_in_the_end(
     kept = [each.letter.message.to for each in await kept_letters(tenant.redis, sealer(node))]
     assert kept == [f"{number}@example.com" for number in (2, 3, 4)]
     assert 0 < await tenant.redis.pttl(MESSAGES_KEPT) <= post_module.KEPT_MS
+
+
+async def test_where_too_many_wait_none_is_taken(
+    node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Those that are to be carried for the first time and those that are to be tried again."""
+    monkeypatch.setattr(post_module, "QUEUED", 2)
+    queue, waiting = message_queue(Channel.MAIL), messages_waiting(Channel.MAIL)
+    carrying = Post(tenant.redis, sealer(node), BASE, [Channel.MAIL])
+    try:
+        await tenant.redis.xadd(queue, {"m": "one"})
+        await carrying.require_room(MessageKind.INVITATION)
+        await tenant.redis.zadd(waiting, {"another": 1})
+        with pytest.raises(Unavailable):
+            await carrying.require_room(MessageKind.INVITATION)
+        # Only what is carried is counted.
+        await carrying.require_room(MessageKind.SIGN_IN_CODE)
+    finally:
+        await tenant.redis.delete(queue, waiting)
 
 
 async def test_a_projects_own_links(node: NodeProcess, tenant: Tenant) -> None:

@@ -16,6 +16,7 @@ from homewire.model import Posting, PostingQueue
 from homewire.notify.letter import Channel, Letter
 from homewire.notify.message import Message, MessageKind
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
+from homewire.redis.trips import Trips
 from homewire.sealing import Sealer
 from homewire.store.keys import (
     MESSAGES_KEPT,
@@ -53,7 +54,7 @@ class Post:
     """
 
     def __init__(self, redis: Redis, sealer: Sealer, base_url: str, carried: Collection[Channel]) -> None:
-        self._redis = redis
+        self._trips = Trips(redis)
         self._sealer = sealer
         self._base_url = base_url
         self._carried = carried
@@ -64,9 +65,9 @@ class Post:
         if channel not in self._carried:
             return
         with translate_redis_errors():
-            async with asyncio.timeout(COMMAND_S):
-                queued: int = await self._redis.xlen(message_queue(channel))
-                waiting: int = await self._redis.zcard(messages_waiting(channel))
+            queued, waiting = await self._trips.ask(
+                ("XLEN", message_queue(channel)), ("ZCARD", messages_waiting(channel))
+            )
         if queued + waiting >= QUEUED:
             raise Unavailable(problem="too many messages wait to be sent")
 
