@@ -26,13 +26,12 @@ def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
 
     @cache
     def made() -> Part:
+        """What both say."""
         return document(endpoints)
 
-    @cache
     def text() -> bytes:
         return msgspec.json.format(msgspec.json.encode(made()), indent=2)
 
-    @cache
     def read_by_people() -> bytes:
         return page(made())
 
@@ -43,14 +42,17 @@ def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
 
 
 def _constant(
-    body: Callable[[], bytes], content_type: str, headers: Mapping[str, str]
+    make: Callable[[], bytes], content_type: str, headers: Mapping[str, str]
 ) -> Callable[[web.Request], Awaitable[web.Response]]:
     charset = "utf-8" if content_type == "text/html" else None
     given = {**_EVERYWHERE, **headers}
+    made: bytes | None = None
 
     async def answer(_request: web.Request) -> web.Response:
-        # In a thread: the first time takes a tenth of a second, in which others want to be served.
-        made = await asyncio.to_thread(body)
+        nonlocal made
+        if made is None:
+            # It takes a tenth of a second, in which others want to be served.
+            made = await asyncio.to_thread(make)
         return web.Response(body=made, content_type=content_type, charset=charset, headers=given)
 
     return answer
