@@ -7,33 +7,26 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
 from itertools import pairwise
 from time import monotonic
 from typing import Any, Final
-from urllib.parse import urlencode
 
 import orjson
 import pytest
 import pytest_asyncio
 from control_records import SHARDS
-from nodes import Account, NodeProcess, Tenant, eventually, tenant_of
-from wire import Refused, Socket, listen, refusal
+from nodes import NodeProcess, Tenant, eventually, tenant_of
+from two_homes import PATH, READ, TwoHomes
+from wire import Socket, listen, listen_if_allowed, refusal
 
 from homewire._core import event_envelope, event_json, parse_event, shard_of
 from homewire.bus.shards import events_key
-from homewire.model import AccessControl, Entity, Right, RightKind
+from homewire.model import AccessControl
 
-PATH: Final = "/userSession/websocket"
 WITHIN_S: Final = 1.0
 """From the request to the close (issue 6, point 7)."""
 ROUNDS: Final = 25
 COME_BACK, NO_ACCESS = 4004, 4500
-READ: Final = {
-    "homeId": RightKind.READ_HOME_EVENTS,
-    "deviceId": RightKind.READ_DEVICE,
-    "entityId": RightKind.READ_ENTITY_EVENTS,
-}
 NAMED: Final = [
     (access, name)
     for access in AccessControl
@@ -44,40 +37,8 @@ NAMED: Final = [
 """Filters that name something of a home, by what says who may hear it."""
 
 
-@dataclass
-class House:
-    """Two homes of `member`, each with a device and an entity; the first is deactivated and activated."""
-
-    tenant: Tenant
-    member: Account
-    homes: list[int]
-    devices: list[Account]
-    entities: tuple[str, str] = ("kitchen", "Flur")
-
-    def subject(self, name: str, number: int) -> str:
-        return {
-            "homeId": str(self.homes[number]),
-            "deviceId": str(self.devices[number].id),
-            "entityId": self.entities[number],
-        }[name]
-
-    def path(self, name: str, *numbers: int) -> str:
-        return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
-
-    async def listening(self, path: str, homes: int = 2) -> Socket:
-        """Who heard of so many homes already: a record of the millisecond of the handshake may be from before
-        it."""
-        socket = await listen(self.tenant.url, path, self.member.key)
-        await self.happen("first")
-        for _ in range(homes):
-            assert await socket.receive_type() == "first"
-        return socket
-
-    async def happen(self, kind: str, *numbers: int) -> None:
-        """An event in these homes, or in both, that every filter of theirs lets through."""
-        for each in numbers or (0, 1):
-            event = {"deviceId": self.devices[each].id, "entityId": self.entities[each], "eventType": kind}
-            await self.tenant.send(event)
+class House(TwoHomes):
+    """The first home is deactivated and activated."""
 
     async def happen_behind(self, kind: str) -> None:
         """An event of the first home, as a node stores it that has not read of the deactivation yet."""
@@ -104,36 +65,24 @@ class House:
         await eventually(is_refused)
 
 
-async def house_of(tenant: Tenant) -> House:
-    member = await tenant.user()
-    homes = await tenant.homes(member, 2)
-    made = House(tenant, member, homes, [await tenant.device(home) for home in homes])
-    for entity, home in zip(made.entities, homes, strict=True):
-        await tenant.store.entities.create(Entity(entity, tenant.project, home, "room"), 10)
-    return made
-
-
 @pytest_asyncio.fixture
 async def house(tenant: Tenant) -> House:
-    return await house_of(tenant)
+    return await House.of(tenant)
 
 
 @pytest_asyncio.fixture
 async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncIterator[House]:
     """In a project where memberships, or rights, say who hears what."""
     async with tenant_of(node, access_control=request.param) as tenant:
-        made = await house_of(tenant)
-        for name, kind in READ.items():
-            for number in range(2):
-                right = Right(kind, made.subject(name, number))
-                await tenant.store.permissions.grant(tenant.project, made.member.id, right)
+        made = await House.of(tenant)
+        await made.grant_all(made.member)
         yield made
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
 async def test_a_socket_of_nothing_else_is_closed(any_house: House, name: str) -> None:
     house, tenant = any_house, any_house.tenant
-    async with await house.listening(house.path(name, 0), homes=1) as socket:
+    async with await house.listener(house.member, house.path(name, 0), homes=1) as socket:
         await house.happen("before", 0)
         begin = monotonic()
         await house.switch(False)
@@ -147,7 +96,7 @@ async def test_a_socket_of_nothing_else_is_closed(any_house: House, name: str) -
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
 async def test_a_socket_of_two_homes_hears_the_other_on(any_house: House, name: str) -> None:
     house = any_house
-    async with await house.listening(house.path(name, 0, 1)) as socket:
+    async with await house.listener(house.member, house.path(name, 0, 1), homes=2) as socket:
         await house.switch(False)
         await house.happen("kept", 1)
         assert await socket.receive_type() == "kept"
@@ -163,7 +112,7 @@ async def test_a_socket_of_two_homes_hears_the_other_on(any_house: House, name: 
 async def test_who_follows_homes_hears_it_again_without_coming_anew(house: House, filtered: bool) -> None:
     """Also who came meanwhile, and did not hear it when they did."""
     path = house.path("entityId", 0, 1) if filtered else PATH
-    async with await house.listening(path) as there:
+    async with await house.listener(house.member, path, homes=2) as there:
         await house.switch(False)
         async with await listen(house.tenant.url, path, house.member.key) as later:
             for round_ in range(3):
@@ -179,7 +128,7 @@ async def test_who_follows_homes_hears_it_again_without_coming_anew(house: House
 
 
 async def test_whoever_becomes_a_member_meanwhile_hears_it_from_its_activation_on(house: House) -> None:
-    tenant, guest = house.tenant, await house.tenant.user()
+    tenant, guest = house.tenant, house.guest
     async with await listen(tenant.url, PATH, guest.key) as socket:
         await house.switch(False)
         await tenant.store.homes.add_member(tenant.project, house.homes[0], guest.id)
@@ -229,8 +178,7 @@ async def test_nothing_is_taken_for_it_and_all_of_it_can_be_read(house: House) -
     assert (await tenant.ask("GET", f"/homes/{home}", house.member.key)).body["deactivated"] is True
     assert (await tenant.ask("GET", f"/devices/{device.id}", house.member.key)).body["homeId"] == home
     # Who may not see the home learns nothing of it.
-    stranger = await tenant.user()
-    for key, path in ((stranger.key, f"/devices/{device.id}/command"), (tenant.key, "/homes/9/event")):
+    for key, path in ((house.guest.key, f"/devices/{device.id}/command"), (tenant.key, "/homes/9/event")):
         assert (await tenant.ask("PUT", path, key, {"action": "on", **event})).status == 404
     await house.switch(True)
     assert (await tenant.ask("PUT", f"/devices/{device.id}/event", device.key, event)).status == 204
@@ -285,10 +233,7 @@ async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(house: H
     tenant, came_in = house.tenant, 0
 
     async def come(path: str) -> Socket | None:
-        try:
-            return await listen(tenant.url, path, house.member.key)
-        except Refused:
-            return None
+        return await listen_if_allowed(tenant.url, path, house.member.key)
 
     async def deactivate(after_s: float) -> None:
         # From before the first step of a handshake to behind its last, a little later each time.
@@ -316,7 +261,7 @@ async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(house: H
 
 async def test_members_who_come_and_go_while_it_is_switched_hear_what_they_may(house: House) -> None:
     """Each event says what was so when it was sent."""
-    tenant, home, guest = house.tenant, house.homes[0], await house.tenant.user()
+    tenant, home, guest = house.tenant, house.homes[0], house.guest
     homes, is_member, is_on = tenant.store.homes, False, True
     async with await listen(tenant.url, PATH, guest.key) as socket:
         await homes.add_member(tenant.project, house.homes[1], guest.id)

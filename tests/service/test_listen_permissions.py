@@ -10,16 +10,10 @@ from urllib.parse import urlencode
 import pytest
 import pytest_asyncio
 from nodes import Account, NodeProcess, Tenant, eventually, tenant_of
+from two_homes import PATH, READ
 from wire import Answer, Refused, listen, refusal
 
 from homewire.model import AccessControl, Entity, Right, RightKind
-
-PATH: Final = "/userSession/websocket"
-READ: Final = {
-    "homeId": RightKind.READ_HOME_EVENTS,
-    "deviceId": RightKind.READ_DEVICE,
-    "entityId": RightKind.READ_ENTITY_EVENTS,
-}
 
 
 @dataclass

@@ -7,52 +7,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from time import monotonic
 from typing import Final
-from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
-from nodes import Account, NodeProcess, Tenant, tenant_of
-from wire import Refused, Socket, listen
+from nodes import NodeProcess, tenant_of
+from two_homes import READ, TwoHomes
+from wire import Socket, listen, listen_if_allowed
 
-from homewire.model import AccessControl, Entity, Right, RightKind
+from homewire.model import AccessControl, Right, RightKind
 
-PATH: Final = "/userSession/websocket"
 WITHIN_S: Final = 1.0
 """From the request to the close (issue 6, point 7)."""
 ROUNDS: Final = 40
 COME_BACK, NO_ACCESS, DELETED, KEY_ENDED = 4004, 4500, 4501, 4502
-READ: Final = {
-    "homeId": RightKind.READ_HOME_EVENTS,
-    "deviceId": RightKind.READ_DEVICE,
-    "entityId": RightKind.READ_ENTITY_EVENTS,
-}
 
 
-@dataclass
-class House:
-    """Two homes of `member`, each with a device and an entity; `guest` has rights to all, and is a member of
-    neither."""
-
-    tenant: Tenant
-    member: Account
-    guest: Account
-    homes: list[int]
-    devices: list[Account]
-    entities: list[str]
-
-    def subject(self, name: str, number: int) -> str:
-        return {
-            "homeId": str(self.homes[number]),
-            "deviceId": str(self.devices[number].id),
-            "entityId": self.entities[number],
-        }[name]
-
-    def right(self, name: str, number: int) -> Right:
-        return Right(READ[name], self.subject(name, number))
+class House(TwoHomes):
+    """Where `guest` has the rights to all."""
 
     def event(self, name: str, number: int, kind: str) -> dict[str, object]:
         """One that the filter `name` lets through, of that home."""
@@ -61,14 +34,8 @@ class House:
         more = {"entityId": self.entities[number]} if name == "entityId" else {}
         return {"homeId": self.homes[number], "eventType": kind, **more}
 
-    @asynccontextmanager
-    async def listening(self, name: str, *numbers: int) -> AsyncIterator[Socket]:
-        query = urlencode([(name, self.subject(name, number)) for number in numbers])
-        async with await listen(self.tenant.url, f"{PATH}?{query}", self.guest.key) as socket:
-            # A record of the millisecond of the reservation may be from before it, so who loses something
-            # by it is sent back to ask again. That is not what is looked at here.
-            await asyncio.sleep(0.01)
-            yield socket
+    async def listening(self, name: str, *numbers: int) -> Socket:
+        return await self.listener(self.guest, self.path(name, *numbers), len(numbers))
 
     async def revoke(self, right: Right) -> None:
         await self.tenant.store.permissions.revoke(self.tenant.project, self.guest.id, right)
@@ -87,27 +54,20 @@ class House:
 @pytest_asyncio.fixture
 async def house(node: NodeProcess) -> AsyncIterator[House]:
     async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
-        member, guest = await tenant.user(), await tenant.user()
-        homes = [await tenant.home(member), await tenant.home(member)]
-        devices = [await tenant.device(home) for home in homes]
-        made = House(tenant, member, guest, homes, devices, ["kitchen", 'Flur "2"/\u0001'])
-        for home, entity in zip(homes, made.entities, strict=True):
-            await tenant.store.entities.create(Entity(entity, tenant.project, home, "room"), 10)
-        for name in READ:
-            for number in range(2):
-                await tenant.store.permissions.grant(tenant.project, guest.id, made.right(name, number))
+        made = await House.of(tenant, ("kitchen", 'Flur "2"/\u0001'))
+        await made.grant_all(made.guest)
         yield made
 
 
 @pytest.mark.parametrize("name", READ)
 async def test_the_last_right_of_a_socket_closes_it(house: House, name: str) -> None:
-    async with house.listening(name, 0) as socket:
+    async with await house.listening(name, 0) as socket:
         await house.is_closed_by(socket, name, NO_ACCESS, house.revoke(house.right(name, 0)))
 
 
 @pytest.mark.parametrize("name", READ)
 async def test_what_is_left_is_heard_on(house: House, name: str) -> None:
-    async with house.listening(name, 0, 1) as socket:
+    async with await house.listening(name, 0, 1) as socket:
         await house.revoke(house.right(name, 0))
         await house.tenant.send(house.event(name, 0, "lost"), house.event(name, 1, "kept"))
         assert await socket.receive_type() == "kept"
@@ -124,7 +84,7 @@ async def test_other_rights_close_nothing(house: House, name: str) -> None:
     ]
     for right in writes:
         await tenant.store.permissions.grant(tenant.project, house.guest.id, right)
-    async with house.listening(name, 0) as socket:
+    async with await house.listening(name, 0) as socket:
         for right in (*writes, *(house.right(other, 0) for other in READ if other != name)):
             await house.revoke(right)
         await tenant.send(house.event(name, 0, "still"))
@@ -134,7 +94,7 @@ async def test_other_rights_close_nothing(house: House, name: str) -> None:
 async def test_another_users_loss_closes_nothing(house: House) -> None:
     tenant, other, right = house.tenant, await house.tenant.user(), house.right("homeId", 0)
     await tenant.store.permissions.grant(tenant.project, other.id, right)
-    async with house.listening("homeId", 0) as socket:
+    async with await house.listening("homeId", 0) as socket:
         await tenant.store.permissions.revoke(tenant.project, other.id, right)
         await tenant.send(house.event("homeId", 0, "still"))
         assert await socket.receive_type() == "still"
@@ -161,7 +121,7 @@ async def test_what_a_group_gave_ends_with_it(house: House, lose: Loss) -> None:
     group = (await groups.create(tenant.project, "night watch")).id
     await groups.enter(tenant.project, group, house.guest.id)
     await groups.grant(tenant.project, group, right)
-    async with house.listening("homeId", 0) as socket:
+    async with await house.listening("homeId", 0) as socket:
         await house.revoke(right)
         await tenant.send(house.event("homeId", 0, "by the group"))
         assert await socket.receive_type() == "by the group"
@@ -171,33 +131,27 @@ async def test_what_a_group_gave_ends_with_it(house: House, lose: Loss) -> None:
 async def test_memberships_take_nothing_away(house: House) -> None:
     tenant, homes = house.tenant, house.tenant.store.homes
     await homes.add_member(tenant.project, house.homes[0], house.guest.id)
-    async with house.listening("homeId", 0) as socket:
+    async with await house.listening("homeId", 0) as socket:
         await homes.remove_member(tenant.project, house.homes[0], house.guest.id)
         await tenant.send(house.event("homeId", 0, "still"))
         assert await socket.receive_type() == "still"
 
 
 async def test_an_entity_that_is_bound_anew_sends_its_listeners_back(house: House) -> None:
-    tenant, entities = house.tenant, house.tenant.store.entities
-
-    async def bind_anew() -> None:
-        await entities.delete(tenant.project, house.entities[0])
-        await entities.create(Entity(house.entities[0], tenant.project, house.homes[1], "room"), 10)
-
-    async with house.listening("entityId", 0) as socket:
-        await bind_anew()
+    tenant = house.tenant
+    async with await house.listening("entityId", 0) as socket:
+        await house.bind_anew(house.entities[0], house.homes[1])
         assert (await socket.receive()).close_code == COME_BACK
-    async with house.listening("entityId", 0) as socket:
+    async with await listen(tenant.url, house.path("entityId", 0), house.guest.key) as socket:
         await tenant.send({"homeId": house.homes[1], "entityId": house.entities[0], "eventType": "here"})
         assert await socket.receive_type() == "here"
 
 
 async def test_an_entity_that_was_lost_is_heard_in_no_other_home(house: House) -> None:
-    tenant, entities = house.tenant, house.tenant.store.entities
-    async with house.listening("entityId", 0, 1) as socket:
+    tenant = house.tenant
+    async with await house.listening("entityId", 0, 1) as socket:
         await house.revoke(house.right("entityId", 0))
-        await entities.delete(tenant.project, house.entities[0])
-        await entities.create(Entity(house.entities[0], tenant.project, house.homes[1], "room"), 10)
+        await house.bind_anew(house.entities[0], house.homes[1])
         await tenant.send(
             {"homeId": house.homes[1], "entityId": house.entities[0], "eventType": "lost"},
             house.event("entityId", 1, "kept"),
@@ -208,7 +162,7 @@ async def test_an_entity_that_was_lost_is_heard_in_no_other_home(house: House) -
 @pytest.mark.parametrize("name", READ)
 async def test_nothing_is_heard_once_the_user_is_gone(house: House, name: str) -> None:
     """The homes that somebody hears by rights are none of their own."""
-    async with house.listening(name, 0) as socket:
+    async with await house.listening(name, 0) as socket:
         change = house.tenant.store.users.delete(house.tenant.project, house.guest.id)
         await house.is_closed_by(socket, name, DELETED, change)
 
@@ -217,20 +171,16 @@ async def test_nothing_is_heard_once_the_user_is_gone(house: House, name: str) -
 async def test_nothing_is_heard_once_the_session_is_over(house: House, name: str) -> None:
     sessions, project = house.tenant.store.sessions, house.tenant.project
     [session] = await sessions.of_user(project, house.guest.id)
-    async with house.listening(name, 0) as socket:
+    async with await house.listening(name, 0) as socket:
         await house.is_closed_by(socket, name, KEY_ENDED, sessions.end(project, session.id))
 
 
 async def test_a_revocation_misses_nobody_who_comes_in_at_that_moment(house: House) -> None:
     """Whoever connects meanwhile is refused, or let in and then closed; nobody stays."""
     tenant, right, came_in = house.tenant, house.right("homeId", 0), 0
-    path = f"{PATH}?homeId={house.homes[0]}"
 
     async def come() -> Socket | None:
-        try:
-            return await listen(tenant.url, path, house.guest.key)
-        except Refused:
-            return None
+        return await listen_if_allowed(tenant.url, house.path("homeId", 0), house.guest.key)
 
     async def revoke(after_s: float) -> None:
         # From before the first step of a handshake to behind its last, a little later each time.

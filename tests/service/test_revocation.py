@@ -4,51 +4,24 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
-from dataclasses import dataclass
 from typing import Final
-from urllib.parse import urlencode
 
 import pytest
 import pytest_asyncio
-from nodes import Account, NodeProcess, Tenant, tenant_of
+from nodes import NodeProcess, Tenant, tenant_of
+from two_homes import PATH, READ, TwoHomes
 from wire import Socket, listen
 
-from homewire.model import AccessControl, Entity, Right, RightKind
+from homewire.model import AccessControl
 
-PATH: Final = "/userSession/websocket"
 RESUBSCRIBE: Final = 4004
 ACCESS_ENDED: Final = 4500
 WITHIN_S: Final = 1.0
 """The contract of issue 6: so soon every live scope has shrunk, on every node."""
-READ: Final = {
-    "homeId": RightKind.READ_HOME_EVENTS,
-    "deviceId": RightKind.READ_DEVICE,
-    "entityId": RightKind.READ_ENTITY_EVENTS,
-}
 
 
-@dataclass
-class House:
-    """Two homes with a device and an entity in each, and a guest who is a member of neither."""
-
-    tenant: Tenant
-    guest: Account
-    homes: list[int]
-    devices: list[Account]
-    entities: tuple[str, str] = ("lamp", "door")
-
-    def subject(self, name: str, number: int) -> str:
-        return {
-            "homeId": str(self.homes[number]),
-            "deviceId": str(self.devices[number].id),
-            "entityId": self.entities[number],
-        }[name]
-
-    def right(self, name: str, number: int) -> Right:
-        return Right(READ[name], self.subject(name, number))
-
-    def path(self, name: str, *numbers: int) -> str:
-        return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
+class House(TwoHomes):
+    """What `guest` hears by rights."""
 
     async def grant(self, name: str, *numbers: int) -> None:
         for number in numbers:
@@ -60,36 +33,13 @@ class House:
         await revoke(self.tenant.project, self.guest.id, self.right(name, number))
 
     async def listening(self, name: str, *numbers: int) -> Socket:
-        """The guest, who heard something already: a change in the millisecond of its handshake would be one
-        that its node can't tell from one before it."""
-        socket = await listen(self.tenant.url, self.path(name, *numbers), self.guest.key)
-        await self.happen("first")
-        for _ in numbers:
-            assert await socket.receive_type() == "first"
-        return socket
-
-    async def bind(self, entity: str, home: int) -> None:
-        """Also anew."""
-        if await self.tenant.store.entities.get(self.tenant.project, entity):
-            await self.tenant.store.entities.delete(self.tenant.project, entity)
-        await self.tenant.store.entities.create(Entity(entity, self.tenant.project, home, "thing"), 10)
-
-    async def happen(self, kind: str) -> None:
-        """An event in each home, which each of its listeners hears."""
-        for number in (0, 1):
-            entity = {"entityId": self.entities[number]}
-            await self.tenant.send({"deviceId": self.devices[number].id, **entity, "eventType": kind})
+        return await self.listener(self.guest, self.path(name, *numbers), len(numbers))
 
 
 @pytest_asyncio.fixture
 async def house(node: NodeProcess) -> AsyncIterator[House]:
     async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
-        owner, guest = await tenant.user(), await tenant.user()
-        homes = await tenant.homes(owner, 2)
-        made = House(tenant, guest, homes, [await tenant.device(home) for home in homes])
-        for entity, home in zip(made.entities, homes, strict=True):
-            await made.bind(entity, home)
-        yield made
+        yield await House.of(tenant, ("lamp", "door"))
 
 
 async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], int]:
@@ -140,7 +90,7 @@ async def test_who_listens_to_an_entity_that_is_bound_anew_comes_again(house: Ho
     await house.grant("entityId", 0, 1)
     async with await house.listening("entityId", 1) as other:
         async with await house.listening("entityId", 0, 1) as socket:
-            assert await closed(socket, house.bind("lamp", house.homes[1])) == ([], RESUBSCRIBE)
+            assert await closed(socket, house.bind_anew("lamp", house.homes[1])) == ([], RESUBSCRIBE)
         assert await other.receive_type() == "first"
         assert await other.is_alive()
     async with await listen(house.tenant.url, house.path("entityId", 0, 1), house.guest.key) as socket:
@@ -153,20 +103,18 @@ async def test_an_entity_is_heard_in_its_own_home_and_not_in_that_of_another(hou
     await house.grant("entityId", 0, 1)
     async with await house.listening("entityId", 0, 1) as socket:
         await house.revoke("entityId", 0)
-        await house.bind("lamp", house.homes[1])
+        await house.bind_anew("lamp", house.homes[1])
         for entity, name in (("lamp", "secret"), ("door", "heard")):
             await house.tenant.send({"homeId": house.homes[1], "entityId": entity, "eventType": name})
         assert await socket.receive_type() == "heard"
 
 
 async def test_a_member_who_listens_to_an_entity_that_is_bound_anew_comes_again(tenant: Tenant) -> None:
-    member = await tenant.user()
-    homes = await tenant.homes(member, 2)
-    house = House(tenant, member, homes, [])
-    await house.bind("lamp", homes[0])
+    house = await House.of(tenant, ("lamp", "door"))
+    member, homes = house.member, house.homes
     path = f"{PATH}?entityId=lamp"
     async with await listen(tenant.url, path, member.key) as socket:
-        assert await closed(socket, house.bind("lamp", homes[1])) == ([], RESUBSCRIBE)
+        assert await closed(socket, house.bind_anew("lamp", homes[1])) == ([], RESUBSCRIBE)
     async with await listen(tenant.url, path, member.key) as socket:
         await tenant.send({"homeId": homes[1], "entityId": "lamp", "eventType": "here"})
         assert await socket.receive_type() == "here"

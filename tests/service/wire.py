@@ -272,6 +272,14 @@ async def listen(url: str, path: str, key: str | None, **options: Any) -> Socket
     return connection
 
 
+async def listen_if_allowed(url: str, path: str, key: str | None) -> Socket | None:
+    """A WebSocket on `path`; None if that was refused."""
+    try:
+        return await listen(url, path, key)
+    except Refused:
+        return None
+
+
 async def refusal(url: str, path: str, key: str | None, **headers: str) -> Answer:
     """The answer to an upgrade that must be refused."""
     try:
