@@ -1,12 +1,14 @@
-"""Work that goes on beside everything else, and ends with the node."""
+"""Work that goes on beside everything else."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from contextlib import AsyncExitStack
 from typing import Any
+
+from homewire.bus.stopping import asked_to_stop
 
 
 def in_background(
@@ -16,6 +18,30 @@ def in_background(
     task = asyncio.create_task(work)
     task.add_done_callback(lambda done: _task_ended(done, failed))
     stack.push_async_callback(_cancelled, task)
+
+
+async def in_rounds(
+    something: asyncio.Event,
+    work: Callable[[], Awaitable[bool]],
+    retry_s: float,
+    complain: Callable[[], None],
+) -> None:
+    """Do `work` whenever there is `something` to do, until cancelled.
+
+    It answers whether all that it tried could be done. If not, the next round is `retry_s` later, and for
+    the first of several such rounds `complain` is called.
+    """
+    failed = False
+    while not asked_to_stop():
+        await something.wait()
+        if await work():
+            failed = False
+            continue
+        if not failed:
+            complain()
+        failed = True
+        if not asked_to_stop():
+            await asyncio.sleep(retry_s)
 
 
 def _task_ended(task: asyncio.Task[None], failed: asyncio.Future[Exception]) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 import structlog
 
 from homewire._core import Core
-from homewire.bus.stopping import asked_to_stop
+from homewire.background import in_rounds
 from homewire.errors import Unavailable
 from homewire.presence.holdings import Device, Holdings
 from homewire.store.kept_commands import KeptCommands
@@ -53,17 +53,7 @@ class Delivered:
 
     async def run(self) -> None:
         """Remove until cancelled."""
-        silent = False
-        while not asked_to_stop():
-            await self._some.wait()
-            if await self._remove_some():
-                silent = False
-                continue
-            if not silent:
-                _log.warning("commands.not_removed", devices=len(self._tickets))
-            silent = True
-            if not asked_to_stop():
-                await asyncio.sleep(RETRY_S)
+        await in_rounds(self._some, self._remove_some, RETRY_S, self._complain)
 
     async def close(self) -> None:
         """Remove what is left. To be called when `run` has ended."""
@@ -80,6 +70,9 @@ class Delivered:
             "commands_delivered": self._delivered,
             "commands_to_remove": sum(map(len, self._tickets.values())),
         }
+
+    def _complain(self) -> None:
+        _log.warning("commands.not_removed", devices=len(self._tickets))
 
     async def _remove_some(self) -> bool:
         """Whether all of it could be done."""

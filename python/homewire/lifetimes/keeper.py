@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from homewire.bus.stopping import asked_to_stop
+from homewire.background import in_rounds
 from homewire.errors import Unavailable
 from homewire.lifetimes.deadlines import Deadlines
 from homewire.lifetimes.in_use import SocketKey
@@ -36,18 +36,7 @@ class Keeper:
 
     async def run(self) -> None:
         """Write until cancelled. A Redis that is away is waited for."""
-        silent = False
-        while not asked_to_stop():
-            await self._uses.to_write.wait()
-            await asyncio.sleep(GATHERED_S)
-            if await self._write_all():
-                silent = False
-                continue
-            if not silent:
-                _log.warning("sessions.uses_not_written", waiting=self._uses.waiting())
-            silent = True
-            if not asked_to_stop():
-                await asyncio.sleep(RETRY_S)
+        await in_rounds(self._uses.to_write, self._gather_and_write, RETRY_S, self._complain)
 
     async def close(self) -> None:
         """Write what waits. To be called when `run` has ended."""
@@ -56,6 +45,13 @@ class Keeper:
                 await self._write_all()
         except TimeoutError:
             return
+
+    def _complain(self) -> None:
+        _log.warning("sessions.uses_not_written", waiting=self._uses.waiting())
+
+    async def _gather_and_write(self) -> bool:
+        await asyncio.sleep(GATHERED_S)
+        return await self._write_all()
 
     async def _write_all(self) -> bool:
         """Write what waits. Whether all of it could be; if not, the rest waits on."""

@@ -11,7 +11,7 @@ from typing import Final
 
 import structlog
 
-from homewire.bus.stopping import asked_to_stop
+from homewire.background import in_rounds
 from homewire.errors import Unavailable
 from homewire.presence.holdings import Batch, Holdings
 from homewire.presence.lease import Lease
@@ -39,7 +39,7 @@ class Speaker:
         """Speak until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._lease.run())
-            group.create_task(self._speak())
+            group.create_task(in_rounds(self._holdings.to_say, self._round, RETRY_S, self._complain))
 
     async def close(self) -> None:
         """What is still held is held no more, and this node neither. To be called when `run` has ended."""
@@ -53,18 +53,8 @@ class Speaker:
         except (Unavailable, OSError):
             _log.info("presence.end_not_said", devices=self._holdings.waiting())
 
-    async def _speak(self) -> None:
-        silent = False
-        while not asked_to_stop():
-            await self._holdings.to_say.wait()
-            if await self._round():
-                silent = False
-                continue
-            if not silent:
-                _log.warning("presence.not_said", devices=self._holdings.waiting())
-            silent = True
-            if not asked_to_stop():
-                await asyncio.sleep(RETRY_S)
+    def _complain(self) -> None:
+        _log.warning("presence.not_said", devices=self._holdings.waiting())
 
     async def _round(self) -> bool:
         """Say some of what is to be said. Whether all of that could be."""
