@@ -20,7 +20,7 @@ from homewire.errors import ConfigurationError, DirectoryInUse, NotConfirmed, Un
 from homewire.model import AccountSystem
 from homewire.redis import directory
 from homewire.redis.binary import find_binary
-from homewire.redis.connect import connect, is_healthy, translate_redis_errors
+from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.store import Store
 
@@ -52,6 +52,14 @@ async def until(condition: Callable[[], Awaitable[bool]]) -> None:
     async with asyncio.timeout(10):
         while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)
+
+
+async def is_healthy(client: Redis) -> bool:
+    try:
+        with translate_redis_errors():
+            return bool(await client.ping())
+    except Unavailable:
+        return False
 
 
 async def counter(client: Redis) -> int:

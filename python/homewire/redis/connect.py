@@ -160,15 +160,6 @@ _PACKED: Final = {
 }
 
 
-async def is_healthy(client: Redis) -> bool:
-    """Whether Redis answers now. Says False for whatever keeps it from doing so."""
-    try:
-        with translate_redis_errors():
-            return bool(await client.ping())
-    except Unavailable:
-        return False
-
-
 class translate_redis_errors:
     """Turn what redis-py raises when Redis is away or cannot serve into `errors.Unavailable`.
 

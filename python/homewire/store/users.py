@@ -96,11 +96,6 @@ class Users:
             return None
         return await self._by(project_id, ProjectSlot(project_id).phones, unique)
 
-    async def has_password(self, project_id: int, user_id: int, password: str) -> bool:
-        """Whether this is the user's password. Takes some 36 ms, off the event loop."""
-        record = await self._database.read_hash(ProjectSlot(project_id).user(user_id))
-        return await self._passwords.verify(record.get("password", ""), password)
-
     async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
         """The registered user of an address whose password this is. A wrong one is noted with the user.
 
