@@ -2,6 +2,8 @@
 //!
 //! All of a command but the envelope stays the same, so each shard has its head prepared.
 
+use crate::decimal::append_integer;
+
 /// No command touches more entries than this (design, *The store*), also when it trims.
 const TRIM_LIMIT: u32 = 1_000;
 
@@ -82,17 +84,6 @@ fn put_word(out: &mut Vec<u8>, word: &[u8]) {
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
-    let mut digits = [0; 20];
-    let mut start = digits.len();
-    let mut rest = length;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    out.extend_from_slice(&digits[start..]);
+    append_integer(out, length as u64);
     out.extend_from_slice(b"\r\n");
 }

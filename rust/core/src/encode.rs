@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
+use crate::decimal::append_integer;
 use crate::envelope::{CommandHeader, EventHeader};
 use crate::frame::{Opcode, append_framed};
 
@@ -73,18 +74,6 @@ fn append_id(out: &mut Vec<u8>, prefix: &str, id: u64) {
         out.extend_from_slice(prefix.as_bytes());
         append_integer(out, id);
     }
-}
-
-fn append_integer(out: &mut Vec<u8>, mut value: u64) {
-    let start = out.len();
-    loop {
-        out.push(b'0' + (value % 10) as u8);
-        value /= 10;
-        if value == 0 {
-            break;
-        }
-    }
-    out[start..].reverse();
 }
 
 /// Appends `2026-11-21T11:00:00.123Z`: always three digits of a second.

@@ -1,22 +1,13 @@
 //! Which shard an id belongs to.
 
+use crate::decimal::{MAX_DIGITS, digits};
+
 /// The shard of an id: CRC-16/XMODEM of its decimal digits, modulo the number of shards.
 ///
 /// Any client of the bus can compute it; Redis Cluster hashes its keys with the same function.
 /// No shards at all count as one.
 pub fn shard_of(id: u64, shards: u32) -> u32 {
-    let mut digits = [0; MAX_DIGITS];
-    let mut start = MAX_DIGITS;
-    let mut rest = id;
-    loop {
-        start -= 1;
-        digits[start] = b'0' + (rest % 10) as u8;
-        rest /= 10;
-        if rest == 0 {
-            break;
-        }
-    }
-    u32::from(crc16(&digits[start..])) % shards.max(1)
+    u32::from(crc16(digits(id, &mut [0; MAX_DIGITS]))) % shards.max(1)
 }
 
 /// CRC-16/XMODEM: polynomial 0x1021, from 0, nothing reflected.
@@ -25,9 +16,6 @@ pub fn crc16(bytes: &[u8]) -> u16 {
         (crc << 8) ^ TABLE[usize::from((crc >> 8) as u8 ^ byte)]
     })
 }
-
-/// Decimal digits of `u64::MAX`.
-const MAX_DIGITS: usize = 20;
 
 const TABLE: [u16; 256] = {
     let mut table = [0; 256];
