@@ -20,14 +20,6 @@ pub struct EventInput {
     data: Option<Box<str>>,
 }
 
-#[pymethods]
-impl EventInput {
-    #[getter]
-    fn has_data(&self) -> bool {
-        self.data.is_some()
-    }
-}
-
 impl From<input::EventInput<'_>> for EventInput {
     fn from(event: input::EventInput<'_>) -> Self {
         Self {
