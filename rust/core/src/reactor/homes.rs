@@ -143,11 +143,7 @@ impl Reactor {
     /// The connection's user entered the record's home, which it hears if it follows its user's homes.
     fn enter(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
         let home = record.home;
-        let Some(connection) = self
-            .connections
-            .at(slot)
-            .filter(|it| may_enter(it, record))
-        else {
+        let Some(connection) = self.connections.at(slot).filter(|it| may_enter(it, record)) else {
             return;
         };
         // Of who named its homes, too: it may have come when the store knew of this and the tail did not.
