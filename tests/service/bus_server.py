@@ -131,6 +131,20 @@ async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None
             await asyncio.sleep(0.005)
 
 
+async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]]) -> int:
+    """How many of the tasks, cancelled wherever they are, do not end by it. They have ended afterwards."""
+    for task in tasks:
+        await redis.ping()
+        task.cancel()
+    _, running = await asyncio.wait(tasks, timeout=5)
+    unheard = len(running)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.05)
+    return unheard
+
+
 async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
     """Append `(shard, envelope)` items as one bulk request does."""
     commands = b"".join([bus.heads.xadd(shard, envelope) for shard, envelope in items])

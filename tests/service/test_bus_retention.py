@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bus_server import BusServer, append_many, envelopes_of, eventually, running_bus
+from bus_server import BusServer, append_many, deaf, envelopes_of, eventually, running_bus
 from redis.asyncio import Redis
 
 from homewire.bus import BusSettings, Retention, ensure_epochs
@@ -125,16 +125,7 @@ async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> 
 async def test_a_cancelled_timer_ends_wherever_it_was(server: BusServer, redis: Redis) -> None:
     settings = BusSettings(server.url, sweep_interval=0)
     timers = [asyncio.create_task(Retention(redis, settings).run()) for _ in range(20)]
-    for timer in timers:
-        await redis.ping()
-        timer.cancel()
-    _, running = await asyncio.wait(timers, timeout=5)
-    deaf = len(running)
-    while running:
-        for timer in running:
-            timer.cancel()
-        _, running = await asyncio.wait(running, timeout=0.05)
-    assert deaf == 0
+    assert await deaf(redis, timers) == 0
 
 
 async def test_epochs_are_made_once_and_differ(redis: Redis) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bus_server import BusServer, eventually
+from bus_server import BusServer, deaf, eventually
 from control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
 from nodes import NodeProcess, Tenant
 from redis.asyncio import Redis
@@ -388,16 +388,7 @@ async def test_very_many_projects_are_pending(redis: Redis, world: World) -> Non
 async def test_a_cancelled_relay_ends_wherever_it_was(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "INTERVAL_S", 0)
     timers = [asyncio.create_task(Relay(redis, SHARDS).run()) for _ in range(20)]
-    for timer in timers:
-        await redis.ping()
-        timer.cancel()
-    _, running = await asyncio.wait(timers, timeout=5)
-    deaf = len(running)
-    while running:
-        for timer in running:
-            timer.cancel()
-        _, running = await asyncio.wait(running, timeout=0.05)
-    assert deaf == 0
+    assert await deaf(redis, timers) == 0
 
 
 async def test_a_node_relays_what_others_left(node: NodeProcess, tenant: Tenant) -> None:
