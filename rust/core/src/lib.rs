@@ -10,7 +10,7 @@ pub mod close;
 pub mod connection;
 mod connections;
 pub mod core;
-mod decimal;
+pub mod decimal;
 pub mod encode;
 pub mod encoding;
 mod ended_right;

@@ -2,9 +2,10 @@
 //! commands and back to one answer, without a Python object for each.
 
 use std::borrow::Cow;
-use std::collections::{HashMap, HashSet};
 use std::ops::Range;
 
+use foldhash::{HashMap, HashSet};
+use homewire_core::decimal;
 use homewire_core::envelope::{self, EventHeader};
 use homewire_core::input::{self, Invalid};
 use homewire_core::shard::shard_of;
@@ -88,7 +89,7 @@ impl EventBatch {
 
     /// The distinct home ids and device ids that have to be looked up.
     fn targets(&self) -> (HashSet<u64>, HashSet<u64>) {
-        let (mut homes, mut devices) = (HashSet::new(), HashSet::new());
+        let (mut homes, mut devices) = (HashSet::default(), HashSet::default());
         for item in self.items.iter().flatten() {
             if item.device_id != 0 {
                 devices.insert(item.device_id);
@@ -104,7 +105,7 @@ impl EventBatch {
     #[expect(clippy::too_many_arguments, reason = "one flat call per body")]
     #[pyo3(signature = (
         project, time_ms, project_key_id, project_key_name, homes, devices, shards,
-        deactivated = HashSet::new(),
+        deactivated = HashSet::default(),
     ))]
     fn place(
         &self,
@@ -258,7 +259,9 @@ impl PlacedEvents {
 fn put_outcome(out: &mut Vec<u8>, shard: u32, outcome: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(id) = outcome.cast::<PyBytes>() {
         // Digits and a dash: nothing to escape.
-        out.extend_from_slice(format!("{{\"status\":204,\"id\":\"{shard}.").as_bytes());
+        out.extend_from_slice(b"{\"status\":204,\"id\":\"");
+        decimal::append_integer(out, shard.into());
+        out.push(b'.');
         out.extend_from_slice(id.as_bytes());
         out.extend_from_slice(b"\"}");
     } else {

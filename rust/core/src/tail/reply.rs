@@ -6,8 +6,6 @@
 
 use std::ops::Range;
 
-use memchr::memmem;
-
 /// What Redis said that is no RESP2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Redis answered what is no RESP2")]
@@ -94,11 +92,17 @@ fn next_item(buffer: &[u8], start: usize) -> Result<Option<(Item, usize)>, NotRe
     let Some(&kind) = buffer.get(start) else {
         return Ok(None);
     };
-    let Some(length) = memmem::find(&buffer[start + 1..], b"\r\n") else {
+    // No line has a carriage return in it, so that one byte is enough to look for.
+    let Some(length) = memchr::memchr(b'\r', &buffer[start + 1..]) else {
         return Ok(None);
     };
     let line = start + 1..start + 1 + length;
     let end = line.end + 2;
+    match buffer.get(line.end + 1) {
+        Some(b'\n') => {}
+        Some(_) => return Err(NotResp),
+        None => return Ok(None),
+    }
     Ok(Some(match kind {
         b'$' => match integer(&buffer[line])? {
             -1 => (Item::Nil, end),
@@ -226,7 +230,13 @@ mod tests {
 
     #[test]
     fn what_is_no_reply_is_refused() {
-        for wrong in [&b"HTTP/1.1 400\r\n"[..], b"$x\r\n", b"*-7\r\n", b"$-2\r\n"] {
+        for wrong in [
+            &b"HTTP/1.1 400\r\n"[..],
+            b"$x\r\n",
+            b"*-7\r\n",
+            b"$-2\r\n",
+            b"+a\rb\r\n",
+        ] {
             assert_eq!(Parser::default().read(wrong), Err(NotResp));
         }
     }
