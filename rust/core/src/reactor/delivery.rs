@@ -13,6 +13,9 @@ use crate::shard::shard_of;
 use crate::stats::Stats;
 use crate::topic::TopicRef;
 
+/// Connections whose state is brought into the cache before the first of them is written to.
+const FETCHED_TOGETHER: usize = 8;
+
 /// What became of an envelope.
 pub(super) enum Routed<'a> {
     /// It is in the blocks of all who hear it, of which the longest has so many bytes now.
@@ -131,21 +134,25 @@ impl Reactor {
 
     fn hand_out(&mut self, sealed: OpenBlock, members: usize) {
         let mut block = Block::new(&sealed.bytes, sealed.frames, &self.ledger);
-        for &slot in self.index.members(sealed.scope).iter().take(members) {
-            let Some(connection) = self.connections.at(slot) else {
-                continue;
-            };
-            let verdict = connection.outbox.offer(
-                connection.socket.as_mut(),
-                &mut block,
-                self.limits.outbox_bytes,
-                &mut self.written,
-            );
-            match verdict {
-                Verdict::Accepted => {}
-                Verdict::Queued => self.lagging.note(connection.id, &mut connection.lags),
-                Verdict::TooSlow => self.doomed.push((connection.id, Doom::TooSlow)),
-                Verdict::Gone => self.doomed.push((connection.id, Doom::Gone)),
+        let everybody = self.index.members(sealed.scope);
+        for group in everybody[..members.min(everybody.len())].chunks(FETCHED_TOGETHER) {
+            self.connections.fetch(group);
+            for &slot in group {
+                let Some(connection) = self.connections.at(slot) else {
+                    continue;
+                };
+                let verdict = connection.outbox.offer(
+                    connection.socket.as_mut(),
+                    &mut block,
+                    self.limits.outbox_bytes,
+                    &mut self.written,
+                );
+                match verdict {
+                    Verdict::Accepted => {}
+                    Verdict::Queued => self.lagging.note(connection.id, &mut connection.lags),
+                    Verdict::TooSlow => self.doomed.push((connection.id, Doom::TooSlow)),
+                    Verdict::Gone => self.doomed.push((connection.id, Doom::Gone)),
+                }
             }
         }
         self.blocks.recycle(sealed);
