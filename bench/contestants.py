@@ -31,7 +31,8 @@ class Plan:
     """One fan-out: every home gets `per_home` events after `warm_per_home` that are not measured.
 
     `rate` in events per second over all homes (0: full speed), `batch` events per bulk request (0: single
-    PUTs), `size` of a message on the socket in bytes.
+    PUTs), `size` of a message on the socket in bytes, `pause_us` between two looks of the client
+    at its sockets.
     """
 
     connections: int
@@ -44,6 +45,7 @@ class Plan:
     publishers: int = 1
     depth: int = 1
     sample: int = 1
+    pause_us: int = 0
 
 
 class Contestant(ABC):

@@ -65,6 +65,7 @@ def measure(load: str, contestant: Contestant, plan: Plan) -> Run:
         expected=expected,
         skip=plan.warm_per_home,
         sample=plan.sample,
+        pause_us=plan.pause_us,
         subject=contestant.subject,
     ) as listener:
         contestant.opened()
@@ -249,6 +250,7 @@ def rows(seconds: float, small: bool) -> dict[str, Row]:
                 batch=50 if small else 200,
                 publishers=4,
                 depth=4,
+                pause_us=1_000,
             ),
             (),
             (Goal("CPU per delivery ≤ 1.5 times floor", "cost_us", "floor", at_most=1.5),),

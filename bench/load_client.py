@@ -57,18 +57,21 @@ def listen(
     lanes: int = 1,
     sample: int = 1,
     idle: bool = False,
+    pause_us: int = 0,
     concurrency: int = 64,
     subject: str = "",
 ) -> Iterator[Listener]:
     """Open one connection per request line (``path?query authorization``), and yield when all are open.
 
     `expected` events per connection, latencies of every `sample`-th of those numbered from `skip` on.
-    `idle`: only hold the connections. `subject`: speak NATS, and subscribe to that.
+    `idle`: only hold the connections. `pause_us`: after each look at the sockets look at nothing for so long.
+    `subject`: speak NATS, and subscribe to that.
     """
     with lines_file(requests) as path:
         command = [load, "listen", "--target", f"127.0.0.1:{port}", "--requests", path]
         command += ["--expected", str(expected), "--skip", str(skip), "--lanes", str(lanes)]
         command += ["--sample", str(sample), "--concurrency", str(concurrency)]
+        command += ["--pause-us", str(pause_us)]
         command += ["--nats", subject] if subject else []
         with Process([*command, "--idle"] if idle else command, LOAD_CORE) as process:
             word, _, rest = process.line().partition(" ")

@@ -13,6 +13,7 @@ const BUFFER_BYTES: usize = 1 << 20;
 const STANDARD_INPUT: u64 = u64::MAX;
 /// So that the greeting goes into one short frame.
 const SUBJECT_BYTES: usize = 50;
+const MICROSECOND: u64 = 1_000;
 const MILLISECOND: u64 = 1_000_000;
 const SECOND: f64 = 1e9;
 
@@ -26,6 +27,8 @@ struct Settings {
     sample: u64,
     stall: u64,
     linger: u64,
+    /// How long it looks at nothing after each look at its sockets; 0: it is woken by each.
+    pause: u64,
     idle: bool,
     concurrency: usize,
     sources: usize,
@@ -57,6 +60,7 @@ impl Settings {
             sample: options.number::<u64>("sample", 1)?.max(1),
             stall: (options.number("stall", 10.0)? * SECOND) as u64,
             linger: options.number::<u64>("linger-ms", 100)? * MILLISECOND,
+            pause: options.number::<u64>("pause-us", 0)? * MICROSECOND,
             idle: options.has("idle"),
             concurrency: options.number::<usize>("concurrency", 64)?.max(1),
             sources: options.number::<usize>("sources", 4)?.clamp(1, 250),
@@ -319,6 +323,9 @@ impl Listener {
                 continue;
             }
             let now = sys::now();
+            if self.settings.pause > 0 {
+                sys::sleep_until(now + self.settings.pause);
+            }
             if self.totals.messages != seen {
                 seen = self.totals.messages;
                 quiet_since = now;
