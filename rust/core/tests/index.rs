@@ -154,6 +154,8 @@ impl Checked {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
+
     /// After every step everybody hears what they asked for, once; whoever asks for the same shares a
     /// scope; and when everybody left nothing is kept.
     #[test]

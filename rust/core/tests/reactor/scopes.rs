@@ -438,6 +438,8 @@ fn envelope(about: &About, name: &str) -> Entry {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
+
     /// Each connection gets exactly what matched between its reservation and its end, as control
     /// records changed it meanwhile, in order; and the code that says why it ended.
     #[test]
