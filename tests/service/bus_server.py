@@ -131,12 +131,12 @@ async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None
             await asyncio.sleep(0.005)
 
 
-async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]]) -> int:
+async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = 5.0) -> int:
     """How many of the tasks, cancelled wherever they are, do not end by it. They have ended afterwards."""
     for task in tasks:
         await redis.ping()
         task.cancel()
-    _, running = await asyncio.wait(tasks, timeout=5)
+    _, running = await asyncio.wait(tasks, timeout=within)
     unheard = len(running)
     while running:
         for task in running:

@@ -8,7 +8,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import replace
 
 import pytest
-from bus_server import BusServer, running_server
+from bus_server import BusServer, deaf, running_server
 from nodes import eventually
 from redis.asyncio import Redis
 
@@ -268,15 +268,6 @@ async def test_it_ends_when_it_is_cancelled_wherever_it_was(server: BusServer) -
         # Long leases: only what each says at its end can remove its field.
         settings = replace(LIMITS, connection_lease_s=600)
         tasks = [asyncio.create_task(Overload(redis, core, settings).run()) for _ in range(20)]
-        for task in tasks:
-            await redis.ping()
-            task.cancel()
-        _, running = await asyncio.wait(tasks, timeout=10)
-        deaf = len(running)
-        while running:
-            for task in running:
-                task.cancel()
-            _, running = await asyncio.wait(running, timeout=0.05)
-        assert deaf == 0
+        assert await deaf(redis, tasks, within=10) == 0
         assert await redis.hgetall("hw:{p1}:held:user:10") == {}
     await redis.aclose()
