@@ -143,16 +143,34 @@ impl Reactor {
     /// The connection's user entered the record's home, which it hears if it follows its user's homes.
     fn enter(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
         let home = record.home;
-        let Some(connection) = self.connections.at(slot).filter(|it| may_enter(it, record)) else {
+        let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
             return;
         };
-        // Of who named its homes, too: it may have come when the store knew of this and the tail did not.
+        if entered_too_late(connection, record) {
+            // It may hear it: it came when the store knew of this and the tail did not.
+            if self.lose(slot, |topic| topic.home() == Some(home)) {
+                self.finish_if_it_ended(slot);
+            }
+            return;
+        }
+        if !may_enter(connection, record) {
+            return;
+        }
+        // Of who named its homes, too, for the same reason: it has to lose this one if it ended before.
         if connection.condemned.is_none() {
             connection.entered.retain(|(known, _)| *known != home);
             connection.entered.push((home, stamp(record)));
         }
         if connection.follow {
             self.hear_home(slot, record, hearing);
+        }
+    }
+
+    /// Nothing but its end keeps a connection that was told of it and has nothing left to hear.
+    fn finish_if_it_ended(&mut self, slot: Slot) {
+        let has_ended = |it: &Connection| it.ended.is_some();
+        if self.connections.look_at(slot).is_some_and(has_ended) && !self.hears_anything(slot) {
+            self.finish_behind_this_batch(slot);
         }
     }
 
@@ -186,11 +204,15 @@ impl Reactor {
 
 /// Whether a connection may hear a home that the record opens to its user.
 fn may_enter(connection: &Connection, record: &ControlHeader<'_>) -> bool {
-    // Who is condemned by a later record hears until that one's copy in this shard.
-    let may_still = connection.ended.is_some_and(|ended| stamp(record) < ended);
-    let is_over = ended_before(record, connection.principal.key_tag);
-    let may = connection.condemned.is_none() || may_still;
-    !connection.deaf && !is_over && may
+    let is_staying = connection.condemned.is_none() || connection.ended.is_some();
+    !connection.deaf && is_staying && !entered_too_late(connection, record)
+}
+
+/// Whether a connection had ended when its user entered the record's home. Who is condemned by a later record
+/// hears until that one's copy in this shard.
+fn entered_too_late(connection: &Connection, record: &ControlHeader<'_>) -> bool {
+    connection.ended.is_some_and(|ended| ended <= stamp(record))
+        || ended_before(record, connection.principal.key_tag)
 }
 
 /// Whether this key had ended when its user entered the home. The end's own copies are in the shards of that

@@ -414,22 +414,37 @@ fn who_entered_a_home_before_its_key_ended_hears_it_up_to_there() {
 /// Who came when the store knew of its entry and the tail did not: the end's copies are not in that home's shard.
 #[test]
 fn who_named_a_home_that_it_entered_after_its_end_hears_it_no_more() {
-    let node = Node::start(limits());
-    let (_, mut client) = node.connect_for(user(1), homes(&[2]), false);
-    let ended = record(USER_DELETED, 1);
-    let ended = ControlHeader { user: 1, ..ended };
-    for entry in [
-        copy(2, &member(MEMBER_ADDED, 2, 1, 2)),
-        event(2, "before"),
-        copy(1, &ended),
-        event(2, "secret"),
-    ] {
-        route_all(&node, [entry]);
+    let ended = ControlHeader {
+        user: 1,
+        ..record(KEY_ENDED, 1)
+    };
+    let entered = member(MEMBER_ADDED, 2, 1, 2);
+    let entered_without_its_key = ControlHeader {
+        body: b"0000000000000000",
+        ..entered
+    };
+    let orders = [
+        // The entry, then the end.
+        vec![copy(2, &entered), event(2, "before"), copy(1, &ended)],
+        // The end, which ends this connection too, then the entry.
+        vec![copy(1, &ended), event(2, "before"), copy(2, &entered)],
+        // The entry, which knows of the end; that is read last.
+        vec![event(2, "before"), copy(2, &entered_without_its_key)],
+    ];
+    for entries in orders {
+        let node = Node::start(limits());
+        let (_, mut client) = node.connect_for(user(1), homes(&[2]), false);
+        for entry in entries
+            .into_iter()
+            .chain([event(2, "secret"), copy(1, &ended)])
+        {
+            route_all(&node, [entry]);
+        }
+        assert_eq!(
+            client.hear_until(&Heard::Close(Some(4502))),
+            events(&["before"])
+        );
     }
-    assert_eq!(
-        client.hear_until(&Heard::Close(Some(4501))),
-        events(&["before"])
-    );
 }
 
 #[test]

@@ -236,8 +236,13 @@ impl Listener {
 
     fn enter(&mut self, home: u64, moment: u64, ended: &[u8], is_active: bool) {
         let key = format!("{:016x}", self.principal.key_tag);
-        let is_over = str::from_utf8(ended).unwrap().contains(&key);
-        if is_over || !self.may_still_follow(moment) {
+        let has_ended = str::from_utf8(ended).unwrap().contains(&key);
+        if has_ended || self.ended.is_some_and(|ended| ended <= moment) {
+            let was_heard = self.lose(|want| want.home() == Some(home));
+            self.is_ending |= was_heard && self.wants.is_empty() && self.ended.is_some();
+            return;
+        }
+        if !self.may_still_follow(moment) {
             return;
         }
         if self.condemned.is_none() {
