@@ -186,6 +186,11 @@ impl Outbox {
         self.waiting = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
     }
 
+    /// Whether it is of interest that the kernel has room again.
+    pub fn awaits_room(&self) -> bool {
+        self.blocked || !self.pieces.is_empty()
+    }
+
     /// Whether nothing waits.
     pub fn is_empty(&self) -> bool {
         self.pieces.is_empty()
