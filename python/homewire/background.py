@@ -44,6 +44,19 @@ async def in_rounds(
             await asyncio.sleep(retry_s)
 
 
+async def woken(event: asyncio.Event, least_s: float, most_s: float) -> None:
+    """Wait for `event` and clear it: at least `least_s`, so that rounds do not follow on each other's heels,
+    and at most `most_s`."""
+    await asyncio.sleep(least_s)
+    try:
+        async with asyncio.timeout(most_s - least_s):
+            await event.wait()
+    except TimeoutError:
+        return
+    finally:
+        event.clear()
+
+
 def _task_ended(task: asyncio.Task[None], failed: asyncio.Future[Exception]) -> None:
     error = None if task.cancelled() else task.exception()
     if isinstance(error, Exception) and not failed.done():

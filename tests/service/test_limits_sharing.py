@@ -120,6 +120,25 @@ async def test_the_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, de
     assert not three.accepts(device, 1)
 
 
+async def test_who_comes_near_a_limit_ends_the_rest_of_who_shares(
+    redis_client: Redis, device: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homewire.overload.totals.REST_S", 3600)
+    node = RateNode(redis_client)
+    await node.sharing.share()
+    running = asyncio.create_task(node.sharing.run())
+    await asyncio.sleep(0)
+    key = f"hw:{{p{device.project_id}}}:rate:device:{device.id}:{SECOND}"
+    for count, told in ((11, b"11"), (1, b"12")):
+        assert node.accepts(device, count)
+
+        async def is_told(told: bytes = told) -> bool:
+            return await redis_client.get(key) == told
+
+        await eventually(is_told)
+    running.cancel()
+
+
 async def test_below_a_sixteenth_redis_hears_nothing(redis_client: Redis, device: Principal) -> None:
     node = RateNode(redis_client)
     assert node.accepts(device, 10)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Iterator
 from heapq import heappop, heappush
 from typing import Final
@@ -24,6 +25,8 @@ class Deadlines:
     def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
         self._clock = clock
         self._new, self._old = _Seen(), _Seen()
+        self.sooner: Final = asyncio.Event()
+        """Set when something is kept that may be over before all others."""
 
     def see(self, key: SocketKey, standing: Standing) -> None:
         """A socket is open with this key, whose session stands so."""
@@ -32,7 +35,10 @@ class Deadlines:
             # Read earlier, and answered later.
             standing = known
         if 0 < standing.expires_ms <= self._clock() + HORIZON_MS:
+            next_ms = self.next_ms()
             self._new.put(key, standing)
+            if next_ms is None or standing.expires_ms < next_ms:
+                self.sooner.set()
 
     def learn(self, key: SocketKey, standing: Standing) -> None:
         """The same of a key that may have no socket: what is not known here is not kept either."""
@@ -51,6 +57,12 @@ class Deadlines:
         """The keys that are past what is known of their end. Each is answered once."""
         now = self._clock()
         return [*self._old.due(now), *self._new.due(now)]
+
+    def next_ms(self) -> int | None:
+        """The time before which none is due; it may be one that was forgotten meanwhile."""
+        return min(
+            (seen.next_ms for seen in (self._old, self._new) if seen.next_ms is not None), default=None
+        )
 
     def __len__(self) -> int:
         """How many are kept."""
@@ -73,6 +85,10 @@ class _Seen:
 
     def __len__(self) -> int:
         return len(self._standings)
+
+    @property
+    def next_ms(self) -> int | None:
+        return self._heap[0][0] if self._heap else None
 
     def put(self, key: SocketKey, standing: Standing) -> None:
         self._standings[key] = standing

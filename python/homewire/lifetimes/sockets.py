@@ -10,6 +10,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from homewire.background import woken
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Unavailable
 from homewire.gateway.close_codes import KEY_ENDED, TRY_AGAIN, reason
@@ -29,6 +30,9 @@ SHORTEST_PAUSE_S: Final = 0.02
 SPREAD: Final = 0.7
 """The part of LOOK_EVERY_S over which a look is spread."""
 TICK_S: Final = 0.1
+"""How late the end of a session may be noticed."""
+REST_S: Final = 1.0
+"""Between two looks at the clock while none is due: somebody may set it."""
 DECIDED_WITHIN_S: Final = 0.5
 """How long Redis may take to say whether a session goes on that was to end by now."""
 RETRY_S: Final = 1.0
@@ -172,7 +176,12 @@ class Sockets:
                     doubtful.append(key)
             if doubtful:
                 await self._decide_late(doubtful)
-            await asyncio.sleep(TICK_S)
+            await woken(self._deadlines.sooner, TICK_S, self._rest_s())
+
+    def _rest_s(self) -> float:
+        next_ms = self._deadlines.next_ms()
+        due_s = REST_S if next_ms is None else (next_ms - self._clock()) / 1000
+        return min(max(due_s, TICK_S), REST_S)
 
     async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
         """They were to end by now unless they were used, here or elsewhere. Only Redis knows."""

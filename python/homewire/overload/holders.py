@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from homewire._core import Core
+from homewire.background import woken
 from homewire.errors import TooManyRequests
 from homewire.model import Principal
 from homewire.overload.leases import Elsewhere, Lease, Subject, held_key, lease_text
@@ -31,7 +32,6 @@ from homewire.overload.sharing import (
     raise_first,
     repeat,
     trip,
-    woken,
 )
 from homewire.settings import Settings
 

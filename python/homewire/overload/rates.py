@@ -94,6 +94,10 @@ class Rates:
         if whole.fresh > whole.step:
             self._share(whole)
 
+    def are_shared(self) -> bool:
+        """Whether the others hear, in this second, of anything that is counted here."""
+        return bool(self._shared)
+
     def untold(self) -> tuple[int, list[tuple[Use, int]]]:
         """The running second, and what the others have not heard of it: the amount for each shared subject.
 

@@ -76,19 +76,6 @@ async def repeat(
             await pause()
 
 
-async def woken(event: asyncio.Event, least_s: float, most_s: float) -> None:
-    """Wait for `event` and clear it: at least so long that exchanges do not follow on each other's heels,
-    at most `most_s`."""
-    await asyncio.sleep(least_s)
-    try:
-        async with asyncio.timeout(most_s - least_s):
-            await event.wait()
-    except TimeoutError:
-        return
-    finally:
-        event.clear()
-
-
 async def trip(redis: Redis, commands: Sequence[Command]) -> list[Any]:
     """One pipeline, no transaction: each command for itself, on whatever slot its key is.
 

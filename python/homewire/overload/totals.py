@@ -11,11 +11,14 @@ from typing import Final
 
 from redis.asyncio import Redis
 
+from homewire.background import woken
 from homewire.overload.rates import PROJECT, Rates, Use
-from homewire.overload.sharing import COMMANDS_A_TRIP, Command, SharedClock, raise_first, repeat, trip, woken
+from homewire.overload.sharing import COMMANDS_A_TRIP, Command, SharedClock, raise_first, repeat, trip
 
 INTERVAL_S: Final = 0.1
 LEAST_PAUSE_S: Final = 0.01
+REST_S: Final = 1.0
+"""Between two exchanges while nobody is near a limit: who comes near one ends the rest."""
 KEPT_MS: Final = 5_000
 """How long a second's counter outlives its last change; late nodes add to it, nobody reads it later."""
 COMMANDS_A_SUBJECT: Final = 2
@@ -62,4 +65,5 @@ class RateSharing:
         raise_first(replies)
 
     async def _pause(self) -> None:
-        await woken(self._rates.crowded, LEAST_PAUSE_S, self._interval_s)
+        most_s = self._interval_s if self._rates.are_shared() else REST_S
+        await woken(self._rates.crowded, LEAST_PAUSE_S, most_s)

@@ -102,6 +102,7 @@ def test_exactly_what_was_seen_and_not_slid_is_due(steps: list[tuple[int, int, s
     """A model: per key the latest end that was seen, and how many looks began since."""
     clock, deadlines = made()
     model: dict[SocketKey, tuple[int, int]] = {}
+    rest_until: int | None = None
     for number, time, step in steps:
         if step == "see":
             expires = clock.now + time
@@ -117,3 +118,10 @@ def test_exactly_what_was_seen_and_not_slid_is_due(steps: list[tuple[int, int, s
             due = {each for each, (end, _) in model.items() if end <= clock.now}
             assert sorted(each for each, _ in deadlines.due()) == sorted(due)
             model = {each: value for each, value in model.items() if each not in due}
+        # Who looks at what is due, and then rests until the next or something sooner, misses none.
+        if step == "wait" or deadlines.sooner.is_set():
+            deadlines.sooner.clear()
+            rest_until = deadlines.next_ms()
+        if model:
+            assert rest_until is not None
+            assert rest_until <= min(end for end, _ in model.values())

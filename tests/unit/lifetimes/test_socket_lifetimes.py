@@ -7,6 +7,8 @@ from collections.abc import Collection, Sequence
 from time import monotonic
 from typing import cast
 
+import pytest
+
 from homewire.gateway.close_codes import KEY_ENDED, TRY_AGAIN
 from homewire.lifetimes.deadlines import Deadlines
 from homewire.lifetimes.in_use import KeysInUse, SocketKey
@@ -26,6 +28,7 @@ class Core:
         self.parts = parts or ([],)
         self.closed: dict[int, int] = {}
         self.ended: set[int] = set()
+        self.first_closed = asyncio.Event()
         self.all_closed = asyncio.Event()
 
     def keys_in_use(self, cursor: int, limit: int) -> None:
@@ -38,6 +41,7 @@ class Core:
 
     def close(self, id: int, code: int, reason: str) -> None:
         self.closed[id] = code
+        self.first_closed.set()
         if len(self.closed) == 450:
             self.all_closed.set()
 
@@ -97,6 +101,22 @@ async def test_however_many_are_in_doubt_each_is_told_within_a_second() -> None:
     assert {number for number, code in core.closed.items() if code == KEY_ENDED} == set(range(10))
     assert {number for number, code in core.closed.items() if code == TRY_AGAIN} == set(range(10, 450))
     assert sockets.figures()["sessions_undecided"] == 440
+
+
+async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("homewire.lifetimes.sockets.REST_S", HOUR)
+    keys = KeysInUse()
+    core = Core(keys)
+    sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
+    running = asyncio.create_task(sockets.run())
+    for _ in range(5):
+        await asyncio.sleep(0)
+    soon = wall_clock_ms() + 200
+    principal = Principal(PrincipalKind.USER, 1, 1, 1, expires_ms=soon, session_id="s", ends_ms=soon)
+    sockets.opened(1, principal)
+    await asyncio.wait_for(core.first_closed.wait(), 5)
+    running.cancel()
+    assert core.closed == {1: KEY_ENDED}
 
 
 async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> None:
