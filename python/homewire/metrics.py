@@ -111,10 +111,12 @@ COUNTERS: Final = {
     "mail_sent": "E-mails that the SMTP server took.",
     "mail_failed": "Tries to send an e-mail that failed.",
     "mail_dead": "E-mails that were given up.",
+    "mail_not_understood": "Entries of the queue of e-mails that are no message and were dropped.",
     "mail_expired": "E-mails that were not sent before the token in them expired, and then not at all.",
     "sms_sent": "SMS that the gateway took.",
     "sms_failed": "Tries to send an SMS that failed.",
     "sms_dead": "SMS that were given up.",
+    "sms_not_understood": "Entries of the queue of SMS that are no message and were dropped.",
     "sms_expired": "SMS that were not sent before the code in them expired, and then not at all.",
     "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }

@@ -102,6 +102,7 @@ async def broken(node: NodeProcess) -> None:
     async with tenant_of(node) as tenant:
         house, slot = await house_of(tenant), ProjectSlot(tenant.project)
         await tenant.redis.zadd(slot.departing_users, {"not a number": 1})
+        await tenant.redis.zadd(UNFINISHED, {"no project": 0, "9" * 5000: 0})
         await die_deleting(node, "homes.delete", tenant.project, house.home)
 
         async def said() -> bool:

@@ -77,6 +77,15 @@ async def test_nothing_of_a_message_can_be_read_in_redis(node: NodeProcess, tena
         await kept_letters(tenant.redis, Sealer("another secret of this deployment", Path("unused")))
 
 
+async def test_what_is_no_message_hides_none(node: NodeProcess, tenant: Tenant) -> None:
+    await tenant.redis.xadd(MESSAGES_KEPT, {"x": "y"})
+    await tenant.redis.xadd(MESSAGES_KEPT, {"m": b"\xff", "c": 0})
+    await post(node, tenant).send(
+        Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550124", code=CODE)
+    )
+    assert len(await node.outbox("--project", tenant.project)) == 1
+
+
 async def test_what_another_data_directory_sealed_hides_nothing_else(
     node: NodeProcess, tenant: Tenant
 ) -> None:

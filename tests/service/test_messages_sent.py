@@ -16,13 +16,16 @@ from mailbox import (
     sms_gateway,
     verification,
 )
+from typing import Any
 
 import pytest
 import pytest_asyncio
 from nodes import NodeProcess, Tenant, eventually, free_port, private_node, tenant_of
 
+from homewire.notify.letter import Channel
 from homewire.notify.message import Message, MessageKind
 from homewire.store.database import wall_clock_ms
+from homewire.store.keys import message_queue, messages_waiting
 
 CODE = "483920"
 
@@ -124,6 +127,22 @@ async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(world: Worl
     after = await world.node.metrics()
     assert after["mail_sent_total"] == before["mail_sent_total"] + 1
     assert after["mail_dead_total"] == before["mail_dead_total"]
+
+
+async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_carried(world: World) -> None:
+    before = (await world.node.metrics())["mail_not_understood_total"]
+    queue, redis = message_queue(Channel.MAIL), world.tenant.redis
+    garbage: list[dict[Any, Any]] = [
+        {"x": "y"}, {"m": b"\xff", "n": 0, "c": 0}, {"m": "sealed", "n": "few", "c": 0}, {"m": "no times"}
+    ]  # fmt: skip
+    for fields in garbage:
+        await redis.xadd(queue, fields)
+    await redis.zadd(messages_waiting(Channel.MAIL), {"no letter": 0})
+    await world.post.send(verification(world.tenant, "fay@example.com"))
+    envelope, _ = await world.mails.mail()
+    assert envelope["to"] == "fay@example.com"
+    await world.node.until("mail_not_understood_total", before + len(garbage))
+    assert world.node.logged().count("messages.not_understood") == 1
 
 
 async def test_an_sms_is_posted_signed(world: World) -> None:

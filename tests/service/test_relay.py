@@ -287,6 +287,7 @@ async def test_the_trouble_of_one_project_is_not_that_of_others(redis: Redis, wo
     await redis.set(ProjectSlot(others[0].id).outbox, "no stream")
     [guest] = await world.guests(1)
     relay = Relay(redis, SHARDS)
+    await redis.zadd(PENDING, {"no project": 0, "9" * 5000: 0})
     for each in others:
         await relay.expect(each.id)
     await world.left(guest)

@@ -77,7 +77,7 @@ class EndedPermission(msgspec.Struct, frozen=True):
     a `home`: to hear all of it. None of them: a right to write, which no listener has.
     """
 
-    users: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1)], ...], msgspec.Meta(min_length=1)]
+    users: Annotated[tuple[Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)], ...], msgspec.Meta(min_length=1)]
     entity: str | None = None
 
 
@@ -202,7 +202,7 @@ def _number(digits: bytes) -> int:
 def _ended_permission(body: bytes) -> EndedPermission:
     try:
         return _decode_permission(body)
-    except msgspec.DecodeError as error:
+    except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError("not the body of an ended permission") from error
 
 

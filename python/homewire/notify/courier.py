@@ -92,6 +92,7 @@ class Courier:
             f"{name}_failed": self._failed,
             f"{name}_dead": self._dead,
             f"{name}_expired": self._expired,
+            f"{name}_not_understood": self._queue.not_understood,
             f"{name}_waiting": self._waiting,
         }
 

@@ -112,10 +112,12 @@ async def _letters(redis: Redis, sealer: Sealer, stream: str) -> list[KeptLetter
     for _, fields in entries:
         try:
             letter = Letter.opened(fields[b"m"].decode(), sealer)
+            found.append(KeptLetter(letter, int(fields[b"c"]), fields.get(b"p", b"").decode()))
         except ConfigurationError as error:
             refusal = error
+        except (KeyError, ValueError):
+            # No letter: somebody else wrote into the stream.
             continue
-        found.append(KeptLetter(letter, int(fields[b"c"]), fields.get(b"p", b"").decode()))
     if refusal is not None and not found:
         raise refusal
     return found

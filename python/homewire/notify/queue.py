@@ -7,12 +7,15 @@ entry whose carrier died is another's after a while, so a message is carried at 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
+from homewire.log import Seldom
 from homewire.notify.letter import Channel
 from homewire.notify.post import KEPT, Argument, run_script
 from homewire.notify.scripts import BURY, DEFER, DONE, PROMOTE
@@ -25,6 +28,10 @@ CONSUMER: Final = "node"
 PROMOTED: Final = 200
 """The most letters that one step puts back into the queue."""
 DEAD_KEPT_MS: Final = 7 * DAY_MS
+LOG_S: Final = 60.0
+"""Between two log lines about entries that are no letters."""
+
+_log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +50,11 @@ class Queue:
     """The letters of one channel. Every method raises Unavailable; what changes something, NotConfirmed."""
 
     def __init__(self, redis: Redis, channel: Channel) -> None:
+        self.not_understood = 0
+        """Entries that are no letters, whoever wrote them, and were dropped."""
         self._redis = redis
+        self._channel = channel
+        self._seldom = Seldom(LOG_S)
         self._name = message_queue(channel)
         self._waiting = messages_waiting(channel)
         self._dead = messages_dead(channel)
@@ -61,7 +72,7 @@ class Queue:
                 raise
             await self._make_group()
             return []
-        return [_entry(*each) for each in found[0][1]] if found else []
+        return await self._letters(found[0][1]) if found else []
 
     async def take_over(self, count: int, idle_ms: int) -> list[Entry]:
         """At most `count` letters that somebody took `idle_ms` ago and never finished."""
@@ -76,7 +87,7 @@ class Queue:
                 raise
             await self._make_group()
             return []
-        return [_entry(*each) for each in found[1]]
+        return await self._letters(found[1])
 
     async def done(self, entry: Entry) -> None:
         """It was carried."""
@@ -111,6 +122,21 @@ class Queue:
                 seconds, microseconds = await self._redis.time()
                 return int(seconds) * 1000 + int(microseconds) // 1000
 
+    async def _letters(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+        """What of this are letters. The rest is dropped: it must keep no letter from being carried."""
+        letters: list[Entry] = []
+        for entry_id, fields in found:
+            try:
+                letters.append(_entry(entry_id, fields))
+            except (KeyError, ValueError):
+                await run_script(self._redis, DONE, [self._name], [GROUP, entry_id])
+                self.not_understood += 1
+                if self._seldom.may("not_understood"):
+                    _log.error(
+                        "messages.not_understood", channel=self._channel.value, entry=entry_id.decode()
+                    )
+        return letters
+
     async def _make_group(self) -> None:
         """From the first entry on: what came before there was a group is carried too."""
         try:
@@ -123,4 +149,5 @@ class Queue:
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
+    """Raises KeyError or ValueError for what is no letter."""
     return Entry(entry_id.decode(), fields[b"m"].decode(), int(fields[b"n"]), int(fields[b"c"]))

@@ -58,12 +58,13 @@ return 1
 """)
 
 PROMOTE: Final = Script(f"""#!lua flags=allow-oom
--- KEYS: queue, those that wait. ARGV: the most. What is due goes back to the end of the queue.
+-- KEYS: queue, those that wait. ARGV: the most. What is due goes back to the end of the queue;
+-- what is no letter goes.
 {_NOW}
 local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[1])
 for _, each in ipairs(due) do
   local tries, since, sealed = string.match(each, '^(%d+) (%d+) (.+)$')
-  redis.call('XADD', KEYS[1], '*', 'm', sealed, 'n', tries, 'c', since)
+  if sealed then redis.call('XADD', KEYS[1], '*', 'm', sealed, 'n', tries, 'c', since) end
   redis.call('ZREM', KEYS[2], each)
 end
 return #due

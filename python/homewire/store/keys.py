@@ -12,6 +12,8 @@ DAY_MS: Final = 24 * 60 * 60 * 1000
 ENDED_SESSION_KEPT_MS: Final = 30 * DAY_MS
 """An ended session stays readable to its owner this long (spec 004)."""
 
+ID_DIGITS: Final = 20
+"""No id is written with as many."""
 IDS: Final = "hw:ids"
 """The counter that every integer id of the deployment comes from."""
 PROJECTS: Final = "hw:{projects}:live"
