@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from test_cli import Commands, alone, homewire, project
 
 from homewire.model import Session
@@ -49,3 +50,26 @@ def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> No
     assert homewire.run("sessions", "list", *of_p, "--user", 987654321) == 1
     assert homewire.run("sessions", "show", *of_p, "--id", "nonsense") == 1
     assert len(homewire.json("sessions", "list", *of_p)) == 3
+
+
+def test_a_table_has_whole_ids_and_nothing_that_steers_the_terminal(
+    homewire: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The id is what `sessions end` wants, and the User-Agent is whatever a client likes to send."""
+    monkeypatch.setenv("COLUMNS", "60")
+    p = project(homewire)
+    user = homewire.json("user", "create", "--project", p, "--name", "eva", "--email", "eva@example.com",
+                         "--password", "correct horse 9")["userId"]  # fmt: skip
+
+    async def signed_in(store: Store) -> Session:
+        hostile = Login("192.0.2.7", "home.example", "agent\x9b2K\u202e\r\nof nobody")
+        return (await store.sessions.open(p, user, "app", hostile))[0]
+
+    session = homewire.on_store(signed_in)
+    assert homewire.run("sessions", "list", "--project", p) == 0
+    heads, _, line = homewire.out.splitlines()
+    assert line.split()[0] == session.id
+    assert line.endswith(r"192.0.2.7  agent\x9b2K\u202e\r\nof nobody")
+    assert heads.index("address") == line.index("192.0.2.7")
+    assert homewire.run("sessions", "show", "--project", p, "--id", session.id) == 0
+    assert homewire.out.replace("\n", "").isprintable()

@@ -33,18 +33,26 @@ def _table(answer: list[dict[str, Any]]) -> None:
     if not answer:
         print("none")
         return
-    from rich.console import Console
-    from rich.table import Table
+    from rich.cells import cell_len
 
     # Lines need not have the same columns.
     columns = list(dict.fromkeys(name for line in answer for name in line))
-    table = Table(*columns, box=None, pad_edge=False)
-    for line in answer:
-        table.add_row(*(_text(line.get(name)) for name in columns))
-    Console(markup=False, highlight=False, soft_wrap=True).print(table)
+    rows = [columns, *([_text(line.get(name)) for name in columns] for line in answer)]
+    widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
+    for row in rows:
+        # Whole, however narrow the terminal is: half an id or link is good for nothing.
+        cells = (cell + " " * (width - cell_len(cell)) for cell, width in zip(row, widths, strict=True))
+        print("  ".join(cells).rstrip())
 
 
 def _text(value: Any) -> str:
     if isinstance(value, list):
-        return ", ".join(str(item) for item in value)
-    return "-" if value is None else str(value)
+        return ", ".join(_text(item) for item in value)
+    return "-" if value is None else _printable(str(value))
+
+
+def _printable(text: str) -> str:
+    """User-Agents and names are anybody's: none may steer the terminal, or pass for another line."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
