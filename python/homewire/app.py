@@ -26,7 +26,7 @@ from homewire.api.operations import ENDPOINTS, OPERATIONS
 from homewire.background import in_background
 from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
 from homewire.bus.relay import Relay
-from homewire.errors import ConfigurationError, CoreFailure
+from homewire.errors import ConfigurationError, CoreFailure, Unavailable
 from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
 from homewire.gateway.close_codes import GOING_AWAY, reason
@@ -50,7 +50,7 @@ from homewire.presence.reaper import Reaper
 from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
-from homewire.settings import Settings
+from homewire.settings import Settings, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
 from homewire.store.sessions import Lifetime
@@ -301,8 +301,11 @@ async def _start_bus(
     stack: AsyncExitStack, settings: Settings, redis: Redis, url: str, failed: asyncio.Future[Exception]
 ) -> Bus:
     bus_settings = BusSettings.of(settings, url)
-    with translate_redis_errors():
-        await ensure_epochs(redis, settings.shards)
+    try:
+        with translate_redis_errors():
+            await ensure_epochs(redis, settings.shards)
+    except Unavailable as error:
+        raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or can't serve now") from error
     bus = Bus(bus_settings)
     await bus.start()
     stack.push_async_callback(bus.close)

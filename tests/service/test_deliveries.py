@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import signal
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -53,6 +54,42 @@ async def test_deliveries_go_on_while_the_loop_and_the_gil_are_held(event_loop: 
                 await held.hears("released")
                 assert (await answer).status == 200
                 assert sent > 10
+
+
+async def test_listen_shows_each_event_in_a_line_whatever_its_sender_wrote(
+    node: NodeProcess, tenant: Tenant
+) -> None:
+    user = await tenant.user()
+    home = await tenant.home(user)
+    before = (await node.metrics())["connections"]
+    command = (sys.executable, "-m", "homewire.cli", "listen", "--url", node.url, "--key", user.key)
+    for_people = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
+    for_machines = await asyncio.create_subprocess_exec(*command, "--json", stdout=asyncio.subprocess.PIPE)
+    assert for_people.stdout is not None
+    assert for_machines.stdout is not None
+    try:
+        await node.until("connections", before + 2)
+        data = (
+            b'{\n"n":123456789012345678901,\r\n"half":"\\ud83d","two  spaces":"\\u00e9"}',
+            b'{"clear":"\\u001b[2J\xc2\x9b\\n"}',
+            b'{"digits":%s}' % (b"1" * 5_000),
+        )
+        for each in data:
+            body = b'{"eventType":"t\\u001b\\n","eventData":%b}' % each
+            path, headers = f"/homes/{home}/event", {"Authorization": tenant.key}
+            async with tenant.http.put(path, data=body, headers=headers) as answer:
+                assert answer.status == 204
+            heard = await asyncio.wait_for(for_machines.stdout.readline(), 5)
+            assert each.replace(b"\n", b"").replace(b"\r", b"") in heard
+            shown = (await asyncio.wait_for(for_people.stdout.readline(), 5)).decode()
+            assert shown.removesuffix("\n").isprintable()
+            if each is data[0]:
+                expected = r'{"n":123456789012345678901,"half":"\ud83d","two  spaces":"é"}'
+                assert shown.endswith(f"home {home}  t\\x1b\\n  {expected}\n")
+    finally:
+        for process in (for_people, for_machines):
+            process.kill()
+            await process.wait()
 
 
 async def test_what_one_node_takes_every_node_delivers(node: NodeProcess, tenant: Tenant) -> None:

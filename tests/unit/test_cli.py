@@ -382,6 +382,10 @@ def test_demo_is_of_the_size_asked_for(homewire: Commands) -> None:
         ("listen",),
         ("send", "--home", 1, "--type", "t"),
         ("listen", "--key", "v1.1.x", "--url", "http://127.0.0.1:1"),
+        ("listen", "--key", "v1.1.x", "--url", "127.0.0.1:8080"),
+        ("send", "--home", 1, "--type", "t", "--key", "v1.1.x", "--url", "localhost"),
+        ("send", "--home", 1, "--type", "t", "--key", "v1.1.x", "--url", "http://localhost:99999"),
+        ("send", "--home", 1, "--type", "t", "--key", "v1.1.x", "--url", "http://localhost/behind"),
     ],
 )
 def test_errors_are_one_line_and_exit_code_1(homewire: Commands, words: tuple[object, ...]) -> None:
@@ -483,6 +487,12 @@ def test_check_without_redis_is_fatal_and_keeps_the_password(alone: Commands) ->
 
 def test_commands_without_redis_say_so_and_keep_the_password(alone: Commands) -> None:
     assert alone.run("project", "list", "--redis", NOBODY) == 1
+    assert "redis://127.0.0.1:1/0 does not answer" in alone.error
+    assert "hunter2" not in alone.out + alone.error
+
+
+def test_node_without_redis_says_so_and_keeps_the_password(alone: Commands) -> None:
+    assert alone.run("run", "--port", 0, "--redis", NOBODY) == 1
     assert "redis://127.0.0.1:1/0 does not answer" in alone.error
     assert "hunter2" not in alone.out + alone.error
 

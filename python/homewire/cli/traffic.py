@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 Homes = Annotated[int, typer.Option(min=0, help="How many homes.")]
 Devices = Annotated[int, typer.Option(min=0, help="How many devices in each home.")]
 Users = Annotated[int, typer.Option(min=1, help="How many users; each is a member of every home.")]
+
+_NO_LINE_ENDS: Final = dict.fromkeys(map(ord, "\r\n"))
 
 
 def register(app: typer.Typer) -> None:
@@ -164,17 +166,32 @@ def _sender(kept: Demo, device: int | None) -> str:
 
 
 def _print_raw(text: str) -> None:
-    print(text, flush=True)
+    # One line for each event: in JSON line ends stand only between tokens, where its sender had them.
+    print(text.translate(_NO_LINE_ENDS), flush=True)
 
 
 def _print_event(text: str) -> None:
-    import orjson
+    import json
 
-    event = orjson.loads(text)
+    try:
+        # Not orjson: integers above 64 bits and unpaired surrogates are JSON, too.
+        event = json.loads(text)
+    except ValueError:
+        # A number of more digits than Python takes.
+        print(_printable(text), flush=True)
+        return
     where = [f"home {event.get('homeId')}"]
     if "originDeviceId" in event:
         where.append(f"device {event['originDeviceId']} ({event.get('originDeviceClass', '?')})")
     if "entityId" in event:
         where.append(f"entity {event['entityId']}")
-    data = orjson.dumps(event.get("eventData", {})).decode()
-    print(f"{event.get('timestamp')}  {', '.join(where)}  {event.get('eventType')}  {data}", flush=True)
+    data = json.dumps(event.get("eventData", {}), ensure_ascii=False, separators=(",", ":"))
+    line = f"{event.get('timestamp')}  {', '.join(where)}  {event.get('eventType')}  {data}"
+    print(_printable(line), flush=True)
+
+
+def _printable(text: str) -> str:
+    """`text` as one line for a terminal, which would obey control characters that a sender put there."""
+    if text.isprintable():
+        return text
+    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)

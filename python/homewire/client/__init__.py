@@ -7,6 +7,7 @@ import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
+from urllib.parse import urlsplit
 
 import aiohttp
 
@@ -16,6 +17,8 @@ GIVE_UP_FROM = 4500
 """Close codes from here on mean: don't come back."""
 
 LONGEST_DELAY_S = 10.0
+
+_SCHEMES = ("http", "https", "ws", "wss")
 
 Trust: TypeAlias = ssl.SSLContext | aiohttp.Fingerprint | bool
 
@@ -42,6 +45,8 @@ class Client:
     """
 
     def __init__(self, url: str, key: str, timeout_s: float = 10.0, *, tls: Trust = True) -> None:
+        """Nothing is opened yet. Raises ClientError for a URL that cannot be."""
+        _require_origin(url)
         headers = {"Authorization": f"ModeCloud {key}"}
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         connector = aiohttp.TCPConnector(ssl=tls)
@@ -106,3 +111,14 @@ class Client:
             )
         # Not the error's own text: it may quote a URL, and a URL may carry a key.
         return ClientError(f"no answer from {self._url} ({type(error).__name__}). Is homewire running there?")
+
+
+def _require_origin(url: str) -> None:
+    """Raises ClientError unless `url` is http[s]://host:port, all that paths are added to."""
+    try:
+        parts = urlsplit(url)
+        named, _ = parts.hostname, parts.port
+    except ValueError:
+        named = None
+    if not named or parts.scheme not in _SCHEMES or parts.path.strip("/") or parts.query:
+        raise ClientError(f"{url} is not the URL of a homewire, which is like http://host:port")
