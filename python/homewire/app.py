@@ -213,6 +213,8 @@ class Known:
     def of(cls, parts: Parts, core: Core, lifetimes: Lifetimes) -> Known:
         """Nothing yet."""
         entries, freshness = parts.settings.principal_cache_entries, Freshness(core, parts.settings.shards)
+        # What was changed here is so from its answer on, not only once the tail has read of it.
+        parts.relay.on_records(freshness.forget)
         origins = listed_origins(parts.settings.cookie_origins)
         authenticator = Authenticator(parts.store, freshness, entries, origins, lifetimes.uses.note)
         return cls(freshness, lifetimes, authenticator, Directory(parts.store, freshness, entries))

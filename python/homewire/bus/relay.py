@@ -23,14 +23,14 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from redis.exceptions import RedisError
 
-from homewire.bus.control import parse
+from homewire.bus.control import Announcement, parse
 from homewire.bus.shards import PENDING, copied_key, events_key
 from homewire.bus.stopping import asked_to_stop
 from homewire.bus.turns import Turns
@@ -132,7 +132,12 @@ class Relay:
         self._copied: dict[int, list[bytes]] = {}
         """By project: the entries of its outbox whose copies are confirmed."""
         self._expected_until: dict[int, float] = {}
+        self._tell: Callable[[Collection[int]], None] | None = None
         self._seldom = Seldom(LOG_S)
+
+    def on_records(self, tell: Callable[[Collection[int]], None]) -> None:
+        """Have `tell` called with the shards that records were copied to, before their change is answered."""
+        self._tell = tell
 
     def is_expected(self, project_id: int) -> bool:
         """Whether `expect` was done lately enough for another change."""
@@ -266,6 +271,8 @@ class Relay:
         """Write the copies of all entries; returns when each of them was confirmed."""
         by_shard: dict[int, list[str | int | bytes]] = {}
         by_queue: dict[PostingQueue, list[str | int | bytes]] = {}
+        # Those that get records, and not just events: these change nothing that is remembered.
+        changed: set[int] = set()
         understood = 0
         for entry_id, fields in entries:
             announcement = parse(project_id, entry_id, fields)
@@ -276,8 +283,10 @@ class Relay:
             if isinstance(announcement, Posting):
                 by_queue.setdefault(announcement.queue, []).extend((entry_id, announcement.sealed))
                 continue
-            envelope = announcement.envelope
-            for shard in announcement.shards(self._shards):
+            envelope, shards = announcement.envelope, announcement.shards(self._shards)
+            if isinstance(announcement, Announcement):
+                changed.update(shards)
+            for shard in shards:
                 by_shard.setdefault(shard, [COPIED_KEPT_MS]).extend((entry_id, envelope))
         calls: list[Call] = [
             ((events_key(shard), copied_key(shard, project_id)), arguments)
@@ -285,6 +294,8 @@ class Relay:
         ]
         for start in range(0, len(calls), CALLS):
             self.stats.copies += await self._write_copies(calls[start : start + CALLS])
+        if changed and self._tell is not None:
+            self._tell(changed)
         for queue, letters in by_queue.items():
             (queued,) = await self._trips.run(QUEUE, queue_call(project_id, queue, COPIED_KEPT_MS, letters))
             if queue is PostingQueue.KEPT:

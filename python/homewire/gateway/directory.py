@@ -22,7 +22,8 @@ class Directory:
     """A read-only view of one node. Every method may raise `errors.Unavailable`.
 
     Each answer is as old as this node's tail is behind: what was changed is seen as soon as the tail
-    has read the record of it in the shard named at the method. A handshake needs more, and says with
+    has read the record of it in the shard named at the method, and what this node changed itself from its
+    answer on. A handshake needs more, and says with
     `as_of` which total of the marks an answer has to be of (`MarkedCache.get`).
 
     Only what exists is remembered: what does not is asked for again.

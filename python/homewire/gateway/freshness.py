@@ -4,8 +4,10 @@ Every change that matters is announced by a control record in the shards it conc
 counts, for each shard, the records that this node has read: its mark. What was read from the store
 while a mark stood still is as new as the mark, and stays so until the mark moves.
 
-So an answer is as old as this node's tail is behind, no older. A tail that hears nothing raises no
-mark: after a second of silence nothing remembered is trusted.
+So an answer is as old as this node's tail is behind, no older. What this node announced itself it forgets
+before the change is answered (`forget`): who is told that something ended finds it ended here, whether the
+tail has come to the record or not. A tail that hears nothing raises no mark: after a second of silence
+nothing remembered is trusted.
 """
 
 from __future__ import annotations
@@ -43,9 +45,9 @@ class Marks(Protocol):
 class Mark(list[int]):
     """One shard's mark at some moment, shared by everything that was read at it.
 
-    It holds the shard's number until it was found to have moved, then nothing. So it is true as long
-    as it stands, which a thousand are asked by `itertools.compress` without a line of Python, and it
-    is itself the list of shards that the core wants.
+    It holds the shard's number until it was found to have moved, or is forgotten, then nothing. So it is
+    true as long as it stands, which a thousand are asked by `itertools.compress` without a line of Python,
+    and it is itself the list of shards that the core wants.
     """
 
     __slots__ = ("records",)
@@ -55,7 +57,7 @@ class Mark(list[int]):
         self.records = records
 
     def expire(self) -> None:
-        """It has moved. Marks only grow, so this is for good."""
+        """It has moved, or is about to. Marks only grow, so this is for good."""
         self.clear()
         self.records = _MOVED
 
@@ -63,12 +65,13 @@ class Mark(list[int]):
 class Freshness:
     """The marks of one node. Without a core (a process that is api only) nothing is ever trusted."""
 
-    __slots__ = ("_current", "_marks", "_reviewed", "_shards", "_total")
+    __slots__ = ("_current", "_forgotten", "_marks", "_reviewed", "_shards", "_total")
 
     def __init__(self, marks: Marks | None, shards: int) -> None:
         self._marks: Marks = _Nothing() if marks is None else marks
         self._shards = shards
         self._current: dict[int, Mark] = {}
+        self._forgotten = 0
         self._reviewed = self._total = self._marks.mark_of_all()
 
     def heard(self) -> bool:
@@ -76,8 +79,9 @@ class Freshness:
         return self._marks.tail_silence_ms() <= SILENCE_MS
 
     def total(self) -> int:
-        """The mark of all shards. Equal totals are one object: entries keep it, many the same."""
-        total = self._marks.mark_of_all()
+        """The mark of all shards, and how often some were forgotten: it stands only if both do. Equal totals
+        are one object: entries keep it, many the same."""
+        total = self._marks.mark_of_all() + self._forgotten
         if total != self._total:
             self._total = total
         return self._total
@@ -91,6 +95,15 @@ class Freshness:
         shards = {each: shard_of(each, self._shards) for each in identifiers}
         marks = {shard: self._mark(shard) for shard in set(shards.values())}
         return {each: marks[shard] for each, shard in shards.items()}
+
+    def forget(self, shards: Iterable[int]) -> None:
+        """Records were written to these shards by this node: what was read before is not so any more."""
+        # Also what is being read now, and has no mark yet, is not remembered then.
+        self._forgotten += 1
+        for shard in shards:
+            mark = self._current.pop(shard, None)
+            if mark is not None:
+                mark.expire()
 
     def trusts(self, mark: Mark) -> bool:
         """Whether what was read at `mark` is still so. For one entry; see `review` for many."""

@@ -136,6 +136,20 @@ async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() ->
 
 
 @every_kind
+async def test_what_this_node_announced_is_forgotten_before_it_is_read(kind: Kind) -> None:
+    """The tail comes to the record later, when the change was answered already."""
+    freshness = fresh(HandMarks())
+    cache: Memory = kind(freshness, 1_000, 1.0, Clock())
+    await cache.learn([HERE, ELSEWHERE])
+    freshness.forget({shard_of(HERE)})
+    assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
+    await cache.learn([HERE], meanwhile=lambda: freshness.forget({shard_of(HERE)}))
+    assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
+    await cache.learn([HERE])
+    assert cache.known([HERE, ELSEWHERE]) == {HERE, ELSEWHERE}
+
+
+@every_kind
 async def test_nothing_is_trusted_while_redis_is_silent(kind: Kind) -> None:
     marks = HandMarks()
     cache = memory(kind, marks)
