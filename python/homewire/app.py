@@ -138,7 +138,7 @@ async def running(
     tls = server_context(settings)
     async with AsyncExitStack() as stack:
         parts = await _start_parts(stack, settings)
-        hearers = Hearers.of(parts.settings.close_s, parts.store.kept_commands)
+        hearers = Hearers.of(parts.settings, parts.store.kept_commands)
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(hearers.pumps.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.

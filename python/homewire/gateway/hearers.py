@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from homewire.gateway.delivered import Delivered
-from homewire.gateway.pump import Pumps
+from homewire.gateway.pump import KernelBounds, Pumps
 from homewire.lifetimes.in_use import KeysInUse
 from homewire.presence.holdings import Holdings
+from homewire.settings import Settings
 from homewire.store.kept_commands import KeptCommands
 
 
@@ -21,10 +22,11 @@ class Hearers:
     keys_in_use: KeysInUse
 
     @classmethod
-    def of(cls, close_s: float, kept_commands: KeptCommands) -> Hearers:
+    def of(cls, settings: Settings, kept_commands: KeptCommands) -> Hearers:
         """New ones, that know of no connection yet."""
         holdings = Holdings()
-        return cls(Pumps(close_s), holdings, Delivered(kept_commands, holdings), KeysInUse())
+        pumps = Pumps(settings.close_s, KernelBounds.of(settings))
+        return cls(pumps, holdings, Delivered(kept_commands, holdings), KeysInUse())
 
     def closed(self, connection_id: int) -> None:
         """The core let go of a connection."""

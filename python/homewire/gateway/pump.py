@@ -11,10 +11,14 @@ cost 10 KB a connection and a turn of the loop for each delivery.
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Final
+
+from homewire.settings import Settings
 
 CHUNK_BYTES: Final = 64 * 1024
 """Read from the core at once; the TLS transport holds about as much before it says stop."""
@@ -22,11 +26,44 @@ SHUTDOWN_S: Final = 1.0
 """How long, once the core has stopped, what it said last may take to reach the clients."""
 
 
+@dataclass(frozen=True, slots=True)
+class KernelBounds:
+    """What the kernel may hold for a client, and for how long; 0 leaves the kernel's own.
+
+    The core bounds the sockets that it takes (`connection.rs`); of these it has but one end of a pair.
+    """
+
+    send_buffer_bytes: int = 0
+    """SO_SNDBUF."""
+    unsent_bytes: int = 0
+    """TCP_NOTSENT_LOWAT."""
+    timeout_ms: int = 0
+    """TCP_USER_TIMEOUT."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> KernelBounds:
+        """As the settings have them."""
+        timeout_ms = round(settings.socket_timeout_s * 1000)
+        return cls(settings.socket_send_buffer_bytes, settings.socket_unsent_bytes, timeout_ms)
+
+    def apply(self, transport: asyncio.Transport) -> None:
+        """Bound the TCP socket of `transport`. Raises OSError when it is gone."""
+        # By a descriptor of its own: not every loop lets a transport's socket be changed.
+        with socket.socket(fileno=os.dup(transport.get_extra_info("socket").fileno())) as tcp:
+            if self.send_buffer_bytes:
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, self.send_buffer_bytes)
+            if self.unsent_bytes:
+                tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.unsent_bytes)
+            if self.timeout_ms:
+                tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.timeout_ms)
+
+
 class Pumps:
     """Every pump of a node. `linger_s`: how long a client may take to end what the core has ended."""
 
-    def __init__(self, linger_s: float) -> None:
+    def __init__(self, linger_s: float, bounds: KernelBounds) -> None:
         self._linger_s = linger_s
+        self._bounds = bounds
         self._pumps: dict[int, Pump] = {}
         self._closed = False
         self._empty = asyncio.Event()
@@ -42,6 +79,7 @@ class Pumps:
         """
         if self._closed:
             raise ConnectionResetError
+        self._bounds.apply(transport)
         near, far = socket.socketpair()
         near.setblocking(False)
         pump = Pump(transport, near, self._linger_s, lambda: self._ended(connection_id))

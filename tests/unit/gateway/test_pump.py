@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import socket
 import ssl
 from collections.abc import Callable, Coroutine
@@ -13,7 +14,7 @@ import pytest
 import trustme
 import uvloop
 
-from homewire.gateway.pump import Pumps
+from homewire.gateway.pump import KernelBounds, Pumps
 
 PATIENCE_S = 10.0
 MIB = 1024 * 1024
@@ -24,6 +25,7 @@ MOST_BYTES = 12 * MIB
 
 Body = Callable[["Line"], Coroutine[Any, Any, None]]
 
+BOUNDS = KernelBounds(send_buffer_bytes=100_000, unsent_bytes=70_000, timeout_ms=9_000)
 LONG_S, SHORT_S = 60.0, 0.3
 """How long the pump lets a client linger: beyond all patience, or soon over."""
 
@@ -42,6 +44,8 @@ class Line:
     writer: asyncio.StreamWriter
     pumps: Pumps
     core: socket.socket
+    served: asyncio.Transport
+    """The node's end of the client's connection."""
 
     async def core_reads(self, count: int) -> bytes:
         data = b""
@@ -79,24 +83,26 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Run:
     async def over_a_line(body: Body, linger_s: float) -> None:
         server_context, client_context = contexts
-        pumps = Pumps(linger_s)
-        core: asyncio.Future[socket.socket] = loop().create_future()
+        pumps = Pumps(linger_s, BOUNDS)
+        core: asyncio.Future[tuple[socket.socket, asyncio.Transport]] = loop().create_future()
 
         class Accepts(asyncio.Protocol):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
-                pump, descriptor = pumps.bridge(7, cast(asyncio.Transport, transport))
+                served = cast(asyncio.Transport, transport)
+                pump, descriptor = pumps.bridge(7, served)
                 pump.start()
-                core.set_result(socket.socket(fileno=descriptor))
+                core.set_result((socket.socket(fileno=descriptor), served))
 
         server = await loop().create_server(Accepts, "127.0.0.1", 0, ssl=server_context)
         port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection(
             "127.0.0.1", port, ssl=client_context, ssl_shutdown_timeout=0.3
         )
-        with await asyncio.wait_for(core, PATIENCE_S) as far:
+        far, served = await asyncio.wait_for(core, PATIENCE_S)
+        with far:
             far.setblocking(False)
             try:
-                await body(Line(reader, writer, pumps, far))
+                await body(Line(reader, writer, pumps, far, served))
             finally:
                 writer.transport.abort()
                 await pumps.close()
@@ -250,6 +256,17 @@ def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
         await line.ended()
 
     run(body, SHORT_S)
+
+
+def test_the_kernel_holds_for_the_client_what_the_settings_say(run: Run) -> None:
+    async def body(line: Line) -> None:
+        with socket.socket(fileno=os.dup(line.served.get_extra_info("socket").fileno())) as tcp:
+            # Linux doubles what it is asked for, for its own books.
+            assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * BOUNDS.send_buffer_bytes
+            assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT) == BOUNDS.unsent_bytes
+            assert tcp.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == BOUNDS.timeout_ms
+
+    run(body)
 
 
 def test_at_shutdown_all_end_and_none_begins(run: Run) -> None:
