@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
+from multidict import CIMultiDict
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import listen, raw_request, refusal
 
@@ -118,6 +119,21 @@ async def test_an_auth_token_agrees_with_a_cookie_or_is_refused(ada: Person, bob
     assert await ada.hears(cookie(ada.account), path)
     assert await ada.refused(cookie(bob), path) == NOBODY
     assert await ada.refused(auth_key(bob), path) == NOBODY
+
+
+async def test_a_header_that_stands_there_twice_says_the_same_or_nothing(ada: Person, bob: Account) -> None:
+    """Of two, a balancer that looks at keys may have looked at the other one."""
+    own, others = authorization(ada.account).items(), authorization(bob).items()
+    token, user = auth_key(ada.account).items()
+    planted, another = auth_key(bob).items()
+    for right in ([*own, *own], [token, token, user, user]):
+        assert await ada.asks(CIMultiDict(right)) == (200, "")
+    for wrong in ([*own, *others], [*others, *own], [token, planted, user], [token, user, another]):
+        assert await ada.asks(CIMultiDict(wrong)) == NOBODY
+        assert await ada.asks(CIMultiDict(wrong), "PATCH") == NOBODY
+    twice = f"{EVENTS}?authToken={ada.account.key}&authToken="
+    assert await ada.hears({}, twice + ada.account.key)
+    assert await ada.refused({}, twice + bob.key) == NOBODY
 
 
 async def test_a_planted_cookie_wins_over_no_other(ada: Person, bob: Account) -> None:

@@ -110,21 +110,18 @@ class Credential:
         there is no Authorization header (spec 000, *Listen to events*).
         """
         headers = request.headers
-        header = headers.get(hdrs.AUTHORIZATION)
-        if header is None and websocket:
-            header = request.query.get("authToken")
-        token = headers.get(AUTH_KEY)
-        if token is None and hdrs.COOKIE not in headers:
-            return cls(header)
-        named = [] if header is None else [_key(header)]
-        if token is not None:
-            named.append(token.strip())
-        cookies = session_cookies(request)
-        keys = {*named, *cookies}
+        # All of each: whoever stands before us may have looked at another one than the first.
+        given = headers.getall(hdrs.AUTHORIZATION, [])
+        if not given and websocket:
+            given = request.query.getall("authToken", [])
+        tokens = headers.getall(AUTH_KEY, [])
+        if len(given) < 2 and not tokens and hdrs.COOKIE not in headers:
+            return cls(given[0] if given else None)
+        named = {*map(_key, given), *(each.strip() for each in tokens)}
+        keys = {*named, *session_cookies(request)}
         if len(keys) != 1:
             return cls(None)
-        user_id = None if token is None else headers.get(USER_ID, "").strip()
-        return cls(keys.pop(), user_id=user_id, by_cookie=not named)
+        return cls(keys.pop(), user_id=_user_id(request) if tokens else None, by_cookie=not named)
 
     def __repr__(self) -> str:
         return "Credential(…)"
@@ -134,6 +131,12 @@ def _key(header: str) -> str:
     """The key of an Authorization header, whatever its scheme."""
     scheme, _, key = header.strip().partition(" ")
     return key.strip() if scheme.lower() in SCHEMES else header.strip()
+
+
+def _user_id(request: web.Request) -> str:
+    """Who X-User-Id says it is; nobody's id, if nobody or several."""
+    said = {each.strip() for each in request.headers.getall(USER_ID, [])}
+    return said.pop() if len(said) == 1 else ""
 
 
 def _is_user(principal: Principal, user_id: str) -> bool:
