@@ -52,8 +52,9 @@ OPERATIONS: Final = (
         path="/userSession",
         tag="User session",
         summary="End the session, and the key with it",
-        description="From the answer on the key is good for nothing, and every WebSocket that was opened "
-        "with it is closed (4502). 409 SESSION_IN_USE while the account is being deleted with that key.",
+        description="From the answer on the key is good for nothing here, and milliseconds later on every "
+        "other node; every WebSocket that was opened with it is closed (4502). 409 SESSION_IN_USE while the "
+        "account is being deleted with that key.",
         source="spec 000, Terminate user session",
         access=Access(user=True),
         handler=terminate_user_session,

@@ -30,8 +30,8 @@ Used: TypeAlias = Callable[[Principal, str], None]
 class Authenticator:
     """Looks keys up in the store and remembers who they speak for, by the key's hash.
 
-    A key that was ended is refused from the moment on that this node's tail has read so: some
-    milliseconds after the change was answered, and a second if Redis falls silent.
+    A key that was ended through this node is refused from the answer on. If another node ended it, from the
+    moment on that this one's tail has read so: some milliseconds later, and a second if Redis falls silent.
     """
 
     def __init__(

@@ -21,10 +21,10 @@ Held = TypeVar("Held", int, str)
 class Directory:
     """A read-only view of one node. Every method may raise `errors.Unavailable`.
 
-    Each answer is as old as this node's tail is behind: what was changed is seen as soon as the tail
-    has read the record of it in the shard named at the method, and what this node changed itself from its
-    answer on. A handshake needs more, and says with
-    `as_of` which total of the marks an answer has to be of (`MarkedCache.get`).
+    Each answer is as old as this node's tail is behind: what another node changed is seen as soon as the tail
+    has read the record of it in the shard named at the method, what this one changed from its answer on. A
+    handshake needs more, and says with `as_of` which total of the marks an answer has to be of
+    (`MarkedCache.get`).
 
     Only what exists is remembered: what does not is asked for again.
     """
@@ -98,8 +98,8 @@ class Directory:
     ) -> dict[int, DeviceLocation]:
         """The devices of the project among `device_ids`; unknown ids are missing. By each device's shard.
 
-        So for a moment after a device was moved, until the tail has read it, this node still takes its
-        events as those of the home that it left.
+        So for a moment after a device was moved through another node, until the tail has read it, this node
+        still takes its events as those of the home that it left.
         """
         read = partial(self._store.devices.locate, project_id)
         return await self._locations.find(project_id, device_ids, read, as_of)

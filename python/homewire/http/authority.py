@@ -17,8 +17,8 @@ origin that acts with the cookie of a session."""
 class Directory(Protocol):
     """Where homes and devices are: the gateway's cached view of the store.
 
-    An answer may be older than a change that was answered already, by as much as this node's tail is
-    behind: what comes in during these milliseconds is taken as from before the change.
+    An answer may be older than a change that another node answered already, by as much as this node's tail
+    is behind: what comes in during these milliseconds is taken as from before the change.
 
     Each method may raise `errors.Unavailable`. Ids of other projects are unknown ids.
     """
