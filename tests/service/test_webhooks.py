@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from typing import Any
 
 import pytest
 import pytest_asyncio
@@ -63,6 +64,20 @@ async def test_the_event_id_is_its_place_in_the_shards(
     async with tenant.http.post("/events", json=[event], headers={"Authorization": tenant.key}) as answer:
         accepted = (await answer.json())["results"][0]["id"]
     assert (await receiver.next()).event_id == accepted
+
+
+async def test_what_somebody_else_wrote_keeps_no_event_from_being_delivered(
+    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
+) -> None:
+    home = await tenant.home(await tenant.user())
+    await register(tenant, hooks, receiver.url)
+    stream = ProjectSlot(tenant.project).module_deliveries("hook")
+    garbage: list[dict[Any, Any]] = [{"x": "y"}, {"i": b"\xff"}, {"e": b"\xff"}, {"i": "id", "e": ""}]
+    for fields in garbage:
+        await tenant.redis.xadd(stream, fields)
+    await send(tenant, home, 1)
+    assert await receiver.numbers(1) == [1]
+    await eventually(lambda: _is(waiting(tenant), 0))
 
 
 async def test_only_what_was_subscribed_to_and_only_after_creation(

@@ -231,7 +231,8 @@ def _fields(flat: Sequence[Any] | dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 def _delivery(entry: bytes, flat: Any) -> Delivery:
     fields = _fields(flat)
-    return Delivery(entry.decode(), fields[b"i"].decode(), fields[b"e"])
+    # What somebody else wrote into the stream has no envelope: it goes, like what is of a deleted home.
+    return Delivery(entry.decode(), fields.get(b"i", b"").decode(errors="replace"), fields.get(b"e", b""))
 
 
 def _dead_letter(entry: bytes, flat: Any) -> DeadLetter:
