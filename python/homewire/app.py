@@ -383,7 +383,8 @@ async def _listen(
         port = await acceptor.bind(settings.host, settings.port, settings.backlog)
     except OSError as error:
         raise ConfigurationError(
-            f"can't listen on {settings.host} port {settings.port}: {error.strerror}. Use --port."
+            f"can't listen on {settings.host} port {settings.port}: {error.strerror}. "
+            "Choose another --port or --host."
         ) from error
     if runner.server is None:
         raise RuntimeError("aiohttp prepared no server")

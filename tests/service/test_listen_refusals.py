@@ -6,7 +6,7 @@ from urllib.parse import quote
 
 import pytest
 from nodes import NodeProcess, Tenant, tenant_of
-from wire import PING, PONG, Frame, Socket, frame, listen, refusal
+from wire import PING, PONG, Frame, Socket, frame, listen, raw_request, refusal, upgrade_request
 
 from homewire.model import AccessControl, AccountSystem
 from homewire.store.sessions import Login
@@ -107,6 +107,14 @@ async def test_an_upgrade_that_rfc_6455_forbids(tenant: Tenant, header: str, val
     answer = await refusal(tenant.url, EVENTS, user.key, **{header: value})
     assert answer.status == 403
     assert answer.json()["data"]["field"] == header.replace("_", "-")
+
+
+async def test_an_upgrade_of_http_1_0_is_refused(tenant: Tenant) -> None:
+    """RFC 6455, section 4.2.1; a 101 would be no answer to it."""
+    request, _ = upgrade_request(EVENTS, (await tenant.user()).key)
+    answer = await raw_request(tenant.url, request.replace(b"HTTP/1.1", b"HTTP/1.0"))
+    assert answer.status == 403
+    assert answer.headers["upgrade"] == "websocket"
 
 
 async def test_the_connection_header_may_say_more_and_come_twice(tenant: Tenant) -> None:

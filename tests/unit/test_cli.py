@@ -395,6 +395,17 @@ def test_errors_are_one_line_and_exit_code_1(homewire: Commands, words: tuple[ob
     assert homewire.error.count("\n") == 1
 
 
+@pytest.mark.parametrize("words", [("project", "list"), ("check", "--port", 0), ("run", "--port", 0)])
+def test_a_data_directory_that_is_none_is_said_in_one_line(
+    alone: Commands, words: tuple[object, ...]
+) -> None:
+    alone.data_dir.touch()
+    assert alone.run(*words) == 1
+    line = f"the data directory {alone.data_dir} cannot be used: "
+    assert line in (alone.out if words[0] == "check" else alone.error)
+    assert "Traceback" not in alone.error
+
+
 def test_unknown_project_is_named(homewire: Commands) -> None:
     assert homewire.run("app", "create", "--project", 99, "--id", "a") == 1
     assert homewire.error == "homewire: there is no project 99\n"

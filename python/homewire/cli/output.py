@@ -48,11 +48,12 @@ def _table(answer: list[dict[str, Any]]) -> None:
 def _text(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(_text(item) for item in value)
-    return "-" if value is None else _printable(str(value))
+    return "-" if value is None else printable(str(value))
 
 
-def _printable(text: str) -> str:
-    """User-Agents and names are anybody's: none may steer the terminal, or pass for another line."""
+def printable(text: str) -> str:
+    """`text` in one line. User-Agents, names, events are anybody's: none may steer the terminal, or pass for
+    another line."""
     if text.isprintable():
         return text
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

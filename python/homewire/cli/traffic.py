@@ -10,7 +10,7 @@ import typer
 from homewire import demo as demo_room
 from homewire import settings as settings_table
 from homewire.cli.options import DataDir, Json, Key, TlsCa, TlsCert, Url
-from homewire.cli.output import Answer
+from homewire.cli.output import Answer, printable
 from homewire.cli.scope import Scope, command
 from homewire.demo import Demo, Plan
 from homewire.errors import ConfigurationError
@@ -178,7 +178,7 @@ def _print_event(text: str) -> None:
         event = json.loads(text)
     except ValueError:
         # A number of more digits than Python takes.
-        print(_printable(text), flush=True)
+        print(printable(text), flush=True)
         return
     where = [f"home {event.get('homeId')}"]
     if "originDeviceId" in event:
@@ -187,11 +187,4 @@ def _print_event(text: str) -> None:
         where.append(f"entity {event['entityId']}")
     data = json.dumps(event.get("eventData", {}), ensure_ascii=False, separators=(",", ":"))
     line = f"{event.get('timestamp')}  {', '.join(where)}  {event.get('eventType')}  {data}"
-    print(_printable(line), flush=True)
-
-
-def _printable(text: str) -> str:
-    """`text` as one line for a terminal, which would obey control characters that a sender put there."""
-    if text.isprintable():
-        return text
-    return "".join(each if each.isprintable() else repr(each)[1:-1] for each in text)
+    print(printable(line), flush=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, TypeAlias
 
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from homewire._core import Core
 from homewire.errors import InvalidInput, PermissionDenied, RequestError
@@ -125,6 +125,8 @@ def _require_upgrade(request: web.Request) -> None:
     """Raises UpgradeNeeded, or InvalidInput for an upgrade that RFC 6455 section 4.2.1 does not allow."""
     headers = request.headers
     connection = ",".join(headers.getall("Connection", []))
+    if request.version < HttpVersion11:
+        raise UpgradeNeeded(problem="a WebSocket begins with a request of HTTP/1.1")
     if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in _tokens(connection):
         raise UpgradeNeeded(problem="this is a WebSocket endpoint")
     if headers.get("Sec-WebSocket-Version", "") != "13":

@@ -43,7 +43,10 @@ class DataDirectory:
         """
         path = path.absolute()
         _prepare(path)
-        lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            lock = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _unusable(path, error) from error
         try:
             _lock_exclusively(lock, path)
             os.ftruncate(lock, 0)
@@ -64,11 +67,16 @@ def socket_url(path: Path) -> str:
 
 
 def running_url(path: Path) -> str | None:
-    """The URL of the server that runs on a data directory, None if the lock is free."""
+    """The URL of the server that runs on a data directory, None if the lock is free.
+
+    Raises ConfigurationError if that cannot be known.
+    """
     try:
         lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    except OSError as error:
+        raise _unusable(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -99,7 +107,11 @@ def _prepare(path: Path) -> None:
             )
         path.chmod(0o700)
     except OSError as error:
-        raise ConfigurationError(f"the data directory {path} cannot be used: {error.strerror}") from error
+        raise _unusable(path, error) from error
+
+
+def _unusable(path: Path, error: OSError) -> ConfigurationError:
+    return ConfigurationError(f"the data directory {path} cannot be used: {error.strerror}")
 
 
 def _lock_exclusively(lock: int, path: Path) -> None:
