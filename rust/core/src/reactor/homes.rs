@@ -133,7 +133,7 @@ impl Reactor {
             if self
                 .connections
                 .look_at(slot)
-                .is_some_and(|it| may_enter(it, record))
+                .is_some_and(|it| !it.deaf && is_staying(it) && !entered_too_late(it, record))
             {
                 self.hear_home(slot, record, Hearing::AtOnce);
             }
@@ -148,12 +148,13 @@ impl Reactor {
         };
         if entered_too_late(connection, record) {
             // It may hear it: it came when the store knew of this and the tail did not.
-            if self.lose(slot, |topic| topic.home() == Some(home)) {
-                self.finish_if_it_ended(slot);
+            let has_ended = connection.ended.is_some();
+            if self.lose(slot, |topic| topic.home() == Some(home)) && has_ended {
+                self.finish_behind_this_batch(slot);
             }
             return;
         }
-        if !may_enter(connection, record) {
+        if !is_staying(connection) {
             return;
         }
         // Of who named its homes, too, for the same reason: it has to lose this one if it ended before.
@@ -163,14 +164,6 @@ impl Reactor {
         }
         if connection.follow {
             self.hear_home(slot, record, hearing);
-        }
-    }
-
-    /// Nothing but its end keeps a connection that was told of it and has nothing left to hear.
-    fn finish_if_it_ended(&mut self, slot: Slot) {
-        let has_ended = |it: &Connection| it.ended.is_some();
-        if self.connections.look_at(slot).is_some_and(has_ended) && !self.hears_anything(slot) {
-            self.finish_behind_this_batch(slot);
         }
     }
 
@@ -202,10 +195,9 @@ impl Reactor {
     }
 }
 
-/// Whether a connection may hear a home that the record opens to its user.
-fn may_enter(connection: &Connection, record: &ControlHeader<'_>) -> bool {
-    let is_staying = connection.condemned.is_none() || connection.ended.is_some();
-    !connection.deaf && is_staying && !entered_too_late(connection, record)
+/// Whether a connection hears more than what was read with the record that sends it away.
+fn is_staying(connection: &Connection) -> bool {
+    connection.condemned.is_none() || connection.ended.is_some()
 }
 
 /// Whether a connection had ended when its user entered the record's home. Who is condemned by a later record

@@ -37,7 +37,7 @@ impl Reactor {
             }
             let id = ConnectionId::from(event.token().0 as u64);
             if event.is_writable() {
-                self.flush_if_it_waits(id);
+                self.flush(id);
             }
             if event.is_read_closed()
                 && let Some(connection) = self.connections.get(id)
@@ -51,20 +51,14 @@ impl Reactor {
         self.settle_doomed();
     }
 
-    /// Most edges say no more than that a client, which had all of it, has read what it was sent.
-    fn flush_if_it_waits(&mut self, id: ConnectionId) {
-        if self
-            .connections
-            .get(id)
-            .is_some_and(|it| it.outbox.awaits_room())
-        {
-            self.flush(id);
-        }
-    }
-
     /// Writes what waits, as far as the kernel takes it.
     pub(super) fn flush(&mut self, id: ConnectionId) {
-        let Some(connection) = self.connections.get(id) else {
+        // Most edges say no more than that a client, which had all of it, has read what it was sent.
+        let Some(connection) = self
+            .connections
+            .get(id)
+            .filter(|it| it.outbox.awaits_room())
+        else {
             return;
         };
         let Some(socket) = connection.socket.as_mut() else {

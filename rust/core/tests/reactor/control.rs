@@ -414,6 +414,27 @@ fn who_entered_a_home_before_its_key_ended_hears_it_up_to_there() {
 /// Who came when the store knew of its entry and the tail did not: the end's copies are not in that home's shard.
 #[test]
 fn who_named_a_home_that_it_entered_after_its_end_hears_it_no_more() {
+    let node = Node::start(limits());
+    let (_, mut client) = node.connect_for(user(1), homes(&[2]), false);
+    let ended = record(USER_DELETED, 1);
+    let ended = ControlHeader { user: 1, ..ended };
+    for entry in [
+        copy(2, &member(MEMBER_ADDED, 2, 1, 2)),
+        event(2, "before"),
+        copy(1, &ended),
+        event(2, "secret"),
+    ] {
+        route_all(&node, [entry]);
+    }
+    assert_eq!(
+        client.hear_until(&Heard::Close(Some(4501))),
+        events(&["before"])
+    );
+}
+
+/// The same in every order in which the two may be read.
+#[test]
+fn who_named_a_home_loses_it_at_the_later_of_its_entry_and_its_end() {
     let ended = ControlHeader {
         user: 1,
         ..record(KEY_ENDED, 1)
