@@ -41,7 +41,7 @@ from homewire.notify.post import queue_call
 from homewire.notify.scripts import QUEUE
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.trips import Call, Trips
-from homewire.store.keys import DELETED_PROJECTS, ID_DIGITS, PROJECTS, ProjectSlot
+from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot, ids_among
 from homewire.store.scripts.copying import COPYING
 from homewire.store.scripts.script import Script
 
@@ -201,7 +201,7 @@ class Relay:
         cursor = 0
         while not asked_to_stop():
             cursor, found = await self._send("ZSCAN", PENDING, cursor, "COUNT", PAGE)
-            projects = [int(member) for member, _ in found if member.isdigit() and len(member) < ID_DIGITS]
+            projects = ids_among(member for member, _ in found)
             for start in range(0, len(projects), PAGE):
                 yield projects[start : start + PAGE]
             if int(cursor) == 0:

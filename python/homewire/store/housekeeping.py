@@ -21,7 +21,7 @@ import structlog
 from homewire.bus.stopping import asked_to_stop
 from homewire.errors import Unavailable
 from homewire.store.database import Database
-from homewire.store.keys import DELETED_PROJECTS, ID_DIGITS, PATROLLED, PROJECTS, UNFINISHED, ProjectSlot
+from homewire.store.keys import DELETED_PROJECTS, PATROLLED, PROJECTS, UNFINISHED, ProjectSlot, ids_among
 from homewire.store.projects import Projects
 from homewire.store.scripts.housekeeping import FINISHED, TAKE
 
@@ -78,8 +78,7 @@ class Housekeeping:
         if free <= 0:
             return
         until, *taken = await self._database.ask(TAKE, [UNFINISHED], [free, TAKEN_MS])
-        # What is no project's id stays, and keeps nobody.
-        for project_id in (int(each) for each in taken if each.isdigit() and len(each) < ID_DIGITS):
+        for project_id in ids_among(taken):
             if project_id not in self._busy:
                 self._busy[project_id] = asyncio.create_task(self._finish(project_id, int(until)))
 

@@ -6,14 +6,13 @@ keys is one Lua script. The deployment's own few keys are `hw:ids`, `hw:{project
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ENDED_SESSION_KEPT_MS: Final = 30 * DAY_MS
 """An ended session stays readable to its owner this long (spec 004)."""
 
-ID_DIGITS: Final = 20
-"""No id is written with as many."""
 IDS: Final = "hw:ids"
 """The counter that every integer id of the deployment comes from."""
 PROJECTS: Final = "hw:{projects}:live"
@@ -28,6 +27,14 @@ PATROLLED: Final = "hw:{projects}:patrolled"
 NODES: Final = "hw:{nodes}:leases"
 """Sorted set: the boot id of each node, score = the end of its lease in ms by Redis' clock; below zero
 for one that is dead for good."""
+
+_ID_DIGITS: Final = 20
+"""No id is written with as many."""
+
+
+def ids_among(members: Iterable[bytes]) -> list[int]:
+    """The ids in a part of an index. What else somebody wrote there is none, and keeps nobody."""
+    return [int(each) for each in members if each.isdigit() and len(each) < _ID_DIGITS]
 
 
 def node_projects(boot_id: str) -> str:
