@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import subprocess
 import tempfile
 import time
@@ -17,6 +15,7 @@ from nodes import CLUSTER, free_port
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
+from suspended import resume, suspend
 
 from homewire.bus import Bus, BusError, BusSettings
 from homewire.bus.shards import events_key
@@ -61,15 +60,13 @@ class BusServer:
             command += ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--cluster-port", str(free_port())]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
 
-    def signal(self, number: signal.Signals) -> None:
-        assert self._process is not None
-        os.kill(self._process.pid, number)
-
     def hang(self) -> None:
-        self.signal(signal.SIGSTOP)
+        assert self._process is not None
+        suspend(self._process.pid)
 
     def go_on(self) -> None:
-        self.signal(signal.SIGCONT)
+        assert self._process is not None
+        resume(self._process.pid)
 
     def kill(self) -> None:
         """kill -9, and wait until it is gone."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
@@ -15,6 +14,7 @@ import orjson
 from bus_server import BusServer, running_server
 from nodes import NodeProcess, eventually, running_node
 from redis.asyncio import Redis
+from suspended import suspended
 from warm import run_homewire
 
 from homewire.bus.shards import events_key
@@ -60,11 +60,10 @@ class Pair:
             yield
             return
         self.stopped[node] = monotonic()
-        self.nodes[node].process.send_signal(signal.SIGSTOP)
         try:
-            yield
+            with suspended(self.nodes[node].pid):
+                yield
         finally:
-            self.nodes[node].process.send_signal(signal.SIGCONT)
             self.absences.append((node, self.stopped.pop(node), monotonic()))
 
     async def cli(self, *words: str, **options: int) -> Any:

@@ -8,8 +8,6 @@ remembers: not beyond a key's time, and not when Redis has been silent for a sec
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -19,6 +17,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, tenant_of
+from suspended import suspended
 from wire import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
 
 from homewire.store.sessions import Lifetime, Login
@@ -284,8 +283,7 @@ async def test_no_remembered_key_is_trusted_while_redis_hangs() -> None:
                 async with await listen(node.url, path, key) as socket:
                     assert await socket.is_alive()
             pid = int((await tenant.redis.info("server"))["process_id"])
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            with suspended(pid):
 
                 async def silent() -> bool:
                     async with tenant.http.get("/readyz") as answer:
@@ -299,8 +297,6 @@ async def test_no_remembered_key_is_trusted_while_redis_hangs() -> None:
                 assert status == 503
                 for answer in answers:
                     assert (answer.status, "retry-after" in answer.headers) == (503, True)
-            finally:
-                os.kill(pid, signal.SIGCONT)
 
             async def let_in() -> bool:
                 socket = await listen_if_allowed(node.url, EVENTS, user.key)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import pytest
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
 from redis.exceptions import RedisError
+from suspended import suspended
 from wire import Refused, listen, raw_request
 
 EVENTS = "/userSession/websocket"
@@ -225,8 +226,7 @@ async def test_redis_hangs_and_goes_on(durable: NodeProcess) -> None:
         device = await tenant.device(home)
         async with await listen(durable.url, EVENTS, user.key) as socket:
             pid = await redis_pid(tenant)
-            os.kill(pid, signal.SIGSTOP)
-            try:
+            with suspended(pid):
                 for remembered in (True, False):
                     await refused_within_five_seconds(tenant, home, user, device, remembered=remembered)
 
@@ -239,8 +239,6 @@ async def test_redis_hangs_and_goes_on(durable: NodeProcess) -> None:
                     assert answer.status == 200
                 # Sockets stay.
                 assert (await durable.metrics())["connections"] == 1
-            finally:
-                os.kill(pid, signal.SIGCONT)
 
             async def ready() -> bool:
                 async with tenant.http.get("/readyz") as answer:

@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 from redis.asyncio import Redis
+from suspended import suspended
 
 from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, DirectoryInUse, NotConfirmed, Unavailable
@@ -289,15 +290,12 @@ async def test_a_hung_redis_is_unavailable_within_five_seconds(short_directory: 
     async with EmbeddedServer(short_directory) as server, client_of(server.url) as client:
         store = Store(client, Relay(client, 64))
         project = await store.projects.create("hung", AccountSystem.EMAIL)
-        os.kill(server.pid, signal.SIGSTOP)
-        try:
+        with suspended(server.pid):
             async with asyncio.timeout(5):
                 # More than there are connections: who waits for one is answered in time as well.
                 results = await asyncio.gather(
                     *(store.projects.get(project.id) for _ in range(100)), return_exceptions=True
                 )
-        finally:
-            os.kill(server.pid, signal.SIGCONT)
         assert {type(result) for result in results} == {Unavailable}
         assert await store.projects.get(project.id) == project
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
@@ -15,6 +14,7 @@ import orjson
 import pytest
 from bus_server import BusServer, running_server
 from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of
+from suspended import suspended
 from wire import CLOSE, TEXT, Socket, listen
 
 from homewire.bus import shard_of
@@ -28,11 +28,8 @@ SHARDS = 64
 @contextmanager
 def stopped(node: NodeProcess) -> Iterator[None]:
     """The node reads nothing meanwhile."""
-    node.process.send_signal(signal.SIGSTOP)
-    try:
+    with suspended(node.pid):
         yield
-    finally:
-        node.process.send_signal(signal.SIGCONT)
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from collections import Counter
 
 from nodes import eventually
 from presence_world import CAME, LEASE_S, WENT, running_nodes, world_of
+from suspended import suspended
 
 from homewire.store.keys import NODES, ProjectSlot
 
@@ -92,11 +93,8 @@ async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> N
             async with await world.connect(0) as socket:
                 assert await world.hear(1) == [(world.device.id, CAME)]
                 await asyncio.sleep(LEASE_S)
-                nodes[0].process.send_signal(signal.SIGSTOP)
-                try:
+                with suspended(nodes[0].pid):
                     assert await world.hear(1) == [(world.device.id, WENT)]
-                finally:
-                    nodes[0].process.send_signal(signal.SIGCONT)
                 assert await world.hear(1) == [(world.device.id, CAME)]
                 assert await world.is_connected()
                 assert await socket.is_alive()
