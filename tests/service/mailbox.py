@@ -19,7 +19,7 @@ import certificates
 import orjson
 import smtp_server
 from aiohttp import web
-from nodes import NodeProcess, Tenant, eventually
+from nodes import NodeProcess, Tenant, eventually, reserved_port
 
 from homewire.bus.relay import Relay
 from homewire.notify.letter import Channel
@@ -136,14 +136,15 @@ def part(mail: EmailMessage, kind: str) -> str:
 
 
 @asynccontextmanager
-async def mail_server(port: int, mode: str = "starttls") -> AsyncIterator[MailServer]:
-    """A server that runs."""
-    server = MailServer(port, mode)
-    await server.start()
-    try:
-        yield server
-    finally:
-        await server.stop()
+async def mail_server(mode: str = "starttls", port: int | None = None) -> AsyncIterator[MailServer]:
+    """A server that runs; `port` is one that was reserved, which it goes away from and comes back to."""
+    with reserved_port() as own:
+        server = MailServer(port or own, mode)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
 
 
 @dataclass

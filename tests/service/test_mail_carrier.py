@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from nodes import free_port
 from smtp_server import MODES
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
@@ -35,18 +34,18 @@ def letter(
 
 
 def carrier(server: MailServer, **other: Any) -> MailCarrier:
-    return MailCarrier(Settings(**{**server.settings(), "notify_attempt_s": 5.0, **other}))
+    return MailCarrier(Settings(**{**server.settings(), "notify_attempt_s": 20.0, **other}))
 
 
 @pytest_asyncio.fixture
 async def plain() -> AsyncIterator[MailServer]:
-    async with mail_server(free_port(), "none") as server:
+    async with mail_server("none") as server:
         yield server
 
 
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
-    async with mail_server(free_port(), mode) as server:
+    async with mail_server(mode) as server:
         sent = letter()
         await carrier(server).carry(sent, project())
         envelope, mail = await server.mail()
@@ -64,7 +63,7 @@ async def test_a_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
 
 
 async def test_a_server_that_is_not_believed_gets_nothing() -> None:
-    async with mail_server(free_port()) as server:
+    async with mail_server() as server:
         with pytest.raises(NotSent) as refusal:
             # Without our authority the public ones are asked.
             await carrier(server, smtp_ca=None).carry(letter(), project())

@@ -6,15 +6,15 @@ import asyncio
 from mailbox import PostOffice, all_carried, mail_server, verification
 from pathlib import Path
 
-from nodes import free_port, running_node, tenant_of
+from nodes import running_node, tenant_of
 
-ATTEMPT_S = 0.5
+ATTEMPT_S = 2.0
 
 
 async def test_a_kill_loses_nothing(short_directory: Path) -> None:
     """Neither what was in hand, nor what nobody had taken yet."""
     data_dir = short_directory / "data"
-    async with mail_server(free_port()) as mails:
+    async with mail_server() as mails:
         chosen = {**mails.settings(), "notify_attempt_s": ATTEMPT_S, "durability": "always"}
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
@@ -26,10 +26,11 @@ async def test_a_kill_loses_nothing(short_directory: Path) -> None:
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
                 await PostOffice(node, tenant).send(verification(tenant, "gus@example.com"))
-                found = {}
-                for _ in range(2):
+                found: dict[str, set[str]] = {}
+                # A try that was cut off by its bound may come again as well.
+                while len(found) < 2:
                     envelope, mail = await mails.mail()
-                    found[envelope["to"]] = mail["Message-ID"]
+                    found.setdefault(envelope["to"], set()).add(mail["Message-ID"])
                 await all_carried(tenant)
     assert found.keys() == {"slow-fay@example.com", "gus@example.com"}
-    assert found["slow-fay@example.com"] == first["Message-ID"]
+    assert found["slow-fay@example.com"] == {first["Message-ID"]}
