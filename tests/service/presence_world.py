@@ -17,7 +17,9 @@ from homewire.model import DevicePresence
 from homewire.store.keys import ProjectSlot
 from homewire.store.presence import HOLDER
 
-LEASE_S: Final = 3.0
+LEASE_S: Final = 5.0
+BY_LEASE_S: Final = LEASE_S + 15.0
+"""Far beyond what anything takes that begins with the end of a lease."""
 CAME, WENT = "_deviceConnected_", "_deviceDisconnected_"
 
 

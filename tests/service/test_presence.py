@@ -21,8 +21,9 @@ Nodes = tuple[BusServer, Sequence[NodeProcess]]
 
 @pytest.fixture(scope="module")
 def pair() -> Iterator[Nodes]:
-    # Nobody dies here, and a busy machine must not make it seem so.
-    with running_nodes(2, presence_lease_s=30.0) as running:
+    # Nobody dies here, and a busy machine must not make it seem so. Nor is anybody too many who comes again
+    # before a busy node saw that it went.
+    with running_nodes(2, presence_lease_s=30.0, device_connections=0) as running:
         yield running
 
 

@@ -4,32 +4,29 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import time
 from collections import Counter
 
 from nodes import eventually
-from presence_world import CAME, LEASE_S, WENT, running_nodes, world_of
+from presence_world import BY_LEASE_S, CAME, LEASE_S, WENT, running_nodes, world_of
 from suspended import suspended
 
 from homewire.store.keys import NODES, ProjectSlot
 
 
 async def test_a_node_that_ends_says_so_of_all_its_devices() -> None:
-    with running_nodes(2) as (_, nodes):
+    # None of this comes by the end of its lease.
+    with running_nodes(2, presence_lease_s=600.0) as (_, nodes):
         async with world_of(nodes) as world:
             devices = [await world.tenant.device(world.home) for _ in range(120)]
             sockets = [await world.connect(0, device) for device in devices]
             await world.hear(len(devices))
-            asked = time.monotonic()
             ending = asyncio.create_task(nodes[0].stop())
             for socket in sockets:
                 await socket.receive()
                 await socket.drop()
             heard = await world.hear(len(devices))
-            # Not by the end of its lease.
             assert await ending == 0
             assert Counter(heard) == {(device.id, WENT): 1 for device in devices}
-            assert time.monotonic() - asked < 10
             await world.nothing_more()
             assert await world.tenant.redis.zcard(NODES) == 1
 
@@ -44,12 +41,9 @@ async def test_a_killed_node_is_announced_once_though_two_look_after_it() -> Non
             await world.hear(len(devices) + 1)
             # Every node was there for a whole lease.
             await asyncio.sleep(LEASE_S)
-            killed = time.monotonic()
             nodes[0].process.send_signal(signal.SIGKILL)
-            await world.becomes(False, device=devices[0])
-            assert time.monotonic() - killed < LEASE_S + 0.5
+            await world.becomes(False, BY_LEASE_S, devices[0])
             heard = await world.hear(len(devices))
-            assert time.monotonic() - killed < LEASE_S + 2
             assert Counter(heard) == {(device.id, WENT): 1 for device in devices}
             assert await world.is_connected()
             await asyncio.sleep(LEASE_S)
@@ -66,12 +60,13 @@ async def test_who_comes_to_another_node_in_time_was_never_away() -> None:
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
             socket = await world.connect(1)
+            await world.is_held_by(2)
             slot = ProjectSlot(world.tenant.project)
 
             async def is_reaped() -> bool:
                 return await world.tenant.redis.hget(slot.device_presence(world.device.id), "holders") == b"1"
 
-            await eventually(is_reaped)
+            await eventually(is_reaped, BY_LEASE_S)
             assert await world.is_connected()
             await world.nothing_more()
             await socket.drop()
@@ -84,7 +79,7 @@ async def test_with_no_node_left_nobody_is_connected() -> None:
             await world.connect(0)
             await world.becomes(True)
             nodes[0].process.send_signal(signal.SIGKILL)
-            await world.becomes(False)
+            await world.becomes(False, BY_LEASE_S)
 
 
 async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> None:
@@ -94,7 +89,7 @@ async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> N
                 assert await world.hear(1) == [(world.device.id, CAME)]
                 await asyncio.sleep(LEASE_S)
                 with suspended(nodes[0].pid):
-                    assert await world.hear(1) == [(world.device.id, WENT)]
+                    assert await world.hear(1, BY_LEASE_S) == [(world.device.id, WENT)]
                 assert await world.hear(1) == [(world.device.id, CAME)]
                 assert await world.is_connected()
                 assert await socket.is_alive()
@@ -113,7 +108,7 @@ async def test_when_redis_was_away_longer_than_all_leases_nobody_left() -> None:
                 server.go_on()
                 await world.becomes(True)
                 # That nobody is buried later can't be awaited.
-                await asyncio.sleep(2 * LEASE_S)
+                await asyncio.sleep(1.5 * LEASE_S)
                 await world.nothing_more()
                 assert await world.is_connected()
             assert await world.hear(1) == [(world.device.id, WENT)]
