@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 from bus_server import BusServer, running_server
 from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of
-from receiver import Received, Receiver, register, send
+from receiver import Received, Receiver, a_later_moment, register, send
 from redis.asyncio import Redis
 
 from homewire._core import event_envelope, parse_event, shard_of
@@ -81,6 +81,7 @@ async def test_without_modules_nobody_reads_the_shards_as_a_group(
     await eventually(is_quiet)
     # The group goes on from where it was: a new module hears nothing of what happened meanwhile.
     await send(tenant, home, 3)
+    await a_later_moment(tenant)
     await register(tenant, node, receiver.url, module="new", secret=SECRET)
     await send(tenant, home, 4)
     assert await receiver.numbers(1) == [4]
@@ -117,11 +118,14 @@ async def test_kill_9_of_who_delivers_loses_nothing(
     await register(tenant, node, receiver.url, secret=SECRET)
     home = await tenant.home(await tenant.user())
 
-    async def slowly(_: Received) -> int:
-        await asyncio.sleep(0.02)
+    killed = asyncio.Event()
+
+    async def some_until_the_kill(_: Received) -> int:
+        if len(receiver.all) > 20:
+            await killed.wait()
         return 200
 
-    receiver.answer = slowly
+    receiver.answer = some_until_the_kill
     with started(server) as other:
         await until_both_read(tenant.redis)
         await send(tenant, home, *range(300))
@@ -130,6 +134,7 @@ async def test_kill_9_of_who_delivers_loses_nothing(
         held = [(await each.metrics())["webhooks_waiting"] for each in (node, other)]
         victim, survivor = (node, other) if held[0] else (other, node)
         victim.process.kill()
+        killed.set()
         async with tenant_of(survivor) as left:
             left.project, left.key = tenant.project, tenant.key
             await send(left, home, *range(300, count))
@@ -137,8 +142,8 @@ async def test_kill_9_of_who_delivers_loses_nothing(
             async def all_came() -> bool:
                 return {each.number for each in receiver.all} == set(range(count))
 
-            await eventually(all_came, 20)
-        assert (await survivor.metrics())["webhooks_delivered_total"] >= 300
+            await eventually(all_came, 30)
+        await survivor.reaches("webhooks_delivered_total", 300)
     ids: dict[int, set[str]] = {}
     for each in receiver.all:
         ids.setdefault(each.number, set()).add(each.event_id)
@@ -255,21 +260,31 @@ async def test_what_waits_behind_very_many_others_has_its_turn(
     assert await receiver.numbers(6) == [1] * 6
 
 
-async def test_nodes_share_the_work(
-    server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
-) -> None:
-    home = await tenant.home(await tenant.user())
-    await register(tenant, node, receiver.url, secret=SECRET)
-    with started(server) as other:
-        # A node looks for modules once a second, and this is about those that know one.
-        await until_both_read(tenant.redis)
-        for start in range(0, 1000, 10):
-            await send(tenant, home, *range(start, start + 10))
-        assert sorted(await receiver.numbers(1000, 20)) == list(range(1000))
-        picked = [(await each.metrics())["webhooks_picked_total"] for each in (node, other)]
-        assert sum(picked) == 1000
-        assert all(picked), picked
-        assert len(receiver.all) == 1000
+async def test_nodes_share_the_work(server: BusServer, receiver: Receiver) -> None:
+    # Nobody dies here, and a busy machine must not make it seem so.
+    with started(server, webhook_lease_s=600) as one, started(server, webhook_lease_s=600) as other:
+
+        async def picked() -> list[float]:
+            return [(await each.metrics())["webhooks_picked_total"] for each in (one, other)]
+
+        async with tenant_of(one) as tenant:
+            home = await tenant.home(await tenant.user())
+            await register(tenant, one, receiver.url, secret=SECRET)
+            # A node looks for modules once a second, and this is about those that know one.
+            await until_both_read(tenant.redis)
+            sent = 0
+            async with asyncio.timeout(30):
+                # One that stands still meanwhile has its share as soon as it goes on.
+                while sent < 1000 or not all(await picked()):
+                    await send(tenant, home, *range(sent, sent + 10))
+                    sent += 10
+            assert sorted(await receiver.numbers(sent)) == list(range(sent))
+
+            async def all_are_counted() -> bool:
+                return sum(await picked()) == sent
+
+            await eventually(all_are_counted)
+            assert len(receiver.all) == sent
 
 
 async def until_both_read(redis: Redis) -> None:
