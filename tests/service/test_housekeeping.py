@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 from homewire.store.database import LOOK_AFTER_MS
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
 
-WITHIN_S = LOOK_AFTER_MS / 1000 + 8
+WITHIN_S = LOOK_AFTER_MS / 1000 + 20
 
 
 async def die_deleting(node: NodeProcess, what: str, *ids: int) -> None:

@@ -30,6 +30,7 @@ from redis.asyncio import Redis
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, UnknownRecord
 from homewire.model import Entity, Posting, PostingQueue, Role
+from homewire.redis.connect import connect
 from homewire.store import Store, login_tokens
 from homewire.store.kept_commands import Bounds
 from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
@@ -212,7 +213,8 @@ def killed_server() -> Iterator[BusServer]:
 
 @asynccontextmanager
 async def living_store(server: BusServer, *, empty: bool = False) -> AsyncIterator[tuple[Store, Pictures]]:
-    redis: Redis = server.client()
+    # Many worlds are looked at at once: who found no connection would be given a second to get one.
+    redis: Redis = connect(server.url, max_connections=1000)
     try:
         if empty:
             # To look for the keys of one project is to look at all there are.

@@ -5,8 +5,19 @@ from __future__ import annotations
 import asyncio
 import os
 
+import pytest
+
 from homewire.errors import Unavailable
-from homewire.store.passwords import WAITING, Passwords
+from homewire.store import passwords as passwords_module
+from homewire.store.passwords import Passwords
+
+WAITING = 4
+"""Fewer than else, for each takes a core its time."""
+
+
+@pytest.fixture(autouse=True)
+def few_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passwords_module, "WAITING", WAITING)
 
 
 async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away() -> None:
