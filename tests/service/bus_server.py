@@ -22,6 +22,9 @@ from homewire.bus.shards import events_key
 from homewire.redis.binary import find_binary
 from homewire.redis.connect import connect
 
+PATIENCE_S = 10.0
+"""Far beyond what anything here takes, on a machine that stands still for a moment, too."""
+
 
 class BusServer:
     """The embedded server's program on a unix socket in `directory`, with appendfsync always."""
@@ -37,7 +40,7 @@ class BusServer:
         """Start it, and wait until it answers and has loaded its file."""
         self.launch()
         with BlockingRedis(unix_socket_path=str(self.socket)) as client:
-            until = time.monotonic() + 10
+            until = time.monotonic() + PATIENCE_S
             while True:
                 try:
                     client.ping()
@@ -102,7 +105,8 @@ def running_server(*options: str) -> Iterator[BusServer]:
 
 @asynccontextmanager
 async def running_bus(server: BusServer, **settings: Any) -> AsyncIterator[Bus]:
-    bus = Bus(BusSettings(server.url, **settings))
+    """A bus on `server`, with these settings. It is connected if the server is there, and does not hang."""
+    bus = Bus(BusSettings(server.url, **{"connect_timeout": PATIENCE_S, **settings}))
     await bus.start()
     try:
         yield bus
@@ -121,14 +125,14 @@ async def envelopes_of(redis: Redis, shard: int) -> list[bytes]:
     return [fields[b"e"] for _, fields in await entries_of(redis, shard)]
 
 
-async def eventually(condition: Callable[[], bool], within: float = 5.0) -> None:
+async def eventually(condition: Callable[[], bool], within: float = PATIENCE_S) -> None:
     """Wait until `condition()` is true; an outside process gives us no event to wait for."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 -- as the docstring says
             await asyncio.sleep(0.005)
 
 
-async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = 5.0) -> int:
+async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = PATIENCE_S) -> int:
     """How many of the tasks, cancelled wherever they are, do not end by it. They have ended afterwards."""
     for task in tasks:
         await redis.ping()

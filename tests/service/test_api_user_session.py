@@ -16,6 +16,7 @@ from homewire.store.sessions import Login
 
 SESSION = "/userSession"
 ENDED = 4502
+SOON_S = 5.0
 
 
 async def signed_in(desk: Desk, email: str = "ada@example.com") -> tuple[int, str, str]:
@@ -67,7 +68,7 @@ async def test_ending_it_ends_the_key_and_what_is_connected(node: NodeProcess) -
         ):
             answer = await desk.tenant.ask("DELETE", SESSION, key)
             assert (answer.status, answer.body) == (204, None)
-            frame = await socket.receive(1.0)
+            frame = await socket.receive(SOON_S)
             assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
             assert await kept.is_alive()
         await is_refused(desk.tenant, key)
@@ -103,7 +104,7 @@ async def test_a_node_session_may_do_what_its_device_may(node: NodeProcess) -> N
             assert (await socket.receive_json())["action"] == "go"
             # A rotated key takes what was opened with it along.
             await tenant.store.devices.rotate_key(desk.project, device.id)
-            frame = await socket.receive(1.0)
+            frame = await socket.receive(SOON_S)
             assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
         await is_refused(tenant, key)
 

@@ -82,7 +82,8 @@ async def test_the_record_is_forgotten_in_time(server: BusServer, redis: Redis) 
 
 
 async def test_a_retry_after_not_confirmed_is_one_event(server: BusServer, redis: Redis) -> None:
-    async with running_bus(server, answer_timeout=0.3) as bus:
+    # Enough for a server that goes on.
+    async with running_bus(server, answer_timeout=2.0) as bus:
         server.hang()
         with pytest.raises(NotConfirmed):
             await bus.append_once(5, "scope", "print", [b"event"])

@@ -15,7 +15,7 @@ import orjson
 import pytest
 from aiohttp import ClientSession, web
 from aiohttp.test_utils import BaseTestServer, TestServer
-from bus_server import BusServer, envelopes_of, eventually, running_bus, running_server
+from bus_server import PATIENCE_S, BusServer, envelopes_of, eventually, running_bus, running_server
 from redis.asyncio import Redis
 
 from homewire.bus import Bus, shard_of
@@ -139,12 +139,27 @@ def redis_server() -> Iterator[BusServer]:
         yield running
 
 
+@dataclass(frozen=True)
+class Bounds:
+    """How long the service waits, in seconds: for nothing, unless a test says so."""
+
+    answer: float = 2 * PATIENCE_S
+    silence: float = 2 * PATIENCE_S
+    body: float = 3 * PATIENCE_S
+
+
 @pytest.fixture
-async def client(redis_server: BusServer, caplog: pytest.LogCaptureFixture) -> AsyncIterator[Client]:
-    async with running_bus(redis_server, answer_timeout=0.5, outage_grace=0.2) as bus:
-        ingest = Ingest(
-            bus, authenticate, Places(), clock=lambda: NOW_MS, reader=BodyReader(silence=0.3, timeout=0.6)
-        )
+def bounds() -> Bounds:
+    return Bounds()
+
+
+@pytest.fixture
+async def client(
+    redis_server: BusServer, bounds: Bounds, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[Client]:
+    async with running_bus(redis_server, answer_timeout=bounds.answer, outage_grace=0.2) as bus:
+        reader = BodyReader(silence=bounds.silence, timeout=bounds.body)
+        ingest = Ingest(bus, authenticate, Places(), clock=lambda: NOW_MS, reader=reader)
         app = web.Application(middlewares=[render])
         app.add_routes(routes(ingest))
         async with TestServer(app) as server, ClientSession() as session, redis_server.client() as redis:
@@ -255,11 +270,11 @@ async def test_bad_bodies(client: Client, path: str, key: str, body: bytes, fiel
 HEAD = f"PUT {DEVICE_PATH} HTTP/1.1\r\nHost: x\r\nAuthorization: device\r\n".encode()
 
 
-async def raw(client: Client, framing: bytes, body: bytes, *, wait: float = 3.0) -> bytes:
+async def raw(client: Client, framing: bytes, body: bytes) -> bytes:
     """What the server answers to bytes that no HTTP library would send; until it closes."""
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + framing + b"\r\n\r\n" + body)
-    async with asyncio.timeout(wait):
+    async with asyncio.timeout(PATIENCE_S):
         answer = await reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         answer += await reader.readexactly(length)
@@ -267,6 +282,7 @@ async def raw(client: Client, framing: bytes, body: bytes, *, wait: float = 3.0)
     return answer
 
 
+@pytest.mark.parametrize("bounds", [Bounds(silence=0.3)])
 async def test_a_short_body_is_answered_not_waited_for(client: Client) -> None:
     answer = await raw(client, b"Content-Length: 40", b'{"eventType":"t"}')
     assert b" 403 " in answer
@@ -275,11 +291,12 @@ async def test_a_short_body_is_answered_not_waited_for(client: Client) -> None:
     assert await client.stored() == []
 
 
+@pytest.mark.parametrize("bounds", [Bounds(body=0.6)])
 async def test_a_dripping_body_ends_at_the_total_timeout(client: Client) -> None:
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b'5\r\n{"eve\r\n')
     answering = asyncio.create_task(reader.readuntil(b"\r\n"))
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(PATIENCE_S):
         while not answering.done():
             writer.write(b"1\r\nx\r\n")
             await asyncio.wait([answering], timeout=0.1)
@@ -288,7 +305,8 @@ async def test_a_dripping_body_ends_at_the_total_timeout(client: Client) -> None
 
 
 async def test_an_announced_giant_is_refused_before_it_comes(client: Client) -> None:
-    answer = await raw(client, b"Content-Length: 1000000000", b"", wait=0.2)  # less than its silence
+    # It waits less than the service does for a body.
+    answer = await raw(client, b"Content-Length: 1000000000", b"")
     assert b" 403 " in answer
     assert b"larger than" in answer
 
@@ -302,9 +320,10 @@ async def test_an_endless_chunked_body_is_cut_off(client: Client) -> None:
 
 async def test_a_chunk_that_breaks_later_is_refused(client: Client) -> None:
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
-    writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n1\r\n{\r\n")
-    await asyncio.sleep(0.05)  # broken in the first segment, it is the parser's to answer
-    writer.write(b"zz\r\n")
+    writer.write(HEAD + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
+    # Broken in the segment with the head, it is the parser's to answer.
+    assert b" 100 " in await reader.readuntil(b"\r\n\r\n")
+    writer.write(b"1\r\n{\r\nzz\r\n")
     assert b" 403 " in await reader.readuntil(b"\r\n\r\n")
     writer.close()
 
@@ -333,6 +352,7 @@ async def test_gzip_good_damaged_and_bomb(client: Client) -> None:
     assert len(await client.stored()) == 2
 
 
+@pytest.mark.parametrize("bounds", [Bounds(answer=2.0)])
 async def test_redis_gone_and_hung_are_503_and_then_it_goes_on(client: Client) -> None:
     client.redis_server.hang()
     status, answer = await client.send("PUT", DEVICE_PATH, "device", EVENT)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from bus_server import BusServer, append_many, deaf, envelopes_of, eventually, running_bus
+from bus_server import PATIENCE_S, BusServer, append_many, deaf, envelopes_of, eventually, running_bus
 from redis.asyncio import Redis
 
 from homewire.bus import BusSettings, Retention, ensure_epochs
@@ -114,7 +114,7 @@ async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> 
     server.kill()
     await asyncio.to_thread(server.start)
     await fill(redis, 1, 5, int(time.time() * 1000) - AGE_MS - 5_000)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE_S):
         while await redis.xlen(events_key(1)):  # noqa: ASYNC110 -- the server has no event for us
             await asyncio.sleep(0.01)
     assert not timer.done()

@@ -228,11 +228,10 @@ async def test_a_body_counted_in_characters_is_answered(house: House) -> None:
     """Content-Length says more than ever comes, or nothing comes; the client waits for its answer."""
     text = json.dumps({"eventType": "t", "eventData": {"a": "é" * 20}}, ensure_ascii=False)
     head = f"Content-Length: {len(text.encode())}"
-    started = asyncio.get_running_loop().time()
+    # It is not waited for longer than `read_answer` does: that is less than a body may take as a whole.
     answers = await asyncio.gather(*(send_raw(house, head, sent) for sent in (text.encode("latin-1"), b"")))
     for answer in answers:
         assert named(answer.status, answer.json()) == "body"
-    assert asyncio.get_running_loop().time() - started < 7
 
 
 async def test_a_body_cut_short_by_its_length_is_refused(house: House) -> None:

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from itertools import product
 from statistics import median
-from time import perf_counter
 from typing import Any, Final
 
 import aiohttp
@@ -134,14 +133,16 @@ async def test_a_refusal_says_nothing_of_who_is_known(
 
 @pytest.mark.parametrize("view", DIALECTS)
 async def test_nor_does_its_time(views: Views, view: View) -> None:
+    """That of the processor: how long a request waits for one depends on everything else."""
     await views.desk.tenant.store.users.create(views.desk.project, "none", email="without@example.com")
     names = (EMAIL, UNKNOWN, "without@example.com")
     taken: dict[str, list[float]] = {name: [] for name in names}
+    node = views.desk.node
     for _ in range(9):
         for name in names:
-            start = perf_counter()
+            start = node.processor_s
             await view(views, name, "wrong")
-            taken[name].append(perf_counter() - start)
+            taken[name].append(node.processor_s - start)
     wrong, *others = (median(taken[name]) for name in names)
     # Hashing is nearly all of it.
     assert all(wrong / 2 < other < wrong * 2 for other in others)

@@ -18,13 +18,17 @@ from homewire.model import Session
 from homewire.redis.connect import connect
 from homewire.store import Store
 from homewire.store.database import wall_clock_ms
+from homewire.store.session_uses import noted_every_ms
 from homewire.store.sessions import Lifetime, Login
 
 EVENTS = "/userSession/websocket"
 TRY_AGAIN, KEY_ENDED = 1013, 4502
 HOUR = 3_600_000
-SOON_S = 1.0
-"""How late a socket is closed at most, and a key refused."""
+SLIDES_MS = 4_000
+"""Long enough for a node that is kept from its processor for a second to note in time that one is used."""
+SOON_S = 3.0
+"""How late a socket is closed at most, and a key refused. One second is promised, the others are for a busy
+machine; who waited until a Redis that hangs is given up would take four."""
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +87,7 @@ async def closed(socket: Socket) -> tuple[int, float]:
 async def test_an_open_socket_keeps_its_session_alive_and_without_it_the_session_ends(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
-    session, user = await opened(tenant, slides_ms=1_500)
+    session, user = await opened(tenant, SLIDES_MS)
     async with await listen(pair[1].url, EVENTS, user.key) as socket:
 
         async def lives_longer() -> bool:
@@ -92,8 +96,9 @@ async def test_an_open_socket_keeps_its_session_alive_and_without_it_the_session
         await eventually(lives_longer)
         assert await socket.is_alive()
         slid = await now(tenant, session)
-        assert slid.expires_ms == slid.last_access_ms + 1_500 > wall_clock_ms()
-        assert 3 <= slid.version <= 7
+        assert slid.expires_ms == slid.last_access_ms + SLIDES_MS > wall_clock_ms()
+        notes = slid.version - session.version
+        assert 1 <= notes <= (slid.last_access_ms - session.started_ms) / noted_every_ms(SLIDES_MS)
         assert await status(pair[0], user) == 200
 
     async def is_over() -> bool:
@@ -106,7 +111,7 @@ async def test_an_open_socket_keeps_its_session_alive_and_without_it_the_session
 async def test_an_absolute_end_closes_the_sockets_of_every_node_and_the_key_is_refused(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
-    session, user = await opened(tenant, HOUR, absolute_ms=1_500)
+    session, user = await opened(tenant, HOUR, absolute_ms=4_000)
     _, other = await opened(tenant, HOUR)
     async with (
         await listen(pair[0].url, EVENTS, user.key) as here,
@@ -126,9 +131,9 @@ async def test_who_remembers_an_earlier_end_asks_again_when_that_has_come(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     """One node knows the key, and its user goes on at the other."""
-    session, user = await opened(tenant, slides_ms=1_200)
+    session, user = await opened(tenant, SLIDES_MS)
     assert await status(pair[0], user) == 200
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         while wall_clock_ms() <= session.expires_ms + 100:
             assert await status(pair[1], user) == 200
             await asyncio.sleep(0.05)
@@ -173,7 +178,7 @@ async def test_a_node_session_lives_and_ends_with_its_device_s_socket(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     device = await tenant.device(await tenant.home(await tenant.user()))
-    lifetime = Lifetime(slides_ms=1_000, absolute_ms=2_000)
+    lifetime = Lifetime(SLIDES_MS, absolute_ms=SLIDES_MS + 1_500)
     session, key = await tenant.store.sessions.open_node(
         tenant.project, device.id, Login(), lifetime=lifetime
     )
@@ -190,8 +195,8 @@ async def test_a_node_session_lives_and_ends_with_its_device_s_socket(
 async def test_while_redis_is_away_what_is_known_to_be_over_ends_and_what_cannot_be_known_tries_again(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess], server: BusServer
 ) -> None:
-    certain, known = await opened(tenant, HOUR, absolute_ms=1_500)
-    doubtful, unknown = await opened(tenant, slides_ms=1_500)
+    certain, known = await opened(tenant, HOUR, absolute_ms=4_000)
+    doubtful, unknown = await opened(tenant, SLIDES_MS)
     _, far = await opened(tenant, HOUR)
     async with AsyncExitStack() as stack:
 

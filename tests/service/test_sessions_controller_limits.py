@@ -145,7 +145,7 @@ async def test_logging_out_closes_what_was_opened_with_the_cookie(desk: Desk, br
     async with await listen(desk.node.url, "/userSession/websocket", None, **headers) as socket:
         assert await socket.is_alive()
         assert (await browser.ask("POST", "/session/logout")).status == 201
-        frame = await socket.receive(1.0)
+        frame = await socket.receive(5.0)
         assert (frame.opcode, frame.close_code) == (CLOSE, KEY_ENDED)
 
 

@@ -13,7 +13,14 @@ from homewire.model import AccountSystem, Project, Session, User
 from homewire.store import Store
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
-from homewire.store.session_uses import MOST_TOUCHED, NOTED_EVERY_MS, KeySought, Standing, Use
+from homewire.store.session_uses import (
+    MOST_TOUCHED,
+    NOTED_EVERY_MS,
+    KeySought,
+    Standing,
+    Use,
+    noted_every_ms,
+)
 from homewire.store.sessions import Lifetime, Login
 from homewire.store.tokens import TokenReference, parse
 
@@ -137,14 +144,16 @@ async def over_with_user(store: Store, session: Session) -> None:
     await store.users.delete(session.project_id, session.user_id)
 
 
-@pytest.mark.parametrize("over", [over_by_end, over_by_time, over_with_user])
+@pytest.mark.parametrize(
+    ("over", "slides_ms"), [(over_by_end, HOUR), (over_by_time, 200), (over_with_user, HOUR)]
+)
 async def test_what_is_over_stays_so(
-    store: Store, user: User, over: Callable[[Store, Session], Awaitable[None]]
+    store: Store, user: User, over: Callable[[Store, Session], Awaitable[None]], slides_ms: int
 ) -> None:
-    session, token = await opened(store, user, 200)
+    session, token = await opened(store, user, slides_ms)
     await over(store, session)
     before = await store.sessions.get(user.project_id, session.id)
-    late = use(session, token, session.started_ms + 100)
+    late = use(session, token, session.started_ms + noted_every_ms(slides_ms))
     assert await store.session_uses.touch(user.project_id, [late]) == [None]
     assert await store.principals.lookup(token) is None
     assert await store.sessions.get(user.project_id, session.id) == before

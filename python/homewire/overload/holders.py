@@ -39,7 +39,7 @@ RETRY_AFTER_S: Final = 10
 """There is no telling when one of the others ends; soon after is early enough."""
 INTERVAL_S: Final = 1.0
 LEAST_PAUSE_S: Final = 0.1
-RELEASE_S: Final = 1.0
+RELEASE_S: Final = 3.0
 """How long a node that stops tries to take its counts back; else their leases end them."""
 REFRESHES_A_LEASE: Final = 3
 COMMANDS_A_SUBJECT: Final = 3
