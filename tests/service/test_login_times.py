@@ -106,8 +106,10 @@ async def test_a_failed_login_makes_the_same_commands_for_everybody(desk: Desk) 
                 words = command["command"].split()
                 if words[0] == "PING":
                     return seen
-                # Not what a script does within: that is no trip.
-                if f"{{p{desk.project}}}" in command["command"] and command["client_type"] != "lua":
+                # Not what a script does within: that is no trip. Nor when the relay looks at every outbox.
+                if f"{{p{desk.project}}}" not in command["command"] or words[0] == "XLEN":
+                    continue
+                if command["client_type"] != "lua":
                     seen.append((words[0], words[1] if words[0] == "EVALSHA" else ""))
             raise AssertionError("no PING")
 
