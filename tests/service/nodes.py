@@ -6,6 +6,7 @@ import asyncio
 import io
 import itertools
 import os
+import secrets
 import signal
 import socket
 import ssl
@@ -42,6 +43,8 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
 """Whether every Redis of these tests runs in cluster mode (`make test-cluster`)."""
 START_S = 20.0
+UNGIVEN_PORTS = range(16_384, 32_768)
+"""Below the `ip_local_port_range` of Linux."""
 DEFAULT_PROJECT = 1
 """The id of the first project of an empty Redis."""
 ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)
@@ -267,9 +270,13 @@ def private_node(**settings: Any) -> Iterator[NodeProcess]:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """One that is free, and that the kernel gives to nobody who connects somewhere, or asks for any: other
+    workers do so all the time, and might have it before it is listened at."""
+    while True:
+        port = UNGIVEN_PORTS.start + secrets.randbelow(len(UNGIVEN_PORTS))
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:
