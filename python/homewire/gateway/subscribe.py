@@ -11,6 +11,7 @@ from aiohttp import web
 from homewire._core import InvalidField, select_filter
 from homewire.errors import InvalidInput, PermissionDenied
 from homewire.gateway.directory import Directory
+from homewire.gateway.freshness import ANEW
 from homewire.model import AccessControl, AccountSystem, Principal, PrincipalKind, RightKind
 from homewire.store.rights import of_ids
 
@@ -66,11 +67,14 @@ class Filter:
         gets the same answer, byte for byte, as what does not exist. Raises InvalidInput where it would be
         too much.
         """
-        match access:
-            case AccessControl.MEMBERSHIP:
-                return await self._of_member(principal, directory, as_of)
-            case AccessControl.PERMISSION:
-                return await self._permitted(principal, directory, as_of)
+        by_access = self._of_member if access is AccessControl.MEMBERSHIP else self._permitted
+        try:
+            return await by_access(principal, directory, as_of)
+        except PermissionDenied:
+            # Nothing that is missing is remembered, but the place that a device has left is.
+            if self.kind != "devices" or as_of == ANEW:
+                raise
+            return await by_access(principal, directory, ANEW)
 
     async def _of_member(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
         if self.kind == "homes":
