@@ -87,10 +87,21 @@ async def copies(redis: Redis, project: int) -> list[Copy]:
 
 
 async def heard_of(redis: Redis, project: int, change: Awaitable[object]) -> list[Heard]:
-    """What was announced by a change, in the order of the outbox, which must be empty then."""
+    """What was announced by a change, in the order of the outbox, which must be empty soon after."""
     before = {copy.outbox for copy in await copies(redis, project)}
     await change
-    assert await redis.xlen(ProjectSlot(project).outbox) == 0
+
+    async def is_empty() -> bool:
+        return await redis.xlen(ProjectSlot(project).outbox) == 0
+
+    heard = await _heard_since(redis, project, before)
+    # What was copied is deleted behind the answer.
+    await until(is_empty)
+    return heard
+
+
+async def _heard_since(redis: Redis, project: int, before: set[tuple[int, int]]) -> list[Heard]:
+    """What stands in the shards, without those records."""
     records: dict[tuple[int, int], list[Copy]] = {}
     for copy in await copies(redis, project):
         if copy.outbox not in before:
