@@ -27,6 +27,14 @@ class HeldTail(ThreadingUnixStreamServer):
         self.url = f"unix://{path}"
         self.may_hear = threading.Event()
         self.may_hear.set()
+        self.tails = set[socket.socket]()
+        """The tails' connections, as they come to us."""
+
+    def cut(self) -> None:
+        """The tails have to connect anew; what was on its way to them is lost."""
+        for each in tuple(self.tails):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
 
 
 class _Connection(BaseRequestHandler):
@@ -41,7 +49,9 @@ class _Connection(BaseRequestHandler):
             while part := self.request.recv(PART):
                 if b"\r\nXREAD\r\n" in part:
                     is_tail.set()
+                    way.tails.add(self.request)
                 redis.sendall(part)
+        way.tails.discard(self.request)
 
     def _answer(self, way: HeldTail, redis: socket.socket, is_tail: threading.Event) -> None:
         with suppress(OSError):

@@ -1,14 +1,19 @@
-"""A node whose tail is late: whom it lets in."""
+"""A node whose tail is late: whom it lets in, and what its listeners hear of what it reads all at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from control_records import SHARDS
 from held_tail import HeldTail, held_tail
 from nodes import NodeProcess, private_node, tenant_of
 from two_homes import PATH
 from wire import listen, refusal
+
+from homewire.bus.shards import shard_of
+
+COME_BACK = 4004
 
 
 @pytest.fixture(scope="module")
@@ -43,3 +48,22 @@ async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess
             async with await listen(late.url, path, user.key) as socket:
                 assert await socket.is_alive()
             tail.may_hear.set()
+
+
+async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
+    late: NodeProcess, tail: HeldTail
+) -> None:
+    """Also by a tail that comes back and looks at one shard after the other."""
+    async with tenant_of(late) as tenant:
+        user = await tenant.user()
+        homes = sorted([await tenant.home(user) for _ in range(4)], key=lambda each: shard_of(each, SHARDS))
+        moved, stays = await tenant.device(homes[0]), await tenant.device(homes[-1])
+        assert shard_of(homes[0], SHARDS) < shard_of(homes[-1], SHARDS)
+        async with await listen(late.url, f"{PATH}?deviceId={moved.id},{stays.id}", user.key) as socket:
+            tail.may_hear.clear()
+            await tenant.send({"deviceId": stays.id, "eventType": "before"})
+            await tenant.store.devices.move(tenant.project, moved.id, None)
+            tail.cut()
+            tail.may_hear.set()
+            assert await socket.receive_type() == "before"
+            assert (await socket.receive()).close_code == COME_BACK

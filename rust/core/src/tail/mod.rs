@@ -275,22 +275,40 @@ impl Reader {
     /// Looks at all shards: what is new in them, and what is missing.
     fn look(&mut self, link: &mut Link) -> Result<(), TailError> {
         link.send(&self.looks())?;
-        let mut fallen = Vec::new();
-        for index in 0..self.shards.len() {
-            let mut taken = Vec::new();
-            let (mut reply, mut foreign) = (look_reply(link)?, 0);
-            let found = self.shards[index].take_look(&mut reply, &mut taken, &mut foreign)?;
-            Stats::add(&self.around.stats.foreign_entries, foreign);
-            if found.needs_epoch {
-                fallen.push(index);
-            }
-            self.tell(index, &found);
-            self.hand_on(taken);
-        }
+        let (mut taken, mut fallen) = (Vec::new(), Vec::new());
+        let outcome = self.take_looks(link, &mut taken, &mut fallen);
+        // In one piece, like what an XREAD brings: who is sent for again, by a record in one shard, still hears
+        // what was acknowledged before that in another.
+        self.hand_on(taken);
+        outcome?;
         self.heard.note(self.number);
         self.looked = Instant::now();
         for index in fallen {
             self.renew_epoch(link, index)?;
+        }
+        Ok(())
+    }
+
+    /// Takes what all looks found, and notes the shards that need a new epoch.
+    fn take_looks(
+        &mut self,
+        link: &mut Link,
+        taken: &mut Vec<Entry>,
+        fallen: &mut Vec<usize>,
+    ) -> Result<(), TailError> {
+        for index in 0..self.shards.len() {
+            let mut entries = Vec::new();
+            let (mut reply, mut foreign) = (look_reply(link)?, 0);
+            let found = self.shards[index].take_look(&mut reply, &mut entries, &mut foreign)?;
+            Stats::add(&self.around.stats.foreign_entries, foreign);
+            if found.needs_epoch {
+                fallen.push(index);
+            }
+            if found.gap.is_some() {
+                self.hand_on(std::mem::take(taken));
+                self.tell(index, &found);
+            }
+            taken.append(&mut entries);
         }
         Ok(())
     }
