@@ -6,7 +6,6 @@ import asyncio
 import io
 import itertools
 import os
-import secrets
 import signal
 import socket
 import ssl
@@ -14,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -43,8 +43,6 @@ ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
 """Whether every Redis of these tests runs in cluster mode (`make test-cluster`)."""
 START_S = 20.0
-UNGIVEN_PORTS = range(16_384, 32_768)
-"""Below the `ip_local_port_range` of Linux."""
 DEFAULT_PROJECT = 1
 """The id of the first project of an empty Redis."""
 ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)
@@ -270,13 +268,23 @@ def private_node(**settings: Any) -> Iterator[NodeProcess]:
 
 
 def free_port() -> int:
-    """One that is free, and that the kernel gives to nobody who connects somewhere, or asks for any: other
-    workers do so all the time, and might have it before it is listened at."""
-    while True:
-        port = UNGIVEN_PORTS.start + secrets.randbelow(len(UNGIVEN_PORTS))
-        with socket.socket() as probe, suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+    """A port that nobody else has before its owner listens there, as other workers' servers and clients had.
+
+    It stays bound: the kernel gives it to nobody who asks for any or connects somewhere, and whoever sets
+    SO_REUSEADDR, as servers do, can listen there all the same.
+    """
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", 0))
+    _bound.append(bound)
+    if len(_bound) > KEPT_PORTS:
+        _bound.popleft().close()
+    return int(bound.getsockname()[1])
+
+
+KEPT_PORTS = 50
+"""Many more than servers that are starting."""
+_bound: deque[socket.socket] = deque()
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:

@@ -63,6 +63,8 @@ class EmbeddedServer:
         self._wanted_binary = binary
         self._binary = Path()
         self._directory: DataDirectory | None = None
+        self._cluster_port: socket.socket | None = None
+        """Keeps the port of the cluster bus for the server, which listens there beside it."""
         self._process: asyncio.subprocess.Process | None = None
         self._launching: asyncio.Task[None] | None = None
         self._closing = False
@@ -144,6 +146,9 @@ class EmbeddedServer:
             await asyncio.wait([self._launching])
         if self._process is not None:
             await _stop(self._process)
+        if self._cluster_port is not None:
+            self._cluster_port.close()
+            self._cluster_port = None
         directory, self._directory = self._directory, None
         if directory is not None:
             directory.close()
@@ -212,7 +217,9 @@ class EmbeddedServer:
         }  # fmt: skip
         if self._cluster:
             # The cluster bus wants a TCP port even where clients have none; by default all take 10000.
-            options |= {"cluster-enabled": "yes", "bind": "127.0.0.1", "cluster-port": str(_free_port())}
+            self._cluster_port = self._cluster_port or _reserved_port()
+            port = self._cluster_port.getsockname()[1]
+            options |= {"cluster-enabled": "yes", "bind": "127.0.0.1", "cluster-port": str(port)}
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 
     async def _wait_until_ready(self) -> None:
@@ -303,7 +310,9 @@ async def _stop(process: asyncio.subprocess.Process) -> None:
         await process.wait()
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def _reserved_port() -> socket.socket:
+    """Bound to a port that nobody else is given meanwhile. Who sets SO_REUSEADDR can listen there."""
+    bound = socket.socket()
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.bind(("127.0.0.1", 0))
+    return bound
