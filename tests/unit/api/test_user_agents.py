@@ -61,9 +61,9 @@ def test_a_user_agent_tells_program_and_system(user_agent: str, device: UserAgen
 )
 def test_none_takes_long(user_agent: str) -> None:
     device_of("curl/1")  # Compiles the patterns.
-    began = time.perf_counter()
+    began = time.thread_time()
     device_of(user_agent)
-    assert time.perf_counter() - began < 0.1
+    assert time.thread_time() - began < 0.1
 
 
 def test_the_patterns_are_not_there_before_somebody_asks() -> None:
