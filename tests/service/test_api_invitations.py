@@ -78,7 +78,9 @@ async def test_who_is_nobody_yet_becomes_that_user_by_registering(house: House, 
     assert (added.status, added.body["verified"], added.body["email"]) == (201, False, "Ann@example.com")
     assert "name" not in added.body
     ann = added.body["userId"]
-    assert [each["kind"] for each in await node.outbox() if each["to"] == "Ann@example.com"] == ["invitation"]
+    # In this project: the node and what it kept are those of other tests, too.
+    told = await node.outbox("--project", tenant.project)
+    assert [(each["to"], each["kind"]) for each in told] == [("Ann@example.com", "invitation")]
     # To nobody but the members.
     assert await tenant.store.users.get(tenant.project, ann) is None
     assert await tenant.store.users.by_email(tenant.project, ANN) is None
@@ -205,7 +207,7 @@ async def test_phone_projects_add_by_number_and_send_nothing(
     assert (known.body["userId"], known.body["phoneNumber"]) == (user.id, "+14155550101")
     invited = await tenant.ask("POST", path, owner.key, {"phoneNumber": "+14155550102"})
     assert (invited.status, invited.body["verified"]) == (201, False)
-    assert not [each for each in await node.outbox() if each["to"].startswith("+1415555010")]
+    assert await node.outbox("--project", tenant.project) == []
     registered = await tenant.store.users.create(tenant.project, "Cy", phone="+14155550102")
     assert registered.id == invited.body["userId"]
     for body, field in (
