@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final
 
 from accounts_desk import APP, PASSWORD, Desk
@@ -199,6 +200,10 @@ class Life:
                     body = {**whose, "permission": right}
                     await self.ask(204, "POST", f"{project}/permissions", self.server, body)
 
+    async def _is_known_connected(self, device: Account) -> bool:
+        seen = await self.ask(200, "GET", f"/devices/{device.id}", device.key)
+        return bool(seen["isConnected"])
+
     async def _events_and_commands(self) -> None:
         tenant = self.desk.tenant
         for device in self.devices[:3]:
@@ -206,6 +211,8 @@ class Life:
                 path = f"/devices/{device.id}/command"
                 await self.ask(204, "PUT", path, self.ada.key, {"action": "now"})
                 assert (await socket.receive_json())["action"] == "now"
+                # Of a device that went before its coming was said, nothing is said.
+                await eventually(partial(self._is_known_connected, device))
             path = f"/devices/{device.id}/command?queue=600"
             headers = {"Idempotency_Key": f"once-{device.id}"}
             assert (await tenant.put(path, self.ada.key, {"action": "later"}, **headers))[0] == 204
@@ -218,5 +225,5 @@ class Life:
             names = ProjectSlot(self.desk.project)
             return bool(await tenant.redis.xlen(names.module_dead(DEAF)))
 
-        await eventually(has_dead_letters)
+        await eventually(has_dead_letters, 30.0)
         await self.ask(204, "PUT", f"/homes/{self.homes[0]}/event", self.server, event)

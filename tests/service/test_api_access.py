@@ -38,6 +38,8 @@ def test_every_status_of_every_operation_is_reached() -> None:
     assert promised - reached == excused, "not reached, or excused in vain"
 
 
+# Two thousand requests, some of which hash a password: 15 s, and a minute on a machine that is loaded.
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("access_control", AccessControl)
 @pytest.mark.parametrize("accounts", AccountSystem)
 async def test_everybody_gets_what_the_table_says(

@@ -16,6 +16,8 @@ from house import House, house_of
 from nodes import Account, NodeProcess, Tenant, eventually, tenant_of
 from wire import listen
 
+SLOW_S = 30
+"""What may pass between a time that a node says and a look at the clock here."""
 WHOLE_SECONDS = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
 LISTEN = "/userSession/websocket"
 
@@ -186,7 +188,7 @@ async def test_how_long_a_device_can_be_claimed(
     if seconds == 0:
         assert shown is None
     elif seconds > 1:
-        assert seconds - 5 < seconds_from_now(shown) <= seconds
+        assert seconds - SLOW_S < seconds_from_now(shown) <= seconds
 
 
 async def test_registrations_in_json_take_real_values_and_answer_when_it_ended(house: House) -> None:
@@ -195,7 +197,7 @@ async def test_registrations_in_json_take_real_values_and_answer_when_it_ended(h
         body = {"deviceId": device.id, "claimable": claimable, "duration": None}
         status, answer = await house.call("POST", "/deviceRegistration", device.key, json=body)
         assert status == 200
-        assert seconds - 5 < seconds_from_now(answer["claimExpirationTime"]) <= seconds
+        assert seconds - SLOW_S < seconds_from_now(answer["claimExpirationTime"]) <= seconds
 
 
 @pytest.mark.parametrize(
@@ -222,7 +224,7 @@ async def token_of(house: House, **fields: str) -> str:
     path, body = f"/homes/{house.home}/deviceProvisioning", {"deviceClass": "lamp", **fields}
     status, answer = await house.call("POST", path, house.owner.key, data=body)
     assert (status, answer.keys()) == (200, {"token", "expirationTime"})
-    assert 3_590 < seconds_from_now(answer["expirationTime"]) <= 3_600
+    assert 3_600 - SLOW_S < seconds_from_now(answer["expirationTime"]) <= 3_600
     return str(answer["token"])
 
 

@@ -20,8 +20,10 @@ from test_api_access import ERROR
 
 from homewire.errors import InternalError
 from homewire.model import AccessControl, AccountSystem
+from homewire.redis.connect import COMMAND_S
 
-LONGEST_S = 5.0
+LONGEST_S = COMMAND_S + 3.5
+"""One command, and before it a connection, are all that an operation waits for: 5 s. Two commands are 8."""
 
 
 async def asked(node: NodeProcess) -> list[Ask]:
