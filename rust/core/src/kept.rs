@@ -119,7 +119,7 @@ impl Piece {
         Self { bytes, frames }
     }
 
-    /// When it began to wait, or up to a look of the timers before.
+    /// When the turn began in which it had to wait.
     pub fn since(&self) -> Instant {
         self.bytes.since
     }

@@ -124,77 +124,16 @@ impl Reactor {
 
 #[cfg(test)]
 mod tests {
-    use std::os::fd::OwnedFd;
-    use std::os::unix::net::UnixStream;
-    use std::sync::Arc;
-    use std::time::Duration;
-
-    use mio::{Events, Poll, Waker};
+    use std::time::Instant;
 
     use super::*;
-    use crate::connection::{Principal, PrincipalKind, Socket, SocketOptions};
-    use crate::encoding::Encoding;
     use crate::envelope::{ControlHeader, EventHeader, encode_control, encode_event};
-    use crate::inbox::{Command, Entry, Inbox, Reservation, Subscription};
-    use crate::marks::Marks;
-    use crate::notify::Notifier;
-    use crate::reactor::{Limits, Shared, WAKER};
-    use crate::tally::Tally;
+    use crate::inbox::{Command, Entry};
+    use crate::reactor::fixture::{adopt, count, limits, no_events, open, reactor, reserve};
 
     const MANY: u64 = 10_000;
     const LARGE: u64 = 1;
     const OTHER: u64 = 2;
-
-    /// A reactor that turns when it is told to.
-    fn reactor() -> Reactor {
-        let poll = Poll::new().unwrap();
-        let waker = Waker::new(poll.registry(), WAKER).unwrap();
-        let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
-        let shared = Shared {
-            inbox: Arc::new(inbox),
-            slots: Arc::default(),
-            notifier: Arc::new(Notifier::new(usize::MAX, Arc::default()).unwrap()),
-            marks: Arc::new(Marks::new(1)),
-            stats: Arc::default(),
-        };
-        let limits = Limits {
-            shards: 1,
-            heartbeat: Duration::from_secs(1_000_000),
-            reservation: Duration::from_secs(1_000_000),
-            revocation: Duration::from_secs(1_000_000),
-            close: Duration::from_secs(1_000_000),
-            outbox_bytes: 1 << 20,
-            outboxes_bytes: usize::MAX,
-            unsent_age: Duration::from_secs(1_000_000),
-            message_bytes: 1 << 10,
-            deliver_messages: false,
-            messages_bytes: usize::MAX,
-            socket: SocketOptions::default(),
-        };
-        Reactor::new(poll, shared, commands, limits)
-    }
-
-    fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> ConnectionId {
-        let id = reactor.shared.slots.take();
-        let principal = Principal {
-            kind: PrincipalKind::User,
-            project,
-            id: user,
-            key_tag: 0,
-        };
-        let reservation = Reservation {
-            id,
-            principal,
-            subscription: Subscription::Homes(vec![1]),
-            follow: true,
-            waiting: Vec::new(),
-            encoding: Encoding::Plain,
-            address: None,
-        };
-        let held = Arc::<Tally>::default().hold(principal, None);
-        reactor.reserve(reservation, held, 0);
-        id
-    }
 
     fn event() -> Entry {
         Entry {
@@ -222,38 +161,29 @@ mod tests {
 
     /// Lets many connections of one project end at once, while another's events go on.
     fn end_many(what: Command, told: impl Fn(&Reactor) -> u64) {
-        let mut reactor = reactor();
+        let (mut reactor, now) = (reactor(limits()), Instant::now());
         // Without a socket, what they are told waits: only this test's witness has one.
         for user in 0..MANY {
-            let id = reserve(&mut reactor, LARGE, user);
-            reactor.connections.get(id).unwrap().state = State::Open;
+            open(&mut reactor, LARGE, user);
         }
         reactor.shared.inbox.send(what);
-        let events = Events::with_capacity(1);
-        reactor.turn(&events);
+        reactor.turn(&no_events(), now);
         assert_eq!(told(&reactor), ENDINGS_PER_TURN as u64);
         assert_eq!(reactor.index.topic_count(), 0, "all are deaf at once");
 
         let witness = reserve(&mut reactor, OTHER, 1);
-        let (_client, ours) = UnixStream::pair().unwrap();
-        let socket = Socket::new(OwnedFd::from(ours), &SocketOptions::default()).unwrap();
-        reactor.adopt(witness, socket, Vec::new());
+        let _client = adopt(&mut reactor, witness);
         let mut turns = 1;
         while told(&reactor) < MANY {
             assert!(!reactor.is_idle(), "it would fall asleep");
             reactor.shared.inbox.send(Command::Route(vec![event()]));
-            reactor.turn(&events);
+            reactor.turn(&no_events(), now);
             turns += 1;
             let deliveries = reactor.shared.stats.snapshot();
             assert!(deliveries.contains(&("deliveries", turns - 1)));
             assert_eq!(told(&reactor), MANY.min(turns * ENDINGS_PER_TURN as u64));
         }
         assert!(reactor.is_idle());
-    }
-
-    fn count(reactor: &Reactor, name: &str) -> u64 {
-        let stats = reactor.shared.stats.snapshot();
-        stats.iter().find(|(it, _)| *it == name).unwrap().1
     }
 
     #[test]
@@ -269,18 +199,16 @@ mod tests {
 
     #[test]
     fn a_record_that_ends_many_is_the_last_of_its_turn() {
-        let mut reactor = reactor();
+        let (mut reactor, now) = (reactor(limits()), Instant::now());
         for user in 0..=ENDINGS_PER_TURN as u64 {
-            let id = reserve(&mut reactor, LARGE, user);
-            reactor.connections.get(id).unwrap().state = State::Open;
+            open(&mut reactor, LARGE, user);
         }
         reserve(&mut reactor, OTHER, 1);
         reactor.shared.inbox.send(disabled());
         reactor.shared.inbox.send(Command::Route(vec![event()]));
-        let events = Events::with_capacity(1);
-        reactor.turn(&events);
+        reactor.turn(&no_events(), now);
         assert_eq!(count(&reactor, "matched"), 0);
-        reactor.turn(&events);
+        reactor.turn(&no_events(), now);
         assert_eq!(count(&reactor, "matched"), 1);
     }
 }

@@ -12,8 +12,8 @@ use crate::stats::Stats;
 
 /// Between two looks at how old things are.
 const LOOK: Duration = Duration::from_secs(1);
-/// What waits is stamped with the time of the look before, and looks come late by a nap of the
-/// reactor: that much may be missing from an age that seems to be reached.
+/// What waits is stamped with the beginning of its turn, and a turn may be held up: that much may be
+/// missing from an age that seems to be reached.
 const UNCERTAINTY: Duration = Duration::from_millis(1_500);
 /// So many are closed in one turn: between two turns the others get what is theirs.
 const CLOSED_PER_TURN: usize = 128;
@@ -92,7 +92,6 @@ impl Reactor {
             return;
         }
         self.lagging.next_look = now + LOOK;
-        self.ledger.set_now(now);
         let patience = self.limits.unsent_age.saturating_add(UNCERTAINTY);
         let mut overdue = Vec::new();
         let connections = &mut self.connections;
@@ -113,6 +112,82 @@ impl Reactor {
         for id in overdue {
             self.give_up_on(id);
             Stats::add(&self.shared.stats.too_slow_by_age, 1);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{self, Read};
+
+    use super::*;
+    use crate::frame::Opcode;
+    use crate::inbox::Command;
+    use crate::reactor::Limits;
+    use crate::reactor::fixture::{
+        adopt, connection, count, limits, no_events, open, reactor, reserve,
+    };
+
+    const AGE: Duration = Duration::from_secs(2);
+
+    fn impatient() -> Reactor {
+        reactor(Limits {
+            unsent_age: AGE,
+            outbox_bytes: 16 << 20,
+            ..limits()
+        })
+    }
+
+    fn send(reactor: &Reactor, id: ConnectionId, bytes: usize) {
+        reactor.shared.inbox.send(Command::Send {
+            id,
+            opcode: Opcode::Binary,
+            payload: vec![0; bytes],
+        });
+    }
+
+    /// However long ago the turn before was: the process may have been held up.
+    #[test]
+    fn what_waits_is_no_older_than_its_turn() {
+        let mut reactor = impatient();
+        let id = open(&mut reactor, 1, 1);
+        let mut now = Instant::now() + Duration::from_secs(60);
+        send(&reactor, id, 10);
+        reactor.turn(&no_events(), now);
+        now += AGE;
+        reactor.turn(&no_events(), now);
+        assert_eq!(count(&reactor, "too_slow_by_age"), 0);
+        now += UNCERTAINTY;
+        reactor.turn(&no_events(), now);
+        assert_eq!(count(&reactor, "too_slow_by_age"), 1);
+    }
+
+    /// Who always has something waiting, but nothing old, keeps up slowly and stays.
+    #[test]
+    fn who_reads_slowly_but_steadily_stays() {
+        const A_SECOND: usize = 600_000;
+        let mut reactor = impatient();
+        let id = reserve(&mut reactor, 1, 1);
+        let mut client = adopt(&mut reactor, id);
+        client.set_nonblocking(true).unwrap();
+        let mut buffer = vec![0; A_SECOND];
+        let began = Instant::now();
+        // More than the kernel holds, and less than two seconds of it.
+        send(&reactor, id, A_SECOND);
+        for second in 1..20 {
+            send(&reactor, id, A_SECOND);
+            reactor.turn(&no_events(), began + Duration::from_secs(second));
+            assert_eq!(count(&reactor, "too_slow"), 0, "in second {second}");
+            let mut rest = buffer.as_mut_slice();
+            while !rest.is_empty() {
+                match client.read(rest) {
+                    Ok(count) => rest = &mut rest[count..],
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => reactor.flush(id),
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            let outbox = &connection(&mut reactor, id).outbox;
+            assert!(outbox.waiting() > 0, "nothing waits");
         }
     }
 }

@@ -6,6 +6,8 @@
 mod condemned;
 mod control;
 mod delivery;
+#[cfg(test)]
+mod fixture;
 mod homes;
 mod kept_commands;
 mod keys;
@@ -180,17 +182,19 @@ impl Reactor {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping && self.open + self.reserved == 0) {
             self.wait(&mut events)?;
-            self.turn(&events);
+            self.turn(&events, Instant::now());
         }
         Ok(())
     }
 
-    fn turn(&mut self, events: &Events) {
+    /// One turn, which begins `now`.
+    fn turn(&mut self, events: &Events, now: Instant) {
+        self.ledger.set_now(now);
         self.serve_sockets(events);
         self.take_commands();
         self.seal_all();
         self.relieve();
-        self.serve_timers(Instant::now());
+        self.serve_timers(now);
         self.end_condemned();
         self.publish();
     }

@@ -13,6 +13,8 @@ use crate::stats::Stats;
 /// An interval of heartbeats is cut into this many parts; a connection's slot says which is its own,
 /// so that pings are spread over the interval.
 const PARTS: u32 = 50;
+/// Pings come this many parts late at most: then all that follow are put off.
+const LATEST: u32 = PARTS / 4;
 
 /// The longest the reactor sleeps: a command without hurry waits no longer than this.
 const LONGEST_NAP: Duration = Duration::from_millis(500);
@@ -108,8 +110,9 @@ impl Reactor {
             self.timers.next_step += self.timers.step;
             self.timers.part = (self.timers.part + 1) % PARTS;
             self.beat(self.timers.part);
-            if self.timers.next_step + self.timers.step * PARTS < now {
-                // The process slept (a suspended machine): one round of pings is enough.
+            if self.timers.next_step + self.timers.step * LATEST < now {
+                // The process was held up. To make up for it would leave those who are asked late
+                // hardly any time to answer before their next turn.
                 self.timers.next_step = now + self.timers.step;
             }
         }
@@ -140,7 +143,30 @@ impl Reactor {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write;
+
     use super::*;
+    use crate::reactor::Limits;
+    use crate::reactor::fixture::{
+        adopt, connection, count, limits, next_events, open, reactor, reserve,
+    };
+
+    const INTERVAL: Duration = Duration::from_secs(50);
+
+    fn beating() -> Reactor {
+        reactor(Limits {
+            heartbeat: INTERVAL,
+            ..limits()
+        })
+    }
+
+    /// Lets so many parts of an interval pass, without a delay.
+    fn pass(reactor: &mut Reactor, parts: u32) {
+        for _ in 0..parts {
+            let due = reactor.timers.next_step;
+            reactor.serve_timers(due);
+        }
+    }
 
     /// What the reactor does not wake up for would be done half a second late.
     #[test]
@@ -160,5 +186,106 @@ mod tests {
             assert_eq!(timers.patience(now), soon);
             assert_eq!(timers.patience(now + soon * 2), Duration::ZERO);
         }
+    }
+
+    #[test]
+    fn heartbeats_are_spread_over_their_interval() {
+        let mut reactor = beating();
+        let ids: Vec<_> = (0..2 * u64::from(PARTS))
+            .map(|user| open(&mut reactor, 1, user))
+            .collect();
+        let began = reactor.timers.next_step - reactor.timers.step;
+        for part in 1..=PARTS {
+            let due = reactor.timers.next_step;
+            assert_eq!(due - began, INTERVAL * part / PARTS);
+            let nearly = due - Duration::from_millis(1);
+            assert_eq!(reactor.timers.patience(nearly), due - nearly);
+            reactor.serve_timers(nearly);
+            reactor.serve_timers(due);
+            let asked = ids
+                .iter()
+                .filter(|&&id| connection(&mut reactor, id).outbox.waiting() > 0);
+            assert_eq!(asked.count(), 2 * part as usize);
+        }
+    }
+
+    #[test]
+    fn any_byte_is_an_answer_to_a_heartbeat() {
+        const PONG: [u8; 6] = [0x8A, 0x80, 0x37, 0xFA, 0x21, 0x3D];
+        let mut reactor = beating();
+        let id = reserve(&mut reactor, 1, 1);
+        let mut client = adopt(&mut reactor, id);
+        let now = Instant::now();
+        for byte in PONG {
+            pass(&mut reactor, PARTS);
+            client.write_all(&[byte]).unwrap();
+            let events = next_events(&mut reactor);
+            reactor.turn(&events, now);
+        }
+        pass(&mut reactor, PARTS);
+        assert_eq!(count(&reactor, "heartbeats_missed"), 0);
+        pass(&mut reactor, PARTS);
+        assert_eq!(count(&reactor, "heartbeats_missed"), 1);
+    }
+
+    /// Otherwise it would count as silent at the next beat.
+    #[test]
+    fn a_backlog_does_not_hide_the_heartbeat() {
+        let mut reactor = beating();
+        let id = open(&mut reactor, 1, 1);
+        // By itself alone, one that is longer than the bound passes.
+        let long = vec![b'x'; 2 * limits().outbox_bytes];
+        reactor.send(id, Opcode::Text, &long);
+        let waiting = connection(&mut reactor, id).outbox.waiting();
+        assert!(waiting > long.len());
+        pass(&mut reactor, PARTS);
+        let outbox = &connection(&mut reactor, id).outbox;
+        assert_eq!(outbox.waiting(), waiting + 2, "the ping");
+        assert_eq!(count(&reactor, "too_slow"), 0);
+    }
+
+    #[test]
+    fn whoever_is_asked_late_has_its_time_to_answer() {
+        for held_up in (1..3 * PARTS).step_by(5) {
+            let mut reactor = beating();
+            let slots = PARTS.into();
+            let ids: Vec<_> = (0..slots).map(|it| open(&mut reactor, 1, it)).collect();
+            let mut asked: Vec<Option<(usize, Instant)>> = vec![None; ids.len()];
+            for part in 0..6 * PARTS {
+                let mut now = reactor.timers.next_step;
+                if part == 2 * PARTS {
+                    now += reactor.timers.step * held_up;
+                }
+                reactor.serve_timers(now);
+                for (&id, asked) in ids.iter().zip(&mut asked) {
+                    let client = connection(&mut reactor, id);
+                    let waiting = client.outbox.waiting();
+                    if asked.is_some_and(|(before, _)| waiting == before) || waiting == 0 {
+                        continue;
+                    }
+                    client.heard = true;
+                    if let Some((_, last)) = asked.replace((waiting, now)) {
+                        let time = now - last;
+                        assert!(time > INTERVAL * 2 / 3, "{time:?} after {held_up} parts");
+                    }
+                }
+            }
+            assert_eq!(count(&reactor, "heartbeats_missed"), 0);
+        }
+    }
+
+    #[test]
+    fn adoption_in_time_stops_that_clock() {
+        let mut reactor = reactor(Limits {
+            reservation: Duration::from_secs(1),
+            ..limits()
+        });
+        let adopted = reserve(&mut reactor, 1, 1);
+        let late = reserve(&mut reactor, 1, 2);
+        let _client = adopt(&mut reactor, adopted);
+        reactor.serve_timers(Instant::now() + Duration::from_secs(1));
+        assert_eq!(count(&reactor, "reservations_expired"), 1);
+        assert!(reactor.connections.get(late).is_none());
+        assert_eq!(connection(&mut reactor, adopted).state, State::Open);
     }
 }

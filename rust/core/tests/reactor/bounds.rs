@@ -142,34 +142,6 @@ fn what_waits_too_long_is_not_waited_for() {
     assert_eq!(keeps_up.hear(), Heard::event("stays"));
 }
 
-/// Who always has something waiting, but nothing old, keeps up slowly and stays.
-#[test]
-fn who_reads_slowly_but_steadily_stays() {
-    let node = Node::start(Limits {
-        unsent_age: Duration::from_secs(2),
-        outbox_bytes: 16 << 20,
-        ..limits()
-    });
-    let (id, mut client) = node.connect(homes(&[1]));
-    let body = body(50_000);
-    let (mut routed, mut heard) = (0, 0);
-    let began = Instant::now();
-    while began.elapsed() < Duration::from_secs(8) {
-        // Twenty and more are always on their way: more than the kernel holds.
-        while routed < heard + 20 {
-            node.route(event_with_body(1, "steady", &body));
-            routed += 1;
-        }
-        assert_eq!(client.hear(), Heard::event("steady"));
-        heard += 1;
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    assert!(node.stat("blocked_writes") > 0, "nothing ever waited");
-    assert_eq!(node.stat("too_slow"), 0);
-    node.core.close(id, 4000, String::new());
-    client.hear_until(&Heard::Close(Some(4000)));
-}
-
 /// Empty messages take memory too while nobody takes them.
 #[test]
 fn empty_messages_have_a_bound() {

@@ -48,19 +48,6 @@ fn a_reservation_that_is_not_adopted_in_time_is_undone() {
 }
 
 #[test]
-fn adoption_in_time_stops_that_clock() {
-    let mut node = Node::start(Limits {
-        reservation: Duration::from_millis(30),
-        ..limits()
-    });
-    let (_, mut client) = node.connect(homes(&[1]));
-    let later = node.reserve(homes(&[1]));
-    node.closed(later);
-    node.route(event(1, "still there"));
-    assert_eq!(client.hear(), Heard::event("still there"));
-}
-
-#[test]
 fn an_old_id_means_nothing_to_its_slots_next_connection() {
     let mut node = Node::start(limits());
     let (old, client) = node.connect(homes(&[1]));
@@ -171,41 +158,6 @@ fn a_silent_client_is_asked_and_then_closed() {
     drop(client);
     assert_eq!(node.closed(id), 4003);
     assert_eq!(node.stat("heartbeats_missed"), 1);
-}
-
-#[test]
-fn any_byte_is_an_answer_to_a_heartbeat() {
-    let node = Node::start(Limits {
-        heartbeat: Duration::from_millis(500),
-        ..limits()
-    });
-    let (_, mut client) = node.connect(homes(&[1]));
-    for byte in client_frame(0x8A, b"") {
-        assert_eq!(client.hear(), Heard::Ping(Vec::new()));
-        client.socket.write_all(&[byte]).unwrap();
-    }
-}
-
-#[test]
-fn heartbeats_are_spread_over_their_interval() {
-    const INTERVAL: Duration = Duration::from_secs(1);
-    let node = Node::start(Limits {
-        heartbeat: INTERVAL,
-        ..limits()
-    });
-    let mut clients: Vec<_> = (0..50).map(|_| node.connect(homes(&[1])).1).collect();
-    // In the order of their slots, but the first slot's turn is the interval's last.
-    clients.rotate_left(1);
-    let heard: Vec<Instant> = clients
-        .iter_mut()
-        .map(|client| {
-            assert_eq!(client.hear(), Heard::Ping(Vec::new()));
-            Instant::now()
-        })
-        .collect();
-    let longest_step = heard.windows(2).map(|pair| pair[1] - pair[0]).max();
-    assert!(heard[49] - heard[0] > INTERVAL / 2);
-    assert!(longest_step < Some(INTERVAL / 2), "{longest_step:?}");
 }
 
 #[test]

@@ -1,7 +1,6 @@
 //! Clients that do not read, and what they cost the others.
 
 use std::io::Write;
-use std::time::Duration;
 
 use homewire_core::frame::Opcode;
 use homewire_core::reactor::Limits;
@@ -154,24 +153,4 @@ fn who_asks_but_does_not_listen_to_answers_is_too_slow() {
     drop(client);
     assert_eq!(node.closed(id), 4001);
     assert_eq!(node.stat("violations"), 0);
-}
-
-/// Who has a backlog is asked too: otherwise it would count as silent at the next beat.
-#[test]
-fn a_backlog_does_not_hide_the_heartbeat() {
-    let node = Node::start(Limits {
-        heartbeat: Duration::from_secs(1),
-        outbox_bytes: 4 << 20,
-        ..limits()
-    });
-    let (id, mut client) = node.connect(homes(&[1]));
-    let long = "x".repeat(2 << 20);
-    node.core.send(id, Opcode::Text, long.clone().into_bytes());
-    // The witness is pinged once before the other in each interval: its second ping comes after.
-    let (_, mut witness) = node.connect(homes(&[2]));
-    assert_eq!(witness.hear(), Heard::Ping(Vec::new()));
-    witness.say(Opcode::Pong, b"");
-    assert_eq!(witness.hear(), Heard::Ping(Vec::new()));
-    assert_eq!(client.hear(), Heard::Text(long));
-    assert_eq!(client.hear(), Heard::Ping(Vec::new()));
 }

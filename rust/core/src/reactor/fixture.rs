@@ -1,0 +1,114 @@
+//! For tests: a reactor that turns when it is told to, at the time that it is told.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::sync::Arc;
+use std::time::Duration;
+
+use mio::{Events, Poll, Waker};
+
+use super::{Limits, Reactor, Shared, WAKER};
+use crate::connection::{
+    Connection, ConnectionId, Principal, PrincipalKind, Socket, SocketOptions, State,
+};
+use crate::encoding::Encoding;
+use crate::inbox::{Inbox, Reservation, Subscription};
+use crate::marks::Marks;
+use crate::notify::Notifier;
+use crate::tally::Tally;
+
+/// Nothing is ever due.
+pub(super) fn limits() -> Limits {
+    Limits {
+        shards: 1,
+        heartbeat: Duration::from_secs(1_000_000),
+        reservation: Duration::from_secs(1_000_000),
+        revocation: Duration::from_secs(1_000_000),
+        close: Duration::from_secs(1_000_000),
+        outbox_bytes: 1 << 20,
+        outboxes_bytes: usize::MAX,
+        unsent_age: Duration::from_secs(1_000_000),
+        message_bytes: 1 << 10,
+        deliver_messages: false,
+        messages_bytes: usize::MAX,
+        socket: SocketOptions::default(),
+    }
+}
+
+pub(super) fn reactor(limits: Limits) -> Reactor {
+    let poll = Poll::new().unwrap();
+    let waker = Waker::new(poll.registry(), WAKER).unwrap();
+    let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
+    let shared = Shared {
+        inbox: Arc::new(inbox),
+        slots: Arc::default(),
+        notifier: Arc::new(Notifier::new(usize::MAX, Arc::default()).unwrap()),
+        marks: Arc::new(Marks::new(1)),
+        stats: Arc::default(),
+    };
+    Reactor::new(poll, shared, commands, limits)
+}
+
+/// A reservation for home 1 of this project.
+pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> ConnectionId {
+    let id = reactor.shared.slots.take();
+    let principal = Principal {
+        kind: PrincipalKind::User,
+        project,
+        id: user,
+        key_tag: 0,
+    };
+    let reservation = Reservation {
+        id,
+        principal,
+        subscription: Subscription::Homes(vec![1]),
+        follow: true,
+        waiting: Vec::new(),
+        encoding: Encoding::Plain,
+        address: None,
+    };
+    let held = Arc::<Tally>::default().hold(principal, None);
+    reactor.reserve(reservation, held, 0);
+    id
+}
+
+/// An open connection without a socket: what it is told waits.
+pub(super) fn open(reactor: &mut Reactor, project: u64, user: u64) -> ConnectionId {
+    let id = reserve(reactor, project, user);
+    connection(reactor, id).state = State::Open;
+    id
+}
+
+/// The client of a reservation that is adopted.
+pub(super) fn adopt(reactor: &mut Reactor, id: ConnectionId) -> UnixStream {
+    let (client, ours) = UnixStream::pair().unwrap();
+    let socket = Socket::new(OwnedFd::from(ours), &SocketOptions::default()).unwrap();
+    reactor.adopt(id, socket, Vec::new());
+    client
+}
+
+pub(super) fn connection(reactor: &mut Reactor, id: ConnectionId) -> &mut Connection {
+    reactor.connections.get(id).unwrap()
+}
+
+/// What the sockets have to say: one thing at least.
+pub(super) fn next_events(reactor: &mut Reactor) -> Events {
+    let mut events = Events::with_capacity(8);
+    while events.is_empty() {
+        match reactor.poll.poll(&mut events, None) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            outcome => outcome.unwrap(),
+        }
+    }
+    events
+}
+
+pub(super) fn no_events() -> Events {
+    Events::with_capacity(1)
+}
+
+pub(super) fn count(reactor: &Reactor, name: &str) -> u64 {
+    let stats = reactor.shared.stats.snapshot();
+    stats.iter().find(|(it, _)| *it == name).unwrap().1
+}
