@@ -183,6 +183,7 @@ fn what_a_slow_client_did_not_take_is_never_told() {
     let got = client.hear_until(&Heard::Close(Some(4001))).len();
     client.say_close(4001);
     assert_eq!(client.hear(), Heard::End);
+    drop(client);
     let told: Vec<_> = std::iter::from_fn(|| match node.notification_about(id) {
         Notification::Closed { .. } => None,
         other => Some(other),
