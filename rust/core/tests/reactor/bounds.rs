@@ -1,6 +1,5 @@
 //! What all connections together may keep, how long, and what the kernel may hold for one.
 
-use std::io::Write;
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
 use std::time::{Duration, Instant};
@@ -151,16 +150,7 @@ fn empty_messages_have_a_bound() {
     });
     let (id, mut client) = node.connect(homes(&[1]));
     let many = client_frame(0x81, b"").repeat(100);
-    client
-        .socket
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    let mut written = 0;
-    while let Ok(count) = client.socket.write(&many) {
-        written += count;
-        assert!(written < 8 << 20, "nobody waits");
-    }
-    assert!(node.stat("messages_held") > 0);
+    node.say_until_held(&mut client, &many, 8 << 20);
     assert!(node.stat("messages_bytes") > 10_000);
     // One read, and hardly more than the bound, was taken.
     assert!(node.stat("messages") < 50_000);

@@ -238,6 +238,31 @@ impl Node {
         }
     }
 
+    /// Says this over and over, until the core reads no more of it and the kernel has no more room: how
+    /// many bytes they took, `most` at the most.
+    pub fn say_until_held(&self, client: &mut Client, frames: &[u8], most: usize) -> usize {
+        let deadline = Instant::now() + PATIENCE;
+        let mut written = 0;
+        client.socket.set_nonblocking(true).unwrap();
+        loop {
+            let is_held = self.stat("messages_held") > 0;
+            match client.socket.write(&frames[written % frames.len()..]) {
+                Ok(count) => written += count,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    if is_held {
+                        break;
+                    }
+                    assert!(Instant::now() < deadline, "neither read nor held");
+                    std::thread::yield_now();
+                }
+                Err(error) => panic!("{error}"),
+            }
+            assert!(written <= most, "nobody waits");
+        }
+        client.socket.set_nonblocking(false).unwrap();
+        written
+    }
+
     /// The next thing that the core tells Python.
     pub fn notification(&mut self) -> Notification {
         let deadline = Instant::now() + PATIENCE;

@@ -1,7 +1,6 @@
 //! What clients say: pings, messages, violations, and what happens while nobody takes messages.
 
-use std::io::{self, Write};
-use std::time::Duration;
+use std::io::Write;
 
 use homewire_core::frame::Opcode;
 use homewire_core::notify::Notification;
@@ -116,26 +115,7 @@ fn clients_wait_while_nobody_takes_their_messages() {
     let (id, mut client) = node.connect(homes(&[1]));
     let payload = vec![b'x'; limits().message_bytes];
     let frame = client_frame(FIN | TEXT, &payload);
-
-    client
-        .socket
-        .set_write_timeout(Some(Duration::from_millis(300)))
-        .unwrap();
-    let (mut written, mut rest) = (0, frame.as_slice());
-    loop {
-        match client.socket.write(rest) {
-            Ok(count) => {
-                written += count;
-                assert!(written <= BOUND + ON_THE_WAY, "nobody waits");
-                rest = &rest[count..];
-                if rest.is_empty() {
-                    rest = &frame;
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => break,
-            Err(error) => panic!("{error}"),
-        }
-    }
+    let written = node.say_until_held(&mut client, &frame, BOUND + ON_THE_WAY);
     assert!(
         written >= BOUND,
         "it waits too early, after {written} bytes"
@@ -146,18 +126,9 @@ fn clients_wait_while_nobody_takes_their_messages() {
     assert_eq!(listener.hear(), Heard::event("meanwhile"));
 
     let messages = written.div_ceil(frame.len()) + 100;
-    client.socket.set_write_timeout(None).unwrap();
+    let all = frame.repeat(messages);
     std::thread::scope(|scope| {
-        let (mut socket, rest, frame) = (&client.socket, rest, &frame);
-        let whole = written / frame.len() + usize::from(rest.len() < frame.len());
-        scope.spawn(move || {
-            if rest.len() < frame.len() {
-                socket.write_all(rest).unwrap();
-            }
-            for _ in whole..messages {
-                socket.write_all(frame).unwrap();
-            }
-        });
+        scope.spawn(|| client.socket.write_all(&all[written..]).unwrap());
         for _ in 0..messages {
             let text = true;
             let payload = payload.clone();
