@@ -17,6 +17,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from types import TracebackType
@@ -50,8 +51,10 @@ class WarmProcess:
         self.returncode: int | None = None
 
     def send_signal(self, number: int) -> None:
+        # It may have ended and not be told yet, as with `subprocess.Popen`.
         if self.poll() is None:
-            os.kill(self.pid, number)
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, number)
 
     def terminate(self) -> None:
         self.send_signal(signal.SIGTERM)
