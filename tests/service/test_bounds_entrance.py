@@ -6,7 +6,7 @@ import asyncio
 import resource
 import socket
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -32,7 +32,9 @@ def impatient(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
 
 
 async def seconds_until_cut(connection: RawConnection, began: float) -> float:
-    assert await connection.reader.read() == b""
+    # A byte that comes while the node closes its socket makes that a reset.
+    with suppress(ConnectionResetError):
+        assert await connection.reader.read() == b""
     return asyncio.get_running_loop().time() - began
 
 
@@ -243,7 +245,7 @@ async def is_logged(node: NodeProcess, words: str) -> bool:
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_nobody_new_is_accepted_while_the_others_are_told(loop: str) -> None:
-    async with node_with_listener(event_loop=loop, close_s=5) as (node, _tenant, listener, _home):
+    async with node_with_listener(event_loop=loop, close_s=30) as (node, _tenant, listener, _home):
         stopping = asyncio.create_task(node.stop())
         # It does not answer the close frame, so that the node waits for it.
         assert (await listener.receive()).close_code == 1001

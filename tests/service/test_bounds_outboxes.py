@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from socket import SO_SNDBUF, SOL_SOCKET
 from typing import Any
 
+import pytest
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
 from wire import CLOSE, TEXT, Socket, frame, listen
 
@@ -78,8 +79,9 @@ async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together
                 await send(tenant, little, 60_000)
                 await hears(tenant, none, "meanwhile")
             assert await close_code(far.socket) == 4001
+            await node.until("too_slow_in_sum_total", 1)
             figures = await node.metrics()
-            assert (figures["too_slow_in_sum_total"], figures["too_slow_total"]) == (1, 1)
+            assert figures["too_slow_total"] == 1
             assert figures["outboxes_bytes"] < 3 * MIB
             await hears(tenant, little, "little")
             await hears(tenant, none, "none")
@@ -107,23 +109,34 @@ async def kernel_takes(tenant: Tenant, node: NodeProcess) -> float:
     async with listeners(tenant, True, False) as (stalled, other):
         before = (await node.metrics())["bytes_written_total"]
         await send(tenant, stalled, 6 * MIB)
-        await hears(tenant, other, "behind them")
+        # Of what is read from several shards at once, the last may be delivered first; what is sent after
+        # that was heard is read after all of it.
+        for name in ("beside them", "behind them"):
+            await hears(tenant, other, name)
         return (await node.metrics())["bytes_written_total"] - before
 
 
-async def test_the_kernel_holds_little_for_a_client_that_does_not_read() -> None:
-    usual: dict[str, Any] = {"outbox_bytes": 16 * MIB, "socket_unsent_bytes": 0}
-    bounded = usual | {"socket_unsent_bytes": KERNEL_BYTES}
-    for bounds, least, most in [
-        (usual, 512 * KIB, 16 * MIB),
-        (bounded, KERNEL_BYTES // 2, 256 * KIB),
-        (usual | {"socket_send_buffer_bytes": KERNEL_BYTES}, KERNEL_BYTES // 2, 256 * KIB),
+USUAL: dict[str, Any] = {"outbox_bytes": 16 * MIB, "socket_unsent_bytes": 0}
+BOUNDED = USUAL | {"socket_unsent_bytes": KERNEL_BYTES}
+
+
+@pytest.mark.parametrize(
+    ("bounds", "least", "most"),
+    [
+        (USUAL, 512 * KIB, 16 * MIB),
+        (BOUNDED, KERNEL_BYTES // 2, 256 * KIB),
+        (USUAL | {"socket_send_buffer_bytes": KERNEL_BYTES}, KERNEL_BYTES // 2, 256 * KIB),
         # And the pump, its pair of sockets, and what the client's own TLS reads ahead.
-        *((bounded | {"tls": True, "event_loop": loop}, KERNEL_BYTES // 2, 1536 * KIB) for loop in LOOPS),
-    ]:
-        with private_node(**bounds) as node:
-            async with tenant_of(node) as tenant:
-                assert least < await kernel_takes(tenant, node) < most, bounds
+        *((BOUNDED | {"tls": True, "event_loop": loop}, KERNEL_BYTES // 2, 1536 * KIB) for loop in LOOPS),
+    ],
+    ids=["usual", "unsent", "send buffer", *(f"tls {loop}" for loop in LOOPS)],
+)
+async def test_the_kernel_holds_little_for_a_client_that_does_not_read(
+    bounds: dict[str, Any], least: int, most: int
+) -> None:
+    with private_node(**bounds) as node:
+        async with tenant_of(node) as tenant:
+            assert least < await kernel_takes(tenant, node) < most
 
 
 async def test_a_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
@@ -145,10 +158,13 @@ async def test_clients_wait_whose_messages_python_does_not_take() -> None:
                     tenant = Tenant(
                         own.store, own.redis, second.url, own.project, own.key, own.key_id, elsewhere.http
                     )
+
+                    async def deliver() -> None:
+                        await hears(tenant, listening, "meanwhile")
+
                     node.say("hold")
                     await node.hears("held")
-                    said = await talk_until_not_read(talking.socket)
-                    await hears(tenant, listening, "meanwhile")
+                    said = await talk_until_not_read(talking.socket, deliver)
                     node.say("x")
                     await node.hears("released")
             # What waited for longest is taken now, and then the rest.
@@ -159,22 +175,27 @@ async def test_clients_wait_whose_messages_python_does_not_take() -> None:
             assert await talking.socket.is_alive()
 
 
-async def talk_until_not_read(socket: Socket) -> int:
-    """Messages until they stay in our own buffer; how many were said."""
+async def talk_until_not_read(socket: Socket, deliver: Callable[[], Awaitable[None]]) -> int:
+    """Messages until they stay in our own buffer; how many were said. Meanwhile the core can `deliver`."""
     raw = socket.writer.get_extra_info("socket")
     raw.setsockopt(SOL_SOCKET, SO_SNDBUF, 64 * KIB)
     socket.writer.transport.set_write_buffer_limits(0)
     message = frame(TEXT, b"x" * 60_000)
-    said = 0
-    try:
-        while True:
+    said = waited = 0
+    # A core that only stood still delivers when it goes on, and reads on.
+    while waited < 3:
+        if not socket.writer.transport.get_write_buffer_size():
+            waited = 0
             socket.writer.write(message)
             said += 1
             assert said * len(message) < 2 * MIB, "more than the bound and the kernel hold"
-            async with asyncio.timeout(1):
+        try:
+            async with asyncio.timeout(0.5):
                 await socket.writer.drain()
-    except TimeoutError:
-        return said
+        except TimeoutError:
+            waited += 1
+            await deliver()
+    return said
 
 
 async def all_taken(node: NodeProcess, said: int) -> bool:
