@@ -223,7 +223,7 @@ async def test_a_reservation_that_takes_too_long_is_undone() -> None:
 @pytest.mark.parametrize("step", STEPS)
 async def test_shutdown_in_the_middle_of_a_handshake(step: str, event_loop: str) -> None:
     """The process ends soon and in order, and the client gets an answer or the end."""
-    with private_node(steps=True, event_loop=event_loop, close_s=1) as node:
+    with private_node(steps=True, event_loop=event_loop, close_s=5) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             async with (
@@ -241,7 +241,7 @@ async def test_shutdown_in_the_middle_of_a_handshake(step: str, event_loop: str)
                 # The handshake goes on while the node goes down.
                 with suppress(BrokenPipeError):
                     node.say(f"go {step}")
-                assert await asyncio.wait_for(stopping, 8) == 0
+                assert await asyncio.wait_for(stopping, 15) == 0
                 if step == "adopt":
                     await socket.accepted()
                     with suppress(asyncio.IncompleteReadError, ConnectionResetError):

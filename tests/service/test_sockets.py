@@ -122,10 +122,14 @@ async def test_the_client_closes(node: NodeProcess, socket: Socket, sent: bytes,
     assert await socket.at_end()
 
 
+HEARTBEAT_S = 3.0
+"""A client that stands still for a second can answer in time."""
+
+
 @pytest.fixture(scope="module")
 def brisk() -> Iterator[NodeProcess]:
     """A node with a short heartbeat."""
-    with private_node(heartbeat_s=1, close_s=1) as node:
+    with private_node(heartbeat_s=HEARTBEAT_S, close_s=1) as node:
         yield node
 
 
@@ -138,19 +142,19 @@ async def brisk_tenant(brisk: NodeProcess) -> AsyncIterator[Tenant]:
 async def test_the_server_pings_and_any_byte_is_an_answer(brisk: NodeProcess, brisk_tenant: Tenant) -> None:
     user = await brisk_tenant.user()
     loop = asyncio.get_running_loop()
+    started = loop.time()
     async with (
         await listen(brisk.url, EVENTS, user.key) as answers,
         await listen(brisk.url, EVENTS, user.key) as talks,
     ):
-        started = loop.time()
-        for _ in range(4):
-            ping = await answers.receive_any(within=3)
+        for _ in range(3):
+            ping = await answers.receive_any()
             assert ping.opcode == PING
             await answers.send(PONG, ping.payload)
-            assert (await talks.receive_any(within=3)).opcode == PING
+            assert (await talks.receive_any()).opcode == PING
             await talks.send(TEXT, b"")
-        # The first may come at once; from then on one in each interval.
-        assert 2.5 < loop.time() - started < 6
+        # The first may come at once; from then on one in each interval. What stood still catches up.
+        assert 1.5 * HEARTBEAT_S < loop.time() - started < 4 * HEARTBEAT_S
         assert await answers.is_alive()
         assert await talks.is_alive()
 
@@ -159,12 +163,12 @@ async def test_a_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenan
     before = (await brisk.metrics())["heartbeats_missed_total"]
     user = await brisk_tenant.user()
     loop = asyncio.get_running_loop()
+    started = loop.time()
     async with await listen(brisk.url, EVENTS, user.key) as silent:
-        started = loop.time()
-        while (received := await silent.receive_any()).opcode == PING:
-            pass
-        assert received.close_code == 4003
-        assert 0.9 < loop.time() - started < 4
+        # One ping, at once or an interval later; and when the next would be due, the end.
+        assert (await silent.receive_any()).opcode == PING
+        assert (await silent.receive_any()).close_code == 4003
+        assert 0.5 * HEARTBEAT_S < loop.time() - started < 3 * HEARTBEAT_S
         # And does not answer the close frame either.
         assert await silent.at_end()
     assert (await brisk.metrics())["heartbeats_missed_total"] == before + 1
@@ -191,7 +195,7 @@ async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None
 async def heard_until_given_up(slow: Socket) -> int:
     """How much reaches a slow client: all of it whole, in order, and then the code that says: come back."""
     heard = 0
-    while (received := await slow.receive_any(within=3)).opcode != CLOSE:
+    while (received := await slow.receive_any()).opcode != CLOSE:
         if received.opcode == TEXT:
             assert received.payload.startswith(b'{"eventType":"%d",' % heard)
             heard += 1
@@ -223,23 +227,25 @@ async def test_a_slow_client_that_never_reads_again_is_let_go() -> None:
 
 
 async def test_sigterm_says_going_away_and_ends_quickly() -> None:
-    with private_node() as node:
+    with private_node(close_s=60) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)
-            sockets = [await listen(node.url, EVENTS, user.key) for _ in range(50)]
+            first, *others = [await listen(node.url, EVENTS, user.key) for _ in range(50)]
             await tenant.send({"homeId": home, "eventType": "last"})
+            # The node has read it, and so gives it to all: before that, it stops reading when it is told to.
+            assert await first.receive_type() == "last"
             loop = asyncio.get_running_loop()
             started = loop.time()
             stopping = asyncio.create_task(node.stop())
-            for socket in sockets:
-                assert await socket.receive_type() == "last"
+            for socket in (first, *others):
+                assert socket is first or await socket.receive_type() == "last"
                 assert (await socket.receive()).close_code == 1001
                 await socket.send_bytes(close_frame(1001))
                 assert await socket.at_end()
                 await socket.drop()
             assert await stopping == 0
-            assert loop.time() - started < 3
+            assert loop.time() - started < 15
             assert "Traceback" not in node.logged()
 
 
@@ -251,5 +257,6 @@ async def test_sigterm_does_not_wait_long_for_clients_that_do_not_answer() -> No
                 loop = asyncio.get_running_loop()
                 started = loop.time()
                 assert await node.stop() == 0
-                assert loop.time() - started < 4
+                # 5 s is what clients have if nothing else is set.
+                assert loop.time() - started < 4.9
                 assert (await socket.receive()).close_code == 1001

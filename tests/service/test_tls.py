@@ -103,28 +103,28 @@ async def test_bytes_behind_the_request(tenant: Tenant, size: int) -> None:
         assert await connection.is_alive()
 
 
-async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(
-    node: NodeProcess, tenant: Tenant
-) -> None:
-    user = await tenant.user()
-    home = await tenant.home(user)
-    before = (await node.metrics())["too_slow_total"]
-    async with (
-        await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
-        await listen(node.url, EVENTS, user.key) as quick,
-    ):
-        sent = await send_until_too_slow(node, tenant, home, quick, 7_000)
-        assert await quick.is_alive()
-        heard = 0
-        while (received := await slow.receive_any(within=3)).opcode != CLOSE:
-            if received.opcode == TEXT:
-                assert received.payload.startswith(b'{"eventType":"%d",' % heard)
-                heard += 1
-        assert received.close_code == 4001
-        assert heard < sent
-        await slow.send_bytes(close_frame(4001))
-        assert await slow.at_end()
-    assert (await node.metrics())["too_slow_total"] == before + 1
+@pytest.mark.parametrize("event_loop", LOOPS)
+async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(event_loop: str) -> None:
+    with private_node(tls=True, event_loop=event_loop, outbox_bytes=OUTBOX_BYTES, close_s=30) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            home = await tenant.home(user)
+            async with (
+                await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
+                await listen(node.url, EVENTS, user.key) as quick,
+            ):
+                sent = await send_until_too_slow(node, tenant, home, quick, 7_000)
+                assert await quick.is_alive()
+                heard = 0
+                while (received := await slow.receive_any()).opcode != CLOSE:
+                    if received.opcode == TEXT:
+                        assert received.payload.startswith(b'{"eventType":"%d",' % heard)
+                        heard += 1
+                assert received.close_code == 4001
+                assert heard < sent
+                await slow.send_bytes(close_frame(4001))
+                assert await slow.at_end()
+            assert (await node.metrics())["too_slow_total"] == 1
 
 
 async def test_a_client_that_never_reads_again_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
@@ -201,7 +201,8 @@ async def test_two_hundred_connections_leave_nothing(node: NodeProcess, tenant: 
     idle = await node.tasks()
     for turn in range(5):
         sockets = await asyncio.gather(*(listen(node.url, EVENTS, user.key) for _ in range(50)))
-        assert await node.tasks() < idle + len(sockets) / 2, "a connection is a task"
+        # Their handshakes were some; a connection is none.
+        await has_tasks(node, idle + len(sockets) / 2)
         await tenant.send({"homeId": home, "eventType": str(turn)})
         for number, connection in enumerate(sockets):
             if number % 2:
@@ -212,34 +213,41 @@ async def test_two_hundred_connections_leave_nothing(node: NodeProcess, tenant: 
             descriptors, tasks = node.descriptors, await node.tasks()
     # The pool of connections to Redis may grow a little, and requests for metrics come and go.
     await node.settles(descriptors + 5)
-
-    async def no_task_more() -> bool:
-        return await node.tasks() <= tasks + 1
-
-    await eventually(no_task_more)
+    await has_tasks(node, tasks + 1)
     assert "Traceback" not in node.logged()
+
+
+async def has_tasks(node: NodeProcess, most: float) -> None:
+    """Wait until the node has no more tasks than this."""
+
+    async def holds() -> bool:
+        return await node.tasks() <= most
+
+    await eventually(holds)
 
 
 @pytest.mark.parametrize("event_loop", LOOPS)
 async def test_sigterm_says_going_away(event_loop: str) -> None:
     """To those who answer, in a moment; those who don't are not waited for long."""
-    with private_node(tls=True, event_loop=event_loop, close_s=1) as node:
+    with private_node(tls=True, event_loop=event_loop, close_s=3) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)
             sockets = [await listen(node.url, EVENTS, user.key) for _ in range(20)]
             await tenant.send({"homeId": home, "eventType": "last"})
+            # The node has read it, and so gives it to all: before that, it stops reading when it is told to.
+            assert await sockets[0].receive_type() == "last"
             loop = asyncio.get_running_loop()
             started = loop.time()
             stopping = asyncio.create_task(node.stop())
             for number, connection in enumerate(sockets):
-                assert await connection.receive_type() == "last"
+                assert not number or await connection.receive_type() == "last"
                 assert (await connection.receive()).close_code == 1001
                 if number < 19:
                     await connection.send_bytes(close_frame(1001))
                 assert await connection.at_end()
             assert await stopping == 0
-            assert loop.time() - started < 8
+            assert loop.time() - started < 15
             for connection in sockets:
                 await connection.drop()
         assert "Traceback" not in node.logged()
@@ -273,7 +281,7 @@ async def test_the_command_line_over_tls() -> None:
         trusting = [*words, "--tls-cert", str(certificate)]
         listener = await command("listen", *trusting, "--json")
         assert listener.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             heard = orjson.loads(await listener.stdout.readline())
             assert "originDeviceId" in heard
             home = str(heard["homeId"])
