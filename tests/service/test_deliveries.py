@@ -14,6 +14,8 @@ from redis.exceptions import RedisError
 from suspended import suspended
 from wire import Refused, listen, raw_request
 
+from homewire.redis.connect import COMMAND_S
+
 EVENTS = "/userSession/websocket"
 
 
@@ -41,20 +43,16 @@ async def test_deliveries_go_on_while_the_loop_and_the_gil_are_held(event_loop: 
                 answer = asyncio.create_task(
                     raw_request(held.url, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
                 )
-                loop = asyncio.get_running_loop()
-                until, sent = loop.time() + 0.5, 0
-                while loop.time() < until:
-                    await tenant.send({"homeId": home, "eventType": str(sent)})
-                    assert await socket.receive_type() == str(sent)
+                for number in range(12):
+                    await tenant.send({"homeId": home, "eventType": str(number)})
+                    assert await socket.receive_type() == str(number)
                     assert await socket.is_alive()
-                    sent += 1
                 assert (await tenant.put(path, user.key, {"action": "go"}))[0] == 204
                 assert await commands.receive_text() == '{"action":"go"}'
                 assert not answer.done(), "the event loop was not held at all"
                 held.say("x")
                 await held.hears("released")
                 assert (await answer).status == 200
-                assert sent > 10
 
 
 async def test_listen_shows_each_event_in_a_line_whatever_its_sender_wrote(
@@ -62,14 +60,15 @@ async def test_listen_shows_each_event_in_a_line_whatever_its_sender_wrote(
 ) -> None:
     user = await tenant.user()
     home = await tenant.home(user)
-    before = (await node.metrics())["connections"]
+    # Those of other tests may still be on their way out.
+    await node.settles()
     command = (sys.executable, "-m", "homewire.cli", "listen", "--url", node.url, "--key", user.key)
     for_people = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     for_machines = await asyncio.create_subprocess_exec(*command, "--json", stdout=asyncio.subprocess.PIPE)
     assert for_people.stdout is not None
     assert for_machines.stdout is not None
     try:
-        await node.until("connections", before + 2)
+        await node.until("connections", 2, within=30)
         data = (
             b'{\n"n":123456789012345678901,\r\n"half":"\\ud83d","two  spaces":"\\u00e9"}',
             b'{"clear":"\\u001b[2J\xc2\x9b\\n"}',
@@ -80,9 +79,9 @@ async def test_listen_shows_each_event_in_a_line_whatever_its_sender_wrote(
             path, headers = f"/homes/{home}/event", {"Authorization": tenant.key}
             async with tenant.http.put(path, data=body, headers=headers) as answer:
                 assert answer.status == 204
-            heard = await asyncio.wait_for(for_machines.stdout.readline(), 5)
+            heard = await asyncio.wait_for(for_machines.stdout.readline(), 10)
             assert each.replace(b"\n", b"").replace(b"\r", b"") in heard
-            shown = (await asyncio.wait_for(for_people.stdout.readline(), 5)).decode()
+            shown = (await asyncio.wait_for(for_people.stdout.readline(), 10)).decode()
             assert shown.removesuffix("\n").isprintable()
             if each is data[0]:
                 expected = r'{"n":123456789012345678901,"half":"\ud83d","two  spaces":"é"}'
@@ -296,4 +295,5 @@ async def refused_within_five_seconds(
         bulk(),
         handshake(),
     )
-    assert loop.time() - started < 5.2
+    # After COMMAND_S and a moment. Two waits in a row would be 8 s; the rest is for machines that stand.
+    assert loop.time() - started < 1.75 * COMMAND_S

@@ -72,6 +72,10 @@ async def heard_until_resync(socket: Socket) -> list[str]:
     return heard
 
 
+async def is_logged(node: NodeProcess, words: str) -> bool:
+    return words in node.log.read_text()
+
+
 async def goes_on(tenant: Tenant, home: int, socket: Socket) -> None:
     await tenant.send({"homeId": home, "eventType": "goes on"})
     assert await socket.receive_type() == "goes on"
@@ -92,7 +96,7 @@ async def test_entries_trimmed_before_they_were_read_are_counted_and_their_liste
             await goes_on(tenant, homes[1], sockets[1])
             metrics = await node.metrics()
             assert (metrics["trimmed_unread_total"], metrics["fell_back_total"]) == (lost, 0)
-            assert f"{lost} trimmed before they were read" in node.log.read_text()
+            await eventually(lambda: is_logged(node, f"{lost} trimmed before they were read"))
             assert (await other.metrics())["trimmed_unread_total"] == 0
 
 
@@ -145,7 +149,8 @@ async def test_an_append_only_file_that_was_cut_back_is_noticed() -> None:
                 return bool(before != await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS))))
 
             await eventually(renewed)
-            assert "bus.gap" in node.log.read_text()
+            # The core tells Python, which is not waited for.
+            await eventually(lambda: is_logged(node, "bus.gap"))
 
 
 async def test_a_cut_that_newer_entries_have_covered_is_noticed() -> None:
