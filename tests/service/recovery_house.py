@@ -21,6 +21,7 @@ EVENTS: Final = "/userSession/websocket"
 HEARD_WITHIN_S: Final = 2.0
 """Of recovery: the contract."""
 PATIENCE_S: Final = 10.0
+"""How long it may take here, where machines stand still at times."""
 
 
 class Dying:
@@ -74,20 +75,6 @@ class House:
     other_home: int
     device: Account
     stack: AsyncExitStack
-    latency: float = 0.0
-    """How long this machine takes, now, from an event's request to its last listener, in seconds."""
-
-    async def measure(self) -> None:
-        """Measure the latency, while nobody else listens."""
-        sockets = await self.everywhere(self.owner)
-        for number in range(5):
-            began = monotonic()
-            await self.tenant.send({"homeId": self.home, "eventType": f"latency {number}"})
-            for socket in sockets:
-                await socket.receive(PATIENCE_S)
-            self.latency = max(self.latency, monotonic() - began)
-        for socket in sockets:
-            await socket.drop()
 
     async def listen(self, node: NodeProcess, account: Account, query: str = "") -> Socket:
         return await self.stack.enter_async_context(await listen(node.url, EVENTS + query, account.key))
@@ -137,6 +124,4 @@ async def house_of(processes: Processes) -> AsyncIterator[House]:
         device = await tenant.device(home)
         session = await tenant.store.sessions.of_token(user.key)
         assert session is not None
-        house = House(pair, tenant, owner, user, session.id, home, other, device, stack)
-        await house.measure()
-        yield house
+        yield House(pair, tenant, owner, user, session.id, home, other, device, stack)
