@@ -7,7 +7,7 @@ that makes it so. 12 and 13 need compression, which is to come.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import pytest
 from echo_server import echo_server
@@ -29,24 +29,36 @@ EXCEPTIONS = dict.fromkeys(
 )
 """Cases that may end otherwise than OK, and how."""
 
+KOSOKU_WAITS_MS = 1_000
+"""For an answer, and it can't be told to wait longer: a machine may stand still for that long."""
+
 
 async def run(*cases: str) -> list[CaseResult]:
-    """Runs these cases one after the other."""
+    """Runs these cases one after the other; those that kosoku's clock ended once more, alone."""
     async with echo_server() as url:
-        try:
-            return await run_fuzzingclient(url, cases)
-        except FailureError as failure:
-            return failure.results
+        results = await ask(url, cases)
+        late = [case.case_id for case in results if problem(case) and case.duration >= KOSOKU_WAITS_MS]
+        again = {case.case_id: case for case in await ask(url, late)} if late else {}
+    return [again.get(case.case_id, case) for case in results]
+
+
+async def ask(url: str, cases: Sequence[str]) -> list[CaseResult]:
+    try:
+        return await run_fuzzingclient(url, cases)
+    except FailureError as failure:
+        return failure.results
+
+
+def problem(case: CaseResult) -> str | None:
+    """A line about a case that did not end as it has to."""
+    verdicts = (case.behavior.value, case.behavior_close.value)
+    if EXCEPTIONS.get(case.case_id, STRICT).issuperset(verdicts):
+        return None
+    return f"{case.case_id} {verdicts}: {case.result} {case.result_close}"
 
 
 def problems(results: Iterable[CaseResult]) -> list[str]:
-    """A line for each case that did not end as it has to."""
-    lines = []
-    for case in results:
-        verdicts = (case.behavior.value, case.behavior_close.value)
-        if not EXCEPTIONS.get(case.case_id, STRICT).issuperset(verdicts):
-            lines.append(f"{case.case_id} {verdicts}: {case.result} {case.result_close}")
-    return lines
+    return [line for case in results if (line := problem(case)) is not None]
 
 
 async def test_framing_fragments_utf8_and_closing() -> None:

@@ -80,6 +80,7 @@ async def check(rounds: int) -> None:
             assert metrics["scopes"] == metrics["topics"] == 0
 
 
+@pytest.mark.timeout(180)
 async def test_four_thousand_connections_leave_nothing() -> None:
     await check(3)
 
