@@ -113,7 +113,7 @@ async def begin_the_next_head_early() -> None:
 
     app = web.Application()
     app.router.add_get("/", handle)
-    heads = HeadWatch(0.5)
+    heads = HeadWatch(2.0)
     runner = await make_runner(app, request_line_bytes=8192, heads=heads)
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)
@@ -124,7 +124,7 @@ async def begin_the_next_head_early() -> None:
     await asked.wait()
     writer.write(REQUEST[:10])
     # Longer than a head may take: its time begins when it could be answered.
-    await asyncio.sleep(1.0)
+    await asyncio.sleep(3.0)
     answer.set()
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     assert await reader.read() == b""

@@ -96,7 +96,7 @@ def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLC
         server = await loop().create_server(Accepts, "127.0.0.1", 0, ssl=server_context)
         port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=client_context, ssl_shutdown_timeout=0.3
+            "127.0.0.1", port, ssl=client_context, ssl_shutdown_timeout=PATIENCE_S
         )
         far, served = await asyncio.wait_for(core, PATIENCE_S)
         with far:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Sequence
-from time import monotonic
 from typing import cast
 
 import pytest
@@ -18,6 +17,8 @@ from homewire.store.database import wall_clock_ms
 from homewire.store.session_uses import Found, KeySought, SessionUses, Standing, Use
 
 HOUR = 3_600_000
+MANY = 4_500
+"""Asked chunk by chunk, a store that answers nothing would keep the last of them waiting for 22 s."""
 
 
 class Core:
@@ -42,7 +43,7 @@ class Core:
     def close(self, id: int, code: int, reason: str) -> None:
         self.closed[id] = code
         self.first_closed.set()
-        if len(self.closed) == 450:
+        if len(self.closed) == MANY:
             self.all_closed.set()
 
     def stats(self) -> dict[str, int]:
@@ -76,13 +77,13 @@ class Sessions:
         return [Standing(use.used_ms + 2 * HOUR, 0) for use in uses]
 
 
-async def test_however_many_are_in_doubt_each_is_told_within_a_second() -> None:
+async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
     """Thousands log in in one minute, use nothing but a socket, and Redis goes away."""
     keys = KeysInUse()
     core = Core(keys)
     sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
     soon = wall_clock_ms() + 100
-    for number in range(450):
+    for number in range(MANY):
         principal = Principal(
             PrincipalKind.USER,
             1,
@@ -94,13 +95,11 @@ async def test_however_many_are_in_doubt_each_is_told_within_a_second() -> None:
         )
         sockets.opened(number, principal)
     running = asyncio.create_task(sockets.run())
-    began = monotonic()
-    await asyncio.wait_for(core.all_closed.wait(), 5)
-    assert monotonic() - began < 1.0
+    await asyncio.wait_for(core.all_closed.wait(), 10)
     running.cancel()
     assert {number for number, code in core.closed.items() if code == KEY_ENDED} == set(range(10))
-    assert {number for number, code in core.closed.items() if code == TRY_AGAIN} == set(range(10, 450))
-    assert sockets.figures()["sessions_undecided"] == 440
+    assert {number for number, code in core.closed.items() if code == TRY_AGAIN} == set(range(10, MANY))
+    assert sockets.figures()["sessions_undecided"] == MANY - 10
 
 
 async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -126,7 +125,8 @@ async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> No
     running = asyncio.create_task(sockets.run())
     await asyncio.wait_for(sessions.looked.wait(), 5)
     running.cancel()
-    assert sorted(sessions.used) == [1, 3, 5]
+    # The next look may have begun.
+    assert sorted(sessions.used[:3]) == [1, 3, 5]
     assert core.ended == {2, 4}
 
 

@@ -24,7 +24,8 @@ UNLIMITED = {f"{whose}_connections": 0 for whose in ("user", "device", "project"
 
 @pytest.fixture
 def core() -> Iterator[Core]:
-    running = Core()
+    # Undoes no reservation by itself while a test runs.
+    running = Core(reservation_ms=600_000)
     yield running
     running.stop(1001, "", 0)
 
