@@ -41,6 +41,14 @@ def suspended(pid: int) -> Iterator[None]:
 
 
 def _stands(pid: int) -> bool:
-    stats = (thread.read_text() for thread in Path(f"/proc/{pid}/task").glob("*/stat"))
+    return all(_state(thread) in ("T", None) for thread in Path(f"/proc/{pid}/task").iterdir())
+
+
+def _state(thread: Path) -> str | None:
+    """None: it has ended."""
+    try:
+        stat = (thread / "stat").read_text()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
     # The state follows the name, which is in parentheses and may hold some itself.
-    return all(stat.rpartition(") ")[2].startswith("T") for stat in stats)
+    return stat.rpartition(") ")[2][0]

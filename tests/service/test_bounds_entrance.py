@@ -199,9 +199,9 @@ async def test_a_handshake_waits_only_so_long_and_its_place_is_not_lost() -> Non
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
-    bounds = {"handshakes": 2, "handshake_wait_s": 30, "accepts_per_turn": 1, "event_loop": loop}
-    bounds["user_connections"] = 0
-    async with node_with_listener(steps=True, **bounds) as (node, tenant, listener, home):
+    bounds = {"handshakes": 2, "handshake_wait_s": 30, "reservation_s": 30, "accepts_per_turn": 1}
+    others = {"user_connections": 0, "event_loop": loop}
+    async with node_with_listener(steps=True, **bounds, **others) as (node, tenant, listener, home):
         node.say("pause authorise")
         await node.hears("paused authorise")
         user = await tenant.user()

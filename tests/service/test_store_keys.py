@@ -31,13 +31,19 @@ async def user(store: Store, project: Project) -> User:
 
 async def everything(client: Redis) -> bytes:
     """All that Redis holds, as one text."""
-    found = []
-    async for name in client.scan_iter(count=1000):
-        found += [name, *filter(None, [await client.dump(name)])]
-        kind = await client.type(name)
-        if kind == b"hash":
-            found += [piece for pair in (await client.hgetall(name)).items() for piece in pair]
-    return b"\n".join(found)
+    names = [name async for name in client.scan_iter(count=1000)]
+    async with client.pipeline(transaction=False) as pipeline:
+        for name in names:
+            pipeline.dump(name)
+            pipeline.type(name)
+        told = await pipeline.execute()
+    hashes = [name for name, kind in zip(names, told[1::2], strict=True) if kind == b"hash"]
+    async with client.pipeline(transaction=False) as pipeline:
+        for name in hashes:
+            pipeline.hgetall(name)
+        fields = await pipeline.execute()
+    pieces = (piece for each in fields for pair in each.items() for piece in pair)
+    return b"\n".join([*names, *filter(None, told[::2]), *pieces])
 
 
 async def test_a_project_key_speaks_for_its_project(store: Store, project: Project) -> None:
