@@ -50,6 +50,8 @@ class Places:
     async def locate(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
         return {one: DEVICES[project_id, one] for one in device_ids if (project_id, one) in DEVICES}
 
+    locate_now = locate
+
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         return HOMES[project_id].intersection(home_ids)
 

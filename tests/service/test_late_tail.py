@@ -50,6 +50,30 @@ async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess
             tail.may_hear.set()
 
 
+async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
+    late: NodeProcess, tail: HeldTail
+) -> None:
+    """Also through the node that refused it before."""
+    event = {"eventType": "here"}
+    async with tenant_of(late) as tenant:
+        user, neighbour = await tenant.user(), await tenant.user()
+        home = await tenant.home(user)
+        for device in (await tenant.device(None), await tenant.device(await tenant.home(neighbour))):
+            command = (f"/devices/{device.id}/command", user.key, {"action": "go"})
+            assert (await tenant.put(*command))[0] == 404
+            tail.may_hear.clear()
+            await tenant.store.devices.move(tenant.project, device.id, home)
+            assert (await tenant.put(*command))[0] == 204
+            tail.may_hear.set()
+        device = await tenant.device(None)
+        report = (f"/devices/{device.id}/event", device.key, event)
+        assert (await tenant.put(*report))[0] == 403
+        tail.may_hear.clear()
+        await tenant.store.devices.move(tenant.project, device.id, home)
+        assert (await tenant.put(*report))[0] == 204
+        await tenant.send(event | {"deviceId": device.id})
+
+
 async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
     late: NodeProcess, tail: HeldTail
 ) -> None:

@@ -66,8 +66,8 @@ async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceL
     try:
         return await _checked(api, caller, located.get(device_id))
     except NotFound:
-        # Before somebody is refused who claimed the device a moment ago.
-        located = await api.store.devices.locate(caller.project_id, (device_id,))
+        # Before somebody is refused who moved the device a moment ago.
+        located = await api.directory.locate_now(caller.project_id, (device_id,))
         return await _checked(api, caller, located.get(device_id))
 
 

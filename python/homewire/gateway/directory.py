@@ -99,10 +99,21 @@ class Directory:
         """The devices of the project among `device_ids`; unknown ids are missing. By each device's shard.
 
         So for a moment after a device was moved through another node, until the tail has read it, this node
-        still takes its events as those of the home that it left.
+        still takes its events as those of the home that it left. That it is in no home is not remembered:
+        who has just claimed one may use it at once, through any node.
         """
-        read = partial(self._store.devices.locate, project_id)
-        return await self._locations.find(project_id, device_ids, read, as_of)
+        nowhere: dict[int, DeviceLocation] = {}
+
+        async def read(ids: list[int]) -> dict[int, DeviceLocation]:
+            found = await self._store.devices.locate(project_id, ids)
+            nowhere.update({each: place for each, place in found.items() if place.home_id is None})
+            return {each: place for each, place in found.items() if each not in nowhere}
+
+        return await self._locations.find(project_id, device_ids, read, as_of) | nowhere
+
+    async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
+        """The same as the store has it now: before somebody is refused who moved a device a moment ago."""
+        return await self._store.devices.locate(project_id, tuple(device_ids))
 
 
 async def _remembered(

@@ -31,6 +31,10 @@ class Directory(Protocol):
         """The devices of the project among `device_ids`; unknown ids are missing."""
         ...
 
+    async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
+        """The same as the store has it now."""
+        ...
+
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`."""
         ...

@@ -16,7 +16,7 @@ from homewire.ingest.context import Ingest
 from homewire.ingest.homes import require_active
 from homewire.ingest.idempotency import append_event, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
-from homewire.model import Permission, Principal, PrincipalKind, RightKind
+from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind, RightKind
 from homewire.store.kept_commands import KeptCommand, KeptCommands
 
 LONGEST_NUMBER: Final = 10
@@ -94,7 +94,17 @@ async def _require_visible(ingest: Ingest, principal: Principal, device_id: int)
     Where rights say who may, a user needs the right to write the device, and no membership; without it
     members get PermissionDenied. Who sees it gets InvalidInput if its home is deactivated.
     """
-    location = (await ingest.directory.locate(principal.project_id, (device_id,))).get(device_id)
+    located = await ingest.directory.locate(principal.project_id, (device_id,))
+    try:
+        await _require_place(ingest, principal, device_id, located.get(device_id))
+    except NotFound:
+        located = await ingest.directory.locate_now(principal.project_id, (device_id,))
+        await _require_place(ingest, principal, device_id, located.get(device_id))
+
+
+async def _require_place(
+    ingest: Ingest, principal: Principal, device_id: int, location: DeviceLocation | None
+) -> None:
     if location is None:
         raise NotFound
     home_id = location.home_id
