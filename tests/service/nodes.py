@@ -42,7 +42,7 @@ from homewire.store.sessions import Login
 ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
 """Whether every Redis of these tests runs in cluster mode (`make test-cluster`)."""
-START_S = 20.0
+START_S = 60.0
 DEFAULT_PROJECT = 1
 """The id of the first project of an empty Redis."""
 ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)

@@ -76,7 +76,7 @@ def lasting(fuzzed: NodeProcess) -> dict[str, Snapshot]:
     return asyncio.run(snapshots(fuzzed))
 
 
-@pytest.mark.timeout(3600 if LONG else 60)
+@pytest.mark.timeout(3600 if LONG else 120)
 @pytest.mark.parametrize("name", ENDPOINT)
 def test_an_operation_answers_as_documented(
     fuzzed: NodeProcess, lasting: dict[str, Snapshot], name: str

@@ -277,7 +277,7 @@ def living() -> Iterator[None]:
         yield
 
 
-@pytest.mark.timeout(3600 if LONG else 60)
+@pytest.mark.timeout(3600 if LONG else 120)
 @pytest.mark.usefixtures("living")
 def test_a_random_life_goes_as_the_model_says() -> None:
     run_state_machine_as_test(

@@ -142,7 +142,7 @@ async def test_acknowledged_writes_survive_kill_of_the_server_and_supervise_rest
         assert server.url == url
         assert EmbeddedServer.running(short_directory) == url
         second = server.pid
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await supervision  # Ends by itself once the server was closed on purpose.
     assert gone(second)
 
@@ -150,7 +150,7 @@ async def test_acknowledged_writes_survive_kill_of_the_server_and_supervise_rest
 async def test_wait_tells_the_end_of_the_server(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory) as server:
         os.kill(server.pid, signal.SIGKILL)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert await server.wait() == -signal.SIGKILL
 
 

@@ -184,7 +184,7 @@ async def test_of_a_deleted_project_nobody_announces_anything_and_the_others_are
     await nodes.resign("a")
     # Its records are still there: it was not swept yet.
     await store.projects.delete(house.project)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         await Reaper(store, 1).reap()
     assert await house.told() == "+"
     # (Others of this Redis are other tests'.)

@@ -271,7 +271,7 @@ def test_the_kernel_holds_for_the_client_what_the_settings_say(run: Run) -> None
 
 def test_at_shutdown_all_end_and_none_begins(run: Run) -> None:
     async def body(line: Line) -> None:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             await line.pumps.close()
         assert await line.core_reads(1) == b""
         with pytest.raises(ConnectionResetError):
