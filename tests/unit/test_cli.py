@@ -526,6 +526,22 @@ async def test_check_sees_eviction_weak_fsync_and_a_taken_port(tmp_path: Path) -
     assert levels["port"] is Level.FATAL
 
 
+async def test_check_knows_whose_port_it_is(tmp_path: Path) -> None:
+    code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); input()"
+    other = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-u", "-c", code), stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    assert other.stdout is not None
+    theirs = int(await other.stdout.readline())
+    ours = await asyncio.start_server(lambda *_: None, "127.0.0.1", 0)
+    # This process holds the data directory, as a node would.
+    async with ours, EmbeddedServer(tmp_path, "everysec"):
+        for port, level in (ours.sockets[0].getsockname()[1], Level.OK), (theirs, Level.FATAL):
+            findings = await examine(Settings(data_dir=tmp_path, port=port))
+            assert {finding.check: finding.level for finding in findings}["port"] is level
+    await other.communicate(b"\n")
+
+
 PROMISED = {
     *("run", "router", "api", "demo", "listen", "send", "check", "app create", "user create", "home create"),
     *("project create", "project list", "project delete", "member add", "member remove"),

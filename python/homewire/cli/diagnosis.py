@@ -112,8 +112,9 @@ def _port(settings: Settings) -> Finding:
     except OSError as error:
         advice = "choose another --port or --host"
         if error.errno == errno.EADDRINUSE:
-            if _runs_here(settings):
-                return Finding("port", Level.OK, f"{address}: in use; homewire runs on this data directory")
+            if _serves(settings):
+                seen = f"{address}: in use by the homewire that runs on this data directory"
+                return Finding("port", Level.OK, seen)
             advice = "end the program that uses it (perhaps a homewire), or choose another --port"
         return Finding("port", Level.FATAL, f"{address}: {error.strerror or error}", advice)
     return Finding("port", Level.OK, f"{address} is free")
@@ -129,10 +130,20 @@ def _tls(settings: Settings) -> list[Finding]:
     return [] if context is None else [Finding("tls", Level.OK, "certificate and key fit together")]
 
 
-def _runs_here(settings: Settings) -> bool:
-    from homewire.redis.embedded import EmbeddedServer
+def _serves(settings: Settings) -> bool:
+    """Whether the homewire that runs on the data directory is what listens on the port."""
+    import psutil
 
-    return EmbeddedServer.running(settings.data_dir) is not None
+    from homewire.redis.directory import holder
+
+    running = holder(settings.data_dir)
+    if running is None:
+        return False
+    try:
+        connections = psutil.Process(running).net_connections("tcp")
+    except psutil.Error:
+        return False
+    return any(it.status == psutil.CONN_LISTEN and it.laddr.port == settings.port for it in connections)
 
 
 async def _redis(settings: Settings) -> AsyncIterator[Finding]:

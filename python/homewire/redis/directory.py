@@ -22,6 +22,7 @@ MAX_SOCKET_PATH_BYTES: Final = 103 if os.uname().sysname == "Darwin" else 107
 _LOCK: Final = "lock"
 _SOCKET_NOTE: Final = "socket"
 _SOCKET: Final = "redis.sock"
+_NOTE_BYTES: Final = 32
 _PROBE_RETRIES: Final = 10
 _PROBE_PAUSE_S: Final = 0.02
 
@@ -71,6 +72,20 @@ def running_url(path: Path) -> str | None:
 
     Raises ConfigurationError if that cannot be known.
     """
+    return None if _held(path) is None else socket_url(noted_socket(path))
+
+
+def holder(path: Path) -> int | None:
+    """The id of the homewire process that runs on a data directory, None if none does or it has just begun.
+
+    Raises ConfigurationError if that cannot be known.
+    """
+    noted = _held(path)
+    return int(noted) if noted is not None and noted.isdigit() else None
+
+
+def _held(path: Path) -> bytes | None:
+    """What the holder of the lock wrote into it, None if it is free."""
     try:
         lock = os.open(path / _LOCK, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
@@ -80,7 +95,7 @@ def running_url(path: Path) -> str | None:
     try:
         fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return socket_url(noted_socket(path))
+        return os.pread(lock, _NOTE_BYTES, 0).strip()
     finally:
         os.close(lock)
     return None
@@ -115,7 +130,7 @@ def _unusable(path: Path, error: OSError) -> ConfigurationError:
 
 
 def _lock_exclusively(lock: int, path: Path) -> None:
-    # `running_url` of another process holds the lock for some microseconds; only a lock that stays is one.
+    # `_held` of another process holds the lock for some microseconds; only a lock that stays is one.
     for attempt in range(_PROBE_RETRIES):
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -123,9 +138,9 @@ def _lock_exclusively(lock: int, path: Path) -> None:
         except BlockingIOError:
             if attempt + 1 < _PROBE_RETRIES:
                 time.sleep(_PROBE_PAUSE_S)
-    holder = os.pread(lock, 32, 0).decode("ascii", "replace").strip() or "unknown"
+    noted = os.pread(lock, _NOTE_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
     raise DirectoryInUse(
-        f"another homewire (process {holder}) runs on the data directory {path}; "
+        f"another homewire (process {noted}) runs on the data directory {path}; "
         "stop it, or name another directory with --data-dir"
     )
 
