@@ -1,10 +1,12 @@
-"""A node whose tail is late: whom it lets in, and what its listeners hear of what it reads all at once."""
+"""A node whose tail is late: what was changed through it holds from the answer on, whom it lets in, and what
+its listeners hear of what it reads all at once."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 import pytest
+from accounts_desk import PASSWORD, desk_of
 from control_records import SHARDS
 from held_tail import HeldTail, held_tail
 from nodes import CLUSTER, NodeProcess, private_node, tenant_of
@@ -12,6 +14,7 @@ from two_homes import PATH
 from wire import listen, refusal
 
 from homewire.bus.shards import shard_of
+from homewire.model import AccountSystem
 
 COME_BACK = 4004
 
@@ -33,6 +36,33 @@ def late(tail: HeldTail) -> Iterator[NodeProcess]:
 def _let_hear(tail: HeldTail) -> Iterator[None]:
     yield
     tail.may_hear.set()
+
+
+async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: HeldTail) -> None:
+    async with desk_of(late, AccountSystem.EMAIL) as desk:
+        await desk.member("ada@example.com")
+        key = (await desk.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
+        ask = desk.tenant.ask
+        assert (await ask("GET", "/userSession", key)).status == 200
+        tail.may_hear.clear()
+        assert (await ask("DELETE", "/userSession", key)).status == 204
+        assert (await ask("GET", "/userSession", key)).status == 401
+
+
+async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
+    late: NodeProcess, tail: HeldTail
+) -> None:
+    async with tenant_of(late) as tenant:
+        owner, member = await tenant.user(), await tenant.user()
+        home = await tenant.home(owner)
+        await tenant.store.homes.add_member(tenant.project, home, member.id)
+        assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 200
+        tail.may_hear.clear()
+        path = f"/homes/{home}/members/{member.id}"
+        assert (await tenant.ask("DELETE", path, owner.key)).status == 204
+        value = {"value": 2}
+        assert (await tenant.ask("PUT", f"/homes/{home}/kv/light", member.key, value)).status == 404
+        assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 404
 
 
 async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: HeldTail) -> None:
