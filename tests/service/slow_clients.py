@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from nodes import Account, NodeProcess, Tenant
-from wire import Socket, listen
+from nodes import Account, NodeProcess, Tenant, tenant_of
+from wire import CLOSE, TEXT, Socket, close_frame, listen
 
 EVENTS = "/userSession/websocket"
 
@@ -19,10 +19,38 @@ async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quic
         events = [{"homeId": home, "eventType": str(count + n), "eventData": data} for n in range(20)]
         await tenant.send(*events)
         for event in events:
-            assert await quick.receive_type(within=5) == event["eventType"]
+            assert await quick.receive_type() == event["eventType"]
         count += len(events)
         assert count * size < MOST_BYTES, "all this waits for a client with a small outbox"
     return count
+
+
+async def close_one_that_does_not_read(node: NodeProcess, size: int) -> None:
+    """It gets what it can, whole and in order, and 4001; another one hears everything at once."""
+    async with tenant_of(node) as tenant:
+        user = await tenant.user()
+        home = await tenant.home(user)
+        async with (
+            await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
+            await listen(node.url, EVENTS, user.key) as quick,
+        ):
+            sent = await send_until_too_slow(node, tenant, home, quick, size)
+            assert await quick.is_alive()
+            assert await heard_until_given_up(slow) < sent
+            await slow.send_bytes(close_frame(4001))
+            assert await slow.at_end()
+        assert (await node.metrics())["too_slow_total"] == 1
+
+
+async def heard_until_given_up(slow: Socket) -> int:
+    """How much reaches a slow client: all of it whole, in order, and then the code that says: come back."""
+    heard = 0
+    while (received := await slow.receive_any()).opcode != CLOSE:
+        if received.opcode == TEXT:
+            assert received.payload.startswith(b'{"eventType":"%d",' % heard)
+            heard += 1
+    assert received.close_code == 4001
+    return heard
 
 
 async def let_go_of_one_that_never_reads_again(

@@ -9,7 +9,11 @@ from collections.abc import AsyncIterator, Iterator
 import pytest
 import pytest_asyncio
 from nodes import NodeProcess, Tenant, private_node, tenant_of
-from slow_clients import let_go_of_one_that_never_reads_again, send_until_too_slow
+from slow_clients import (
+    close_one_that_does_not_read,
+    heard_until_given_up,
+    let_go_of_one_that_never_reads_again,
+)
 from wire import (
     BINARY,
     CLOSE,
@@ -177,30 +181,7 @@ async def test_a_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenan
 
 async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None:
     with private_node(outbox_bytes=OUTBOX_BYTES, close_s=30) as node:
-        async with tenant_of(node) as tenant:
-            user = await tenant.user()
-            home = await tenant.home(user)
-            async with (
-                await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
-                await listen(node.url, EVENTS, user.key) as quick,
-            ):
-                sent = await send_until_too_slow(node, tenant, home, quick, 30_000)
-                assert await quick.is_alive()
-                assert await heard_until_given_up(slow) < sent
-                await slow.send_bytes(close_frame(4001))
-                assert await slow.at_end()
-            assert (await node.metrics())["too_slow_total"] == 1
-
-
-async def heard_until_given_up(slow: Socket) -> int:
-    """How much reaches a slow client: all of it whole, in order, and then the code that says: come back."""
-    heard = 0
-    while (received := await slow.receive_any()).opcode != CLOSE:
-        if received.opcode == TEXT:
-            assert received.payload.startswith(b'{"eventType":"%d",' % heard)
-            heard += 1
-    assert received.close_code == 4001
-    return heard
+        await close_one_that_does_not_read(node, 30_000)
 
 
 async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:

@@ -21,8 +21,11 @@ import orjson
 import pytest
 import pytest_asyncio
 from nodes import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of
-from slow_clients import let_go_of_one_that_never_reads_again, send_until_too_slow
-from wire import CLOSE, PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
+from slow_clients import (
+    close_one_that_does_not_read,
+    let_go_of_one_that_never_reads_again,
+)
+from wire import PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 
 from homewire.http.cookies import SESSION
 
@@ -106,25 +109,7 @@ async def test_bytes_behind_the_request(tenant: Tenant, size: int) -> None:
 @pytest.mark.parametrize("event_loop", LOOPS)
 async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(event_loop: str) -> None:
     with private_node(tls=True, event_loop=event_loop, outbox_bytes=OUTBOX_BYTES, close_s=30) as node:
-        async with tenant_of(node) as tenant:
-            user = await tenant.user()
-            home = await tenant.home(user)
-            async with (
-                await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow,
-                await listen(node.url, EVENTS, user.key) as quick,
-            ):
-                sent = await send_until_too_slow(node, tenant, home, quick, 7_000)
-                assert await quick.is_alive()
-                heard = 0
-                while (received := await slow.receive_any()).opcode != CLOSE:
-                    if received.opcode == TEXT:
-                        assert received.payload.startswith(b'{"eventType":"%d",' % heard)
-                        heard += 1
-                assert received.close_code == 4001
-                assert heard < sent
-                await slow.send_bytes(close_frame(4001))
-                assert await slow.at_end()
-            assert (await node.metrics())["too_slow_total"] == 1
+        await close_one_that_does_not_read(node, 7_000)
 
 
 async def test_a_client_that_never_reads_again_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
