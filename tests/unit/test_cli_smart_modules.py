@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+from typing import Any
 
 import pytest
 from test_cli import Commands, alone, homewire
 
 from homewire._core import event_envelope, parse_event
+from homewire.cli.scope import reachable_redis
+from homewire.redis.connect import connect
+from homewire.settings import Settings
 from homewire.store import Store
+from homewire.store.keys import ProjectSlot
 
 __all__ = ["alone", "homewire"]
 
@@ -89,6 +95,29 @@ def test_dead_letters_are_shown_retried_and_dropped(commands: Commands, project:
     [listed] = commands.json("smart-module", "list", "--project", project)
     assert (listed["waiting"], listed["deadLetters"]) == (2, 0)
     assert commands.run("smart-module", "dead-letters", "list", "--project", project, "--id", "other") == 1
+
+
+def test_what_somebody_else_wrote_among_dead_letters_can_be_seen_and_dropped(
+    commands: Commands, project: int
+) -> None:
+    of_module = ("--project", project, "--id", "hook")
+    commands.json("smart-module", "create", *of_module, "--url", URL, "--event", "*")
+
+    async def write() -> None:
+        async with reachable_redis(Settings(data_dir=commands.data_dir)) as url:
+            client = connect(url)
+            garbage: list[dict[Any, Any]] = [{"x": "y"}, {"r": b"\xff", "t": "x", "i": b"\xff", "e": "{"}]
+            for fields in garbage:
+                await client.xadd(ProjectSlot(project).module_dead("hook"), fields)
+            await client.aclose()
+
+    asyncio.run(write())
+    letters = commands.json("smart-module", "dead-letters", "list", *of_module)
+    assert [(each["reason"], each["tries"], each["event"]) for each in letters] == [
+        ("not understood", 0, None), ("\ufffd", 0, None)
+    ]  # fmt: skip
+    assert commands.json("smart-module", "dead-letters", "retry", *of_module) == {"retried": 1}
+    assert commands.json("smart-module", "dead-letters", "drop", *of_module) == {"dropped": 1}
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "https://user:pass@example.com/", "nonsense"])

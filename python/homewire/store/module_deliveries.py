@@ -237,6 +237,12 @@ def _delivery(entry: bytes, flat: Any) -> Delivery:
 
 def _dead_letter(entry: bytes, flat: Any) -> DeadLetter:
     fields = _fields(flat)
+    tries = fields.get(b"t", b"")
+    # What somebody else wrote into the stream is shown, too, so that it can be dropped.
     return DeadLetter(
-        entry.decode(), fields[b"i"].decode(), fields[b"r"].decode(), int(fields[b"t"]), fields[b"e"]
+        entry.decode(),
+        fields.get(b"i", b"").decode(errors="replace"),
+        fields.get(b"r", b"not understood").decode(errors="replace"),
+        int(tries) if tries.isdigit() else 0,
+        fields.get(b"e", b""),
     )

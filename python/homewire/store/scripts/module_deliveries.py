@@ -120,11 +120,12 @@ RETRY_DEAD: Final = changing(
     _SIZE
     + """
 -- KEYS: …, module, deliveries, dead letters. ARGV: dead letters; each becomes a new delivery.
+-- What is none, and stands there all the same, stays: why, tries, event id and envelope are eight words.
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'smart_module'} end
 local moved = 0
 for i = 1, #ARGV do
   local found = redis.call('XRANGE', KEYS[5], ARGV[i], ARGV[i])
-  if found[1] then
+  if found[1] and #found[1][2] == 8 then
     local fields = found[1][2]
     redis.call('XADD', KEYS[4], '*', unpack(fields, 5))
     redis.call('XDEL', KEYS[5], ARGV[i])
