@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
-from nodes import CLUSTER, free_port
+from nodes import CLUSTER, reserved_port
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
@@ -29,8 +29,9 @@ PATIENCE_S = 10.0
 class BusServer:
     """The embedded server's program on a unix socket in `directory`, with appendfsync always."""
 
-    def __init__(self, directory: Path, *options: str) -> None:
+    def __init__(self, directory: Path, cluster_port: int, *options: str) -> None:
         self.directory = directory
+        self._cluster_port = str(cluster_port)
         self._options = options
         self._process: subprocess.Popen[bytes] | None = None
         self.socket = directory / "redis.sock"
@@ -60,7 +61,14 @@ class BusServer:
         command = [str(find_binary(None)), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
         command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)]
         if CLUSTER:
-            command += ["--cluster-enabled", "yes", "--bind", "127.0.0.1", "--cluster-port", str(free_port())]
+            command += [
+                "--cluster-enabled",
+                "yes",
+                "--bind",
+                "127.0.0.1",
+                "--cluster-port",
+                self._cluster_port,
+            ]
         self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
 
     def hang(self) -> None:
@@ -94,8 +102,8 @@ def _whole(client: BlockingRedis) -> bool:
 @contextmanager
 def running_server(*options: str) -> Iterator[BusServer]:
     """A started server in a directory short enough for a socket path."""
-    with tempfile.TemporaryDirectory(prefix="hw-bus-") as directory:
-        server = BusServer(Path(directory), *options)
+    with tempfile.TemporaryDirectory(prefix="hw-bus-") as directory, reserved_port() as cluster_port:
+        server = BusServer(Path(directory), cluster_port, *options)
         server.start()
         try:
             yield server

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -265,26 +264,6 @@ def private_node(**settings: Any) -> Iterator[NodeProcess]:
         running_node(Path(directory) / "data", **settings) as node,
     ):
         yield node
-
-
-def free_port() -> int:
-    """A port that nobody else has before its owner listens there, as other workers' servers and clients had.
-
-    It stays bound: the kernel gives it to nobody who asks for any or connects somewhere, and whoever sets
-    SO_REUSEADDR, as servers do, can listen there all the same.
-    """
-    bound = socket.socket()
-    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    bound.bind(("127.0.0.1", 0))
-    _bound.append(bound)
-    if len(_bound) > KEPT_PORTS:
-        _bound.popleft().close()
-    return int(bound.getsockname()[1])
-
-
-KEPT_PORTS = 50
-"""Many more than servers that are starting."""
-_bound: deque[socket.socket] = deque()
 
 
 async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 10.0) -> None:

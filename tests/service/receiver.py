@@ -12,7 +12,7 @@ from typing import Any
 
 import orjson
 from aiohttp import web
-from nodes import NodeProcess, Tenant, eventually
+from nodes import NodeProcess, Tenant
 
 from homewire.settings import Settings
 from homewire.webhooks.registering import create_webhook
@@ -124,18 +124,6 @@ async def register(
         events or ("*",),
         homes,
     )
-
-
-async def a_later_moment(tenant: Tenant) -> None:
-    """Wait until it is later by Redis' clock, whose ms say what came before a module was made."""
-    client: Any = tenant.redis
-    began: tuple[int, int] = await client.time()
-
-    async def is_later() -> bool:
-        seconds, microseconds = await client.time()
-        return bool((seconds, microseconds // 1000) > (began[0], began[1] // 1000))
-
-    await eventually(is_later)
 
 
 async def send(tenant: Tenant, home: int, *numbers: int, event_type: str = "e") -> None:

@@ -16,6 +16,7 @@ from typing import Any, cast
 
 import pytest
 import pytest_asyncio
+from moments import a_later_moment
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, tenant_of
 from suspended import suspended
 from wire import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
@@ -158,7 +159,8 @@ async def ends_at(node: NodeProcess, house: House, step: str, ending: Ending, pa
     async with await listen(node.url, path, key) as before:
         assert await before.is_alive()
     async with stopped_at(node, step, path, key) as socket:
-        await a_millisecond_later()
+        # What is recorded in the very millisecond of a reservation counts as from before it.
+        await a_later_moment(house.tenant)
         await ending.report(house, "before")
         await ending.change(house)
         if ending.change is not House.delete_device:
@@ -307,16 +309,6 @@ async def test_no_remembered_key_is_trusted_while_redis_hangs() -> None:
                 return socket is not None
 
             await eventually(let_in)
-
-
-async def a_millisecond_later() -> None:
-    """What is recorded in the very millisecond of a reservation counts as from before it."""
-    now = time.time_ns() // 1_000_000
-
-    async def is_later() -> bool:
-        return time.time_ns() // 1_000_000 > now
-
-    await eventually(is_later)
 
 
 @asynccontextmanager

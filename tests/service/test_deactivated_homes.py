@@ -15,8 +15,9 @@ import orjson
 import pytest
 import pytest_asyncio
 from control_records import SHARDS
+from moments import ROUNDS, in_time, meetings
 from nodes import NodeProcess, Tenant, eventually, tenant_of
-from two_homes import PATH, READ, ROUNDS, TwoHomes, in_time, meetings
+from two_homes import PATH, READ, TwoHomes
 from wire import PATIENCE_S, TEXT, Socket, listen, listen_if_allowed, refusal
 
 from homewire._core import event_envelope, event_json, parse_event, shard_of

@@ -12,8 +12,9 @@ from typing import Final
 
 import pytest
 import pytest_asyncio
+from moments import ROUNDS, in_time, meetings
 from nodes import NodeProcess, tenant_of
-from two_homes import READ, ROUNDS, TwoHomes, in_time, meetings
+from two_homes import READ, TwoHomes
 from wire import Socket, listen, listen_if_allowed
 
 from homewire.model import AccessControl, Right, RightKind

@@ -17,10 +17,10 @@ import pytest
 import structlog
 from bus_server import BusServer, deaf, eventually
 from control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
+from moments import in_time
 from nodes import NodeProcess, Tenant
 from redis.asyncio import Redis
 from structlog.testing import CapturingLogger
-from two_homes import in_time
 from warm import WarmProcess
 
 from homewire.bus import relay as relay_module

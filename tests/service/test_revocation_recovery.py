@@ -12,9 +12,9 @@ from time import monotonic
 from typing import Final
 
 import pytest
+from moments import in_time
 from nodes import Account, Tenant, eventually, tenant_of
 from pair import Pair, Processes, pair_of, running_pair
-from two_homes import in_time
 from wire import CLOSE, TEXT, Socket, listen
 
 from homewire.errors import HomewireError

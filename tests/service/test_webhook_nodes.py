@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from bus_server import BusServer, running_server
+from moments import a_later_moment
 from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of
-from receiver import Received, Receiver, a_later_moment, register, send
+from receiver import Received, Receiver, register, send
 from redis.asyncio import Redis
 
 from homewire._core import event_envelope, parse_event, shard_of

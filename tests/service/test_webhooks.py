@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 from aiohttp import web
+from moments import a_later_moment
 from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
-from receiver import Received, Receiver, a_later_moment, receiving, register, send
+from receiver import Received, Receiver, receiving, register, send
 from wire import PATIENCE_S, listen
 
 from homewire.store.keys import ProjectSlot

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from typing import Final, Self
 from urllib.parse import urlencode
@@ -19,10 +18,6 @@ READ: Final = {
     "entityId": RightKind.READ_ENTITY_EVENTS,
 }
 """What each filter needs where rights say who hears."""
-ROUNDS: Final = 40
-"""Of two things that are to meet in every order; as many more, up to MOST_ROUNDS, as it takes to see either
-come first."""
-MOST_ROUNDS: Final = 120
 
 
 @dataclass
@@ -87,20 +82,3 @@ class TwoHomes:
         for _ in range(homes):
             assert await socket.receive_type() == "first"
         return socket
-
-
-async def in_time(attempt: Callable[[], Awaitable[float]], within_s: float) -> None:
-    """The quickest of three took less than so long: `attempt` answers how many seconds it took. A machine
-    that stands still for a moment makes one of them late, a fault makes all of them."""
-    took = [await attempt()]
-    while took[-1] >= within_s and len(took) < 3:
-        took.append(await attempt())
-    assert took[-1] < within_s, took
-
-
-def meetings() -> Iterator[tuple[float, float]]:
-    """How many seconds to wait before the one thing, and before the other: each in turn is a little later
-    than in the rounds before, until the other is over by then on the slowest of machines."""
-    for number in range(MOST_ROUNDS):
-        later = number**2 / 40_000
-        yield (later, 0.0) if number % 2 else (0.0, later)

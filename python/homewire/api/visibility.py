@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from homewire.api.context import Api
 from homewire.errors import NotFound
+from homewire.http.places import judged
 from homewire.http.rights import by_right, right_needed
 from homewire.model import DeviceLocation, Principal, PrincipalKind, RightKind
 
@@ -62,13 +64,7 @@ async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceL
     """Where the device is. Raises NotFound unless the caller may see it."""
     if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
         raise NotFound
-    located = await api.directory.locate(caller.project_id, (device_id,))
-    try:
-        return await _checked(api, caller, located.get(device_id))
-    except NotFound:
-        # Before somebody is refused who moved the device a moment ago.
-        located = await api.directory.locate_now(caller.project_id, (device_id,))
-        return await _checked(api, caller, located.get(device_id))
+    return await judged(api.directory, caller.project_id, device_id, partial(_checked, api, caller))
 
 
 async def _checked(api: Api, caller: Principal, location: DeviceLocation | None) -> DeviceLocation:

@@ -36,7 +36,9 @@ class Directory:
         # Tuples, because a set of one id takes 216 bytes, and most users have one home.
         self._members: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
         self._rights: MarkedCache[tuple[int, int], tuple[str, ...]] = MarkedCache(freshness, capacity)
-        self._locations: MarkedRecords[int, DeviceLocation] = MarkedRecords(freshness, capacity)
+        self._locations: MarkedRecords[int, DeviceLocation] = MarkedRecords(
+            freshness, capacity, is_worth_it=lambda place: place.home_id is not None
+        )
         self._existing: MarkedIds[int] = MarkedIds(freshness, capacity)
         self._active: MarkedIds[int] = MarkedIds(freshness, capacity)
 
@@ -102,14 +104,8 @@ class Directory:
         still takes its events as those of the home that it left. That it is in no home is not remembered:
         who has just claimed one may use it at once, through any node.
         """
-        nowhere: dict[int, DeviceLocation] = {}
-
-        async def read(ids: list[int]) -> dict[int, DeviceLocation]:
-            found = await self._store.devices.locate(project_id, ids)
-            nowhere.update({each: place for each, place in found.items() if place.home_id is None})
-            return {each: place for each, place in found.items() if each not in nowhere}
-
-        return await self._locations.find(project_id, device_ids, read, as_of) | nowhere
+        read = partial(self._store.devices.locate, project_id)
+        return await self._locations.find(project_id, device_ids, read, as_of)
 
     async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
         """The same as the store has it now: before somebody is refused who moved a device a moment ago."""

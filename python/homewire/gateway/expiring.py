@@ -133,7 +133,19 @@ class MarkedCache(_Generations[Key, Entry[Value]]):
 class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
     """Records by id that are asked for by the thousand, kept apart by whose they are."""
 
-    __slots__ = ()
+    __slots__ = ("_is_worth_it",)
+
+    def __init__(
+        self,
+        freshness: Freshness,
+        capacity: int,
+        lifetime: float = LIFETIME_S,
+        clock: Callable[[], float] = monotonic,
+        is_worth_it: Callable[[Value], bool] = lambda _: True,
+    ) -> None:
+        """`is_worth_it` says which records are remembered; the others are asked for again, too."""
+        super().__init__(freshness, capacity, lifetime, clock)
+        self._is_worth_it = is_worth_it
 
     def known(self, whose: Key, ids: Collection[int], as_of: int | None = None) -> dict[int, Value]:
         """Those of `ids` that are remembered and still so. `as_of` as in `MarkedCache.get`."""
@@ -164,8 +176,10 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         if missing:
             marks, total = self._freshness.marks_of(missing), self._freshness.total()
             found = await read(missing)
-            if found and self._make_room(len(found)):
-                entries = {each: (marks[each], total, value) for each, value in found.items()}
+            entries = {
+                each: (marks[each], total, value) for each, value in found.items() if self._is_worth_it(value)
+            }
+            if entries and self._make_room(len(entries)):
                 self._new.setdefault(whose, {}).update(entries)
             known.update(found)
         return known

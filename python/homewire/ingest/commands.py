@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 from aiohttp import web
@@ -11,6 +12,7 @@ from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
 from homewire.http.answers import whole_answer
 from homewire.http.paths import path_id
+from homewire.http.places import judged
 from homewire.http.rights import by_right, right_needed
 from homewire.ingest.context import Ingest
 from homewire.ingest.homes import require_active
@@ -94,12 +96,8 @@ async def _require_visible(ingest: Ingest, principal: Principal, device_id: int)
     Where rights say who may, a user needs the right to write the device, and no membership; without it
     members get PermissionDenied. Who sees it gets InvalidInput if its home is deactivated.
     """
-    located = await ingest.directory.locate(principal.project_id, (device_id,))
-    try:
-        await _require_place(ingest, principal, device_id, located.get(device_id))
-    except NotFound:
-        located = await ingest.directory.locate_now(principal.project_id, (device_id,))
-        await _require_place(ingest, principal, device_id, located.get(device_id))
+    require_place = partial(_require_place, ingest, principal, device_id)
+    await judged(ingest.directory, principal.project_id, device_id, require_place)
 
 
 async def _require_place(
