@@ -1,10 +1,50 @@
-"""How the properties of all tests are looked at."""
+"""How the properties of all tests are looked at, and that each test closes what it opens."""
 
 from __future__ import annotations
 
+import gc
+import sys
+from collections.abc import Generator
+
+import pytest
 from hypothesis import HealthCheck, settings
 
 # Hypothesis gives each example 200 ms, and the making of some a second: one during which others had the
 # processor failed by that alone.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+def pytest_collection_finish() -> None:
+    """Take what was imported out of later collections: a collection then takes 2 ms instead of 80."""
+    gc.collect()
+    gc.freeze()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_teardown(item: pytest.Item) -> Generator[None]:
+    """Fail the test that left a socket, a file or a coroutine behind, when all its fixtures are gone.
+
+    Such an object warns when it is collected. Without this, the garbage collector finds it during a later
+    test, which then fails for it.
+    """
+    yield
+    left = warnings_of_a_collection()
+    if left:
+        pytest.fail(f"{item.nodeid} left behind:\n" + "\n".join(left), pytrace=False)
+
+
+def warnings_of_a_collection() -> list[str]:
+    """What garbage says as it is collected; warnings are errors here, so each is an unraisable one."""
+    said: list[str] = []
+    previous = sys.unraisablehook
+
+    def note(unraisable: sys.UnraisableHookArgs) -> None:
+        said.append(f"{unraisable.exc_value!r} from {unraisable.object!r}")
+
+    sys.unraisablehook = note
+    try:
+        gc.collect()
+    finally:
+        sys.unraisablehook = previous
+    return said
