@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from types import TracebackType
 from typing import Any, Final
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
+from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoScriptError, RedisError, ResponseError
@@ -21,7 +23,7 @@ from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.line import Line, exchange, open_line, pack
+from homewire.redis.line import PING_S, Line, exchange, open_line, pack
 
 CONNECT_S: Final = 2.0
 COMMAND_S: Final = 4.0
@@ -113,6 +115,13 @@ class Pool(BlockingConnectionPool):
                 raise
         return line
 
+    async def ensure_connection(self, connection: AbstractConnection) -> None:
+        """Connect anew where a connection was idle for so long that a firewall may have forgotten it."""
+        assert isinstance(connection, _PackedByHiredis)
+        if connection.is_connected and monotonic() - connection.used_at > PING_S:
+            await connection.disconnect()
+        await super().ensure_connection(connection)
+
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """All connections, and all lines."""
         for line in tuple(self._lines):
@@ -134,7 +143,11 @@ def _reply_error(text: str) -> ResponseError:
 class _PackedByHiredis:
     """redis-py's asyncio connections build commands in Python: 1.2 ms for 1,000 arguments; this 0.06."""
 
+    used_at = 0.0
+    """When the last command was sent, by `time.monotonic`."""
+
     def pack_command(self, *args: EncodableT) -> list[bytes]:
+        self.used_at = monotonic()
         name = args[0]
         # redis-py's own methods give names of two words ("CLIENT LIST") as one argument.
         words = (*name.split(), *args[1:]) if isinstance(name, str) and " " in name else args

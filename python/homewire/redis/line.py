@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import math
-import socket
 from collections import deque
 from collections.abc import Callable, Collection, Iterator, Sequence
 from itertools import islice
@@ -24,6 +23,10 @@ Command: TypeAlias = Sequence[Word]
 
 WRITE_BUFFER_BYTES = 1024 * 1024
 """Beyond this a Redis that does not read is written to no further by who looks at `Line.writable`."""
+
+PING_S = 15.0
+"""How long a line may be silent before it asks Redis for a PONG. A firewall that forgets connections after
+four minutes, or after half a minute, sees this one in use."""
 
 _NO_REPLY_YET: Final = object()
 
@@ -69,6 +72,10 @@ class Line(asyncio.Protocol):
         self._paused = False
         self._retired = False
         self._transport: asyncio.Transport | None = None
+        self._is_used = False
+        """Whether anything was written since the last look."""
+        self._ping: Awaited | None = None
+        self._look: asyncio.TimerHandle | None = None
 
     @property
     def writable(self) -> bool:
@@ -78,6 +85,7 @@ class Line(asyncio.Protocol):
     def write(self, batches: Collection[Batch]) -> None:
         """Send all commands of `batches` in one write. Lost, it settles them at once."""
         assert self._transport is not None
+        self._is_used = True
         data = b"".join([batch.data for batch in batches])
         for batch in batches:
             batch.data = b""  # the transport has its own copy; hold one, not two, until the reply
@@ -104,9 +112,7 @@ class Line(asyncio.Protocol):
         # A cast, no isinstance: uvloop's transports are not asyncio's.
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=WRITE_BUFFER_BYTES)
-        peer = transport.get_extra_info("socket")
-        if peer is not None and peer.family != socket.AF_UNIX:
-            peer.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._look_again()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -139,10 +145,27 @@ class Line(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
         self._end()
 
+    def _look_again(self) -> None:
+        self._is_used = False
+        self._look = asyncio.get_running_loop().call_later(PING_S, self._check_path)
+
+    def _check_path(self) -> None:
+        """Find out that the path to Redis is dead while nobody waits for it, and keep it alive by that."""
+        if self._ping is not None and not self._ping.waiter.done():
+            self.drop()
+            return
+        self._ping = None
+        if not self._is_used and not self.written:
+            self._ping = Awaited(pack(("PING",)), 1)
+            self.write([self._ping])
+        self._look_again()
+
     def _end(self) -> None:
         if self.lost:
             return
         self.lost = True
+        if self._look is not None:
+            self._look.cancel()
         self._fail_written()
         self._on_event(self)
 

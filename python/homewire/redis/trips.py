@@ -90,9 +90,14 @@ class _Trip:
 class Trips:
     """Commands on one client. Each is sent at most once: not at all if its caller gave up before that."""
 
-    def __init__(self, redis: Redis) -> None:
-        """`redis` is one that `homewire.redis.connect` made, and closing it ends the trips."""
+    def __init__(self, redis: Redis, *, only_reads: bool = False) -> None:
+        """`redis` is one that `homewire.redis.connect` made, and closing it ends the trips.
+
+        With `only_reads` the commands may be repeated: those that a connection broke under are sent once
+        more, on another one.
+        """
         self._pool = Pool.of(redis)
+        self._only_reads = only_reads
         self._shapes: dict[Any, Callable[[Any], Any]] = dict(redis.response_callbacks)
         """What redis-py makes of the replies of some commands, by their names."""
         # Most of what is read are hashes: `store.database.decoded` makes texts of them in one step.
@@ -116,17 +121,26 @@ class Trips:
         """The same; an error that Redis answers with stands in the place of its reply."""
         loop = asyncio.get_running_loop()
         asked = _Asked(commands, loop)
-        self._waiting.append(asked)
-        self._pending.append(asked)
-        if self._timer is None:
-            self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines)
-        self._plan_turn()
-        replies = await asked.replies
+        try:
+            replies = await self._answered(asked)
+        except RedisConnectionError:
+            if not self._only_reads:
+                raise
+            async with asyncio.timeout_at(asked.deadline):
+                replies = await self._answered(_Asked(commands, loop))
         for at, command in enumerate(commands):
             shape = self._shapes.get(command[0])
             if shape is not None and not isinstance(replies[at], ResponseError):
                 replies[at] = shape(replies[at])
         return replies
+
+    async def _answered(self, asked: _Asked) -> list[Any]:
+        self._waiting.append(asked)
+        self._pending.append(asked)
+        if self._timer is None:
+            self._timer = asyncio.get_running_loop().call_later(DEADLINE_GRAIN, self._check_deadlines)
+        self._plan_turn()
+        return await asked.replies
 
     async def run(self, script: Program, *calls: Call) -> list[Any]:
         """The answers of one script, run for each of these calls, in one trip. Raises what `ask` does."""

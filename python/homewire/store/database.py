@@ -51,7 +51,7 @@ class Database:
     """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
 
     def __init__(self, redis: Redis, announcer: Announcer, clock: Clock) -> None:
-        self._reads = Trips(redis)
+        self._reads = Trips(redis, only_reads=True)
         # Apart, so that a script which takes its time holds up no read.
         self._changes = Trips(redis)
         self._announcer = announcer

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import cast
 
@@ -14,7 +14,9 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from homewire.redis import connect as connecting
-from homewire.redis.connect import connect
+from homewire.redis import line as lines
+from homewire.redis.connect import Pool, connect
+from homewire.redis.line import Line
 from homewire.redis.trips import AT_ONCE, TOGETHER, Trips
 
 Answer = Callable[[list[bytes]], bytes | None]
@@ -22,22 +24,27 @@ Answer = Callable[[list[bytes]], bytes | None]
 
 
 @asynccontextmanager
-async def talking(socket: Path, answer: Answer, query: str = "") -> AsyncIterator[Trips]:
+async def talking(
+    socket: Path, answer: Answer, query: str = "", *, only_reads: bool = False
+) -> AsyncIterator[Trips]:
     """Trips to a server that answers so."""
 
     ended: list[asyncio.Future[None]] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         ended.append(asyncio.get_running_loop().create_future())
-        await converse(reader, writer, answer)
+        # A line that is dropped with a reply unread is reset.
+        with suppress(ConnectionResetError):
+            await converse(reader, writer, answer)
         writer.close()
-        await writer.wait_closed()
+        with suppress(ConnectionResetError, BrokenPipeError):
+            await writer.wait_closed()
         ended.pop().set_result(None)
 
     async with await asyncio.start_unix_server(serve, socket):
         redis = connect(f"unix://{query}{socket}")
         try:
-            yield Trips(redis)
+            yield Trips(redis, only_reads=only_reads)
         finally:
             await redis.aclose()
             await asyncio.gather(*ended)
@@ -117,3 +124,80 @@ async def test_lines_that_are_not_let_in_are_given_up_and_who_waits_behind_them_
         assert len(conversations) == len(asked)
         await asyncio.gather(*conversations)
         await redis.aclose()
+
+
+async def test_reads_that_a_connection_broke_under_are_asked_once_more(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+
+    def answer(command: list[bytes]) -> bytes | None:
+        asked.append(command[1])
+        return None if asked.count(b"a") == 1 else b"$1\r\nx\r\n"
+
+    async with talking(tmp_path / "s", answer, only_reads=True) as trips:
+        assert await trips.ask(("GET", "a")) == [b"x"]
+    assert asked == [b"a", b"a"]
+
+
+async def test_reads_are_asked_no_third_time(tmp_path: Path) -> None:
+    asked: list[bytes] = []
+    async with talking(tmp_path / "s", lambda command: asked.append(command[1]), only_reads=True) as trips:
+        with pytest.raises(RedisConnectionError):
+            await trips.ask(("GET", "a"))
+    assert asked == [b"a", b"a"]
+
+
+@asynccontextmanager
+async def silent_line(socket: Path, answer: Answer, changed: Callable[[Line], None]) -> AsyncIterator[None]:
+    """A line to a server that answers so, on which nothing is asked."""
+    async with talking(socket, answer):
+        redis = connect(f"unix://{socket}")
+        await Pool.of(redis).open_line(changed)
+        yield
+        await redis.aclose()
+
+
+async def test_a_silent_line_asks_for_a_pong_again_and_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "PING_S", 0.01)
+    pings: asyncio.Queue[list[bytes]] = asyncio.Queue()
+
+    def answer(command: list[bytes]) -> bytes:
+        pings.put_nowait(command)
+        return b"+PONG\r\n"
+
+    # A server that is held up loses the line, which says nothing here.
+    async with silent_line(tmp_path / "s", answer, lambda _: None), asyncio.timeout(60):
+        assert await pings.get() == [b"PING"]
+
+
+async def test_a_line_whose_path_is_dead_is_given_up_before_anybody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "PING_S", 0.01)
+    lost = asyncio.Event()
+    async with silent_line(tmp_path / "s", lambda _: b"", lambda line: lost.set() if line.lost else None):
+        async with asyncio.timeout(60):
+            await lost.wait()
+
+
+@pytest.mark.parametrize("idle_s", [-1.0, 3600.0], ids=["idle-for-long", "in-use"])
+async def test_an_idle_connection_of_the_pool_is_made_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle_s: float
+) -> None:
+    monkeypatch.setattr(connecting, "PING_S", idle_s)
+    connections: list[asyncio.Task[None]] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connections.append(cast("asyncio.Task[None]", asyncio.current_task()))
+        await converse(reader, writer, lambda _: b"+PONG\r\n")
+        writer.close()
+        await writer.wait_closed()
+
+    async with await asyncio.start_unix_server(serve, tmp_path / "s"):
+        redis = connect(f"unix://{tmp_path}/s")
+        await redis.ping()
+        await redis.ping()
+        await redis.aclose()
+        assert len(connections) == (2 if idle_s < 0 else 1)
+        await asyncio.gather(*connections)
