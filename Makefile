@@ -35,7 +35,7 @@ run: build ## build, start everything on http://127.0.0.1:8080, say what to do n
 test: test-rust test-python test-cluster-short ## every test (make test-python ARGS="-k demo" for some)
 
 test-rust: $(DEPENDENCIES)
-	cargo test --locked
+	cargo test --locked --no-fail-fast
 
 # Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker.
 WORKERS := -n 3 --dist loadfile
@@ -50,7 +50,7 @@ test-cluster: build ## the service tests and those of the command line, on a Red
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/service tests/unit/test_cli.py $(ARGS)
 
 test-cluster-short: build
-	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) $(IN_CLUSTER) $(ARGS)
+	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" -o cache_dir=.pytest_cache/cluster $(WORKERS) $(IN_CLUSTER) $(ARGS)
 
 hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
 	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
