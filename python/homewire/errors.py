@@ -57,6 +57,14 @@ class RequestError(HomewireError):
         return {}
 
 
+def explained(reason: str, data: Mapping[str, Any]) -> str:
+    """A refusal in one line, for people: ``field: problem`` where both are known."""
+    if data.get("field") and data.get("problem"):
+        return f"{data['field']}: {data['problem']}"
+    details = ", ".join(f"{name}: {value}" for name, value in data.items())
+    return f"{reason} ({details})" if details else reason
+
+
 class InvalidInput(RequestError):
     """Bad input of any kind: names the `field` and says what is wrong with it."""
 

@@ -52,7 +52,25 @@ Url = Annotated[
     ),
 ]
 Key = Annotated[
-    str | None, typer.Option("--key", help="API key; default: the demo's key.", show_default=False)
+    str | None,
+    typer.Option(
+        "--key",
+        envvar="HOMEWIRE_KEY",
+        show_envvar=False,
+        help="API key; default: the demo's. Others see it in the list of processes: rather give HOMEWIRE_KEY "
+        "or --key-file.",
+        show_default=False,
+    ),
+]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--key-file",
+        envvar="HOMEWIRE_KEY_FILE",
+        show_envvar=False,
+        help="File with the API key (HOMEWIRE_KEY_FILE); - reads it from standard input.",
+        show_default=False,
+    ),
 ]
 
 

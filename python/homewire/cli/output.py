@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any
 
 Answer = dict[str, Any] | list[dict[str, Any]]
@@ -19,6 +20,16 @@ def show(answer: Answer, as_json: bool) -> None:
         _table(answer)
     else:
         _fields(answer)
+
+
+def complain(line: str, machine: dict[str, Any] | None = None) -> None:
+    """One line on standard error, for people; as JSON where `machine` is given."""
+    if machine is None:
+        print(f"homewire: {line}", file=sys.stderr, flush=True)
+    else:
+        import orjson
+
+        print(orjson.dumps(machine, default=str).decode(), file=sys.stderr, flush=True)
 
 
 def _fields(answer: dict[str, Any]) -> None:

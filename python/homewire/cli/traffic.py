@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 from homewire import demo as demo_room
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Json, Key, TlsCa, TlsCert, Url
-from homewire.cli.output import Answer, printable
+from homewire.cli.options import DataDir, Json, Key, KeyFile, TlsCa, TlsCert, Url
+from homewire.cli.output import Answer, complain, printable
 from homewire.cli.scope import Scope, command
+from homewire.cli.secrets import given_key
 from homewire.demo import Demo, Plan
 from homewire.errors import ConfigurationError
 from homewire.settings import Settings
 
 if TYPE_CHECKING:
-    from homewire.client import Client
+    from homewire.client import Client, Lost, Restored
 
 Homes = Annotated[int, typer.Option(min=0, help="How many homes.")]
 Devices = Annotated[int, typer.Option(min=0, help="How many devices in each home.")]
@@ -43,23 +45,46 @@ def listen(
     home: Annotated[list[int] | None, typer.Option(help="Home id; repeat for more.")] = None,
     device: Annotated[list[int] | None, typer.Option(help="Device id; repeat for more.")] = None,
     entity: Annotated[list[str] | None, typer.Option(help="Entity id; repeat for more.")] = None,
+    commands: Annotated[
+        bool,
+        typer.Option("--commands", help="Not events but commands: those to the one --device, with its key."),
+    ] = False,
     url: Url = None,
     key: Key = None,
+    key_file: KeyFile = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show events as they arrive, until interrupted. Without a filter: all homes of the user."""
+    """Show events as they arrive, until interrupted. Without a filter: all homes of the user.
+
+    Each outage and its end is a line on standard error.
+
+    \b
+    homewire listen --home 4
+    homewire listen --commands --device 17
+    """
     from homewire.client import Filter
 
     settings = settings_table.load(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
-    user_key = key or _kept(settings).users[0].key
-    chosen = Filter(home or (), device or (), entity or ())
+    given = given_key(key, key_file)
+    if commands:
+        if home or entity or device is None or len(device) != 1:
+            raise typer.BadParameter("commands are those of one device", param_hint="--device")
+        listener_key = given or _sender(_kept(settings), device[0])
+    else:
+        listener_key = given or _kept(settings).users[0].key
+    chosen, tell = Filter(home or (), device or (), entity or ()), _tell(as_json)
 
     async def run() -> None:
-        async with _client(settings, url, user_key) as client:
-            await client.listen(chosen, _print_raw if as_json else _print_event)
+        async with _client(settings, url, listener_key) as client:
+            if commands:
+                await client.listen_commands(
+                    chosen.devices[0], _print_raw if as_json else _print_command, tell
+                )
+            else:
+                await client.listen(chosen, _print_raw if as_json else _print_event, tell)
 
     asyncio.run(run())
 
@@ -72,26 +97,43 @@ def send(
     event_type: Annotated[str | None, typer.Option("--type", help="eventType of the event to send.")] = None,
     entity: Annotated[str | None, typer.Option(help="entityId of the event.")] = None,
     action: Annotated[str | None, typer.Option("--command", help="Action of the command to send.")] = None,
+    queue: Annotated[
+        int | None,
+        typer.Option(
+            metavar="SECONDS",
+            help="Keep the command so long for a device that is offline; else it is dropped.",
+        ),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="JSON", help="eventData or parameters, a JSON object.")
     ] = None,
     url: Url = None,
     key: Key = None,
+    key_file: KeyFile = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     data_dir: DataDir = None,
     as_json: Json = False,
 ) -> None:
-    """Send one event (--type) to a home or as a device, or one command (--command) to a device."""
+    """Send one event (--type) to a home or as a device, or one command (--command) to a device.
+
+    \b
+    homewire send --home 4 --type doorbell --data '{"rings": 2}'
+    homewire send --device 17 --command on --queue 600
+    """
     if (event_type is None) == (action is None):
         raise typer.BadParameter("give one of the two", param_hint="--type / --command")
     if (home is None) == (device is None) or (action is not None and device is None):
         raise typer.BadParameter(
             "an event takes one of the two, a command a device", param_hint="--home / --device"
         )
+    if queue is not None and action is None:
+        raise typer.BadParameter("only commands can be queued", param_hint="--queue")
     settings = settings_table.load(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
     path, body = _request(home, device, event_type, entity, action, _object(data))
-    sender = key or _sender(_kept(settings), None if action else device)
+    if queue is not None:
+        path += f"?queue={queue}"
+    sender = given_key(key, key_file) or _sender(_kept(settings), None if action else device)
 
     async def run() -> None:
         async with _client(settings, url, sender) as client:
@@ -99,6 +141,22 @@ def send(
 
     asyncio.run(run())
     print('{"sent":true}' if as_json else "sent")
+
+
+def _tell(as_json: bool) -> Callable[[Lost | Restored], None]:
+    """What says on standard error that the connection is lost, and that it is back."""
+    from homewire.client import Lost
+
+    def tell(change: Lost | Restored) -> None:
+        if isinstance(change, Lost):
+            line = f"connection lost ({printable(change.problem)}); connecting again"
+            machine: dict[str, Any] = {"connection": "lost", "problem": change.problem}
+        else:
+            line = f"connected again after {change.after_s:.1f} s; what happened meanwhile was not received"
+            machine = {"connection": "restored", "afterS": round(change.after_s, 3)}
+        complain(line, machine if as_json else None)
+
+    return tell
 
 
 def _client(settings: Settings, url: str | None, key: str) -> Client:
@@ -148,8 +206,8 @@ def _kept(settings: Settings) -> Demo:
     kept = demo_room.read_keys(settings.data_dir)
     if kept is None:
         raise ConfigurationError(
-            f"no key: {demo_room.keys_path(settings.data_dir)} does not exist. Name a key with --key, "
-            "or the data directory of a demo with --data-dir"
+            f"no key: {demo_room.keys_path(settings.data_dir)} does not exist. Name a key by HOMEWIRE_KEY or "
+            "--key-file, or the data directory of a demo with --data-dir"
         )
     return kept
 
@@ -162,7 +220,7 @@ def _sender(kept: Demo, device: int | None) -> str:
         for candidate in home.devices:
             if candidate.device_id == device:
                 return candidate.key
-    raise ConfigurationError(f"device {device} is none of the demo's; name its key with --key")
+    raise ConfigurationError(f"device {device} is none of the demo's; name its key with --key-file")
 
 
 def _print_raw(text: str) -> None:
@@ -171,13 +229,8 @@ def _print_raw(text: str) -> None:
 
 
 def _print_event(text: str) -> None:
-    import json
-
-    try:
-        # Not orjson: integers above 64 bits and unpaired surrogates are JSON, too.
-        event = json.loads(text)
-    except ValueError:
-        # A number of more digits than Python takes.
+    event = _decoded(text)
+    if event is None:
         print(printable(text), flush=True)
         return
     where = [f"home {event.get('homeId')}"]
@@ -185,6 +238,32 @@ def _print_event(text: str) -> None:
         where.append(f"device {event['originDeviceId']} ({event.get('originDeviceClass', '?')})")
     if "entityId" in event:
         where.append(f"entity {event['entityId']}")
-    data = json.dumps(event.get("eventData", {}), ensure_ascii=False, separators=(",", ":"))
-    line = f"{event.get('timestamp')}  {', '.join(where)}  {event.get('eventType')}  {data}"
+    what = f"{event.get('eventType')}  {_compact(event.get('eventData', {}))}"
+    print(printable(f"{event.get('timestamp')}  {', '.join(where)}  {what}"), flush=True)
+
+
+def _print_command(text: str) -> None:
+    command = _decoded(text)
+    if command is None:
+        print(printable(text), flush=True)
+        return
+    line = f"{command.get('timestamp')}  {command.get('action')}  {_compact(command.get('parameters', {}))}"
     print(printable(line), flush=True)
+
+
+def _decoded(text: str) -> Any:
+    """The object of a message, None where Python can't read it: a number may have too many digits."""
+    import json
+
+    try:
+        # Not orjson: integers above 64 bits and unpaired surrogates are JSON, too.
+        value = json.loads(text)
+    except ValueError:
+        return None
+    return value if isinstance(value, dict) else None
+
+
+def _compact(value: Any) -> str:
+    import json
+
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))

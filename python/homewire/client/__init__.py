@@ -1,23 +1,42 @@
-"""A client of homewire's HTTP and WebSocket API, as any other would be written."""
+"""A client of homewire's HTTP and WebSocket API: docs/client.md shows how it is used.
+
+It connects again when the path is dead, waits as docs/close-codes.md and Retry-After say, and tells of
+each outage. What it raises is a homewire.errors.ClientError.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 from urllib.parse import urlsplit
 
 import aiohttp
 
+from homewire.client.reconnecting import (
+    AFTER_CLOSE,
+    FIRST_FINAL_CODE,
+    REFUSED,
+    STEADY_S,
+    UNREACHABLE,
+    Backoff,
+    Delay,
+    Refused,
+    raise_refusals,
+)
 from homewire.errors import ClientError
 
-GIVE_UP_FROM = 4500
-"""Close codes from here on mean: don't come back."""
+__all__ = ["Client", "Filter", "Lost", "OnLink", "Refused", "Restored", "Trust"]
 
-LONGEST_DELAY_S = 10.0
+SILENCE_S: Final = 30.0
+"""After so long without a byte the client pings, and waits half as long for the answer. The server pings
+every 25 s (`heartbeat_s`), so on a living path the client has nothing to do."""
 
+_DATA: Final = (aiohttp.WSMsgType.TEXT, aiohttp.WSMsgType.BINARY)
 _SCHEMES = ("http", "https", "ws", "wss")
 
 Trust: TypeAlias = ssl.SSLContext | aiohttp.Fingerprint | bool
@@ -25,7 +44,7 @@ Trust: TypeAlias = ssl.SSLContext | aiohttp.Fingerprint | bool
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """What to hear. Entities win over devices, devices over homes; none: all homes of the user."""
+    """What to receive. Entities win over devices, devices over homes; none: all homes of the user."""
 
     homes: Sequence[int] = ()
     devices: Sequence[int] = ()
@@ -38,20 +57,60 @@ class Filter:
         return homes + devices + [("entityId", entity) for entity in self.entities]
 
 
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The connection ended, or the server refuses a new one for now: `problem` says why."""
+
+    problem: str
+
+
+@dataclass(frozen=True, slots=True)
+class Restored:
+    """The connection is back after `after_s` seconds. What happened meanwhile was not received."""
+
+    after_s: float
+
+
+OnLink: TypeAlias = Callable[[Lost | Restored], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """How a connection ended: what is told of it, and how long to wait."""
+
+    problem: str
+    delay: Delay
+
+
 class Client:
     """Speaks to one homewire at `url` (http[s]://host:port) with one key. Close it, or use `async with`.
 
-    `tls` says whom to believe, as aiohttp's `ssl` does; True: a public authority.
+    `tls` says whom to believe, as aiohttp's `ssl` does; True: a public authority. `silence_s`: a
+    connection on which nothing arrives for one and a half times so long is given up.
     """
 
-    def __init__(self, url: str, key: str, timeout_s: float = 10.0, *, tls: Trust = True) -> None:
+    def __init__(
+        self,
+        url: str,
+        key: str,
+        timeout_s: float = 10.0,
+        *,
+        tls: Trust = True,
+        silence_s: float = SILENCE_S,
+        backoff: Callable[[], Backoff] = Backoff,
+    ) -> None:
         """Nothing is opened yet. Raises ClientError for a URL that cannot be."""
         _require_origin(url)
-        headers = {"Authorization": f"ModeCloud {key}"}
-        timeout = aiohttp.ClientTimeout(total=timeout_s)
-        connector = aiohttp.TCPConnector(ssl=tls)
-        self._http = aiohttp.ClientSession(url, headers=headers, timeout=timeout, connector=connector)
+        self._http = aiohttp.ClientSession(
+            url,
+            headers={"Authorization": f"ModeCloud {key}"},
+            timeout=aiohttp.ClientTimeout(total=timeout_s),
+            connector=aiohttp.TCPConnector(ssl=tls),
+            middlewares=(raise_refusals,),
+        )
         self._url = url
+        self._silence_s = silence_s
+        self._backoff = backoff
 
     async def __aenter__(self) -> Client:
         return self
@@ -64,44 +123,67 @@ class Client:
         try:
             async with self._http.put(path, json=body) as response:
                 if response.status != 204:
-                    raise ClientError(f"PUT {path}: {response.status} {await response.text()}")
+                    raise ClientError(f"PUT {path}: the answer was {response.status}, not 204")
         except (aiohttp.ClientError, TimeoutError) as error:
             raise self._unreachable(error) from error
 
-    async def listen(self, chosen: Filter, deliver: Callable[[str], None]) -> None:
-        """Hand every event, a JSON text, to `deliver`, coming back after a broken connection.
+    async def listen(
+        self, chosen: Filter, deliver: Callable[[str], None], on_link: OnLink | None = None
+    ) -> None:
+        """Hand every event, a JSON text, to `deliver`; else like `events`."""
+        async with aclosing(self.events(chosen, on_link)) as events:
+            async for event in events:
+                deliver(event)
 
-        Runs until cancelled. Raises ClientError when the server refuses, can't be reached at the first
-        try, or closes with a code that says not to come back.
+    async def listen_commands(
+        self, device: int, deliver: Callable[[str], None], on_link: OnLink | None = None
+    ) -> None:
+        """Hand every command to `device`, a JSON text, to `deliver`; else like `commands`."""
+        async with aclosing(self.commands(device, on_link)) as commands:
+            async for command in commands:
+                deliver(command)
+
+    def events(self, chosen: Filter, on_link: OnLink | None = None) -> AsyncGenerator[str]:
+        """Every event, a JSON text, across reconnections, until the iteration is ended.
+
+        `on_link` is called with Lost when the connection ends and with Restored when it is back. Raises
+        ClientError when the server refuses for good, can't be reached at the first try, or closes with
+        a code that says not to come back.
         """
-        delay = 0.0
-        connected = False
-        while True:
-            try:
-                connected = await self._listen_once(chosen, deliver)
-                delay = 0.0
-            except aiohttp.WSServerHandshakeError as error:
-                if not connected or error.status < 500:
-                    raise ClientError(f"the server refused to be listened to: {error.status}") from None
-            except (aiohttp.ClientError, TimeoutError) as error:
-                if not connected:
-                    raise self._unreachable(error) from error
-            delay = min(delay * 2 or 1.0, LONGEST_DELAY_S)
-            await asyncio.sleep(delay)
+        return self._texts("/userSession/websocket", chosen.query(), on_link)
 
-    async def _listen_once(self, chosen: Filter, deliver: Callable[[str], None]) -> bool:
-        """One connection, from handshake to close. True: come back. Raises ClientError: don't."""
-        connecting = self._http.ws_connect(
-            "/userSession/websocket", params=chosen.query(), max_msg_size=0, autoping=True
-        )
-        async with connecting as socket:
-            async for message in socket:
-                if message.type is aiohttp.WSMsgType.TEXT:
-                    deliver(message.data)
-            code = socket.close_code or 1006
-        if code >= GIVE_UP_FROM:
-            raise ClientError(f"the server ended the connection for good: close code {code}")
-        return True
+    def commands(self, device: int, on_link: OnLink | None = None) -> AsyncGenerator[str]:
+        """Every command to `device`, whose key this client has; else like `events`."""
+        return self._texts(f"/devices/{device}/command", [], on_link)
+
+    async def _texts(
+        self, path: str, query: list[tuple[str, str]], on_link: OnLink | None
+    ) -> AsyncGenerator[str]:
+        backoff, link = self._backoff(), _Link(on_link)
+        while True:
+            wait_s = 0.0
+            try:
+                async with self._http.ws_connect(
+                    path, params=query, max_msg_size=0, heartbeat=self._silence_s
+                ) as socket:
+                    link.restored()
+                    opened_at = time.monotonic()
+                    while (message := await socket.receive()).type in _DATA:
+                        if message.type is aiohttp.WSMsgType.TEXT:
+                            yield message.data
+                    end = _end_of(message)
+                    if time.monotonic() - opened_at >= STEADY_S:
+                        backoff.steady()
+            except Refused as error:
+                if not (error.is_temporary or (link.was_open and error.status >= 500)):
+                    raise
+                end, wait_s = _End(str(error), REFUSED), error.retry_after_s
+            except (aiohttp.ClientError, TimeoutError) as error:
+                if not link.was_open:
+                    raise self._unreachable(error) from error
+                end = _End(f"no answer ({type(error).__name__})", UNREACHABLE)
+            link.lost(end.problem)
+            await asyncio.sleep(wait_s + backoff.next_s(end.delay))
 
     def _unreachable(self, error: Exception) -> ClientError:
         if isinstance(error, aiohttp.ServerFingerprintMismatch | aiohttp.ClientSSLError):
@@ -111,6 +193,46 @@ class Client:
             )
         # Not the error's own text: it may quote a URL, and a URL may carry a key.
         return ClientError(f"no answer from {self._url} ({type(error).__name__}). Is homewire running there?")
+
+
+class _Link:
+    """Tells of outages: of the beginning, of each new refusal by the server, and of the end."""
+
+    def __init__(self, tell: OnLink | None) -> None:
+        self._tell = tell
+        self._lost_at: float | None = None
+        self._refusal = ""
+        self.was_open = False
+
+    def restored(self) -> None:
+        """A connection is open."""
+        self.was_open = True
+        lost_at, self._lost_at, self._refusal = self._lost_at, None, ""
+        if lost_at is not None and self._tell is not None:
+            self._tell(Restored(time.monotonic() - lost_at))
+
+    def lost(self, problem: str) -> None:
+        """There is none, because of `problem`."""
+        is_first = self._lost_at is None
+        if is_first:
+            self._lost_at = time.monotonic()
+        is_news = problem.startswith("the server refused") and problem != self._refusal
+        if is_news:
+            self._refusal = problem
+        if self._tell is not None and (is_first or is_news):
+            self._tell(Lost(problem))
+
+
+def _end_of(message: aiohttp.WSMessage) -> _End:
+    """How the connection ended, by its last message. Raises ClientError where it ended for good."""
+    if message.type is aiohttp.WSMsgType.CLOSE:
+        named = f"{message.data} {message.extra or ''}".strip()
+        if message.data >= FIRST_FINAL_CODE:
+            raise ClientError(f"the server ended the connection for good: close code {named}")
+        return _End(f"close code {named}", AFTER_CLOSE.get(message.data, UNREACHABLE))
+    if isinstance(message.data, aiohttp.ServerTimeoutError):
+        return _End("nothing arrives any more", UNREACHABLE)
+    return _End("the connection broke", UNREACHABLE)
 
 
 def _require_origin(url: str) -> None:
