@@ -374,7 +374,9 @@ async def _listen(
 ) -> str:
     """Opens the port; the URL under which this machine reaches it."""
     acceptor, heads = entrance.acceptor, entrance.heads
-    runner = await server.make_runner(app, request_line_bytes=settings.request_line_bytes, heads=heads)
+    runner, serving = await server.make_runner(
+        app, request_line_bytes=settings.request_line_bytes, heads=heads
+    )
     stack.callback(heads.close)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
@@ -386,9 +388,7 @@ async def _listen(
             f"can't listen on {settings.host} port {settings.port}: {error.strerror}. "
             "Choose another --port or --host."
         ) from error
-    if runner.server is None:
-        raise RuntimeError("aiohttp prepared no server")
-    acceptor.start(runner.server, tls)
+    acceptor.start(serving.serve, tls)
     return replace(settings, port=port).base_url
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Network, ip_address, ip_network
 from types import MappingProxyType
 from typing import Final
 from urllib.parse import urlsplit
@@ -26,6 +27,14 @@ def origin_of(url: str) -> str | None:
     bracketed = f"[{host}]" if ":" in host else host
     suffix = "" if port is None else f":{port}"
     return f"{parts.scheme}://{bracketed}{suffix}".removesuffix(DEFAULT_PORTS[parts.scheme])
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches what listens on `host`."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def without_port(host: str) -> str:
@@ -56,6 +65,12 @@ def listed_origins(listed: str) -> frozenset[str]:
             raise ValueError(entry)
         found.add(origin)
     return frozenset(found)
+
+
+@lru_cache(maxsize=16)
+def listed_networks(listed: str) -> tuple[IPv4Network | IPv6Network, ...]:
+    """The setting `trusted_proxies`. Raises ValueError, also for a network with bits behind its prefix."""
+    return tuple(ip_network(entry) for entry in _entries(listed))
 
 
 def _entries(listed: str) -> list[str]:

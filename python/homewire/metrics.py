@@ -63,6 +63,8 @@ COUNTERS: Final = {
     "sessions_undecided": "The same, because Redis could not be asked whether it goes on.",
     "heads_timed_out": "Connections cut because their request head was not complete in time.",
     "accepted": "TCP connections accepted.",
+    "proxy_headers_refused": "Connections of trusted proxies closed because their PROXY protocol header was "
+    "missing, malformed or late.",
     "accept_pauses": "Times that nobody was accepted for a second, for want of descriptors or memory.",
     "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or too long.",
     "ingest_refused": "Requests answered 503 because too many bytes of bodies were held.",

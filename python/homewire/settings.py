@@ -16,7 +16,7 @@ from typing import Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
 from homewire.errors import ConfigurationError
-from homewire.hosts import listed_origins, projects_by_host
+from homewire.hosts import listed_networks, listed_origins, projects_by_host
 
 ENVIRONMENT_PREFIX = "HOMEWIRE_"
 SECRET_KEY_LENGTH = 32
@@ -30,6 +30,7 @@ EventLoop = Literal["uvloop", "asyncio"]
 SmtpTls = Literal["none", "starttls", "tls"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 LogFormat = Literal["json", "console"]
+ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 
 
 def setting(
@@ -86,6 +87,22 @@ class Settings:
     event_loop: EventLoop = setting("uvloop", "Event loop of the Python side.")
     accepts_per_turn: int = setting(
         64, "Connections accepted in one turn of the event loop.", unit="connections", minimum=1
+    )
+    trusted_proxies: str = setting(
+        "",
+        "Networks of the proxies and balancers before the node, e.g. 10.0.0.0/8,2001:db8::/32. What they say "
+        "of a client (forwarded_header, X-Forwarded-Proto, PROXY protocol) is believed, and of nobody else: "
+        "limits, sessions and events then have the client's address. Empty: the TCP peer's.",
+    )
+    forwarded_header: ForwardedHeader = setting(
+        "x-forwarded-for",
+        "Header in which trusted proxies name the client: x-forwarded-for, or forwarded (RFC 7239). The "
+        "other one is ignored, because a proxy passes it on as the client sent it.",
+    )
+    proxy_protocol: bool = setting(
+        False,
+        "Whether each connection of a trusted proxy begins with a PROXY protocol header, version 2. One "
+        "without it, or whose header is malformed or late (head_timeout_s), is closed.",
     )
     public_url: str | None = setting(
         None,
@@ -254,8 +271,8 @@ class Settings:
     project_connections: int = setting(100_000, "WebSockets of one project.", unit="connections", minimum=0)
     address_connections: int = setting(
         10_000,
-        "WebSockets from one address; of IPv6 a /64 counts as one. It is the TCP peer's: behind a balancer "
-        "all clients share the balancer's, so set 0 there (trusted proxies do not exist yet).",
+        "WebSockets from one address; of IPv6 a /64 counts as one. Behind a balancer set "
+        "trusted_proxies, or all clients share the balancer's.",
         unit="connections",
         minimum=0,
     )
@@ -454,8 +471,8 @@ class Settings:
     )
     address_attempts: int = setting(
         100,
-        "Wrong passwords, codes and tokens from one address; of IPv6 a /64 counts as one. It is the TCP "
-        "peer's: behind a balancer set 0, as with address_connections.",
+        "Wrong passwords, codes and tokens from one address; of IPv6 a /64 counts as one. Behind a "
+        "balancer set trusted_proxies.",
         unit="attempts",
         minimum=0,
     )
@@ -576,6 +593,9 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(f"{named('public_url')}: must begin with https:// or http://")
     _check_form(projects_by_host, settings.project_hosts, "project_hosts", "a.example.com=3,b.example.com=4")
     _check_form(listed_origins, settings.cookie_origins, "cookie_origins", "https://app.example.com")
+    _check_form(listed_networks, settings.trusted_proxies, "trusted_proxies", "10.0.0.0/8,2001:db8::/32")
+    if settings.proxy_protocol and not listed_networks(settings.trusted_proxies):
+        raise ConfigurationError(f"{named('proxy_protocol')}: needs {named('trusted_proxies')}")
     if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
         raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")

@@ -125,13 +125,6 @@ async def test_the_key_is_in_the_cookie_and_nowhere_else(desk: Desk, browser: Br
     assert await desk.tenant.store.sessions.of_user(desk.project, user) == []
 
 
-async def test_by_https_the_cookie_is_secure(desk: Desk, browser: Browser) -> None:
-    await desk.member()
-    cookie = cookie_of(await browser.ask("POST", "/session/login", LOGIN, X_Forwarded_Proto="https"))
-    assert cookie is not None
-    assert cookie["secure"]
-
-
 async def test_logging_out_with_a_key_needs_no_cookie(desk: Desk, browser: Browser) -> None:
     key = await desk.key(await desk.member())
     # A page of another origin may hold a key, and act with it.

@@ -490,6 +490,24 @@ def test_check_finds_the_embedded_server_fit(alone: Commands) -> None:
     assert all(finding["advice"] for finding in answer["checks"] if finding["level"] != "ok")
 
 
+@pytest.mark.parametrize(
+    ("host", "proxies", "level"),
+    [
+        ("127.0.0.1", "", None),
+        ("localhost", "", None),
+        ("0.0.0.0", "", "warning"),
+        ("0.0.0.0", "10.0.0.0/8", "ok"),
+    ],
+)
+def test_check_warns_of_a_balancer_that_is_not_trusted(
+    alone: Commands, monkeypatch: pytest.MonkeyPatch, host: str, proxies: str, level: str | None
+) -> None:
+    monkeypatch.setenv("HOMEWIRE_TRUSTED_PROXIES", proxies)
+    alone.run("check", "--port", 0, "--host", host, "--json")
+    levels = {finding["check"]: finding["level"] for finding in json.loads(alone.out)["checks"]}
+    assert levels.get("trusted proxies") == level
+
+
 def test_check_without_redis_is_fatal_and_keeps_the_password(alone: Commands) -> None:
     assert alone.run("check", "--port", 0, "--redis", NOBODY) == 1
     assert "redis://127.0.0.1:1/0 does not answer" in alone.out

@@ -10,6 +10,7 @@ from aiohttp import web
 
 from homewire.api.context import Api
 from homewire.errors import InvalidInput, PermissionDenied
+from homewire.http.clients import client_address
 from homewire.model import AccountSystem, Permission, Posting, Principal, PrincipalKind, Project, User
 from homewire.notify.message import Message, MessageKind
 from homewire.overload.holders import network_of
@@ -110,8 +111,8 @@ def window_ms(api: Api) -> int:
 
 
 def remote_network(request: web.Request) -> str:
-    """The address of the TCP peer, as limits count it; empty where there is none."""
-    return network_of(request.remote or "")
+    """The client's address, as limits count it; empty where there is none."""
+    return network_of(client_address(request) or "")
 
 
 async def code_by_sms(api: Api, project_id: int, phone: str) -> Proving:
@@ -168,8 +169,8 @@ def lifetime_s(api: Api, kind: ProofKind) -> float:
 
 def login_of(api: Api, request: web.Request) -> Login:
     """What a session is to record of the request that opened it."""
-    headers = request.headers
-    return Login(request.remote or "", headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
+    headers, address = request.headers, client_address(request) or ""
+    return Login(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
 
 
 def milliseconds(seconds: float) -> int:

@@ -18,6 +18,7 @@ import typer
 from homewire import settings as settings_table
 from homewire.cli.options import Json, serving_command
 from homewire.errors import ConfigurationError
+from homewire.hosts import is_loopback
 from homewire.limits import open_file_limit
 from homewire.settings import Settings
 
@@ -81,7 +82,7 @@ def check(settings: Settings, as_json: Json = False) -> None:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding about `settings` on this machine."""
-    findings = [_python(), _open_files(), _port(settings), *_tls(settings)]
+    findings = [_python(), _open_files(), _port(settings), *_tls(settings), *_proxies(settings)]
     return findings + [finding async for finding in _redis(settings)]
 
 
@@ -128,6 +129,16 @@ def _tls(settings: Settings) -> list[Finding]:
     except ConfigurationError as error:
         return [Finding("tls", Level.FATAL, str(error), "name a certificate and its key, both in PEM form")]
     return [] if context is None else [Finding("tls", Level.OK, "certificate and key fit together")]
+
+
+def _proxies(settings: Settings) -> list[Finding]:
+    if settings.trusted_proxies:
+        return [Finding("trusted proxies", Level.OK, settings.trusted_proxies)]
+    if is_loopback(settings.host):
+        return []
+    seen = f"none, and the node listens on {settings.host or 'every address'}"
+    advice = "behind a balancer set trusted_proxies: otherwise limits see all its clients as one address"
+    return [Finding("trusted proxies", Level.WARNING, seen, advice)]
 
 
 def _serves(settings: Settings) -> bool:

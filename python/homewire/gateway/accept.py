@@ -12,7 +12,11 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from typing import Final
+from functools import partial
+from typing import Final, TypeAlias
+
+from homewire.gateway.proxy_protocol import MalformedHeader, read_client
+from homewire.http.clients import Peer, TrustedProxies
 
 logger = logging.getLogger(__name__)
 
@@ -23,23 +27,37 @@ SETTING_UP_S: Final = 1.0
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
+MakeProtocol: TypeAlias = Callable[[Peer], asyncio.Protocol]
+
+
 class Acceptor:
     """Accepts at most `per_turn` connections of each socket in a turn. Used from the event loop alone.
 
-    `tls_handshake_s` bounds the TLS handshake, where there is one.
+    `handshake_s` bounds the PROXY protocol header and the TLS handshake, each where there is one. With
+    `proxy_protocol` every connection of one of the `proxies` has to begin with such a header.
     """
 
-    def __init__(self, per_turn: int, tls_handshake_s: float) -> None:
+    def __init__(
+        self,
+        per_turn: int,
+        handshake_s: float,
+        proxies: TrustedProxies | None = None,
+        *,
+        proxy_protocol: bool = False,
+    ) -> None:
         self._per_turn = per_turn
-        self._tls_handshake_s = tls_handshake_s
+        self._handshake_s = handshake_s
+        self._proxies = TrustedProxies() if proxies is None else proxies
+        self._proxy_protocol = proxy_protocol
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[object]] = set()
         self._resumption: asyncio.TimerHandle | None = None
-        self._make_protocol: Callable[[], asyncio.Protocol] | None = None
+        self._make_protocol: MakeProtocol | None = None
         self._tls: ssl.SSLContext | None = None
         self._accepted = 0
         self._pauses = 0
+        self._proxy_headers_refused = 0
 
     async def bind(self, host: str, port: int, backlog: int) -> int:
         """Listen on every address of `host` ("" for all), all on one port; the port. Raises OSError."""
@@ -58,8 +76,8 @@ class Acceptor:
             port = listening.getsockname()[1]
         return port
 
-    def start(self, make_protocol: Callable[[], asyncio.Protocol], tls: ssl.SSLContext | None = None) -> None:
-        """Accept from now on; each connection gets a protocol of its own."""
+    def start(self, make_protocol: MakeProtocol, tls: ssl.SSLContext | None = None) -> None:
+        """Accept from now on; each connection gets a protocol of its own, made for its peer."""
         self._make_protocol = make_protocol
         self._tls = tls
         self._resume()
@@ -78,7 +96,11 @@ class Acceptor:
 
     def figures(self) -> Mapping[str, int]:
         """For the metrics."""
-        return {"accepted": self._accepted, "accept_pauses": self._pauses}
+        return {
+            "accepted": self._accepted,
+            "accept_pauses": self._pauses,
+            "proxy_headers_refused": self._proxy_headers_refused,
+        }
 
     def _resume(self) -> None:
         self._resumption = None
@@ -95,7 +117,7 @@ class Acceptor:
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(self._per_turn):
             try:
-                connection, _ = listening.accept()
+                connection, address = listening.accept()
             except BlockingIOError:
                 return
             except OSError as error:
@@ -105,7 +127,7 @@ class Acceptor:
                 # An error of that connection alone: it was gone before it was accepted.
                 logger.info("a connection was not accepted: %s", error.strerror)
                 continue
-            self._connect(connection)
+            self._connect(connection, address[0])
 
     def _wait_for_room(self, error: OSError) -> None:
         self._pauses += 1
@@ -113,26 +135,47 @@ class Acceptor:
         self._pause()
         self._resumption = self._loop.call_later(PAUSE_S, self._resume)
 
-    def _connect(self, connection: socket.socket) -> None:
-        assert self._make_protocol is not None
+    def _connect(self, connection: socket.socket, address: str) -> None:
         self._accepted += 1
         connection.setblocking(False)
-        task: asyncio.Task[object] = self._loop.create_task(
-            self._loop.connect_accepted_socket(
-                self._make_protocol,
-                connection,
-                ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else self._tls_handshake_s,
-            )
-        )
+        task: asyncio.Task[object] = self._loop.create_task(self._set_up(connection, address))
         self._connecting.add(task)
         task.add_done_callback(self._connected)
+
+    async def _set_up(self, connection: socket.socket, address: str) -> None:
+        """Give the connection its protocol. Raises OSError if it broke before."""
+        assert self._make_protocol is not None
+        try:
+            peer = await self._peer(connection, address)
+        except BaseException:
+            connection.close()
+            raise
+        await self._loop.connect_accepted_socket(
+            partial(self._make_protocol, peer),
+            connection,
+            ssl=self._tls,
+            ssl_handshake_timeout=None if self._tls is None else self._handshake_s,
+        )
+
+    async def _peer(self, connection: socket.socket, address: str) -> Peer:
+        """Whose connection it is. Raises OSError, MalformedHeader, TimeoutError."""
+        peer = self._proxies.peer(address)
+        if self._proxy_protocol and peer.proxies is not None:
+            try:
+                async with asyncio.timeout(self._handshake_s):
+                    client = await read_client(connection)
+            except (MalformedHeader, TimeoutError):
+                self._proxy_headers_refused += 1
+                raise
+            if client is not None:
+                return self._proxies.peer(client)
+        return peer
 
     def _connected(self, task: asyncio.Task[object]) -> None:
         self._connecting.discard(task)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, OSError):
-            # Gone already, or no TLS; the text may quote what was sent.
-            logger.info("a connection broke before its first request: %s", type(error).__name__)
+        if isinstance(error, OSError | MalformedHeader):
+            # Gone already, or no TLS; the text may quote what was sent. A balancer's probe is one each time.
+            logger.debug("a connection broke before its first request: %s", type(error).__name__)
         elif error is not None:
             logger.error("a connection was not set up", exc_info=error)

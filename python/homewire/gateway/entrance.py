@@ -9,6 +9,7 @@ from homewire.gateway.accept import Acceptor
 from homewire.gateway.handshakes import Handshakes
 from homewire.gateway.heads import HeadWatch
 from homewire.http.bodies import Bodies
+from homewire.http.clients import TrustedProxies
 from homewire.settings import Settings
 
 
@@ -25,7 +26,12 @@ class Entrance:
     def of(cls, settings: Settings) -> Entrance:
         """As the settings have it."""
         return cls(
-            Acceptor(settings.accepts_per_turn, settings.head_timeout_s),
+            Acceptor(
+                settings.accepts_per_turn,
+                settings.head_timeout_s,
+                TrustedProxies.of(settings),
+                proxy_protocol=settings.proxy_protocol,
+            ),
             HeadWatch(settings.head_timeout_s),
             Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
             Bodies(settings.ingest_bytes),

@@ -16,6 +16,7 @@ from homewire.errors import InternalError, InvalidInput, MethodNotAllowed, Reque
 from homewire.gateway.cors import allow_any_origin, preflight
 from homewire.gateway.heads import HeadWatch
 from homewire.http.answers import error_answer
+from homewire.http.clients import Peer
 
 logger = logging.getLogger(__name__)
 
@@ -60,8 +61,10 @@ class QuietRequestHandler(RequestHandler):
     aiohttp logs such a request with its first bytes, and those may be a key in a URL.
     """
 
-    def __init__(self, manager: web.Server, heads: HeadWatch, **options: Any) -> None:
+    def __init__(self, manager: web.Server, peer: Peer, heads: HeadWatch, **options: Any) -> None:
         super().__init__(manager, **options)
+        self.peer = peer
+        """The other end of the connection (`http.clients`)."""
         self._heads = heads
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request that began."""
@@ -144,12 +147,15 @@ class QuietServer(web.Server):
         super().__init__(handler, **options)
         self._heads = heads
 
-    def __call__(self) -> RequestHandler:
-        return QuietRequestHandler(self, self._heads, loop=self._loop, **self._kwargs)
+    def serve(self, peer: Peer) -> RequestHandler:
+        """The protocol of a new connection."""
+        return QuietRequestHandler(self, peer, self._heads, loop=self._loop, **self._kwargs)
 
 
-async def make_runner(app: web.Application, *, request_line_bytes: int, heads: HeadWatch) -> web.ServerRunner:
-    """Starts `app` behind a `QuietServer`. Clean the answer up before `app.cleanup()`.
+async def make_runner(
+    app: web.Application, *, request_line_bytes: int, heads: HeadWatch
+) -> tuple[web.ServerRunner, QuietServer]:
+    """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`.
 
     aiohttp offers no way to name the handler class, so its own runner prepares the
     application, and the finished handler and request factory move into our server.
@@ -179,4 +185,4 @@ async def make_runner(app: web.Application, *, request_line_bytes: int, heads: H
     )
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()
-    return runner
+    return runner, server

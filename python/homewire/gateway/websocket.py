@@ -24,6 +24,7 @@ from homewire.gateway.handoff import GivenAway, Observer, hand_off
 from homewire.gateway.pump import Pumps
 from homewire.gateway.reserve import Claim, LookUp, reserve
 from homewire.gateway.subscribe import Filter, check_listener, check_own_device
+from homewire.http.clients import client_address
 from homewire.lifetimes.sockets import Sockets
 from homewire.model import Principal
 from homewire.overload import Admission
@@ -108,7 +109,7 @@ async def _connect(
         gateway.freshness,
         gateway.admission,
         look_up,
-        request.remote,
+        client_address(request),
         observe,
         gateway.sockets.opened,
     )

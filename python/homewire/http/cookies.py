@@ -11,7 +11,7 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
-from homewire.http.origins import by_https
+from homewire.http.clients import by_https
 
 SESSION: Final = "homewire_session"
 """Its name."""

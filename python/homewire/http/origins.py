@@ -3,25 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Container
-from typing import Final
 
 from aiohttp import hdrs, web
 
 from homewire.errors import PermissionDenied
 from homewire.hosts import origin_of
-
-FORWARDED_PROTO: Final = "X-Forwarded-Proto"
-
-
-def by_https(request: web.Request) -> bool:
-    """Whether the request came by https, to us or to the balancer before us.
-
-    A client that only says so gets a cookie that it may send less often: nothing is lost by believing it,
-    and no page of another origin can say it for a browser.
-    """
-    if request.secure:
-        return True
-    return request.headers.get(FORWARDED_PROTO, "").rpartition(",")[2].strip().lower() == "https"
+from homewire.http.clients import by_https
 
 
 def refuse_cross_site(request: web.Request, allowed: Container[str] = ()) -> None:

@@ -8,6 +8,7 @@ from homewire._core import EventInput, InvalidField, event_envelope, parse_event
 from homewire.bus import shard_of
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.http.answers import whole_answer
+from homewire.http.clients import client_address
 from homewire.http.paths import path_id
 from homewire.ingest.context import Ingest
 from homewire.ingest.entities import require_binding
@@ -38,7 +39,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
         device_id,
         ingest.clock(),
         location.device_class,
-        request.remote,
+        client_address(request),
         0,
         None,
     )

@@ -61,7 +61,7 @@ async def accept_in_turns() -> None:
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 128)
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
-    acceptor.start(Ends)
+    acceptor.start(lambda _peer: Ends())
     accepted = [0]
     while accepted[-1] < len(clients):
         turn = loop.create_future()
@@ -85,7 +85,7 @@ def test_names_with_several_addresses_have_one_port(run: Callable[[Awaitable[Non
 async def listen_everywhere() -> None:
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("localhost", 0, 16)
-    acceptor.start(Ends)
+    acceptor.start(lambda _peer: Ends())
     for family, _, _, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
         with socket.socket(family, socket.SOCK_STREAM) as client:
             client.connect(address)
@@ -114,11 +114,10 @@ async def begin_the_next_head_early() -> None:
     app = web.Application()
     app.router.add_get("/", handle)
     heads = HeadWatch(2.0)
-    runner = await make_runner(app, request_line_bytes=8192, heads=heads)
+    runner, server = await make_runner(app, request_line_bytes=8192, heads=heads)
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)
-    assert runner.server is not None
-    acceptor.start(runner.server)
+    acceptor.start(server.serve)
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     writer.write(REQUEST)
     await asked.wait()

@@ -7,8 +7,11 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
+from homewire.http.clients import TrustedProxies
 from homewire.http.cookies import expire_cookie, session_cookies, set_cookie
+from homewire.settings import Settings
 
+PROXIES = TrustedProxies.of(Settings(trusted_proxies="10.0.0.0/8"))
 KEY = "v1.3." + "a-_" * 14 + "a"
 
 
@@ -39,6 +42,7 @@ def written(key: str | None, **headers: str) -> tuple[str, set[str]]:
     """The cookie that is set, and its attributes."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     request, response = make_mocked_request("POST", "/", headers=given), web.Response()
+    request.protocol.peer = PROXIES.peer("10.0.0.1")  # type: ignore[attr-defined]
     if key is None:
         expire_cookie(request, response)
     else:

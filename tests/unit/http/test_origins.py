@@ -8,7 +8,11 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from homewire.errors import PermissionDenied
+from homewire.http.clients import TrustedProxies
 from homewire.http.origins import refuse_cross_site
+from homewire.settings import Settings
+
+PROXIES = TrustedProxies.of(Settings(trusted_proxies="10.0.0.0/8"))
 
 
 def crosses(
@@ -16,6 +20,7 @@ def crosses(
 ) -> bool:
     """Whether the request is refused."""
     request = make_mocked_request("POST", "/", headers={"Host": host, **headers})
+    request.protocol.peer = PROXIES.peer("10.0.0.1")  # type: ignore[attr-defined]
     try:
         refuse_cross_site(request, allowed)
     except PermissionDenied as error:

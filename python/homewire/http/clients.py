@@ -1,0 +1,205 @@
+"""Which address a request comes from: the TCP peer's, or what a trusted proxy says of its client.
+
+The peer is known for each connection. Only the headers of a trusted proxy are read, from the right, because
+each proxy appends what it saw and everything further left may be forged:
+
+- several header lines are one list, in their order;
+- addresses of trusted proxies are passed over, and the first other address is the client's;
+- what is no address (`unknown`, an obfuscated `_name`, garbage) ends the search: the client is then the proxy
+  that wrote it. So it is if the header is missing;
+- if all are trusted, the leftmost is the client;
+- ports are ignored, IPv6 may stand in brackets, and an IPv4-mapped address is the IPv4 address.
+
+Only the header of the setting `forwarded_header` counts: a proxy passes on the other one as it came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from ipaddress import IPv4Network, IPv6Address, IPv6Network, ip_address
+from typing import Final, Self
+
+from aiohttp import hdrs, web
+from multidict import MultiMapping
+
+from homewire.hosts import listed_networks
+from homewire.settings import Settings
+
+FORWARDED_PROTO: Final = "X-Forwarded-Proto"
+FORWARDED_FOR: Final = "x-forwarded-for"
+"""The value of the setting for the header that proxies write by default."""
+LONGEST_NODE: Final = 64
+"""Characters of an address with brackets and port; nothing longer is one."""
+REMEMBERED: Final = 4096
+"""Spellings of addresses whose meaning is remembered."""
+
+
+class TrustedProxies:
+    """The setting `trusted_proxies`: whose word on their clients is taken."""
+
+    def __init__(
+        self, networks: Sequence[IPv4Network | IPv6Network] = (), header: str = FORWARDED_FOR
+    ) -> None:
+        self._networks = tuple(networks)
+        self._header = header
+        self._judged = lru_cache(maxsize=REMEMBERED)(self._judge)
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """As the settings have it."""
+        return cls(listed_networks(settings.trusted_proxies), settings.forwarded_header)
+
+    def __bool__(self) -> bool:
+        return bool(self._networks)
+
+    def trusts(self, address: str) -> bool:
+        """Whether this is the address of a trusted proxy."""
+        return bool(self._networks) and self._judged(address)[1]
+
+    def peer(self, address: str) -> Peer:
+        """A connection from this address."""
+        return Peer(address, self if self.trusts(address) else None)
+
+    def client(self, headers: MultiMapping[str], proxy: str) -> str:
+        """The client's address by the headers that the trusted `proxy` sent."""
+        found = proxy
+        for node in self._nodes(headers):
+            address, trusted = self._judged(node)
+            if address is None:
+                return found
+            found = address
+            if not trusted:
+                return found
+        return found
+
+    def by_https(self, headers: MultiMapping[str]) -> bool:
+        """Whether the nearest proxy says that it was reached by https."""
+        if self._header == FORWARDED_FOR:
+            said = ",".join(headers.getall(FORWARDED_PROTO, ())).rpartition(",")[2]
+        else:
+            said = _parameter(next(_elements(headers), ""), "proto")
+        return said.strip().lower() == "https"
+
+    def _nodes(self, headers: MultiMapping[str]) -> Iterator[str]:
+        """What stands for a client or proxy in the header, from the right."""
+        if self._header != FORWARDED_FOR:
+            for element in _elements(headers):
+                yield _parameter(element, "for")
+            return
+        rest: str | None = ",".join(headers.getall(hdrs.X_FORWARDED_FOR, ())) or None
+        while rest is not None:
+            before, comma, node = rest.rpartition(",")
+            yield node
+            rest = before if comma else None
+
+    def _judge(self, node: str) -> tuple[str | None, bool]:
+        """The address that a node stands for (None: no address), and whether it is a trusted proxy's."""
+        address = address_of(node)
+        if address is None:
+            return None, False
+        parsed = ip_address(address)
+        return address, any(parsed in network for network in self._networks)
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """The other end of a connection."""
+
+    address: str
+    proxies: TrustedProxies | None = None
+    """Set if this is a trusted proxy: knows how to read its headers."""
+
+
+def client_address(request: web.Request) -> str | None:
+    """The address of the client that a request comes from; None if its connection was gone at once.
+
+    Limits, sessions, events and logs use this one.
+    """
+    peer = getattr(request.protocol, "peer", None)
+    if type(peer) is not Peer:
+        return request.remote
+    if peer.proxies is None:
+        return peer.address
+    return peer.proxies.client(request.headers, peer.address)
+
+
+def by_https(request: web.Request) -> bool:
+    """Whether the request came by https, to this node or to a trusted proxy before it."""
+    if request.secure:
+        return True
+    peer = getattr(request.protocol, "peer", None)
+    return type(peer) is Peer and peer.proxies is not None and peer.proxies.by_https(request.headers)
+
+
+def address_of(node: str) -> str | None:
+    """The address in `192.0.2.1`, `192.0.2.1:80`, `2001:db8::1`, `[2001:db8::1]` or `[2001:db8::1]:80`.
+
+    None for everything else.
+    """
+    text = node.strip()
+    if len(text) > LONGEST_NODE or "%" in text:
+        return None
+    host, port = text, ""
+    if text.startswith("["):
+        host, bracket, port = text[1:].partition("]")
+        if not bracket or ":" not in host:
+            return None
+    elif text.count(":") == 1:
+        host, _, digits = text.partition(":")
+        port = f":{digits}"
+    if port and not _is_port(port):
+        return None
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    if isinstance(address, IPv6Address) and address.ipv4_mapped is not None:
+        address = address.ipv4_mapped
+    return str(address)
+
+
+def _is_port(text: str) -> bool:
+    """A colon and a number, or an obfuscated port (RFC 7239 section 6.2)."""
+    name = text[1:]
+    return text.startswith(":") and bool(name) and name.isascii() and (name.isdigit() or name.startswith("_"))
+
+
+def _elements(headers: MultiMapping[str]) -> Iterator[str]:
+    """The elements of Forwarded (RFC 7239 section 4), the rightmost first."""
+    text = ",".join(headers.getall(hdrs.FORWARDED, ()))
+    return _parts(text, ",") if text else iter(())
+
+
+def _parameter(element: str, wanted: str) -> str:
+    """The value of a parameter of an element; empty if it is not there, or there more than once."""
+    found = []
+    for pair in _parts(element, ";"):
+        name, _, value = pair.strip().partition("=")
+        if name.lower() == wanted:
+            quoted = len(value) > 1 and value[0] == value[-1] == '"'
+            found.append(value[1:-1] if quoted else value)
+    return found[0] if len(found) == 1 else ""
+
+
+def _parts(text: str, separator: str) -> Iterator[str]:
+    """What stands between separators that are in no quoted string, the rightmost first.
+
+    Read from the right, so that an open quote in what a client sent does not swallow what a proxy appended.
+    """
+    end, quoted = len(text), False
+    for at in range(len(text) - 1, -1, -1):
+        if text[at] == '"':
+            quoted ^= not _is_escaped(text, at)
+        elif text[at] == separator and not quoted:
+            yield text[at + 1 : end]
+            end = at
+    yield text[:end]
+
+
+def _is_escaped(text: str, at: int) -> bool:
+    begin = at
+    while begin and text[begin - 1] == "\\":
+        begin -= 1
+    return (at - begin) % 2 == 1
