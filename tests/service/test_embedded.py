@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import random
 import signal
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, DirectoryInUse, NotConfirmed, Unavailable
 from homewire.model import AccountSystem
 from homewire.redis import directory
+from homewire.redis.append_only_file import LONGEST_TAIL
 from homewire.redis.binary import find_binary
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
@@ -325,3 +327,76 @@ async def test_more_requests_than_connections_wait_their_turn(
         await asyncio.gather(*(client.incr("counter") for _ in range(100)))
         assert await counter(client) == 100
         await client.aclose()
+
+
+def aof_of(data_dir: Path) -> Path:
+    (file,) = (data_dir / "appendonlydir").glob("*.incr.aof")
+    return file
+
+
+def pieces_kept(data_dir: Path) -> list[Path]:
+    return list(data_dir.glob("damaged-*"))
+
+
+async def write_and_kill(data_dir: Path, values: int) -> None:
+    """A server writes transactions of two values each, all fsynced, and loses its power."""
+    async with EmbeddedServer(data_dir) as server, client_of(server.url) as client:
+        for number in range(values):
+            async with client.pipeline(transaction=True) as both:
+                both.set(f"{{x}}a{number}", "v" * 50)
+                both.set(f"{{x}}b{number}", "v" * 50)
+                await both.execute()
+        os.kill(server.pid, signal.SIGKILL)
+        await server.wait()
+
+
+TORN: dict[str, Callable[[bytes], bytes]] = {
+    "cut": lambda whole: whole[:-30],
+    "zeros": lambda whole: whole + bytes(4096),
+    "cut-and-zeros": lambda whole: whole[:-30] + bytes(4096),
+    "garbage": lambda whole: whole + random.Random(1).randbytes(256),
+    "half-a-command-and-garbage": lambda whole: whole + b"*3\r\n$3\r\nSET\r\n$9\r\n" + bytes(range(256)),
+    "no-number": lambda whole: whole + b"*" + b"9" * 5000,
+}
+
+
+@pytest.mark.parametrize("damage", TORN.values(), ids=TORN)
+async def test_a_server_starts_after_a_power_loss_that_tore_its_file(
+    short_directory: Path, damage: Callable[[bytes], bytes]
+) -> None:
+    await write_and_kill(short_directory, 20)
+    file = aof_of(short_directory)
+    whole = file.read_bytes()
+    file.write_bytes(damage(whole))
+    async with EmbeddedServer(short_directory) as server, client_of(server.url) as client:
+        # Of the last transaction, if it was torn, nothing is there; of all others, everything.
+        both = [(await client.exists(f"{{x}}a{n}"), await client.exists(f"{{x}}b{n}")) for n in range(20)]
+        assert both[:19] == [(1, 1)] * 19
+        assert both[19] == ((1, 1) if damage(whole).startswith(whole) else (0, 0))
+        await client.set("later", "x")
+        os.kill(server.pid, signal.SIGKILL)
+        await server.wait()
+    async with EmbeddedServer(short_directory) as server, client_of(server.url) as client:
+        assert await client.get("later") == b"x"
+
+
+async def test_what_is_cut_from_a_torn_file_is_kept(short_directory: Path) -> None:
+    await write_and_kill(short_directory, 3)
+    file = aof_of(short_directory)
+    whole = file.read_bytes()
+    file.write_bytes(whole + bytes(512))
+    async with EmbeddedServer(short_directory):
+        (kept,) = pieces_kept(short_directory)
+        assert kept.name == f"damaged-{file.name}-from-{len(whole)}"
+        assert kept.read_bytes() == bytes(512)
+
+
+async def test_a_file_that_is_damaged_in_its_middle_is_left_alone(short_directory: Path) -> None:
+    await write_and_kill(short_directory, 3)
+    file = aof_of(short_directory)
+    damaged = file.read_bytes() + bytes(LONGEST_TAIL + 1)
+    file.write_bytes(damaged)
+    with pytest.raises(ConfigurationError, match=r"damaged at byte \d+.*Restore a backup"):
+        await EmbeddedServer(short_directory).start()
+    assert file.stat().st_size == len(damaged)
+    assert not pieces_kept(short_directory)

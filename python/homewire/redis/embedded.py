@@ -22,6 +22,7 @@ import structlog
 
 from homewire.errors import ConfigurationError, DirectoryInUse
 from homewire.redis import exec_child
+from homewire.redis.append_only_file import cut_damaged_tail
 from homewire.redis.binary import find_binary
 from homewire.redis.directory import DataDirectory, noted_socket, running_url, socket_url
 
@@ -184,6 +185,15 @@ class EmbeddedServer:
                 return
 
     async def _launch(self) -> None:
+        try:
+            await self._launch_once()
+        except ConfigurationError:
+            ended_by_itself = (self._running.returncode or 0) > 0
+            if not (ended_by_itself and await self._repair()):
+                raise
+            await self._launch_once()
+
+    async def _launch_once(self) -> None:
         # Shielded: a start that is cancelled half-way would leave a child that nobody knows.
         self._launching = asyncio.create_task(self._spawn())
         await asyncio.shield(self._launching)
@@ -192,6 +202,17 @@ class EmbeddedServer:
         except ConfigurationError:
             await _stop(self._running)
             raise
+
+    async def _repair(self) -> bool:
+        """Cut what a power loss left behind the append-only file; whether there was anything to cut."""
+        cut = await asyncio.to_thread(cut_damaged_tail, self._held.path)
+        if cut is None:
+            return False
+        _log.error(
+            "embedded_server_repaired",
+            file=str(cut.file), cut_at_byte=cut.at, cut_bytes=cut.size, cut_kept_in=str(cut.kept),
+        )  # fmt: skip
+        return True
 
     async def _spawn(self) -> None:
         directory = self._held
