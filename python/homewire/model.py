@@ -236,6 +236,9 @@ class Session:
     """When it is over however much it is used; 0: never."""
     key_hash: str = field(default="", repr=False)
     """SHA-256 of the key, 64 hex digits. The key itself is kept nowhere."""
+    ancestors: tuple[str, ...] = ()
+    """The sessions whose keys led to this one, from the one that a login opened to the one whose key made it.
+    Empty: a login opened it. It ends with each of them, and no later than they may."""
 
 
 class DevicePresence(msgspec.Struct, frozen=True):

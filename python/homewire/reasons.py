@@ -123,6 +123,11 @@ REASONS: Final[dict[str, Reason]] = {
     "TOO_MANY_ENTITIES": Reason(403, "The home has as many entities as it may.", _MAKE_ROOM),
     "TOO_MANY_MODULES": Reason(403, "The project has as many smart modules as it may.", _MAKE_ROOM),
     "TOO_MANY_PERMISSIONS": Reason(403, "User or group has as many permissions as it may.", _MAKE_ROOM),
+    "TOO_MANY_SESSIONS": Reason(
+        403,
+        "The key of a session makes no further one: too many lie between it and the login, or in all.",
+        "Log in with a password, a code or a login token.",
+    ),
     "TOO_MANY_GROUPS": Reason(403, "The user is in as many groups as a user may be.", _MAKE_ROOM),
     "TOO_MANY_MEMBERS": Reason(403, "As many users are in the group as may be.", _MAKE_ROOM),
 }

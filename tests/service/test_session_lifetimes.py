@@ -127,6 +127,32 @@ async def test_an_absolute_end_closes_the_sockets_of_every_node_and_the_key_is_r
         assert await unconcerned.is_alive()
 
 
+async def test_what_a_key_made_ends_with_its_session_on_every_node(
+    tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
+) -> None:
+    session, user = await opened(tenant, HOUR, absolute_ms=HOUR)
+    key = user.key
+    async with pair[0].client() as http:
+        # One from the other, so that the socket is that of a grandchild.
+        for _ in range(2):
+            async with http.post("/session/login-with-token", json={"token": key}) as answer:
+                assert answer.status == 201
+                key = answer.cookies["homewire_session"].value
+    made = await tenant.store.sessions.of_token(key)
+    assert made is not None
+    assert (made.ends_ms, made.ancestors[0], len(made.ancestors)) == (session.ends_ms, session.id, 2)
+    _, other = await opened(tenant, HOUR)
+    async with (
+        await listen(pair[0].url, EVENTS, key) as here,
+        await listen(pair[1].url, EVENTS, key) as there,
+        await listen(pair[0].url, EVENTS, other.key) as unconcerned,
+    ):
+        await tenant.store.sessions.end(tenant.project, session.id)
+        assert [code for code, _ in await asyncio.gather(closed(here), closed(there))] == [KEY_ENDED] * 2
+        assert [await status(node, Account(user.id, key)) for node in pair] == [401, 401]
+        assert await unconcerned.is_alive()
+
+
 async def test_who_remembers_an_earlier_end_asks_again_when_that_has_come(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:

@@ -55,6 +55,25 @@ def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> No
     assert len(homewire.json("sessions", "list", *of_p)) == 3
 
 
+def test_an_operator_ends_all_sessions_of_a_user(homewire: Commands) -> None:
+    of_p = ("--project", p := project(homewire))
+    user = homewire.json("user", "create", *of_p, "--name", "ada", "--email", "ada@example.com",
+                         "--password", "correct horse 9")["userId"]  # fmt: skip
+
+    async def signed_in(store: Store) -> None:
+        session, _ = await store.sessions.open(p, user, "app", Login())
+        await store.sessions.open(p, user, "app", Login(), parent=session)
+
+    homewire.on_store(signed_in)
+    assert len(homewire.json("sessions", "list", *of_p, "--user", user)) == 3
+    for wrong in ((), ("--all",), ("--user", user), ("--all", "--user", user, "--id", "a" * 24)):
+        assert homewire.run("sessions", "end", *of_p, *wrong) == 1
+        assert "give either --id, or --user with --all" in homewire.error
+    assert homewire.run("sessions", "end", *of_p, "--all", "--user", 987654321) == 1
+    assert homewire.json("sessions", "end", *of_p, "--all", "--user", user) == {"userId": user}
+    assert homewire.json("sessions", "list", *of_p, "--user", user) == []
+
+
 def test_a_table_has_whole_ids_and_nothing_that_steers_the_terminal(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -69,6 +69,7 @@ async def opened(
     *,
     authentication_type: str = "Bearer",
     password_hash: str = "",
+    parent: Session | None = None,
 ) -> tuple[Session, str]:
     """A new session of somebody who proved who they are, and its key. Raises as `Sessions.open` does."""
     return await api.store.sessions.open(
@@ -78,6 +79,7 @@ async def opened(
         login_of(api, request),
         authentication_type=authentication_type,
         password_hash=password_hash,
+        parent=parent,
     )
 
 

@@ -1,14 +1,24 @@
-"""The session that the caller's key is (spec 000). Its WebSocket is the gateway's."""
+"""The session that the caller's key is (spec 000), and the user's others. Its WebSocket is the gateway's."""
 
 from __future__ import annotations
 
 from typing import Final
+
+import msgspec
 
 from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation
 from homewire.api.times import timestamp
 from homewire.errors import NotFound
+
+
+class SessionsQuery(msgspec.Struct, kw_only=True, rename="camel"):
+    """Which of the caller's sessions end."""
+
+    current: bool = False
+    """Whether the session that the key is ends, too."""
+
 
 _STATUSES: Final = frozenset({401, 403, 404})
 
@@ -29,6 +39,12 @@ async def get_user_session(api: Api, call: Call[NoQuery, None]) -> models.UserSe
 async def terminate_user_session(api: Api, call: Call[NoQuery, None]) -> None:
     """End it, with its key and everything that is connected with that."""
     await api.store.sessions.end(call.project_id, call.principal.session_id)
+
+
+async def end_user_sessions(api: Api, call: Call[SessionsQuery, None]) -> None:
+    """End the caller's other sessions, or all of them."""
+    own = "" if call.query.current else call.principal.session_id
+    await api.store.sessions.end_all(call.project_id, call.principal.id, but=own)
 
 
 OPERATIONS: Final = (
@@ -60,5 +76,22 @@ OPERATIONS: Final = (
         handler=terminate_user_session,
         success=204,
         errors=_STATUSES | {409},
+    ),
+    Operation(
+        name="endUserSessions",
+        method="DELETE",
+        path="/userSessions",
+        tag="User session",
+        summary="End all other sessions of the user",
+        description="With current=true that of the key, too. Their keys are refused from the answer on, and "
+        "their WebSockets are closed (4502). A session that was made with the key of another one "
+        "(POST /session/login-with-token) ends with that, also if it is the caller's. What is answered 503 "
+        "may be done in part: call it again.",
+        source="issue 12, Accounts",
+        access=Access(user=True),
+        handler=end_user_sessions,
+        query=SessionsQuery,
+        success=204,
+        errors=frozenset({401, 403}),
     ),
 )

@@ -10,7 +10,7 @@ from homewire.api.times import timestamp
 from homewire.cli.options import Project
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
-from homewire.errors import UnknownRecord
+from homewire.errors import InvalidInput, UnknownRecord
 from homewire.model import Session
 
 sessions = typer.Typer(
@@ -60,16 +60,34 @@ async def show_session(scope: Scope, session_id: SessionId, project: Project = N
         "roles": list(session.roles),
         "nodeId": session.node,
         "endsAt": timestamp(session.ends_ms) if session.ends_ms else None,
+        "ancestors": list(session.ancestors),
         "closedAt": timestamp(session.closed_ms) if session.closed_ms else None,
         "version": session.version,
     }
 
 
 @command(sessions, "end")
-async def end_session(scope: Scope, session_id: SessionId, project: Project = None) -> Answer:
-    """End a session: its key is refused at once, and what is connected with it is closed."""
-    await scope.store.sessions.end(await scope.project(project), session_id)
-    return {"sessionId": session_id}
+async def end_session(
+    scope: Scope,
+    session_id: Annotated[str, typer.Option("--id", help="Session id.", show_default=False)] = "",
+    user: Annotated[int | None, typer.Option(help="With --all: whose sessions.", show_default=False)] = None,
+    every: Annotated[bool, typer.Option("--all", help="All sessions of --user.")] = False,
+    project: Project = None,
+) -> Answer:
+    """End a session, or all of a user: keys are refused at once, and what is connected is closed.
+
+    Sessions that its key made end with it.
+    """
+    if bool(session_id) == every or every != (user is not None):
+        raise InvalidInput("id", "give either --id, or --user with --all")
+    project_id = await scope.project(project)
+    if user is None:
+        await scope.store.sessions.end(project_id, session_id)
+        return {"sessionId": session_id}
+    if await scope.store.users.get(project_id, user) is None:
+        raise UnknownRecord("user", user)
+    await scope.store.sessions.end_all(project_id, user)
+    return {"userId": user}
 
 
 def shown(session: Session) -> dict[str, Any]:

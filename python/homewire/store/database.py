@@ -278,6 +278,7 @@ _EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {
     "grants": lambda: Conflict("TOO_MANY_PERMISSIONS", "the user was granted as many as one may be"),
     "group_rights": lambda: Conflict("TOO_MANY_PERMISSIONS", "the group has as many as a group may have"),
     "group_members": lambda: Conflict("TOO_MANY_MEMBERS", "as many users are in the group as may be"),
+    "sessions": lambda: Conflict("TOO_MANY_SESSIONS", "the user is logged in as often as a user may be"),
     "groups": lambda: Conflict("TOO_MANY_GROUPS", "the user is in as many groups as a user may be"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {

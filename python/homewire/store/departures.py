@@ -75,7 +75,7 @@ class Departures:
                 slot.user(user_id), slot.users, slot.emails, slot.phones, slot.external_keys,
                 slot.user_sessions(user_id), slot.departing_users, slot.user_homes(user_id),
                 slot.user_proofs(user_id), *(slot.proof(token or NOTHING) for token in tokens),
-                slot.user_login_tokens(user_id), slot.sessions, *sessions,
+                slot.user_login_tokens(user_id), slot.sessions, slot.user_derived(user_id), *sessions,
             ],
             [user_id, len(ids), *ids, *tokens],
         )  # fmt: skip

@@ -229,6 +229,11 @@ class ProjectSlot:
         """Sorted set: live session ids of a user, score = expiry in ms."""
         return f"{self.prefix}user:{user_id}:sessions"
 
+    def user_derived(self, user_id: int) -> str:
+        """Hash: id of a live session that was made with the key of another one → the ids of the sessions
+        whose keys led to it, the first login first. What expired stays until the user's next login."""
+        return f"{self.prefix}user:{user_id}:derived"
+
     def user_proofs(self, user_id: int) -> str:
         """Hash: what a user can prove with that an address is theirs: by kind the hash of the newest token
         (`proof`), and the sign-in code with its end and its wrong tries. Gone with the last of them."""

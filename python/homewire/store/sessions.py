@@ -25,6 +25,13 @@ from homewire.store.scripts.sessions import (
 MAX_SESSIONS: Final = 240
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
 can so be removed by one script within the limit of elements."""
+MAX_DERIVED: Final = 20
+"""Live sessions that the key of one login led to, one after the other or side by side. One more ends the one
+of them that expires first."""
+MAX_ALL_DERIVED: Final = 60
+"""Of all logins of a user. They count among `MAX_SESSIONS`, and none takes the place of a login's own."""
+MAX_DEPTH: Final = 4
+"""Keys that lead from a login to a session, at most."""
 MAX_NODE_SESSIONS: Final = 20
 """Likewise of one device."""
 PAGE: Final = 500
@@ -94,15 +101,20 @@ class Sessions:
         authentication_type: str = "Bearer",
         roles: tuple[str, ...] = ("user",),
         lifetime: Lifetime | None = None,
+        parent: Session | None = None,
     ) -> tuple[Session, str]:
         """A new session and its key, which is shown this once. The only function that makes user keys.
 
         `app_id` is not looked up: whether somebody may sign in with an app is the login's question. It may
         be empty, for users of a BYOU project. With `password_hash` the session is opened only if that is
-        still the hash of the user's password. `lifetime` is the store's unless it is given. Raises
-        UnknownRecord without the project or the user, and Conflict (CONFLICT) when the password has changed.
+        still the hash of the user's password. `lifetime` is the store's unless it is given. With the key of a
+        `parent` instead of a proof, it has that session's absolute end, and ends with it. Raises
+        UnknownRecord without the project, the user or a live parent, and Conflict (CONFLICT when the password
+        has changed, TOO_MANY_SESSIONS).
         """
         session = self._new(project_id, app_id, login, authentication_type, roles, lifetime, user_id=user_id)
+        if parent is not None:
+            session = _derived(session, parent)
         return await self._open(session, password_hash)
 
     async def open_node(
@@ -178,46 +190,42 @@ class Sessions:
             start = last
 
     async def end(self, project_id: int, session_id: str, *, though_leased: bool = False) -> Session:
-        """End a live session: its key is dead when this returns. The session as it is then.
+        """End a live session and those that its key led to: their keys are dead when this returns. The
+        session as it is then.
 
-        Raises UnknownRecord, and Conflict (SESSION_IN_USE) while somebody has a lease on it, unless it is to
-        end `though_leased`.
+        Raises UnknownRecord, and Conflict (SESSION_IN_USE) while somebody has a lease on one of them, unless
+        they are to end `though_leased`.
         """
-        record = await self._record(project_id, session_id) if _is_id(session_id) else {}
-        if not record:
+        session = await self.get(project_id, session_id)
+        if session is None:
             raise UnknownRecord("session", session_id)
-        slot, now = ProjectSlot(project_id), self._database.now_ms()
-        user_id, device_id = int(record["user"]), int(record.get("device", 0))
-        answer = await self._database.change(
-            END_SESSION,
-            slot,
-            [
-                slot.session(session_id), slot.key(record["key"]),
-                slot.device_sessions(device_id) if device_id else slot.user_sessions(user_id),
-                slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
-                slot.session_leases(session_id),
-            ],
-            [
-                session_id, now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, record["key"],
-                int(though_leased),
-            ],
-        )  # fmt: skip
-        require_ok(answer, project=project_id, session=session_id)
+        for _ in range(ATTEMPTS):
+            answer = await self._end(session, await self._led_to(session), though_leased=though_leased)
+            if answer[0] != "moved":
+                require_ok(answer, project=project_id, session=session_id)
+                break
+        else:
+            raise outrun("session")
         ended = await self.get(project_id, session_id)
         if ended is None:
             raise UnknownRecord("session", session_id)
         return ended
 
-    async def end_all(self, project_id: int, user_id: int) -> None:
-        """End every session that the user has now, leased or not. Who opens one meanwhile may keep it."""
+    async def end_all(self, project_id: int, user_id: int, but: str = "") -> None:
+        """End every session that the user has now, leased or not; without the one whose id is `but`.
+
+        A session that was made with the key of another one ends with that, also if it is `but`. Who proves
+        anew who they are meanwhile keeps what that opened.
+        """
         for session in await self.of_user(project_id, user_id):
-            await self._end_if_live(project_id, session.id)
+            if session.id != but:
+                await self._end_if_live(project_id, session.id)
 
     async def end_all_of_device(self, project_id: int, device_id: int) -> None:
         """The same for the node sessions of a device; its index is empty then, so that the device may go."""
         index = ProjectSlot(project_id).device_sessions(device_id)
         for member in await self._database.read("ZRANGE", index, 0, -1):
-            await self._remove(project_id, index, member.decode())
+            await self._remove(ProjectSlot(project_id), index, member.decode())
 
     @asynccontextmanager
     async def lease(self, project_id: int, session_id: str) -> AsyncIterator[None]:
@@ -280,7 +288,7 @@ class Sessions:
                 identifiers = {"user": session.user_id, "device": session.device_id}
                 require_ok(answer, project=session.project_id, **identifiers)
                 return session, token
-            await self._remove(session.project_id, holder.sessions, answer[1])
+            await self._remove(ProjectSlot(session.project_id), holder.sessions, answer[1], session.user_id)
         raise outrun("user" if session.user_id else "device")
 
     async def _store(self, session: Session, holder: _Holder, proof: str) -> list[str]:
@@ -290,19 +298,55 @@ class Sessions:
             slot,
             [
                 holder.record, holder.sessions, slot.session(session.id), slot.key(session.key_hash),
-                slot.sessions,
+                slot.sessions, slot.user_derived(session.user_id),
+                slot.session(session.ancestors[-1] if session.ancestors else "none"),
             ],
             [
                 session.user_id or session.device_id, session.id, session.key_hash, session.started_ms,
                 session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS, holder.limit, proof,
-                *_fields(session),
+                " ".join(session.ancestors), MAX_DERIVED, MAX_ALL_DERIVED, *_fields(session),
             ],
         )  # fmt: skip
 
-    async def _remove(self, project_id: int, index: str, session_id: str) -> None:
-        if not await self._end_if_live(project_id, session_id):
+    async def _led_to(self, session: Session) -> list[tuple[str, str]]:
+        """Ids and hashes of the sessions that the key of a session led to."""
+        if not session.user_id:
+            return []
+        slot = ProjectSlot(session.project_id)
+        forest = await self._database.read_hash(slot.user_derived(session.user_id))
+        ids = [each for each, ancestors in forest.items() if session.id in ancestors.split()]
+        keys = await self._database.read_together(*(("HGET", slot.session(each), "key") for each in ids))
+        return [(each, (key or b"").decode()) for each, key in zip(ids, keys, strict=True)]
+
+    async def _end(
+        self, session: Session, led_to: Sequence[tuple[str, str]], *, though_leased: bool
+    ) -> list[str]:
+        slot, now = ProjectSlot(session.project_id), self._database.now_ms()
+        user_id, device_id = session.user_id, session.device_id
+        index = slot.device_sessions(device_id) if device_id else slot.user_sessions(user_id)
+        ending = [(session.id, session.key_hash), *led_to]
+        names = [
+            name
+            for each, key in ending
+            for name in (slot.session(each), slot.key(key or "none"), slot.session_leases(each))
+        ]
+        return await self._database.change(
+            END_SESSION,
+            slot,
+            [
+                index, slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
+                slot.user_derived(user_id), *names,
+            ],
+            [
+                now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, int(though_leased),
+                *(part for each in ending for part in each),
+            ],
+        )  # fmt: skip
+
+    async def _remove(self, slot: ProjectSlot, index: str, session_id: str, user_id: int = 0) -> None:
+        if not await self._end_if_live(slot.project_id, session_id):
             # Over already, or a member of the index that lost its record.
-            await self._forget(ProjectSlot(project_id), [session_id], index)
+            await self._forget(slot, [session_id], index, slot.user_derived(user_id))
 
     async def _end_if_live(self, project_id: int, session_id: str) -> bool:
         try:
@@ -352,6 +396,19 @@ def _holder(session: Session) -> _Holder:
     return _Holder(slot.device(device), slot.device_sessions(device), OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
 
 
+def _derived(session: Session, parent: Session) -> Session:
+    """The session as it is when a parent's key makes it. Raises Conflict (TOO_MANY_SESSIONS)."""
+    if len(parent.ancestors) + 1 > MAX_DEPTH:
+        raise Conflict("TOO_MANY_SESSIONS", f"more than {MAX_DEPTH} keys would lead from the login to it")
+    ends = min((end for end in (session.ends_ms, parent.ends_ms) if end), default=0)
+    return replace(
+        session,
+        ancestors=(*parent.ancestors, parent.id),
+        ends_ms=ends,
+        expires_ms=min(session.expires_ms, ends or session.expires_ms),
+    )
+
+
 def _is_id(session_id: str) -> bool:
     return len(session_id) == 2 * ID_BYTES and all(digit in "0123456789abcdef" for digit in session_id)
 
@@ -368,7 +425,7 @@ def _fields(session: Session) -> tuple[str | int, ...]:
         "started", session.started_ms, "expires", session.expires_ms, "last_access", session.last_access_ms,
         "address", session.address, "host", session.host, "user_agent", session.user_agent,
         "scheme", session.authentication_type, "node", session.node, "roles", " ".join(session.roles),
-        "slides", session.slides_ms, "ends", session.ends_ms,
+        "slides", session.slides_ms, "ends", session.ends_ms, "ancestors", " ".join(session.ancestors),
         "version", session.version, "closed", session.closed_ms, "key", session.key_hash,
     )  # fmt: skip
 
@@ -383,5 +440,5 @@ def _session(project_id: int, session_id: str, record: dict[str, str]) -> Sessio
         int(record["version"]), int(record["closed"]),
         record.get("host", ""), record.get("node", ""), tuple(record.get("roles", "user").split()),
         int(record.get("device", 0)), int(record.get("slides", 0)), int(record.get("ends", 0)),
-        record["key"],
+        record["key"], tuple(record.get("ancestors", "").split()),
     )  # fmt: skip

@@ -112,16 +112,6 @@ class Users:
         await self.note_failed_login(project_id, user_id)
         return None
 
-    async def unchanging_password(self, project_id: int, user_id: int) -> str | None:
-        """The hash of a user's password, which is another one after each change; nothing if there is none.
-
-        None while it is being reset: whoever holds a key then may not be the user.
-        """
-        record = await self._database.read_hash(ProjectSlot(project_id).user(user_id))
-        if int(record.get("resetting_until", 0)) > self._database.now_ms():
-            return None
-        return record.get("password", "")
-
     async def note_failed_login(self, project_id: int, user_id: int) -> None:
         """Somebody tried in vain to log in as this user. For an unknown id as much is done, for nothing.
 

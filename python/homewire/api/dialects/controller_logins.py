@@ -71,7 +71,10 @@ async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
 
 
 async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
-    """Open a session for the user of a login token, which is spent, or of a key, which stays."""
+    """Open a session for the user of a login token, which is spent, or of a key, which stays.
+
+    The session of a key lives no longer than that key's own. Raises Conflict (TOO_MANY_SESSIONS).
+    """
     token = login_tokens.parse(call.body.token)
     key = tokens.parse(call.body.token)
     named = token or key
@@ -80,11 +83,11 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
     project = await _project_with(api, call.request, named.project_id, _wrong_token())
     counted = guess(api, call.request)
     await api.store.attempts.take(project.id, counted, window_ms(api))
-    proven = await _redeemed(api, token) if token else await _speaks_for(api, call.body.token)
-    if proven is None:
+    parent = None if token else await _session_of(api, call.body.token)
+    user_id = await _redeemed(api, token) if token else parent and parent.user_id
+    if not user_id:
         raise _wrong_token()
     await api.store.attempts.give_back(project.id, counted)
-    user_id, password_hash = proven
     try:
         session, made = await opened(
             api,
@@ -93,10 +96,10 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
             user_id,
             APP,
             authentication_type=COOKIE,
-            password_hash=password_hash,
+            parent=parent,
         )
-    except (Conflict, UnknownRecord) as error:
-        # The password has changed, or the user was deleted, since it was right.
+    except UnknownRecord as error:
+        # The key's session ended, or the user was deleted, since it was right.
         raise _wrong_token() from error
     user = await api.store.users.get(project.id, user_id)
     if user is None:
@@ -176,24 +179,20 @@ async def _project_with(api: Api, request: web.Request, project_id: int, refusal
     return project
 
 
-async def _redeemed(api: Api, token: login_tokens.LoginToken) -> tuple[int, str] | None:
-    """Whose token it is, and nothing else that has to hold; None: it is not good."""
+async def _redeemed(api: Api, token: login_tokens.LoginToken) -> int | None:
+    """Whose token it is; None: it is not good."""
     if await api.store.login_tokens.redeem(token):
-        return token.user_id, ""
+        return token.user_id
     await api.store.users.note_failed_login(token.project_id, token.user_id)
     return None
 
 
-async def _speaks_for(api: Api, key: str) -> tuple[int, str] | None:
-    """Whose key it is, and the hash of a password that must not change meanwhile; None: no user's."""
+async def _session_of(api: Api, key: str) -> Session | None:
+    """The live session of a user that a key is; None: there is none, or its project is disabled."""
     claimed = await api.store.sessions.of_token(key)
-    if claimed is None or not claimed.user_id:
+    if claimed is None or not claimed.user_id or await api.store.principals.lookup(key) is None:
         return None
-    # Read before the key is found good: who resets a password ends all sessions first.
-    password_hash = await api.store.users.unchanging_password(claimed.project_id, claimed.user_id)
-    if password_hash is None or await api.store.principals.lookup(key) is None:
-        return None
-    return claimed.user_id, password_hash
+    return claimed
 
 
 def _device_id(login: int | str) -> int | None:

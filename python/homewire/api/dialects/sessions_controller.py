@@ -145,9 +145,10 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             path=f"{prefix}/login-with-token",
             tag="Sessions Controller",
             summary="Log in with a login token or a user's key",
-            description="The answer sets the cookie of a new session. A login token is spent by it; a key "
-            "stays what it is. The project is that of the token, and must be that of the host if that tells "
-            "one.",
+            description="The answer sets the cookie of a new session. A login token is spent by it. A key "
+            "stays what it is; the session that it makes has the absolute end of the key's own, and ends "
+            "with it. A login's key leads to 20 sessions at most: one more ends the one of them that expires "
+            "first. The project is that of the token, and must be that of the host if that tells one.",
             source="spec 002, POST /session/login-with-token",
             access=Access(nobody=True, by_handler=True),
             handler=log_in_with_token,

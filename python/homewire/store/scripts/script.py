@@ -64,10 +64,11 @@ local function post(channel, sealed)
   if channel ~= '' then redis.call('XADD', outbox, '*', 't', 0, 'q', channel, 'm', sealed) end
 end
 -- Every change ends here: what happened, and the user, home, device, key hash or project key it is about.
+-- `listed`: what `listed` answered, for several changes of one user.
 local function changed(what, about)
   redis.call('XADD', outbox, '*', 't', TYPES[what], 'u', about.user or 0, 'h', about.home or 0,
     'd', about.device or 0, 'k', about.key_hash or '', 'p', about.project_key or 0,
-    'b', about.body or ended(about.ended_keys), 's', listed(about.homes, about.touched or 0))
+    'b', about.body or ended(about.ended_keys), 's', about.listed or listed(about.homes, about.touched or 0))
   return {{'ok'}}
 end
 """

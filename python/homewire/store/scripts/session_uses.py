@@ -20,7 +20,9 @@ for i = 0, (#ARGV - 3) / 3 - 1 do
   local session = redis.call('HMGET', record,
     'closed', 'key', 'last_access', 'slides', 'expires', 'ends', 'version')
   local expires, ends = session[5], session[6]
-  if session[1] ~= '0' or session[2] ~= hash or redis.call('EXISTS', key) == 0 then
+  -- A use behind its end revives nothing, whatever Redis' clock says.
+  if session[1] ~= '0' or session[2] ~= hash or redis.call('EXISTS', key) == 0
+    or used >= tonumber(expires) then
     expires, ends = '0', '0'
   elseif used - session[3] >= math.min(every, math.floor(session[4] / notes)) then
     local slid = used + session[4]

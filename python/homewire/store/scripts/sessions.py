@@ -17,17 +17,57 @@ local time = redis.call('TIME')
 local now_ms = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
+_MADE_WITH_KEYS: Final = """
+-- The sessions of a user that were made with keys, and their ancestors. They are few: MAX_ALL_DERIVED.
+local function made_with_keys(index)
+  local ids, ancestors, found = redis.call('HKEYS', index), redis.call('HVALS', index), {}
+  for i, id in ipairs(ids) do found[id] = ancestors[i] end
+  return found
+end
+"""
+
 # `kind` and `name` are what the key will say of its holder.
-_STORE_SESSION: Final = """
+_STORE_SESSION: Final = f"""
+{_MADE_WITH_KEYS}
+local ancestors = ARGV[9]
+-- Of these sessions the one that expires first; one without an expiry has lost its record.
+local function first_to_expire(ids)
+  local first, soonest
+  for _, id in ipairs(ids) do
+    local expires = tonumber(redis.call('ZSCORE', KEYS[4], id) or 0)
+    if not soonest or expires < soonest then first, soonest = id, expires end
+  end
+  return first
+end
+-- Which session has to end before this one is opened. One that was made with a key gives way to every other,
+-- and takes the place of none that a login opened.
+local function in_the_way()
+  local is_full = redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[7])
+  if ancestors == '' and not is_full then return end
+  local root, own, derived = string.sub(ancestors, 1, 24), {{}}, {{}}
+  for id, its in pairs(made_with_keys(KEYS[8])) do
+    if not string.find(ancestors, id, 1, true) then
+      table.insert(derived, id)
+      if string.sub(its, 1, 24) == root then table.insert(own, id) end
+    end
+  end
+  if #own >= tonumber(ARGV[10]) then return first_to_expire(own) end
+  if not is_full and #derived < tonumber(ARGV[11]) then return end
+  if #own > 0 then return first_to_expire(own) end
+  if #derived > 0 then return first_to_expire(derived) end
+  return ancestors == '' and redis.call('ZRANGE', KEYS[4], 0, 0)[1] or ''
+end
 local dead = redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', ARGV[4], 'LIMIT', 0, 100)
 if #dead > 0 then
   redis.call('ZREM', KEYS[4], unpack(dead))
   redis.call('ZREM', KEYS[7], unpack(dead))
+  redis.call('HDEL', KEYS[8], unpack(dead))
 end
-if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[7]) then
-  return {'full', redis.call('ZRANGE', KEYS[4], 0, 0)[1]}
-end
-redis.call('HSET', KEYS[5], unpack(ARGV, 9))
+local obstacle = in_the_way()
+if obstacle == '' then return {{'exceeded', 'sessions'}} end
+if obstacle then return {{'full', obstacle}} end
+redis.call('HSET', KEYS[5], unpack(ARGV, 12))
+if ancestors ~= '' then redis.call('HSET', KEYS[8], ARGV[2], ancestors) end
 redis.call('PEXPIREAT', KEYS[5], ARGV[6])
 redis.call('HSET', KEYS[6], 'kind', kind, 'id', ARGV[1], 'name', name, 'permissions', '',
   'expires', ARGV[5], 'ends', redis.call('HGET', KEYS[5], 'ends'), 'session', ARGV[2])
@@ -42,18 +82,28 @@ return unheard('session_opened')
 """
 
 OPEN_SESSION: Final = changing(f"""
--- KEYS: …, user, sessions of the user, session, key, sessions of the project
+-- KEYS: …, user, sessions of the user, session, key, sessions of the project,
+--       sessions of the user that were made with keys, session whose key makes this one
 -- ARGV: user id, session id, hash, started, expires, record kept until, limit,
---       hash of the password that was right or nothing, fields and values of the record (app first)
+--       hash of the password that was right or nothing, ids of the sessions whose keys led to this one or
+--       nothing, the most that one login's keys may lead to, the most in all, fields and values of the record
+--       (app first)
 local user = redis.call('HMGET', KEYS[3], 'created', 'invited', 'password')
 if not user[1] or user[2] == '1' then return {{'unknown', 'user'}} end
 if ARGV[8] ~= '' and user[3] ~= ARGV[8] then return {{'moved'}} end
-local kind, name = 'user', ARGV[10]
+if ARGV[9] ~= '' then
+  local parent = redis.call('HMGET', KEYS[9], 'closed', 'expires', 'user')
+  if parent[1] ~= '0' or tonumber(parent[2]) <= tonumber(ARGV[4]) or parent[3] ~= ARGV[1] then
+    return {{'unknown', 'session'}}
+  end
+end
+local kind, name = 'user', ARGV[13]
 {_STORE_SESSION}""")
 
 OPEN_NODE_SESSION: Final = changing(f"""
--- KEYS: …, device, sessions of the device, session, key, sessions of the project
--- ARGV: as of OPEN_SESSION, of a device; the hash is that of the device's own key
+-- KEYS: …, device, sessions of the device, session, key, sessions of the project, two that do not exist
+-- ARGV: as of OPEN_SESSION, of a device; the hash is that of the device's own key, and no key of a session
+--       opens one
 local device = redis.call('HMGET', KEYS[3], 'class', 'key')
 if not device[1] then return {{'unknown', 'device'}} end
 if ARGV[8] ~= '' and device[2] ~= ARGV[8] then return {{'moved'}} end
@@ -62,32 +112,61 @@ local kind, name = 'device', device[1]
 
 END_SESSION: Final = removing(f"""
 local ENDED_KEPT_MS, ENDED_KEPT = {ENDED_KEPT_MS}, {ENDED_KEPT}
--- KEYS: …, session, key, sessions of the user or device, homes of the user, ended keys of the user,
---       sessions of the project, leases
--- ARGV: session id, closed, record kept until, user id, device id, hash, 1 if whatever the leases say
-local session = redis.call('HMGET', KEYS[3], 'closed', 'user', 'key', 'expires')
-if session[1] ~= '0' or session[2] ~= ARGV[4] or session[3] ~= ARGV[6]
-  or tonumber(session[4]) <= tonumber(ARGV[2]) then return {{'unknown', 'session'}} end
+{_MADE_WITH_KEYS}
+-- KEYS: …, sessions of the user or device, homes of the user, ended keys of the user, sessions of the
+--       project, those of the user that were made with keys; then session, key and leases of each that ends
+-- ARGV: closed, record kept until, user id, device id, 1 if whatever the leases say; then id and hash of each
+--       that ends: the one that is meant, and those that its key led to
+local homes, ended_keys = KEYS[4], KEYS[5]
+local closed, kept_until, user, device, though_leased = unpack(ARGV, 1, 5)
+local meant = redis.call('HMGET', KEYS[8], 'closed', 'user', 'key', 'expires')
+if meant[1] ~= '0' or meant[2] ~= user or meant[3] ~= ARGV[7]
+  or tonumber(meant[4]) <= tonumber(closed) then return {{'unknown', 'session'}} end
+local given = {{}}
+for i = 6, #ARGV, 2 do given[ARGV[i]] = true end
+for id, ancestors in pairs(made_with_keys(KEYS[7])) do
+  -- Opened since it was looked.
+  if string.find(ancestors, ARGV[6], 1, true) and not given[id] then return {{'moved'}} end
+end
 {_NOW}
-if ARGV[7] ~= '1' and redis.call('ZCOUNT', KEYS[9], '(' .. now_ms, '+inf') > 0 then return {{'leased'}} end
-redis.call('HSET', KEYS[3], 'closed', ARGV[2])
-redis.call('HINCRBY', KEYS[3], 'version', 1)
-redis.call('PEXPIREAT', KEYS[3], ARGV[3])
-redis.call('UNLINK', KEYS[4])
-redis.call('ZREM', KEYS[5], ARGV[1])
-redis.call('ZREM', KEYS[8], ARGV[1])
-if ARGV[5] ~= '0' then return changed('key_ended', {{device = ARGV[5], key_hash = ARGV[6]}}) end
--- For the records of homes that the user enters within the next minute.
-redis.call('ZADD', KEYS[7], ARGV[2], string.sub(ARGV[6], 1, 16))
-redis.call('ZREMRANGEBYSCORE', KEYS[7], '-inf', ARGV[2] - ENDED_KEPT_MS)
-redis.call('ZREMRANGEBYRANK', KEYS[7], 0, -1 - ENDED_KEPT)
-redis.call('PEXPIRE', KEYS[7], ENDED_KEPT_MS)
-return changed('key_ended', {{user = ARGV[4], key_hash = ARGV[6], homes = KEYS[6]}})
+for i = 10, #KEYS, 3 do
+  if though_leased ~= '1' and redis.call('ZCOUNT', KEYS[i], '(' .. now_ms, '+inf') > 0 then
+    return {{'leased'}}
+  end
+end
+-- Of each further one some 20 elements are touched.
+local reach = user ~= '0' and listed(homes, 10 * (#ARGV - 7)) or ''
+local function end_one(i)
+  local record, key, id, hash = KEYS[8 + 3 * i], KEYS[9 + 3 * i], ARGV[6 + 2 * i], ARGV[7 + 2 * i]
+  redis.call('ZREM', KEYS[3], id)
+  redis.call('ZREM', KEYS[6], id)
+  redis.call('HDEL', KEYS[7], id)
+  local known = redis.call('HMGET', record, 'closed', 'key')
+  if known[1] ~= '0' or known[2] ~= hash then return false end
+  redis.call('HSET', record, 'closed', closed)
+  redis.call('HINCRBY', record, 'version', 1)
+  redis.call('PEXPIREAT', record, kept_until)
+  redis.call('UNLINK', key)
+  -- For the records of homes that the user enters within the next minute.
+  if user ~= '0' then redis.call('ZADD', ended_keys, closed, string.sub(hash, 1, 16)) end
+  return true
+end
+for i = 1, (#ARGV - 7) / 2 do
+  if end_one(i) then changed('key_ended', {{user = user, key_hash = ARGV[7 + 2 * i], listed = reach}}) end
+end
+end_one(0)
+if device ~= '0' then return changed('key_ended', {{device = device, key_hash = ARGV[7]}}) end
+redis.call('ZREMRANGEBYSCORE', ended_keys, '-inf', closed - ENDED_KEPT_MS)
+redis.call('ZREMRANGEBYRANK', ended_keys, 0, -1 - ENDED_KEPT)
+redis.call('PEXPIRE', ended_keys, ENDED_KEPT_MS)
+return changed('key_ended', {{user = user, key_hash = ARGV[7], listed = reach}})
 """)
 
 FORGET_SESSIONS: Final = removing("""
--- KEYS: …, sessions of the project, sessions of a user or device or nothing. ARGV: ids that are over
-for i = 3, #KEYS do redis.call('ZREM', KEYS[i], unpack(ARGV)) end
+-- KEYS: …, sessions of the project; then sessions of a user or device and those that were made with keys, or
+--       nothing. ARGV: ids that are over
+for i = 3, math.min(#KEYS, 4) do redis.call('ZREM', KEYS[i], unpack(ARGV)) end
+if KEYS[5] then redis.call('HDEL', KEYS[5], unpack(ARGV)) end
 return unheard('sessions_forgotten')
 """)
 

@@ -69,7 +69,7 @@ return unheard('login_failed')
 DELETE_USER: Final = removing("""
 -- KEYS: …, user, users, emails, phones, external keys, sessions of the user, departing users,
 --       homes of the user, proofs of the user, the proofs' tokens, login tokens of the user,
---       sessions of the project, then session and key of each session
+--       sessions of the project, those of the user that were made with keys, then session and key of each
 -- ARGV: id, number of sessions, their ids, hashes of the tokens or nothing
 local id, sessions = ARGV[1], tonumber(ARGV[2])
 local unique = redis.call('HMGET', KEYS[3], 'unique_email', 'phone', 'external_key')
@@ -85,8 +85,8 @@ end
 for i = 1, 3 do
   if unique[i] ~= '' then redis.call('HDEL', KEYS[4 + i], unique[i]) end
 end
-redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[14])
-for i = 16, 15 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
+redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[16])
+for i = 17, 16 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 for i = 3, 2 + sessions do redis.call('ZREM', KEYS[15], ARGV[i]) end
 redis.call('ZREM', KEYS[4], id)
 tombstone(KEYS[9], id)

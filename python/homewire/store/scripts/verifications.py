@@ -56,21 +56,14 @@ redis.call('HSET', KEYS[3], 'verified', '1')
 return unheard('code_redeemed')
 """)
 
-RESET_MS: Final = 5_000
-"""How long no key opens a session while its user resets the password: else somebody who has one could open
-sessions faster than they are ended."""
-
-REDEEM_TOKEN: Final = removing(f"""
+REDEEM_TOKEN: Final = removing("""
 -- KEYS: …, user, proofs of the user, token, sessions of the user
 -- ARGV: user id, kind, hash, now, new password's hash or nothing
 -- Whoever has the token reads the mail of that address. A new password is set only when no session is left.
 if redis.call('GET', KEYS[5]) ~= ARGV[2] .. ' ' .. ARGV[1] or redis.call('HGET', KEYS[4], ARGV[2]) ~= ARGV[3]
-  or redis.call('EXISTS', KEYS[3]) == 0 then return {{'wrong'}} end
+  or redis.call('EXISTS', KEYS[3]) == 0 then return {'wrong'} end
 if ARGV[5] ~= '' then
-  if redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[4], '+inf') > 0 then
-    redis.call('HSET', KEYS[3], 'resetting_until', ARGV[4] + {RESET_MS})
-    return {{'moved'}}
-  end
+  if redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[4], '+inf') > 0 then return {'moved'} end
   redis.call('HSET', KEYS[3], 'password', ARGV[5])
 end
 redis.call('HSET', KEYS[3], 'verified', '1')
