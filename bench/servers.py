@@ -198,10 +198,14 @@ def http_text(url: str) -> str:
     return body.decode()
 
 
+_admin_ports: dict[int, int] = {}
+"""Of each homewire that was started here, by its port."""
+
+
 def metrics(port: int) -> dict[str, float]:
-    """homewire's counters, summed over their labels."""
+    """The counters of the homewire at `port`, summed over their labels."""
     sums: dict[str, float] = {}
-    for line in http_text(f"http://127.0.0.1:{port}/metrics").splitlines():
+    for line in http_text(f"http://127.0.0.1:{_admin_ports[port]}/metrics").splitlines():
         if line and not line.startswith("#"):
             name, _, value = line.rpartition(" ")
             name = name.partition("{")[0]
@@ -236,8 +240,10 @@ def redis(fsync: str) -> Iterator[str]:
 @contextlib.contextmanager
 def homewire(redis_url: str, role: str = "run", **settings: str) -> Iterator[tuple[Process, int]]:
     """homewire on the server's core; yields the process and its port, once /readyz is good."""
-    port = free_port()
+    port, admin_port = free_port(), free_port()
+    _admin_ports[port] = admin_port
     command = [sys.executable, "-m", "homewire.cli", role, "--host", "127.0.0.1", "--port", str(port)]
+    command += ["--admin-port", str(admin_port)]
     chosen = {**ROOM, **settings}
     environment = {f"HOMEWIRE_{name.upper()}": value for name, value in chosen.items()}
     environment |= {"HOMEWIRE_REDIS_URL": redis_url, "HOMEWIRE_LOG_LEVEL": "error"}

@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import asyncio
 import signal
-import ssl
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -35,6 +34,7 @@ from homewire.gateway.entrance import Entrance
 from homewire.gateway.freshness import Freshness
 from homewire.gateway.handoff import Observer
 from homewire.gateway.hearers import Hearers
+from homewire.gateway.ports import open_admin_port, open_port
 from homewire.gateway.skipped import report_skipped
 from homewire.gateway.watch import CoreWatch, OnMessage
 from homewire.hosts import listed_origins
@@ -60,9 +60,6 @@ from homewire.webhooks.service import Webhooks
 TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
 
-Beside = Callable[[str], Coroutine[Any, Any, None]]
-"""Something that runs beside a node, given the URL under which this machine reaches it."""
-
 
 class Role(StrEnum):
     """What a process does; `homewire run` does both."""
@@ -76,11 +73,16 @@ class Node:
     """A running node."""
 
     base_url: str
+    admin_url: str
     core: Core
     app: web.Application
     """What it serves over HTTP."""
     failed: asyncio.Future[Exception]
     """Set when the node can't go on."""
+
+
+Beside = Callable[[Node], Coroutine[Any, Any, None]]
+"""Something that runs beside a node."""
 
 
 async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | None = None) -> None:
@@ -115,7 +117,7 @@ async def _serve(
         collect_seldom()
         async with AsyncExitStack() as stack:
             if beside is not None:
-                in_background(stack, beside(node.base_url), node.failed)
+                in_background(stack, beside(node), node.failed)
             await stop.wait()
         if node.failed.done():
             raise node.failed.result()
@@ -153,15 +155,20 @@ async def running(
         if Role.API in roles:
             _add_rest_tier(app, parts, known)
         registry = metrics.registry(core, parts.bus, parts.relay, refusals, parts.figures)
-        app.add_routes(health.routes(_problem(core, parts.bus), registry))
-        base_url = await _listen(stack, settings, app, parts.entrance, tls)
+        problem = _problem(core, parts.bus)
+        app.add_routes(health.public_routes(problem))
+        admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
+        admin.add_routes(health.admin_routes(problem, registry))
+        stack.callback(parts.entrance.heads.close)
+        admin_url = await open_admin_port(stack, settings, admin, parts.entrance)
+        base_url = await open_port(stack, settings, app, parts.entrance, tls)
         # Behind only the port: clients are told while everything else still stands.
         stack.push_async_callback(
             asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
         )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(parts.entrance.acceptor.close)
-        yield Node(base_url, core, app, parts.failed)
+        yield Node(base_url, admin_url, core, app, parts.failed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -363,33 +370,6 @@ def _problem(core: Core, bus: Bus) -> health.Problem:
         return None
 
     return problem
-
-
-async def _listen(
-    stack: AsyncExitStack,
-    settings: Settings,
-    app: web.Application,
-    entrance: Entrance,
-    tls: ssl.SSLContext | None,
-) -> str:
-    """Opens the port; the URL under which this machine reaches it."""
-    acceptor, heads = entrance.acceptor, entrance.heads
-    runner, serving = await server.make_runner(
-        app, request_line_bytes=settings.request_line_bytes, heads=heads
-    )
-    stack.callback(heads.close)
-    stack.push_async_callback(app.cleanup)
-    stack.push_async_callback(runner.cleanup)
-    stack.push_async_callback(acceptor.close)
-    try:
-        port = await acceptor.bind(settings.host, settings.port, settings.backlog)
-    except OSError as error:
-        raise ConfigurationError(
-            f"can't listen on {settings.host} port {settings.port}: {error.strerror}. "
-            "Choose another --port or --host."
-        ) from error
-    acceptor.start(serving.serve, tls)
-    return replace(settings, port=port).base_url
 
 
 def _pass_on(source: asyncio.Future[CoreFailure], failed: asyncio.Future[Exception]) -> None:

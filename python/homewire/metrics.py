@@ -185,9 +185,9 @@ def markdown() -> str:
     lines = [
         "# Metrics",
         "",
-        "Made by `make docs` from `python/homewire/metrics.py`. `GET /metrics` says them in Prometheus'",
-        "format, with those of process and Python. All are of one node unless the row says otherwise; they",
-        "begin at 0 with each start.",
+        "Made by `make docs` from `python/homewire/metrics.py`. `GET /metrics` at the admin port (settings",
+        "`admin_host` and `admin_port`) says them in Prometheus' format, with those of process and Python.",
+        "All are of one node unless the row says otherwise; they begin at 0 with each start.",
         "",
         "| metric | kind | what it is |",
         "| --- | --- | --- |",

@@ -66,6 +66,19 @@ class Settings:
     port: int = setting(
         8080, "TCP port of HTTP and WebSocket; 0 takes a free one.", flag="--port", minimum=0, maximum=65535
     )
+    admin_host: str = setting(
+        "127.0.0.1",
+        "Address of the admin port, which serves /metrics and says in /readyz what is wrong. It has neither "
+        "keys nor TLS: who reaches it may see that.",
+        flag="--admin-host",
+    )
+    admin_port: int = setting(
+        0,
+        "TCP port of these; 0 takes a free one, which `homewire run` prints.",
+        flag="--admin-port",
+        minimum=0,
+        maximum=65535,
+    )
     tls_cert: Path | None = setting(
         None,
         "Certificate (chain), PEM, to end TLS at the port; with --tls-key. None: plain HTTP.",
@@ -518,10 +531,19 @@ class Settings:
     @property
     def base_url(self) -> str:
         """Where this machine reaches the server, e.g. ``http://127.0.0.1:8080``; https with a `tls_cert`."""
-        everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
-        host = everywhere.get(self.host, self.host)
-        scheme = "http" if self.tls_cert is None else "https"
-        return f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        return f"{'http' if self.tls_cert is None else 'https'}://{_reachable(self.host)}:{self.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """Where this machine reaches the admin port."""
+        return f"http://{_reachable(self.admin_host)}:{self.admin_port}"
+
+
+def _reachable(host: str) -> str:
+    """The host in a URL by which this machine reaches what listens on `host`."""
+    everywhere = {"0.0.0.0": "127.0.0.1", "::": "::1", "": "127.0.0.1"}  # noqa: S104
+    named = everywhere.get(host, host)
+    return f"[{named}]" if ":" in named else named
 
 
 @dataclass(frozen=True, slots=True)

@@ -130,7 +130,7 @@ async def main(settings: Settings) -> None:
     try:
         on_message = take_message if "messages" in sys.argv[1:] else None
         async with running(settings, frozenset(Role), observe=steps.observe, on_message=on_message) as node:
-            say(node.base_url)
+            say(orjson.dumps({"url": node.base_url, "adminUrl": node.admin_url}).decode())
             # It goes on to take orders while the node goes down.
             commands = asyncio.create_task(take(stdin, steps, node))
             stopped = asyncio.create_task(stop.wait())

@@ -53,6 +53,7 @@ class NodeProcess:
 
     process: WarmProcess | subprocess.Popen[str]
     url: str
+    admin_url: str
     data_dir: Path
     redis_url: str
     log: Path
@@ -122,7 +123,7 @@ class NodeProcess:
 
     async def metrics(self) -> dict[str, float]:
         """Every sample of /metrics that is homewire's, by its name without the prefix."""
-        async with self.client() as http, http.get("/metrics") as answer:
+        async with aiohttp.ClientSession(self.admin_url) as http, http.get("/metrics") as answer:
             lines = (await answer.text()).splitlines()
         samples = (line.removeprefix("homewire_").split() for line in lines if line.startswith("homewire_"))
         return {name: float(value) for name, value in samples}
@@ -220,10 +221,11 @@ def running_node(
             assert process.stdout is not None
             said = process.stdout.readline().strip()
             assert said, f"the node did not start: {log.read_text()}"
-            url = said if steps else orjson.loads(said)["url"]
+            urls = orjson.loads(said)
             yield NodeProcess(
                 process,
-                url,
+                urls["url"],
+                urls["adminUrl"],
                 data_dir,
                 redis_url or EmbeddedServer.running(data_dir) or "",
                 log,

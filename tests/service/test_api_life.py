@@ -82,7 +82,7 @@ class Life(RuleBasedStateMachine):
             sleep(0.002)
 
     def read(self) -> int:
-        lines = self.http.get(self.node.url + "/metrics", timeout=10).text.splitlines()
+        lines = self.http.get(self.node.admin_url + "/metrics", timeout=10).text.splitlines()
         name = "homewire_envelopes_total "
         return next(int(float(line.removeprefix(name))) for line in lines if line.startswith(name))
 

@@ -1,4 +1,8 @@
-"""GET /healthz, /readyz and /metrics: for balancers and for Prometheus."""
+"""Health checks and metrics: what balancers ask at the port, and what operators ask at the admin port.
+
+At the port there is a status and no more: what keeps a node from serving, and all of the metrics, would tell
+strangers about its insides.
+"""
 
 from __future__ import annotations
 
@@ -14,11 +18,16 @@ Problem = Callable[[], str | None]
 """What keeps this node from serving, None if nothing does."""
 
 
-def routes(problem: Problem, metrics: CollectorRegistry) -> list[web.RouteDef]:
-    """What to mount at the URL root."""
+def public_routes(problem: Problem) -> list[web.RouteDef]:
+    """What to mount at the URL root of the port."""
+    return [web.get("/healthz", healthz), web.get("/readyz", partial(readyz, problem))]
+
+
+def admin_routes(problem: Problem, metrics: CollectorRegistry) -> list[web.RouteDef]:
+    """What to mount at the URL root of the admin port."""
     return [
         web.get("/healthz", healthz),
-        web.get("/readyz", partial(readyz, problem)),
+        web.get("/readyz", partial(explained_readyz, problem)),
         web.get("/metrics", partial(expose, metrics)),
     ]
 
@@ -29,7 +38,14 @@ async def healthz(_request: web.Request) -> web.Response:
 
 
 async def readyz(problem: Problem, _request: web.Request) -> web.Response:
-    """200 when events can be taken and are delivered. Raises Unavailable with the reason otherwise."""
+    """200 when events can be taken and are delivered. Raises Unavailable otherwise."""
+    if problem() is not None:
+        raise Unavailable
+    return web.json_response({"status": "ready"})
+
+
+async def explained_readyz(problem: Problem, _request: web.Request) -> web.Response:
+    """The same; Unavailable says why."""
     reason = problem()
     if reason is not None:
         raise Unavailable(problem=reason)

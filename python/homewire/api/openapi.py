@@ -1,7 +1,7 @@
 """The OpenAPI 3.1 document, made from the rows that route and validate.
 
 In it is what belongs to the service's interface: every `Endpoint`. Not in it is what serves the node
-itself (probes, metrics, these documents) and the pages that people get to by a mail (`UNDOCUMENTED`).
+itself (probes, these documents) and the pages that people get to by a mail (`UNDOCUMENTED`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
 from homewire.http.paths import LARGEST_ID
 
 UNDOCUMENTED: Final = frozenset(
-    {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/verifyEmail", "/resetPassword"}
+    {"/healthz", "/readyz", "/openapi.json", "/docs", "/verifyEmail", "/resetPassword"}
 )
 """Paths of a node that are no part of the service's interface."""
 

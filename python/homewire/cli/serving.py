@@ -14,6 +14,7 @@ from homewire.errors import HomewireError
 from homewire.settings import Settings
 
 if TYPE_CHECKING:
+    from homewire.app import Node
     from homewire.demo import Demo
 
 WithDemo = Annotated[
@@ -52,8 +53,8 @@ def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> N
 
     kept = kept_messages(settings) if "api" in roles else []
 
-    async def beside(base_url: str) -> None:
-        await _accompany(settings, base_url, demo, kept, as_json)
+    async def beside(node: Node) -> None:
+        await _accompany(settings, node, demo, kept, as_json)
 
     main = serve(settings, frozenset(map(Role, roles)), beside)
     if settings.event_loop == "uvloop":
@@ -64,27 +65,25 @@ def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> N
         asyncio.run(main)
 
 
-async def _accompany(
-    settings: Settings, base_url: str, with_demo: bool, kept: list[str], as_json: bool
-) -> None:
+async def _accompany(settings: Settings, node: Node, with_demo: bool, kept: list[str], as_json: bool) -> None:
     """Beside the server: say that it is ready, and let the demo's sensors report.
 
     All of it is a client like any other, so that it can't keep the server from anything.
     """
     if not with_demo:
-        _announce(settings, base_url, None, kept, as_json)
+        _announce(settings, node, None, kept, as_json)
         return
     from homewire.sensors import Reporter, Sensors
     from homewire.tls import trust
 
     # Read now, while it is surely the certificate that the port was opened with.
-    tls = trust(settings, base_url)
+    tls = trust(settings, node.base_url)
     sensors = await asyncio.to_thread(Sensors)
     readings = await asyncio.to_thread(sensors.read)
     demo = await _demo(settings, {name: reading.device_class for name, reading in readings.items()})
-    _announce(settings, base_url, demo, kept, as_json)
+    _announce(settings, node, demo, kept, as_json)
     if demo is not None:
-        await Reporter(base_url, sensors, demo.homes[0].devices, tls).run()
+        await Reporter(node.base_url, sensors, demo.homes[0].devices, tls).run()
 
 
 async def _demo(settings: Settings, sensors: dict[str, str]) -> Demo | None:
@@ -110,18 +109,19 @@ def _program() -> str:
     return os.path.relpath(started) if os.path.isabs(started) else started
 
 
-def _announce(settings: Settings, base_url: str, demo: Demo | None, kept: list[str], as_json: bool) -> None:
+def _announce(settings: Settings, node: Node, demo: Demo | None, kept: list[str], as_json: bool) -> None:
     if as_json:
         import orjson
 
-        ready = {"url": base_url, "dataDir": str(settings.data_dir), "pid": os.getpid()}
+        urls = {"url": node.base_url, "adminUrl": node.admin_url}
+        ready = {**urls, "dataDir": str(settings.data_dir), "pid": os.getpid()}
         print(orjson.dumps(ready).decode(), flush=True)
         return
-    print(f"\nhomewire is ready at {base_url} (metrics: {base_url}/metrics)", flush=True)
+    print(f"\nhomewire is ready at {node.base_url} (metrics: {node.admin_url}/metrics)", flush=True)
     if kept:
         print(kept_line(settings, kept), flush=True)
     if demo is not None:
-        print("\n".join(next_steps(settings, base_url, demo)), flush=True)
+        print("\n".join(next_steps(settings, node.base_url, demo)), flush=True)
 
 
 def kept_messages(settings: Settings) -> list[str]:

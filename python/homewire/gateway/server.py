@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from typing import Any
 
 from aiohttp import StreamReader, hdrs, web
@@ -15,8 +16,9 @@ from aiohttp.web_protocol import RequestHandler
 from homewire.errors import InternalError, InvalidInput, MethodNotAllowed, RequestError, UnknownPath
 from homewire.gateway.cors import allow_any_origin, preflight
 from homewire.gateway.heads import HeadWatch
-from homewire.http.answers import error_answer
+from homewire.http.answers import WholeAnswer, error_answer
 from homewire.http.clients import Peer
+from homewire.http.headers import SERVER
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +63,12 @@ class QuietRequestHandler(RequestHandler):
     aiohttp logs such a request with its first bytes, and those may be a key in a URL.
     """
 
-    def __init__(self, manager: web.Server, peer: Peer, heads: HeadWatch, **options: Any) -> None:
-        super().__init__(manager, **options)
+    def __init__(self, server: QuietServer, peer: Peer, **options: Any) -> None:
+        super().__init__(server, **options)
         self.peer = peer
         """The other end of the connection (`http.clients`)."""
-        self._heads = heads
+        self._manners = server.manners
+        self._heads = server.heads
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request that began."""
         self._answering = False
@@ -106,8 +109,12 @@ class QuietRequestHandler(RequestHandler):
         if isinstance(resp, web.HTTPExpectationFailed):
             # aiohttp looks at this header before any middleware does.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
-        # Here, and not in a signal of the application: this sees what the parser refused, too.
-        allow_any_origin(resp)
+        # Here, and not in a signal of the application: this sees what the parser refused, too. An answer that
+        # is written whole says all of this itself.
+        if type(resp) is not WholeAnswer:
+            resp.headers[hdrs.SERVER] = SERVER
+            if self._manners.any_origin:
+                allow_any_origin(resp)
         outcome = await super().finish_response(request, resp, start_time)
         self._answering = False
         if self._early and self.transport is not None:
@@ -140,20 +147,30 @@ def _problem(exc: BaseException | None) -> str:
     return "this is not HTTP/1.1 as RFC 9112 has it, or it follows a body longer than its Content-Length"
 
 
+@dataclass(frozen=True, slots=True)
+class Manners:
+    """How a server treats its connections."""
+
+    request_line_bytes: int
+    any_origin: bool = True
+    """Whether pages of any origin may read its answers."""
+
+
 class QuietServer(web.Server):
     """A server whose connections are `QuietRequestHandler`s."""
 
-    def __init__(self, heads: HeadWatch, handler: Any, **options: Any) -> None:
+    def __init__(self, manners: Manners, heads: HeadWatch, handler: Any, **options: Any) -> None:
         super().__init__(handler, **options)
-        self._heads = heads
+        self.manners = manners
+        self.heads = heads
 
     def serve(self, peer: Peer) -> RequestHandler:
         """The protocol of a new connection."""
-        return QuietRequestHandler(self, peer, self._heads, loop=self._loop, **self._kwargs)
+        return QuietRequestHandler(self, peer, loop=self._loop, **self._kwargs)
 
 
 async def make_runner(
-    app: web.Application, *, request_line_bytes: int, heads: HeadWatch
+    app: web.Application, manners: Manners, heads: HeadWatch
 ) -> tuple[web.ServerRunner, QuietServer]:
     """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`.
 
@@ -174,11 +191,12 @@ async def make_runner(
         return make_request(message, body, protocol, writer, task)
 
     server = QuietServer(
+        manners,
         heads,
         inner.request_handler,
         request_factory=begin,
         access_log=None,
-        max_line_size=request_line_bytes,
+        max_line_size=manners.request_line_bytes,
         max_field_size=16_384,
         lingering_time=2.0,
         keepalive_timeout=75.0,

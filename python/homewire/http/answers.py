@@ -11,10 +11,9 @@ from typing import Any, Final
 import orjson
 from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
-from aiohttp.http import SERVER_SOFTWARE
 
 from homewire.errors import RequestError
-from homewire.http.headers import any_origin
+from homewire.http.headers import SERVER, any_origin
 
 JSON: Final = "application/json"
 
@@ -76,7 +75,7 @@ def _head(status: int) -> bytes:
     if made_in != now:
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
         lines += [f"{name}: {value}" for name, value in any_origin(status).items()]
-        lines += [f"Date: {formatdate(now, usegmt=True)}", f"Server: {SERVER_SOFTWARE}", ""]
+        lines += [f"Date: {formatdate(now, usegmt=True)}", f"Server: {SERVER}", ""]
         head = "\r\n".join(lines).encode()
         _heads[status] = now, head
     return head

@@ -7,6 +7,8 @@ from typing import Final
 
 from aiohttp import hdrs, web
 
+SERVER: Final = "homewire"
+"""The value of `Server`: no version, of this or of what it is made with."""
 AUTH_KEY: Final = "X-Auth-Token"
 """A session's key, with its user's id in `USER_ID` (spec 004)."""
 USER_ID: Final = "X-User-Id"

@@ -13,7 +13,7 @@ from aiohttp import web
 
 from homewire.gateway.accept import Acceptor
 from homewire.gateway.heads import HeadWatch
-from homewire.gateway.server import make_runner
+from homewire.gateway.server import Manners, make_runner
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -114,7 +114,7 @@ async def begin_the_next_head_early() -> None:
     app = web.Application()
     app.router.add_get("/", handle)
     heads = HeadWatch(2.0)
-    runner, server = await make_runner(app, request_line_bytes=8192, heads=heads)
+    runner, server = await make_runner(app, Manners(8192), heads)
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)
     acceptor.start(server.serve)
