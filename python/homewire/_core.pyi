@@ -221,7 +221,8 @@ class Core:
         """The same over all shards."""
 
     def adopt(self, id: int, fd: int, early: bytes) -> None:
-        """Take over `fd`, a duplicate made for this call. Raises OSError."""
+        """Take over `fd`, a duplicate made for this call and the core's from then on, also if this fails.
+        Raises OSError."""
 
     def deliver_first(self, id: int, seen: int, envelopes: list[bytes]) -> None:
         """Give a reservation of a device's commands those that were kept for it, in the order of their

@@ -17,6 +17,8 @@ from aiohttp import web
 from aiohttp.abc import AbstractStreamWriter
 
 from homewire._core import Core
+from homewire.errors import Unavailable
+from homewire.gateway.accept import EXHAUSTED
 from homewire.gateway.pump import Pumps
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -65,22 +67,40 @@ async def hand_off(
     """Answers 101 and gives the socket to the connection that was reserved as `connection_id`.
 
     Where TLS ends here, the core gets one end of a socket pair, and `pumps` the other and the transport.
-    If the client is gone at any step the reservation is undone; there is nobody to tell.
+    If the client is gone at any step the reservation is undone; there is nobody to tell. Raises Unavailable,
+    before the 101, when there are no descriptors left; nothing is reserved then.
     """
     try:
         transport = _transport(request)
-        if transport.get_extra_info("ssl_object") is None:
-            descriptor, early = await _take_socket(request, transport, observe)
-        else:
-            descriptor, early = await _bridge(request, transport, connection_id, pumps, observe)
-    except (ConnectionError, OSError):
+        # A 101 promises that the connection is served, so what that takes is there before it.
+        offer = _offer(transport, connection_id, pumps)
+        try:
+            early = await offer.answered(request, observe)
+            core.adopt(connection_id, offer.give(), early)
+        except BaseException:
+            offer.withdraw()
+            raise
+        offer.taken(request)
+    except OSError:
+        # The client is gone, or the kernel refuses its socket to the core; either way it sees the end.
         core.abandon(connection_id)
-        return GivenAway()
     except BaseException:
         core.abandon(connection_id)
         raise
-    core.adopt(connection_id, descriptor, early)
     return GivenAway()
+
+
+def _offer(transport: asyncio.Transport, connection_id: int, pumps: Pumps) -> TakenSocket | Bridge:
+    """What the core will get. Raises ConnectionError, and Unavailable for want of descriptors."""
+    try:
+        if transport.get_extra_info("ssl_object") is None:
+            return TakenSocket(transport)
+        return Bridge(transport, connection_id, pumps)
+    except OSError as error:
+        if error.errno in EXHAUSTED:
+            raise Unavailable(problem="the server has no room for another connection") from error
+        # The socket is closed already.
+        raise ConnectionResetError from error
 
 
 def _transport(request: web.Request) -> asyncio.Transport:
@@ -91,55 +111,103 @@ def _transport(request: web.Request) -> asyncio.Transport:
     return transport
 
 
-async def _take_socket(
-    request: web.Request, transport: asyncio.Transport, observe: Observer | None
-) -> tuple[int, bytes]:
-    """The duplicate of the socket behind an answered request, and the client's early bytes.
+class Descriptor:
+    """A descriptor that is made for the core, and closed unless it is given away."""
 
-    Raises ConnectionError when the client is gone.
-    """
-    # From here on aiohttp reads nothing: what comes now stays in the kernel for the core.
-    transport.pause_reading()
-    # High water 0 makes drain() wait until the kernel has every byte.
-    transport.set_write_buffer_limits(0)
-    transport.write(_switching(request))
-    if transport.get_write_buffer_size() > 0:
+    __slots__ = ("_number",)
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+
+    def give(self) -> int:
+        """For `Core.adopt`, which owns it from its call on, also when that fails."""
+        number, self._number = self._number, -1
+        return number
+
+    def close(self) -> None:
+        """Of no effect once it was given away."""
+        if self._number >= 0:
+            os.close(self.give())
+
+
+class TakenSocket:
+    """A duplicate of the client's socket: the core serves the client itself."""
+
+    __slots__ = ("_descriptor", "_transport")
+
+    def __init__(self, transport: asyncio.Transport) -> None:
+        """Raises OSError when the socket is gone, or no descriptor is left."""
+        self._transport = transport
+        self._descriptor = Descriptor(os.dup(transport.get_extra_info("socket").fileno()))
+
+    def give(self) -> int:
+        """The core's descriptor."""
+        return self._descriptor.give()
+
+    async def answered(self, request: web.Request, observe: Observer | None) -> bytes:
+        """Say 101; the client's early bytes. Raises ConnectionError when the client is gone."""
+        transport = self._transport
+        # From here on aiohttp reads nothing: what comes now stays in the kernel for the core.
+        transport.pause_reading()
+        # High water 0 makes drain() wait until the kernel has every byte.
+        transport.set_write_buffer_limits(0)
+        transport.write(_switching(request))
+        if transport.get_write_buffer_size() > 0:
+            await request.writer.drain()
+        if observe is not None:
+            await observe("adopt")
+        _transport(request)
+        return _early_bytes(request)
+
+    def taken(self, _request: web.Request) -> None:
+        """The core has it: aiohttp lets go of its own."""
+        self._transport.abort()
+
+    def withdraw(self) -> None:
+        """The core does not have it. The client may have been told 101: it sees the connection end."""
+        self._descriptor.close()
+        self._transport.abort()
+
+
+class Bridge:
+    """An end of a socket pair, where TLS ends here: a pump serves the client."""
+
+    __slots__ = ("_descriptor", "_pump", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, connection_id: int, pumps: Pumps) -> None:
+        """Raises ConnectionResetError at shutdown, OSError when no descriptors are left."""
+        self._transport = transport
+        self._pump, descriptor = pumps.bridge(connection_id, transport)
+        self._descriptor = Descriptor(descriptor)
+
+    def give(self) -> int:
+        """The core's descriptor."""
+        return self._descriptor.give()
+
+    async def answered(self, request: web.Request, observe: Observer | None) -> bytes:
+        """Say 101; the client's early bytes. Raises ConnectionError when the client is gone."""
+        self._transport.pause_reading()
+        self._transport.write(_switching(request))
+        # The transport stays the one writer: it is enough that it does not ask aiohttp to wait.
         await request.writer.drain()
-    if observe is not None:
-        await observe("adopt")
-    _transport(request)
-    early = _early_bytes(request)
-    descriptor = os.dup(transport.get_extra_info("socket").fileno())
-    transport.abort()
-    return descriptor, early
+        if observe is not None:
+            await observe("adopt")
+        _transport(request)
+        return _early_bytes(request)
 
+    def taken(self, request: web.Request) -> None:
+        """The core has its end: the pump takes the transport."""
+        protocol = request.protocol
+        self._pump.start()
+        # aiohttp lets go of what it knows about the connection, but must not close it.
+        protocol.transport = None
+        protocol.connection_lost(None)
 
-async def _bridge(
-    request: web.Request,
-    transport: asyncio.Transport,
-    connection_id: int,
-    pumps: Pumps,
-    observe: Observer | None,
-) -> tuple[int, bytes]:
-    """The core's end of a socket pair to a TLS connection, and the client's early bytes.
-
-    Raises ConnectionError when the client is gone.
-    """
-    transport.pause_reading()
-    transport.write(_switching(request))
-    # The transport stays the one writer: it is enough that it does not ask aiohttp to wait.
-    await request.writer.drain()
-    if observe is not None:
-        await observe("adopt")
-    _transport(request)
-    pump, descriptor = pumps.bridge(connection_id, transport)
-    protocol = request.protocol
-    early = _early_bytes(request)
-    pump.start()
-    # aiohttp lets go of what it knows about the connection, but must not close it.
-    protocol.transport = None
-    protocol.connection_lost(None)
-    return descriptor, early
+    def withdraw(self) -> None:
+        """The core does not have its end. The client may have been told 101: it sees the connection end."""
+        self._descriptor.close()
+        self._pump.discard()
+        self._transport.abort()
 
 
 def _switching(request: web.Request) -> bytes:

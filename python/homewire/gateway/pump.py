@@ -79,8 +79,13 @@ class Pumps:
         """
         if self._closed:
             raise ConnectionResetError
-        self._bounds.apply(transport)
         near, far = socket.socketpair()
+        try:
+            self._bounds.apply(transport)
+        except OSError:
+            near.close()
+            far.close()
+            raise
         near.setblocking(False)
         pump = Pump(transport, near, self._linger_s, lambda: self._ended(connection_id))
         self._pumps[connection_id] = pump
@@ -151,6 +156,14 @@ class Pump(asyncio.Protocol):
         self._loop.add_reader(self._near, self._read_core)
         self._transport.set_write_buffer_limits(CHUNK_BYTES)
         self._transport.resume_reading()
+
+    def discard(self) -> None:
+        """Undo a pump that was not started. Its reservation may have ended meanwhile (`core_ended`)."""
+        self._loop.remove_reader(self._near)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._near.close()
+        self._ended()
 
     def core_ended(self) -> None:
         """The core has closed its end. What it said before may take the client `linger_s`."""

@@ -125,8 +125,8 @@ impl Core {
         self.shared.marks.total()
     }
 
-    /// Takes the socket of an upgraded connection: `descriptor` is a duplicate made for this call.
-    /// `early` are bytes the client sent right behind its request.
+    /// Takes the socket of an upgraded connection: `descriptor` is a duplicate made for this call, and the
+    /// core's from here on, also when this fails. `early` are bytes the client sent right behind its request.
     ///
     /// # Errors
     /// The kernel's, when the descriptor is no open socket.
