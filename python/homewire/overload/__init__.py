@@ -39,7 +39,7 @@ class Overload:
         self.refusals: Counter[str] = Counter()
         """How often each limit refused, by the name of its setting."""
         self.rates = Rates(settings, clock.now, self.refusals)
-        self.admission = Admission(core, settings, clock.now, self.refusals)
+        self.admission = Admission(core, settings, self.refusals)
         self._totals = RateSharing(redis, self.rates, clock)
         self._holders = HolderSharing(redis, self.admission, clock)
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv6Network
+from time import monotonic
 from typing import Final, NamedTuple
 
 import structlog
@@ -26,7 +27,6 @@ from homewire.overload.leases import Elsewhere, Lease, Subject, held_key, lease_
 from homewire.overload.sharing import (
     COMMANDS_A_TRIP,
     SIXTEENTH,
-    Clock,
     Command,
     SharedClock,
     raise_first,
@@ -75,21 +75,24 @@ class Admission:
     """Says at the handshake whether one more connection is within the limits. Asks nobody."""
 
     def __init__(
-        self, core: Core, settings: Settings, clock: Clock, refusals: Counter[str] | None = None
+        self,
+        core: Core,
+        settings: Settings,
+        refusals: Counter[str] | None = None,
+        clock: Callable[[], float] = monotonic,
     ) -> None:
         self.core: Final = core
         self.lease_s: Final = settings.connection_lease_s
         self.limits: Final = {kind: Limit(name, getattr(settings, name)) for kind, name in SETTINGS.items()}
         self.boot_id: Final = secrets.token_hex(8)
         """This process' name in the hashes of `held_key`."""
-        self.elsewhere: Final = Elsewhere(self.boot_id.encode())
+        self.elsewhere: Final = Elsewhere(self.boot_id.encode(), clock)
         self.published: Final[dict[Subject, int]] = {}
         """What the others were told of this node, by subject."""
         self.asked: Final[set[Subject]] = set()
         """Who came, near enough to a limit to be shared: by now the others may hold more, or less."""
         self.grown: Final = asyncio.Event()
         """Set when somebody grew by a sixteenth of a limit: the others should hear of it now."""
-        self._clock = clock
         self._share_above = {kind: limit.share_above for kind, limit in self.limits.items()}
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._refusals.update(dict.fromkeys(SETTINGS.values(), 0))
@@ -113,7 +116,7 @@ class Admission:
 
     def _require(self, own: int, subject: Subject) -> None:
         limit = self.limits[subject[0]]
-        others = self.elsewhere.count(subject, round(self._clock() * 1000))
+        others = self.elsewhere.count(subject)
         if own < limit.most:
             self.asked.add(subject)
         if own + others >= limit.most:

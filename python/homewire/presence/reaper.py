@@ -16,8 +16,8 @@ from homewire.store.database import wall_clock_ms
 from homewire.store.presence import DEAD, Word
 
 LONGEST_PAUSE_S: Final = 1.0
-FORGOTTEN_MS: Final = 60_000
-"""How long after its end a node is looked after once more: what it sent last may have arrived late."""
+FORGOTTEN_S: Final = 60.0
+"""How long after that a node is looked after once more: what it sent last may have arrived late."""
 
 _log = structlog.get_logger(__name__)
 
@@ -31,9 +31,10 @@ class Reaper:
 
     def __init__(self, store: Store, lease_s: float, clock: Callable[[], int] = wall_clock_ms) -> None:
         self._store = store
-        self._lease_s = lease_s
+        self._lease_s = store.nodes.lease_s = lease_s
         self._clock = clock
-        self._reaped: set[str] = set()
+        self._reaped: dict[str, float] = {}
+        """When what each of the dead left was announced first, by `time.monotonic`."""
 
     async def run(self) -> None:
         """Look until cancelled."""
@@ -54,17 +55,17 @@ class Reaper:
         """Announce what every dead node left, and look once more a minute later. Raises Unavailable."""
         nodes = self._store.nodes
         dead = await nodes.condemn()
-        for boot_id, since_ms in dead.items():
-            is_last = since_ms >= FORGOTTEN_MS
+        for boot_id in dead:
+            is_last = monotonic() - self._reaped.get(boot_id, float("inf")) >= FORGOTTEN_S
             if boot_id in self._reaped and not is_last:
                 continue
             devices = await self._reap_node(boot_id)
-            self._reaped.add(boot_id)
+            self._reaped.setdefault(boot_id, monotonic())
             if devices:
                 _log.info("presence.reaped", boot_id=boot_id, devices=devices)
             if is_last:
                 await nodes.forget(boot_id)
-        self._reaped.intersection_update(dead)
+        self._reaped = {boot_id: since for boot_id, since in self._reaped.items() if boot_id in dead}
 
     async def _reap_node(self, boot_id: str) -> int:
         presence, devices = self._store.presence, 0

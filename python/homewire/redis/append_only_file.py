@@ -76,8 +76,8 @@ def _cut(file: Path, data_dir: Path) -> Cut | None:
         return None
     if size - at > LONGEST_TAIL:
         raise ConfigurationError(
-            f"{file} is damaged at byte {at}, {size - at} bytes before its end, which no power loss explains. "
-            "Restore a backup; or, if what follows may be lost, cut the file there with valkey-check-aof --fix"
+            f"{file} is damaged at byte {at}, {size - at} bytes before its end: no power loss explains that. "
+            "Restore a backup; or cut the file there with valkey-check-aof --fix, if what follows may be lost"
         )
     kept = _unused(data_dir / f"damaged-{file.name}-from-{at}")
     with file.open("rb+") as opened:

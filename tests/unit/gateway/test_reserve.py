@@ -57,7 +57,7 @@ class Scene:
             self.marks.hear(USER.id)
 
     async def reserve(self) -> None:
-        admission = Admission(self.core, Settings(), lambda: 0)
+        admission = Admission(self.core, Settings())
         await reserve(self.core, fresh(self.marks), admission, self.look_up, "127.0.0.1", self.observe)
 
     def reservations(self) -> int:

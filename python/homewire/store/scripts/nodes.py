@@ -11,9 +11,11 @@ local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 """
 
-ALIVE: Final = reading(f"""{_NOW}
--- KEYS: nodes
-return redis.call('ZRANGEBYSCORE', KEYS[1], now, '+inf', 'LIMIT', 0, 1000)
+LEASES: Final = reading(f"""{_NOW}
+-- KEYS: nodes. The time, then of each node that was not condemned: its boot id and the end of its lease.
+local found = redis.call('ZRANGEBYSCORE', KEYS[1], 0, '+inf', 'WITHSCORES', 'LIMIT', 0, 500)
+table.insert(found, 1, string.format('%d', now))
+return found
 """)
 
 RENEW: Final = Script(f"""#!lua flags=allow-oom
@@ -27,12 +29,10 @@ return 1
 
 CONDEMN: Final = Script(f"""#!lua flags=allow-oom
 {_NOW}
--- KEYS: nodes. Whoever is dead, and for how long in ms.
-local ended = redis.call('ZRANGEBYSCORE', KEYS[1], 0, '(' .. now, 'LIMIT', 0, 100)
-for _, boot in ipairs(ended) do redis.call('ZADD', KEYS[1], -now, boot) end
-local dead, answer = redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(0', 'WITHSCORES', 'LIMIT', 0, 100), {{}}
-for i = 1, #dead, 2 do
-  answer[i], answer[i + 1] = dead[i], string.format('%d', now + dead[i + 1])
+-- KEYS: nodes. ARGV: boot ids, each with the end of its lease as it was seen: one that was renewed lives.
+-- All that are condemned.
+for i = 1, #ARGV, 2 do
+  if redis.call('ZSCORE', KEYS[1], ARGV[i]) == ARGV[i + 1] then redis.call('ZADD', KEYS[1], -now, ARGV[i]) end
 end
-return answer
+return redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', '(0', 'LIMIT', 0, 100)
 """)
