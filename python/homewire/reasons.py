@@ -29,6 +29,16 @@ REASONS: Final[dict[str, Reason]] = {
         403, "This is no phone number in E.164 form, or none that is registered.", _AS_THE_FIELD_SAYS
     ),
     "PASSWORD_TOO_SHORT": Reason(403, "The password is too short.", "Choose a longer one."),
+    "PASSWORD_TOO_WEAK": Reason(
+        403,
+        "The password is among those that are tried first: a common one, or the user's own name or address.",
+        "Choose another one.",
+    ),
+    "INSUFFICIENT_AUTH": Reason(
+        403,
+        "The key alone is not enough for this.",
+        "Give the present password in the field that `data` names, or log in anew.",
+    ),
     "AUTHORIZATION_REQUIRED": Reason(
         401, "There is no key, or it is not, or no longer, valid.", "Log in again."
     ),

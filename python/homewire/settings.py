@@ -468,6 +468,13 @@ class Settings:
     login_token_lifetime_s: float = setting(
         600.0, "How long a login token is good; it works once.", unit="s", minimum=0.001, maximum=7 * 86400
     )
+    recent_login_s: float = setting(
+        300.0,
+        "How long after a login a user may choose a new password without the present one.",
+        unit="s",
+        minimum=0.001,
+        maximum=86400,
+    )
     attempts_window_s: float = setting(
         600.0,
         "The time that the next four limits are for; it begins with the first attempt. They hold on all "

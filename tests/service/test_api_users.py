@@ -137,7 +137,7 @@ async def test_a_user_is_changed_by_themself(by_email: Desk) -> None:
     ):  # fmt: skip
         assert field(await ask("PATCH", path, key, {**whole, **changed})) == next(iter(changed))
     assert (await ask("PATCH", path, key, {"password": "staple battery"})).status == 204
-    # A new password ends no session, and is the only one from now on.
+    # The session that set it goes on, and it is the only one from now on.
     assert (await ask("GET", path, key)).status == 200
     assert reason(await by_email.sign_in(email=EMAIL, password=PASSWORD)) == "INCORRECT_PASSWORD"
     assert (await by_email.sign_in(email=EMAIL, password="staple battery")).status == 200

@@ -21,12 +21,15 @@ from homewire.api.accounts import (
 )
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.password_changes import new_password
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
-from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
+from homewire.errors import NotFound, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, Project
 from homewire.store import checks
 from homewire.store.proofs import ProofKind
+
+_MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})
 
 
 class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -52,6 +55,10 @@ class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     verified: bool | msgspec.UnsetType = msgspec.UNSET
     name: str | msgspec.UnsetType = msgspec.UNSET
     password: str | msgspec.UnsetType | None = msgspec.UNSET
+    current_password: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Proves that the user may choose a new one."""
+    keep_other_sessions: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether a new password leaves the user's other sessions as they are."""
     ui_time_zone: str | msgspec.UnsetType = msgspec.UNSET
 
 
@@ -134,17 +141,21 @@ async def get_user(api: Api, call: Call[NoQuery, None]) -> models.User:
 async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
     """Change name, password and time zone."""
     user = await _user(api, call.project_id, call.ids["userId"])
-    changed = changes(call.body, shown(user), {"name", "password", "ui_time_zone"})
+    changed = changes(call.body, shown(user), _MUTABLE)
     if changed.get("name") == user.name:
         # That of a BYOU user may be empty, and stay so.
         del changed["name"]
     password = changed.get("password")
-    if password is not None:
-        project = await api.store.projects.get(user.project_id)
-        if project is None or project.accounts is not AccountSystem.EMAIL:
-            raise InvalidInput("password", "is for projects with email accounts")
+    chosen = password is not None and await new_password(
+        api,
+        call,
+        user,
+        password,
+        changed.get("current_password"),
+        keep_others=changed.get("keep_other_sessions", False),
+    )
     await api.store.users.update(
-        user.project_id, user.id, changed.get("name"), password, changed.get("ui_time_zone")
+        user.project_id, user.id, changed.get("name"), changed.get("ui_time_zone"), chosen or None
     )
 
 
@@ -219,15 +230,20 @@ OPERATIONS: Final = (
         path="/users/{userId}",
         tag="Users",
         summary="Change name, password or time zone",
-        description="All other members may be given as they are. A new password ends no session. uiTimeZone, "
-        "the time zone that applications show times in, is one of the IANA database; at first UTC, which "
-        "answers leave out.",
+        description="All other members may be given as they are. A new password needs the present one, "
+        "currentPassword, or a login (not by the key of another session) within the last minutes "
+        "(recent_login_s): else 403 INSUFFICIENT_AUTH. It ends the user's other sessions, unless "
+        "keepOtherSessions is true, and a mail tells the user. A session that was made with the key of "
+        "another one ends with that.\n\n"
+        "uiTimeZone, the time zone that applications show times in, is one of the IANA database; at first "
+        "UTC, which answers leave out.",
         source="spec 001, Update User",
         access=Access(user=True),
         visible=only_themself,
         handler=update_user,
         body=UserPatch,
         success=204,
+        errors=frozenset({401, 403, 404, 429}),
     ),
     Operation(
         name="deleteUser",

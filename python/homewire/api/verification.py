@@ -13,9 +13,10 @@ from homewire.api import models
 from homewire.api.accounts import count_message, guess, open_project, send_code, send_token, window_ms
 from homewire.api.context import Api
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.api.password_changes import told
 from homewire.errors import InvalidInput
 from homewire.model import AccountSystem
-from homewire.store import checks, tokens
+from homewire.store import checks, common_passwords, tokens
 from homewire.store.attempts import Allowance
 from homewire.store.proofs import ProofKind
 from homewire.store.verifications import invalid_token
@@ -91,13 +92,16 @@ async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
     """Spend a token: its user has a new password, is verified, and has no session any more."""
     project_id, counted = await _count_guess(api, call, call.body.token)
     verifications = api.store.verifications
-    if await verifications.holder(call.body.token, ProofKind.PASSWORD_RESET) is None:
+    holder = await verifications.holder(call.body.token, ProofKind.PASSWORD_RESET)
+    user = holder and await api.store.users.get(*holder)
+    if not user:
         raise invalid_token()
+    await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")
     try:
         password_hash = await api.store.users.password_hash(call.body.new_password)
     except InvalidInput as error:
         raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
-    await verifications.reset_password(call.body.token, password_hash)
+    await verifications.reset_password(call.body.token, password_hash, await told(api, user))
     await api.store.attempts.give_back(project_id, counted)
 
 
@@ -167,8 +171,8 @@ OPERATIONS: Final = (
         path="/auth/user/passwordReset",
         tag="Authentication",
         summary="Set a new password by the token that was sent to the user",
-        description="All sessions of the user end. Who has the token reads the mail of that address, so it "
-        "counts as verified.",
+        description="All sessions of the user end, and a mail tells the user. Who has the token reads the "
+        "mail of that address, so it counts as verified.",
         source="spec 001, Reset User Password",
         access=_NOBODY,
         handler=reset_password,

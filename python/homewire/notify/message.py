@@ -16,6 +16,7 @@ class MessageKind(StrEnum):
     PASSWORD_RESET = "passwordReset"  # noqa: S105 (the name of a kind)
     INVITATION = "invitation"
     """Somebody was added to a home of an e-mail project."""
+    PASSWORD_CHANGED = "passwordChanged"  # noqa: S105 (the name of a kind)
     SIGN_IN_CODE = "signInCode"
     """By SMS."""
 

@@ -46,6 +46,13 @@ def mail_text(message: Message, project_name: str, link: str | None) -> MailText
                 None,
                 "If you have no account there yet, register with this e-mail address.",
             )
+        case MessageKind.PASSWORD_CHANGED:
+            return _mail(
+                f"{project}: your password was changed",
+                f"The password of your account at {project} was changed.",
+                None,
+                "If it was not you, ask for a new password at once: that logs out everybody else.",
+            )
         case MessageKind.SIGN_IN_CODE:
             raise ValueError("a sign-in code goes by SMS")
 

@@ -71,7 +71,7 @@ class Store:
         self.nodes = Nodes(database)
         self.kept_commands = KeptCommands(database)
         self.presence = Presence(database, self.nodes)
-        self.users = Users(database, self.projects, self.homes)
+        self.users = Users(database, self.projects, self.homes, self.sessions)
         self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions)
         self.login_tokens = LoginTokens(database)

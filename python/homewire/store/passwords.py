@@ -55,6 +55,11 @@ class Passwords:
         async with self._turn():
             return await asyncio.to_thread(_matches, stored or _NOBODYS, password[: MAX_LENGTH + 1])
 
+    @staticmethod
+    def is_outdated(stored: str) -> bool:
+        """Whether a hash was made with other parameters than new ones are."""
+        return _HASHER.check_needs_rehash(stored)
+
     @asynccontextmanager
     async def _turn(self) -> AsyncIterator[None]:
         if self._here >= self._most:

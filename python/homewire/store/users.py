@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
-from homewire.errors import Conflict, InvalidInput, UnknownRecord
-from homewire.model import AccountSystem, Project, User
-from homewire.store import checks
+from homewire.errors import Conflict, InvalidInput, RequestError, Unavailable, UnknownRecord
+from homewire.model import AccountSystem, Posting, Project, User
+from homewire.store import checks, common_passwords
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.departures import NOTHING, Departures
 from homewire.store.homes import Homes
@@ -17,7 +17,14 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
 from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
-from homewire.store.scripts.users import CREATE_USER, NOTE_FAILED_LOGIN, REGISTER_USER, UPDATE_USER
+from homewire.store.scripts.users import (
+    CREATE_USER,
+    NOTE_FAILED_LOGIN,
+    REGISTER_USER,
+    REHASH_PASSWORD,
+    UPDATE_USER,
+)
+from homewire.store.sessions import Sessions
 
 
 class Recognised(NamedTuple):
@@ -28,12 +35,25 @@ class Recognised(NamedTuple):
     """Of that password: whoever acts on this can require that it has not changed since."""
 
 
+class NewPassword(NamedTuple):
+    """A password that a user chose."""
+
+    hash: str
+    replaces: str
+    """Hash of the password that it follows: of another one it does not."""
+    session_id: str | None
+    """The session that stays; the user's others end. None: all stay."""
+    posting: Posting
+    """Tells the user."""
+
+
 class Users:
     """The users of a project."""
 
-    def __init__(self, database: Database, projects: Projects, homes: Homes) -> None:
+    def __init__(self, database: Database, projects: Projects, homes: Homes, sessions: Sessions) -> None:
         self._database = database
         self._projects = projects
+        self._sessions = sessions
         self._departures = Departures(database, homes)
         self._passwords = Passwords()
 
@@ -63,6 +83,8 @@ class Users:
         _check_accounts(project, email, phone, password, external_key)
         email = checks.email(email) if email is not None else None
         phone = checks.phone(phone) if phone is not None else None
+        if password is not None:
+            await common_passwords.refuse(password, (name, email))
         password_hash = await self._passwords.hash(password) if password is not None else ""
         user = User(
             await self._database.new_id(), project_id, name, self._database.now_ms(), email, phone,
@@ -108,9 +130,29 @@ class Users:
         if await self._passwords.verify(stored, password):
             user = _user(project_id, user_id, record)
             if not user.invited:
-                return Recognised(user, stored)
+                return Recognised(user, await self._rehashed(slot, user_id, stored, password))
         await self.note_failed_login(project_id, user_id)
         return None
+
+    async def stored_password(self, project_id: int, user_id: int) -> str:
+        """The hash of a user's password; empty if there is none."""
+        return (await self._database.read_hash(ProjectSlot(project_id).user(user_id))).get("password", "")
+
+    async def is_password(self, stored: str, password: str) -> bool:
+        """Whether `password` is the one that was hashed to `stored`."""
+        return await self._passwords.verify(stored, password)
+
+    async def _rehashed(self, slot: ProjectSlot, user_id: int, stored: str, password: str) -> str:
+        """The hash of a right password, anew if the parameters have changed since it was made."""
+        if not self._passwords.is_outdated(stored):
+            return stored
+        try:
+            new = await self._passwords.hash(password)
+        except (InvalidInput, RequestError, Unavailable):
+            # The next login does it. And what was long enough once is still right.
+            return stored
+        answer = await self._database.change(REHASH_PASSWORD, slot, [slot.user(user_id)], [stored, new])
+        return new if answer[0] == "ok" else stored
 
     async def note_failed_login(self, project_id: int, user_id: int) -> None:
         """Somebody tried in vain to log in as this user. For an unknown id as much is done, for nothing.
@@ -129,23 +171,45 @@ class Users:
         project_id: int,
         user_id: int,
         name: str | None = None,
-        password: str | None = None,
         ui_time_zone: str | None = None,
+        password: NewPassword | None = None,
     ) -> None:
-        """Change what is given. A new password ends no session. Raises InvalidInput, UnknownRecord."""
+        """Change what is given. The sessions that end with a new password end first: after a crash in between
+        it is the old one.
+
+        Raises InvalidInput, UnknownRecord, and Conflict if the password was changed meanwhile.
+        """
         changes: list[str] = []
         if name is not None:
             changes += ["name", checks.name("name", name)]
         if ui_time_zone is not None:
             changes += ["ui_time_zone", checks.timezone(ui_time_zone, "uiTimeZone")]
         if password is not None:
-            changes += ["password", await self._passwords.hash(password)]
-        slot = ProjectSlot(project_id)
+            changes += ["password", password.hash]
         if changes:
+            await self._change(ProjectSlot(project_id), user_id, changes, password)
+
+    async def _change(
+        self, slot: ProjectSlot, user_id: int, changes: Sequence[str], password: NewPassword | None
+    ) -> None:
+        kept = password.session_id if password is not None else None
+        for _ in range(ATTEMPTS):
             answer = await self._database.change(
-                UPDATE_USER, slot, [slot.user(user_id), slot.user_proofs(user_id)], changes
-            )
-            require_ok(answer, project=project_id, user=user_id)
+                UPDATE_USER,
+                slot,
+                [slot.user(user_id), slot.user_proofs(user_id), slot.user_sessions(user_id)],
+                [
+                    password.replaces if password is not None else "", int(kept is not None), kept or "",
+                    self._database.now_ms(), *(password.posting if password is not None else ("", "")),
+                    *changes,
+                ],
+            )  # fmt: skip
+            if answer[0] == "outdated":
+                raise Conflict("CONFLICT", "the password was changed meanwhile")
+            if answer[0] != "moved":
+                return require_ok(answer, project=slot.project_id, user=user_id)
+            await self._sessions.end_all(slot.project_id, user_id, but=kept or "")
+        raise outrun("user")
 
     async def list(
         self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""

@@ -7,6 +7,7 @@ import secrets
 from typing import Final
 
 from homewire.errors import InvalidInput
+from homewire.model import Posting
 from homewire.store import tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.departures import NOTHING
@@ -117,7 +118,7 @@ class Verifications:
         if await self._redeem(token, ProofKind.EMAIL_VERIFICATION) != "ok":
             raise invalid_token()
 
-    async def reset_password(self, token: str, password_hash: str) -> None:
+    async def reset_password(self, token: str, password_hash: str, posting: Posting | None = None) -> None:
         """Spend a token of PASSWORD_RESET: its user has the new password, is verified, and has no session.
 
         In this order: the sessions end, then password and token change in one step, which happens only if
@@ -125,7 +126,7 @@ class Verifications:
         (INVALID_TOKEN).
         """
         for _ in range(ATTEMPTS):
-            answer = await self._redeem(token, ProofKind.PASSWORD_RESET, password_hash)
+            answer = await self._redeem(token, ProofKind.PASSWORD_RESET, password_hash, posting)
             if answer == "ok":
                 return
             holder = await self.holder(token, ProofKind.PASSWORD_RESET)
@@ -134,7 +135,9 @@ class Verifications:
             await self._sessions.end_all(*holder)
         raise outrun("user")
 
-    async def _redeem(self, token: str, kind: ProofKind, password_hash: str = "") -> str:
+    async def _redeem(
+        self, token: str, kind: ProofKind, password_hash: str = "", posting: Posting | None = None
+    ) -> str:
         holder, reference = await self.holder(token, kind), tokens.parse(token)
         if holder is None or reference is None:
             return "wrong"
@@ -146,7 +149,8 @@ class Verifications:
                 slot.user(user_id), slot.user_proofs(user_id), slot.proof(reference.hash),
                 slot.user_sessions(user_id),
             ],
-            [user_id, kind.value, reference.hash, self._database.now_ms(), password_hash],
+            [user_id, kind.value, reference.hash, self._database.now_ms(), password_hash,
+             *(posting or ("", ""))],
         )  # fmt: skip
         if answer[0] in ("wrong", "moved"):
             return answer[0]

@@ -48,7 +48,7 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
 
 def test_the_scripts_that_announce_are_known() -> None:
     assert {name for name, script in ALL.items() if script.announces} == {
-        *("REGISTER_USER", "ISSUE_TOKEN", "ISSUE_CODE"),
+        *("REGISTER_USER", "UPDATE_USER", "ISSUE_TOKEN", "ISSUE_CODE", "REDEEM_TOKEN"),
         *("CREATE_HOME", "ADD_MEMBER", "INVITE_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
         *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),

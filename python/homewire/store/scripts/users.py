@@ -48,15 +48,33 @@ return unheard('user_registered')
 """)
 
 UPDATE_USER: Final = changing("""
--- KEYS: …, user, what they can prove. ARGV: field and value of each change
-local invited = redis.call('HMGET', KEYS[3], 'created', 'invited')
-if not invited[1] or invited[2] == '1' then return {'unknown', 'user'} end
-redis.call('HSET', KEYS[3], unpack(ARGV))
-for i = 1, #ARGV, 2 do
+-- KEYS: …, user, what they can prove, sessions of the user
+-- ARGV: hash that a new password replaces, 1 if sessions end with it, the one that does not, now, queue and
+--       letter that tell the user; then field and value of each change
+local user = redis.call('HMGET', KEYS[3], 'created', 'invited', 'password')
+if not user[1] or user[2] == '1' then return {'unknown', 'user'} end
+for i = 7, #ARGV, 2 do
+  if ARGV[i] == 'password' and user[3] ~= ARGV[1] then return {'outdated'} end
+end
+if ARGV[2] == '1' then
+  local others = redis.call('ZCOUNT', KEYS[5], '(' .. ARGV[4], '+inf')
+  if tonumber(redis.call('ZSCORE', KEYS[5], ARGV[3]) or 0) > tonumber(ARGV[4]) then others = others - 1 end
+  if others > 0 then return {'moved'} end
+end
+redis.call('HSET', KEYS[3], unpack(ARGV, 7))
+post(ARGV[5], ARGV[6])
+for i = 7, #ARGV, 2 do
   -- Who has set a new password needs no way to reset it, least of all one that somebody else has.
   if ARGV[i] == 'password' then redis.call('HDEL', KEYS[4], 'passwordReset') end
 end
 return unheard('user_updated')
+""")
+
+REHASH_PASSWORD: Final = changing("""
+-- KEYS: …, user. ARGV: hash of the password, another hash of it
+if redis.call('HGET', KEYS[3], 'password') ~= ARGV[1] then return {'moved'} end
+redis.call('HSET', KEYS[3], 'password', ARGV[2])
+return unheard('password_rehashed')
 """)
 
 NOTE_FAILED_LOGIN: Final = changing("""

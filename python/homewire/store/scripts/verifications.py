@@ -58,7 +58,7 @@ return unheard('code_redeemed')
 
 REDEEM_TOKEN: Final = removing("""
 -- KEYS: …, user, proofs of the user, token, sessions of the user
--- ARGV: user id, kind, hash, now, new password's hash or nothing
+-- ARGV: user id, kind, hash, now, new password's hash or nothing, queue and letter that tell the user
 -- Whoever has the token reads the mail of that address. A new password is set only when no session is left.
 if redis.call('GET', KEYS[5]) ~= ARGV[2] .. ' ' .. ARGV[1] or redis.call('HGET', KEYS[4], ARGV[2]) ~= ARGV[3]
   or redis.call('EXISTS', KEYS[3]) == 0 then return {'wrong'} end
@@ -69,5 +69,6 @@ end
 redis.call('HSET', KEYS[3], 'verified', '1')
 redis.call('UNLINK', KEYS[5])
 redis.call('HDEL', KEYS[4], ARGV[2])
+post(ARGV[6], ARGV[7])
 return unheard('token_redeemed')
 """)
