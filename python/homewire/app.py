@@ -53,6 +53,7 @@ from homewire.redis.embedded import EmbeddedServer
 from homewire.settings import Settings, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
+from homewire.store.scripts.accounting import Quotas
 from homewire.store.sessions import Lifetime
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
@@ -154,7 +155,8 @@ async def running(
             refusals = _add_realtime_tier(app, parts, core, known, hearers, observe)
         if Role.API in roles:
             _add_rest_tier(app, parts, known)
-        registry = metrics.registry(core, parts.bus, parts.relay, refusals, parts.figures)
+        over_quota = parts.store.usage.refusals
+        registry = metrics.registry(core, parts.bus, parts.relay, refusals, over_quota, parts.figures)
         problem = _problem(core, parts.bus)
         app.add_routes(health.public_routes(problem))
         admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
@@ -199,12 +201,16 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     stack.push_async_callback(relay.close)
     in_background(stack, relay.run(), failed)
     lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
-    store = Store(redis, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime)
+    store = Store(
+        redis, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime, quotas=Quotas.of(settings)
+    )
     in_background(stack, store.housekeeping.run(), failed)
+    in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
     entrance = Entrance.of(settings)
     reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
-    return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, entrance.figures())
+    figures = [store.usage.figures, *entrance.figures()]
+    return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, figures)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,8 @@ HomewireError
 │   ├── InvalidInput        403 INVALID_PARAMETER, data names the field
 │   ├── Unauthenticated     401 AUTHORIZATION_REQUIRED
 │   ├── PermissionDenied    403 PERMISSION_DENIED
-│   │   └── LoginRefused    403 INCORRECT_PASSWORD; 401 in the dialects
+│   │   ├── LoginRefused    403 INCORRECT_PASSWORD; 401 in the dialects
+│   │   └── QuotaExceeded   403 QUOTA_EXCEEDED, data names the setting
 │   ├── NotFound            404 NOT_FOUND
 │   │   └── UnknownPath     nothing is served there
 │   ├── MethodNotAllowed    405 with Allow
@@ -89,6 +90,16 @@ class LoginRefused(PermissionDenied):
     """Somebody did not prove who they are, or may not log in (yet)."""
 
     default_reason = "INCORRECT_PASSWORD"
+
+
+class QuotaExceeded(PermissionDenied):
+    """A project or user stores as much as a quota allows: `setting` is its name."""
+
+    default_reason = "QUOTA_EXCEEDED"
+
+    def __init__(self, setting: str) -> None:
+        what, unit = setting.split("_")
+        super().__init__(setting=setting, problem=f"the {what} stores as many {unit} as it may")
 
 
 class NotFound(RequestError):

@@ -23,6 +23,8 @@ Figures = Callable[[], Mapping[str, int]]
 
 GAUGES: Final = {
     "connections": "Connections with a socket.",
+    "stored_bytes": "What all projects store, as quotas count it; the same on all nodes, up to a minute old.",
+    "stored_records": "The same in records.",
     "reservations": "Handshakes that are reserved and not adopted yet.",
     "scopes": "Distinct sets of topics that somebody listens to.",
     "topics": "Topics that somebody listens to.",
@@ -120,6 +122,7 @@ COUNTERS: Final = {
     "sms_dead": "SMS that were given up.",
     "sms_not_understood": "Entries of the queue of SMS that are no message and were dropped.",
     "sms_expired": "SMS that were not sent before the code in them expired, and then not at all.",
+    "quota_refused": "Changes refused because a project or user stores all it may, by the quota's setting.",
     "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
 
@@ -133,12 +136,14 @@ class HomewireCollector(Collector):
         bus: Bus,
         relay: Relay,
         refusals: Mapping[str, int],
+        quota_refusals: Mapping[str, int],
         more: Sequence[Figures],
     ) -> None:
         self._core = core
         self._bus = bus
         self._relay = relay
         self._refusals = refusals
+        self._quota_refusals = quota_refusals
         self._more = more
 
     def collect(self) -> Iterator[Metric]:
@@ -159,6 +164,10 @@ class HomewireCollector(Collector):
         for limit, count in self._refusals.items():
             refused.add_metric([limit], count)
         yield refused
+        over = CounterMetricFamily("homewire_quota_refused", COUNTERS["quota_refused"], labels=["setting"])
+        for setting, count in self._quota_refusals.items():
+            over.add_metric([setting], count)
+        yield over
 
 
 def registry(
@@ -166,14 +175,15 @@ def registry(
     bus: Bus,
     relay: Relay,
     refusals: Mapping[str, int],
+    quota_refusals: Mapping[str, int],
     more: Sequence[Figures] = (),
 ) -> CollectorRegistry:
     """A registry of this process: homewire's figures, and those of process and Python.
 
-    `refusals` counts answers of 429 by the limit's setting.
+    `refusals` counts answers of 429, `quota_refusals` those of 403 QUOTA_EXCEEDED, by the limit's setting.
     """
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus, relay, refusals, more))
+    metrics.register(HomewireCollector(core, bus, relay, refusals, quota_refusals, more))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)

@@ -127,6 +127,9 @@ REASONS: Final[dict[str, Reason]] = {
     ),
     "DEVICE_ALREADY_IN_HOME": Reason(403, "The device is in a home.", "It has to leave that first."),
     "EXCEEDED_MAX_HOMES": Reason(403, "The user is in as many homes as a user may be.", _MAKE_ROOM),
+    "QUOTA_EXCEEDED": Reason(
+        403, "Project or user stores as much as the quota that `data.setting` names allows.", _MAKE_ROOM
+    ),
     "TOO_MANY_VALUES": Reason(
         403, "Home or device has as many values, or bytes of them, as it may.", _MAKE_ROOM
     ),

@@ -24,6 +24,7 @@ REDIS_SCHEMES = ("redis", "rediss", "unix")
 
 KIB = 1024
 MIB = 1024 * KIB
+GIB = 1024 * MIB
 
 Durability = Literal["always", "everysec"]
 EventLoop = Literal["uvloop", "asyncio"]
@@ -437,6 +438,23 @@ class Settings:
     entities_per_home: int = setting(
         10_000, "Entities that a home may have; beyond it a new one is 403.", unit="entities", minimum=1
     )
+    project_bytes: int = setting(
+        4 * GIB,
+        "What a project may store, in bytes as docs/quotas.md counts them; beyond it 403. 0: no limit, as "
+        "for each of these four.",
+        unit="bytes",
+        minimum=0,
+    )
+    project_records: int = setting(
+        5_000_000, "What a project may store, in records.", unit="records", minimum=0
+    )
+    user_bytes: int = setting(
+        256 * MIB,
+        "What a user may store, in bytes: sessions, and all that is in homes which the user created.",
+        unit="bytes",
+        minimum=0,
+    )
+    user_records: int = setting(250_000, "The same in records.", unit="records", minimum=0)
     session_ttl_s: float = setting(
         30 * 86400.0,
         "How long a session, and the user key that it is, lives without being used.",

@@ -21,7 +21,9 @@ from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectS
 WITHIN_S = 60.0
 """Housekeeping looks six seconds behind a deletion, and six projects are deleted at once."""
 
-KEPT_OF_A_PROJECT: Final = frozenset({"project", "outbox", "apps", "project_keys", "project_key:#", "key:#"})
+KEPT_OF_A_PROJECT: Final = frozenset(
+    {"project", "outbox", "apps", "project_keys", "project_key:#", "key:#", "usage", "expiring"}
+)
 """What a project still has when all its users, homes and devices are gone, without a TTL."""
 MADE_BY_ALL: Final = KEPT_OF_A_PROJECT | {
     "users", "user:#", "user:#:homes", "user:#:sessions", "user:#:ended", "session:#", "homes", "home:#",

@@ -169,6 +169,17 @@ def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) 
     assert homewire.json("outbox") == []
 
 
+def test_what_a_project_stores_is_shown_and_counted_anew(homewire: Commands) -> None:
+    p = ("--project", project(homewire))
+    empty = homewire.json("project", "show", *p)
+    assert (empty["storedBytes"], empty["storedRecords"]) == (0, 0)
+    assert (empty["storedBytesLimit"], empty["storedRecordsLimit"]) == (4 * 1024**3, 5_000_000)
+    homewire.json("app", "create", *p, "--id", "app")
+    shown = homewire.json("project", "show", *p)
+    assert (shown["storedBytes"], shown["storedRecords"]) == (300, 1)
+    assert homewire.json("project", "recount", *p)["storedBytes"] == 300
+
+
 def test_deleted_project_is_gone_with_its_keys(alone: Commands) -> None:
     number = project(alone)
     key = alone.json("project-key", "create", "--project", number, "--name", "K", "--permission", "read")[

@@ -60,8 +60,17 @@ async def list_projects(scope: Scope) -> Answer:
 
 @command(projects, "show")
 async def show_project(scope: Scope, project: Project = None) -> Answer:
-    """Show a project and its settings."""
-    return await _project(scope, scope.named(project))
+    """Show a project, its settings, and what it stores."""
+    project_id = scope.named(project)
+    return await _project(scope, project_id) | await _stored(scope, project_id)
+
+
+@command(projects, "recount")
+async def recount_project(scope: Scope, project: Project = None) -> Answer:
+    """Count anew what a project stores, and correct its counters."""
+    project_id = scope.named(project)
+    await scope.store.recount.recount(project_id)
+    return {"projectId": project_id} | await _stored(scope, project_id)
 
 
 @command(projects, "set")
@@ -327,6 +336,17 @@ async def _project(scope: Scope, project_id: int) -> dict[str, Any]:
         "disabled": project.disabled,
         "verificationUrl": project.verification_url or None,
         "passwordResetUrl": project.password_reset_url or None,
+    }
+
+
+async def _stored(scope: Scope, project_id: int) -> dict[str, Any]:
+    """What it stores, beside what it may by the settings of this command (0: no limit)."""
+    stored, quotas = await scope.store.usage.of(project_id), scope.store.usage.quotas
+    return {
+        "storedBytes": stored.bytes,
+        "storedBytesLimit": quotas.project_bytes,
+        "storedRecords": stored.records,
+        "storedRecordsLimit": quotas.project_records,
     }
 
 

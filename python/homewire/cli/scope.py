@@ -104,6 +104,7 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
     from homewire.bus.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.store import Store
+    from homewire.store.scripts.accounting import Quotas
     from homewire.store.sessions import Lifetime
 
     async with reachable_redis(settings) as url:
@@ -112,7 +113,13 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
         try:
             with translate_redis_errors():
                 lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
-                store = Store(client, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime)
+                store = Store(
+                    client,
+                    relay,
+                    homes_per_user=settings.homes_per_user,
+                    lifetime=lifetime,
+                    quotas=Quotas.of(settings),
+                )
                 yield Scope(settings, store, client)
         except NotConfirmed as error:
             raise ConfigurationError(

@@ -26,9 +26,12 @@ from homewire.store.principals import Principals
 from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
 from homewire.store.provisioning import Provisioning
+from homewire.store.recount import Recount
+from homewire.store.scripts.accounting import NO_QUOTAS, Quotas
 from homewire.store.session_uses import SessionUses
 from homewire.store.sessions import USUAL, Lifetime, Sessions
 from homewire.store.smart_modules import SmartModules
+from homewire.store.usage import Usage
 from homewire.store.users import Users
 from homewire.store.verifications import Verifications
 
@@ -43,7 +46,8 @@ class Store:
     second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
     errors.InvalidInput; nothing was written then. `relay` (`homewire.bus.relay.Relay`) tells every node
     what it must hear. `clock` gives the time in ms since 1970. A user is in at most
-    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`.
+    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`. No more is
+    stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded.
     """
 
     def __init__(
@@ -54,9 +58,12 @@ class Store:
         *,
         homes_per_user: int = 0,
         lifetime: Lifetime = USUAL,
+        quotas: Quotas = NO_QUOTAS,
     ) -> None:
         self.now_ms = clock
-        self._database = database = Database(redis, relay, clock)
+        self._database = database = Database(redis, relay, clock, quotas)
+        self.usage = Usage(database, quotas)
+        self.recount = Recount(database, self.usage)
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
@@ -82,6 +89,7 @@ class Store:
         self.housekeeping = Housekeeping(
             database,
             self.projects,
+            self.usage,
             (
                 # Whoever leaves may leave homes behind that nobody is in.
                 Chore(lambda slot: slot.departing_users, self.users.sweep),

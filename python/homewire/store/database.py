@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 
 from homewire.bus.stopping import asked_to_stop
-from homewire.errors import Conflict, Unavailable, UnknownRecord
+from homewire.errors import Conflict, QuotaExceeded, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.trips import Call, Trips
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
+from homewire.store.scripts.accounting import NO_QUOTAS, QUOTA_SETTINGS, Quotas
 from homewire.store.scripts.housekeeping import NOTE
 from homewire.store.scripts.script import LIMIT, Script
 
@@ -50,11 +52,14 @@ class Announcer(Protocol):
 class Database:
     """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
 
-    def __init__(self, redis: Redis, announcer: Announcer, clock: Clock) -> None:
+    def __init__(self, redis: Redis, announcer: Announcer, clock: Clock, quotas: Quotas = NO_QUOTAS) -> None:
         self._reads = Trips(redis, only_reads=True)
         # Apart, so that a script which takes its time holds up no read.
         self._changes = Trips(redis)
         self._announcer = announcer
+        self._quotas = quotas.as_argument()
+        self.quota_refusals: Counter[str] = Counter(dict.fromkeys(QUOTA_SETTINGS, 0))
+        """How often a quota refused a change, by the name of its setting."""
         self.now_ms = clock
 
     async def read(self, *command: Argument) -> Any:
@@ -126,8 +131,12 @@ class Database:
         The script's keys begin with the project and its outbox, before `keys`. What every node must hear
         of is in the shards when this returns, whatever the outcome: who repeats a change that was not
         confirmed, and finds it made, may rely on that. All of it has as long as one command has.
+        Raises QuotaExceeded, with nothing changed, when more is stored than the settings allow.
         """
         names = [slot.project, slot.outbox, *keys]
+        if script.charges:
+            names += slot.usage, slot.expiring
+            arguments = [*arguments, self._quotas]
         deadline = asyncio.get_running_loop().time() + COMMAND_S
         is_expected = not script.announces or self._announcer.is_expected(slot.project_id)
         if script.leaves_rest or not is_expected:
@@ -145,6 +154,9 @@ class Database:
         words = [word.decode() for word in answer]
         if words[0] == "behind":
             raise Unavailable
+        if words[0] == "quota":
+            self.quota_refusals[words[1]] += 1
+            raise QuotaExceeded(words[1])
         return words
 
     async def change_outside(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:

@@ -10,12 +10,14 @@ from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.groups import QUIT_ALL_GROUPS
-from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
+from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES, RELEASE_CHARGES
 
-HOMES_LEFT: Final = 150
-"""Homes that a deleted user leaves in one script, which touches six elements for each, of 1,000."""
+HOMES_LEFT: Final = 50
+"""Homes that a deleted user leaves in one script, which touches twenty elements for each, of 1,000."""
 PROOFS: Final = ("emailVerification", "passwordReset")
 """The kinds of proofs that are tokens, as the script has them."""
+CHARGES_RELEASED: Final = 100
+"""Charges of sessions that one script gives back, which touches seven elements for each."""
 NOTHING: Final = "none"
 """In the name of a key that does not exist."""
 
@@ -68,7 +70,7 @@ class Departures:
             # An expired session may have lost its record already, and its key with it.
             for name in (slot.session(session_id), slot.key(record.get("key", NOTHING)))
         ]
-        return await self._database.change(
+        answer = await self._database.change(
             DELETE_USER,
             slot,
             [
@@ -79,6 +81,15 @@ class Departures:
             ],
             [user_id, len(ids), *ids, *tokens],
         )  # fmt: skip
+        if answer[0] == "ok":
+            await self._release(slot, [each["charged"] for each in records if "charged" in each])
+        return answer
+
+    async def _release(self, slot: ProjectSlot, charges: Sequence[str]) -> None:
+        """Of the sessions that are gone. When a crash prevents it, they end by themselves."""
+        for start in range(0, len(charges), CHARGES_RELEASED):
+            some = charges[start : start + CHARGES_RELEASED]
+            require_ok(await self._database.change(RELEASE_CHARGES, slot, [], some))
 
     async def _leave_homes(self, project_id: int, user_id: int) -> None:
         slot = ProjectSlot(project_id)

@@ -30,7 +30,7 @@ from homewire.store.sessions import Sessions
 
 CHUNK: Final = 200
 """Records read in one round trip: others wait no longer than for so many."""
-SWEPT: Final = 65
+SWEPT: Final = 40
 """Devices that one script takes out of a deleted home; of the 1,000 elements that it may touch, each takes
 fifteen at most."""
 CLAIM_CODE_LENGTH: Final = 12
@@ -216,6 +216,7 @@ class Devices:
             [
                 slot.device(device_id), slot.device_places, slot.claim_codes, slot.home(home_id),
                 slot.home_members(home_id), slot.home_devices(home_id),
+                slot.values("device", device_id), slot.value_keys("device", device_id),
             ],
             [device_id, code, home_id, user_id, self._database.now_ms()],
         )  # fmt: skip

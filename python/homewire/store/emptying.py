@@ -8,7 +8,7 @@ from homewire.store.database import Database, require_ok
 from homewire.store.devices import Devices
 from homewire.store.entities import Entities
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.homes import EMPTY_HOME
+from homewire.store.scripts.homes import EMPTY_HOME, SETTLE_HOME
 
 MEMBERS_TAKEN: Final = 125
 """Members that one script takes out; of the 1,000 elements that it may touch, each takes eight at most."""
@@ -27,9 +27,11 @@ class Emptying:
         await self._take_members(slot, home_id)
         await self._devices.leave_deleted_home(slot.project_id, home_id)
         await self._entities.leave_deleted_home(slot.project_id, home_id)
-        # However many there are: another thread of Redis frees them.
-        await self._database.write("UNLINK", slot.values("home", home_id), slot.value_keys("home", home_id))
-        await self._database.write("ZREM", slot.deleted_homes, home_id)
+        values = slot.values("home", home_id), slot.value_keys("home", home_id)
+        require_ok(
+            await self._database.change(SETTLE_HOME, slot, [*values, slot.deleted_homes], [home_id]),
+            project=slot.project_id,
+        )
 
     async def _take_members(self, slot: ProjectSlot, home_id: int) -> None:
         async for fields, _ in self._database.hash_pages(slot.home_members(home_id)):

@@ -6,24 +6,27 @@ project in a sorted set of the deployment, with the time from which on somebody 
 that set once a second, and take what is due, for a while: so a node that dies at it, too, is followed by
 another. Sweeping the same thing twice at once is harmless.
 
-Once in ten minutes one node looks into all projects, for what stands in no note.
+Once in ten minutes one node looks into all projects, for what stands in no note, and for charges that are
+over (`scripts/accounting.py`).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
 from homewire.bus.stopping import asked_to_stop
-from homewire.errors import Unavailable
+from homewire.errors import Unavailable, UnknownRecord
 from homewire.store.database import Database
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, PROJECTS, UNFINISHED, ProjectSlot, ids_among
 from homewire.store.projects import Projects
 from homewire.store.scripts.housekeeping import FINISHED, TAKE
+from homewire.store.usage import Usage
 
 INTERVAL_S: Final = 1.0
 """Between two looks at what is due."""
@@ -50,9 +53,10 @@ class Chore:
 class Housekeeping:
     """Finishes what others began. `chores` are done in their order: one may leave work for the next."""
 
-    def __init__(self, database: Database, projects: Projects, chores: Sequence[Chore]) -> None:
+    def __init__(self, database: Database, projects: Projects, usage: Usage, chores: Sequence[Chore]) -> None:
         self._database = database
         self._projects = projects
+        self._usage = usage
         self._chores = chores
         self._busy: dict[int, asyncio.Task[None]] = {}
 
@@ -110,3 +114,6 @@ class Housekeeping:
                 slot = ProjectSlot(project_id)
                 if int(await self._database.read("EXISTS", *(chore.index(slot) for chore in self._chores))):
                     await self._database.note_unfinished(project_id)
+                # Of a project that stores nothing new no charge gives these back.
+                with suppress(UnknownRecord):
+                    await self._usage.forget_expired(project_id)

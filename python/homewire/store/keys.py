@@ -99,6 +99,17 @@ class ProjectSlot:
         return self.prefix + "outbox"
 
     @property
+    def usage(self) -> str:
+        """Hash: `<owner>:bytes` and `<owner>:records` of what is stored, and `<home>:payer`; owner is
+        "project", or as in `scripts/accounting.py`."""
+        return self.prefix + "usage"
+
+    @property
+    def expiring(self) -> str:
+        """Sorted set: charges that end by themselves, score = when, in ms of Redis' clock."""
+        return self.prefix + "expiring"
+
+    @property
     def apps(self) -> str:
         """Hash: appId → creation time in ms."""
         return self.prefix + "apps"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from importlib import import_module
+from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from homewire.bus.control import RecordType
 from homewire.store import scripts
 from homewire.store.keys import ProjectSlot
+from homewire.store.scripts import script as tools
+from homewire.store.scripts.accounting import COSTS
 from homewire.store.scripts.script import Script, changing
 
 MODULES = [import_module(f"{scripts.__name__}.{module.name}") for module in iter_modules(scripts.__path__)]
@@ -29,6 +32,7 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         assert command not in {"KEYS", "SELECT", "SCAN", "HGETALL", "SMEMBERS", "EVAL"}
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
+            *("usage", "expiring", "values"),
             *("home", "members", "index", "user", "emails", "phones", "module", "deliveries", "tries"),
             *(
                 "commands",
@@ -58,6 +62,67 @@ def test_the_scripts_that_announce_are_known() -> None:
     }
     announced = {word for script in ALL.values() for word in re.findall(r"changed\('(\w+)'", script.text)}
     assert announced >= {kind.name.lower() for kind in RecordType}
+
+
+WRITING = re.compile(r"redis\.call\('(?:HSET|HSETNX|HINCRBY|ZADD|SADD|SET|APPEND|XADD|INCR|LPUSH|RPUSH)'")
+UNCHARGED = {
+    # What they write to is there already, of a size that its charge covers.
+    "users.UPDATE_USER": "fields of at most 256 characters",
+    "users.NOTE_FAILED_LOGIN": "a time",
+    "homes.UPDATE_HOME": "fields of at most 256 characters",
+    "homes.SET_DEACTIVATED": "a flag, and fields of at most 256 characters",
+    "members.SET_ROLE": "the role of a membership",
+    "devices.UPDATE_DEVICE": "fields of at most 256 characters",
+    "devices.SET_CLAIMABLE": "a time",
+    "projects.ROTATE_KEY": "a key instead of another",
+    "projects.BURY_PROJECT": "the state of the project",
+    "projects.DISABLE_PROJECT": "the state of the project",
+    "projects.ENABLE_PROJECT": "the state of the project",
+    "projects.CONFIGURE_PROJECT": "two URLs of a project",
+    "smart_modules.SUSPEND_MODULE": "a flag",
+    "module_deliveries.NOTE_BREAKER": "a time",
+    "verifications.REDEEM_CODE": "tries, a flag",
+    "presence.JOIN": "the presence of a device: one record, which the device covers",
+    "presence.LEAVE": "the presence of a device",
+    # What they store is bounded by itself, and Redis removes it when its time is over.
+    "verifications.ISSUE_TOKEN": "two tokens a user",
+    "verifications.ISSUE_CODE": "one code a user",
+    "verifications.REDEEM_TOKEN": "a flag, a password instead of another",
+    "login_tokens.CREATE_LOGIN_TOKEN": "at most 20 hashes a user",
+    "sessions.LEASE_SESSION": "one entry for each request that is under way",
+    "attempts.TAKE_ATTEMPT": "a counter for each address and account, for ten minutes",
+    "module_deliveries.CLAIM_MODULE": "one key a smart module",
+    # `webhook_waiting_bytes` and `webhook_dead_letters` bound it; a project has at most 100 smart modules.
+    "module_deliveries.ADD_DELIVERIES": "deliveries to a smart module",
+    "module_deliveries.FINISH_DELIVERY": "the counter of these",
+    "module_deliveries.BURY_DELIVERY": "dead letters of a smart module",
+    "module_deliveries.RETRY_DEAD": "deliveries instead of dead letters",
+    "module_deliveries.COUNT_TRY": "a counter for each of these",
+    "usage.CORRECT_USAGE": "the counters themselves",
+}
+"""Changes of a project that write, and charge nobody for it: why."""
+
+
+def test_the_page_of_quotas_says_what_a_record_counts() -> None:
+    page = (Path(__file__).parents[3] / "docs" / "quotas.md").read_text()
+    assert {kind: int(cost) for kind, cost in re.findall(r"^\| (\w+) \| (\d+) \|", page, re.M)} == COSTS
+
+
+def test_what_stores_something_counts_it() -> None:
+    every = {
+        f"{module.__name__.rpartition('.')[2]}.{name}": value
+        for module in MODULES
+        for name, value in vars(module).items()
+        if isinstance(value, Script) and tools._GUARD in value.text and not value.charges
+    }
+    found = set()
+    for name, each in every.items():
+        body = each.text
+        for shared in (tools._GUARD, tools._ANNOUNCE, tools._TOMBSTONE):
+            body = body.replace(shared, "")
+        if WRITING.search(body):
+            found.add(name)
+    assert found == set(UNCHARGED)
 
 
 def test_a_change_of_which_nobody_knows_whether_it_is_announced_is_refused() -> None:

@@ -53,10 +53,10 @@ local id, home, parent = ARGV[1], ARGV[2], ARGV[3]
 if redis.call('EXISTS', KEYS[6]) == 0 then return {{'unknown', 'home'}} end
 if redis.call('HEXISTS', KEYS[3], id) == 1 then return {{'taken', 'entity'}} end
 if redis.call('ZCARD', KEYS[7]) >= tonumber(ARGV[5]) then return {{'full'}} end
-if parent ~= '' then
-  if place_of(parent) ~= home then return {{'no_parent'}} end
-  count_child(parent, 1)
-end
+if parent ~= '' and place_of(parent) ~= home then return {{'no_parent'}} end
+local over = charge('h' .. home, COST.entity + #ARGV[4], 1)
+if over then return over end
+if parent ~= '' then count_child(parent, 1) end
 redis.call('HSET', KEYS[3], id, ARGV[4])
 put(id, home, '0', parent)
 redis.call('ZADD', KEYS[5], 0, id)
@@ -80,6 +80,10 @@ if after ~= before then
     if place ~= home then return {{'no_parent'}} end
     above = next
   end
+end
+local over = charge('h' .. home, #ARGV[3] - #ARGV[2], 0)
+if over then return over end
+if after ~= before then
   if after ~= '' then count_child(after, 1) end
   if before ~= '' then count_child(before, -1) end
   put(id, home, children, after)
@@ -96,6 +100,7 @@ local home, children, parent = place_of(id)
 if home ~= ARGV[2] then return {{'unknown', 'entity'}} end
 if children ~= '0' then return {{'parent'}} end
 if parent ~= '' then count_child(parent, -1) end
+release('h' .. home, COST.entity + redis.call('HSTRLEN', KEYS[3], id), 1)
 redis.call('HDEL', KEYS[3], id)
 redis.call('HDEL', KEYS[4], id)
 redis.call('ZREM', KEYS[5], id)

@@ -14,6 +14,10 @@ CREATE_HOME: Final = changing(f"""
 local id, owner = ARGV[1], ARGV[5]
 if redis.call('EXISTS', KEYS[6]) == 0 then return {{'unknown', 'user'}} end
 if is_full(KEYS[7], ARGV[6]) then return {{'exceeded', 'homes'}} end
+local over = over_quota('u' .. owner, COST.home + COST.member, 2)
+if over then return over end
+pay(id, owner)
+book('h' .. id, COST.home + COST.member, 2)
 redis.call('HSET', KEYS[3], 'created', ARGV[2], 'name', ARGV[3], 'timezone', ARGV[4], 'owners', '0')
 redis.call('ZADD', KEYS[4], id, id)
 join(KEYS[3], KEYS[5], KEYS[7], id, owner, 'owner', ARGV[2])
@@ -64,12 +68,24 @@ return changed('home_deleted', {{home = ARGV[1]}})
 
 EMPTY_HOME: Final = removing(f"""
 -- KEYS: …, members of a deleted home, emails, phones, then each user and their homes. ARGV: home id, user ids
+-- What they counted for the home is given back with the rest of it (SETTLE_HOME).
 {FORGETTING}
+local forgotten = 0
 for i = 2, #ARGV do
   local user, homes = KEYS[2 * i + 2], KEYS[2 * i + 3]
   redis.call('ZREM', homes, ARGV[1])
-  forget_invited(user, homes, KEYS[4], KEYS[5])
+  if forget_invited(user, homes, KEYS[4], KEYS[5]) then forgotten = forgotten + 1 end
 end
 redis.call('HDEL', KEYS[3], unpack(ARGV, 2))
+release('0', forgotten * COST.user, forgotten)
 return unheard('home_emptied')
+""")
+
+SETTLE_HOME: Final = removing("""
+-- KEYS: …, values of a deleted home, their keys, deleted homes. ARGV: home id
+-- Nothing else is left of it. However many values there are: another thread of Redis frees them.
+redis.call('UNLINK', KEYS[3], KEYS[4])
+settle(ARGV[1])
+redis.call('ZREM', KEYS[5], ARGV[1])
+return unheard('home_settled')
 """)

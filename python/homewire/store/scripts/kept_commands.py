@@ -28,14 +28,20 @@ if KEYS[7] then
   if before == ARGV[8] then return {{'ok'}} end
   if before then return {{'reused'}} end
 end
-for _, ticket in ipairs(redis.call('ZRANGEBYSCORE', ends, '-inf', ARGV[2], 'LIMIT', 0, 100)) do
-  take_out(commands, ends, ticket)
+local charged = commands_charge(commands, ends)
+local expired = redis.call('ZRANGEBYSCORE', ends, '-inf', ARGV[2], 'LIMIT', 0, 100)
+for _, ticket in ipairs(expired) do take_out(commands, ends, ticket) end
+if #expired > 0 and release_early(charged) then
+  charged = commands_charge(commands, ends)
+  book_until(redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2] or ARGV[2], charged)
 end
 local bytes = #ARGV[6] + #ARGV[7] + 9
 if redis.call('ZCARD', ends) >= tonumber(ARGV[4]) then return {{'full', 'commands'}} end
 if tonumber(redis.call('HGET', commands, 'bytes') or 0) + bytes > tonumber(ARGV[5]) then
   return {{'full', 'bytes'}}
 end
+local over = over_quota('0', bytes + COST.command, 1)
+if over then return over end
 -- Counted in the record that stays: a device never gets one ticket for two commands.
 local ticket = redis.call('HINCRBY', KEYS[4], 'tickets', 1)
 local envelope = ARGV[6] .. cmsgpack.pack(ticket) .. ARGV[7]
@@ -45,6 +51,8 @@ redis.call('ZADD', ends, ARGV[3], ticket)
 local last = redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2]
 redis.call('PEXPIREAT', commands, last)
 redis.call('PEXPIREAT', ends, last)
+release_early(charged)
+book_until(last, commands_charge(commands, ends))
 if KEYS[7] then redis.call('SET', KEYS[7], ARGV[8], 'PX', ARGV[9]) end
 -- Whoever holds the device's socket delivers it in its place among all others.
 report(ARGV[1], envelope)
@@ -63,7 +71,13 @@ return answer
 
 REMOVE: Final = removing(f"""{_TIDY}
 -- KEYS: …, commands, their ends. ARGV: tickets
+local last = redis.call('ZRANGE', KEYS[4], -1, -1, 'WITHSCORES')[2]
+local was_charged = release_early(commands_charge(KEYS[3], KEYS[4]))
 for _, ticket in ipairs(ARGV) do take_out(KEYS[3], KEYS[4], ticket) end
-if redis.call('ZCARD', KEYS[4]) == 0 then redis.call('UNLINK', KEYS[3], KEYS[4]) end
+if redis.call('ZCARD', KEYS[4]) == 0 then
+  redis.call('UNLINK', KEYS[3], KEYS[4])
+elseif was_charged then
+  book_until(last, commands_charge(KEYS[3], KEYS[4]))
+end
 return unheard('commands_delivered')
 """)

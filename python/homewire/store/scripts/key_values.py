@@ -6,7 +6,14 @@ from typing import Final
 
 from homewire.store.scripts.script import changing, reading, removing
 
-PUT_VALUE: Final = changing("""
+_OWNER: Final = """
+-- What a value counts for: the home that it is in, or the project alone.
+local function owner_of(home) return home == '0' and '0' or 'h' .. home end
+"""
+
+PUT_VALUE: Final = changing(
+    _OWNER
+    + """
 -- KEYS: …, home or device, its values, their keys, the home that hears of it
 -- ARGV: 'home' or 'device', key, value, most values, most bytes, id of that home or 0, event
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', ARGV[1]} end
@@ -18,13 +25,19 @@ local bytes = tonumber(redis.call('HGET', KEYS[4], '_bytes') or 0) + growth
 if before == 0 and redis.call('ZCARD', KEYS[5]) >= tonumber(ARGV[4]) then return {'full', 'values'} end
 -- What makes it smaller is always taken.
 if growth > 0 and bytes > tonumber(ARGV[5]) then return {'full', 'bytes'} end
+local is_new = before == 0 and 1 or 0
+local over = charge(owner_of(ARGV[6]), growth + is_new * COST.value, is_new)
+if over then return over end
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[3], '_bytes', bytes)
 redis.call('ZADD', KEYS[5], 0, ARGV[2])
 if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[6], ARGV[7]) end
 return unheard('value_saved')
-""")
+"""
+)
 
-DELETE_VALUE: Final = removing("""
+DELETE_VALUE: Final = removing(
+    _OWNER
+    + """
 -- KEYS: …, home or device, its values, their keys, the home that hears of it
 -- ARGV: 'home' or 'device', key, id of that home or 0, event
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', ARGV[1]} end
@@ -32,6 +45,7 @@ if ARGV[1] == 'device' and redis.call('HGET', KEYS[3], 'home') ~= ARGV[3] then r
 if is_deactivated(KEYS[6]) then return {'deactivated'} end
 local bytes = redis.call('HSTRLEN', KEYS[4], ARGV[2])
 if bytes == 0 then return {'unknown', 'key'} end
+release(owner_of(ARGV[3]), bytes + COST.value, 1)
 redis.call('HDEL', KEYS[4], ARGV[2])
 redis.call('ZREM', KEYS[5], ARGV[2])
 if redis.call('EXISTS', KEYS[5]) == 1 then
@@ -41,7 +55,8 @@ else
 end
 if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[3], ARGV[4]) end
 return unheard('value_deleted')
-""")
+"""
+)
 
 LIST_VALUES: Final = reading("""
 -- KEYS: values, their keys. ARGV: everything below the first, the first, the last, how many to skip, how

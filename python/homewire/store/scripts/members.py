@@ -37,13 +37,15 @@ end
 """
 
 FORGETTING: Final = """
--- Who was only invited, and is in no home any more, goes.
+-- Who was only invited, and is in no home any more, goes. Whether that was so: the project is charged less
+-- then.
 local function forget_invited(user, homes, emails, phones)
   local record = redis.call('HMGET', user, 'invited', 'unique_email', 'phone')
-  if record[1] ~= '1' or redis.call('ZCARD', homes) > 0 then return end
+  if record[1] ~= '1' or redis.call('ZCARD', homes) > 0 then return false end
   if record[2] ~= '' then redis.call('HDEL', emails, record[2]) end
   if record[3] ~= '' then redis.call('HDEL', phones, record[3]) end
   redis.call('UNLINK', user)
+  return true
 end
 """
 
@@ -69,6 +71,8 @@ ADD_MEMBER: Final = changing(f"""
 {_ADDING}
 if redis.call('EXISTS', user) == 0 then return {{'unknown', 'user'}} end
 if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
+local over = charge('h' .. home_id, COST.member, 1)
+if over then return over end
 join(home, members, homes, home_id, user_id, role, now)
 return joined(KEYS[7])
 """)
@@ -82,7 +86,12 @@ local holder = redis.call('HGET', KEYS[7], ARGV[8])
 if holder ~= (ARGV[7] ~= '1' and ARGV[2]) then return {{'moved'}} end
 {_ADDING}
 if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
+local users = holder and 0 or 1
+local over = over_quota('h' .. home_id, COST.member + users * COST.user, 1 + users)
+if over then return over end
+book('h' .. home_id, COST.member, 1)
 if not holder then
+  book('0', COST.user, 1)
   redis.call('HSET', user, 'created', now, 'name', '', 'password', '', 'email', ARGV[9],
     'unique_email', ARGV[10], 'phone', ARGV[11], 'external_key', '', 'verified', '0', 'invited', '1')
   redis.call('HSET', KEYS[7], ARGV[8], user_id)
@@ -118,7 +127,9 @@ if string.sub(membership, 1, 6) == 'owner ' then
 end
 redis.call('HDEL', members, ARGV[2])
 redis.call('ZREM', homes, ARGV[1])
-forget_invited(KEYS[8], homes, KEYS[9], KEYS[10])
+release('h' .. ARGV[1], COST.member, 1)
+stop_paying(ARGV[1], ARGV[2])
+if forget_invited(KEYS[8], homes, KEYS[9], KEYS[10]) then release('0', COST.user, 1) end
 -- Where rights say what is heard, a home is heard with or without membership: no listener is to lose it.
 return changed('member_removed', {{user = ARGV[2], home = by_permission() and 0 or ARGV[1]}})
 """)

@@ -12,7 +12,8 @@ from typing import Final
 from homewire.store.scripts.script import changing, removing
 
 COUNTING: Final = """
-local function gain(rights, right) redis.call('HINCRBY', rights, right, 1) end
+-- Whether it is new to them, and a record more.
+local function gain(rights, right) return redis.call('HINCRBY', rights, right, 1) == 1 end
 -- Whether that was the last source.
 local function lose(rights, right)
   if redis.call('HINCRBY', rights, right, -1) > 0 then return false end
@@ -50,8 +51,11 @@ if not user[1] or user[2] == '1' then return {{'unknown', 'user'}} end
 if redis.call('EXISTS', KEYS[6]) == 0 then return {{'unknown', ARGV[2]}} end
 if redis.call('ZSCORE', KEYS[4], ARGV[1]) then return {{'ok'}} end
 if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[3]) then return {{'exceeded', 'grants'}} end
+local over = over_quota('0', 2 * COST.right, 2)
+if over then return over end
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
-gain(KEYS[5], ARGV[1])
+local stored = gain(KEYS[5], ARGV[1]) and 2 or 1
+book('0', stored * COST.right, stored)
 return unheard('right_granted')
 """)
 
@@ -60,6 +64,9 @@ REVOKE_FROM_USER: Final = removing(f"""
 {COUNTING}
 {ENDING}
 if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return {{'unknown', 'permission'}} end
-if not lose(KEYS[4], ARGV[1]) then return {{'ok'}} end
+local is_lost = lose(KEYS[4], ARGV[1])
+local freed = is_lost and 2 or 1
+release('0', freed * COST.right, freed)
+if not is_lost then return {{'ok'}} end
 return announce_end(ARGV[1], {{ARGV[2]}}, KEYS[5], KEYS[6])
 """)

@@ -49,12 +49,17 @@ return unheard('project_configured')
 
 CREATE_APP: Final = changing("""
 -- KEYS: …, apps. ARGV: id, created
-if redis.call('HSETNX', KEYS[3], ARGV[1], ARGV[2]) == 0 then return {'taken', 'app'} end
+if redis.call('HEXISTS', KEYS[3], ARGV[1]) == 1 then return {'taken', 'app'} end
+local over = charge('0', COST.app, 1)
+if over then return over end
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 return unheard('app_created')
 """)
 
 CREATE_PROJECT_KEY: Final = changing("""
 -- KEYS: …, record, index, key. ARGV: id, hash, name, permissions, created
+local over = charge('0', COST.project_key, 1)
+if over then return over end
 redis.call('HSET', KEYS[3], 'name', ARGV[3], 'permissions', ARGV[4], 'created', ARGV[5], 'key', ARGV[2])
 redis.call('ZADD', KEYS[4], ARGV[1], ARGV[1])
 redis.call('HSET', KEYS[5], 'kind', 'project key', 'id', ARGV[1], 'name', ARGV[3], 'permissions', ARGV[4])
@@ -66,6 +71,7 @@ REVOKE_PROJECT_KEY: Final = removing("""
 if redis.call('HGET', KEYS[3], 'key') ~= ARGV[2] then return {'moved'} end
 redis.call('UNLINK', KEYS[3], KEYS[5])
 redis.call('ZREM', KEYS[4], ARGV[1])
+release('0', COST.project_key, 1)
 return changed('key_ended', {key_hash = ARGV[2], project_key = ARGV[1]})
 """)
 

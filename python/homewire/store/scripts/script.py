@@ -3,8 +3,8 @@
 A script answers a list whose first word says what came of it: `ok`, or why nothing was changed:
 `unknown` <noun>, `taken` <what>, `full` <session id>, `exceeded` <what>, `last_owner`,
 `owners_only`, `behind` (the outbox is full), or
-`moved` (what the caller read before is no longer so; read again). Scripts that write begin with KEYS[1] =
-the project and KEYS[2] = its outbox.
+`moved` (what the caller read before is no longer so; read again), `quota` <setting>. Scripts that write
+begin with KEYS[1] = the project and KEYS[2] = its outbox.
 
 What a change deletes and cannot sweep in one step it leaves with a `tombstone`, which housekeeping finds.
 
@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from homewire.bus.control import RecordType
+from homewire.store.scripts.accounting import ACCOUNTING, TOOLS
 
 LIMIT: Final = 1000
 """The most elements that one script touches."""
@@ -29,6 +30,7 @@ that nobody would hear of are refused."""
 _ANNOUNCED: Final = {kind.name.lower(): kind.value for kind in RecordType}
 ENDED_KEPT: Final = 300
 """Keys of a user that ended lately and are remembered: more than a user has live sessions."""
+_CHARGING: Final = re.compile(rf"\b(?:{'|'.join(TOOLS)})\(")
 _ENDING: Final = re.compile(r"\breturn (?:changed|unheard)\('")
 
 _GUARD: Final = """
@@ -93,6 +95,8 @@ class Script:
     """Whether it writes to the outbox of the project."""
     leaves_rest: bool = False
     """Whether something may have to be swept behind it, so that housekeeping has to know before."""
+    charges: bool = False
+    """Whether it counts what is stored (`accounting.py`)."""
     sha: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -109,7 +113,8 @@ def changing(body: str, flags: str = "") -> Script:
     """A change of a project. It ends with `changed`, if every node must hear of it, or `unheard`.
 
     With `report` it also sends an event, with `post` a message: both are announced in any case. With
-    `tombstone` it leaves something to be swept, by a `Chore` of `store/housekeeping.py`. Raises ValueError
+    `tombstone` it leaves something to be swept, by a `Chore` of `store/housekeeping.py`. What it stores it
+    counts with `charge` before it writes anything, what it frees with `release`. Raises ValueError
     for a text that does neither, or announces what no RecordType is.
     """
     announced = set(re.findall(r"changed\('(\w+)'", body))
@@ -119,8 +124,14 @@ def changing(body: str, flags: str = "") -> Script:
         raise ValueError("a change ends with changed('…') or unheard('…')")
     announces = bool(announced) or re.search(r"\b(?:report|post)\(", body) is not None
     leaves_rest = "tombstone(" in body
-    tools = (_ANNOUNCE if announces else "") + (_TOMBSTONE if leaves_rest else "") + _UNHEARD
-    return Script(f"#!lua{flags}\n{_GUARD}{tools}{body}", announces, leaves_rest)
+    charges = _CHARGING.search(body) is not None
+    tools = (
+        (ACCOUNTING if charges else "")
+        + (_ANNOUNCE if announces else "")
+        + (_TOMBSTONE if leaves_rest else "")
+        + _UNHEARD
+    )
+    return Script(f"#!lua{flags}\n{_GUARD}{tools}{body}", announces, leaves_rest, charges)
 
 
 def removing(body: str) -> Script:

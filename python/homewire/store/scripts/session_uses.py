@@ -18,7 +18,7 @@ for i = 0, (#ARGV - 3) / 3 - 1 do
   local record, key, index = KEYS[3 + 3 * i], KEYS[4 + 3 * i], KEYS[5 + 3 * i]
   local id, hash, used = ARGV[4 + 3 * i], ARGV[5 + 3 * i], tonumber(ARGV[6 + 3 * i])
   local session = redis.call('HMGET', record,
-    'closed', 'key', 'last_access', 'slides', 'expires', 'ends', 'version')
+    'closed', 'key', 'last_access', 'slides', 'expires', 'ends', 'version', 'charged')
   local expires, ends = session[5], session[6]
   -- A use behind its end revives nothing, whatever Redis' clock says.
   if session[1] ~= '0' or session[2] ~= hash or redis.call('EXISTS', key) == 0
@@ -32,6 +32,7 @@ for i = 0, (#ARGV - 3) / 3 - 1 do
     redis.call('HSET', record, 'last_access', used, 'version', session[7] + 1, 'expires', expires)
     if slides then
       redis.call('PEXPIREAT', record, slid + kept)
+      prolong(slid + kept, session[8])
       redis.call('HSET', key, 'expires', expires)
       redis.call('PEXPIREAT', key, expires)
       redis.call('ZADD', index, 'XX', expires, id)

@@ -26,7 +26,7 @@ local function made_with_keys(index)
 end
 """
 
-# `kind` and `name` are what the key will say of its holder.
+# `kind` and `name` are what the key will say of its holder, `owner` what the session counts for.
 _STORE_SESSION: Final = f"""
 {_MADE_WITH_KEYS}
 local ancestors = ARGV[9]
@@ -66,7 +66,13 @@ end
 local obstacle = in_the_way()
 if obstacle == '' then return {{'exceeded', 'sessions'}} end
 if obstacle then return {{'full', obstacle}} end
-redis.call('HSET', KEYS[5], unpack(ARGV, 12))
+local bytes = COST.session
+for i = 12, #ARGV do bytes = bytes + #ARGV[i] end
+local over = over_quota(owner, bytes, 1)
+if over then return over end
+local charged = charge_name(KEYS[5], owner, bytes, 1)
+book_until(ARGV[6], charged)
+redis.call('HSET', KEYS[5], 'charged', charged, unpack(ARGV, 12))
 if ancestors ~= '' then redis.call('HSET', KEYS[8], ARGV[2], ancestors) end
 redis.call('PEXPIREAT', KEYS[5], ARGV[6])
 redis.call('HSET', KEYS[6], 'kind', kind, 'id', ARGV[1], 'name', name, 'permissions', '',
@@ -97,7 +103,7 @@ if ARGV[9] ~= '' then
     return {{'unknown', 'session'}}
   end
 end
-local kind, name = 'user', ARGV[13]
+local kind, name, owner = 'user', ARGV[13], 'u' .. ARGV[1]
 {_STORE_SESSION}""")
 
 OPEN_NODE_SESSION: Final = changing(f"""
@@ -107,7 +113,7 @@ OPEN_NODE_SESSION: Final = changing(f"""
 local device = redis.call('HMGET', KEYS[3], 'class', 'key')
 if not device[1] then return {{'unknown', 'device'}} end
 if ARGV[8] ~= '' and device[2] ~= ARGV[8] then return {{'moved'}} end
-local kind, name = 'device', device[1]
+local kind, name, owner = 'device', device[1], '0'
 {_STORE_SESSION}""")
 
 END_SESSION: Final = removing(f"""
@@ -141,11 +147,12 @@ local function end_one(i)
   redis.call('ZREM', KEYS[3], id)
   redis.call('ZREM', KEYS[6], id)
   redis.call('HDEL', KEYS[7], id)
-  local known = redis.call('HMGET', record, 'closed', 'key')
+  local known = redis.call('HMGET', record, 'closed', 'key', 'charged')
   if known[1] ~= '0' or known[2] ~= hash then return false end
   redis.call('HSET', record, 'closed', closed)
   redis.call('HINCRBY', record, 'version', 1)
   redis.call('PEXPIREAT', record, kept_until)
+  prolong(kept_until, known[3])
   redis.call('UNLINK', key)
   -- For the records of homes that the user enters within the next minute.
   if user ~= '0' then redis.call('ZADD', ended_keys, closed, string.sub(hash, 1, 16)) end

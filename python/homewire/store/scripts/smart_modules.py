@@ -14,8 +14,13 @@ if redis.call('ZCARD', KEYS[4]) >= tonumber(ARGV[2]) then return {'taken', 'modu
 for i = 5, #KEYS do
   if redis.call('EXISTS', KEYS[i]) == 0 then return {'unknown', 'home'} end
 end
+local bytes = COST.module
+for i = 3, #ARGV do bytes = bytes + #ARGV[i] end
+local over = charge('0', bytes, 1)
+if over then return over end
 local now = redis.call('TIME')
-redis.call('HSET', KEYS[3], 'since', now[1] * 1000 + math.floor(now[2] / 1000), unpack(ARGV, 3))
+redis.call('HSET', KEYS[3], 'since', now[1] * 1000 + math.floor(now[2] / 1000), 'charged', bytes,
+  unpack(ARGV, 3))
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
 return unheard('smart_module_created')
 """)
@@ -31,6 +36,7 @@ return unheard('smart_module_suspended')
 DELETE_MODULE: Final = removing("""
 -- KEYS: …, modules, module, and all that is kept of it. ARGV: id. UNLINK frees outside of the script.
 if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return {'unknown', 'smart_module'} end
+release('0', redis.call('HGET', KEYS[4], 'charged') or 0, 1)
 redis.call('UNLINK', unpack(KEYS, 4))
 return unheard('smart_module_deleted')
 """)

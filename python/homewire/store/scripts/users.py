@@ -18,6 +18,8 @@ for what, place in pairs(unique) do
   local holder = place[2] ~= '' and redis.call('HGET', place[1], place[2])
   if holder and not (invited and holder == id) then return {'taken', what, holder} end
 end
+local over = not invited and charge('0', COST.user, 1)
+if over then return over end
 for _, place in pairs(unique) do
   if place[2] ~= '' then redis.call('HSET', place[1], place[2], id) end
 end
@@ -107,8 +109,15 @@ redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[14], K
 for i = 17, 16 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 for i = 3, 2 + sessions do redis.call('ZREM', KEYS[15], ARGV[i]) end
 redis.call('ZREM', KEYS[4], id)
+release('0', COST.user, 1)
 tombstone(KEYS[9], id)
 return changed('user_deleted', {user = id, homes = KEYS[10], touched = 4 * sessions})
+""")
+
+RELEASE_CHARGES: Final = removing("""
+-- ARGV: charges that would end by themselves, and what they were for is gone already
+for i = 1, #ARGV do release_early(ARGV[i]) end
+return unheard('charges_released')
 """)
 
 LEAVE_HOMES: Final = removing("""
@@ -125,7 +134,8 @@ for i = 2, #ARGV do
     table.insert(deserted, ARGV[i])
   else
     if owners and owner then redis.call('HINCRBY', home, 'owners', -1) end
-    redis.call('HDEL', members, ARGV[1])
+    if redis.call('HDEL', members, ARGV[1]) == 1 then release('h' .. ARGV[i], COST.member, 1) end
+    stop_paying(ARGV[i], ARGV[1])
     redis.call('ZREM', KEYS[3], ARGV[i])
   end
 end
@@ -148,7 +158,8 @@ if membership and redis.call('EXISTS', KEYS[4]) == 1 then
   end
   redis.call('HSET', KEYS[4], 'owners', owners)
 end
-redis.call('HDEL', KEYS[5], ARGV[1])
+if redis.call('HDEL', KEYS[5], ARGV[1]) == 1 then release('h' .. ARGV[2], COST.member, 1) end
+stop_paying(ARGV[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[2])
 return unheard('home_handed_over')
 """)
