@@ -18,9 +18,9 @@ MAX_FIELDS: Final = 100
 
 T = TypeVar("T")
 
-_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*)`$")
-_MISSING: Final = re.compile(r"missing required field `(?P<field>[^`]+)`")
-_VALUE: Final = re.compile(r"Invalid enum value .*")
+_PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*+)`$")
+_MISSING: Final = re.compile(r"missing required field `(?P<field>[^`]++)`")
+_PART: Final = re.compile(r"[.\[]")
 
 
 def decode_json(body: bytes, kind: type[T]) -> T:
@@ -64,11 +64,13 @@ def _checked(what: str, decode: Callable[[], T]) -> T:
 
 def _refusal(what: str, message: str) -> InvalidInput:
     path = _PATH.search(message)
-    problem = _VALUE.sub("is none of the possible values", message[: path.start()] if path else message)
+    problem = message[: path.start()] if path else message
+    if problem.startswith("Invalid enum value "):
+        problem = "is none of the possible values"
     missing = _MISSING.search(message)
     if missing:
         return InvalidInput(missing["field"], "is required")
-    name = re.split(r"[.\[]", path["path"])[0] if path else ""
+    name = _PART.split(path["path"])[0] if path else ""
     return InvalidInput(name or what, problem)
 
 

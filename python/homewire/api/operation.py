@@ -27,7 +27,7 @@ SWITCHING_PROTOCOLS: Final = 101
 TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
 """Parts of paths that are no integer ids."""
 
-_PART: Final = re.compile(r"\{(\w+)\}")
+_PART: Final = re.compile(r"\{(\w++)\}")
 
 
 class BodyKind(StrEnum):

@@ -13,7 +13,7 @@ from homewire.errors import ConfigurationError
 OLDEST: Final = (7, 0)
 """The commands homewire uses exist since Redis 7.0; every Valkey has them."""
 _NAMES: Final = ("valkey-server", "redis-server")
-_VERSION: Final = re.compile(r"\bv=(\d+)\.(\d+)")
+_VERSION: Final = re.compile(r"\bv=(\d++)\.(\d++)")
 
 
 def find_binary(explicit: Path | None = None) -> Path:

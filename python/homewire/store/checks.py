@@ -17,7 +17,7 @@ MAX_USER_AGENT: Final = 1024
 MAX_HOST: Final = 261
 """A name of 255 octets and a port."""
 MAX_URL: Final = 2048
-_URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]+", re.ASCII)
+_URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]++", re.ASCII)
 """What may stand in a URL (RFC 3986), and the braces of a template."""
 _NO_TIMEZONE: Final = re.compile(r"posix|right/|Factory|localtime|.{65}")
 """What stands beside the zones in the directory that they are read from."""
@@ -25,8 +25,7 @@ MAX_VALUE_KEY: Final = 256
 MAX_JSON_BYTES: Final = 64 * 1024
 MAX_JSON_DEPTH: Final = 64
 """As of `eventData` (`rust/core/src/input.rs`)."""
-_VALUE_KEY: Final = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_-]*[A-Za-z0-9])?", re.ASCII)
-_NO_BRACKETS: Final = re.compile(rb'"(?:[^"\\]|\\.)*+"|[^][{}"]+')
+_VALUE_KEY: Final = re.compile(r"[A-Za-z0-9]++(?:[_-]++[A-Za-z0-9]++)*+", re.ASCII)
 _LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
@@ -156,4 +155,6 @@ def _depth(value: bytes) -> int:
     """How deep valid JSON is nested; not looked at closely where it cannot be too deep."""
     if value.count(b"[") + value.count(b"{") <= MAX_JSON_DEPTH:
         return 0
-    return max(accumulate(map(_LEVELS.__getitem__, _NO_BRACKETS.sub(b"", value))))
+    # Without its escapes, every other piece between quotes is outside of texts.
+    outside = b"".join(value.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
+    return max(accumulate(_LEVELS.get(each, 0) for each in outside))

@@ -140,7 +140,9 @@ def _shown(name: str) -> str:
 def _directions(value: str) -> Iterator[Direction]:
     for text in value.split(","):
         # A `+` of a URL is a space by now.
-        sign, written = re.fullmatch(r"\s*([+-]?)\s*(.*?)\s*", text, re.DOTALL).groups()  # type: ignore[union-attr]
+        written = text.strip()
+        sign = written[0] if written.startswith(("+", "-")) else ""
+        written = written.removeprefix(sign).strip()
         name, colon, suffix = written.partition(":")
         if colon and (sign or suffix.casefold() not in ("asc", "desc")):
             raise InvalidInput(
@@ -175,7 +177,7 @@ def _conditions(member: Member, value: str) -> Iterator[Condition]:
 def _operations(value: str) -> list[list[str]]:
     """The operations, each as its parts, without the backslashes that stand before separators."""
     operations = [[""]]
-    for piece in re.findall(r"\\[:;\\]|.", value, re.DOTALL):
+    for piece in _PIECE.findall(value):
         if piece == ";":
             operations.append([""])
         elif piece == ":":
@@ -200,13 +202,15 @@ def _value(member: Member, argument: str) -> Operand:
         case Kind.TEXT:
             return argument
         case Kind.NUMBER:
-            if not re.fullmatch(r"-?[0-9]{1,18}", argument):
+            if not _INTEGER.fullmatch(argument):
                 raise InvalidInput(member.name, "must be an integer")
             return int(argument)
         case Kind.INSTANT:
             return _instant(member, argument)
 
 
+_PIECE: Final = re.compile(r"\\[:;\\]|.", re.DOTALL)
+_INTEGER: Final = re.compile(r"-?[0-9]{1,18}")
 _INSTANT: Final = re.compile(
     r"""(?P<date>[0-9]{4}-[0-9]{2}-[0-9]{2})
         ([Tt\ ](?P<hour>[0-9]{2}):(?P<minute>[0-9]{2})(:(?P<second>[0-9]{2})([.,](?P<fraction>[0-9]{1,9}))?)?

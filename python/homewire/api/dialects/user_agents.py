@@ -19,16 +19,15 @@ MAX_PARSED: Final = 512
 _REMEMBERED: Final = 2048
 """User-Agents. Most users share theirs with many others."""
 
-_PRODUCT: Final = re.compile(r"(?:^|\s)(?P<name>[\w.+!~-]+)/v?(?P<version>\d+(?:\.\d+)*)")
-_NUMBERS: Final = re.compile(r"\d+(?:\.\d+){0,2}")
+_PRODUCT: Final = re.compile(r"(?:^|\s)(?P<name>[\w.+!~-]++)/v?(?P<version>\d++(?:\.\d++)*+)")
+_NUMBERS: Final = re.compile(r"\d++(?:\.\d++){0,2}")
+_DOTTED: Final = re.compile(r"[\d.]++")
+_BUNDLE: Final = re.compile(r"\(?(\w++)\)?")
 _OF_A_BROWSER: Final = ("Mozilla/", "Opera/")
 _ENGINES: Final = frozenset({"Mozilla", "AppleWebKit", "Gecko", "Chrome", "Electron", "Safari", "Version"})
 """Products that every User-Agent of an Electron app names. What else it names is the app."""
 _MOBILE_SYSTEMS: Final = frozenset({"Android", "iOS"})
-_ROCKET_CHAT_MOBILE: Final = re.compile(
-    r"RC Mobile(?:; *(?P<os>[^;]*?)(?: (?P<os_version>[\d.]+))?(?:; *v?(?P<version>[\d.]+)"
-    r"(?: \(?(?P<bundle>\w+)\)?)?)?)? *$"
-)
+_ROCKET_CHAT_MOBILE: Final = "RC Mobile"
 """The mobile app of Rocket.Chat: `RC Mobile; iOS 12.2; v3.4.0 (250)`."""
 
 
@@ -55,13 +54,9 @@ def device_of(user_agent: str) -> UserAgentDevice:
     User-Agent takes some 20 µs, whatever is in it: these patterns cannot backtrack.
     """
     text = header(user_agent, MAX_PARSED).strip()
-    mobile = _ROCKET_CHAT_MOBILE.match(text)
+    mobile = _rocket_chat_mobile(text)
     if mobile is not None:
-        version = mobile["version"] or ""
-        bundle = f" {mobile['bundle']}" if mobile["bundle"] else ""
-        return _device(
-            "mobile-app", "RC Mobile", version + bundle, mobile["os"] or "", mobile["os_version"] or ""
-        )
+        return mobile
     found = _recognised(text)
     os_name, os_version = (found.os.family, _version(found.os)) if found.os else ("", "")
     kind = _kind(text, os_name)
@@ -76,6 +71,23 @@ def device_of(user_agent: str) -> UserAgentDevice:
 def _device(kind: str, name: str, long_version: str, os_name: str, os_version: str) -> UserAgentDevice:
     numbers = _NUMBERS.match(long_version)
     return UserAgentDevice(kind, name, numbers[0] if numbers else "", long_version, os_name, os_version)
+
+
+def _rocket_chat_mobile(text: str) -> UserAgentDevice | None:
+    """The mobile app of Rocket.Chat, if it is that."""
+    product, *rest = (part.strip(" ") for part in text.split(";"))
+    if product != _ROCKET_CHAT_MOBILE or len(rest) > 2:
+        return None
+    system, program = [*rest, "", ""][:2]
+    os_name, blank, os_version = system.rpartition(" ")
+    if not blank or not _DOTTED.fullmatch(os_version):
+        os_name, os_version = system, ""
+    version, blank, bundle = program.removeprefix("v").partition(" ")
+    named = _BUNDLE.fullmatch(bundle)
+    if (program and not _DOTTED.fullmatch(version)) or (blank and named is None):
+        return None
+    long_version = f"{version} {named[1]}" if named else version
+    return _device("mobile-app", _ROCKET_CHAT_MOBILE, long_version, os_name, os_version)
 
 
 def _kind(text: str, os_name: str) -> str:

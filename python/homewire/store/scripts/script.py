@@ -32,6 +32,8 @@ ENDED_KEPT: Final = 300
 """Keys of a user that ended lately and are remembered: more than a user has live sessions."""
 _CHARGING: Final = re.compile(rf"\b(?:{'|'.join(TOOLS)})\(")
 _ENDING: Final = re.compile(r"\breturn (?:changed|unheard)\('")
+_CHANGED: Final = re.compile(r"changed\('(\w++)'")
+_REPORTED: Final = re.compile(r"\b(?:report|post)\(")
 
 _GUARD: Final = """
 local project, outbox = KEYS[1], KEYS[2]
@@ -117,12 +119,12 @@ def changing(body: str, flags: str = "") -> Script:
     counts with `charge` before it writes anything, what it frees with `release`. Raises ValueError
     for a text that does neither, or announces what no RecordType is.
     """
-    announced = set(re.findall(r"changed\('(\w+)'", body))
+    announced = set(_CHANGED.findall(body))
     if unknown := announced - _ANNOUNCED.keys():
         raise ValueError(f"nobody knows how to announce {unknown}")
     if not _ENDING.search(body):
         raise ValueError("a change ends with changed('…') or unheard('…')")
-    announces = bool(announced) or re.search(r"\b(?:report|post)\(", body) is not None
+    announces = bool(announced) or _REPORTED.search(body) is not None
     leaves_rest = "tombstone(" in body
     charges = _CHARGING.search(body) is not None
     tools = (
