@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 from homewire import log, metrics
 from homewire._core import Core
 from homewire.api import documentation, health, shapes
-from homewire.api.context import Api
+from homewire.api.context import Api, SortSlots
 from homewire.api.dispatch import routes as api_routes
 from homewire.api.operations import ENDPOINTS, OPERATIONS
 from homewire.background import in_background
@@ -295,7 +295,18 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known) -> None:
     webhooks = Webhooks(parts.url, settings)
     in_background(stack, webhooks.run(), parts.failed)
     parts.figures.extend((delivery.figures, webhooks.figures))
-    api = Api(store, known.directory, known.authenticator, delivery.post, parts.reader, settings)
+    slots = SortSlots(settings.sorted_lists, settings.sorted_lists_per_project)
+    parts.figures.append(slots.figures)
+    api = Api(
+        store,
+        known.directory,
+        known.authenticator,
+        delivery.post,
+        parts.reader,
+        settings,
+        answers=parts.entrance.answers,
+        sort_slots=slots,
+    )
     app.add_routes(parts.entrance.bodies.released(api_routes(api, OPERATIONS)))
     app.add_routes(documentation.routes(ENDPOINTS))
     app.add_routes(pages.routes())

@@ -147,6 +147,37 @@ class Settings:
         unit="bytes",
         minimum=4 * MIB,
     )
+    answer_bytes: int = setting(
+        64 * MIB,
+        "Answers held at once because their clients did not take them yet; beyond it 503. One project may "
+        "have half of it.",
+        unit="bytes",
+        minimum=4 * MIB,
+    )
+    answer_bytes_per_principal: int = setting(
+        8 * MIB,
+        "The same of one user, device or project key, or of one address without a key; beyond it 503.",
+        unit="bytes",
+        minimum=MIB,
+    )
+    answer_stall_s: float = setting(
+        30.0, "How long a client may take nothing of its answer before it is cut.", unit="s", minimum=0.1
+    )
+    answer_rate_bytes_per_s: int = setting(
+        4 * KIB,
+        "The lowest rate at which an answer has to be taken, after the first answer_stall_s.",
+        unit="bytes/s",
+        minimum=1,
+    )
+    sorted_lists: int = setting(
+        8, "Lists of sessions that are sorted in a file at once; beyond it 503.", unit="lists", minimum=1
+    )
+    sorted_lists_per_project: int = setting(
+        2, "The same of one project; beyond it 503.", unit="lists", minimum=1
+    )
+    sorted_list_s: float = setting(
+        120.0, "How long a client may take for a list that is sorted in a file.", unit="s", minimum=1
+    )
     body_timeout_s: float = setting(
         5.0, "How long a request may take to send its body.", unit="s", minimum=0.1
     )
@@ -229,15 +260,15 @@ class Settings:
     )
     socket_unsent_bytes: int = setting(
         512 * KIB,
-        "TCP_NOTSENT_LOWAT of a WebSocket: what the kernel takes beyond what it sent. 0: the kernel's own.",
+        "TCP_NOTSENT_LOWAT of a connection: what the kernel takes beyond what it sent. 0: the kernel's own.",
         unit="bytes",
         minimum=0,
         maximum=1024 * MIB,
     )
     socket_timeout_s: float = setting(
         45.0,
-        "TCP_USER_TIMEOUT of a WebSocket: how long its peer may confirm nothing, or take nothing. More than "
-        "unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
+        "TCP_USER_TIMEOUT of each connection: how long its peer may confirm nothing, or take nothing. More "
+        "than unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
         unit="s",
         minimum=0,
     )

@@ -13,14 +13,13 @@ import pkgutil
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from re import _constants as code  # type: ignore[attr-defined]
-from re import _parser as parser  # type: ignore[attr-defined]
 from typing import Any, Final
 
 import pytest
 
 import homewire
 
+code, parser = (importlib.import_module(f"re.{each}") for each in ("_constants", "_parser"))
 MANY: Final = 256
 """Repetitions up to this many are a constant, as long as they do not stand in one another."""
 ANCHORED: Final = {"match", "fullmatch"}

@@ -2,14 +2,53 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from homewire.errors import Unavailable
 from homewire.http.authority import Authenticate, Directory
+from homewire.http.outgoing import Answers
 from homewire.http.reading import BodyReader
 from homewire.notify.message import Messages
 from homewire.settings import Settings
 from homewire.store import Store
+
+
+class SortSlots:
+    """How many answers may be sorted in files at once: of a node, and of a project. Used from the event loop
+    alone."""
+
+    def __init__(self, most: int = 8, per_project: int = 2) -> None:
+        self._most = most
+        self._per_project = per_project
+        self._taken: Counter[int] = Counter()
+        self._refused = 0
+
+    @contextmanager
+    def taken(self, project_id: int) -> Iterator[None]:
+        """Hold one of them. Raises Unavailable when there is none, or the project has as many as it may."""
+        if self._taken[project_id] >= self._per_project:
+            self._refuse("sorted_lists_per_project")
+        if self._taken.total() >= self._most:
+            self._refuse("sorted_lists")
+        self._taken[project_id] += 1
+        try:
+            yield
+        finally:
+            self._taken[project_id] -= 1
+            # A counter keeps what is 0.
+            self._taken += Counter()
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"sorted_lists": self._taken.total(), "sorted_lists_refused": self._refused}
+
+    def _refuse(self, setting: str) -> None:
+        self._refused += 1
+        raise Unavailable(limit=setting, problem="so many lists are being sorted; ask for a part with $take")
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,5 +63,8 @@ class Api:
     """Takes what is to be mailed, or sent by SMS."""
     reader: BodyReader = field(default_factory=BodyReader)
     settings: Settings = field(default_factory=Settings)
+    answers: Answers = field(default_factory=Answers)
+    """How many bytes of answers may be held."""
+    sort_slots: SortSlots = field(default_factory=lambda: SortSlots())
     node_id: str = field(default_factory=lambda: str(uuid4()))
     """UUID of this node, another one after each start: where sessions are said to have been made."""

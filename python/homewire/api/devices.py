@@ -3,6 +3,7 @@ get there."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -10,13 +11,14 @@ import msgspec
 from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp, whole_seconds
 from homewire.api.visibility import device_in_path, require_home, require_place
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.model import DevicePresence, Permission, Principal, PrincipalKind
 from homewire.store import tokens
+from homewire.store.parts import Part
 
 MUTABLE: Final = frozenset({"name", "tag"})
 NEVER_SEEN: Final = DevicePresence()
@@ -87,7 +89,7 @@ def _time(ms: int | None) -> str | None:
     return timestamp(ms) if ms else None
 
 
-async def list_devices(api: Api, call: Call[DevicesAskedFor, None]) -> Listing:
+async def list_devices(api: Api, call: Call[DevicesAskedFor, None]) -> Part[models.Device]:
     """Those of a home that the caller may see, or all of the project."""
     query, caller = call.query, call.principal
     if caller.kind is PrincipalKind.PROJECT_KEY:
@@ -99,10 +101,14 @@ async def list_devices(api: Api, call: Call[DevicesAskedFor, None]) -> Listing:
         raise InvalidInput("homeId", "is required")
     if query.home_id is not None:
         await require_home_named(api, caller, query.home_id)
-    devices, total = await api.store.devices.page(call.project_id, query.home_id, query.skip, query.limit)
-    presences = await api.store.presence.of(call.project_id, [each.id for each in devices])
-    items = [_shown(api, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
-    return Listing(items, query.skip, total)
+    ids, total = await api.store.devices.slice(call.project_id, query.home_id, query.skip, query.limit)
+
+    async def read(some: Sequence[int]) -> list[models.Device]:
+        devices = await api.store.devices.get_many(call.project_id, some)
+        presences = await api.store.presence.of(call.project_id, [each.id for each in devices])
+        return [_shown(api, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
+
+    return await Part.by_ids(ids, query.skip, total, read)
 
 
 async def require_home_named(api: Api, caller: Principal, home_id: int) -> None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
 
 import msgspec
-from aiohttp import web
+from aiohttp import hdrs, web
 
 from homewire.api.context import Api
 from homewire.api.decoding import decode_fields, decode_form, decode_json
@@ -16,7 +17,6 @@ from homewire.api.operation import (
     Access,
     BodyKind,
     Call,
-    Listing,
     NoQuery,
     Operation,
     WithCookie,
@@ -36,8 +36,11 @@ from homewire.http.answers import JSON, whole_answer
 from homewire.http.cookies import expire_cookie, set_cookie
 from homewire.http.headers import RANGE, names_key
 from homewire.http.origins import refuse_cross_site
+from homewire.http.outgoing import OWNERS, owners_of
 from homewire.http.paths import path_id
+from homewire.http.streamed import Streamed
 from homewire.model import Permission, Principal, PrincipalKind
+from homewire.store.parts import Part
 
 NO_CONTENT: Final = 204
 
@@ -67,7 +70,12 @@ async def serve(
     request[SHAPE] = operation.shape
     try:
         call = await _call(api, operation, names, request)
-        return _rendered(operation, request, await operation.handler(api, call))
+        answer = await operation.handler(api, call)
+        if isinstance(answer, Part) and answer.rest is not None:
+            return await _streamed(api, call, answer, answer.rest)
+        if call.caller is not None and request.method == hdrs.METH_GET:
+            request[OWNERS] = owners_of(call.caller, request)
+        return _rendered(operation, request, answer)
     except UnknownRecord as error:
         raise _allowed(operation, NotFound()) from error
     except Conflict as error:
@@ -161,8 +169,8 @@ def _rendered(operation: Operation, request: web.Request, answer: Any) -> web.St
         else:
             set_cookie(request, response, answer.key)
         return response
-    if isinstance(answer, Listing):
-        return _response(operation, answer.items, {RANGE: range_header(answer)})
+    if isinstance(answer, Part):
+        return _response(operation, answer.first, {RANGE: range_header(answer)})
     return _response(operation, answer)
 
 
@@ -174,8 +182,31 @@ def _response(
     return web.Response(status=operation.success, body=_encode(answer), content_type=JSON, headers=headers)
 
 
-def range_header(listing: Listing) -> str:
+async def _streamed(
+    api: Api, call: Call[Any, Any], part: Part[Any], rest: AsyncGenerator[list[Any]]
+) -> web.StreamResponse:
+    """A list of several pages. What RANGE says of it is how it was when it began."""
+    request, headers = call.request, {RANGE: range_header(part)}
+    return await Streamed.begun(
+        request, _chunks(part.first, rest), api.answers, owners_of(call.caller, request), headers=headers
+    )
+
+
+async def _chunks(first: list[Any], rest: AsyncGenerator[list[Any]]) -> AsyncGenerator[bytes]:
+    """A JSON array, a page at a time."""
+    chunk = _encode(first)[:-1]
+    del first
+    async with aclosing(rest):
+        yield chunk
+        async for page in rest:
+            chunk = b"," + _encode(page)[1:-1]
+            page.clear()
+            yield chunk
+    yield b"]"
+
+
+def range_header(part: Part[Any]) -> str:
     """The value of RANGE for a part of a list."""
-    if not listing.items:
-        return f"*/{listing.total}"
-    return f"{listing.start}-{listing.start + len(listing.items) - 1}/{listing.total}"
+    if not part.count:
+        return f"*/{part.total}"
+    return f"{part.start}-{part.start + part.count - 1}/{part.total}"

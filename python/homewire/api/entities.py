@@ -10,11 +10,12 @@ import msgspec
 from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.errors import InvalidInput, NotFound, UnknownRecord
 from homewire.model import Permission, Principal
+from homewire.store.parts import Part
 
 Attributes = msgspec.Raw | msgspec.UnsetType
 """A JSON object, kept byte for byte; null: none."""
@@ -85,15 +86,13 @@ async def own_project(_api: Api, caller: Principal, ids: Mapping[str, int]) -> N
         raise NotFound
 
 
-async def list_entities(api: Api, call: Call[ListEntities, None]) -> Listing:
+async def list_entities(api: Api, call: Call[ListEntities, None]) -> Part[models.Entity]:
     """By their ids."""
     query = call.query
     given = call.request.query.getall("entityClasses", [])
     classes = {each for value in given for each in value.split(",") if each}
-    found, total = await api.store.entities.find(
-        call.project_id, query.home_id, classes, query.skip, query.limit
-    )
-    return Listing([shown(entity) for entity in found], query.skip, total)
+    part = await api.store.entities.part(call.project_id, query.home_id, classes, query.skip, query.limit)
+    return part.shown(shown)
 
 
 async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Entity:

@@ -10,9 +10,10 @@ from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.entities import own_project
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.times import timestamp
 from homewire.model import Permission
+from homewire.store.parts import Part
 
 
 class NewGroup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -28,10 +29,9 @@ def shown(group: model.Group) -> models.Group:
     )
 
 
-async def list_groups(api: Api, call: Call[Paging, None]) -> Listing:
+async def list_groups(api: Api, call: Call[Paging, None]) -> Part[models.Group]:
     """By their ids."""
-    groups, total = await api.store.groups.list(call.project_id, call.query.skip, call.query.limit)
-    return Listing([shown(group) for group in groups], call.query.skip, total)
+    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).shown(shown)
 
 
 async def create_group(api: Api, call: Call[NoQuery, NewGroup]) -> models.Group:
@@ -49,12 +49,15 @@ async def delete_group(api: Api, call: Call[NoQuery, None]) -> None:
     await api.store.groups.delete(call.project_id, call.ids["groupId"])
 
 
-async def list_members(api: Api, call: Call[Paging, None]) -> Listing:
+async def list_members(api: Api, call: Call[Paging, None]) -> Part[models.GroupMember]:
     """By their user ids."""
     members, total = await api.store.groups.members(
         call.project_id, call.ids["groupId"], call.query.skip, call.query.limit
     )
-    return Listing([models.GroupMember(user_id=each) for each in members], call.query.skip, total)
+    # As many as may be in a group are few.
+    return Part(members, call.query.skip, len(members), total).shown(
+        lambda each: models.GroupMember(user_id=each)
+    )
 
 
 async def add_member(api: Api, call: Call[NoQuery, None]) -> None:

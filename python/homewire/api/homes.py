@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -9,13 +10,14 @@ import msgspec
 from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.model import Permission, Principal, PrincipalKind
 from homewire.store.homes import ANYBODY
+from homewire.store.parts import Part
 
 
 class HomesQuery(Paging, kw_only=True, rename="camel"):
@@ -68,7 +70,7 @@ def asking(caller: Principal) -> int:
     return caller.id if caller.kind is PrincipalKind.USER else ANYBODY
 
 
-async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Listing:
+async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Part[models.Home]:
     """The homes of a user, by id; for a project key also all of the project."""
     store, project_id, query = api.store.homes, call.project_id, call.query
     if query.project_id not in (None, project_id):
@@ -82,7 +84,8 @@ async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Listing:
         ids, total = await store.slice(project_id, query.skip, query.limit)
     else:
         raise InvalidInput("userId", "is required")
-    return Listing([shown(home) for home in await store.all_of(project_id, ids)], query.skip, total)
+    part = await Part.by_ids(ids, query.skip, total, partial(store.all_of, project_id))
+    return part.shown(shown)
 
 
 async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:

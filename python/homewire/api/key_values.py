@@ -9,12 +9,13 @@ import msgspec
 from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging, Visibility
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging, Visibility
 from homewire.api.times import timestamp
 from homewire.api.visibility import device_in_path, device_written, home_in_path, home_written
 from homewire.errors import InvalidInput, NotFound
 from homewire.model import Permission
 from homewire.store.key_values import Bounds, Owner
+from homewire.store.parts import Part
 
 
 class ListValues(Paging):
@@ -39,11 +40,11 @@ def shown(pair: model.KeyValue) -> models.KeyValuePair:
     )
 
 
-async def list_values(api: Api, call: Call[ListValues, None]) -> Listing:
+async def list_values(api: Api, call: Call[ListValues, None]) -> Part[models.KeyValuePair]:
     """In the order of their keys."""
     query = call.query
-    pairs, total = await api.store.key_values.find(_owner(call), query.key_prefix, query.skip, query.limit)
-    return Listing([shown(pair) for pair in pairs], query.skip, total)
+    part = await api.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
+    return part.shown(shown)
 
 
 async def get_value(api: Api, call: Call[NoQuery, None]) -> models.KeyValuePair:

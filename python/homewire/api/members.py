@@ -11,7 +11,7 @@ from homewire.api import models
 from homewire.api.accounts import count_invitation
 from homewire.api.context import Api
 from homewire.api.homes import asking
-from homewire.api.operation import Access, BodyKind, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
@@ -21,6 +21,7 @@ from homewire.notify.message import Message, MessageKind
 from homewire.store import checks
 from homewire.store.attempts import Allowance
 from homewire.store.members import Invitee, Person
+from homewire.store.parts import Part
 
 RoleName = Literal["owner", "member"]
 
@@ -60,12 +61,12 @@ def shown(person: Person) -> models.HomeMember:
     )
 
 
-async def get_members(api: Api, call: Call[Paging, None]) -> Listing:
+async def get_members(api: Api, call: Call[Paging, None]) -> Part[models.HomeMember]:
     """The members, by user id."""
-    people, total = await api.store.members.list(
+    part = await api.store.members.part(
         call.project_id, call.ids["homeId"], call.query.skip, call.query.limit
     )
-    return Listing([shown(person) for person in people], call.query.skip, total)
+    return part.shown(shown)
 
 
 async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMember:

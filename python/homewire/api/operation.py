@@ -71,15 +71,6 @@ class Paging(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 @dataclass(frozen=True, slots=True)
-class Listing:
-    """A part of a list: its items, the place of the first, and how many there are in all."""
-
-    items: list[Any]
-    start: int
-    total: int
-
-
-@dataclass(frozen=True, slots=True)
 class WithCookie:
     """The body of an answer that also tells a browser of a session."""
 
@@ -142,7 +133,7 @@ class Endpoint:
     """If not, a body that is missing counts as an empty object."""
     success: int = 200
     answer: Any = None
-    """The type of the answer's body; None: it has none. `list[…]` for a `Listing`."""
+    """The type of the answer's body; None: it has none. `list[…]` for a `Part`."""
     errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
     """Those of the spec's table, and 429 where there is a limit. 500 and 503 are always possible."""
     shape: ErrorShape = MODE
@@ -169,7 +160,7 @@ class Operation(Endpoint):
     """An endpoint that `api.dispatch` serves.
 
     In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
-    handler returns what is to be the body of the answer (of the type `answer`), None, a `Listing`, or one of
+    handler returns what is to be the body of the answer (of the type `answer`), None, a `Part`, or one of
     these in a `WithCookie`.
     It may raise any `RequestError` or `StoreError`; `dispatch` gives it a status of `errors`.
     """

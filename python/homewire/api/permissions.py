@@ -11,9 +11,10 @@ import msgspec
 from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.entities import own_project
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.model import HeldRight, Permission, RightKind
+from homewire.store.parts import Part
 from homewire.store.rights import parsed
 
 
@@ -43,7 +44,7 @@ class EndedPermission(Holder, frozen=True, kw_only=True, rename="camel"):
     permission: str
 
 
-async def list_permissions(api: Api, call: Call[ListPermissions, None]) -> Listing:
+async def list_permissions(api: Api, call: Call[ListPermissions, None]) -> Part[models.Permission]:
     """By their texts."""
     query, project = call.query, call.project_id
     user_id, group_id = _holder(query.user_id, query.group_id)
@@ -57,8 +58,7 @@ async def list_permissions(api: Api, call: Call[ListPermissions, None]) -> Listi
             found = [models.Permission(permission=str(right)) for right in rights]
     except UnknownRecord as error:
         raise _named(error) from None
-    end = None if query.limit is None else query.skip + query.limit
-    return Listing(found[query.skip : end], query.skip, len(found))
+    return Part.within(found, query.skip, query.limit)
 
 
 async def grant_permission(api: Api, call: Call[NoQuery, NewPermission]) -> None:

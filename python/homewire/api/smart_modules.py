@@ -7,11 +7,12 @@ from typing import Final
 from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
 from homewire.errors import NotFound
 from homewire.model import Permission
+from homewire.store.parts import Part
 
 
 def shown(module: model.SmartModule) -> models.SmartModule:
@@ -27,12 +28,10 @@ def shown(module: model.SmartModule) -> models.SmartModule:
     )
 
 
-async def get_smart_modules(api: Api, call: Call[Paging, None]) -> Listing:
+async def get_smart_modules(api: Api, call: Call[Paging, None]) -> Part[models.SmartModule]:
     """Those of the whole project and those that name this home, by id."""
     found = await api.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
-    start = call.query.skip
-    end = None if call.query.limit is None else start + call.query.limit
-    return Listing([shown(module) for module in found[start:end]], start, len(found))
+    return Part.within(found, call.query.skip, call.query.limit).shown(shown)
 
 
 async def get_smart_module(api: Api, call: Call[NoQuery, None]) -> models.SmartModule:

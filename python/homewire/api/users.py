@@ -20,13 +20,14 @@ from homewire.api.accounts import (
     token_by_mail,
 )
 from homewire.api.context import Api
-from homewire.api.operation import Access, Call, Listing, NoQuery, Operation, Paging
+from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.password_changes import new_password
 from homewire.api.patching import changes
 from homewire.api.times import timestamp
 from homewire.errors import NotFound, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, Project
 from homewire.store import checks
+from homewire.store.parts import Part
 from homewire.store.proofs import ProofKind
 
 _MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})
@@ -171,11 +172,11 @@ async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
         await api.store.users.delete(project_id, call.ids["userId"])
 
 
-async def list_users(api: Api, call: Call[UserQuery, None]) -> Listing:
+async def list_users(api: Api, call: Call[UserQuery, None]) -> Part[models.User]:
     """The users of the project."""
     query = call.query
-    found, total = await api.store.users.list(call.project_id, query.skip, query.limit, query.search)
-    return Listing([shown(user) for user in found], query.skip, total)
+    part = await api.store.users.part(call.project_id, query.skip, query.limit, query.search)
+    return part.shown(shown)
 
 
 OPERATIONS: Final = (

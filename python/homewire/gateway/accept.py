@@ -34,7 +34,9 @@ class Acceptor:
     """Accepts at most `per_turn` connections of each socket in a turn. Used from the event loop alone.
 
     `handshake_s` bounds the PROXY protocol header and the TLS handshake, each where there is one. With
-    `proxy_protocol` every connection of one of the `proxies` has to begin with such a header.
+    `proxy_protocol` every connection of one of the `proxies` has to begin with such a header. `timeout_s`
+    bounds how long the peer of any connection may confirm nothing, or take nothing, `unsent_bytes` what the
+    kernel takes beyond what it sent (0: the kernel's own).
     """
 
     def __init__(
@@ -44,11 +46,15 @@ class Acceptor:
         proxies: TrustedProxies | None = None,
         *,
         proxy_protocol: bool = False,
+        timeout_s: float = 0.0,
+        unsent_bytes: int = 0,
     ) -> None:
         self._per_turn = per_turn
         self._handshake_s = handshake_s
         self._proxies = TrustedProxies() if proxies is None else proxies
         self._proxy_protocol = proxy_protocol
+        self._timeout_s = timeout_s
+        self._unsent_bytes = unsent_bytes
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._connecting: set[asyncio.Task[object]] = set()
@@ -71,6 +77,7 @@ class Acceptor:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             if family == socket.AF_INET6:
                 listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            self._bound(listening)
             listening.bind((address[0], port, *address[2:]))
             listening.listen(backlog)
             port = listening.getsockname()[1]
@@ -101,6 +108,13 @@ class Acceptor:
             "accept_pauses": self._pauses,
             "proxy_headers_refused": self._proxy_headers_refused,
         }
+
+    def _bound(self, listening: socket.socket) -> None:
+        """Bounds of the kernel, which what is accepted inherits."""
+        if self._timeout_s and hasattr(socket, "TCP_USER_TIMEOUT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self._timeout_s * 1000))
+        if self._unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._unsent_bytes)
 
     def _resume(self) -> None:
         self._resumption = None

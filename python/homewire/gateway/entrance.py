@@ -1,4 +1,4 @@
-"""What stands between the port and the handlers."""
+"""What stands between the port and the handlers, and bounds what comes in and what goes out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from homewire.gateway.handshakes import Handshakes
 from homewire.gateway.heads import HeadWatch
 from homewire.http.bodies import Bodies
 from homewire.http.clients import TrustedProxies
+from homewire.http.outgoing import Answers, Pace
 from homewire.settings import Settings
 
 
@@ -21,6 +22,7 @@ class Entrance:
     heads: HeadWatch
     handshakes: Handshakes
     bodies: Bodies
+    answers: Answers
 
     @classmethod
     def of(cls, settings: Settings) -> Entrance:
@@ -31,12 +33,19 @@ class Entrance:
                 settings.head_timeout_s,
                 TrustedProxies.of(settings),
                 proxy_protocol=settings.proxy_protocol,
+                timeout_s=settings.socket_timeout_s,
+                unsent_bytes=settings.socket_unsent_bytes,
             ),
             HeadWatch(settings.head_timeout_s),
             Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
             Bodies(settings.ingest_bytes),
+            Answers(
+                settings.answer_bytes,
+                settings.answer_bytes_per_principal,
+                Pace(settings.answer_stall_s, settings.answer_rate_bytes_per_s),
+            ),
         )
 
     def figures(self) -> list[Callable[[], Mapping[str, int]]]:
         """For the metrics."""
-        return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies)]
+        return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies, self.answers)]

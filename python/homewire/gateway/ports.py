@@ -26,7 +26,9 @@ async def open_port(
     tls: ssl.SSLContext | None,
 ) -> str:
     """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
-    runner, server = await make_runner(app, Manners(settings.request_line_bytes), entrance.heads)
+    runner, server = await make_runner(
+        app, Manners(settings.request_line_bytes, answers=entrance.answers), entrance.heads
+    )
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
     stack.push_async_callback(entrance.acceptor.close)

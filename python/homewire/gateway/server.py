@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 from aiohttp import StreamReader, hdrs, web
 from aiohttp.http_exceptions import LineTooLong
@@ -19,10 +19,14 @@ from homewire.gateway.heads import HeadWatch
 from homewire.http.answers import WholeAnswer, error_answer
 from homewire.http.clients import Peer
 from homewire.http.headers import SERVER
+from homewire.http.outgoing import OWNERS, PIECE, Answers, AnswersFull, owners_of
+from homewire.http.streamed import Streamed
 
 logger = logging.getLogger(__name__)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
+"""They change nothing, so that their answers may be refused."""
 Render = Callable[[web.Request, RequestError], web.Response]
 """How an error looks at the path that was asked."""
 
@@ -68,6 +72,7 @@ class QuietRequestHandler(RequestHandler):
         self.peer = peer
         """The other end of the connection (`http.clients`)."""
         self._manners = server.manners
+        self._answers = server.manners.answers
         self._heads = server.heads
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request that began."""
@@ -109,17 +114,63 @@ class QuietRequestHandler(RequestHandler):
         if isinstance(resp, web.HTTPExpectationFailed):
             # aiohttp looks at this header before any middleware does.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
-        # Here, and not in a signal of the application: this sees what the parser refused, too. An answer that
-        # is written whole says all of this itself.
-        if type(resp) is not WholeAnswer:
-            resp.headers[hdrs.SERVER] = SERVER
-            if self._manners.any_origin:
-                allow_any_origin(resp)
-        outcome = await super().finish_response(request, resp, start_time)
+        # Here, and not in a signal of the application: this sees what the parser refused, too.
+        self._complete(resp)
+        if type(resp) is WholeAnswer:
+            outcome = await super().finish_response(request, resp, start_time)
+            if self.writing_paused:
+                outcome = resp, await self._wait_for_client(request)
+        elif isinstance(resp, web.Response):
+            outcome = await self._finish_whole(request, resp, start_time)
+        else:
+            outcome = await super().finish_response(request, resp, start_time)
         self._answering = False
         if self._early and self.transport is not None:
             self._heads.expect(self)
         return outcome
+
+    def _complete(self, response: web.StreamResponse) -> None:
+        """What every answer says. One that is written whole says all of this itself."""
+        if type(response) is not WholeAnswer:
+            response.headers[hdrs.SERVER] = SERVER
+            if self._manners.any_origin:
+                allow_any_origin(response)
+
+    async def _finish_whole(
+        self, request: web.BaseRequest, response: web.Response, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        body = response.body
+        if isinstance(body, bytes) and len(body) > PIECE:
+            owners = request.get(OWNERS) or owners_of(None, request)
+            try:
+                # Of a change the client is told in any case: it has happened.
+                count = self._answers.admit if request.method in SAFE_METHODS else self._answers.count
+                outgoing = count(owners, len(body))
+            except AnswersFull as error:
+                response = error_answer(error)
+                self._complete(response)
+            else:
+                streamed = Streamed.of(request, response, body, outgoing)
+                return await super().finish_response(request, streamed, start_time)
+        with self._answers.count((), 0) as outgoing:
+            try:
+                async with outgoing.writing(request, PIECE):
+                    return await super().finish_response(request, response, start_time)
+            except ConnectionError:
+                return response, True
+
+    async def _wait_for_client(self, request: web.BaseRequest) -> bool:
+        """Until it has taken what it was answered. Whether it is gone instead, or was cut because it did not.
+
+        A client that asks on and on without reading would be answered into memory otherwise.
+        """
+        with self._answers.count((), 0) as outgoing:
+            try:
+                async with outgoing.writing(request, PIECE):
+                    await request.writer.drain()
+            except ConnectionError:
+                return True
+        return False
 
     def handle_error(
         self,
@@ -154,6 +205,8 @@ class Manners:
     request_line_bytes: int
     any_origin: bool = True
     """Whether pages of any origin may read its answers."""
+    answers: Answers = field(default_factory=Answers)
+    """How many bytes of answers may be held, and how fast they have to be taken."""
 
 
 class QuietServer(web.Server):

@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from homewire.errors import RequestError
 from homewire.http.headers import SERVER, any_origin
+from homewire.http.outgoing import PIECE
 
 JSON: Final = "application/json"
 
@@ -53,12 +54,13 @@ class WholeAnswer(web.StreamResponse):
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """It was whole."""
+        """It was whole. Who asks on without reading is answered no further: see `gateway.server`."""
 
 
 def whole_answer(request: web.Request, status: int, body: bytes | None = None) -> web.StreamResponse:
     """JSON, or (204 only) no body, in as few steps as the client allows."""
-    if request.keep_alive and request.version == HttpVersion11 and request.method != hdrs.METH_HEAD:
+    small = body is None or len(body) <= PIECE
+    if small and request.keep_alive and request.version == HttpVersion11 and request.method != hdrs.METH_HEAD:
         return WholeAnswer(status, body)
     if body is None:
         return web.Response(status=status)

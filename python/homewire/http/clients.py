@@ -112,7 +112,7 @@ class Peer:
     """Set if this is a trusted proxy: knows how to read its headers."""
 
 
-def client_address(request: web.Request) -> str | None:
+def client_address(request: web.BaseRequest) -> str | None:
     """The address of the client that a request comes from; None if its connection was gone at once.
 
     Limits, sessions, events and logs use this one.

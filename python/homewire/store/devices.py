@@ -106,12 +106,19 @@ class Devices:
     ) -> tuple[list[Device], int]:
         """The devices of a home, or (None) of the project, by id, without the first `skip` and at most
         `limit` of them; and how many there are."""
+        ids, total = await self.slice(project_id, home_id, skip, limit)
+        return await self.get_many(project_id, ids), total
+
+    async def slice(
+        self, project_id: int, home_id: int | None = None, skip: int = 0, limit: int | None = None
+    ) -> tuple[list[int], int]:
+        """The ids of the same devices; and how many there are."""
         slot = ProjectSlot(project_id)
         index = slot.devices if home_id is None else slot.home_devices(home_id)
         ids, total = await self._database.index_slice(index, skip, limit)
         if home_id is not None and not await self._database.present(slot.homes, [home_id]):
             return [], 0
-        return await self.get_many(project_id, ids), total
+        return ids, total
 
     async def of_home(self, project_id: int, home_id: int) -> list[int]:
         """The ids of the devices of a home, ascending."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Collection, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -13,6 +13,7 @@ from homewire.model import Entity
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
 from homewire.store.scripts.entities import (
     CREATE_ENTITY,
     DEEPEST,
@@ -98,28 +99,40 @@ class Entities:
         limit: int | None = None,
     ) -> tuple[list[Entity], int]:
         """The entities of a home, or of the project, of these classes if there are any, by id; without the
-        first `skip`, at most `limit`; and how many there are.
+        first `skip`, at most `limit`; and how many there are."""
+        part = await self.part(project_id, home_id, classes, skip, limit)
+        found = await part.whole()
+        # Of a whole list as many as are in this answer, whatever changed while it was read.
+        return found, skip + len(found) if limit is None and found else part.total
+
+    async def part(
+        self,
+        project_id: int,
+        home_id: int | None = None,
+        classes: Collection[str] = (),
+        skip: int = 0,
+        limit: int | None = None,
+    ) -> Part[Entity]:
+        """The same, of which only the first page was read yet.
 
         With classes all are looked at, and while a deleted home is being swept. Either way no more is held
-        than what is answered, and a page.
+        than the ids of what is answered, and a page.
         """
         slot = ProjectSlot(project_id)
         index = slot.entity_ids if home_id is None else slot.home_entities(home_id)
         total, deleted = await self._database.read_beside(slot.deleted_homes, "ZCARD", index)
         if not classes and not deleted:
-            found = await self._slice(project_id, index, skip, limit)
-            # Of a whole list as many as are in this answer, whatever changed while it was read.
-            return found, skip + len(found) if limit is None and found else int(total)
+            return await Part.of(self._slice(project_id, index, skip, limit), skip, limit, int(total))
         end = None if limit is None else skip + limit
-        found, total = list[Entity](), 0
+        found, total = list[str](), 0
         async for ids in self._id_pages(index, ENTITIES_READ):
             async for page in self._read(project_id, ids):
                 for entity in page:
                     if not classes or entity.entity_class in classes:
                         if total >= skip and (end is None or total < end):
-                            found.append(entity)
+                            found.append(entity.id)
                         total += 1
-        return found, total
+        return await Part.of(self._read(project_id, found), skip, limit, total)
 
     async def bindings(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
         """The home that each of `entity_ids` is bound to; those that are bound to none are missing.
@@ -190,20 +203,22 @@ class Entities:
             names = [slot.entities, slot.entity_places, slot.entity_ids, index]
             require_ok(await self._database.change(REMOVE_ENTITIES, slot, names, page), project=project_id)
 
-    async def _slice(self, project_id: int, index: str, skip: int, limit: int | None) -> list[Entity]:
-        """Those of an index from a rank on."""
-        found = list[Entity]()
-        first = await self._database.read("ZRANGE", index, skip, skip) if limit != 0 else []
+    async def _slice(
+        self, project_id: int, index: str, skip: int, limit: int | None
+    ) -> AsyncGenerator[list[Entity]]:
+        """Pages of those of an index from a rank on."""
+        first = await self._database.read("ZRANGE", index, skip, skip)
         if not first:
-            return found
+            return
+        found = 0
         async for ids in self._id_pages(index, ENTITIES_READ, b"[" + first[0]):
-            wanted = ids if limit is None else ids[: limit - len(found)]
-            found += await self.some(project_id, wanted)
-            if len(found) == limit:
-                break
-        return found
+            async for page in self._read(project_id, ids if limit is None else ids[: limit - found]):
+                found += len(page)
+                yield page
+            if found == limit:
+                return
 
-    async def _read(self, project_id: int, entity_ids: Sequence[str]) -> AsyncIterator[list[Entity]]:
+    async def _read(self, project_id: int, entity_ids: Sequence[str]) -> AsyncGenerator[list[Entity]]:
         """Those of `entity_ids` that exist, in this order, as many at a time as one script reads."""
         slot, ids = ProjectSlot(project_id), [each.encode() for each in entity_ids if is_id(each)]
         while ids:
@@ -214,7 +229,8 @@ class Entities:
                 [BYTES_READ, *page],
             )
             read = list(zip(page, reply[::2], reply[1::2], strict=False))
-            yield [_entity(project_id, *each) for each in read if each[2]]
+            if found := [_entity(project_id, *each) for each in read if each[2]]:
+                yield found
             ids = ids[len(read) :]
 
     async def _id_pages(self, index: str, count: int, first: bytes = b"-") -> AsyncIterator[list[str]]:

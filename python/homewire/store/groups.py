@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Final
 
 from homewire.errors import UnknownRecord
 from homewire.model import Group, Right
 from homewire.store import checks, rights
-from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
 from homewire.store.scripts.groups import (
     CREATE_GROUP,
     DELETE_GROUP,
@@ -57,9 +59,13 @@ class Groups:
         self, project_id: int, skip: int = 0, limit: int | None = None
     ) -> tuple[builtins.list[Group], int]:
         """The groups by id, without the first `skip`, at most `limit`; and how many there are in all."""
+        part = await self.part(project_id, skip, limit)
+        return await part.whole(), part.total
+
+    async def part(self, project_id: int, skip: int = 0, limit: int | None = None) -> Part[Group]:
+        """The same, of which only the first page was read yet."""
         ids, total = await self._database.index_slice(ProjectSlot(project_id).groups, skip, limit)
-        pages = [ids[start : start + PAGE] for start in range(0, len(ids), PAGE)]
-        return [group for page in pages for group in await self._read(project_id, page)], total
+        return await Part.by_ids(ids, skip, total, partial(self._read, project_id))
 
     async def delete(self, project_id: int, group_id: int) -> None:
         """Delete a group; what its members had by it alone, they have lost when this returns.

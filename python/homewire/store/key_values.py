@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Final, Literal
 
@@ -11,6 +12,7 @@ from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.homes import deactivated
 from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
 from homewire.store.platform_events import VALUE_DELETED, VALUE_SAVED, envelope
 from homewire.store.scripts.key_values import DELETE_VALUE, LIST_VALUES, PUT_VALUE
 
@@ -72,21 +74,31 @@ class KeyValues:
 
         Read in chunks: what changes meanwhile is there or not, and nothing else is there twice or missing.
         """
+        part = await self.part(owner, prefix, skip, limit)
+        found = await part.whole()
+        # Of a whole list as many as are in this answer, whatever changed while it was read.
+        return found, skip + len(found) if limit is None and found else part.total
+
+    async def part(
+        self, owner: Owner, prefix: str = "", skip: int = 0, limit: int | None = None
+    ) -> Part[KeyValue]:
+        """The same, of which only the first chunk was read yet."""
         start = prefix.encode("utf-8", "replace")
         # No key has a byte above those of ASCII.
         below, first, last = b"(" + start, b"[" + start, b"[" + start + b"\xff"
         found, total = await self._page(owner, (below, first, last), skip, limit)
-        left = total - skip - len(found) if found else 0
-        while left > 0 and (limit is None or len(found) < limit):
-            reached = found[-1].key.encode()
-            rest = None if limit is None else limit - len(found)
-            more, left = await self._page(owner, (b"[" + reached, b"(" + reached, last), 0, rest)
-            left -= len(more)
-            found += more
-        if limit is None and found:
-            # As many as are in this answer, whatever changed while it was read.
-            total = skip + len(found)
-        return found, total
+
+        async def pages() -> AsyncGenerator[list[KeyValue]]:
+            page, left = found, total - skip
+            while page:
+                yield page
+                left -= len(page)
+                reached = page[-1].key.encode()
+                if left <= 0:
+                    return
+                page, left = await self._page(owner, (b"[" + reached, b"(" + reached, last), 0, None)
+
+        return await Part.of(pages(), skip, limit, total)
 
     async def put(
         self, owner: Owner, key: str, value: bytes, bounds: Bounds, by: Principal | None = None

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import builtins
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.model import AccountSystem, HomeMember, Posting, Project, Role, User
@@ -11,6 +12,7 @@ from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.homes import ANYBODY, Homes
 from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
 from homewire.store.scripts.members import INVITE_MEMBER
 from homewire.store.users import Users
 
@@ -49,13 +51,13 @@ class Members:
         self._homes = homes
         self._users = users
 
-    async def list(
+    async def part(
         self, project_id: int, home_id: int, skip: int = 0, limit: int | None = None
-    ) -> tuple[builtins.list[Person], int]:
+    ) -> Part[Person]:
         """The members by user id, without the first `skip`, at most `limit`; and how many there are."""
         members = await self._homes.members(project_id, home_id)
         wanted = members[skip : None if limit is None else skip + limit]
-        return await self._known(project_id, wanted), len(members)
+        return await Part.by_ids(wanted, skip, len(members), partial(self._known, project_id))
 
     async def get(self, project_id: int, home_id: int, user_id: int) -> Person:
         """A member. Raises UnknownRecord."""
@@ -130,7 +132,7 @@ class Members:
                 return user_id
         raise outrun("user")
 
-    async def _known(self, project_id: int, members: builtins.list[HomeMember]) -> builtins.list[Person]:
+    async def _known(self, project_id: int, members: Sequence[HomeMember]) -> list[Person]:
         """Without those who were deleted meanwhile."""
         users = await self._users.any_of(project_id, [member.user_id for member in members])
         return [(member, users[member.user_id]) for member in members if member.user_id in users]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import NamedTuple
 
 from homewire.errors import Conflict, InvalidInput, RequestError, Unavailable, UnknownRecord
@@ -14,6 +15,7 @@ from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.departures import NOTHING, Departures
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
 from homewire.store.passwords import Passwords
 from homewire.store.projects import Projects
 from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
@@ -219,20 +221,26 @@ class Users:
         With `search` those whose name, e-mail address, phone number or external key contains it, in
         whatever case. All users are read for that, a page at a time.
         """
-        index = ProjectSlot(project_id).users
+        part = await self.part(project_id, skip, limit, search)
+        return await part.whole(), part.total
+
+    async def part(
+        self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
+    ) -> Part[User]:
+        """The same, of which only the first page was read yet."""
+        index, read = ProjectSlot(project_id).users, partial(self._read, project_id)
         if not search:
             ids, total = await self._database.index_slice(index, skip, limit)
-            pages = [ids[start : start + PAGE] for start in range(0, len(ids), PAGE)]
-            return [user for page in pages for user in await self._read(project_id, page)], total
-        wanted, found, matches = search.casefold(), list[User](), 0
+            return await Part.by_ids(ids, skip, total, read)
+        wanted, found, matches = search.casefold(), list[int](), 0
         async for page in self._database.index_pages(index):
             for user in await self._read(project_id, page):
                 if not _mentions(user, wanted):
                     continue
                 if skip <= matches and (limit is None or len(found) < limit):
-                    found.append(user)
+                    found.append(user.id)
                 matches += 1
-        return found, matches
+        return await Part.by_ids(found, skip, matches, read)
 
     async def any_of(self, project_id: int, user_ids: Sequence[int]) -> dict[int, User]:
         """Those of `user_ids` that there are, also who was only invited."""

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from homewire.api.dispatch import may_call, range_header
-from homewire.api.operation import Access, Listing
+from homewire.api.operation import Access
 from homewire.model import Permission, Principal, PrincipalKind
+from homewire.store.parts import Part
 
 
 @pytest.mark.parametrize(
@@ -20,7 +21,7 @@ from homewire.model import Permission, Principal, PrincipalKind
     ],
 )
 def test_a_part_of_a_list_says_where_it_stands(items: list[int], start: int, total: int, value: str) -> None:
-    assert range_header(Listing(items, start, total)) == value
+    assert range_header(Part(items, start, len(items), total)) == value
 
 
 def principal(kind: PrincipalKind, *permissions: Permission) -> Principal:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import operator
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from typing import Any, Final
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homewire.api.dialects.ndata_list import FILES, Bounds, Found, Selection, result
+from homewire.api.context import SortSlots
+from homewire.api.dialects.ndata_list import Bounds, Found, Selection, result
 from homewire.api.dialects.ndata_query import OPERATORS, parse
 from homewire.api.dialects.ndata_rows import MEMBERS, Kind
 from homewire.errors import Unavailable
@@ -187,10 +190,12 @@ async def test_a_list_is_what_the_model_has(
         matching.sort(key=lambda it: comparable(member(it, each.name), each.kind), reverse=descending)
     part = matching[skip : None if take is None else skip + take]
 
-    selection = Selection(in_pages(some, page), named, parse(parameters), bounds)
+    selection = Selection(in_pages(some, page), named, parse(parameters), nullcontext, bounds)
     content = b"".join([chunk async for chunk in result(selection)])
     assert json.loads(content) == {"items": part, "count": len(part), "totalCount": len(matching)}
-    counted = Selection(in_pages(some, page), named, parse([*parameters, ("$count", "true")]), bounds)
+    counted = Selection(
+        in_pages(some, page), named, parse([*parameters, ("$count", "true")]), nullcontext, bounds
+    )
     assert await counted.count() == (len(part), len(matching))
 
 
@@ -207,7 +212,7 @@ async def test_names_are_looked_up_for_those_only_that_are_shown_or_depend_on_th
 
     async def asks(*parameters: tuple[str, str]) -> set[str]:
         looked_up.clear()
-        async for _ in result(Selection(in_pages(some, 7), counting, parse(parameters))):
+        async for _ in result(Selection(in_pages(some, 7), counting, parse(parameters), nullcontext)):
             pass
         return set(looked_up)
 
@@ -220,19 +225,28 @@ async def test_names_are_looked_up_for_those_only_that_are_shown_or_depend_on_th
 
 async def test_so_many_lists_are_sorted_in_files_and_no_more() -> None:
     some = [Session(f"{number:02}", 1, 2, "", DAY, DAY, DAY, "", "", "Bearer", 1) for number in range(5)]
+    slots = SortSlots(3, 2)
 
-    def listing() -> Any:
-        return result(
-            Selection(in_pages(some, 2), named, parse([("$sort", "_v")]), Bounds(few=0, run_bytes=0))
-        )
+    def listing(project: int) -> Any:
+        slot = partial(slots.taken, project)
+        bounds = Bounds(few=0, run_bytes=0)
+        return result(Selection(in_pages(some, 2), named, parse([("$sort", "_v")]), slot, bounds))
 
-    running = [listing() for _ in range(FILES)]
+    async def refused(project: int) -> Any:
+        with pytest.raises(Unavailable) as refusal:
+            await anext(listing(project))
+        return refusal.value.data["limit"]
+
+    running = [listing(1), listing(1)]
     for each in running:
         await anext(each)
-    with pytest.raises(Unavailable):
-        await anext(listing())
+    assert await refused(1) == "sorted_lists_per_project"
+    running.append(listing(2))
+    await anext(running[-1])
+    assert await refused(2) == await refused(3) == "sorted_lists"
+    assert slots.figures() == {"sorted_lists": 3, "sorted_lists_refused": 3}
     await running[0].aclose()
-    another = listing()
-    assert len([chunk async for chunk in another]) == 2
+    assert len([chunk async for chunk in listing(1)]) == 2
     for each in running:
         await each.aclose()
+    assert slots.figures()["sorted_lists"] == 0

@@ -99,6 +99,32 @@ async def listen_everywhere() -> None:
     await Ends.all_gone()
 
 
+def test_what_is_accepted_is_given_up_by_the_kernel(run: Callable[[Awaitable[None]], None]) -> None:
+    """It has the bounds of the socket that listens."""
+    run(accept_with_a_timeout())
+
+
+async def accept_with_a_timeout() -> None:
+    made: asyncio.Future[list[int]] = asyncio.get_running_loop().create_future()
+
+    class Asking(Ends):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            accepted = transport.get_extra_info("socket")
+            options = (socket.TCP_USER_TIMEOUT, socket.TCP_NOTSENT_LOWAT)
+            made.set_result([accepted.getsockopt(socket.IPPROTO_TCP, each) for each in options])
+
+    acceptor = Acceptor(5, 1.0, timeout_s=45.0, unsent_bytes=100_000)
+    port = await acceptor.bind("127.0.0.1", 0, 16)
+    acceptor.start(lambda _peer: Asking())
+    _, writer = await asyncio.open_connection("127.0.0.1", port)
+    assert await made == [45_000, 100_000]
+    writer.close()
+    await writer.wait_closed()
+    await acceptor.close()
+    await Ends.all_gone()
+
+
 def test_what_comes_during_an_answer_is_the_next_head(run: Callable[[Awaitable[None]], None]) -> None:
     run(begin_the_next_head_early())
 

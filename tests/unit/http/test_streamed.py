@@ -1,19 +1,23 @@
-"""Answers that are made while they are sent: whole, or visibly cut off."""
+"""Answers that are made while they are sent: whole, or visibly cut off; and what they hold meanwhile."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Final
 
 import aiohttp
 import pytest
 from aiohttp import web
-from aiohttp.test_utils import TestClient, TestServer
+from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
+from homewire.http.outgoing import PIECE, Answers, AnswersFull, Outgoing, Pace
 from homewire.http.streamed import Streamed
 
-Chunks = Callable[[], AsyncGenerator[bytes]]
+MIB: Final = 1024 * 1024
+LARGE: Final = 30
+"""Chunks of a MiB: more than the kernel takes for a client that does not read."""
 
 
 class Sent:
@@ -35,15 +39,21 @@ class Sent:
 
 @asynccontextmanager
 async def serving(
-    sent: Sent, stalled_s: float = 10.0
+    sent: Sent, answers: Answers | None = None, whole_s: float | None = None
 ) -> AsyncIterator[TestClient[web.Request, web.Application]]:
+    counted = answers or Answers()
+
     async def handle(request: web.Request) -> web.StreamResponse:
-        return await Streamed.begun(request, sent(), stalled_s=stalled_s)
+        try:
+            return await Streamed.begun(request, sent(), counted, ("principal", 1), whole_s=whole_s)
+        except AnswersFull as error:
+            return web.Response(status=error.status, text=error.data["limit"])
 
     app = web.Application()
     app.router.add_get("/", handle)
     async with TestClient(TestServer(app)) as client:
         yield client
+    assert counted.figures()["answer_bytes"] == 0
 
 
 async def test_all_chunks_arrive() -> None:
@@ -52,6 +62,12 @@ async def test_all_chunks_arrive() -> None:
         assert answer.content_type == "application/json"
         assert await answer.json() == [1, 2, 3]
         assert sent.closed.is_set()
+
+
+async def test_chunks_that_are_larger_than_a_piece_arrive() -> None:
+    large = b"[" + b"1," * 200_000 + b"2]"
+    async with serving(Sent(large)) as client, client.get("/") as answer:
+        assert await answer.read() == large
 
 
 async def test_a_head_has_no_body() -> None:
@@ -88,10 +104,99 @@ async def test_an_old_client_learns_the_end_by_the_connections() -> None:
     assert content.endswith(b"\r\n\r\n[1,2]")
 
 
-async def test_who_takes_nothing_is_given_up() -> None:
-    sent = Sent(*[bytes(1_000_000)] * 30)
-    async with serving(sent, stalled_s=0.1) as client:
-        _, writer = await asyncio.open_connection(client.host, client.port, limit=1_000)
-        writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
-        await asyncio.wait_for(sent.closed.wait(), 5)
+async def asked(client: TestClient[web.Request, web.Application]) -> asyncio.StreamWriter:
+    """A request whose answer nobody reads."""
+    _, writer = await asyncio.open_connection(client.host, client.port, limit=1_000)
+    writer.write(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+    return writer
+
+
+async def test_a_client_that_takes_nothing_is_cut() -> None:
+    answers, sent = Answers(pace=Pace(stall_s=0.1, bytes_per_s=MIB)), Sent(*[bytes(MIB)] * LARGE)
+    async with serving(sent, answers) as client:
+        writer = await asked(client)
+        await asyncio.wait_for(sent.closed.wait(), 20)
+        assert answers.figures() == {"answer_bytes": 0, "answers_refused": 0, "answers_cut": 1}
         writer.transport.abort()
+
+
+async def test_a_client_that_drips_is_cut() -> None:
+    """It takes each piece before a client that takes nothing would be cut; together they take too long."""
+    seconds = 0.0
+    answers = Answers(pace=Pace(stall_s=30.0, bytes_per_s=1_000), clock=lambda: seconds)
+    request = make_mocked_request("GET", "/")
+    with answers.admit((1,), 2_000) as outgoing:
+        for size in [20_000] * 100 + [5_000] * 207:
+            # Twice as fast as it has to be; then half as fast, until nothing is left of what that had won.
+            async with outgoing.writing(request, size):
+                seconds += 10
+        with pytest.raises(ConnectionResetError):
+            await taken(outgoing, request, 5_000)
+    assert answers.figures()["answers_cut"] == 1
+
+
+async def taken(outgoing: Outgoing, request: web.Request, size: int) -> None:
+    async with outgoing.writing(request, size):
+        await asyncio.Event().wait()
+
+
+async def test_an_answer_that_takes_too_long_as_a_whole_is_cut() -> None:
+    """However well its client reads."""
+    answers, hold = Answers(), asyncio.Event()
+
+    class Endless(Sent):
+        async def __call__(self) -> AsyncGenerator[bytes]:
+            try:
+                yield b"["
+                await hold.wait()
+                yield b"]"
+            finally:
+                self.closed.set()
+
+    sent = Endless()
+    async with serving(sent, answers, whole_s=0.1) as client, client.get("/") as answer:
+        with pytest.raises(aiohttp.ClientError):
+            await answer.read()
+        assert sent.closed.is_set()
+
+
+async def test_no_more_is_held_than_may_be() -> None:
+    """What waits is counted for its principal, who is refused beyond the share; then for all."""
+    answers = Answers(limit=8 * MIB, share=MIB + PIECE, pace=Pace(stall_s=60.0))
+    async with serving(Sent(*[bytes(MIB)] * LARGE), answers) as client:
+        writer = await asked(client)
+        await until(lambda: answers.figures()["answer_bytes"] > 0)
+        async with client.get("/") as answer:
+            assert (answer.status, await answer.text()) == (503, "answer_bytes_per_principal")
+        assert answers.figures()["answer_bytes"] <= MIB + PIECE
+        writer.transport.abort()
+        await until(lambda: answers.figures()["answer_bytes"] == 0)
+
+
+def test_a_project_has_half_and_all_have_the_whole() -> None:
+    answers = Answers(limit=8 * MIB, share=3 * MIB)
+    first = answers.admit((1, "project"), 3 * MIB)
+    with pytest.raises(AnswersFull) as refused:
+        answers.admit((1, "project"), 1)
+    assert refused.value.data == {"limit": "answer_bytes_per_principal"}
+    with pytest.raises(AnswersFull) as refused:
+        answers.admit((2, "project"), 2 * MIB)
+    assert refused.value.data == {"limit": "answer_bytes"}
+    second = answers.admit((3, "another"), 3 * MIB)
+    third = answers.admit((4,), 2 * MIB)
+    with pytest.raises(AnswersFull):
+        answers.admit((5,), 1)
+    assert answers.figures()["answers_refused"] == 3
+    for each in (first, second, third):
+        each.resize(0)
+    # An owner of whom nothing is held has room for one, however large.
+    answers.admit((1, "project"), 7 * MIB).resize(0)
+    assert answers.figures()["answer_bytes"] == 0
+    assert answers._by_owner == {}
+
+
+async def until(condition: object) -> None:
+    assert callable(condition)
+    async with asyncio.timeout(20):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -15,6 +16,7 @@ from homewire.api.dialects.ndata_rows import NDataSession, QueryResult, session_
 from homewire.api.operation import Access, Call, NoQuery, Operation
 from homewire.api.shapes import SESSIONS
 from homewire.errors import NotFound, PermissionDenied
+from homewire.http.outgoing import owners_of
 from homewire.http.streamed import Streamed
 from homewire.model import Permission, Principal, PrincipalKind, Session
 
@@ -39,11 +41,18 @@ async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> web.StreamR
     """The live sessions that the caller may see and asks for."""
     question = parse(call.request.query.items())
     pages = _visible(api, call.principal)
-    selection = Selection(pages, Names(api, call.project_id), question)
+    slot = partial(api.sort_slots.taken, call.project_id)
+    selection = Selection(pages, Names(api, call.project_id), question, slot)
     if question.count_only:
         count, total = await selection.count()
         return QueryResult(count=count, total_count=total)
-    return await Streamed.begun(call.request, result(selection))
+    return await Streamed.begun(
+        call.request,
+        result(selection),
+        api.answers,
+        owners_of(call.caller, call.request),
+        whole_s=api.settings.sorted_list_s if selection.in_file else None,
+    )
 
 
 async def get_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:

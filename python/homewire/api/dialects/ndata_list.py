@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterator, Sequence
-from contextlib import aclosing, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from itertools import chain
 from operator import itemgetter
@@ -17,9 +17,6 @@ from homewire.api.dialects.ndata_sort import RUN_BYTES, Entry, Sorter, sort_key
 from homewire.api.dialects.user_agents import device_of
 from homewire.errors import Unavailable
 from homewire.model import Session, User
-
-FILES: Final = 8
-"""How many answers may be sorted in files at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +38,7 @@ class Found(NamedTuple):
     session: Session
 
 
+Slot = Callable[[], AbstractContextManager[None]]
 Naming = Callable[[Sequence[Found]], Awaitable[list[Found]]]
 """Puts the names into rows that have none yet."""
 
@@ -97,8 +95,15 @@ class Selection:
     """The sessions that a question asks for. `total` is right once they all were looked at."""
 
     def __init__(
-        self, pages: AsyncIterator[list[Session]], names: Naming, question: Question, bounds: Bounds = USUAL
+        self,
+        pages: AsyncIterator[list[Session]],
+        names: Naming,
+        question: Question,
+        slot: Slot,
+        bounds: Bounds = USUAL,
     ) -> None:
+        """`slot` is held while rows are sorted in a file."""
+        self._slot = slot
         self._bounds = bounds
         self._pages = pages
         self._names = names
@@ -113,13 +118,16 @@ class Selection:
         end = self.total if self._end is None else min(self._end, self.total)
         return max(end - self._question.skip, 0), self.total
 
+    @property
+    def in_file(self) -> bool:
+        """Whether so many rows are sorted that it takes a file."""
+        return bool(self._question.order) and not (self._end is not None and self._end <= self._bounds.few)
+
     def batches(self) -> AsyncGenerator[list[bytes]]:
         """The sessions of the answer in order, as JSON. Raises Unavailable."""
-        if not self._question.order:
-            return self._as_they_come()
-        if self._end is not None and self._end <= self._bounds.few:
-            return self._few_in_order()
-        return self._all_in_order()
+        if self.in_file:
+            return self._all_in_order()
+        return self._few_in_order() if self._question.order else self._as_they_come()
 
     async def _matching(self) -> AsyncIterator[list[Found]]:
         """A page at a time what meets every condition. Others' records are read only if that depends on them,
@@ -155,7 +163,7 @@ class Selection:
     async def _all_in_order(self) -> AsyncGenerator[list[bytes]]:
         order = self._question.order
         try:
-            with _place_for_a_file(), Sorter(self._bounds.run_bytes) as sorter:
+            with self._slot(), Sorter(self._bounds.run_bytes) as sorter:
                 async for found in self._matching():
                     named = await self._names(found)
                     await sorter.add([Entry(sort_key(row, order), shown(row)) for row, _ in named])
@@ -179,18 +187,3 @@ async def result(selection: Selection) -> AsyncGenerator[bytes]:
             before = b","
     opening = b"" if count else before
     yield opening + f'],"count":{count},"totalCount":{selection.total}}}'.encode()
-
-
-_files: list[None] = []
-
-
-@contextmanager
-def _place_for_a_file() -> Iterator[None]:
-    """Raises Unavailable when as many are in use as may be."""
-    if len(_files) >= FILES:
-        raise Unavailable(problem=f"{FILES} sorted lists are being sent already; ask for a part with $take")
-    _files.append(None)
-    try:
-        yield
-    finally:
-        _files.pop()
