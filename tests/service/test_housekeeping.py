@@ -10,6 +10,7 @@ from recovery_house import dying_change
 from redis.asyncio import Redis
 
 from homewire.store.database import LOOK_AFTER_MS
+from homewire.store.departures import LEFT_AT_ONCE
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
 
 WITHIN_S = LOOK_AFTER_MS / 1000 + 20
@@ -81,9 +82,23 @@ async def nobody_died(node: NodeProcess) -> None:
         await forgotten(tenant)
 
 
+async def many_homes(node: NodeProcess) -> None:
+    async with tenant_of(node) as tenant:
+        user, guest = await tenant.user(), await tenant.user()
+        homes = [await tenant.home(user) for _ in range(LEFT_AT_ONCE + 5)]
+        await tenant.store.homes.add_member(tenant.project, homes[0], guest.id)
+        assert (await tenant.ask("DELETE", f"/users/{user.id}", user.key)).status == 204
+        assert (await tenant.ask("GET", f"/users/{user.id}", user.key)).status == 401
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, tenant.project, user.id) == []
+        assert await tenant.store.homes.existing(tenant.project, homes) == {homes[0]}
+
+
 async def test_what_a_dead_process_left_is_swept_by_a_node(node: NodeProcess) -> None:
     # At once, because each is waited for some seconds.
-    await asyncio.gather(home_died(node), user_died(node), project_died(node), nobody_died(node))
+    await asyncio.gather(
+        home_died(node), user_died(node), project_died(node), nobody_died(node), many_homes(node)
+    )
 
 
 async def unnoted(node: NodeProcess) -> None:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from homewire.errors import NotConfirmed, UnknownRecord
+from homewire.errors import Conflict, NotConfirmed, UnknownRecord
 from homewire.model import AccountSystem, Project, Role, User
 from homewire.store import Store
-from homewire.store.keys import ProjectSlot
+from homewire.store.departures import LEFT_AT_ONCE
+from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.scripts.homes import DELETE_HOME
 from homewire.store.scripts.script import Script
@@ -271,6 +272,44 @@ async def test_nothing_of_a_deleted_user_is_left(
     assert await store.homes.get(project.id, home) is None
     # An empty outbox stays: its ids go on from its last.
     assert await names() - before <= {slot.outbox.encode()}
+
+
+async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
+    store: Store, redis_client: Redis, project: Project, user: User
+) -> None:
+    guest = await new_user(store, project, "guest")
+    homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(LEFT_AT_ONCE + 1)]
+    await store.homes.add_member(project.id, homes[0], guest.id)
+    _, key = await store.sessions.open(project.id, user.id, "app", Login())
+    await store.users.delete(project.id, user.id)
+    assert await store.users.get(project.id, user.id) is None
+    assert await store.principals.lookup(key) is None
+    assert [each.user_id for each in await store.homes.members(project.id, homes[0])] == [guest.id]
+    # Nobody waited for the homes; any node is told that they are to be swept.
+    assert await store.homes.existing(project.id, homes) == set(homes)
+    assert await redis_client.zscore(UNFINISHED, str(project.id)) is not None
+    await store.users.sweep(project.id)
+    assert await store.homes.existing(project.id, homes) == {homes[0]}
+    assert await owners(store, project, homes[0]) == [guest.id]
+    assert not await redis_client.exists(
+        ProjectSlot(project.id).departing_users, ProjectSlot(project.id).user_homes(user.id)
+    )
+
+
+async def test_what_a_deleted_user_asked_for_makes_no_device(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homewire.store.departures.LEFT_AT_ONCE", 0)
+    project = await store.projects.create("demand", AccountSystem.EMAIL, on_demand_provisioning=True)
+    user, guest = await new_user(store, project, "gone"), await new_user(store, project, "guest")
+    home = (await store.homes.create(project.id, "home", user.id)).id
+    await store.homes.add_member(project.id, home, guest.id)
+    token, made = await store.provisioning.begin(project.id, home, user.id, "lamp")
+    await store.users.delete(project.id, user.id)
+    with pytest.raises(Conflict):
+        await store.provisioning.redeem(token, made, None)
+    token, made = await store.provisioning.begin(project.id, home, guest.id, "lamp")
+    assert (await store.provisioning.redeem(token, made, None))[0].home_id == home
 
 
 async def test_a_session_and_a_token_made_during_the_deletion_end_with_it(

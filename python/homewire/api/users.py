@@ -254,7 +254,7 @@ OPERATIONS: Final = (
         summary="Delete the user whose key it is",
         description="All their keys are dead, and the address is free again. A home where they were the only "
         "member is deleted; where they were the last owner of several members, the one who has been there "
-        "longest becomes owner.",
+        "longest becomes owner. Of a user with more than 20 homes that follows after the answer.",
         source="spec 001, Delete User",
         access=Access(user=True),
         visible=only_themself,

@@ -164,9 +164,9 @@ class Database:
         with translate_redis_errors(writing=True):
             return await self._run(script, keys, arguments)
 
-    async def note_unfinished(self, project_id: int) -> None:
+    async def note_unfinished(self, project_id: int, after_ms: int = LOOK_AFTER_MS) -> None:
         """Have housekeeping look soon for what is to be swept in a project."""
-        await self.change_outside(NOTE, [UNFINISHED], [project_id, LOOK_AFTER_MS])
+        await self.change_outside(NOTE, [UNFINISHED], [project_id, after_ms])
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         return (await self._changes.run(script, (keys, arguments)))[0]

@@ -88,7 +88,7 @@ class Provisioning:
             [
                 slot.provisioning(reference.hash), slot.home(home_id), slot.home_members(home_id),
                 slot.device(device.id), slot.devices, slot.device_places,
-                slot.key(key_reference.hash), slot.home_devices(home_id),
+                slot.key(key_reference.hash), slot.home_devices(home_id), slot.user(stands_for.user_id),
             ],
             [device.id, device.created_ms, key_reference.hash, home_id, user_id or ""],
         )  # fmt: skip

@@ -248,7 +248,8 @@ class Users:
         return {user.id: user for page in pages for user in await self._read(project_id, page)}
 
     async def delete(self, project_id: int, user_id: int) -> None:
-        """Delete a user. Sessions and keys are gone in the same step, homes after it (see `Departures`).
+        """Delete a user. Sessions and keys are gone in the same step, homes after it, of a user with many of
+        them later, by any node (see `Departures`).
 
         A crash half-way leaves stale members; `sweep` removes them, or deleting again. Raises UnknownRecord.
         """

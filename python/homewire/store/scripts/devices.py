@@ -48,7 +48,7 @@ return unheard('provisioning_begun')
 """)
 
 PROVISION_DEVICE: Final = changing("""
--- KEYS: …, token, home, members, device, devices, places, key, devices of the home
+-- KEYS: …, token, home, members, device, devices, places, key, devices of the home, user who asked for it
 -- ARGV: id, created (now), hash, home id, id of the user who calls, or nothing
 local id = ARGV[1]
 local token = redis.call('HMGET', KEYS[3], 'home', 'user', 'class', 'tag', 'expires')
@@ -56,7 +56,8 @@ if state ~= 'live' or token[1] ~= ARGV[4] or tonumber(token[5]) <= tonumber(ARGV
   return {'invalid_token'}
 end
 -- It is worth as much as the membership of who asked for it.
-if redis.call('EXISTS', KEYS[4]) == 0 or redis.call('HEXISTS', KEYS[5], token[2]) == 0 then
+if redis.call('EXISTS', KEYS[4]) == 0 or redis.call('HEXISTS', KEYS[5], token[2]) == 0
+  or redis.call('EXISTS', KEYS[11]) == 0 then
   return {'invalid_token'}
 end
 if ARGV[5] ~= '' and redis.call('HEXISTS', KEYS[5], ARGV[5]) == 0 then return {'unknown', 'home'} end
