@@ -88,6 +88,7 @@ UNCHARGED = {
     "verifications.ISSUE_TOKEN": "two tokens a user",
     "verifications.ISSUE_CODE": "one code a user",
     "verifications.REDEEM_TOKEN": "a flag, a password instead of another",
+    "users.REHASH_PASSWORD": "a hash instead of another of the same password",
     "login_tokens.CREATE_LOGIN_TOKEN": "at most 20 hashes a user",
     "sessions.LEASE_SESSION": "one entry for each request that is under way",
     "attempts.TAKE_ATTEMPT": "a counter for each address and account, for ten minutes",
