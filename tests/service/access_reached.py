@@ -60,10 +60,5 @@ IMPOSSIBLE: Final[dict[tuple[str, int], str]] = {
     ("startEmailVerification", 401): _NO_KEY,
     ("resetPassword", 401): _NO_KEY,
     ("startPasswordReset", 401): _NO_KEY,
-    (
-        "listenToEvents",
-        404,
-    ): "no id in the path; a filter's id that cannot be seen is 403",
-    ("receiveCommands", 404): "any device but the caller itself is refused before it is looked for: 403",
 }
 """Why a status of the spec's table is never answered."""

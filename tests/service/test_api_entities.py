@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
-from urllib.parse import quote
 
 import orjson
 import pytest
 import pytest_asyncio
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from redis.asyncio import Redis
-from wire import listen
+from wire import listen, refusal
+from yarl import URL
 
 from homewire.model import AccountSystem, Entity, Permission
 from homewire.store import Store
@@ -312,23 +313,50 @@ async def test_a_filter_of_bound_entities_is_a_topic_of_their_home(node: NodePro
         assert (await socket.receive_json())["homeId"] == site.homes[1]
 
 
-async def test_a_bound_entity_is_heard_by_members_only(site: Site) -> None:
+async def test_an_entity_of_a_home_that_is_not_the_users_is_refused(site: Site) -> None:
+    """Like such a home: no event can name it elsewhere. With it, or without it, others do not help."""
     tenant, home = site.tenant, site.foreign_home
     await site.made("vault", home)
-    path = f"{SOCKET}?entityId={quote('vault')}"
+    await site.made("kitchen")
+    path = f"{SOCKET}?entityId=vault"
+    as_home = await refusal(tenant.url, f"{SOCKET}?homeId={home}", site.user.key)
+    for query in ("", "&entityId=kitchen", "&entityId=unbound"):
+        answer = await refusal(tenant.url, path + query, site.user.key)
+        assert (answer.status, answer.json()["data"]["field"]) == (404, "entityId")
+        assert answer.body == as_home.body.replace(b"homeId", b"entityId")
+    await tenant.store.homes.add_member(tenant.project, home, site.user.id)
     async with await listen(tenant.url, path, site.user.key) as socket:
-        assert (await send(site, home, "vault")).status == 204
-        assert await socket.is_alive(), "somebody else's home"
-        await tenant.store.homes.add_member(tenant.project, home, site.user.id)
         assert (await send(site, home, "vault")).status == 204
         assert (await socket.receive_json())["homeId"] == home
         await tenant.store.homes.remove_member(tenant.project, home, site.user.id)
         assert (await send(site, home, "vault")).status == 204
         assert await socket.is_alive()
+    assert (await refusal(tenant.url, path, site.user.key)).status == 404
+
+
+async def test_an_entity_that_is_not_registered_is_heard_in_every_home_of_the_user(site: Site) -> None:
+    """Events may name what nobody registered: it can be delivered, so it is not refused."""
+    async with await listen(site.tenant.url, f"{SOCKET}?entityId=unbound", site.user.key) as socket:
+        for home in (site.foreign_home, *site.homes):
+            assert (await send(site, home, "unbound")).status == 204
+        assert {(await socket.receive_json())["homeId"] for _ in site.homes} == set(site.homes)
+        assert await socket.is_alive()
+
+
+async def test_an_entity_of_a_deactivated_home_waits_for_it(site: Site) -> None:
+    tenant, home = site.tenant, site.homes[0]
+    await site.made("kitchen", home)
+    switch = partial(site.ask, "PATCH", f"/homes/{home}")
+    assert (await switch({"deactivated": True})).status == 204
+    async with await listen(tenant.url, f"{SOCKET}?entityId=kitchen", site.user.key) as socket:
+        assert await socket.is_alive()
+        assert (await switch({"deactivated": False})).status == 204
+        assert (await send(site, home, "kitchen")).status == 204
+        assert (await socket.receive_json())["homeId"] == home
 
 
 async def test_an_open_socket_hears_nothing_of_homes_that_are_not_the_users(site: Site) -> None:
-    """Bound anew elsewhere: the socket is told to come again, and then hears nothing of it."""
+    """Bound anew elsewhere: the socket is told to come again, and then refused."""
     await site.made("kitchen", site.homes[0])
     path = f"{SOCKET}?entityId=kitchen"
     async with await listen(site.tenant.url, path, site.user.key) as socket:
@@ -336,7 +364,23 @@ async def test_an_open_socket_hears_nothing_of_homes_that_are_not_the_users(site
         await site.made("kitchen", site.foreign_home)
         assert (await send(site, site.foreign_home, "kitchen")).status == 204
         assert (await socket.receive()).close_code == 4004
-    async with await listen(site.tenant.url, path, site.user.key) as socket:
-        assert (await send(site, site.foreign_home, "kitchen")).status == 204
-        assert await socket.is_alive()
-        assert (await send(site, site.homes[0], "kitchen")).field == "entityId"
+    assert (await refusal(site.tenant.url, path, site.user.key)).status == 404
+    assert (await send(site, site.homes[0], "kitchen")).field == "entityId"
+
+
+@pytest.mark.parametrize("key", ["k%FCche", "%ff", "a%C3"])
+async def test_a_path_that_is_not_utf_8_is_refused(site: Site, key: str) -> None:
+    """Not taken for the name with the escape in it."""
+    home = f"/homes/{site.homes[0]}/kv"
+    for method, path, field in (
+        ("PUT", f"{home}/{key}", "key"),
+        ("GET", f"{home}?keyPrefix={key}", "keyPrefix"),
+        ("GET", f"{site.path}/{key}", "entityId"),
+    ):
+        url = URL(path, encoded=True)
+        headers = {"Authorization": site.admin if "entities" in path else site.user.key}
+        body = orjson.dumps({"value": 1}) if method == "PUT" else None
+        async with site.tenant.http.request(method, url, data=body, headers=headers) as answer:
+            assert (answer.status, (await answer.json())["data"]["field"]) == (403, field)
+    async with site.tenant.http.get(home, headers={"Authorization": site.user.key}) as answer:
+        assert await answer.json() == []

@@ -118,16 +118,16 @@ class Ending:
 
 
 ENDINGS = {
-    "membership, homeId": Ending("?homeId={home}", House.remove_member, 403, 4500, older=4004),
+    "membership, homeId": Ending("?homeId={home}", House.remove_member, 404, 4500, older=4004),
     "membership, deviceId": Ending(
-        "?deviceId={device}", House.remove_member, 403, 4500, House.report_device, older=4004
+        "?deviceId={device}", House.remove_member, 404, 4500, House.report_device, older=4004
     ),
     "session": Ending("", House.end_session, 401, 4502),
     "session, homeId": Ending("?homeId={home}", House.end_session, 401, 4502),
     "session, entityId": Ending("?entityId=lamp", House.end_session, 401, 4502),
     "user": Ending("", House.delete_user, 401, 4501),
-    "device": Ending("?deviceId={device}", House.delete_device, 403, 4500),
-    "device moved away": Ending("?deviceId={device}", House.move_device_away, 403, 4004, House.report_device),
+    "device": Ending("?deviceId={device}", House.delete_device, 404, 4500),
+    "device moved away": Ending("?deviceId={device}", House.move_device_away, 404, 4004, House.report_device),
 }
 DEVICE_ENDINGS = {
     "key rotated": Ending("", House.rotate_device_key, 401, 4502, House.command),

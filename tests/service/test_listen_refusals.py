@@ -47,12 +47,56 @@ async def test_commands_are_for_the_device_itself_only(tenant: Tenant) -> None:
     user = await tenant.user()
     home = await tenant.home(user)
     device, other = await tenant.device(home), await tenant.device(home)
-    answers = []
-    for key in (user.key, tenant.key, other.key):
-        for path in (f"/devices/{device.id}/command", "/devices/999999999/command", "/devices/x/command"):
-            answers.append(await refusal(tenant.url, path, key))
-    assert {answer.status for answer in answers} == {403}
-    assert len({answer.body for answer in answers}) == 1
+    paths = (f"/devices/{device.id}/command", "/devices/999999999/command", "/devices/x/command")
+    for keys, status in (((user.key, tenant.key), 403), ((other.key,), 404)):
+        answers = [await refusal(tenant.url, path, key) for key in keys for path in paths]
+        assert {answer.status for answer in answers} == {status}
+        assert len({answer.body for answer in answers}) == 1
+
+
+@pytest.mark.parametrize(
+    ("name", "right"),
+    [
+        ("homeid", "homeId"),
+        ("home", "homeId"),
+        ("HomeID", "homeId"),
+        ("home_id", "homeId"),
+        ("homeIds", "homeId"),
+        ("deviceid", "deviceId"),
+        ("device", "deviceId"),
+        ("entity", "entityId"),
+        ("entityID", "entityId"),
+        ("authtoken", "authToken"),
+        ("auth_token", "authToken"),
+    ],
+)
+async def test_a_misspelt_parameter_is_refused_and_named(tenant: Tenant, name: str, right: str) -> None:
+    """Ignored, it would widen what is heard, or leave the caller without a key."""
+    user = await tenant.user()
+    home = await tenant.home(user)
+    answer = await refusal(tenant.url, f"{EVENTS}?homeId={home}&{name}={home}", user.key)
+    assert (answer.status, answer.json()["data"]["field"]) == (403, right)
+    async with await listen(tenant.url, f"{EVENTS}?homeId={home}&client=web&id=7", user.key) as socket:
+        assert await socket.is_alive(), "others are ignored"
+
+
+async def test_a_misspelt_token_is_not_taken_for_a_missing_key(tenant: Tenant) -> None:
+    user = await tenant.user()
+    device = await tenant.device(await tenant.home(user))
+    for path, key in ((EVENTS, user.key), (f"/devices/{device.id}/command", device.key)):
+        answer = await refusal(tenant.url, f"{path}?authtoken={key}", None)
+        assert (answer.status, answer.json()["data"]["field"]) == (403, "authToken")
+        assert key not in answer.body.decode()
+
+
+@pytest.mark.parametrize("spelled", ["k%FCche", "%ff", "a%C3", "%ED%A0%80", "ok&entityId=k%FCche"])
+async def test_an_entity_that_is_not_utf_8_is_refused(tenant: Tenant, spelled: str) -> None:
+    """Else it would be the name with the escape in it, which no event has."""
+    user = await tenant.user()
+    answer = await refusal(tenant.url, f"{EVENTS}?entityId={spelled}", user.key)
+    assert (answer.status, answer.json()["data"]["field"]) == (403, "entityId")
+    async with await listen(tenant.url, f"{EVENTS}?entityId=k%25FCche", user.key) as socket:
+        assert await socket.is_alive(), "a name with a percent sign is one"
 
 
 async def test_a_device_without_a_home_may_wait_for_commands(tenant: Tenant) -> None:
@@ -128,7 +172,7 @@ async def test_a_refused_upgrade_leaves_the_connection_usable(tenant: Tenant) ->
     user = await tenant.user()
     async with await Socket.open(tenant.url) as connection:
         await connection.ask(f"{EVENTS}?homeId=999999999", user.key)
-        assert (await connection.read_answer()).status == 403
+        assert (await connection.read_answer()).status == 404
         await connection.ask(EVENTS, user.key, early=frame(PING, b"early"))
         await connection.accepted()
         assert await connection.receive() == Frame(PONG, b"early")
@@ -148,9 +192,11 @@ async def test_permission_based_access_is_closed(node: NodeProcess) -> None:
         user = await tenant.user()
         home = await tenant.home(user)
         device = await tenant.device(home)
-        for query in ("", f"?homeId={home}", f"?deviceId={device.id}", "?entityId=e"):
+        answer = await refusal(node.url, EVENTS, user.key)
+        assert (answer.status, answer.json()["reason"]) == (403, "PERMISSION_DENIED")
+        for query in (f"?homeId={home}", f"?deviceId={device.id}", "?entityId=e"):
             answer = await refusal(node.url, EVENTS + query, user.key)
-            assert (answer.status, answer.json()["reason"]) == (403, "PERMISSION_DENIED")
+            assert (answer.status, answer.json()["reason"]) == (404, "NOT_FOUND")
         async with await listen(node.url, f"/devices/{device.id}/command", device.key) as socket:
             assert await socket.is_alive()
 
@@ -178,7 +224,7 @@ async def test_authorization_wins_over_auth_token(tenant: Tenant) -> None:
     path = f"{EVENTS}?homeId={home}&authToken="
     async with await listen(tenant.url, path + other.key, user.key) as socket:
         assert await socket.is_alive()
-    assert (await refusal(tenant.url, path + user.key, other.key)).status == 403
+    assert (await refusal(tenant.url, path + user.key, other.key)).status == 404
     assert (await refusal(tenant.url, path + user.key, DEAD)).status == 401
 
 

@@ -38,6 +38,7 @@ from homewire.http.headers import RANGE, names_key
 from homewire.http.origins import refuse_cross_site
 from homewire.http.outgoing import OWNERS, owners_of
 from homewire.http.paths import path_id
+from homewire.http.query import require_utf8_path, require_utf8_query
 from homewire.http.streamed import Streamed
 from homewire.model import Permission, Principal, PrincipalKind
 from homewire.store.parts import Part
@@ -92,8 +93,10 @@ async def _call(api: Api, operation: Operation, names: Sequence[str], request: w
     ids = {name: path_id(request, name) for name in names}
     if operation.visible is not None and caller is not None:
         await operation.visible(api, caller, ids)
+    require_utf8_path(request)
     query = _NO_QUERY
     if operation.query is not NoQuery:
+        require_utf8_query(request)
         query = decode_fields("query", request.query, operation.query)
     return Call(request, caller, ids, query, await _body(api, operation, request))
 

@@ -147,7 +147,10 @@ ENDPOINTS: Final = (
             " now and later. Not in projects that bring their own users.\n\n"
             "In a project with access by permission a filter is required, each of its values needs the"
             " permission `read:home-events:<homeId>`, `read:device:<deviceId>` or"
-            " `read:entity-events:<entityId>`, and membership plays no part."
+            " `read:entity-events:<entityId>`, and membership plays no part.\n\n"
+            "A home, device or entity that is unknown or that the user cannot see is 404. An entity that is"
+            " not registered may be named: events of every home may name it. A parameter that differs from"
+            " one of these only by case or a missing `Id` is 403."
         ),
         source="spec 000, Listen to events",
         access=Access(user=True),

@@ -9,9 +9,10 @@ from typing import Final, Literal, TypeAlias
 from aiohttp import web
 
 from homewire._core import InvalidField, select_filter
-from homewire.errors import InvalidInput, PermissionDenied
+from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import ANEW
+from homewire.http.query import require_utf8_query
 from homewire.model import AccessControl, AccountSystem, Principal, PrincipalKind, RightKind
 from homewire.store.rights import of_ids
 
@@ -50,6 +51,7 @@ class Filter:
 
     def __init__(self, request: web.Request) -> None:
         """Precedence first, then syntax. Raises InvalidInput naming the parameter."""
+        require_utf8_query(request)
         query = request.query
         try:
             self.kind, self.ids, self.entities = select_filter(
@@ -63,16 +65,17 @@ class Filter:
     ) -> Subscription:
         """What this user hears by this filter, as of a total of the marks (`MarkedCache.get`).
 
-        Raises PermissionDenied unless the user may hear everything that is named: what they may not
-        gets the same answer, byte for byte, as what does not exist. Raises InvalidInput where it would be
-        too much.
+        Raises NotFound unless the user may hear everything that is named: what they may not gets the same
+        answer, byte for byte, as what does not exist. Raises PermissionDenied where a filter is needed and
+        missing, InvalidInput where it would be too much.
         """
         by_access = self._of_member if access is AccessControl.MEMBERSHIP else self._permitted
         try:
             return await by_access(principal, directory, as_of)
-        except PermissionDenied:
-            # Nothing that is missing is remembered, but the place that a device has left is.
-            if self.kind != "devices" or as_of == ANEW:
+        except NotFound:
+            # Nothing that is missing is remembered, but the place that a device has left is, and the whole
+            # list of a user's homes, which entities are held against.
+            if self.kind not in ("devices", "entities") or as_of == ANEW:
                 raise
             return await by_access(principal, directory, ANEW)
 
@@ -92,13 +95,16 @@ class Filter:
     async def _named_entities(
         self, principal: Principal, directory: Directory, homes: tuple[int, ...]
     ) -> Subscription:
-        """In the homes that they are bound to, if all are bound to homes of the user; else in every home.
+        """In the homes that they are bound to, if all are bound to active homes of the user; else in every
+        home.
 
-        One that is bound where the user may not listen, or to a home that is deactivated, is answered like
-        one that nobody bound, and never heard of: no event names it in another home.
+        One that is not registered is legal in every home's events, so it can be delivered. One that is
+        bound to a home where the user is no member cannot: no event names it in another home. NotFound.
         """
         bound = await directory.entity_homes(principal.project_id, self.entities)
         where = set(bound.values())
+        if not where.issubset(homes):
+            raise _not_visible("entityId")
         heard, waiting = await _parted(principal, directory, homes)
         if len(bound) == len(self.entities) and where.issubset(heard):
             homes = heard = tuple(sorted(where))
@@ -147,7 +153,7 @@ class Filter:
         return Subscription("bound", homes, tuple(self.entities))
 
     async def _places(self, principal: Principal, directory: Directory, as_of: int) -> tuple[int, ...]:
-        """The home of each device. Raises PermissionDenied unless all of them are in one that is active."""
+        """The home of each device. Raises NotFound unless all of them are in one that is active."""
         located = await directory.locate(principal.project_id, self.ids, as_of)
         places = [located.get(device_id) for device_id in self.ids]
         # 0: in no home, or unknown.
@@ -170,9 +176,12 @@ async def check_listener(principal: Principal, directory: Directory) -> AccessCo
 
 
 def check_own_device(principal: Principal, device_id: str) -> Subscription:
-    """What a device's command socket hears. Raises PermissionDenied for any other key."""
-    if principal.kind is not PrincipalKind.DEVICE or str(principal.id) != device_id:
+    """What a device's command socket hears. Raises PermissionDenied for a key that is no device's, NotFound
+    for the id of another device, and for what is no device's id."""
+    if principal.kind is not PrincipalKind.DEVICE:
         raise PermissionDenied(needs="the key of this device")
+    if str(principal.id) != device_id:
+        raise NotFound
     return Subscription("command", (principal.id,))
 
 
@@ -191,11 +200,11 @@ async def _parted(
 async def _require_active(
     principal: Principal, directory: Directory, homes: Iterable[int], field: str
 ) -> None:
-    """Raises PermissionDenied as for what does not exist, if one of these homes is deactivated."""
+    """Raises NotFound as for what does not exist, if one of these homes is deactivated."""
     wanted = set(homes)
     if await directory.active_homes(principal.project_id, wanted) != wanted:
         raise _not_visible(field)
 
 
-def _not_visible(field: str) -> PermissionDenied:
-    return PermissionDenied(field=field, problem="unknown, or not yours to see")
+def _not_visible(field: str) -> NotFound:
+    return NotFound(field=field, problem="unknown, or not yours to see")

@@ -25,6 +25,7 @@ from homewire.gateway.pump import Pumps
 from homewire.gateway.reserve import Claim, LookUp, reserve
 from homewire.gateway.subscribe import Filter, check_listener, check_own_device
 from homewire.http.clients import client_address
+from homewire.http.query import refuse_misspelt
 from homewire.lifetimes.sockets import Sockets
 from homewire.model import Principal
 from homewire.overload import Admission
@@ -32,6 +33,9 @@ from homewire.store.kept_commands import KeptCommands
 
 Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]
 """Does something for a reservation, of that principal, before it is adopted."""
+FOR_COMMANDS: Final = ("authToken",)
+FOR_EVENTS: Final = ("homeId", "deviceId", "entityId", "authToken")
+"""The query parameters of the two."""
 SIXTEEN_BYTES: Final = re.compile("[A-Za-z0-9+/]{22}==")
 """In base64, as Sec-WebSocket-Key has to be."""
 
@@ -70,6 +74,8 @@ def routes(gateway: Gateway) -> list[web.RouteDef]:
 
 async def listen_to_events(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
+    # Before the key is looked at: a misspelt `authToken` would be answered as a missing key.
+    refuse_misspelt(request, FOR_EVENTS)
     credential = gateway.authenticator.of_websocket(request)
 
     async def look_up(as_of: int) -> Claim:
@@ -83,6 +89,7 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
+    refuse_misspelt(request, FOR_COMMANDS)
     credential = gateway.authenticator.of_websocket(request)
 
     async def look_up(as_of: int) -> Claim:
