@@ -50,7 +50,9 @@ def shard_of(id: int, shards: int) -> int: ...
 def close_codes() -> list[tuple[int, str, str]]:
     """Each close code that the core says, its reason, and what a client should do; ascending."""
 
-def parse_event(body: bytes) -> EventInput: ...
+def parse_event(body: bytes, from_client: bool = False) -> EventInput:
+    """`from_client` refuses the event types of the platform. Raises InvalidField."""
+
 def parse_command(body: bytes) -> CommandInput: ...
 def event_envelope(
     input: EventInput,
@@ -83,7 +85,9 @@ def select_filter(
 class EventBatch:
     """A bulk body, NDJSON or a JSON array, checked item by item."""
 
-    def __new__(cls, body: bytes) -> EventBatch: ...
+    def __new__(cls, body: bytes, from_client: bool = True) -> EventBatch:
+        """`from_client` refuses the items of an event type of the platform. Raises InvalidField."""
+
     def __len__(self) -> int: ...
     @property
     def names_entities(self) -> bool:

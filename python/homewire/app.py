@@ -282,6 +282,7 @@ def _add_realtime_tier(
         kept_commands=store.kept_commands,
         longest_kept_s=settings.kept_command_s,
         kept_bounds=Bounds(settings.kept_commands, min(settings.kept_command_bytes, settings.outbox_bytes)),
+        platform_types=settings.platform_event_types,
     )
     app.add_routes(parts.entrance.handshakes.limited(websocket.routes(gateway)))
     app.add_routes(parts.entrance.bodies.released(ingest_routes(ingest)))

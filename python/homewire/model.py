@@ -338,6 +338,10 @@ class SmartModule:
     sealed_key: str = field(repr=False)
     broken_until_ms: int = 0
     """The circuit breaker is open until then; 0: it is closed."""
+    sealed_old_key: str = field(default="", repr=False)
+    """The key before this one, while both sign; empty: there is none."""
+    old_key_until_ms: int = 0
+    """It signs until then."""
 
     def concerns(self, home_id: int) -> bool:
         """Whether it belongs to this home of its project."""

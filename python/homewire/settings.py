@@ -466,6 +466,11 @@ class Settings:
         unit="bytes",
         minimum=128 * KIB,
     )
+    platform_event_types: bool = setting(
+        False,
+        "Whether clients may send event types that begin and end with `_`. They are the platform's own, so "
+        "that listeners can trust `_deviceConnected_`; else such events are 403.",
+    )
     entities_per_home: int = setting(
         10_000, "Entities that a home may have; beyond it a new one is 403.", unit="entities", minimum=1
     )

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from nodes import Account, NodeProcess, Tenant, tenant_of
-from wire import Answer, RawConnection, raw_request
+from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
+from wire import Answer, RawConnection, listen, raw_request
 
 from homewire.model import Permission
 
@@ -339,3 +339,32 @@ async def test_an_expectation_that_nobody_can_meet_is_refused_by_name(house: Hou
         head = f"POST {path} HTTP/1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 2\r\n\r\n{{}}"
         answer = await raw_request(house.tenant.url, head.encode())
         assert (answer.status, answer.json()["data"]["field"]) == (403, "Expect")
+
+
+@pytest.mark.parametrize("name", ["_deviceDisconnected_", "_keyValueSaved_", "_mine_", "__"])
+async def test_event_types_of_the_platform_are_not_for_clients(house: House, name: str) -> None:
+    """A listener can trust them: neither a device nor a server can say that another device is gone."""
+    event = {"eventType": name, "eventData": {}}
+    for target in ("device event", "home event"):
+        path, key = house.target(target)
+        assert named(*await house.tenant.put(path, key, event)) == "eventType"
+    items = [{**event, "homeId": house.home}, {**event, "deviceId": house.device.id}]
+    headers = {"Authorization": house.tenant.key}
+    async with house.tenant.http.post("/events", json=items, headers=headers) as answer:
+        results = (await answer.json())["results"]
+    for result in results:
+        assert named(result["status"], {name: result[name] for name in ("reason", "data")}) == "eventType"
+
+
+async def test_event_types_of_the_platform_can_be_allowed() -> None:
+    with private_node(platform_event_types="true") as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            home = await tenant.home(user)
+            device = await tenant.device(home)
+            async with await listen(node.url, "/userSession/websocket", user.key) as socket:
+                event = {"eventType": "_mine_"}
+                assert (await tenant.put(f"/devices/{device.id}/event", device.key, event))[0] == 204
+                assert (await tenant.put(f"/homes/{home}/event", tenant.key, event))[0] == 204
+                await tenant.send({**event, "homeId": home})
+                assert [await socket.receive_type() for _ in range(3)] == ["_mine_"] * 3

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +17,9 @@ from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
 from receiver import Received, Receiver, receiving, register, send
 from wire import PATIENCE_S, listen
 
+from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot
+from homewire.webhooks.registering import rotate_key
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +59,64 @@ async def test_an_event_arrives_signed_and_as_listeners_get_it(
     assert received.is_signed(key, receiver.url)
     assert not received.is_signed(key + "x", receiver.url)
     await socket.drop()
+
+
+def documented() -> Any:
+    """The receiver's check of docs/webhooks.md, as it stands there."""
+    text = (Path(__file__).parents[2] / "docs/webhooks.md").read_text()
+    [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    return names["is_genuine"]
+
+
+async def test_a_receiver_checks_time_id_url_and_body_as_documented(
+    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
+) -> None:
+    is_genuine, url = documented(), receiver.url
+    home = await tenant.home(await tenant.user())
+    key = await register(tenant, hooks, url)
+    before = int(time.time())
+    await send(tenant, home, 1)
+    got = await receiver.next()
+    headers, body = got.headers, got.body
+    sent_at = int(headers["X-Homewire-Signature"].split(",")[0].removeprefix("t="))
+    assert before <= sent_at <= time.time()
+    assert is_genuine(headers, body, [key], url)
+    assert not is_genuine(headers, body, [key], url, now=sent_at + 301), "recorded, and posted again"
+    assert not is_genuine({**headers, "X-Mode-Event-Id": "0.1-1"}, body, [key], url), "under a fresh id"
+    later = headers["X-Homewire-Signature"].replace(f"t={sent_at}", f"t={sent_at + 100}")
+    assert not is_genuine({**headers, "X-Homewire-Signature": later}, body, [key], url)
+    assert not is_genuine(headers, body + b" ", [key], url)
+    assert not is_genuine(headers, body, [key], url + "/")
+    assert not is_genuine(headers, body, ["another"], url)
+    assert not is_genuine({}, body, [key], url)
+
+
+async def test_both_keys_sign_while_one_is_being_replaced(
+    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
+) -> None:
+    is_genuine, url, settings = documented(), receiver.url, Settings(data_dir=hooks.data_dir)
+    home = await tenant.home(await tenant.user())
+    old = await register(tenant, hooks, url)
+    await send(tenant, home, 1)
+    assert is_genuine_only(is_genuine, await receiver.next(), url, [old], [])
+    new = await rotate_key(tenant.store, settings, tenant.project, "hook", 3600)
+    await send(tenant, home, 2)
+    got = await receiver.next()
+    assert is_genuine_only(is_genuine, got, url, [old, new], [])
+    assert got.is_signed(old, url), "who knows only the other signature knows only the old key"
+    last = await rotate_key(tenant.store, settings, tenant.project, "hook", 0)
+    await send(tenant, home, 3)
+    got = await receiver.next()
+    assert is_genuine_only(is_genuine, got, url, [last], [old, new])
+    assert got.is_signed(last, url)
+
+
+def is_genuine_only(check: Any, got: Received, url: str, right: list[str], wrong: list[str]) -> bool:
+    """Whether each of the `right` keys signed, and none of the `wrong` ones."""
+    signed = [key for key in (*right, *wrong) if check(got.headers, got.body, [key], url)]
+    return signed == right and got.headers["X-Homewire-Signature"].count("v1=") == len(right)
 
 
 async def test_the_event_id_is_its_place_in_the_shards(

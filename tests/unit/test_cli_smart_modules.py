@@ -57,8 +57,16 @@ def test_a_webhook_is_made_shown_switched_and_deleted(commands: Commands, projec
     [listed] = commands.json("smart-module", "list", "--project", project)
     assert listed == {
         "moduleId": "hook", "type": "webhook", "description": "lamps", "events": ["off", "on"],
-        "homes": [home["homeId"]], "suspended": False, "breakerOpen": False, "waiting": 0, "deadLetters": 0,
+        "homes": [home["homeId"]], "suspended": False, "keys": 1, "breakerOpen": False,
+        "waiting": 0, "deadLetters": 0,
     }  # fmt: skip
+    rotated = commands.json("smart-module", "rotate-key", *of_module)
+    assert rotated.keys() == {"moduleId", "key"}
+    assert rotated["key"] != made["key"]
+    assert commands.json("smart-module", "list", "--project", project)[0]["keys"] == 2
+    commands.json("smart-module", "rotate-key", *of_module, "--overlap-hours", "0")
+    assert commands.json("smart-module", "list", "--project", project)[0]["keys"] == 1
+    assert commands.run("smart-module", "rotate-key", "--project", project, "--id", "none") == 1
     commands.json("smart-module", "suspend", *of_module)
     assert commands.json("smart-module", "list", "--project", project)[0]["suspended"] is True
     commands.json("smart-module", "resume", *of_module)

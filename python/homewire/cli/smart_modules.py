@@ -87,6 +87,28 @@ async def resume_module(scope: Scope, module_id: ModuleId, project: Project = No
     return {"moduleId": module_id}
 
 
+@command(modules, "rotate-key")
+async def rotate_module_key(
+    scope: Scope,
+    module_id: ModuleId,
+    overlap_hours: Annotated[
+        float,
+        typer.Option(min=0, max=24 * 365, help="How long the present key signs, too. 0: it ends at once."),
+    ] = 24.0,
+    project: Project = None,
+) -> Answer:
+    """Replace the key that signs deliveries. The new one is shown this once.
+
+    During the overlap X-Homewire-Signature has a v1 of each key. X-Mode-Signature is of the present key until
+    the overlap ends.
+    """
+    from homewire.webhooks.registering import rotate_key
+
+    project_id = await scope.project(project)
+    key = await rotate_key(scope.store, scope.settings, project_id, module_id, overlap_hours * 3600)
+    return {"moduleId": module_id, "key": key}
+
+
 @command(modules, "delete")
 async def delete_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
     """Delete a smart module, with what waits for it and its dead letters."""
@@ -156,6 +178,7 @@ async def _shown(scope: Scope, module: SmartModule) -> dict[str, Any]:
         "events": sorted(module.events),
         "homes": None if module.homes is None else sorted(module.homes),
         "suspended": module.suspended,
+        "keys": 2 if module.old_key_until_ms > scope.store.now_ms() else 1,
         "breakerOpen": module.broken_until_ms > scope.store.now_ms(),
         "waiting": waiting,
         "deadLetters": dead,

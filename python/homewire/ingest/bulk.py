@@ -44,7 +44,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.StreamRespons
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.bulk_body_bytes)
     try:
-        batch = EventBatch(body)
+        batch = EventBatch(body, not ingest.platform_types)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
     ingest.rates.take(principal, len(batch))

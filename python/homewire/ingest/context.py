@@ -40,4 +40,6 @@ class Ingest:
     clock: Callable[[], int] = wall_clock_ms
     body_bytes: int = 80 * KIBIBYTE
     """64 KiB of event data, and room for the rest of the object."""
+    platform_types: bool = False
+    """Whether clients may send event types of the platform (`_…_`)."""
     bulk_body_bytes: int = 4096 * KIBIBYTE

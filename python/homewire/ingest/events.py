@@ -30,7 +30,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
     home_id, location = await _own_home(ingest, principal, device_id)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
-    event = parse(body)
+    event = parse(body, ingest)
     await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
@@ -58,7 +58,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
         raise await why_not_active(ingest.directory, principal.project_id, home_id)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
-    event = parse(body)
+    event = parse(body, ingest)
     await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
         event,
@@ -89,9 +89,9 @@ async def _own_home(ingest: Ingest, principal: Principal, device_id: int) -> tup
     return location.home_id, location
 
 
-def parse(body: bytes) -> EventInput:
+def parse(body: bytes, ingest: Ingest) -> EventInput:
     """The checked event. Raises InvalidInput naming the field."""
     try:
-        return parse_event(body)
+        return parse_event(body, not ingest.platform_types)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error

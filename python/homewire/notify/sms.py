@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import time
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,11 +13,10 @@ from homewire.errors import ConfigurationError, NotSent, Undeliverable
 from homewire.model import Project
 from homewire.notify.letter import Letter
 from homewire.notify.texts import sms_text
+from homewire.signing import HEADER, hmac_hex
 
 TIMESTAMP: Final = "X-Homewire-Timestamp"
 """Seconds since 1970, when this try was made: a receiver can refuse what is old, as it was recorded."""
-SIGNATURE: Final = "X-Homewire-Signature"
-"""Hex HMAC-SHA256, under the key of the settings, of the timestamp's digits and the body."""
 MESSAGE_ID: Final = "X-Homewire-Message-Id"
 """The same for every try."""
 KEY_LENGTH: Final = 16
@@ -28,7 +25,10 @@ NEVER: Final = frozenset({400, 422})
 
 
 class SmsCarrier:
-    """Posts `{to, text, kind, projectId}` to `url`, signed with `key`; any 2xx says that it was taken."""
+    """Posts `{to, text, kind, projectId}` to `url`; any 2xx says that it was taken.
+
+    Signed with `key` are the digits of the timestamp and the body.
+    """
 
     def __init__(self, url: str, key: str) -> None:
         """Raises ConfigurationError."""
@@ -37,7 +37,7 @@ class SmsCarrier:
         if len(key) < KEY_LENGTH:
             raise ConfigurationError(f"HOMEWIRE_SMS_KEY: needs at least {KEY_LENGTH} characters")
         self._url = url
-        self._key = key.encode()
+        self._key = key
         self._http: aiohttp.ClientSession | None = None
 
     async def carry(self, letter: Letter, project: Project) -> None:
@@ -55,7 +55,7 @@ class SmsCarrier:
         headers = {
             "Content-Type": "application/json",
             TIMESTAMP: timestamp,
-            SIGNATURE: signature(self._key, timestamp, body),
+            HEADER: hmac_hex(self._key, timestamp, body),
             MESSAGE_ID: letter.id,
         }
         if self._http is None:
@@ -76,8 +76,3 @@ class SmsCarrier:
         """Close the connections to the gateway."""
         if self._http is not None:
             await self._http.close()
-
-
-def signature(key: bytes, timestamp: str, body: bytes) -> str:
-    """What a receiver compares with the header."""
-    return hmac.new(key, timestamp.encode() + body, hashlib.sha256).hexdigest()

@@ -23,6 +23,7 @@ from homewire.store.scripts.smart_modules import (
     FORGET_PROJECT,
     FORGET_READERS,
     NOTE_CHANGE,
+    ROTATE_MODULE_KEY,
     SUSPEND_MODULE,
 )
 
@@ -116,6 +117,16 @@ class SmartModules:
         """Undo `suspend`, and close an open circuit breaker. Raises UnknownRecord."""
         await self._switch(project_id, module_id, suspended=False)
 
+    async def rotate_key(self, project_id: int, module_id: str, sealed_key: str, overlap_ms: int) -> None:
+        """Sign with another key, and for `overlap_ms` with the present one, too. Raises UnknownRecord."""
+        slot = ProjectSlot(project_id)
+        until = self._database.now_ms() + overlap_ms if overlap_ms else 0
+        answer = await self._database.change(
+            ROTATE_MODULE_KEY, slot, [slot.smart_module(_checked(module_id))], [sealed_key, until]
+        )
+        require_ok(answer, project=project_id, smart_module=module_id)
+        await self._note_change(project_id)
+
     async def delete(self, project_id: int, module_id: str) -> None:
         """End a module, with what waits for it and its dead letters. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
@@ -190,6 +201,8 @@ def _module(project_id: int, module_id: str, record: Mapping[str, str]) -> Smart
         sealed_url=record["url"],
         sealed_key=record["key"],
         broken_until_ms=int(record.get("broken_until", "0")),
+        sealed_old_key=record.get("old_key", ""),
+        old_key_until_ms=int(record.get("old_key_until", "0")),
     )
 
 

@@ -62,7 +62,10 @@ class Courier:
         self._deliveries = around.store.module_deliveries
         self._settings = around.settings
         self._breaker = Breaker(self._settings.webhook_breaker_failures, self._settings.webhook_breaker_s)
-        self._url = self._key = ""
+        self._opened = module
+        self._known: SmartModule | None = module
+        """What the catalogue had when URL and keys were opened."""
+        self._url = self._key = self._old_key = ""
         self._woken = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._retries: list[tuple[float, str]] = []
@@ -100,10 +103,27 @@ class Courier:
         module = await self._around.store.smart_modules.get(self._module.project_id, self._module.id)
         if module is None:
             return
-        self._url, self._key = (self._around.sealer.open(it) for it in (module.sealed_url, module.sealed_key))
+        self._open(module)
         open_s = (module.broken_until_ms - wall_clock_ms()) / 1000
         if module.broken_until_ms:
             self._breaker.open_for(self._now(), open_s)
+
+    def _open(self, module: SmartModule) -> None:
+        """Read URL and keys of this state of the module."""
+        opened = self._around.sealer.open
+        self._opened, self._known = module, self._around.catalogue.get(named(module))
+        self._url, self._key = opened(module.sealed_url), opened(module.sealed_key)
+        self._old_key = opened(module.sealed_old_key) if module.sealed_old_key else ""
+
+    def _keys(self) -> list[str]:
+        """Those that sign now; one that is being replaced first."""
+        known = self._around.catalogue.get(named(self._module))
+        # Looked at for each delivery: behind a rotation that was answered, the new key signs.
+        if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
+            self._open(known)
+        if self._old_key and wall_clock_ms() < self._opened.old_key_until_ms:
+            return [self._old_key, self._key]
+        return [self._key]
 
     async def _claim(self, *, idle: bool) -> Claim:
         lease_s = self._settings.webhook_lease_s
@@ -192,7 +212,7 @@ class Courier:
             self._breaker.unknown()
             return await self._bury(delivery.entry, TOO_OLD, 0)
         stats = self._around.stats
-        problem = await self._around.poster.post(self._url, self._key, delivery.event_id, body)
+        problem = await self._around.poster.post(self._url, self._keys(), delivery.event_id, body)
         if problem is None:
             stats.delivered += 1
             await self._deliveries.finish(self._module, delivery.entry)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import hmac
 import ssl
+import time
+from collections.abc import Sequence
 from types import TracebackType
 from typing import Final, Self
 
@@ -14,20 +14,17 @@ from aiohttp import ClientTimeout, TCPConnector
 from yarl import URL
 
 from homewire.settings import Settings
+from homewire.signing import HEADER, hmac_hex, webhook_signature
 from homewire.webhooks.addresses import AddressRefused, public_socket
 
-SIGNATURE: Final = "X-Mode-Signature"
+MODE_SIGNATURE: Final = "X-Mode-Signature"
+"""As the shared models have it: hex HMAC-SHA256 of URL, exactly as it was registered, and body."""
 EVENT_ID: Final = "X-Mode-Event-Id"
 DELIVERED: Final = 200
 """The only status that says so."""
 ANSWER_BYTES: Final = 4096
 """What is read ahead of an answer's body; nobody looks at it."""
 KEEP_ALIVE_S: Final = 15.0
-
-
-def signature(key: str, url: str, body: bytes) -> str:
-    """Hex HMAC-SHA256 of URL, exactly as it was registered, and body."""
-    return hmac.new(key.encode(), url.encode() + body, hashlib.sha256).hexdigest()
 
 
 class Poster:
@@ -63,9 +60,16 @@ class Poster:
     ) -> None:
         await self._session.close()
 
-    async def post(self, url: str, key: str, event_id: str, body: bytes) -> str | None:
-        """None if the receiver took it; else why not, without a word of what the URL is."""
-        headers = {SIGNATURE: signature(key, url, body), EVENT_ID: event_id}
+    async def post(self, url: str, keys: Sequence[str], event_id: str, body: bytes) -> str | None:
+        """None if the receiver took it; else why not, without a word of what the URL is.
+
+        `keys`: of two, the older stands first. It makes the signature that can only be one.
+        """
+        headers = {
+            MODE_SIGNATURE: hmac_hex(keys[0], url, body),
+            HEADER: webhook_signature(keys, int(time.time()), event_id, url, body),
+            EVENT_ID: event_id,
+        }
         try:
             async with self._turns:
                 answer = await self._session.post(

@@ -47,6 +47,16 @@ async def create_webhook(
     return key
 
 
+async def rotate_key(
+    store: Store, settings: Settings, project_id: int, module_id: str, overlap_s: float
+) -> str:
+    """Another key for a module. The present one signs beside it for `overlap_s`. Raises UnknownRecord."""
+    key = secrets.token_hex(KEY_BYTES)
+    sealed = Sealer.of(settings).seal(key)
+    await store.smart_modules.rotate_key(project_id, module_id, sealed, round(overlap_s * 1000))
+    return key
+
+
 def checked_url(text: str) -> str:
     """An absolute http or https URL, exactly as it will be called and signed. Raises InvalidInput.
 

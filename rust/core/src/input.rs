@@ -55,6 +55,22 @@ pub struct EventInput<'a> {
     pub data: Option<&'a str>,
 }
 
+impl EventInput<'_> {
+    /// The same event, if a client may send its type: the types of the platform, which begin and end
+    /// with `_`, say what the platform saw itself.
+    ///
+    /// # Errors
+    /// Names `eventType`.
+    pub fn from_client(self) -> Result<Self, Invalid> {
+        let name = self.event_type.as_bytes();
+        if name.len() > 1 && name.starts_with(b"_") && name.ends_with(b"_") {
+            let problem = "must not begin and end with _: such types are the platform's own";
+            return Err(Invalid::new("eventType", problem));
+        }
+        Ok(self)
+    }
+}
+
 /// A checked command. It borrows from the body like an event.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CommandInput<'a> {

@@ -397,3 +397,27 @@ proptest! {
         let _ = parse_event(with_data(&text).as_bytes());
     }
 }
+
+#[test]
+fn a_type_of_the_platform_is_not_a_clients() {
+    let typed = |name: &str| format!(r#"{{"eventType":"{name}"}}"#);
+    for name in [
+        "_deviceConnected_",
+        "__",
+        "_x_",
+        "\\u005fkeyValueSaved\\u005f",
+    ] {
+        let body = typed(name);
+        let event = parse_event(body.as_bytes()).unwrap();
+        assert_eq!(
+            event.from_client().unwrap_err().field,
+            "eventType",
+            "{name}"
+        );
+    }
+    for name in ["_", "_x", "x_", "a_b", "x", "__x", "_ü", "-_"] {
+        let body = typed(name);
+        let event = parse_event(body.as_bytes()).unwrap();
+        assert_eq!(event.clone().from_client(), Ok(event), "{name}");
+    }
+}

@@ -68,10 +68,21 @@ type NoTarget = (&'static str, &'static str, Cow<'static, str>);
 
 #[pymethods]
 impl EventBatch {
+    /// `from_client` refuses the event types of the platform.
     #[new]
-    fn new(py: Python<'_>, body: &[u8]) -> PyResult<Self> {
-        py.detach(|| input::parse_bulk(body).map(|bulk| Self::of(bulk, body.len())))
-            .map_err(|invalid| errors::invalid(py, invalid))
+    #[pyo3(signature = (body, from_client = true))]
+    fn new(py: Python<'_>, body: &[u8], from_client: bool) -> PyResult<Self> {
+        py.detach(|| {
+            let mut bulk = input::parse_bulk(body)?;
+            if from_client {
+                bulk = bulk
+                    .into_iter()
+                    .map(|item| item.and_then(input::EventInput::from_client))
+                    .collect();
+            }
+            Ok(Self::of(bulk, body.len()))
+        })
+        .map_err(|invalid| errors::invalid(py, invalid))
     }
 
     fn __len__(&self) -> usize {

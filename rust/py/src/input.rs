@@ -53,10 +53,16 @@ pub fn shard_of(id: u64, shards: u32) -> u32 {
     shard::shard_of(id, shards)
 }
 
-/// Checks the body of `PUT …/event`. Raises `InvalidField`.
+/// Checks the body of `PUT …/event`. `from_client` refuses the event types of the platform. Raises
+/// `InvalidField`.
 #[pyfunction]
-pub fn parse_event(py: Python<'_>, body: &[u8]) -> PyResult<EventInput> {
+#[pyo3(signature = (body, from_client = false))]
+pub fn parse_event(py: Python<'_>, body: &[u8], from_client: bool) -> PyResult<EventInput> {
     input::parse_event(body)
+        .and_then(|event| match from_client {
+            true => event.from_client(),
+            false => Ok(event),
+        })
         .map(EventInput::from)
         .map_err(|invalid| errors::invalid(py, invalid))
 }

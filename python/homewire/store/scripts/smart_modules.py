@@ -25,6 +25,16 @@ redis.call('ZADD', KEYS[4], 0, ARGV[1])
 return unheard('smart_module_created')
 """)
 
+ROTATE_MODULE_KEY: Final = changing("""
+-- KEYS: …, module. ARGV: the new key, sealed; until when, in ms, the one before signs, too: 0: no more.
+local old = redis.call('HGET', KEYS[3], 'key')
+if not old then return {'unknown', 'smart_module'} end
+redis.call('HSET', KEYS[3], 'key', ARGV[1])
+if ARGV[2] == '0' then redis.call('HDEL', KEYS[3], 'old_key', 'old_key_until')
+else redis.call('HSET', KEYS[3], 'old_key', old, 'old_key_until', ARGV[2]) end
+return unheard('smart_module_key_rotated')
+""")
+
 SUSPEND_MODULE: Final = changing("""
 -- KEYS: …, module. ARGV: 1 or 0: to resume it. What it was broken by is forgotten with that.
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'smart_module'} end
