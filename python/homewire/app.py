@@ -19,6 +19,7 @@ from redis.asyncio import Redis
 from homewire import log, metrics
 from homewire._core import Core
 from homewire.api import documentation, health, shapes
+from homewire.api.audit import Audit
 from homewire.api.context import Api, SortSlots
 from homewire.api.dispatch import routes as api_routes
 from homewire.api.operations import ENDPOINTS, OPERATIONS
@@ -149,14 +150,20 @@ async def running(
         in_background(stack, report_skipped(core), parts.failed)
         lifetimes = _start_lifetimes(parts, core, hearers)
         known = Known.of(parts, core, lifetimes)
-        app = web.Application(middlewares=[server.render_errors(shapes.rendered)])
+        audit = Audit()
+        app = web.Application(middlewares=[server.render_errors(audit.render)])
         refusals: Mapping[str, int] = {}
         if Role.ROUTER in roles:
             refusals = _add_realtime_tier(app, parts, core, known, hearers, observe)
         if Role.API in roles:
-            _add_rest_tier(app, parts, known)
-        over_quota = parts.store.usage.refusals
-        registry = metrics.registry(core, parts.bus, parts.relay, refusals, over_quota, parts.figures)
+            _add_rest_tier(app, parts, known, audit)
+        labelled = {
+            "refused": refusals,
+            "quota_refused": parts.store.usage.refusals,
+            "logins": audit.logins,
+            "refusals": audit.refusals,
+        }
+        registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.figures)
         problem = _problem(core, parts.bus)
         app.add_routes(health.public_routes(problem))
         admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
@@ -289,7 +296,7 @@ def _add_realtime_tier(
     return overload.refusals
 
 
-def _add_rest_tier(app: web.Application, parts: Parts, known: Known) -> None:
+def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audit) -> None:
     stack, settings, store = parts.stack, parts.settings, parts.store
     delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get)
     in_background(stack, delivery.run(), parts.failed)
@@ -307,6 +314,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known) -> None:
         settings,
         answers=parts.entrance.answers,
         sort_slots=slots,
+        audit=audit,
     )
     app.add_routes(parts.entrance.bodies.released(api_routes(api, OPERATIONS)))
     app.add_routes(documentation.routes(ENDPOINTS))

@@ -127,9 +127,18 @@ COUNTERS: Final = {
     "sms_dead": "SMS that were given up.",
     "sms_not_understood": "Entries of the queue of SMS that are no message and were dropped.",
     "sms_expired": "SMS that were not sent before the code in them expired, and then not at all.",
-    "quota_refused": "Changes refused because a project or user stores all it may, by the quota's setting.",
-    "refused": "Requests and handshakes answered 429, by the setting that is the limit.",
 }
+
+LABELLED: Final = {
+    "logins": ("outcome", "Logins on this node: `ok`, or the reason of the refusal."),
+    "quota_refused": (
+        "setting",
+        "Changes refused because a project or user stores all it may, by the quota's setting.",
+    ),
+    "refusals": ("reason", "Requests that were refused, by the reason of their answer (docs/errors.md)."),
+    "refused": ("limit", "Requests and handshakes answered 429, by the setting that is the limit."),
+}
+"""Counters with a label: its name, and what is counted."""
 
 
 class HomewireCollector(Collector):
@@ -140,15 +149,13 @@ class HomewireCollector(Collector):
         core: Core | None,
         bus: Bus,
         relay: Relay,
-        refusals: Mapping[str, int],
-        quota_refusals: Mapping[str, int],
+        labelled: Mapping[str, Mapping[str, int]],
         more: Sequence[Figures],
     ) -> None:
         self._core = core
         self._bus = bus
         self._relay = relay
-        self._refusals = refusals
-        self._quota_refusals = quota_refusals
+        self._labelled = labelled
         self._more = more
 
     def collect(self) -> Iterator[Metric]:
@@ -165,30 +172,26 @@ class HomewireCollector(Collector):
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
             else:
                 yield CounterMetricFamily(f"homewire_{name}", COUNTERS[name], value=value)
-        refused = CounterMetricFamily("homewire_refused", COUNTERS["refused"], labels=["limit"])
-        for limit, count in self._refusals.items():
-            refused.add_metric([limit], count)
-        yield refused
-        over = CounterMetricFamily("homewire_quota_refused", COUNTERS["quota_refused"], labels=["setting"])
-        for setting, count in self._quota_refusals.items():
-            over.add_metric([setting], count)
-        yield over
+        for name, (label, meaning) in LABELLED.items():
+            family = CounterMetricFamily(f"homewire_{name}", meaning, labels=[label])
+            for of, count in self._labelled.get(name, {}).items():
+                family.add_metric([of], count)
+            yield family
 
 
 def registry(
     core: Core | None,
     bus: Bus,
     relay: Relay,
-    refusals: Mapping[str, int],
-    quota_refusals: Mapping[str, int],
+    labelled: Mapping[str, Mapping[str, int]],
     more: Sequence[Figures] = (),
 ) -> CollectorRegistry:
     """A registry of this process: homewire's figures, and those of process and Python.
 
-    `refusals` counts answers of 429, `quota_refusals` those of 403 QUOTA_EXCEEDED, by the limit's setting.
+    `labelled` has, for names of `LABELLED`, counts by the value of the label.
     """
     metrics = CollectorRegistry()
-    metrics.register(HomewireCollector(core, bus, relay, refusals, quota_refusals, more))
+    metrics.register(HomewireCollector(core, bus, relay, labelled, more))
     ProcessCollector(registry=metrics)
     PlatformCollector(registry=metrics)
     GCCollector(registry=metrics)
@@ -210,6 +213,10 @@ def markdown() -> str:
     lines += [f"| `homewire_{name}` | gauge | {meaning} |" for name, meaning in sorted(GAUGES.items())]
     lines += [
         f"| `homewire_{name}_total` | counter | {meaning} |" for name, meaning in sorted(COUNTERS.items())
+    ]
+    lines += [
+        f"| `homewire_{name}_total{{{label}}}` | counter | {meaning} |"
+        for name, (label, meaning) in sorted(LABELLED.items())
     ]
     return "\n".join(lines) + "\n"
 

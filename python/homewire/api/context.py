@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import uuid4
 
+from homewire.api.audit import Audit
 from homewire.errors import Unavailable
 from homewire.http.authority import Authenticate, Directory
 from homewire.http.outgoing import Answers
@@ -66,5 +67,6 @@ class Api:
     answers: Answers = field(default_factory=Answers)
     """How many bytes of answers may be held."""
     sort_slots: SortSlots = field(default_factory=lambda: SortSlots())
+    audit: Audit = field(default_factory=Audit)
     node_id: str = field(default_factory=lambda: str(uuid4()))
     """UUID of this node, another one after each start: where sessions are said to have been made."""

@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 from aiohttp import hdrs, web
 
+from homewire.api.audit import note_caller
 from homewire.api.context import Api
 from homewire.api.decoding import decode_fields, decode_form, decode_json
 from homewire.api.operation import (
@@ -69,11 +70,13 @@ async def serve(
     Raises RequestError with a status that the operation's table has.
     """
     request[SHAPE] = operation.shape
+    api.audit.begins(request, operation)
     try:
         call = await _call(api, operation, names, request)
         answer = await operation.handler(api, call)
         if isinstance(answer, Part) and answer.rest is not None:
             return await _streamed(api, call, answer, answer.rest)
+        api.audit.done(request)
         if call.caller is not None and request.method == hdrs.METH_GET:
             request[OWNERS] = owners_of(call.caller, request)
         return _rendered(operation, request, answer)
@@ -111,6 +114,7 @@ async def _caller(api: Api, access: Access, request: web.Request) -> Principal |
         if access.nobody and not names_key(request):
             return None
         raise
+    note_caller(request, caller)
     if not may_call(access, caller):
         raise PermissionDenied(needs=_needed(access))
     return caller

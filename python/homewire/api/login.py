@@ -8,6 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from homewire.api.accounts import guess, login_of, window_ms
+from homewire.api.audit import note
 from homewire.api.context import Api
 from homewire.errors import Conflict, InvalidInput, LoginRefused, UnknownRecord
 from homewire.model import AccountSystem, Project, Session, User
@@ -72,7 +73,7 @@ async def opened(
     parent: Session | None = None,
 ) -> tuple[Session, str]:
     """A new session of somebody who proved who they are, and its key. Raises as `Sessions.open` does."""
-    return await api.store.sessions.open(
+    session, key = await api.store.sessions.open(
         project_id,
         user_id,
         app_id,
@@ -81,6 +82,8 @@ async def opened(
         password_hash=password_hash,
         parent=parent,
     )
+    note(request, project=project_id, user=user_id, session=session.id)
+    return session, key
 
 
 def _in_one_way(name: str) -> str:
