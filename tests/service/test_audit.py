@@ -78,7 +78,7 @@ async def test_changes_of_access_name_their_caller_and_what_they_changed(desk: D
     refused = await desk.tenant.ask("PATCH", f"/users/{user}", admin, {"name": "Eve"})
     assert refused.status == 403
     line = await trail(desk, "updateUser", "PERMISSION_DENIED")
-    assert line["caller"] == "project_key key"
+    assert line["caller"] == "project key key"
 
 
 async def test_values_and_questions_leave_no_line(desk: Desk) -> None:
