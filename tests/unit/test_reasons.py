@@ -11,7 +11,8 @@ from homewire.errors import RequestError
 from homewire.reasons import REASONS, markdown
 
 ROOT = Path(__file__).parents[2]
-CODE = re.compile(r"[A-Z]+(_[A-Z]+)+")
+CODE = re.compile(r"(?!HOMEWIRE_|TCP_)[A-Z]+(_[A-Z]+)+")
+"""Settings and options of sockets have that form, too."""
 NO_REASONS = {"KEY_VALUES_MISMATCH", "SC_PAGE_SIZE", "SC_PHYS_PAGES"}
 """Texts of that form which are OpenSSL's and the system's."""
 ELSEWHERE = {"reasons.py", "settings.py"}
