@@ -22,7 +22,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing fuzz-core fuzz-api conformance lint format bench docs lock clean
+.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing fuzz-core fuzz-api conformance lint format audit bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -76,6 +76,9 @@ format: $(DEPENDENCIES) ## let ruff and rustfmt mend what they can
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 	cargo fmt
+
+audit: $(DEPENDENCIES) ## licences, sources and known vulnerabilities of the dependencies, as far as they can be reached
+	.ci/audit
 
 bench: build ## measure the figures of bench/README.md (ROWS="memory handshake", ARGS=--small for a trial)
 	$(BIN)/python -m bench $(ROWS) $(ARGS)
