@@ -61,7 +61,7 @@ def cut_damaged_tail(data_dir: Path) -> Cut | None:
 def _last_file(directory: Path) -> Path | None:
     """The incremental file that was written last, as the manifest says."""
     last: tuple[int, str] | None = None
-    for line in (directory / MANIFEST).read_bytes().decode("utf-8", "replace").splitlines():
+    for line in (directory / MANIFEST).read_bytes().decode("ascii", "replace").splitlines():
         words = line.split(" ")
         named = dict(zip(words[::2], words[1::2], strict=False))
         if named.get("type") == "i" and named.get("seq", "").isdigit():

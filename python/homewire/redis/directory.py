@@ -34,7 +34,8 @@ class DataDirectory:
         self.path = path
         self.lock = lock
         self.socket = _socket_path(path)
-        _write_whole(path / _SOCKET_NOTE, str(self.socket))
+        # The bytes of the path: the locale's encoding need not have its letters.
+        _write_whole(path / _SOCKET_NOTE, os.fsencode(self.socket))
 
     @classmethod
     def take(cls, path: Path) -> DataDirectory:
@@ -104,9 +105,13 @@ def _held(path: Path) -> bytes | None:
 def noted_socket(path: Path) -> Path:
     """Where the server of a held data directory listens, or will in a moment."""
     try:
-        return Path((path / _SOCKET_NOTE).read_text())
+        return _noted(path)
     except FileNotFoundError:
         return path / _SOCKET
+
+
+def _noted(path: Path) -> Path:
+    return Path(os.fsdecode((path / _SOCKET_NOTE).read_bytes()))
 
 
 def _prepare(path: Path) -> None:
@@ -155,7 +160,7 @@ def _socket_path(path: Path) -> Path:
 def _earlier_refuge(path: Path) -> Path | None:
     """The private directory of an earlier run that was killed: used again, so that none is left behind."""
     try:
-        socket = Path((path / _SOCKET_NOTE).read_text())
+        socket = _noted(path)
         found = socket.parent.lstat()
     except OSError:
         return None
@@ -178,7 +183,7 @@ def _fits(path: Path) -> bool:
     return len(os.fsencode(path)) <= MAX_SOCKET_PATH_BYTES
 
 
-def _write_whole(path: Path, text: str) -> None:
+def _write_whole(path: Path, data: bytes) -> None:
     draft = path.with_suffix(".new")
-    draft.write_text(text)
+    draft.write_bytes(data)
     draft.replace(path)

@@ -50,7 +50,7 @@ def text(field: str, value: str) -> str:
 
 
 def timezone(value: str, field: str = "timezone") -> str:
-    """The name of a time zone of the IANA database, as this machine has it."""
+    """The name of a time zone of the IANA database: the machine's, or that of the package `tzdata`."""
     from zoneinfo import ZoneInfo
 
     try:

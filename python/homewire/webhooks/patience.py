@@ -46,8 +46,12 @@ class Breaker:
         return self._until
 
     def open_for(self, now: float, seconds: float) -> None:
-        """It was open when somebody else had it, for so long from now on."""
-        self._opened, self._until = max(1, self._opened), now + seconds
+        """It was open at another node, for so long from now on.
+
+        Never for longer than it opens here: the end is a time of that node's wall clock, and one that was
+        stepped since would keep it open for hours.
+        """
+        self._opened, self._until = max(1, self._opened), now + min(seconds, FORGIVING * self.pause_s)
 
     def lets_pass(self, now: float) -> bool:
         """Whether one more delivery may go now. It is to be told how that one ended."""

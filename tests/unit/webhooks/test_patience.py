@@ -71,3 +71,10 @@ def test_one_that_somebody_else_opened() -> None:
     breaker.open_for(100.0, 7.0)
     assert not breaker.lets_pass(106.9)
     assert breaker.lets_pass(107.0)
+
+
+def test_the_word_of_a_node_whose_clock_was_wrong_keeps_it_open_no_longer_than_it_opens_itself() -> None:
+    breaker = Breaker(3, 10.0)
+    breaker.open_for(100.0, 3600.0)
+    assert not breaker.lets_pass(259.9)
+    assert breaker.lets_pass(260.0)
