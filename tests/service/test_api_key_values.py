@@ -81,6 +81,7 @@ async def house(tenant: Tenant) -> House:
         "12345678901234567890123456789",
         '"\\u00e9 \\ud83d\\ude00 \\/"',
         '"é"',
+        '{"half of a pair, as in events":"\\ud800"}',
         "false",
         "0",
         '""',

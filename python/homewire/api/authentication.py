@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Final
 
-import msgspec
-
 from homewire.api import models
 from homewire.api.accounts import (
     guess,
@@ -18,13 +16,14 @@ from homewire.api.accounts import (
 from homewire.api.context import Api
 from homewire.api.login import by_password, opened
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.api.patching import WholeObject
 from homewire.api.times import timestamp
 from homewire.errors import InvalidInput, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, PrincipalKind, Project, Session
 from homewire.store import checks
 
 
-class Credentials(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Credentials(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """The body of *Authenticate a User*: what is needed depends on the project's account system."""
 
     project_id: models.Id
@@ -33,7 +32,7 @@ class Credentials(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     code: str | None = None
     email: str | None = None
     password: str | None = None
-    user_id: models.Id | None = None
+    user_id: models.IdOrZero | None = None
 
 
 async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.AuthenticationInfo:

@@ -18,26 +18,51 @@ MAX_FIELDS: Final = 100
 
 T = TypeVar("T")
 
+_PLUS: Final = {"phoneNumber": re.compile(r"^ (?=[0-9])"), "email": re.compile(r"(?<=[^ ]) (?=[^ ])")}
+"""Fields, and blanks in them that can only be a `+` that a client did not escape, as forms ask for."""
+_ESCAPE: Final = re.compile(
+    rb"\\(?:(?P<pair>u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})"
+    rb"|u(?P<half>[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
+_NONCHARACTERS: Final = [chr(0xFDD0 + number) for number in range(32)]
+"""Code points that no text has (Unicode, section 23.7)."""
+
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*+)`$")
 _MISSING: Final = re.compile(r"missing required field `(?P<field>[^`]++)`")
 _PART: Final = re.compile(r"[.\[]")
 
 
 def decode_json(body: bytes, kind: type[T]) -> T:
-    """A JSON body. Raises InvalidInput."""
-    return _checked("body", lambda: msgspec.json.decode(_utf8(body), type=kind))
+    """A JSON body. Raises InvalidInput.
+
+    Half of a surrogate pair, which the grammar of JSON allows, is kept where any JSON may stand
+    (`msgspec.Raw`), as in events, and refused elsewhere.
+    """
+    body = _utf8(body)
+    try:
+        return _checked("body", lambda: msgspec.json.decode(body, type=kind))
+    except InvalidInput:
+        masked, marker = _masked(body)
+        if marker is None:
+            raise
+        decoded = _checked("body", lambda: msgspec.json.decode(masked, type=kind))
+        return _unmasked(decoded, marker)
 
 
 def decode_form(content_type: str, body: bytes, kind: type[T]) -> T:
     """A web form: urlencoded, multipart or JSON; numbers and booleans may be text, and what is empty is not
-    there. Raises InvalidInput."""
+    there. Raises InvalidInput.
+
+    A `+` of a phone number or an e-mail address that was not escaped is read as one, not as a blank.
+    """
     media, options = parse_options_header(content_type)
     if media == "application/json" or (media != "multipart/form-data" and body.lstrip()[:1] == b"{"):
         fields: Any = _checked("body", lambda: msgspec.json.decode(_utf8(body)))
         if not isinstance(fields, dict):
             raise InvalidInput("body", "must be a JSON object or a form")
-        # What a client has nothing to say about, it may say as null.
-        fields = {name: value for name, value in fields.items() if value is not None}
+        # What a client has nothing to say about, it may say as null, or empty as in a form.
+        fields = {name: value for name, value in fields.items() if value is not None and value != ""}
     elif media == "multipart/form-data":
         fields = _filled(_multipart(options.get("boundary", ""), body))
     else:
@@ -94,7 +119,37 @@ def _urlencoded(body: bytes) -> dict[str, str]:
         raise InvalidInput("body", "is not valid UTF-8") from None
     except ValueError:
         raise InvalidInput("body", f"must not have more than {MAX_FIELDS} fields") from None
-    return dict(pairs)
+    fields = dict(pairs)
+    for name, blank in _PLUS.items():
+        if name in fields:
+            fields[name] = blank.sub("+", fields[name])
+    return fields
+
+
+def _masked(body: bytes) -> tuple[bytes, str | None]:
+    """The body with another text for each half of a surrogate pair, and what such a text begins with.
+
+    None: it has none, or all that it could begin with stands in the body.
+    """
+    marker = next((each for each in _NONCHARACTERS if each.encode() not in body), None)
+    if marker is None or not any(found["half"] for found in _ESCAPE.finditer(body)):
+        return body, None
+    begin = marker.encode()
+    return _ESCAPE.sub(lambda found: begin + found["half"] if found["half"] else found[0], body), marker
+
+
+def _unmasked(decoded: T, marker: str) -> T:
+    """The same with what was sent where any JSON may stand. Raises InvalidInput for another field."""
+    if not isinstance(decoded, msgspec.Struct):
+        raise InvalidInput("body", "must not have unpaired surrogates")
+    changed = {}
+    for name, spelled in zip(decoded.__struct_fields__, decoded.__struct_encode_fields__, strict=True):
+        value = getattr(decoded, name)
+        if isinstance(value, msgspec.Raw):
+            changed[name] = msgspec.Raw(bytes(value).replace(marker.encode(), rb"\u"))
+        elif marker in str(msgspec.to_builtins(value) if value is not msgspec.UNSET else ""):
+            raise InvalidInput(spelled, "must not have unpaired surrogates")
+    return msgspec.structs.replace(decoded, **changed)
 
 
 def _multipart(boundary: str, body: bytes) -> dict[str, str]:

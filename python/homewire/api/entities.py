@@ -11,7 +11,7 @@ from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.api.patching import changes
+from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.errors import InvalidInput, NotFound, UnknownRecord
 from homewire.model import Permission, Principal
@@ -29,7 +29,7 @@ class ListEntities(Paging):
     """Separated by commas, or the parameter repeated: only entities of one of these classes."""
 
 
-class NewEntity(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewEntity(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """What a new entity is."""
 
     entity_id: str

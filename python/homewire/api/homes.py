@@ -11,7 +11,7 @@ from homewire import model
 from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.api.patching import changes
+from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
@@ -27,7 +27,7 @@ class HomesQuery(Paging, kw_only=True, rename="camel"):
     project_id: models.Id | None = None
 
 
-class NewHome(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewHome(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """The body of *Create Home*."""
 
     name: str

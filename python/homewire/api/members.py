@@ -12,7 +12,7 @@ from homewire.api.accounts import count_invitation
 from homewire.api.context import Api
 from homewire.api.homes import asking
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
-from homewire.api.patching import changes
+from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
 from homewire.errors import NotFound, StoreError, TooManyRequests
@@ -26,12 +26,12 @@ from homewire.store.parts import Part
 RoleName = Literal["owner", "member"]
 
 
-class NewMember(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewMember(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """The body of *Add Home Member*: one of the first three, as the account system of the project says."""
 
     phone_number: str | None = None
     email: str | None = None
-    user_id: models.Id | None = None
+    user_id: models.IdOrZero | None = None
     role: RoleName = "member"
 
 

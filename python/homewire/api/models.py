@@ -13,6 +13,8 @@ from homewire.http.paths import LARGEST_ID
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)]
 """An id as it may be given in a query or body."""
+IdOrZero = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_ID)]
+"""The same in a `patching.WholeObject`, where 0 counts as absent."""
 Timestamp = Annotated[str, msgspec.Meta(extra_json_schema={"format": "date-time"})]
 
 

@@ -6,23 +6,22 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import msgspec
-
 from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.entities import own_project
 from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.api.patching import WholeObject
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.model import HeldRight, Permission, RightKind
 from homewire.store.parts import Part
 from homewire.store.rights import parsed
 
 
-class Holder(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class Holder(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """Who has permissions: a user or a group, exactly one of them."""
 
-    user_id: models.Id | None = None
-    group_id: models.Id | None = None
+    user_id: models.IdOrZero | None = None
+    group_id: models.IdOrZero | None = None
 
 
 class ListPermissions(Paging):

@@ -16,6 +16,7 @@ from homewire.api import models
 from homewire.api.context import Api
 from homewire.api.devices import home_not_visible, shown
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.api.patching import WholeObject
 from homewire.api.times import timestamp, whole_seconds
 from homewire.api.visibility import home_in_path
 from homewire.errors import InvalidInput, PermissionDenied, Unauthenticated, UnknownRecord
@@ -26,13 +27,13 @@ LONGEST_CLAIMABLE_S: Final = 86_400
 T = TypeVar("T")
 
 
-class NewDevice(msgspec.Struct, kw_only=True, rename="camel"):
+class NewDevice(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """The body of *Add Device to Home*: `homeId` and `claimCode`, or `token`.
 
     With a token, `homeId` and `deviceClass` may be given, and must be those that it is for.
     """
 
-    home_id: models.Id | None = None
+    home_id: models.IdOrZero | None = None
     claim_code: str = ""
     token: str = ""
     device_class: str = ""

@@ -22,7 +22,7 @@ from homewire.api.accounts import (
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.password_changes import new_password
-from homewire.api.patching import changes
+from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.errors import NotFound, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, Project
@@ -33,7 +33,7 @@ from homewire.store.proofs import ProofKind
 _MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})
 
 
-class NewUser(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+class NewUser(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """The body of *Create User*: which members it needs depends on the project's account system."""
 
     project_id: models.Id
@@ -146,13 +146,14 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
     if changed.get("name") == user.name:
         # That of a BYOU user may be empty, and stay so.
         del changed["name"]
-    password = changed.get("password")
+    # A password cannot be taken away: a client that sends the whole object has nothing to say about it.
+    password = changed.get("password") or None
     chosen = password is not None and await new_password(
         api,
         call,
         user,
         password,
-        changed.get("current_password"),
+        changed.get("current_password") or None,
         keep_others=changed.get("keep_other_sessions", False),
     )
     await api.store.users.update(

@@ -229,3 +229,56 @@ def test_a_query_s_names_are_those_of_the_document() -> None:
     with pytest.raises(InvalidInput) as refused:
         decode_fields("query", MultiDict(claim_code="A"), Claim)
     assert refused.value.data == {"field": "claimCode", "problem": "is required"}
+
+
+class Kept(msgspec.Struct, kw_only=True):
+    """As a value is put."""
+
+    value: msgspec.Raw
+    key: str | None = None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        rb'"\ud800"',
+        rb'"\uDFFF"',
+        rb'["\ud83d\ude00","\ud83d","\\ud800"]',
+        rb'{"\udc00\ud800":"\ud800\ud83d\ude00"}',
+        '"\ufdd0\\ud800"'.encode(),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_kept_where_any_json_may_stand(value: bytes) -> None:
+    decoded = decode_json(b'{"key":"k","value":' + value + b"}", Kept)
+    assert (bytes(decoded.value), decoded.key) == (value, "k")
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        (rb'{"value":1,"key":"\ud800"}', "key"),
+        (rb'{"value":"\ud800","key":"\udfff"}', "key"),
+        (rb'{"value":"\ud800","key":5}', "key"),
+        (rb'{"value":"\ud800"', "body"),
+        (rb'{"value":"\ud80"}', "body"),
+        (rb'{"key":"\ud800"}', "value"),
+    ],
+)
+def test_half_of_a_surrogate_pair_is_no_text(body: bytes, field: str) -> None:
+    assert refused_json(body) == field
+
+
+def refused_json(body: bytes) -> str:
+    with pytest.raises(InvalidInput) as refused:
+        decode_json(body, Kept)
+    return str(refused.value.data["field"])
+
+
+def test_a_plus_that_was_not_escaped_is_one() -> None:
+    class Contact(msgspec.Struct, rename="camel"):
+        phone_number: str
+        email: str
+        name: str
+
+    body = b"phoneNumber=+14155550123&email=ada+home@example.com&name=Ada+L"
+    assert decode_form(URLENCODED, body, Contact) == Contact("+14155550123", "ada+home@example.com", "Ada L")

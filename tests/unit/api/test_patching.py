@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from homewire.api.patching import changes
+from homewire.api.patching import WholeObject, changes
 from homewire.errors import InvalidInput
 
 Maybe = msgspec.UNSET
@@ -57,3 +57,33 @@ def test_another_value_is_refused_by_name(given: dict[str, Any], field: str) -> 
     with pytest.raises(InvalidInput) as refused:
         changes(msgspec.convert(given, Patch), Shown(), ("name",))
     assert refused.value.data["field"] == field
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"id": 0},
+        {"homeId": 0},
+        {"creationTime": ""},
+        {"creationTime": "0001-01-01T00:00:00Z"},
+        {"creationTime": "0001-01-01T00:00:00.000Z"},
+        {"id": 0, "homeId": 0, "creationTime": "0001-01-01T00:00:00Z"},
+    ],
+)
+def test_a_zero_value_counts_as_absent(given: dict[str, Any]) -> None:
+    assert changes(msgspec.convert({**given, "name": ""}, Patch), Shown(home_id=3), ("name",)) == {"name": ""}
+
+
+class Whole(WholeObject, frozen=True, kw_only=True, rename="camel"):
+    project_id: int
+    user_id: int | None = None
+    kind: str = "member"
+    seconds: int = 300
+    on: bool = True
+
+
+def test_zero_values_of_a_new_object_are_its_defaults() -> None:
+    body = b'{"projectId":0,"userId":0,"kind":"","seconds":0,"on":false}'
+    assert msgspec.json.decode(body, type=Whole) == Whole(project_id=0, on=False)
+    given = Whole(project_id=1, user_id=2, kind="owner", seconds=1)
+    assert (given.user_id, given.kind, given.seconds) == (2, "owner", 1)
