@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
@@ -152,13 +152,12 @@ async def running(
         known = Known.of(parts, core, lifetimes)
         audit = Audit()
         app = web.Application(middlewares=[server.render_errors(audit.render)])
-        refusals: Mapping[str, int] = {}
         if Role.ROUTER in roles:
-            refusals = _add_realtime_tier(app, parts, core, known, hearers, observe)
+            _add_realtime_tier(app, parts, core, known, hearers, observe)
         if Role.API in roles:
             _add_rest_tier(app, parts, known, audit)
         labelled = {
-            "refused": refusals,
+            "refused": parts.store.refusals,
             "quota_refused": parts.store.usage.refusals,
             "logins": audit.logins,
             "refusals": audit.refusals,
@@ -209,14 +208,19 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     in_background(stack, relay.run(), failed)
     lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
     store = Store(
-        redis, relay, homes_per_user=settings.homes_per_user, lifetime=lifetime, quotas=Quotas.of(settings)
+        redis,
+        relay,
+        homes_per_user=settings.homes_per_user,
+        lifetime=lifetime,
+        quotas=Quotas.of(settings),
+        project_passwords=settings.project_passwords,
     )
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
     entrance = Entrance.of(settings)
     reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
-    figures = [store.usage.figures, *entrance.figures()]
+    figures = [store.usage.figures, *entrance.figures(), store.passwords.figures]
     return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, figures)
 
 
@@ -256,8 +260,8 @@ def _add_realtime_tier(
     known: Known,
     hearers: Hearers,
     observe: Observer | None,
-) -> Mapping[str, int]:
-    """WebSockets and events in. Answers how often each limit was reached, for the metrics."""
+) -> None:
+    """WebSockets and events in."""
     stack, settings, store = parts.stack, parts.settings, parts.store
     speaker = Speaker(store, hearers.holdings, settings.presence_lease_s)
     # When the core has stopped, everything that was connected here is said to be so no more.
@@ -266,7 +270,7 @@ def _add_realtime_tier(
     stack.push_async_callback(hearers.delivered.close)
     in_background(stack, hearers.delivered.run(), parts.failed)
     parts.figures.extend((hearers.holdings.figures, hearers.delivered.figures))
-    overload = Overload(parts.redis, core, settings)
+    overload = Overload(parts.redis, core, settings, store.refusals)
     in_background(stack, overload.run(), parts.failed)
     gateway = websocket.Gateway(
         core,
@@ -293,7 +297,6 @@ def _add_realtime_tier(
     )
     app.add_routes(parts.entrance.handshakes.limited(websocket.routes(gateway)))
     app.add_routes(parts.entrance.bodies.released(ingest_routes(ingest)))
-    return overload.refusals
 
 
 def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audit) -> None:

@@ -127,6 +127,7 @@ COUNTERS: Final = {
     "sms_dead": "SMS that were given up.",
     "sms_not_understood": "Entries of the queue of SMS that are no message and were dropped.",
     "sms_expired": "SMS that were not sent before the code in them expired, and then not at all.",
+    "passwords_turned_away": "Requests answered 503 because too many passwords waited, or too long.",
 }
 
 LABELLED: Final = {

@@ -531,7 +531,7 @@ class Settings:
     )
     attempts_window_s: float = setting(
         600.0,
-        "The time that the next four limits are for; it begins with the first attempt. They hold on all "
+        "The time that the next five limits are for; it begins with the first that counts. They hold on all "
         "nodes together, per project; beyond one 429.",
         unit="s",
         minimum=0.1,
@@ -561,6 +561,14 @@ class Settings:
         200,
         "Registrations, e-mails and SMS that are asked for from one address.",
         unit="messages",
+        minimum=0,
+    )
+    user_passwords: int = setting(5, "New passwords that one user may set.", unit="passwords", minimum=0)
+    project_passwords: int = setting(
+        64,
+        "Passwords of one project that wait on one node to be verified; as many that are to be changed, and "
+        "as many of registrations. Logins go first, and projects take turns. Beyond it 429. 0: no limit.",
+        unit="passwords",
         minimum=0,
     )
     default_project: int | None = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -254,7 +255,7 @@ async def test_without_redis_each_node_limits_by_its_own_count(server: BusServer
     sender = Principal(PrincipalKind.DEVICE, 1, 11, 0)
     redis = connect(server.url)
     with running_core() as core:
-        overload = Overload(redis, core, LIMITS)
+        overload = Overload(redis, core, LIMITS, Counter())
         task = asyncio.create_task(overload.run())
 
         async def shared() -> bool:
@@ -297,7 +298,7 @@ async def test_it_ends_when_it_is_cancelled_wherever_it_was(server: BusServer) -
             reserve(core, Principal(PrincipalKind.USER, 1, 10, 0))
         # Long leases: only what each says at its end can remove its field.
         settings = replace(LIMITS, connection_lease_s=600)
-        tasks = [asyncio.create_task(Overload(redis, core, settings).run()) for _ in range(20)]
+        tasks = [asyncio.create_task(Overload(redis, core, settings, Counter()).run()) for _ in range(20)]
         assert await deaf(redis, tasks) == 0
         assert await redis.hgetall("hw:{p1}:held:user:10") == {}
     await redis.aclose()

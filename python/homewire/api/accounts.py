@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
@@ -11,10 +10,9 @@ from aiohttp import web
 from homewire.api.context import Api
 from homewire.errors import InvalidInput, PermissionDenied
 from homewire.http.clients import client_address
-from homewire.model import AccountSystem, Permission, Posting, Principal, PrincipalKind, Project, User
+from homewire.model import AccountSystem, Permission, Posting, PrincipalKind, Project, User
 from homewire.notify.message import Message, MessageKind
 from homewire.overload.holders import network_of
-from homewire.store.attempts import Allowance
 from homewire.store.proofs import ProofKind, Proving
 from homewire.store.sessions import Login
 
@@ -69,45 +67,6 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
         raise PermissionDenied(needs=f"a project key with the permission {Permission.BYOU}")
     if caller.project_id != project.id:
         raise InvalidInput("projectId", "is not the project of the key")
-
-
-async def count_message(api: Api, request: web.Request, project_id: int, to: str) -> None:
-    """Somebody asks for a message to an address or number. Raises TooManyRequests."""
-    settings = api.settings
-    allowances = (
-        Allowance("address_messages", settings.address_messages, remote_network(request)),
-        Allowance("account_messages", settings.account_messages, to.lower()),
-    )
-    await api.store.attempts.take(project_id, allowances, window_ms(api))
-
-
-async def count_invitation(api: Api, request: web.Request, caller: Principal, to: str) -> Sequence[Allowance]:
-    """Somebody is to be mailed to because they are added to a home. Raises TooManyRequests.
-
-    Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
-    server, which invites for many.
-    """
-    settings = api.settings
-    allowances = [Allowance("account_messages", settings.account_messages, f"invitation {to.lower()}")]
-    if caller.kind is PrincipalKind.USER:
-        whose = f"invitation {remote_network(request)}"
-        allowances.append(Allowance("address_messages", settings.address_messages, whose))
-    await api.store.attempts.take(caller.project_id, allowances, window_ms(api))
-    return allowances
-
-
-def guess(api: Api, request: web.Request, account: str | None = None) -> tuple[Allowance, ...]:
-    """Of whom an attempt counts that may be wrong. A token names no account."""
-    settings = api.settings
-    by_address = Allowance("address_attempts", settings.address_attempts, remote_network(request))
-    if account is None:
-        return (by_address,)
-    return by_address, Allowance("account_attempts", settings.account_attempts, account.lower())
-
-
-def window_ms(api: Api) -> int:
-    """The time that limits of attempts are for."""
-    return milliseconds(api.settings.attempts_window_s)
 
 
 def remote_network(request: web.Request) -> str:

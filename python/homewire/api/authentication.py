@@ -5,14 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from homewire.api import models
-from homewire.api.accounts import (
-    guess,
-    open_project,
-    refuse_other_systems,
-    require_byou_key,
-    required,
-    window_ms,
-)
+from homewire.api.accounts import open_project, refuse_other_systems, require_byou_key, required
+from homewire.api.attempting import attempting, guesses
 from homewire.api.context import Api
 from homewire.api.login import by_password, opened
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
@@ -83,13 +77,11 @@ async def _by_code(
     app_id = await _app(api, call, project)
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     code = required("code", call.body.code)
-    counted = guess(api, call.request, phone)
-    await api.store.attempts.take(project.id, counted, window_ms(api))
-    user = await api.store.users.by_phone(project.id, phone)
-    if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
-        await api.store.users.note_failed_login(project.id, user.id if user else 0)
-        raise InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE")
-    await api.store.attempts.give_back(project.id, counted)
+    async with attempting(api, project.id, guesses(api, call.request, phone)) as attempt:
+        user = await api.store.users.by_phone(project.id, phone)
+        if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
+            await api.store.users.note_failed_login(project.id, user.id if user else 0)
+            raise attempt.wrong(InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE"))
     return await _opened(api, call, user.id, app_id)
 
 

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from aiohttp import web
 
-from homewire.api.accounts import guess, login_of, window_ms
+from homewire.api.accounts import login_of
+from homewire.api.attempting import attempting, guesses
 from homewire.api.audit import note
 from homewire.api.context import Api
 from homewire.errors import Conflict, InvalidInput, LoginRefused, UnknownRecord
@@ -35,12 +36,10 @@ async def by_password(
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
     # It counts before it is looked at, so that many at once are no more than one after the other.
-    counted = guess(api, request, _in_one_way(name))
-    await api.store.attempts.take(project.id, counted, window_ms(api))
-    recognised = await api.store.users.recognise(project.id, name, password)
-    if recognised is None:
-        raise _wrong()
-    await api.store.attempts.give_back(project.id, counted)
+    async with attempting(api, project.id, guesses(api, request, _in_one_way(name))) as attempt:
+        recognised = await api.store.users.recognise(project.id, name, password)
+        if recognised is None:
+            raise attempt.wrong(_wrong())
     user = recognised.user
     if not user.verified:
         await api.store.users.note_failed_login(project.id, user.id)

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final, Literal
 
 import msgspec
 
 from homewire.api import models
-from homewire.api.accounts import count_invitation
+from homewire.api.attempting import invitations_to, rationed
 from homewire.api.context import Api
 from homewire.api.homes import asking
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
 from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import NotFound, StoreError, TooManyRequests
+from homewire.errors import NotFound, TooManyRequests
 from homewire.model import Permission, Posting, Role
 from homewire.notify.message import Message, MessageKind
 from homewire.store import checks
-from homewire.store.attempts import Allowance
 from homewire.store.members import Invitee, Person
 from homewire.store.parts import Part
 
@@ -78,14 +78,10 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     # A form says nothing by an empty field.
     invitee = Invitee(email=body.email or None, phone=body.phone_number or None, user_id=body.user_id)
     invitee.check(project.accounts)
-    posting, counted = await _invitation(api, call, home_id, invitee)
-    try:
+    async with _invitation(api, call, home_id, invitee) as posting:
         added = await api.store.members.invite(
             project, home_id, invitee, Role(body.role), asking(call.principal), posting
         )
-    except StoreError:
-        await api.store.attempts.give_back(call.project_id, counted)
-        raise
     return shown(added)
 
 
@@ -109,24 +105,29 @@ async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
     await api.store.homes.remove_member(call.project_id, home_id, user_id, asking(call.principal))
 
 
+@asynccontextmanager
 async def _invitation(
     api: Api, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
-) -> tuple[Posting | None, Sequence[Allowance]]:
-    """What tells who is added, if somebody is to be told, and what it was counted as."""
-    home = await api.store.homes.get(call.project_id, home_id)
-    if invitee.email is None or home is None:
-        return None, ()
-    await api.messages.require_room(MessageKind.INVITATION)
-    known = await api.store.users.any_by_email(call.project_id, invitee.email)
-    # Who is known is written to as they spelled it themselves.
-    email = known.email if known is not None and known.email else checks.email(invitee.email)
-    try:
-        counted = await count_invitation(api, call.request, call.principal, email)
-    except TooManyRequests:
-        # A member all the same: only nobody's mailbox is to be filled by adding and removing them.
-        return None, ()
-    message = Message(call.project_id, MessageKind.INVITATION, email, home_name=home.name)
-    return api.messages.posting(message), counted
+) -> AsyncIterator[Posting | None]:
+    """What tells who is added, in the body, if somebody is to be told; it is counted."""
+    async with AsyncExitStack() as stack:
+        home = await api.store.homes.get(call.project_id, home_id)
+        posting: Posting | None = None
+        if invitee.email is not None and home is not None:
+            await api.messages.require_room(MessageKind.INVITATION)
+            known = await api.store.users.any_by_email(call.project_id, invitee.email)
+            # Who is known is written to as they spelled it themselves.
+            email = known.email if known is not None and known.email else checks.email(invitee.email)
+            counted = invitations_to(api, call.request, call.principal, email)
+            try:
+                await stack.enter_async_context(rationed(api, call.project_id, counted))
+            except TooManyRequests:
+                # A member all the same: only nobody's mailbox is to be filled by adding and removing them.
+                pass
+            else:
+                message = Message(call.project_id, MessageKind.INVITATION, email, home_name=home.name)
+                posting = api.messages.posting(message)
+        yield posting
 
 
 OPERATIONS: Final = (

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from homewire.api.accounts import guess, milliseconds, window_ms
+from homewire.api.accounts import milliseconds
+from homewire.api.attempting import attempting, guesses
 from homewire.api.context import Api
 from homewire.api.operation import Call
 from homewire.errors import InvalidInput
@@ -32,7 +33,7 @@ async def new_password(
         await _require_recent_login(api, call)
     await common_passwords.refuse(password, (user.name, user.email))
     posting = await told(api, user)
-    hashed = await api.store.users.password_hash(password)
+    hashed = await api.store.users.password_hash(password, user.project_id)
     return NewPassword(hashed, replaces, None if keep_others else call.principal.session_id, posting)
 
 
@@ -44,12 +45,12 @@ async def told(api: Api, user: User) -> Posting:
 
 
 async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
-    counted = guess(api, call.request, user.email)
-    await api.store.attempts.take(user.project_id, counted, window_ms(api))
-    if not await api.store.users.is_password(stored, current):
-        await api.store.users.note_failed_login(user.project_id, user.id)
-        raise InvalidInput("currentPassword", "is not the present password", reason="INSUFFICIENT_AUTH")
-    await api.store.attempts.give_back(user.project_id, counted)
+    async with attempting(api, user.project_id, guesses(api, call.request, user.email or "")) as attempt:
+        if not await api.store.users.is_password(user.project_id, stored, current):
+            await api.store.users.note_failed_login(user.project_id, user.id)
+            raise attempt.wrong(
+                InvalidInput("currentPassword", "is not the present password", reason="INSUFFICIENT_AUTH")
+            )
 
 
 async def _require_recent_login(api: Api, call: Call[Any, Any]) -> None:

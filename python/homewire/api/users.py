@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import msgspec
@@ -12,21 +12,21 @@ from homewire import model
 from homewire.api import models
 from homewire.api.accounts import (
     code_by_sms,
-    count_message,
     open_project,
     refuse_other_systems,
     require_byou_key,
     required,
     token_by_mail,
 )
+from homewire.api.attempting import attempting, messages_to, password_changes, rationed, registrations
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.password_changes import new_password
 from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
-from homewire.errors import NotFound, Unauthenticated, UnknownRecord
+from homewire.errors import Conflict, NotFound, Unauthenticated, UnknownRecord
 from homewire.model import AccountSystem, Permission, Principal, Project
-from homewire.store import checks
+from homewire.store import checks, common_passwords, passwords
 from homewire.store.parts import Part
 from homewire.store.proofs import ProofKind
 
@@ -107,18 +107,35 @@ async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
 async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Project) -> model.User:
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
-    name = required("name", call.body.name)
-    await count_message(api, call.request, project.id, email)
-    proving = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
-    return await api.store.users.create(project.id, name, email=email, password=password, proving=proving)
+    name = checks.name("name", required("name", call.body.name))
+    passwords.checked(password)
+    await common_passwords.refuse(password, (name, email))
+    async with _registering(api, call, project, email):
+        proving = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
+        return await api.store.users.create(project.id, name, email=email, password=password, proving=proving)
 
 
 async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> model.User:
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
-    name = required("name", call.body.name)
-    await count_message(api, call.request, project.id, phone)
-    proving = await code_by_sms(api, project.id, phone)
-    return await api.store.users.create(project.id, name, phone=phone, proving=proving)
+    name = checks.name("name", required("name", call.body.name))
+    async with _registering(api, call, project, phone):
+        proving = await code_by_sms(api, project.id, phone)
+        return await api.store.users.create(project.id, name, phone=phone, proving=proving)
+
+
+@asynccontextmanager
+async def _registering(
+    api: Api, call: Call[NoQuery, NewUser], project: Project, to: str
+) -> AsyncIterator[None]:
+    """A registration that is refused takes nothing of what may be sent to the address. That there is a user
+    is told only so often."""
+    async with attempting(api, project.id, registrations(api, call.request)) as attempt:
+        try:
+            async with rationed(api, project.id, messages_to(api, call.request, to)):
+                await api.store.users.require_free(project.id, to)
+                yield
+        except Conflict as error:
+            raise attempt.wrong(error) from None
 
 
 async def only_themself(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
@@ -148,17 +165,21 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
         del changed["name"]
     # A password cannot be taken away: a client that sends the whole object has nothing to say about it.
     password = changed.get("password") or None
-    chosen = password is not None and await new_password(
-        api,
-        call,
-        user,
-        password,
-        changed.get("current_password") or None,
-        keep_others=changed.get("keep_other_sessions", False),
-    )
-    await api.store.users.update(
-        user.project_id, user.id, changed.get("name"), changed.get("ui_time_zone"), chosen or None
-    )
+    async with AsyncExitStack() as stack:
+        chosen = None
+        if password is not None:
+            await stack.enter_async_context(rationed(api, user.project_id, password_changes(api, user.id)))
+            chosen = await new_password(
+                api,
+                call,
+                user,
+                password,
+                changed.get("current_password") or None,
+                keep_others=changed.get("keep_other_sessions", False),
+            )
+        await api.store.users.update(
+            user.project_id, user.id, changed.get("name"), changed.get("ui_time_zone"), chosen
+        )
 
 
 async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
@@ -236,7 +257,7 @@ OPERATIONS: Final = (
         "currentPassword, or a login (not by the key of another session) within the last minutes "
         "(recent_login_s): else 403 INSUFFICIENT_AUTH. It ends the user's other sessions, unless "
         "keepOtherSessions is true, and a mail tells the user. A session that was made with the key of "
-        "another one ends with that.\n\n"
+        "another one ends with that. A user may set `user_passwords` of them in a while.\n\n"
         "uiTimeZone, the time zone that applications show times in, is one of the IANA database; at first "
         "UTC, which answers leave out.",
         source="spec 001, Update User",

@@ -10,14 +10,14 @@ from typing import Final
 import msgspec
 
 from homewire.api import models
-from homewire.api.accounts import count_message, guess, open_project, send_code, send_token, window_ms
+from homewire.api.accounts import open_project, send_code, send_token
+from homewire.api.attempting import attempting, messages_to, rationed, token_guesses
 from homewire.api.context import Api
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
 from homewire.api.password_changes import told
 from homewire.errors import InvalidInput
 from homewire.model import AccountSystem
 from homewire.store import checks, common_passwords, tokens
-from homewire.store.attempts import Allowance
 from homewire.store.proofs import ProofKind
 from homewire.store.verifications import invalid_token
 
@@ -53,11 +53,13 @@ async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageRe
     """Send a sign-in code."""
     project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
     phone = checks.phone(call.body.phone_number)
-    await count_message(api, call.request, project.id, phone)
-    user = await api.store.users.by_phone(project.id, phone)
+    # A number that nobody has counts, too: so many can be tried, and no more.
+    async with rationed(api, project.id, messages_to(api, call.request, phone)):
+        user = await api.store.users.by_phone(project.id, phone)
+        if user is not None:
+            await send_code(api, user)
     if user is None:
         raise InvalidInput("phoneNumber", "is not registered", reason="INVALID_PHONE_NUMBER")
-    await send_code(api, user)
     return models.SMSMessageReceipt(recipient=phone)
 
 
@@ -74,47 +76,48 @@ async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
 async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
     project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
     email = checks.email(call.body.email)
-    await count_message(api, call.request, project.id, email)
-    user = await api.store.users.by_email(project.id, email)
-    if user is not None and user.verified and kind is ProofKind.EMAIL_VERIFICATION:
-        user = None
-    await send_token(api, project.id, kind, user)
+    async with rationed(api, project.id, messages_to(api, call.request, email)):
+        user = await api.store.users.by_email(project.id, email)
+        if user is not None and user.verified and kind is ProofKind.EMAIL_VERIFICATION:
+            user = None
+        await send_token(api, project.id, kind, user)
 
 
 async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
     """Spend a token: its user is verified."""
-    project_id, counted = await _count_guess(api, call, call.body.token)
-    await api.store.verifications.verify_email(call.body.token)
-    await api.store.attempts.give_back(project_id, counted)
+    project_id, counted = await _project(api, call.body.token), token_guesses(api, call.request)
+    async with attempting(api, project_id, counted) as attempt:
+        try:
+            await api.store.verifications.verify_email(call.body.token)
+        except InvalidInput as error:
+            raise attempt.wrong(error) from None
 
 
 async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
     """Spend a token: its user has a new password, is verified, and has no session any more."""
-    project_id, counted = await _count_guess(api, call, call.body.token)
-    verifications = api.store.verifications
-    holder = await verifications.holder(call.body.token, ProofKind.PASSWORD_RESET)
-    user = holder and await api.store.users.get(*holder)
-    if not user:
-        raise invalid_token()
-    await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")
-    try:
-        password_hash = await api.store.users.password_hash(call.body.new_password)
-    except InvalidInput as error:
-        raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
-    await verifications.reset_password(call.body.token, password_hash, await told(api, user))
-    await api.store.attempts.give_back(project_id, counted)
+    token, verifications = call.body.token, api.store.verifications
+    project_id, counted = await _project(api, token), token_guesses(api, call.request)
+    async with attempting(api, project_id, counted) as attempt:
+        holder = await verifications.holder(token, ProofKind.PASSWORD_RESET)
+        user = holder and await api.store.users.get(*holder)
+        if not user:
+            raise attempt.wrong(invalid_token())
+        await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")
+        try:
+            password_hash = await api.store.users.password_hash(call.body.new_password, project_id)
+        except InvalidInput as error:
+            raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
+        # Wrong only since it was looked at: whoever outran this knew it, too.
+        await verifications.reset_password(token, password_hash, await told(api, user))
 
 
-async def _count_guess(
-    api: Api, call: Call[NoQuery, EmailProof] | Call[NoQuery, NewPassword], token: str
-) -> tuple[int, tuple[Allowance, ...]]:
+async def _project(api: Api, token: str) -> int:
+    """The project of a token. Raises InvalidInput (INVALID_TOKEN)."""
     reference = tokens.parse(token)
     project = None if reference is None else await api.store.projects.get(reference.project_id)
     if project is None or project.disabled:
         raise invalid_token()
-    counted = guess(api, call.request)
-    await api.store.attempts.take(project.id, counted, window_ms(api))
-    return project.id, counted
+    return project.id
 
 
 _NOBODY: Final = Access(nobody=True, by_handler=True)

@@ -34,12 +34,11 @@ __all__ = ["Admission", "Overload", "Rates"]
 class Overload:
     """The limits of one node: `rates` for events, `admission` for connections."""
 
-    def __init__(self, redis: Redis, core: Core, settings: Settings) -> None:
+    def __init__(self, redis: Redis, core: Core, settings: Settings, refusals: Counter[str]) -> None:
+        """`refusals` is where it counts how often each limit refused, by the name of its setting."""
         clock = SharedClock(redis)
-        self.refusals: Counter[str] = Counter()
-        """How often each limit refused, by the name of its setting."""
-        self.rates = Rates(settings, clock.now, self.refusals)
-        self.admission = Admission(core, settings, self.refusals)
+        self.rates = Rates(settings, clock.now, refusals)
+        self.admission = Admission(core, settings, refusals)
         self._totals = RateSharing(redis, self.rates, clock)
         self._holders = HolderSharing(redis, self.admission, clock)
 

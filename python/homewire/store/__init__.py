@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 from redis.asyncio import Redis
 
 from homewire.store.apps import Apps
@@ -20,6 +22,7 @@ from homewire.store.members import Members
 from homewire.store.module_deliveries import ModuleDeliveries
 from homewire.store.node_logins import NodeLogins
 from homewire.store.nodes import Nodes
+from homewire.store.passwords import PROJECT_WAITING, Passwords
 from homewire.store.permissions import Permissions
 from homewire.store.presence import Presence
 from homewire.store.principals import Principals
@@ -47,7 +50,8 @@ class Store:
     errors.InvalidInput; nothing was written then. `relay` (`homewire.bus.relay.Relay`) tells every node
     what it must hear. `clock` gives the time in ms since 1970. A user is in at most
     `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`. No more is
-    stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded.
+    stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded. A project has at most
+    `project_passwords` passwords that wait in a lane (`store/passwords.py`).
     """
 
     def __init__(
@@ -59,11 +63,14 @@ class Store:
         homes_per_user: int = 0,
         lifetime: Lifetime = USUAL,
         quotas: Quotas = NO_QUOTAS,
+        project_passwords: int = PROJECT_WAITING,
     ) -> None:
         self.now_ms = clock
         self._database = database = Database(redis, relay, clock, quotas)
         self.usage = Usage(database, quotas)
         self.recount = Recount(database, self.usage)
+        self.refusals: Counter[str] = Counter()
+        """How often each limit refused on this node, by the name of its setting."""
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
@@ -78,12 +85,13 @@ class Store:
         self.nodes = Nodes(database)
         self.kept_commands = KeptCommands(database)
         self.presence = Presence(database, self.nodes)
-        self.users = Users(database, self.projects, self.homes, self.sessions)
+        self.passwords = Passwords(project_passwords, self.refusals)
+        self.users = Users(database, self.projects, self.homes, self.sessions, self.passwords)
         self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions)
         self.login_tokens = LoginTokens(database)
         self.node_logins = NodeLogins(database)
-        self.attempts = Attempts(database)
+        self.attempts = Attempts(database, self.refusals)
         self.key_values = KeyValues(database)
         self.principals = Principals(database)
         self.housekeeping = Housekeeping(

@@ -259,9 +259,14 @@ class ProjectSlot:
         return f"{self.prefix}user:{user_id}:login_tokens"
 
     def attempts(self, kind: str, whose: str) -> str:
-        """How often something was tried in the running window, by an address or for an account.
+        """Hash with a TTL: how often something was wrong in the running window, of an address or an account.
         `whose` is a hash, because names of keys are shown to many."""
         return f"{self.prefix}attempts:{kind}:{whose}"
+
+    def attempt_leases(self, kind: str, whose: str) -> str:
+        """Sorted set with a TTL: ids of attempts that have no verdict yet, score = the end of their lease in
+        ms of Redis' clock."""
+        return f"{self.prefix}attempts:{kind}:{whose}:leases"
 
     def user_ended_keys(self, user_id: int) -> str:
         """Sorted set: the first 16 hex digits of the user's keys that ended lately, score = when in ms. It

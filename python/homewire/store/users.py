@@ -16,7 +16,7 @@ from homewire.store.departures import NOTHING, Departures
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
-from homewire.store.passwords import Passwords
+from homewire.store.passwords import Lane, Passwords
 from homewire.store.projects import Projects
 from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
 from homewire.store.scripts.users import (
@@ -52,12 +52,14 @@ class NewPassword(NamedTuple):
 class Users:
     """The users of a project."""
 
-    def __init__(self, database: Database, projects: Projects, homes: Homes, sessions: Sessions) -> None:
+    def __init__(
+        self, database: Database, projects: Projects, homes: Homes, sessions: Sessions, passwords: Passwords
+    ) -> None:
         self._database = database
         self._projects = projects
         self._sessions = sessions
         self._departures = Departures(database, homes)
-        self._passwords = Passwords()
+        self._passwords = passwords
 
     async def create(
         self,
@@ -87,7 +89,7 @@ class Users:
         phone = checks.phone(phone) if phone is not None else None
         if password is not None:
             await common_passwords.refuse(password, (name, email))
-        password_hash = await self._passwords.hash(password) if password is not None else ""
+        password_hash = await self._passwords.hash(password, project_id) if password is not None else ""
         user = User(
             await self._database.new_id(), project_id, name, self._database.now_ms(), email, phone,
             verified or project.accounts is AccountSystem.BYOU, external_key,
@@ -120,6 +122,14 @@ class Users:
             return None
         return await self._by(project_id, ProjectSlot(project_id).phones, unique)
 
+    async def require_free(self, project_id: int, address: str) -> None:
+        """Raise Conflict, as `create` would, if an address or number in its unique form has a user."""
+        slot = ProjectSlot(project_id)
+        directory, what = (slot.emails, "email") if "@" in address else (slot.phones, "phone")
+        holder = await self._by(project_id, directory, address.lower())
+        if holder is not None:
+            raise _taken(what, holder)
+
     async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
         """The registered user of an address whose password this is. A wrong one is noted with the user.
 
@@ -129,7 +139,7 @@ class Users:
         user_id = int(await self._database.read("HGET", slot.emails, _unique_email(email)) or 0)
         record = await self._database.read_hash(slot.user(user_id))
         stored = record.get("password", "")
-        if await self._passwords.verify(stored, password):
+        if await self._passwords.verify(stored, password, project_id):
             user = _user(project_id, user_id, record)
             if not user.invited:
                 return Recognised(user, await self._rehashed(slot, user_id, stored, password))
@@ -140,16 +150,16 @@ class Users:
         """The hash of a user's password; empty if there is none."""
         return (await self._database.read_hash(ProjectSlot(project_id).user(user_id))).get("password", "")
 
-    async def is_password(self, stored: str, password: str) -> bool:
-        """Whether `password` is the one that was hashed to `stored`."""
-        return await self._passwords.verify(stored, password)
+    async def is_password(self, project_id: int, stored: str, password: str) -> bool:
+        """Whether `password` is the one that was hashed to `stored`, for a change of it."""
+        return await self._passwords.verify(stored, password, project_id, Lane.CHANGE)
 
     async def _rehashed(self, slot: ProjectSlot, user_id: int, stored: str, password: str) -> str:
         """The hash of a right password, anew if the parameters have changed since it was made."""
         if not self._passwords.is_outdated(stored):
             return stored
         try:
-            new = await self._passwords.hash(password)
+            new = await self._passwords.hash(password, slot.project_id, Lane.CHANGE)
         except (InvalidInput, RequestError, Unavailable):
             # The next login does it. And what was long enough once is still right.
             return stored
@@ -164,9 +174,9 @@ class Users:
         slot = ProjectSlot(project_id)
         await self._database.change(NOTE_FAILED_LOGIN, slot, [slot.user(user_id)], [self._database.now_ms()])
 
-    async def password_hash(self, password: str) -> str:
-        """What to store of a new password. Raises InvalidInput for one of an impossible length."""
-        return await self._passwords.hash(password)
+    async def password_hash(self, password: str, project_id: int = 0) -> str:
+        """What to store of a user's new password. Raises InvalidInput for one of an impossible length."""
+        return await self._passwords.hash(password, project_id, Lane.CHANGE)
 
     async def update(
         self,

@@ -1,44 +1,109 @@
-"""Passwords take a core each: of very many at once some are sent away at once, and the others not late."""
+"""Passwords take a core each: logins go first, projects take turns, and of very many some are sent away."""
 
 from __future__ import annotations
 
 import asyncio
 import os
+from collections import Counter
 
 import pytest
 
-from homewire.errors import Unavailable
+from homewire.errors import TooManyRequests, Unavailable
 from homewire.store import passwords as passwords_module
-from homewire.store.passwords import Passwords
+from homewire.store.passwords import Lane, Passwords
 
 WAITING = 4
 """Fewer than else, for each takes a core its time."""
+PASSWORD = "correct horse"
 
 
 @pytest.fixture(autouse=True)
 def few_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(passwords_module, "WAITING", WAITING)
+    # A machine that stands still is no reason to send anybody away here.
+    monkeypatch.setattr(passwords_module, "WAIT_S", 60.0)
+
+
+def passwords_of(project_waiting: int = 0) -> tuple[Passwords, Counter[str]]:
+    refusals: Counter[str] = Counter()
+    return Passwords(project_waiting, refusals), refusals
 
 
 async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away() -> None:
-    passwords, most = Passwords(), (os.cpu_count() or 1) * (1 + WAITING)
-    stored = await passwords.hash("correct horse")
-    verifying = [asyncio.create_task(passwords.verify(stored, "correct horse")) for _ in range(most)]
+    cores = os.cpu_count() or 1
+    passwords, _ = passwords_of()
+    stored = await passwords.hash(PASSWORD)
+    verifying = [
+        asyncio.create_task(passwords.verify(stored, PASSWORD)) for _ in range(cores * (1 + WAITING))
+    ]
     await asyncio.sleep(0)
-    refused = await asyncio.gather(
-        passwords.verify(stored, "correct horse"), passwords.hash("correct horse"), return_exceptions=True
-    )
-    assert [type(each) for each in refused] == [Unavailable, Unavailable]
-    assert not any(task.done() for task in verifying[(os.cpu_count() or 1) :]), "they did not wait"
+    with pytest.raises(Unavailable):
+        await passwords.verify(stored, PASSWORD)
+    assert passwords.figures() == {"passwords_turned_away": 1}
+    assert not any(task.done() for task in verifying[cores:]), "they did not wait"
     assert all(await asyncio.gather(*verifying))
-    assert await passwords.verify(stored, "correct horse")
+    assert await passwords.verify(stored, PASSWORD)
+
+
+async def test_a_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    passwords, _ = passwords_of()
+    working = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(os.cpu_count() or 1)]
+    await asyncio.sleep(0)
+    monkeypatch.setattr(passwords_module, "WAIT_S", 0.0)
+    with pytest.raises(Unavailable):
+        await passwords.hash(PASSWORD)
+    assert len(await asyncio.gather(*working)) == len(working)
+    assert await passwords.hash(PASSWORD)
 
 
 async def test_who_gives_up_waiting_makes_room() -> None:
-    passwords, most = Passwords(), (os.cpu_count() or 1) * (1 + WAITING)
-    waiting = [asyncio.create_task(passwords.hash("correct horse")) for _ in range(most)]
+    passwords, _ = passwords_of()
+    most = (os.cpu_count() or 1) * (1 + WAITING)
+    waiting = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(most)]
     await asyncio.sleep(0)
     for task in waiting:
         task.cancel()
     await asyncio.gather(*waiting, return_exceptions=True)
-    assert await passwords.hash("correct horse")
+    assert await passwords.hash(PASSWORD)
+
+
+async def test_one_project_has_only_so_many_places_and_the_others_theirs() -> None:
+    cores = os.cpu_count() or 1
+    passwords, refusals = passwords_of(project_waiting=2)
+    flood = [asyncio.create_task(passwords.verify("", "x", project_id=1)) for _ in range(cores + 2)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyRequests) as refused:
+        await passwords.verify("", "x", project_id=1)
+    assert refused.value.data["limit"] == "project_passwords"
+    assert refusals == {"project_passwords": 1}
+    # Another lane, and another project, have places of their own.
+    await passwords.hash(PASSWORD, 1, Lane.CHANGE)
+    await passwords.verify("", "x", project_id=2)
+    await asyncio.gather(*flood)
+
+
+async def test_logins_go_before_changes_and_those_before_registrations(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    passwords, _ = passwords_of()
+    done: list[str] = []
+
+    async def turn(lane: Lane, project_id: int) -> None:
+        if lane is Lane.LOGIN:
+            await passwords.verify("", "x", project_id)
+        else:
+            await passwords.hash(PASSWORD, project_id, lane)
+        done.append(f"{lane.value} {project_id}")
+
+    first = asyncio.create_task(passwords.hash(PASSWORD))
+    await asyncio.sleep(0)
+    asked = [
+        (Lane.REGISTRATION, 1),
+        (Lane.CHANGE, 1),
+        (Lane.LOGIN, 1), (Lane.LOGIN, 1), (Lane.LOGIN, 1),
+        (Lane.LOGIN, 2),
+    ]  # fmt: skip
+    await asyncio.gather(first, *(turn(*each) for each in asked))
+    # And the projects take turns, however many of one came first.
+    assert done == ["login 1", "login 2", "login 1", "login 1", "change 1", "registration 1"]

@@ -8,7 +8,8 @@ import msgspec
 from aiohttp import web
 
 from homewire.api import models
-from homewire.api.accounts import guess, login_of, window_ms
+from homewire.api.accounts import login_of
+from homewire.api.attempting import attempting, guesses, token_guesses
 from homewire.api.context import Api
 from homewire.api.login import by_password, opened
 from homewire.api.operation import Call, NoQuery, WithCookie
@@ -81,13 +82,11 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
     if named is None:
         raise _wrong_token()
     project = await _project_with(api, call.request, named.project_id, _wrong_token())
-    counted = guess(api, call.request)
-    await api.store.attempts.take(project.id, counted, window_ms(api))
-    parent = None if token else await _session_of(api, call.body.token)
-    user_id = await _redeemed(api, token) if token else parent and parent.user_id
-    if not user_id:
-        raise _wrong_token()
-    await api.store.attempts.give_back(project.id, counted)
+    async with attempting(api, project.id, token_guesses(api, call.request)) as attempt:
+        parent = None if token else await _session_of(api, call.body.token)
+        user_id = await _redeemed(api, token) if token else parent and parent.user_id
+        if not user_id:
+            raise attempt.wrong(_wrong_token())
     try:
         session, made = await opened(
             api,
@@ -114,13 +113,16 @@ async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCo
     if key is None or login is None:
         raise _wrong_key()
     project = await _project_with(api, call.request, key.project_id, _wrong_key())
-    counted = guess(api, call.request, f"device {login}")
-    await api.store.attempts.take(project.id, counted, window_ms(api))
-    caller = await api.store.principals.lookup(password)
-    if caller is None or caller.kind is not PrincipalKind.DEVICE or caller.id != login or caller.session_id:
-        await api.store.node_logins.note_failed(project.id, login)
-        raise _wrong_key()
-    await api.store.attempts.give_back(project.id, counted)
+    async with attempting(api, project.id, guesses(api, call.request, f"device {login}")) as attempt:
+        caller = await api.store.principals.lookup(password)
+        if (
+            caller is None
+            or caller.kind is not PrincipalKind.DEVICE
+            or caller.id != login
+            or caller.session_id
+        ):
+            await api.store.node_logins.note_failed(project.id, login)
+            raise attempt.wrong(_wrong_key())
     try:
         _, made = await api.store.sessions.open_node(
             project.id,
