@@ -584,9 +584,9 @@ class Settings:
     )
     cookie_origins: str = setting(
         "",
-        "Origins, besides the service's own, whose pages may change something with a session's cookie, and "
-        "open a WebSocket: https://app.example.com,https://b.example.com. Browsers send the cookie only "
-        "from the same site.",
+        "Origins, besides the service's own, whose pages may read and change something with a session's "
+        "cookie, and open a WebSocket: https://app.example.com,https://b.example.com. Browsers send the "
+        "cookie only from the same site.",
     )
 
     log_level: LogLevel = setting("info", "Least level that is logged.")
@@ -596,6 +596,11 @@ class Settings:
     def public_base_url(self) -> str:
         """What the links in messages begin with, without a final slash."""
         return (self.public_url or self.base_url).rstrip("/")
+
+    @property
+    def by_https(self) -> bool:
+        """Whether people reach this homewire by https, however its nodes are reached."""
+        return self.public_base_url.startswith("https://")
 
     @property
     def base_url(self) -> str:

@@ -13,7 +13,7 @@ import orjson
 from accounts_desk import Desk
 from nodes import NodeProcess, Reply
 
-from homewire.http.cookies import SESSION
+from homewire.http.cookies import HOST_SESSION, SESSION
 
 HOSTS: Final = ",".join(f"p{number}.test={number}" for number in range(1, 2000))
 """The setting `project_hosts` of a node whose projects have a host each, `p<id>.test`."""
@@ -51,7 +51,7 @@ class Browser:
 def cookie_of(reply: Reply) -> Morsel[str] | None:
     """The session's cookie, as the answer sets it."""
     jar: SimpleCookie = SimpleCookie(reply.headers.get("Set-Cookie", ""))
-    return jar.get(SESSION)
+    return jar.get(SESSION) or jar.get(HOST_SESSION)
 
 
 @asynccontextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from http.cookies import Morsel
 from itertools import permutations
 from typing import Final
 
@@ -17,6 +18,8 @@ from homewire.store.sessions import Login
 from homewire.store.tokens import mint
 
 EVENTS: Final = "/userSession/websocket"
+LISTED: Final = "https://app.example.com"
+"""Of `cookie_origins`."""
 FOREIGN: Final = {"Origin": "https://evil.example"}
 WIRE_HOST: Final = "homewire"
 """The Host of `wire`."""
@@ -36,6 +39,7 @@ def cookie(user: Account) -> dict[str, str]:
 
 Way = Callable[[Account], dict[str, str]]
 WAYS: Final[tuple[Way, ...]] = (authorization, auth_key, cookie)
+HEADERS: Final[tuple[Way, ...]] = (authorization, auth_key)
 BESIDES: Final = list(permutations(WAYS, 2))
 
 
@@ -46,6 +50,8 @@ class Person:
     tenant: Tenant
     account: Account
     home: int
+    forgotten: Mapping[str, Morsel[str]] = field(default_factory=dict)
+    """The cookies that the last answer set."""
 
     async def asks(self, headers: Mapping[str, str], method: str = "GET") -> tuple[int, str]:
         """Read the home, or rename it to what the method is called; status and reason."""
@@ -53,8 +59,10 @@ class Person:
         async with self.tenant.http.request(
             method, f"/homes/{self.home}", headers=headers, json=body
         ) as answer:
-            assert answer.headers.getall("Access-Control-Allow-Origin") == ["*"]
-            assert "Access-Control-Allow-Credentials" not in answer.headers
+            listed = headers.get("Origin") == LISTED
+            assert answer.headers.getall("Access-Control-Allow-Origin") == [LISTED if listed else "*"]
+            assert ("Access-Control-Allow-Credentials" in answer.headers) is listed
+            self.forgotten = answer.cookies
             refused = answer.status >= 400
             return answer.status, (await answer.json())["reason"] if refused else ""
 
@@ -107,17 +115,55 @@ async def test_a_key_may_come_in_each_way(ada: Person, way: Way) -> None:
 async def test_a_key_may_come_twice_and_another_may_not(
     ada: Person, bob: Account, way: Way, beside: Way
 ) -> None:
+    """In a header. A browser adds the cookie by itself: it counts alone or not at all."""
     assert await ada.asks(way(ada.account) | beside(ada.account)) == (200, "")
+    if cookie in (way, beside):
+        return
     disagreeing = way(ada.account) | beside(bob)
     assert await ada.asks(disagreeing) == NOBODY
     assert await ada.asks(disagreeing, "PATCH") == NOBODY
     assert await ada.refused(disagreeing) == NOBODY
 
 
-async def test_an_auth_token_agrees_with_a_cookie_or_is_refused(ada: Person, bob: Account) -> None:
+@pytest.mark.parametrize("way", HEADERS)
+async def test_a_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: Account, way: Way) -> None:
+    """Also a live one of somebody else, which stays."""
+    dead = Account(bob.id, mint(ada.tenant.project)[0])
+    for beside, is_dead in ((bob, False), (dead, True)):
+        for method, status in (("GET", 200), ("PATCH", 204)):
+            assert await ada.asks(way(ada.account) | cookie(beside), method) == (status, "")
+            assert is_expired(ada.forgotten) is is_dead
+        assert await ada.hears(way(ada.account) | cookie(beside))
+        assert await ada.asks(way(dead) | cookie(ada.account)) == NOBODY
+        assert not ada.forgotten
+
+
+async def test_a_dead_cookie_is_expired_by_the_answer(ada: Person, tenant: Tenant) -> None:
+    """Nothing else can: no script sees it. One that lives stays."""
+    dead = Account(0, mint(tenant.project)[0])
+    assert await ada.asks(cookie(dead)) == NOBODY
+    assert is_expired(ada.forgotten)
+    answer = await refusal(tenant.url, EVENTS, None, **under_scores(cookie(dead)))
+    assert answer.status == 401
+    assert "Max-Age=0" in answer.headers["set-cookie"]
+    device = await tenant.device(ada.home)
+    headers = {"Authorization": device.key, **cookie(dead)}
+    event = {"eventType": "e"}
+    async with tenant.http.put(f"/devices/{device.id}/event", json=event, headers=headers) as put:
+        assert put.status == 204
+        assert is_expired(put.cookies)
+    assert await ada.asks(cookie(ada.account)) == (200, "")
+    assert not ada.forgotten
+
+
+def is_expired(cookies: Mapping[str, Morsel[str]]) -> bool:
+    return "homewire_session" in cookies and cookies["homewire_session"]["max-age"] == "0"
+
+
+async def test_an_auth_token_decides_and_agrees_with_headers(ada: Person, bob: Account) -> None:
     path = f"{EVENTS}?authToken={ada.account.key}"
     assert await ada.hears(cookie(ada.account), path)
-    assert await ada.refused(cookie(bob), path) == NOBODY
+    assert await ada.hears(cookie(bob), path)
     assert await ada.refused(auth_key(bob), path) == NOBODY
 
 
@@ -184,6 +230,7 @@ async def test_a_dead_cookie_does_not_keep_anybody_out_of_what_is_open_to_all(
             assert answer.status == status, headers
     async with tenant.http.get("/auth", headers={"Cookie": f"homewire_session={dead}"}) as answer:
         assert await answer.json() == {"type": "nobody"}
+        assert is_expired(answer.cookies)
 
 
 PAGES: Final = (
@@ -238,7 +285,7 @@ async def test_a_foreign_page_hears_nothing_with_a_cookie(ada: Person, page: dic
 async def test_a_listed_page_may(node_with_origins: NodeProcess) -> None:
     async with tenant_of(node_with_origins) as tenant:
         ada = await person_of(tenant)
-        listed = cookie(ada.account) | {"Origin": "https://app.example.com"}
+        listed = cookie(ada.account) | {"Origin": LISTED}
         assert await ada.asks(listed, "PATCH") == (204, "")
         assert await ada.hears(listed)
         assert await ada.asks(cookie(ada.account) | FOREIGN, "PATCH") == CROSS_SITE
@@ -267,5 +314,5 @@ async def test_no_key_is_logged_in_whatever_way_it_came(node_with_origins: NodeP
 
 @pytest.fixture(scope="module")
 def node_with_origins() -> Iterator[NodeProcess]:
-    with private_node(cookie_origins="https://app.example.com", log_level="debug") as running:
+    with private_node(cookie_origins=LISTED, log_level="debug") as running:
         yield running

@@ -101,4 +101,5 @@ async def test_who_is_not_logged_in_is_told_so(
         for headers in ({}, {"Authorization": "x"}, {"X-Auth-Token": "x"}, {"Cookie": "homewire_session=x"}):
             async with http.get(path, headers=headers) as answer:
                 assert answer.status == status
+                assert answer.headers["WWW-Authenticate"] == 'Bearer realm="homewire"'
                 is_error(await answer.json(), members)

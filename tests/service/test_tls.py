@@ -27,7 +27,7 @@ from slow_clients import (
 )
 from wire import PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 
-from homewire.http.cookies import SESSION
+from homewire.http.cookies import HOST_SESSION
 
 EVENTS = "/userSession/websocket"
 OUTBOX_BYTES = 262_144
@@ -75,10 +75,10 @@ async def test_a_cookie_that_came_over_tls_stays_there(node: NodeProcess, tenant
     home = await tenant.home(user)
     async with tenant.http.post("/session/login-with-token", json={"token": user.key}) as answer:
         assert answer.status == 201
-        cookie = answer.cookies[SESSION]
+        cookie = answer.cookies[HOST_SESSION]
     assert cookie["secure"]
     for origin, status in ((node.url, 204), (node.url.replace("https:", "http:"), 403)):
-        headers = {"Cookie": f"{SESSION}={cookie.value}", "Origin": origin}
+        headers = {"Cookie": f"{HOST_SESSION}={cookie.value}", "Origin": origin}
         async with tenant.http.patch(f"/homes/{home}", json={"name": "hut"}, headers=headers) as answer:
             assert answer.status == status
 

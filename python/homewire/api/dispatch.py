@@ -79,7 +79,7 @@ async def serve(
         api.audit.done(request)
         if call.caller is not None and request.method == hdrs.METH_GET:
             request[OWNERS] = owners_of(call.caller, request)
-        return _rendered(operation, request, answer)
+        return _rendered(api, operation, request, answer)
     except UnknownRecord as error:
         raise _allowed(operation, NotFound()) from error
     except Conflict as error:
@@ -161,7 +161,7 @@ def _allowed(operation: Operation, error: RequestError) -> RequestError:
     return error
 
 
-def _rendered(operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
+def _rendered(api: Api, operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
     # First what nearly all answers are: to ask whether something is a response takes long.
     if isinstance(answer, msgspec.Struct) and operation.answer is not None:
         return whole_answer(request, operation.success, _encode(answer))
@@ -172,9 +172,9 @@ def _rendered(operation: Operation, request: web.Request, answer: Any) -> web.St
     if isinstance(answer, WithCookie):
         response = _response(operation, answer.answer)
         if answer.key is None:
-            expire_cookie(request, response)
+            expire_cookie(request, response, https=api.settings.by_https)
         else:
-            set_cookie(request, response, answer.key)
+            set_cookie(request, response, answer.key, https=api.settings.by_https)
         return response
     if isinstance(answer, Part):
         return _response(operation, answer.first, {RANGE: range_header(answer)})

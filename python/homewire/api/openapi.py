@@ -15,7 +15,7 @@ import msgspec
 from homewire import __version__
 from homewire.api.operation import TEXTS, Access, BodyKind, Endpoint
 from homewire.api.shapes import SHAPES, ErrorShape
-from homewire.http.cookies import SESSION
+from homewire.http.cookies import HOST_SESSION, SESSION
 from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
 from homewire.http.paths import LARGEST_ID
 
@@ -45,9 +45,11 @@ values.
 Keys. A request names its key in the header Authorization, as `ModeCloud <key>`, `Bearer <key>` or the key \
 alone. A key speaks for a user, a device or the project; what it may do stands at each operation. A project \
 key with the permission `admin` may do what any other project key may. A user's key, which is a session, may \
-as well come in `X-Auth-Token`, with the user's id in `X-User-Id`, or in the cookie `homewire_session`. A \
-request that names several keys is 401; what changes something with the cookie alone, and a WebSocket, is \
-403 for a page of another origin.
+as well come in `X-Auth-Token`, with the user's id in `X-User-Id`, or in the cookie `homewire_session` \
+(`__Host-homewire_session` by https). Two headers that name different keys are 401; on a WebSocket \
+Authorization counts before `authToken`. Beside a key in a header or in `authToken` no cookie counts. An \
+answer expires a cookie whose session is over. What changes something with the cookie alone, and a \
+WebSocket, is 403 for a page of another origin.
 
 Errors. Every error is JSON; the session APIs have shapes and statuses of their own, which stand there. \
 Elsewhere: `reason`, an upper-case code, and `data`, what a person needs to mend the \
@@ -107,9 +109,10 @@ _HEADERS: Final[Part] = {
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "SessionCookie": {
-        "description": f"The cookie {SESSION}: the key of a session that begins, or expired.",
+        "description": f"The cookie {SESSION} (by https {HOST_SESSION}): the key of a session that begins, "
+        "or expired.",
         "required": True,
-        "schema": {"type": "string", "pattern": f"^{SESSION}="},
+        "schema": {"type": "string", "pattern": f"^(__Host-)?{SESSION}="},
     },
     "Allow": {
         "description": "The methods that the path has.",

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Container
+from collections.abc import Callable, Container, Sequence
 from functools import partial
 from typing import Final, TypeAlias
 
 from aiohttp import hdrs, web
 
-from homewire.errors import Unauthenticated
+from homewire.errors import RequestError, Unauthenticated
 from homewire.gateway.expiring import MarkedCache
 from homewire.gateway.freshness import Freshness
-from homewire.http.cookies import session_cookies
+from homewire.http.cookies import DEAD_COOKIES, cookie_names, session_cookies
 from homewire.http.headers import AUTH_KEY, USER_ID
 from homewire.http.origins import refuse_cross_site
 from homewire.model import Principal, PrincipalKind
@@ -23,6 +23,8 @@ SCHEMES: Final = frozenset({"modecloud", "bearer"})
 """Clients send ``ModeCloud <key>``, ``Bearer <key>``, or the key alone."""
 SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
 """They change nothing, so that a page of another origin wins nothing by them."""
+MOST_COOKIES: Final = 2
+"""Different cookies of a session of one request that are looked up, to expire them."""
 Used: TypeAlias = Callable[[Principal, str], None]
 """Called with who uses a session, and the SHA-256 of the key."""
 
@@ -54,7 +56,12 @@ class Authenticator:
         credential = Credential.of(request)
         if credential.by_cookie and request.method not in SAFE_METHODS:
             refuse_cross_site(request, self._cookie_origins)
-        return await self.principal(credential)
+        if not credential.cookies:
+            return await self.principal(credential)
+        try:
+            return await self.principal(credential)
+        finally:
+            await self.note_dead_cookies(request, credential)
 
     def of_websocket(self, request: web.Request) -> Credential:
         """The credential of a handshake; it counts as a change. Raises PermissionDenied (CROSS_SITE).
@@ -66,10 +73,34 @@ class Authenticator:
             refuse_cross_site(request, self._cookie_origins)
         return credential
 
-    async def principal(self, credential: Credential, as_of: int | None = None) -> Principal:
+    async def note_dead_cookies(self, request: web.Request, credential: Credential) -> None:
+        """Have the answer expire the cookies of the request, if they are the keys of no session.
+
+        A browser would send them with each request, and no script of its page can take them away.
+        """
+        values = set(credential.cookies)
+        if not values or len(values) > MOST_COOKIES:
+            return
+        try:
+            if not any([await self._lives(value) for value in values]):
+                request[DEAD_COOKIES] = cookie_names(request)
+        except RequestError:
+            # Not known now. The next answer tells.
+            return
+
+    async def _lives(self, key: str) -> bool:
+        try:
+            await self.principal(Credential(key, by_cookie=True), used=False)
+        except Unauthenticated:
+            return False
+        return True
+
+    async def principal(
+        self, credential: Credential, as_of: int | None = None, *, used: bool = True
+    ) -> Principal:
         """The principal that a credential speaks for now. Raises Unauthenticated.
 
-        `as_of` is for handshakes: see `MarkedCache.get`.
+        `as_of` is for handshakes: see `MarkedCache.get`. `used`: whether that is a use of its session.
         """
         reference = credential.reference
         if reference is None:
@@ -82,7 +113,7 @@ class Authenticator:
                 raise Unauthenticated
         if credential.user_id is not None and not _is_user(principal, credential.user_id):
             raise Unauthenticated
-        if self._used is not None and principal.session_id:
+        if used and self._used is not None and principal.session_id:
             self._used(principal, reference.hash)
         return principal
 
@@ -90,9 +121,16 @@ class Authenticator:
 class Credential:
     """The key of one request: parsed and hashed once, asked about as often as needed."""
 
-    __slots__ = ("by_cookie", "reference", "token", "user_id")
+    __slots__ = ("by_cookie", "cookies", "reference", "token", "user_id")
 
-    def __init__(self, header: str | None, *, user_id: str | None = None, by_cookie: bool = False) -> None:
+    def __init__(
+        self,
+        header: str | None,
+        *,
+        user_id: str | None = None,
+        by_cookie: bool = False,
+        cookies: Sequence[str] = (),
+    ) -> None:
         """`header` is the value of Authorization, or a bare key; None when there is none."""
         self.token = _key(header or "")
         self.reference = parse(self.token)
@@ -100,11 +138,15 @@ class Credential:
         """Whose key it has to be; None: anybody's."""
         self.by_cookie = by_cookie
         """Whether only a cookie names the key: a browser adds that by itself."""
+        self.cookies = cookies
+        """The values of all cookies of a session that came along, whether they count or not."""
 
     @classmethod
     def of(cls, request: web.Request, *, websocket: bool = False) -> Credential:
         """What a request names as its key: in Authorization, in X-Auth-Token (then X-User-Id says whose it
-        is), in the cookie of a session. All that is named has to be the same key.
+        is), in the cookie of a session. All headers have to name the same key. Where one names a key, no
+        cookie counts: a browser adds those by itself, also that of a session that is long over. A cookie
+        that somebody planted then decides nothing either.
 
         Where a client may be unable to set headers, on a WebSocket, the query's ``authToken`` counts when
         there is no Authorization header (spec 000, *Listen to events*).
@@ -118,10 +160,13 @@ class Credential:
         if len(given) < 2 and not tokens and hdrs.COOKIE not in headers:
             return cls(given[0] if given else None)
         named = {*map(_key, given), *(each.strip() for each in tokens)}
-        keys = {*named, *session_cookies(request)}
+        cookies = session_cookies(request)
+        keys = named or set(cookies)
         if len(keys) != 1:
-            return cls(None)
-        return cls(keys.pop(), user_id=_user_id(request) if tokens else None, by_cookie=not named)
+            return cls(None, cookies=cookies)
+        user_id = _user_id(request) if tokens else None
+        (key,) = keys
+        return cls(key, user_id=user_id, by_cookie=not named, cookies=cookies)
 
     def __repr__(self) -> str:
         return "Credential(…)"

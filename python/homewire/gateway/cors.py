@@ -1,46 +1,70 @@
 """Cross-origin requests: any page may call, with a key.
 
 A key is no ambient credential: no browser adds it by itself, so what another origin can do with an answer
-it could do without the browser. The cookie of a session is: `Access-Control-Allow-Credentials` is never said,
-so that no page of another origin reads what it got with one; that it changes nothing with one either is
-looked after in `http.origins`.
+it could do without the browser, whatever header it sends. The cookie of a session is: only to the pages of
+`cookie_origins` is `Access-Control-Allow-Credentials` said, so that no page of another origin reads what it
+got with one; that it changes nothing with one either is looked after in `http.origins`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Container, Iterable
 from typing import Final
 
 from aiohttp import hdrs, web
 
+from homewire.hosts import origin_of
 from homewire.http.headers import AUTH_KEY, USER_ID, any_origin
 
 REQUEST_HEADERS: Final = ("Authorization", "Content-Type", "Idempotency-Key", AUTH_KEY, USER_ID)
-"""What a page may send that browsers ask about."""
-METHODS: Final = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
+"""What a page may send in any case, of what browsers ask about."""
 REMEMBERED_S: Final = 86_400
 """How long a browser need not ask again; browsers have bounds of their own."""
+MOST_HEADERS: Final = 100
+MOST_CHARACTERS: Final = 4_096
+"""Of the headers that a page says it wants to send."""
 
-_REQUEST_HEADERS: Final = ", ".join(REQUEST_HEADERS)
+_TOKEN: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]++")
+"""A field name (RFC 9110 5.6.2)."""
+_NAMED: Final = frozenset(name.lower() for name in REQUEST_HEADERS)
 
 
-def allow_any_origin(response: web.StreamResponse) -> None:
-    """Let pages of any origin read an answer that was not begun yet."""
-    response.headers.update(any_origin(response.status))
+def allow_origins(
+    request: web.BaseRequest, response: web.StreamResponse, cookie_origins: Container[str]
+) -> None:
+    """Let pages of any origin read an answer that was not begun yet; those of `cookie_origins` also what they
+    got with a cookie."""
+    headers = response.headers
+    headers.update(any_origin(response.status))
+    if not cookie_origins:
+        return
+    headers.add(hdrs.VARY, hdrs.ORIGIN)
+    given = request.headers.get(hdrs.ORIGIN, "")
+    if given and origin_of(given) in cookie_origins:
+        headers[hdrs.ACCESS_CONTROL_ALLOW_ORIGIN] = given
+        headers[hdrs.ACCESS_CONTROL_ALLOW_CREDENTIALS] = "true"
 
 
-def preflight(methods: Iterable[str] = METHODS) -> web.Response:
-    """The answer to OPTIONS: 204, with what may be asked here.
-
-    Also for a path that there is not: the 404 of the request itself says more than a failed preflight.
-    """
+def preflight(request: web.BaseRequest, methods: Iterable[str]) -> web.Response:
+    """The answer to OPTIONS where something is served: 204, with what may be asked here."""
     allowed = ", ".join(sorted(methods))
+    wanted = request.headers.get(hdrs.ACCESS_CONTROL_REQUEST_HEADERS, "")
     return web.Response(
         status=204,
         headers={
             hdrs.ALLOW: allowed,
             hdrs.ACCESS_CONTROL_ALLOW_METHODS: allowed,
-            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: _REQUEST_HEADERS,
+            hdrs.ACCESS_CONTROL_ALLOW_HEADERS: ", ".join((*REQUEST_HEADERS, *_others(wanted))),
             hdrs.ACCESS_CONTROL_MAX_AGE: str(REMEMBERED_S),
+            hdrs.VARY: hdrs.ACCESS_CONTROL_REQUEST_HEADERS,
         },
     )
+
+
+def _others(wanted: str) -> list[str]:
+    """The headers that a page wants to send beside those that it may send in any case. `*` would not do:
+    browsers do not take it for Authorization, nor where a cookie is sent along."""
+    names = [name.strip().lower() for name in wanted.split(",")] if len(wanted) <= MOST_CHARACTERS else []
+    found = dict.fromkeys(name for name in names if name not in _NAMED and _TOKEN.fullmatch(name))
+    return list(found)[:MOST_HEADERS]

@@ -13,6 +13,7 @@ from homewire.errors import ConfigurationError
 from homewire.gateway.accept import Acceptor
 from homewire.gateway.entrance import Entrance
 from homewire.gateway.server import Manners, make_runner
+from homewire.hosts import listed_origins
 from homewire.settings import Settings
 
 ADMIN_BACKLOG: Final = 16
@@ -26,9 +27,12 @@ async def open_port(
     tls: ssl.SSLContext | None,
 ) -> str:
     """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
-    runner, server = await make_runner(
-        app, Manners(settings.request_line_bytes, answers=entrance.answers), entrance.heads
+    manners = Manners(
+        settings.request_line_bytes,
+        cookie_origins=listed_origins(settings.cookie_origins),
+        answers=entrance.answers,
     )
+    runner, server = await make_runner(app, manners, entrance.heads)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
     stack.push_async_callback(entrance.acceptor.close)

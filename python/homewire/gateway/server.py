@@ -14,11 +14,12 @@ from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
 from homewire.errors import InternalError, InvalidInput, MethodNotAllowed, RequestError, UnknownPath
-from homewire.gateway.cors import allow_any_origin, preflight
+from homewire.gateway.cors import allow_origins, preflight
 from homewire.gateway.heads import HeadWatch
 from homewire.http.answers import WholeAnswer, error_answer
 from homewire.http.clients import Peer
-from homewire.http.headers import SERVER
+from homewire.http.cookies import expire_dead_cookies
+from homewire.http.headers import CHALLENGE, PRIVATE, SERVER
 from homewire.http.outgoing import OWNERS, PIECE, Answers, AnswersFull, owners_of
 from homewire.http.streamed import Streamed
 
@@ -27,6 +28,8 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 """They change nothing, so that their answers may be refused."""
+NO_CONTENT: Final = 204
+UNAUTHORIZED: Final = 401
 Render = Callable[[web.Request, RequestError], web.Response]
 """How an error looks at the path that was asked."""
 
@@ -42,11 +45,9 @@ def render_errors(render: Render) -> Any:
             return render(request, error)
         except web.HTTPMethodNotAllowed as error:
             if request.method == hdrs.METH_OPTIONS:
-                return preflight(error.allowed_methods)
+                return preflight(request, error.allowed_methods)
             return render(request, MethodNotAllowed(", ".join(sorted(error.allowed_methods))))
         except web.HTTPException as error:
-            if request.method == hdrs.METH_OPTIONS:
-                return preflight()
             if error.status == 404:
                 return render(request, UnknownPath())
             return render(request, InvalidInput("request", error.reason))
@@ -115,7 +116,7 @@ class QuietRequestHandler(RequestHandler):
             # aiohttp looks at this header before any middleware does.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
         # Here, and not in a signal of the application: this sees what the parser refused, too.
-        self._complete(resp)
+        self._complete(request, resp)
         if type(resp) is WholeAnswer:
             outcome = await super().finish_response(request, resp, start_time)
             if self.writing_paused:
@@ -129,12 +130,20 @@ class QuietRequestHandler(RequestHandler):
             self._heads.expect(self)
         return outcome
 
-    def _complete(self, response: web.StreamResponse) -> None:
+    def _complete(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
         """What every answer says. One that is written whole says all of this itself."""
-        if type(response) is not WholeAnswer:
-            response.headers[hdrs.SERVER] = SERVER
-            if self._manners.any_origin:
-                allow_any_origin(response)
+        if type(response) is WholeAnswer:
+            return
+        headers = response.headers
+        headers[hdrs.SERVER] = SERVER
+        if response.status != NO_CONTENT:
+            for name, value in PRIVATE.items():
+                headers.setdefault(name, value)
+        if response.status == UNAUTHORIZED:
+            headers.setdefault(hdrs.WWW_AUTHENTICATE, CHALLENGE)
+        if self._manners.any_origin:
+            allow_origins(request, response, self._manners.cookie_origins)
+        expire_dead_cookies(request, response)
 
     async def _finish_whole(
         self, request: web.BaseRequest, response: web.Response, start_time: float | None
@@ -148,7 +157,7 @@ class QuietRequestHandler(RequestHandler):
                 outgoing = count(owners, len(body))
             except AnswersFull as error:
                 response = error_answer(error)
-                self._complete(response)
+                self._complete(request, response)
             else:
                 streamed = Streamed.of(request, response, body, outgoing)
                 return await super().finish_response(request, streamed, start_time)
@@ -205,6 +214,8 @@ class Manners:
     request_line_bytes: int
     any_origin: bool = True
     """Whether pages of any origin may read its answers."""
+    cookie_origins: frozenset[str] = frozenset()
+    """Whose pages may, also when they ask with a cookie."""
     answers: Answers = field(default_factory=Answers)
     """How many bytes of answers may be held, and how fast they have to be taken."""
 

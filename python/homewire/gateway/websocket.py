@@ -15,8 +15,8 @@ from typing import Final, TypeAlias
 from aiohttp import HttpVersion11, web
 
 from homewire._core import Core
-from homewire.errors import InvalidInput, PermissionDenied, RequestError
-from homewire.gateway.authenticate import Authenticator
+from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unauthenticated
+from homewire.gateway.authenticate import Authenticator, Credential
 from homewire.gateway.delivered import deliver_first
 from homewire.gateway.directory import Directory
 from homewire.gateway.freshness import Freshness
@@ -84,7 +84,7 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
         access = await check_listener(principal, gateway.directory)
         return principal, await Filter(request).subscription(principal, access, gateway.directory, as_of)
 
-    return await _connect(gateway, request, look_up)
+    return await _connect(gateway, request, credential, look_up)
 
 
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
@@ -100,26 +100,34 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
     async def kept_first(connection_id: int, device: Principal) -> None:
         await deliver_first(gateway.core, gateway.kept_commands, connection_id, device.project_id, device.id)
 
-    return await _connect(gateway, request, look_up, kept_first)
+    return await _connect(gateway, request, credential, look_up, kept_first)
 
 
 async def _connect(
-    gateway: Gateway, request: web.Request, look_up: LookUp, prepare: Prepare | None = None
+    gateway: Gateway,
+    request: web.Request,
+    credential: Credential,
+    look_up: LookUp,
+    prepare: Prepare | None = None,
 ) -> GivenAway:
     """Reserve what was looked up, authorise again, prepare, 101, adopt.
 
     Raises what `look_up` and `prepare` raise.
     """
     core, observe = gateway.core, gateway.observe
-    connection_id, principal = await reserve(
-        core,
-        gateway.freshness,
-        gateway.admission,
-        look_up,
-        client_address(request),
-        observe,
-        gateway.sockets.opened,
-    )
+    try:
+        connection_id, principal = await reserve(
+            core,
+            gateway.freshness,
+            gateway.admission,
+            look_up,
+            client_address(request),
+            observe,
+            gateway.sockets.opened,
+        )
+    except Unauthenticated:
+        await gateway.authenticator.note_dead_cookies(request, credential)
+        raise
     if prepare is not None:
         try:
             await prepare(connection_id, principal)

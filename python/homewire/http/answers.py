@@ -13,7 +13,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from homewire.errors import RequestError
-from homewire.http.headers import SERVER, any_origin
+from homewire.http.headers import PRIVATE, SERVER, any_origin
 from homewire.http.outgoing import PIECE
 
 JSON: Final = "application/json"
@@ -60,11 +60,17 @@ class WholeAnswer(web.StreamResponse):
 def whole_answer(request: web.Request, status: int, body: bytes | None = None) -> web.StreamResponse:
     """JSON, or (204 only) no body, in as few steps as the client allows."""
     small = body is None or len(body) <= PIECE
-    if small and request.keep_alive and request.version == HttpVersion11 and request.method != hdrs.METH_HEAD:
+    if small and request.keep_alive and request.version == HttpVersion11 and not _wants_more(request):
         return WholeAnswer(status, body)
     if body is None:
         return web.Response(status=status)
     return web.Response(status=status, body=body, content_type=JSON)
+
+
+def _wants_more(request: web.Request) -> bool:
+    """Whether an answer says what depends on the request: a browser's has an origin or a cookie."""
+    headers = request.headers
+    return request.method == hdrs.METH_HEAD or hdrs.ORIGIN in headers or hdrs.COOKIE in headers
 
 
 _heads: dict[int, tuple[int, bytes]] = {}
@@ -76,7 +82,8 @@ def _head(status: int) -> bytes:
     made_in, head = _heads.get(status, (0, b""))
     if made_in != now:
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]
-        lines += [f"{name}: {value}" for name, value in any_origin(status).items()]
+        said = any_origin(status) if status == 204 else {**any_origin(status), **PRIVATE}
+        lines += [f"{name}: {value}" for name, value in said.items()]
         lines += [f"Date: {formatdate(now, usegmt=True)}", f"Server: {SERVER}", ""]
         head = "\r\n".join(lines).encode()
         _heads[status] = now, head

@@ -125,7 +125,7 @@ def client_address(request: web.BaseRequest) -> str | None:
     return peer.proxies.client(request.headers, peer.address)
 
 
-def by_https(request: web.Request) -> bool:
+def by_https(request: web.BaseRequest) -> bool:
     """Whether the request came by https, to this node or to a trusted proxy before it."""
     if request.secure:
         return True

@@ -15,13 +15,19 @@ USER_ID: Final = "X-User-Id"
 RANGE: Final = "vnd.tinkermode.range"
 """Of a list: `<first>-<last>/<how many there are>`."""
 
-ANSWER_HEADERS: Final = (RANGE, "Retry-After")
+ANSWER_HEADERS: Final = (RANGE, "Retry-After", "Location", "ETag", "WWW-Authenticate")
 """What a page of another origin may read beyond what every page may."""
 _ON_ANY: Final[Mapping[str, str]] = {
     hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*",
     hdrs.ACCESS_CONTROL_EXPOSE_HEADERS: ", ".join(ANSWER_HEADERS),
 }
 _ON_204: Final[Mapping[str, str]] = {hdrs.ACCESS_CONTROL_ALLOW_ORIGIN: "*"}
+
+
+PRIVATE: Final[Mapping[str, str]] = {hdrs.CACHE_CONTROL: "no-store", "X-Content-Type-Options": "nosniff"}
+"""On each answer with a body, unless it says something else: most have keys, or what is of people."""
+CHALLENGE: Final = 'Bearer realm="homewire"'
+"""The value of WWW-Authenticate, which each 401 has (RFC 9110 11.6.1). No browser asks its user for that."""
 
 
 def any_origin(status: int) -> Mapping[str, str]:

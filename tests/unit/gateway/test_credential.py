@@ -33,8 +33,11 @@ def test_each_way_names_a_key(way: str) -> None:
     assert found.user_id == ("" if way == "X-Auth-Token" else None)
 
 
-@pytest.mark.parametrize(("one", "another"), list(permutations(WAYS, 2)))
-def test_two_ways_must_name_the_same(one: str, another: str) -> None:
+HEADERS: Final = ("Authorization", "X-Auth-Token")
+
+
+@pytest.mark.parametrize(("one", "another"), list(permutations(HEADERS, 2)))
+def test_two_headers_must_name_the_same(one: str, another: str) -> None:
     same = credential({way: WAYS[way].format(KEY) for way in (one, another)})
     assert (same.token, same.by_cookie) == (KEY, False)
     assert credential({one: WAYS[one].format(KEY), another: WAYS[another].format(OTHER)}).reference is None
@@ -44,7 +47,16 @@ def test_two_ways_must_name_the_same(one: str, another: str) -> None:
         assert found.reference is None
 
 
-@pytest.mark.parametrize("way", ["Authorization", "X-Auth-Token"])
+@pytest.mark.parametrize("way", HEADERS)
+@pytest.mark.parametrize("cookie", [KEY, OTHER, "garbage"])
+def test_a_header_decides_and_no_cookie_beside_it(way: str, cookie: str) -> None:
+    found = credential({way: WAYS[way].format(KEY), "Cookie": WAYS["Cookie"].format(cookie)})
+    assert (found.token, found.by_cookie, found.cookies) == (KEY, False, [cookie])
+    garbage = credential({way: WAYS[way].format("garbage"), "Cookie": WAYS["Cookie"].format(cookie)})
+    assert garbage.reference is None
+
+
+@pytest.mark.parametrize("way", HEADERS)
 def test_an_empty_header_names_a_key_that_is_none(way: str) -> None:
     """Else a cookie would count for a client that meant something else."""
     assert credential({way: "", "Cookie": f"homewire_session={KEY}"}).reference is None
@@ -56,7 +68,7 @@ def test_an_auth_token_counts_on_websockets_without_authorization() -> None:
     assert credential({}, path).reference is None
     assert credential({}, path, websocket=True).token == KEY
     assert credential({"Authorization": OTHER}, path, websocket=True).token == OTHER
-    assert credential(cookie, path, websocket=True).reference is None
+    assert credential(cookie, path, websocket=True).token == KEY
     assert credential(cookie, path).token == OTHER
 
 

@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
 from homewire.http.clients import TrustedProxies
-from homewire.http.cookies import expire_cookie, session_cookies, set_cookie
+from homewire.http.cookies import (
+    DEAD_COOKIES,
+    HOST_SESSION,
+    SESSION,
+    expire_cookie,
+    expire_dead_cookies,
+    session_cookies,
+    set_cookie,
+)
 from homewire.settings import Settings
 
 PROXIES = TrustedProxies.of(Settings(trusted_proxies="10.0.0.0/8"))
@@ -38,22 +48,29 @@ def test_all_cookies_of_the_name_are_found(headers: list[str], found: list[str])
     assert session_cookies(make_mocked_request("GET", "/", headers=given)) == found
 
 
-def written(key: str | None, **headers: str) -> tuple[str, set[str]]:
-    """The cookie that is set, and its attributes."""
+Written = dict[str, tuple[str, set[str]]]
+PLAIN: Final = {"HttpOnly", "Path=/", "SameSite=Lax"}
+
+
+def written(key: str | None, https: bool = False, **headers: str) -> Written:
+    """The cookies that are set, by name, and their attributes."""
     given = {name.replace("_", "-"): value for name, value in headers.items()}
     request, response = make_mocked_request("POST", "/", headers=given), web.Response()
     request.protocol.peer = PROXIES.peer("10.0.0.1")  # type: ignore[attr-defined]
     if key is None:
-        expire_cookie(request, response)
+        expire_cookie(request, response, https=https)
     else:
-        set_cookie(request, response, key)
+        set_cookie(request, response, key, https=https)
     assert response.headers["Cache-Control"] == "no-store"
-    cookie, *attributes = response.cookies["homewire_session"].OutputString().split("; ")
-    return cookie, set(attributes)
+    found = {}
+    for name, morsel in response.cookies.items():
+        cookie, *attributes = morsel.OutputString().split("; ")
+        found[name] = cookie.removeprefix(f"{name}=").strip('"'), set(attributes)
+    return found
 
 
 def test_no_script_reads_it_and_no_other_site_sends_it() -> None:
-    assert written(KEY) == (f"homewire_session={KEY}", {"HttpOnly", "Path=/", "SameSite=Lax"})
+    assert written(KEY) == {SESSION: (KEY, PLAIN)}
 
 
 @pytest.mark.parametrize(
@@ -61,10 +78,38 @@ def test_no_script_reads_it_and_no_other_site_sends_it() -> None:
     [("https", True), ("HTTPS", True), ("http, https", True), ("http", False), ("x", False)],
 )
 def test_what_came_by_https_goes_by_https_only(proto: str, secure: bool) -> None:
-    assert ("Secure" in written(KEY, X_Forwarded_Proto=proto)[1]) is secure
+    expected = {HOST_SESSION: (KEY, PLAIN | {"Secure"})} if secure else {SESSION: (KEY, PLAIN)}
+    assert written(KEY, X_Forwarded_Proto=proto) == expected
+
+
+def test_where_people_come_by_https_it_goes_by_https_only() -> None:
+    assert written(KEY, https=True) == {HOST_SESSION: (KEY, PLAIN | {"Secure"})}
+
+
+def test_one_of_the_old_name_is_forgotten_for_the_new_one() -> None:
+    found = written(KEY, https=True, Cookie=f"{SESSION}=old")
+    assert found.keys() == {SESSION, HOST_SESSION}
+    assert found[SESSION] == ("", PLAIN | {"Max-Age=0"})
 
 
 def test_it_is_forgotten_under_the_same_name_and_path() -> None:
-    cookie, attributes = written(None, X_Forwarded_Proto="https")
-    assert cookie in ("homewire_session=", 'homewire_session=""')
-    assert attributes == {"HttpOnly", "Path=/", "SameSite=Lax", "Secure", "Max-Age=0"}
+    assert written(None, X_Forwarded_Proto="https") == {HOST_SESSION: ("", PLAIN | {"Secure", "Max-Age=0"})}
+    both = written(None, Cookie=f"{SESSION}=a; {HOST_SESSION}=b")
+    assert both == {
+        SESSION: ("", PLAIN | {"Max-Age=0"}),
+        HOST_SESSION: ("", PLAIN | {"Secure", "Max-Age=0"}),
+    }
+
+
+def test_one_that_cannot_be_planted_counts_alone() -> None:
+    header = {"Cookie": f"{SESSION}=planted; {HOST_SESSION}={KEY}"}
+    assert session_cookies(make_mocked_request("GET", "/", headers=header)) == [KEY]
+
+
+def test_dead_ones_are_expired_unless_the_answer_sets_another() -> None:
+    request = make_mocked_request("GET", "/")
+    request[DEAD_COOKIES] = (SESSION, HOST_SESSION)
+    response = web.Response()
+    set_cookie(request, response, KEY, https=True)
+    expire_dead_cookies(request, response)
+    assert {name: each.value for name, each in response.cookies.items()} == {SESSION: "", HOST_SESSION: KEY}
