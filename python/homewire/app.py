@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -293,6 +294,7 @@ def _add_realtime_tier(
         kept_commands=store.kept_commands,
         longest_kept_s=settings.kept_command_s,
         kept_bounds=Bounds(settings.kept_commands, min(settings.kept_command_bytes, settings.outbox_bytes)),
+        is_connected=partial(hearers.holdings.is_connected, store.presence),
         platform_types=settings.platform_event_types,
     )
     app.add_routes(parts.entrance.handshakes.limited(websocket.routes(gateway)))

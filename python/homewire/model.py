@@ -27,6 +27,13 @@ class AccessControl(StrEnum):
     PERMISSION = "permission"
 
 
+class OfflineCommands(StrEnum):
+    """What becomes of a command to a device that is not connected, unless the request says otherwise."""
+
+    DROP = "drop"
+    REFUSE = "refuse"
+
+
 class Permission(StrEnum):
     """What a project key may do."""
 
@@ -125,6 +132,7 @@ class Project:
     """What a mail's link to verify an address looks like, with `{token}`; empty: a page of ours."""
     password_reset_url: str = ""
     """Likewise, to choose a new password."""
+    offline_commands: OfflineCommands = OfflineCommands.DROP
 
 
 @dataclass(frozen=True, slots=True)

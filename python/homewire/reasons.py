@@ -121,6 +121,11 @@ REASONS: Final[dict[str, Reason]] = {
     "HOME_DEACTIVATED": Reason(
         403, "The home is deactivated: nothing happens in it.", "The project activates it again."
     ),
+    "DEVICE_OFFLINE": Reason(
+        403,
+        "The device is not connected, and the command was to be refused then.",
+        "Send it when the device is connected, or keep it with `queue`.",
+    ),
     "DEVICE_NOT_IN_HOME": Reason(403, "The device is in no home.", "Claim it first."),
     "DEVICE_NOT_CLAIMABLE": Reason(
         403, "No device can be claimed with this code now.", "Open the device's registration, then claim it."

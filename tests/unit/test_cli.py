@@ -163,6 +163,8 @@ def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) 
     shown = homewire.json("project", "show", *p)
     assert (shown["verificationUrl"], shown["passwordResetUrl"]) == (link, link + "&reset=1")
     assert homewire.json("project", "set", *p, "--verification-url", "")["verificationUrl"] is None
+    assert shown["offlineCommands"] == "drop"
+    assert homewire.json("project", "set", *p, "--offline-commands", "refuse")["offlineCommands"] == "refuse"
     assert homewire.run("project", "set", *p, "--verification-url", "https://app.example.com/") == 1
     assert "verificationUrl" in homewire.error
     assert homewire.run("project", "show", "--project", 99) == 1

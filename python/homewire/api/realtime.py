@@ -12,7 +12,7 @@ import msgspec
 
 from homewire.api.models import Answer
 from homewire.api.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
-from homewire.model import Permission
+from homewire.model import OfflineCommands, Permission
 
 _ERRORS: Final = frozenset({401, 403, 404, 429})
 _STAMPED: Final = (
@@ -43,9 +43,12 @@ class Command(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class CommandQuery(msgspec.Struct, kw_only=True, rename="camel"):
-    """How long, in seconds, the command is kept for a device that is not connected; else it is dropped."""
+    """What becomes of a command to a device that is not connected."""
 
     queue: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType = msgspec.UNSET
+    """For how many seconds it is kept."""
+    offline: OfflineCommands | msgspec.UnsetType = msgspec.UNSET
+    """Without `queue`: `refuse` answers 403 `DEVICE_OFFLINE`, `drop` 204. The default is the project's."""
 
 
 class BatchResult(Answer):
@@ -122,9 +125,11 @@ ENDPOINTS: Final = (
         tag="Events and commands",
         summary="Send a command to a device",
         description=(
-            "204 says that it was accepted, not that it was delivered. To a device that is not there it is"
-            " dropped, unless `queue` says for how many seconds it is kept: then it is delivered in its order"
-            " when the device comes. 429 when as many are kept for the device as may be.\n\n"
+            "204 says that it was accepted, not that it was delivered. To a device that is not connected it"
+            " is dropped, unless `queue` says for how many seconds it is kept: then it is delivered in its"
+            " order when the device comes. 429 when as many are kept for the device as may be. With"
+            " `offline=refuse`, or in a project that is set so, such a command without `queue` is 403"
+            " `DEVICE_OFFLINE`.\n\n"
             "In a project with access by permission a user needs the permission `write:device:<deviceId>`,"
             " not membership."
         ),

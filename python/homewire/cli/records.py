@@ -88,11 +88,21 @@ async def set_project(
         str | None,
         typer.Option(help="Likewise, of a mail that leads to a new password.", show_default=False),
     ] = None,
+    offline_commands: Annotated[
+        model.OfflineCommands | None,
+        typer.Option(
+            help="Commands to a device that is not connected: drop answers 204, refuse 403 DEVICE_OFFLINE.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> Answer:
     """Change settings of a project; those that are not given stay."""
     project_id = scope.named(project)
     await scope.store.projects.configure(
-        project_id, verification_url=verification_url, password_reset_url=password_reset_url
+        project_id,
+        verification_url=verification_url,
+        password_reset_url=password_reset_url,
+        offline_commands=offline_commands,
     )
     return await _project(scope, project_id)
 
@@ -336,6 +346,7 @@ async def _project(scope: Scope, project_id: int) -> dict[str, Any]:
         "disabled": project.disabled,
         "verificationUrl": project.verification_url or None,
         "passwordResetUrl": project.password_reset_url or None,
+        "offlineCommands": project.offline_commands.value,
     }
 
 

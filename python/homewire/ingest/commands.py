@@ -18,7 +18,14 @@ from homewire.ingest.context import Ingest
 from homewire.ingest.homes import require_active
 from homewire.ingest.idempotency import append_event, claim, idempotency_key, key_reused
 from homewire.ingest.permissions import require_project_key
-from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind, RightKind
+from homewire.model import (
+    DeviceLocation,
+    OfflineCommands,
+    Permission,
+    Principal,
+    PrincipalKind,
+    RightKind,
+)
 from homewire.store.kept_commands import KeptCommand, KeptCommands
 
 LONGEST_NUMBER: Final = 10
@@ -35,6 +42,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
     device_id = path_id(request, "deviceId")
     await _require_visible(ingest, principal, device_id)
     keep_s = _queue_seconds(ingest, request)
+    refuses = keep_s is None and await _refuses_offline(ingest, request, principal)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     try:
@@ -48,10 +56,30 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
         kept = KeptCommand(device_id, head, tail, expires)
         await _keep(ingest, ingest.kept_commands, request, principal, kept, body)
         return whole_answer(request, 204)
+    if refuses:
+        await _require_connected(ingest, principal, device_id)
     envelope = command_envelope(command, principal.project_id, device_id, ingest.clock())
     once = claim(key, principal, f"PUT /devices/{device_id}/command", body) if key else None
     await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)
+
+
+async def _refuses_offline(ingest: Ingest, request: web.Request, principal: Principal) -> bool:
+    """Whether the command is refused where the device is not connected: as the request says, else as the
+    project is set. Raises InvalidInput."""
+    given = request.query.getall("offline", None)
+    if given is None:
+        project = await ingest.directory.project(principal.project_id)
+        return project is not None and project.offline_commands is OfflineCommands.REFUSE
+    if len(given) != 1 or given[0] not in set(OfflineCommands):
+        raise InvalidInput("offline", f"must be {' or '.join(OfflineCommands)}")
+    return given[0] == OfflineCommands.REFUSE
+
+
+async def _require_connected(ingest: Ingest, principal: Principal, device_id: int) -> None:
+    """Raises PermissionDenied (DEVICE_OFFLINE) unless a node holds the device. The store is asked before."""
+    if ingest.is_connected is not None and not await ingest.is_connected(principal.project_id, device_id):
+        raise PermissionDenied("DEVICE_OFFLINE", field="deviceId", problem="the device is not connected")
 
 
 def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
 from homewire.bus import Bus
@@ -40,6 +40,8 @@ class Ingest:
     clock: Callable[[], int] = wall_clock_ms
     body_bytes: int = 80 * KIBIBYTE
     """64 KiB of event data, and room for the rest of the object."""
+    is_connected: Callable[[int, int], Awaitable[bool]] | None = None
+    """Whether a device, by project and id, is connected now. Without it no command is refused for that."""
     platform_types: bool = False
     """Whether clients may send event types of the platform (`_…_`)."""
     bulk_body_bytes: int = 4096 * KIBIBYTE

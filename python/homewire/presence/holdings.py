@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
 from homewire.store.database import wall_clock_ms
-from homewire.store.presence import MOST_WORDS, Word
+from homewire.store.presence import MOST_WORDS, Presence, Word
 
 Device: TypeAlias = tuple[int, int]
 """A device as project id and device id."""
@@ -112,6 +112,14 @@ class Holdings:
                 _shorten(waiting)
         if self._waiting:
             self.to_say.set()
+
+    async def is_connected(self, presence: Presence, project_id: int, device_id: int) -> bool:
+        """Whether a node holds the device, this one or another: that one by the record, which is read now."""
+        # Reserved sockets too: what is sent from the reservation on is delivered.
+        if (project_id, device_id) in self._sockets:
+            return True
+        found = await presence.of(project_id, (device_id,))
+        return found[device_id].connected
 
     def __len__(self) -> int:
         """How many devices are held."""

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Mapping
 
 from homewire.errors import UnknownRecord
-from homewire.model import AccessControl, AccountSystem, Project
+from homewire.model import AccessControl, AccountSystem, OfflineCommands, Project
 from homewire.store import checks
 from homewire.store.database import LOOK_AFTER_MS, PAGE, Database, require_ok
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
@@ -78,9 +78,15 @@ class Projects:
         return found[0] if len(found) == 1 else None
 
     async def configure(
-        self, project_id: int, *, verification_url: str | None = None, password_reset_url: str | None = None
+        self,
+        project_id: int,
+        *,
+        verification_url: str | None = None,
+        password_reset_url: str | None = None,
+        offline_commands: OfflineCommands | None = None,
     ) -> None:
-        """Set what the links in mails look like: a URL with `{token}`; empty for the page of ours.
+        """Set what the links in mails look like: a URL with `{token}`; empty for the page of ours. And what
+        becomes of commands to devices that are not connected.
 
         What is None stays. Raises UnknownRecord, InvalidInput.
         """
@@ -89,6 +95,8 @@ class Projects:
             changes += "verification_url", checks.link_template("verificationUrl", verification_url)
         if password_reset_url is not None:
             changes += "password_reset_url", checks.link_template("passwordResetUrl", password_reset_url)
+        if offline_commands is not None:
+            changes += "offline_commands", offline_commands.value
         if changes:
             slot = ProjectSlot(project_id)
             require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)
@@ -167,4 +175,5 @@ def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
         record["state"] == "disabled",
         record.get("verification_url", ""),
         record.get("password_reset_url", ""),
+        OfflineCommands(record.get("offline_commands", "drop")),
     )

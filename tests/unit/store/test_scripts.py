@@ -57,7 +57,7 @@ def test_the_scripts_that_announce_are_known() -> None:
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
         *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),
         *("JOIN", "LEAVE", "KEEP", "SET_DEACTIVATED"),
-        *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT"),
+        *("DISABLE_PROJECT", "ENABLE_PROJECT", "BURY_PROJECT", "CONFIGURE_PROJECT"),
         *("DELETE_ENTITY", "REVOKE_FROM_USER", "REVOKE_FROM_GROUP", "QUIT_GROUP"),
     }
     announced = {word for script in ALL.values() for word in re.findall(r"changed\('(\w+)'", script.text)}
@@ -78,8 +78,9 @@ UNCHARGED = {
     "projects.BURY_PROJECT": "the state of the project",
     "projects.DISABLE_PROJECT": "the state of the project",
     "projects.ENABLE_PROJECT": "the state of the project",
-    "projects.CONFIGURE_PROJECT": "two URLs of a project",
+    "projects.CONFIGURE_PROJECT": "two URLs and a word of a project",
     "smart_modules.SUSPEND_MODULE": "a flag",
+    "smart_modules.ROTATE_MODULE_KEY": "a key and the one before it",
     "module_deliveries.NOTE_BREAKER": "a time",
     "verifications.REDEEM_CODE": "tries, a flag",
     "presence.JOIN": "the presence of a device: one record, which the device covers",

@@ -44,7 +44,8 @@ return changed('project_enabled', {})
 CONFIGURE_PROJECT: Final = changing("""
 -- ARGV: settings by name and value
 redis.call('HSET', project, unpack(ARGV))
-return unheard('project_configured')
+-- The record ends nothing. It tells nodes that what they remember of the project is old.
+return changed('project_enabled', {})
 """)
 
 CREATE_APP: Final = changing("""
