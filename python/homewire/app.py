@@ -47,7 +47,7 @@ from homewire.lifetimes.service import Lifetimes
 from homewire.limits import collect_seldom, memory_bytes, raise_open_file_limit
 from homewire.notify import pages
 from homewire.notify.delivery import Delivery
-from homewire.overload import Overload
+from homewire.overload import Overload, Rates
 from homewire.presence.reaper import Reaper
 from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
@@ -153,10 +153,13 @@ async def running(
         known = Known.of(parts, core, lifetimes)
         audit = Audit()
         app = web.Application(middlewares=[server.render_errors(audit.render)])
+        # Both tiers send events.
+        overload = Overload(parts.redis, core, settings, parts.store.refusals)
+        in_background(stack, overload.run(), parts.failed)
         if Role.ROUTER in roles:
-            _add_realtime_tier(app, parts, core, known, hearers, observe)
+            _add_realtime_tier(app, parts, core, known, hearers, overload, observe)
         if Role.API in roles:
-            _add_rest_tier(app, parts, known, audit)
+            _add_rest_tier(app, parts, known, audit, overload.rates)
         labelled = {
             "refused": parts.store.refusals,
             "quota_refused": parts.store.usage.refusals,
@@ -260,6 +263,7 @@ def _add_realtime_tier(
     core: Core,
     known: Known,
     hearers: Hearers,
+    overload: Overload,
     observe: Observer | None,
 ) -> None:
     """WebSockets and events in."""
@@ -271,8 +275,6 @@ def _add_realtime_tier(
     stack.push_async_callback(hearers.delivered.close)
     in_background(stack, hearers.delivered.run(), parts.failed)
     parts.figures.extend((hearers.holdings.figures, hearers.delivered.figures))
-    overload = Overload(parts.redis, core, settings, store.refusals)
-    in_background(stack, overload.run(), parts.failed)
     gateway = websocket.Gateway(
         core,
         known.authenticator,
@@ -301,7 +303,7 @@ def _add_realtime_tier(
     app.add_routes(parts.entrance.bodies.released(ingest_routes(ingest)))
 
 
-def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audit) -> None:
+def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audit, rates: Rates) -> None:
     stack, settings, store = parts.stack, parts.settings, parts.store
     delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get)
     in_background(stack, delivery.run(), parts.failed)
@@ -320,6 +322,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audi
         answers=parts.entrance.answers,
         sort_slots=slots,
         audit=audit,
+        rates=rates,
     )
     app.add_routes(parts.entrance.bodies.released(api_routes(api, OPERATIONS)))
     app.add_routes(documentation.routes(ENDPOINTS))

@@ -292,7 +292,10 @@ class Settings:
         minimum=0,
     )
     user_events_per_s: int = setting(
-        1_000, "Commands that one user may send, over all sessions.", unit="events/s", minimum=0
+        1_000,
+        "Commands that one user may send, and values that one may set or delete, over all sessions.",
+        unit="events/s",
+        minimum=0,
     )
     project_key_events_per_s: int = setting(
         500_000,
@@ -302,7 +305,26 @@ class Settings:
         minimum=0,
     )
     project_events_per_s: int = setting(
-        1_000_000, "Events and commands of one project, whoever sends them.", unit="events/s", minimum=0
+        1_000_000,
+        "Events, commands and changes of values in one project, from all senders.",
+        unit="events/s",
+        minimum=0,
+    )
+    device_event_bytes_per_s: int = setting(
+        4 * MIB,
+        "Bytes of the bodies with which one device sends events; beyond it 429. A body is taken while "
+        "anything is left for the second. 0: no limit, as for each of these.",
+        unit="bytes",
+        minimum=0,
+    )
+    user_event_bytes_per_s: int = setting(
+        8 * MIB, "The same for commands and values of one user.", unit="bytes", minimum=0
+    )
+    project_key_event_bytes_per_s: int = setting(
+        64 * MIB, "The same for all that one project key sends.", unit="bytes", minimum=0
+    )
+    project_event_bytes_per_s: int = setting(
+        128 * MIB, "The same for one project, from all senders.", unit="bytes", minimum=0
     )
     user_connections: int = setting(
         100,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 _RATES: Final = "test_bus_ingest.py (the limits on events per second)"
+_VALUES: Final = "test_limits_nodes.py (changes of values)"
 _HOLDERS: Final = "test_limits_nodes.py (the limits on connections)"
 _ATTEMPTS: Final = "test_api_attempts.py (the limits on attempts)"
 _NDATA: Final = "test_api_ndata.py"
@@ -24,6 +25,10 @@ ELSEWHERE: Final[dict[tuple[str, int], str]] = {
     ("sendDeviceEvent", 429): _RATES,
     ("sendEvents", 429): _RATES,
     ("sendCommand", 429): _RATES,
+    ("putHomeKeyValuePair", 429): _VALUES,
+    ("putDeviceKeyValuePair", 429): _VALUES,
+    ("deleteHomeKeyValuePair", 429): _VALUES,
+    ("deleteDeviceKeyValuePair", 429): _VALUES,
     ("rocketChatLogin", 401): _ROCKET_CHAT,
     ("rocketChatLogin", 429): _ROCKET_CHAT,
     ("rocketChatLogout", 409): _ROCKET_CHAT,

@@ -12,6 +12,8 @@ import pytest
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
 from wire import Refused, Socket, listen, refusal
 
+from homewire.model import Permission
+
 EVENTS = "/userSession/websocket"
 EVENT = {"eventType": "t", "eventData": {}}
 COMMAND = {"action": "on", "parameters": {}}
@@ -83,6 +85,44 @@ async def test_a_bulk_body_over_the_limit_stores_nothing() -> None:
             assert await tenant.stored() == before + 50
 
 
+@pytest.mark.parametrize("limit", ["user_events_per_s", "project_key_events_per_s", "project_events_per_s"])
+@pytest.mark.parametrize("method", ["PUT", "DELETE"])
+async def test_changes_of_values_count_as_events(limit: str, method: str) -> None:
+    """Each of them sends one."""
+    with private_node(**{limit: 3}) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            device = await tenant.device(await tenant.home(user))
+            permissions = [Permission.WRITE_KV]
+            _, server = await tenant.store.project_keys.create(tenant.project, "kv", permissions)
+            key = server if "key" in limit else user.key
+            path = f"/devices/{device.id}/kv/key"
+            async with asyncio.timeout(20):
+                while (answer := await ask(tenant, method, path, key, {"value": 1}))[0] in (204, 404):
+                    pass
+            assert answer[:2] == (429, "1")
+            assert answer[2]["data"]["limit"] == limit
+            # Reading does not.
+            assert (await ask(tenant, "GET", f"/devices/{device.id}", user.key, None))[0] == 200
+
+
+async def test_bytes_count_too() -> None:
+    body = {"eventType": "t", "eventData": {"text": "x" * 1000}}
+    with private_node(device_event_bytes_per_s=3_000, user_event_bytes_per_s=2_000) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            home = await tenant.home(user)
+            device = await tenant.device(home)
+            refused = await until_refused(tenant, f"/devices/{device.id}/event", device.key, body)
+            data = {"limit": "device_event_bytes_per_s", "most": 3000}
+            assert refused == (429, "1", {"reason": "TOO_MANY_REQUESTS", "data": data})
+            value = {"value": "x" * 1000}
+            refused = await until_refused(tenant, f"/homes/{home}/kv/key", user.key, value)
+            assert refused[2]["data"]["limit"] == "user_event_bytes_per_s"
+            metrics = await node.metrics()
+            assert metrics['refused_total{limit="device_event_bytes_per_s"}'] >= 1
+
+
 @asynccontextmanager
 async def two_nodes(**settings: Any) -> AsyncIterator[tuple[NodeProcess, Tenant, NodeProcess, Tenant]]:
     """Two nodes on the first one's Redis, and the same tenant at each."""
@@ -109,6 +149,31 @@ async def test_what_one_node_took_the_other_refuses() -> None:
                 if status == 429:
                     return bool(answer["data"]["limit"] == "project_key_events_per_s")
                 status, _, answer = await ask(two, "PUT", f"/homes/{home}/event", one.key, EVENT)
+            return False
+
+        await eventually(refused, within=30)
+
+
+@pytest.mark.parametrize("limit", ["project_events_per_s", "project_event_bytes_per_s"])
+async def test_what_a_project_sent_at_one_node_the_other_refuses(limit: str) -> None:
+    """Its senders differ, so nobody reaches a limit of their own. Alone, the second would take all of it."""
+    most = 3_000 if limit == "project_events_per_s" else 300_000
+    async with two_nodes(**{limit: most}) as (_, one, _, two):
+        home = await one.home(await one.user())
+        device = await one.device(home)
+        items: list[Any] = [{"homeId": home, **EVENT} for _ in range(1_000)]
+        if limit == "project_event_bytes_per_s":
+            long = {"eventType": "t", "eventData": {"text": "x" * 1000}}
+            items = [{"homeId": home, **long} for _ in range(100)]
+
+        async def refused() -> bool:
+            # The second may end at any point: then once more. A tenth of what was sent here is sent there.
+            for _ in range(3):
+                await ask(one, "POST", "/events", one.key, items)
+            for _ in range(100):
+                status, _, answer = await ask(two, "PUT", f"/devices/{device.id}/event", device.key, EVENT)
+                if status == 429:
+                    return bool(answer["data"]["limit"] == limit)
             return False
 
         await eventually(refused, within=30)

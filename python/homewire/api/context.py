@@ -14,6 +14,7 @@ from homewire.http.authority import Authenticate, Directory
 from homewire.http.outgoing import Answers
 from homewire.http.reading import BodyReader
 from homewire.notify.message import Messages
+from homewire.overload import Rates
 from homewire.settings import Settings
 from homewire.store import Store
 
@@ -68,5 +69,7 @@ class Api:
     """How many bytes of answers may be held."""
     sort_slots: SortSlots = field(default_factory=lambda: SortSlots())
     audit: Audit = field(default_factory=Audit)
+    rates: Rates = field(default_factory=lambda: Rates(Settings()))
+    """Charged for each change that sends an event."""
     node_id: str = field(default_factory=lambda: str(uuid4()))
     """UUID of this node, another one after each start: where sessions are said to have been made."""

@@ -63,13 +63,21 @@ async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
     value = bytes(body.value)
     if value == b"null":
         raise InvalidInput("value", "must not be null")
+    _take_rates(api, call, len(value))
     bounds = Bounds(settings.values_per_owner, settings.value_bytes_per_owner)
     await api.store.key_values.put(_owner(call), key, value, bounds, call.principal)
 
 
 async def delete_value(api: Api, call: Call[NoQuery, None]) -> None:
     """Gone; whoever may hear the home hears of it."""
+    _take_rates(api, call)
     await api.store.key_values.delete(_owner(call), call.text("key"), call.principal)
+
+
+def _take_rates(api: Api, call: Call[Any, Any], size: int = 0) -> None:
+    """A change sends an event, and counts as one. Raises TooManyRequests."""
+    api.rates.take(call.principal)
+    api.rates.take_bytes(call.principal, size)
 
 
 def _owner(call: Call[Any, Any]) -> Owner:
@@ -79,6 +87,7 @@ def _owner(call: Call[Any, Any]) -> Owner:
     return Owner(call.project_id, "device", ids["deviceId"])
 
 
+_LIMITED: Final = frozenset({401, 403, 404, 429})
 _RIGHT: Final = (
     "In a project with access by permission a user needs the permission `write:{}:<id>`, not membership."
 )
@@ -130,6 +139,7 @@ def _operations(
             handler=put_value,
             body=NewValue,
             success=204,
+            errors=_LIMITED,
         ),
         Operation(
             name=f"delete{noun}KeyValuePair",
@@ -143,6 +153,7 @@ def _operations(
             visible=writable,
             handler=delete_value,
             success=204,
+            errors=_LIMITED,
         ),
     )
 

@@ -48,6 +48,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.StreamRespons
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
     ingest.rates.take(principal, len(batch))
+    ingest.rates.take_bytes(principal, len(body))
     placed = await _place(ingest, principal, batch)
     refused: set[int] = set()
     outcomes: Sequence[Outcome]

@@ -45,6 +45,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
     refuses = keep_s is None and await _refuses_offline(ingest, request, principal)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
+    ingest.rates.take_bytes(principal, len(body))
     try:
         command = parse_command(body)
     except InvalidField as error:

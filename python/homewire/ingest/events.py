@@ -30,6 +30,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
     home_id, location = await _own_home(ingest, principal, device_id)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
+    ingest.rates.take_bytes(principal, len(body))
     event = parse(body, ingest)
     await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(
@@ -58,6 +59,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
         raise await why_not_active(ingest.directory, principal.project_id, home_id)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
+    ingest.rates.take_bytes(principal, len(body))
     event = parse(body, ingest)
     await require_binding(ingest.directory, principal.project_id, event.entity_id, home_id)
     envelope = event_envelope(

@@ -1,4 +1,4 @@
-"""Events per second: this node's count of the running second, and what it knows of the others'.
+"""Events and bytes per second: this node's count of the running second, and what it knows of the others'.
 
 A second is one of Redis' clock. Nothing of it is kept when the next begins. A request costs two
 look-ups in a dict; Redis is `totals.py`'s business.
@@ -20,21 +20,28 @@ from homewire.settings import Settings
 RETRY_AFTER_S: Final = 1
 """When the next second has certainly begun."""
 PROJECT: Final = "project"
+EVENTS: Final = "events"
+BYTES: Final = "event_bytes"
 SETTINGS: Final = {
-    PrincipalKind.DEVICE: "device_events_per_s",
-    PrincipalKind.USER: "user_events_per_s",
-    PrincipalKind.PROJECT_KEY: "project_key_events_per_s",
-    PROJECT: "project_events_per_s",
+    unit: {
+        PrincipalKind.DEVICE: f"device_{unit}_per_s",
+        PrincipalKind.USER: f"user_{unit}_per_s",
+        PrincipalKind.PROJECT_KEY: f"project_key_{unit}_per_s",
+        PROJECT: f"project_{unit}_per_s",
+    }
+    for unit in (EVENTS, BYTES)
 }
-"""The limit's setting by whose it is. Sessions of one user count together, as keys of one device do."""
+"""For events and for bytes the limit's setting by whose it is. Sessions of one user count together, as keys
+of one device do."""
 
 
 class Use:
-    """What one subject sent in the running second."""
+    """What one subject sent in the running second, of events or of bytes."""
 
-    __slots__ = ("fresh", "id", "kind", "left", "others", "project_id", "shared", "step", "told")
+    __slots__ = ("fresh", "id", "kind", "left", "others", "project_id", "shared", "step", "told", "unit")
 
-    def __init__(self, kind: str, project_id: int, id: int, limit: float) -> None:
+    def __init__(self, unit: str, kind: str, project_id: int, id: int, limit: float) -> None:
+        self.unit = unit
         self.kind = kind
         self.project_id = project_id
         self.id = id
@@ -56,23 +63,70 @@ class Rates:
 
     def __init__(self, settings: Settings, clock: Clock = time, refusals: Counter[str] | None = None) -> None:
         self._clock = clock
-        self._limits: dict[str, float] = {}
-        for kind, setting in SETTINGS.items():
-            self._limits[kind] = getattr(settings, setting) or math.inf
-        self._refusals: Counter[str] = Counter() if refusals is None else refusals
-        self._refusals.update(dict.fromkeys(SETTINGS.values(), 0))
-        self._second = 0
-        # By id alone: ids are unique in the deployment, whatever they are the id of.
-        self._uses: dict[int, Use] = {}
-        self._shared: list[Use] = []
         self.crowded: Final = asyncio.Event()
         """Set when another sixteenth of a limit was used here: the others should hear of it now."""
-
-    def take(self, principal: Principal, count: int = 1) -> None:
+        counted: Counter[str] = Counter() if refusals is None else refusals
+        self._meters: Final = tuple(
+            Meter(unit, settings, clock, counted, self.crowded) for unit in (EVENTS, BYTES)
+        )
+        events, size = self._meters
+        self.take = events.take
         """Count `count` events or commands that `principal` sends, all of them or none.
 
         Raises TooManyRequests naming the setting, for the sender's own limit or its project's.
         """
+        self.take_bytes = size.take
+        """Count the bytes of a request that sends some, if anything of the limit is left. Raises
+        TooManyRequests likewise."""
+
+    def are_shared(self) -> bool:
+        """Whether the others hear, in this second, of anything that is counted here."""
+        return any(meter.are_shared() for meter in self._meters)
+
+    def untold(self) -> tuple[int, list[tuple[Use, int]]]:
+        """The running second, and what the others have not heard of it: the amount for each shared subject.
+
+        From here on it counts as told: what becomes of the message is never certain, and saying it twice
+        would refuse what is within the limit.
+        """
+        second = int(self._clock())
+        return second, [each for meter in self._meters for each in meter.untold(second)]
+
+    @staticmethod
+    def learn(use: Use, total: int) -> None:
+        """All nodes together have told of `total`."""
+        others = max(total - use.told, 0)
+        use.left -= others - use.others
+        use.others = others
+
+    def __len__(self) -> int:
+        """How many subjects are remembered."""
+        return sum(map(len, self._meters))
+
+
+class Meter:
+    """The counts of one unit."""
+
+    def __init__(
+        self, unit: str, settings: Settings, clock: Clock, refusals: Counter[str], crowded: asyncio.Event
+    ) -> None:
+        self._unit = unit
+        # A body may have more bytes than a limit for a second: it is taken while anything is left.
+        self._whole = unit == EVENTS
+        self._clock = clock
+        self._limits: dict[str, float] = {}
+        for kind, setting in SETTINGS[unit].items():
+            self._limits[kind] = getattr(settings, setting) or math.inf
+        self._refusals = refusals
+        self._refusals.update(dict.fromkeys(SETTINGS[unit].values(), 0))
+        self._second = 0
+        # By id alone: ids are unique in the deployment, whatever they are the id of.
+        self._uses: dict[int, Use] = {}
+        self._shared: list[Use] = []
+        self._crowded = crowded
+
+    def take(self, principal: Principal, count: int = 1) -> None:
+        """See `Rates.take` and `Rates.take_bytes`."""
         second = int(self._clock())
         if second != self._second:
             self._begin(second)
@@ -81,9 +135,10 @@ class Rates:
         whole = uses.get(principal.project_id) or self._use(
             PROJECT, principal.project_id, principal.project_id
         )
-        if own.left < count:
+        least = count if self._whole else 1
+        if own.left < least:
             raise self._refused(own)
-        if whole.left < count:
+        if whole.left < least:
             raise self._refused(whole)
         own.left -= count
         own.fresh += count
@@ -95,30 +150,18 @@ class Rates:
             self._share(whole)
 
     def are_shared(self) -> bool:
-        """Whether the others hear, in this second, of anything that is counted here."""
+        """See `Rates.are_shared`."""
         return bool(self._shared)
 
-    def untold(self) -> tuple[int, list[tuple[Use, int]]]:
-        """The running second, and what the others have not heard of it: the amount for each shared subject.
-
-        From here on it counts as told: what becomes of the message is never certain, and saying it twice
-        would refuse what is within the limit.
-        """
-        second = int(self._clock())
+    def untold(self, second: int) -> list[tuple[Use, int]]:
+        """See `Rates.untold`."""
         if second != self._second:
             self._begin(second)
         fresh = [(use, use.fresh) for use in self._shared if use.fresh]
         for use, amount in fresh:
             use.told += amount
             use.fresh = 0
-        return second, fresh
-
-    @staticmethod
-    def learn(use: Use, total: int) -> None:
-        """All nodes together have told of `total`."""
-        others = max(total - use.told, 0)
-        use.left -= others - use.others
-        use.others = others
+        return fresh
 
     def __len__(self) -> int:
         """How many subjects are remembered."""
@@ -130,16 +173,16 @@ class Rates:
         self._shared = []
 
     def _use(self, kind: str, project_id: int, id: int) -> Use:
-        use = self._uses[id] = Use(kind, project_id, id, self._limits[kind])
+        use = self._uses[id] = Use(self._unit, kind, project_id, id, self._limits[kind])
         return use
 
     def _share(self, use: Use) -> None:
         if not use.shared:
             use.shared = True
             self._shared.append(use)
-        self.crowded.set()
+        self._crowded.set()
 
     def _refused(self, use: Use) -> TooManyRequests:
-        setting = SETTINGS[use.kind]
+        setting = SETTINGS[self._unit][use.kind]
         self._refusals[setting] += 1
         return TooManyRequests(setting, RETRY_AFTER_S, most=int(self._limits[use.kind]))

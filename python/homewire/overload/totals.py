@@ -1,8 +1,8 @@
-"""Events per second over all nodes: each adds what it counted, and learns the total by the same command.
+"""Events and bytes per second over all nodes: each adds its counts, and learns the totals by that.
 
-One counter in Redis for each subject and second, `hw:{p<project>}:rate:<subject>:<second>`, in the
-project's slot. Ten exchanges a second at least while somebody is near a limit, and one at once when
-another sixteenth of it was used; none at all while nobody is.
+One counter in Redis for each subject and second, `hw:{p<project>}:rate:<subject>:<second>` (and for bytes
+`…:rate:event_bytes:<subject>:<second>`), in the project's slot. Ten exchanges a second at least while
+somebody is near a limit, and one at once when another sixteenth of it was used; none at all while nobody is.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from homewire.background import woken
-from homewire.overload.rates import PROJECT, Rates, Use
+from homewire.overload.rates import EVENTS, PROJECT, Rates, Use
 from homewire.overload.sharing import COMMANDS_A_TRIP, Command, SharedClock, raise_first, repeat, trip
 
 INTERVAL_S: Final = 0.1
@@ -26,8 +26,9 @@ COMMANDS_A_SUBJECT: Final = 2
 
 def rate_key(use: Use, second: int) -> str:
     """The counter of a subject in a second."""
+    unit = "" if use.unit == EVENTS else f"{use.unit}:"
     subject = PROJECT if use.kind == PROJECT else f"{use.kind.replace(' ', '-')}:{use.id}"
-    return f"hw:{{p{use.project_id}}}:rate:{subject}:{second}"
+    return f"hw:{{p{use.project_id}}}:rate:{unit}{subject}:{second}"
 
 
 class RateSharing:

@@ -10,6 +10,7 @@ import pytest
 from homewire.errors import TooManyRequests
 from homewire.model import Principal, PrincipalKind
 from homewire.overload.rates import Rates
+from homewire.overload.totals import rate_key
 from homewire.settings import Settings
 
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 10, 0)
@@ -162,7 +163,9 @@ def test_refusals_are_counted_by_limit() -> None:
     limits: Any = {"device_events_per_s": 1, "project_events_per_s": 2}
     rates = Rates(Settings(**limits), Clock(), refusals)
     assert set(refusals) == {
-        f"{whose}_events_per_s" for whose in ("device", "user", "project_key", "project")
+        f"{whose}_{unit}_per_s"
+        for whose in ("device", "user", "project_key", "project")
+        for unit in ("events", "event_bytes")
     }
     rates.take(DEVICE)
     refusal(rates, DEVICE)
@@ -170,3 +173,34 @@ def test_refusals_are_counted_by_limit() -> None:
     refusal(rates, USER, 2)
     assert refusals["device_events_per_s"] == 2
     assert refusals["project_events_per_s"] == 1
+
+
+def test_bytes_are_counted_apart_and_a_body_is_taken_while_anything_is_left() -> None:
+    clock = Clock()
+    limits: Any = {"device_event_bytes_per_s": 100, "project_event_bytes_per_s": 250}
+    rates = Rates(Settings(**limits), clock)
+    rates.take_bytes(DEVICE, 99)
+    rates.take_bytes(DEVICE, 70)
+    rates.take(DEVICE)
+    with pytest.raises(TooManyRequests) as refused:
+        rates.take_bytes(DEVICE, 1)
+    assert refused.value.data == {"limit": "device_event_bytes_per_s", "most": 100}
+    rates.take_bytes(USER, 81)
+    with pytest.raises(TooManyRequests) as refused:
+        rates.take_bytes(OTHER_DEVICE, 1)
+    assert refused.value.data == {"limit": "project_event_bytes_per_s", "most": 250}
+    assert told(rates) == {"device 10": 169, "project 1": 250}
+    clock.now += 1
+    rates.take_bytes(OTHER_DEVICE, 1)
+
+
+def test_events_and_bytes_of_one_subject_are_told_apart() -> None:
+    limits: Any = {"device_events_per_s": 16, "device_event_bytes_per_s": 160}
+    rates = Rates(Settings(**limits), Clock())
+    rates.take(DEVICE, 2)
+    rates.take_bytes(DEVICE, 20)
+    second, fresh = rates.untold()
+    assert {rate_key(use, second): amount for use, amount in fresh} == {
+        "hw:{p1}:rate:device:10:1000": 2,
+        "hw:{p1}:rate:event_bytes:device:10:1000": 20,
+    }
