@@ -52,6 +52,7 @@ from homewire.presence.reaper import Reaper
 from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
+from homewire.redis.memory import report_eviction
 from homewire.settings import Settings, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
@@ -333,7 +334,11 @@ async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.
     if settings.redis_url is not None:
         return settings.redis_url
     embedded = EmbeddedServer(
-        settings.data_dir, settings.durability, settings.embedded_cluster, settings.redis_binary
+        settings.data_dir,
+        settings.durability,
+        settings.embedded_cluster,
+        settings.redis_binary,
+        settings.redis_memory_bytes,
     )
     await stack.enter_async_context(embedded)
     in_background(stack, embedded.supervise(), failed)
@@ -347,6 +352,7 @@ async def _start_bus(
     try:
         with translate_redis_errors():
             await ensure_epochs(redis, settings.shards)
+            await report_eviction(redis)
     except Unavailable as error:
         raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or can't serve now") from error
     bus = Bus(bus_settings)

@@ -14,16 +14,34 @@ UNLIMITED_STANDS_FOR = 10_240
 YOUNG_OBJECTS = 20_000
 """More than are made by what is under way at one time, so that few of them are looked at in vain."""
 
-CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
-"""What a container may take: control groups version 2, and 1."""
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def memory_bytes() -> int:
     """The memory that this process may count on: the machine's, or less in a container that is given less."""
     machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    granted = [path.read_text().strip() for path in CGROUP_LIMITS if path.exists()]
+    granted = [path.read_text().strip() for path in cgroup_limits() if path.exists()]
     # "max" where there is no limit.
     return min([machine, *(int(text) for text in granted if text.isdigit())])
+
+
+def cgroup_limits() -> list[Path]:
+    """Where limits of memory may stand: of this process' control groups and all above (version 2, then 1).
+
+    Inside a container its own group is the root; the unit of a service is some levels below.
+    """
+    lines = OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []
+    found = [CGROUPS / "memory.max", CGROUPS / "memory" / "memory.limit_in_bytes"]
+    for line in lines:
+        _, controllers, group = line.split(":", 2)
+        within = Path(group.lstrip("/"))
+        for level in (within, *within.parents):
+            if not controllers:
+                found.append(CGROUPS / level / "memory.max")
+            elif "memory" in controllers.split(","):
+                found.append(CGROUPS / "memory" / level / "memory.limit_in_bytes")
+    return found
 
 
 def open_file_limit() -> tuple[int, int]:

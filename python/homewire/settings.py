@@ -203,6 +203,13 @@ class Settings:
         "Embedded server in cluster mode, with all slots on it: for homewire's own tests, where a command "
         "across slots has to fail.",
     )
+    redis_memory_bytes: int = setting(
+        0,
+        "What the embedded server may take (maxmemory); at the limit writes are 503, and deleting makes "
+        "room. 0: half of the machine's memory, or of the container's.",
+        unit="bytes",
+        minimum=0,
+    )
     durability: Durability = setting(
         "always",
         "fsync of the embedded server: always loses nothing acknowledged; everysec may lose the last second "
@@ -325,6 +332,16 @@ class Settings:
     )
     project_event_bytes_per_s: int = setting(
         128 * MIB, "The same for one project, from all senders.", unit="bytes", minimum=0
+    )
+    idempotency_keys: int = setting(
+        50_000,
+        "Idempotency-Keys that one device, user or project key may use in `idempotency_ttl_s`, for which "
+        "each is remembered; an event of a bulk body counts as one. Beyond it 429. 0: no limit, as for both.",
+        unit="keys",
+        minimum=0,
+    )
+    project_idempotency_keys: int = setting(
+        500_000, "The same for one project, from all senders.", unit="keys", minimum=0
     )
     user_connections: int = setting(
         100,

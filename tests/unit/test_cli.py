@@ -498,7 +498,15 @@ def test_check_finds_the_embedded_server_fit(alone: Commands) -> None:
     answer = json.loads(alone.out)
     assert list(answer) == ["ok", "checks"]
     levels = {finding["check"]: finding["level"] for finding in answer["checks"]}
-    for sound in ("redis", "redis features", "appendfsync", "maxmemory-policy", "replicas", "port"):
+    for sound in (
+        "redis",
+        "redis features",
+        "appendfsync",
+        "maxmemory-policy",
+        "maxmemory",
+        "replicas",
+        "port",
+    ):
         assert levels[sound] == "ok", answer
     assert all(finding["advice"] for finding in answer["checks"] if finding["level"] != "ok")
 
@@ -548,10 +556,12 @@ async def test_check_sees_eviction_weak_fsync_and_a_taken_port(tmp_path: Path) -
         client = connect(server.url)
         await client.config_set("maxmemory-policy", "allkeys-lru")
         await client.config_set("min-replicas-to-write", 1)
+        await client.config_set("maxmemory", 0)
         await client.aclose()
         findings = await examine(Settings(redis_url=server.url, data_dir=tmp_path / "other", port=port))
     levels = {finding.check: finding.level for finding in findings}
     assert levels["maxmemory-policy"] is Level.FATAL
+    assert levels["maxmemory"] is Level.WARNING
     assert levels["replicas"] is Level.FATAL
     assert levels["appendfsync"] is Level.WARNING
     assert levels["port"] is Level.FATAL

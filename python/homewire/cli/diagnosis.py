@@ -20,7 +20,8 @@ from homewire.cli.options import Json, serving_command
 from homewire.errors import ConfigurationError
 from homewire.hosts import is_loopback
 from homewire.limits import open_file_limit
-from homewire.settings import Settings
+from homewire.redis.memory import MemoryLimit, memory_limit
+from homewire.settings import MIB, Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as RedisClient
@@ -198,12 +199,14 @@ async def _configured(client: RedisClient, info: dict[str, Any]) -> list[Finding
     from redis.exceptions import ResponseError
 
     try:
-        told = await client.config_get("appendfsync", "maxmemory-policy", "min-replicas-to-write")
+        told = await client.config_get("appendfsync", "min-replicas-to-write")
     except ResponseError:
         advice = "see at its operator that it is durable, and that maxmemory-policy is noeviction"
         return [Finding("redis configuration", Level.WARNING, "this Redis does not tell", advice)]
     options = {str(name): str(value) for name, value in told.items()}
-    return [_durability(options, info), _eviction(options), _replicas(options, info)]
+    memory = await memory_limit(client)
+    about_memory = [] if memory is None else [_eviction(memory), _memory(memory, info)]
+    return [_durability(options, info), *about_memory, _replicas(options, info)]
 
 
 def _durability(options: dict[str, str], info: dict[str, Any]) -> Finding:
@@ -217,12 +220,19 @@ def _durability(options: dict[str, str], info: dict[str, Any]) -> Finding:
     return Finding("appendfsync", Level.WARNING, chosen, advice)
 
 
-def _eviction(options: dict[str, str]) -> Finding:
-    policy = options.get("maxmemory-policy", "?")
-    if policy == "noeviction":
-        return Finding("maxmemory-policy", Level.OK, policy)
+def _eviction(memory: MemoryLimit) -> Finding:
+    if not memory.evicts:
+        return Finding("maxmemory-policy", Level.OK, memory.policy)
     advice = "CONFIG SET maxmemory-policy noeviction: an evicted stream is silent loss"
-    return Finding("maxmemory-policy", Level.FATAL, policy, advice)
+    return Finding("maxmemory-policy", Level.FATAL, memory.policy, advice)
+
+
+def _memory(memory: MemoryLimit, info: dict[str, Any]) -> Finding:
+    used = f"{int(info.get('used_memory', 0)) // MIB} MiB used"
+    if memory.bytes:
+        return Finding("maxmemory", Level.OK, f"{memory.bytes // MIB} MiB, {used}")
+    advice = "CONFIG SET maxmemory to what it may take: without it the out-of-memory killer is the limit"
+    return Finding("maxmemory", Level.WARNING, f"none, {used}", advice)
 
 
 def _replicas(options: dict[str, str], info: dict[str, Any]) -> Finding:

@@ -86,7 +86,11 @@ async def reachable_redis(settings: Settings) -> AsyncIterator[str]:
     from homewire.redis.embedded import EmbeddedServer
 
     async with EmbeddedServer.borrow(
-        settings.data_dir, settings.durability, settings.embedded_cluster, settings.redis_binary
+        settings.data_dir,
+        settings.durability,
+        settings.embedded_cluster,
+        settings.redis_binary,
+        settings.redis_memory_bytes,
     ) as url:
         yield url
 

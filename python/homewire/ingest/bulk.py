@@ -55,7 +55,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.StreamRespons
     if batch.names_entities:
         refused = await misplaced_items(ingest.directory, principal.project_id, placed.placed())
     if key is not None:
-        once = claim(key, principal, "POST /events", body)
+        once = claim(ingest.rates, key, principal, "POST /events", body, len(batch))
         outcomes = await _append_once(ingest, once, placed, refused)
     elif refused:
         outcomes = await _append_some(ingest.bus, placed, refused)

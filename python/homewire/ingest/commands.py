@@ -60,7 +60,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
     if refuses:
         await _require_connected(ingest, principal, device_id)
     envelope = command_envelope(command, principal.project_id, device_id, ingest.clock())
-    once = claim(key, principal, f"PUT /devices/{device_id}/command", body) if key else None
+    once = claim(ingest.rates, key, principal, f"PUT /devices/{device_id}/command", body) if key else None
     await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)
 
@@ -108,7 +108,7 @@ async def _keep(
     once = None
     if key := idempotency_key(request):
         operation = f"PUT /devices/{command.device_id}/command?queue={request.query['queue']}"
-        claimed = claim(key, principal, operation, body)
+        claimed = claim(ingest.rates, key, principal, operation, body)
         once = claimed.scope_key, claimed.fingerprint, ingest.bus.idempotency_ms
     try:
         is_kept = await kept_commands.keep(principal.project_id, command, ingest.kept_bounds, once)

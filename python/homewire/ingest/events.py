@@ -44,7 +44,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
         0,
         None,
     )
-    once = claim(key, principal, f"PUT /devices/{device_id}/event", body) if key else None
+    once = claim(ingest.rates, key, principal, f"PUT /devices/{device_id}/event", body) if key else None
     await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)
 
@@ -73,7 +73,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
         principal.id,
         principal.name,
     )
-    once = claim(key, principal, f"PUT /homes/{home_id}/event", body) if key else None
+    once = claim(ingest.rates, key, principal, f"PUT /homes/{home_id}/event", body) if key else None
     await append_event(ingest.bus, shard_of(home_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)
 

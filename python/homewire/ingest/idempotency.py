@@ -15,6 +15,7 @@ from aiohttp import web
 from homewire.bus import Bus
 from homewire.errors import InvalidInput
 from homewire.model import Principal
+from homewire.overload import Rates
 
 HEADER = "Idempotency-Key"
 LONGEST_KEY = 255
@@ -39,12 +40,16 @@ def idempotency_key(request: web.Request) -> str | None:
     return key
 
 
-def claim(key: str, principal: Principal, operation: str, body: bytes) -> Once:
-    """The claim of `principal`'s request with `key`. `operation` is method and path, ids in it.
+def claim(
+    rates: Rates, key: str, principal: Principal, operation: str, body: bytes, records: int = 1
+) -> Once:
+    """The claim of `principal`'s request with `key`. `operation` is method and path, ids in it; so many
+    `records` are kept of it. Raises TooManyRequests for a principal that uses too many keys.
 
     The scope is cut to 128 bits: it is stored for each request, and two of one client's own keys
     are all that could ever collide to anybody's use.
     """
+    rates.take_keys(principal, records)
     scope = f"{principal.project_id}|{principal.kind}|{principal.id}|{operation}|{key}"
     return Once(hashlib.sha256(scope.encode()).hexdigest()[:32], hashlib.sha256(body).hexdigest()[:32])
 

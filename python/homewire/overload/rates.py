@@ -22,6 +22,7 @@ RETRY_AFTER_S: Final = 1
 PROJECT: Final = "project"
 EVENTS: Final = "events"
 BYTES: Final = "event_bytes"
+KEYS: Final = "idempotency_keys"
 SETTINGS: Final = {
     unit: {
         PrincipalKind.DEVICE: f"device_{unit}_per_s",
@@ -30,6 +31,13 @@ SETTINGS: Final = {
         PROJECT: f"project_{unit}_per_s",
     }
     for unit in (EVENTS, BYTES)
+} | {
+    KEYS: {
+        PrincipalKind.DEVICE: "idempotency_keys",
+        PrincipalKind.USER: "idempotency_keys",
+        PrincipalKind.PROJECT_KEY: "idempotency_keys",
+        PROJECT: "project_idempotency_keys",
+    }
 }
 """For events and for bytes the limit's setting by whose it is. Sessions of one user count together, as keys
 of one device do."""
@@ -38,10 +46,23 @@ of one device do."""
 class Use:
     """What one subject sent in the running second, of events or of bytes."""
 
-    __slots__ = ("fresh", "id", "kind", "left", "others", "project_id", "shared", "step", "told", "unit")
+    __slots__ = (
+        "fresh",
+        "id",
+        "kind",
+        "left",
+        "others",
+        "project_id",
+        "shared",
+        "step",
+        "told",
+        "unit",
+        "window_s",
+    )
 
-    def __init__(self, unit: str, kind: str, project_id: int, id: int, limit: float) -> None:
+    def __init__(self, unit: str, window_s: int, kind: str, project_id: int, id: int, limit: float) -> None:
         self.unit = unit
+        self.window_s = window_s
         self.kind = kind
         self.project_id = project_id
         self.id = id
@@ -67,9 +88,10 @@ class Rates:
         """Set when another sixteenth of a limit was used here: the others should hear of it now."""
         counted: Counter[str] = Counter() if refusals is None else refusals
         self._meters: Final = tuple(
-            Meter(unit, settings, clock, counted, self.crowded) for unit in (EVENTS, BYTES)
+            Meter(unit, window_s, settings, clock, counted, self.crowded)
+            for unit, window_s in ((EVENTS, 1), (BYTES, 1), (KEYS, math.ceil(settings.idempotency_ttl_s)))
         )
-        events, size = self._meters
+        events, size, keys = self._meters
         self.take = events.take
         """Count `count` events or commands that `principal` sends, all of them or none.
 
@@ -78,6 +100,9 @@ class Rates:
         self.take_bytes = size.take
         """Count the bytes of a request that sends some, if anything of the limit is left. Raises
         TooManyRequests likewise."""
+        self.take_keys = keys.take
+        """Count Idempotency-Keys, each of which is remembered for `idempotency_ttl_s`, likewise; the limits
+        are for as long."""
 
     def are_shared(self) -> bool:
         """Whether the others hear, in this second, of anything that is counted here."""
@@ -105,13 +130,20 @@ class Rates:
 
 
 class Meter:
-    """The counts of one unit."""
+    """The counts of one unit, in windows of so many seconds."""
 
     def __init__(
-        self, unit: str, settings: Settings, clock: Clock, refusals: Counter[str], crowded: asyncio.Event
+        self,
+        unit: str,
+        window_s: int,
+        settings: Settings,
+        clock: Clock,
+        refusals: Counter[str],
+        crowded: asyncio.Event,
     ) -> None:
         self._unit = unit
-        # A body may have more bytes than a limit for a second: it is taken while anything is left.
+        self._window_s = window_s
+        # A body may have more bytes or keys than a limit: it is taken while anything is left.
         self._whole = unit == EVENTS
         self._clock = clock
         self._limits: dict[str, float] = {}
@@ -119,7 +151,7 @@ class Meter:
             self._limits[kind] = getattr(settings, setting) or math.inf
         self._refusals = refusals
         self._refusals.update(dict.fromkeys(SETTINGS[unit].values(), 0))
-        self._second = 0
+        self._window = 0
         # By id alone: ids are unique in the deployment, whatever they are the id of.
         self._uses: dict[int, Use] = {}
         self._shared: list[Use] = []
@@ -127,9 +159,9 @@ class Meter:
 
     def take(self, principal: Principal, count: int = 1) -> None:
         """See `Rates.take` and `Rates.take_bytes`."""
-        second = int(self._clock())
-        if second != self._second:
-            self._begin(second)
+        window = int(self._clock()) // self._window_s
+        if window != self._window:
+            self._begin(window)
         uses = self._uses
         own = uses.get(principal.id) or self._use(principal.kind, principal.project_id, principal.id)
         whole = uses.get(principal.project_id) or self._use(
@@ -155,8 +187,9 @@ class Meter:
 
     def untold(self, second: int) -> list[tuple[Use, int]]:
         """See `Rates.untold`."""
-        if second != self._second:
-            self._begin(second)
+        window = second // self._window_s
+        if window != self._window:
+            self._begin(window)
         fresh = [(use, use.fresh) for use in self._shared if use.fresh]
         for use, amount in fresh:
             use.told += amount
@@ -167,13 +200,13 @@ class Meter:
         """How many subjects are remembered."""
         return len(self._uses)
 
-    def _begin(self, second: int) -> None:
-        self._second = second
+    def _begin(self, window: int) -> None:
+        self._window = window
         self._uses = {}
         self._shared = []
 
     def _use(self, kind: str, project_id: int, id: int) -> Use:
-        use = self._uses[id] = Use(self._unit, kind, project_id, id, self._limits[kind])
+        use = self._uses[id] = Use(self._unit, self._window_s, kind, project_id, id, self._limits[kind])
         return use
 
     def _share(self, use: Use) -> None:
@@ -185,4 +218,5 @@ class Meter:
     def _refused(self, use: Use) -> TooManyRequests:
         setting = SETTINGS[self._unit][use.kind]
         self._refusals[setting] += 1
-        return TooManyRequests(setting, RETRY_AFTER_S, most=int(self._limits[use.kind]))
+        left_s = (self._window + 1) * self._window_s - int(self._clock())
+        return TooManyRequests(setting, max(left_s, RETRY_AFTER_S), most=int(self._limits[use.kind]))

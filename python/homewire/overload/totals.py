@@ -25,10 +25,10 @@ COMMANDS_A_SUBJECT: Final = 2
 
 
 def rate_key(use: Use, second: int) -> str:
-    """The counter of a subject in a second."""
+    """The counter of a subject in the window that a second is in."""
     unit = "" if use.unit == EVENTS else f"{use.unit}:"
     subject = PROJECT if use.kind == PROJECT else f"{use.kind.replace(' ', '-')}:{use.id}"
-    return f"hw:{{p{use.project_id}}}:rate:{unit}{subject}:{second}"
+    return f"hw:{{p{use.project_id}}}:rate:{unit}{subject}:{second // use.window_s}"
 
 
 class RateSharing:
@@ -58,7 +58,7 @@ class RateSharing:
         commands: list[Command] = []
         for use, amount in fresh:
             key = rate_key(use, second)
-            commands += [("INCRBY", key, amount), ("PEXPIRE", key, KEPT_MS)]
+            commands += [("INCRBY", key, amount), ("PEXPIRE", key, (use.window_s - 1) * 1000 + KEPT_MS)]
         replies = await trip(self._redis, commands)
         for (use, _), total in zip(fresh, replies[::COMMANDS_A_SUBJECT], strict=True):
             if isinstance(total, int):

@@ -25,6 +25,7 @@ from homewire.redis import exec_child
 from homewire.redis.append_only_file import cut_damaged_tail
 from homewire.redis.binary import find_binary
 from homewire.redis.directory import DataDirectory, noted_socket, running_url, socket_url
+from homewire.redis.memory import NOEVICTION, embedded_bytes
 
 Durability = Literal["always", "everysec"]
 """`always`: a write is answered after fsync. `everysec`: a crash of the machine may lose a second."""
@@ -45,8 +46,9 @@ class EmbeddedServer:
     """``async with EmbeddedServer(directory) as server:`` starts one, and stops it at the end.
 
     `durability` is Redis' appendfsync. `cluster` runs it in cluster mode with all slots on this one node, so
-    that a command across slots fails at once. `binary` overrides which program is started. Must be started
-    from the main thread: Linux ends the server together with the thread that started it.
+    that a command across slots fails at once. `binary` overrides which program is started. It may take
+    `memory_bytes`; 0: half of the memory. Must be started from the main thread: Linux ends the server
+    together with the thread that started it.
 
     Raises DirectoryInUse or another ConfigurationError on entering.
     """
@@ -57,8 +59,10 @@ class EmbeddedServer:
         durability: Durability = "always",
         cluster: bool = False,
         binary: Path | None = None,
+        memory_bytes: int = 0,
     ) -> None:
         self._data_dir = data_dir
+        self._memory_bytes = memory_bytes
         self._durability = durability
         self._cluster = cluster
         self._wanted_binary = binary
@@ -84,9 +88,10 @@ class EmbeddedServer:
         durability: Durability = "always",
         cluster: bool = False,
         binary: Path | None = None,
+        memory_bytes: int = 0,
     ) -> AsyncIterator[str]:
         """The URL of the server on `data_dir`: the running one, or one started for this block."""
-        server = cls(data_dir, durability, cluster, binary)
+        server = cls(data_dir, durability, cluster, binary, memory_bytes)
         # First of all, for to fail at `start` takes a fifth of a second.
         url = await _url_of_other(data_dir)
         if url is None:
@@ -234,7 +239,7 @@ class EmbeddedServer:
             "daemonize": "no", "logfile": "",
             "save": "", "appendonly": "yes", "appendfsync": self._durability,
             # Evicting would be silent loss; at the limit a write is refused, which is answered 503.
-            "maxmemory-policy": "noeviction",
+            "maxmemory-policy": NOEVICTION, "maxmemory": str(embedded_bytes(self._memory_bytes)),
         }  # fmt: skip
         if self._cluster:
             # The cluster bus wants a TCP port even where clients have none; by default all take 10000.

@@ -8,33 +8,36 @@ import pytest
 
 from homewire.ingest.idempotency import Once, claim
 from homewire.model import Principal, PrincipalKind
+from homewire.overload import Rates
+from homewire.settings import Settings
 
+RATES = Rates(Settings())
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
 
 
 def test_the_same_request_makes_the_same_claim() -> None:
     rotated = dataclasses.replace(DEVICE, key_tag=99)
-    assert claim("k", DEVICE, "PUT /a", b"{}") == claim("k", rotated, "PUT /a", b"{}")
+    assert claim(RATES, "k", DEVICE, "PUT /a", b"{}") == claim(RATES, "k", rotated, "PUT /a", b"{}")
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        claim("other", DEVICE, "PUT /a", b"{}"),
-        claim("k", DEVICE, "PUT /b", b"{}"),
-        claim("k", dataclasses.replace(DEVICE, id=12), "PUT /a", b"{}"),
-        claim("k", dataclasses.replace(DEVICE, project_id=2), "PUT /a", b"{}"),
-        claim("k", dataclasses.replace(DEVICE, kind=PrincipalKind.USER), "PUT /a", b"{}"),
+        claim(RATES, "other", DEVICE, "PUT /a", b"{}"),
+        claim(RATES, "k", DEVICE, "PUT /b", b"{}"),
+        claim(RATES, "k", dataclasses.replace(DEVICE, id=12), "PUT /a", b"{}"),
+        claim(RATES, "k", dataclasses.replace(DEVICE, project_id=2), "PUT /a", b"{}"),
+        claim(RATES, "k", dataclasses.replace(DEVICE, kind=PrincipalKind.USER), "PUT /a", b"{}"),
     ],
 )
 def test_key_operation_and_sender_are_the_scope(other: Once) -> None:
-    ours = claim("k", DEVICE, "PUT /a", b"{}")
+    ours = claim(RATES, "k", DEVICE, "PUT /a", b"{}")
     assert other.scope_key != ours.scope_key
     assert other.fingerprint == ours.fingerprint
 
 
 def test_the_body_is_the_fingerprint_and_the_key_is_not_readable_in_the_scope() -> None:
-    ours, other = claim("k3y", DEVICE, "PUT /a", b"{}"), claim("k3y", DEVICE, "PUT /a", b"{ }")
+    ours, other = claim(RATES, "k3y", DEVICE, "PUT /a", b"{}"), claim(RATES, "k3y", DEVICE, "PUT /a", b"{ }")
     assert ours.scope_key == other.scope_key
     assert ours.fingerprint != other.fingerprint
     assert "k3y" not in ours.scope_key

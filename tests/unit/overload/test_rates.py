@@ -166,7 +166,7 @@ def test_refusals_are_counted_by_limit() -> None:
         f"{whose}_{unit}_per_s"
         for whose in ("device", "user", "project_key", "project")
         for unit in ("events", "event_bytes")
-    }
+    } | {"idempotency_keys", "project_idempotency_keys"}
     rates.take(DEVICE)
     refusal(rates, DEVICE)
     refusal(rates, DEVICE)
@@ -204,3 +204,28 @@ def test_events_and_bytes_of_one_subject_are_told_apart() -> None:
         "hw:{p1}:rate:device:10:1000": 2,
         "hw:{p1}:rate:event_bytes:device:10:1000": 20,
     }
+
+
+def test_idempotency_keys_are_counted_for_as_long_as_they_are_remembered() -> None:
+    clock = Clock()
+    limits: Any = {"idempotency_keys": 3, "project_idempotency_keys": 4, "idempotency_ttl_s": 600.0}
+    rates = Rates(Settings(**limits), clock)
+    rates.take_keys(DEVICE, 3)
+    clock.now += 5
+    with pytest.raises(TooManyRequests) as refused:
+        rates.take_keys(DEVICE)
+    assert refused.value.data == {"limit": "idempotency_keys", "most": 3}
+    # The window began at 600.
+    assert refused.value.headers == {"Retry-After": "195"}
+    rates.take_keys(USER)
+    with pytest.raises(TooManyRequests) as refused:
+        rates.take_keys(OTHER_DEVICE)
+    assert refused.value.data == {"limit": "project_idempotency_keys", "most": 4}
+    second, fresh = rates.untold()
+    assert {rate_key(use, second): amount for use, amount in fresh} == {
+        "hw:{p1}:rate:idempotency_keys:device:10:1": 3,
+        "hw:{p1}:rate:idempotency_keys:user:12:1": 1,
+        "hw:{p1}:rate:idempotency_keys:project:1": 4,
+    }
+    clock.now = 1200.0
+    rates.take_keys(DEVICE)
