@@ -8,13 +8,13 @@ from typing import Any
 
 import pytest
 from nodes import NodeProcess, Tenant, private_node, running_node, tenant_of
-from redis.asyncio import Redis
 
 from homewire.limits import memory_bytes
 from homewire.redis.connect import connect
 from homewire.store.keys import ProjectSlot
 
 EVENT = {"eventType": "t", "eventData": {}}
+COMMAND = {"action": "on", "parameters": {}}
 OUT_OF_MEMORY = 503
 
 
@@ -32,12 +32,13 @@ async def redis(own_node: NodeProcess) -> AsyncIterator[Any]:
 
 
 @asynccontextmanager
-async def at_the_limit(redis: Redis) -> AsyncIterator[None]:
+async def at_the_limit(redis: Any) -> AsyncIterator[None]:
+    usual = (await redis.config_get("maxmemory"))["maxmemory"]
     await redis.config_set("maxmemory", 1)
     try:
         yield
     finally:
-        await redis.config_set("maxmemory", 0)
+        await redis.config_set("maxmemory", usual)
 
 
 async def everything(redis: Any, tenant: Tenant) -> dict[bytes, bytes]:
@@ -72,12 +73,7 @@ async def test_writes_are_refused_whole_and_deletions_make_room(own_node: NodePr
                 ("PUT", path, user.key, {"value": "y" * 2000}),
                 ("POST", "/homes", user.key, {"name": "second", "timezone": None}),
                 ("PUT", f"/devices/{device.id}/event", device.key, EVENT),
-                (
-                    "PUT",
-                    f"/devices/{device.id}/command?queue=60",
-                    user.key,
-                    {"action": "on", "parameters": {}},
-                ),
+                ("PUT", f"/devices/{device.id}/command?queue=60", user.key, COMMAND),
             ):
                 answer = await tenant.ask(method, where, key, body)
                 assert answer.status == OUT_OF_MEMORY, (method, where, answer)
