@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import control, fanout, handshake, ingest, memory, report, rest, revocation, tls
+from bench import control, fanout, handshake, ingest, memory, pings, report, rest, revocation, tls
 from bench.report import Table
 from bench.servers import BenchError
 
 FANOUT = tuple(fanout.rows(1, small=True))
 OTHERS = (
     *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling"),
-    *("revocation", "revocation-many"),
+    *("revocation", "revocation-many", "pings"),
     *("api-get", "api-kv", "api-list"),
 )
 ALL = (*FANOUT, *OTHERS)
@@ -66,6 +66,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "removal": lambda: control.removal(pairs=min(pairs, 3), small=chosen.small),
         "revocation": lambda: revocation.one(pairs=min(pairs, 3), small=chosen.small),
         "revocation-many": lambda: revocation.many(pairs=min(pairs, 3), small=chosen.small),
+        "pings": lambda: pings.run(pairs=min(pairs, 3), seconds=seconds, small=chosen.small),
         "disabling": lambda: control.disabling(pairs=min(pairs, 3), small=chosen.small),
     }
     return others[name]()

@@ -165,7 +165,7 @@ class Core:
         reservation_ms: int = 5_000,
         close_ms: int = 5_000,
         shards: int = 64,
-        outbox_bytes: int = 1_048_576,
+        outbox_bytes: int = 8_388_608,
         message_bytes: int = 65_536,
         inbox_bytes: int = 16_777_216,
         deliver_messages: bool = False,
@@ -175,6 +175,9 @@ class Core:
         socket_send_buffer_bytes: int = 0,
         socket_unsent_bytes: int = 0,
         socket_timeout_ms: int = 0,
+        inbound_frames_per_s: int = 0,
+        inbound_bytes_per_s: int = 0,
+        user_topic_bytes: int = 0,
     ) -> Core: ...
     @property
     def notify_fd(self) -> int:
@@ -207,9 +210,10 @@ class Core:
 
     def held(
         self, principal_kind: str, project: int, principal_id: int, address: str | None
-    ) -> tuple[int, int, int]:
+    ) -> tuple[int, int, int, int, int]:
         """How many connections, reserved ones too, this node has of the principal, of its project and of
-        the address. Of IPv6 a /64 counts as one address."""
+        the address. Of IPv6 a /64 counts as one address. Then the memory of the topics of the principal's
+        connections and of the project's, in bytes, about."""
 
     def held_above(
         self, user: int, device: int, project: int, address: int

@@ -14,6 +14,7 @@ from enum import StrEnum
 from functools import partial
 from typing import Any
 
+import structlog
 from aiohttp import web
 from redis.asyncio import Redis
 
@@ -53,13 +54,15 @@ from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.redis.memory import report_eviction
-from homewire.settings import Settings, redacted
+from homewire.settings import Settings, contradictions, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
 from homewire.store.scripts.accounting import Quotas
 from homewire.store.sessions import Lifetime
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
+
+_log = structlog.get_logger(__name__)
 
 TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
@@ -95,6 +98,8 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
     Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
     """
     log.configure(settings.log_level, settings.log_format)
+    for problem in contradictions(settings):
+        _log.warning("settings.contradiction", problem=problem)
     raise_open_file_limit()
     stop = asyncio.Event()
     serving = asyncio.create_task(_serve(settings, roles, beside, stop))
@@ -373,6 +378,9 @@ def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) ->
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
         deliver_messages=on_message is not None,
+        inbound_frames_per_s=settings.inbound_frames_per_s,
+        inbound_bytes_per_s=settings.inbound_bytes_per_s,
+        user_topic_bytes=settings.user_topic_bytes,
         outboxes_bytes=settings.outboxes_bytes or memory_bytes() // 4,
         unsent_age_ms=_ms(settings.unsent_age_s),
         messages_bytes=settings.messages_bytes,

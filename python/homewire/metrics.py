@@ -77,6 +77,9 @@ COUNTERS: Final = {
     "sorted_lists_refused": "Requests answered 503 because too many lists were sorted in files.",
     "heartbeats_missed": "Connections closed because their client was silent.",
     "violations": "Connections closed because their client broke RFC 6455.",
+    "inbound_exceeded": "Connections closed with 1008: more came than inbound_frames_per_s or "
+    "inbound_bytes_per_s.",
+    "reads_deferred": "Turns of the reactor that had read enough of all clients and left the rest for later.",
     "envelopes": "Envelopes read from the bus.",
     "malformed": "Envelopes that could not be decoded or stood in a wrong shard, and were skipped.",
     "control_records": "Control records applied.",

@@ -26,6 +26,17 @@ KIB = 1024
 MIB = 1024 * KIB
 GIB = 1024 * MIB
 
+BULK_BODY_BYTES = 4 * MIB
+"""The longest body of `POST /events`."""
+BULK_ITEMS = 1_000
+"""The most events in one, as the core counts them (`MAX_ITEMS` in rust/core/src/input.rs)."""
+ADDED_TO_AN_EVENT_BYTES = 4 * KIB
+"""What a listener gets of an event beyond what the sender wrote, at most: names of a device class and of a
+project key (256 characters each, of which JSON may make six bytes each), ids, time, address, names of members
+and the frame, some 3.5 KB; and what the record of a piece takes in a send queue."""
+LARGEST_BULK_BYTES = BULK_BODY_BYTES + BULK_ITEMS * ADDED_TO_AN_EVENT_BYTES
+"""What the largest bulk takes in the send queue of a client that reads nothing of it yet, at most."""
+
 Durability = Literal["always", "everysec"]
 EventLoop = Literal["uvloop", "asyncio"]
 SmtpTls = Literal["none", "starttls", "tls"]
@@ -244,8 +255,9 @@ class Settings:
         5.0, "How long a client has to answer a close frame, also at shutdown.", unit="s", minimum=0.1
     )
     outbox_bytes: int = setting(
-        1 * MIB,
-        "Frames that wait for one slow client; beyond it the client is closed.",
+        8 * MIB,
+        "Memory of what waits for one slow client; beyond it the client is closed. As much as the largest "
+        "bulk of events takes (8 MiB), or a client that reads as fast as its link goes is closed by it.",
         unit="bytes",
         minimum=KIB,
     )
@@ -278,6 +290,21 @@ class Settings:
         "than unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
         unit="s",
         minimum=0,
+    )
+    inbound_frames_per_s: int = setting(
+        200,
+        "Frames that the client of one WebSocket may send, pings and fragments too, with five seconds' worth "
+        "at once; beyond it close code 1008. 0: no limit.",
+        unit="frames/s",
+        minimum=0,
+        maximum=1_000_000_000,
+    )
+    inbound_bytes_per_s: int = setting(
+        256 * KIB,
+        "The same in bytes, with five seconds' worth, or two of the longest messages, at once. 0: no limit.",
+        unit="bytes",
+        minimum=0,
+        maximum=2048 * MIB,
     )
     messages_bytes: int = setting(
         4 * MIB,
@@ -359,6 +386,17 @@ class Settings:
         "trusted_proxies, or all clients share the balancer's.",
         unit="connections",
         minimum=0,
+    )
+    user_topic_bytes: int = setting(
+        16 * MIB,
+        "Memory of the topics that the WebSockets of one user or device listen to on this node: about 200 "
+        "bytes for a home, device or entity, and for an entity 100 and twice its id more. Beyond it 429 for "
+        "another one, and 4004 for one whose followed homes become too many. 0: no limit.",
+        unit="bytes",
+        minimum=0,
+    )
+    project_topic_bytes: int = setting(
+        256 * MIB, "The same of one project. 0: no limit.", unit="bytes", minimum=0
     )
     presence_lease_s: float = setting(
         10.0,
@@ -734,6 +772,15 @@ def _check(settings: Settings) -> None:
     if settings.redis_url is not None and urlsplit(settings.redis_url).scheme not in REDIS_SCHEMES:
         schemes = ", ".join(f"{scheme}://" for scheme in REDIS_SCHEMES)
         raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")
+
+
+def contradictions(settings: Settings) -> Iterator[str]:
+    """What can be set and will be regretted, in words for the operator."""
+    if settings.outbox_bytes < LARGEST_BULK_BYTES:
+        yield (
+            f"{named('outbox_bytes')}: {settings.outbox_bytes} bytes do not hold the largest bulk of events, "
+            f"{LARGEST_BULK_BYTES} bytes: it may close a client with 4001 that reads as fast as its link goes"
+        )
 
 
 def _check_form(parse: Callable[[str], object], value: str, name: str, example: str) -> None:

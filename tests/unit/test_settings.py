@@ -9,8 +9,17 @@ from pathlib import Path
 
 import pytest
 
+from homewire._core import event_envelope, event_json, parse_event
 from homewire.errors import ConfigurationError
-from homewire.settings import Settings, load, markdown, redacted, rows
+from homewire.settings import (
+    ADDED_TO_AN_EVENT_BYTES,
+    Settings,
+    contradictions,
+    load,
+    markdown,
+    redacted,
+    rows,
+)
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -98,3 +107,24 @@ def test_table_costs_nothing_to_import() -> None:
 )
 def test_base_url_is_one_that_can_be_called(host: str, url: str) -> None:
     assert Settings(host=host).base_url == url
+
+
+def test_a_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
+    assert list(contradictions(Settings())) == []
+    (problem,) = contradictions(Settings(outbox_bytes=1024 * 1024))
+    assert "HOMEWIRE_OUTBOX_BYTES" in problem
+    assert "4001" in problem
+
+
+def test_an_event_grows_on_its_way_to_listeners_by_no_more_than_is_reckoned_with() -> None:
+    """With the names that take most as JSON, of which each character becomes six bytes."""
+    body = b'{"eventType":"t","eventData":{}}'
+    name, most = "\x01" * 256, 2**64 - 1
+    envelope = event_envelope(
+        *(parse_event(body), most, most, most, 2**45),
+        *(name, "2001:db8:1111:2222:3333:4444:5555:6666", most, name),
+    )
+    sent = event_json(envelope)
+    assert sent is not None
+    # 200: the frame's header, and the record of a piece in the queue.
+    assert len(sent) - len(body) + 200 <= ADDED_TO_AN_EVENT_BYTES

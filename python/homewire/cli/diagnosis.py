@@ -84,6 +84,7 @@ def check(settings: Settings, as_json: Json = False) -> None:
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding about `settings` on this machine."""
     findings = [_python(), _open_files(), _port(settings), *_tls(settings), *_proxies(settings)]
+    findings += [Finding("settings", Level.WARNING, said) for said in settings_table.contradictions(settings)]
     return findings + [finding async for finding in _redis(settings)]
 
 

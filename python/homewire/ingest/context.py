@@ -10,7 +10,7 @@ from homewire.bus import Bus
 from homewire.http.authority import Authenticate, Directory
 from homewire.http.reading import BodyReader
 from homewire.overload import Rates
-from homewire.settings import Settings
+from homewire.settings import BULK_BODY_BYTES, Settings
 from homewire.store.kept_commands import Bounds, KeptCommands
 
 KIBIBYTE = 1024
@@ -44,4 +44,4 @@ class Ingest:
     """Whether a device, by project and id, is connected now. Without it no command is refused for that."""
     platform_types: bool = False
     """Whether clients may send event types of the platform (`_…_`)."""
-    bulk_body_bytes: int = 4096 * KIBIBYTE
+    bulk_body_bytes: int = BULK_BODY_BYTES

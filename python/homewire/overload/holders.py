@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable
 from functools import lru_cache
 from ipaddress import IPv6Network
 from time import monotonic
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, NoReturn
 
 import structlog
 from redis.asyncio import Redis
@@ -46,6 +46,7 @@ COMMANDS_A_SUBJECT: Final = 3
 FEW: Final = 8
 """From this limit on a single connection is no reason to share: most users and devices have just one."""
 NEVER: Final = 2**32 - 1
+NEVER_BYTES: Final = 2**64
 UNSURE: Final = -1
 SETTINGS: Final = {
     "user": "user_connections",
@@ -53,6 +54,8 @@ SETTINGS: Final = {
     "project": "project_connections",
     "address": "address_connections",
 }
+TOPIC_SETTINGS: Final = ("user_topic_bytes", "project_topic_bytes")
+"""Limits on the memory of topics, in the order in which the core answers."""
 
 _log = structlog.get_logger(__name__)
 
@@ -95,7 +98,8 @@ class Admission:
         """Set when somebody grew by a sixteenth of a limit: the others should hear of it now."""
         self._share_above = {kind: limit.share_above for kind, limit in self.limits.items()}
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
-        self._refusals.update(dict.fromkeys(SETTINGS.values(), 0))
+        self._most_topic_bytes = [(name, getattr(settings, name) or NEVER_BYTES) for name in TOPIC_SETTINGS]
+        self._refusals.update(dict.fromkeys((*SETTINGS.values(), *TOPIC_SETTINGS), 0))
 
     def check(self, principal: Principal, address: str | None) -> None:
         """Raises TooManyRequests naming the setting, unless one more connection of `principal` from
@@ -105,7 +109,7 @@ class Admission:
         no other handshake can take the place that was found free.
         """
         kind = principal.kind.value
-        own, project, here = self.core.held(kind, principal.project_id, principal.id, address)
+        own, project, here, *topic_bytes = self.core.held(kind, principal.project_id, principal.id, address)
         # Most are far from their limits, and pay for a comparison each.
         if own >= self._share_above[kind]:
             self._require(own, (kind, principal.project_id, str(principal.id)))
@@ -113,6 +117,15 @@ class Admission:
             self._require(project, ("project", principal.project_id, ""))
         if here >= self._share_above["address"] and address is not None:
             self._require(here, ("address", 0, network_of(address)))
+        # Memory is this node's own, so nobody else is asked. What the new connection listens to is not in it
+        # yet: its own topics, of which it may have a thousand, are how far the limit can be passed.
+        for (setting, most), held in zip(self._most_topic_bytes, topic_bytes, strict=True):
+            if held >= most:
+                self._refuse(setting, most)
+
+    def _refuse(self, setting: str, most: int) -> NoReturn:
+        self._refusals[setting] += 1
+        raise TooManyRequests(setting, RETRY_AFTER_S, most=most)
 
     def _require(self, own: int, subject: Subject) -> None:
         limit = self.limits[subject[0]]
@@ -120,8 +133,7 @@ class Admission:
         if own < limit.most:
             self.asked.add(subject)
         if own + others >= limit.most:
-            self._refusals[limit.setting] += 1
-            raise TooManyRequests(limit.setting, RETRY_AFTER_S, most=limit.most)
+            self._refuse(limit.setting, limit.most)
         if own + 1 - self.published.get(subject, 0) > limit.share_above:
             self.grown.set()
 

@@ -9,6 +9,7 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
+use homewire_core::allowance::Rates;
 use homewire_core::connection::{Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
@@ -36,6 +37,8 @@ fn main() -> io::Result<()> {
         outbox_bytes: 64 << 20,
         outboxes_bytes: usize::MAX,
         unsent_age: Duration::from_secs(3_600),
+        inbound: Rates::default(),
+        principal_topic_bytes: u64::MAX,
         message_bytes: 64 << 10,
         deliver_messages: false,
         messages_bytes: 4 << 20,

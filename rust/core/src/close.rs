@@ -43,6 +43,12 @@ pub const INVALID_PAYLOAD: CloseCode = CloseCode {
     reason: "invalid payload",
     advice: "You sent a text that is not UTF-8: mend your client. Reconnect after 10 s.",
 };
+/// The client sends more than it may.
+pub const TOO_MUCH: CloseCode = CloseCode {
+    code: 1008,
+    reason: "too many frames or bytes",
+    advice: "You sent more frames or bytes a second than one connection may: send less. Reconnect after 10 s.",
+};
 /// A message that is too long.
 pub const TOO_BIG: CloseCode = CloseCode {
     code: 1009,
@@ -114,12 +120,13 @@ pub const PROJECT_ENDED: CloseCode = CloseCode {
 };
 
 /// Every code that this server says, in ascending order.
-pub const TABLE: [&CloseCode; 16] = [
+pub const TABLE: [&CloseCode; 17] = [
     &NORMAL,
     &GOING_AWAY,
     &PROTOCOL_ERROR,
     &UNSUPPORTED,
     &INVALID_PAYLOAD,
+    &TOO_MUCH,
     &TOO_BIG,
     &INTERNAL_ERROR,
     &TRY_AGAIN,

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use socket2::SockRef;
 
+use crate::allowance::Allowance;
 use crate::close::CloseCode;
 use crate::frame::Decoder;
 use crate::index::{ScopeId, Slot};
@@ -107,6 +108,8 @@ pub struct Connection {
     pub socket: Option<Socket>,
     pub decoder: Decoder,
     pub outbox: Outbox,
+    /// What its client may still send.
+    pub allowance: Allowance,
     pub scope: ScopeId,
     /// Place among the members of `scope`.
     pub place: u32,
@@ -135,6 +138,8 @@ pub struct Connection {
     pub hung_up: bool,
     /// Whether it is listed among those that something waits for.
     pub lags: bool,
+    /// Whether it is listed among those that are to be read.
+    pub unread: bool,
 }
 
 /// What the kernel may hold for a taken socket, and for how long. 0 leaves the kernel's own.
@@ -237,7 +242,7 @@ mod tests {
     #[test]
     fn an_idle_connection_is_small() {
         assert!(
-            size_of::<Connection>() <= 256,
+            size_of::<Connection>() <= 288,
             "{}",
             size_of::<Connection>()
         );

@@ -97,7 +97,11 @@ impl Core {
     /// Puts a connection into the index before it is authorised and before it has a socket.
     /// It is counted from now on, until it ends.
     pub fn reserve(&self, reservation: Reservation) {
-        let held = self.tally.hold(reservation.principal, reservation.address);
+        let held = self.tally.hold(
+            reservation.principal,
+            reservation.address,
+            reservation.topic_bytes(),
+        );
         self.shared.inbox.send_unhurried(Command::Reserve(
             Box::new(reservation),
             held,

@@ -17,6 +17,7 @@ use crate::encoding::Encoding;
 use crate::frame::Opcode;
 use crate::stats::Stats;
 use crate::tally::Held;
+use crate::topic::topic_bytes;
 
 /// What a connection wants to hear, after precedence and permissions.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +64,24 @@ pub struct Reservation {
     pub encoding: Encoding,
     /// Where the client is, for the limit on connections of one address.
     pub address: Option<IpAddr>,
+}
+
+impl Reservation {
+    /// The memory of what it asks for, in bytes, about; as if nobody else listened to the same.
+    pub fn topic_bytes(&self) -> usize {
+        let named = |name: &str| topic_bytes(Some(name.len()));
+        let asked = match &self.subscription {
+            Subscription::Homes(homes) => homes.len() * topic_bytes(None),
+            Subscription::Devices(devices) => devices.len() * topic_bytes(None),
+            Subscription::Commands(_) => topic_bytes(None),
+            Subscription::Bound(bound) => bound.iter().map(|it| named(&it.entity)).sum(),
+            // The names alone, where there is no home yet.
+            Subscription::Entities { homes, entities } => {
+                homes.len().max(1) * entities.iter().map(|it| named(it)).sum::<usize>()
+            }
+        };
+        asked + self.waiting.len() * topic_bytes(None)
+    }
 }
 
 /// An entry of a shard, as it was read.

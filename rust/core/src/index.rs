@@ -205,6 +205,11 @@ impl Index {
             .map(|record| &record.topic)
     }
 
+    /// The memory of a scope's topics, about, as if no other scope had them.
+    pub fn topic_bytes(&self, scope: ScopeId) -> usize {
+        self.topics(scope).map(Topic::bytes).sum()
+    }
+
     /// How many scopes there are.
     pub fn scope_count(&self) -> usize {
         self.scope_table.len()

@@ -11,6 +11,19 @@ use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Instant;
 
+/// What the allocator adds to each allocation, about.
+const ALLOCATION: usize = 16;
+
+/// The memory of kept bytes: the record with the two counts of its `Rc`, and the bytes, one allocation each.
+const fn kept_memory(length: usize) -> usize {
+    2 * size_of::<usize>() + size_of::<Kept>() + length + 2 * ALLOCATION
+}
+
+/// What one place in a queue costs that holds so many bytes, if nobody shares them.
+pub const fn memory(length: usize) -> usize {
+    size_of::<Piece>() + kept_memory(length)
+}
+
 /// What the outboxes of one reactor take together, and about what time it is.
 #[derive(Clone, Debug)]
 pub struct Ledger(Rc<Totals>);
@@ -65,6 +78,11 @@ impl Kept {
         Self::since(bytes, ticket, ledger.0.now.get(), ledger)
     }
 
+    /// Something new, as old as this turn, in the same sum.
+    pub fn beside(&self, bytes: &[u8]) -> Rc<Self> {
+        Self::new(bytes, 0, &self.ledger)
+    }
+
     /// The ticket of the frame; 0: none.
     pub fn ticket(&self) -> u64 {
         self.ticket
@@ -81,7 +99,7 @@ impl Kept {
     }
 
     fn since(bytes: &[u8], ticket: u64, since: Instant, ledger: &Ledger) -> Rc<Self> {
-        ledger.add(size_of::<Self>() + bytes.len());
+        ledger.add(kept_memory(bytes.len()));
         Rc::new(Self {
             bytes: Box::from(bytes),
             since,
@@ -93,7 +111,7 @@ impl Kept {
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        self.ledger.subtract(size_of::<Self>() + self.bytes.len());
+        self.ledger.subtract(kept_memory(self.bytes.len()));
     }
 }
 
@@ -111,12 +129,29 @@ pub struct Piece {
     pub bytes: Rc<Kept>,
     /// Events in it; 0 for a control frame.
     pub frames: u32,
+    /// Whether it answers pings.
+    pub is_pong: bool,
 }
 
 impl Piece {
     pub fn new(bytes: Rc<Kept>, frames: u32) -> Self {
         bytes.ledger.add(size_of::<Self>());
-        Self { bytes, frames }
+        Self {
+            bytes,
+            frames,
+            is_pong: false,
+        }
+    }
+
+    pub fn pong(bytes: Rc<Kept>) -> Self {
+        let mut piece = Self::new(bytes, 0);
+        piece.is_pong = true;
+        piece
+    }
+
+    /// What it costs its connection, as if nobody shared the bytes: that much would be kept for it alone.
+    pub fn memory(&self) -> usize {
+        memory(self.bytes.len())
     }
 
     /// When the turn began in which it had to wait.

@@ -3,6 +3,7 @@
 //! [`blocks`] collect a scope's frames of a turn, an [`outbox`] bounds what one socket could not
 //! take, and the [`reactor`] owns all of it. No Python here.
 
+pub mod allowance;
 pub mod append;
 pub mod blocks;
 mod boundary;
@@ -24,6 +25,7 @@ pub mod kept;
 pub mod marks;
 pub mod notify;
 pub mod outbox;
+pub mod pongs;
 mod principals;
 pub mod reactor;
 pub mod shard;

@@ -1,4 +1,4 @@
-//! The outbox: frames that one socket could not take yet, bounded in bytes.
+//! The outbox: frames that one socket could not take yet, bounded by the memory that they hold.
 //!
 //! The usual case never queues: a block is written straight from the turn's buffer. Only what the
 //! kernel did not take is kept, as a share of a block that all lagging connections have in common.
@@ -9,7 +9,8 @@ use std::rc::Rc;
 use std::time::Instant;
 
 use crate::boundary::end_of_frame;
-use crate::kept::{Kept, Ledger, Piece};
+use crate::kept::{self, Kept, Ledger, Piece};
+use crate::pongs::Pongs;
 
 /// At most this many pieces go into one `writev`.
 const PIECES_PER_WRITE: usize = 64;
@@ -91,18 +92,23 @@ impl<'a> Block<'a> {
 #[derive(Debug, Default)]
 pub struct Outbox {
     pieces: VecDeque<Piece>,
-    /// Bytes that wait.
-    waiting: usize,
+    /// The memory of what waits, in bytes: many small pieces take far more of it than they have bytes. What
+    /// is shared counts whole here, for it is kept as long as the furthest behind needs it.
+    memory: usize,
+    /// The answer to the last ping since a pong was queued that still waits: it is queued behind that one.
+    last_pong: Option<Box<[u8]>>,
     /// Bytes of the first piece that are written already. (No piece is as long as 4 GiB.)
     offset: u32,
     /// The kernel's buffer is full: wait until it says writable.
     blocked: bool,
+    /// Whether a pong is among the pieces; there is at most one.
+    pong_waits: bool,
 }
 
 impl Outbox {
     /// Writes `block` now if nothing waits before it, and queues what the kernel does not take.
     ///
-    /// Without a socket (a reservation) everything queues. `limit` is in bytes.
+    /// Without a socket (a reservation) everything queues. `limit` is in bytes of memory.
     pub fn offer(
         &mut self,
         socket: Option<&mut impl Write>,
@@ -112,8 +118,7 @@ impl Outbox {
     ) -> Verdict {
         let mut taken = 0;
         if let Some(socket) = socket
-            && self.pieces.is_empty()
-            && !self.blocked
+            && !self.awaits_room()
         {
             match send(socket, block.bytes, written) {
                 Ok(count) if count == block.bytes.len() => {
@@ -126,23 +131,48 @@ impl Outbox {
             }
             self.blocked = true;
         }
-        let rest = block.bytes.len() - taken;
-        let too_slow = self.waiting + rest > limit;
+        let too_slow = self.memory + kept::memory(block.bytes.len()) > limit;
         if too_slow && taken == 0 {
             return Verdict::TooSlow;
         }
         // A frame that was begun has to be ended, also for a client that is given up.
-        self.waiting += rest;
         if self.pieces.is_empty() {
             self.offset = taken as u32;
         }
-        self.pieces
-            .push_back(Piece::new(block.share(), block.frames));
+        self.push(Piece::new(block.share(), block.frames));
         if too_slow {
             Verdict::TooSlow
         } else {
             Verdict::Queued
         }
+    }
+
+    /// Writes `pongs`, the answers to the pings of one read, if nothing waits. Otherwise only the last ping is
+    /// answered, as RFC 6455 section 5.5.3 allows, behind what waits. However many pings come meanwhile, one pong
+    /// waits in the queue and one beside it: pings cost no memory, and no pong overtakes an event.
+    pub fn offer_pongs(
+        &mut self,
+        socket: Option<&mut impl Write>,
+        pongs: &Pongs,
+        ledger: &Ledger,
+        written: &mut Written,
+    ) -> Verdict {
+        if !self.awaits_room() {
+            let block = &mut Block::new(pongs.all(), 0, ledger);
+            let verdict = self.offer(socket, block, usize::MAX, written);
+            if let Some(piece) = self.pieces.back_mut() {
+                piece.is_pong = true;
+                self.pong_waits = true;
+            }
+            return verdict;
+        }
+        if self.pong_waits {
+            self.last_pong = Some(Box::from(pongs.last()));
+        } else {
+            self.push(Piece::pong(Kept::new(pongs.last(), 0, ledger)));
+            self.pong_waits = true;
+        }
+        Verdict::Queued
     }
 
     /// Notes that the kernel has room again and writes what waits.
@@ -183,7 +213,7 @@ impl Outbox {
             let ticket = piece.bytes.ticket();
             ticket == 0 || ticket > seen
         }));
-        self.waiting = self.pieces.iter().map(|piece| piece.bytes.len()).sum();
+        self.memory = self.pieces.iter().map(Piece::memory).sum();
     }
 
     /// Whether it is of interest that the kernel has room again.
@@ -196,9 +226,9 @@ impl Outbox {
         self.pieces.is_empty()
     }
 
-    /// Bytes that wait.
-    pub fn waiting(&self) -> usize {
-        self.waiting
+    /// The memory of what waits, in bytes.
+    pub fn memory(&self) -> usize {
+        self.memory
     }
 
     /// Since when the first byte that waits does; `None` when nothing waits.
@@ -216,12 +246,18 @@ impl Outbox {
         });
         self.pieces.clear();
         self.offset = 0;
-        self.waiting = 0;
+        self.memory = 0;
+        self.last_pong = None;
+        self.pong_waits = false;
         if let Some(bytes) = rest {
-            self.waiting = bytes.len();
             // A ticket goes with it: its frame will be whole.
-            self.pieces.push_back(Piece::new(bytes, 0));
+            self.push(Piece::new(bytes, 0));
         }
+    }
+
+    fn push(&mut self, piece: Piece) {
+        self.memory += piece.memory();
+        self.pieces.push_back(piece);
     }
 
     fn write_pieces(&self, socket: &mut impl Write) -> io::Result<usize> {
@@ -236,7 +272,6 @@ impl Outbox {
     }
 
     fn consume(&mut self, mut count: usize, written: &mut Written) {
-        self.waiting -= count;
         while let Some(piece) = self.pieces.front() {
             let rest = piece.bytes.len() - self.offset as usize;
             if count < rest {
@@ -244,9 +279,23 @@ impl Outbox {
                 return;
             }
             count -= rest;
-            written.took(piece.frames, piece.bytes.ticket());
             self.offset = 0;
-            self.pieces.pop_front();
+            if let Some(piece) = self.pieces.pop_front() {
+                self.is_written(&piece, written);
+            }
+        }
+    }
+
+    /// The kernel has the whole of a piece that waited.
+    fn is_written(&mut self, piece: &Piece, written: &mut Written) {
+        written.took(piece.frames, piece.bytes.ticket());
+        self.memory -= piece.memory();
+        if piece.is_pong {
+            self.pong_waits = false;
+            if let Some(last) = self.last_pong.take() {
+                self.push(Piece::pong(piece.bytes.beside(&last)));
+                self.pong_waits = true;
+            }
         }
     }
 }
@@ -279,215 +328,4 @@ fn send(socket: &mut impl Write, bytes: &[u8], written: &mut Written) -> io::Res
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::frame;
-    use proptest::prelude::*;
-
-    /// A socket whose kernel takes a scripted number of bytes per call; 0 stands for "would block".
-    struct Scripted {
-        takes: VecDeque<usize>,
-        got: Vec<u8>,
-    }
-
-    impl Write for Scripted {
-        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-            match self.takes.pop_front() {
-                Some(0) | None => Err(io::ErrorKind::WouldBlock.into()),
-                Some(count) => {
-                    let count = count.min(bytes.len());
-                    self.got.extend_from_slice(&bytes[..count]);
-                    Ok(count)
-                }
-            }
-        }
-
-        fn write_vectored(&mut self, slices: &[IoSlice<'_>]) -> io::Result<usize> {
-            let bytes: Vec<u8> = slices
-                .iter()
-                .flat_map(|slice| slice.iter().copied())
-                .collect();
-            self.write(&bytes)
-        }
-
-        fn flush(&mut self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn scripted(takes: &[usize]) -> Scripted {
-        Scripted {
-            takes: takes.iter().copied().collect(),
-            got: Vec::new(),
-        }
-    }
-
-    proptest! {
-        /// Whatever the kernel takes at a time, all bytes arrive once, in order, all frames are
-        /// counted, and the count of waiting bytes is exact.
-        #[test]
-        fn everything_arrives_in_order(
-            lengths in prop::collection::vec((1usize..40, 1u32..4), 1..20),
-            takes in prop::collection::vec(0usize..60, 0..60),
-            flush_after in prop::collection::vec(any::<bool>(), 20),
-        ) {
-            let ledger = Ledger::new(Instant::now());
-            let mut outbox = Outbox::default();
-            let mut socket = scripted(&takes);
-            let mut written = Written::default();
-            let (mut sent, mut frames) = (Vec::new(), 0);
-            for (number, (length, count)) in lengths.iter().enumerate() {
-                let bytes: Vec<u8> = (0..*length).map(|at| (number * 40 + at) as u8).collect();
-                sent.extend_from_slice(&bytes);
-                frames += u64::from(*count);
-                let verdict = outbox.offer(
-                    Some(&mut socket), &mut Block::new(&bytes, *count, &ledger), usize::MAX, &mut written,
-                );
-                let whole = sent.len() == socket.got.len();
-                prop_assert_eq!(verdict, if whole { Verdict::Accepted } else { Verdict::Queued });
-                prop_assert_eq!(outbox.waiting(), sent.len() - socket.got.len());
-                prop_assert!(ledger.bytes() >= outbox.waiting());
-                if flush_after[number] {
-                    outbox.flush(&mut socket, &mut written).unwrap();
-                    prop_assert_eq!(outbox.waiting(), sent.len() - socket.got.len());
-                }
-            }
-            socket.takes = std::iter::repeat_n(7, 1000).collect();
-            outbox.flush(&mut socket, &mut written).unwrap();
-            prop_assert!(outbox.is_empty());
-            prop_assert_eq!(outbox.waiting(), 0);
-            prop_assert_eq!(ledger.bytes(), 0);
-            prop_assert_eq!(&socket.got, &sent);
-            prop_assert_eq!(written.frames, frames);
-            prop_assert_eq!(written.bytes, sent.len() as u64);
-        }
-    }
-
-    proptest! {
-        /// A ticket is told when the last byte of its frame is the kernel's, and not before.
-        #[test]
-        fn a_ticket_is_told_with_the_last_byte_of_its_frame(
-            lengths in prop::collection::vec((1usize..40, any::<bool>()), 1..20),
-            takes in prop::collection::vec(0usize..60, 0..60),
-        ) {
-            let ledger = Ledger::new(Instant::now());
-            let mut outbox = Outbox::default();
-            let mut socket = scripted(&takes);
-            let mut written = Written::default();
-            let (mut end, mut ends) = (0, Vec::new());
-            let whole = |ends: &[(u64, usize)], got: usize| -> Vec<u64> {
-                ends.iter().filter(|(_, end)| *end <= got).map(|(ticket, _)| *ticket).collect()
-            };
-            for (number, (length, has_ticket)) in (1..).zip(&lengths) {
-                let bytes = vec![7; *length];
-                end += length;
-                let mut block = if *has_ticket {
-                    ends.push((number, end));
-                    Block::with_ticket(&bytes, number, &ledger)
-                } else {
-                    Block::new(&bytes, 1, &ledger)
-                };
-                outbox.offer(Some(&mut socket), &mut block, usize::MAX, &mut written);
-                prop_assert_eq!(&written.tickets, &whole(&ends, socket.got.len()));
-            }
-            while !outbox.is_empty() && !socket.takes.is_empty() {
-                outbox.flush(&mut socket, &mut written).unwrap();
-                prop_assert_eq!(&written.tickets, &whole(&ends, socket.got.len()));
-            }
-        }
-    }
-
-    #[test]
-    fn the_bound_is_exact_and_nothing_is_queued_past_it() {
-        let ledger = Ledger::new(Instant::now());
-        let mut outbox = Outbox::default();
-        let mut written = Written::default();
-        let mut socket = scripted(&[4]);
-        let accepted = outbox.offer(
-            Some(&mut socket),
-            &mut Block::new(&[1; 10], 1, &ledger),
-            6,
-            &mut written,
-        );
-        assert_eq!(accepted, Verdict::Queued);
-        let refused = outbox.offer(
-            Some(&mut socket),
-            &mut Block::new(&[2; 1], 1, &ledger),
-            6,
-            &mut written,
-        );
-        assert_eq!(refused, Verdict::TooSlow);
-        assert_eq!(outbox.waiting(), 6);
-    }
-
-    #[test]
-    fn a_frame_that_was_begun_is_ended_also_past_the_bound() {
-        let ledger = Ledger::new(Instant::now());
-        let mut bytes = Vec::new();
-        frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
-        let first = bytes.len();
-        frame::append_frame(&mut bytes, frame::Opcode::Text, b"second");
-        let mut outbox = Outbox::default();
-        let mut written = Written::default();
-        let mut socket = scripted(&[3]);
-        let verdict = outbox.offer(
-            Some(&mut socket),
-            &mut Block::new(&bytes, 2, &ledger),
-            1,
-            &mut written,
-        );
-        assert_eq!(verdict, Verdict::TooSlow);
-        outbox.drop_unwritten();
-        socket.takes = [100].into();
-        outbox.flush(&mut socket, &mut written).unwrap();
-        assert_eq!(socket.got, bytes[..first]);
-    }
-
-    #[test]
-    fn lagging_connections_share_one_copy() {
-        let ledger = Ledger::new(Instant::now());
-        let mut block = Block::new(b"frame", 1, &ledger);
-        let mut written = Written::default();
-        let mut outboxes = [Outbox::default(), Outbox::default()];
-        for outbox in &mut outboxes {
-            outbox.offer(None::<&mut Scripted>, &mut block, 100, &mut written);
-        }
-        assert!(Rc::ptr_eq(
-            &outboxes[0].pieces[0].bytes,
-            &outboxes[1].pieces[0].bytes
-        ));
-        drop(block);
-        let shared = ledger.bytes();
-        assert!(shared < 2 * (size_of::<Kept>() + b"frame".len()));
-        let [first, second] = outboxes;
-        drop(first);
-        assert!(b"frame".len() < ledger.bytes() && ledger.bytes() < shared);
-        drop(second);
-        assert_eq!(ledger.bytes(), 0);
-    }
-
-    #[test]
-    fn dropping_keeps_the_rest_of_a_frame_that_was_begun() {
-        let ledger = Ledger::new(Instant::now());
-        let mut bytes = Vec::new();
-        frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
-        let first = bytes.len();
-        frame::append_frame(&mut bytes, frame::Opcode::Text, b"second");
-        for taken in [1, first - 1, first, first + 3] {
-            let mut outbox = Outbox::default();
-            let mut written = Written::default();
-            let mut socket = scripted(&[taken]);
-            outbox.offer(
-                Some(&mut socket),
-                &mut Block::new(&bytes, 2, &ledger),
-                100,
-                &mut written,
-            );
-            outbox.drop_unwritten();
-            socket.takes = [100].into();
-            outbox.flush(&mut socket, &mut written).unwrap();
-            let whole = if taken <= first { first } else { bytes.len() };
-            assert_eq!(socket.got, bytes[..whole], "after {taken} bytes");
-        }
-    }
-}
+mod tests;

@@ -54,6 +54,10 @@ counters! {
     heartbeats_missed,
     /// Connections closed because their client broke the protocol.
     violations,
+    /// Connections closed because their client sent more frames or bytes a second than it may.
+    inbound_exceeded,
+    /// Turns that ended with sockets left to read: the next ones go on with them.
+    reads_deferred,
     /// Envelopes read from the bus.
     envelopes,
     /// Envelopes that could not be decoded, or stood in a shard where they do not belong: skipped.

@@ -50,6 +50,10 @@ pub struct Counts {
     pub principal: u32,
     pub project: u32,
     pub address: u32,
+    /// The memory of the topics of the principal's connections, in bytes, about.
+    pub principal_topic_bytes: u64,
+    /// The same of the project's.
+    pub project_topic_bytes: u64,
 }
 
 /// Which subjects a list is about: those that hold more than this.
@@ -76,6 +80,7 @@ impl More {
 struct Row {
     subject: Subject,
     count: u32,
+    topic_bytes: u64,
 }
 
 #[derive(Debug, Default)]
@@ -86,12 +91,18 @@ struct Rows {
 }
 
 impl Rows {
-    fn raise(&mut self, subject: Subject) -> u32 {
-        let row = Row { subject, count: 1 };
+    fn raise(&mut self, subject: Subject, topic_bytes: u64) -> u32 {
+        let row = Row {
+            subject,
+            count: 1,
+            topic_bytes,
+        };
         match self.places.entry(subject) {
             Entry::Occupied(entry) => {
                 let place = *entry.get();
-                self.rows[place as usize].count += 1;
+                let row = &mut self.rows[place as usize];
+                row.count += 1;
+                row.topic_bytes += topic_bytes;
                 place
             }
             Entry::Vacant(entry) => {
@@ -106,20 +117,23 @@ impl Rows {
     }
 
     /// Forgets a subject with its last connection.
-    fn lower(&mut self, place: u32) {
+    fn lower(&mut self, place: u32, topic_bytes: u64) {
         let Some(row) = self.rows.get_mut(place as usize) else {
             return;
         };
         row.count -= 1;
+        row.topic_bytes -= topic_bytes;
         if row.count == 0 {
             self.places.remove(&row.subject);
             self.free.push(place);
         }
     }
 
-    fn count(&self, subject: Subject) -> u32 {
+    /// Connections, and the memory of their topics.
+    fn count(&self, subject: Subject) -> (u32, u64) {
         let place = self.places.get(&subject);
-        place.map_or(0, |&place| self.rows[place as usize].count)
+        let row = place.map(|&place| &self.rows[place as usize]);
+        row.map_or((0, 0), |row| (row.count, row.topic_bytes))
     }
 }
 
@@ -132,28 +146,42 @@ impl Tally {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more connection, for as long as the answer lives.
-    pub fn hold(self: &Arc<Self>, principal: Principal, address: Option<IpAddr>) -> Held {
+    /// Counts one more connection, whose topics take so many bytes, for as long as the answer lives.
+    pub fn hold(
+        self: &Arc<Self>,
+        principal: Principal,
+        address: Option<IpAddr>,
+        topic_bytes: usize,
+    ) -> Held {
+        let topic_bytes = u32::try_from(topic_bytes).unwrap_or(u32::MAX);
+        let bytes = u64::from(topic_bytes);
         let mut rows = self.rows();
         let places = [
-            rows.raise(Subject::of_principal(principal)),
-            rows.raise(Subject::Project(principal.project)),
-            address.map_or(NO_ROW, |address| rows.raise(Subject::of_address(address))),
+            rows.raise(Subject::of_principal(principal), bytes),
+            rows.raise(Subject::Project(principal.project), bytes),
+            address.map_or(NO_ROW, |address| {
+                rows.raise(Subject::of_address(address), bytes)
+            }),
         ];
         drop(rows);
         Held {
             tally: Arc::clone(self),
             places,
+            topic_bytes,
         }
     }
 
     /// What this principal, its project and this address hold now.
     pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
         let rows = self.rows();
+        let (own, own_bytes) = rows.count(Subject::of_principal(principal));
+        let (project, project_bytes) = rows.count(Subject::Project(principal.project));
         Counts {
-            principal: rows.count(Subject::of_principal(principal)),
-            project: rows.count(Subject::Project(principal.project)),
-            address: address.map_or(0, |address| rows.count(Subject::of_address(address))),
+            principal: own,
+            project,
+            address: address.map_or(0, |address| rows.count(Subject::of_address(address)).0),
+            principal_topic_bytes: own_bytes,
+            project_topic_bytes: project_bytes,
         }
     }
 
@@ -182,13 +210,30 @@ impl Tally {
 pub struct Held {
     tally: Arc<Tally>,
     places: [u32; 3],
+    topic_bytes: u32,
+}
+
+impl Held {
+    /// The connection's topics take so many bytes now. Answers what all of its principal's take.
+    pub fn set_topic_bytes(&mut self, bytes: usize) -> u64 {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let before = std::mem::replace(&mut self.topic_bytes, bytes);
+        let mut rows = self.tally.rows();
+        for place in self.places {
+            if let Some(row) = rows.rows.get_mut(place as usize) {
+                row.topic_bytes = row.topic_bytes + u64::from(bytes) - u64::from(before);
+            }
+        }
+        let own = rows.rows.get(self.places[0] as usize);
+        own.map_or(0, |row| row.topic_bytes)
+    }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         let mut rows = self.tally.rows();
         for place in self.places {
-            rows.lower(place);
+            rows.lower(place, u64::from(self.topic_bytes));
         }
     }
 }
@@ -215,7 +260,27 @@ mod tests {
             principal,
             project,
             address,
+            ..Counts::default()
         }
+    }
+
+    #[test]
+    fn bytes_of_topics_are_given_back_as_they_were_taken_or_changed() {
+        let tally = Arc::new(Tally::default());
+        let bytes = |id| {
+            let held = tally.held(user(1, id), None);
+            (held.principal_topic_bytes, held.project_topic_bytes)
+        };
+        let mut first = tally.hold(user(1, 1), address("192.0.2.1"), 500);
+        let second = tally.hold(user(1, 1), None, 20);
+        let third = tally.hold(user(1, 2), None, 3);
+        assert_eq!((bytes(1), bytes(2)), ((520, 523), (3, 523)));
+        assert_eq!(first.set_topic_bytes(100), 120);
+        assert_eq!((bytes(1), bytes(2)), ((120, 123), (3, 123)));
+        drop(first);
+        assert_eq!(bytes(1), (20, 23));
+        drop((second, third));
+        assert_eq!(bytes(1), (0, 0));
     }
 
     #[test]
@@ -226,10 +291,10 @@ mod tests {
             kind: PrincipalKind::Device,
             ..user(1, 10)
         };
-        let first = tally.hold(user(1, 10), here);
-        let second = tally.hold(user(1, 10), address("192.0.2.2"));
-        let third = tally.hold(device, here);
-        let fourth = tally.hold(user(2, 10), None);
+        let first = tally.hold(user(1, 10), here, 0);
+        let second = tally.hold(user(1, 10), address("192.0.2.2"), 0);
+        let third = tally.hold(device, here, 0);
+        let fourth = tally.hold(user(2, 10), None, 0);
         assert_eq!(tally.held(user(1, 10), here), counts(2, 3, 2));
         assert_eq!(tally.held(device, None), counts(1, 3, 0));
         assert_eq!(tally.held(user(2, 10), here), counts(1, 1, 2));
@@ -243,7 +308,7 @@ mod tests {
     fn who_holds_nothing_is_forgotten() {
         let tally = Arc::new(Tally::default());
         for id in 0..10_000 {
-            drop(tally.hold(user(1, id), address("192.0.2.1")));
+            drop(tally.hold(user(1, id), address("192.0.2.1"), 0));
         }
         let rows = tally.rows();
         assert!(rows.places.is_empty());
@@ -254,9 +319,9 @@ mod tests {
     #[test]
     fn a_row_that_is_used_again_counts_from_one() {
         let tally = Arc::new(Tally::default());
-        let kept = tally.hold(user(1, 1), None);
-        drop(tally.hold(user(2, 2), None));
-        let next = tally.hold(user(3, 3), None);
+        let kept = tally.hold(user(1, 1), None, 0);
+        drop(tally.hold(user(2, 2), None, 0));
+        let next = tally.hold(user(3, 3), None, 0);
         assert_eq!(tally.held(user(3, 3), None), counts(1, 1, 0));
         assert_eq!(tally.held(user(2, 2), None), counts(0, 0, 0));
         drop(next);
@@ -267,8 +332,8 @@ mod tests {
     #[test]
     fn an_address_is_one_however_it_is_written() {
         let tally = Arc::new(Tally::default());
-        let _old = tally.hold(user(1, 1), address("::ffff:192.0.2.1"));
-        let _new = tally.hold(user(1, 1), address("2001:db8:0:7::1"));
+        let _old = tally.hold(user(1, 1), address("::ffff:192.0.2.1"), 0);
+        let _new = tally.hold(user(1, 1), address("2001:db8:0:7::1"), 0);
         let held = |text| tally.held(user(1, 1), address(text)).address;
         assert_eq!(held("192.0.2.1"), 1);
         assert_eq!(held("2001:db8:0:7:ffff::2"), 1);
@@ -279,8 +344,10 @@ mod tests {
     fn the_list_has_who_holds_more_than_is_said_for_its_kind() {
         let tally = Arc::new(Tally::default());
         let many = ROWS_AT_ONCE as u64 + 10;
-        let _ones: Vec<Held> = (0..many).map(|id| tally.hold(user(1, id), None)).collect();
-        let _two = tally.hold(user(1, many - 1), address("192.0.2.1"));
+        let _ones: Vec<Held> = (0..many)
+            .map(|id| tally.hold(user(1, id), None, 0))
+            .collect();
+        let _two = tally.hold(user(1, many - 1), address("192.0.2.1"), 0);
         let more = More {
             than_user: 1,
             than_device: 0,
@@ -311,7 +378,7 @@ mod tests {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for id in 0..1000 {
-                        drop(tally.hold(user(1, id % 7), address("192.0.2.1")));
+                        drop(tally.hold(user(1, id % 7), address("192.0.2.1"), 0));
                     }
                 });
             }

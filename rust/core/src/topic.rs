@@ -25,6 +25,17 @@ pub enum TopicRef<'a> {
     Waiting { project: u64, home: u64 },
 }
 
+/// The memory of a topic that somebody listens to, about: its record, its place in the tables and the links
+/// between it and a scope.
+const TOPIC_BYTES: usize = 200;
+/// What the name of an entity costs beside its bytes, which a connection keeps once more for homes to come.
+const NAME_BYTES: usize = 100;
+
+/// The memory of a topic with a name of so many bytes, or without one, about.
+pub fn topic_bytes(name: Option<usize>) -> usize {
+    TOPIC_BYTES + name.map_or(0, |length| NAME_BYTES + 2 * length)
+}
+
 /// A topic, owned. 32 bytes: entity names are boxed, since most topics are two or three integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topic {
@@ -87,6 +98,14 @@ impl Topic {
             }
             Self::Command { device, .. } => device,
             Self::Entity(ref topic) => topic.home,
+        }
+    }
+
+    /// What it takes of memory, about.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Entity(topic) => topic_bytes(Some(topic.entity.len())),
+            _ => topic_bytes(None),
         }
     }
 

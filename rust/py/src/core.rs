@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use homewire_core::allowance::Rates;
 use homewire_core::connection::{ConnectionId, Holder, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core as Inner;
 use homewire_core::encoding::Encoding;
@@ -30,10 +31,11 @@ impl Core {
     #[expect(clippy::too_many_arguments, reason = "named, in Python")]
     #[pyo3(signature = (
         *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
-        shards = 64, outbox_bytes = 1_048_576, message_bytes = 65_536, inbox_bytes = 16_777_216,
+        shards = 64, outbox_bytes = 8_388_608, message_bytes = 65_536, inbox_bytes = 16_777_216,
         deliver_messages = false, outboxes_bytes = usize::MAX, unsent_age_ms = 30_000,
         messages_bytes = 4_194_304, socket_send_buffer_bytes = 0, socket_unsent_bytes = 0,
-        socket_timeout_ms = 0,
+        socket_timeout_ms = 0, inbound_frames_per_s = 0, inbound_bytes_per_s = 0,
+        user_topic_bytes = 0,
     ))]
     fn new(
         heartbeat_ms: u64,
@@ -50,6 +52,9 @@ impl Core {
         socket_send_buffer_bytes: usize,
         socket_unsent_bytes: u32,
         socket_timeout_ms: u64,
+        inbound_frames_per_s: u32,
+        inbound_bytes_per_s: u32,
+        user_topic_bytes: u64,
     ) -> PyResult<Self> {
         let limits = Limits {
             shards,
@@ -60,6 +65,14 @@ impl Core {
             outbox_bytes,
             outboxes_bytes,
             unsent_age: Duration::from_millis(unsent_age_ms),
+            inbound: Rates {
+                frames_per_s: inbound_frames_per_s,
+                bytes_per_s: inbound_bytes_per_s,
+            },
+            principal_topic_bytes: match user_topic_bytes {
+                0 => u64::MAX,
+                most => most,
+            },
             message_bytes,
             deliver_messages,
             messages_bytes,
@@ -126,7 +139,7 @@ impl Core {
         project: u64,
         principal_id: u64,
         address: Option<&str>,
-    ) -> PyResult<(u32, u32, u32)> {
+    ) -> PyResult<(u32, u32, u32, u64, u64)> {
         let principal = Principal {
             kind: principal_kind_of(principal_kind)?,
             project,
@@ -134,7 +147,13 @@ impl Core {
             key_tag: 0,
         };
         let counts = self.0.held(principal, address_of(address));
-        Ok((counts.principal, counts.project, counts.address))
+        Ok((
+            counts.principal,
+            counts.project,
+            counts.address,
+            counts.principal_topic_bytes,
+            counts.project_topic_bytes,
+        ))
     }
 
     fn held_above(

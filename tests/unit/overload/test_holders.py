@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -81,6 +82,39 @@ def test_a_device_and_an_address_have_limits_too(core: Core) -> None:
     assert refusal(admission).data["limit"] == "address_connections"
     connect(admission, USER, "192.0.2.2")
     connect(admission, USER, None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "stranger"),
+    [
+        ("user_topic_bytes", Principal(PrincipalKind.USER, 1, 99, 0)),
+        ("project_topic_bytes", Principal(PrincipalKind.USER, 2, 10, 0)),
+    ],
+)
+def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Principal) -> None:
+    no_limits = {**UNLIMITED, "user_topic_bytes": 0, "project_topic_bytes": 0}
+    chosen: dict[str, Any] = no_limits | {setting: 1_000_000}
+    refusals: Counter[str] = Counter()
+    admission = Admission(core, Settings(**chosen), refusals, clock=lambda: NOW_MS / 1000)
+    names = [f"{number}{'x' * 250}" for number in range(1_000)]
+
+    def listen() -> int:
+        admission.check(USER, HERE)
+        return core.reserve("user", 1, 10, 0, "entities", [1], names)
+
+    # Each takes some 800 KB, as far as such a filter takes memory at all.
+    first, second = listen(), listen()
+    error = refusal(admission)
+    assert error.status == 429
+    assert error.data == {"limit": setting, "most": 1_000_000}
+    assert refusals[setting] == 1
+    connect(admission, stranger)
+    # What a connection held is given back with it.
+    for each in (first, second):
+        core.abandon(each)
+    while core.held("user", 1, 10, None)[3]:
+        pass
+    connect(admission)
 
 
 def test_zero_is_no_limit(core: Core) -> None:
@@ -193,6 +227,6 @@ def test_keys_lie_in_the_slot_of_their_project_or_address(subject: Subject, key:
 )
 def test_python_and_the_core_name_an_address_alike(core: Core, address: str) -> None:
     core.reserve("user", 1, 10, 0, "homes", [1], [], address=address)
-    assert core.held("user", 1, 10, address) == (1, 1, 1)
+    assert core.held("user", 1, 10, address)[:3] == (1, 1, 1)
     named = [name for kind, _, name, _ in core.held_above(NEVER, NEVER, NEVER, 0) if kind == "address"]
     assert named == [network_of(address)]

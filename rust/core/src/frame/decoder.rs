@@ -54,6 +54,8 @@ pub struct Decoder {
     header_len: u8,
     phase: Phase,
     keep: bool,
+    /// Frames whose header came since they were last asked for.
+    frames: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -91,6 +93,7 @@ impl Decoder {
             header_len: 0,
             phase: Phase::Header,
             keep: true,
+            frames: 0,
         }
     }
 
@@ -124,6 +127,11 @@ impl Decoder {
             self.pending = None;
         }
         result
+    }
+
+    /// How many frames began since this was last asked: fragments and control frames, too.
+    pub fn take_frames(&mut self) -> u32 {
+        mem::take(&mut self.frames)
     }
 
     /// Whether a close or a violation was seen.
@@ -179,6 +187,7 @@ impl Decoder {
                 _ if stop == length_end => self.check_length()?,
                 _ => {
                     self.phase = Phase::Payload;
+                    self.frames = self.frames.saturating_add(1);
                     return Ok(true);
                 }
             }

@@ -212,12 +212,21 @@ impl Reactor {
         if let Some(connection) = change.moved.and_then(|moved| self.connections.at(moved)) {
             connection.place = place;
         }
+        let bytes = self.index.topic_bytes(change.scope);
+        let mut is_too_much = false;
         if let Some(connection) = self.connections.at(slot) {
             (connection.scope, connection.place) = (change.scope, change.place);
+            let all = connection.held.set_topic_bytes(bytes);
+            is_too_much = !more.is_empty() && all > self.limits.principal_topic_bytes;
         }
         // What is in its new scope's block was routed before it came.
         self.seal(change.scope, change.place as usize);
         Stats::add(&self.shared.stats.rescopes, 1);
+        if is_too_much {
+            // It comes again, and is told at its handshake which limit that is.
+            self.condemn(slot, &close::RESUBSCRIBE);
+            self.finish_behind_this_batch(slot);
+        }
     }
 
     /// A connection lost what the record is about.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use mio::{Events, Poll, Waker};
 
 use super::{Limits, Reactor, Shared, WAKER};
+use crate::allowance::Rates;
 use crate::connection::{
     Connection, ConnectionId, Principal, PrincipalKind, Socket, SocketOptions, State,
 };
@@ -29,6 +30,8 @@ pub(super) fn limits() -> Limits {
         outbox_bytes: 1 << 20,
         outboxes_bytes: usize::MAX,
         unsent_age: Duration::from_secs(1_000_000),
+        inbound: Rates::default(),
+        principal_topic_bytes: u64::MAX,
         message_bytes: 1 << 10,
         deliver_messages: false,
         messages_bytes: usize::MAX,
@@ -68,7 +71,7 @@ pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> Connect
         encoding: Encoding::Plain,
         address: None,
     };
-    let held = Arc::<Tally>::default().hold(principal, None);
+    let held = Arc::<Tally>::default().hold(principal, None, 0);
     reactor.reserve(reservation, held, 0);
     id
 }

@@ -8,10 +8,12 @@ use smallvec::SmallVec;
 
 use super::homes::followed;
 use super::{Doom, Reactor};
+use crate::allowance::Allowance;
 use crate::close::{self, CloseCode};
 use crate::connection::{Connection, ConnectionId, PrincipalKind, Socket, State};
 use crate::frame::{self, Decoder, Opcode};
 use crate::inbox::{BoundEntity, DeviceInHome, Reservation, Subscription};
+use crate::kept;
 use crate::notify::Notification;
 use crate::outbox::{Block, Outbox, Verdict};
 use crate::stats::Stats;
@@ -67,6 +69,7 @@ impl Reactor {
             socket: None,
             decoder,
             outbox: Outbox::default(),
+            allowance: Allowance::default(),
             scope,
             place,
             state: State::Reserved,
@@ -82,6 +85,7 @@ impl Reactor {
             deaf: false,
             hung_up: false,
             lags: false,
+            unread: false,
         });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
@@ -170,7 +174,8 @@ impl Reactor {
         let mut frame = Vec::with_capacity(payload.len() + 10);
         frame::append_frame(&mut frame, opcode, payload);
         // However long one message is, it passes the bound by itself alone.
-        self.offer_frame(id, &frame, self.limits.outbox_bytes + frame.len());
+        let limit = self.limits.outbox_bytes + kept::memory(frame.len());
+        self.offer_frame(id, &frame, limit);
     }
 
     pub(super) fn close_with(&mut self, id: ConnectionId, why: CloseCode) {
@@ -236,8 +241,8 @@ impl Reactor {
         }
     }
 
-    /// Writes a frame to one connection, of which at most `limit` bytes may then wait. Its scope's
-    /// block must not be open.
+    /// Writes a frame to one connection, for which at most `limit` bytes of memory may then wait. Its
+    /// scope's block must not be open.
     pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8], limit: usize) {
         let Some(connection) = self.connections.get(id) else {
             return;

@@ -1,7 +1,7 @@
 //! The reactor: one thread that owns index, scopes, outboxes and every socket.
 //!
-//! A *turn* is: what the sockets have to say, what the inbox has, one write per socket, timers.
-//! Sockets come first, while no block is open; so a pong never overtakes an event.
+//! A *turn* is: a bounded part of what the sockets have to say, what the inbox has, one write per socket,
+//! timers. Sockets come first, while no block is open; so a pong never overtakes an event.
 
 mod condemned;
 mod control;
@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
+use crate::allowance::Rates;
 use crate::blocks::Blocks;
 use crate::connection::{ConnectionId, SocketOptions};
 use crate::connections::Connections;
@@ -34,6 +35,7 @@ use crate::kept::Ledger;
 use crate::marks::Marks;
 use crate::notify::Notifier;
 use crate::outbox::Written;
+use crate::pongs::Pongs;
 use crate::slots::Slots;
 use crate::stats::Stats;
 use crate::subjects::Subjects;
@@ -51,6 +53,11 @@ const ENVELOPES_PER_TURN: usize = 256;
 /// between two sockets, and a client that keeps up must never exceed its outbox by one block.
 const BLOCK_BYTES: usize = 64 << 10;
 const READ_BUFFER: usize = 64 << 10;
+/// A turn reads so many bytes of all sockets together, and so many times: some 20,000 of the smallest frames,
+/// or an answer to 128 clients, which each is less than a millisecond. Whatever clients send, events, control
+/// records and timers have their part of every turn.
+const BYTES_READ_PER_TURN: usize = 128 << 10;
+const READS_PER_TURN: usize = 128;
 
 /// Times and bounds of the reactor.
 #[derive(Clone, Debug)]
@@ -66,12 +73,17 @@ pub struct Limits {
     pub revocation: Duration,
     /// From our close frame to the peer's, and from then to the end of its stream.
     pub close: Duration,
-    /// What may wait for one socket, in bytes.
+    /// What may wait for one socket, in bytes of memory.
     pub outbox_bytes: usize,
     /// The memory of what may wait for all sockets together, in bytes.
     pub outboxes_bytes: usize,
     /// How long a byte may wait for one socket.
     pub unsent_age: Duration,
+    /// What a client may send a second.
+    pub inbound: Rates,
+    /// What all connections of a user or device may listen to, in bytes of memory, when the homes that they
+    /// follow become more; of what they ask for themselves, the gateway is the judge.
+    pub principal_topic_bytes: u64,
     /// The longest message of a client, in bytes.
     pub message_bytes: usize,
     /// Whether messages of clients are handed to Python; otherwise they are checked and dropped.
@@ -110,8 +122,8 @@ pub(crate) struct Reactor {
     timers: Timers,
     /// Envelopes of a batch that the last turn did not come to.
     backlog: std::vec::IntoIter<Entry>,
-    /// Sockets that have more to read than one turn takes.
-    unread: Vec<ConnectionId>,
+    /// Sockets that have something to read, in the order of their turns; each at most once.
+    unread: VecDeque<ConnectionId>,
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
@@ -126,7 +138,11 @@ pub(crate) struct Reactor {
     matched: Vec<ScopeId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
+    pongs: Pongs,
     written: Written,
+    /// When the reactor began, and how long ago that was when this turn began, in seconds.
+    began: Instant,
+    seconds: f64,
     open: u64,
     reserved: u64,
     stopping: bool,
@@ -156,7 +172,7 @@ impl Reactor {
             index: Index::default(),
             blocks: Blocks::default(),
             backlog: Vec::new().into_iter(),
-            unread: Vec::new(),
+            unread: VecDeque::new(),
             starved: Vec::new(),
             doomed: Vec::new(),
             ending: Vec::new(),
@@ -167,7 +183,10 @@ impl Reactor {
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
+            pongs: Pongs::default(),
             written: Written::default(),
+            began: Instant::now(),
+            seconds: 0.0,
             open: 0,
             reserved: 0,
             stopping: false,
@@ -190,6 +209,7 @@ impl Reactor {
     /// One turn, which begins `now`.
     fn turn(&mut self, events: &Events, now: Instant) {
         self.ledger.set_now(now);
+        self.seconds = now.saturating_duration_since(self.began).as_secs_f64();
         self.serve_sockets(events);
         self.take_commands();
         self.seal_all();
@@ -311,7 +331,7 @@ impl Reactor {
             Command::Close { id, code, reason } => self.close(id, code, &reason),
             Command::KeysInUse { cursor, limit } => self.tell_keys_in_use(cursor, limit),
             Command::EndKey { holder, key_tag } => self.end_key(holder, key_tag),
-            Command::ReadOn => self.unread.append(&mut self.starved),
+            Command::ReadOn => self.unread.extend(self.starved.drain(..)),
             Command::Stop {
                 code,
                 reason,

@@ -5,32 +5,35 @@ use std::io::{self, Read};
 use mio::Events;
 
 use super::lifecycle::Ending;
-use super::{Doom, Reactor, WAKER};
+use super::{BYTES_READ_PER_TURN, READS_PER_TURN, Reactor, WAKER};
+use crate::close;
 use crate::connection::{ConnectionId, State};
 use crate::frame::{self, Incoming, Opcode, Violation};
 use crate::notify::Notification;
-use crate::outbox::{Block, Verdict};
+use crate::outbox::Verdict;
 use crate::stats::Stats;
 
-/// Reads of one socket per turn; the rest comes in the next, so that one talker delays nobody.
-const READS_PER_TURN: usize = 4;
+/// How a read of one socket ended, of which so many bytes came.
+enum Progress {
+    /// What comes later makes a new edge.
+    Emptied(usize),
+    /// There may be more: it has another turn behind the others.
+    Unfinished(usize),
+}
 
 /// What was heard in one read, beyond data messages and pings.
 enum Heard {
     Nothing,
     Close(Option<u16>),
     Violation(Violation),
-    /// Our own answers did not fit.
-    TooSlow,
+    /// More frames or bytes than the connection may send.
+    TooMuch,
     /// The socket is dead.
     Gone,
 }
 
 impl Reactor {
     pub(super) fn serve_sockets(&mut self, events: &Events) {
-        for id in std::mem::take(&mut self.unread) {
-            self.read(id);
-        }
         for event in events {
             if event.token() == WAKER {
                 continue;
@@ -45,10 +48,49 @@ impl Reactor {
                 connection.hung_up = true;
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
-                self.read(id);
+                self.note_unread(id);
             }
         }
+        self.read_some();
         self.settle_doomed();
+    }
+
+    fn note_unread(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id)
+            && !std::mem::replace(&mut connection.unread, true)
+        {
+            self.unread.push_back(id);
+        }
+    }
+
+    /// Reads sockets by turns, each a buffer at a time, until they are empty or this turn has read enough.
+    fn read_some(&mut self) {
+        let (mut reads, mut bytes) = (0, 0);
+        while let Some(id) = self.unread.pop_front() {
+            if self.limits.deliver_messages && self.shared.notifier.is_full() {
+                Stats::add(&self.shared.stats.messages_held, 1);
+                self.starved.push(id);
+                continue;
+            }
+            if let Some(connection) = self.connections.get(id) {
+                connection.unread = false;
+            }
+            reads += 1;
+            match self.read(id) {
+                Progress::Emptied(count) => bytes += count,
+                Progress::Unfinished(count) => {
+                    bytes += count;
+                    self.note_unread(id);
+                }
+            }
+            if reads >= READS_PER_TURN || bytes >= BYTES_READ_PER_TURN {
+                break;
+            }
+        }
+        Stats::add(
+            &self.shared.stats.reads_deferred,
+            u64::from(!self.unread.is_empty()),
+        );
     }
 
     /// Writes what waits, as far as the kernel takes it.
@@ -72,44 +114,40 @@ impl Reactor {
         }
     }
 
-    fn read(&mut self, id: ConnectionId) {
-        for _ in 0..READS_PER_TURN {
-            if self.limits.deliver_messages && self.shared.notifier.is_full() {
-                Stats::add(&self.shared.stats.messages_held, 1);
-                self.starved.push(id);
-                return;
+    fn read(&mut self, id: ConnectionId) -> Progress {
+        let mut buffer = std::mem::take(&mut self.buffer);
+        let outcome = match self.connections.get(id).and_then(|it| it.socket.as_mut()) {
+            Some(socket) => socket.read(&mut buffer),
+            None => Err(io::ErrorKind::WouldBlock.into()),
+        };
+        let full = buffer.len();
+        let outcome = outcome.inspect(|&count| self.received(id, &mut buffer[..count]));
+        self.buffer = buffer;
+        match outcome {
+            Ok(0) => {
+                let abnormal = self
+                    .connections
+                    .get(id)
+                    .is_some_and(|it| it.state == State::Open);
+                let ending = if abnormal {
+                    Ending::ABNORMAL
+                } else {
+                    Ending::KEEP
+                };
+                self.end(id, ending);
+                Progress::Emptied(0)
             }
-            let mut buffer = std::mem::take(&mut self.buffer);
-            let outcome = match self.connections.get(id).and_then(|it| it.socket.as_mut()) {
-                Some(socket) => socket.read(&mut buffer),
-                None => Err(io::ErrorKind::WouldBlock.into()),
-            };
-            let full = buffer.len();
-            let outcome = outcome.inspect(|&count| self.received(id, &mut buffer[..count]));
-            self.buffer = buffer;
-            match outcome {
-                Ok(0) => {
-                    let abnormal = self
-                        .connections
-                        .get(id)
-                        .is_some_and(|it| it.state == State::Open);
-                    let ending = if abnormal {
-                        Ending::ABNORMAL
-                    } else {
-                        Ending::KEEP
-                    };
-                    return self.end(id, ending);
-                }
-                // A short read emptied the socket; what comes later makes a new edge. But the end
-                // of the stream makes none when it came along with the last bytes.
-                Ok(count) if count < full && !self.hung_up(id) => return,
-                Ok(_) => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-                Err(_) => return self.end(id, Ending::ABNORMAL),
+            // A short read emptied the socket; what comes later makes a new edge. But the end
+            // of the stream makes none when it came along with the last bytes.
+            Ok(count) if count < full && !self.hung_up(id) => Progress::Emptied(count),
+            Ok(count) => Progress::Unfinished(count),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Progress::Unfinished(0),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Progress::Emptied(0),
+            Err(_) => {
+                self.end(id, Ending::ABNORMAL);
+                Progress::Emptied(0)
             }
         }
-        self.unread.push(id);
     }
 
     fn hung_up(&mut self, id: ConnectionId) -> bool {
@@ -123,20 +161,27 @@ impl Reactor {
             Heard::Close(code) => self.close_heard(id, code),
             Heard::Violation(violation) => {
                 Stats::add(&self.shared.stats.violations, 1);
-                let mut frame = Vec::new();
-                frame::append_close(&mut frame, violation.code, violation.reason);
-                match self.connections.get(id).map(|connection| connection.state) {
-                    Some(State::Open) => self.say_last(id, violation.code, &frame, State::Draining),
-                    _ => self.end(id, Ending::KEEP),
-                }
+                self.refuse_more(id, violation.code, violation.reason);
+            }
+            Heard::TooMuch => {
+                Stats::add(&self.shared.stats.inbound_exceeded, 1);
+                self.refuse_more(id, close::TOO_MUCH.code, close::TOO_MUCH.reason);
             }
             Heard::Gone => self.end(id, Ending::ABNORMAL),
-            Heard::TooSlow => self.doomed.push((id, Doom::TooSlow)),
+        }
+    }
+
+    /// Nothing that this client sends is listened to any more.
+    fn refuse_more(&mut self, id: ConnectionId, code: u16, reason: &str) {
+        let mut frame = Vec::new();
+        frame::append_close(&mut frame, code, reason);
+        match self.connections.get(id).map(|connection| connection.state) {
+            Some(State::Open) => self.say_last(id, code, &frame, State::Draining),
+            _ => self.end(id, Ending::KEEP),
         }
     }
 
     fn listen(&mut self, id: ConnectionId, bytes: &mut [u8]) -> Heard {
-        let limit = self.limits.outbox_bytes;
         let Some(connection) = self.connections.get(id) else {
             return Heard::Nothing;
         };
@@ -144,37 +189,23 @@ impl Reactor {
         if matches!(connection.state, State::Draining | State::Shut) {
             return Heard::Nothing;
         }
-        let mut open = connection.state == State::Open;
+        let open = connection.state == State::Open;
         // Who lost its key has nothing to say any more, but is still answered until it is told.
         let may_speak = connection.condemned.is_none();
-        let mut fallen_behind = false;
+        let length = bytes.len();
         let mut rest = bytes;
-        loop {
+        let mut heard = loop {
             let (text, payload) = match connection.decoder.decode(&mut rest) {
                 Ok(Some(Incoming::Text(payload))) => (true, payload),
                 Ok(Some(Incoming::Binary(payload))) => (false, payload),
-                Ok(Some(Incoming::Ping(payload))) if open => {
-                    let socket = connection.socket.as_mut();
-                    match connection.outbox.offer(
-                        socket,
-                        &mut Block::new(&pong(&payload), 0, &self.ledger),
-                        limit,
-                        &mut self.written,
-                    ) {
-                        Verdict::Accepted => {}
-                        Verdict::Queued => self.lagging.note(id, &mut connection.lags),
-                        Verdict::Gone => return Heard::Gone,
-                        // It gets no more answers, but what it says is still read to its end:
-                        // the rest of a frame must not pass for the beginning of another.
-                        Verdict::TooSlow => (open, fallen_behind) = (false, true),
-                    }
+                Ok(Some(Incoming::Ping(payload))) => {
+                    self.pongs.add(&payload);
                     continue;
                 }
-                Ok(Some(Incoming::Ping(_) | Incoming::Pong(_))) => continue,
-                Ok(Some(Incoming::Close { code, .. })) => return Heard::Close(code),
-                Ok(None) if fallen_behind => return Heard::TooSlow,
-                Ok(None) => return Heard::Nothing,
-                Err(violation) => return Heard::Violation(violation),
+                Ok(Some(Incoming::Pong(_))) => continue,
+                Ok(Some(Incoming::Close { code, .. })) => break Heard::Close(code),
+                Ok(None) => break Heard::Nothing,
+                Err(violation) => break Heard::Violation(violation),
             };
             Stats::add(&self.shared.stats.messages, 1);
             if open && may_speak {
@@ -184,7 +215,35 @@ impl Reactor {
                     payload: payload.into_owned(),
                 });
             }
+        };
+        let frames = connection.decoder.take_frames();
+        if !open {
+            self.pongs.clear();
+            return heard;
         }
+        let (rates, longest) = (&self.limits.inbound, self.limits.message_bytes);
+        let within = connection
+            .allowance
+            .take(self.seconds, frames, length, rates, longest);
+        if !within && matches!(heard, Heard::Nothing) {
+            heard = Heard::TooMuch;
+        }
+        if !self.pongs.is_empty() {
+            let verdict = connection.outbox.offer_pongs(
+                connection.socket.as_mut(),
+                &self.pongs,
+                &self.ledger,
+                &mut self.written,
+            );
+            self.pongs.clear();
+            match verdict {
+                Verdict::Gone => return Heard::Gone,
+                Verdict::Queued => self.lagging.note(id, &mut connection.lags),
+                // No bound is said for them.
+                Verdict::Accepted | Verdict::TooSlow => {}
+            }
+        }
+        heard
     }
 
     /// The peer closes: answer in kind if we did not close first, then shut our side.
@@ -207,8 +266,115 @@ impl Reactor {
     }
 }
 
-fn pong(payload: &[u8]) -> Vec<u8> {
-    let mut frame = Vec::with_capacity(payload.len() + 2);
-    frame::append_frame(&mut frame, Opcode::Pong, payload);
-    frame
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::time::Instant;
+
+    use super::*;
+    use crate::envelope::{EventHeader, encode_event};
+    use crate::inbox::{Command, Entry};
+    use crate::reactor::READ_BUFFER;
+    use crate::reactor::fixture::{adopt, count, limits, next_events, no_events, reactor, reserve};
+
+    const EMPTY_PING: [u8; 6] = [0x89, 0x80, 1, 2, 3, 4];
+    const EMPTY_TEXT: [u8; 6] = [0x81, 0x80, 1, 2, 3, 4];
+    const LISTENER: u64 = 2;
+    const CLIENTS: u64 = 20;
+
+    fn fill(client: &mut UnixStream, frame: &[u8]) -> usize {
+        client.set_nonblocking(true).unwrap();
+        let many = frame.repeat(10_000);
+        let mut written = 0;
+        while let Ok(more) = client.write(&many[written % frame.len()..]) {
+            written += more;
+        }
+        written
+    }
+
+    fn event() -> Command {
+        Command::Route(vec![Entry {
+            shard: 0,
+            envelope: encode_event(&EventHeader {
+                project: LISTENER,
+                home: 1,
+                event_type: "on",
+                ..EventHeader::default()
+            }),
+        }])
+    }
+
+    /// Twenty clients have more to be read than a turn reads; each turn delivers all the same, each client
+    /// has its part, and in the end all is read.
+    #[test]
+    fn a_flood_has_a_budget_and_each_turn_delivers() {
+        for frame in [EMPTY_PING, EMPTY_TEXT] {
+            let (mut reactor, now) = (reactor(limits()), Instant::now());
+            let mut ids = Vec::new();
+            let mut clients = Vec::new();
+            let mut flood = 0;
+            for user in 0..CLIENTS {
+                ids.push(reserve(&mut reactor, 1, user));
+                let mut client = adopt(&mut reactor, ids[ids.len() - 1]);
+                flood += fill(&mut client, &frame);
+                clients.push(client);
+            }
+            let witness = reserve(&mut reactor, LISTENER, 1);
+            let mut listener = adopt(&mut reactor, witness);
+            listener.set_nonblocking(true).unwrap();
+            let mut events = next_events(&mut reactor);
+            let (mut turns, mut buffer) = (0, [0; 1000]);
+            loop {
+                reactor.shared.inbox.send(event());
+                reactor.turn(&events, now);
+                turns += 1;
+                assert!(listener.read(&mut buffer).unwrap() > 0, "turn {turns}");
+                if reactor.unread.is_empty() {
+                    match next_events_now(&mut reactor) {
+                        Some(more) => events = more,
+                        None => break,
+                    }
+                } else {
+                    assert!(!reactor.is_idle(), "it would fall asleep");
+                    events = no_events();
+                }
+            }
+            // As many turns at least as the budget says, and each reads what it says and one buffer at most.
+            assert!(turns >= flood / (BYTES_READ_PER_TURN + READ_BUFFER));
+            assert!(count(&reactor, "reads_deferred") > 0);
+            assert_eq!(count(&reactor, "inbound_exceeded"), 0);
+        }
+    }
+
+    /// The end of one client's flood does not come before the beginning of the others'.
+    #[test]
+    fn sockets_are_read_by_turns() {
+        let (mut reactor, now) = (reactor(limits()), Instant::now());
+        let loud = reserve(&mut reactor, 1, 1);
+        let mut loud = adopt(&mut reactor, loud);
+        assert!(fill(&mut loud, &EMPTY_TEXT) > READ_BUFFER);
+        let quiet = reserve(&mut reactor, 1, 2);
+        let mut quiet = adopt(&mut reactor, quiet);
+        quiet.write_all(&EMPTY_PING).unwrap();
+        let mut buffer = [0; 10];
+        let events = next_events(&mut reactor);
+        reactor.turn(&events, now);
+        assert_eq!(
+            quiet.read(&mut buffer).unwrap(),
+            2,
+            "a pong in the first turn"
+        );
+    }
+
+    /// Edges of sockets with something to read; others, of one that was read from, come for ever here.
+    fn next_events_now(reactor: &mut Reactor) -> Option<Events> {
+        let mut events = Events::with_capacity(1024);
+        let no_wait = Some(std::time::Duration::ZERO);
+        reactor.poll.poll(&mut events, no_wait).unwrap();
+        events
+            .iter()
+            .any(mio::event::Event::is_readable)
+            .then_some(events)
+    }
 }

@@ -146,6 +146,7 @@ mod tests {
     use std::io::Write;
 
     use super::*;
+    use crate::kept;
     use crate::reactor::Limits;
     use crate::reactor::fixture::{
         adopt, connection, count, limits, next_events, open, reactor, reserve,
@@ -204,7 +205,7 @@ mod tests {
             reactor.serve_timers(due);
             let asked = ids
                 .iter()
-                .filter(|&&id| connection(&mut reactor, id).outbox.waiting() > 0);
+                .filter(|&&id| connection(&mut reactor, id).outbox.memory() > 0);
             assert_eq!(asked.count(), 2 * part as usize);
         }
     }
@@ -236,11 +237,11 @@ mod tests {
         // By itself alone, one that is longer than the bound passes.
         let long = vec![b'x'; 2 * limits().outbox_bytes];
         reactor.send(id, Opcode::Text, &long);
-        let waiting = connection(&mut reactor, id).outbox.waiting();
+        let waiting = connection(&mut reactor, id).outbox.memory();
         assert!(waiting > long.len());
         pass(&mut reactor, PARTS);
         let outbox = &connection(&mut reactor, id).outbox;
-        assert_eq!(outbox.waiting(), waiting + 2, "the ping");
+        assert_eq!(outbox.memory(), waiting + kept::memory(2), "the ping");
         assert_eq!(count(&reactor, "too_slow"), 0);
     }
 
@@ -259,7 +260,7 @@ mod tests {
                 reactor.serve_timers(now);
                 for (&id, asked) in ids.iter().zip(&mut asked) {
                     let client = connection(&mut reactor, id);
-                    let waiting = client.outbox.waiting();
+                    let waiting = client.outbox.memory();
                     if asked.is_some_and(|(before, _)| waiting == before) || waiting == 0 {
                         continue;
                     }

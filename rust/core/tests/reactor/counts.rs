@@ -22,6 +22,9 @@ fn here() -> Option<IpAddr> {
     Some(IpAddr::from([192, 0, 2, 1]))
 }
 
+/// The memory of one home's topic.
+const ONE_HOME: u64 = 200;
+
 fn reserve(node: &Node) -> ConnectionId {
     let id = node.core.next_id();
     node.core.reserve(Reservation {
@@ -42,6 +45,8 @@ fn settles(node: &Node, count: u32) {
         principal: count,
         project: count,
         address: count,
+        principal_topic_bytes: u64::from(count) * ONE_HOME,
+        project_topic_bytes: u64::from(count) * ONE_HOME,
     };
     let deadline = Instant::now() + PATIENCE;
     while node.core.held(DEVICE, here()) != wanted {

@@ -7,6 +7,7 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use homewire_core::allowance::Rates;
 use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
 use homewire_core::core::Core;
 use homewire_core::encoding::Encoding;
@@ -42,6 +43,8 @@ pub fn limits() -> Limits {
         outbox_bytes: 1 << 20,
         outboxes_bytes: usize::MAX,
         unsent_age: Duration::from_secs(1_000_000),
+        inbound: Rates::default(),
+        principal_topic_bytes: u64::MAX,
         message_bytes: 64 << 10,
         deliver_messages: true,
         messages_bytes: 4 << 20,

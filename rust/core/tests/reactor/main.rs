@@ -8,6 +8,7 @@ mod counts;
 mod deactivated;
 mod gone;
 mod harness;
+mod inbound;
 mod kept_commands;
 mod keys;
 mod lives;

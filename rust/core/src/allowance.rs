@@ -1,0 +1,108 @@
+//! What one client may send: frames and bytes a second, with some seconds' worth at once.
+//!
+//! Two token buckets by the clock of the reactor's turns. Of each bucket only the moment is kept at which
+//! it will be full again, so nothing has to be done while a client is silent.
+
+/// A client may send this many seconds' worth at once.
+pub const BURST_S: f64 = 5.0;
+/// However low the rate: so many of the longest messages may come at once.
+const MESSAGES_AT_ONCE: f64 = 2.0;
+
+/// The rates; 0: no limit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rates {
+    /// Frames a second, of every kind: fragments and control frames, too.
+    pub frames_per_s: u32,
+    /// Bytes a second, as they come from the socket.
+    pub bytes_per_s: u32,
+}
+
+/// How much of its rates a connection has used. Times are seconds since the reactor began.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Allowance {
+    frames_full_at: f64,
+    bytes_full_at: f64,
+}
+
+impl Allowance {
+    /// Takes what came in one read. Answers whether that was within the allowance; `longest` is the longest
+    /// message that is accepted, in bytes.
+    pub fn take(
+        &mut self,
+        now: f64,
+        frames: u32,
+        bytes: usize,
+        rates: &Rates,
+        longest: usize,
+    ) -> bool {
+        let frames_burst = f64::from(rates.frames_per_s) * BURST_S;
+        let bytes_burst =
+            (f64::from(rates.bytes_per_s) * BURST_S).max(longest as f64 * MESSAGES_AT_ONCE);
+        let within_frames = take(
+            &mut self.frames_full_at,
+            now,
+            f64::from(frames),
+            f64::from(rates.frames_per_s),
+            frames_burst,
+        );
+        let within_bytes = take(
+            &mut self.bytes_full_at,
+            now,
+            bytes as f64,
+            f64::from(rates.bytes_per_s),
+            bytes_burst,
+        );
+        within_frames && within_bytes
+    }
+}
+
+fn take(full_at: &mut f64, now: f64, count: f64, per_s: f64, burst: f64) -> bool {
+    if per_s == 0.0 {
+        return true;
+    }
+    *full_at = full_at.max(now) + count / per_s;
+    (*full_at - now) * per_s <= burst
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const RATES: Rates = Rates {
+        frames_per_s: 10,
+        bytes_per_s: 1000,
+    };
+    const LONGEST: usize = 4000;
+
+    #[test]
+    fn a_burst_is_taken_and_one_frame_more_is_not() {
+        let mut allowance = Allowance::default();
+        for _ in 0..50 {
+            assert!(allowance.take(7.0, 1, 0, &RATES, LONGEST));
+        }
+        assert!(!allowance.take(7.0, 1, 0, &RATES, LONGEST));
+    }
+
+    #[test]
+    fn a_steady_client_at_its_rate_is_always_within() {
+        let mut allowance = Allowance::default();
+        for second in 0..1000 {
+            assert!(allowance.take(f64::from(second), 10, 1000, &RATES, LONGEST));
+        }
+        assert!(allowance.take(1000.0, 50, 0, &RATES, LONGEST), "a burst");
+    }
+
+    #[test]
+    fn bytes_count_and_the_longest_message_is_always_within() {
+        let mut allowance = Allowance::default();
+        assert!(allowance.take(0.0, 1, 2 * LONGEST, &RATES, LONGEST));
+        assert!(!allowance.take(0.0, 1, 1, &RATES, LONGEST));
+        assert!(allowance.take(8.0, 1, 5000, &RATES, LONGEST));
+    }
+
+    #[test]
+    fn zero_is_no_limit() {
+        let mut allowance = Allowance::default();
+        assert!(allowance.take(0.0, u32::MAX, usize::MAX, &Rates::default(), LONGEST));
+    }
+}

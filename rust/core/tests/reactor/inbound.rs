@@ -1,0 +1,92 @@
+//! What clients may send, and what becomes of those that send more.
+
+use std::io::Write;
+
+use homewire_core::allowance::Rates;
+use homewire_core::frame::Opcode;
+use homewire_core::notify::Notification;
+use homewire_core::reactor::Limits;
+
+use crate::harness::{Heard, Node, client_frame, event, homes, limits};
+
+const PING: u8 = 0x80 | Opcode::Ping as u8;
+const TEXT: u8 = 0x80 | Opcode::Text as u8;
+
+/// The burst is five seconds' worth: so low a rate that no moment in which the process stands still matters.
+fn restrained() -> Limits {
+    Limits {
+        inbound: Rates {
+            frames_per_s: 2,
+            bytes_per_s: 0,
+        },
+        deliver_messages: false,
+        ..limits()
+    }
+}
+
+#[test]
+fn who_sends_more_than_it_may_is_closed_with_1008_and_the_others_stay() {
+    let fragments = [
+        client_frame(Opcode::Text as u8, b""),
+        client_frame(Opcode::Continuation as u8, b"").repeat(100),
+    ]
+    .concat();
+    for flood in [
+        client_frame(0x80 | Opcode::Pong as u8, b"").repeat(100),
+        client_frame(TEXT, b"").repeat(100),
+        fragments,
+    ] {
+        let mut node = Node::start(restrained());
+        let (id, mut loud) = node.connect(homes(&[1]));
+        let (_, mut quiet) = node.connect(homes(&[1]));
+        loud.socket.write_all(&flood).unwrap();
+        assert_eq!(loud.hear(), Heard::Close(Some(1008)));
+        assert_eq!(loud.hear(), Heard::End);
+        drop(loud);
+        assert_eq!(node.closed(id), 1008);
+        assert_eq!(node.stat("inbound_exceeded"), 1);
+        assert_eq!(node.stat("violations"), 0);
+        quiet.say(Opcode::Ping, b"one");
+        assert_eq!(quiet.hear(), Heard::Pong(b"one".to_vec()));
+        node.route(event(1, "stays"));
+        assert_eq!(quiet.hear(), Heard::event("stays"));
+    }
+}
+
+#[test]
+fn bytes_have_a_rate_too_and_the_longest_message_is_within() {
+    let mut node = Node::start(Limits {
+        inbound: Rates {
+            frames_per_s: 0,
+            bytes_per_s: 10,
+        },
+        ..limits()
+    });
+    let (id, mut client) = node.connect(homes(&[1]));
+    let longest = vec![7; limits().message_bytes];
+    client.say(Opcode::Binary, &longest);
+    assert!(matches!(
+        node.notification_about(id),
+        Notification::Message { .. }
+    ));
+    // Two of the longest are the least burst that there is.
+    client.say(Opcode::Binary, &longest);
+    assert_eq!(client.hear(), Heard::Close(Some(1008)));
+}
+
+/// Case 2.10 of the Autobahn suite counts ten answers to ten pings at once. Many more get few answers, and the
+/// last of them always gets one.
+#[test]
+fn some_pings_at_once_are_all_answered_and_of_many_the_last_is() {
+    let node = Node::start(limits());
+    let (_, mut client) = node.connect(homes(&[1]));
+    let ten: Vec<u8> = (0..10).flat_map(|it| client_frame(PING, &[it])).collect();
+    client.socket.write_all(&ten).unwrap();
+    for number in 0..10 {
+        assert_eq!(client.hear(), Heard::Pong(vec![number]));
+    }
+    let mut many = client_frame(PING, b"").repeat(1000);
+    many.extend(client_frame(PING, b"last"));
+    client.socket.write_all(&many).unwrap();
+    client.hear_until(&Heard::Pong(b"last".to_vec()));
+}
