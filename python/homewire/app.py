@@ -222,6 +222,7 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
         relay,
         homes_per_user=settings.homes_per_user,
         lifetime=lifetime,
+        ended_sessions=settings.ended_sessions,
         quotas=Quotas.of(settings),
         project_passwords=settings.project_passwords,
     )

@@ -574,6 +574,12 @@ class Settings:
         unit="s",
         minimum=1,
     )
+    ended_sessions: int = setting(
+        100,
+        "Sessions of a user, or device, that are over and stay readable for 30 days; the oldest go. 0: all.",
+        unit="sessions",
+        minimum=0,
+    )
     session_absolute_s: float = setting(
         365 * 86400.0,
         "How long it lives however much it is used; 0: as long as that.",

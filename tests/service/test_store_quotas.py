@@ -24,7 +24,7 @@ from homewire.store.kept_commands import KeptCommand
 from homewire.store.key_values import Owner
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.accounting import COSTS, Quotas
-from homewire.store.sessions import Login
+from homewire.store.sessions import Lifetime, Login
 from homewire.store.usage import Stored
 
 STEPS = 800
@@ -211,3 +211,39 @@ async def test_charges_end_with_what_they_are_for(redis_client: Redis) -> None:
     await store.provisioning.begin(project.id, home.id, ada.id, "lamp")
     with pytest.raises(QuotaExceeded):
         await store.provisioning.begin(project.id, home.id, ada.id, "lamp")
+
+
+async def records_of_sessions(redis: Any, project_id: int) -> int:
+    return len(await names_of(redis, ProjectSlot(project_id).session("*")))
+
+
+async def test_of_sessions_that_are_over_the_newest_are_kept(redis_client: Any) -> None:
+    store = Store(redis_client, Relay(redis_client, 64), ended_sessions=3)
+    project = await store.projects.create("over", AccountSystem.EMAIL)
+    ada = await store.users.create(project.id, "ada", email="ada@example.com")
+    device, _, _ = await store.devices.create(project.id, "lamp")
+    opened = [(await store.sessions.open(project.id, ada.id, "app", Login()))[0].id for _ in range(7)]
+    nodes = [(await store.sessions.open_node(project.id, device.id, Login()))[0].id for _ in range(5)]
+    for session in (*opened[:6], *nodes):
+        ended = await store.sessions.end(project.id, session)
+        # The one that ended last is among them.
+        assert await store.sessions.get(project.id, session) == ended
+    found = [await store.sessions.get(project.id, session) is not None for session in (*opened, *nodes)]
+    assert found == [False, False, False, True, True, True, True, False, False, True, True, True]
+    assert await records_of_sessions(redis_client, project.id) == 7
+    assert (await store.usage.of(project.id)).records == 2 + 7
+    assert await charges_of_nothing(redis_client, ProjectSlot(project.id)) == []
+
+
+async def test_sessions_that_expired_are_kept_no_more_than_those_that_ended(redis_client: Any) -> None:
+    now = wall_clock_ms()
+    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now, ended_sessions=3)
+    project = await store.projects.create("expired", AccountSystem.EMAIL)
+    ada = await store.users.create(project.id, "ada", email="ada@example.com")
+    for _ in range(4):
+        for _ in range(5):
+            await store.sessions.open(project.id, ada.id, "app", Login(), lifetime=Lifetime(1000, 0))
+        now += 1000
+    await store.sessions.open(project.id, ada.id, "app", Login())
+    assert await records_of_sessions(redis_client, project.id) == 4
+    assert (await store.usage.of(project.id, f"u{ada.id}")).records == 4

@@ -122,6 +122,7 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
                     relay,
                     homes_per_user=settings.homes_per_user,
                     lifetime=lifetime,
+                    ended_sessions=settings.ended_sessions,
                     quotas=Quotas.of(settings),
                 )
                 yield Scope(settings, store, client)

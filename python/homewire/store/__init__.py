@@ -49,7 +49,8 @@ class Store:
     second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
     errors.InvalidInput; nothing was written then. `relay` (`homewire.bus.relay.Relay`) tells every node
     what it must hear. `clock` gives the time in ms since 1970. A user is in at most
-    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`. No more is
+    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`, and of those that are
+    over so many `ended_sessions` of a user are kept; 0: all. No more is
     stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded. A project has at most
     `project_passwords` passwords that wait in a lane (`store/passwords.py`).
     """
@@ -62,6 +63,7 @@ class Store:
         *,
         homes_per_user: int = 0,
         lifetime: Lifetime = USUAL,
+        ended_sessions: int = 0,
         quotas: Quotas = NO_QUOTAS,
         project_passwords: int = PROJECT_WAITING,
     ) -> None:
@@ -74,7 +76,7 @@ class Store:
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
-        self.sessions = Sessions(database, lifetime)
+        self.sessions = Sessions(database, lifetime, ended_sessions)
         self.devices = Devices(database, self.sessions)
         self.entities = Entities(database)
         self.homes = Homes(database, Emptying(database, self.devices, self.entities), homes_per_user)

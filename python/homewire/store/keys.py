@@ -11,7 +11,7 @@ from typing import Final
 
 DAY_MS: Final = 24 * 60 * 60 * 1000
 ENDED_SESSION_KEPT_MS: Final = 30 * DAY_MS
-"""An ended session stays readable to its owner this long (spec 004)."""
+"""An ended session stays readable to its owner this long (spec 004), while it is among the newest."""
 
 IDS: Final = "hw:ids"
 """The counter that every integer id of the deployment comes from."""
@@ -311,6 +311,15 @@ class ProjectSlot:
     def device(self, device_id: int) -> str:
         """Hash: a device; `key` is the hash of its one key."""
         return f"{self.prefix}device:{device_id}"
+
+    def user_ended_sessions(self, user_id: int) -> str:
+        """Sorted set: ids of a user's sessions that are over and still readable, score = since when in ms. It
+        has a TTL."""
+        return f"{self.prefix}user:{user_id}:ended_sessions"
+
+    def device_ended_sessions(self, device_id: int) -> str:
+        """The same of a device."""
+        return f"{self.prefix}device:{device_id}:ended_sessions"
 
     def device_sessions(self, device_id: int) -> str:
         """Sorted set: live ids of the node sessions of a device, score = expiry in ms."""

@@ -12,6 +12,7 @@ from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.model import Session
 from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.ended_sessions import EndedSessions
 from homewire.store.keys import DAY_MS, ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.store.scripts.script import Script
 from homewire.store.scripts.sessions import (
@@ -79,6 +80,7 @@ class _Holder:
 
     record: str
     sessions: str
+    ended: str
     script: Script
     limit: int
 
@@ -86,9 +88,10 @@ class _Holder:
 class Sessions:
     """The sessions of the users of a project, and of those of its devices that signed in (node sessions)."""
 
-    def __init__(self, database: Database, lifetime: Lifetime) -> None:
+    def __init__(self, database: Database, lifetime: Lifetime, most_ended: int = 0) -> None:
         self._database = database
         self._lifetime = lifetime
+        self._ended = EndedSessions(database, most_ended)
 
     async def open(
         self,
@@ -209,6 +212,7 @@ class Sessions:
         ended = await self.get(project_id, session_id)
         if ended is None:
             raise UnknownRecord("session", session_id)
+        await self._ended.forget_oldest(ProjectSlot(project_id), _holder(session).ended)
         return ended
 
     async def end_all(self, project_id: int, user_id: int, but: str = "") -> None:
@@ -287,6 +291,7 @@ class Sessions:
             if answer[0] != "full":
                 identifiers = {"user": session.user_id, "device": session.device_id}
                 require_ok(answer, project=session.project_id, **identifiers)
+                await self._ended.forget_oldest(ProjectSlot(session.project_id), holder.ended)
                 return session, token
             await self._remove(ProjectSlot(session.project_id), holder.sessions, answer[1], session.user_id)
         raise outrun("user" if session.user_id else "device")
@@ -299,7 +304,7 @@ class Sessions:
             [
                 holder.record, holder.sessions, slot.session(session.id), slot.key(session.key_hash),
                 slot.sessions, slot.user_derived(session.user_id),
-                slot.session(session.ancestors[-1] if session.ancestors else "none"),
+                slot.session(session.ancestors[-1] if session.ancestors else "none"), holder.ended,
             ],
             [
                 session.user_id or session.device_id, session.id, session.key_hash, session.started_ms,
@@ -335,7 +340,7 @@ class Sessions:
             slot,
             [
                 index, slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
-                slot.user_derived(user_id), *names,
+                slot.user_derived(user_id), *names, _holder(session).ended,
             ],
             [
                 now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, int(though_leased),
@@ -392,8 +397,10 @@ class Sessions:
 def _holder(session: Session) -> _Holder:
     slot, user, device = ProjectSlot(session.project_id), session.user_id, session.device_id
     if user:
-        return _Holder(slot.user(user), slot.user_sessions(user), OPEN_SESSION, MAX_SESSIONS)
-    return _Holder(slot.device(device), slot.device_sessions(device), OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
+        ended = slot.user_ended_sessions(user)
+        return _Holder(slot.user(user), slot.user_sessions(user), ended, OPEN_SESSION, MAX_SESSIONS)
+    sessions, ended = slot.device_sessions(device), slot.device_ended_sessions(device)
+    return _Holder(slot.device(device), sessions, ended, OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
 
 
 def _derived(session: Session, parent: Session) -> Session:

@@ -32,7 +32,7 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         assert command not in {"KEYS", "SELECT", "SCAN", "HGETALL", "SMEMBERS", "EVAL"}
         declared = (
             *("KEYS[", "unpack(KEYS", "project", "outbox", "place[1]", "homes"),
-            *("usage", "expiring", "values"),
+            *("usage", "expiring", "values", "over_index"),
             *("home", "members", "index", "user", "emails", "phones", "module", "deliveries", "tries"),
             *(
                 "commands",

@@ -62,6 +62,8 @@ if #dead > 0 then
   redis.call('ZREM', KEYS[4], unpack(dead))
   redis.call('ZREM', KEYS[7], unpack(dead))
   redis.call('HDEL', KEYS[8], unpack(dead))
+  for _, id in ipairs(dead) do redis.call('ZADD', KEYS[10], ARGV[4], id) end
+  redis.call('PEXPIREAT', KEYS[10], ARGV[6])
 end
 local obstacle = in_the_way()
 if obstacle == '' then return {{'exceeded', 'sessions'}} end
@@ -89,7 +91,8 @@ return unheard('session_opened')
 
 OPEN_SESSION: Final = changing(f"""
 -- KEYS: …, user, sessions of the user, session, key, sessions of the project,
---       sessions of the user that were made with keys, session whose key makes this one
+--       sessions of the user that were made with keys, session whose key makes this one, sessions of the user
+--       that are over
 -- ARGV: user id, session id, hash, started, expires, record kept until, limit,
 --       hash of the password that was right or nothing, ids of the sessions whose keys led to this one or
 --       nothing, the most that one login's keys may lead to, the most in all, fields and values of the record
@@ -107,7 +110,8 @@ local kind, name, owner = 'user', ARGV[13], 'u' .. ARGV[1]
 {_STORE_SESSION}""")
 
 OPEN_NODE_SESSION: Final = changing(f"""
--- KEYS: …, device, sessions of the device, session, key, sessions of the project, two that do not exist
+-- KEYS: …, device, sessions of the device, session, key, sessions of the project, two that do not exist,
+--       sessions of the device that are over
 -- ARGV: as of OPEN_SESSION, of a device; the hash is that of the device's own key, and no key of a session
 --       opens one
 local device = redis.call('HMGET', KEYS[3], 'class', 'key')
@@ -120,10 +124,11 @@ END_SESSION: Final = removing(f"""
 local ENDED_KEPT_MS, ENDED_KEPT = {ENDED_KEPT_MS}, {ENDED_KEPT}
 {_MADE_WITH_KEYS}
 -- KEYS: …, sessions of the user or device, homes of the user, ended keys of the user, sessions of the
---       project, those of the user that were made with keys; then session, key and leases of each that ends
+--       project, those of the user that were made with keys; then session, key and leases of each that ends;
+--       sessions of the user or device that are over
 -- ARGV: closed, record kept until, user id, device id, 1 if whatever the leases say; then id and hash of each
 --       that ends: the one that is meant, and those that its key led to
-local homes, ended_keys = KEYS[4], KEYS[5]
+local homes, ended_keys, over_index = KEYS[4], KEYS[5], table.remove(KEYS)
 local closed, kept_until, user, device, though_leased = unpack(ARGV, 1, 5)
 local meant = redis.call('HMGET', KEYS[8], 'closed', 'user', 'key', 'expires')
 if meant[1] ~= '0' or meant[2] ~= user or meant[3] ~= ARGV[7]
@@ -153,6 +158,7 @@ local function end_one(i)
   redis.call('HINCRBY', record, 'version', 1)
   redis.call('PEXPIREAT', record, kept_until)
   prolong(kept_until, known[3])
+  redis.call('ZADD', over_index, closed, id)
   redis.call('UNLINK', key)
   -- For the records of homes that the user enters within the next minute.
   if user ~= '0' then redis.call('ZADD', ended_keys, closed, string.sub(hash, 1, 16)) end
@@ -162,11 +168,26 @@ for i = 1, (#ARGV - 7) / 2 do
   if end_one(i) then changed('key_ended', {{user = user, key_hash = ARGV[7 + 2 * i], listed = reach}}) end
 end
 end_one(0)
+redis.call('PEXPIREAT', over_index, kept_until)
 if device ~= '0' then return changed('key_ended', {{device = device, key_hash = ARGV[7]}}) end
 redis.call('ZREMRANGEBYSCORE', ended_keys, '-inf', closed - ENDED_KEPT_MS)
 redis.call('ZREMRANGEBYRANK', ended_keys, 0, -1 - ENDED_KEPT)
 redis.call('PEXPIRE', ended_keys, ENDED_KEPT_MS)
 return changed('key_ended', {{user = user, key_hash = ARGV[7], listed = reach}})
+""")
+
+FORGET_ENDED: Final = removing("""
+-- KEYS: …, sessions of a user or device that are over, then each session. ARGV: now, their ids
+for i = 2, #ARGV do
+  local record = KEYS[2 + i]
+  local session = redis.call('HMGET', record, 'closed', 'expires', 'charged')
+  if session[1] and (session[1] ~= '0' or tonumber(session[2]) <= tonumber(ARGV[1])) then
+    release_early(session[3])
+    redis.call('UNLINK', record)
+  end
+  redis.call('ZREM', KEYS[3], ARGV[i])
+end
+return unheard('ended_sessions_forgotten')
 """)
 
 FORGET_SESSIONS: Final = removing("""

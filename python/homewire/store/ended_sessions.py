@@ -1,0 +1,37 @@
+"""Sessions that are over: readable for a while, and only the newest of each user and device."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from homewire.errors import Unavailable
+from homewire.store.database import Database, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.scripts.sessions import FORGET_ENDED
+
+FORGOTTEN: Final = 50
+"""Sessions that one script forgets, which touches ten elements for each."""
+
+
+class EndedSessions:
+    """Keeps at most `most` sessions of each user and device that are over; 0: all, for 30 days."""
+
+    def __init__(self, database: Database, most: int) -> None:
+        self._database = database
+        self._most = most
+
+    async def forget_oldest(self, slot: ProjectSlot, index: str) -> None:
+        """Those in excess. Whose session was just opened or ended is not told of a Redis that is away: the
+        next time makes up for it."""
+        if self._most == 0:
+            return
+        with suppress(Unavailable):
+            while oldest := await self._database.read("ZRANGE", index, 0, -1 - self._most):
+                ids = [each.decode() for each in oldest[:FORGOTTEN]]
+                answer = await self._database.change(
+                    FORGET_ENDED, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
+                )
+                require_ok(answer, project=slot.project_id)
+                if len(oldest) <= FORGOTTEN:
+                    return
