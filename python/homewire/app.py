@@ -57,6 +57,7 @@ from homewire.redis.memory import report_eviction
 from homewire.settings import Settings, contradictions, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
+from homewire.store.registrations import Ages
 from homewire.store.scripts.accounting import Quotas
 from homewire.store.sessions import Lifetime
 from homewire.tls import server_context
@@ -225,6 +226,7 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
         ended_sessions=settings.ended_sessions,
         quotas=Quotas.of(settings),
         project_passwords=settings.project_passwords,
+        ages=Ages.of(settings),
     )
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)

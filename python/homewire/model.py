@@ -205,6 +205,13 @@ class User:
     """When a session was opened last, in whatever way; 0: never."""
     last_failed_login_ms: int = 0
     """When somebody last tried in vain to log in as this user; 0: never."""
+    pending: bool = False
+    """Invited, and registered since; no registration is verified."""
+
+    @property
+    def registering(self) -> bool:
+        """Whether the address was registered and is to be verified."""
+        return not self.verified and (not self.invited or self.pending)
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,9 @@ REASONS: Final[dict[str, Reason]] = {
     "EMAIL_IN_USE": Reason(403, "Another user of the project has this e-mail address.", _ASK_ANOTHER),
     "USER_EXISTS": Reason(403, "Another user of the project has this address or id.", "Log in as that user."),
     "USER_EXISTS_UNVERIFIED": Reason(
-        403, "The same, and its address was not verified yet.", "Have the mail sent again, or log in."
+        403,
+        "The same, and its number was not verified yet. (Such an e-mail address may be registered again.)",
+        "Have a code sent (`/auth/user/sms`), and log in.",
     ),
     "APP_EXISTS": Reason(403, "The project has an app of this id.", _ASK_ANOTHER),
     "MODULE_EXISTS": Reason(403, "The project has a smart module of this id.", _ASK_ANOTHER),

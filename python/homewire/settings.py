@@ -599,6 +599,25 @@ class Settings:
         minimum=0.001,
         maximum=30 * 86400,
     )
+    address_registrations: int = setting(
+        20,
+        "Registrations of one e-mail address that wait to be verified; with one more the oldest goes.",
+        unit="registrations",
+        minimum=1,
+        maximum=100,
+    )
+    unverified_user_s: float = setting(
+        7 * 86400.0,
+        "How long a user stays who registered, and verified neither address nor number.",
+        unit="s",
+        minimum=1,
+    )
+    invitation_s: float = setting(
+        30 * 86400.0,
+        "How long somebody stays a member of homes who was added to them and never registered.",
+        unit="s",
+        minimum=1,
+    )
     password_reset_lifetime_s: float = setting(
         3600.0, "How long a link to reset a password is good.", unit="s", minimum=0.001, maximum=7 * 86400
     )

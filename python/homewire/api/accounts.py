@@ -14,6 +14,7 @@ from homewire.model import AccountSystem, Permission, Posting, PrincipalKind, Pr
 from homewire.notify.message import Message, MessageKind
 from homewire.overload.holders import network_of
 from homewire.store.proofs import ProofKind, Proving
+from homewire.store.registrations import Several
 from homewire.store.sessions import Login
 
 FIELDS: Final = {
@@ -115,8 +116,13 @@ async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | No
     verifications = api.store.verifications
     if user is None:
         await verifications.issue_decoy(project_id, kind, proving.saying)
-    else:
+        return
+    try:
         await verifications.issue_token(project_id, user.id, kind, proving.lifetime_ms, proving.saying)
+    except Several:
+        # Nobody can tell which of the registrations is from who asks. A link to set a password of their own
+        # verifies the address as well.
+        await send_token(api, project_id, ProofKind.PASSWORD_RESET, user)
 
 
 def lifetime_s(api: Api, kind: ProofKind) -> float:

@@ -210,7 +210,9 @@ OPERATIONS: Final = (
         summary="Register a user, or enter one of a BYOU project",
         description="With e-mail accounts the body has email, password and name, and a link to verify the "
         "address is sent there; with phone accounts phoneNumber and name, and a sign-in code is sent there. "
-        "The user is not verified until then. With BYOU accounts name and externalKey may be left out, and a "
+        "The user is not verified until then; an e-mail address that is not verified may be registered "
+        "again, and the registration whose link is used is the user, under the same id. With BYOU accounts "
+        "name and externalKey may be left out, and a "
         "project key with the permission byou is needed. Somebody who was added to a home under that address "
         "becomes this user, with the same id.",
         source="spec 001, Create User",

@@ -16,7 +16,7 @@ from homewire.api.context import Api
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
 from homewire.api.password_changes import told
 from homewire.errors import InvalidInput
-from homewire.model import AccountSystem
+from homewire.model import AccountSystem, User
 from homewire.store import checks, common_passwords, tokens
 from homewire.store.proofs import ProofKind
 from homewire.store.verifications import invalid_token
@@ -77,10 +77,14 @@ async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
     project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
     email = checks.email(call.body.email)
     async with rationed(api, project.id, messages_to(api, call.request, email)):
-        user = await api.store.users.by_email(project.id, email)
-        if user is not None and user.verified and kind is ProofKind.EMAIL_VERIFICATION:
-            user = None
-        await send_token(api, project.id, kind, user)
+        await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
+
+
+async def _recipient(api: Api, project_id: int, email: str, kind: ProofKind) -> User | None:
+    if kind is ProofKind.PASSWORD_RESET:
+        return await api.store.users.by_email(project_id, email)
+    user = await api.store.users.any_by_email(project_id, email)
+    return user if user is not None and user.registering else None
 
 
 async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
@@ -99,7 +103,7 @@ async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
     project_id, counted = await _project(api, token), token_guesses(api, call.request)
     async with attempting(api, project_id, counted) as attempt:
         holder = await verifications.holder(token, ProofKind.PASSWORD_RESET)
-        user = holder and await api.store.users.get(*holder)
+        user = holder and await api.store.users.get_any(*holder)
         if not user:
             raise attempt.wrong(invalid_token())
         await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")

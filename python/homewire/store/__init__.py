@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from homewire.store.apps import Apps
 from homewire.store.attempts import Attempts
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
+from homewire.store.departures import Departures
 from homewire.store.devices import Devices
 from homewire.store.emptying import Emptying
 from homewire.store.entities import Entities
@@ -30,6 +31,7 @@ from homewire.store.project_keys import ProjectKeys
 from homewire.store.projects import Projects
 from homewire.store.provisioning import Provisioning
 from homewire.store.recount import Recount
+from homewire.store.registrations import USUAL_AGES, Ages, Registrations
 from homewire.store.scripts.accounting import NO_QUOTAS, Quotas
 from homewire.store.session_uses import SessionUses
 from homewire.store.sessions import USUAL, Lifetime, Sessions
@@ -52,7 +54,8 @@ class Store:
     `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`, and of those that are
     over so many `ended_sessions` of a user are kept; 0: all. No more is
     stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded. A project has at most
-    `project_passwords` passwords that wait in a lane (`store/passwords.py`).
+    `project_passwords` passwords that wait in a lane (`store/passwords.py`). Registrations
+    and invitations that nobody takes up are forgotten when they are as old as `ages` say.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Store:
         ended_sessions: int = 0,
         quotas: Quotas = NO_QUOTAS,
         project_passwords: int = PROJECT_WAITING,
+        ages: Ages = USUAL_AGES,
     ) -> None:
         self.now_ms = clock
         self._database = database = Database(redis, relay, clock, quotas)
@@ -88,9 +92,13 @@ class Store:
         self.kept_commands = KeptCommands(database)
         self.presence = Presence(database, self.nodes)
         self.passwords = Passwords(project_passwords, self.refusals)
-        self.users = Users(database, self.projects, self.homes, self.sessions, self.passwords)
+        departures = Departures(database, self.homes)
+        self.registrations = Registrations(database, departures, ages)
+        self.users = Users(
+            database, self.projects, departures, self.registrations, self.sessions, self.passwords
+        )
         self.members = Members(database, self.homes, self.users)
-        self.verifications = Verifications(database, self.sessions)
+        self.verifications = Verifications(database, self.sessions, self.registrations)
         self.login_tokens = LoginTokens(database)
         self.node_logins = NodeLogins(database)
         self.attempts = Attempts(database, self.refusals)
@@ -105,6 +113,8 @@ class Store:
                 Chore(lambda slot: slot.departing_users, self.users.sweep),
                 Chore(lambda slot: slot.deleted_homes, self.homes.sweep),
                 Chore(lambda slot: slot.deleted_groups, self.groups.sweep),
+                Chore(lambda slot: slot.unverified_users, self.registrations.sweep),
+                Chore(lambda slot: slot.invited_users, self.registrations.sweep),
             ),
         )
         self.smart_modules = SmartModules(database)

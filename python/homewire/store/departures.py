@@ -17,8 +17,6 @@ HOMES_LEFT: Final = 50
 LEFT_AT_ONCE: Final = 20
 """Homes that a deleted user is taken out of before the deletion is answered: some 15 ms each, if they go with
 the user. More are left to housekeeping: nobody waits for an answer so long."""
-PROOFS: Final = ("emailVerification", "passwordReset")
-"""The kinds of proofs that are tokens, as the script has them."""
 CHARGES_RELEASED: Final = 100
 """Charges of sessions that one script gives back, which touches seven elements for each."""
 NOTHING: Final = "none"
@@ -36,8 +34,9 @@ class Departures:
         self._database = database
         self._homes = homes
 
-    async def delete(self, project_id: int, user_id: int) -> None:
-        """Delete a user, or finish that. Raises UnknownRecord.
+    async def delete(self, project_id: int, user_id: int, *, only_unverified: bool = False) -> None:
+        """Delete a user, or finish that; `only_unverified`: unless the user ever came, or still may verify a
+        registration. Raises UnknownRecord.
 
         Of a user with many homes only the record and the keys are gone when this returns. That is noted, so
         any node finishes it.
@@ -45,7 +44,9 @@ class Departures:
         slot = ProjectSlot(project_id)
         departing = slot.departing_users
         for _ in range(ATTEMPTS):
-            answer = await self._remove(project_id, user_id)
+            answer = await self._remove(project_id, user_id, only_unverified)
+            if answer == ["ok", "kept"]:
+                return None
             if answer[0] != "moved":
                 if answer[0] == "ok" or not await self._database.present(departing, [user_id]):
                     require_ok(answer, project=project_id, user=user_id)
@@ -65,7 +66,7 @@ class Departures:
         await self._quit_groups(project_id, user_id)
         await self._database.write("ZREM", ProjectSlot(project_id).departing_users, user_id)
 
-    async def _remove(self, project_id: int, user_id: int) -> list[str]:
+    async def _remove(self, project_id: int, user_id: int, only_unverified: bool) -> list[str]:
         slot = ProjectSlot(project_id)
         # At most sessions.MAX_SESSIONS, so all of them in one page and one script.
         reply = await self._database.read("ZRANGE", slot.user_sessions(user_id), 0, -1)
@@ -73,7 +74,7 @@ class Departures:
         proofs, *records = await self._database.read_hashes(
             [slot.user_proofs(user_id), *map(slot.session, ids)]
         )
-        tokens = [proofs.get(kind, "") for kind in PROOFS]
+        token = proofs.get("passwordReset", "")
         sessions = [
             name
             for session_id, record in zip(ids, records, strict=True)
@@ -86,10 +87,11 @@ class Departures:
             [
                 slot.user(user_id), slot.users, slot.emails, slot.phones, slot.external_keys,
                 slot.user_sessions(user_id), slot.departing_users, slot.user_homes(user_id),
-                slot.user_proofs(user_id), *(slot.proof(token or NOTHING) for token in tokens),
-                slot.user_login_tokens(user_id), slot.sessions, slot.user_derived(user_id), *sessions,
+                slot.user_proofs(user_id), slot.proof(token or NOTHING),
+                slot.user_login_tokens(user_id), slot.sessions, slot.user_derived(user_id),
+                slot.user_registrations(user_id), slot.unverified_users, slot.invited_users, *sessions,
             ],
-            [user_id, len(ids), *ids, *tokens],
+            [user_id, len(ids), *ids, token, self._database.now_ms() if only_unverified else ""],
         )  # fmt: skip
         if answer[0] == "ok":
             await self._release(slot, [each["charged"] for each in records if "charged" in each])

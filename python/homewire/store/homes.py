@@ -168,7 +168,7 @@ class Homes:
             slot,
             [
                 slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id), slot.homes,
-                slot.deleted_homes, slot.user(user_id), slot.emails, slot.phones,
+                slot.deleted_homes, slot.user(user_id), slot.emails, slot.phones, slot.invited_users,
             ],
             [home_id, user_id, asking],
         )  # fmt: skip

@@ -130,6 +130,16 @@ class ProjectSlot:
         return self.prefix + "phones"
 
     @property
+    def unverified_users(self) -> str:
+        """Sorted set: users who registered themselves and verified no address, score = since when in ms."""
+        return self.prefix + "unverified"
+
+    @property
+    def invited_users(self) -> str:
+        """Sorted set: users who exist because they were added to a home, score = since when in ms."""
+        return self.prefix + "invited"
+
+    @property
     def external_keys(self) -> str:
         """Hash: external key of a BYOU user → user id."""
         return self.prefix + "externals"
@@ -197,6 +207,11 @@ class ProjectSlot:
     def user(self, user_id: int) -> str:
         """Hash: a user."""
         return f"{self.prefix}user:{user_id}"
+
+    def user_registrations(self, user_id: int) -> str:
+        """Sorted set: registrations of an e-mail address that nobody verified (`scripts/registrations.py`).
+        It has a TTL."""
+        return f"{self.prefix}user:{user_id}:registrations"
 
     def user_homes(self, user_id: int) -> str:
         """Index of the homes that a user is a member of; the other side of `home_members`."""

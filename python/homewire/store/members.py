@@ -120,7 +120,7 @@ class Members:
                 [
                     slot.home(home_id), slot.home_members(home_id),
                     slot.user(user_id), slot.user_homes(user_id), directory,
-                    slot.user_ended_keys(user_id),
+                    slot.user_ended_keys(user_id), slot.unverified_users, slot.invited_users,
                 ],
                 [
                     home_id, user_id, role.value, now, self._homes.homes_per_user, asking,

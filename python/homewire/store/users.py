@@ -13,12 +13,12 @@ from homewire.model import AccountSystem, Posting, Project, User
 from homewire.store import checks, common_passwords
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.departures import NOTHING, Departures
-from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.passwords import Lane, Passwords
 from homewire.store.projects import Projects
 from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
+from homewire.store.registrations import Registrations
 from homewire.store.scripts.users import (
     CREATE_USER,
     NOTE_FAILED_LOGIN,
@@ -53,12 +53,19 @@ class Users:
     """The users of a project."""
 
     def __init__(
-        self, database: Database, projects: Projects, homes: Homes, sessions: Sessions, passwords: Passwords
+        self,
+        database: Database,
+        projects: Projects,
+        departures: Departures,
+        registrations: Registrations,
+        sessions: Sessions,
+        passwords: Passwords,
     ) -> None:
         self._database = database
         self._projects = projects
         self._sessions = sessions
-        self._departures = Departures(database, homes)
+        self._departures = departures
+        self._registrations = registrations
         self._passwords = passwords
 
     async def create(
@@ -75,7 +82,8 @@ class Users:
         """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
         and there `name` may be empty. With `proving` they are sent a verification token, or a sign-in code.
 
-        Who was invited under that address keeps id and memberships. Users of a BYOU project are always
+        An e-mail address that nobody verified may be registered again: see `Registrations`. Who was invited
+        under an address keeps id and memberships. Users of a BYOU project are always
         verified. Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS,
         USER_EXISTS_UNVERIFIED).
         """
@@ -127,7 +135,7 @@ class Users:
         slot = ProjectSlot(project_id)
         directory, what = (slot.emails, "email") if "@" in address else (slot.phones, "phone")
         holder = await self._by(project_id, directory, address.lower())
-        if holder is not None:
+        if holder is not None and (holder.verified or what != "email"):
             raise _taken(what, holder)
 
     async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
@@ -141,7 +149,7 @@ class Users:
         stored = record.get("password", "")
         if await self._passwords.verify(stored, password, project_id):
             user = _user(project_id, user_id, record)
-            if not user.invited:
+            if not user.invited or user.pending:
                 return Recognised(user, await self._rehashed(slot, user_id, stored, password))
         await self.note_failed_login(project_id, user_id)
         return None
@@ -209,7 +217,10 @@ class Users:
             answer = await self._database.change(
                 UPDATE_USER,
                 slot,
-                [slot.user(user_id), slot.user_proofs(user_id), slot.user_sessions(user_id)],
+                [
+                    slot.user(user_id), slot.user_proofs(user_id), slot.user_sessions(user_id),
+                    slot.user_registrations(user_id),
+                ],
                 [
                     password.replaces if password is not None else "", int(kept is not None), kept or "",
                     self._database.now_ms(), *(password.posting if password is not None else ("", "")),
@@ -290,7 +301,10 @@ class Users:
         slot, email = ProjectSlot(user.project_id), user.email or ""
         invited = False
         for _ in range(ATTEMPTS):
-            names = [slot.user(user.id), slot.users, slot.emails, slot.phones, slot.external_keys]
+            names = [
+                slot.user(user.id), slot.users, slot.emails, slot.phones, slot.external_keys,
+                slot.user_registrations(user.id), slot.unverified_users, slot.invited_users,
+            ]  # fmt: skip
             arguments: list[str | int] = [
                 user.id, user.created_ms, user.name, password_hash, email, email.lower(),
                 user.phone or "", user.external_key or "", int(user.verified), int(invited),
@@ -304,9 +318,14 @@ class Users:
                 )
             if answer[0] == "taken":
                 holder = await self.get_any(user.project_id, int(answer[2]))
-                if holder is not None and not holder.invited:
+                again = proving if answer[1] == "email" and holder and not holder.verified else None
+                if holder is not None and again is not None:
+                    pending = await self._registrations.again(holder, user, password_hash, again)
+                    if pending is not None:
+                        return pending
+                elif holder is not None and not holder.invited:
                     raise _taken(answer[1], holder)
-                if holder is not None:
+                elif holder is not None:
                     user, invited = replace(user, id=holder.id), True
             elif answer[0] == "moved":
                 # The invitation was withdrawn, or accepted by somebody else.
@@ -380,5 +399,5 @@ def _user(project_id: int, user_id: int, record: dict[str, str]) -> User:
         user_id, project_id, record["name"], int(record["created"]),
         record["email"] or None, record["phone"] or None, record["verified"] == "1",
         record["external_key"] or None, record.get("invited") == "1", record.get("ui_time_zone", "UTC"),
-        int(record.get("last_login", 0)), int(record.get("last_failed_login", 0)),
+        int(record.get("last_login", 0)), int(record.get("last_failed_login", 0)), "pending" in record,
     )  # fmt: skip

@@ -13,6 +13,7 @@ from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.departures import NOTHING
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind, Saying, code_hash, new_code, new_token, posted
+from homewire.store.registrations import Registrations
 from homewire.store.scripts.verifications import ISSUE_CODE, ISSUE_TOKEN, REDEEM_CODE, REDEEM_TOKEN
 from homewire.store.sessions import Sessions
 
@@ -24,8 +25,9 @@ DECOY_MS: Final = 1000
 class Verifications:
     """The codes and tokens of the users of a project. What a `saying` makes of one goes out with it."""
 
-    def __init__(self, database: Database, sessions: Sessions) -> None:
+    def __init__(self, database: Database, sessions: Sessions, registrations: Registrations) -> None:
         self._database = database
+        self._registrations = registrations
         self._sessions = sessions
 
     async def issue_token(
@@ -36,12 +38,20 @@ class Verifications:
         lifetime_ms: int,
         saying: Saying | None = None,
     ) -> str:
-        """A new token, which is shown this once. The one before it is dead. Raises UnknownRecord."""
+        """A new token, which is shown this once. The one before it is dead.
+
+        Raises UnknownRecord, and for EMAIL_VERIFICATION Several (`store/registrations.py`).
+        """
+        if kind is ProofKind.EMAIL_VERIFICATION:
+            return await self._registrations.issue(project_id, user_id, lifetime_ms, saying)
         return await self._issue_token(project_id, user_id, kind, lifetime_ms, saying)
 
     async def issue_decoy(self, project_id: int, kind: ProofKind, saying: Saying) -> None:
         """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
         nobody = -secrets.randbits(62)
+        if kind is ProofKind.EMAIL_VERIFICATION:
+            await self._registrations.issue(project_id, nobody, DECOY_MS, saying, decoy=True)
+            return
         await self._issue_token(project_id, nobody, kind, DECOY_MS, saying, decoy=True)
 
     async def _issue_token(
@@ -97,9 +107,12 @@ class Verifications:
         answer = await self._database.change(
             REDEEM_CODE,
             slot,
-            [slot.user(user_id), slot.user_proofs(user_id)],
-            [code_hash(project_id, user_id, code), self._database.now_ms(), CODE_TRIES],
-        )
+            [
+                slot.user(user_id), slot.user_proofs(user_id), slot.users, slot.user_registrations(user_id),
+                slot.unverified_users, slot.invited_users,
+            ],
+            [code_hash(project_id, user_id, code), self._database.now_ms(), CODE_TRIES, user_id],
+        )  # fmt: skip
         return _redeemed(answer)
 
     async def holder(self, token: str, kind: ProofKind) -> tuple[int, int] | None:
@@ -114,8 +127,9 @@ class Verifications:
         return (reference.project_id, int(user_id)) if found.decode() == kind.value else None
 
     async def verify_email(self, token: str) -> None:
-        """Spend a token of EMAIL_VERIFICATION: its user is verified. Raises InvalidInput (INVALID_TOKEN)."""
-        if await self._redeem(token, ProofKind.EMAIL_VERIFICATION) != "ok":
+        """Spend a token of EMAIL_VERIFICATION: its registration is the user. Raises InvalidInput
+        (INVALID_TOKEN)."""
+        if not await self._registrations.verify(token):
             raise invalid_token()
 
     async def reset_password(self, token: str, password_hash: str, posting: Posting | None = None) -> None:
@@ -126,7 +140,7 @@ class Verifications:
         (INVALID_TOKEN).
         """
         for _ in range(ATTEMPTS):
-            answer = await self._redeem(token, ProofKind.PASSWORD_RESET, password_hash, posting)
+            answer = await self._redeem(token, password_hash, posting)
             if answer == "ok":
                 return
             holder = await self.holder(token, ProofKind.PASSWORD_RESET)
@@ -135,9 +149,8 @@ class Verifications:
             await self._sessions.end_all(*holder)
         raise outrun("user")
 
-    async def _redeem(
-        self, token: str, kind: ProofKind, password_hash: str = "", posting: Posting | None = None
-    ) -> str:
+    async def _redeem(self, token: str, password_hash: str, posting: Posting | None) -> str:
+        kind = ProofKind.PASSWORD_RESET
         holder, reference = await self.holder(token, kind), tokens.parse(token)
         if holder is None or reference is None:
             return "wrong"
@@ -147,7 +160,8 @@ class Verifications:
             slot,
             [
                 slot.user(user_id), slot.user_proofs(user_id), slot.proof(reference.hash),
-                slot.user_sessions(user_id),
+                slot.user_sessions(user_id), slot.users, slot.user_registrations(user_id),
+                slot.unverified_users, slot.invited_users,
             ],
             [user_id, kind.value, reference.hash, self._database.now_ms(), password_hash,
              *(posting or ("", ""))],

@@ -45,6 +45,9 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
                 "entity_place",
                 "record",
                 "key",
+                "registrations",
+                "unverified",
+                "invited",
             ),
         )
         assert key.startswith(declared), f"{command} on {key}"
@@ -52,7 +55,15 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
 
 def test_the_scripts_that_announce_are_known() -> None:
     assert {name for name, script in ALL.items() if script.announces} == {
-        *("REGISTER_USER", "UPDATE_USER", "ISSUE_TOKEN", "ISSUE_CODE", "REDEEM_TOKEN"),
+        *(
+            "REGISTER_USER",
+            "REGISTER_AGAIN",
+            "ISSUE_VERIFICATION",
+            "UPDATE_USER",
+            "ISSUE_TOKEN",
+            "ISSUE_CODE",
+            "REDEEM_TOKEN",
+        ),
         *("CREATE_HOME", "ADD_MEMBER", "INVITE_MEMBER", "REMOVE_MEMBER", "DELETE_USER", "DELETE_HOME"),
         *("REVOKE_PROJECT_KEY", "ROTATE_KEY", "END_SESSION", "DELETE_DEVICES", "MOVE_DEVICE"),
         *("CLAIM_DEVICE", "RELEASE_DEVICE", "PUT_VALUE", "DELETE_VALUE"),
@@ -86,7 +97,10 @@ UNCHARGED = {
     "presence.JOIN": "the presence of a device: one record, which the device covers",
     "presence.LEAVE": "the presence of a device",
     # What they store is bounded by itself, and Redis removes it when its time is over.
-    "verifications.ISSUE_TOKEN": "two tokens a user",
+    "verifications.ISSUE_TOKEN": "a token a user",
+    "registrations.REGISTER_AGAIN": "`address_registrations` a user, as long as their tokens are good",
+    "registrations.ISSUE_VERIFICATION": "one registration instead of another",
+    "registrations.VERIFY_EMAIL": "a flag, a password instead of another",
     "verifications.ISSUE_CODE": "one code a user",
     "verifications.REDEEM_TOKEN": "a flag, a password instead of another",
     "users.REHASH_PASSWORD": "a hash instead of another of the same password",

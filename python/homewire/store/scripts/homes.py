@@ -67,14 +67,15 @@ return changed('home_deleted', {{home = ARGV[1]}})
 """)
 
 EMPTY_HOME: Final = removing(f"""
--- KEYS: …, members of a deleted home, emails, phones, then each user and their homes. ARGV: home id, user ids
+-- KEYS: …, members of a deleted home, emails, phones, invited users, then each user and their homes
+-- ARGV: home id, user ids
 -- What they counted for the home is given back with the rest of it (SETTLE_HOME).
 {FORGETTING}
 local forgotten = 0
 for i = 2, #ARGV do
-  local user, homes = KEYS[2 * i + 2], KEYS[2 * i + 3]
+  local user, homes = KEYS[2 * i + 3], KEYS[2 * i + 4]
   redis.call('ZREM', homes, ARGV[1])
-  if forget_invited(user, homes, KEYS[4], KEYS[5]) then forgotten = forgotten + 1 end
+  if forget_invited(ARGV[i], user, homes, KEYS[4], KEYS[5], KEYS[6]) then forgotten = forgotten + 1 end
 end
 redis.call('HDEL', KEYS[3], unpack(ARGV, 2))
 release('0', forgotten * COST.user, forgotten)

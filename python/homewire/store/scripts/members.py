@@ -39,12 +39,13 @@ end
 FORGETTING: Final = """
 -- Who was only invited, and is in no home any more, goes. Whether that was so: the project is charged less
 -- then.
-local function forget_invited(user, homes, emails, phones)
+local function forget_invited(id, user, homes, emails, phones, invited_index)
   local record = redis.call('HMGET', user, 'invited', 'unique_email', 'phone')
   if record[1] ~= '1' or redis.call('ZCARD', homes) > 0 then return false end
   if record[2] ~= '' then redis.call('HDEL', emails, record[2]) end
   if record[3] ~= '' then redis.call('HDEL', phones, record[3]) end
   redis.call('UNLINK', user)
+  redis.call('ZREM', invited_index, id)
   return true
 end
 """
@@ -78,7 +79,8 @@ return joined(KEYS[7])
 """)
 
 INVITE_MEMBER: Final = changing(f"""
--- KEYS: …, home, members, user, homes of the user, users by address, ended keys of the user
+-- KEYS: …, home, members, user, homes of the user, users by address, ended keys of the user,
+--       unverified users, invited users
 -- ARGV: home id, user id, role, now, limit of homes or 0, who asks, 1 if the id is new, address in its
 --       unique form, email, its unique form, phone, queue and letter of the invitation
 -- Whose address it is was read before; nobody's, and they become an invited user.
@@ -96,13 +98,15 @@ if not holder then
     'unique_email', ARGV[10], 'phone', ARGV[11], 'external_key', '', 'verified', '0', 'invited', '1')
   redis.call('HSET', KEYS[7], ARGV[8], user_id)
 end
+-- Who registered and never came back is from now on somebody who was invited.
+if not holder or redis.call('ZREM', KEYS[9], user_id) == 1 then redis.call('ZADD', KEYS[10], now, user_id) end
 join(home, members, homes, home_id, user_id, role, now)
 post(ARGV[12], ARGV[13])
 return joined(KEYS[8])
 """)
 
 REMOVE_MEMBER: Final = removing(f"""
--- KEYS: …, home, members, homes of the user, homes, deleted homes, user, emails, phones
+-- KEYS: …, home, members, homes of the user, homes, deleted homes, user, emails, phones, invited users
 -- ARGV: home id, user id, who asks
 {STANDING}
 {FORGETTING}
@@ -129,7 +133,7 @@ redis.call('HDEL', members, ARGV[2])
 redis.call('ZREM', homes, ARGV[1])
 release('h' .. ARGV[1], COST.member, 1)
 stop_paying(ARGV[1], ARGV[2])
-if forget_invited(KEYS[8], homes, KEYS[9], KEYS[10]) then release('0', COST.user, 1) end
+if forget_invited(ARGV[2], KEYS[8], homes, KEYS[9], KEYS[10], KEYS[11]) then release('0', COST.user, 1) end
 -- Where rights say what is heard, a home is heard with or without membership: no listener is to lose it.
 return changed('member_removed', {{user = ARGV[2], home = by_permission() and 0 or ARGV[1]}})
 """)

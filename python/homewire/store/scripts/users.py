@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import Final
 
+from homewire.store.scripts.registrations import REGISTERING
 from homewire.store.scripts.script import changing, removing
 
 _CREATING: Final = """
--- KEYS: …, user, users, emails, phones, external keys
+-- KEYS: …, user, users, emails, phones, external keys, registrations of the user, unverified users,
+--       invited users
 -- ARGV: id, created, name, password hash, email, unique form of email, phone, external key, verified,
 --       1 if the id is that of somebody invited
 -- Who was invited keeps id and memberships, and becomes a user here.
@@ -25,32 +27,36 @@ for _, place in pairs(unique) do
 end
 redis.call('HSET', KEYS[3], 'created', ARGV[2], 'name', ARGV[3], 'password', ARGV[4], 'email', ARGV[5],
   'unique_email', ARGV[6], 'phone', ARGV[7], 'external_key', ARGV[8], 'verified', ARGV[9])
-redis.call('HDEL', KEYS[3], 'invited')
+redis.call('HDEL', KEYS[3], 'invited', 'pending')
 redis.call('ZADD', KEYS[4], id, id)
+redis.call('UNLINK', KEYS[8])
 """
 
 CREATE_USER: Final = changing(f"""{_CREATING}
+redis.call('ZREM', KEYS[10], id)
 return unheard('user_created')
 """)
 
-REGISTER_USER: Final = changing(f"""{_CREATING}
+REGISTER_USER: Final = changing(f"""{REGISTERING}{_CREATING}
 -- KEYS, behind these: proofs of the user, token. ARGV: kind of proof, hash, expires, lifetime in ms,
 --       queue and letter that tell it
--- They prove their address with this. Who was invited had nothing to prove yet.
+-- They prove their address with this. Who was invited had nothing to prove yet, and is one of those as long
+-- as the address is not verified: the invitation is not forgotten sooner than others.
 local kind, hash, lifetime = ARGV[11], ARGV[12], ARGV[14]
-redis.call('HSET', KEYS[8], kind, hash)
 if kind == 'code' then
-  redis.call('HSET', KEYS[8], 'code_expires', ARGV[13], 'code_tries', '0')
+  redis.call('HSET', KEYS[11], kind, hash, 'code_expires', ARGV[13], 'code_tries', '0')
+  redis.call('PEXPIRE', KEYS[11], lifetime)
 else
-  redis.call('SET', KEYS[9], kind .. ' ' .. id, 'PX', lifetime)
+  keep_registration(KEYS[8], hash, ARGV[4], ARGV[3], ARGV[13], ARGV[2], 1)
+  redis.call('SET', KEYS[12], kind .. ' ' .. id, 'PX', lifetime)
 end
-redis.call('PEXPIRE', KEYS[8], lifetime)
+if not invited then redis.call('ZADD', KEYS[9], ARGV[2], id) end
 post(ARGV[15], ARGV[16])
 return unheard('user_registered')
 """)
 
 UPDATE_USER: Final = changing("""
--- KEYS: …, user, what they can prove, sessions of the user
+-- KEYS: …, user, what they can prove, sessions of the user, registrations of the user
 -- ARGV: hash that a new password replaces, 1 if sessions end with it, the one that does not, now, queue and
 --       letter that tell the user; then field and value of each change
 local user = redis.call('HMGET', KEYS[3], 'created', 'invited', 'password')
@@ -67,7 +73,10 @@ redis.call('HSET', KEYS[3], unpack(ARGV, 7))
 post(ARGV[5], ARGV[6])
 for i = 7, #ARGV, 2 do
   -- Who has set a new password needs no way to reset it, least of all one that somebody else has.
-  if ARGV[i] == 'password' then redis.call('HDEL', KEYS[4], 'passwordReset') end
+  if ARGV[i] == 'password' then
+    redis.call('HDEL', KEYS[4], 'passwordReset')
+    redis.call('UNLINK', KEYS[6])
+  end
 end
 return unheard('user_updated')
 """)
@@ -88,27 +97,42 @@ return unheard('login_failed')
 
 DELETE_USER: Final = removing("""
 -- KEYS: …, user, users, emails, phones, external keys, sessions of the user, departing users,
---       homes of the user, proofs of the user, the proofs' tokens, login tokens of the user,
---       sessions of the project, those of the user that were made with keys, then session and key of each
--- ARGV: id, number of sessions, their ids, hashes of the tokens or nothing
+--       homes of the user, proofs of the user, the proof's token, login tokens of the user,
+--       sessions of the project, those of the user that were made with keys, registrations of the user,
+--       unverified users, invited users, then session and key of each
+-- ARGV: id, number of sessions, their ids, hash of the token or nothing, now if only somebody goes who never
+--       came, else nothing
 local id, sessions = ARGV[1], tonumber(ARGV[2])
 local unique = redis.call('HMGET', KEYS[3], 'unique_email', 'phone', 'external_key')
 if not unique[1] then return {'unknown', 'user'} end
+local now = ARGV[4 + sessions]
+if now ~= '' then
+  local came = redis.call('HMGET', KEYS[3], 'verified', 'last_login')
+  if came[1] == '1' or came[2] then
+    redis.call('ZREM', KEYS[17], id)
+    redis.call('ZREM', KEYS[18], id)
+    return {'ok', 'kept'}
+  end
+  if redis.call('EXISTS', KEYS[16]) == 1 then
+    -- One of the registrations may still be verified.
+    for i = 17, 18 do
+      if redis.call('ZSCORE', KEYS[i], id) then redis.call('ZADD', KEYS[i], now, id) end
+    end
+    return {'ok', 'kept'}
+  end
+end
 if redis.call('ZCARD', KEYS[8]) ~= sessions then return {'moved'} end
 for i = 1, sessions do
   if not redis.call('ZSCORE', KEYS[8], ARGV[2 + i]) then return {'moved'} end
 end
-local proofs = redis.call('HMGET', KEYS[11], 'emailVerification', 'passwordReset')
-for i = 1, 2 do
-  if (proofs[i] or '') ~= ARGV[2 + sessions + i] then return {'moved'} end
-end
+if (redis.call('HGET', KEYS[11], 'passwordReset') or '') ~= ARGV[3 + sessions] then return {'moved'} end
 for i = 1, 3 do
   if unique[i] ~= '' then redis.call('HDEL', KEYS[4 + i], unique[i]) end
 end
-redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[14], KEYS[16])
-for i = 17, 16 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
-for i = 3, 2 + sessions do redis.call('ZREM', KEYS[15], ARGV[i]) end
-redis.call('ZREM', KEYS[4], id)
+redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[15], KEYS[16])
+for i = 19, 18 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
+for i = 3, 2 + sessions do redis.call('ZREM', KEYS[14], ARGV[i]) end
+for _, index in ipairs({KEYS[4], KEYS[17], KEYS[18]}) do redis.call('ZREM', index, id) end
 release('0', COST.user, 1)
 tombstone(KEYS[9], id)
 return changed('user_deleted', {user = id, homes = KEYS[10], touched = 4 * sessions})
