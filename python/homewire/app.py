@@ -99,8 +99,8 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
     Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
     """
     log.configure(settings.log_level, settings.log_format)
-    for problem in contradictions(settings):
-        _log.warning("settings.contradiction", problem=problem)
+    for problem, advice in contradictions(settings):
+        _log.warning("settings.contradiction", problem=problem, advice=advice)
     raise_open_file_limit()
     stop = asyncio.Event()
     serving = asyncio.create_task(_serve(settings, roles, beside, stop))

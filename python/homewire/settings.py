@@ -799,12 +799,13 @@ def _check(settings: Settings) -> None:
         raise ConfigurationError(f"--redis (HOMEWIRE_REDIS_URL): must begin with one of {schemes}")
 
 
-def contradictions(settings: Settings) -> Iterator[str]:
-    """What can be set and will be regretted, in words for the operator."""
+def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
+    """Settings that contradict a bound: what is so and what to do, in words for the operator."""
     if settings.outbox_bytes < LARGEST_BULK_BYTES:
         yield (
             f"{named('outbox_bytes')}: {settings.outbox_bytes} bytes do not hold the largest bulk of events, "
-            f"{LARGEST_BULK_BYTES} bytes: it may close a client with 4001 that reads as fast as its link goes"
+            f"{LARGEST_BULK_BYTES} bytes: it may close a client with 4001 that reads all its link gives",
+            "raise it, or send smaller bulks",
         )
 
 

@@ -511,6 +511,17 @@ def test_check_finds_the_embedded_server_fit(alone: Commands) -> None:
     assert all(finding["advice"] for finding in answer["checks"] if finding["level"] != "ok")
 
 
+def test_check_warns_of_a_send_queue_that_does_not_hold_the_largest_bulk(
+    alone: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEWIRE_OUTBOX_BYTES", "1MiB")
+    alone.run("check", "--port", 0, "--json")
+    (finding,) = (each for each in json.loads(alone.out)["checks"] if each["check"] == "settings")
+    assert finding["level"] == "warning"
+    assert "HOMEWIRE_OUTBOX_BYTES" in finding["seen"]
+    assert finding["advice"]
+
+
 @pytest.mark.parametrize(
     ("host", "proxies", "level"),
     [
@@ -612,6 +623,9 @@ def test_every_command_explains_itself_and_speaks_json() -> None:
 
 def test_serving_commands_have_the_promised_flags() -> None:
     commands = typer.main.get_command(cli.build()).commands  # type: ignore[attr-defined]
+    # Those that listen and send trust, which serve nothing.
+    flags = {row.flag for row in rows() if row.flag} - {"--tls-ca"}
     for name in ("run", "router", "api"):
         options = {option for parameter in commands[name].params for option in parameter.opts}
+        assert flags <= options
         assert {"--host", "--port", "--data-dir", "--redis", "--workers", "--durability"} <= options

@@ -111,9 +111,10 @@ def test_base_url_is_one_that_can_be_called(host: str, url: str) -> None:
 
 def test_a_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
     assert list(contradictions(Settings())) == []
-    (problem,) = contradictions(Settings(outbox_bytes=1024 * 1024))
+    ((problem, advice),) = contradictions(Settings(outbox_bytes=1024 * 1024))
     assert "HOMEWIRE_OUTBOX_BYTES" in problem
     assert "4001" in problem
+    assert "raise it" in advice
 
 
 def test_an_event_grows_on_its_way_to_listeners_by_no_more_than_is_reckoned_with() -> None:

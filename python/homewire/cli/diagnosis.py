@@ -20,11 +20,12 @@ from homewire.cli.options import Json, serving_command
 from homewire.errors import ConfigurationError
 from homewire.hosts import is_loopback
 from homewire.limits import open_file_limit
-from homewire.redis.memory import MemoryLimit, memory_limit
 from homewire.settings import MIB, Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as RedisClient
+
+    from homewire.redis.memory import MemoryLimit
 
 FEW_FILES = 1_024
 ENOUGH_FILES = 65_536
@@ -84,7 +85,8 @@ def check(settings: Settings, as_json: Json = False) -> None:
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding about `settings` on this machine."""
     findings = [_python(), _open_files(), _port(settings), *_tls(settings), *_proxies(settings)]
-    findings += [Finding("settings", Level.WARNING, said) for said in settings_table.contradictions(settings)]
+    contradictions = settings_table.contradictions(settings)
+    findings += [Finding("settings", Level.WARNING, seen, advice) for seen, advice in contradictions]
     return findings + [finding async for finding in _redis(settings)]
 
 
@@ -205,6 +207,8 @@ async def _configured(client: RedisClient, info: dict[str, Any]) -> list[Finding
         advice = "see at its operator that it is durable, and that maxmemory-policy is noeviction"
         return [Finding("redis configuration", Level.WARNING, "this Redis does not tell", advice)]
     options = {str(name): str(value) for name, value in told.items()}
+    from homewire.redis.memory import memory_limit
+
     memory = await memory_limit(client)
     about_memory = [] if memory is None else [_eviction(memory), _memory(memory, info)]
     return [_durability(options, info), *about_memory, _replicas(options, info)]

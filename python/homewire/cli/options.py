@@ -23,6 +23,8 @@ def of_setting(name: str) -> Any:
 
 Host = Annotated[str | None, of_setting("host")]
 Port = Annotated[int | None, of_setting("port")]
+AdminHost = Annotated[str | None, of_setting("admin_host")]
+AdminPort = Annotated[int | None, of_setting("admin_port")]
 DataDir = Annotated[Path | None, of_setting("data_dir")]
 Redis = Annotated[str | None, of_setting("redis_url")]
 Durability = Annotated[str | None, of_setting("durability")]
@@ -92,6 +94,8 @@ def take_options(
 _SERVING: Final = {
     "host": (Host, None),
     "port": (Port, None),
+    "admin_host": (AdminHost, None),
+    "admin_port": (AdminPort, None),
     "data_dir": (DataDir, None),
     "redis_url": (Redis, None),
     "workers": (Workers, None),
