@@ -10,6 +10,7 @@ HomewireError
 │   ├── NotFound            404 NOT_FOUND
 │   │   └── UnknownPath     nothing is served there
 │   ├── MethodNotAllowed    405 with Allow
+│   ├── MethodNotImplemented 501
 │   ├── InUse               409, a request holds what was to be ended
 │   ├── TooManyRequests     429 with Retry-After, data names the limit
 │   ├── InternalError       500, and the log says more
@@ -32,6 +33,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from homewire.reasons import FIELDS
+
 
 class HomewireError(Exception):
     """Root of every error that homewire raises on purpose."""
@@ -50,6 +53,9 @@ class RequestError(HomewireError):
     def __init__(self, reason: str | None = None, **data: Any) -> None:
         self.reason = reason or self.default_reason
         self.data = data
+        field = FIELDS.get(self.reason)
+        if field is not None and data.keys().isdisjoint(("field", "limit")):
+            self.data = {"field": field, **data}
         super().__init__(self.reason)
 
     @property
@@ -111,6 +117,13 @@ class NotFound(RequestError):
 
 class UnknownPath(NotFound):
     """A path where nothing is served."""
+
+
+class MethodNotImplemented(RequestError):
+    """A method that no path has."""
+
+    status = 501
+    default_reason = "METHOD_NOT_IMPLEMENTED"
 
 
 class MethodNotAllowed(RequestError):
@@ -204,10 +217,12 @@ class UnknownRecord(StoreError):
 
 
 class Conflict(StoreError):
-    """A value that must be unique is taken; `reason` is the code clients know (e.g. EMAIL_IN_USE)."""
+    """A value that must be unique is taken; `reason` is the code clients know (e.g. EMAIL_IN_USE), `field`
+    the field that has it, if that is another than usual."""
 
-    def __init__(self, reason: str, message: str) -> None:
+    def __init__(self, reason: str, message: str, field: str = "") -> None:
         self.reason = reason
+        self.field = field
         super().__init__(message)
 
 

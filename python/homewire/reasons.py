@@ -71,6 +71,7 @@ REASONS: Final[dict[str, Reason]] = {
         "Look at the id; do not try again as it is.",
     ),
     "METHOD_NOT_ALLOWED": Reason(405, "The path has other methods.", "Use one of the header `Allow`."),
+    "METHOD_NOT_IMPLEMENTED": Reason(501, "No path has this method.", "Use one that `/openapi.json` has."),
     "SESSION_IN_USE": Reason(
         409,
         "A request made with the session is under way.",
@@ -152,6 +153,35 @@ REASONS: Final[dict[str, Reason]] = {
     "TOO_MANY_MEMBERS": Reason(403, "As many users are in the group as may be.", _MAKE_ROOM),
 }
 
+FIELDS: Final[dict[str, str]] = {
+    "CROSS_SITE": "Origin",
+    "INCORRECT_PASSWORD": "password",
+    "USER_UNVERIFIED": "email",
+    "NO_PASSWORDS": "projectId",
+    "INVALID_TOKEN": "token",
+    "EMAIL_IN_USE": "email",
+    "USER_EXISTS": "email",
+    "USER_EXISTS_UNVERIFIED": "email",
+    "APP_EXISTS": "appId",
+    "MODULE_EXISTS": "moduleId",
+    "ENTITY_EXISTS": "entityId",
+    "ENTITY_HAS_CHILDREN": "entityId",
+    "MEMBER_EXISTS": "userId",
+    "LAST_OWNER": "role",
+    "HOME_DEACTIVATED": "homeId",
+    "DEVICE_NOT_CLAIMABLE": "claimCode",
+    "DEVICE_ALREADY_IN_HOME": "deviceId",
+    "EXCEEDED_MAX_HOMES": "userId",
+    "TOO_MANY_VALUES": "key",
+    "TOO_MANY_ENTITIES": "homeId",
+    "TOO_MANY_MODULES": "moduleId",
+    "TOO_MANY_PERMISSIONS": "permission",
+    "TOO_MANY_SESSIONS": "userId",
+    "TOO_MANY_GROUPS": "userId",
+    "TOO_MANY_MEMBERS": "groupId",
+}
+"""The field that a refusal names when whoever refuses does not name another."""
+
 
 def markdown() -> str:
     """The page docs/errors.md."""
@@ -160,7 +190,8 @@ def markdown() -> str:
         "",
         "Made by `make docs` from `python/homewire/reasons.py`.",
         "",
-        'A refusal is JSON `{"reason", "data"}`; `data` names the field and the problem, or the limit.',
+        'A refusal is JSON `{"reason", "data"}`; `data` names the `field` and the `problem`, the',
+        "`limit` that was reached, or what the key `needs`.",
         "The status is that of the MODE resources (specifications 000 and 001). In 002 and 003 bad input is",
         "400 where it is 403 here, and a refused login 401; 004 has a shape of its own. `/openapi.json` has",
         "the statuses of each operation.",

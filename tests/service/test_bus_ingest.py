@@ -393,7 +393,7 @@ async def test_bulk_answers_each_item_in_order(client: Client, form: str, header
     status, answer = await client.send("POST", "/events", "sender", body, **headers)
     assert status == 200
     results = answer["results"]
-    assert [result["status"] for result in results] == [204, 403, 204, 403, 403, 204]
+    assert [result["status"] for result in results] == [204, 404, 204, 403, 403, 204]
     assert results[3]["reason"] == "DEVICE_NOT_IN_HOME"
     assert results[4]["data"]["field"] == "eventType"
     for index, home in ((0, 100), (2, 100), (5, 101)):

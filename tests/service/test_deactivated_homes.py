@@ -219,7 +219,7 @@ async def test_of_many_events_those_of_it_are_refused_one_by_one(house: House) -
     deactivated = {"field": "homeId", "problem": f"home {house.homes[0]} is deactivated"}
     reasons = [(each["status"], each.get("reason")) for each in results]
     refused = (403, "HOME_DEACTIVATED")
-    assert reasons == [refused, (204, None), refused, (204, None), (403, "NOT_FOUND")]
+    assert reasons == [refused, (204, None), refused, (204, None), (404, "NOT_FOUND")]
     assert results[0]["data"] == results[2]["data"] == deactivated
 
 

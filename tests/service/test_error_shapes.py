@@ -103,3 +103,15 @@ async def test_who_is_not_logged_in_is_told_so(
                 assert answer.status == status
                 assert answer.headers["WWW-Authenticate"] == 'Bearer realm="homewire"'
                 is_error(await answer.json(), members)
+
+
+@pytest.mark.parametrize("line", ["FOO /homes", "foo /homes", "GETX /nowhere"])
+async def test_a_method_that_no_path_has(node: NodeProcess, line: str) -> None:
+    answer = await raw_request(node.url, f"{line} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+    assert (answer.status, answer.json()["reason"]) == (501, "METHOD_NOT_IMPLEMENTED")
+
+
+@pytest.mark.parametrize("line", ["}GET /homes HTTP/1.1", '"}', "\x16\x03\x01", "FOO", "FOO /homes HTTP/2.0"])
+async def test_what_is_no_request_line_is_no_method(node: NodeProcess, line: str) -> None:
+    answer = await raw_request(node.url, f"{line}\r\nHost: h\r\n\r\n".encode())
+    assert (answer.status, answer.json()["reason"]) == (403, "INVALID_PARAMETER")

@@ -7,14 +7,19 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
-from homewire.errors import RequestError
-from homewire.reasons import REASONS, markdown
+from homewire.errors import PermissionDenied, RequestError
+from homewire.reasons import FIELDS, REASONS, markdown
 
 ROOT = Path(__file__).parents[2]
 CODE = re.compile(r"(?!HOMEWIRE_|TCP_)[A-Z]+(_[A-Z]+)+")
 """Settings and options of sockets have that form, too."""
 NO_REASONS = {"KEY_VALUES_MISMATCH", "SC_PAGE_SIZE", "SC_PHYS_PAGES"}
 """Texts of that form which are OpenSSL's and the system's."""
+NAMED_WHERE_RAISED = {
+    "AMBIGUOUS_PROJECT", "DEVICE_NOT_IN_HOME", "DEVICE_OFFLINE", "IDEMPOTENCY_KEY_REUSED",
+    "INSUFFICIENT_AUTH", "INVALID_AUTH_CODE", "INVALID_EMAIL", "INVALID_PARAMETER", "INVALID_PHONE_NUMBER",
+    "PASSWORD_TOO_SHORT", "PASSWORD_TOO_WEAK", "PERMISSION_DENIED", "QUOTA_EXCEEDED", "UNKNOWN_PROJECT",
+}  # fmt: skip
 ELSEWHERE = {"reasons.py", "settings.py"}
 
 
@@ -43,6 +48,16 @@ def test_page_is_current() -> None:
 
 def test_every_reason_is_in_the_table_and_no_other() -> None:
     assert set(texts()) - NO_REASONS == set(REASONS)
+
+
+def test_every_refusal_of_input_names_a_field() -> None:
+    """The usual one of its reason, unless what raises it names its own, a limit, or what the key needs."""
+    refused = {name for name, row in REASONS.items() if row.status in (400, 403)}
+    assert refused - FIELDS.keys() == NAMED_WHERE_RAISED
+    assert FIELDS.keys() <= refused
+    for reason, field in FIELDS.items():
+        assert PermissionDenied(reason, problem="p").data == {"field": field, "problem": "p"}
+        assert PermissionDenied(reason, field="other").data == {"field": "other"}
 
 
 def test_each_error_has_the_status_of_its_reason() -> None:

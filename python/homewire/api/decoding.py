@@ -30,6 +30,16 @@ _NONCHARACTERS: Final = [chr(0xFDD0 + number) for number in range(32)]
 
 _PATH: Final = re.compile(r" - at `\$\.?(?P<path>[^`]*+)`$")
 _MISSING: Final = re.compile(r"missing required field `(?P<field>[^`]++)`")
+_TYPES: Final = {
+    "int": "an integer",
+    "float": "a number",
+    "str": "a string",
+    "bool": "true or false",
+    "null": "null",
+    "array": "an array",
+    "object": "an object",
+}
+"""Types of JSON by msgspec's names for them."""
 _PART: Final = re.compile(r"[.\[]")
 
 
@@ -95,8 +105,23 @@ def _refusal(what: str, message: str) -> InvalidInput:
     missing = _MISSING.search(message)
     if missing:
         return InvalidInput(missing["field"], "is required")
+    problem = _in_words(problem, typed=what == "body")
     name = _PART.split(path["path"])[0] if path else ""
     return InvalidInput(name or what, problem)
+
+
+def _in_words(problem: str, *, typed: bool) -> str:
+    """What msgspec says of types, in words of JSON. `typed`: whether what came has types, and is no text."""
+    start, _, rest = problem.partition("`")
+    expected, _, rest = rest.partition("`")
+    names = [_TYPES.get(each, each) for each in expected.split(" | ")]
+    if start != "Expected " or not expected:
+        return problem
+    wanted = "must be " + ", or ".join(names)
+    got, _, given = rest.partition("`")
+    if got != ", got ":
+        return wanted + rest
+    return f"{wanted}, not {_TYPES.get(given[:-1], 'something else')}" if typed else wanted
 
 
 def _utf8(body: bytes) -> bytes:

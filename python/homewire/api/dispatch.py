@@ -84,7 +84,8 @@ async def serve(
         raise _allowed(operation, NotFound()) from error
     except Conflict as error:
         refusal = InUse if InUse.status in operation.errors else PermissionDenied
-        raise refusal(error.reason, problem=str(error)) from error
+        named = {"field": error.field} if error.field else {}
+        raise refusal(error.reason, **named, problem=str(error)) from error
     except RequestError as error:
         raise _allowed(operation, error) from error
 

@@ -16,7 +16,7 @@ from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation, P
 from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import NotFound, TooManyRequests
+from homewire.errors import Conflict, NotFound, TooManyRequests
 from homewire.model import Permission, Posting, Role
 from homewire.notify.message import Message, MessageKind
 from homewire.store import checks
@@ -79,9 +79,14 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     invitee = Invitee(email=body.email or None, phone=body.phone_number or None, user_id=body.user_id)
     invitee.check(project.accounts)
     async with _invitation(api, call, home_id, invitee) as posting:
-        added = await api.store.members.invite(
-            project, home_id, invitee, Role(body.role), asking(call.principal), posting
-        )
+        try:
+            added = await api.store.members.invite(
+                project, home_id, invitee, Role(body.role), asking(call.principal), posting
+            )
+        except Conflict as error:
+            if error.reason == "MEMBER_EXISTS":
+                error.field = "email" if invitee.email else "phoneNumber" if invitee.phone else "userId"
+            raise
     return shown(added)
 
 

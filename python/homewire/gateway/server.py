@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import StreamReader, hdrs, web
-from aiohttp.http_exceptions import LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
-from homewire.errors import InternalError, InvalidInput, MethodNotAllowed, RequestError, UnknownPath
+from homewire.errors import (
+    InternalError,
+    InvalidInput,
+    MethodNotAllowed,
+    MethodNotImplemented,
+    RequestError,
+    UnknownPath,
+)
 from homewire.gateway.cors import allow_origins, preflight
 from homewire.gateway.heads import HeadWatch
 from homewire.http.answers import WholeAnswer, error_answer
@@ -28,6 +36,7 @@ logger = logging.getLogger(__name__)
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD})
 """They change nothing, so that their answers may be refused."""
+_METHOD: Final = re.compile(r"[A-Za-z][!#$%&'*+.^_`|~0-9A-Za-z-]{0,31}")
 NO_CONTENT: Final = 204
 UNAUTHORIZED: Final = 401
 Render = Callable[[web.Request, RequestError], web.Response]
@@ -194,10 +203,22 @@ class QuietRequestHandler(RequestHandler):
         if status == 500:
             logger.error("request failed outside its handler: %s", type(exc).__name__)
             response = error_answer(InternalError())
+        elif isinstance(exc, BadHttpMethod) and _names_method(exc.message):
+            response = error_answer(MethodNotImplemented())
         else:
             response = error_answer(InvalidInput("request", _problem(exc)))
         response.force_close()
         return response
+
+
+def _names_method(message: str) -> bool:
+    """Whether what the parser took for a bad method is a request line with a method that it does not know.
+
+    What follows a body that is longer than its Content-Length is none.
+    """
+    _, _, line = message.partition("b'")
+    method, _, rest = line.partition(" ")
+    return _METHOD.fullmatch(method) is not None and " HTTP/1." in rest
 
 
 def _problem(exc: BaseException | None) -> str:

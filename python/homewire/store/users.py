@@ -355,7 +355,8 @@ def _taken(what: str, holder: User) -> Conflict:
     if what == "email":
         return Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address")
     reason = "USER_EXISTS" if holder.verified else "USER_EXISTS_UNVERIFIED"
-    return Conflict(reason, f"another user of the project has this {what.replace('_', ' ')}")
+    field = {"phone": "phoneNumber", "external_key": "externalKey"}.get(what, what)
+    return Conflict(reason, f"another user of the project has this {what.replace('_', ' ')}", field)
 
 
 def _unique_email(name: str) -> str:

@@ -284,7 +284,8 @@ fn put_outcome(out: &mut Vec<u8>, shard: u32, outcome: &Bound<'_, PyAny>) -> PyR
 impl Refusal {
     fn new(reason: &str, field: &str, problem: &str) -> Self {
         let data = serde_json::json!({"field": field, "problem": problem});
-        let result = serde_json::json!({"status": 403, "reason": reason, "data": data});
+        let status = if reason == "NOT_FOUND" { 404 } else { 403 };
+        let result = serde_json::json!({"status": status, "reason": reason, "data": data});
         Self(result.to_string())
     }
 }

@@ -6,6 +6,7 @@ import json
 import re
 import tempfile
 from contextlib import suppress
+from typing import Annotated
 from urllib.parse import quote_plus
 
 import msgspec
@@ -282,3 +283,41 @@ def test_a_plus_that_was_not_escaped_is_one() -> None:
 
     body = b"phoneNumber=+14155550123&email=ada+home@example.com&name=Ada+L"
     assert decode_form(URLENCODED, body, Contact) == Contact("+14155550123", "ada+home@example.com", "Ada L")
+
+
+class Typed(msgspec.Struct):
+    """A member of each type."""
+
+    integer: int | None = None
+    number: float = 0.0
+    text: Annotated[str, msgspec.Meta(min_length=1)] = "x"
+    flag: bool = False
+    some: list[int] = []
+    things: dict[str, int] = {}
+    few: Annotated[int, msgspec.Meta(le=5)] = 0
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "problem"),
+    [
+        (b'{"integer": "x"}', "integer", "must be an integer, or null, not a string"),
+        (b'{"number": true}', "number", "must be a number, not true or false"),
+        (b'{"text": null}', "text", "must be a string, not null"),
+        (b'{"text": ""}', "text", "must be a string of length >= 1"),
+        (b'{"flag": 1}', "flag", "must be true or false, not an integer"),
+        (b'{"some": {}}', "some", "must be an array, not an object"),
+        (b'{"things": []}', "things", "must be an object, not an array"),
+        (b'{"few": 6}', "few", "must be an integer <= 5"),
+        (b"[]", "body", "must be an object, not an array"),
+    ],
+)
+def test_types_are_said_in_words_of_json(body: bytes, field: str, problem: str) -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        decode_json(body, Typed)
+    assert refusal.value.data == {"field": field, "problem": problem}
+
+
+def test_what_a_query_has_is_not_called_a_string() -> None:
+    with pytest.raises(InvalidInput) as refusal:
+        decode_fields("query", {"few": "many"}, Typed)
+    assert refusal.value.data == {"field": "few", "problem": "must be an integer"}
