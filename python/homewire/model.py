@@ -34,6 +34,15 @@ class OfflineCommands(StrEnum):
     REFUSE = "refuse"
 
 
+class Invitations(StrEnum):
+    """What it means that a user adds a stranger to a home."""
+
+    ACCEPT = "accept"
+    """The stranger is told to nobody, and receives nothing unasked, before they accept."""
+    IMMEDIATE = "immediate"
+    """As if they had accepted."""
+
+
 class Permission(StrEnum):
     """What a project key may do."""
 
@@ -133,6 +142,7 @@ class Project:
     password_reset_url: str = ""
     """Likewise, to choose a new password."""
     offline_commands: OfflineCommands = OfflineCommands.DROP
+    invitations: Invitations = Invitations.ACCEPT
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,6 +294,9 @@ class HomeMember:
     user_id: int
     role: Role
     since_ms: int
+    typed: str | None = None
+    """A stranger added the user, who has not accepted: by this address or number, or (`-`) by the user's id.
+    It is all that other members are told of the user."""
 
 
 class Device(msgspec.Struct, frozen=True):

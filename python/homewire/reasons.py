@@ -116,6 +116,16 @@ REASONS: Final[dict[str, Reason]] = {
     "ENTITY_EXISTS": Reason(403, "The project has an entity of this id.", _ASK_ANOTHER),
     "ENTITY_HAS_CHILDREN": Reason(403, "Others have the entity as their parent.", "Delete those first."),
     "MEMBER_EXISTS": Reason(403, "The user is a member of the home already.", "Nothing is to be done."),
+    "MEMBER_LEFT": Reason(
+        403,
+        "The user left the home: for 30 days no other member adds them again.",
+        "The project can, with a key of its own.",
+    ),
+    "TOO_MANY_INVITATIONS": Reason(
+        403,
+        "Strangers added this user, or this address, to as many homes as may wait for an answer.",
+        "Ask the person to accept one, or to leave it.",
+    ),
     "LAST_OWNER": Reason(
         403,
         "The last owner of a home that has other members stays its owner.",

@@ -659,6 +659,13 @@ class Settings:
         unit="messages",
         minimum=0,
     )
+    user_invitations: int = setting(
+        20,
+        "Members that one user adds to homes in a day; more are refused. 0: any number. Project keys add as "
+        "many as they like.",
+        unit="members",
+        minimum=0,
+    )
     address_messages: int = setting(
         200,
         "Registrations, e-mails and SMS that are asked for from one address.",

@@ -15,6 +15,8 @@ _NO_KEY: Final = "no key is looked at"
 
 ELSEWHERE: Final[dict[tuple[str, int], str]] = {
     ("createUser", 429): _ATTEMPTS,
+    ("addHomeMember", 429): "test_consent.py",
+    ("updateUser", 429): "test_password_changes.py",
     ("authenticateUser", 429): _ATTEMPTS,
     ("startSMS", 429): _ATTEMPTS,
     ("verifyEmail", 429): _ATTEMPTS,

@@ -310,6 +310,8 @@ async def test_a_user_of_many_homes(
     assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards)]
     heard = await heard_of(redis_client, project.id, store.users.delete(project.id, user.id))
     assert heard == [("USER_DELETED", {"user": user.id}, shards)]
+    # What nobody waits for.
+    await store.users.sweep(project.id)
     slot = ProjectSlot(project.id)
     for each in (homes[0], homes[-1]):
         assert [member.user_id for member in await store.homes.members(project.id, each)] == [OTHER]

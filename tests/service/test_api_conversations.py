@@ -155,6 +155,10 @@ async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
         assert [each["id"] for each in await talk.ask(200, "GET", f"/homes?userId={bob}", key_of_bob)] == [
             home
         ]
+        # He looks at it, and so accepts.
+        assert "name" not in await talk.ask(200, "GET", f"{members}/{bob}", key)
+        await talk.ask(200, "GET", f"/homes/{home}", key_of_bob)
+        assert (await talk.ask(200, "GET", f"{members}/{bob}", key))["name"] == "Bob"
 
         lamp, code = await talk.device_for_sale()
         await talk.claim(key, home, lamp, code)
@@ -202,6 +206,7 @@ async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
         invited = (await talk.ask(201, "POST", members, key, {"phoneNumber": number}))["userId"]
         bob, key_of_bob = await signed_in_by_phone(talk, "Bob", number)
         assert bob == invited
+        await talk.ask(200, "GET", f"/homes/{home}", key_of_bob)
 
         # The app gets a token for the lamp, and the lamp becomes a device by itself.
         asked = {"deviceClass": "lamp", "deviceTag": "hall"}

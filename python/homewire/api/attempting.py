@@ -40,15 +40,20 @@ class Attempt:
 
 
 @asynccontextmanager
-async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[Attempt]:
+async def attempting(
+    api: Api, project_id: int, allowances: Sequence[Allowance], window_ms: int = 0
+) -> AsyncIterator[Attempt]:
     """An attempt, made in the body; `raise attempt.wrong(…)` counts it, and nothing else does.
+
+    The limits are for a time of `window_ms`; 0: that of attempts.
 
     Places are given back for whatever else ends the body: an error, a time-out, a request that is cancelled.
     If Redis is away then, the places are free when their lease ends (30 s). A wrong attempt that could not be
     counted is answered with that: nobody is told a verdict which does not count. Raises TooManyRequests.
     """
     attempts = api.store.attempts
-    lease = await attempts.take(project_id, allowances, milliseconds(api.settings.attempts_window_s))
+    window_ms = window_ms or milliseconds(api.settings.attempts_window_s)
+    lease = await attempts.take(project_id, allowances, window_ms)
     attempt = Attempt()
     try:
         yield attempt
@@ -62,9 +67,11 @@ async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance])
 
 
 @asynccontextmanager
-async def rationed(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[None]:
+async def rationed(
+    api: Api, project_id: int, allowances: Sequence[Allowance], window_ms: int = 0
+) -> AsyncIterator[None]:
     """What the body does counts, unless it certainly was not done. Raises TooManyRequests."""
-    async with attempting(api, project_id, allowances) as attempt:
+    async with attempting(api, project_id, allowances, window_ms) as attempt:
         attempt.counts = True
         try:
             yield
@@ -130,6 +137,11 @@ def invitations_to(api: Api, request: web.Request, caller: Principal, to: str) -
         whose = f"invitation {remote_network(request)}"
         allowances.append(Allowance("address_messages", settings.address_messages, whose))
     return tuple(allowances)
+
+
+def additions(api: Api, user_id: int) -> tuple[Allowance, ...]:
+    """Of whom a new member of a home counts, within a day."""
+    return (Allowance("user_invitations", api.settings.user_invitations, str(user_id)),)
 
 
 def registrations(api: Api, request: web.Request) -> tuple[Allowance, ...]:

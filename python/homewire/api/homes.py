@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from functools import partial
 from typing import Final
 
@@ -14,7 +15,7 @@ from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from homewire.model import Permission, Principal, PrincipalKind
 from homewire.store.homes import ANYBODY
 from homewire.store.parts import Part
@@ -97,7 +98,11 @@ async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
 
 
 async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
-    """A home that the caller may see."""
+    """A home that the caller may see. Who was added to it by a stranger accepts that by looking at it."""
+    if call.principal.kind is PrincipalKind.USER:
+        # Who is in too many homes to accept one more may see it all the same.
+        with suppress(Conflict):
+            await api.store.homes.accept(call.project_id, call.ids["homeId"], call.principal.id)
     return shown(await _home(api, call.project_id, call.ids["homeId"]))
 
 
@@ -172,6 +177,7 @@ OPERATIONS: Final = (
         path="/homes/{homeId}",
         tag="Homes",
         summary="Get a home",
+        description="A user whom a stranger added to it accepts that with this.",
         source="spec 001, Get Home",
         access=Access(user=True, permission=Permission.READ),
         visible=home_in_path,

@@ -4,26 +4,30 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Final, Literal
 
 import msgspec
 
 from homewire.api import models
-from homewire.api.attempting import invitations_to, rationed
+from homewire.api.attempting import additions, invitations_to, rationed
 from homewire.api.context import Api
 from homewire.api.homes import asking
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
 from homewire.api.patching import WholeObject, changes
 from homewire.api.times import timestamp
 from homewire.api.visibility import home_in_path
-from homewire.errors import Conflict, NotFound, TooManyRequests
-from homewire.model import Permission, Posting, Role
+from homewire.errors import Conflict, InvalidInput, NotFound, TooManyRequests
+from homewire.model import Permission, Posting, Principal, PrincipalKind, Role
 from homewire.notify.message import Message, MessageKind
 from homewire.store import checks
+from homewire.store.keys import DAY_MS
 from homewire.store.members import Invitee, Person
 from homewire.store.parts import Part
 
 RoleName = Literal["owner", "member"]
+ABOUT_INVITEE: Final = ("MEMBER_EXISTS", "MEMBER_LEFT", "TOO_MANY_INVITATIONS")
+"""Refusals that the field is to blame for by which the invited are named."""
 
 
 class NewMember(WholeObject, frozen=True, kw_only=True, rename="camel"):
@@ -45,11 +49,27 @@ class MemberChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str | msgspec.UnsetType | None = msgspec.UNSET
     phone_number: str | msgspec.UnsetType | None = msgspec.UNSET
     email: str | msgspec.UnsetType | None = msgspec.UNSET
+    accepted: bool | msgspec.UnsetType = msgspec.UNSET
+    """True of oneself: the user accepts what a stranger added them to."""
 
 
-def shown(person: Person) -> models.HomeMember:
-    """A member as answers show one."""
+def shown(person: Person, caller: Principal) -> models.HomeMember:
+    """A member as answers show one to somebody.
+
+    Of a user who has not accepted, other users are told what the inviter typed, and nothing else: not even
+    whether there is such a user.
+    """
     member, user = person
+    if member.typed is not None and caller.kind is PrincipalKind.USER and caller.id != member.user_id:
+        return models.HomeMember(
+            user_id=member.user_id,
+            creation_time=timestamp(member.since_ms),
+            verified=False,
+            role=member.role.value,
+            phone_number=member.typed if user.phone else None,
+            email=member.typed if "@" in member.typed else None,
+            accepted=False,
+        )
     return models.HomeMember(
         user_id=member.user_id,
         creation_time=timestamp(member.since_ms),
@@ -58,6 +78,7 @@ def shown(person: Person) -> models.HomeMember:
         name=user.name or None,
         phone_number=user.phone,
         email=user.email,
+        accepted=None if member.typed is None else False,
     )
 
 
@@ -66,7 +87,7 @@ async def get_members(api: Api, call: Call[Paging, None]) -> Part[models.HomeMem
     part = await api.store.members.part(
         call.project_id, call.ids["homeId"], call.query.skip, call.query.limit
     )
-    return part.shown(shown)
+    return part.shown(partial(shown, caller=call.principal))
 
 
 async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMember:
@@ -78,28 +99,39 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     # A form says nothing by an empty field.
     invitee = Invitee(email=body.email or None, phone=body.phone_number or None, user_id=body.user_id)
     invitee.check(project.accounts)
-    async with _invitation(api, call, home_id, invitee) as posting:
+    async with AsyncExitStack() as stack:
+        if call.principal.kind is PrincipalKind.USER:
+            counted = additions(api, call.principal.id)
+            await stack.enter_async_context(rationed(api, call.project_id, counted, DAY_MS))
+        posting = await stack.enter_async_context(_invitation(api, call, home_id, invitee))
         try:
             added = await api.store.members.invite(
                 project, home_id, invitee, Role(body.role), asking(call.principal), posting
             )
         except Conflict as error:
-            if error.reason == "MEMBER_EXISTS":
+            if error.reason in ABOUT_INVITEE:
                 error.field = "email" if invitee.email else "phoneNumber" if invitee.phone else "userId"
             raise
-    return shown(added)
+    return shown(added, call.principal)
 
 
 async def get_member(api: Api, call: Call[NoQuery, None]) -> models.HomeMember:
     """One member."""
-    return shown(await api.store.members.get(call.project_id, call.ids["homeId"], call.ids["userId"]))
+    person = await api.store.members.get(call.project_id, call.ids["homeId"], call.ids["userId"])
+    return shown(person, call.principal)
 
 
 async def update_member(api: Api, call: Call[NoQuery, MemberChanges]) -> None:
-    """Owners say who is an owner."""
+    """Owners say who is an owner. Everybody says for themselves whether they accept."""
     home_id, user_id = call.ids["homeId"], call.ids["userId"]
     person = await api.store.members.get(call.project_id, home_id, user_id)
-    wanted = changes(call.body, shown(person), ("role",))
+    wanted = changes(call.body, shown(person, call.principal), ("role", "accepted"))
+    if wanted.pop("accepted", person[0].typed is None) != (person[0].typed is None):
+        if asking(call.principal) != user_id:
+            raise InvalidInput("accepted", "is for the member to say")
+        await api.store.homes.accept(call.project_id, home_id, user_id)
+        if wanted.get("role") in (None, person[0].role.value):
+            return
     role = Role(wanted["role"]) if "role" in wanted else None
     await api.store.homes.set_role(call.project_id, home_id, user_id, role, asking(call.principal))
 
@@ -157,7 +189,13 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Add a member to a home, by e-mail address, phone number or user id; only owners make owners",
         description="With e-mail accounts a mail tells the member, within the limits of messages; beyond "
-        "them the member is added without one.",
+        "them the member is added without one. A user adds user_invitations members a day at most.\n\n"
+        "A member whom a stranger added (a user who is in no other home with them) is a member at once, with "
+        "accepted: false until the member gets the home (GET /homes/{homeId}) or changes accepted to true. "
+        "Until then other users see what was typed, with verified: false, whether or not there is such a "
+        "user, and the member's WebSockets without a filter do not receive the home. A user who left a home "
+        "is not added again by its members for 30 days (403 MEMBER_LEFT). With `homewire project set "
+        "--invitations immediate` every member counts as having accepted.",
         source="spec 001, Add Home Member",
         access=Access(user=True, permission=Permission.ADMIN),
         visible=home_in_path,
@@ -166,7 +204,7 @@ OPERATIONS: Final = (
         body_kind=BodyKind.FORM,
         success=201,
         answer=models.HomeMember,
-        errors=frozenset({401, 403}),
+        errors=frozenset({401, 403, 429}),
     ),
     Operation(
         name="getHomeMember",
@@ -185,7 +223,7 @@ OPERATIONS: Final = (
         method="PATCH",
         path="/homes/{homeId}/members/{userId}",
         tag="Homes",
-        summary="Change the role of a member; only owners may",
+        summary="Change the role of a member; only owners may. Or accept to be one",
         source="shared data models, HomeMember",
         access=Access(user=True, permission=Permission.ADMIN),
         visible=home_in_path,

@@ -55,7 +55,8 @@ class Home(Answer):
 
 
 class HomeMember(Answer):
-    """A user's membership of a home. `verified` is false while somebody was only invited."""
+    """A user's membership of a home. `verified` is false while somebody was only invited or, for other users,
+    has not accepted."""
 
     user_id: int
     creation_time: Timestamp
@@ -64,6 +65,8 @@ class HomeMember(Answer):
     name: str | None = None
     phone_number: str | None = None
     email: str | None = None
+    accepted: bool | None = None
+    """False while a stranger added the user, who has not accepted; else it is not there."""
 
 
 class Group(Answer):

@@ -13,7 +13,7 @@ from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
 from homewire.errors import UnknownRecord
-from homewire.model import AccessControl, AccountSystem, Permission
+from homewire.model import AccessControl, AccountSystem, Invitations, Permission
 
 
 def _group(name: str, help: str) -> typer.Typer:
@@ -95,6 +95,12 @@ async def set_project(
             show_default=False,
         ),
     ] = None,
+    invitations: Annotated[
+        Invitations | None,
+        typer.Option(
+            help="Whether somebody whom a stranger adds to a home has to accept first.", show_default=False
+        ),
+    ] = None,
 ) -> Answer:
     """Change settings of a project; those that are not given stay."""
     project_id = scope.named(project)
@@ -103,6 +109,7 @@ async def set_project(
         verification_url=verification_url,
         password_reset_url=password_reset_url,
         offline_commands=offline_commands,
+        invitations=invitations,
     )
     return await _project(scope, project_id)
 
@@ -347,6 +354,7 @@ async def _project(scope: Scope, project_id: int) -> dict[str, Any]:
         "verificationUrl": project.verification_url or None,
         "passwordResetUrl": project.password_reset_url or None,
         "offlineCommands": project.offline_commands.value,
+        "invitations": project.invitations.value,
     }
 
 

@@ -54,7 +54,7 @@ class Directory:
         """Ids of all homes that the user is a member of, ascending. By the user's shard."""
 
         async def read() -> tuple[int, ...]:
-            return tuple(await self._store.homes.of_user(project_id, user_id))
+            return tuple(await self._store.homes.followed_by(project_id, user_id))
 
         whose = (project_id, user_id)
         homes = self._homes.get(whose, as_of)

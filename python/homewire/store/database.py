@@ -276,6 +276,7 @@ def outrun(noun: str) -> Conflict:
 
 _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
     "last_owner": lambda: Conflict("LAST_OWNER", "the last owner of a home stays its owner"),
+    "left": lambda: Conflict("MEMBER_LEFT", "the user left the home, and is not added again for now"),
     "owners_only": lambda: Conflict("PERMISSION_DENIED", "only an owner of the home may do this"),
     "not_claimable": lambda: Conflict("DEVICE_NOT_CLAIMABLE", "no device can be claimed with this code now"),
     "in_home": lambda: Conflict(
@@ -286,6 +287,9 @@ _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
     "invalid_token": lambda: Conflict("INVALID_TOKEN", "the token is unknown, expired or was used"),
 }
 _EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {
+    "invitations": lambda: Conflict(
+        "TOO_MANY_INVITATIONS", "as many homes as may wait for an answer of this address or user"
+    ),
     "homes": lambda: Conflict("EXCEEDED_MAX_HOMES", "the user is in as many homes as a user may be"),
     "grants": lambda: Conflict("TOO_MANY_PERMISSIONS", "the user was granted as many as one may be"),
     "group_rights": lambda: Conflict("TOO_MANY_PERMISSIONS", "the group has as many as a group may have"),

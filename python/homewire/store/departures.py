@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from homewire.errors import UnknownRecord
+from homewire.model import HomeMember
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
@@ -89,7 +90,8 @@ class Departures:
                 slot.user_sessions(user_id), slot.departing_users, slot.user_homes(user_id),
                 slot.user_proofs(user_id), slot.proof(token or NOTHING),
                 slot.user_login_tokens(user_id), slot.sessions, slot.user_derived(user_id),
-                slot.user_registrations(user_id), slot.unverified_users, slot.invited_users, *sessions,
+                slot.user_registrations(user_id), slot.unverified_users, slot.invited_users,
+                slot.user_pending(user_id), slot.user_left(user_id), *sessions,
             ],
             [user_id, len(ids), *ids, token, self._database.now_ms() if only_unverified else ""],
         )  # fmt: skip
@@ -149,7 +151,7 @@ class Departures:
                     return None
                 continue
             # Who comes meanwhile has not been there longer; should the one chosen go, it is chosen again.
-            next_owner = min(others, key=lambda member: (member.since_ms, member.user_id))
+            next_owner = min(others, key=_succession)
             answer = await self._database.change(
                 HAND_OVER_HOME,
                 slot,
@@ -167,3 +169,8 @@ class Departures:
         except UnknownRecord:
             # Deleted by somebody else, members and all.
             return True
+
+
+def _succession(member: HomeMember) -> tuple[bool, int, int]:
+    """Who has been there longest comes first, and behind all others who has not accepted to be there."""
+    return member.typed is not None, member.since_ms, member.user_id

@@ -38,6 +38,10 @@ class Emptying:
             users = [int(user_id) for user_id in fields]
             for start in range(0, len(users), MEMBERS_TAKEN):
                 some = users[start : start + MEMBERS_TAKEN]
-                names = [name for each in some for name in (slot.user(each), slot.user_homes(each))]
+                names = [
+                    name
+                    for each in some
+                    for name in (slot.user(each), slot.user_homes(each), slot.user_pending(each))
+                ]
                 shared = [slot.home_members(home_id), slot.emails, slot.phones, slot.invited_users]
                 require_ok(await self._database.change(EMPTY_HOME, slot, [*shared, *names], [home_id, *some]))

@@ -9,17 +9,25 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from homewire.errors import Conflict
+from homewire.errors import Conflict, UnknownRecord
 from homewire.model import Home, HomeMember, Role
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.emptying import Emptying
-from homewire.store.keys import ProjectSlot
+from homewire.store.keys import DAY_MS, ProjectSlot
 from homewire.store.scripts.homes import CREATE_HOME, DELETE_HOME, SET_DEACTIVATED, UPDATE_HOME
-from homewire.store.scripts.members import ADD_MEMBER, REMOVE_MEMBER, SET_ROLE
+from homewire.store.scripts.members import ACCEPT_MEMBERSHIP, ADD_MEMBER, REMOVE_MEMBER, SET_ROLE
 
 ANYBODY: Final = 0
 """Who asks, if it is no user."""
+BY_ID: Final = "-"
+"""What a user was added by who was named by id."""
+MAX_PENDING: Final = 100
+"""Homes that strangers may add a user to before the user accepts one or leaves."""
+LEFT_MS: Final = 30 * DAY_MS
+"""How long a user who left a home is not added again by its members."""
+MAX_LEFT: Final = 200
+"""Homes that it is remembered of, the latest."""
 CHUNK: Final = 200
 """Records looked at in one round trip: others wait no longer than for so many."""
 
@@ -50,7 +58,7 @@ class Homes:
             [
                 slot.home(home.id), slot.homes, slot.home_members(home.id),
                 slot.user(owner_user_id), slot.user_homes(owner_user_id),
-                slot.user_ended_keys(owner_user_id),
+                slot.user_ended_keys(owner_user_id), slot.user_pending(owner_user_id),
             ],
             [home.id, home.created_ms, name, home.timezone or "", owner_user_id, self.homes_per_user],
         )  # fmt: skip
@@ -140,37 +148,78 @@ class Homes:
         role: Role = Role.MEMBER,
         asking: int = ANYBODY,
     ) -> HomeMember:
-        """Make a user a member. Only owners make owners.
+        """Make a user a member, who has to accept if a stranger asks. Only owners make owners.
 
-        Raises UnknownRecord, and Conflict (MEMBER_EXISTS, EXCEEDED_MAX_HOMES, or for who may not).
+        Raises UnknownRecord, and Conflict (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES,
+        TOO_MANY_INVITATIONS, or for who may not).
         """
-        slot, member = ProjectSlot(project_id), HomeMember(user_id, Role(role), self._database.now_ms())
+        slot = ProjectSlot(project_id)
+        names, arguments = self.adding(slot, home_id, user_id, role, asking, BY_ID)
+        answer = await self._database.change(ADD_MEMBER, slot, names, arguments)
+        require_ok(answer, project=project_id, home=home_id, user=user_id)
+        member = await self.member(project_id, home_id, user_id)
+        if member is None:
+            raise UnknownRecord("member", user_id)
+        return member
+
+    def adding(
+        self, slot: ProjectSlot, home_id: int, user_id: int, role: Role, asking: int, typed: str
+    ) -> tuple[list[str], list[str | int]]:
+        """Keys and arguments of ADD_MEMBER, and the first ones of INVITE_MEMBER."""
+        return [
+            slot.home(home_id), slot.home_members(home_id),
+            slot.user(user_id), slot.user_homes(user_id), slot.user_ended_keys(user_id),
+            slot.user_pending(user_id), slot.user_homes(asking), slot.user_pending(asking),
+            slot.user_left(user_id),
+        ], [
+            home_id, user_id, Role(role).value, self._database.now_ms(), self.homes_per_user, asking, typed,
+            MAX_PENDING,
+        ]  # fmt: skip
+
+    async def accept(self, project_id: int, home_id: int, user_id: int) -> None:
+        """A user agrees to be a member of a home that a stranger added them to; else nothing is changed.
+
+        Raises UnknownRecord, and Conflict (EXCEEDED_MAX_HOMES).
+        """
+        slot = ProjectSlot(project_id)
+        pending = slot.user_pending(user_id)
+        if await self._database.read("ZSCORE", pending, home_id) is None:
+            return
         answer = await self._database.change(
-            ADD_MEMBER,
+            ACCEPT_MEMBERSHIP,
             slot,
             [
-                slot.home(home_id), slot.home_members(home_id),
-                slot.user(user_id), slot.user_homes(user_id), slot.user_ended_keys(user_id),
+                slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id), pending,
+                slot.user_ended_keys(user_id),
             ],
-            [home_id, user_id, member.role.value, member.since_ms, self.homes_per_user, asking],
+            [home_id, user_id, self.homes_per_user],
         )  # fmt: skip
-        require_ok(answer, project=project_id, home=home_id, user=user_id)
-        return member
+        require_ok(answer, project=project_id, home=home_id)
+
+    async def followed_by(self, project_id: int, user_id: int) -> list[int]:
+        """The homes that a user receives without naming them: not those that a stranger added the user to."""
+        homes = await self.of_user(project_id, user_id)
+        # After the homes: one that is added meanwhile is in neither, and one accepted meanwhile is announced.
+        pending = await self._database.read("ZRANGE", ProjectSlot(project_id).user_pending(user_id), 0, -1)
+        unasked = set(map(int, pending))
+        return [home_id for home_id in homes if home_id not in unasked]
 
     async def remove_member(self, project_id: int, home_id: int, user_id: int, asking: int = ANYBODY) -> None:
         """End a membership; the home of its only member is deleted. Owners remove others, all themselves.
 
-        Raises UnknownRecord, and Conflict (LAST_OWNER, or for who may not).
+        Who leaves is not added again by other members for `LEFT_MS`. Raises UnknownRecord, and Conflict
+        (LAST_OWNER, or for who may not).
         """
-        slot = ProjectSlot(project_id)
+        slot, now = ProjectSlot(project_id), self._database.now_ms()
         answer = await self._database.change(
             REMOVE_MEMBER,
             slot,
             [
                 slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id), slot.homes,
                 slot.deleted_homes, slot.user(user_id), slot.emails, slot.phones, slot.invited_users,
+                slot.user_pending(user_id), slot.user_left(user_id),
             ],
-            [home_id, user_id, asking],
+            [home_id, user_id, asking, now, now + LEFT_MS, MAX_LEFT],
         )  # fmt: skip
         require_ok(answer, project=project_id, home=home_id, member=user_id)
         if answer[1:] == ["home_deleted"]:
@@ -273,5 +322,5 @@ def _home(project_id: int, home_id: int, record: Mapping[str, str]) -> Home:
 
 
 def _member(user_id: int, membership: bytes) -> HomeMember:
-    role, since = membership.decode().split()
-    return HomeMember(user_id, Role(role), int(since))
+    role, since, *typed = membership.decode().split(" ", 2)
+    return HomeMember(user_id, Role(role), int(since), typed[0] if typed else None)

@@ -217,6 +217,16 @@ class ProjectSlot:
         """Index of the homes that a user is a member of; the other side of `home_members`."""
         return f"{self.prefix}user:{user_id}:homes"
 
+    def user_pending(self, user_id: int) -> str:
+        """Index of those of `user_homes` that a stranger added the user to, as long as the user has not
+        accepted."""
+        return f"{self.prefix}user:{user_id}:pending"
+
+    def user_left(self, user_id: int) -> str:
+        """Sorted set: homes that a user left lately, score = until when no other member adds the user again,
+        in ms. It has a TTL."""
+        return f"{self.prefix}user:{user_id}:left"
+
     def user_rights(self, user_id: int) -> str:
         """Hash: right → how many sources a user has it from: a grant of their own, and each group with it."""
         return f"{self.prefix}user:{user_id}:rights"
@@ -302,7 +312,8 @@ class ProjectSlot:
         return f"{self.prefix}home:{home_id}"
 
     def home_members(self, home_id: int) -> str:
-        """Hash: user id → `<role> <since ms>`."""
+        """Hash: user id → `<role> <since ms>`, and what the inviter typed as long as the user has not
+        accepted."""
         return f"{self.prefix}home:{home_id}:members"
 
     def home_devices(self, home_id: int) -> str:

@@ -80,7 +80,7 @@ class Members:
 
         Whose address is nobody's becomes an invited user, and the user of that address by registering. With
         an address `posting` tells them. Raises InvalidInput, UnknownRecord (home), and Conflict
-        (MEMBER_EXISTS, EXCEEDED_MAX_HOMES, or for who may not).
+        (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES, TOO_MANY_INVITATIONS, or for who may not).
         """
         invitee.check(project.accounts)
         if invitee.user_id is not None:
@@ -107,23 +107,22 @@ class Members:
         asking: int,
         posting: Posting | None,
     ) -> int:
-        slot, now = ProjectSlot(project_id), self._database.now_ms()
+        slot = ProjectSlot(project_id)
         email = checks.email(invitee.email) if invitee.email is not None else ""
         phone = checks.phone(invitee.phone) if invitee.phone is not None else ""
         directory, address = (slot.emails, email.lower()) if email else (slot.phones, phone)
         for _ in range(ATTEMPTS):
             holder = await self._database.read("HGET", directory, address)
-            user_id = int(holder) if holder else await self._database.new_id()
+            # Also if there is one: the time is not to tell.
+            new_id = await self._database.new_id()
+            user_id = int(holder) if holder else new_id
+            names, arguments = self._homes.adding(slot, home_id, user_id, role, asking, email or phone)
             answer = await self._database.change(
                 INVITE_MEMBER,
                 slot,
+                [*names, directory, slot.unverified_users, slot.invited_users],
                 [
-                    slot.home(home_id), slot.home_members(home_id),
-                    slot.user(user_id), slot.user_homes(user_id), directory,
-                    slot.user_ended_keys(user_id), slot.unverified_users, slot.invited_users,
-                ],
-                [
-                    home_id, user_id, role.value, now, self._homes.homes_per_user, asking,
+                    *arguments,
                     0 if holder else 1, address, email, email.lower(), phone, *(posting or ("", "")),
                 ],
             )  # fmt: skip

@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Mapping
 
 from homewire.errors import UnknownRecord
-from homewire.model import AccessControl, AccountSystem, OfflineCommands, Project
+from homewire.model import AccessControl, AccountSystem, Invitations, OfflineCommands, Project
 from homewire.store import checks
 from homewire.store.database import LOOK_AFTER_MS, PAGE, Database, require_ok
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
@@ -84,9 +84,11 @@ class Projects:
         verification_url: str | None = None,
         password_reset_url: str | None = None,
         offline_commands: OfflineCommands | None = None,
+        invitations: Invitations | None = None,
     ) -> None:
         """Set what the links in mails look like: a URL with `{token}`; empty for the page of ours. And what
-        becomes of commands to devices that are not connected.
+        becomes of commands to devices that are not connected, and whether a member whom a stranger added
+        has to accept.
 
         What is None stays. Raises UnknownRecord, InvalidInput.
         """
@@ -97,6 +99,8 @@ class Projects:
             changes += "password_reset_url", checks.link_template("passwordResetUrl", password_reset_url)
         if offline_commands is not None:
             changes += "offline_commands", offline_commands.value
+        if invitations is not None:
+            changes += "invitations", Invitations(invitations).value
         if changes:
             slot = ProjectSlot(project_id)
             require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)
@@ -176,4 +180,5 @@ def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
         record.get("verification_url", ""),
         record.get("password_reset_url", ""),
         OfflineCommands(record.get("offline_commands", "drop")),
+        Invitations(record.get("invitations", Invitations.ACCEPT)),
     )

@@ -8,19 +8,20 @@ from homewire.store.scripts.members import FORGETTING, JOINING, STANDING
 from homewire.store.scripts.script import changing, removing
 
 CREATE_HOME: Final = changing(f"""
--- KEYS: …, home, homes, members, owner, homes of the owner, ended keys of the owner
+-- KEYS: …, home, homes, members, owner, homes of the owner, ended keys of the owner, what the owner has not
+--       accepted
 -- ARGV: id, created, name, timezone or nothing, owner id, limit of homes or 0
 {JOINING}
 local id, owner = ARGV[1], ARGV[5]
 if redis.call('EXISTS', KEYS[6]) == 0 then return {{'unknown', 'user'}} end
-if is_full(KEYS[7], ARGV[6]) then return {{'exceeded', 'homes'}} end
+if is_full(KEYS[7], KEYS[9], ARGV[6]) then return {{'exceeded', 'homes'}} end
 local over = over_quota('u' .. owner, COST.home + COST.member, 2)
 if over then return over end
 pay(id, owner)
 book('h' .. id, COST.home + COST.member, 2)
 redis.call('HSET', KEYS[3], 'created', ARGV[2], 'name', ARGV[3], 'timezone', ARGV[4], 'owners', '0')
 redis.call('ZADD', KEYS[4], id, id)
-join(KEYS[3], KEYS[5], KEYS[7], id, owner, 'owner', ARGV[2])
+join(KEYS[3], KEYS[5], KEYS[7], KEYS[9], id, owner, 'owner', ARGV[2])
 return changed('member_added', {{user = owner, home = id, ended_keys = KEYS[8]}})
 """)
 
@@ -67,14 +68,16 @@ return changed('home_deleted', {{home = ARGV[1]}})
 """)
 
 EMPTY_HOME: Final = removing(f"""
--- KEYS: …, members of a deleted home, emails, phones, invited users, then each user and their homes
+-- KEYS: …, members of a deleted home, emails, phones, invited users, then each user, their homes, and those
+--       that they have not accepted
 -- ARGV: home id, user ids
 -- What they counted for the home is given back with the rest of it (SETTLE_HOME).
 {FORGETTING}
 local forgotten = 0
 for i = 2, #ARGV do
-  local user, homes = KEYS[2 * i + 3], KEYS[2 * i + 4]
+  local user, homes, pending = KEYS[3 * i + 1], KEYS[3 * i + 2], KEYS[3 * i + 3]
   redis.call('ZREM', homes, ARGV[1])
+  redis.call('ZREM', pending, ARGV[1])
   if forget_invited(ARGV[i], user, homes, KEYS[4], KEYS[5], KEYS[6]) then forgotten = forgotten + 1 end
 end
 redis.call('HDEL', KEYS[3], unpack(ARGV, 2))

@@ -26,13 +26,22 @@ end
 
 JOINING: Final = """
 -- Whether somebody is in as many homes as they may be.
-local function is_full(homes, limit)
-  return limit ~= '0' and redis.call('ZCARD', homes) >= tonumber(limit)
+-- What strangers added them to does not count.
+local function is_full(homes, pending, limit)
+  return limit ~= '0' and redis.call('ZCARD', homes) - redis.call('ZCARD', pending) >= tonumber(limit)
 end
-local function join(home, members, homes, home_id, user_id, role, now)
-  redis.call('HSET', members, user_id, role .. ' ' .. now)
+-- `typed`: by what a stranger added somebody, who has to accept.
+local function join(home, members, homes, pending, home_id, user_id, role, now, typed)
+  redis.call('HSET', members, user_id, role .. ' ' .. now .. (typed and ' ' .. typed or ''))
   if role == 'owner' then redis.call('HINCRBY', home, 'owners', 1) end
   redis.call('ZADD', homes, home_id, home_id)
+  if typed then redis.call('ZADD', pending, home_id, home_id) end
+end
+-- Who joins a home that is deactivated hears it once it is activated.
+local function joined(home, home_id, user_id, ended_keys)
+  local about = {user = user_id, home = home_id, ended_keys = ended_keys}
+  if is_deactivated(home) then return changed('member_waits', about) end
+  return changed('member_added', about)
 end
 """
 
@@ -54,60 +63,91 @@ _ADDING: Final = f"""
 {STANDING}
 {JOINING}
 local home, members, user, homes = KEYS[3], KEYS[4], KEYS[5], KEYS[6]
-local home_id, user_id, role, now, limit, asking = unpack(ARGV, 1, 6)
+local ended_keys, pending = KEYS[7], KEYS[8]
+local home_id, user_id, role, now, limit, asking, typed, most_pending = unpack(ARGV, 1, 8)
 local refusal = refused(home, members, asking, role)
 if refusal then return refusal end
 if redis.call('HEXISTS', members, user_id) == 1 then return {{'taken', 'member'}} end
--- Who joins a home that is deactivated hears it once it is activated.
-local function joined(ended_keys)
-  local about = {{user = user_id, home = home_id, ended_keys = ended_keys}}
-  if is_deactivated(home) then return changed('member_waits', about) end
-  return changed('member_added', about)
+if asking ~= '0' and tonumber(redis.call('ZSCORE', KEYS[11], home_id) or 0) > tonumber(now) then
+  return {{'left'}}
+end
+-- Whether who asks is a stranger: there is no home that both are in and have agreed to. Then what was typed.
+local function unless_they_met()
+  if asking == '0' or redis.call('HGET', project, 'invitations') == 'immediate' then return end
+  for _, id in ipairs(redis.call('ZINTER', 2, homes, KEYS[9])) do
+    if not redis.call('ZSCORE', pending, id) and not redis.call('ZSCORE', KEYS[10], id) then return end
+  end
+  return typed
+end
+typed = unless_they_met()
+if typed and redis.call('ZCARD', pending) >= tonumber(most_pending) then
+  return {{'exceeded', 'invitations'}}
+end
+if not typed and is_full(homes, pending, limit) then return {{'exceeded', 'homes'}} end
+-- Of a stranger's act the user's sockets are told when the user accepts.
+local function added()
+  if typed then return unheard('member_invited') end
+  return joined(home, home_id, user_id, ended_keys)
 end
 """
 
 ADD_MEMBER: Final = changing(f"""
--- KEYS: …, home, members, user, homes of the user, ended keys of the user
--- ARGV: home id, user id, role, now, limit of homes or 0, who asks
+-- KEYS: …, home, members, user, homes of the user, ended keys of the user, what the user has not accepted,
+--       homes of who asks, what those have not accepted, homes that the user left
+-- ARGV: home id, user id, role, now, limit of homes or 0, who asks, what they typed, the most not accepted
+if redis.call('EXISTS', KEYS[5]) == 0 then return {{'unknown', 'user'}} end
 {_ADDING}
-if redis.call('EXISTS', user) == 0 then return {{'unknown', 'user'}} end
-if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
 local over = charge('h' .. home_id, COST.member, 1)
 if over then return over end
-join(home, members, homes, home_id, user_id, role, now)
-return joined(KEYS[7])
+join(home, members, homes, pending, home_id, user_id, role, now, typed)
+return added()
 """)
 
 INVITE_MEMBER: Final = changing(f"""
--- KEYS: …, home, members, user, homes of the user, users by address, ended keys of the user,
---       unverified users, invited users
--- ARGV: home id, user id, role, now, limit of homes or 0, who asks, 1 if the id is new, address in its
---       unique form, email, its unique form, phone, queue and letter of the invitation
+-- KEYS: as of ADD_MEMBER, users by address, unverified users, invited users
+-- ARGV: as of ADD_MEMBER, 1 if the id is new, address in its unique form, email, its unique form, phone,
+--       queue and letter of the invitation
 -- Whose address it is was read before; nobody's, and they become an invited user.
-local holder = redis.call('HGET', KEYS[7], ARGV[8])
-if holder ~= (ARGV[7] ~= '1' and ARGV[2]) then return {{'moved'}} end
+local holder = redis.call('HGET', KEYS[12], ARGV[10])
+if holder ~= (ARGV[9] ~= '1' and ARGV[2]) then return {{'moved'}} end
 {_ADDING}
-if is_full(homes, limit) then return {{'exceeded', 'homes'}} end
 local users = holder and 0 or 1
 local over = over_quota('h' .. home_id, COST.member + users * COST.user, 1 + users)
 if over then return over end
 book('h' .. home_id, COST.member, 1)
 if not holder then
   book('0', COST.user, 1)
-  redis.call('HSET', user, 'created', now, 'name', '', 'password', '', 'email', ARGV[9],
-    'unique_email', ARGV[10], 'phone', ARGV[11], 'external_key', '', 'verified', '0', 'invited', '1')
-  redis.call('HSET', KEYS[7], ARGV[8], user_id)
+  redis.call('HSET', user, 'created', now, 'name', '', 'password', '', 'email', ARGV[11],
+    'unique_email', ARGV[12], 'phone', ARGV[13], 'external_key', '', 'verified', '0', 'invited', '1')
+  redis.call('HSET', KEYS[12], ARGV[10], user_id)
 end
 -- Who registered and never came back is from now on somebody who was invited.
-if not holder or redis.call('ZREM', KEYS[9], user_id) == 1 then redis.call('ZADD', KEYS[10], now, user_id) end
-join(home, members, homes, home_id, user_id, role, now)
-post(ARGV[12], ARGV[13])
-return joined(KEYS[8])
+if not holder or redis.call('ZREM', KEYS[13], user_id) == 1 then
+  redis.call('ZADD', KEYS[14], now, user_id)
+end
+join(home, members, homes, pending, home_id, user_id, role, now, typed)
+post(ARGV[14], ARGV[15])
+return added()
+""")
+
+ACCEPT_MEMBERSHIP: Final = changing(f"""
+-- KEYS: …, home, members, homes of the user, what the user has not accepted, ended keys of the user
+-- ARGV: home id, user id, limit of homes or 0
+{JOINING}
+local home, members, homes = KEYS[3], KEYS[4], KEYS[5]
+local membership = redis.call('EXISTS', home) == 1 and redis.call('HGET', members, ARGV[2])
+if not membership then return {{'unknown', 'home'}} end
+if not redis.call('ZSCORE', KEYS[6], ARGV[1]) then return unheard('was_accepted') end
+if is_full(homes, KEYS[6], ARGV[3]) then return {{'exceeded', 'homes'}} end
+redis.call('ZREM', KEYS[6], ARGV[1])
+redis.call('HSET', members, ARGV[2], string.match(membership, '^%a+ %d+'))
+return joined(home, ARGV[1], ARGV[2], KEYS[7])
 """)
 
 REMOVE_MEMBER: Final = removing(f"""
--- KEYS: …, home, members, homes of the user, homes, deleted homes, user, emails, phones, invited users
--- ARGV: home id, user id, who asks
+-- KEYS: …, home, members, homes of the user, homes, deleted homes, user, emails, phones, invited users,
+--       what the user has not accepted, homes that the user left
+-- ARGV: home id, user id, who asks, now, until when it is remembered that the user left, how many homes are
 {STANDING}
 {FORGETTING}
 local home, members, homes = KEYS[3], KEYS[4], KEYS[5]
@@ -131,6 +171,13 @@ if string.sub(membership, 1, 6) == 'owner ' then
 end
 redis.call('HDEL', members, ARGV[2])
 redis.call('ZREM', homes, ARGV[1])
+redis.call('ZREM', KEYS[12], ARGV[1])
+if ARGV[2] == ARGV[3] then
+  redis.call('ZREMRANGEBYSCORE', KEYS[13], '-inf', ARGV[4])
+  redis.call('ZADD', KEYS[13], ARGV[5], ARGV[1])
+  redis.call('ZREMRANGEBYRANK', KEYS[13], 0, -1 - tonumber(ARGV[6]))
+  redis.call('PEXPIREAT', KEYS[13], ARGV[5])
+end
 release('h' .. ARGV[1], COST.member, 1)
 stop_paying(ARGV[1], ARGV[2])
 if forget_invited(ARGV[2], KEYS[8], homes, KEYS[9], KEYS[10], KEYS[11]) then release('0', COST.user, 1) end
@@ -146,7 +193,7 @@ local refusal = refused(home, members, ARGV[4], 'owner')
 if refusal then return refusal end
 local membership = redis.call('HGET', members, ARGV[2])
 if not membership then return {{'unknown', 'member'}} end
-local was, since = string.match(membership, '^(%a+) (%d+)$')
+local was, since = string.match(membership, '^(%a+) (.+)$')
 if ARGV[3] == '' or was == ARGV[3] then return {{'ok'}} end
 if was == 'owner' and redis.call('HGET', home, 'owners') == '1' then return {{'last_owner'}} end
 redis.call('HINCRBY', home, 'owners', ARGV[3] == 'owner' and 1 or -1)

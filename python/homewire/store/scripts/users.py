@@ -99,7 +99,8 @@ DELETE_USER: Final = removing("""
 -- KEYS: …, user, users, emails, phones, external keys, sessions of the user, departing users,
 --       homes of the user, proofs of the user, the proof's token, login tokens of the user,
 --       sessions of the project, those of the user that were made with keys, registrations of the user,
---       unverified users, invited users, then session and key of each
+--       unverified users, invited users, homes that the user has not accepted or left, then session and key
+--       of each
 -- ARGV: id, number of sessions, their ids, hash of the token or nothing, now if only somebody goes who never
 --       came, else nothing
 local id, sessions = ARGV[1], tonumber(ARGV[2])
@@ -129,8 +130,9 @@ if (redis.call('HGET', KEYS[11], 'passwordReset') or '') ~= ARGV[3 + sessions] t
 for i = 1, 3 do
   if unique[i] ~= '' then redis.call('HDEL', KEYS[4 + i], unique[i]) end
 end
-redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[15], KEYS[16])
-for i = 19, 18 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
+redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[15], KEYS[16],
+  KEYS[19], KEYS[20])
+for i = 21, 20 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 for i = 3, 2 + sessions do redis.call('ZREM', KEYS[14], ARGV[i]) end
 for _, index in ipairs({KEYS[4], KEYS[17], KEYS[18]}) do redis.call('ZREM', index, id) end
 release('0', COST.user, 1)
@@ -177,7 +179,7 @@ if membership and redis.call('EXISTS', KEYS[4]) == 1 then
   if string.sub(membership, 1, 6) == 'owner ' then owners = owners - 1 end
   -- Somebody else may have become an owner since it was looked.
   if owners == 0 then
-    redis.call('HSET', KEYS[5], ARGV[3], 'owner ' .. string.match(next, ' (%d+)$'))
+    redis.call('HSET', KEYS[5], ARGV[3], 'owner ' .. string.match(next, '^%a+ (.+)$'))
     owners = 1
   end
   redis.call('HSET', KEYS[4], 'owners', owners)
