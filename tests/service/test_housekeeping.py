@@ -142,3 +142,20 @@ async def test_what_was_not_noted_is_found_and_what_is_broken_stops_nobody() -> 
         await asyncio.gather(unnoted(node), broken(node))
         # And it runs on.
         assert (await node.metrics())["connections"] == 0
+
+
+async def test_charges_that_are_over_are_given_back_by_a_patrol() -> None:
+    """In a project in which nothing else happens."""
+    with private_node() as node:
+        async with tenant_of(node) as tenant:
+            slot, user = ProjectSlot(tenant.project), await tenant.user()
+            home = await tenant.home(user)
+            before = await tenant.redis.hget(slot.usage, "project:records")
+            await tenant.store.provisioning.begin(tenant.project, home, user.id, "lamp", lifetime_ms=1)
+
+            async def given_back() -> bool:
+                # A patrol may have been a moment too early.
+                await tenant.redis.delete(PATROLLED)
+                return bool(await tenant.redis.hget(slot.usage, "project:records") == before)
+
+            await eventually(given_back, WITHIN_S)
