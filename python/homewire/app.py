@@ -231,7 +231,7 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
-    entrance = Entrance.of(settings)
+    entrance = Entrance.of(settings, store.refusals)
     reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
     figures = [store.usage.figures, *entrance.figures(), store.passwords.figures]
     return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, figures)

@@ -38,6 +38,7 @@ GAUGES: Final = {
     "session_uses_waiting": "Sessions whose last access is not written down yet.",
     "session_deadlines": "Keys of open sockets that end within a day.",
     "heads_awaited": "Connections without a complete request head.",
+    "connections_idle": "HTTP connections that wait for their next request.",
     "handshakes_in_flight": "WebSocket handshakes being served.",
     "handshakes_waiting": "WebSocket handshakes waiting for their turn.",
     "ingest_bytes": "Request bodies held, in bytes.",
@@ -69,6 +70,7 @@ COUNTERS: Final = {
     "accepted": "TCP connections accepted.",
     "proxy_headers_refused": "Connections of trusted proxies closed because their PROXY protocol header was "
     "missing, malformed or late.",
+    "connections_closed_for_room": "Connections that did nothing and were closed when descriptors ran out.",
     "accept_pauses": "Times that nobody was accepted for a second, for want of descriptors or memory.",
     "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or too long.",
     "ingest_refused": "Requests answered 503 because too many bytes of bodies were held.",
@@ -140,7 +142,11 @@ LABELLED: Final = {
         "Changes refused because a project or user stores all it may, by the quota's setting.",
     ),
     "refusals": ("reason", "Requests that were refused, by the reason of their answer (docs/errors.md)."),
-    "refused": ("limit", "Requests and handshakes answered 429, by the setting that is the limit."),
+    "refused": (
+        "limit",
+        "Requests and handshakes answered 429, and connections closed at once, by the setting that is the "
+        "limit.",
+    ),
 }
 """Counters with a label: its name, and what is counted."""
 

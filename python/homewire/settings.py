@@ -140,6 +140,27 @@ class Settings:
         unit="s",
         minimum=0.1,
     )
+    keep_alive_s: float = setting(
+        75.0,
+        "How long a connection may rest between two requests. Behind a balancer longer than it keeps "
+        "connections: AWS 60 s, Google 600 s. When descriptors run out, the longest idle are closed before.",
+        unit="s",
+        minimum=1,
+    )
+    address_tcp_connections: int = setting(
+        4096,
+        "TCP connections from one address that are no WebSockets; of IPv6 a /64 counts as one. Never more "
+        "than a quarter of the descriptors; beyond it they are closed at once. 0: no limit.",
+        unit="connections",
+        minimum=0,
+    )
+    descriptor_reserve: int = setting(
+        256,
+        "Descriptors kept for the node itself, at most a quarter of its limit: what comes when only these "
+        "are left takes the place of a connection that does nothing, or is closed.",
+        unit="descriptors",
+        minimum=0,
+    )
     handshakes: int = setting(
         256, "WebSocket handshakes served at once; others wait.", unit="handshakes", minimum=1
     )

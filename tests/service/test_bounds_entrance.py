@@ -222,7 +222,7 @@ async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 async def test_running_out_of_descriptors_is_survived(loop: str) -> None:
-    async with node_with_listener(event_loop=loop) as (node, tenant, listener, home):
+    async with node_with_listener(event_loop=loop, descriptor_reserve=0) as (node, tenant, listener, home):
         # Its connection to the node is open from here on.
         await hears(tenant, listener, home, "before")
         limit = node.all_descriptors + 5

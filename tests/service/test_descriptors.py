@@ -10,7 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pytest
-from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
+from aiohttp import ClientSession
+from nodes import NodeProcess, eventually, private_node, tenant_of
 from wire import Refused, listen
 
 EVENTS = "/userSession/websocket"
@@ -56,14 +57,14 @@ async def outcome(url: str, key: str, all_came: asyncio.Event) -> str:
         return "served"
 
 
-async def too_many(node: NodeProcess, tenant: Tenant, key: str) -> Counter[str]:
+async def too_many(node: NodeProcess, admin: ClientSession, key: str) -> Counter[str]:
     """Outcomes of more clients than the node has descriptors for."""
     all_came = asyncio.Event()
-    before = await pauses(tenant)
+    before = await pauses(admin)
     clients = [asyncio.create_task(outcome(node.url, key, all_came)) for _ in range(CLIENTS)]
 
     async def limit_reached() -> bool:
-        return await pauses(tenant) > before or all(client.done() for client in clients)
+        return await pauses(admin) > before or all(client.done() for client in clients)
 
     try:
         await eventually(limit_reached)
@@ -73,9 +74,9 @@ async def too_many(node: NodeProcess, tenant: Tenant, key: str) -> Counter[str]:
     return Counter(await asyncio.gather(*clients))
 
 
-async def pauses(tenant: Tenant) -> float:
+async def pauses(admin: ClientSession) -> float:
     """How often the node found no descriptor for a connection, asked on a connection that is kept."""
-    async with tenant.http.get("/metrics") as answer:
+    async with admin.get("/metrics") as answer:
         lines = (await answer.text()).splitlines()
     (value,) = (line.split()[1] for line in lines if line.startswith("homewire_accept_pauses_total "))
     return float(value)
@@ -83,20 +84,20 @@ async def pauses(tenant: Tenant) -> float:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_every_client_is_refused_closed_or_served_at_the_limit_on_open_files(tls: bool) -> None:
-    with private_node(tls=tls) as node:
-        async with tenant_of(node) as tenant:
+    with private_node(tls=tls, descriptor_reserve=0) as node:
+        async with tenant_of(node) as tenant, ClientSession(node.admin_url) as admin:
             user = await tenant.user()
             async with await listen(node.url, EVENTS, user.key) as first:
                 # What a first handshake opens for good is open before the count.
                 assert await first.is_alive()
             await node.settles()
-            await pauses(tenant)
+            await pauses(admin)
             before = node.descriptors
             total: Counter[str] = Counter()
             # One descriptor more each time: each step of a handshake is the one that finds none once.
             for room in range(ROOM, ROOM + 4):
                 with few_descriptors(node, room):
-                    total += await too_many(node, tenant, user.key)
+                    total += await too_many(node, admin, user.key)
                 await node.settles(before)
             assert total.keys() <= {"served", "closed", REFUSED}, total
             assert total["served"] > 0, total

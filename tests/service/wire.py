@@ -76,8 +76,9 @@ class RawConnection:
         self.writer = writer
 
     @classmethod
-    async def open(cls, url: str, *, receive_buffer: int | None = None) -> Self:
-        """`receive_buffer` is SO_RCVBUF in bytes; asyncio itself then reads ahead at most 2 KiB.
+    async def open(cls, url: str, *, receive_buffer: int | None = None, source: str | None = None) -> Self:
+        """`receive_buffer` is SO_RCVBUF in bytes; asyncio itself then reads ahead at most 2 KiB. `source` is
+        the client's address.
 
         To an https URL with TLS; then asyncio may read ahead half a MB more.
         """
@@ -86,6 +87,8 @@ class RawConnection:
         connection.setblocking(False)
         if receive_buffer is not None:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        if source is not None:
+            connection.bind((source, 0))
         await asyncio.get_running_loop().sock_connect(connection, (parts.hostname, parts.port))
         # A segment for each write: tests say what arrives together.
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -125,6 +128,14 @@ class RawConnection:
             await self.writer.wait_closed()
         except ConnectionError:
             return  # The server was first.
+
+    async def at_end(self, within: float = PATIENCE_S) -> bool:
+        """Whether the server closed its side, and sent nothing before."""
+        async with asyncio.timeout(within):
+            try:
+                return await self.reader.read(1) == b""
+            except ConnectionResetError:
+                return True
 
     async def read_answer(self) -> Answer:
         """The next HTTP answer."""
@@ -244,14 +255,6 @@ class Socket(RawConnection):
     async def receive_type(self, within: float = PATIENCE_S) -> str:
         """The next event's type."""
         return str((await self.receive_json(within))["eventType"])
-
-    async def at_end(self, within: float = PATIENCE_S) -> bool:
-        """Whether the server closed its side, and sent nothing before."""
-        async with asyncio.timeout(within):
-            try:
-                return await self.reader.read(1) == b""
-            except ConnectionResetError:
-                return True
 
     async def is_alive(self) -> bool:
         """Whether a ping is answered, and no message comes before its answer."""

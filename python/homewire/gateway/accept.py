@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Final, TypeAlias
 
+from homewire.gateway.connections import UNCOUNTED, Connections
 from homewire.gateway.proxy_protocol import MalformedHeader, read_client
 from homewire.http.clients import Peer, TrustedProxies
 
@@ -27,7 +28,8 @@ SETTING_UP_S: Final = 1.0
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-MakeProtocol: TypeAlias = Callable[[Peer], asyncio.Protocol]
+MakeProtocol: TypeAlias = Callable[[Peer, Callable[[], None]], asyncio.Protocol]
+"""The protocol of a connection: whose it is, and what to call when it ended."""
 
 
 class Acceptor:
@@ -44,11 +46,13 @@ class Acceptor:
         per_turn: int,
         handshake_s: float,
         proxies: TrustedProxies | None = None,
+        connections: Connections | None = None,
         *,
         proxy_protocol: bool = False,
         timeout_s: float = 0.0,
         unsent_bytes: int = 0,
     ) -> None:
+        """Without `connections` there are no bounds on them."""
         self._per_turn = per_turn
         self._handshake_s = handshake_s
         self._proxies = TrustedProxies() if proxies is None else proxies
@@ -57,7 +61,9 @@ class Acceptor:
         self._unsent_bytes = unsent_bytes
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
-        self._connecting: set[asyncio.Task[object]] = set()
+        self._connections = connections
+        self._connecting: dict[asyncio.Task[object], None] = {}
+        """The oldest first."""
         self._resumption: asyncio.TimerHandle | None = None
         self._make_protocol: MakeProtocol | None = None
         self._tls: ssl.SSLContext | None = None
@@ -141,7 +147,12 @@ class Acceptor:
                 # An error of that connection alone: it was gone before it was accepted.
                 logger.info("a connection was not accepted: %s", error.strerror)
                 continue
-            self._connect(connection, address[0])
+            if self._connections is None or self._connections.make_room(
+                connection.fileno(), self._end_oldest_handshake
+            ):
+                self._connect(connection, address[0])
+            else:
+                connection.close()
 
     def _wait_for_room(self, error: OSError) -> None:
         self._pauses += 1
@@ -153,7 +164,7 @@ class Acceptor:
         self._accepted += 1
         connection.setblocking(False)
         task: asyncio.Task[object] = self._loop.create_task(self._set_up(connection, address))
-        self._connecting.add(task)
+        self._connecting[task] = None
         task.add_done_callback(self._connected)
 
     async def _set_up(self, connection: socket.socket, address: str) -> None:
@@ -164,12 +175,30 @@ class Acceptor:
         except BaseException:
             connection.close()
             raise
-        await self._loop.connect_accepted_socket(
-            partial(self._make_protocol, peer),
-            connection,
-            ssl=self._tls,
-            ssl_handshake_timeout=None if self._tls is None else self._handshake_s,
-        )
+        place = UNCOUNTED if self._connections is None else self._connections.place(peer)
+        if place is None:
+            connection.close()
+            return
+        try:
+            await self._loop.connect_accepted_socket(
+                partial(self._make_protocol, peer, place.leave),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._handshake_s,
+            )
+        except BaseException:
+            place.leave()
+            raise
+
+    def _end_oldest_handshake(self) -> bool:
+        """End the connection that has been in its TLS handshake or PROXY header for longest, if one is."""
+        if self._tls is None and not self._proxy_protocol:
+            return False
+        for task in self._connecting:
+            del self._connecting[task]
+            task.cancel()
+            return True
+        return False
 
     async def _peer(self, connection: socket.socket, address: str) -> Peer:
         """Whose connection it is. Raises OSError, MalformedHeader, TimeoutError."""
@@ -186,7 +215,7 @@ class Acceptor:
         return peer
 
     def _connected(self, task: asyncio.Task[object]) -> None:
-        self._connecting.discard(task)
+        self._connecting.pop(task, None)
         error = None if task.cancelled() else task.exception()
         if isinstance(error, OSError | MalformedHeader):
             # Gone already, or no TLS; the text may quote what was sent. A balancer's probe is one each time.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from homewire.gateway.accept import Acceptor
+from homewire.gateway.connections import Connections
 from homewire.gateway.handshakes import Handshakes
 from homewire.gateway.heads import HeadWatch
 from homewire.http.bodies import Bodies
@@ -20,23 +22,30 @@ class Entrance:
 
     acceptor: Acceptor
     heads: HeadWatch
+    connections: Connections
     handshakes: Handshakes
     bodies: Bodies
     answers: Answers
 
     @classmethod
-    def of(cls, settings: Settings) -> Entrance:
-        """As the settings have it."""
+    def of(cls, settings: Settings, refusals: Counter[str]) -> Entrance:
+        """As the settings have it. `refusals` counts what is refused, by the setting."""
+        heads = HeadWatch(settings.head_timeout_s)
+        connections = Connections(
+            heads, settings.address_tcp_connections, settings.descriptor_reserve, refusals
+        )
         return cls(
             Acceptor(
                 settings.accepts_per_turn,
                 settings.head_timeout_s,
                 TrustedProxies.of(settings),
+                connections,
                 proxy_protocol=settings.proxy_protocol,
                 timeout_s=settings.socket_timeout_s,
                 unsent_bytes=settings.socket_unsent_bytes,
             ),
-            HeadWatch(settings.head_timeout_s),
+            heads,
+            connections,
             Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
             Bodies(settings.ingest_bytes),
             Answers(
@@ -48,4 +57,5 @@ class Entrance:
 
     def figures(self) -> list[Callable[[], Mapping[str, int]]]:
         """For the metrics."""
-        return [it.figures for it in (self.acceptor, self.heads, self.handshakes, self.bodies, self.answers)]
+        bounds = (self.acceptor, self.heads, self.connections, self.handshakes, self.bodies, self.answers)
+        return [each.figures for each in bounds]

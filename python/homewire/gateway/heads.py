@@ -15,8 +15,8 @@ from typing import Protocol
 class Cuttable(Protocol):
     """A connection that can be ended."""
 
-    def force_close(self) -> None:
-        """Close without an answer."""
+    def cut(self) -> None:
+        """End it at once, without an answer."""
         ...
 
 
@@ -43,6 +43,14 @@ class HeadWatch:
         """The head is complete, or the connection is gone."""
         self._deadlines.pop(connection, None)
 
+    def cut_oldest(self) -> bool:
+        """Cut the connection that has kept the node waiting for longest; False if none does."""
+        for connection in self._deadlines:
+            del self._deadlines[connection]
+            connection.cut()
+            return True
+        return False
+
     def close(self) -> None:
         """Cut nobody any more."""
         self._deadlines.clear()
@@ -62,4 +70,4 @@ class HeadWatch:
                 return
             del self._deadlines[connection]
             self._timed_out += 1
-            connection.force_close()
+            connection.cut()

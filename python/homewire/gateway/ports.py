@@ -29,10 +29,11 @@ async def open_port(
     """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
     manners = Manners(
         settings.request_line_bytes,
+        settings.keep_alive_s,
         cookie_origins=listed_origins(settings.cookie_origins),
         answers=entrance.answers,
     )
-    runner, server = await make_runner(app, manners, entrance.heads)
+    runner, server = await make_runner(app, manners, entrance.heads, entrance.connections)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
     stack.push_async_callback(entrance.acceptor.close)

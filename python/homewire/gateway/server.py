@@ -22,6 +22,7 @@ from homewire.errors import (
     RequestError,
     UnknownPath,
 )
+from homewire.gateway.connections import Connections
 from homewire.gateway.cors import allow_origins, preflight
 from homewire.gateway.heads import HeadWatch
 from homewire.http.answers import WholeAnswer, error_answer
@@ -77,13 +78,15 @@ class QuietRequestHandler(RequestHandler):
     aiohttp logs such a request with its first bytes, and those may be a key in a URL.
     """
 
-    def __init__(self, server: QuietServer, peer: Peer, **options: Any) -> None:
+    def __init__(self, server: QuietServer, peer: Peer, left: Callable[[], None], **options: Any) -> None:
         super().__init__(server, **options)
         self.peer = peer
         """The other end of the connection (`http.clients`)."""
+        self._left = left
         self._manners = server.manners
         self._answers = server.manners.answers
         self._heads = server.heads
+        self._connections = server.bounds
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request that began."""
         self._answering = False
@@ -98,7 +101,16 @@ class QuietRequestHandler(RequestHandler):
     def connection_lost(self, exc: BaseException | None) -> None:
         """There is nothing to time any more."""
         self._heads.came(self)
+        self._connections.stirs(self)
+        self._left()
         super().connection_lost(exc)
+
+    def cut(self) -> None:
+        """End the connection at once: a client that answers nothing can't delay it, not even with TLS."""
+        transport = self.transport
+        self.force_close()
+        if transport is not None:
+            transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Bytes that belong to no body are the beginning of a head, or more of it."""
@@ -107,12 +119,14 @@ class QuietRequestHandler(RequestHandler):
             if self._answering:
                 self._early = True
             else:
+                self._connections.stirs(self)
                 self._heads.expect(self)
         super().data_received(data)
 
     def request_begins(self, body: StreamReader) -> None:
         """A head is complete, and its request is the next to be answered."""
         self._heads.came(self)
+        self._connections.stirs(self)
         self._body = body
         self._answering = True
         self._early = False
@@ -135,8 +149,12 @@ class QuietRequestHandler(RequestHandler):
         else:
             outcome = await super().finish_response(request, resp, start_time)
         self._answering = False
-        if self._early and self.transport is not None:
+        if self.transport is None:
+            return outcome
+        if self._early:
             self._heads.expect(self)
+        else:
+            self._connections.rests(self)
         return outcome
 
     def _complete(self, request: web.BaseRequest, response: web.StreamResponse) -> None:
@@ -233,6 +251,8 @@ class Manners:
     """How a server treats its connections."""
 
     request_line_bytes: int
+    keep_alive_s: float = 75.0
+    """How long a connection may rest between two requests."""
     any_origin: bool = True
     """Whether pages of any origin may read its answers."""
     cookie_origins: frozenset[str] = frozenset()
@@ -244,20 +264,24 @@ class Manners:
 class QuietServer(web.Server):
     """A server whose connections are `QuietRequestHandler`s."""
 
-    def __init__(self, manners: Manners, heads: HeadWatch, handler: Any, **options: Any) -> None:
+    def __init__(
+        self, manners: Manners, heads: HeadWatch, connections: Connections, handler: Any, **options: Any
+    ) -> None:
         super().__init__(handler, **options)
         self.manners = manners
         self.heads = heads
+        self.bounds = connections
 
-    def serve(self, peer: Peer) -> RequestHandler:
-        """The protocol of a new connection."""
-        return QuietRequestHandler(self, peer, loop=self._loop, **self._kwargs)
+    def serve(self, peer: Peer, left: Callable[[], None]) -> RequestHandler:
+        """The protocol of a new connection; `left` is called when it ended or was given away."""
+        return QuietRequestHandler(self, peer, left, loop=self._loop, **self._kwargs)
 
 
 async def make_runner(
-    app: web.Application, manners: Manners, heads: HeadWatch
+    app: web.Application, manners: Manners, heads: HeadWatch, connections: Connections | None = None
 ) -> tuple[web.ServerRunner, QuietServer]:
-    """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`.
+    """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`. Without `connections`
+    there are no bounds on them.
 
     aiohttp offers no way to name the handler class, so its own runner prepares the
     application, and the finished handler and request factory move into our server.
@@ -278,13 +302,14 @@ async def make_runner(
     server = QuietServer(
         manners,
         heads,
+        Connections(heads) if connections is None else connections,
         inner.request_handler,
         request_factory=begin,
         access_log=None,
         max_line_size=manners.request_line_bytes,
         max_field_size=16_384,
         lingering_time=2.0,
-        keepalive_timeout=75.0,
+        keepalive_timeout=manners.keep_alive_s,
     )
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()

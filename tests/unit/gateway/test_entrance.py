@@ -61,7 +61,7 @@ async def accept_in_turns() -> None:
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 128)
     clients = [socket.create_connection(("127.0.0.1", port)) for _ in range(40)]
-    acceptor.start(lambda _peer: Ends())
+    acceptor.start(lambda _peer, _left: Ends())
     accepted = [0]
     while accepted[-1] < len(clients):
         turn = loop.create_future()
@@ -85,7 +85,7 @@ def test_names_with_several_addresses_have_one_port(run: Callable[[Awaitable[Non
 async def listen_everywhere() -> None:
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("localhost", 0, 16)
-    acceptor.start(lambda _peer: Ends())
+    acceptor.start(lambda _peer, _left: Ends())
     for family, _, _, _, address in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
         with socket.socket(family, socket.SOCK_STREAM) as client:
             client.connect(address)
@@ -116,7 +116,7 @@ async def accept_with_a_timeout() -> None:
 
     acceptor = Acceptor(5, 1.0, timeout_s=45.0, unsent_bytes=100_000)
     port = await acceptor.bind("127.0.0.1", 0, 16)
-    acceptor.start(lambda _peer: Asking())
+    acceptor.start(lambda _peer, _left: Asking())
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     assert await made == [45_000, 100_000]
     writer.close()
