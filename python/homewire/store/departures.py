@@ -76,6 +76,7 @@ class Departures:
             [slot.user_proofs(user_id), *map(slot.session, ids)]
         )
         token = proofs.get("passwordReset", "")
+        registrations = await self._database.read("ZRANGE", slot.user_registrations(user_id), 0, PAGE - 1)
         sessions = [
             name
             for session_id, record in zip(ids, records, strict=True)
@@ -95,9 +96,16 @@ class Departures:
             ],
             [user_id, len(ids), *ids, token, self._database.now_ms() if only_unverified else ""],
         )  # fmt: skip
-        if answer[0] == "ok":
+        if answer == ["ok"]:
+            await self._forget_tokens(slot, registrations)
             await self._release(slot, [each["charged"] for each in records if "charged" in each])
         return answer
+
+    async def _forget_tokens(self, slot: ProjectSlot, registrations: Sequence[bytes]) -> None:
+        """Without their registrations they are good for nothing. After a crash they end by themselves."""
+        names = [slot.proof(each.decode().partition(" ")[0]) for each in registrations]
+        if names:
+            await self._database.write("UNLINK", *names)
 
     async def _release(self, slot: ProjectSlot, charges: Sequence[str]) -> None:
         """Of the sessions that are gone. When a crash prevents it, they end by themselves."""
