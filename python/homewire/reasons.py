@@ -177,6 +177,8 @@ FIELDS: Final[dict[str, str]] = {
     "ENTITY_EXISTS": "entityId",
     "ENTITY_HAS_CHILDREN": "entityId",
     "MEMBER_EXISTS": "userId",
+    "MEMBER_LEFT": "userId",
+    "TOO_MANY_INVITATIONS": "userId",
     "LAST_OWNER": "role",
     "HOME_DEACTIVATED": "homeId",
     "DEVICE_NOT_CLAIMABLE": "claimCode",
