@@ -8,6 +8,7 @@ from typing import Final
 from homewire.errors import UnknownRecord
 from homewire.model import HomeMember
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.ended_sessions import EndedSessions
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.groups import QUIT_ALL_GROUPS
@@ -34,6 +35,7 @@ class Departures:
     def __init__(self, database: Database, homes: Homes) -> None:
         self._database = database
         self._homes = homes
+        self._ended = EndedSessions(database)
 
     async def delete(self, project_id: int, user_id: int, *, only_unverified: bool = False) -> None:
         """Delete a user, or finish that; `only_unverified`: unless the user ever came, or still may verify a
@@ -65,6 +67,8 @@ class Departures:
     async def _leave(self, project_id: int, user_id: int) -> None:
         await self._leave_homes(project_id, user_id)
         await self._quit_groups(project_id, user_id)
+        slot = ProjectSlot(project_id)
+        await self._ended.forget_all(slot, slot.user_ended_sessions(user_id))
         await self._database.write("ZREM", ProjectSlot(project_id).departing_users, user_id)
 
     async def _remove(self, project_id: int, user_id: int, only_unverified: bool) -> list[str]:

@@ -14,6 +14,7 @@ from homewire.errors import UnknownRecord
 from homewire.model import Device, DeviceLocation
 from homewire.store import checks, tokens
 from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, outrun, require_ok
+from homewire.store.ended_sessions import EndedSessions
 from homewire.store.keys import ProjectSlot
 from homewire.store.rotation import rotate
 from homewire.store.scripts.devices import (
@@ -44,6 +45,7 @@ class Devices:
     def __init__(self, database: Database, sessions: Sessions) -> None:
         self._database = database
         self._sessions = sessions
+        self._ended = EndedSessions(database)
 
     async def create(
         self,
@@ -321,6 +323,10 @@ class Devices:
         if answer[0] in ("moved", "in_session"):
             return False
         require_ok(answer, project=slot.project_id)
+        indexes = [slot.device_ended_sessions(device_id) for device_id in records]
+        counts = await self._database.read_together(*(("EXISTS", index) for index in indexes))
+        for index in (index for index, count in zip(indexes, counts, strict=True) if count):
+            await self._ended.forget_all(slot, index)
         return True
 
     async def _store(self, device: Device, token_hash: str, claim_code: str) -> list[str]:

@@ -17,21 +17,27 @@ FORGOTTEN: Final = 50
 class EndedSessions:
     """Keeps at most `most` sessions of each user and device that are over; 0: all, for 30 days."""
 
-    def __init__(self, database: Database, most: int) -> None:
+    def __init__(self, database: Database, most: int = 0) -> None:
         self._database = database
         self._most = most
 
     async def forget_oldest(self, slot: ProjectSlot, index: str) -> None:
         """Those in excess. Whose session was just opened or ended is not told of a Redis that is away: the
         next time makes up for it."""
-        if self._most == 0:
-            return
-        with suppress(Unavailable):
-            while oldest := await self._database.read("ZRANGE", index, 0, -1 - self._most):
-                ids = [each.decode() for each in oldest[:FORGOTTEN]]
-                answer = await self._database.change(
-                    FORGET_ENDED, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
-                )
-                require_ok(answer, project=slot.project_id)
-                if len(oldest) <= FORGOTTEN:
-                    return
+        if self._most:
+            with suppress(Unavailable):
+                await self._forget(slot, index, self._most)
+
+    async def forget_all(self, slot: ProjectSlot, index: str) -> None:
+        """Those of a user or device that is deleted. Raises Unavailable."""
+        await self._forget(slot, index, 0)
+
+    async def _forget(self, slot: ProjectSlot, index: str, kept: int) -> None:
+        while oldest := await self._database.read("ZRANGE", index, 0, -1 - kept):
+            ids = [each.decode() for each in oldest[:FORGOTTEN]]
+            answer = await self._database.change(
+                FORGET_ENDED, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
+            )
+            require_ok(answer, project=slot.project_id)
+            if len(oldest) <= FORGOTTEN:
+                return

@@ -9,6 +9,8 @@ from homewire.store.scripts.script import ENDED_KEPT, changing, removing
 ENDED_KEPT_MS: Final = 60_000
 """How much later than another shard, at most, a reader may come to the user's own, where the end of a key
 stands in any case."""
+ALWAYS_OPENED: Final = 10
+"""Live sessions of a user or device that no quota refuses."""
 LEASE_MS: Final = 30_000
 """How long a request keeps its session from being ended, unless it ends before."""
 
@@ -28,6 +30,7 @@ end
 
 # `kind` and `name` are what the key will say of its holder, `owner` what the session counts for.
 _STORE_SESSION: Final = f"""
+local ALWAYS_OPENED = {ALWAYS_OPENED}
 {_MADE_WITH_KEYS}
 local ancestors = ARGV[9]
 -- Of these sessions the one that expires first; one without an expiry has lost its record.
@@ -70,7 +73,8 @@ if obstacle == '' then return {{'exceeded', 'sessions'}} end
 if obstacle then return {{'full', obstacle}} end
 local bytes = COST.session
 for i = 12, #ARGV do bytes = bytes + #ARGV[i] end
-local over = over_quota(owner, bytes, 1)
+-- Who stores too much must be able to sign in, to delete some of it.
+local over = redis.call('ZCARD', KEYS[4]) >= ALWAYS_OPENED and over_quota(owner, bytes, 1)
 if over then return over end
 local charged = charge_name(KEYS[5], owner, bytes, 1)
 book_until(ARGV[6], charged)
