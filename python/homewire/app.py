@@ -54,7 +54,7 @@ from homewire.presence.speaker import Speaker
 from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
 from homewire.redis.memory import report_eviction
-from homewire.settings import Settings, contradictions, redacted
+from homewire.settings import Settings, contradictions, in_environment, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
 from homewire.store.registrations import Ages
@@ -99,6 +99,7 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
     Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
     """
     log.configure(settings.log_level, settings.log_format)
+    _say_what_is_ignored()
     for problem, advice in contradictions(settings):
         _log.warning("settings.contradiction", problem=problem, advice=advice)
     raise_open_file_limit()
@@ -116,6 +117,17 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
     except asyncio.CancelledError:
         if not stop.is_set():
             raise
+
+
+def _say_what_is_ignored() -> None:
+    """Log the HOMEWIRE_ variables that are no settings."""
+    found = in_environment()
+    if found.injected:
+        _log.info(
+            "settings.ignored", variables=list(found.injected), reason="made by Kubernetes for a Service"
+        )
+    for warning in found.warnings():
+        _log.warning("settings.unknown", problem=warning)
 
 
 async def _serve(

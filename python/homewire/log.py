@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from typing import Any
@@ -24,8 +25,8 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
         structlog.processors.format_exc_info,
     ]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer()
-        if log_format == "console"
+        structlog.dev.ConsoleRenderer(colors=_wants_colours())
+        if log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
         else structlog.processors.JSONRenderer(serializer=_to_json)
     )
     structlog.configure(
@@ -67,6 +68,11 @@ class Seldom:
             return False
         self._logged_at[event] = now
         return True
+
+
+def _wants_colours() -> bool:
+    """Whether stderr shows them: on a terminal, unless NO_COLOR says no (no-color.org)."""
+    return sys.stderr.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
 def _to_json(value: Any, **_ignored: Any) -> str:

@@ -1,13 +1,15 @@
 """The settings: one typed object; environment, flags, help texts and docs/settings.md come from its fields.
 
 The table is a plain dataclass, so that importing it costs nothing and a test says ``Settings(port=0)``.
-Reading the environment takes pydantic-settings, which costs up to 300 ms: `load` imports it.
+Checking values takes pydantic, which costs up to 300 ms: `load` imports it. Which variables are values
+of settings says `environment`.
 """
 
 # ruff: noqa: RUF009  (a field made by `setting` is as immutable as one made by `dataclasses.field`)
 from __future__ import annotations
 
 import dataclasses
+import os
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -15,10 +17,11 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
+from homewire import environment
 from homewire.errors import ConfigurationError
 from homewire.hosts import listed_networks, listed_origins, projects_by_host
 
-ENVIRONMENT_PREFIX = "HOMEWIRE_"
+ENVIRONMENT_PREFIX = environment.PREFIX
 SECRET_KEY_LENGTH = 32
 REDIS_SCHEMES = ("redis", "rediss", "unix")
 
@@ -41,7 +44,7 @@ Durability = Literal["always", "everysec"]
 EventLoop = Literal["uvloop", "asyncio"]
 SmtpTls = Literal["none", "starttls", "tls"]
 LogLevel = Literal["debug", "info", "warning", "error"]
-LogFormat = Literal["json", "console"]
+LogFormat = Literal["auto", "json", "console"]
 ForwardedHeader = Literal["x-forwarded-for", "forwarded"]
 
 
@@ -93,7 +96,7 @@ class Settings:
     )
     tls_cert: Path | None = setting(
         None,
-        "Certificate (chain), PEM, to end TLS at the port; with --tls-key. None: plain HTTP.",
+        "Certificate (chain), PEM, to end TLS at the port; with --tls-key. Unset: plain HTTP.",
         flag="--tls-cert",
     )
     tls_key: Path | None = setting(
@@ -132,7 +135,7 @@ class Settings:
     public_url: str | None = setting(
         None,
         "Where people reach this homewire, e.g. https://home.example.com: the beginning of the links in "
-        "mails. None: host and port of the node.",
+        "mails. Unset: host and port of the node.",
     )
     head_timeout_s: float = setting(
         10.0,
@@ -222,13 +225,13 @@ class Settings:
     )
     redis_url: str | None = setting(
         None,
-        "Redis to use, e.g. redis://host:6379 or unix:///path. None: the embedded server.",
+        "Redis to use, e.g. redis://host:6379 or unix:///path. Unset: the embedded server.",
         flag="--redis",
         secret=True,
     )
     redis_binary: Path | None = setting(
         None,
-        "Server program to embed. None: the bundled one, else valkey-server or redis-server of the PATH.",
+        "Server program to embed. Unset: the bundled one, else valkey-server or redis-server of the PATH.",
     )
     embedded_cluster: bool = setting(
         False,
@@ -510,17 +513,17 @@ class Settings:
     secret_key: str | None = setting(
         None,
         "Secret, at least 32 random characters, under which stored secrets (keys of smart modules, passwords "
-        "of mail servers) are encrypted; the same on all nodes and for commands. None: made once, in "
+        "of mail servers) are encrypted; the same on all nodes and for commands. Unset: made once, in "
         "secret.key in the data directory.",
         secret=True,
     )
 
     smtp_host: str | None = setting(
-        None, "SMTP server that takes e-mails. None: they are kept, and `homewire outbox` shows them."
+        None, "SMTP server that takes e-mails. Unset: they are kept, and `homewire outbox` shows them."
     )
     smtp_port: int = setting(587, "Its TCP port.", minimum=1, maximum=65535)
     smtp_tls: SmtpTls = setting("starttls", "tls from the first byte, starttls, or none.")
-    smtp_user: str | None = setting(None, "User name at the SMTP server. None: no authentication.")
+    smtp_user: str | None = setting(None, "User name at the SMTP server. Unset: no authentication.")
     smtp_password: str | None = setting(None, "Password at the SMTP server.", secret=True)
     smtp_from: str | None = setting(
         None, "Sender of e-mails: home@example.com or Home <home@example.com>. Needed with smtp_host."
@@ -530,7 +533,7 @@ class Settings:
     )
     sms_url: str | None = setting(
         None,
-        "Where SMS are posted to, signed, as JSON. None: they are kept, and `homewire outbox` shows them.",
+        "Where SMS are posted to, signed, as JSON. Unset: they are kept, and `homewire outbox` shows them.",
         secret=True,
     )
     sms_key: str | None = setting(
@@ -720,7 +723,9 @@ class Settings:
     )
 
     log_level: LogLevel = setting("info", "Least level that is logged.")
-    log_format: LogFormat = setting("json", "json: one object a line; console: for people.")
+    log_format: LogFormat = setting(
+        "auto", "json: one object a line; console: for people; auto: console on a terminal, else json."
+    )
 
     @property
     def public_base_url(self) -> str:
@@ -760,6 +765,7 @@ class Row:
     default: str
     unit: str
     description: str
+    secret: bool
 
 
 def rows() -> Iterator[Row]:
@@ -772,6 +778,7 @@ def rows() -> Iterator[Row]:
             default="" if field.default is None else str(field.default),
             unit=field.metadata["unit"],
             description=field.metadata["description"],
+            secret=field.metadata["secret"],
         )
 
 
@@ -779,28 +786,33 @@ def load(**given: Any) -> Settings:
     """Settings from flags, else from the environment, else the defaults.
 
     A flag that is None was not given. Sizes may be written ``64KiB`` or ``1MiB`` in the environment.
-    Raises ConfigurationError naming every setting that can't be used.
+    Raises ConfigurationError naming every setting that can't be used, and for a variable that is nearly one.
     """
     from pydantic import ByteSize, Field, ValidationError, create_model
-    from pydantic_settings import BaseSettings, SettingsConfigDict
 
-    class Environment(BaseSettings):
-        model_config = SettingsConfigDict(env_prefix=ENVIRONMENT_PREFIX, extra="ignore")
-
+    chosen = {name: value for name, value in given.items() if value is not None}
     hints = get_type_hints(Settings)
     fields: dict[str, Any] = {}
     for field in dataclasses.fields(Settings):
         kind = ByteSize if field.metadata["unit"] == "bytes" else hints[field.name]
         limits = {"ge": field.metadata["minimum"], "le": field.metadata["maximum"]}
         fields[field.name] = (kind, Field(field.default, **limits))
-    model = create_model("Environment", __base__=Environment, **fields)
+    model = create_model("Environment", **fields)
     try:
-        values = model(**{name: value for name, value in given.items() if value is not None})
+        values = model(**{**in_environment().values, **chosen})
     except ValidationError as error:
         raise ConfigurationError(_problems(error.errors(include_input=False))) from None
     settings = Settings(**values.model_dump())
     _check(settings)
     return settings
+
+
+def in_environment() -> environment.Environment:
+    """The variables of this process, sorted out. Raises ConfigurationError for a slip."""
+    table = list(rows())
+    return environment.read(
+        os.environ, [row.name for row in table], [row.name for row in table if row.secret]
+    )
 
 
 def _check(settings: Settings) -> None:
@@ -846,7 +858,28 @@ def _check_form(parse: Callable[[str], object], value: str, name: str, example: 
 
 def _problems(errors: Any) -> str:
     """What is wrong with which settings; values stay out of it, for one may be a secret."""
-    return "; ".join(f"{named(str(error['loc'][0]))}: {error['msg']}" for error in errors)
+    return "; ".join(f"{named(str(error['loc'][0]))}: {in_plain_words(error)}" for error in errors)
+
+
+_PLAIN = {
+    "int_parsing": "must be a whole number",
+    "int_from_float": "must be a whole number",
+    "float_parsing": "must be a number",
+    "bool_parsing": "must be true or false",
+    "byte_size": "must be a number of bytes, e.g. 65536, 64KiB or 1MiB",
+    "byte_size_unit": "must be a number of bytes, e.g. 65536, 64KiB or 1MiB",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than_equal": "must be at most {le}",
+    "literal_error": "must be one of {expected}",
+}
+
+
+def in_plain_words(error: Any) -> str:
+    """The problem of one of pydantic's errors, without the words of the implementation."""
+    told = _PLAIN.get(error["type"])
+    if told is None:
+        return str(error["msg"]).removeprefix("Value error, ")
+    return told.format(**error.get("ctx", {})).replace("'", "")
 
 
 def named(name: str) -> str:
@@ -869,7 +902,12 @@ def markdown() -> str:
         "# Settings",
         "",
         "Made by `make docs` from `python/homewire/settings.py`. A flag wins over the environment.",
-        "Sizes may be written `64KiB` or `1MiB` in the environment.",
+        "Sizes may be written `64KiB` or `1MiB` in the environment. An empty variable counts as not set.",
+        "What Kubernetes injects for a Service (`HOMEWIRE_PORT=tcp://…`, `HOMEWIRE_SERVICE_HOST`, …) is",
+        "ignored. A name that is nearly a setting's is an error.",
+        "",
+        "A secret belongs into a file: `HOMEWIRE_…_FILE` names one, and its first line is the value. The",
+        "list of processes and the history of a shell show what is given as a flag.",
         "",
         "| environment | flag | default | unit | what it does |",
         "| --- | --- | --- | --- | --- |",
@@ -877,7 +915,8 @@ def markdown() -> str:
     for row in rows():
         flag = f"`{row.flag}`" if row.flag else ""
         default = f"`{row.default}`" if row.default else "none"
-        lines.append(f"| `{row.environment}` | {flag} | {default} | {row.unit} | {row.description} |")
+        variables = f"`{row.environment}`" + (f", `{row.environment}_FILE`" if row.secret else "")
+        lines.append(f"| {variables} | {flag} | {default} | {row.unit} | {row.description} |")
     return "\n".join(lines) + "\n"
 
 

@@ -23,7 +23,7 @@ import sys
 from contextlib import suppress
 from typing import Any
 
-WANTED = ("homewire.app", "homewire.cli", "homewire.demo", "pydantic_settings", "typer._adapters", "uvloop")
+WANTED = ("homewire.app", "homewire.cli", "homewire.demo", "pydantic", "typer._adapters", "uvloop")
 """What nodes and the other programs of these tests import, directly or not."""
 LARGEST_ORDER = 128 * 1024
 NUMBER = struct.Struct("i")

@@ -6,6 +6,7 @@ import asyncio
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -19,6 +20,7 @@ import typer.main
 from homewire import cli
 from homewire.bus.shards import events_key
 from homewire.cli.diagnosis import Level, examine
+from homewire.cli.program import build
 from homewire.cli.scope import open_store, reachable_redis
 from homewire.model import PrincipalKind
 from homewire.redis.connect import connect
@@ -47,11 +49,14 @@ class Commands:
         """Exit code of a command, from the same entry point as the installed script."""
         argv = ["homewire", *map(str, words), "--data-dir", str(self.data_dir)]
         self._monkeypatch.setattr(sys, "argv", argv)
+        interrupted = signal.getsignal(signal.SIGINT)
         try:
             cli.main()
             code: Any = 0
         except SystemExit as end:
             code = end.code or 0
+        finally:
+            signal.signal(signal.SIGINT, interrupted)
         self.out, self.error = self._capsys.readouterr()
         return int(code)
 
@@ -93,7 +98,9 @@ def alone(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytes
         monkeypatch.delenv(row.environment, raising=False)
     if CLUSTER:
         monkeypatch.setenv("HOMEWIRE_EMBEDDED_CLUSTER", "1")
-    return Commands(tmp_path / "data", capsys, monkeypatch)
+    data_dir = tmp_path / "data"
+    data_dir.mkdir(mode=0o700)
+    return Commands(data_dir, capsys, monkeypatch)
 
 
 @pytest.fixture
@@ -258,7 +265,7 @@ def test_devices_move_and_go(homewire: Commands) -> None:
     assert homewire.json(*words, "--project", number) == {"deviceId": device, "homeId": None}
     assert place() is None
     assert homewire.run(*words, "--home", 99) == 1
-    assert homewire.error == "homewire: there is no home 99\n"
+    assert homewire.error == "homewire: home: there is no home 99\n"
     assert homewire.json("device", "delete", "--device", device) == {"deviceId": device}
     assert homewire.on_store(lambda store: store.principals.lookup(key)) is None
     assert homewire.run("device", "delete", "--device", device) == 1
@@ -304,7 +311,7 @@ def test_homes_are_deactivated_and_homes_and_users_deleted(homewire: Commands) -
     assert located[device].home_id is None
     for given in ((), ("--project", number)):
         assert homewire.run("home", "delete", "--home", first["homeId"], *given) == 1
-        assert homewire.error == f"homewire: there is no home {first['homeId']}\n"
+        assert homewire.error == f"homewire: home: there is no home {first['homeId']}\n"
 
     assert homewire.json("user", "delete", "--user", guest["userId"]) == {"userId": guest["userId"]}
     assert homewire.on_store(lambda store: store.principals.lookup(guest["key"])) is None
@@ -412,6 +419,7 @@ def test_errors_are_one_line_and_exit_code_1(homewire: Commands, words: tuple[ob
 def test_a_data_directory_that_is_none_is_said_in_one_line(
     alone: Commands, words: tuple[object, ...]
 ) -> None:
+    alone.data_dir.rmdir()
     alone.data_dir.touch()
     assert alone.run(*words) == 1
     line = f"the data directory {alone.data_dir} cannot be used: "
@@ -421,7 +429,7 @@ def test_a_data_directory_that_is_none_is_said_in_one_line(
 
 def test_unknown_project_is_named(homewire: Commands) -> None:
     assert homewire.run("app", "create", "--project", 99, "--id", "a") == 1
-    assert homewire.error == "homewire: there is no project 99\n"
+    assert homewire.error == "homewire: project: there is no project 99\n"
 
 
 def test_refusal_of_the_store_names_the_field(homewire: Commands) -> None:
@@ -470,7 +478,10 @@ def test_people_read_keys_with_a_warning(homewire: Commands) -> None:
 def test_help_needs_neither_the_store_nor_the_server() -> None:
     """They are most of what a start takes."""
     heavy = "{'aiohttp', 'pydantic', 'redis', 'structlog'}"
-    code = f"import sys, homewire.cli as cli; cli.build(); sys.exit(bool({heavy} & sys.modules.keys()))"
+    code = (
+        "import sys; from homewire.cli.program import build; build(); "
+        f"sys.exit(bool({heavy} & sys.modules.keys()))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -611,7 +622,7 @@ def test_every_command_explains_itself_and_speaks_json() -> None:
         if not hasattr(command, "commands"):
             yield path, command
 
-    found = dict(leaves(typer.main.get_command(cli.build()), ""))
+    found = dict(leaves(typer.main.get_command(build()), ""))
     assert {path.strip() for path in found} >= PROMISED
     for path, command in found.items():
         options = {option for parameter in command.params for option in parameter.opts}
@@ -622,7 +633,7 @@ def test_every_command_explains_itself_and_speaks_json() -> None:
 
 
 def test_serving_commands_have_the_promised_flags() -> None:
-    commands = typer.main.get_command(cli.build()).commands  # type: ignore[attr-defined]
+    commands = typer.main.get_command(build()).commands  # type: ignore[attr-defined]
     # Those that listen and send trust, which serve nothing.
     flags = {row.flag for row in rows() if row.flag} - {"--tls-ca"}
     for name in ("run", "router", "api"):

@@ -49,7 +49,7 @@ def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> No
     assert homewire.json("sessions", "end", *of_session) == {"sessionId": session.id}
     assert homewire.json("sessions", "show", *of_session)["closedAt"].endswith("Z")
     assert homewire.run("sessions", "end", *of_session) == 1
-    assert homewire.error == f"homewire: there is no session {session.id}\n"
+    assert homewire.error == f"homewire: session: there is no session {session.id}\n"
     assert homewire.run("sessions", "list", *of_p, "--user", 987654321) == 1
     assert homewire.run("sessions", "show", *of_p, "--id", "nonsense") == 1
     assert len(homewire.json("sessions", "list", *of_p)) == 3

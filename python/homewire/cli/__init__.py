@@ -6,68 +6,34 @@ process does not carry what only a table on a terminal needs.
 
 from __future__ import annotations
 
-import sys
+import os
+import signal
+from typing import NoReturn
 
-import typer
-
-from homewire.cli import (
-    diagnosis,
-    login_tokens,
-    messages,
-    permissions,
-    records,
-    serving,
-    sessions,
-    smart_modules,
-    traffic,
-)
-from homewire.errors import HomewireError, RequestError
-
-FAILED = 1
 INTERRUPTED = 130
-
-
-def build() -> typer.Typer:
-    """The whole command tree."""
-    # No markup: help texts name things like [default], and rich would take them for styles.
-    app = typer.Typer(
-        name="homewire",
-        help="A realtime event router for connected homes and devices.",
-        no_args_is_help=True,
-        add_completion=False,
-        rich_markup_mode=None,
-        pretty_exceptions_enable=False,
-    )
-    rooms = (
-        serving,
-        records,
-        login_tokens,
-        sessions,
-        permissions,
-        smart_modules,
-        messages,
-        traffic,
-        diagnosis,
-    )
-    for room in rooms:
-        room.register(app)
-    return app
+"""The exit status of a program that was ended by Ctrl-C, as shells count it."""
 
 
 def main() -> None:
-    """Run the command of `sys.argv`. An error that homewire knows is one line and exit code 1."""
+    """Run the command of `sys.argv` and exit.
+
+    Ctrl-C never shows a traceback: before and after the command, where nothing is open yet or any more, it
+    ends the process at once, and in between as the command wants.
+    """
+    signal.signal(signal.SIGINT, _end)
+    from homewire.cli.program import run
+
     try:
-        build()()
-    except HomewireError as error:
-        print(f"homewire: {describe(error)}", file=sys.stderr)
-        sys.exit(FAILED)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            status = run()
+        finally:
+            signal.signal(signal.SIGINT, _end)
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
+        status = INTERRUPTED
+    raise SystemExit(status)
 
 
-def describe(error: HomewireError) -> str:
-    """The error in one line."""
-    if isinstance(error, RequestError):
-        details = ", ".join(f"{name}: {value}" for name, value in error.data.items())
-        return f"{error.reason} ({details})" if details else error.reason
-    return str(error)
+def _end(*_signal: object) -> NoReturn:
+    # Not an exception: in the middle of an import, or of the interpreter's end, it would become a traceback.
+    os._exit(INTERRUPTED)

@@ -9,7 +9,10 @@ from typing import Annotated, Any, Final, get_type_hints
 
 import typer
 
-from homewire.settings import load, rows
+from homewire.cli.output import complain
+from homewire.environment import read_secret
+from homewire.errors import ConfigurationError
+from homewire.settings import Settings, in_environment, load, named, rows
 
 _TABLE = {row.name: row for row in rows()}
 
@@ -27,6 +30,15 @@ AdminHost = Annotated[str | None, of_setting("admin_host")]
 AdminPort = Annotated[int | None, of_setting("admin_port")]
 DataDir = Annotated[Path | None, of_setting("data_dir")]
 Redis = Annotated[str | None, of_setting("redis_url")]
+RedisFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--redis-file",
+        help="File with the URL of --redis, for one with a password (HOMEWIRE_REDIS_URL_FILE); - reads it "
+        "from standard input.",
+        show_default=False,
+    ),
+]
 Durability = Annotated[str | None, of_setting("durability")]
 TlsCert = Annotated[Path | None, of_setting("tls_cert")]
 TlsKey = Annotated[Path | None, of_setting("tls_key")]
@@ -76,6 +88,18 @@ KeyFile = Annotated[
 ]
 
 
+def given_key(key: str | None, key_file: Path | None) -> str | None:
+    """The API key that was given, None for none. Raises ConfigurationError for a file that can't be read."""
+    if key_file is None:
+        return key or None
+    return read_secret(key_file, "--key-file (HOMEWIRE_KEY_FILE)")
+
+
+def given_redis(url: str | None, file: Path | None) -> str | None:
+    """The URL of --redis or --redis-file, None for neither. Raises ConfigurationError."""
+    return url if url is not None or file is None else read_secret(file, "--redis-file")
+
+
 def take_options(
     run: Callable[..., None], function: Callable[..., Any], shared: Mapping[str, tuple[Any, Any]]
 ) -> None:
@@ -91,6 +115,23 @@ def take_options(
     run.__annotations__ = {p.name: p.annotation for p in parameters}
 
 
+def loaded(**given: Any) -> Settings:
+    """The settings of a command, by its flags and the environment; odd variables are told of on stderr."""
+    settings = load(**given)
+    for warning in in_environment().warnings():
+        complain(warning)
+    return settings
+
+
+def require_data_dir(settings: Settings) -> None:
+    """Raises ConfigurationError where a command would make a data directory, and a server in it."""
+    if settings.redis_url is None and not settings.data_dir.exists():
+        raise ConfigurationError(
+            f"{named('data_dir')}: {settings.data_dir} does not exist; name the one of a node, or let "
+            "`homewire run` make it"
+        )
+
+
 _SERVING: Final = {
     "host": (Host, None),
     "port": (Port, None),
@@ -98,6 +139,7 @@ _SERVING: Final = {
     "admin_port": (AdminPort, None),
     "data_dir": (DataDir, None),
     "redis_url": (Redis, None),
+    "redis_file": (RedisFile, None),
     "workers": (Workers, None),
     "durability": (Durability, None),
     "tls_cert": (TlsCert, None),
@@ -114,6 +156,8 @@ def serving_command(app: typer.Typer, name: str) -> Callable[[Callable[..., None
     def register(function: Callable[..., None]) -> Callable[..., None]:
         def run(**options: Any) -> None:
             chosen = {name: options.pop(name) for name in _SERVING}
+            chosen["redis_url"] = given_redis(chosen["redis_url"], chosen.pop("redis_file"))
+            # Its log says which variables are none of ours.
             function(load(**chosen), **options)
 
         take_options(run, function, _SERVING)

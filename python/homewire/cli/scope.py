@@ -7,12 +7,22 @@ import inspect
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 
 import typer
 
 from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Json, Redis, take_options
+from homewire.cli.options import (
+    DataDir,
+    Json,
+    Redis,
+    RedisFile,
+    given_redis,
+    loaded,
+    require_data_dir,
+    take_options,
+)
 from homewire.cli.output import Answer, show
 from homewire.errors import ConfigurationError, NotConfirmed, Unavailable, UnknownRecord
 from homewire.settings import Settings
@@ -24,7 +34,12 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 
-_SHARED: Final = {"redis_url": (Redis, None), "data_dir": (DataDir, None), "as_json": (Json, False)}
+_SHARED: Final = {
+    "redis_url": (Redis, None),
+    "redis_file": (RedisFile, None),
+    "data_dir": (DataDir, None),
+    "as_json": (Json, False),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,8 +165,11 @@ def command(
     """
 
     def register(function: Callable[Concatenate[Scope, P], Awaitable[Answer]]) -> Callable[..., None]:
-        def run(redis_url: str | None, data_dir: Any, as_json: bool, **options: Any) -> None:
-            settings = settings_table.load(redis_url=redis_url, data_dir=data_dir)
+        def run(
+            redis_url: str | None, redis_file: Path | None, data_dir: Any, as_json: bool, **options: Any
+        ) -> None:
+            settings = loaded(redis_url=given_redis(redis_url, redis_file), data_dir=data_dir)
+            require_data_dir(settings)
 
             async def act() -> Answer:
                 async with open_scope(settings) as scope:

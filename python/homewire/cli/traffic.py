@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from homewire import demo as demo_room
-from homewire import settings as settings_table
-from homewire.cli.options import DataDir, Json, Key, KeyFile, TlsCa, TlsCert, Url
+from homewire.cli.options import DataDir, Json, Key, KeyFile, TlsCa, TlsCert, Url, given_key, loaded
 from homewire.cli.output import Answer, complain, printable
 from homewire.cli.scope import Scope, command
-from homewire.cli.secrets import given_key
 from homewire.demo import Demo, Plan
 from homewire.errors import ConfigurationError
 from homewire.settings import Settings
@@ -67,7 +65,7 @@ def listen(
     """
     from homewire.client import Filter
 
-    settings = settings_table.load(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
+    settings = loaded(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
     given = given_key(key, key_file)
     if commands:
         if home or entity or device is None or len(device) != 1:
@@ -129,7 +127,7 @@ def send(
         )
     if queue is not None and action is None:
         raise typer.BadParameter("only commands can be queued", param_hint="--queue")
-    settings = settings_table.load(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
+    settings = loaded(data_dir=data_dir, tls_ca=tls_ca, tls_cert=tls_cert)
     path, body = _request(home, device, event_type, entity, action, _object(data))
     if queue is not None:
         path += f"?queue={queue}"
