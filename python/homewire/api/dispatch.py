@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from functools import partial
 from typing import Any, Final
+from urllib.parse import quote
 
 import msgspec
 from aiohttp import hdrs, web
@@ -164,7 +165,7 @@ def _allowed(operation: Operation, error: RequestError) -> RequestError:
 
 def _rendered(api: Api, operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
     # First what nearly all answers are: to ask whether something is a response takes long.
-    if isinstance(answer, msgspec.Struct) and operation.answer is not None:
+    if isinstance(answer, msgspec.Struct) and operation.answer is not None and not operation.located:
         return whole_answer(request, operation.success, _encode(answer))
     if answer is None and operation.success == NO_CONTENT:
         return whole_answer(request, NO_CONTENT)
@@ -179,6 +180,9 @@ def _rendered(api: Api, operation: Operation, request: web.Request, answer: Any)
         return response
     if isinstance(answer, Part):
         return _response(operation, answer.first, {RANGE: range_header(answer)})
+    if operation.located:
+        made = quote(str(getattr(answer, operation.located)), safe="")
+        return _response(operation, answer, {hdrs.LOCATION: f"{request.rel_url.raw_path}/{made}"})
     return _response(operation, answer)
 
 

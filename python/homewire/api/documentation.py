@@ -1,12 +1,11 @@
-"""GET /openapi.json and /docs: made from the table, once, when somebody asks for the first time.
+"""GET /, /openapi.json and /docs: made from the table, once, when somebody asks for the first time.
 
 Not when the node starts: it is a tenth of all the work of a start, for what few nodes are asked.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import cache
 from typing import Final
 
@@ -16,9 +15,11 @@ from aiohttp import web
 from homewire.api.docs_page import CONTENT_SECURITY_POLICY, page
 from homewire.api.openapi import Part, document
 from homewire.api.operation import Endpoint
+from homewire.http.documents import Document
 
-_EVERYWHERE: Final = {"X-Content-Type-Options": "nosniff"}
 _PAGE: Final = {"Content-Security-Policy": CONTENT_SECURITY_POLICY, "Referrer-Policy": "no-referrer"}
+_ROOT: Final = {"name": "homewire", "docs": "/docs", "openapi": "/openapi.json", "health": "/healthz"}
+"""What a node is, for who finds one. No version: that would tell what it can be attacked by."""
 
 
 def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
@@ -35,24 +36,11 @@ def routes(endpoints: Sequence[Endpoint]) -> list[web.RouteDef]:
     def read_by_people() -> bytes:
         return page(made())
 
+    def root() -> bytes:
+        return msgspec.json.encode(_ROOT)
+
     return [
-        web.get("/openapi.json", _constant(text, "application/json", {})),
-        web.get("/docs", _constant(read_by_people, "text/html", _PAGE)),
+        web.get("/", Document(root, "application/json").serve),
+        web.get("/openapi.json", Document(text, "application/json").serve),
+        web.get("/docs", Document(read_by_people, "text/html", _PAGE).serve),
     ]
-
-
-def _constant(
-    make: Callable[[], bytes], content_type: str, headers: Mapping[str, str]
-) -> Callable[[web.Request], Awaitable[web.Response]]:
-    charset = "utf-8" if content_type == "text/html" else None
-    given = {**_EVERYWHERE, **headers}
-    made: bytes | None = None
-
-    async def answer(_request: web.Request) -> web.Response:
-        nonlocal made
-        if made is None:
-            # It takes a tenth of a second, in which others want to be served.
-            made = await asyncio.to_thread(make)
-        return web.Response(body=made, content_type=content_type, charset=charset, headers=given)
-
-    return answer

@@ -186,6 +186,7 @@ OPERATIONS: Final = (
         handler=create_entity,
         body=NewEntity,
         success=201,
+        located="entity_id",
         answer=models.Entity,
     ),
     Operation(

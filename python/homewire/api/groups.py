@@ -104,6 +104,7 @@ OPERATIONS: Final = (
         handler=create_group,
         body=NewGroup,
         success=201,
+        located="id",
         answer=models.Group,
     ),
     Operation(

@@ -168,6 +168,7 @@ OPERATIONS: Final = (
         handler=create_home,
         body=NewHome,
         success=201,
+        located="id",
         answer=models.Home,
         errors=frozenset({401, 403}),
     ),

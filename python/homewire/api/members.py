@@ -203,6 +203,7 @@ OPERATIONS: Final = (
         body=NewMember,
         body_kind=BodyKind.FORM,
         success=201,
+        located="user_id",
         answer=models.HomeMember,
         errors=frozenset({401, 403, 429}),
     ),

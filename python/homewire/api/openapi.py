@@ -20,7 +20,7 @@ from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
 from homewire.http.paths import LARGEST_ID
 
 UNDOCUMENTED: Final = frozenset(
-    {"/healthz", "/readyz", "/openapi.json", "/docs", "/verifyEmail", "/resetPassword"}
+    {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/verifyEmail", "/resetPassword"}
 )
 """Paths of a node that are no part of the service's interface."""
 
@@ -50,6 +50,10 @@ as well come in `X-Auth-Token`, with the user's id in `X-User-Id`, or in the coo
 Authorization counts before `authToken`. Beside a key in a header or in `authToken` no cookie counts. An \
 answer expires a cookie whose session is over. What changes something with the cookie alone, and a \
 WebSocket, is 403 for a page of another origin.
+
+Paths. An id has one spelling (no leading zeros), and no path ends with a slash: anything else is 404. A \
+plain request to the path of a WebSocket is 403, as the specification has it. Answers to GET of more than \
+1 KB are compressed for who accepts gzip or deflate, unless a cookie came along.
 
 Errors. Every error is JSON; the session APIs have shapes and statuses of their own, which stand there. \
 Elsewhere: `reason`, an upper-case code, and `data`, what a person needs to mend the \
@@ -102,6 +106,16 @@ _HEADERS: Final[Part] = {
         "description": "Which part of the list this is: `<first>-<last>/<total>`, or `*/<total>` when empty.",
         "required": True,
         "schema": {"type": "string", "pattern": r"^([0-9]+-[0-9]+|\*)/[0-9]+$"},
+    },
+    "Location": {
+        "description": "The path of what was made.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^/"},
+    },
+    "Challenge": {
+        "description": "How a request names its key.",
+        "required": True,
+        "schema": {"type": "string", "pattern": "^Bearer "},
     },
     "RetryAfter": {
         "description": "In how many seconds to come back.",
@@ -240,6 +254,8 @@ def _responses(endpoint: Endpoint, named: Part) -> Part:
         success["content"] = {JSON: {"schema": named[repr(endpoint.answer)]}}
     if get_origin(endpoint.answer) is list:
         success["headers"] = {RANGE: {"$ref": "#/components/headers/Range"}}
+    if endpoint.located:
+        success["headers"] = {"Location": {"$ref": "#/components/headers/Location"}}
     if endpoint.sets_cookie:
         success["headers"] = {"Set-Cookie": {"$ref": "#/components/headers/SessionCookie"}}
     shape = endpoint.shape
@@ -255,6 +271,8 @@ def _error(shape: ErrorShape, status: int) -> Part:
     made: Part = {"description": shape.texts[status][1], "content": {JSON: {"schema": schema}}}
     if status in _RETRY_LATER:
         made["headers"] = {"Retry-After": {"$ref": "#/components/headers/RetryAfter"}}
+    if status == HTTPStatus.UNAUTHORIZED:
+        made["headers"] = {"WWW-Authenticate": {"$ref": "#/components/headers/Challenge"}}
     if status == HTTPStatus.METHOD_NOT_ALLOWED:
         made["headers"] = {"Allow": {"$ref": "#/components/headers/Allow"}}
     return made

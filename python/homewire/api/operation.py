@@ -138,6 +138,8 @@ class Endpoint:
     """Those of the spec's table, and 429 where there is a limit. 500 and 503 are always possible."""
     shape: ErrorShape = MODE
     """How its errors look."""
+    located: str = ""
+    """For what makes something: the member of the answer that, behind this path, is the path of that."""
     sets_cookie: bool = False
     """Whether its answer tells browsers of a session (see `WithCookie`). Then no page of another origin may
     ask for it: it would log somebody in, or out, without their knowledge."""

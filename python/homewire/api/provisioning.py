@@ -160,6 +160,7 @@ OPERATIONS: Final = (
         body=NewDevice,
         body_kind=BodyKind.FORM,
         success=201,
+        located="id",
         answer=models.Device,
         errors=frozenset({401, 403}),
     ),

@@ -220,6 +220,7 @@ OPERATIONS: Final = (
         handler=create_user,
         body=NewUser,
         success=201,
+        located="id",
         answer=models.User,
         errors=frozenset({403, 429}),
     ),

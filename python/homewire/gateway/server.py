@@ -28,6 +28,7 @@ from homewire.gateway.heads import HeadWatch
 from homewire.http.answers import WholeAnswer, error_answer
 from homewire.http.clients import Peer
 from homewire.http.cookies import expire_dead_cookies
+from homewire.http.documents import accepted_coding, may_be_compressed
 from homewire.http.headers import CHALLENGE, PRIVATE, SERVER
 from homewire.http.outgoing import OWNERS, PIECE, Answers, AnswersFull, owners_of
 from homewire.http.streamed import Streamed
@@ -59,7 +60,7 @@ def render_errors(render: Render) -> Any:
             return render(request, MethodNotAllowed(", ".join(sorted(error.allowed_methods))))
         except web.HTTPException as error:
             if error.status == 404:
-                return render(request, UnknownPath())
+                return render(request, _unknown(request))
             return render(request, InvalidInput("request", error.reason))
         except ConnectionResetError:
             raise
@@ -171,6 +172,10 @@ class QuietRequestHandler(RequestHandler):
         if self._manners.any_origin:
             allow_origins(request, response, self._manners.cookie_origins)
         expire_dead_cookies(request, response)
+        if may_be_compressed(request, response):
+            headers.add(hdrs.VARY, hdrs.ACCEPT_ENCODING)
+            if (coding := accepted_coding(request)) is not None:
+                response.enable_compression(coding)
 
     async def _finish_whole(
         self, request: web.BaseRequest, response: web.Response, start_time: float | None
@@ -187,6 +192,8 @@ class QuietRequestHandler(RequestHandler):
                 self._complete(request, response)
             else:
                 streamed = Streamed.of(request, response, body, outgoing)
+                if response.compression:
+                    streamed.enable_compression(accepted_coding(request))
                 return await super().finish_response(request, streamed, start_time)
         with self._answers.count((), 0) as outgoing:
             try:
@@ -227,6 +234,12 @@ class QuietRequestHandler(RequestHandler):
             response = error_answer(InvalidInput("request", _problem(exc)))
         response.force_close()
         return response
+
+
+def _unknown(request: web.Request) -> UnknownPath:
+    if request.path.endswith("/"):
+        return UnknownPath(problem="no path ends with a slash")
+    return UnknownPath()
 
 
 def _names_method(message: str) -> bool:

@@ -144,7 +144,9 @@ def _require_upgrade(request: web.Request) -> None:
     if request.version < HttpVersion11:
         raise UpgradeNeeded(problem="a WebSocket begins with a request of HTTP/1.1")
     if headers.get("Upgrade", "").strip().lower() != "websocket" or "upgrade" not in _tokens(connection):
-        raise UpgradeNeeded(problem="this is a WebSocket endpoint")
+        raise UpgradeNeeded(
+            problem="this path opens a WebSocket: send `Upgrade: websocket` and `Connection: Upgrade`"
+        )
     if headers.get("Sec-WebSocket-Version", "") != "13":
         raise _unsupported_version()
     if SIXTEEN_BYTES.fullmatch(headers.get("Sec-WebSocket-Key", "")) is None:

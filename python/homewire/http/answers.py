@@ -13,6 +13,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from homewire.errors import RequestError
+from homewire.http.documents import SHORTEST_COMPRESSED
 from homewire.http.headers import PRIVATE, SERVER, any_origin
 from homewire.http.outgoing import PIECE
 
@@ -60,16 +61,18 @@ class WholeAnswer(web.StreamResponse):
 def whole_answer(request: web.Request, status: int, body: bytes | None = None) -> web.StreamResponse:
     """JSON, or (204 only) no body, in as few steps as the client allows."""
     small = body is None or len(body) <= PIECE
-    if small and request.keep_alive and request.version == HttpVersion11 and not _wants_more(request):
+    if small and request.keep_alive and request.version == HttpVersion11 and not _wants_more(request, body):
         return WholeAnswer(status, body)
     if body is None:
         return web.Response(status=status)
     return web.Response(status=status, body=body, content_type=JSON)
 
 
-def _wants_more(request: web.Request) -> bool:
+def _wants_more(request: web.Request, body: bytes | None) -> bool:
     """Whether an answer says what depends on the request: a browser's has an origin or a cookie."""
     headers = request.headers
+    if body is not None and len(body) > SHORTEST_COMPRESSED and hdrs.ACCEPT_ENCODING in headers:
+        return True
     return request.method == hdrs.METH_HEAD or hdrs.ORIGIN in headers or hdrs.COOKIE in headers
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from homewire.api.dispatch import may_call, range_header
-from homewire.api.operation import Access
+from homewire.api.operation import Access, Operation
+from homewire.api.operations import OPERATIONS
 from homewire.model import Permission, Principal, PrincipalKind
 from homewire.store.parts import Part
 
@@ -47,3 +48,21 @@ def test_a_kind_of_key_that_is_not_named_is_not_taken() -> None:
         (Access(nobody=True), set()),
     ):
         assert {kind for kind in PrincipalKind if may_call(access, principal(kind, *every))} == kinds
+
+
+@pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.located], ids=lambda it: it.name)
+def test_what_is_made_is_found_below_the_path_that_makes_it(operation: Operation) -> None:
+    assert operation.success == 201
+    assert operation.located in operation.answer.__struct_fields__
+    below = operation.path + "/{"
+    found = [each for each in OPERATIONS if each.method == "GET" and each.path.startswith(below)]
+    assert any("/" not in each.path.removeprefix(below) for each in found)
+
+
+def test_whatever_is_made_below_its_path_says_so() -> None:
+    paths = {
+        each.path.rpartition("/")[0]
+        for each in OPERATIONS
+        if each.method == "GET" and each.path.endswith("}")
+    }
+    assert all(each.located for each in OPERATIONS if each.success == 201 and each.path in paths)

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Awaitable, Callable
 from pathlib import Path
 from string import Template
 from typing import Final
 
 from aiohttp import web
 
+from homewire.http.documents import Document
 from homewire.notify.links import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
 
 _HERE: Final = Path(__file__).parent
@@ -42,8 +42,8 @@ def routes() -> list[web.RouteDef]:
         done="Your new password is saved. You can sign in with it now.",
     )
     return [
-        web.get(VERIFICATION_PAGE, _serving(verification)),
-        web.get(PASSWORD_RESET_PAGE, _serving(password_reset)),
+        web.get(VERIFICATION_PAGE, _document(verification).serve),
+        web.get(PASSWORD_RESET_PAGE, _document(password_reset).serve),
     ]
 
 
@@ -56,19 +56,13 @@ def _page(**texts: str) -> bytes:
     )
 
 
-def _serving(page: bytes) -> Callable[[web.Request], Awaitable[web.Response]]:
+def _document(page: bytes) -> Document:
     headers = {
         "Content-Security-Policy": _policy(),
         "Referrer-Policy": "no-referrer",
-        "X-Content-Type-Options": "nosniff",
         "X-Frame-Options": "DENY",
-        "Cache-Control": "no-cache",
     }
-
-    async def serve(_request: web.Request) -> web.Response:
-        return web.Response(body=page, content_type="text/html", charset="utf-8", headers=headers)
-
-    return serve
+    return Document(lambda: page, "text/html", headers)
 
 
 def _policy() -> str:
