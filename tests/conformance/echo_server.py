@@ -36,6 +36,9 @@ async def echo_server() -> AsyncIterator[str]:
                 redis_url=redis.url,
                 message_bytes=LARGEST_MESSAGE,
                 outbox_bytes=QUEUED_ECHOES,
+                # Group 9 sends as much as it can, in pieces as small as it can.
+                inbound_frames_per_s=0,
+                inbound_bytes_per_s=0,
                 # A ping of ours in the middle of a case would be none that it expects.
                 heartbeat_s=3_600.0,
                 log_level="warning",
