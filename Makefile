@@ -13,6 +13,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/stamps/dependencies
 PACKAGE := $(VENV)/stamps/package
+# What the test of generated clients needs; the generator in Python wants another typer than homewire.
+CLIENTS := $(VENV)/stamps/clients
 CORE := python/homewire/_core.abi3.so
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
@@ -42,11 +44,11 @@ WORKERS := -n 3 --dist loadfile
 # Nodes are started by the hundred, and without its bytecode each compiles homewire anew.
 test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=
 
-test-python: build
+test-python: build $(CLIENTS)
 	$(BIN)/pytest -m "not slow" $(WORKERS) $(ARGS)
 
 # Each start of a server in cluster mode takes 2 s before it may be written to: hence a short form of it.
-test-cluster: build ## the service tests and those of the command line, on a Redis in cluster mode
+test-cluster: build $(CLIENTS) ## the service tests and those of the command line, on a Redis in cluster mode
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/service tests/unit/test_cli.py $(ARGS)
 
 test-cluster-short: build
@@ -94,6 +96,9 @@ lock: $(DEPENDENCIES) ## resolve pyproject.toml anew into requirements.lock
 	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
 		--extra test --extra bench --no-header --no-annotate --no-emit-index-url --no-emit-find-links \
 		pyproject.toml -o requirements.lock
+	$(BIN)/uv pip compile --quiet --upgrade --universal --python-version 3.11 --generate-hashes \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links \
+		tests/clients/requirements.in -o tests/clients/requirements.lock
 
 clean: ## remove what was built; data/ stays
 	rm -rf $(VENV) target $(CORE)
@@ -106,6 +111,14 @@ $(DEPENDENCIES): requirements.lock
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --require-hashes -r requirements.lock
 	@mkdir -p $(@D) && touch $@
+
+$(CLIENTS): tests/clients/requirements.lock tests/clients/typescript/package-lock.json $(DEPENDENCIES)
+	@command -v npm > /dev/null || { echo "the tests need Node.js 20 or newer, with npm" >&2; exit 1; }
+	@echo "installing the generators of clients"
+	@$(PYTHON) -m venv $(VENV)/clients
+	@$(VENV)/clients/bin/pip install --require-hashes -r tests/clients/requirements.lock
+	@npm ci --silent --prefix tests/clients/typescript
+	@touch $@
 
 # Once per pyproject.toml: makes python/ importable in the venv and installs bin/homewire.
 $(PACKAGE): pyproject.toml README.md $(DEPENDENCIES)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import re
 from collections.abc import Iterable, Iterator
 from html import escape
 from typing import Any, Final
@@ -22,6 +23,7 @@ article { border-top: 1px solid var(--line); padding: .5rem 0 1.5rem; scroll-mar
 article:target h3 { background: var(--soft); }
 h3 code { font-size: 1rem; } .method { color: var(--mark); font-weight: 700; }
 code { font-family: ui-monospace, monospace; font-size: .875em; overflow-wrap: anywhere; }
+pre { background: var(--soft); padding: .5rem .75rem; overflow: auto; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0; font-size: .875rem; }
 th, td { text-align: left; vertical-align: top; padding: .25rem .75rem .25rem 0;
   border-top: 1px solid var(--line); }
@@ -41,6 +43,8 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 )
 """Lets the page have its own style, and nothing else."""
 
+_CODE: Final = re.compile(r"`([^`]+)`")
+_EMPHASIS: Final = re.compile(r"(?<![\w*])\*(\w[^*<]*)\*(?![\w*])")
 _KEYS: Final = {
     "userKey": "a user's key",
     "deviceKey": "a device's key",
@@ -61,6 +65,7 @@ def page(document: Part) -> bytes:
         f"<main><h1>{title}</h1>{_paragraphs(info['description'])}",
         '<p>For programs: <a href="/openapi.json">/openapi.json</a>.</p>',
         *_sections(document),
+        f"<h2>Webhooks</h2>{_webhooks(document)}",
         f"<h2>Models</h2>{''.join(_models(document))}</main></body></html>",
     ]
     return "\n".join(parts).encode()
@@ -95,11 +100,12 @@ def _article(document: Part, method: str, path: str, operation: Part) -> str:
         (
             f'<article id="{escape(operation["operationId"])}">',
             f'<h3><code><span class="method">{method}</span> {escape(path)}</code></h3>',
-            f"<p>{escape(operation['summary'])}. <span class='quiet'>Takes {_keys(operation)}.</span></p>",
+            f"<p>{_inline(operation['summary'])}. <span class='quiet'>Takes {_keys(operation)}.</span></p>",
             _paragraphs(operation["description"]),
             _parameters(operation),
             _body(document, operation),
             _answers(document, operation),
+            _samples(operation),
             "</article>",
         )
     )
@@ -114,6 +120,8 @@ def _keys(operation: Part) -> str:
 def _key(requirement: Part) -> str:
     for scheme, permissions in requirement.items():
         if scheme == "projectKey":
+            if not permissions:
+                return "any project key"
             return f"a project key with the permission <code>{escape(permissions[0])}</code>"
         return _KEYS[scheme]
     return "no key"
@@ -125,7 +133,7 @@ def _parameters(operation: Part) -> str:
             f"<code>{escape(each['name'])}</code>",
             escape(each["in"]),
             _kind(each["schema"]),
-            ("required. " if each["required"] else "") + escape(each.get("description", "")),
+            ("required. " if each["required"] else "") + _inline(each.get("description", "")),
         )
         for each in operation["parameters"]
     )
@@ -142,10 +150,32 @@ def _body(document: Part, operation: Part) -> str:
     return f"<p>Body: {media}</p>{fields}"
 
 
+def _samples(operation: Part) -> str:
+    return "".join(f"<pre><code>{escape(each['source'])}</code></pre>" for each in operation["x-codeSamples"])
+
+
+def _webhooks(document: Part) -> str:
+    parts = []
+    for methods in document["webhooks"].values():
+        for operation in methods.values():
+            parts += [
+                f'<article id="{escape(operation["operationId"])}"><p>{_inline(operation["summary"])}.</p>',
+                _paragraphs(operation["description"]),
+                _parameters(operation),
+                _body(document, operation),
+                "</article>",
+            ]
+    return "\n".join(parts)
+
+
 def _fields(schema: Part) -> str:
     required = schema.get("required", ())
     rows = (
-        (f"<code>{escape(name)}</code>", _kind(kind), "required" if name in required else "")
+        (
+            f"<code>{escape(name)}</code>",
+            _kind(kind),
+            ("required. " if name in required else "") + _inline(kind.get("description", "")),
+        )
         for name, kind in schema.get("properties", {}).items()
     )
     return _table(("field", "type", ""), rows)
@@ -157,13 +187,13 @@ def _answers(document: Part, operation: Part) -> str:
         answer = _resolved(document, response)
         content = "".join(_kind(each["schema"]) for each in answer.get("content", {}).values())
         headers = "".join(f" <code>{escape(name)}</code>" for name in answer.get("headers", {}))
-        rows.append((status, escape(answer["description"]), (content or "no body") + headers))
+        rows.append((status, _inline(answer["description"]), (content or "no body") + headers))
     return _table(("status", "", ""), rows)
 
 
 def _models(document: Part) -> Iterator[str]:
     for name, schema in document["components"]["schemas"].items():
-        about = f"<p>{escape(schema.get('description', ''))}</p>"
+        about = _paragraphs(schema.get("description", ""))
         yield f'<article id="{_anchor(name)}"><h3>{escape(name)}</h3>{about}{_fields(schema)}</article>'
 
 
@@ -172,13 +202,16 @@ def _kind(schema: Part) -> str:
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
         return f'<a href="#{_anchor(name)}">{escape(name)}</a>'
+    if "const" in schema:
+        return f"<code>{escape(str(schema['const']))}</code>"
     if "enum" in schema:
         return " | ".join(f"<code>{escape(str(each))}</code>" for each in schema["enum"])
     if "anyOf" in schema:
         return " or ".join(_kind(each) for each in schema["anyOf"] if each.get("type") != "null")
     if schema.get("type") == "array":
         return f"array of {_kind(schema.get('items', {}))}"
-    limits = [f"{name} {schema[name]}" for name in ("minimum", "maximum", "minLength") if name in schema]
+    said = ("format", "minimum", "maximum", "minLength", "maxLength", "default")
+    limits = [f"{name} {schema[name]}" for name in said if schema.get(name) not in (None, "")]
     words = [schema.get("type", "any JSON"), *limits]
     return escape(", ".join(words))
 
@@ -191,7 +224,12 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
 
 
 def _paragraphs(text: str) -> str:
-    return "".join(f"<p>{escape(each.strip())}</p>" for each in text.split("\n\n") if each.strip())
+    return "".join(f"<p>{_inline(each.strip())}</p>" for each in text.split("\n\n") if each.strip())
+
+
+def _inline(text: str) -> str:
+    """Text of the document, which has code and emphasis as Markdown has them."""
+    return _EMPHASIS.sub(r"<em>\1</em>", _CODE.sub(r"<code>\1</code>", escape(text)))
 
 
 def _anchor(name: str) -> str:

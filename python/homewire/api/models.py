@@ -106,7 +106,7 @@ class SmartModule(Answer):
 
 
 class Device(Answer):
-    """A device. `api_key` stands only in the answer that made it."""
+    """A device. `apiKey` stands only in the answer that made it."""
 
     id: int
     project_id: int

@@ -7,17 +7,21 @@ itself (probes, these documents) and the pages that people get to by a mail (`UN
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any, Final, get_origin
 
 import msgspec
 
 from homewire import __version__
+from homewire.api import realtime
+from homewire.api.examples import described, example, parameter, samples
 from homewire.api.operation import TEXTS, Access, BodyKind, Endpoint
 from homewire.api.shapes import SHAPES, ErrorShape
 from homewire.http.cookies import HOST_SESSION, SESSION
 from homewire.http.headers import AUTH_KEY, RANGE, USER_ID
 from homewire.http.paths import LARGEST_ID
+from homewire.signing import HEADER
 
 UNDOCUMENTED: Final = frozenset(
     {"/", "/healthz", "/readyz", "/openapi.json", "/docs", "/verifyEmail", "/resetPassword"}
@@ -74,11 +78,13 @@ _RETRY_LATER: Final = frozenset({429, 503})
 def document(endpoints: Sequence[Endpoint]) -> Part:
     """The whole document. Raises KeyError for an error status that has no text here."""
     types = [each for endpoint in endpoints for each in (endpoint.body, endpoint.answer) if each is not None]
+    types += realtime.RECEIVED
     shapes = [shape for shape in SHAPES if any(each.shape is shape for each in endpoints)]
     schemas, components = msgspec.json.schema_components(
         [*types, *(shape.schema for shape in shapes)], ref_template=_SCHEMAS
     )
-    named = dict(zip(map(repr, types), schemas, strict=False))
+    components = described(components)
+    named = Types(dict(zip(map(repr, types), schemas, strict=False)), components)
     paths: Part = {}
     for endpoint in endpoints:
         paths.setdefault(endpoint.path, {})[endpoint.method.lower()] = _operation(endpoint, named)
@@ -88,6 +94,7 @@ def document(endpoints: Sequence[Endpoint]) -> Part:
         "servers": [{"url": "/"}],
         "tags": [{"name": tag} for tag in dict.fromkeys(endpoint.tag for endpoint in endpoints)],
         "paths": paths,
+        "webhooks": {"event": {"post": _webhook(named)}},
         "components": {
             "schemas": dict(sorted(components.items())),
             "responses": {
@@ -172,7 +179,53 @@ _SECURITY_SCHEMES: Final[Part] = {
 }
 
 
-def _operation(endpoint: Endpoint, named: Part) -> Part:
+@dataclass(frozen=True, slots=True)
+class Types:
+    """The schemas of bodies, by the types that they are made of, and what they refer to."""
+
+    schemas: Part
+    components: Part
+
+    def content(self, kind: Any) -> Part:
+        """A body of this type, with an example."""
+        schema = self.schemas[repr(kind)]
+        return {"schema": schema, "example": example(schema, self.components)}
+
+
+def _webhook(named: Types) -> Part:
+    """What a smart module of the type webhook is sent."""
+    headers = (
+        ("X-Mode-Event-Id", "The id of the event, the same at each try.", "3.1764524589000-0"),
+        (
+            HEADER,
+            "`t=<unix seconds>,v1=<hex>`: HMAC-SHA256, under the module's key, of"
+            " `<t>.<event id>.<url>.<body>`. While the key is being replaced there are two v1.",
+            f"t=1764524589,v1={'5e' * 32}",
+        ),
+        ("X-Mode-Signature", "Hex HMAC-SHA256 of URL and body. It covers neither time nor id.", "5e" * 32),
+    )
+    return {
+        "operationId": "receiveEvent",
+        "summary": "An event for a smart module of the type webhook",
+        "description": "Status 200 says that it was taken; after every other answer it comes again. Refuse a "
+        "signature whose time is more than five minutes away, and an event id that was taken before.",
+        "parameters": [
+            {
+                "name": name,
+                "in": "header",
+                "required": True,
+                "description": about,
+                "schema": {"type": "string"},
+                "example": value,
+            }
+            for name, about, value in headers
+        ],
+        "requestBody": {"required": True, "content": {JSON: named.content(realtime.ReceivedEvent)}},
+        "responses": {"200": {"description": "The event was taken."}},
+    }
+
+
+def _operation(endpoint: Endpoint, named: Types) -> Part:
     made: Part = {
         "operationId": endpoint.name,
         "tags": [endpoint.tag],
@@ -183,7 +236,10 @@ def _operation(endpoint: Endpoint, named: Part) -> Part:
         "responses": _responses(endpoint, named),
     }
     if endpoint.body is not None:
-        made["requestBody"] = _body(endpoint, named[repr(endpoint.body)])
+        made["requestBody"] = _body(endpoint, named)
+    if endpoint.message is not None:
+        made["x-messages"] = named.content(endpoint.message)
+    made["x-codeSamples"] = list(samples(endpoint.method, endpoint.path, made))
     return made
 
 
@@ -198,7 +254,7 @@ def _security(endpoint: Endpoint) -> Iterator[Part]:
     if access.device:
         yield {"deviceKey": []}
     if access.permission is not None:
-        yield {"projectKey": [str(access.permission)]}
+        yield {"projectKey": [] if access.every_project_key else [str(access.permission)]}
     if endpoint.websocket:
         yield {"authToken": []}
 
@@ -207,7 +263,13 @@ def _path_parameters(endpoint: Endpoint) -> Iterator[Part]:
     for name in endpoint.parts:
         number = {"type": "integer", "format": "int64", "minimum": 1, "maximum": LARGEST_ID}
         schema = {"type": "string", "minLength": 1} if name in TEXTS else number
-        yield {"name": name, "in": "path", "required": True, "schema": schema}
+        yield {
+            "name": name,
+            "in": "path",
+            "required": True,
+            "schema": schema,
+            **parameter(endpoint.name, name),
+        }
 
 
 def _query_parameters(endpoint: Endpoint) -> Iterator[Part]:
@@ -215,7 +277,13 @@ def _query_parameters(endpoint: Endpoint) -> Iterator[Part]:
     fields = components.pop(reference["$ref"].removeprefix(_SCHEMAS.format(name="")))
     for name, schema in fields["properties"].items():
         required = name in fields["required"]
-        yield {"name": name, "in": "query", "required": required, "schema": _inlined(schema, components)}
+        yield {
+            "name": name,
+            "in": "query",
+            "required": required,
+            "schema": _inlined(schema, components),
+            **parameter(endpoint.name, name),
+        }
 
 
 def _headers(endpoint: Endpoint) -> Iterator[Part]:
@@ -225,6 +293,7 @@ def _headers(endpoint: Endpoint) -> Iterator[Part]:
             "in": "header",
             "required": False,
             "description": "A retry with the same key and body is answered like the first, for ten minutes.",
+            "example": "5b0c9d2e-open-1",
             "schema": {"type": "string", "pattern": "^[!-~]{1,255}$"},
         }
 
@@ -233,7 +302,10 @@ def _inlined(schema: Part, components: Part) -> Part:
     """A parameter's schema without references and without null, which no query can say."""
     if "$ref" in schema:
         return dict(components[schema["$ref"].removeprefix(_SCHEMAS.format(name=""))])
-    present = {key: value for key, value in schema.items() if not (key == "default" and value is None)}
+    present = dict(schema)
+    # Generators of clients quote quotes twice, and then send what nobody takes.
+    if (default := present.get("default", "")) is None or '"' in str(default):
+        del present["default"]
     choices = present.pop("anyOf", None)
     if choices is None:
         return present
@@ -241,17 +313,18 @@ def _inlined(schema: Part, components: Part) -> Part:
     return {**kept[0], **present} if len(kept) == 1 else {"anyOf": kept, **present}
 
 
-def _body(endpoint: Endpoint, schema: Part) -> Part:
-    content: Part = {media: {"schema": schema} for media in MEDIA_TYPES[endpoint.body_kind]}
+def _body(endpoint: Endpoint, named: Types) -> Part:
+    content: Part = {media: named.content(endpoint.body) for media in MEDIA_TYPES[endpoint.body_kind]}
     if endpoint.body_kind is BodyKind.BATCH:
-        content[NDJSON] = {"schema": {"type": "string"}}
+        lines = (msgspec.json.encode(each).decode() for each in content[JSON]["example"])
+        content[NDJSON] = {"schema": {"type": "string"}, "example": "\n".join(lines)}
     return {"required": endpoint.body_required, "content": content}
 
 
-def _responses(endpoint: Endpoint, named: Part) -> Part:
+def _responses(endpoint: Endpoint, named: Types) -> Part:
     success: Part = {"description": HTTPStatus(endpoint.success).phrase}
     if endpoint.answer is not None:
-        success["content"] = {JSON: {"schema": named[repr(endpoint.answer)]}}
+        success["content"] = {JSON: named.content(endpoint.answer)}
     if get_origin(endpoint.answer) is list:
         success["headers"] = {RANGE: {"$ref": "#/components/headers/Range"}}
     if endpoint.located:

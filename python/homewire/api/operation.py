@@ -48,6 +48,8 @@ class Access:
     device: bool = False
     permission: Permission | None = None
     """Of a project key. None: no project key."""
+    every_project_key: bool = False
+    """Whether a project key without that permission does, too."""
     nobody: bool = False
     """Whether it may be called without a key, too. One that is given and is not valid is refused."""
     by_handler: bool = False
@@ -143,6 +145,8 @@ class Endpoint:
     sets_cookie: bool = False
     """Whether its answer tells browsers of a session (see `WithCookie`). Then no page of another origin may
     ask for it: it would log somebody in, or out, without their knowledge."""
+    message: Any = None
+    """The type of what a WebSocket brings."""
     idempotency_key: bool = False
     """Whether it heeds the header Idempotency-Key."""
 

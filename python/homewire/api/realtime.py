@@ -6,17 +6,22 @@ test holds these rows against the routes of a running node, and against what the
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from homewire.api.models import Answer
+from homewire.api.models import Answer, Id, Timestamp
 from homewire.api.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
 from homewire.model import OfflineCommands, Permission
 
 _ERRORS: Final = frozenset({401, 403, 404, 429})
 _STAMPED: Final = (
     "The server stamps time, home and origin; what a client sends under these names is set aside."
+)
+
+_SUBPROTOCOL: Final = (
+    "There is no subprotocol. A handshake that offers some is answered 101 without one, as RFC 6455 has it;"
+    " browsers then fail the connection, so `new WebSocket(url)` takes no second argument."
 )
 
 
@@ -26,6 +31,75 @@ class Event(msgspec.Struct, kw_only=True, rename="camel"):
     event_type: Annotated[str, msgspec.Meta(min_length=1)]
     event_data: dict[str, Any] | None = None
     entity_id: str | None = None
+
+
+class Stamps(Answer, kw_only=True):
+    """What the server says of each event itself."""
+
+    timestamp: Timestamp
+    home_id: Id
+    origin_device_id: Id | None = None
+    origin_device_class: str | None = None
+    origin_device_ip: str | None = None
+    origin_project_key_id: str | None = None
+    origin_project_key_name: str | None = None
+
+
+class ReceivedEvent(Stamps, kw_only=True):
+    """An event as WebSockets and webhooks get it. What the server stamps, it says itself."""
+
+    event_type: str
+    event_data: dict[str, Any] | None = None
+    entity_id: str | None = None
+
+
+class DeviceConnectedEvent(Stamps, kw_only=True):
+    """A device opened its first command WebSocket. It has no event data."""
+
+    event_type: Literal["_deviceConnected_"]
+
+
+class DeviceDisconnectedEvent(Stamps, kw_only=True):
+    """The last command WebSocket of a device ended. It has no event data."""
+
+    event_type: Literal["_deviceDisconnected_"]
+
+
+class SavedValue(Answer):
+    """The data of a `_keyValueSaved_` event. A value that is too long for an event is missing."""
+
+    key: str
+    value: Any = None
+
+
+class DeletedValue(Answer):
+    """The data of a `_keyValueDeleted_` event."""
+
+    key: str
+
+
+class KeyValueSavedEvent(Stamps, kw_only=True):
+    """A value of a home or device was put."""
+
+    event_type: Literal["_keyValueSaved_"]
+    event_data: SavedValue
+
+
+class KeyValueDeletedEvent(Stamps, kw_only=True):
+    """A value of a home or device was deleted."""
+
+    event_type: Literal["_keyValueDeleted_"]
+    event_data: DeletedValue
+
+
+RECEIVED: Final = (
+    ReceivedEvent,
+    DeviceConnectedEvent,
+    DeviceDisconnectedEvent,
+    KeyValueSavedEvent,
+    KeyValueDeletedEvent,
+)
+"""What listeners get: events of applications, and those of the platform."""
 
 
 class PlacedEvent(Event, kw_only=True, rename="camel"):
@@ -146,21 +220,25 @@ ENDPOINTS: Final = (
         method="GET",
         path="/userSession/websocket",
         tag="WebSockets",
-        summary="Hear events as they happen",
+        summary="Receive events as they happen",
         description=(
-            "Each message is one Event object. Without a filter: all homes that the user is a member of,"
-            " now and later. Not in projects that bring their own users.\n\n"
+            "Each message is one ReceivedEvent object. Without a filter: all homes that the user is a member"
+            " of, now and later. Not in projects with BYOU accounts, which bring their own users.\n\n"
+            "The platform's own events are `_deviceConnected_`, `_deviceDisconnected_`, `_keyValueSaved_` and"
+            " `_keyValueDeleted_`: see DeviceConnectedEvent, DeviceDisconnectedEvent, KeyValueSavedEvent and"
+            " KeyValueDeletedEvent. Clients cannot send types that begin and end with `_`.\n\n"
             "In a project with access by permission a filter is required, each of its values needs the"
             " permission `read:home-events:<homeId>`, `read:device:<deviceId>` or"
             " `read:entity-events:<entityId>`, and membership plays no part.\n\n"
             "A home, device or entity that is unknown or that the user cannot see is 404. An entity that is"
             " not registered may be named: events of every home may name it. A parameter that differs from"
-            " one of these only by case or a missing `Id` is 403."
+            " one of these only by case or a missing `Id` is 403.\n\n" + _SUBPROTOCOL
         ),
         source="spec 000, Listen to events",
         access=Access(user=True),
         query=ListenQuery,
         success=SWITCHING_PROTOCOLS,
+        message=ReceivedEvent,
         errors=_ERRORS,
     ),
     Endpoint(
@@ -169,10 +247,11 @@ ENDPOINTS: Final = (
         path="/devices/{deviceId}/command",
         tag="WebSockets",
         summary="Receive the commands for a device; only the device itself can",
-        description="Each message is one Command object.",
+        description=f"Each message is one Command object.\n\n{_SUBPROTOCOL}",
         source="spec 001, Receive Commands",
         access=Access(device=True),
         success=SWITCHING_PROTOCOLS,
+        message=Command,
         errors=_ERRORS,
     ),
 )

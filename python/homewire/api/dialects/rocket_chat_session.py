@@ -27,7 +27,7 @@ class OperatingSystem(Answer):
     version: str
 
 
-class Device(Answer):
+class RocketChatDevice(Answer):
     """What the User-Agent of the login says. Empty what it doesn't."""
 
     type: str
@@ -47,7 +47,7 @@ class RocketChatSession(Answer, kw_only=True):
     login_token: str
     ip: str
     host: str
-    device: Device
+    device: RocketChatDevice
     user_id: str
     roles: list[str]
     most_important_role: str
@@ -82,7 +82,7 @@ def shown(session: Session, now_ms: int) -> RocketChatSession:
         login_token=base64.b64encode(bytes.fromhex(session.key_hash)).decode(),
         ip=session.address,
         host=session.host,
-        device=Device(
+        device=RocketChatDevice(
             type=device.type,
             name=device.name,
             long_version=device.long_version,
