@@ -18,6 +18,7 @@ ANYWHERE: Final[dict[str, Row]] = {
     "_id": ("Id of the session or, in `me`, of the user.", "5f1b6c2d8e"),
     "_updatedAt": ("When the record of the session last changed.", _TIME),
     "_v": ("Version of the record, counted up with each change.", 3),
+    "accepted": ("False while a stranger added the user, who has not accepted; else absent.", False),
     "action": ("What the device is to do; the application chooses the names.", "open"),
     "active": ("Whether the user may log in.", True),
     "address": ("The e-mail address.", "ada@example.com"),
