@@ -16,6 +16,9 @@ _NO_KEY: Final = "no key is looked at"
 ELSEWHERE: Final[dict[tuple[str, int], str]] = {
     ("createUser", 429): _ATTEMPTS,
     ("addHomeMember", 429): "test_consent.py",
+    ("changeAddress", 204): "test_address_changes.py",
+    ("changeAddress", 429): "test_address_changes.py",
+    ("startAddressChange", 429): "test_address_changes.py",
     ("updateUser", 429): "test_password_changes.py",
     ("authenticateUser", 429): _ATTEMPTS,
     ("startSMS", 429): _ATTEMPTS,

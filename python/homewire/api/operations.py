@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from homewire.api import (
+    address_changes,
     authentication,
     devices,
     entities,
@@ -26,6 +27,7 @@ from homewire.api.operation import Endpoint, Operation
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *users.OPERATIONS,
+    *address_changes.OPERATIONS,
     *login_tokens.OPERATIONS,
     *homes.OPERATIONS,
     *members.OPERATIONS,

@@ -1,4 +1,4 @@
-"""Changing a password: who may, and who is told."""
+"""Changing a password: what proves that a user may, and who is told."""
 
 from __future__ import annotations
 
@@ -26,15 +26,24 @@ async def new_password(
     project = await api.store.projects.get(user.project_id)
     if project is None or project.accounts is not AccountSystem.EMAIL:
         raise InvalidInput("password", "is for projects with email accounts")
-    replaces = await api.store.users.stored_password(user.project_id, user.id)
-    if current:
-        await _prove(api, call, user, replaces, current)
-    else:
-        await _require_recent_login(api, call)
+    replaces = await require_proof(api, call, user, current)
     await common_passwords.refuse(password, (user.name, user.email))
     posting = await told(api, user)
     hashed = await api.store.users.password_hash(password, user.project_id)
     return NewPassword(hashed, replaces, None if keep_others else call.principal.session_id, posting)
+
+
+async def require_proof(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
+    """The caller knows the present password, or logged in not long ago. The hash of that password.
+
+    Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
+    """
+    stored = await api.store.users.stored_password(user.project_id, user.id)
+    if current:
+        await _prove(api, call, user, stored, current)
+    else:
+        await _require_recent_login(api, call)
+    return stored
 
 
 async def told(api: Api, user: User) -> Posting:

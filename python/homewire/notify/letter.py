@@ -13,6 +13,8 @@ from homewire.errors import ConfigurationError
 from homewire.notify.message import Message, MessageKind
 from homewire.sealing import Sealer
 
+BY_SMS: Final = frozenset({MessageKind.PHONE_CHANGE, MessageKind.PHONE_CHANGED, MessageKind.SIGN_IN_CODE})
+
 
 class Channel(StrEnum):
     """How a message reaches somebody."""
@@ -23,7 +25,7 @@ class Channel(StrEnum):
     @classmethod
     def of(cls, kind: MessageKind) -> Channel:
         """The channel of a kind of message."""
-        return cls.SMS if kind is MessageKind.SIGN_IN_CODE else cls.MAIL
+        return cls.SMS if kind in BY_SMS else cls.MAIL
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,14 @@ class MessageKind(StrEnum):
     INVITATION = "invitation"
     """Somebody was added to a home of an e-mail project."""
     PASSWORD_CHANGED = "passwordChanged"  # noqa: S105 (the name of a kind)
+    EMAIL_CHANGE = "emailChange"
+    """A code, to the address that a user wants to be known by."""
+    EMAIL_CHANGED = "emailChanged"
+    """To the address before."""
+    PHONE_CHANGE = "phoneChange"
+    """By SMS, like the next two."""
+    PHONE_CHANGED = "phoneChanged"
     SIGN_IN_CODE = "signInCode"
-    """By SMS."""
 
 
 @dataclass(frozen=True, slots=True)

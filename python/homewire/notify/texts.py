@@ -53,13 +53,36 @@ def mail_text(message: Message, project_name: str, link: str | None) -> MailText
                 None,
                 "If it was not you, ask for a new password at once: that logs out everybody else.",
             )
-        case MessageKind.SIGN_IN_CODE:
-            raise ValueError("a sign-in code goes by SMS")
+        case MessageKind.EMAIL_CHANGE:
+            return _mail(
+                f"{project}: your code",
+                f"{message.code} is the code to use this address for your account at {project}.",
+                None,
+                "If you did not ask for it, do nothing, and give it to nobody.",
+            )
+        case MessageKind.EMAIL_CHANGED:
+            return _mail(
+                f"{project}: your e-mail address was changed",
+                f"Your account at {project} has another e-mail address now; this one is used no more.",
+                None,
+                "If it was not you, tell those who run it at once.",
+            )
+        case MessageKind.SIGN_IN_CODE | MessageKind.PHONE_CHANGE | MessageKind.PHONE_CHANGED:
+            raise ValueError("this goes by SMS")
 
 
 def sms_text(message: Message, project_name: str) -> str:
     """The words of an SMS."""
-    return f"{message.code} is your code to sign in to {shown(project_name)}."
+    project = shown(project_name)
+    match message.kind:
+        case MessageKind.PHONE_CHANGE:
+            return f"{message.code} is the code to use this number for your account at {project}."
+        case MessageKind.PHONE_CHANGED:
+            return (
+                f"Your account at {project} has another phone number now. If it was not you, tell {project}."
+            )
+        case _:
+            return f"{message.code} is your code to sign in to {project}."
 
 
 def shown(name: str) -> str:

@@ -6,6 +6,7 @@ from collections import Counter
 
 from redis.asyncio import Redis
 
+from homewire.store.address_changes import AddressChanges
 from homewire.store.apps import Apps
 from homewire.store.attempts import Attempts
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
@@ -97,6 +98,7 @@ class Store:
         self.users = Users(
             database, self.projects, departures, self.registrations, self.sessions, self.passwords
         )
+        self.address_changes = AddressChanges(database, self.sessions, self.users)
         self.members = Members(database, self.homes, self.users)
         self.verifications = Verifications(database, self.sessions, self.registrations)
         self.login_tokens = LoginTokens(database)

@@ -136,7 +136,7 @@ class Users:
         directory, what = (slot.emails, "email") if "@" in address else (slot.phones, "phone")
         holder = await self._by(project_id, directory, address.lower())
         if holder is not None and (holder.verified or what != "email"):
-            raise _taken(what, holder)
+            raise taken(what, holder)
 
     async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
         """The registered user of an address whose password this is. A wrong one is noted with the user.
@@ -324,7 +324,7 @@ class Users:
                     if pending is not None:
                         return pending
                 elif holder is not None and not holder.invited:
-                    raise _taken(answer[1], holder)
+                    raise taken(answer[1], holder)
                 elif holder is not None:
                     user, invited = replace(user, id=holder.id), True
             elif answer[0] == "moved":
@@ -351,7 +351,8 @@ def _first_proof(
     ]  # fmt: skip
 
 
-def _taken(what: str, holder: User) -> Conflict:
+def taken(what: str, holder: User) -> Conflict:
+    """Why an address, number or external key is refused that another user has."""
     if what == "email":
         return Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address")
     reason = "USER_EXISTS" if holder.verified else "USER_EXISTS_UNVERIFIED"
