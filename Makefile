@@ -16,6 +16,7 @@ PACKAGE := $(VENV)/stamps/package
 # What the test of generated clients needs; the generator in Python wants another typer than homewire.
 CLIENTS := $(VENV)/stamps/clients
 CORE := python/homewire/_core.abi3.so
+RUST_NEEDED := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 RUST := $(shell find rust -name '*.rs' -o -name Cargo.toml) Cargo.toml Cargo.lock
 
 export PYO3_PYTHON := $(CURDIR)/$(BIN)/python
@@ -107,6 +108,8 @@ $(DEPENDENCIES): requirements.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "homewire needs Python 3.11 or newer; name one: make PYTHON=python3.12" >&2; exit 1; }
 	@command -v cargo > /dev/null || { echo "homewire needs cargo (Rust) to build its core" >&2; exit 1; }
+	@printf '%s\n' "$(RUST_NEEDED)" "$$(cargo --version | cut -d' ' -f2)" | sort -V -C || \
+		{ echo "homewire needs Rust $(RUST_NEEDED) or newer; this is $$(cargo --version)" >&2; exit 1; }
 	@echo "installing the pinned dependencies into $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/pip install --require-hashes -r requirements.lock

@@ -194,10 +194,10 @@ def test_deleted_project_is_gone_with_its_keys(alone: Commands) -> None:
     key = alone.json("project-key", "create", "--project", number, "--name", "K", "--permission", "read")[
         "key"
     ]
-    assert alone.json("project", "delete", "--project", number) == {"projectId": number}
+    assert alone.json("project", "delete", "--yes", "--project", number) == {"projectId": number}
     assert alone.json("project", "list") == []
     assert alone.on_store(lambda store: store.principals.lookup(key)) is None
-    assert alone.run("project", "delete", "--project", number) == 1
+    assert alone.run("project", "delete", "--yes", "--project", number) == 1
 
 
 def test_user_key_is_a_session_of_the_user(homewire: Commands) -> None:
@@ -353,7 +353,7 @@ def test_commands_announce_what_they_change(homewire: Commands) -> None:
         ("home", "delete", *home),
         ("project", "disable", *number),
         ("project", "enable", *number),
-        ("project", "delete", *number),
+        ("project", "delete", "--yes", *number),
     ):
         homewire.json(*command)
     assert homewire.announced()[before:] == [2, 1, 4, 4, 4, 6, 6, 5, 3, 13, 14, 7, 8, 10, 9]

@@ -135,6 +135,21 @@ def test_a_url_that_cannot_be_called_is_named(commands: Commands, project: int, 
     assert "url" in commands.error
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["http://127.0.0.1:8000/hook", "https://[::1]/", "http://localhost/", "http://10.1.2.3/", "http://0/"],
+)
+def test_a_url_to_which_nothing_would_be_delivered_is_refused_when_it_is_made(
+    commands: Commands, project: int, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", url)
+    assert commands.run(*words) == 1
+    assert "webhook_private_addresses" in commands.error
+    assert commands.json("smart-module", "list", "--project", project) == []
+    monkeypatch.setenv("HOMEWIRE_WEBHOOK_PRIVATE_ADDRESSES", "true")
+    assert commands.json(*words)["moduleId"] == "m"
+
+
 def test_the_key_is_no_plain_text_in_redis(commands: Commands, project: int) -> None:
     made = commands.json(
         *("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", URL)

@@ -14,6 +14,7 @@ import typer.main
 from homewire import __version__
 from homewire.cli import (
     diagnosis,
+    listing,
     login_tokens,
     messages,
     permissions,
@@ -40,6 +41,7 @@ INTERRUPTED: Final = 130
 _ROOMS: Final = (
     serving,
     records,
+    listing,
     login_tokens,
     sessions,
     permissions,

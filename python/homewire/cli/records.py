@@ -9,10 +9,10 @@ import typer
 
 from homewire import model
 from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, Project, User
-from homewire.cli.output import Answer
+from homewire.cli.output import Answer, printable
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
-from homewire.errors import UnknownRecord
+from homewire.errors import ConfigurationError, UnknownRecord
 from homewire.model import AccessControl, AccountSystem, Invitations, Permission
 
 
@@ -131,9 +131,20 @@ async def enable_project(scope: Scope, project: Project = None) -> Answer:
 
 
 @command(projects, "delete")
-async def delete_project(scope: Scope, project: Project = None) -> Answer:
-    """Delete a project with all that is in it. Its keys are refused at once."""
-    project_id = scope.named(project)
+async def delete_project(
+    scope: Scope,
+    project_id: Annotated[int, typer.Option("--project", help="Project id; there is no default here.")],
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+) -> Answer:
+    """Delete a project with all that is in it. Its keys are refused at once.
+
+    Asks on a terminal; elsewhere it needs --yes.
+    """
+    found = await scope.store.projects.get(project_id)
+    if not yes:
+        # One whose deletion was broken off has no record any more.
+        name = printable(found.name) if found is not None else "a deleted project"
+        _require_consent(f"Delete project {project_id} ({name}) with all its users, homes and devices?")
     await scope.store.projects.delete(project_id)
     await scope.store.projects.sweep(project_id)
     return {"projectId": project_id}
@@ -337,6 +348,13 @@ async def delete_device(scope: Scope, device: Device, project: AnyProject = None
     """Delete a device. Its key is refused from now on."""
     await scope.store.devices.delete(await scope.project_of_device(project, device), device)
     return {"deviceId": device}
+
+
+def _require_consent(question: str) -> None:
+    """Ask on a terminal. Raises ConfigurationError where nobody can be asked, typer.Abort at a no."""
+    if not sys.stdin.isatty():
+        raise ConfigurationError("--yes: is needed where nobody can be asked")
+    typer.confirm(question, abort=True, err=True)
 
 
 async def _set_deactivated(scope: Scope, project: int | None, home: int, deactivated: bool) -> Answer:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import builtins
+
 from homewire.store import checks
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.projects import CREATE_APP
+from homewire.store.scripts.projects import CREATE_APP, DELETE_APP
 
 
 class Apps:
@@ -24,6 +26,18 @@ class Apps:
             [checks.app_id(app_id), self._database.now_ms()],
         )
         require_ok(answer, project=project_id)
+
+    async def list(self, project_id: int) -> builtins.list[str]:
+        """The ids of the apps, in order."""
+        slot = ProjectSlot(project_id)
+        pages = self._database.hash_pages(slot.apps)
+        return sorted({name.decode() async for page, _ in pages for name in page})
+
+    async def delete(self, project_id: int, app_id: str) -> None:
+        """Remove an app; sessions that were begun with it go on. Raises UnknownRecord."""
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(DELETE_APP, slot, [slot.apps], [checks.app_id(app_id)])
+        require_ok(answer, project=project_id, app=app_id)
 
     async def exists(self, project_id: int, app_id: str) -> bool:
         """Whether the project has the app."""

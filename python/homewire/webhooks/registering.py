@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import secrets
+import socket
 from collections.abc import Iterable
 from typing import Final
 
@@ -13,9 +15,12 @@ from homewire.model import ModuleType
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store import Store
+from homewire.webhooks.addresses import is_public
 
 KEY_BYTES: Final = 32
 MAX_URL: Final = 2048
+RESOLVE_S: Final = 5.0
+"""How long the host of a new webhook is looked up."""
 
 
 async def create_webhook(
@@ -32,6 +37,7 @@ async def create_webhook(
 
     It hears the events that are accepted after this returned. Raises UnknownRecord, Conflict, InvalidInput.
     """
+    await _require_reachable(checked_url(url), settings)
     sealer, key = Sealer.of(settings), secrets.token_hex(KEY_BYTES)
     await store.smart_modules.create(
         project_id,
@@ -55,6 +61,25 @@ async def rotate_key(
     sealed = Sealer.of(settings).seal(key)
     await store.smart_modules.rotate_key(project_id, module_id, sealed, round(overlap_s * 1000))
     return key
+
+
+async def _require_reachable(url: str, settings: Settings) -> None:
+    """Raises InvalidInput for a host that is only on addresses to which nothing is delivered.
+
+    A host that has no address yet passes: what counts is the address at each delivery.
+    """
+    if settings.webhook_private_addresses:
+        return
+    parts, loop = URL(url, encoded=True), asyncio.get_running_loop()
+    try:
+        async with asyncio.timeout(RESOLVE_S):
+            found = await loop.getaddrinfo(parts.host, parts.port, type=socket.SOCK_STREAM)
+    except (OSError, TimeoutError, UnicodeError):
+        return
+    if not any(is_public(str(info[4][0])) for info in found):
+        raise InvalidInput(
+            "url", "its host is on no public address; the setting webhook_private_addresses allows others"
+        )
 
 
 def checked_url(text: str) -> str:

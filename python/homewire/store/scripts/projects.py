@@ -57,6 +57,13 @@ redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
 return unheard('app_created')
 """)
 
+DELETE_APP: Final = removing("""
+-- KEYS: …, apps. ARGV: id
+if redis.call('HDEL', KEYS[3], ARGV[1]) == 0 then return {'unknown', 'app'} end
+release('0', COST.app, 1)
+return unheard('app_deleted')
+""")
+
 CREATE_PROJECT_KEY: Final = changing("""
 -- KEYS: …, record, index, key. ARGV: id, hash, name, permissions, created
 local over = charge('0', COST.project_key, 1)
