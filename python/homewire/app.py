@@ -31,6 +31,7 @@ from homewire.bus.relay import Relay
 from homewire.errors import ConfigurationError, CoreFailure, Unavailable
 from homewire.gateway import server, websocket
 from homewire.gateway.authenticate import Authenticator
+from homewire.gateway.certificate import Certificate
 from homewire.gateway.close_codes import GOING_AWAY, reason
 from homewire.gateway.directory import Directory
 from homewire.gateway.entrance import Entrance
@@ -82,6 +83,8 @@ class Node:
 
     base_url: str
     admin_url: str
+    reload: Callable[[], None]
+    """Takes the certificate anew."""
     core: Core
     app: web.Application
     """What it serves over HTTP."""
@@ -112,6 +115,8 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
 
     # Until it serves, whatever it waits for is given up at once.
     _on_signals(give_up)
+    # What a closed terminal and `systemctl reload` send: by default it would end the process.
+    asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, _log.info, "reload.too_early")
     try:
         await serving
     except asyncio.CancelledError:
@@ -135,6 +140,7 @@ async def _serve(
 ) -> None:
     async with running(settings, roles) as node:
         _on_signals(stop.set)
+        asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload)
         node.failed.add_done_callback(lambda _failure: stop.set())
         collect_seldom()
         async with AsyncExitStack() as stack:
@@ -193,13 +199,16 @@ async def running(
         stack.callback(parts.entrance.heads.close)
         admin_url = await open_admin_port(stack, settings, admin, parts.entrance)
         base_url = await open_port(stack, settings, app, parts.entrance, tls)
+        certificate = Certificate(settings, parts.entrance.acceptor)
+        if tls is not None:
+            in_background(stack, certificate.watch(), parts.failed)
         # Behind only the port: clients are told while everything else still stands.
         stack.push_async_callback(
             asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
         )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(parts.entrance.acceptor.close)
-        yield Node(base_url, admin_url, core, app, parts.failed)
+        yield Node(base_url, admin_url, certificate.reload, core, app, parts.failed)
 
 
 @dataclass(frozen=True, slots=True)

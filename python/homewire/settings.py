@@ -102,6 +102,13 @@ class Settings:
     tls_key: Path | None = setting(
         None, "Private key of that certificate, PEM, without a passphrase.", flag="--tls-key"
     )
+    hsts_s: int = setting(
+        86_400,
+        "How long browsers that came by https come by https alone (Strict-Transport-Security), where the "
+        "node ends TLS. Make it a year once nothing is served by http; 0: it is not said.",
+        unit="s",
+        minimum=0,
+    )
     tls_ca: Path | None = setting(
         None,
         "Certificates, PEM, that listen and send trust instead of the public authorities. The node on this "

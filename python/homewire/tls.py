@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ssl
+import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -51,6 +52,14 @@ def server_context(settings: Settings) -> ssl.SSLContext | None:
             problem = "holds no private key in PEM form"
         raise ConfigurationError(f"{named('tls_key')}: {problem}") from None
     return context
+
+
+def key_is_open(settings: Settings) -> bool:
+    """Whether every user of this machine can read the private key."""
+    try:
+        return settings.tls_key is not None and bool(settings.tls_key.stat().st_mode & stat.S_IROTH)
+    except OSError:
+        return False
 
 
 def trust(settings: Settings, url: str) -> ssl.SSLContext | Fingerprint | bool:

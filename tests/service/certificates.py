@@ -50,4 +50,5 @@ def issue(directory: Path, *names: str) -> tuple[Path, Path]:
     certificate, key = directory / "cert.pem", directory / "key.pem"
     issued.cert_chain_pems[0].write_to_path(str(certificate))
     issued.private_key_pem.write_to_path(str(key))
+    key.chmod(0o600)
     return certificate, key

@@ -38,6 +38,7 @@ def issue(directory: Path, name: str) -> tuple[Path, Path]:
     certificate, key = directory / f"{name}.cert.pem", directory / f"{name}.key.pem"
     certificate.write_bytes(issued.cert_chain_pems[0].bytes())
     key.write_bytes(issued.private_key_pem.bytes())
+    key.chmod(0o600)
     return certificate, key
 
 
@@ -113,6 +114,8 @@ async def test_check_says_whether_they_fit(tmp_path: Path, good: tuple[Path, Pat
 
     assert await level(good[1]) is Level.OK
     assert await level(issue(tmp_path, "other")[1]) is Level.FATAL
+    good[1].chmod(0o644)
+    assert await level(good[1]) is Level.WARNING
 
 
 def test_whom_a_client_believes(tmp_path: Path, good: tuple[Path, Path]) -> None:

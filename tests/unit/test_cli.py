@@ -569,6 +569,15 @@ def test_node_without_redis_says_so_and_keeps_the_password(alone: Commands) -> N
     assert "hunter2" not in alone.out + alone.error
 
 
+async def test_check_sees_a_data_directory_that_others_read(tmp_path: Path) -> None:
+    async with EmbeddedServer(tmp_path / "redis", "everysec") as server:
+        for mode, level in ((0o700, Level.OK), (0o755, Level.WARNING)):
+            tmp_path.chmod(mode)  # noqa: ASYNC240
+            findings = await examine(Settings(redis_url=server.url, data_dir=tmp_path, port=0))
+            [finding] = [each for each in findings if each.check == "data directory"]
+            assert (finding.level, bool(finding.advice)) == (level, level is Level.WARNING)
+
+
 async def test_check_sees_eviction_weak_fsync_and_a_taken_port(tmp_path: Path) -> None:
     from homewire.redis.connect import connect
 

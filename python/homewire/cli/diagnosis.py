@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import os
 import platform
 import socket
 import sys
@@ -84,7 +85,14 @@ def check(settings: Settings, as_json: Json = False) -> None:
 
 async def examine(settings: Settings) -> list[Finding]:
     """Every finding about `settings` on this machine."""
-    findings = [_python(), _open_files(), _port(settings), *_tls(settings), *_proxies(settings)]
+    findings = [
+        _python(),
+        _open_files(),
+        _port(settings),
+        *_tls(settings),
+        *_proxies(settings),
+        *_data_directory(settings),
+    ]
     contradictions = settings_table.contradictions(settings)
     findings += [Finding("settings", Level.WARNING, seen, advice) for seen, advice in contradictions]
     return findings + [finding async for finding in _redis(settings)]
@@ -106,14 +114,15 @@ def _open_files() -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
+    from homewire.gateway.accept import bound_sockets
+
     address = f"{settings.host}:{settings.port}"
     try:
-        family, kind, protocol, _, where = socket.getaddrinfo(
-            settings.host, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-        with socket.socket(family, kind, protocol) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(where)
+        addresses = socket.getaddrinfo(
+            settings.host or None, settings.port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        for probe in bound_sockets(addresses, settings.port):
+            probe.close()
     except OSError as error:
         advice = "choose another --port or --host"
         if error.errno == errno.EADDRINUSE:
@@ -126,13 +135,32 @@ def _port(settings: Settings) -> Finding:
 
 
 def _tls(settings: Settings) -> list[Finding]:
-    from homewire.tls import server_context
+    from homewire.tls import key_is_open, server_context
 
     try:
         context = server_context(settings)
     except ConfigurationError as error:
         return [Finding("tls", Level.FATAL, str(error), "name a certificate and its key, both in PEM form")]
+    if key_is_open(settings):
+        seen = "every user of this machine can read the private key"
+        return [Finding("tls", Level.WARNING, seen, f"chmod o-r {settings.tls_key}")]
     return [] if context is None else [Finding("tls", Level.OK, "certificate and key fit together")]
+
+
+def _data_directory(settings: Settings) -> list[Finding]:
+    """Whose the data directory is: keys, events and secret.key lie in it."""
+    try:
+        found = settings.data_dir.stat()
+    except OSError:
+        return []
+    seen = f"{settings.data_dir} belongs to user {found.st_uid}, mode {found.st_mode & 0o777:o}"
+    if found.st_uid != os.geteuid():
+        advice = "let it belong to the user that homewire runs as"
+        return [Finding("data directory", Level.WARNING, seen, advice)]
+    if found.st_mode & 0o077:
+        advice = f"chmod 700 {settings.data_dir}: the append-only file in it is for nobody else to read"
+        return [Finding("data directory", Level.WARNING, seen, advice)]
+    return [Finding("data directory", Level.OK, seen)]
 
 
 def _proxies(settings: Settings) -> list[Finding]:

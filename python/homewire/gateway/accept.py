@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import errno
 import logging
+import os
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 from homewire.gateway.connections import UNCOUNTED, Connections
 from homewire.gateway.proxy_protocol import MalformedHeader, read_client
@@ -25,11 +26,54 @@ PAUSE_S: Final = 1.0
 """How long nobody is accepted after the machine had nothing left for a connection."""
 SETTING_UP_S: Final = 1.0
 """How long connections that were accepted just before the end have to be set up."""
+ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""Why an address is none of this machine."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
 MakeProtocol: TypeAlias = Callable[[Peer, Callable[[], None]], asyncio.Protocol]
 """The protocol of a connection: whose it is, and what to call when it ended."""
+
+
+def bound_sockets(addresses: Iterable[tuple[Any, ...]], port: int) -> list[socket.socket]:
+    """A socket on each of the addresses (of getaddrinfo) that this machine has, all on one port.
+
+    A name may have addresses of a family that is switched off, e.g. localhost in a container without IPv6.
+    Raises OSError if there is none, or if one can't be had for another reason.
+    """
+    bound: list[socket.socket] = []
+    missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(addresses):
+            try:
+                opened = _bound_socket(family, kind, protocol, (address[0], port, *address[2:]))
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    raise
+                missing = error
+            else:
+                bound.append(opened)
+                port = opened.getsockname()[1]
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+    if not bound:
+        raise missing
+    return bound
+
+
+def _bound_socket(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
 
 
 class Acceptor:
@@ -72,22 +116,19 @@ class Acceptor:
         self._proxy_headers_refused = 0
 
     async def bind(self, host: str, port: int, backlog: int) -> int:
-        """Listen on every address of `host` ("" for all), all on one port; the port. Raises OSError."""
+        """Listen on every address of `host` ("" for all) that there is, on one port, and answer that.
+
+        Raises OSError.
+        """
         addresses = await self._loop.getaddrinfo(
             host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )
-        for family, kind, protocol, _, address in dict.fromkeys(addresses):
-            listening = socket.socket(family, kind, protocol)
-            self._sockets.append(listening)
+        self._sockets = bound_sockets(addresses, port)
+        for listening in self._sockets:
             listening.setblocking(False)
-            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            if family == socket.AF_INET6:
-                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
             self._bound(listening)
-            listening.bind((address[0], port, *address[2:]))
             listening.listen(backlog)
-            port = listening.getsockname()[1]
-        return port
+        return int(self._sockets[0].getsockname()[1])
 
     def start(self, make_protocol: MakeProtocol, tls: ssl.SSLContext | None = None) -> None:
         """Accept from now on; each connection gets a protocol of its own, made for its peer."""
@@ -95,8 +136,15 @@ class Acceptor:
         self._tls = tls
         self._resume()
 
+    def speak(self, tls: ssl.SSLContext | None) -> None:
+        """Use this context for the connections that come from now on."""
+        self._tls = tls
+
     async def close(self) -> None:
-        """Stop listening. Who waits in the backlog is refused; who was accepted stays."""
+        """Stop listening. Who waits in the backlog is refused; who was accepted stays, and is told with the
+        next answer that it is the last."""
+        if self._connections is not None:
+            self._connections.closing = True
         self._pause()
         for listening in self._sockets:
             listening.close()

@@ -68,6 +68,8 @@ class Connections:
         self._held: dict[str, int] = {}
         self._idle: dict[Cuttable, None] = {}
         """Longest idle first."""
+        self.closing = False
+        """Whether the node ends: then each answer is the last of its connection."""
         self._closed_for_room = 0
         self._crowded = False
         """Whether the reserve was touched, and no count has shown since that it is free."""

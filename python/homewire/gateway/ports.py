@@ -30,6 +30,7 @@ async def open_port(
     manners = Manners(
         settings.request_line_bytes,
         settings.keep_alive_s,
+        f"max-age={settings.hsts_s}" if tls is not None and settings.hsts_s else "",
         cookie_origins=listed_origins(settings.cookie_origins),
         answers=entrance.answers,
     )

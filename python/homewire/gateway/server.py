@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import StreamReader, hdrs, web
-from aiohttp.http_exceptions import BadHttpMethod, LineTooLong
+from aiohttp.http_exceptions import BadHttpMethod, HttpProcessingError, LineTooLong
 from aiohttp.streams import EMPTY_PAYLOAD
 from aiohttp.web_protocol import RequestHandler
 
@@ -25,6 +25,7 @@ from homewire.errors import (
 from homewire.gateway.connections import Connections
 from homewire.gateway.cors import allow_origins, preflight
 from homewire.gateway.heads import HeadWatch
+from homewire.hosts import origin_of
 from homewire.http.answers import WholeAnswer, error_answer
 from homewire.http.clients import Peer
 from homewire.http.cookies import expire_dead_cookies
@@ -51,6 +52,8 @@ def render_errors(render: Render) -> Any:
     @web.middleware
     async def rendering(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            if not request.raw_path.startswith("/"):
+                _refuse_other_host(request)
             return await handler(request)
         except RequestError as error:
             return render(request, error)
@@ -71,6 +74,16 @@ def render_errors(render: Render) -> Any:
             return render(request, InternalError())
 
     return rendering
+
+
+def _refuse_other_host(request: web.Request) -> None:
+    """Raise InvalidInput if a target in absolute form is for another host than Host says.
+
+    RFC 9112 section 3.2.2 lets the target win. A proxy may have looked at the header, so none wins here.
+    """
+    target, host = origin_of(request.raw_path), request.headers.get(hdrs.HOST, "")
+    if target is not None and target != origin_of(f"{target.partition(':')[0]}://{host}"):
+        raise InvalidInput("Host", "is another host than that of the request's target")
 
 
 class QuietRequestHandler(RequestHandler):
@@ -139,6 +152,8 @@ class QuietRequestHandler(RequestHandler):
         if isinstance(resp, web.HTTPExpectationFailed):
             # aiohttp looks at this header before any middleware does.
             resp = error_answer(InvalidInput("Expect", "must be 100-continue"))
+        if self._connections.closing:
+            resp.force_close()
         # Here, and not in a signal of the application: this sees what the parser refused, too.
         self._complete(request, resp)
         if type(resp) is WholeAnswer:
@@ -164,6 +179,8 @@ class QuietRequestHandler(RequestHandler):
             return
         headers = response.headers
         headers[hdrs.SERVER] = SERVER
+        if self._manners.hsts:
+            headers["Strict-Transport-Security"] = self._manners.hsts
         if response.status != NO_CONTENT:
             for name, value in PRIVATE.items():
                 headers.setdefault(name, value)
@@ -214,6 +231,14 @@ class QuietRequestHandler(RequestHandler):
             except ConnectionError:
                 return True
         return False
+
+    def log_exception(self, *args: Any, **options: Any) -> None:
+        """What aiohttp did not expect. A body whose encoding is damaged is no fault of the node."""
+        error = options.get("exc_info")
+        if isinstance(error, web.RequestPayloadError | HttpProcessingError):
+            logger.debug("a body could not be read to its end: %s", type(error).__name__)
+        else:
+            super().log_exception(*args, **options)
 
     def handle_error(
         self,
@@ -266,6 +291,8 @@ class Manners:
     request_line_bytes: int
     keep_alive_s: float = 75.0
     """How long a connection may rest between two requests."""
+    hsts: str = ""
+    """What tells browsers to come by https alone; empty: nothing does."""
     any_origin: bool = True
     """Whether pages of any origin may read its answers."""
     cookie_origins: frozenset[str] = frozenset()

@@ -43,10 +43,16 @@ class WholeAnswer(web.StreamResponse):
     def __init__(self, status: int, body: bytes | None) -> None:
         super().__init__(status=status)
         self._whole = _head(status) + (b"\r\n" if body is None else _body(body))
+        self._keep_alive = True
+
+    def force_close(self) -> None:
+        """Say that the connection ends with it."""
+        self._whole = self._whole.replace(b"\r\n", b"\r\nConnection: close\r\n", 1)
+        super().force_close()
 
     @property
     def keep_alive(self) -> bool:
-        return True
+        return bool(self._keep_alive)
 
     async def prepare(self, request: web.BaseRequest) -> AbstractStreamWriter:
         """Write all of it. Raises ConnectionError when the client is gone."""

@@ -11,7 +11,7 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from homewire.gateway.accept import Acceptor
+from homewire.gateway.accept import Acceptor, bound_sockets
 from homewire.gateway.heads import HeadWatch
 from homewire.gateway.server import Manners, make_runner
 
@@ -159,3 +159,19 @@ async def begin_the_next_head_early() -> None:
     await runner.cleanup()
     await app.cleanup()
     heads.close()
+
+
+def test_addresses_that_this_machine_lacks_are_passed_over() -> None:
+    """As for localhost where IPv6 is switched off: what there is is bound, and nothing is an error."""
+    kind = (socket.SOCK_STREAM, 0, "")
+    absent, here = ("192.0.2.1", 0), ("127.0.0.1", 0)
+    bound = bound_sockets([(socket.AF_INET, *kind, absent), (socket.AF_INET, *kind, here)], 0)
+    assert [each.getsockname()[0] for each in bound] == ["127.0.0.1"]
+    port = bound[0].getsockname()[1]
+    bound[0].listen()
+    # An address that somebody has is no address that there is not.
+    with pytest.raises(OSError, match="in use"):
+        bound_sockets([(socket.AF_INET, *kind, ("127.0.0.2", 0)), (socket.AF_INET, *kind, here)], port)
+    bound[0].close()
+    with pytest.raises(OSError, match="assign"):
+        bound_sockets([(socket.AF_INET, *kind, absent)], 0)
