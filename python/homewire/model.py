@@ -144,6 +144,9 @@ class Project:
     offline_commands: OfflineCommands = OfflineCommands.DROP
     invitations: Invitations = Invitations.ACCEPT
 
+    sms_country_codes: str = ""
+    """Country calling codes that SMS are sent to, `49,43`; empty: those of the deployment."""
+
 
 @dataclass(frozen=True, slots=True)
 class Principal:

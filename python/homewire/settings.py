@@ -18,6 +18,7 @@ from typing import Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
 from homewire import environment
+from homewire.calling_codes import listed_codes
 from homewire.errors import ConfigurationError
 from homewire.hosts import listed_networks, listed_origins, projects_by_host
 
@@ -664,17 +665,37 @@ class Settings:
     )
     attempts_window_s: float = setting(
         600.0,
-        "The time that the next five limits are for; it begins with the first that counts. They hold on all "
-        "nodes together, per project; beyond one 429.",
+        "The time that the limits of addresses, messages and new passwords are for; it begins with the first "
+        "that counts. They hold on all nodes together, per project; beyond one 429.",
         unit="s",
         minimum=0.1,
         maximum=86400,
     )
     account_attempts: int = setting(
         10,
-        "Wrong passwords and codes for one account. 0: no limit, as for each of these.",
+        "Wrong passwords and codes in a row for one account from one network (/24, of IPv6 /64); the next "
+        "ones have to wait (attempts_delay_s). 0: no limit, as for each of these.",
         unit="attempts",
         minimum=0,
+    )
+    stranger_attempts: int = setting(
+        20,
+        "The same from all networks together where nobody logged in to the account, or reset its password, "
+        "in 90 days: so a stranger locks out strangers.",
+        unit="attempts",
+        minimum=0,
+    )
+    attempts_delay_s: float = setting(
+        30.0,
+        "How long the next guess has to wait when these are used up; twice as long after each that is wrong. "
+        "A right one ends it. After 100 in a row there are no more, until nobody was wrong for twice "
+        "attempts_delay_max_s, at least a day.",
+        unit="s",
+        minimum=0.1,
+        maximum=86400,
+    )
+    attempts_delay_max_s: float = setting(
+        86_400.0, "The longest of these delays.", unit="s", minimum=0.1, maximum=30 * 86400
     )
     address_attempts: int = setting(
         100,
@@ -685,10 +706,19 @@ class Settings:
     )
     account_messages: int = setting(
         5,
-        "E-mails and SMS that are asked for to one address or number. Invitations count apart; beyond it "
-        "members are added without a mail.",
+        "E-mails and SMS that are asked for to one address or number from one network (/24, of IPv6 /64). "
+        "Invitations count apart; beyond it members are added without a mail.",
         unit="messages",
         minimum=0,
+    )
+    recipient_messages: int = setting(20, "The same from all networks together.", unit="messages", minimum=0)
+    project_sms_per_day: int = setting(
+        1_000, "SMS that one project sends in a day, whoever asks for them.", unit="SMS", minimum=0
+    )
+    sms_country_codes: str = setting(
+        "",
+        "Country calling codes that SMS are sent to: 49,43,1. Empty: those of all countries, and no "
+        "satellites' or other ones. A project may have its own (`homewire project set`).",
     )
     user_invitations: int = setting(
         20,
@@ -837,6 +867,7 @@ def _check(settings: Settings) -> None:
     if settings.public_url is not None and urlsplit(settings.public_url).scheme not in ("http", "https"):
         raise ConfigurationError(f"{named('public_url')}: must begin with https:// or http://")
     _check_form(projects_by_host, settings.project_hosts, "project_hosts", "a.example.com=3,b.example.com=4")
+    _check_form(listed_codes, settings.sms_country_codes, "sms_country_codes", "49,43,1")
     _check_form(listed_origins, settings.cookie_origins, "cookie_origins", "https://app.example.com")
     _check_form(listed_networks, settings.trusted_proxies, "trusted_proxies", "10.0.0.0/8,2001:db8::/32")
     if settings.proxy_protocol and not listed_networks(settings.trusted_proxies):

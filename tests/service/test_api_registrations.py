@@ -121,6 +121,7 @@ async def test_of_several_registrations_none_is_verified_by_a_link_that_is_sent_
 LIMITS: dict[str, Any] = {
     "address_registrations": 2,
     "account_messages": 0,
+    "recipient_messages": 0,
     "address_messages": 0,
     "unverified_user_s": 1,
     "invitation_s": 1,

@@ -28,7 +28,10 @@ MINUTE_MS = 60_000
 @pytest.fixture(scope="module")
 def patient_node() -> Iterator[NodeProcess]:
     """A node without limits of attempts."""
-    names = ("account_attempts", "address_attempts", "account_messages", "address_messages")
+    names = (
+        *("account_attempts", "stranger_attempts", "address_attempts"),
+        *("account_messages", "recipient_messages", "address_messages"),
+    )
     with private_node(**dict.fromkeys(names, 0)) as node:
         yield node
 

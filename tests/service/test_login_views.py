@@ -24,7 +24,8 @@ UNKNOWN: Final = "nobody@example.com"
 @pytest.fixture(scope="module")
 def hosting() -> Iterator[NodeProcess]:
     """A node whose projects have hosts."""
-    with private_node(project_hosts=HOSTS, account_attempts=LIMIT, address_attempts=0) as node:
+    limits = {"account_attempts": LIMIT, "stranger_attempts": 0, "address_attempts": 0}
+    with private_node(project_hosts=HOSTS, **limits) as node:
         yield node
 
 

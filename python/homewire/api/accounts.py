@@ -8,6 +8,7 @@ import msgspec
 from aiohttp import web
 
 from homewire.api.context import Api
+from homewire.calling_codes import listed_codes, may_be_sent_to
 from homewire.errors import InvalidInput, PermissionDenied
 from homewire.http.clients import client_address
 from homewire.model import AccountSystem, Permission, Posting, PrincipalKind, Project, User
@@ -68,6 +69,17 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
         raise PermissionDenied(needs=f"a project key with the permission {Permission.BYOU}")
     if caller.project_id != project.id:
         raise InvalidInput("projectId", "is not the project of the key")
+
+
+def require_sms_country(api: Api, project: Project, phone: str) -> None:
+    """Raise InvalidInput for a number where SMS of the project may not be sent to."""
+    listed = listed_codes(project.sms_country_codes or api.settings.sms_country_codes)
+    if not may_be_sent_to(phone, listed):
+        raise InvalidInput(
+            "phoneNumber",
+            "has a country code that no SMS is sent to (sms_country_codes)",
+            reason="INVALID_PHONE_NUMBER",
+        )
 
 
 def remote_network(request: web.Request) -> str:

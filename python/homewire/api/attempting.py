@@ -17,7 +17,8 @@ from homewire.api.accounts import milliseconds, remote_network
 from homewire.api.context import Api
 from homewire.errors import NotConfirmed, RequestError, StoreError, Unavailable
 from homewire.model import Principal, PrincipalKind
-from homewire.store.attempts import Allowance
+from homewire.store.attempts import Account, Allowance, Delays
+from homewire.store.keys import DAY_MS
 
 Wrong = TypeVar("Wrong", bound=Exception)
 
@@ -40,20 +41,15 @@ class Attempt:
 
 
 @asynccontextmanager
-async def attempting(
-    api: Api, project_id: int, allowances: Sequence[Allowance], window_ms: int = 0
-) -> AsyncIterator[Attempt]:
+async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[Attempt]:
     """An attempt, made in the body; `raise attempt.wrong(…)` counts it, and nothing else does.
-
-    The limits are for a time of `window_ms`; 0: that of attempts.
 
     Places are given back for whatever else ends the body: an error, a time-out, a request that is cancelled.
     If Redis is away then, the places are free when their lease ends (30 s). A wrong attempt that could not be
     counted is answered with that: nobody is told a verdict which does not count. Raises TooManyRequests.
     """
     attempts = api.store.attempts
-    window_ms = window_ms or milliseconds(api.settings.attempts_window_s)
-    lease = await attempts.take(project_id, allowances, window_ms)
+    lease = await attempts.take(project_id, allowances)
     attempt = Attempt()
     try:
         yield attempt
@@ -67,11 +63,58 @@ async def attempting(
 
 
 @asynccontextmanager
-async def rationed(
-    api: Api, project_id: int, allowances: Sequence[Allowance], window_ms: int = 0
-) -> AsyncIterator[None]:
+async def guessing(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
+    """A guess of what an account is proved with; otherwise like `attempting`.
+
+    It is counted by account and network, and for all networks where nobody logged in to the account lately.
+    Beyond a limit the next guesses come one at a time, after delays that double. A body that ends without an
+    error was a right guess: the network is known from then on, and what was wrong before is forgotten.
+    """
+    account = Account(name.lower(), neighbourhood(request))
+    limits = [_of_network(api, account)]
+    if not await api.store.attempts.knows(project_id, account):
+        limits.append(_of_strangers(api, account))
+    by_address = Allowance(
+        "address_attempts", api.settings.address_attempts, remote_network(request), _window_ms(api)
+    )
+    async with attempting(api, project_id, (by_address, *limits)) as attempt:
+        yield attempt
+    await trust(api, request, project_id, name)
+
+
+async def trust(api: Api, request: web.Request, project_id: int, name: str) -> None:
+    """The owner of an account proved that: the guesses of others do not keep this network out."""
+    account = Account(name.lower(), neighbourhood(request))
+    limits = (_of_network(api, account), _of_strangers(api, account))
+    with suppress(Unavailable, StoreError):
+        await _surely(api.store.attempts.trust(project_id, account, limits))
+
+
+def _of_network(api: Api, account: Account) -> Allowance:
+    settings, whose = api.settings, f"{account.name} from {account.network}"
+    return Allowance("account_attempts", settings.account_attempts, whose, *_delays(api))
+
+
+def _of_strangers(api: Api, account: Account) -> Allowance:
+    return Allowance("stranger_attempts", api.settings.stranger_attempts, account.name, *_delays(api))
+
+
+def _delays(api: Api) -> tuple[int, Delays]:
+    """How long what was wrong is remembered, longer than any delay; and the delays."""
+    delays = Delays(
+        milliseconds(api.settings.attempts_delay_s), milliseconds(api.settings.attempts_delay_max_s)
+    )
+    return max(DAY_MS, 2 * delays.longest_ms), delays
+
+
+def _window_ms(api: Api) -> int:
+    return milliseconds(api.settings.attempts_window_s)
+
+
+@asynccontextmanager
+async def rationed(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[None]:
     """What the body does counts, unless it certainly was not done. Raises TooManyRequests."""
-    async with attempting(api, project_id, allowances, window_ms) as attempt:
+    async with attempting(api, project_id, allowances) as attempt:
         attempt.counts = True
         try:
             yield
@@ -97,13 +140,10 @@ def _settled(task: asyncio.Task[None]) -> None:
         task.exception()
 
 
-def guesses(api: Api, request: web.Request, account: str) -> tuple[Allowance, ...]:
-    """Of whom a guess counts that is for an account."""
-    settings = api.settings
-    return (
-        Allowance("address_attempts", settings.address_attempts, remote_network(request)),
-        Allowance("account_attempts", settings.account_attempts, account.lower()),
-    )
+def neighbourhood(request: web.Request) -> str:
+    """The network that a guess for an account comes from: people move within a /24, and of IPv6 a /64."""
+    network = remote_network(request)
+    return network if ":" in network else network.rpartition(".")[0]
 
 
 def token_guesses(api: Api, request: web.Request) -> tuple[Allowance, ...]:
@@ -112,17 +152,38 @@ def token_guesses(api: Api, request: web.Request) -> tuple[Allowance, ...]:
     Apart from guesses of passwords: those must not keep anybody of the same network from a link that was
     mailed to them.
     """
-    whose = f"token {remote_network(request)}"
-    return (Allowance("address_attempts", api.settings.address_attempts, whose),)
+    return (_address_attempts(api, request, "token"),)
+
+
+def registrations(api: Api, request: web.Request) -> tuple[Allowance, ...]:
+    """Of whom a registration counts that is refused because the address has a user: it tells that."""
+    return (_address_attempts(api, request, "registration"),)
+
+
+def _address_attempts(api: Api, request: web.Request, what: str) -> Allowance:
+    whose = f"{what} {remote_network(request)}"
+    return Allowance("address_attempts", api.settings.address_attempts, whose, _window_ms(api))
 
 
 def messages_to(api: Api, request: web.Request, to: str) -> tuple[Allowance, ...]:
-    """Of whom a message counts that somebody asks for, to an address or number."""
-    settings = api.settings
+    """Of whom a message counts that somebody asks for, to an address or number.
+
+    By the network that it is asked from first: a stranger who has as many sent as may be keeps nobody else
+    from asking for their own.
+    """
+    settings, window_ms = api.settings, _window_ms(api)
+    from_there = f"{to.lower()} from {neighbourhood(request)}"
     return (
-        Allowance("address_messages", settings.address_messages, remote_network(request)),
-        Allowance("account_messages", settings.account_messages, to.lower()),
+        Allowance("address_messages", settings.address_messages, remote_network(request), window_ms),
+        Allowance("account_messages", settings.account_messages, from_there, window_ms),
+        Allowance("recipient_messages", settings.recipient_messages, to.lower(), window_ms),
     )
+
+
+def sms_to(api: Api, request: web.Request, phone: str) -> tuple[Allowance, ...]:
+    """The same of an SMS, which costs money: a project has so many a day, whoever asks."""
+    a_day = Allowance("project_sms_per_day", api.settings.project_sms_per_day, "", DAY_MS)
+    return (*messages_to(api, request, phone), a_day)
 
 
 def invitations_to(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[Allowance, ...]:
@@ -131,25 +192,20 @@ def invitations_to(api: Api, request: web.Request, caller: Principal, to: str) -
     Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
     server, which invites for many.
     """
-    settings = api.settings
-    allowances = [Allowance("account_messages", settings.account_messages, f"invitation {to.lower()}")]
+    settings, window_ms = api.settings, _window_ms(api)
+    whose = f"invitation {to.lower()}"
+    allowances = [Allowance("account_messages", settings.account_messages, whose, window_ms)]
     if caller.kind is PrincipalKind.USER:
         whose = f"invitation {remote_network(request)}"
-        allowances.append(Allowance("address_messages", settings.address_messages, whose))
+        allowances.append(Allowance("address_messages", settings.address_messages, whose, window_ms))
     return tuple(allowances)
 
 
 def additions(api: Api, user_id: int) -> tuple[Allowance, ...]:
     """Of whom a new member of a home counts, within a day."""
-    return (Allowance("user_invitations", api.settings.user_invitations, str(user_id)),)
-
-
-def registrations(api: Api, request: web.Request) -> tuple[Allowance, ...]:
-    """Of whom a registration counts that is refused because the address has a user: it tells that."""
-    whose = f"registration {remote_network(request)}"
-    return (Allowance("address_attempts", api.settings.address_attempts, whose),)
+    return (Allowance("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
 
 
 def password_changes(api: Api, user_id: int) -> tuple[Allowance, ...]:
     """Of whom a new password counts: each takes the machine as long as a login."""
-    return (Allowance("user_passwords", api.settings.user_passwords, str(user_id)),)
+    return (Allowance("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)

@@ -6,7 +6,7 @@ from typing import Final
 
 from homewire.api import models
 from homewire.api.accounts import open_project, refuse_other_systems, require_byou_key, required
-from homewire.api.attempting import attempting, guesses
+from homewire.api.attempting import guessing
 from homewire.api.context import Api
 from homewire.api.login import by_password, opened
 from homewire.api.operation import Access, BodyKind, Call, NoQuery, Operation
@@ -77,7 +77,7 @@ async def _by_code(
     app_id = await _app(api, call, project)
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     code = required("code", call.body.code)
-    async with attempting(api, project.id, guesses(api, call.request, phone)) as attempt:
+    async with guessing(api, call.request, project.id, phone) as attempt:
         user = await api.store.users.by_phone(project.id, phone)
         if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
             await api.store.users.note_failed_login(project.id, user.id if user else 0)

@@ -8,7 +8,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from homewire.api.accounts import login_of
-from homewire.api.attempting import attempting, guesses
+from homewire.api.attempting import guessing
 from homewire.api.audit import note
 from homewire.api.context import Api
 from homewire.errors import Conflict, InvalidInput, LoginRefused, UnknownRecord
@@ -36,14 +36,15 @@ async def by_password(
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
     # It counts before it is looked at, so that many at once are no more than one after the other.
-    async with attempting(api, project.id, guesses(api, request, _in_one_way(name))) as attempt:
+    async with guessing(api, request, project.id, _in_one_way(name)) as attempt:
         recognised = await api.store.users.recognise(project.id, name, password)
         if recognised is None:
             raise attempt.wrong(_wrong())
-    user = recognised.user
-    if not user.verified:
-        await api.store.users.note_failed_login(project.id, user.id)
-        raise LoginRefused("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
+        user = recognised.user
+        if not user.verified:
+            # Within: who knows the password of a registration is not yet the owner of the address.
+            await api.store.users.note_failed_login(project.id, user.id)
+            raise LoginRefused("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
     try:
         session, key = await opened(
             api,

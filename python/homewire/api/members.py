@@ -21,7 +21,6 @@ from homewire.errors import Conflict, InvalidInput, NotFound, TooManyRequests
 from homewire.model import Permission, Posting, Principal, PrincipalKind, Role
 from homewire.notify.message import Message, MessageKind
 from homewire.store import checks
-from homewire.store.keys import DAY_MS
 from homewire.store.members import Invitee, Person
 from homewire.store.parts import Part
 
@@ -102,7 +101,7 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     async with AsyncExitStack() as stack:
         if call.principal.kind is PrincipalKind.USER:
             counted = additions(api, call.principal.id)
-            await stack.enter_async_context(rationed(api, call.project_id, counted, DAY_MS))
+            await stack.enter_async_context(rationed(api, call.project_id, counted))
         posting = await stack.enter_async_context(_invitation(api, call, home_id, invitee))
         try:
             added = await api.store.members.invite(

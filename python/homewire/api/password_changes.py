@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from homewire.api.accounts import milliseconds
-from homewire.api.attempting import attempting, guesses
+from homewire.api.attempting import guessing
 from homewire.api.context import Api
 from homewire.api.operation import Call
 from homewire.errors import InvalidInput
@@ -54,7 +54,7 @@ async def told(api: Api, user: User) -> Posting:
 
 
 async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
-    async with attempting(api, user.project_id, guesses(api, call.request, user.email or "")) as attempt:
+    async with guessing(api, call.request, user.project_id, user.email or "") as attempt:
         if not await api.store.users.is_password(user.project_id, stored, current):
             await api.store.users.note_failed_login(user.project_id, user.id)
             raise attempt.wrong(

@@ -15,10 +15,18 @@ from homewire.api.accounts import (
     open_project,
     refuse_other_systems,
     require_byou_key,
+    require_sms_country,
     required,
     token_by_mail,
 )
-from homewire.api.attempting import attempting, messages_to, password_changes, rationed, registrations
+from homewire.api.attempting import (
+    attempting,
+    messages_to,
+    password_changes,
+    rationed,
+    registrations,
+    sms_to,
+)
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.api.password_changes import new_password
@@ -118,6 +126,7 @@ async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Pr
 async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> model.User:
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     name = checks.name("name", required("name", call.body.name))
+    require_sms_country(api, project, phone)
     async with _registering(api, call, project, phone):
         proving = await code_by_sms(api, project.id, phone)
         return await api.store.users.create(project.id, name, phone=phone, proving=proving)
@@ -130,8 +139,9 @@ async def _registering(
     """A registration that is refused takes nothing of what may be sent to the address. That there is a user
     is told only so often."""
     async with attempting(api, project.id, registrations(api, call.request)) as attempt:
+        counted = sms_to if project.accounts is AccountSystem.PHONE else messages_to
         try:
-            async with rationed(api, project.id, messages_to(api, call.request, to)):
+            async with rationed(api, project.id, counted(api, call.request, to)):
                 await api.store.users.require_free(project.id, to)
                 yield
         except Conflict as error:

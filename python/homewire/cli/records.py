@@ -101,6 +101,13 @@ async def set_project(
             help="Whether somebody whom a stranger adds to a home has to accept first.", show_default=False
         ),
     ] = None,
+    sms_country_codes: Annotated[
+        str | None,
+        typer.Option(
+            help='Country calling codes that SMS are sent to: 49,43; "" for those of the setting.',
+            show_default=False,
+        ),
+    ] = None,
 ) -> Answer:
     """Change settings of a project; those that are not given stay."""
     project_id = scope.named(project)
@@ -110,6 +117,7 @@ async def set_project(
         password_reset_url=password_reset_url,
         offline_commands=offline_commands,
         invitations=invitations,
+        sms_country_codes=sms_country_codes,
     )
     return await _project(scope, project_id)
 
@@ -373,6 +381,7 @@ async def _project(scope: Scope, project_id: int) -> dict[str, Any]:
         "passwordResetUrl": project.password_reset_url or None,
         "offlineCommands": project.offline_commands.value,
         "invitations": project.invitations.value,
+        "smsCountryCodes": project.sms_country_codes or None,
     }
 
 

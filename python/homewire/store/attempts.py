@@ -3,6 +3,9 @@
 An attempt leases a place in each of its limits before it is made, so that many at once are no more than one
 after the other. A wrong one is counted; every other one gives its place back. What cannot be given back,
 because Redis or the node went away, ends with the lease.
+
+Guesses for an account are counted by the network that they come from, and then for all networks where nobody
+logged in to the account lately: so a stranger locks out strangers.
 """
 
 from __future__ import annotations
@@ -12,24 +15,39 @@ import secrets
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from homewire.errors import TooManyRequests
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.attempts import COUNT_ATTEMPT, RELEASE_ATTEMPT, TAKE_ATTEMPT
+from homewire.store.scripts.attempts import COUNT_ATTEMPT, RELEASE_ATTEMPT, TAKE_ATTEMPT, TRUST_NETWORK
 
 HASH_DIGITS: Final = 32
 LEASE_MS: Final = 30_000
 """How long an attempt without a verdict takes a place: longer than a request that waits for everything."""
 LIMITS: Final = (
     "account_attempts",
+    "stranger_attempts",
     "address_attempts",
     "account_messages",
+    "recipient_messages",
     "address_messages",
+    "project_sms_per_day",
     "user_passwords",
+    "user_invitations",
 )
 """The settings that are limits of attempts, for the metrics."""
+
+
+class Delays(NamedTuple):
+    """How long a limit that was reached keeps the next one waiting; it doubles with each that is wrong."""
+
+    first_ms: int
+    longest_ms: int
+
+
+WALL: Final = Delays(0, 0)
+"""Until the window ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +60,16 @@ class Allowance:
     """0: as often as it likes."""
     whose: str
     """An address, or what an account is known by."""
+    window_ms: int
+    """How long what counts is remembered: from the first one on; with delays from the last one on."""
+    delays: Delays = WALL
+
+
+class Account(NamedTuple):
+    """What is guessed at, and from where."""
+
+    name: str
+    network: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +78,12 @@ class Lease:
 
     project_id: int
     attempt_id: str
-    window_ms: int
     allowances: tuple[Allowance, ...]
     """Those that have a limit."""
 
 
 class Attempts:
-    """Counts attempts of a project. A window begins with the first that counts; the count ends with it."""
+    """Counts attempts of a project."""
 
     def __init__(self, database: Database, refusals: Counter[str]) -> None:
         """`refusals` is where it counts how often each limit refused on this node."""
@@ -64,14 +91,14 @@ class Attempts:
         self._refusals = refusals
         refusals.update(dict.fromkeys(LIMITS, 0))
 
-    async def take(self, project_id: int, allowances: Sequence[Allowance], window_ms: int) -> Lease:
+    async def take(self, project_id: int, allowances: Sequence[Allowance]) -> Lease:
         """Lease a place for an attempt, before it is made: of many at once no more than the limit get one.
 
         Raises TooManyRequests naming the setting whose limit was reached (no place is leased then), and
         UnknownRecord without the project.
         """
         limited = tuple(each for each in allowances if each.most > 0)
-        lease = Lease(project_id, secrets.token_hex(8), window_ms, limited)
+        lease = Lease(project_id, secrets.token_hex(8), limited)
         if not limited:
             return lease
         slot = ProjectSlot(project_id)
@@ -79,24 +106,30 @@ class Attempts:
             TAKE_ATTEMPT,
             slot,
             _counters_and_leases(slot, limited),
-            [lease.attempt_id, LEASE_MS, *(each.most for each in limited)],
+            [
+                lease.attempt_id,
+                LEASE_MS,
+                *(number for each in limited for number in (each.most, *each.delays)),
+            ],
         )
         if answer[0] == "limit":
             reached = limited[int(answer[1])]
             self._refusals[reached.setting] += 1
-            # A counter that went in this very moment has -2 ms left.
             seconds = max(1, -(-int(answer[2]) // 1000))
             raise TooManyRequests(reached.setting, seconds, most=reached.most)
         require_ok(answer, project=project_id)
         return lease
 
     async def count(self, lease: Lease) -> None:
-        """The attempt was wrong: it counts until the end of the window."""
+        """The attempt was wrong: it counts."""
         if lease.allowances:
             slot = ProjectSlot(lease.project_id)
-            names = _counters_and_leases(slot, lease.allowances)
+            windows = [(each.window_ms, int(each.delays != WALL)) for each in lease.allowances]
             answer = await self._database.change(
-                COUNT_ATTEMPT, slot, names, [lease.attempt_id, lease.window_ms]
+                COUNT_ATTEMPT,
+                slot,
+                _counters_and_leases(slot, lease.allowances),
+                [lease.attempt_id, *(number for each in windows for number in each)],
             )
             require_ok(answer, project=lease.project_id)
 
@@ -108,6 +141,23 @@ class Attempts:
             answer = await self._database.change(RELEASE_ATTEMPT, slot, names, [lease.attempt_id])
             if answer != ["unknown", "project"]:
                 require_ok(answer)
+
+    async def knows(self, project_id: int, account: Account) -> bool:
+        """Whether somebody logged in to an account from this network lately."""
+        known = ProjectSlot(project_id).known_networks(_hash(account.name))
+        return await self._database.read("ZSCORE", known, _hash(account.network)) is not None
+
+    async def trust(self, project_id: int, account: Account, allowances: Sequence[Allowance]) -> None:
+        """The account's owner is at this network: what was wrong before is forgotten in these limits."""
+        slot = ProjectSlot(project_id)
+        counters = [slot.attempts(each.setting, _hash(each.whose)) for each in allowances]
+        answer = await self._database.change(
+            TRUST_NETWORK,
+            slot,
+            [slot.known_networks(_hash(account.name)), *counters],
+            [_hash(account.network)],
+        )
+        require_ok(answer, project=project_id)
 
 
 def _counters_and_leases(slot: ProjectSlot, allowances: Sequence[Allowance]) -> list[str]:

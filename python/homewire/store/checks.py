@@ -7,6 +7,7 @@ from itertools import accumulate
 from typing import Final
 from urllib.parse import urlsplit
 
+from homewire.calling_codes import listed_codes
 from homewire.errors import InvalidInput
 
 MAX_NAME: Final = 256
@@ -66,6 +67,14 @@ def app_id(value: str) -> str:
     if not _APP_ID.fullmatch(value):
         raise InvalidInput("appId", "must be 1 to 128 letters, digits, '_', '.' or '-'")
     return value
+
+
+def country_codes(field: str, value: str) -> str:
+    """A list of country calling codes, possibly empty, in one form."""
+    try:
+        return ",".join(map(str, sorted(listed_codes(value))))
+    except ValueError:
+        raise InvalidInput(field, "must be country calling codes, like 49,43") from None
 
 
 def link_template(field: str, value: str) -> str:

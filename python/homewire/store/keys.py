@@ -288,6 +288,11 @@ class ProjectSlot:
         `whose` is a hash, because names of keys are shown to many."""
         return f"{self.prefix}attempts:{kind}:{whose}"
 
+    def known_networks(self, account: str) -> str:
+        """Sorted set with a TTL: the networks where an account logged in last, score = when in ms of Redis'
+        clock. `account` is a hash, and so are they."""
+        return f"{self.prefix}known:{account}"
+
     def attempt_leases(self, kind: str, whose: str) -> str:
         """Sorted set with a TTL: ids of attempts that have no verdict yet, score = the end of their lease in
         ms of Redis' clock."""

@@ -85,10 +85,11 @@ class Projects:
         password_reset_url: str | None = None,
         offline_commands: OfflineCommands | None = None,
         invitations: Invitations | None = None,
+        sms_country_codes: str | None = None,
     ) -> None:
         """Set what the links in mails look like: a URL with `{token}`; empty for the page of ours. And what
         becomes of commands to devices that are not connected, and whether a member whom a stranger added
-        has to accept.
+        has to accept. And where SMS go to: country calling codes; empty for those of the deployment.
 
         What is None stays. Raises UnknownRecord, InvalidInput.
         """
@@ -101,6 +102,8 @@ class Projects:
             changes += "offline_commands", offline_commands.value
         if invitations is not None:
             changes += "invitations", Invitations(invitations).value
+        if sms_country_codes is not None:
+            changes += "sms_country_codes", checks.country_codes("smsCountryCodes", sms_country_codes)
         if changes:
             slot = ProjectSlot(project_id)
             require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)
@@ -181,4 +184,5 @@ def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
         record.get("password_reset_url", ""),
         OfflineCommands(record.get("offline_commands", "drop")),
         Invitations(record.get("invitations", Invitations.ACCEPT)),
+        record.get("sms_country_codes", ""),
     )

@@ -135,7 +135,8 @@ UNCHARGED = {
     "login_tokens.CREATE_LOGIN_TOKEN": "at most 20 hashes a user",
     "sessions.LEASE_SESSION": "one entry for each request that is under way",
     "attempts.TAKE_ATTEMPT": "places of attempts that are under way, as many as their limits, for 30 s",
-    "attempts.COUNT_ATTEMPT": "a counter for each address and account, for ten minutes",
+    "attempts.COUNT_ATTEMPT": "a counter for each address and account, with a TTL",
+    "attempts.TRUST_NETWORK": "16 networks a user, those where the user logged in",
     "module_deliveries.CLAIM_MODULE": "one key a smart module",
     # `webhook_waiting_bytes` and `webhook_dead_letters` bound it; a project has at most 100 smart modules.
     "module_deliveries.ADD_DELIVERIES": "deliveries to a smart module",

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from homewire.api import models
 from homewire.api.accounts import login_of
-from homewire.api.attempting import attempting, guesses, token_guesses
+from homewire.api.attempting import attempting, guessing, token_guesses
 from homewire.api.context import Api
 from homewire.api.login import by_password, opened
 from homewire.api.operation import Call, NoQuery, WithCookie
@@ -113,7 +113,7 @@ async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCo
     if key is None or login is None:
         raise _wrong_key()
     project = await _project_with(api, call.request, key.project_id, _wrong_key())
-    async with attempting(api, project.id, guesses(api, call.request, f"device {login}")) as attempt:
+    async with guessing(api, call.request, project.id, f"device {login}") as attempt:
         caller = await api.store.principals.lookup(password)
         if (
             caller is None
