@@ -75,7 +75,7 @@ COUNTERS: Final = {
     "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or too long.",
     "ingest_refused": "Requests answered 503 because too many bytes of bodies were held.",
     "answers_refused": "Requests answered 503 because too many bytes of answers were held.",
-    "answers_cut": "Connections cut because their client did not take its answer, or broken off answers.",
+    "answers_cut": "Connections cut within an answer: not taken by its client, or not to be made whole.",
     "sorted_lists_refused": "Requests answered 503 because too many lists were sorted in files.",
     "heartbeats_missed": "Connections closed because their client was silent.",
     "violations": "Connections closed because their client broke RFC 6455.",

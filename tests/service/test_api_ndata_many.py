@@ -137,6 +137,24 @@ async def test_who_leaves_in_the_middle_leaves_nothing_open(node: NodeProcess, c
     await eventually(gone)
 
 
+async def test_a_project_sorts_two_long_lists_at_once_and_others_go_on(
+    node: NodeProcess, crowd: Crowd
+) -> None:
+    """Their clients read no more than the beginning."""
+    query = "?$sort=_v"
+    async with tenant_of(node) as other:
+        _, key = await other.store.project_keys.create(other.project, "reader", {Permission.READ})
+        async with await begun(node, crowd, query), await begun(node, crowd, query):
+            assert (await node.metrics())["sorted_lists"] == 2
+            refused = await crowd.tenant.ask("GET", f"/sessions{query}", crowd.key)
+            assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+            assert refused.body["data"]["limit"] == "sorted_lists_per_project"
+            assert (await other.ask("GET", f"/sessions{query}", key)).status == 200
+            assert (await crowd.tenant.ask("GET", f"/sessions{query}&$take=9", crowd.key)).status == 200
+    await node.until("sorted_lists", 0)
+    assert (await listed(crowd, query))["count"] == MANY
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_100_000_sessions_are_sorted_without_a_large_command_and_in_little_memory() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from http.cookies import Morsel
+from http.cookies import Morsel, SimpleCookie
 from itertools import permutations
 from typing import Final
 
@@ -316,3 +316,26 @@ async def test_no_key_is_logged_in_whatever_way_it_came(node_with_origins: NodeP
 def node_with_origins() -> Iterator[NodeProcess]:
     with private_node(cookie_origins=LISTED, log_level="debug") as running:
         yield running
+
+
+async def test_where_people_come_by_https_nobody_plants_a_cookie() -> None:
+    """Also if the proxy before us says nothing of it. The name that browsers had before is still read."""
+    with private_node(public_url="https://home.example.com") as node:
+        async with tenant_of(node) as tenant:
+            ada, bob = await person_of(tenant), await tenant.user()
+            login = await tenant.ask("POST", "/session/login-with-token", None, {"token": ada.account.key})
+            assert login.status == 201
+            given: SimpleCookie = SimpleCookie(login.headers["Set-Cookie"])
+            cookie_set = given["__Host-homewire_session"]
+            assert (cookie_set["secure"], cookie_set["path"], cookie_set["domain"]) == (True, "/", "")
+            own = f"__Host-homewire_session={cookie_set.value}"
+            planted = f"homewire_session={bob.key}"
+            for header in (own, f"{planted}; {own}", f"{own}; {planted}"):
+                assert await ada.asks({"Cookie": header}) == (200, "")
+            assert await ada.asks(cookie(ada.account)) == (200, "")
+            dead = f"__Host-homewire_session={mint(tenant.project)[0]}; homewire_session={ada.account.key}"
+            assert await ada.asks({"Cookie": dead}) == NOBODY
+            # Only what is known to be dead.
+            assert {name: each["max-age"] for name, each in ada.forgotten.items()} == {
+                "__Host-homewire_session": "0"
+            }

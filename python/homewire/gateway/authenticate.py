@@ -12,7 +12,7 @@ from aiohttp import hdrs, web
 from homewire.errors import RequestError, Unauthenticated
 from homewire.gateway.expiring import MarkedCache
 from homewire.gateway.freshness import Freshness
-from homewire.http.cookies import DEAD_COOKIES, cookie_names, session_cookies
+from homewire.http.cookies import DEAD_COOKIES, counted_names, session_cookies
 from homewire.http.headers import AUTH_KEY, USER_ID
 from homewire.http.origins import refuse_cross_site
 from homewire.model import Principal, PrincipalKind
@@ -83,7 +83,7 @@ class Authenticator:
             return
         try:
             if not any([await self._lives(value) for value in values]):
-                request[DEAD_COOKIES] = cookie_names(request)
+                request[DEAD_COOKIES] = counted_names(request)
         except RequestError:
             # Not known now. The next answer tells.
             return

@@ -32,9 +32,9 @@ def session_cookies(request: web.BaseRequest) -> list[str]:
     return found.get(HOST_SESSION) or found.get(SESSION) or []
 
 
-def cookie_names(request: web.BaseRequest) -> tuple[str, ...]:
-    """Under which names they came."""
-    return tuple(_cookies(request))
+def counted_names(request: web.BaseRequest) -> tuple[str, ...]:
+    """The name under which these came."""
+    return tuple(name for name in (HOST_SESSION, SESSION) if name in _cookies(request))[:1]
 
 
 def _cookies(request: web.BaseRequest) -> dict[str, list[str]]:
@@ -53,7 +53,7 @@ def set_cookie(request: web.BaseRequest, response: web.StreamResponse, key: str,
     secure = https or by_https(request)
     name = HOST_SESSION if secure else SESSION
     _set(response, name, key, None, secure)
-    for other in cookie_names(request):
+    for other in _cookies(request):
         if other != name:
             _expire(request, response, other)
 
@@ -61,7 +61,7 @@ def set_cookie(request: web.BaseRequest, response: web.StreamResponse, key: str,
 def expire_cookie(request: web.BaseRequest, response: web.StreamResponse, *, https: bool) -> None:
     """Have the browser forget its key."""
     name = HOST_SESSION if https or by_https(request) else SESSION
-    for each in {name, *cookie_names(request)}:
+    for each in {name, *_cookies(request)}:
         _expire(request, response, each)
 
 
