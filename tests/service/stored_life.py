@@ -160,7 +160,8 @@ class StoredLife:
         await self.store.key_values.delete(self._owner(), f"k{self.random.randrange(5)}")
 
     async def _command(self) -> None:
-        command = KeptCommand(self._any(self.devices), b"\x93", self._content(), wall_clock_ms() + MINUTE_MS)
+        expires = wall_clock_ms() + self._any((1, MINUTE_MS, MINUTE_MS + 1))
+        command = KeptCommand(self._any(self.devices), b"\x93", self._content(), expires)
         await self.store.kept_commands.keep(self.project.id, command, QueueBounds(50, 100_000))
 
     async def _delivered(self) -> None:
