@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from homewire.api.accounts import milliseconds, refuse_other_systems, required
-from homewire.api.attempting import attempting, guesses, messages_to, rationed, registrations
+from homewire.api.attempting import attempting, guessing, messages_to, rationed, registrations
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation
 from homewire.api.password_changes import require_proof
@@ -70,8 +70,7 @@ async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
     await api.messages.require_room(kind)
     posting = api.messages.posting(Message(user.project_id, kind, user.email or user.phone or ""))
-    counted = guesses(api, call.request, f"address change {user.id}")
-    async with attempting(api, user.project_id, counted) as attempt:
+    async with guessing(api, call.request, user.project_id, f"address change {user.id}") as attempt:
         session_id = call.principal.session_id
         if not await api.store.address_changes.finish(user, call.body.code, session_id, posting):
             raise attempt.wrong(InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE"))
