@@ -98,7 +98,7 @@ OPERATIONS: Final = (
         "currentPassword, or a login within recent_login_s: else 403 INSUFFICIENT_AUTH. An address that "
         "another user has is refused as at registration. The newest code counts, for code_lifetime_s and 5 "
         "tries; until POST /users/{userId}/addressChange takes it, nothing is changed.",
-        source="issue 12, The specifications",
+        source="homewire's own",
         access=Access(user=True),
         visible=only_themself,
         handler=start_address_change,
@@ -115,7 +115,7 @@ OPERATIONS: Final = (
         description="From the answer on the user is known by the new one. The user's other sessions end. "
         "What was sent to the address before (a link to reset the password, a code) is good for nothing, and "
         "a message tells it.",
-        source="issue 12, The specifications",
+        source="homewire's own",
         access=Access(user=True),
         visible=only_themself,
         handler=change_address,

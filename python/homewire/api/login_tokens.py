@@ -29,7 +29,7 @@ OPERATIONS: Final = (
         description="For a project's own server, which knows who its user is. POST /session/login-with-token "
         "takes the token, once, within login_token_lifetime_s. A user has at most 20 of them; one more, and "
         "the one that expires first is good no more.",
-        source="issue 6, Sessions Controller",
+        source="homewire's own",
         access=Access(permission=Permission.ADMIN),
         handler=create_login_token,
         success=201,

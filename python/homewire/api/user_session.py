@@ -87,7 +87,7 @@ OPERATIONS: Final = (
         "their WebSockets are closed (4502). A session that was made with the key of another one "
         "(POST /session/login-with-token) ends with that, also if it is the caller's. What is answered 503 "
         "may be done in part: call it again.",
-        source="issue 12, Accounts",
+        source="homewire's own",
         access=Access(user=True),
         handler=end_user_sessions,
         query=SessionsQuery,

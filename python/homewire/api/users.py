@@ -241,7 +241,7 @@ OPERATIONS: Final = (
         tag="Users",
         summary="List the users of the project",
         description="With search all users are read.",
-        source="shared data models; issue 5, Users",
+        source="shared data models, User",
         access=Access(permission=Permission.READ),
         handler=list_users,
         query=UserQuery,
