@@ -60,12 +60,22 @@ async def test_a_new_email_address_counts_once_it_is_proven(by_email: Desk) -> N
     assert await by_email.member(EMAIL) != user
 
 
+async def test_a_link_to_the_address_before_verifies_nothing(by_email: Desk) -> None:
+    user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
+    link, key = await by_email.token(), await by_email.key(user)
+    assert (await start(by_email, user, key, email=NEW)).status == 204
+    assert (await finish(by_email, user, key, (await by_email.messages(NEW))[-1].code)).status == 204
+    assert reason(await by_email.post("/auth/user/emailVerification", token=link)) == "INVALID_TOKEN"
+
+
 async def test_a_new_number_counts_once_it_is_proven(by_phone: Desk) -> None:
     store = by_phone.tenant.store
     user = (await store.users.create(by_phone.project, "Ada", phone=PHONE, verified=True)).id
     key = await by_phone.key(user)
     assert field(await start(by_phone, user, key, email=NEW)) == "email"
-    assert field(await start(by_phone, user, key, phoneNumber="555")) == "phoneNumber"
+    # Nor is an SMS sent to a satellite.
+    for impossible in ("555", "+881612345678"):
+        assert field(await start(by_phone, user, key, phoneNumber=impossible)) == "phoneNumber"
     assert (await start(by_phone, user, key, phoneNumber=NEW_PHONE)).status == 204
     [sent] = await by_phone.messages()
     assert (sent.kind, sent.to) == (MessageKind.PHONE_CHANGE, NEW_PHONE)

@@ -159,6 +159,11 @@ async def test_a_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> N
         assert limited(await desk.start("sms", phoneNumber="+14155550100"))[0] == "project_sms_per_day"
         assert len(await desk.messages()) == LIMITS["project_sms_per_day"]
         assert (await other.register(name="Ada", phoneNumber=PHONE)).status == 201
+        # Nor for a code to a new number.
+        user = await desk.tenant.store.users.create(desk.project, "Bo", phone="+14155550111", verified=True)
+        path, key = f"/users/{user.id}/addressChange/start", await desk.key(user.id)
+        changing = await desk.tenant.ask("POST", path, key, {"phoneNumber": PHONE})
+        assert limited(changing)[0] == "project_sms_per_day"
 
 
 async def test_sms_go_to_the_countries_of_the_project(behind_proxy: NodeProcess) -> None:

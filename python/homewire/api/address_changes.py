@@ -6,8 +6,8 @@ from typing import Final
 
 import msgspec
 
-from homewire.api.accounts import milliseconds, refuse_other_systems, required
-from homewire.api.attempting import attempting, guessing, messages_to, rationed, registrations
+from homewire.api.accounts import milliseconds, refuse_other_systems, require_sms_country, required
+from homewire.api.attempting import attempting, guessing, messages_to, rationed, registrations, sms_to
 from homewire.api.context import Api
 from homewire.api.operation import Access, Call, NoQuery, Operation
 from homewire.api.password_changes import require_proof
@@ -45,6 +45,10 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
             checks.phone(required("phoneNumber", call.body.phone_number)),
             MessageKind.PHONE_CHANGE,
         )
+        project = await api.store.projects.get(user.project_id)
+        if project is None:
+            raise NotFound
+        require_sms_country(api, project, address)
     await require_proof(api, call, user, call.body.current_password)
     await api.messages.require_room(kind)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
@@ -55,10 +59,11 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
             Message(user.project_id, kind, address, code=code, good_until_ms=until_ms)
         )
 
+    counted = messages_to if accounts is AccountSystem.EMAIL else sms_to
     # As of registrations: that an address has a user is told only so often.
     async with attempting(api, user.project_id, registrations(api, call.request)) as attempt:
         try:
-            async with rationed(api, user.project_id, messages_to(api, call.request, address)):
+            async with rationed(api, user.project_id, counted(api, call.request, address)):
                 await api.store.address_changes.begin(user, address, lifetime_ms, saying)
         except Conflict as error:
             raise attempt.wrong(error) from None

@@ -58,7 +58,7 @@ class AddressChanges:
                 slot,
                 [
                     slot.user(user.id), slot.user_proofs(user.id), self._directory(slot, user),
-                    slot.user_sessions(user.id),
+                    slot.user_sessions(user.id), slot.user_registrations(user.id),
                 ],
                 [
                     user.id, _hash(user, code), self._database.now_ms(), CODE_TRIES, session_id,

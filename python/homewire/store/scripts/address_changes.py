@@ -22,7 +22,7 @@ return unheard('address_change_begun')
 """)
 
 FINISH_CHANGE: Final = removing("""
--- KEYS: …, user, proofs of the user, users by address, sessions of the user
+-- KEYS: …, user, proofs of the user, users by address, sessions of the user, registrations of the user
 -- ARGV: user id, hash of the code, now, most tries, session that stays, email or phone, queue and letter that
 --       tell the address before
 -- A try counts before it is looked at, and the last one takes the code away. A right code is kept until it
@@ -52,6 +52,7 @@ redis.call('HSET', KEYS[5], change[2], ARGV[1])
 redis.call('HSET', KEYS[3], unique, change[2], ARGV[6], change[3])
 forget()
 redis.call('HDEL', KEYS[4], 'passwordReset', 'code', 'code_expires', 'code_tries')
+redis.call('UNLINK', KEYS[7])
 post(ARGV[7], ARGV[8])
 return unheard('address_changed')
 """)
