@@ -29,6 +29,12 @@ NANOSECOND = 1e-9
 ROOM = {f"{whose}_connections": "1000000" for whose in ("user", "device", "project", "address")} | {
     f"{whose}_events_per_s": "100000000" for whose in ("device", "user", "project_key", "project")
 }
+ROOM |= {
+    f"{whose}_{what}_per_s": "1000000"
+    for whose in ("address", "principal")
+    for what in ("requests", "handshakes")
+}
+ROOM |= {"address_tcp_connections": "1000000"}
 """A load of one user from one address stays within these limits. None is off: checking is measured too."""
 
 

@@ -177,7 +177,7 @@ async def running(
         lifetimes = _start_lifetimes(parts, core, hearers)
         known = Known.of(parts, core, lifetimes)
         audit = Audit()
-        app = web.Application(middlewares=[server.render_errors(audit.render)])
+        app = web.Application(middlewares=[server.render_errors(audit.render, parts.entrance.rates.request)])
         # Both tiers send events.
         overload = Overload(parts.redis, core, settings, parts.store.refusals)
         in_background(stack, overload.run(), parts.failed)
@@ -345,7 +345,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audi
     api = Api(
         store,
         known.directory,
-        known.authenticator,
+        parts.entrance.rates.authenticating(known.authenticator),
         delivery.post,
         parts.reader,
         settings,

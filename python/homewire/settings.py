@@ -430,6 +430,25 @@ class Settings:
     project_topic_bytes: int = setting(
         256 * MIB, "The same of one project. 0: no limit.", unit="bytes", minimum=0
     )
+    address_requests_per_s: int = setting(
+        2_000,
+        "HTTP requests from one address to this node; of IPv6 a /64 counts as one. Of these four limits five "
+        "seconds' worth may come at once; beyond it 429. 0: no limit, as for each of them.",
+        unit="requests/s",
+        minimum=0,
+    )
+    principal_requests_per_s: int = setting(
+        1_000,
+        "Requests to the REST service of one user, device or project key; events have limits of their own.",
+        unit="requests/s",
+        minimum=0,
+    )
+    address_handshakes_per_s: int = setting(
+        1_000, "WebSocket handshakes from one address.", unit="handshakes/s", minimum=0
+    )
+    principal_handshakes_per_s: int = setting(
+        200, "WebSocket handshakes of one user or device.", unit="handshakes/s", minimum=0
+    )
     presence_lease_s: float = setting(
         10.0,
         "How long devices of a node count as connected without word from it: when it was killed, they are "

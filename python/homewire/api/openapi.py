@@ -71,7 +71,7 @@ Bodies. Unknown fields are ignored. A web form may be urlencoded, multipart or J
 numbers and booleans are text, and an empty field counts as missing. A GET may be a HEAD as well.
 """
 
-_ANY_TIME: Final = frozenset({500, 503})
+_ANY_TIME: Final = frozenset({429, 500, 503})
 _RETRY_LATER: Final = frozenset({429, 503})
 
 

@@ -137,7 +137,7 @@ class Endpoint:
     answer: Any = None
     """The type of the answer's body; None: it has none. `list[…]` for a `Part`."""
     errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
-    """Those of the spec's table, and 429 where there is a limit. 500 and 503 are always possible."""
+    """Those of the table of the spec; 429 where it has a limit of its own. 429, 500, 503 may always come."""
     shape: ErrorShape = MODE
     """How its errors look."""
     located: str = ""

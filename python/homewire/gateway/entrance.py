@@ -10,6 +10,7 @@ from homewire.gateway.accept import Acceptor
 from homewire.gateway.connections import Connections
 from homewire.gateway.handshakes import Handshakes
 from homewire.gateway.heads import HeadWatch
+from homewire.gateway.request_rates import RequestRates
 from homewire.http.bodies import Bodies
 from homewire.http.clients import TrustedProxies
 from homewire.http.outgoing import Answers, Pace
@@ -21,6 +22,7 @@ class Entrance:
     """Each of these bounds something."""
 
     acceptor: Acceptor
+    rates: RequestRates
     heads: HeadWatch
     connections: Connections
     handshakes: Handshakes
@@ -34,6 +36,7 @@ class Entrance:
         connections = Connections(
             heads, settings.address_tcp_connections, settings.descriptor_reserve, refusals
         )
+        rates = RequestRates(settings, refusals)
         return cls(
             Acceptor(
                 settings.accepts_per_turn,
@@ -44,9 +47,12 @@ class Entrance:
                 timeout_s=settings.socket_timeout_s,
                 unsent_bytes=settings.socket_unsent_bytes,
             ),
+            rates,
             heads,
             connections,
-            Handshakes(settings.handshakes, settings.handshake_queue, settings.handshake_wait_s),
+            Handshakes(
+                settings.handshakes, settings.handshake_queue, settings.handshake_wait_s, rates.handshake
+            ),
             Bodies(settings.ingest_bytes),
             Answers(
                 settings.answer_bytes,

@@ -10,9 +10,9 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from typing import Final
+from typing import Final, TypeAlias
 
 from aiohttp import web
 
@@ -21,6 +21,7 @@ from homewire.gateway.handoff import GivenAway
 from homewire.http.wrapping import Handler, wrapped
 
 LONGEST_RETRY_S: Final = 5
+Count: TypeAlias = Callable[[web.Request], None]
 
 
 class TooManyHandshakes(Unavailable):
@@ -38,10 +39,12 @@ class TooManyHandshakes(Unavailable):
 class Handshakes:
     """At most `limit` at once; `queue` more wait up to `wait_s`. First come, first served."""
 
-    def __init__(self, limit: int, queue: int, wait_s: float) -> None:
+    def __init__(self, limit: int, queue: int, wait_s: float, count: Count) -> None:
+        """`count` is told of each before it waits, and raises TooManyRequests for one too many."""
         self._limit = limit
         self._queue = queue
         self._wait_s = wait_s
+        self._count = count
         self._in_flight = 0
         self._waiting: deque[asyncio.Future[None]] = deque()
         self._refused = 0
@@ -60,6 +63,7 @@ class Handshakes:
 
     def _taking_turns(self, handler: Handler) -> Handler:
         async def take_turn(request: web.Request) -> web.StreamResponse:
+            self._count(request)
             if self._in_flight < self._limit and not self._waiting:
                 self._in_flight += 1
             else:

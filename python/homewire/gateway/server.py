@@ -46,12 +46,17 @@ Render = Callable[[web.Request, RequestError], web.Response]
 """How an error looks at the path that was asked."""
 
 
-def render_errors(render: Render) -> Any:
-    """The middleware that renders every error that a handler raises, and those of routing."""
+def render_errors(render: Render, count: Callable[[web.Request], None] | None = None) -> Any:
+    """The middleware that renders every error that a handler raises, and those of routing.
+
+    `count` is told of each request first, and raises TooManyRequests for one too many.
+    """
 
     @web.middleware
     async def rendering(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
+            if count is not None:
+                count(request)
             if not request.raw_path.startswith("/"):
                 _refuse_other_host(request)
             return await handler(request)

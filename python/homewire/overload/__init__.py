@@ -4,6 +4,7 @@
 rates     events per second: this node's count of the running second
 totals    in the background: what other nodes counted in the same second
 holders   connections: checked at the handshake against the core's count and what others hold
+buckets   handshakes and requests per second, of this node alone
 leases    what other nodes hold, believed for as long as their leases last
 sharing   what both have in common: Redis' clock, rounds that outlive an outage
 ```

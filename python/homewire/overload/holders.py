@@ -23,6 +23,7 @@ from homewire._core import Core
 from homewire.background import woken
 from homewire.errors import TooManyRequests
 from homewire.model import Principal
+from homewire.overload.buckets import Buckets
 from homewire.overload.leases import Elsewhere, Lease, Subject, held_key, lease_text
 from homewire.overload.sharing import (
     COMMANDS_A_TRIP,
@@ -98,6 +99,8 @@ class Admission:
         """Set when somebody grew by a sixteenth of a limit: the others should hear of it now."""
         self._share_above = {kind: limit.share_above for kind, limit in self.limits.items()}
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
+        most = settings.principal_handshakes_per_s
+        self._handshakes = Buckets("principal_handshakes_per_s", most, self._refusals, clock)
         self._most_topic_bytes = [(name, getattr(settings, name) or NEVER_BYTES) for name in TOPIC_SETTINGS]
         self._refusals.update(dict.fromkeys((*SETTINGS.values(), *TOPIC_SETTINGS), 0))
 
@@ -108,6 +111,7 @@ class Admission:
         To be called once for a handshake, right before its reservation: with nothing awaited in between
         no other handshake can take the place that was found free.
         """
+        self._handshakes.take(principal.id)
         kind = principal.kind.value
         own, project, here, *topic_bytes = self.core.held(kind, principal.project_id, principal.id, address)
         # Most are far from their limits, and pay for a comparison each.

@@ -1,0 +1,76 @@
+"""Token buckets: what comes at once, what comes evenly, whom they forget."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+
+from homewire.errors import TooManyRequests
+from homewire.overload.buckets import BURST_S, Buckets
+
+
+class Clock:
+    """Stands still until it is set."""
+
+    now = 1000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def taken(buckets: Buckets, subject: str, most: int) -> int:
+    """How many of `most` in a row are let through."""
+    for number in range(most):
+        try:
+            buckets.take(subject)
+        except TooManyRequests:
+            return number
+    return most
+
+
+@pytest.mark.parametrize("per_second", [1, 3, 7, 1000])
+def test_a_burst_and_then_the_rate(per_second: int) -> None:
+    clock = Clock()
+    buckets = Buckets("limit", per_second, clock=clock)
+    burst = round(BURST_S * per_second)
+    assert taken(buckets, "a", 10 * burst) == burst
+    # Others have buckets of their own.
+    assert taken(buckets, "b", 10 * burst) == burst
+    for _ in range(20):
+        clock.now += 1.0
+        assert taken(buckets, "a", 10 * burst) == per_second
+
+
+def test_a_refusal_names_the_setting_and_when_to_come_back() -> None:
+    clock, refusals = Clock(), Counter[str]()
+    buckets = Buckets("limit", 2, refusals, clock)
+    assert refusals == {"limit": 0}
+    assert taken(buckets, "a", 100) == 10
+    with pytest.raises(TooManyRequests) as refused:
+        buckets.take("a")
+    assert refused.value.data == {"limit": "limit", "most": 2}
+    assert refused.value.headers == {"Retry-After": "1"}
+    assert refusals == {"limit": 2}
+    clock.now += 1.0
+    buckets.take("a")
+
+
+def test_zero_is_no_limit() -> None:
+    buckets = Buckets("limit", 0)
+    assert taken(buckets, "a", 10_000) == 10_000
+    assert len(buckets) == 0
+
+
+def test_who_comes_no_more_is_forgotten_and_nobody_gains_by_it() -> None:
+    clock = Clock()
+    buckets = Buckets("limit", 10, clock=clock)
+    for number in range(1000):
+        buckets.take(f"once {number}")
+    for _ in range(100):
+        taken(buckets, "often", 1000)
+        clock.now += 0.5
+    assert len(buckets) <= 2
+    # Over 50 s no more than the rate came, beside the first burst.
+    clock.now += 0.5
+    assert taken(buckets, "often", 1000) == 10
