@@ -58,6 +58,10 @@ const READ_BUFFER: usize = 64 << 10;
 /// records and timers have their part of every turn.
 const BYTES_READ_PER_TURN: usize = 128 << 10;
 const READS_PER_TURN: usize = 128;
+/// A turn that read so much is followed by some in which nothing is read: three times as long as the reading took,
+/// and no longer than this. So a flood takes a quarter of the processor, and not all that there is, from which
+/// the threads that bring events would have to win theirs back; flooding clients wait in their own sockets.
+const LONGEST_PAUSE: Duration = Duration::from_millis(5);
 
 /// Times and bounds of the reactor.
 #[derive(Clone, Debug)]
@@ -124,6 +128,8 @@ pub(crate) struct Reactor {
     backlog: std::vec::IntoIter<Entry>,
     /// Sockets that have something to read, in the order of their turns; each at most once.
     unread: VecDeque<ConnectionId>,
+    /// Until then no socket is read.
+    next_read: Instant,
     /// Sockets that are not read while Python does not take messages.
     starved: Vec<ConnectionId>,
     doomed: Vec<(ConnectionId, Doom)>,
@@ -173,6 +179,7 @@ impl Reactor {
             blocks: Blocks::default(),
             backlog: Vec::new().into_iter(),
             unread: VecDeque::new(),
+            next_read: Instant::now(),
             starved: Vec::new(),
             doomed: Vec::new(),
             ending: Vec::new(),
@@ -210,7 +217,7 @@ impl Reactor {
     fn turn(&mut self, events: &Events, now: Instant) {
         self.ledger.set_now(now);
         self.seconds = now.saturating_duration_since(self.began).as_secs_f64();
-        self.serve_sockets(events);
+        self.serve_sockets(events, now);
         self.take_commands();
         self.seal_all();
         self.relieve();
@@ -221,7 +228,7 @@ impl Reactor {
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
         let patience = if self.shared.inbox.fall_asleep(&self.commands) && self.is_idle() {
-            self.timers.patience(Instant::now())
+            self.patience(Instant::now())
         } else {
             Duration::ZERO
         };
@@ -236,12 +243,18 @@ impl Reactor {
         }
     }
 
-    /// Whether nothing is left over from the last turn.
+    /// How long there is nothing to do, unless something comes.
+    fn patience(&self, now: Instant) -> Duration {
+        let timers = self.timers.patience(now);
+        if self.unread.is_empty() {
+            return timers;
+        }
+        timers.min(self.next_read.saturating_duration_since(now))
+    }
+
+    /// Whether nothing but sockets to be read is left over from the last turn.
     fn is_idle(&self) -> bool {
-        self.backlog.len() == 0
-            && self.unread.is_empty()
-            && self.condemned.is_empty()
-            && !self.lagging.is_unrelieved()
+        self.backlog.len() == 0 && self.condemned.is_empty() && !self.lagging.is_unrelieved()
     }
 
     /// Takes commands in order until the turn is full. Envelopes that are left over come first

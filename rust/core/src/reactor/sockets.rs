@@ -1,11 +1,12 @@
 //! What sockets have to say: bytes to read, room to write.
 
 use std::io::{self, Read};
+use std::time::Instant;
 
 use mio::Events;
 
 use super::lifecycle::Ending;
-use super::{BYTES_READ_PER_TURN, READS_PER_TURN, Reactor, WAKER};
+use super::{BYTES_READ_PER_TURN, LONGEST_PAUSE, READS_PER_TURN, Reactor, WAKER};
 use crate::close;
 use crate::connection::{ConnectionId, State};
 use crate::frame::{self, Incoming, Opcode, Violation};
@@ -33,7 +34,7 @@ enum Heard {
 }
 
 impl Reactor {
-    pub(super) fn serve_sockets(&mut self, events: &Events) {
+    pub(super) fn serve_sockets(&mut self, events: &Events, now: Instant) {
         for event in events {
             if event.token() == WAKER {
                 continue;
@@ -51,7 +52,9 @@ impl Reactor {
                 self.note_unread(id);
             }
         }
-        self.read_some();
+        if now >= self.next_read {
+            self.read_some(now);
+        }
         self.settle_doomed();
     }
 
@@ -64,7 +67,8 @@ impl Reactor {
     }
 
     /// Reads sockets by turns, each a buffer at a time, until they are empty or this turn has read enough.
-    fn read_some(&mut self) {
+    fn read_some(&mut self, now: Instant) {
+        let began = Instant::now();
         let (mut reads, mut bytes) = (0, 0);
         while let Some(id) = self.unread.pop_front() {
             if self.limits.deliver_messages && self.shared.notifier.is_full() {
@@ -87,10 +91,10 @@ impl Reactor {
                 break;
             }
         }
-        Stats::add(
-            &self.shared.stats.reads_deferred,
-            u64::from(!self.unread.is_empty()),
-        );
+        if !self.unread.is_empty() {
+            Stats::add(&self.shared.stats.reads_deferred, 1);
+            self.next_read = now + LONGEST_PAUSE.min(began.elapsed() * 4);
+        }
     }
 
     /// Writes what waits, as far as the kernel takes it.
@@ -270,7 +274,6 @@ impl Reactor {
 mod tests {
     use std::io::{Read, Write};
     use std::os::unix::net::UnixStream;
-    use std::time::Instant;
 
     use super::*;
     use crate::envelope::{EventHeader, encode_event};
@@ -310,7 +313,7 @@ mod tests {
     #[test]
     fn a_flood_has_a_budget_and_each_turn_delivers() {
         for frame in [EMPTY_PING, EMPTY_TEXT] {
-            let (mut reactor, now) = (reactor(limits()), Instant::now());
+            let (mut reactor, mut now) = (reactor(limits()), Instant::now());
             let mut ids = Vec::new();
             let mut clients = Vec::new();
             let mut flood = 0;
@@ -330,13 +333,14 @@ mod tests {
                 reactor.turn(&events, now);
                 turns += 1;
                 assert!(listener.read(&mut buffer).unwrap() > 0, "turn {turns}");
+                now += LONGEST_PAUSE;
                 if reactor.unread.is_empty() {
                     match next_events_now(&mut reactor) {
                         Some(more) => events = more,
                         None => break,
                     }
                 } else {
-                    assert!(!reactor.is_idle(), "it would fall asleep");
+                    assert!(reactor.patience(now).is_zero(), "it would fall asleep");
                     events = no_events();
                 }
             }
@@ -365,6 +369,33 @@ mod tests {
             2,
             "a pong in the first turn"
         );
+    }
+
+    /// Between two turns that read as much as they may, others deliver and read nothing.
+    #[test]
+    fn a_flood_is_not_read_all_the_time() {
+        let (mut reactor, now) = (reactor(limits()), Instant::now());
+        let mut clients = Vec::new();
+        for user in 0..CLIENTS {
+            let id = reserve(&mut reactor, 1, user);
+            clients.push(adopt(&mut reactor, id));
+            fill(&mut clients[user as usize], &EMPTY_TEXT);
+        }
+        let witness = reserve(&mut reactor, LISTENER, 1);
+        let mut listener = adopt(&mut reactor, witness);
+        let events = next_events(&mut reactor);
+        reactor.turn(&events, now);
+        assert_eq!(count(&reactor, "reads_deferred"), 1);
+        assert!(reactor.patience(now) > std::time::Duration::ZERO);
+        assert!(reactor.patience(now) <= LONGEST_PAUSE);
+        let (waiting, mut buffer) = (reactor.unread.len(), [0; 1000]);
+        reactor.shared.inbox.send(event());
+        reactor.turn(&no_events(), now);
+        assert!(listener.read(&mut buffer).unwrap() > 0);
+        assert_eq!(reactor.unread.len(), waiting);
+        assert_eq!(count(&reactor, "reads_deferred"), 1);
+        reactor.turn(&no_events(), now + LONGEST_PAUSE);
+        assert_eq!(count(&reactor, "reads_deferred"), 2);
     }
 
     /// Edges of sockets with something to read; others, of one that was read from, come for ever here.
