@@ -172,6 +172,9 @@ def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) 
     assert homewire.json("project", "set", *p, "--verification-url", "")["verificationUrl"] is None
     assert shown["offlineCommands"] == "drop"
     assert homewire.json("project", "set", *p, "--offline-commands", "refuse")["offlineCommands"] == "refuse"
+    assert shown["invitations"] == "accept"
+    assert homewire.json("project", "set", *p, "--invitations", "immediate")["invitations"] == "immediate"
+    assert homewire.json("project", "show", *p)["invitations"] == "immediate"
     assert homewire.run("project", "set", *p, "--verification-url", "https://app.example.com/") == 1
     assert "verificationUrl" in homewire.error
     assert homewire.run("project", "show", "--project", 99) == 1
