@@ -55,9 +55,11 @@ class House:
                 types.append(await socket.receive_type())
         return types[:-1]
 
-    async def refused(self, who: Account, path: str) -> Answer:
+    async def refused(self, who: Account, path: str, status: int = 404) -> Answer:
+        """What may not be received is as unknown as what does not exist."""
         answer = await refusal(self.tenant.url, path, who.key)
-        assert (answer.status, answer.json()["reason"]) == (403, "PERMISSION_DENIED")
+        reason = {403: "PERMISSION_DENIED", 404: "NOT_FOUND"}[status]
+        assert (answer.status, answer.json()["reason"]) == (status, reason)
         return answer
 
     async def refused_soon(self, who: Account, path: str) -> None:
@@ -68,7 +70,7 @@ class House:
                 async with await listen(self.tenant.url, path, who.key):
                     return False
             except Refused as error:
-                return error.answer.status == 403
+                return error.answer.status == 404
 
         await eventually(is_refused)
 
@@ -99,7 +101,7 @@ async def test_a_right_opens_its_filter_and_no_other(house: House, name: str) ->
 
 async def test_without_a_filter_nobody_listens(house: House) -> None:
     await house.grant(house.guest, *READ)
-    await house.refused(house.guest, PATH)
+    await house.refused(house.guest, PATH, 403)
     answer = await refusal(house.tenant.url, f"{PATH}?authToken={house.guest.key}", None)
     assert answer.status == 403
 
