@@ -17,6 +17,7 @@ from homewire.store.kept_commands import Bounds as QueueBounds
 from homewire.store.kept_commands import KeptCommand
 from homewire.store.key_values import Bounds, Owner
 from homewire.store.members import Invitee
+from homewire.store.session_uses import NOTED_EVERY_MS, Use
 from homewire.store.sessions import Login
 
 T = TypeVar("T")
@@ -74,7 +75,8 @@ class StoredLife:
             self._value, self._command, self._command, self._member, self._member, self._invitation,
             self._provisioning, self._grant, self._grant, self._group_right, self._enter, self._enter,
             self._claim, self._move, self._redeem, self._update_entity,
-            self._end_session, self._delete_value, self._delete_entity, self._quit, self._revoke,
+            self._end_session, self._use_session, self._use_session, self._delete_value,
+            self._delete_entity, self._quit, self._revoke,
             self._revoke_from_group, self._remove_member, self._leave_home, self._delivered,
             self._any((self._delete_user, self._delete_home, self._delete_device, self._delete_group)),
         )  # fmt: skip
@@ -167,7 +169,7 @@ class StoredLife:
     async def _delivered(self) -> None:
         device = self._any(self.devices)
         last, _ = await self.store.kept_commands.read(self.project.id, device)
-        await self.store.kept_commands.remove(self.project.id, device, range(1, last + 1)[:2])
+        await self.store.kept_commands.remove(self.project.id, device, range(1, last + 1)[-2:])
 
     async def _member(self) -> None:
         role = self._any(list(Role))
@@ -237,6 +239,13 @@ class StoredLife:
 
     async def _end_session(self) -> None:
         await self.store.sessions.end(self.project.id, self._any(self.sessions))
+
+    async def _use_session(self) -> None:
+        session = await self.store.sessions.get(self.project.id, self._any(self.sessions))
+        if session is not None:
+            later = session.last_access_ms + NOTED_EVERY_MS
+            use = Use(session.id, session.user_id, session.device_id, session.key_hash, later)
+            await self.store.session_uses.touch(self.project.id, [use])
 
     async def _delete_entity(self) -> None:
         await self.store.entities.delete(self.project.id, self._any(self.entities))

@@ -12,15 +12,13 @@ from homewire.store.ended_sessions import EndedSessions
 from homewire.store.homes import Homes
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.groups import QUIT_ALL_GROUPS
-from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES, RELEASE_CHARGES
+from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 
 HOMES_LEFT: Final = 50
 """Homes that a deleted user leaves in one script, which touches twenty elements for each, of 1,000."""
 LEFT_AT_ONCE: Final = 20
 """Homes that a deleted user is taken out of before the deletion is answered: some 15 ms each, if they go with
 the user. More are left to housekeeping: nobody waits for an answer so long."""
-CHARGES_RELEASED: Final = 100
-"""Charges of sessions that one script gives back, which touches seven elements for each."""
 NOTHING: Final = "none"
 """In the name of a key that does not exist."""
 
@@ -98,11 +96,13 @@ class Departures:
                 slot.user_registrations(user_id), slot.unverified_users, slot.invited_users,
                 slot.user_pending(user_id), slot.user_left(user_id), *sessions,
             ],
-            [user_id, len(ids), *ids, token, self._database.now_ms() if only_unverified else ""],
+            [
+                user_id, len(ids), *ids, token, self._database.now_ms() if only_unverified else "",
+                *(each["charged"] for each in records if "charged" in each),
+            ],
         )  # fmt: skip
         if answer == ["ok"]:
             await self._forget_tokens(slot, registrations)
-            await self._release(slot, [each["charged"] for each in records if "charged" in each])
         return answer
 
     async def _forget_tokens(self, slot: ProjectSlot, registrations: Sequence[bytes]) -> None:
@@ -110,12 +110,6 @@ class Departures:
         names = [slot.proof(each.decode().partition(" ")[0]) for each in registrations]
         if names:
             await self._database.write("UNLINK", *names)
-
-    async def _release(self, slot: ProjectSlot, charges: Sequence[str]) -> None:
-        """Of the sessions that are gone. When a crash prevents it, they end by themselves."""
-        for start in range(0, len(charges), CHARGES_RELEASED):
-            some = charges[start : start + CHARGES_RELEASED]
-            require_ok(await self._database.change(RELEASE_CHARGES, slot, [], some))
 
     async def _leave_homes(self, project_id: int, user_id: int) -> None:
         slot = ProjectSlot(project_id)

@@ -304,6 +304,11 @@ class Devices:
 
     async def _delete(self, slot: ProjectSlot, home_id: int, records: Mapping[int, dict[str, str]]) -> bool:
         """Delete devices of one home; False, and nothing is, if one of them is not as it was read."""
+        # Before: after a crash nobody would come to them any more.
+        indexes = [slot.device_ended_sessions(device_id) for device_id in records]
+        counts = await self._database.read_together(*(("EXISTS", index) for index in indexes))
+        for index in (index for index, count in zip(indexes, counts, strict=True) if count):
+            await self._ended.forget_all(slot, index)
         names: list[str] = []
         arguments: list[str | int] = []
         for device_id, record in records.items():
@@ -323,10 +328,6 @@ class Devices:
         if answer[0] in ("moved", "in_session"):
             return False
         require_ok(answer, project=slot.project_id)
-        indexes = [slot.device_ended_sessions(device_id) for device_id in records]
-        counts = await self._database.read_together(*(("EXISTS", index) for index in indexes))
-        for index in (index for index, count in zip(indexes, counts, strict=True) if count):
-            await self._ended.forget_all(slot, index)
         return True
 
     async def _store(self, device: Device, token_hash: str, claim_code: str) -> list[str]:

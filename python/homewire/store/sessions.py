@@ -23,7 +23,7 @@ from homewire.store.scripts.sessions import (
     OPEN_SESSION,
 )
 
-MAX_SESSIONS: Final = 240
+MAX_SESSIONS: Final = 200
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
 can so be removed by one script within the limit of elements."""
 MAX_DERIVED: Final = 20

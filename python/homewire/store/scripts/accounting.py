@@ -97,6 +97,17 @@ local function release_early(charge)
   release(owner, tonumber(bytes), tonumber(records))
   return true
 end
+-- Charges of one owner end before their time: those that ARGV has from `first` on.
+local function release_together(owner, first)
+  local bytes, records = 0, 0
+  for i = first, #ARGV do
+    if redis.call('ZREM', expiring, ARGV[i]) == 1 then
+      local freed, count = string.match(ARGV[i], ' (%d+) (%d+)$')
+      bytes, records = bytes + freed, records + count
+    end
+  end
+  release(owner, bytes, records)
+end
 local function forget_expired(count)
   local time = redis.call('TIME')
   local now = time[1] * 1000 + math.floor(time[2] / 1000)

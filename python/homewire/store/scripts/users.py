@@ -102,7 +102,7 @@ DELETE_USER: Final = removing("""
 --       unverified users, invited users, homes that the user has not accepted or left, then session and key
 --       of each
 -- ARGV: id, number of sessions, their ids, hash of the token or nothing, now if only somebody goes who never
---       came, else nothing
+--       came, else nothing; what the sessions are charged
 local id, sessions = ARGV[1], tonumber(ARGV[2])
 local unique = redis.call('HMGET', KEYS[3], 'unique_email', 'phone', 'external_key')
 if not unique[1] then return {'unknown', 'user'} end
@@ -135,15 +135,10 @@ redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[15], K
 for i = 21, 20 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
 for i = 3, 2 + sessions do redis.call('ZREM', KEYS[14], ARGV[i]) end
 for _, index in ipairs({KEYS[4], KEYS[17], KEYS[18]}) do redis.call('ZREM', index, id) end
+release_together('u' .. id, 5 + sessions)
 release('0', COST.user, 1)
 tombstone(KEYS[9], id)
-return changed('user_deleted', {user = id, homes = KEYS[10], touched = 4 * sessions})
-""")
-
-RELEASE_CHARGES: Final = removing("""
--- ARGV: charges that would end by themselves, and what they were for is gone already
-for i = 1, #ARGV do release_early(ARGV[i]) end
-return unheard('charges_released')
+return changed('user_deleted', {user = id, homes = KEYS[10], touched = 5 * sessions})
 """)
 
 LEAVE_HOMES: Final = removing("""
