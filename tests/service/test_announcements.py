@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from homewire.bus.relay import Relay
 from homewire.errors import Conflict, NotConfirmed, Unavailable, UnknownRecord
-from homewire.model import AccountSystem, DeviceLocation, Permission, Project, Role, User
+from homewire.model import AccountSystem, DeviceLocation, OfflineCommands, Permission, Project, Role, User
 from homewire.store import Store
 from homewire.store.keys import ProjectSlot
 from homewire.store.scripts.devices import RELEASE_DEVICES
@@ -242,6 +242,14 @@ async def test_projects(redis_client: Redis, store: Store, project: Project, use
 async def _again(switch: Any) -> None:
     """A change that was made already."""
     await switch
+
+
+async def test_settings_of_a_project_are_read_again(
+    redis_client: Redis, store: Store, project: Project
+) -> None:
+    """The record ends nothing; nodes that remember the project see by it that it changed."""
+    change = store.projects.configure(project.id, offline_commands=OfflineCommands.REFUSE)
+    assert await heard_of(redis_client, project.id, change) == [("PROJECT_ENABLED", {}, EVERYWHERE)]
 
 
 async def test_a_disabled_project_is_listed_as_such(store: Store, project: Project) -> None:
