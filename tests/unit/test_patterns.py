@@ -97,7 +97,7 @@ def beginning(branch: list[Any]) -> Iterator[Any]:
     for operator, argument in branch:
         if operator in (*REPEATS, code.POSSESSIVE_REPEAT):
             return
-        if operator is not code.AT:
+        if operator not in (code.AT, code.ASSERT, code.ASSERT_NOT):
             yield operator, argument
 
 

@@ -43,8 +43,8 @@ CONTENT_SECURITY_POLICY: Final = "; ".join(
 )
 """Lets the page have its own style, and nothing else."""
 
-_CODE: Final = re.compile(r"`([^`]+)`")
-_EMPHASIS: Final = re.compile(r"(?<![\w*])\*(\w[^*<]*)\*(?![\w*])")
+_CODE: Final = re.compile(r"`([^`]++)`")
+_EMPHASIS: Final = re.compile(r"(?<![\w*])\*(\w[^*<]*+)\*(?![\w*])")
 _KEYS: Final = {
     "userKey": "a user's key",
     "deviceKey": "a device's key",
