@@ -28,7 +28,7 @@ SIMILAR: Final = 0.7
 # What the kubelet adds to each container for each Service of the namespace, e.g. one named homewire-smtp.
 _OF_A_SERVICE: Final = re.compile(
     r"(?:[A-Z0-9_]{1,200}_)??(?:SERVICE_HOST|SERVICE_PORT(?:_[A-Z0-9_]++)?"
-    r"|PORT_[0-9]+_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)",
+    r"|PORT_[0-9]++_(?:TCP|UDP|SCTP)(?:_(?:PROTO|PORT|ADDR))?)",
     re.ASCII,
 )
 _PORT_OF_A_SERVICE: Final = re.compile(r"(?:tcp|udp|sctp)://", re.ASCII)
