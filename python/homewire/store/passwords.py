@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import unicodedata
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -178,7 +179,11 @@ class _Queue:
 
 
 def checked(password: str) -> bytes:
-    """A new password as it is hashed. Raises InvalidInput for one that cannot be."""
+    """A new password as it is hashed. Raises InvalidInput for one that cannot be.
+
+    In the form NFC (RFC 8265, section 4.2): one keyboard sends é as one character, another as two.
+    """
+    password = unicodedata.normalize("NFC", password)
     if len(password) < MIN_LENGTH:
         raise InvalidInput(
             "password", f"must have at least {MIN_LENGTH} characters", reason="PASSWORD_TOO_SHORT"
@@ -192,6 +197,12 @@ def checked(password: str) -> bytes:
 
 
 def _matches(stored: str, password: str) -> bool:
+    # As it was typed, too: older hashes are of that.
+    forms = dict.fromkeys((unicodedata.normalize("NFC", password), password))
+    return any(_is_hash_of(stored, form) for form in forms)
+
+
+def _is_hash_of(stored: str, password: str) -> bool:
     try:
         return _HASHER.verify(stored, password.encode("utf-8", "replace"))
     except (VerificationError, InvalidHashError):

@@ -107,3 +107,21 @@ async def test_logins_go_before_changes_and_those_before_registrations(
     await asyncio.gather(first, *(turn(*each) for each in asked))
     # And the projects take turns, however many of one came first.
     assert done == ["login 1", "login 2", "login 1", "login 1", "change 1", "registration 1"]
+
+
+@pytest.mark.parametrize(
+    "typed", ["d\u00e9j\u00e0 vu!", "de\u0301ja\u0300 vu!"], ids=["composed", "decomposed"]
+)
+async def test_a_password_is_the_same_in_whatever_unicode_form_a_keyboard_sends_it(typed: str) -> None:
+    passwords, _ = passwords_of()
+    stored = await passwords.hash(typed)
+    assert await passwords.verify(stored, "d\u00e9j\u00e0 vu!")
+    assert await passwords.verify(stored, "de\u0301ja\u0300 vu!")
+    assert not await passwords.verify(stored, "deja vu!")
+
+
+async def test_a_hash_of_the_form_that_was_typed_is_still_taken() -> None:
+    passwords, _ = passwords_of()
+    typed = "de\u0301ja\u0300 vu!"
+    stored = passwords_module._HASHER.hash(typed)
+    assert await passwords.verify(stored, typed)
