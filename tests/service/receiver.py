@@ -116,7 +116,7 @@ async def register(
     """A webhook of the tenant's project, as the CLI makes it; its key."""
     return await create_webhook(
         tenant.store,
-        Settings(data_dir=node.data_dir, secret_key=secret),
+        Settings(data_dir=node.data_dir, secret_key=secret, webhook_private_addresses=True),
         tenant.project,
         module,
         url,
