@@ -275,3 +275,17 @@ async def test_sessions_that_expired_are_kept_no_more_than_those_that_ended(redi
     await store.sessions.open(project.id, ada.id, "app", Login())
     assert await records_of_sessions(redis_client, project.id) == 4
     assert (await store.usage.of(project.id, f"u{ada.id}")).records == 4
+
+
+async def test_commands_that_still_wait_stay_charged(store: Store, redis_client: Any) -> None:
+    project = await store.projects.create("waiting", AccountSystem.EMAIL)
+    device, _, _ = await store.devices.create(project.id, "lamp")
+    ends = wall_clock_ms() + MINUTE_MS
+    for number in range(3):
+        command = KeptCommand(device.id, b"\x93", b"x" * 100, ends + number)
+        await store.kept_commands.keep(project.id, command, QueueBounds(10, 10_000))
+    await store.kept_commands.remove(project.id, device.id, [1])
+    assert (await store.usage.of(project.id)).records == 1 + 2
+    assert await charges_that_are_wrong(redis_client, ProjectSlot(project.id)) == set()
+    await store.kept_commands.remove(project.id, device.id, [2, 3])
+    assert await store.usage.of(project.id) == Stored(COSTS["device"], 1)
