@@ -131,7 +131,7 @@ async def test_a_demo_and_bulk_ingest_say_nothing_forbidden(short_directory: Pat
                     await much_of_everything(tenant)
                 assert await node.stop() == 0
             for project in (demo["projectId"], tenant.project):
-                await run_homewire("project", "delete", "--project", str(project), *options)
+                await run_homewire("project", "delete", "--yes", "--project", str(project), *options)
         names = {words[0].upper() for words in watched.commands}
         # What must have been seen, or the watch saw nothing.
         assert {"EVALSHA", "XADD", "XREAD", "HSET", "ZADD"} <= names

@@ -1,91 +1,88 @@
-"""`list` and `show` of records, and the deletion that asks."""
+"""`list` and `show` of records, against the real embedded server."""
 
 from __future__ import annotations
 
-import io
-
 import pytest
-from test_cli import Commands, alone, homewire, project
+from test_cli import Commands, alone, homewire
+
+from homewire.store import parts
 
 __all__ = ["alone", "homewire"]
 
 
-def test_records_whose_ids_were_lost_are_listed(homewire: Commands) -> None:
-    of = ("--project", project(homewire))
-    ada, bob = (
-        homewire.json(
-            *("user", "create", *of, "--name", name, "--email", f"{name}@example.com", "--verified")
-        )
-        for name in ("ada", "bob")
-    )
-    home = homewire.json("home", "create", *of, "--name", "Villa", "--owner", ada["userId"])["homeId"]
-    homewire.json("member", "add", "--home", home, "--user", bob["userId"])
-    device = homewire.json("device", "create", *of, "--class", "lamp", "--home", home)["deviceId"]
-    homewire.json("app", "create", *of, "--id", "web")
+def test_records_are_listed_and_shown(homewire: Commands) -> None:
+    demo = homewire.json("demo", "--homes", 2, "--users", 3, "--devices", 2)
+    p = ("--project", demo["projectId"])
+    users = [each["userId"] for each in demo["users"]]
+    homes = [each["homeId"] for each in demo["homes"]]
+    devices = [each["deviceId"] for each in demo["homes"][0]["devices"]]
 
-    listed = homewire.json("user", "list", *of)
-    assert [(each["userId"], each["email"]) for each in listed] == [
-        (ada["userId"], "ada@example.com"),
-        (bob["userId"], "bob@example.com"),
-    ]
-    assert [each["name"] for each in homewire.json("user", "list", *of, "--search", "BOB")] == ["bob"]
-    assert [each["name"] for each in homewire.json("user", "list", *of, "--skip", 1, "--limit", 1)] == ["bob"]
-    assert homewire.json("user", "show", "--user", bob["userId"])["homes"] == [home]
-    assert homewire.json("home", "list", *of) == [
-        {"homeId": home, "name": "Villa", "timezone": None, "deactivated": False}
-    ]
-    assert [each["homeId"] for each in homewire.json("home", "list", *of, "--user", bob["userId"])] == [home]
-    shown = homewire.json("home", "show", "--home", home)
-    assert (shown["members"], shown["devices"]) == (2, 1)
-    assert homewire.json("member", "list", "--home", home) == [
-        {"userId": ada["userId"], "role": "owner"},
-        {"userId": bob["userId"], "role": "member"},
-    ]
-    shown = homewire.json("device", "show", "--device", device)
-    assert (shown["homeId"], shown["deviceClass"], shown["connected"]) == (home, "lamp", False)
-    assert homewire.json("app", "list", *of) == [{"appId": "web"}]
-    assert homewire.json("app", "delete", *of, "--id", "web") == {"appId": "web"}
-    assert homewire.json("app", "list", *of) == []
-    assert homewire.run("app", "delete", *of, "--id", "web") == 1
-    assert "there is no app web" in homewire.error
+    listed = homewire.json("user", "list", *p)
+    assert [each["userId"] for each in listed] == sorted(users)
+    assert listed[0].keys() == {
+        *("userId", "name", "email", "phoneNumber", "externalKey", "verified", "createdAt")
+    }
+    assert [each["userId"] for each in homewire.json("user", "list", *p, "--search", "user 2")] == [users[1]]
+    shown = homewire.json("user", "show", "--user", users[0])
+    assert (shown["email"], shown["homeIds"]) == ("user1@example.com", sorted(homes))
+
+    assert [each["homeId"] for each in homewire.json("home", "list", *p)] == sorted(homes)
+    assert [each["homeId"] for each in homewire.json("home", "list", "--user", users[1])] == sorted(homes)
+    shown = homewire.json("home", "show", "--home", homes[0])
+    assert (shown["members"], shown["devices"], shown["deactivated"]) == (3, 2, False)
+
+    listed = homewire.json("member", "list", "--home", homes[0])
+    assert [each["userId"] for each in listed] == sorted(users)
+    assert {each["role"] for each in listed} == {"owner", "member"}
+
+    shown = homewire.json("device", "show", "--device", devices[0])
+    assert (shown["homeId"], shown["deviceClass"]) == (homes[0], "sensor")
+    assert shown["connected"] is False
+    assert not {"key", "apiKey", "claimCode"} & shown.keys()
+    for words in (("user", "show", "--user"), ("home", "show", "--home"), ("device", "show", "--device")):
+        assert homewire.run(*words, 987654321) == 1
+        assert "987654321" in homewire.error
+    assert homewire.run("user", "list", *p) == 0
+    assert homewire.out.splitlines()[0].split()[:2] == ["userId", "name"]
+    assert len(homewire.out.splitlines()) == 4
 
 
-def test_what_is_not_there_is_said_by_its_id(homewire: Commands) -> None:
-    for noun in ("user", "home", "device"):
-        assert homewire.run(noun, "show", f"--{noun}", 987654321) == 1
-        assert f"there is no {noun} 987654321" in homewire.error
-
-
-def test_a_deleted_app_is_no_part_of_what_the_project_stores(homewire: Commands) -> None:
-    of = ("--project", project(homewire))
-    homewire.json("app", "create", *of, "--id", "web")
-    homewire.json("app", "delete", *of, "--id", "web")
-    assert homewire.json("project", "show", *of)["storedRecords"] == 0
-
-
-def test_a_project_is_not_deleted_by_its_default_and_not_without_consent(
+def test_lists_take_skip_and_limit_and_come_in_pages(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    number = project(homewire)
-    monkeypatch.setenv("HOMEWIRE_DEFAULT_PROJECT", str(number))
-    assert homewire.run("project", "delete", "--yes") == 2
-    assert "--project" in homewire.error
-    monkeypatch.setattr("sys.stdin", io.StringIO("y\n"))
-    assert homewire.run("project", "delete", "--project", number) == 1
-    assert "--yes" in homewire.error
-    assert [each["projectId"] for each in homewire.json("project", "list")] == [number]
+    monkeypatch.setattr(parts, "RECORDS_READ", 2)
+    demo = homewire.json("demo", "--users", 5, "--devices", 5)
+    home = demo["homes"][0]
+    p = ("--project", demo["projectId"])
+    users = [each["userId"] for each in demo["users"]]
+    devices = [each["deviceId"] for each in home["devices"]]
+    of_home = ("--home", home["homeId"])
+    for words, name, ids in (
+        (("user", "list", *p), "userId", users),
+        (("member", "list", *of_home), "userId", users),
+        (("device", "list", *of_home), "deviceId", devices),
+        (("device", "list", *p), "deviceId", devices),
+    ):
+        ids = sorted(ids)
+        assert [each[name] for each in homewire.json(*words)] == ids
+        assert [each[name] for each in homewire.json(*words, "--skip", 1, "--limit", 3)] == ids[1:4]
+        assert homewire.json(*words, "--skip", 5) == []
+        assert homewire.run(*words) == 0
+        # One head, whatever pages it was read in.
+        assert [line.split()[0] for line in homewire.out.splitlines()] == [name, *map(str, ids)]
+        assert homewire.run(*words, "--skip", 9) == 0
+        assert homewire.out == "none\n"
 
 
-class Terminal(io.StringIO):
-    def isatty(self) -> bool:
-        return True
-
-
-@pytest.mark.parametrize(("answer", "left"), [("n\n", 1), ("y\n", 0)])
-def test_on_a_terminal_the_deletion_asks(
-    homewire: Commands, monkeypatch: pytest.MonkeyPatch, answer: str, left: int
-) -> None:
-    number = project(homewire)
-    monkeypatch.setattr("sys.stdin", Terminal(answer))
-    homewire.run("project", "delete", "--project", number)
-    assert len(homewire.json("project", "list")) == left
+def test_apps_are_listed_and_deleted(homewire: Commands) -> None:
+    project = homewire.json("project", "create", "--name", "N", "--accounts", "email")["projectId"]
+    p = ("--project", project)
+    for app in ("b", "a"):
+        homewire.json("app", "create", *p, "--id", app)
+    assert [each["appId"] for each in homewire.json("app", "list", *p)] == ["a", "b"]
+    assert homewire.json("app", "delete", *p, "--id", "a") == {"appId": "a"}
+    assert homewire.run("app", "delete", *p, "--id", "a") == 1
+    assert homewire.error == "homewire: app: there is no app a\n"
+    assert [each["appId"] for each in homewire.json("app", "list", *p)] == ["b"]
+    assert not homewire.on_store(lambda store: store.apps.exists(project, "a"))
+    assert homewire.json("project", "show", *p)["storedRecords"] == 1

@@ -50,6 +50,8 @@ Project = Annotated[
     int | None,
     typer.Option("--project", help="Project id (else HOMEWIRE_DEFAULT_PROJECT).", show_default=False),
 ]
+NamedProject = Annotated[int, typer.Option("--project", help="Project id.")]
+Yes = Annotated[bool, typer.Option("--yes", help="Do it without asking.")]
 AnyProject = Annotated[
     int | None, typer.Option("--project", help="Project id; looked for when not given.", show_default=False)
 ]

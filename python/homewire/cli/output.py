@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from collections.abc import AsyncIterator
+from typing import Any, TypeAlias
 
-Answer = dict[str, Any] | list[dict[str, Any]]
+Line: TypeAlias = dict[str, Any]
+Answer: TypeAlias = Line | list[Line]
+Pages: TypeAlias = AsyncIterator[list[Line]]
+"""A long list, a page at a time: it is printed as it comes, and never in memory as a whole."""
 
 SECRETS = ("key", "apiKey", "projectKey")
 
@@ -20,6 +24,26 @@ def show(answer: Answer, as_json: bool) -> None:
         _table(answer)
     else:
         _fields(answer)
+
+
+async def show_pages(pages: Pages, as_json: bool) -> None:
+    """Print a long list to standard output: one JSON array, or a table whose pages have a width each."""
+    if as_json:
+        import orjson
+
+        separator = "["
+        async for page in pages:
+            for line in page:
+                print(separator, orjson.dumps(line).decode(), sep="", end="")
+                separator = ","
+        print("[]" if separator == "[" else "]")
+        return
+    is_empty = True
+    async for page in pages:
+        _table(page, with_head=is_empty)
+        is_empty = False
+    if is_empty:
+        print("none")
 
 
 def complain(line: str, machine: dict[str, Any] | None = None) -> None:
@@ -40,7 +64,7 @@ def _fields(answer: dict[str, Any]) -> None:
         print("Keep the key now: only its hash is stored, it can't be shown again.")
 
 
-def _table(answer: list[dict[str, Any]]) -> None:
+def _table(answer: list[Line], with_head: bool = True) -> None:
     if not answer:
         print("none")
         return
@@ -48,7 +72,10 @@ def _table(answer: list[dict[str, Any]]) -> None:
 
     # Lines need not have the same columns.
     columns = list(dict.fromkeys(name for line in answer for name in line))
-    rows = [columns, *([_text(line.get(name)) for name in columns] for line in answer)]
+    rows = [
+        *([columns] if with_head else []),
+        *([_text(line.get(name)) for name in columns] for line in answer),
+    ]
     widths = [max(map(cell_len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
         # Whole, however narrow the terminal is: half an id or link is good for nothing.

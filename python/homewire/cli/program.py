@@ -14,7 +14,6 @@ import typer.main
 from homewire import __version__
 from homewire.cli import (
     diagnosis,
-    listing,
     login_tokens,
     messages,
     permissions,
@@ -41,7 +40,6 @@ INTERRUPTED: Final = 130
 _ROOMS: Final = (
     serving,
     records,
-    listing,
     login_tokens,
     sessions,
     permissions,

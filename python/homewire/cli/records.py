@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-import sys
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from homewire import model
-from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, Project, User
-from homewire.cli.output import Answer, printable
+from homewire.cli import asking
+from homewire.cli.asking import agreed
+from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, NamedProject, Project, User, Yes
+from homewire.cli.output import Answer, complain, printable
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
-from homewire.errors import ConfigurationError, UnknownRecord
+from homewire.errors import UnknownRecord
 from homewire.model import AccessControl, AccountSystem, Invitations, Permission
 
 
@@ -31,6 +33,10 @@ devices = _group("device", "Devices of a project.")
 
 def register(app: typer.Typer) -> None:
     """Add the groups to the command tree."""
+    # Here, for it adds commands to these groups.
+    from homewire.cli import listing
+
+    listing.register(apps, users, homes, members, devices)
     for group in (projects, project_keys, apps, users, homes, members, devices):
         app.add_typer(group)
 
@@ -139,20 +145,18 @@ async def enable_project(scope: Scope, project: Project = None) -> Answer:
 
 
 @command(projects, "delete")
-async def delete_project(
-    scope: Scope,
-    project_id: Annotated[int, typer.Option("--project", help="Project id; there is no default here.")],
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
-) -> Answer:
+async def delete_project(scope: Scope, project: NamedProject, yes: Yes = False) -> Answer:
     """Delete a project with all that is in it. Its keys are refused at once.
 
-    Asks on a terminal; elsewhere it needs --yes.
+    On a terminal it asks; elsewhere it needs --yes. HOMEWIRE_DEFAULT_PROJECT does not count here.
     """
-    found = await scope.store.projects.get(project_id)
-    if not yes:
-        # One whose deletion was broken off has no record any more.
-        name = printable(found.name) if found is not None else "a deleted project"
-        _require_consent(f"Delete project {project_id} ({name}) with all its users, homes and devices?")
+    project_id = project
+    known = await scope.store.projects.get(project_id)
+    name = f" {printable(known.name)!r}" if known is not None else ""
+    question = f"Delete project {project_id}{name} with all its users, homes, devices and keys?"
+    if not agreed(question, yes):
+        complain("nothing was deleted")
+        raise typer.Exit(1)
     await scope.store.projects.delete(project_id)
     await scope.store.projects.sweep(project_id)
     return {"projectId": project_id}
@@ -195,6 +199,17 @@ async def rotate_project_key(scope: Scope, key_id: KeyId, project: Project = Non
     return {"projectKeyId": key_id, "key": key}
 
 
+@command(apps, "delete")
+async def delete_app(
+    scope: Scope,
+    app_id: Annotated[str, typer.Option("--id", help="App id.")],
+    project: Project = None,
+) -> Answer:
+    """Delete an app. Sessions that were opened with it go on; no new one can be opened."""
+    await scope.store.apps.delete(await scope.project(project), app_id)
+    return {"appId": app_id}
+
+
 @command(apps, "create")
 async def create_app(
     scope: Scope,
@@ -215,7 +230,15 @@ async def create_user(
         str | None, typer.Option(help="E-mail address, in a project with e-mail accounts.")
     ] = None,
     password: Annotated[
-        str | None, typer.Option(help="Password for the e-mail address; asked for on a terminal.")
+        str | None,
+        typer.Option(
+            help="Password for the e-mail address. Others see it in the list of processes: rather let it be "
+            "asked for, or give --password-file."
+        ),
+    ] = None,
+    password_file: Annotated[
+        Path | None,
+        typer.Option("--password-file", help="File with the password; - reads it from standard input."),
     ] = None,
     phone: Annotated[str | None, typer.Option(help="Phone number with country code.")] = None,
     verified: Annotated[
@@ -230,7 +253,7 @@ async def create_user(
         name,
         email=email,
         phone=phone,
-        password=_password(email, password),
+        password=None if email is None else asking.password(password, password_file),
         verified=verified,
     )
     key = await open_session(scope.store, project_id, user.id, app)
@@ -309,27 +332,6 @@ async def create_device(
     return {"deviceId": device.id, "apiKey": key, "claimCode": claim_code}
 
 
-@command(devices, "list")
-async def list_devices(
-    scope: Scope,
-    home: Annotated[int | None, typer.Option(help="Home id; none for all of the project.")] = None,
-    project: Project = None,
-) -> Answer:
-    """List the devices of a home or of the project, without their keys and claim codes."""
-    project_id = await (scope.project(project) if home is None else scope.project_of_home(project, home))
-    found, _ = await scope.store.devices.page(project_id, home)
-    return [
-        {
-            "deviceId": device.id,
-            "homeId": device.home_id,
-            "deviceClass": device.device_class,
-            "name": device.name,
-            "tag": device.tag,
-        }
-        for device in found
-    ]
-
-
 @command(devices, "rotate-key")
 async def rotate_device_key(scope: Scope, device: Device, project: AnyProject = None) -> Answer:
     """Replace a device's key. The old one is refused from now on, the new one is shown this once."""
@@ -356,13 +358,6 @@ async def delete_device(scope: Scope, device: Device, project: AnyProject = None
     """Delete a device. Its key is refused from now on."""
     await scope.store.devices.delete(await scope.project_of_device(project, device), device)
     return {"deviceId": device}
-
-
-def _require_consent(question: str) -> None:
-    """Ask on a terminal. Raises ConfigurationError where nobody can be asked, typer.Abort at a no."""
-    if not sys.stdin.isatty():
-        raise ConfigurationError("--yes: is needed where nobody can be asked")
-    typer.confirm(question, abort=True, err=True)
 
 
 async def _set_deactivated(scope: Scope, project: int | None, home: int, deactivated: bool) -> Answer:
@@ -404,13 +399,3 @@ def _listed(project: model.Project) -> dict[str, Any]:
         "accessControl": project.access_control.value,
         "onDemandProvisioning": project.on_demand_provisioning,
     }
-
-
-def _password(email: str | None, given: str | None) -> str | None:
-    """The password for an e-mail account; asked for where there is somebody to ask."""
-    if email is None or given is not None:
-        return given
-    if not sys.stdin.isatty():
-        raise typer.BadParameter("an e-mail account needs one", param_hint="--password")
-    answer: Any = typer.prompt("Password", hide_input=True, confirmation_prompt=True)
-    return str(answer)

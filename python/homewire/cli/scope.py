@@ -23,7 +23,7 @@ from homewire.cli.options import (
     require_data_dir,
     take_options,
 )
-from homewire.cli.output import Answer, show
+from homewire.cli.output import Answer, Pages, show, show_pages
 from homewire.errors import ConfigurationError, NotConfirmed, Unavailable, UnknownRecord
 from homewire.settings import Settings
 
@@ -158,24 +158,30 @@ def _at(url: str) -> str:
 
 def command(
     app: typer.Typer, name: str
-) -> Callable[[Callable[Concatenate[Scope, P], Awaitable[Answer]]], Callable[..., None]]:
+) -> Callable[[Callable[Concatenate[Scope, P], Awaitable[Answer | Pages]]], Callable[..., None]]:
     """Make a command of an async function over a Scope; its answer is printed.
 
     The function's own parameters become options; --redis, --data-dir and --json are added to them.
     """
 
-    def register(function: Callable[Concatenate[Scope, P], Awaitable[Answer]]) -> Callable[..., None]:
+    def register(function: Callable[Concatenate[Scope, P], Awaitable[Answer | Pages]]) -> Callable[..., None]:
         def run(
             redis_url: str | None, redis_file: Path | None, data_dir: Any, as_json: bool, **options: Any
         ) -> None:
             settings = loaded(redis_url=given_redis(redis_url, redis_file), data_dir=data_dir)
             require_data_dir(settings)
 
-            async def act() -> Answer:
+            async def act() -> Answer | None:
                 async with open_scope(settings) as scope:
-                    return await function(scope, **options)  # type: ignore[call-arg]
+                    answer = await function(scope, **options)  # type: ignore[call-arg]
+                    if not isinstance(answer, AsyncIterator):
+                        return answer
+                    await show_pages(answer, as_json)
+                    return None
 
-            show(asyncio.run(act()), as_json)
+            answer = asyncio.run(act())
+            if answer is not None:
+                show(answer, as_json)
 
         take_options(run, function, _SHARED)
         app.command(name, help=inspect.getdoc(function))(run)

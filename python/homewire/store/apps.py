@@ -27,17 +27,18 @@ class Apps:
         )
         require_ok(answer, project=project_id)
 
-    async def list(self, project_id: int) -> builtins.list[str]:
-        """The ids of the apps, in order."""
-        slot = ProjectSlot(project_id)
-        pages = self._database.hash_pages(slot.apps)
-        return sorted({name.decode() async for page, _ in pages for name in page})
-
     async def delete(self, project_id: int, app_id: str) -> None:
-        """Remove an app; sessions that were begun with it go on. Raises UnknownRecord."""
+        """Delete an app: no session is opened with it any more. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         answer = await self._database.change(DELETE_APP, slot, [slot.apps], [checks.app_id(app_id)])
         require_ok(answer, project=project_id, app=app_id)
+
+    async def list(self, project_id: int) -> builtins.list[tuple[str, int]]:
+        """The apps by id, each with the time of its creation in ms."""
+        found = dict[str, int]()
+        async for fields, _ in self._database.hash_pages(ProjectSlot(project_id).apps):
+            found.update((app_id.decode(), int(created)) for app_id, created in fields.items())
+        return sorted(found.items())
 
     async def exists(self, project_id: int, app_id: str) -> bool:
         """Whether the project has the app."""
