@@ -35,10 +35,6 @@ ROOM |= {
     for what in ("requests", "handshakes")
 }
 ROOM |= {"address_tcp_connections": "1000000"}
-ROOM |= dict.fromkeys(
-    (f"{whose}_{what}_per_s" for whose in ("address", "principal") for what in ("requests", "handshakes")),
-    "0",
-)
 """A load of one user from one address stays within these limits. None is off: checking is measured too."""
 
 
