@@ -78,14 +78,14 @@ class Departures:
             [slot.user_proofs(user_id), *map(slot.session, ids)]
         )
         token = proofs.get("passwordReset", "")
-        registrations = await self._database.read("ZRANGE", slot.user_registrations(user_id), 0, PAGE - 1)
+        registrations = await self._database.read("ZRANGE", slot.user_registrations(user_id), 0, -1)
         sessions = [
             name
             for session_id, record in zip(ids, records, strict=True)
             # An expired session may have lost its record already, and its key with it.
             for name in (slot.session(session_id), slot.key(record.get("key", NOTHING)))
         ]
-        answer = await self._database.change(
+        return await self._database.change(
             DELETE_USER,
             slot,
             [
@@ -95,21 +95,13 @@ class Departures:
                 slot.user_login_tokens(user_id), slot.sessions, slot.user_derived(user_id),
                 slot.user_registrations(user_id), slot.unverified_users, slot.invited_users,
                 slot.user_pending(user_id), slot.user_left(user_id), *sessions,
+                *(slot.proof(each.decode().partition(" ")[0]) for each in registrations),
             ],
             [
                 user_id, len(ids), *ids, token, self._database.now_ms() if only_unverified else "",
                 *(each["charged"] for each in records if "charged" in each),
             ],
         )  # fmt: skip
-        if answer == ["ok"]:
-            await self._forget_tokens(slot, registrations)
-        return answer
-
-    async def _forget_tokens(self, slot: ProjectSlot, registrations: Sequence[bytes]) -> None:
-        """Without their registrations they are good for nothing. After a crash they end by themselves."""
-        names = [slot.proof(each.decode().partition(" ")[0]) for each in registrations]
-        if names:
-            await self._database.write("UNLINK", *names)
 
     async def _leave_homes(self, project_id: int, user_id: int) -> None:
         slot = ProjectSlot(project_id)

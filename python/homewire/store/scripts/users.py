@@ -100,7 +100,7 @@ DELETE_USER: Final = removing("""
 --       homes of the user, proofs of the user, the proof's token, login tokens of the user,
 --       sessions of the project, those of the user that were made with keys, registrations of the user,
 --       unverified users, invited users, homes that the user has not accepted or left, then session and key
---       of each
+--       of each, then the token of each registration
 -- ARGV: id, number of sessions, their ids, hash of the token or nothing, now if only somebody goes who never
 --       came, else nothing; what the sessions are charged
 local id, sessions = ARGV[1], tonumber(ARGV[2])
@@ -127,12 +127,13 @@ for i = 1, sessions do
   if not redis.call('ZSCORE', KEYS[8], ARGV[2 + i]) then return {'moved'} end
 end
 if (redis.call('HGET', KEYS[11], 'passwordReset') or '') ~= ARGV[3 + sessions] then return {'moved'} end
+if redis.call('ZCARD', KEYS[16]) ~= #KEYS - 20 - 2 * sessions then return {'moved'} end
 for i = 1, 3 do
   if unique[i] ~= '' then redis.call('HDEL', KEYS[4 + i], unique[i]) end
 end
 redis.call('UNLINK', KEYS[3], KEYS[8], KEYS[11], KEYS[12], KEYS[13], KEYS[15], KEYS[16],
   KEYS[19], KEYS[20])
-for i = 21, 20 + 2 * sessions do redis.call('UNLINK', KEYS[i]) end
+for i = 21, #KEYS do redis.call('UNLINK', KEYS[i]) end
 for i = 3, 2 + sessions do redis.call('ZREM', KEYS[14], ARGV[i]) end
 for _, index in ipairs({KEYS[4], KEYS[17], KEYS[18]}) do redis.call('ZREM', index, id) end
 release_together('u' .. id, 5 + sessions)
