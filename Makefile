@@ -14,6 +14,7 @@ BIN := $(VENV)/bin
 DEPENDENCIES := $(VENV)/stamps/dependencies
 PACKAGE := $(VENV)/stamps/package
 # What the test of generated clients needs; the generator in Python wants another typer than homewire.
+BROWSER := $(VENV)/stamps/browser
 CLIENTS := $(VENV)/stamps/clients
 CORE := python/homewire/_core.abi3.so
 RUST_NEEDED := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
@@ -45,11 +46,11 @@ WORKERS := -n 3 --dist loadfile
 # Nodes are started by the hundred, and without its bytecode each compiles homewire anew.
 test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=
 
-test-python: build $(CLIENTS)
+test-python: build $(CLIENTS) $(BROWSER)
 	$(BIN)/pytest -m "not slow" $(WORKERS) $(ARGS)
 
 # Each start of a server in cluster mode takes 2 s before it may be written to: hence a short form of it.
-test-cluster: build $(CLIENTS) ## the service tests and those of the command line, on a Redis in cluster mode
+test-cluster: build $(CLIENTS) $(BROWSER) ## the service tests and those of the command line, on a Redis in cluster mode
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" $(WORKERS) tests/service tests/unit/test_cli.py $(ARGS)
 
 test-cluster-short: build
@@ -133,4 +134,12 @@ $(PACKAGE): pyproject.toml README.md $(DEPENDENCIES)
 $(CORE): $(RUST) $(PACKAGE)
 	@echo "building the Rust core"
 	@$(BIN)/maturin develop --release --locked --skip-install
+	@touch $@
+
+# Where it can't be installed, pytest says which test was skipped for want of it.
+$(BROWSER): | $(DEPENDENCIES)
+	@command -v chromium > /dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get > /dev/null \
+		&& echo "installing chromium for the browser test" \
+		&& apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq -y install chromium > /dev/null; } \
+		|| echo "there is no chromium here, and it can't be installed: the browser test will be skipped"
 	@touch $@
