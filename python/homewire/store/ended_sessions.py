@@ -33,11 +33,16 @@ class EndedSessions:
         await self._forget(slot, index, 0)
 
     async def _forget(self, slot: ProjectSlot, index: str, kept: int) -> None:
-        while oldest := await self._database.read("ZRANGE", index, 0, -1 - kept):
-            ids = [each.decode() for each in oldest[:FORGOTTEN]]
+        more = True
+        while more:
+            count, oldest = await self._database.read_together(
+                ("ZCARD", index), ("ZRANGE", index, 0, FORGOTTEN - 1)
+            )
+            ids = [each.decode() for each in oldest[: max(0, count - kept)]]
+            if not ids:
+                return
             answer = await self._database.change(
                 FORGET_ENDED, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
             )
             require_ok(answer, project=slot.project_id)
-            if len(oldest) <= FORGOTTEN:
-                return
+            more = count - len(ids) > kept
