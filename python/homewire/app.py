@@ -47,6 +47,7 @@ from homewire.ingest.context import Ingest
 from homewire.ingest.routes import routes as ingest_routes
 from homewire.lifetimes.service import Lifetimes
 from homewire.limits import collect_seldom, memory_bytes, raise_open_file_limit
+from homewire.node_address import noted
 from homewire.notify import pages
 from homewire.notify.delivery import Delivery
 from homewire.overload import Overload, Rates
@@ -208,6 +209,7 @@ async def running(
         )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(parts.entrance.acceptor.close)
+        stack.enter_context(noted(settings.data_dir, base_url))
         yield Node(base_url, admin_url, certificate.reload, core, app, parts.failed)
 
 

@@ -20,13 +20,33 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from homewire.errors import ConfigurationError
-from homewire.settings import Settings
+from homewire.settings import Settings, named
 
 KEY_FILE: Final = "secret.key"
 VERSION: Final = "s1."
 """What a sealed text begins with: how it was sealed."""
 KEY_BYTES: Final = 32
+NOT_SHARED: Final = f"is not set with an external Redis, and the data directory has no {KEY_FILE}"
+HOW_TO_SHARE: Final = (
+    "give the same HOMEWIRE_SECRET_KEY (or _FILE) to all nodes and commands; keep a copy apart from the data"
+)
 NONCE_BYTES: Final = 12
+
+
+def has_secret(settings: Settings) -> bool:
+    """Whether what is sealed now can be opened by the deployment's other nodes and commands.
+
+    With an external Redis a secret that were made now would be known on this machine alone.
+    """
+    if settings.redis_url is None or settings.secret_key is not None:
+        return True
+    return (settings.data_dir / KEY_FILE).exists()
+
+
+def require_secret(settings: Settings) -> None:
+    """Raises ConfigurationError where `has_secret` is false."""
+    if not has_secret(settings):
+        raise ConfigurationError(f"{named('secret_key')}: {NOT_SHARED}; {HOW_TO_SHARE}")
 
 
 class Sealer:

@@ -14,9 +14,12 @@ from urllib.parse import urlsplit
 
 import pytest
 from nodes import Tenant, private_node, reserved_port, running_node, tenant_of
+from warm import run_homewire
+from wire import listen
 
 from homewire.client import Client, Filter, Lost, Restored
 from homewire.errors import ClientError
+from homewire.node_address import NOTE
 
 EVERYTHING = Filter()
 WITHIN_S = 60.0
@@ -284,3 +287,17 @@ async def test_example_of_the_page_runs_as_it_stands(tenant: Tenant, tmp_path: P
         assert line.result() == "doorbell {'rings': 2}\n"
         await tenant.store.projects.disable(tenant.project)
         assert "4503 project disabled or deleted" in await running.says()
+
+
+async def test_send_without_url_finds_the_node_of_the_data_directory() -> None:
+    with private_node() as node:
+        async with tenant_of(node) as made:
+            user = await made.user()
+            home = await made.home(user)
+            async with await listen(made.url, "/userSession/websocket", user.key) as socket:
+                words = ("--home", home, "--type", "found", "--key", made.key, "--data-dir", node.data_dir)
+                assert await run_homewire("send", *words) == "sent\n"
+                assert await socket.receive_type() == "found"
+        assert (node.data_dir / NOTE).exists()
+        assert await node.stop() == 0
+        assert not (node.data_dir / NOTE).exists()

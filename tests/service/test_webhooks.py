@@ -9,17 +9,21 @@ from collections.abc import AsyncIterator, Awaitable, Iterator
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import pytest_asyncio
 from aiohttp import web
 from moments import a_later_moment
 from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
 from receiver import Received, Receiver, receiving, register, send
+from warm import run_homewire
 from wire import PATIENCE_S, listen
 
+from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot
 from homewire.webhooks.registering import rotate_key
+from homewire.webhooks.testing import post_test
 
 
 @pytest.fixture(scope="module")
@@ -350,3 +354,25 @@ async def names(tenant: Tenant) -> set[bytes]:
 
 async def _is(count: Awaitable[int], expected: int) -> bool:
     return await count == expected
+
+
+async def test_a_test_event_is_posted_signed_and_its_refusal_is_said(
+    tenant: Tenant, hooks: NodeProcess, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEWIRE_WEBHOOK_PRIVATE_ADDRESSES", "true")
+    words = ("--project", tenant.project, "--id", "hook", "--data-dir", hooks.data_dir, "--json")
+    key = await register(tenant, hooks, receiver.url, "nothing")
+    printed = await run_homewire("smart-module", "test", *words)
+    assert orjson.loads(printed) == {"moduleId": "hook", "delivered": True}
+    received = await receiver.next()
+    assert received.event["eventType"] == "_webhookTest_"
+    assert received.is_signed(key, receiver.url)
+
+    async def refuse(_: Received) -> int:
+        return 503
+
+    receiver.answer = refuse
+    module = await tenant.store.smart_modules.get(tenant.project, "hook")
+    assert module is not None
+    settings = Settings(data_dir=hooks.data_dir, webhook_private_addresses=True)
+    assert await post_test(settings, Sealer.of(settings), module, 0) == "status 503"

@@ -61,3 +61,21 @@ def test_a_slip_is_named_and_changes_nothing(homewire: Commands, project: int) -
     assert "there is no group 987654321" in homewire.error
     for words in ((), ("--user", user), ("--user", user, "--group", 1, *entity), entity):
         assert homewire.run("permission", "grant", *p, *words) == 2
+
+
+def test_grant_in_a_membership_project_says_that_it_has_no_effect(homewire: Commands) -> None:
+    number = homewire.json("project", "create", "--name", "m", "--accounts", "email")["projectId"]
+    p = ("--project", number)
+    group = homewire.json("group", "create", *p, "--name", "guests")["groupId"]
+    device = homewire.json("device", "create", *p, "--class", "lamp")["deviceId"]
+    words = ("permission", "grant", *p, "--group", group, "--read", f"device:{device}")
+    assert homewire.json(*words)["groupId"] == group
+    assert "have no effect" in homewire.error
+
+
+def test_grant_in_a_permission_project_warns_of_nothing(homewire: Commands, project: int) -> None:
+    p = ("--project", project)
+    group = homewire.json("group", "create", *p, "--name", "guests")["groupId"]
+    device = homewire.json("device", "create", *p, "--class", "lamp")["deviceId"]
+    homewire.json("permission", "grant", *p, "--group", group, "--read", f"device:{device}")
+    assert homewire.error == ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -163,3 +164,25 @@ def test_the_key_is_no_plain_text_in_redis(commands: Commands, project: int) -> 
     stored = commands.on_store(record)
     assert made["key"] not in stored
     assert "hunter2" not in stored
+
+
+def test_with_an_external_redis_a_module_needs_a_secret_that_is_shared(
+    commands: Commands, project: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def url() -> str:
+        async with reachable_redis(Settings(data_dir=commands.data_dir)) as found:
+            return found
+
+    monkeypatch.setenv("HOMEWIRE_REDIS_URL", asyncio.run(url()))
+    elsewhere = Commands(tmp_path / "elsewhere", commands._capsys, monkeypatch)
+    create = ("smart-module", "create", "--project", project, "--id", "hook", "--url", URL, "--event", "*")
+    assert elsewhere.run(*create) == 1
+    assert "HOMEWIRE_SECRET_KEY" in elsewhere.error
+    assert not elsewhere.data_dir.exists()
+    assert elsewhere.json("smart-module", "list", "--project", project) == []
+    elsewhere.run("check", "--port", 0)
+    assert "secret key" in elsewhere.out
+    monkeypatch.setenv("HOMEWIRE_SECRET_KEY", "0123456789abcdef0123456789abcdef")
+    assert elsewhere.json(*create)["moduleId"] == "hook"
+    elsewhere.run("check", "--port", 0)
+    assert "secret key" not in elsewhere.out

@@ -92,6 +92,7 @@ async def examine(settings: Settings) -> list[Finding]:
         *_tls(settings),
         *_proxies(settings),
         *_data_directory(settings),
+        *_secret(settings),
     ]
     contradictions = settings_table.contradictions(settings)
     findings += [Finding("settings", Level.WARNING, seen, advice) for seen, advice in contradictions]
@@ -161,6 +162,14 @@ def _data_directory(settings: Settings) -> list[Finding]:
         advice = f"chmod 700 {settings.data_dir}: the append-only file in it is for nobody else to read"
         return [Finding("data directory", Level.WARNING, seen, advice)]
     return [Finding("data directory", Level.OK, seen)]
+
+
+def _secret(settings: Settings) -> list[Finding]:
+    from homewire.sealing import HOW_TO_SHARE, NOT_SHARED, has_secret
+
+    if has_secret(settings):
+        return []
+    return [Finding("secret key", Level.WARNING, NOT_SHARED, HOW_TO_SHARE)]
 
 
 def _proxies(settings: Settings) -> list[Finding]:

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(login_tokens)
 
 
-@command(login_tokens, "create")
+@command(login_tokens, "create", changes=True)
 async def create_login_token(scope: Scope, user: User, project: AnyProject = None) -> Answer:
     """Create a login token of a user. It is shown this once, and good for HOMEWIRE_LOGIN_TOKEN_LIFETIME_S."""
     project_id = await scope.project_of_user(project, user)

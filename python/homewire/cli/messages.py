@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from homewire.api.times import timestamp
+from homewire.cli.audit import RECORDS, read_records
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 def register(app: typer.Typer) -> None:
     """Add the command to the command tree."""
     command(app, "outbox")(outbox)
+    command(app, "audit")(audit)
 
 
 async def outbox(
@@ -51,6 +53,17 @@ async def outbox(
         for number in {each.letter.message.project_id for each in shown}
     }
     return [_shown(each, projects[each.letter.message.project_id]) for each in shown]
+
+
+async def audit(
+    scope: Scope,
+    limit: Annotated[int, typer.Option(min=1, max=RECORDS, help="How many of the latest.")] = 100,
+) -> Answer:
+    """List the commands that changed something or were refused, the newest last: who, where, on which ids.
+
+    About the last 10,000 are kept.
+    """
+    return await read_records(scope.redis, limit)
 
 
 def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:

@@ -64,7 +64,10 @@ KeyId = Annotated[int, typer.Option("--id", help="Project key id.")]
 Url = Annotated[
     str | None,
     typer.Option(
-        "--url", help="homewire to talk to; default: host and port of the settings.", show_default=False
+        "--url",
+        help="homewire to talk to; default: the node that runs on the data directory, else host and port of "
+        "the settings.",
+        show_default=False,
     ),
 ]
 Key = Annotated[

@@ -61,7 +61,7 @@ def _fields(answer: dict[str, Any]) -> None:
     for name, value in answer.items():
         print(f"{name:<{width}}  {_text(value)}")
     if any(name in answer for name in SECRETS):
-        print("Keep the key now: only its hash is stored, it can't be shown again.")
+        print("Keep the key now: it can't be shown again.")
 
 
 def _table(answer: list[Line], with_head: bool = True) -> None:

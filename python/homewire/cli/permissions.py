@@ -8,10 +8,10 @@ from typing import Annotated
 import typer
 
 from homewire.cli.options import Name, Project, User
-from homewire.cli.output import Answer
+from homewire.cli.output import Answer, complain
 from homewire.cli.scope import Scope, command
 from homewire.errors import UnknownRecord
-from homewire.model import Right
+from homewire.model import AccessControl, Right
 
 permissions = typer.Typer(
     name="permission",
@@ -54,7 +54,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(groups)
 
 
-@command(permissions, "grant")
+@command(permissions, "grant", changes=True)
 async def grant(
     scope: Scope,
     user: ToUser = None,
@@ -65,12 +65,17 @@ async def grant(
 ) -> Answer:
     """Grant permissions to a user, or to everybody in a group."""
     store = scope.store
-    return await _change(
+    answer = await _change(
         scope, project, user, group, read, write, store.permissions.grant, store.groups.grant
     )
+    project_id = await scope.project(project)
+    found = await store.projects.get(project_id)
+    if found is not None and found.access_control is AccessControl.MEMBERSHIP:
+        complain(f"project {project_id} has access control by membership: permissions have no effect there")
+    return answer
 
 
-@command(permissions, "revoke")
+@command(permissions, "revoke", changes=True)
 async def revoke(
     scope: Scope,
     user: ToUser = None,
@@ -103,28 +108,28 @@ async def list_permissions(
     ]
 
 
-@command(groups, "create")
+@command(groups, "create", changes=True)
 async def create_group(scope: Scope, name: Name, project: Project = None) -> Answer:
     """Create a group of users."""
     group = await scope.store.groups.create(await scope.project(project), name)
     return {"groupId": group.id}
 
 
-@command(groups, "delete")
+@command(groups, "delete", changes=True)
 async def delete_group(scope: Scope, group: GroupId, project: Project = None) -> Answer:
     """Delete a group. Its members lose what they had by it alone."""
     await scope.store.groups.delete(await scope.project(project), group)
     return {"groupId": group}
 
 
-@command(groups, "add")
+@command(groups, "add", changes=True)
 async def add_member(scope: Scope, group: GroupId, user: User, project: Project = None) -> Answer:
     """Put a user into a group, with all its permissions."""
     await scope.store.groups.enter(await scope.project(project), group, user)
     return {"groupId": group, "userId": user}
 
 
-@command(groups, "remove")
+@command(groups, "remove", changes=True)
 async def remove_member(scope: Scope, group: GroupId, user: User, project: Project = None) -> Answer:
     """Take a user out of a group. They lose what they had by it alone."""
     await scope.store.groups.quit(await scope.project(project), group, user)

@@ -41,7 +41,7 @@ def register(app: typer.Typer) -> None:
         app.add_typer(group)
 
 
-@command(projects, "create")
+@command(projects, "create", changes=True)
 async def create_project(
     scope: Scope,
     name: Name,
@@ -71,7 +71,7 @@ async def show_project(scope: Scope, project: Project = None) -> Answer:
     return await _project(scope, project_id) | await _stored(scope, project_id)
 
 
-@command(projects, "recount")
+@command(projects, "recount", changes=True)
 async def recount_project(scope: Scope, project: Project = None) -> Answer:
     """Count anew what a project stores, and correct its counters."""
     project_id = scope.named(project)
@@ -79,7 +79,7 @@ async def recount_project(scope: Scope, project: Project = None) -> Answer:
     return {"projectId": project_id} | await _stored(scope, project_id)
 
 
-@command(projects, "set")
+@command(projects, "set", changes=True)
 async def set_project(
     scope: Scope,
     project: Project = None,
@@ -128,7 +128,7 @@ async def set_project(
     return await _project(scope, project_id)
 
 
-@command(projects, "disable")
+@command(projects, "disable", changes=True)
 async def disable_project(scope: Scope, project: Project = None) -> Answer:
     """Disable a project: its keys are refused and its connections closed until it is enabled."""
     project_id = scope.named(project)
@@ -136,7 +136,7 @@ async def disable_project(scope: Scope, project: Project = None) -> Answer:
     return {"projectId": project_id}
 
 
-@command(projects, "enable")
+@command(projects, "enable", changes=True)
 async def enable_project(scope: Scope, project: Project = None) -> Answer:
     """Enable a project that was disabled."""
     project_id = scope.named(project)
@@ -144,7 +144,7 @@ async def enable_project(scope: Scope, project: Project = None) -> Answer:
     return {"projectId": project_id}
 
 
-@command(projects, "delete")
+@command(projects, "delete", changes=True)
 async def delete_project(scope: Scope, project: NamedProject, yes: Yes = False) -> Answer:
     """Delete a project with all that is in it. Its keys are refused at once.
 
@@ -162,7 +162,7 @@ async def delete_project(scope: Scope, project: NamedProject, yes: Yes = False) 
     return {"projectId": project_id}
 
 
-@command(project_keys, "create")
+@command(project_keys, "create", changes=True)
 async def create_project_key(
     scope: Scope,
     name: Name,
@@ -185,21 +185,21 @@ async def list_project_keys(scope: Scope, project: Project = None) -> Answer:
     ]
 
 
-@command(project_keys, "revoke")
+@command(project_keys, "revoke", changes=True)
 async def revoke_project_key(scope: Scope, key_id: KeyId, project: Project = None) -> Answer:
     """Revoke a key: it is refused from now on."""
     await scope.store.project_keys.revoke(await scope.project(project), key_id)
     return {"projectKeyId": key_id}
 
 
-@command(project_keys, "rotate")
+@command(project_keys, "rotate", changes=True)
 async def rotate_project_key(scope: Scope, key_id: KeyId, project: Project = None) -> Answer:
     """Replace a key's secret. The old one is refused from now on, the new one is shown this once."""
     key = await scope.store.project_keys.rotate(await scope.project(project), key_id)
     return {"projectKeyId": key_id, "key": key}
 
 
-@command(apps, "delete")
+@command(apps, "delete", changes=True)
 async def delete_app(
     scope: Scope,
     app_id: Annotated[str, typer.Option("--id", help="App id.")],
@@ -210,7 +210,7 @@ async def delete_app(
     return {"appId": app_id}
 
 
-@command(apps, "create")
+@command(apps, "create", changes=True)
 async def create_app(
     scope: Scope,
     app_id: Annotated[str, typer.Option("--id", help="App id, e.g. controller_app.")],
@@ -221,7 +221,7 @@ async def create_app(
     return {"appId": app_id}
 
 
-@command(users, "create")
+@command(users, "create", changes=True)
 async def create_user(
     scope: Scope,
     name: Name,
@@ -260,7 +260,7 @@ async def create_user(
     return {"userId": user.id, "key": key}
 
 
-@command(users, "delete")
+@command(users, "delete", changes=True)
 async def delete_user(scope: Scope, user: User, project: AnyProject = None) -> Answer:
     """Delete a user with all sessions and memberships. The user's keys are refused at once."""
     # In a project that is named, also what an interrupted deletion left is found.
@@ -269,7 +269,7 @@ async def delete_user(scope: Scope, user: User, project: AnyProject = None) -> A
     return {"userId": user}
 
 
-@command(homes, "create")
+@command(homes, "create", changes=True)
 async def create_home(
     scope: Scope,
     name: Name,
@@ -281,7 +281,7 @@ async def create_home(
     return {"homeId": home.id}
 
 
-@command(homes, "delete")
+@command(homes, "delete", changes=True)
 async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
     """Delete a home. Its members hear it no more, its devices can be claimed again (on demand: are gone)."""
     project_id = await (scope.project_of_home(None, home) if project is None else scope.project(project))
@@ -289,33 +289,33 @@ async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> A
     return {"homeId": home}
 
 
-@command(homes, "deactivate")
+@command(homes, "deactivate", changes=True)
 async def deactivate_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
     """Deactivate a home: nobody hears it, nothing is taken for it; all of it stays until it is activated."""
     return await _set_deactivated(scope, project, home, True)
 
 
-@command(homes, "activate")
+@command(homes, "activate", changes=True)
 async def activate_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
     """Activate a home that was deactivated: its members hear it again from now on."""
     return await _set_deactivated(scope, project, home, False)
 
 
-@command(members, "add")
+@command(members, "add", changes=True)
 async def add_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
     """Make a user a member of a home: the home's events reach the user from now on."""
     await scope.store.homes.add_member(await scope.project_of_home(project, home), home, user)
     return {"homeId": home, "userId": user}
 
 
-@command(members, "remove")
+@command(members, "remove", changes=True)
 async def remove_member(scope: Scope, home: Home, user: User, project: AnyProject = None) -> Answer:
     """Take a user out of a home, whose events reach the user no more. With its only member the home goes."""
     await scope.store.homes.remove_member(await scope.project_of_home(project, home), home, user)
     return {"homeId": home, "userId": user}
 
 
-@command(devices, "create")
+@command(devices, "create", changes=True)
 async def create_device(
     scope: Scope,
     device_class: Annotated[str, typer.Option("--class", help="Device class.")],
@@ -332,14 +332,14 @@ async def create_device(
     return {"deviceId": device.id, "apiKey": key, "claimCode": claim_code}
 
 
-@command(devices, "rotate-key")
+@command(devices, "rotate-key", changes=True)
 async def rotate_device_key(scope: Scope, device: Device, project: AnyProject = None) -> Answer:
     """Replace a device's key. The old one is refused from now on, the new one is shown this once."""
     project_id = await scope.project_of_device(project, device)
     return {"deviceId": device, "apiKey": await scope.store.devices.rotate_key(project_id, device)}
 
 
-@command(devices, "move")
+@command(devices, "move", changes=True)
 async def move_device(
     scope: Scope,
     device: Device,
@@ -353,7 +353,7 @@ async def move_device(
     return {"deviceId": device, "homeId": home}
 
 
-@command(devices, "delete")
+@command(devices, "delete", changes=True)
 async def delete_device(scope: Scope, device: Device, project: AnyProject = None) -> Answer:
     """Delete a device. Its key is refused from now on."""
     await scope.store.devices.delete(await scope.project_of_device(project, device), device)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Final, ParamSpec
 import typer
 
 from homewire import settings as settings_table
+from homewire.cli.audit import audited
 from homewire.cli.options import (
     DataDir,
     Json,
@@ -157,12 +158,14 @@ def _at(url: str) -> str:
 
 
 def command(
-    app: typer.Typer, name: str
+    app: typer.Typer, name: str, *, changes: bool = False
 ) -> Callable[[Callable[Concatenate[Scope, P], Awaitable[Answer | Pages]]], Callable[..., None]]:
     """Make a command of an async function over a Scope; its answer is printed.
 
     The function's own parameters become options; --redis, --data-dir and --json are added to them.
+    What `changes` something leaves an audit record.
     """
+    called = " ".join(each for each in (app.info.name, name) if each and each != "homewire")
 
     def register(function: Callable[Concatenate[Scope, P], Awaitable[Answer | Pages]]) -> Callable[..., None]:
         def run(
@@ -173,7 +176,8 @@ def command(
 
             async def act() -> Answer | None:
                 async with open_scope(settings) as scope:
-                    answer = await function(scope, **options)  # type: ignore[call-arg]
+                    running = function(scope, **options)  # type: ignore[call-arg]
+                    answer = await (audited(scope.redis, called, options, running) if changes else running)
                     if not isinstance(answer, AsyncIterator):
                         return answer
                     await show_pages(answer, as_json)

@@ -66,7 +66,7 @@ async def show_session(scope: Scope, session_id: SessionId, project: Project = N
     }
 
 
-@command(sessions, "end")
+@command(sessions, "end", changes=True)
 async def end_session(
     scope: Scope,
     session_id: Annotated[str, typer.Option("--id", help="Session id.", show_default=False)] = "",

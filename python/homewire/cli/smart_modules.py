@@ -9,7 +9,7 @@ import typer
 from homewire.cli.options import Project
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
-from homewire.errors import UnknownRecord
+from homewire.errors import ClientError, UnknownRecord
 from homewire.model import DeadLetter, ModuleType, SmartModule
 
 modules = typer.Typer(
@@ -39,7 +39,7 @@ def register(app: typer.Typer) -> None:
     app.add_typer(modules)
 
 
-@command(modules, "create")
+@command(modules, "create", changes=True)
 async def create_module(
     scope: Scope,
     module_id: ModuleId,
@@ -54,8 +54,10 @@ async def create_module(
     project: Project = None,
 ) -> Answer:
     """Create a webhook. Its key, with which its receiver checks signatures, is shown this once."""
+    from homewire.sealing import require_secret
     from homewire.webhooks.registering import create_webhook
 
+    require_secret(scope.settings)
     match type:
         case ModuleType.WEBHOOK:
             create = create_webhook
@@ -73,21 +75,21 @@ async def list_modules(scope: Scope, project: Project = None) -> Answer:
     return [await _shown(scope, module) for module in await scope.store.smart_modules.list(project_id)]
 
 
-@command(modules, "suspend")
+@command(modules, "suspend", changes=True)
 async def suspend_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
     """Deliver nothing until it is resumed. What happens meanwhile is kept, within its bounds."""
     await scope.store.smart_modules.suspend(await scope.project(project), module_id)
     return {"moduleId": module_id}
 
 
-@command(modules, "resume")
+@command(modules, "resume", changes=True)
 async def resume_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
     """Deliver again; an open circuit breaker is closed, too."""
     await scope.store.smart_modules.resume(await scope.project(project), module_id)
     return {"moduleId": module_id}
 
 
-@command(modules, "rotate-key")
+@command(modules, "rotate-key", changes=True)
 async def rotate_module_key(
     scope: Scope,
     module_id: ModuleId,
@@ -102,14 +104,36 @@ async def rotate_module_key(
     During the overlap X-Homewire-Signature has a v1 of each key. X-Mode-Signature is of the present key until
     the overlap ends.
     """
+    from homewire.sealing import require_secret
     from homewire.webhooks.registering import rotate_key
 
+    require_secret(scope.settings)
     project_id = await scope.project(project)
     key = await rotate_key(scope.store, scope.settings, project_id, module_id, overlap_hours * 3600)
     return {"moduleId": module_id, "key": key}
 
 
-@command(modules, "delete")
+@command(modules, "test")
+async def try_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
+    """Post one test event to a webhook, signed with its key, and show whether the receiver took it.
+
+    The event has the type _webhookTest_ and no home. It is tried once, from this machine, and reaches nobody
+    else. A suspended module is tested, too.
+    """
+    from homewire.sealing import Sealer
+    from homewire.webhooks.testing import post_test
+
+    project_id = await scope.project(project)
+    module = await scope.store.smart_modules.get(project_id, module_id)
+    if module is None:
+        raise UnknownRecord("smart module", module_id)
+    problem = await post_test(scope.settings, Sealer.of(scope.settings), module, scope.store.now_ms())
+    if problem is not None:
+        raise ClientError(f"the receiver of smart module {module_id} did not take the test event: {problem}")
+    return {"moduleId": module_id, "delivered": True}
+
+
+@command(modules, "delete", changes=True)
 async def delete_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
     """Delete a smart module, with what waits for it and its dead letters."""
     await scope.store.smart_modules.delete(await scope.project(project), module_id)
@@ -136,7 +160,7 @@ async def list_dead_letters(scope: Scope, module_id: ModuleId, project: Project 
     ]
 
 
-@command(dead_letters, "retry")
+@command(dead_letters, "retry", changes=True)
 async def retry_dead_letters(
     scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
 ) -> Answer:
@@ -146,7 +170,7 @@ async def retry_dead_letters(
     return {"retried": await scope.store.module_deliveries.retry(project_id, module_id, chosen)}
 
 
-@command(dead_letters, "drop")
+@command(dead_letters, "drop", changes=True)
 async def drop_dead_letters(
     scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
 ) -> Answer:

@@ -28,7 +28,7 @@ _NO_LINE_ENDS: Final = dict.fromkeys(map(ord, "\r\n"))
 
 def register(app: typer.Typer) -> None:
     """Add the commands to the command tree."""
-    command(app, "demo")(demo)
+    command(app, "demo", changes=True)(demo)
     app.command("listen")(listen)
     app.command("send")(send)
 
@@ -160,9 +160,10 @@ def _tell(as_json: bool) -> Callable[[Lost | Restored], None]:
 def _client(settings: Settings, url: str | None, key: str) -> Client:
     """Of the homewire at `url`, or of this machine's own. Raises ConfigurationError."""
     from homewire.client import Client
+    from homewire.node_address import running_node
     from homewire.tls import trust
 
-    where = url or settings.base_url
+    where = url or running_node(settings.data_dir) or settings.base_url
     return Client(where, key, tls=trust(settings, where))
 
 

@@ -1,7 +1,8 @@
 """Every key name and lifetime of the store; nothing else builds one (the bus has its own in `bus/shards.py`).
 
 `hw:{p<id>}:…` holds all that belongs to one project, in one slot, so that every change of several
-keys is one Lua script. The deployment's own few keys are `hw:ids`, `hw:{projects}:…` and `hw:{notify}:…`.
+keys is one Lua script. The deployment's own few keys are `hw:ids`, `hw:{projects}:…`, `hw:{notify}:…`
+and `hw:{audit}:…`.
 """
 
 from __future__ import annotations
@@ -66,6 +67,8 @@ def messages_dead(channel: str) -> str:
     return f"hw:{{notify}}:{channel}:dead"
 
 
+COMMANDS_AUDITED: Final = "hw:{audit}:commands"
+"""Stream: what commands changed, for `homewire audit`. Bounded."""
 MODULE_VERSION: Final = "hw:{modules}:version"
 """Counts the changes of smart modules in the whole deployment: one look tells that nothing changed."""
 MODULE_PROJECTS: Final = "hw:{modules}:projects"

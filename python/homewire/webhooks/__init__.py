@@ -9,6 +9,7 @@ posting     one request: signature, limits, what counts as delivered
 addresses   which addresses may be connected to
 patience    pauses and the circuit breaker
 registering making a webhook
+testing     a test event for one webhook
 stats       what is counted
 ```
 """
