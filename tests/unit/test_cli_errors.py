@@ -188,3 +188,22 @@ def test_on_a_terminal_deleting_a_project_asks(homewire: Commands, answer: bytes
         process.wait()
         os.close(terminal)
     assert len(homewire.json("project", "list")) == left
+
+
+def test_a_demo_beyond_the_limit_of_homes_makes_nothing(
+    homewire: Commands, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOMEWIRE_HOMES_PER_USER", "2")
+    assert homewire.run("demo", "--homes", 3) == 1
+    assert "homes_per_user allows 2" in homewire.error
+    assert homewire.json("project", "list") == []
+    assert homewire.run("demo", "--homes", 2) == 0
+
+
+def test_a_demo_is_shown_a_record_a_line(homewire: Commands) -> None:
+    assert homewire.run("demo", "--users", 2, "--devices", 1) == 0
+    lines = homewire.out.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        *("projectId", "projectKey", "users", "userId", "userId", "homes", "homeId", "deviceId", "Keep"),
+    ]
+    assert "{" not in homewire.out

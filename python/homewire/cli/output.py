@@ -59,9 +59,26 @@ def complain(line: str, machine: dict[str, Any] | None = None) -> None:
 def _fields(answer: dict[str, Any]) -> None:
     width = max(map(len, answer), default=0)
     for name, value in answer.items():
-        print(f"{name:<{width}}  {_text(value)}")
+        if _is_tree(value):
+            print(name)
+            _tree(value, "  ")
+        else:
+            print(f"{name:<{width}}  {_text(value)}")
     if any(name in answer for name in SECRETS):
         print("Keep the key now: it can't be shown again.")
+
+
+def _is_tree(value: Any) -> bool:
+    return isinstance(value, list) and any(isinstance(each, dict) for each in value)
+
+
+def _tree(records: list[Line], indent: str) -> None:
+    """A line for each record, with the records in it below."""
+    for record in records:
+        plain = (f"{name} {_text(value)}" for name, value in record.items() if not _is_tree(value))
+        print(indent + "  ".join(plain))
+        for value in filter(_is_tree, record.values()):
+            _tree(value, indent + "  ")
 
 
 def _table(answer: list[Line], with_head: bool = True) -> None:

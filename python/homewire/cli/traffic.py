@@ -35,6 +35,11 @@ def register(app: typer.Typer) -> None:
 
 async def demo(scope: Scope, homes: Homes = 1, devices: Devices = 1, users: Users = 1) -> Answer:
     """Create a project with homes, devices and users in it, and show all their keys this once."""
+    allowed = scope.store.homes.homes_per_user
+    if allowed and homes > allowed:
+        raise ConfigurationError(
+            f"--homes: each user is a member of every home, and the setting homes_per_user allows {allowed}"
+        )
     made = await demo_room.create(scope.store, Plan(homes, devices, users))
     return made.as_json()
 
