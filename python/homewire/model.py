@@ -373,6 +373,9 @@ class SmartModule:
     """The key before this one, while both sign; empty: there is none."""
     old_key_until_ms: int = 0
     """It signs until then."""
+    last_error: str = ""
+    """Why its receiver last took nothing; empty: it took all."""
+    last_error_ms: int = 0
 
     def concerns(self, home_id: int) -> bool:
         """Whether it belongs to this home of its project."""

@@ -370,3 +370,21 @@ async def module(tenant: Tenant) -> SmartModule:
 
 async def is_open(tenant: Tenant) -> bool:
     return (await module(tenant)).broken_until_ms > 0
+
+
+async def test_the_last_error_of_a_webhook_is_kept(patient: NodeProcess, receiver: Receiver) -> None:
+    async with tenant_of(patient) as tenant:
+        home = await tenant.home(await tenant.user())
+
+        async def refuse(_: Received) -> int:
+            return 503
+
+        receiver.answer = refuse
+        await register(tenant, patient, receiver.url)
+        await send(tenant, home, 1)
+
+        async def is_noted() -> bool:
+            module = await tenant.store.smart_modules.get(tenant.project, "hook")
+            return module is not None and module.last_error == "status 503" and module.last_error_ms > 0
+
+        await eventually(is_noted)

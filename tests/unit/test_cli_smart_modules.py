@@ -59,6 +59,7 @@ def test_a_webhook_is_made_shown_switched_and_deleted(commands: Commands, projec
     assert listed == {
         "moduleId": "hook", "type": "webhook", "description": "lamps", "events": ["off", "on"],
         "homes": [home["homeId"]], "suspended": False, "keys": 1, "breakerOpen": False,
+        "lastError": None, "lastErrorAt": None,
         "waiting": 0, "deadLetters": 0,
     }  # fmt: skip
     rotated = commands.json("smart-module", "rotate-key", *of_module)

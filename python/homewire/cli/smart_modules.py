@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from homewire.api.times import timestamp
 from homewire.cli.options import Project
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
@@ -204,6 +205,8 @@ async def _shown(scope: Scope, module: SmartModule) -> dict[str, Any]:
         "suspended": module.suspended,
         "keys": 2 if module.old_key_until_ms > scope.store.now_ms() else 1,
         "breakerOpen": module.broken_until_ms > scope.store.now_ms(),
+        "lastError": module.last_error or None,
+        "lastErrorAt": timestamp(module.last_error_ms) if module.last_error_ms else None,
         "waiting": waiting,
         "deadLetters": dead,
     }

@@ -34,6 +34,9 @@ DEAD_PAGE: Final = 100
 ModuleName = tuple[int, str]
 """Project id and module id."""
 
+LAST_ERROR: Final = 200
+"""Characters that are kept of why a webhook last took nothing."""
+
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
@@ -149,11 +152,16 @@ class ModuleDeliveries:
         slot = ProjectSlot(module.project_id)
         await self._database.change(FINISH_DELIVERY, slot, _names(slot, module.id), [entry])
 
-    async def tried(self, module: SmartModule, entry: str) -> int:
-        """Once more it was not taken: how often by now. 0: it is gone."""
+    async def tried(self, module: SmartModule, entry: str, problem: str) -> int:
+        """Once more it was not taken: how often by now. 0: it is gone. The module keeps the last problem."""
         slot = ProjectSlot(module.project_id)
-        names = [slot.module_deliveries(module.id), slot.module_tries(module.id)]
-        answer = await self._database.change(COUNT_TRY, slot, names, [entry])
+        names = [
+            slot.module_deliveries(module.id),
+            slot.module_tries(module.id),
+            slot.smart_module(module.id),
+        ]
+        values: list[str | int] = [entry, module.since_ms, problem[:LAST_ERROR], self._database.now_ms()]
+        answer = await self._database.change(COUNT_TRY, slot, names, values)
         return int(answer[1]) if answer[0] == "ok" else 0
 
     async def bury(self, module: SmartModule, entry: str, reason: str, tries: int, dead_letters: int) -> None:

@@ -203,6 +203,8 @@ def _module(project_id: int, module_id: str, record: Mapping[str, str]) -> Smart
         broken_until_ms=int(record.get("broken_until", "0")),
         sealed_old_key=record.get("old_key", ""),
         old_key_until_ms=int(record.get("old_key_until", "0")),
+        last_error=record.get("last_error", ""),
+        last_error_ms=int(record.get("last_error_at", "0")),
     )
 
 

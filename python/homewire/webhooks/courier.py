@@ -223,7 +223,7 @@ class Courier:
         if self._breaker.failed(self._now()):
             open_ms = round((self._breaker.open_until - self._now()) * 1000)
             await self._deliveries.note_breaker(self._module, wall_clock_ms() + open_ms)
-        tries = await self._deliveries.tried(self._module, delivery.entry)
+        tries = await self._deliveries.tried(self._module, delivery.entry, problem)
         if tries >= self._settings.webhook_tries:
             return await self._bury(delivery.entry, problem, tries)
         if tries:

@@ -89,8 +89,11 @@ return unheard('delivered')
 )
 
 COUNT_TRY: Final = removing("""
--- KEYS: …, deliveries, tries. ARGV: entry
+-- KEYS: …, deliveries, tries, module. ARGV: entry, since, why it was not taken, now
 if #redis.call('XRANGE', KEYS[3], ARGV[1], ARGV[1]) == 0 then return {'gone'} end
+if redis.call('HGET', KEYS[5], 'since') == ARGV[2] then
+  redis.call('HSET', KEYS[5], 'last_error', ARGV[3], 'last_error_at', ARGV[4])
+end
 return unheard('try_counted', tostring(redis.call('HINCRBY', KEYS[4], ARGV[1], 1)))
 """)
 
