@@ -229,7 +229,9 @@ class Settings:
     )
 
     data_dir: Path = setting(
-        Path("data"), "Directory of the embedded server and of the demo's keys.", flag="--data-dir"
+        Path("data"),
+        "Directory of the embedded server, the demo's keys and node.json, the address of the running node.",
+        flag="--data-dir",
     )
     redis_url: str | None = setting(
         None,
