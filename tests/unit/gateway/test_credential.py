@@ -48,7 +48,7 @@ def test_two_headers_must_name_the_same(one: str, another: str) -> None:
 
 
 @pytest.mark.parametrize("way", HEADERS)
-@pytest.mark.parametrize("cookie", [KEY, OTHER, "garbage"])
+@pytest.mark.parametrize("cookie", [KEY, OTHER, "garbage"], ids=["same", "other", "garbage"])
 def test_a_header_decides_and_no_cookie_beside_it(way: str, cookie: str) -> None:
     found = credential({way: WAYS[way].format(KEY), "Cookie": WAYS["Cookie"].format(cookie)})
     assert (found.token, found.by_cookie, found.cookies) == (KEY, False, [cookie])
