@@ -296,9 +296,9 @@ async def test_bulk_answers_for_each_item(tenant: Tenant, form: str) -> None:
     adrift = await tenant.device(None)
     items: list[tuple[object, int, str | None]] = [
         ({"homeId": home, "eventType": "1", "eventData": {"n": 1}}, 204, None),
-        ({"homeId": 999_999_999, "eventType": "x"}, 403, "homeId"),
+        ({"homeId": 999_999_999, "eventType": "x"}, 404, "homeId"),
         ({"deviceId": device.id, "eventType": "2", "entityId": "e"}, 204, None),
-        ({"deviceId": 999_999_999, "eventType": "x"}, 403, "deviceId"),
+        ({"deviceId": 999_999_999, "eventType": "x"}, 404, "deviceId"),
         ({"deviceId": adrift.id, "eventType": "x"}, 403, "deviceId"),
         ({"eventType": "x"}, 403, "homeId"),
         ({"homeId": home, "eventType": ""}, 403, "eventType"),

@@ -46,7 +46,7 @@ _TOO_BUSY: Final = Delay(1.0, 1.0)
 _AT_ONCE: Final = Delay(0.0, 0.0)
 AFTER_CLOSE: Final[Mapping[int, Delay]] = {
     **dict.fromkeys((1001, 4002), Delay(0.0, 1.0)),
-    **dict.fromkeys((1002, 1003, 1007, 1009), _BROKE_THE_RULES),
+    **dict.fromkeys((1002, 1003, 1007, 1008, 1009), _BROKE_THE_RULES),
     **dict.fromkeys((1011, 1013, 4001), _TOO_BUSY),
     **dict.fromkeys((4003, 4004), _AT_ONCE),
 }
