@@ -275,6 +275,19 @@ async def eventually(condition: Callable[[], Awaitable[bool]], within: float = 1
             await asyncio.sleep(0.01)
 
 
+async def _tls_connections_closed(node: NodeProcess) -> None:
+    """aiohttp leaves a WebSocket's TLS shutdown to the loop, which may be closed before that is done."""
+    port = urlsplit(node.url).port
+
+    async def none_is_open() -> bool:
+        connections = psutil.Process().net_connections("tcp")
+        return not any(each.raddr and each.raddr.port == port for each in connections)
+
+    # What stays open after all is told of by the look at what each test left behind.
+    with suppress(TimeoutError):
+        await eventually(none_is_open)
+
+
 KIND_AT = 2
 """Where an envelope says what it is: behind its version and the head of its header."""
 
@@ -420,5 +433,7 @@ async def tenant_of(
         record, key = await store.project_keys.create(project.id, "server", ALL_PERMISSIONS)
         async with node.client() as http:
             yield Tenant(store, redis, node.url, project.id, key, record.id, http)
+        if node.tls is not True:
+            await _tls_connections_closed(node)
     finally:
         await redis.aclose()

@@ -71,8 +71,13 @@ class Site:
 @asynccontextmanager
 async def browsing(url: str) -> AsyncIterator[None]:
     assert BROWSER is not None
-    with tempfile.TemporaryDirectory(prefix="hw-") as profile:
-        options = ("--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={profile}")
+    # Its helper processes, which end behind it, write there to the last.
+    with tempfile.TemporaryDirectory(prefix="hw-", ignore_cleanup_errors=True) as profile:
+        options = (
+            *("--headless=new", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync"),
+            *("--disable-background-networking", "--disable-component-update", "--disable-quic"),
+            f"--user-data-dir={profile}",
+        )
         nothing = asyncio.subprocess.DEVNULL
         process = await asyncio.create_subprocess_exec(BROWSER, *options, url, stdout=nothing, stderr=nothing)
         try:
