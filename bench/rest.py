@@ -167,6 +167,7 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
     from homewire.model import AccountSystem, Permission
     from homewire.store import tokens
     from homewire.store.keys import IDS, ProjectSlot
+    from homewire.store.scripts.accounting import NO_QUOTAS
     from homewire.store.scripts.devices import CREATE_DEVICE
 
     async with opened(url) as (store, redis):
@@ -187,9 +188,10 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
                         names = [
                             *(slot.project, slot.outbox, slot.device(device), slot.devices),
                             *(slot.device_places, slot.claim_codes, slot.key(reference.hash)),
-                            *(slot.home(home), slot.home_devices(home)),
+                            *(slot.home(home), slot.home_devices(home), slot.usage, slot.expiring),
                         ]
                         words = [device, 1, "sensor", "", "", reference.hash, f"CODE{device:08}", home]
+                        words.append(NO_QUOTAS.as_argument())
                         pipeline.execute_command("EVALSHA", CREATE_DEVICE.sha, len(names), *names, *words)
                 await pipeline.execute()
         after = (await redis.info("memory"))["used_memory_dataset"]
