@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Coroutine, Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -77,20 +77,35 @@ class Plan:
     devices: int = 1
     users: int = 1
 
+    @property
+    def steps(self) -> int:
+        """How often `create` says that something was made, after its users."""
+        return self.homes * (self.users + self.devices)
 
-async def create(store: Store, plan: Plan) -> Demo:
-    """Create a project of its own with everything of `plan` in it."""
+
+def _nothing() -> None:
+    """Nobody wants to know."""
+
+
+async def create(store: Store, plan: Plan, made_one: Callable[[], None] = _nothing) -> Demo:
+    """Create a project of its own with everything of `plan` in it; `made_one` is called for each step."""
     demo = await _project(store, "demo", plan.users)
     owner, *others = (user.user_id for user in demo.users)
     made = await _together(
-        store.homes.create(demo.project_id, f"Home {number}", owner) for number in range(1, plan.homes + 1)
+        (store.homes.create(demo.project_id, f"Home {number}", owner) for number in range(1, plan.homes + 1)),
+        made_one,
     )
     homes = [home.id for home in made]
-    await _together(store.homes.add_member(demo.project_id, home, user) for home in homes for user in others)
+    await _together(
+        (store.homes.add_member(demo.project_id, home, user) for home in homes for user in others), made_one
+    )
     devices = await _together(
-        _device(store, demo.project_id, home, "sensor", f"sensor-{number}")
-        for home in homes
-        for number in range(1, plan.devices + 1)
+        (
+            _device(store, demo.project_id, home, "sensor", f"sensor-{number}")
+            for home in homes
+            for number in range(1, plan.devices + 1)
+        ),
+        made_one,
     )
     for index, home in enumerate(homes):
         own = devices[index * plan.devices : (index + 1) * plan.devices]
@@ -201,7 +216,9 @@ async def open_session(store: Store, project_id: int, user_id: int, app_id: str 
     return key
 
 
-async def _together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
+async def _together(
+    changes: Iterable[Coroutine[Any, Any, T]], made_one: Callable[[], None] = _nothing
+) -> list[T]:
     """Run the changes, at most IN_FLIGHT at once, and give their results in order.
 
     Taken lazily from the iterable: a demo of a million memberships never exists as a million tasks.
@@ -212,6 +229,7 @@ async def _together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
     async def work() -> None:
         for number, change in waiting:
             results[number] = await change
+            made_one()
 
     async with asyncio.TaskGroup() as group:
         for _ in range(IN_FLIGHT):

@@ -13,6 +13,9 @@ from pathlib import Path
 import pytest
 from test_cli import Commands, alone, homewire
 
+from homewire import demo
+from homewire.demo import Plan
+
 __all__ = ["alone", "homewire"]
 
 WITHIN_S = 60.0
@@ -207,3 +210,11 @@ def test_a_demo_is_shown_a_record_a_line(homewire: Commands) -> None:
         *("projectId", "projectKey", "users", "userId", "userId", "homes", "homeId", "deviceId", "Keep"),
     ]
     assert "{" not in homewire.out
+
+
+def test_a_demo_says_of_each_step_that_it_was_made(homewire: Commands) -> None:
+    steps: list[None] = []
+    plan = Plan(homes=2, devices=3, users=2)
+    made = homewire.on_store(lambda store: demo.create(store, plan, lambda: steps.append(None)))
+    assert sum(len(home.devices) for home in made.homes) == 6
+    assert len(steps) == plan.steps == 10

@@ -56,6 +56,7 @@ def test_a_webhook_is_made_shown_switched_and_deleted(commands: Commands, projec
     assert made.keys() == {"moduleId", "key"}
     assert len(made["key"]) == 64
     [listed] = commands.json("smart-module", "list", "--project", project)
+    assert commands.json("smart-module", "show", *of_module) == listed
     assert listed == {
         "moduleId": "hook", "type": "webhook", "description": "lamps", "events": ["off", "on"],
         "homes": [home["homeId"]], "suspended": False, "keys": 1, "breakerOpen": False,

@@ -76,6 +76,16 @@ async def list_modules(scope: Scope, project: Project = None) -> Answer:
     return [await _shown(scope, module) for module in await scope.store.smart_modules.list(project_id)]
 
 
+@command(modules, "show")
+async def show_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
+    """Show a smart module, with the last error of its receiver."""
+    project_id = await scope.project(project)
+    module = await scope.store.smart_modules.get(project_id, module_id)
+    if module is None:
+        raise UnknownRecord("smart module", module_id)
+    return await _shown(scope, module)
+
+
 @command(modules, "suspend", changes=True)
 async def suspend_module(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
     """Deliver nothing until it is resumed. What happens meanwhile is kept, within its bounds."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
@@ -40,8 +42,24 @@ async def demo(scope: Scope, homes: Homes = 1, devices: Devices = 1, users: User
         raise ConfigurationError(
             f"--homes: each user is a member of every home, and the setting homes_per_user allows {allowed}"
         )
-    made = await demo_room.create(scope.store, Plan(homes, devices, users))
+    plan = Plan(homes, devices, users)
+    with _progress(plan.steps) as made_one:
+        made = await demo_room.create(scope.store, plan, made_one)
     return made.as_json()
+
+
+@contextmanager
+def _progress(steps: int) -> Iterator[Callable[[], None]]:
+    """A bar on standard error, where that is a terminal; what is to be called for each step."""
+    if not sys.stderr.isatty():
+        yield lambda: None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task("creating", total=steps)
+        yield lambda: progress.advance(task)
 
 
 def listen(
