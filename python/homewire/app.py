@@ -59,9 +59,6 @@ from homewire.redis.memory import report_eviction
 from homewire.settings import Settings, contradictions, in_environment, redacted
 from homewire.store import Store
 from homewire.store.kept_commands import Bounds
-from homewire.store.registrations import Ages
-from homewire.store.scripts.accounting import Quotas
-from homewire.store.sessions import Lifetime
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
 
@@ -240,17 +237,7 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     relay = Relay(redis, settings.shards)
     stack.push_async_callback(relay.close)
     in_background(stack, relay.run(), failed)
-    lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
-    store = Store(
-        redis,
-        relay,
-        homes_per_user=settings.homes_per_user,
-        lifetime=lifetime,
-        ended_sessions=settings.ended_sessions,
-        quotas=Quotas.of(settings),
-        project_passwords=settings.project_passwords,
-        ages=Ages.of(settings),
-    )
+    store = Store.of(redis, relay, settings)
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)

@@ -124,24 +124,13 @@ async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
     from homewire.bus.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
     from homewire.store import Store
-    from homewire.store.scripts.accounting import Quotas
-    from homewire.store.sessions import Lifetime
 
     async with reachable_redis(settings) as url:
         client = connect(url)
         relay = Relay(client, settings.shards)
         try:
             with translate_redis_errors():
-                lifetime = Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s)
-                store = Store(
-                    client,
-                    relay,
-                    homes_per_user=settings.homes_per_user,
-                    lifetime=lifetime,
-                    ended_sessions=settings.ended_sessions,
-                    quotas=Quotas.of(settings),
-                )
-                yield Scope(settings, store, client)
+                yield Scope(settings, Store.of(client, relay, settings), client)
         except NotConfirmed as error:
             raise ConfigurationError(
                 f"{_at(url)} went away; whether the change was made is unknown"

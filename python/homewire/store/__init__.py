@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
@@ -41,6 +42,9 @@ from homewire.store.usage import Usage
 from homewire.store.users import Users
 from homewire.store.verifications import Verifications
 
+if TYPE_CHECKING:
+    from homewire.settings import Settings
+
 __all__ = ["Store"]
 
 
@@ -58,6 +62,20 @@ class Store:
     `project_passwords` passwords that wait in a lane (`store/passwords.py`). Registrations
     and invitations that nobody takes up are forgotten when they are as old as `ages` say.
     """
+
+    @classmethod
+    def of(cls, redis: Redis, relay: Announcer, settings: Settings) -> Store:
+        """As a deployment is set: the same for its nodes and its commands."""
+        return cls(
+            redis,
+            relay,
+            homes_per_user=settings.homes_per_user,
+            lifetime=Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s),
+            ended_sessions=settings.ended_sessions,
+            quotas=Quotas.of(settings),
+            project_passwords=settings.project_passwords,
+            ages=Ages.of(settings),
+        )
 
     def __init__(
         self,
