@@ -41,7 +41,7 @@ def _deliveries(load: str, port: int, world: provision.World, events: int) -> _L
 def _flood(port: int, world: provision.World, sockets: int, counts: dict[str, int]) -> Iterator[None]:
     path, _, authorization = world.requests(1)[0].partition(" ")
     command = [sys.executable, "-m", "bench.flood", str(port), str(sockets), path, authorization]
-    # Last in the queue for its core: whoever measures there is not to wait for it, only the server is.
+    # Last in the queue for its core: the load client that measures there must not wait for it.
     with Process(["nice", "-n", "19", *command], LOAD_CORE) as process:
         if process.line() != "ready":
             raise BenchError("the flood did not begin")
@@ -84,7 +84,7 @@ def run(*, pairs: int, seconds: float, small: bool) -> Table:
             )
     table.raw = {"ratios": ratios}
     table.notes.append(f"{RATE:g} events/s to {LISTENERS} listeners; latency from the request to the socket")
-    table.notes.append("whoever is closed comes again at once; redis fsync everysec")
+    table.notes.append("a client that is closed reconnects at once; redis fsync everysec")
     for name, values in ratios.items():
         table.judge(Goal(f"p99 ≤ 3 times the quiet one, {name}", "ratio", at_most=3), Spread.of(values))
     return table

@@ -734,7 +734,7 @@ class Settings:
     )
     recipient_messages: int = setting(20, "The same from all networks together.", unit="messages", minimum=0)
     project_sms_per_day: int = setting(
-        1_000, "SMS that one project sends in a day, whoever asks for them.", unit="SMS", minimum=0
+        1_000, "SMS that one project sends in a day, for all its users together.", unit="SMS", minimum=0
     )
     sms_country_codes: str = setting(
         "",

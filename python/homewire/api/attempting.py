@@ -181,7 +181,7 @@ def messages_to(api: Api, request: web.Request, to: str) -> tuple[Allowance, ...
 
 
 def sms_to(api: Api, request: web.Request, phone: str) -> tuple[Allowance, ...]:
-    """The same of an SMS, which costs money: a project has so many a day, whoever asks."""
+    """The same of an SMS, which costs money: a project has so many a day, for all its users together."""
     a_day = Allowance("project_sms_per_day", api.settings.project_sms_per_day, "", DAY_MS)
     return (*messages_to(api, request, phone), a_day)
 
