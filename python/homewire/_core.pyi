@@ -143,6 +143,7 @@ _Notification = (
     | tuple[Literal["reserved"], int, int, int]
     | tuple[Literal["adopted"], int]
     | tuple[Literal["written"], int, int]
+    | tuple[Literal["exceeded"], str, int]
     | tuple[Literal["message"], int, int, bytes]
     | tuple[Literal["keys"], int, list[tuple[int, int, int]]]
     | tuple[Literal["gap"], int, str]

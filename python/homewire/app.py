@@ -170,15 +170,16 @@ async def running(
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(hearers.pumps.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
-        core = _start_core(parts, on_message, hearers)
+        core = _start_core(parts, deliver_messages=on_message is not None)
+        # Both tiers send events.
+        overload = Overload(parts.redis, core, settings, parts.store.refusals)
+        _watch_core(parts, core, on_message, hearers, overload)
+        in_background(stack, overload.run(), parts.failed)
         in_background(stack, report_skipped(core), parts.failed)
         lifetimes = _start_lifetimes(parts, core, hearers)
         known = Known.of(parts, core, lifetimes)
         audit = Audit()
         app = web.Application(middlewares=[server.render_errors(audit.render, parts.entrance.rates.request)])
-        # Both tiers send events.
-        overload = Overload(parts.redis, core, settings, parts.store.refusals)
-        in_background(stack, overload.run(), parts.failed)
         if Role.ROUTER in roles:
             _add_realtime_tier(app, parts, core, known, hearers, overload, observe)
         if Role.API in roles:
@@ -380,7 +381,7 @@ async def _start_bus(
     return bus
 
 
-def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) -> Core:
+def _start_core(parts: Parts, *, deliver_messages: bool) -> Core:
     settings = parts.settings
     core = Core(
         heartbeat_ms=_ms(settings.heartbeat_s),
@@ -390,7 +391,7 @@ def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) ->
         outbox_bytes=settings.outbox_bytes,
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
-        deliver_messages=on_message is not None,
+        deliver_messages=deliver_messages,
         inbound_frames_per_s=settings.inbound_frames_per_s,
         inbound_bytes_per_s=settings.inbound_bytes_per_s,
         user_topic_bytes=settings.user_topic_bytes,
@@ -403,6 +404,16 @@ def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) ->
     )
     # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
     parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
+    try:
+        core.start_tail(parts.url)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
+    return core
+
+
+def _watch_core(
+    parts: Parts, core: Core, on_message: OnMessage | None, hearers: Hearers, overload: Overload
+) -> None:
     holdings = hearers.holdings
     watch = CoreWatch(
         core,
@@ -411,15 +422,11 @@ def _start_core(parts: Parts, on_message: OnMessage | None, hearers: Hearers) ->
         holdings.reserved,
         holdings.adopted,
         hearers.delivered.written,
+        overload.admission.allowance_exceeded,
         hearers.keys_in_use.answered,
     )
     parts.stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
-    try:
-        core.start_tail(parts.url)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
-    return core
 
 
 def _problem(core: Core, bus: Bus) -> health.Problem:

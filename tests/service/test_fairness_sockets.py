@@ -94,6 +94,26 @@ async def test_a_client_that_sends_more_than_its_allowance_is_closed_with_1008(k
                 await hears_all(honest, home, listener, 10)
 
 
+async def test_closed_with_1008_delays_the_next_handshakes_of_that_user_alone() -> None:
+    with private_node(inbound_frames_per_s=1) as node:
+        async with tenant_of(node) as tenant:
+            hostile, honest = await tenant.user(), await tenant.user()
+            # Each closed connection costs a second's worth of handshakes: together more than the most, 10 s.
+            async with AsyncExitStack() as stack:
+                sockets = [
+                    await stack.enter_async_context(await listen(node.url, EVENTS, hostile.key))
+                    for _ in range(SOCKETS)
+                ]
+                for socket in sockets:
+                    await socket.send_bytes(frame(PONG) * 100)
+                await node.reaches("inbound_exceeded_total", SOCKETS)
+            answer = await refusal(node.url, EVENTS, hostile.key)
+            assert (answer.status, answer.json()["data"]["limit"]) == (429, "principal_handshakes_per_s")
+            assert 1 <= int(answer.headers["retry-after"]) <= 11
+            async with await listen(node.url, EVENTS, honest.key):
+                pass
+
+
 async def close_code(socket: Socket) -> int | None:
     """Of its close frame; None if a reset came first, because the client was still sending."""
     with suppress(ConnectionError, asyncio.IncompleteReadError):

@@ -48,7 +48,7 @@ class RequestRates:
 
         async def counted(request: web.Request) -> Principal:
             principal = await authenticate(request)
-            self._principals.take(principal.id)
+            self._principals.take((principal.kind, principal.id))
             return principal
 
         return counted

@@ -27,6 +27,9 @@ OnAdopted = Callable[[int], None]
 OnWritten = Callable[[int, int], None]
 """Called with a connection's id and the ticket of a kept command that the kernel took."""
 
+OnExceeded = Callable[[str, int], None]
+"""Called with the kind and id of a principal, a connection of which is closed with 1008."""
+
 OnKeys = Callable[[int, Sequence[tuple[int, int, int]]], None]
 """Called with the next cursor and some keys in use, as project, user and key tag."""
 
@@ -42,12 +45,14 @@ class CoreWatch:
         on_reserved: OnReserved,
         on_adopted: OnAdopted,
         on_written: OnWritten,
+        on_exceeded: OnExceeded,
         on_keys: OnKeys,
     ) -> None:
         self._core = core
         self._on_reserved = on_reserved
         self._on_adopted = on_adopted
         self._on_written = on_written
+        self._on_exceeded = on_exceeded
         self._on_keys = on_keys
         self._on_closed = on_closed
         self._on_message = on_message
@@ -72,6 +77,8 @@ class CoreWatch:
                 self._on_adopted(notification[1])
             elif notification[0] == "written":
                 self._on_written(notification[1], notification[2])
+            elif notification[0] == "exceeded":
+                self._on_exceeded(notification[1], notification[2])
             elif notification[0] == "keys":
                 self._on_keys(notification[1], notification[2])
             elif notification[0] == "closed":

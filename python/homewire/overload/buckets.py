@@ -16,6 +16,8 @@ from typing import Final
 from homewire.errors import TooManyRequests
 
 BURST_S: Final = 5.0
+MOST_CHARGED_S: Final = 10.0
+"""The longest that `Buckets.charge` keeps a subject waiting."""
 
 
 class Buckets:
@@ -49,14 +51,24 @@ class Buckets:
         now = self._clock()
         if now >= self._turn_at:
             self._older, self._full_at = self._full_at, {}
-            self._turn_at = now + BURST_S + self._interval
-        full_at = self._full_at.get(subject) or self._older.get(subject, 0.0)
-        full_at = max(full_at, now) + self._interval
+            self._turn_at = now + BURST_S + MOST_CHARGED_S + self._interval
+        full_at = max(self._filled_at(subject), now) + self._interval
         if full_at - now > BURST_S + self._interval / 2:
             self._refusals[self._setting] += 1
             wait_s = max(1, math.ceil(full_at - now - BURST_S))
             raise TooManyRequests(self._setting, wait_s, most=self._per_second)
         self._full_at[subject] = full_at
+
+    def charge(self, subject: Hashable, seconds: float) -> None:
+        """Take what comes in in `seconds`, without asking whether it is there: the subject's next token
+        comes so much later, at most `MOST_CHARGED_S` from now."""
+        if self._per_second:
+            now = self._clock()
+            full_at = max(self._filled_at(subject), now) + seconds
+            self._full_at[subject] = min(full_at, now + BURST_S + MOST_CHARGED_S)
+
+    def _filled_at(self, subject: Hashable) -> float:
+        return self._full_at.get(subject) or self._older.get(subject, 0.0)
 
     def __len__(self) -> int:
         """How many subjects are remembered."""

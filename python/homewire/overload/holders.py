@@ -39,6 +39,8 @@ from homewire.settings import Settings
 RETRY_AFTER_S: Final = 10
 """There is no telling when one of the others ends; soon after is early enough."""
 INTERVAL_S: Final = 1.0
+EXCEEDED_S: Final = 1.0
+"""How much of its rate of handshakes a principal pays for a socket that sent more than its allowance."""
 LEAST_PAUSE_S: Final = 0.1
 RELEASE_S: Final = 3.0
 """How long a node that stops tries to take its counts back; else their leases end them."""
@@ -111,8 +113,8 @@ class Admission:
         To be called once for a handshake, right before its reservation: with nothing awaited in between
         no other handshake can take the place that was found free.
         """
-        self._handshakes.take(principal.id)
         kind = principal.kind.value
+        self._handshakes.take((kind, principal.id))
         own, project, here, *topic_bytes = self.core.held(kind, principal.project_id, principal.id, address)
         # Most are far from their limits, and pay for a comparison each.
         if own >= self._share_above[kind]:
@@ -126,6 +128,11 @@ class Admission:
         for (setting, most), held in zip(self._most_topic_bytes, topic_bytes, strict=True):
             if held >= most:
                 self._refuse(setting, most)
+
+    def allowance_exceeded(self, kind: str, principal_id: int) -> None:
+        """A socket of this principal was closed with 1008: its next handshakes have to wait. Without this the
+        client comes back at once, and a socket costs a handshake, which is more than all its frames did."""
+        self._handshakes.charge((kind, principal_id), EXCEEDED_S)
 
     def _refuse(self, setting: str, most: int) -> NoReturn:
         self._refusals[setting] += 1

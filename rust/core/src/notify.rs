@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::connection::ConnectionId;
+use crate::connection::{ConnectionId, Holder};
 use crate::stats::Stats;
 
 /// Something that happened in the core.
@@ -25,6 +25,8 @@ pub enum Notification {
     Adopted { id: ConnectionId },
     /// The kernel took the whole frame of a command that is kept under this ticket until then.
     Written { id: ConnectionId, ticket: u64 },
+    /// A connection of this principal is closed with 1008, because its client sent more than its allowance.
+    AllowanceExceeded { holder: Holder },
     /// A client sent a message.
     Message {
         id: ConnectionId,

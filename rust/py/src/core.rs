@@ -273,6 +273,13 @@ fn principal_kind_of(kind: &str) -> PyResult<PrincipalKind> {
     }
 }
 
+fn kind_name(kind: PrincipalKind) -> &'static str {
+    match kind {
+        PrincipalKind::User => "user",
+        PrincipalKind::Device => "device",
+    }
+}
+
 fn subscription(
     kind: &str,
     ids: Vec<u64>,
@@ -321,6 +328,11 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
         Notification::Written { id, ticket } => ("written", id.as_u64(), ticket)
             .into_pyobject(py)?
             .into_any(),
+        Notification::AllowanceExceeded { holder } => {
+            ("exceeded", kind_name(holder.kind), holder.id)
+                .into_pyobject(py)?
+                .into_any()
+        }
         Notification::Message { id, text, payload } => {
             let opcode = if text { Opcode::Text } else { Opcode::Binary };
             let payload = PyBytes::new(py, &payload);

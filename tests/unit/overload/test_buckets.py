@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from homewire.errors import TooManyRequests
-from homewire.overload.buckets import BURST_S, Buckets
+from homewire.overload.buckets import BURST_S, MOST_CHARGED_S, Buckets
 
 
 class Clock:
@@ -74,3 +74,44 @@ def test_who_comes_no_more_is_forgotten_and_nobody_gains_by_it() -> None:
     # Over 50 s no more than the rate came, beside the first burst.
     clock.now += 0.5
     assert taken(buckets, "often", 1000) == 10
+
+
+def test_charged_subject_waits_for_its_next_token() -> None:
+    clock = Clock()
+    buckets = Buckets("limit", 10, clock=clock)
+    buckets.charge("a", 2.0)
+    assert taken(buckets, "a", 100) == 30
+    # "b" was not charged.
+    assert taken(buckets, "b", 100) == 50
+
+
+@pytest.mark.parametrize("charges", [1, 100])
+def test_charges_never_delay_longer_than_their_bound(charges: int) -> None:
+    clock = Clock()
+    buckets = Buckets("limit", 10, clock=clock)
+    taken(buckets, "a", 100)
+    for _ in range(charges):
+        buckets.charge("a", 1.0)
+    waited = min(float(charges), MOST_CHARGED_S)
+    clock.now += waited
+    assert taken(buckets, "a", 100) == 0
+    clock.now += 1.0
+    assert taken(buckets, "a", 100) == 10
+
+
+def test_charge_is_remembered_until_it_is_paid() -> None:
+    clock = Clock()
+    buckets = Buckets("limit", 10, clock=clock)
+    for _ in range(100):
+        buckets.charge("a", 1.0)
+    for _ in range(int(MOST_CHARGED_S)):
+        assert taken(buckets, "a", 1) == 0
+        buckets.take("others")
+        clock.now += 0.99
+
+
+def test_charge_without_a_limit_has_no_effect() -> None:
+    buckets = Buckets("limit", 0)
+    buckets.charge("a", 100.0)
+    buckets.take("a")
+    assert len(buckets) == 0

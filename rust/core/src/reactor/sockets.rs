@@ -168,6 +168,13 @@ impl Reactor {
                 self.refuse_more(id, violation.code, violation.reason);
             }
             Heard::TooMuch => {
+                if let Some(connection) = self.connections.get(id) {
+                    let holder = connection.principal.holder();
+                    self.shared
+                        .notifier
+                        .push(Notification::AllowanceExceeded { holder });
+                }
+                // Behind the notification: when the count is visible, Python will learn of it first.
                 Stats::add(&self.shared.stats.inbound_exceeded, 1);
                 self.refuse_more(id, close::TOO_MUCH.code, close::TOO_MUCH.reason);
             }
