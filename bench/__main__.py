@@ -6,14 +6,14 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import control, fanout, handshake, ingest, memory, pings, report, rest, revocation, tls
+from bench import control, fairness, fanout, handshake, ingest, memory, pings, report, rest, revocation, tls
 from bench.report import Table
 from bench.servers import BenchError
 
 FANOUT = tuple(fanout.rows(1, small=True))
 OTHERS = (
     *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling"),
-    *("revocation", "revocation-many", "pings"),
+    *("revocation", "revocation-many", "pings", "fairness"),
     *("api-get", "api-kv", "api-list"),
 )
 ALL = (*FANOUT, *OTHERS)
@@ -34,7 +34,9 @@ def options() -> argparse.ArgumentParser:
         "--fsync", choices=["everysec", "always"], default="everysec", help="of the fan-out rows"
     )
     parser.add_argument(
-        "--only", default="", help="contestants of a fan-out beside floor and homewire, with commas"
+        "--only",
+        default="",
+        help="contestants of a fan-out beside floor and homewire, or resources of `fairness`, with commas",
     )
     parser.add_argument(
         "--without-homewire", action="store_true", help="floor and peers alone (not the ingest rows)"
@@ -48,8 +50,8 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
     pairs = chosen.pairs or (1 if chosen.small else 5)
     seconds = chosen.seconds or (1.0 if chosen.small else 10.0)
     with_homewire = not chosen.without_homewire
+    only = [word for word in chosen.only.split(",") if word]
     if name in FANOUT:
-        only = [word for word in chosen.only.split(",") if word]
         row = fanout.rows(seconds, chosen.small)[name]
         return fanout.run(
             row, pairs=pairs, fsync=chosen.fsync, with_homewire=with_homewire, frames=chosen.frames, only=only
@@ -67,6 +69,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "revocation": lambda: revocation.one(pairs=min(pairs, 3), small=chosen.small),
         "revocation-many": lambda: revocation.many(pairs=min(pairs, 3), small=chosen.small),
         "pings": lambda: pings.run(pairs=min(pairs, 3), seconds=seconds, small=chosen.small),
+        "fairness": lambda: fairness.run(pairs=min(pairs, 3), seconds=seconds, small=chosen.small, only=only),
         "disabling": lambda: control.disabling(pairs=min(pairs, 3), small=chosen.small),
     }
     return others[name]()

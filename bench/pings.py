@@ -21,20 +21,27 @@ NO_ALLOWANCE = {"inbound_frames_per_s": "0", "inbound_bytes_per_s": "0"}
 
 
 @dataclass(frozen=True, slots=True)
-class _Latency:
+class Latency:
+    """What was measured in one run."""
+
     p50: float
     p99: float
     """In ms, from the request to the socket."""
 
+    def text(self) -> str:
+        """Both."""
+        return f"{self.p50:.1f} / {self.p99:.1f}"
 
-def _deliveries(load: str, port: int, world: provision.World, events: int) -> _Latency:
+
+def deliveries(load: str, port: int, world: provision.World, events: int) -> Latency:
+    """So many events to listeners of the world's home. Raises BenchError if one does not arrive."""
     with load_client.listen(load, port, world.requests(LISTENERS), expected=events) as listener:
         load_client.publish(load, port, world.put_targets(), mode="put", events=events, rate=RATE, depth=8)
         result = listener.result()
     if not result["complete"]:
         raise BenchError(f"events were lost: {result}")
     latency = result["latency"]
-    return _Latency(latency["p50_us"] / MILLI, latency["p99_us"] / MILLI)
+    return Latency(latency["p50_us"] / MILLI, latency["p99_us"] / MILLI)
 
 
 @contextmanager
@@ -69,15 +76,15 @@ def run(*, pairs: int, seconds: float, small: bool) -> Table:
                 hostile = provision.make(url, homes=1, members=1)
                 with servers.homewire(url, **NO_LIMITS, **settings) as (process, port), on_the_loads_core():
                     servers.wait_until_quiet(process.pid)
-                    quiet = _deliveries(load, port, honest, events)
+                    quiet = deliveries(load, port, honest, events)
                     counts: dict[str, int] = {}
                     with _flood(port, hostile, sockets, counts):
-                        flooded = _deliveries(load, port, honest, events)
+                        flooded = deliveries(load, port, honest, events)
             ratios[name].append(flooded.p99 / quiet.p99)
             table.add(
                 name,
-                f"{quiet.p50:.1f} / {quiet.p99:.1f}",
-                f"{flooded.p50:.1f} / {flooded.p99:.1f}",
+                quiet.text(),
+                flooded.text(),
                 f"{ratios[name][-1]:.1f}",
                 f"{counts['sent'] / 6 / seconds:,.0f}",
                 f"{counts['closed'] / seconds:,.1f}",

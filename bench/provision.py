@@ -16,6 +16,7 @@ from bench.stores import opened
 T = TypeVar("T")
 IN_FLIGHT = 24
 APP = "bench"
+PASSWORD = "battery staple bench"
 
 
 @dataclass(slots=True)
@@ -119,3 +120,65 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
 def make(redis_url: str, *, homes: int, members: int, devices: int = 1) -> World:
     """A project with `homes` homes of `members` users each, no user in two; `devices` homes have a device."""
     return asyncio.run(_make(redis_url, homes, members, devices))
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """A user with the password PASSWORD, who logged in just now."""
+
+    user_id: int
+    email: str
+    key: str
+
+
+async def _accounts(redis_url: str, world: World, count: int) -> list[Account]:
+    from homewire.store.sessions import Login
+
+    async with opened(redis_url) as (store, _):
+
+        async def account(number: int) -> Account:
+            email = f"account{number}@example.com"
+            user = await store.users.create(
+                world.project_id, f"Account {number}", email=email, password=PASSWORD, verified=True
+            )
+            login = Login("127.0.0.1", user_agent="bench")
+            _, key = await store.sessions.open(world.project_id, user.id, APP, login)
+            return Account(user.id, email, key)
+
+        return await together(account(number) for number in range(count))
+
+
+def accounts(redis_url: str, world: World, count: int) -> list[Account]:
+    """More users of the project, who have passwords."""
+    return asyncio.run(_accounts(redis_url, world, count))
+
+
+async def _fill(redis_url: str, world: World, values: int, size: int) -> None:
+    from homewire.store.key_values import Bounds, Owner
+
+    owner = Owner(world.project_id, "home", world.homes[0].home_id)
+    async with opened(redis_url) as (store, _):
+        value, bounds = f'"{"x" * size}"'.encode(), Bounds(values, values * (size + 100))
+        await together(store.key_values.put(owner, f"v{n}", value, bounds) for n in range(values))
+
+
+def fill(redis_url: str, world: World, *, values: int, size: int) -> None:
+    """So many values of so many bytes in the first home."""
+    asyncio.run(_fill(redis_url, world, values, size))
+
+
+async def _log_in(redis_url: str, world: World, people: list[Account], sessions: int) -> None:
+    from homewire.store.sessions import Login
+
+    async with opened(redis_url) as (store, _):
+        login = Login("127.0.0.1", user_agent="bench")
+        await together(
+            store.sessions.open(world.project_id, account.user_id, APP, login)
+            for account in people
+            for _ in range(sessions)
+        )
+
+
+def log_in(redis_url: str, world: World, people: list[Account], *, sessions: int) -> None:
+    """So many sessions more for each of them."""
+    asyncio.run(_log_in(redis_url, world, people, sessions))

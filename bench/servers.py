@@ -13,7 +13,7 @@ import sys
 import tempfile
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import IO
 
@@ -244,13 +244,16 @@ def redis(fsync: str) -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def homewire(redis_url: str, role: str = "run", **settings: str) -> Iterator[tuple[Process, int]]:
-    """homewire on the server's core; yields the process and its port, once /readyz is good."""
+def homewire(
+    redis_url: str, role: str = "run", room: Mapping[str, str] = ROOM, /, **settings: str
+) -> Iterator[tuple[Process, int]]:
+    """homewire on the server's core; yields the process and its port, once /readyz is good. `room` are limits
+    that are lifted."""
     port, admin_port = free_port(), free_port()
     _admin_ports[port] = admin_port
     command = [sys.executable, "-m", "homewire.cli", role, "--host", "127.0.0.1", "--port", str(port)]
     command += ["--admin-port", str(admin_port)]
-    chosen = {**ROOM, **settings}
+    chosen = {**room, **settings}
     environment = {f"HOMEWIRE_{name.upper()}": value for name, value in chosen.items()}
     environment |= {"HOMEWIRE_REDIS_URL": redis_url, "HOMEWIRE_LOG_LEVEL": "error"}
     with tempfile.TemporaryDirectory(prefix="hwbench") as directory:
