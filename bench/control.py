@@ -18,8 +18,8 @@ from bench.provision import authorization
 from bench.report import Goal, Spread, Table
 from bench.servers import LOAD_CORE, BenchError, Process
 from bench.stores import opened
-from homewire.model import AccountSystem
-from homewire.store.sessions import Login
+from homewire.projects.models import AccountSystem
+from homewire.sessions.store import Login
 
 MILLI = 1e3
 NANOSECOND = 1e-9

@@ -164,11 +164,11 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
     Devices are made by the store's own script; homes as their script would make them, without a record of
     each: there is nobody to hear of them.
     """
-    from homewire.model import AccountSystem, Permission
-    from homewire.store import tokens
+    from homewire.auth import tokens
+    from homewire.devices.scripts import CREATE_DEVICE
+    from homewire.projects.models import AccountSystem, Permission
+    from homewire.store.accounting import NO_QUOTAS
     from homewire.store.keys import IDS, ProjectSlot
-    from homewire.store.scripts.accounting import NO_QUOTAS
-    from homewire.store.scripts.devices import CREATE_DEVICE
 
     async with opened(url) as (store, redis):
         project = await store.projects.create("bench", AccountSystem.EMAIL)

@@ -27,9 +27,10 @@ from bench.provision import authorization, together
 from bench.report import Goal, Spread, Table
 from bench.servers import BenchError
 from bench.stores import opened
-from homewire.model import AccessControl, AccountSystem, Right, RightKind
-from homewire.store import Store
-from homewire.store.sessions import Login
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 
 GROUP = 250
 """Members of a group whose right is revoked."""

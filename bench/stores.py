@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from redis.asyncio import Redis
 
-    from homewire.store import Store
+    from homewire.repositories import Store
 
 SHARDS = 64
 
@@ -18,9 +18,9 @@ SHARDS = 64
 async def opened(url: str) -> AsyncIterator[tuple[Store, Redis]]:
     """A store with a relay, and the client that it is on; closed when nothing is left to relay."""
     # Here: peers that have no part of homewire in them import what imports this.
-    from homewire.bus.relay import Relay
+    from homewire.access_changes.relay import Relay
     from homewire.redis.connect import connect
-    from homewire.store import Store
+    from homewire.repositories import Store
 
     client = connect(url)
     relay = Relay(client, SHARDS)

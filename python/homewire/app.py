@@ -20,45 +20,47 @@ from redis.asyncio import Redis
 
 from homewire import log, metrics
 from homewire._core import Core
-from homewire.api import documentation, health, shapes
-from homewire.api.audit import Audit
-from homewire.api.context import Api, SortSlots
-from homewire.api.dispatch import routes as api_routes
-from homewire.api.operations import ENDPOINTS, OPERATIONS
-from homewire.background import in_background
-from homewire.bus import Bus, BusSettings, Retention, ensure_epochs
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.audit import Audit
+from homewire.auth.authenticator import Authenticator
+from homewire.auth.cache import Freshness
+from homewire.auth.home_directory import Directory
+from homewire.bus.append import Bus
+from homewire.bus.retention import Retention
+from homewire.bus.shards import BusSettings, ensure_epochs
+from homewire.concurrency import in_background
 from homewire.errors import ConfigurationError, CoreFailure, Unavailable
-from homewire.gateway import server, websocket
-from homewire.gateway.authenticate import Authenticator
-from homewire.gateway.certificate import Certificate
-from homewire.gateway.close_codes import GOING_AWAY, reason
-from homewire.gateway.directory import Directory
-from homewire.gateway.entrance import Entrance
-from homewire.gateway.freshness import Freshness
-from homewire.gateway.handoff import Observer
-from homewire.gateway.hearers import Hearers
-from homewire.gateway.ports import open_admin_port, open_port
-from homewire.gateway.skipped import report_skipped
-from homewire.gateway.watch import CoreWatch, OnMessage
+from homewire.events.context import Ingest
+from homewire.events.queued_commands import Bounds
+from homewire.events.routes import routes as ingest_routes
 from homewire.hosts import listed_origins
-from homewire.http.reading import BodyReader
-from homewire.ingest.context import Ingest
-from homewire.ingest.routes import routes as ingest_routes
-from homewire.lifetimes.service import Lifetimes
-from homewire.limits import collect_seldom, memory_bytes, raise_open_file_limit
+from homewire.limits.limits import Overload
+from homewire.limits.rates import Rates
+from homewire.machine import collect_seldom, memory_bytes, raise_open_file_limit
+from homewire.messages import pages
+from homewire.messages.sending import Delivery
 from homewire.node_address import noted
-from homewire.notify import pages
-from homewire.notify.delivery import Delivery
-from homewire.overload import Overload, Rates
+from homewire.openapi import page as documentation
+from homewire.operations import ENDPOINTS, OPERATIONS
+from homewire.presence.publisher import Speaker
 from homewire.presence.reaper import Reaper
-from homewire.presence.speaker import Speaker
-from homewire.redis.connect import connect, translate_redis_errors
+from homewire.realtime import handshake as websocket
+from homewire.realtime.close_codes import GOING_AWAY, reason
+from homewire.realtime.core_events import CoreWatch, Hearers, OnMessage, report_skipped
+from homewire.realtime.handoff import Observer
+from homewire.redis.connect import connect, report_eviction, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
-from homewire.redis.memory import report_eviction
+from homewire.repositories import Store
+from homewire.rest import shapes
+from homewire.rest.context import Api, SortSlots
+from homewire.rest.dispatch import routes as api_routes
+from homewire.server import health
+from homewire.server import http as server
+from homewire.server.bodies import BodyReader
+from homewire.server.limits import Entrance
+from homewire.server.ports import Certificate, open_admin_port, open_port
+from homewire.sessions.expiry import Lifetimes
 from homewire.settings import Settings, contradictions, in_environment, redacted
-from homewire.store import Store
-from homewire.store.kept_commands import Bounds
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
 

@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from homewire.errors import ConfigurationError
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
 from homewire.settings import Settings
 
 if TYPE_CHECKING:
-    from homewire.store import Store
+    from homewire.repositories import Store
 
 T = TypeVar("T")
 
@@ -210,7 +210,7 @@ async def _renew_sessions(store: Store, demo: Demo) -> None:
 async def open_session(store: Store, project_id: int, user_id: int, app_id: str = APP) -> str:
     """A new key of the user: a session opened from this machine's command line."""
     # Here, because no command that only prints its help waits for the store's libraries.
-    from homewire.store.sessions import Login
+    from homewire.sessions.store import Login
 
     _, key = await store.sessions.open(project_id, user_id, app_id, Login(LOCAL, user_agent=USER_AGENT))
     return key

@@ -15,8 +15,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from prometheus_client.registry import Collector
 
 from homewire._core import Core
-from homewire.bus import Bus
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.bus.append import Bus
 
 Figures = Callable[[], Mapping[str, int]]
 """Figures by their names in the tables, read at scrape time."""

@@ -18,9 +18,9 @@ from typing import Any, Literal, get_type_hints
 from urllib.parse import urlsplit
 
 from homewire import environment
-from homewire.calling_codes import listed_codes
 from homewire.errors import ConfigurationError
 from homewire.hosts import listed_networks, listed_origins, projects_by_host
+from homewire.messages.calling_codes import listed_codes
 
 ENVIRONMENT_PREFIX = environment.PREFIX
 SECRET_KEY_LENGTH = 32

@@ -11,14 +11,14 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from homewire.access_changes.relay import Relay
 from homewire.app import Role, running
-from homewire.bus.relay import Relay
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.settings import Settings
-from homewire.store import Store
-from homewire.store.sessions import Login
 
 LARGEST_MESSAGE = 32 * 1024 * 1024
 """Bytes; the suite's largest message has 16 MiB."""

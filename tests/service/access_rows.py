@@ -18,9 +18,9 @@ import aiohttp
 from access_reached import ELSEWHERE
 from access_world import CALLERS, World
 
-from homewire.api.operation import Endpoint
-from homewire.api.operations import ENDPOINTS
-from homewire.model import AccessControl, AccountSystem
+from homewire.operations import ENDPOINTS
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.rest.operation import Endpoint
 
 EMAIL, PHONE, BYOU = AccountSystem.EMAIL, AccountSystem.PHONE, AccountSystem.BYOU
 ENDPOINT: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}

@@ -11,11 +11,14 @@ from uuid import uuid4
 
 from nodes import DEFAULT_PROJECT, Account, NodeProcess, Tenant, tenant_of
 
-from homewire.model import AccessControl, AccountSystem, Entity, ModuleType, Permission, Right, RightKind
-from homewire.store.key_values import Bounds, Owner
+from homewire.auth.tokens import mint
+from homewire.entities.models import Entity
+from homewire.kv.store import Bounds, Owner
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl, AccountSystem, Permission
+from homewire.sessions.store import Lifetime, Login
 from homewire.store.proofs import ProofKind
-from homewire.store.sessions import Lifetime, Login
-from homewire.store.tokens import mint
+from homewire.webhooks.models import ModuleType
 
 PASSWORD: Final = "correct horse"
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 
 from nodes import NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.model import AccountSystem, Permission
-from homewire.notify.message import Message
-from homewire.notify.post import kept_letters
+from homewire.messages.message import Message
+from homewire.messages.outbox import kept_letters
+from homewire.projects.models import AccountSystem, Permission
 from homewire.sealing import Sealer
+from homewire.sessions.store import Login
 from homewire.settings import Settings
-from homewire.store.sessions import Login
 
 APP: Final = "controller_app"
 PASSWORD: Final = "correct horse"

@@ -13,7 +13,7 @@ import orjson
 from accounts_desk import Desk
 from nodes import NodeProcess, Reply
 
-from homewire.http.cookies import HOST_SESSION, SESSION
+from homewire.server.cookies import HOST_SESSION, SESSION
 
 HOSTS: Final = ",".join(f"p{number}.test={number}" for number in range(1, 2000))
 """The setting `project_hosts` of a node whose projects have a host each, `p<id>.test`."""

@@ -17,10 +17,10 @@ from redis.asyncio import Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from suspended import resume, suspend
 
-from homewire.bus import Bus, BusError, BusSettings
-from homewire.bus.shards import events_key
-from homewire.redis.binary import find_binary
+from homewire.bus.append import Bus
+from homewire.bus.shards import BusError, BusSettings, events_key
 from homewire.redis.connect import connect
+from homewire.redis.embedded import find_binary
 
 PATIENCE_S = 10.0
 """Far beyond what anything here takes, on a machine that stands still for a moment, too."""

@@ -15,11 +15,11 @@ from nodes import CLUSTER, DEFAULT_PROJECT, NodeProcess, Tenant, private_node, t
 from receiver import Receiver, receiving
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
-from homewire.model import AccountSystem
+from homewire.access_changes.relay import Relay
+from homewire.projects.models import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
-from homewire.store import Store
+from homewire.repositories import Store
 
 
 @pytest.fixture

@@ -11,10 +11,11 @@ from typing import Any
 import msgpack
 from redis.asyncio import Redis
 
-from homewire.bus.control import RecordType
-from homewire.bus.relay import Relay
-from homewire.bus.shards import events_key, shard_of
-from homewire.store import Store
+from homewire._core import shard_of
+from homewire.access_changes.records import RecordType
+from homewire.access_changes.relay import Relay
+from homewire.bus.shards import events_key
+from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
 SHARDS = 64

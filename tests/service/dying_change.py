@@ -18,9 +18,9 @@ from typing import Any
 import orjson
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
 from homewire.redis.connect import connect
-from homewire.store import Store
+from homewire.repositories import Store
 
 SHARDS = 64
 AFTER = {"XRANGE": "copy"}

@@ -13,9 +13,9 @@ from nodes import Account, NodeProcess, eventually
 from receiver import Received, Receiver, register
 from wire import listen
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.sessions import Login
 
 DEAF: Final = "deaf"
 """The smart module whose receiver refuses everything."""

@@ -41,10 +41,10 @@ from nodes import ALL_PERMISSIONS
 from pair import SHARDS, Pair
 from wire import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 
-from homewire.bus.relay import Relay
-from homewire.model import AccessControl, AccountSystem
-from homewire.store import Store
-from homewire.store.sessions import Login
+from homewire.access_changes.relay import Relay
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 
 PATIENCE_S: Final = 10.0
 """Far beyond what anything here takes."""

@@ -15,7 +15,8 @@ from hearing_steps import Bind, Grant, Plan, Revoke, Step
 from hearing_world import World
 from pair import Pair
 
-from homewire.model import Entity, Right, RightKind
+from homewire.entities.models import Entity
+from homewire.permissions.models import Right, RightKind
 
 MANY: Final = 100
 READS: Final = {

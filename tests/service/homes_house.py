@@ -7,7 +7,7 @@ from typing import Any
 
 from nodes import Account, Reply, Tenant
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 
 
 @dataclass

@@ -7,7 +7,7 @@ from typing import Any
 
 from nodes import Account, Tenant
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 
 
 @dataclass(frozen=True)

@@ -21,10 +21,9 @@ import smtp_server
 from aiohttp import web
 from nodes import NodeProcess, Tenant, eventually, reserved_port
 
-from homewire.bus.relay import Relay
-from homewire.notify.letter import Channel
-from homewire.notify.message import Message, MessageKind
-from homewire.notify.post import Post
+from homewire.access_changes.relay import Relay
+from homewire.messages.message import Channel, Message, MessageKind
+from homewire.messages.outbox import Post
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot, message_queue, messages_waiting

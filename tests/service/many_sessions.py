@@ -7,9 +7,9 @@ from typing import Any, Final
 
 from nodes import Tenant
 
-from homewire.api.times import timestamp
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.sessions import Login
+from homewire.timestamps import timestamp
 
 AGENTS: Final = ("curl/8.5.0", "Wget/1.21.4", "")
 DEVICES: Final = ("curl", "Wget", "")

@@ -8,8 +8,8 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from homewire.model import Right, RightKind
-from homewire.store import Store
+from homewire.permissions.models import Right, RightKind
+from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
 HALL = Right(RightKind.READ_ENTITY_EVENTS, "hall")

@@ -13,18 +13,21 @@ import mortal_groups
 from key_space import kind, names_of
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
-from homewire.model import AccountSystem, Device, Entity, ModuleType
+from homewire.access_changes.relay import Relay
+from homewire.devices.models import Device
+from homewire.entities.models import Entity
+from homewire.events.queued_commands import Bounds as QueueBounds
+from homewire.events.queued_commands import KeptCommand
+from homewire.homes.members import Invitee
+from homewire.kv.store import Bounds, Owner
+from homewire.projects.models import AccountSystem
 from homewire.redis.connect import Pool, connect
-from homewire.redis.line import Batch, Line
-from homewire.store import Store
-from homewire.store.kept_commands import Bounds as QueueBounds
-from homewire.store.kept_commands import KeptCommand
-from homewire.store.key_values import Bounds, Owner
+from homewire.redis.connection import Batch, Line
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.members import Invitee
 from homewire.store.proofs import ProofKind
-from homewire.store.sessions import Login
+from homewire.webhooks.models import ModuleType
 
 SHARDS: Final = 4
 BOUNDS: Final = Bounds(100, 100_000)

@@ -23,11 +23,11 @@ from aiohttp import web
 
 from homewire import app, log
 from homewire import settings as settings_table
-from homewire.api.operations import OPERATIONS
 from homewire.app import Node, Role, running
-from homewire.ingest import Ingest
-from homewire.ingest import routes as ingest_routes
-from homewire.limits import raise_open_file_limit
+from homewire.events.context import Ingest
+from homewire.events.routes import routes as ingest_routes
+from homewire.machine import raise_open_file_limit
+from homewire.operations import OPERATIONS
 from homewire.settings import Settings
 
 BUFFER = ctypes.create_string_buffer(1)

@@ -27,16 +27,16 @@ import psutil
 from redis.asyncio import Redis
 from warm import WarmProcess, run_homewire
 
-from homewire.bus.control import CONTROL
-from homewire.bus.relay import Relay
+from homewire.access_changes.records import CONTROL
+from homewire.access_changes.relay import Relay
 from homewire.bus.shards import events_key
-from homewire.model import AccessControl, AccountSystem, Permission
+from homewire.projects.models import AccessControl, AccountSystem, Permission
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
-from homewire.store import Store
+from homewire.repositories import Store
+from homewire.sessions.activity import NOTED_EVERY_MS, Use
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.session_uses import NOTED_EVERY_MS, Use
-from homewire.store.sessions import Login
 
 ROOT = Path(__file__).parents[2]
 CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"

@@ -13,9 +13,9 @@ from bus_server import BusServer, running_server
 from nodes import Account, NodeProcess, Tenant, eventually, running_node, tenant_of
 from wire import Socket, listen
 
-from homewire.model import DevicePresence
+from homewire.devices.models import DevicePresence
+from homewire.presence.store import HOLDER
 from homewire.store.keys import ProjectSlot
-from homewire.store.presence import HOLDER
 
 LEASE_S: Final = 5.0
 BY_LEASE_S: Final = LEASE_S + 15.0

@@ -15,7 +15,7 @@ from aiohttp import web
 from nodes import NodeProcess, Tenant
 
 from homewire.settings import Settings
-from homewire.webhooks.registering import create_webhook
+from homewire.webhooks.registration import create_webhook
 
 PATIENCE_S = 10.0
 

@@ -12,10 +12,10 @@ import math
 import sys
 from collections.abc import Sequence
 
-from homewire.bus import relay
+from homewire.access_changes import relay
 from homewire.redis.connect import connect
-from homewire.redis.trips import Call
-from homewire.store import Store
+from homewire.redis.pipeline import Call
+from homewire.repositories import Store
 
 
 async def stop(where: str) -> None:

@@ -9,16 +9,20 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
+from homewire.entities.models import Entity
 from homewire.errors import Conflict, InvalidInput, StoreError, UnknownRecord
-from homewire.model import Entity, ModuleType, Permission, Project, Right, RightKind, Role
-from homewire.store import Store
+from homewire.events.queued_commands import Bounds as QueueBounds
+from homewire.events.queued_commands import KeptCommand
+from homewire.homes.members import Invitee
+from homewire.homes.models import Role
+from homewire.kv.store import Bounds, Owner
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import Permission, Project
+from homewire.repositories import Store
+from homewire.sessions.activity import NOTED_EVERY_MS, Use
+from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
-from homewire.store.kept_commands import Bounds as QueueBounds
-from homewire.store.kept_commands import KeptCommand
-from homewire.store.key_values import Bounds, Owner
-from homewire.store.members import Invitee
-from homewire.store.session_uses import NOTED_EVERY_MS, Use
-from homewire.store.sessions import Login
+from homewire.webhooks.models import ModuleType
 
 T = TypeVar("T")
 ROOMY = Bounds(1000, 10_000_000)

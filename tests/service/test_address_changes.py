@@ -6,12 +6,12 @@ import pytest
 from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, field, reason
 from nodes import Reply
 
-from homewire.bus.relay import Relay
-from homewire.notify.message import MessageKind
-from homewire.store import Store
+from homewire.access_changes.relay import Relay
+from homewire.messages.message import MessageKind
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
-from homewire.store.sessions import Login
 
 NEW, NEW_PHONE = "Ada.L@example.com", "+14155550199"
 HOUR_MS = 3_600_000

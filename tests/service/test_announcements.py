@@ -9,17 +9,20 @@ import pytest
 from control_records import SHARDS, copies, dying_store, heard_of, shards_of
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.auth.tokens import parse
+from homewire.devices.models import DeviceLocation
+from homewire.devices.scripts import RELEASE_DEVICES
 from homewire.errors import Conflict, NotConfirmed, Unavailable, UnknownRecord
-from homewire.model import AccountSystem, DeviceLocation, OfflineCommands, Permission, Project, Role, User
-from homewire.store import Store
+from homewire.homes.models import Role
+from homewire.homes.scripts import EMPTY_HOME
+from homewire.projects.models import AccountSystem, OfflineCommands, Permission, Project
+from homewire.repositories import Store
+from homewire.sessions.activity import NOTED_EVERY_MS, Use
+from homewire.sessions.store import Lifetime, Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.devices import RELEASE_DEVICES
-from homewire.store.scripts.homes import EMPTY_HOME
-from homewire.store.scripts.script import Script
-from homewire.store.session_uses import NOTED_EVERY_MS, Use
-from homewire.store.sessions import Lifetime, Login
-from homewire.store.tokens import parse
+from homewire.store.script import Script
+from homewire.users.models import User
 
 ABSENT = 987_654_321
 EVERYWHERE = set(range(SHARDS))
@@ -124,7 +127,7 @@ async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
 async def test_a_session_that_makes_room_is_heard_of(
     redis_client: Redis, store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.store.sessions.MAX_SESSIONS", 2)
+    monkeypatch.setattr("homewire.sessions.store.MAX_SESSIONS", 2)
     tokens = [
         (await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(lifetime)))[1]
         for lifetime in (60_000, 90_000)

@@ -16,10 +16,10 @@ from access_rows import ENDPOINT, ROWS, Row
 from access_world import CALLERS, World, world_of
 from nodes import NodeProcess
 
-from homewire.api.operation import Endpoint
-from homewire.api.operations import ENDPOINTS
-from homewire.api.shapes import MODE, ROCKET_CHAT, SESSIONS
-from homewire.model import AccessControl, AccountSystem
+from homewire.operations import ENDPOINTS
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.rest.operation import Endpoint
+from homewire.rest.shapes import MODE, ROCKET_CHAT, SESSIONS
 
 
 def test_every_operation_has_a_row() -> None:

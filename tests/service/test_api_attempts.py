@@ -12,7 +12,7 @@ from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from nodes import NodeProcess, Reply, Tenant, eventually, private_node, running_node
 from redis.asyncio import Redis
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
 
 LIMITS: dict[str, Any] = {
     "account_attempts": 3,

@@ -19,12 +19,12 @@ from bus_server import running_server
 from faulty_way import FaultyWay, faulty_way
 from nodes import NodeProcess, Reply, eventually, running_node
 
-from homewire.model import AccountSystem
+from homewire.logins.tokens import REDEEM_LOGIN_TOKEN
+from homewire.projects.models import AccountSystem
 from homewire.store.proofs import ProofKind
-from homewire.store.scripts.login_tokens import REDEEM_LOGIN_TOKEN
-from homewire.store.scripts.registrations import VERIFY_EMAIL
-from homewire.store.scripts.script import Script
-from homewire.store.scripts.verifications import REDEEM_CODE, REDEEM_TOKEN
+from homewire.store.script import Script
+from homewire.users.scripts import VERIFY_EMAIL
+from homewire.users.verifications import REDEEM_CODE, REDEEM_TOKEN
 
 MOST = 2
 """Wrong guesses that a node bears here."""

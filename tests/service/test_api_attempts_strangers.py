@@ -10,8 +10,8 @@ import pytest_asyncio
 from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
 from nodes import NodeProcess, Reply, private_node
 
-from homewire.model import AccountSystem
-from homewire.store.scripts.attempts import IN_A_ROW
+from homewire.logins.attempts import IN_A_ROW
+from homewire.projects.models import AccountSystem
 
 FIRST_S, LONGEST_S = 100, 1000
 LIMITS: dict[str, Any] = {

@@ -17,7 +17,7 @@ from nodes import Account, NodeProcess, private_node
 from receiver import receiving, register
 from wire import CLOSE, Socket, listen, refusal
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
 
 EVENTS = "/userSession/websocket"
 DELETED = 4501

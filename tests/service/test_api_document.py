@@ -12,10 +12,10 @@ import pytest
 import schemathesis
 from nodes import NodeProcess, private_node
 
-from homewire.api.openapi import UNDOCUMENTED, operations_of
-from homewire.api.operations import ENDPOINTS
-from homewire.api.shapes import of_path
 from homewire.errors import MethodNotAllowed
+from homewire.openapi.document import UNDOCUMENTED, operations_of
+from homewire.operations import ENDPOINTS
+from homewire.rest.shapes import of_path
 
 
 async def fetched(node: NodeProcess) -> Any:

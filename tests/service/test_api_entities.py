@@ -15,8 +15,9 @@ from redis.asyncio import Redis
 from wire import listen, refusal
 from yarl import URL
 
-from homewire.model import AccountSystem, Entity, Permission
-from homewire.store import Store
+from homewire.entities.models import Entity
+from homewire.projects.models import AccountSystem, Permission
+from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
 RANGE = "vnd.tinkermode.range"

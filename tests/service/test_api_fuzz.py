@@ -29,9 +29,9 @@ from schemathesis.specs.openapi.checks import (
     status_code_conformance,
 )
 
-from homewire.api.openapi import document
-from homewire.api.operations import ENDPOINTS
-from homewire.model import AccessControl, AccountSystem
+from homewire.openapi.document import document
+from homewire.operations import ENDPOINTS
+from homewire.projects.models import AccessControl, AccountSystem
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")
 EXAMPLES: Final = int(LONG or 12)

@@ -11,7 +11,8 @@ from homes_house import House, house_of
 from nodes import NodeProcess, Tenant, private_node, tenant_of
 from wire import listen
 
-from homewire.model import Permission, Role
+from homewire.homes.models import Role
+from homewire.projects.models import Permission
 from homewire.store.keys import ProjectSlot
 
 ABSENT = 987_654_321

@@ -13,9 +13,9 @@ import pytest_asyncio
 from homes_house import House, house_of, key_of
 from nodes import Account, NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.sessions import Login
 
 ABSENT = 987_654_321
 ANN = "Ann@Example.com"

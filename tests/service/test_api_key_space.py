@@ -15,7 +15,7 @@ from key_space import kind, lasting, names_of
 from nodes import NodeProcess, eventually, private_node
 from receiver import receiving
 
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
 
 WITHIN_S = 60.0

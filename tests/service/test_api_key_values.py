@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import listen, raw_request
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 from homewire.store.keys import ProjectSlot
 
 RANGE = "vnd.tinkermode.range"

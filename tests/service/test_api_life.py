@@ -28,7 +28,7 @@ from nodes import NodeProcess, private_node, tenant_of
 from redis import Redis
 
 from homewire.bus.shards import events_key
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")
 DEVICES: Final = 3

@@ -11,7 +11,7 @@ from homes_house import House, house_of
 from nodes import Tenant
 from wire import listen
 
-from homewire.model import Role
+from homewire.homes.models import Role
 
 ABSENT = 987_654_321
 

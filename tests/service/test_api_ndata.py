@@ -8,9 +8,10 @@ import pytest
 from accounts_desk import Desk
 from nodes import Account, NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.api.times import timestamp
-from homewire.model import AccountSystem, Permission, Session
-from homewire.store.sessions import Login
+from homewire.projects.models import AccountSystem, Permission
+from homewire.sessions.models import Session
+from homewire.sessions.store import Login
+from homewire.timestamps import timestamp
 
 CURL = Login(user_agent="curl/8.5.0")
 NOBODY = "0123456789abcdef01234567"

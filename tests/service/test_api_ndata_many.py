@@ -15,7 +15,7 @@ from many_sessions import Crowd, crowd_of
 from nodes import NodeProcess, eventually, private_node, tenant_of
 from wire import RawConnection
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 from homewire.store.keys import ProjectSlot
 
 MANY: Final = 5_000

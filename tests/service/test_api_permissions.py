@@ -9,8 +9,9 @@ from typing import Any
 import pytest_asyncio
 from nodes import Account, NodeProcess, Reply, Tenant, eventually, tenant_of
 
-from homewire.model import AccessControl, Permission, Right, RightKind
-from homewire.store import groups as bounds
+from homewire.groups import store as bounds
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl, Permission
 from homewire.store.keys import ProjectSlot
 
 COMMAND = {"action": "open"}

@@ -9,14 +9,14 @@ import pytest
 from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from nodes import NodeProcess, eventually, private_node
 
-from homewire.bus.relay import Relay
-from homewire.model import AccountSystem
-from homewire.notify.message import MessageKind
-from homewire.store import Store
+from homewire.access_changes.relay import Relay
+from homewire.messages.message import MessageKind
+from homewire.projects.models import AccountSystem
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
-from homewire.store.registrations import Ages
-from homewire.store.sessions import Login
+from homewire.users.registrations import Ages
 
 THEIRS = "the attacker's password"
 DAY_MS = 86_400_000

@@ -10,12 +10,12 @@ import pytest
 from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
 from nodes import NodeProcess, private_node
 
-from homewire.model import AccountSystem, Permission
-from homewire.notify.message import MessageKind
+from homewire.messages.message import MessageKind
+from homewire.projects.models import AccountSystem, Permission
+from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
-from homewire.store.sessions import Login
-from homewire.store.verifications import CODE_TRIES
+from homewire.users.verifications import CODE_TRIES
 
 NEW: str = "staple battery"
 

@@ -13,12 +13,12 @@ from nodes import NodeProcess, Reply, private_node
 from recovery_house import dying_change
 
 from homewire.errors import Conflict
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
-from homewire.store.scripts.script import Script
-from homewire.store.scripts.verifications import REDEEM_TOKEN
-from homewire.store.sessions import Login
+from homewire.store.script import Script
+from homewire.users.verifications import REDEEM_TOKEN
 
 UNKNOWN = "nobody@example.com"
 NEW = "staple battery"

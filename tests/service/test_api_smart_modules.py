@@ -12,7 +12,8 @@ from nodes import Account, NodeProcess, Tenant, tenant_of
 from receiver import register
 
 from homewire.errors import Conflict, InvalidInput, UnknownRecord
-from homewire.model import ModuleType, Permission
+from homewire.projects.models import Permission
+from homewire.webhooks.models import ModuleType
 
 URL = "https://hooks.example.com/token-hunter2"
 

@@ -19,7 +19,7 @@ from nodes import DEFAULT_PROJECT, NodeProcess, eventually, private_node, runnin
 from test_api_access import ERROR
 
 from homewire.errors import InternalError
-from homewire.model import AccessControl, AccountSystem
+from homewire.projects.models import AccessControl, AccountSystem
 from homewire.redis.connect import COMMAND_S
 
 LONGEST_S = COMMAND_S + 3.5

@@ -10,9 +10,9 @@ from accounts_desk import APP, PASSWORD, Desk, desk_of
 from nodes import NodeProcess, Reply, Tenant, eventually
 from wire import CLOSE, listen
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
+from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
-from homewire.store.sessions import Login
 
 SESSION = "/userSession"
 ENDED = 4502

@@ -10,8 +10,9 @@ from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, field, reason
 from nodes import eventually
 from recovery_house import dying_change
 
-from homewire.model import Permission, Role
-from homewire.notify.message import MessageKind
+from homewire.homes.models import Role
+from homewire.messages.message import MessageKind
+from homewire.projects.models import Permission
 from homewire.store.database import wall_clock_ms
 
 EMAIL_OF_EVE = "eve@example.com"
@@ -248,7 +249,7 @@ async def test_many_users_are_searched_in_pages(by_key: Desk, monkeypatch: pytes
     for number in range(7):
         await store.users.create(project, f"user {number % 2}", external_key=f"KEY-{number}")
     monkeypatch.setattr("homewire.store.database.PAGE", 3)
-    monkeypatch.setattr("homewire.store.users.PAGE", 3)
+    monkeypatch.setattr("homewire.users.store.PAGE", 3)
     assert [user.external_key for user in (await store.users.list(project))[0]] == [
         f"KEY-{number}" for number in range(7)
     ]

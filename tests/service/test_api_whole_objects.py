@@ -9,7 +9,7 @@ import pytest_asyncio
 from homes_house import House, house_of
 from nodes import NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
 
 NEVER = "0001-01-01T00:00:00Z"
 ZERO_USER = {

@@ -12,7 +12,7 @@ from accounts_desk import EMAIL, PASSWORD, Desk, desk_of
 from nodes import NodeProcess, eventually, private_node
 from wire import Refused, listen
 
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
 
 WRONG = "wrong battery staple"
 NEW = "another staple battery"

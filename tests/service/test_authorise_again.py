@@ -21,7 +21,7 @@ from nodes import Account, NodeProcess, Tenant, eventually, private_node, tenant
 from suspended import suspended
 from wire import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
 
-from homewire.store.sessions import Lifetime, Login
+from homewire.sessions.store import Lifetime, Login
 
 EVENTS = "/userSession/websocket"
 STEPS = ["reserve", "authorise", "answer", "adopt"]

@@ -12,8 +12,8 @@ import pytest
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
 from wire import RawConnection
 
-from homewire.http.outgoing import PIECE
-from homewire.store.key_values import BYTES_READ
+from homewire.kv.store import BYTES_READ
+from homewire.server.outgoing import PIECE
 from homewire.store.keys import ProjectSlot
 
 VALUES: Final = 400

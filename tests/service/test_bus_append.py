@@ -19,9 +19,8 @@ from bus_server import (
 from nodes import CLUSTER
 from redis.asyncio import Redis
 
-from homewire.bus import Bus, BusSettings
-from homewire.bus.append import DEADLINE_GRAIN
-from homewire.bus.shards import events_key
+from homewire.bus.append import DEADLINE_GRAIN, Bus
+from homewire.bus.shards import BusSettings, events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 
 ANSWER_S = 2.0

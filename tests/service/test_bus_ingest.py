@@ -18,11 +18,15 @@ from aiohttp.test_utils import BaseTestServer, TestServer
 from bus_server import PATIENCE_S, BusServer, envelopes_of, eventually, running_bus, running_server
 from redis.asyncio import Redis
 
-from homewire.bus import Bus, shard_of
+from homewire._core import shard_of
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.bus.append import Bus
+from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
-from homewire.http.reading import BodyReader
-from homewire.ingest import Ingest, routes
-from homewire.model import DeviceLocation, Permission, Principal, PrincipalKind, Project
+from homewire.events.context import Ingest
+from homewire.events.routes import routes
+from homewire.projects.models import Permission, Project
+from homewire.server.bodies import BodyReader
 
 NOW_MS = 1_700_000_000_123
 SENDER = Principal(PrincipalKind.PROJECT_KEY, 1, 70, 0, "server", frozenset(Permission))

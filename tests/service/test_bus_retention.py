@@ -8,8 +8,8 @@ import time
 from bus_server import PATIENCE_S, BusServer, append_many, deaf, envelopes_of, eventually, running_bus
 from redis.asyncio import Redis
 
-from homewire.bus import BusSettings, Retention, ensure_epochs
-from homewire.bus.shards import epoch_key, events_key
+from homewire.bus.retention import Retention
+from homewire.bus.shards import BusSettings, ensure_epochs, epoch_key, events_key
 
 AGE_MS = 60_000
 

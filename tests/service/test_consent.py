@@ -10,14 +10,15 @@ from homes_house import House, house_of
 from nodes import Account, NodeProcess, Tenant, tenant_of
 from wire import listen
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
 from homewire.errors import Conflict
-from homewire.model import AccountSystem, Invitations, Role
-from homewire.store import Store
+from homewire.homes.members import Invitee
+from homewire.homes.models import Role
+from homewire.homes.store import LEFT_MS
+from homewire.projects.models import AccountSystem, Invitations
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
-from homewire.store.homes import LEFT_MS
-from homewire.store.members import Invitee
-from homewire.store.sessions import Login
 
 EVENTS = "/userSession/websocket"
 DAY_MS = 86_400_000
@@ -201,7 +202,7 @@ async def test_a_user_adds_so_many_a_day(house: House) -> None:
 
 async def test_strangers_add_somebody_to_so_many_homes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
     """The answer is the same for those who are registered and those who are not."""
-    monkeypatch.setattr("homewire.store.homes.MAX_PENDING", 2)
+    monkeypatch.setattr("homewire.homes.store.MAX_PENDING", 2)
     tenant, (user, address) = house.tenant, await known(house)
     project = await tenant.store.projects.get(tenant.project)
     assert project is not None

@@ -14,8 +14,8 @@ from multidict import CIMultiDict
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import listen, raw_request, refusal
 
-from homewire.store.sessions import Login
-from homewire.store.tokens import mint
+from homewire.auth.tokens import mint
+from homewire.sessions.store import Login
 
 EVENTS: Final = "/userSession/websocket"
 LISTED: Final = "https://app.example.com"

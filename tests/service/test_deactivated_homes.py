@@ -22,7 +22,7 @@ from wire import PATIENCE_S, TEXT, Socket, listen, listen_if_allowed, refusal
 
 from homewire._core import event_envelope, event_json, parse_event, shard_of
 from homewire.bus.shards import events_key
-from homewire.model import AccessControl
+from homewire.projects.models import AccessControl
 
 WITHIN_S: Final = 1.0
 """From the request to the close (issue 6, point 7)."""

@@ -19,15 +19,14 @@ from moments import in_time
 from redis.asyncio import Redis
 from suspended import suspended
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
 from homewire.errors import ConfigurationError, DirectoryInUse, NotConfirmed, Unavailable
-from homewire.model import AccountSystem
-from homewire.redis import directory
+from homewire.projects.models import AccountSystem
+from homewire.redis import data_dir as directory
 from homewire.redis.append_only_file import LONGEST_TAIL
-from homewire.redis.binary import find_binary
 from homewire.redis.connect import connect, translate_redis_errors
-from homewire.redis.embedded import EmbeddedServer
-from homewire.store import Store
+from homewire.redis.embedded import EmbeddedServer, find_binary
+from homewire.repositories import Store
 
 PARENT = """
 import asyncio, sys
@@ -213,7 +212,7 @@ def test_the_path_is_searched_when_nothing_is_bundled(
     program = tmp_path / "redis-server"
     program.write_text(f"#!/bin/sh\necho 'Redis server v={version} sha=0:0'\n")
     program.chmod(0o700)
-    monkeypatch.setattr("homewire.redis.binary._bundled", lambda: None)
+    monkeypatch.setattr("homewire.redis.embedded._bundled", lambda: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     if found:
         assert find_binary() == program

@@ -12,7 +12,7 @@ import pytest_asyncio
 from accounts_desk import EMAIL, PASSWORD, Desk, desk_of
 from nodes import NodeProcess, Reply, private_node
 
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
 
 FLOOD = 150
 PLACES = 8

@@ -17,7 +17,7 @@ from nodes import NodeProcess, Tenant, eventually, running_node, tenant_of
 from suspended import suspended
 from wire import CLOSE, TEXT, Socket, listen
 
-from homewire.bus import shard_of
+from homewire._core import shard_of
 from homewire.bus.shards import epoch_key, events_key
 
 EVENTS = "/userSession/websocket"

@@ -10,8 +10,8 @@ from recovery_house import dying_change
 from redis.asyncio import Redis
 
 from homewire.store.database import LOOK_AFTER_MS
-from homewire.store.departures import LEFT_AT_ONCE
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
+from homewire.users.departures import LEFT_AT_ONCE
 
 WITHIN_S = LOOK_AFTER_MS / 1000 + 20
 

@@ -13,7 +13,7 @@ from aiohttp import ClientResponse
 from nodes import NodeProcess, Tenant
 from wire import raw_request, refusal
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 
 DOCUMENTS: Final = ("/", "/openapi.json", "/docs", "/verifyEmail")
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import Answer, RawConnection, listen, raw_request
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 
 DEEP = '{"a":' * 100 + "1" + "}" * 100
 

@@ -13,8 +13,8 @@ from nodes import CLUSTER, NodeProcess, private_node, tenant_of
 from two_homes import PATH
 from wire import listen, refusal
 
-from homewire.bus.shards import shard_of
-from homewire.model import AccountSystem
+from homewire._core import shard_of
+from homewire.projects.models import AccountSystem
 
 COME_BACK = 4004
 

@@ -12,7 +12,7 @@ import pytest
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
 from wire import Refused, Socket, listen, refusal
 
-from homewire.model import Permission
+from homewire.projects.models import Permission
 
 EVENTS = "/userSession/websocket"
 EVENT = {"eventType": "t", "eventData": {}}

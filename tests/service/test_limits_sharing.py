@@ -15,12 +15,12 @@ from nodes import eventually
 from redis.asyncio import Redis
 
 from homewire._core import Core
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
-from homewire.model import Principal, PrincipalKind
-from homewire.overload import Admission, Overload, Rates
-from homewire.overload.holders import HolderSharing
-from homewire.overload.sharing import SharedClock
-from homewire.overload.totals import RateSharing
+from homewire.limits.connections import Admission, HolderSharing
+from homewire.limits.limits import Overload
+from homewire.limits.rates import Rates, RateSharing
+from homewire.limits.sharing import SharedClock
 from homewire.redis.connect import connect
 from homewire.settings import Settings
 
@@ -138,7 +138,7 @@ async def test_the_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, de
 async def test_who_comes_near_a_limit_ends_the_rest_of_who_shares(
     redis_client: Redis, device: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.overload.totals.REST_S", 3600)
+    monkeypatch.setattr("homewire.limits.rates.REST_S", 3600)
     node = RateNode(redis_client)
     await node.sharing.share()
     running = asyncio.create_task(node.sharing.run())

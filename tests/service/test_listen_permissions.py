@@ -13,7 +13,9 @@ from nodes import Account, NodeProcess, Tenant, eventually, tenant_of
 from two_homes import PATH, READ
 from wire import Answer, Refused, listen, refusal
 
-from homewire.model import AccessControl, Entity, Right, RightKind
+from homewire.entities.models import Entity
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl
 
 
 @dataclass

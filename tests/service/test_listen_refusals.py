@@ -8,8 +8,8 @@ import pytest
 from nodes import NodeProcess, Tenant, tenant_of
 from wire import PING, PONG, Frame, Socket, frame, listen, raw_request, refusal, upgrade_request
 
-from homewire.model import AccessControl, AccountSystem
-from homewire.store.sessions import Login
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.sessions.store import Login
 
 EVENTS = "/userSession/websocket"
 DEAD = "v1.1." + "A" * 43

@@ -17,7 +17,8 @@ from nodes import NodeProcess, tenant_of
 from two_homes import READ, TwoHomes
 from wire import Socket, listen, listen_if_allowed
 
-from homewire.model import AccessControl, Right, RightKind
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl
 
 WITHIN_S: Final = 1.0
 """From the request to the close (issue 6, point 7)."""

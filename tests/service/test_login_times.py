@@ -10,8 +10,9 @@ import pytest_asyncio
 from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from nodes import NodeProcess, private_node
 
-from homewire.model import AccountSystem, User
-from homewire.store.sessions import Login
+from homewire.projects.models import AccountSystem
+from homewire.sessions.store import Login
+from homewire.users.models import User
 
 UNKNOWN = "nobody@example.com"
 

@@ -7,10 +7,10 @@ import asyncio
 from accounts_desk import Desk
 from key_space import names_of
 
-from homewire.model import Permission
-from homewire.store import login_tokens
+from homewire.logins import tokens as login_tokens
+from homewire.logins.tokens import MOST
+from homewire.projects.models import Permission
 from homewire.store.keys import ProjectSlot
-from homewire.store.login_tokens import MOST
 
 LIFETIME_MS = 60_000
 

@@ -15,7 +15,7 @@ from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of
 from browser import HOSTS, client_of, cookie_of
 from nodes import NodeProcess, Reply, private_node
 
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
 
 LIMIT: Final = 21
 UNKNOWN: Final = "nobody@example.com"

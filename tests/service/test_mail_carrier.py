@@ -13,10 +13,9 @@ import pytest_asyncio
 from smtp_server import MODES
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.model import AccessControl, AccountSystem, Project
-from homewire.notify.letter import Letter
-from homewire.notify.mail import MailCarrier
-from homewire.notify.message import Message, MessageKind
+from homewire.messages.mail import MailCarrier
+from homewire.messages.message import Letter, Message, MessageKind
+from homewire.projects.models import AccessControl, AccountSystem, Project
 from homewire.settings import Settings
 
 BASE = "https://home.example.com"

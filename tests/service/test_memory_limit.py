@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from nodes import NodeProcess, Tenant, private_node, running_node, tenant_of
 
-from homewire.limits import memory_bytes
+from homewire.machine import memory_bytes
 from homewire.redis.connect import connect
 from homewire.store.keys import ProjectSlot
 

@@ -10,10 +10,9 @@ import pytest
 from nodes import NodeProcess, Tenant
 
 from homewire.errors import ConfigurationError, Unavailable
-from homewire.notify import post as post_module
-from homewire.notify.letter import Channel, Letter
-from homewire.notify.message import Message, MessageKind
-from homewire.notify.post import Post, kept_letters
+from homewire.messages import outbox as post_module
+from homewire.messages.message import Channel, Letter, Message, MessageKind
+from homewire.messages.outbox import Post, kept_letters
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting

@@ -22,8 +22,7 @@ import pytest
 import pytest_asyncio
 from nodes import NodeProcess, Tenant, private_node, reserved_port, tenant_of
 
-from homewire.notify.letter import Channel
-from homewire.notify.message import Message, MessageKind
+from homewire.messages.message import Channel, Message, MessageKind
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import message_queue, messages_waiting
 

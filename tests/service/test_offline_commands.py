@@ -9,7 +9,7 @@ import pytest_asyncio
 from nodes import NodeProcess
 from presence_world import World, running_nodes, world_of
 
-from homewire.model import OfflineCommands
+from homewire.projects.models import OfflineCommands
 
 OFFLINE = {
     "reason": "DEVICE_OFFLINE",

@@ -9,17 +9,17 @@ from accounts_desk import APP, EMAIL, PASSWORD, Desk, field, reason
 from argon2 import PasswordHasher, extract_parameters
 from nodes import Reply
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
 from homewire.errors import Conflict
-from homewire.model import Posting, PostingQueue
-from homewire.notify.message import MessageKind
-from homewire.store import Store
+from homewire.logins.passwords import _HASHER
+from homewire.messages.message import MessageKind
+from homewire.messages.models import Posting, PostingQueue
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
-from homewire.store.passwords import _HASHER
 from homewire.store.proofs import ProofKind
-from homewire.store.sessions import Login
-from homewire.store.users import NewPassword
+from homewire.users.store import PasswordChange
 
 NEW: Final = "staple battery"
 LONG_AGO_MS: Final = 3_600_000
@@ -116,7 +116,7 @@ async def test_a_change_that_another_one_outran_changes_nothing(by_email: Desk) 
     user, users = await by_email.member(), by_email.tenant.store.users
     replaces = await users.stored_password(by_email.project, user)
     first, second = [
-        NewPassword(await users.password_hash(each), replaces, None, Posting(PostingQueue.KEPT, ""))
+        PasswordChange(await users.password_hash(each), replaces, None, Posting(PostingQueue.KEPT, ""))
         for each in (NEW, "another battery")
     ]
     await users.update(by_email.project, user, password=first)

@@ -11,7 +11,7 @@ from accounts_desk import EMAIL, PASSWORD, Desk, desk_of
 from browser import client_of, cookie_of
 from nodes import NodeProcess, Reply, private_node, running_node
 
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
 
 LOGIN: Final = {"login": EMAIL, "password": PASSWORD}
 FROM_NOWHERE: Final = "elsewhere.test"

@@ -14,9 +14,9 @@ from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import listen
 
 from homewire.redis.connect import connect
+from homewire.sessions.scripts import ALWAYS_OPENED
+from homewire.sessions.store import MAX_DERIVED
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.sessions import ALWAYS_OPENED
-from homewire.store.sessions import MAX_DERIVED
 
 BYTES, RECORDS, ENDED, KEYS = 400_000, 300, 5, 20
 EVENT = {"eventType": "t", "eventData": {}}

@@ -13,7 +13,7 @@ from pair import Processes, running_pair
 from recovery_house import EVENTS, HEARD_WITHIN_S, PATIENCE_S, House, dying_change, house_of
 from wire import CLOSE, Socket, listen
 
-from homewire.bus.relay import INTERVAL_S, SWEEP_S
+from homewire.access_changes.relay import INTERVAL_S, SWEEP_S
 
 BEFORE_RECORD: Final = ["expect", "record"]
 AFTER_RECORD: Final = ["announce", "copy", "delete"]

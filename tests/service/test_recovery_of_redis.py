@@ -18,7 +18,7 @@ from recovery_house import PATIENCE_S, House, house_of
 from wire import CLOSE, Socket
 
 from homewire.errors import HomewireError
-from homewire.store.sessions import Login
+from homewire.sessions.store import Login
 
 KILLS: Final = 4
 GUESTS: Final = 4

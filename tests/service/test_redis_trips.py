@@ -12,12 +12,13 @@ from bus_server import BusServer, running_server
 from redis.asyncio import Redis
 from redis.exceptions import ResponseError
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.devices.models import Device
 from homewire.errors import Unavailable
-from homewire.model import AccountSystem, Device, Permission
+from homewire.projects.models import AccountSystem, Permission
 from homewire.redis.connect import COMMAND_S, connect
-from homewire.redis.trips import AT_ONCE, TOGETHER, Trips
-from homewire.store import Store
+from homewire.redis.pipeline import AT_ONCE, TOGETHER, Trips
+from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
 PLENTY = 3 * TOGETHER

@@ -23,13 +23,13 @@ from redis.asyncio import Redis
 from structlog.testing import CapturingLogger
 from warm import WarmProcess
 
-from homewire.bus import relay as relay_module
-from homewire.bus.relay import Relay
+from homewire.access_changes import relay as relay_module
+from homewire.access_changes.relay import Relay
 from homewire.bus.shards import PENDING, events_key
 from homewire.errors import NotConfirmed, Unavailable
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
 from homewire.redis.connect import COMMAND_S
-from homewire.store import Store
+from homewire.repositories import Store
 from homewire.store.keys import PROJECTS, ProjectSlot
 
 CHILD = Path(__file__).with_name("relay_child.py")
@@ -314,7 +314,7 @@ async def test_garbage_in_an_outbox_stops_nobody(
 ) -> None:
     # Where lines go is set up for the whole process, by whatever ran in it before.
     lines = CapturingLogger()
-    monkeypatch.setattr("homewire.bus.relay._log", structlog.wrap_logger(lines, processors=[]))
+    monkeypatch.setattr("homewire.access_changes.relay._log", structlog.wrap_logger(lines, processors=[]))
     garbage: list[dict[Any, Any]] = [
         {"x": "y"}, {"t": "member"}, {"t": "1"}, {"t": "6", "d": "4", "b": "x"}, {"t": "4", "k": "zz"}
     ]  # fmt: skip

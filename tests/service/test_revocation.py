@@ -11,7 +11,7 @@ from nodes import NodeProcess, Tenant, tenant_of
 from two_homes import PATH, READ, TwoHomes
 from wire import CLOSE, Socket, listen
 
-from homewire.model import AccessControl
+from homewire.projects.models import AccessControl
 
 RESUBSCRIBE: Final = 4004
 ACCESS_ENDED: Final = 4500

@@ -18,7 +18,8 @@ from pair import Pair, Processes, pair_of, running_pair
 from wire import CLOSE, TEXT, Socket, listen
 
 from homewire.errors import HomewireError
-from homewire.model import AccessControl, Right, RightKind
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl
 
 HOLDERS: Final = 24
 STREAMS: Final = 3

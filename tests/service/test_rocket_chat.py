@@ -19,10 +19,10 @@ from bus_server import BusServer, running_server
 from nodes import NodeProcess, running_node
 from wire import listen
 
-from homewire.bus.relay import Relay
-from homewire.gateway import close_codes
-from homewire.model import AccountSystem
-from homewire.store import Store
+from homewire.access_changes.relay import Relay
+from homewire.projects.models import AccountSystem
+from homewire.realtime import close_codes
+from homewire.repositories import Store
 
 LISTEN: Final = "/userSession/websocket"
 PASSWORD: Final = "correct horse"

@@ -13,13 +13,13 @@ from bus_server import BusServer, running_server
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, tenant_of
 from wire import Socket, listen
 
-from homewire.bus.relay import Relay
-from homewire.model import Session
+from homewire.access_changes.relay import Relay
 from homewire.redis.connect import connect
-from homewire.store import Store
+from homewire.repositories import Store
+from homewire.sessions.activity import noted_every_ms
+from homewire.sessions.models import Session
+from homewire.sessions.store import Lifetime, Login
 from homewire.store.database import wall_clock_ms
-from homewire.store.session_uses import noted_every_ms
-from homewire.store.sessions import Lifetime, Login
 
 EVENTS = "/userSession/websocket"
 TRY_AGAIN, KEY_ENDED = 1013, 4502

@@ -11,14 +11,16 @@ from hypothesis import strategies as st
 from nodes import Tenant
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
 from homewire.errors import Conflict, UnknownRecord
-from homewire.model import AccountSystem, Project, Session, User
-from homewire.store import Store
+from homewire.projects.models import AccountSystem, Project
+from homewire.repositories import Store
+from homewire.sessions.activity import Use
+from homewire.sessions.models import Session
+from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS, Lifetime, Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
-from homewire.store.session_uses import Use
-from homewire.store.sessions import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS, Lifetime, Login
+from homewire.users.models import User
 
 SLIDES_MS, ABSOLUTE_MS = 60_000, 80_000
 
@@ -211,7 +213,7 @@ async def test_a_user_has_so_many_that_keys_made(store: Store, user: User) -> No
 async def test_a_login_finds_room_beside_what_keys_made(
     store: Store, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.store.sessions.MAX_SESSIONS", 4)
+    monkeypatch.setattr("homewire.sessions.store.MAX_SESSIONS", 4)
     logins = [await opened(store, user) for _ in range(3)]
     made = await opened(store, user, logins[0][0])
     logins.append(await opened(store, user))

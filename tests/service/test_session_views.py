@@ -18,10 +18,10 @@ from nodes import Reply, eventually
 from pair import Processes, running_pair
 from wire import listen
 
-from homewire.bus.relay import Relay
-from homewire.http.cookies import SESSION
-from homewire.model import AccountSystem
-from homewire.store import Store
+from homewire.access_changes.relay import Relay
+from homewire.projects.models import AccountSystem
+from homewire.repositories import Store
+from homewire.server.cookies import SESSION
 
 APP: Final = "controller_app"
 PASSWORD: Final = "correct horse"

@@ -14,8 +14,9 @@ from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, desk_of
 from browser import HOSTS, Browser, browser_of, cookie_of, refused
 from nodes import NodeProcess, eventually, private_node
 
-from homewire.model import AccountSystem, PrincipalKind
-from homewire.store.sessions import Login
+from homewire.auth.models import PrincipalKind
+from homewire.projects.models import AccountSystem
+from homewire.sessions.store import Login
 
 INFO = {"lastSuccessfulLogin", "lastFailedLogin", "uiTimeZone"}
 LOGIN = {"login": EMAIL, "password": PASSWORD}

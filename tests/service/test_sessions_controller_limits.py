@@ -13,8 +13,8 @@ from browser import HOSTS, Browser, browser_of, client_of, refused
 from nodes import NodeProcess, private_node
 from wire import CLOSE, listen
 
-from homewire.http.cookies import SESSION
-from homewire.model import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, Permission
+from homewire.server.cookies import SESSION
 from homewire.store.proofs import ProofKind
 
 LOGIN = {"login": EMAIL, "password": PASSWORD}

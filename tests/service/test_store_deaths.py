@@ -27,16 +27,19 @@ from mortal_store import (
 from nodes import eventually
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.entities.models import Entity
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, UnknownRecord
-from homewire.model import Entity, Posting, PostingQueue, Role
+from homewire.events.queued_commands import Bounds
+from homewire.homes.members import Invitee
+from homewire.homes.models import Role
+from homewire.logins import tokens as login_tokens
+from homewire.messages.models import Posting, PostingQueue
 from homewire.redis.connect import connect
-from homewire.store import Store, login_tokens
-from homewire.store.kept_commands import Bounds
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
-from homewire.store.members import Invitee
 from homewire.store.proofs import ProofKind, Proving
-from homewire.store.sessions import Login
 
 SAYS_SO: Final = (Conflict, InvalidInput, UnknownRecord)
 """What a repeated change may be told: it is made, or what it is about is gone."""

@@ -10,15 +10,17 @@ import pytest
 from redis.asyncio import Redis
 
 from homewire.errors import Conflict, NotConfirmed, UnknownRecord
-from homewire.model import AccountSystem, Project, Role, User
-from homewire.store import Store
-from homewire.store.departures import LEFT_AT_ONCE
+from homewire.homes.models import Role
+from homewire.homes.scripts import DELETE_HOME
+from homewire.projects.models import AccountSystem, Project
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.proofs import ProofKind
-from homewire.store.scripts.homes import DELETE_HOME
-from homewire.store.scripts.script import Script
-from homewire.store.scripts.users import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
-from homewire.store.sessions import Login
+from homewire.store.script import Script
+from homewire.users.departures import LEFT_AT_ONCE
+from homewire.users.models import User
+from homewire.users.scripts import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 
 
 @pytest.fixture
@@ -299,7 +301,7 @@ async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
 async def test_what_a_deleted_user_asked_for_makes_no_device(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.store.departures.LEFT_AT_ONCE", 0)
+    monkeypatch.setattr("homewire.users.departures.LEFT_AT_ONCE", 0)
     project = await store.projects.create("demand", AccountSystem.EMAIL, on_demand_provisioning=True)
     user, guest = await new_user(store, project, "gone"), await new_user(store, project, "guest")
     home = (await store.homes.create(project.id, "home", user.id)).id

@@ -9,14 +9,16 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import Conflict, UnknownRecord
-from homewire.model import AccountSystem, Permission, Principal, PrincipalKind, Project, User
-from homewire.redis.line import Command
-from homewire.redis.trips import Trips
-from homewire.store import Store
+from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.redis.connection import Command
+from homewire.redis.pipeline import Trips
+from homewire.repositories import Store
+from homewire.sessions.store import MAX_SESSIONS, Lifetime, Login
 from homewire.store.database import wall_clock_ms
-from homewire.store.sessions import MAX_SESSIONS, Lifetime, Login
+from homewire.users.models import User
 
 
 @pytest.fixture

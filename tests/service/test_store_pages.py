@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 from nodes import Tenant
 
-from homewire.model import Entity
-from homewire.store.key_values import BYTES_READ, PAIRS_READ, Owner
+from homewire.entities.models import Entity
+from homewire.kv.store import BYTES_READ, PAIRS_READ, Owner
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.script import Script
+from homewire.store.script import Script
 
 LARGE = 60_000
 

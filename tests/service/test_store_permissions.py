@@ -17,10 +17,12 @@ import pytest_asyncio
 from control_records import copies, heard_of, shards_of
 from redis.asyncio import Redis
 
-from homewire.bus.control import EndedPermission, RecordType
+from homewire.access_changes.records import EndedPermission, RecordType
+from homewire.entities.models import Entity
 from homewire.errors import Conflict, UnknownRecord
-from homewire.model import AccessControl, AccountSystem, Entity, Right, RightKind
-from homewire.store import Store
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
 

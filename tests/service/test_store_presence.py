@@ -9,14 +9,15 @@ import pytest
 from nodes import eventually
 from redis.asyncio import Redis
 
-from homewire._core import event_route
-from homewire.bus.shards import events_key, shard_of
-from homewire.model import AccountSystem, DevicePresence
+from homewire._core import event_route, shard_of
+from homewire.bus.shards import events_key
+from homewire.devices.models import DevicePresence
 from homewire.presence import reaper
 from homewire.presence.reaper import Reaper
-from homewire.store import Store
+from homewire.presence.store import DEAD, Word
+from homewire.projects.models import AccountSystem
+from homewire.repositories import Store
 from homewire.store.keys import NODES, ProjectSlot
-from homewire.store.presence import DEAD, Word
 
 LONG_MS = 600_000
 

@@ -16,19 +16,22 @@ from nodes import eventually
 from redis.asyncio import Redis
 from stored_life import MINUTE_MS, ROOMY, StoredLife
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.entities.models import Entity
 from homewire.errors import QuotaExceeded
-from homewire.model import AccountSystem, Entity, Permission, Right, RightKind, Role
-from homewire.store import Store
+from homewire.events.queued_commands import Bounds as QueueBounds
+from homewire.events.queued_commands import KeptCommand
+from homewire.homes.models import Role
+from homewire.kv.store import Owner
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.usage import Stored
+from homewire.repositories import Store
+from homewire.sessions.scripts import ALWAYS_OPENED
+from homewire.sessions.store import Lifetime, Login
+from homewire.store.accounting import COSTS, Quotas
 from homewire.store.database import wall_clock_ms
-from homewire.store.kept_commands import Bounds as QueueBounds
-from homewire.store.kept_commands import KeptCommand
-from homewire.store.key_values import Owner
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts.accounting import COSTS, Quotas
-from homewire.store.scripts.sessions import ALWAYS_OPENED
-from homewire.store.sessions import Lifetime, Login
-from homewire.store.usage import Stored
 
 STEPS = 800
 SOON_MS = 5_000

@@ -8,12 +8,15 @@ from typing import Any
 import pytest
 from redis.asyncio import Redis
 
+from homewire.devices.models import DeviceLocation
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, UnknownRecord
-from homewire.model import AccessControl, AccountSystem, DeviceLocation, Permission, Project, Role, User
-from homewire.store import Store
+from homewire.homes.models import Role
+from homewire.projects.models import AccessControl, AccountSystem, Permission, Project
+from homewire.repositories import Store
+from homewire.sessions.store import Login
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
-from homewire.store.sessions import Login
+from homewire.users.models import User
 
 ABSENT = 987_654_321
 

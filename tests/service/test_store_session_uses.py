@@ -8,21 +8,16 @@ from collections.abc import Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
-from homewire.model import AccountSystem, Project, Session, User
-from homewire.store import Store
+from homewire.access_changes.relay import Relay
+from homewire.auth.tokens import TokenReference, parse
+from homewire.projects.models import AccountSystem, Project
+from homewire.repositories import Store
+from homewire.sessions.activity import MOST_TOUCHED, NOTED_EVERY_MS, KeySought, Standing, Use, noted_every_ms
+from homewire.sessions.models import Session
+from homewire.sessions.store import Lifetime, Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
-from homewire.store.session_uses import (
-    MOST_TOUCHED,
-    NOTED_EVERY_MS,
-    KeySought,
-    Standing,
-    Use,
-    noted_every_ms,
-)
-from homewire.store.sessions import Lifetime, Login
-from homewire.store.tokens import TokenReference, parse
+from homewire.users.models import User
 
 HOUR = 3_600_000
 

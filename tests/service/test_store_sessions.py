@@ -9,14 +9,16 @@ from collections.abc import Callable
 import pytest
 from redis.asyncio import Redis
 
-from homewire.bus.relay import Relay
+from homewire.access_changes.relay import Relay
+from homewire.auth.tokens import parse
 from homewire.errors import Conflict, UnknownRecord
-from homewire.model import AccountSystem, Project, Session, User
-from homewire.store import Store
+from homewire.projects.models import AccountSystem, Project
+from homewire.repositories import Store
+from homewire.sessions.models import Session
+from homewire.sessions.store import MAX_NODE_SESSIONS, PAGE, Lifetime, Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
-from homewire.store.sessions import MAX_NODE_SESSIONS, PAGE, Lifetime, Login
-from homewire.store.tokens import parse
+from homewire.users.models import User
 
 DAY_MS = 86_400_000
 

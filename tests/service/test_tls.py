@@ -27,7 +27,7 @@ from slow_clients import (
 )
 from wire import PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 
-from homewire.http.cookies import HOST_SESSION
+from homewire.server.cookies import HOST_SESSION
 
 EVENTS = "/userSession/websocket"
 OUTBOX_BYTES = 262_144

@@ -20,8 +20,8 @@ from browser import HOSTS, JSON, cookie_of
 from nodes import NodeProcess, Reply, Tenant, private_node, tenant_of
 from wire import Refused, Socket, listen
 
-from homewire.gateway.proxy_protocol import SIGNATURE
-from homewire.model import AccountSystem
+from homewire.projects.models import AccountSystem
+from homewire.server.accept import SIGNATURE
 
 EVENTS = "/userSession/websocket"
 BALANCER, STRANGER = "127.0.0.2", "127.0.0.3"

@@ -13,9 +13,9 @@ from aiohttp import web
 from nodes import NodeProcess, Tenant, eventually, private_node, tenant_of
 from receiver import Received, Receiver, receiving, register, send
 
-from homewire.model import DeadLetter, SmartModule
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
+from homewire.webhooks.models import DeadLetter, SmartModule
 
 AGE_S = 3600
 QUICK = {

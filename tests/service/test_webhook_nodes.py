@@ -21,7 +21,7 @@ from homewire._core import event_envelope, parse_event, shard_of
 from homewire.bus.shards import events_key
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import MODULES_WAITING
-from homewire.store.smart_modules import GROUP
+from homewire.webhooks.store import GROUP
 
 SECRET = "0123456789abcdef0123456789abcdef"
 SETTINGS: dict[str, Any] = {

@@ -22,8 +22,7 @@ from wire import PATIENCE_S, listen
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot
-from homewire.webhooks.registering import rotate_key
-from homewire.webhooks.testing import post_test
+from homewire.webhooks.registration import post_test, rotate_key
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,8 @@ from urllib.parse import urlencode
 from nodes import Account, Tenant
 from wire import Socket, listen
 
-from homewire.model import Entity, Right, RightKind
+from homewire.entities.models import Entity
+from homewire.permissions.models import Right, RightKind
 
 PATH: Final = "/userSession/websocket"
 READ: Final = {

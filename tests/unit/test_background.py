@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from homewire.background import in_rounds
+from homewire.concurrency import in_rounds
 
 
 async def test_what_could_not_be_done_is_tried_again_and_complained_of_once() -> None:

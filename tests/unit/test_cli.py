@@ -18,15 +18,15 @@ import pytest
 import typer.main
 
 from homewire import cli
+from homewire.auth.models import PrincipalKind
 from homewire.bus.shards import events_key
 from homewire.cli.diagnosis import Level, examine
 from homewire.cli.program import build
 from homewire.cli.scope import open_store, reachable_redis
-from homewire.model import PrincipalKind
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
+from homewire.repositories import Store
 from homewire.settings import Settings, load, rows
-from homewire.store import Store
 
 T = TypeVar("T")
 
@@ -502,7 +502,7 @@ async def test_the_running_server_is_used(tmp_path: Path) -> None:
 
 
 async def demo_project(store: Store) -> Any:
-    from homewire.model import AccountSystem
+    from homewire.projects.models import AccountSystem
 
     return await store.projects.create("running", AccountSystem.EMAIL)
 

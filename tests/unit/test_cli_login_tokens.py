@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from test_cli import Commands, alone, homewire, project
 
-from homewire.store import Store, login_tokens
+from homewire.logins import tokens as login_tokens
+from homewire.repositories import Store
 
 __all__ = ["alone", "homewire"]
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 from test_cli import Commands, alone, homewire, project
 
-from homewire.model import Session
-from homewire.store import Store
-from homewire.store.sessions import Login
+from homewire.repositories import Store
+from homewire.sessions.models import Session
+from homewire.sessions.store import Login
 
 __all__ = ["alone", "homewire"]
 

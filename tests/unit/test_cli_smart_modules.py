@@ -13,8 +13,8 @@ from test_cli import Commands, alone, homewire
 from homewire._core import event_envelope, parse_event
 from homewire.cli.scope import reachable_redis
 from homewire.redis.connect import connect
+from homewire.repositories import Store
 from homewire.settings import Settings
-from homewire.store import Store
 from homewire.store.keys import ProjectSlot
 
 __all__ = ["alone", "homewire"]

@@ -14,9 +14,9 @@ from homewire.cli.scope import open_store
 from homewire.cli.serving import next_steps
 from homewire.demo import DemoDevice, keys_path, of_this_machine, read_keys, write_keys
 from homewire.errors import ConfigurationError
+from homewire.repositories import Store
 from homewire.sensors import Reporter, Sensors
 from homewire.settings import Settings
-from homewire.store import Store
 
 SENSORS = {"cpu-0": "cpu", "memory": "memory"}
 

@@ -29,7 +29,7 @@ def test_a_data_directory_may_have_letters_that_the_locale_lacks(tmp_path: Path)
     code = """
 import sys
 from pathlib import Path
-from homewire.redis.directory import DataDirectory, noted_socket
+from homewire.redis.data_dir import DataDirectory, noted_socket
 
 with_letters = Path(sys.argv[1])
 directory = DataDirectory.take(with_letters)

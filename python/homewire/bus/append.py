@@ -31,13 +31,12 @@ from hiredis import ReplyError
 
 from homewire._core import AppendHeads
 from homewire.bus import wire
-from homewire.bus.batch import Batch, Reply
-from homewire.bus.settings import BusError, BusSettings, BusStats
-from homewire.bus.shards import epoch_key, events_key
+from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, events_key
+from homewire.bus.wire import Batch, Reply
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
 from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.line import Line, exchange, open_line
+from homewire.redis.connection import Line, exchange, open_line
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1

@@ -21,9 +21,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import structlog
 from redis.exceptions import RedisError
 
-from homewire.bus.settings import BusSettings
-from homewire.bus.shards import events_key
-from homewire.bus.stopping import asked_to_stop
+from homewire.bus.shards import BusSettings, events_key
+from homewire.concurrency import asked_to_stop
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis

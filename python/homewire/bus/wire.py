@@ -1,12 +1,39 @@
-"""Commands as bytes: all but XADD, which the core writes (`AppendHeads`)."""
+"""What the bus writes together, and counts.
+
+Commands as bytes: all but XADD, which the core writes (`AppendHeads`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable
+from typing import Any, TypeAlias
 
-from homewire.bus.shards import events_key, once_key
-from homewire.redis.line import pack
+from hiredis import ReplyError
+
+from homewire.bus.shards import BusError, BusStats, events_key, once_key
+from homewire.redis.connection import Awaited, pack
+
+Reply: TypeAlias = bytes | int | list[Any] | ReplyError | BusError | None
+
+
+class Batch(Awaited):
+    """The appends of one caller, counted as long as they are in flight."""
+
+    __slots__ = ("_stats", "size")
+
+    def __init__(self, data: bytes, expected: int, deadline: float, stats: BusStats) -> None:
+        """`deadline`: loop time by which Redis must have answered."""
+        super().__init__(data, expected, deadline)
+        self.size = len(data)
+        self._stats = stats
+        stats.in_flight_bytes += self.size
+
+    def settle(self, failure: Exception | None = None) -> None:
+        """Wake the caller; commands without a reply get `failure`."""
+        self._stats.in_flight_bytes -= self.size
+        super().settle(failure)
+
 
 APPEND_ONCE = b"""
 local seen = redis.call('HGET', KEYS[1], 'f')

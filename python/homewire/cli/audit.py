@@ -54,8 +54,8 @@ async def audited(redis: Redis, command: str, options: Mapping[str, Any], change
 
 async def read_records(redis: Redis, count: int) -> list[dict[str, str]]:
     """The latest records, the newest last."""
-    from homewire.api.times import timestamp
     from homewire.store.keys import COMMANDS_AUDITED
+    from homewire.timestamps import timestamp
 
     found: list[dict[str, str]] = []
     before = "+"

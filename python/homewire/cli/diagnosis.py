@@ -20,13 +20,13 @@ from homewire import settings as settings_table
 from homewire.cli.options import Json, serving_command
 from homewire.errors import ConfigurationError
 from homewire.hosts import is_loopback
-from homewire.limits import open_file_limit
+from homewire.machine import open_file_limit
 from homewire.settings import MIB, Settings
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as RedisClient
 
-    from homewire.redis.memory import MemoryLimit
+    from homewire.redis.connect import MemoryLimit
 
 FEW_FILES = 1_024
 ENOUGH_FILES = 65_536
@@ -115,7 +115,7 @@ def _open_files() -> Finding:
 
 
 def _port(settings: Settings) -> Finding:
-    from homewire.gateway.accept import bound_sockets
+    from homewire.server.accept import bound_sockets
 
     address = f"{settings.host}:{settings.port}"
     try:
@@ -186,7 +186,7 @@ def _serves(settings: Settings) -> bool:
     """Whether the homewire that runs on the data directory is what listens on the port."""
     import psutil
 
-    from homewire.redis.directory import holder
+    from homewire.redis.data_dir import holder
 
     running = holder(settings.data_dir)
     if running is None:
@@ -244,7 +244,7 @@ async def _configured(client: RedisClient, info: dict[str, Any]) -> list[Finding
         advice = "see at its operator that it is durable, and that maxmemory-policy is noeviction"
         return [Finding("redis configuration", Level.WARNING, "this Redis does not tell", advice)]
     options = {str(name): str(value) for name, value in told.items()}
-    from homewire.redis.memory import memory_limit
+    from homewire.redis.connect import memory_limit
 
     memory = await memory_limit(client)
     about_memory = [] if memory is None else [_eviction(memory), _memory(memory, info)]

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING, Annotated, TypeVar
 
 import typer
 
-from homewire.api.times import timestamp
 from homewire.cli.options import AnyProject, Device, Home, Project, User
 from homewire.cli.output import Answer, Line, Pages
 from homewire.cli.scope import Scope, command
 from homewire.errors import UnknownRecord
+from homewire.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from homewire import model
-    from homewire.store.members import Person
+    from homewire.devices.models import Device as DeviceRecord
+    from homewire.homes.members import Person
+    from homewire.homes.models import Home as HomeRecord
     from homewire.store.parts import Part
+    from homewire.users.models import User as UserRecord
 
 T = TypeVar("T")
 
@@ -164,7 +166,7 @@ async def _pages(
     return _pages_of(await Part.by_ids(ids, 0, total, read), line)
 
 
-def _user(user: model.User) -> Line:
+def _user(user: UserRecord) -> Line:
     return {
         "userId": user.id,
         "name": user.name,
@@ -176,7 +178,7 @@ def _user(user: model.User) -> Line:
     }
 
 
-def _home(home: model.Home) -> Line:
+def _home(home: HomeRecord) -> Line:
     return {
         "homeId": home.id,
         "name": home.name,
@@ -199,7 +201,7 @@ def _member(person: Person) -> Line:
     }
 
 
-def _device(device: model.Device) -> Line:
+def _device(device: DeviceRecord) -> Line:
     return {
         "deviceId": device.id,
         "homeId": device.home_id,

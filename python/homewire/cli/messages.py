@@ -6,14 +6,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from homewire.api.times import timestamp
 from homewire.cli.audit import RECORDS, read_records
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
+from homewire.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from homewire.model import Project
-    from homewire.notify.post import KeptLetter
+    from homewire.messages.outbox import KeptLetter
+    from homewire.projects.models import Project
 
 
 def register(app: typer.Typer) -> None:
@@ -38,7 +38,7 @@ async def outbox(
 
     They contain codes and tokens. The last 1,000 are kept, for a day.
     """
-    from homewire.notify.post import dead_letters, kept_letters
+    from homewire.messages.outbox import dead_letters, kept_letters
     from homewire.sealing import Sealer
 
     find = dead_letters if dead else kept_letters
@@ -67,7 +67,7 @@ async def audit(
 
 
 def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:
-    from homewire.notify.links import link
+    from homewire.messages.texts import link
 
     message = kept.letter.message
     line: dict[str, Any] = {

@@ -11,7 +11,8 @@ from homewire.cli.options import Name, Project, User
 from homewire.cli.output import Answer, complain
 from homewire.cli.scope import Scope, command
 from homewire.errors import UnknownRecord
-from homewire.model import AccessControl, Right
+from homewire.permissions.models import Right
+from homewire.projects.models import AccessControl
 
 permissions = typer.Typer(
     name="permission",
@@ -159,7 +160,7 @@ async def _change(
 ) -> Answer:
     """Change one permission after another. All are looked at first, so that a slip changes nothing."""
     # Here, as everything that needs the store: it is most of what a start costs.
-    from homewire.store.rights import parsed
+    from homewire.permissions.store import parsed
 
     _one_of(user, group)
     wanted = [parsed("read", f"read:{each}") for each in read or ()]

@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from homewire import model
 from homewire.cli import asking
 from homewire.cli.asking import agreed
 from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, NamedProject, Project, User, Yes
@@ -15,7 +14,9 @@ from homewire.cli.output import Answer, complain, printable
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
 from homewire.errors import UnknownRecord
-from homewire.model import AccessControl, AccountSystem, Invitations, Permission
+from homewire.projects.models import AccessControl, AccountSystem, Invitations, Permission
+from homewire.projects.models import OfflineCommands as OfflineCommandsRecord
+from homewire.projects.models import Project as ProjectRecord
 
 
 def _group(name: str, help: str) -> typer.Typer:
@@ -95,7 +96,7 @@ async def set_project(
         typer.Option(help="Likewise, of a mail that leads to a new password.", show_default=False),
     ] = None,
     offline_commands: Annotated[
-        model.OfflineCommands | None,
+        OfflineCommandsRecord | None,
         typer.Option(
             help="Commands to a device that is not connected: drop answers 204, refuse 403 DEVICE_OFFLINE.",
             show_default=False,
@@ -391,7 +392,7 @@ async def _stored(scope: Scope, project_id: int) -> dict[str, Any]:
     }
 
 
-def _listed(project: model.Project) -> dict[str, Any]:
+def _listed(project: ProjectRecord) -> dict[str, Any]:
     return {
         "projectId": project.id,
         "name": project.name,

@@ -31,7 +31,7 @@ from homewire.settings import Settings
 if TYPE_CHECKING:
     from redis.asyncio import Redis as Client
 
-    from homewire.store import Store
+    from homewire.repositories import Store
 
 P = ParamSpec("P")
 
@@ -121,9 +121,9 @@ async def open_store(settings: Settings) -> AsyncIterator[Store]:
 @asynccontextmanager
 async def open_scope(settings: Settings) -> AsyncIterator[Scope]:
     """The store of the settings, and what it is on. Raises ConfigurationError when that doesn't answer."""
-    from homewire.bus.relay import Relay
+    from homewire.access_changes.relay import Relay
     from homewire.redis.connect import connect, translate_redis_errors
-    from homewire.store import Store
+    from homewire.repositories import Store
 
     async with reachable_redis(settings) as url:
         client = connect(url)

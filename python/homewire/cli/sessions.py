@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from homewire.api.times import timestamp
 from homewire.cli.options import Project
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.errors import InvalidInput, UnknownRecord
-from homewire.model import Session
+from homewire.sessions.models import Session
+from homewire.timestamps import timestamp
 
 sessions = typer.Typer(
     name="sessions",

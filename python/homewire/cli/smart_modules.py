@@ -6,12 +6,12 @@ from typing import Annotated, Any
 
 import typer
 
-from homewire.api.times import timestamp
 from homewire.cli.options import Project
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.errors import ClientError, UnknownRecord
-from homewire.model import DeadLetter, ModuleType, SmartModule
+from homewire.timestamps import timestamp
+from homewire.webhooks.models import DeadLetter, ModuleType, SmartModule
 
 modules = typer.Typer(
     name="smart-module",
@@ -56,7 +56,7 @@ async def create_module(
 ) -> Answer:
     """Create a webhook. Its key, with which its receiver checks signatures, is shown this once."""
     from homewire.sealing import require_secret
-    from homewire.webhooks.registering import create_webhook
+    from homewire.webhooks.registration import create_webhook
 
     require_secret(scope.settings)
     match type:
@@ -116,7 +116,7 @@ async def rotate_module_key(
     the overlap ends.
     """
     from homewire.sealing import require_secret
-    from homewire.webhooks.registering import rotate_key
+    from homewire.webhooks.registration import rotate_key
 
     require_secret(scope.settings)
     project_id = await scope.project(project)
@@ -132,7 +132,7 @@ async def try_module(scope: Scope, module_id: ModuleId, project: Project = None)
     else. A suspended module is tested, too.
     """
     from homewire.sealing import Sealer
-    from homewire.webhooks.testing import post_test
+    from homewire.webhooks.registration import post_test
 
     project_id = await scope.project(project)
     module = await scope.store.smart_modules.get(project_id, module_id)

@@ -9,11 +9,11 @@ from typing import Final
 
 import structlog
 
-from homewire.bus.stopping import asked_to_stop
+from homewire.concurrency import asked_to_stop
 from homewire.errors import Unavailable
-from homewire.store import Store
+from homewire.presence.store import DEAD, Word
+from homewire.repositories import Store
 from homewire.store.database import wall_clock_ms
-from homewire.store.presence import DEAD, Word
 
 LONGEST_PAUSE_S: Final = 1.0
 FORGOTTEN_S: Final = 60.0

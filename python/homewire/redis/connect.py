@@ -2,16 +2,24 @@
 
 Redis being away must be answered within 5 s: a connection is waited for `POOL_WAIT_S`, and one
 command as a whole at most `COMMAND_S`, which the store adds up to.
+
+How much memory Redis may take, and what it does at that limit.
+
+A Redis without a limit ends at the out-of-memory killer; one that evicts loses events, keys and sessions
+without a sign. With `noeviction` a write at the limit is refused: it is answered 503, while deletions, which
+run as scripts with `allow-oom`, still make room.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import monotonic
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
+import structlog
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection, UnixDomainSocketConnection
 from redis.asyncio.connection import AbstractConnection
 from redis.asyncio.retry import Retry
@@ -22,8 +30,13 @@ from redis.exceptions import TimeoutError as RedisTimeoutError
 from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
+from homewire.machine import memory_bytes
 from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.line import PING_S, Line, exchange, open_line, pack
+from homewire.redis.connection import PING_S, Line, exchange, open_line, pack
+
+if TYPE_CHECKING:
+    # Who only starts the embedded server has no use for redis-py, which takes long to import.
+    from redis.asyncio import Redis
 
 CONNECT_S: Final = 2.0
 COMMAND_S: Final = 4.0
@@ -201,3 +214,56 @@ class translate_redis_errors:
 
 def _cannot_serve(error: RedisError) -> bool:
     return type(error).__name__ in _NOT_NOW_CLASSES or str(error).startswith(_NOT_NOW)
+
+
+NOEVICTION: Final = "noeviction"
+EMBEDDED_SHARE: Final = 2
+"""The embedded server may take one part in so many of the memory: the node and the kernel need the rest."""
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryLimit:
+    """`maxmemory` in bytes (0: none), and `maxmemory-policy`."""
+
+    bytes: int
+    policy: str
+
+    @property
+    def evicts(self) -> bool:
+        """Whether it forgets something at its limit, or would, if it had one."""
+        return self.policy != NOEVICTION
+
+
+def embedded_bytes(wanted: int) -> int:
+    """The limit of the embedded server: what is wanted, or (0) half of what this process may count on."""
+    return wanted or memory_bytes() // EMBEDDED_SHARE
+
+
+async def memory_limit(redis: Redis) -> MemoryLimit | None:
+    """That of a Redis; None if it does not tell. Raises RedisError, OSError."""
+    from redis.exceptions import ResponseError
+
+    try:
+        told = await redis.config_get("maxmemory", "maxmemory-policy")
+    except ResponseError:
+        return None
+    options = {_text(name): _text(value) for name, value in told.items()}
+    return MemoryLimit(int(options.get("maxmemory", 0)), options.get("maxmemory-policy", "?"))
+
+
+async def report_eviction(redis: Redis) -> None:
+    """Log an error if Redis evicts. Raises RedisError, OSError."""
+    limit = await memory_limit(redis)
+    if limit is not None and limit.evicts:
+        _log.error(
+            "redis_evicts",
+            policy=limit.policy,
+            maxmemory=limit.bytes,
+            advice="CONFIG SET maxmemory-policy noeviction: what is evicted is lost without a sign",
+        )
+
+
+def _text(word: bytes | str | None) -> str:
+    return word.decode() if isinstance(word, bytes) else word or ""

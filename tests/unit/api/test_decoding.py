@@ -15,9 +15,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from multidict import MultiDict
 
-from homewire.api.decoding import MAX_FIELDS, decode_fields, decode_form, decode_json
-from homewire.api.operation import Paging
 from homewire.errors import InvalidInput
+from homewire.rest.decoding import MAX_FIELDS, decode_fields, decode_form, decode_json
+from homewire.rest.operation import Paging
 
 URLENCODED = "application/x-www-form-urlencoded"
 MULTIPART = "multipart/form-data; boundary=cut"

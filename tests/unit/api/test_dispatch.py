@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from homewire.api.dispatch import may_call, range_header
-from homewire.api.operation import Access, Operation
-from homewire.api.operations import OPERATIONS
-from homewire.model import Permission, Principal, PrincipalKind
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.operations import OPERATIONS
+from homewire.projects.models import Permission
+from homewire.rest.dispatch import may_call, range_header
+from homewire.rest.operation import Access, Operation
 from homewire.store.parts import Part
 
 

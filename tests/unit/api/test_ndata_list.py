@@ -15,12 +15,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homewire.api.context import SortSlots
-from homewire.api.dialects.ndata_list import Bounds, Found, Selection, result
-from homewire.api.dialects.ndata_query import OPERATORS, parse
-from homewire.api.dialects.ndata_rows import MEMBERS, Kind
+from homewire.compat.ndata_list import Bounds, Found, Selection, result
+from homewire.compat.ndata_query import OPERATORS, parse
+from homewire.compat.ndata_rows import MEMBERS, Kind
 from homewire.errors import Unavailable
-from homewire.model import Session
+from homewire.rest.context import SortSlots
+from homewire.sessions.models import Session
 
 DAY: Final = 1_691_147_978_000
 TEXTS: Final = ("", "9", "99", "999", "a:b", "a;b", "a\\b", "Ada", "ada", "é")

@@ -9,10 +9,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from homewire.api.docs_page import page
-from homewire.api.field_docs import ANYWHERE, ONLY_HERE, SHOWN
-from homewire.api.openapi import NDJSON, document, operations_of
-from homewire.api.operations import ENDPOINTS
+from homewire.openapi.document import NDJSON, document, operations_of
+from homewire.openapi.fields import ANYWHERE, ONLY_HERE, SHOWN
+from homewire.openapi.page import page
+from homewire.operations import ENDPOINTS
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from homewire.api.patching import WholeObject, changes
 from homewire.errors import InvalidInput
+from homewire.rest.patching import WholeObject, changes
 
 Maybe = msgspec.UNSET
 

@@ -10,9 +10,9 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from homewire.api.dialects.rocket_chat_session import decode_sort, most_important, selected, shown
+from homewire.compat.rocket_chat_session import decode_sort, most_important, selected, shown
 from homewire.errors import InvalidInput
-from homewire.model import Session
+from homewire.sessions.models import Session
 
 LOGIN_MS: Final = 1_684_859_625_202  # 2023-05-23T16:33:45.202Z
 CLOSED_MS: Final = 1_684_864_591_599  # 2023-05-23T17:56:31.599Z

@@ -9,8 +9,8 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from homewire import errors
-from homewire.api.operations import ENDPOINTS
-from homewire.api.shapes import MODE, ROCKET_CHAT, SESSIONS, SHAPE, SHAPES, ErrorShape, of_path, rendered
+from homewire.operations import ENDPOINTS
+from homewire.rest.shapes import MODE, ROCKET_CHAT, SESSIONS, SHAPE, SHAPES, ErrorShape, of_path, rendered
 
 ERRORS: Final[tuple[errors.RequestError, ...]] = (
     errors.InvalidInput("name", "is required"),

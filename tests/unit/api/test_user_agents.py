@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from homewire.api.dialects.user_agents import UserAgentDevice, device_of
+from homewire.compat.user_agents import UserAgentDevice, device_of
 
 WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
 
@@ -67,6 +67,6 @@ def test_none_takes_long(user_agent: str) -> None:
 
 
 def test_the_patterns_are_not_there_before_somebody_asks() -> None:
-    program = "import sys, homewire.api.dialects.user_agents; print('ua_parser' in sys.modules)"
+    program = "import sys, homewire.compat.user_agents; print('ua_parser' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "False"

@@ -11,13 +11,13 @@ from hiredis import ReplyError, pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire._core import AppendHeads
-from homewire.bus import BusSettings, BusStats, shard_of
-from homewire.bus.batch import Batch
+from homewire._core import AppendHeads, shard_of
 from homewire.bus.retention import water_level
+from homewire.bus.shards import BusSettings, BusStats
+from homewire.bus.wire import Batch
 from homewire.errors import ConfigurationError, NotConfirmed
 from homewire.redis.address import parse_address
-from homewire.redis.line import Line
+from homewire.redis.connection import Line
 from homewire.settings import Settings
 
 

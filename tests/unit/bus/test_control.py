@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.bus.control import Announcement, ControlRecord, RecordType, parse
-from homewire.bus.shards import shard_of
+from homewire._core import shard_of
+from homewire.access_changes.records import Announcement, ControlRecord, RecordType, parse
 
 LARGEST = 2**64 - 1
 NUMBERS = st.integers(0, LARGEST)

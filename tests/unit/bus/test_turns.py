@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from homewire.bus.turns import Turns
+from homewire.concurrency import Turns
 
 PROJECT = 7
 

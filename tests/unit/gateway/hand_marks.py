@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from homewire import _core
-from homewire.gateway.freshness import Freshness
+from homewire.auth.cache import Freshness
 
 SHARDS = 8
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from homewire import _core
-from homewire.gateway.close_codes import FIRST_FINAL_CODE, GOING_AWAY, markdown, reason
+from homewire.realtime.close_codes import FIRST_FINAL_CODE, GOING_AWAY, markdown, reason
 
 PAGE = Path(__file__).parents[3] / "docs" / "close-codes.md"
 

@@ -9,8 +9,8 @@ from typing import Final
 import pytest
 from aiohttp.test_utils import make_mocked_request
 
-from homewire.gateway.authenticate import Credential
-from homewire.store.tokens import mint
+from homewire.auth.authenticator import Credential
+from homewire.auth.tokens import mint
 
 KEY: Final = mint(3)[0]
 OTHER: Final = mint(3)[0]

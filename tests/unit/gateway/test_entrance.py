@@ -11,9 +11,9 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from homewire.gateway.accept import Acceptor, bound_sockets
-from homewire.gateway.heads import HeadWatch
-from homewire.gateway.server import Manners, make_runner
+from homewire.server.accept import Acceptor, bound_sockets
+from homewire.server.connections import HeadWatch
+from homewire.server.http import Manners, make_runner
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"

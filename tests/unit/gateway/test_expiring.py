@@ -10,8 +10,7 @@ from hand_marks import Clock, HandMarks, fresh, shard_of, two_of_different_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.gateway.expiring import MarkedCache, MarkedIds, MarkedRecords
-from homewire.gateway.freshness import ANEW, SILENCE_MS, Freshness
+from homewire.auth.cache import ANEW, SILENCE_MS, Freshness, MarkedCache, MarkedIds, MarkedRecords
 
 HERE, ELSEWHERE = two_of_different_shards()
 

@@ -14,7 +14,7 @@ import pytest
 import trustme
 import uvloop
 
-from homewire.gateway.pump import KernelBounds, Pumps
+from homewire.realtime.tls_bridge import KernelBounds, Pumps
 
 PATIENCE_S = 10.0
 MIB = 1024 * 1024

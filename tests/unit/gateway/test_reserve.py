@@ -9,12 +9,12 @@ import pytest
 from hand_marks import HandMarks, fresh
 
 from homewire._core import Core
+from homewire.auth.cache import ANEW
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import PermissionDenied, Unavailable
-from homewire.gateway.freshness import ANEW
-from homewire.gateway.reserve import Claim, reserve
-from homewire.gateway.subscribe import Subscription
-from homewire.model import Principal, PrincipalKind
-from homewire.overload import Admission
+from homewire.limits.connections import Admission
+from homewire.realtime.handshake import Claim, reserve
+from homewire.realtime.subscription import Subscription
 from homewire.settings import Settings
 
 USER = Principal(PrincipalKind.USER, 1, 7, 0)

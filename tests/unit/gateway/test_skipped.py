@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from homewire.gateway.skipped import SKIPPED, report_skipped
+from homewire.realtime.core_events import SKIPPED, report_skipped
 
 
 class Counts:

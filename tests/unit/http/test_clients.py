@@ -11,7 +11,7 @@ from multidict import CIMultiDict
 
 from homewire.errors import ConfigurationError
 from homewire.hosts import listed_networks
-from homewire.http.clients import Peer, TrustedProxies, address_of, by_https, client_address
+from homewire.server.clients import Peer, TrustedProxies, address_of, by_https, client_address
 from homewire.settings import Settings, load
 
 PROXY = "10.0.0.1"

@@ -9,8 +9,8 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from homewire.http.clients import TrustedProxies
-from homewire.http.cookies import (
+from homewire.server.clients import TrustedProxies
+from homewire.server.cookies import (
     DEAD_COOKIES,
     HOST_SESSION,
     SESSION,

@@ -12,8 +12,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
-from homewire.http.outgoing import PIECE, Answers, AnswersFull, Outgoing, Pace
-from homewire.http.streamed import Streamed
+from homewire.server.outgoing import PIECE, Answers, AnswersFull, Outgoing, Pace
+from homewire.server.streamed import Streamed
 
 MIB: Final = 1024 * 1024
 LARGE: Final = 30

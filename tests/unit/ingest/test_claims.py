@@ -6,9 +6,9 @@ import dataclasses
 
 import pytest
 
-from homewire.ingest.idempotency import Once, claim
-from homewire.model import Principal, PrincipalKind
-from homewire.overload import Rates
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.events.idempotency import Once, claim
+from homewire.limits.rates import Rates
 from homewire.settings import Settings
 
 RATES = Rates(Settings())

@@ -5,9 +5,8 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.lifetimes.deadlines import HORIZON_MS, Deadlines
-from homewire.lifetimes.in_use import SocketKey
-from homewire.store.session_uses import Standing
+from homewire.sessions.activity import Standing
+from homewire.sessions.deadlines import HORIZON_MS, Deadlines, SocketKey
 
 NOW = 1_000_000
 

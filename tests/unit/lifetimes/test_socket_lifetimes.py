@@ -8,13 +8,12 @@ from typing import cast
 
 import pytest
 
-from homewire.gateway.close_codes import KEY_ENDED, TRY_AGAIN
-from homewire.lifetimes.deadlines import Deadlines
-from homewire.lifetimes.in_use import KeysInUse, SocketKey
-from homewire.lifetimes.sockets import CHUNK, Sockets
-from homewire.model import Principal, PrincipalKind
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN
+from homewire.sessions.activity import Found, KeySought, SessionUses, Standing, Use
+from homewire.sessions.deadlines import Deadlines, KeysInUse, SocketKey
+from homewire.sessions.sockets import CHUNK, Sockets
 from homewire.store.database import wall_clock_ms
-from homewire.store.session_uses import Found, KeySought, SessionUses, Standing, Use
 
 HOUR = 3_600_000
 MANY = 4_500
@@ -103,7 +102,7 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
 
 
 async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("homewire.lifetimes.sockets.REST_S", HOUR)
+    monkeypatch.setattr("homewire.sessions.sockets.REST_S", HOUR)
     keys = KeysInUse()
     core = Core(keys)
     sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())

@@ -6,10 +6,9 @@ from itertools import pairwise
 
 import pytest
 
-from homewire.lifetimes import uses as room
-from homewire.lifetimes.uses import Uses
-from homewire.model import Principal, PrincipalKind
-from homewire.store.session_uses import MOST_TOUCHED
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.sessions import activity as room
+from homewire.sessions.activity import MOST_TOUCHED, Uses
 
 MINUTE = 60_000
 

@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from homewire.errors import TooManyRequests
-from homewire.overload.buckets import BURST_S, MOST_CHARGED_S, Buckets
+from homewire.limits.buckets import BURST_S, MOST_CHARGED_S, Buckets
 
 
 class Clock:

@@ -9,10 +9,20 @@ from typing import Any
 import pytest
 
 from homewire._core import Core
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
-from homewire.model import Principal, PrincipalKind
-from homewire.overload.holders import NEVER, Admission, Limit, network_of
-from homewire.overload.leases import Elsewhere, Lease, Subject, held_key, lease_text, parse_lease
+from homewire.limits.connections import (
+    NEVER,
+    Admission,
+    Elsewhere,
+    Lease,
+    Limit,
+    Subject,
+    held_key,
+    lease_text,
+    network_of,
+    parse_lease,
+)
 from homewire.settings import Settings
 
 USER = Principal(PrincipalKind.USER, 1, 10, 0)

@@ -7,10 +7,9 @@ from typing import Any
 
 import pytest
 
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
-from homewire.model import Principal, PrincipalKind
-from homewire.overload.rates import Rates
-from homewire.overload.totals import rate_key
+from homewire.limits.rates import Rates, rate_key
 from homewire.settings import Settings
 
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 10, 0)

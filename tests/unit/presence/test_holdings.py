@@ -7,8 +7,8 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.presence.holdings import Batch, Device, Holdings
-from homewire.store.presence import MOST_WORDS
+from homewire.presence.connected import Batch, Device, Holdings
+from homewire.presence.store import MOST_WORDS
 
 PROJECT = 7
 

@@ -14,10 +14,10 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from homewire.redis import connect as connecting
-from homewire.redis import line as lines
+from homewire.redis import connection as lines
 from homewire.redis.connect import Pool, connect
-from homewire.redis.line import Line
-from homewire.redis.trips import AT_ONCE, TOGETHER, Trips
+from homewire.redis.connection import Line
+from homewire.redis.pipeline import AT_ONCE, TOGETHER, Trips
 
 Answer = Callable[[list[bytes]], bytes | None]
 """What to say to a command; None: close instead."""

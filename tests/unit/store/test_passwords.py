@@ -9,8 +9,8 @@ from collections import Counter
 import pytest
 
 from homewire.errors import TooManyRequests, Unavailable
-from homewire.store import passwords as passwords_module
-from homewire.store.passwords import Lane, Passwords
+from homewire.logins import passwords as passwords_module
+from homewire.logins.passwords import Lane, Passwords
 
 WAITING = 4
 """Fewer than else, for each takes a core its time."""

@@ -5,18 +5,19 @@ from __future__ import annotations
 import re
 from importlib import import_module
 from pathlib import Path
-from pkgutil import iter_modules
+from pkgutil import walk_packages
 
 import pytest
 
-from homewire.bus.control import RecordType
-from homewire.store import scripts
+import homewire
+from homewire.access_changes.records import RecordType
+from homewire.store import script as tools
+from homewire.store.accounting import COSTS
 from homewire.store.keys import ProjectSlot
-from homewire.store.scripts import script as tools
-from homewire.store.scripts.accounting import COSTS
-from homewire.store.scripts.script import Script, changing
+from homewire.store.script import Script, changing
 
-MODULES = [import_module(f"{scripts.__name__}.{module.name}") for module in iter_modules(scripts.__path__)]
+NAMES = [each.name for each in walk_packages(homewire.__path__, "homewire.") if "__main__" not in each.name]
+MODULES = [import_module(name) for name in NAMES]
 ALL = {name: value for module in MODULES for name, value in vars(module).items() if isinstance(value, Script)}
 
 
@@ -103,48 +104,48 @@ def test_the_scripts_that_announce_are_known() -> None:
 WRITING = re.compile(r"redis\.call\('(?:HSET|HSETNX|HINCRBY|ZADD|SADD|SET|APPEND|XADD|INCR|LPUSH|RPUSH)'")
 UNCHARGED = {
     # What they write to is there already, of a size that its charge covers.
-    "users.UPDATE_USER": "fields of at most 256 characters",
-    "users.NOTE_FAILED_LOGIN": "a time",
-    "homes.UPDATE_HOME": "fields of at most 256 characters",
-    "homes.SET_DEACTIVATED": "a flag, and fields of at most 256 characters",
-    "members.SET_ROLE": "the role of a membership",
-    "devices.UPDATE_DEVICE": "fields of at most 256 characters",
-    "devices.SET_CLAIMABLE": "a time",
-    "projects.ROTATE_KEY": "a key instead of another",
-    "projects.BURY_PROJECT": "the state of the project",
-    "projects.DISABLE_PROJECT": "the state of the project",
-    "projects.ENABLE_PROJECT": "the state of the project",
-    "projects.CONFIGURE_PROJECT": "two URLs and a word of a project",
-    "smart_modules.SUSPEND_MODULE": "a flag",
-    "smart_modules.ROTATE_MODULE_KEY": "a key and the one before it",
-    "module_deliveries.NOTE_BREAKER": "a time",
-    "verifications.REDEEM_CODE": "tries, a flag",
-    "presence.JOIN": "the presence of a device: one record, which the device covers",
-    "presence.LEAVE": "the presence of a device",
+    "UPDATE_USER": "fields of at most 256 characters",
+    "NOTE_FAILED_LOGIN": "a time",
+    "UPDATE_HOME": "fields of at most 256 characters",
+    "SET_DEACTIVATED": "a flag, and fields of at most 256 characters",
+    "SET_ROLE": "the role of a membership",
+    "UPDATE_DEVICE": "fields of at most 256 characters",
+    "SET_CLAIMABLE": "a time",
+    "ROTATE_KEY": "a key instead of another",
+    "BURY_PROJECT": "the state of the project",
+    "DISABLE_PROJECT": "the state of the project",
+    "ENABLE_PROJECT": "the state of the project",
+    "CONFIGURE_PROJECT": "two URLs and a word of a project",
+    "SUSPEND_MODULE": "a flag",
+    "ROTATE_MODULE_KEY": "a key and the one before it",
+    "NOTE_BREAKER": "a time",
+    "REDEEM_CODE": "tries, a flag",
+    "JOIN": "the presence of a device: one record, which the device covers",
+    "LEAVE": "the presence of a device",
     # What they store is bounded by itself, and Redis removes it when its time is over.
-    "verifications.ISSUE_TOKEN": "a token a user",
-    "registrations.REGISTER_AGAIN": "`address_registrations` a user, as long as their tokens are good",
-    "registrations.ISSUE_VERIFICATION": "one registration instead of another",
-    "registrations.VERIFY_EMAIL": "a flag, a password instead of another",
-    "verifications.ISSUE_CODE": "one code a user",
-    "verifications.REDEEM_TOKEN": "a flag, a password instead of another",
-    "users.REHASH_PASSWORD": "a hash instead of another of the same password",
-    "address_changes.BEGIN_CHANGE": "one code a user",
-    "address_changes.FINISH_CHANGE": "an address instead of another",
-    "members.ACCEPT_MEMBERSHIP": "a membership without what was typed",
-    "login_tokens.CREATE_LOGIN_TOKEN": "at most 20 hashes a user",
-    "sessions.LEASE_SESSION": "one entry for each request that is under way",
-    "attempts.TAKE_ATTEMPT": "places of attempts that are under way, as many as their limits, for 30 s",
-    "attempts.COUNT_ATTEMPT": "a counter for each address and account, with a TTL",
-    "attempts.TRUST_NETWORK": "16 networks a user, those where the user logged in",
-    "module_deliveries.CLAIM_MODULE": "one key a smart module",
+    "ISSUE_TOKEN": "a token a user",
+    "REGISTER_AGAIN": "`address_registrations` a user, as long as their tokens are good",
+    "ISSUE_VERIFICATION": "one registration instead of another",
+    "VERIFY_EMAIL": "a flag, a password instead of another",
+    "ISSUE_CODE": "one code a user",
+    "REDEEM_TOKEN": "a flag, a password instead of another",
+    "REHASH_PASSWORD": "a hash instead of another of the same password",
+    "BEGIN_CHANGE": "one code a user",
+    "FINISH_CHANGE": "an address instead of another",
+    "ACCEPT_MEMBERSHIP": "a membership without what was typed",
+    "CREATE_LOGIN_TOKEN": "at most 20 hashes a user",
+    "LEASE_SESSION": "one entry for each request that is under way",
+    "TAKE_ATTEMPT": "places of attempts that are under way, as many as their limits, for 30 s",
+    "COUNT_ATTEMPT": "a counter for each address and account, with a TTL",
+    "TRUST_NETWORK": "16 networks a user, those where the user logged in",
+    "CLAIM_MODULE": "one key a smart module",
     # `webhook_waiting_bytes` and `webhook_dead_letters` bound it; a project has at most 100 smart modules.
-    "module_deliveries.ADD_DELIVERIES": "deliveries to a smart module",
-    "module_deliveries.FINISH_DELIVERY": "the counter of these",
-    "module_deliveries.BURY_DELIVERY": "dead letters of a smart module",
-    "module_deliveries.RETRY_DEAD": "deliveries instead of dead letters",
-    "module_deliveries.COUNT_TRY": "a counter for each of these",
-    "usage.CORRECT_USAGE": "the counters themselves",
+    "ADD_DELIVERIES": "deliveries to a smart module",
+    "FINISH_DELIVERY": "the counter of these",
+    "BURY_DELIVERY": "dead letters of a smart module",
+    "RETRY_DEAD": "deliveries instead of dead letters",
+    "COUNT_TRY": "a counter for each of these",
+    "CORRECT_USAGE": "the counters themselves",
 }
 """Changes of a project that write, and charge nobody for it: why."""
 
@@ -156,7 +157,7 @@ def test_the_page_of_quotas_says_what_a_record_counts() -> None:
 
 def test_what_stores_something_counts_it() -> None:
     every = {
-        f"{module.__name__.rpartition('.')[2]}.{name}": value
+        name: value
         for module in MODULES
         for name, value in vars(module).items()
         if isinstance(value, Script) and tools._GUARD in value.text and not value.charges

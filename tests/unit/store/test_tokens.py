@@ -7,7 +7,7 @@ import hashlib
 import pytest
 from hypothesis import given, strategies
 
-from homewire.store import tokens
+from homewire.auth import tokens
 
 
 @given(strategies.integers(1, 10**16 - 1))

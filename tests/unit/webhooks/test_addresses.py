@@ -8,7 +8,7 @@ import socket
 import pytest
 from hypothesis import given, strategies
 
-from homewire.webhooks.addresses import AddressRefused, is_public, public_socket
+from homewire.webhooks.client import AddressRefused, is_public, public_socket
 
 REFUSED = [
     *("127.0.0.1", "127.8.8.8", "0.0.0.0", "10.1.2.3", "172.16.0.1", "172.31.255.255", "192.168.1.1"),

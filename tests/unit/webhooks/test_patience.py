@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies
 
-from homewire.webhooks.patience import Breaker, pause
+from homewire.webhooks.retry_policy import Breaker, pause
 
 
 @given(strategies.integers(1, 10_000))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from homewire.errors import InvalidInput
-from homewire.webhooks.registering import checked_url
+from homewire.webhooks.registration import checked_url
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Changes of access: control records and the relay of the transactional outbox."""

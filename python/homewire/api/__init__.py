@@ -1,1 +1,0 @@
-"""The REST tier: one module per resource."""

@@ -1,0 +1,1 @@
+"""Authentication and authorisation: who calls, and what that principal may do."""

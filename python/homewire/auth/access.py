@@ -1,0 +1,147 @@
+"""Where a device is, for somebody who may be refused because of it.
+
+Whether a user may change something, where rights and not memberships say so.
+
+Homes that are deactivated: nothing is taken for them.
+
+Entities that are bound to a home: an event that names one has to be of that home.
+
+The store is asked each time, for all entities of a body at once, so a binding holds from the moment
+it was answered. Events without an entity cost nothing.
+
+Who may send what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from typing import Final, TypeVar
+
+import msgpack
+
+from homewire.auth.authenticator import Directory
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.devices.models import DeviceLocation
+from homewire.errors import InvalidInput, NotFound, PermissionDenied, RequestError
+from homewire.permissions.models import Right, RightKind
+from homewire.projects.models import AccessControl, Permission
+
+Allowed = TypeVar("Allowed")
+
+
+async def judged(
+    directory: Directory,
+    project_id: int,
+    device_id: int,
+    judge: Callable[[DeviceLocation | None], Awaitable[Allowed]],
+) -> Allowed:
+    """What `judge` says of a device where it is; None: there is none.
+
+    Raises NotFound, as `judge` does, only by what the store has now: who moved the device through another
+    node a moment ago is not refused for where this one remembers it.
+    """
+    located = await directory.locate(project_id, (device_id,))
+    try:
+        return await judge(located.get(device_id))
+    except NotFound:
+        located = await directory.locate_now(project_id, (device_id,))
+        return await judge(located.get(device_id))
+
+
+async def by_right(directory: Directory, caller: Principal, kind: RightKind, subject: int) -> bool | None:
+    """Whether the caller has this right to a home or device.
+
+    None: rights say nothing here, because the caller is no user, or memberships say who may.
+    """
+    if caller.kind is not PrincipalKind.USER:
+        return None
+    project = await directory.project(caller.project_id)
+    if project is None or project.access_control is not AccessControl.PERMISSION:
+        return None
+    return bool(await directory.rights_of(caller.project_id, caller.id, (f"{kind}:{subject}",)))
+
+
+def right_needed(kind: RightKind, subject: int) -> PermissionDenied:
+    """What somebody gets who sees a home or device, and may not change it."""
+    return PermissionDenied(needs=f"the permission {Right(kind, str(subject))}")
+
+
+DEACTIVATED = "HOME_DEACTIVATED"
+
+
+async def require_active(directory: Directory, project_id: int, home_id: int) -> None:
+    """Raises InvalidInput, naming the home, if it is deactivated. One that does not exist is not."""
+    _, deactivated = await parted(directory, project_id, (home_id,))
+    if deactivated:
+        raise _is_deactivated(home_id)
+
+
+async def why_not_active(directory: Directory, project_id: int, home_id: int) -> RequestError:
+    """What to raise for a home that is not active: InvalidInput if it is deactivated, NotFound if there is
+    none."""
+    if await directory.existing_homes(project_id, (home_id,)):
+        return _is_deactivated(home_id)
+    return NotFound()
+
+
+async def parted(
+    directory: Directory, project_id: int, home_ids: Collection[int]
+) -> tuple[set[int], set[int]]:
+    """The homes that are active, and those that are deactivated. Mostly all are active, and then it is one
+    look-up."""
+    active = await directory.active_homes(project_id, home_ids)
+    if len(active) == len(home_ids):
+        return active, set()
+    missing = [each for each in home_ids if each not in active]
+    return active, await directory.existing_homes(project_id, missing)
+
+
+def _is_deactivated(home_id: int) -> InvalidInput:
+    return InvalidInput("homeId", f"home {home_id} is deactivated", DEACTIVATED)
+
+
+_HOME, _ENTITY = 2, 4
+"""Places in the header of an event's envelope (`rust/core/src/envelope.rs`)."""
+_ELSEWHERE: Final = "is bound to another home"
+
+Placed = tuple[int, int, bytes]
+"""An item's index in its body, its shard and its envelope."""
+
+
+async def require_binding(directory: Directory, project_id: int, entity_id: str | None, home_id: int) -> None:
+    """Raises InvalidInput if the entity is bound to another home. One that nobody bound is legal anywhere."""
+    if entity_id is None:
+        return
+    bound = await directory.entity_homes(project_id, (entity_id,))
+    if bound.get(entity_id, home_id) != home_id:
+        raise misplaced()
+
+
+async def misplaced_items(directory: Directory, project_id: int, placed: Sequence[Placed]) -> set[int]:
+    """The indexes of those items whose entity is bound to another home. One look-up for all."""
+    named = {index: named for index, _, envelope in placed if (named := _named(envelope)) is not None}
+    bound: Mapping[str, int] = {}
+    if named:
+        bound = await directory.entity_homes(project_id, {entity_id for entity_id, _ in named.values()})
+    return {index for index, (entity_id, home) in named.items() if bound.get(entity_id, home) != home}
+
+
+def misplaced() -> InvalidInput:
+    """Why such an event is refused."""
+    return InvalidInput("entityId", _ELSEWHERE)
+
+
+def _named(envelope: bytes) -> tuple[str, int] | None:
+    """Entity and home of an event, if it names an entity."""
+    header = msgpack.Unpacker(max_buffer_size=0)
+    header.feed(envelope[1:])
+    fields = header.unpack()
+    return None if fields[_ENTITY] is None else (fields[_ENTITY], fields[_HOME])
+
+
+def require_project_key(principal: Principal, permission: Permission) -> None:
+    """Raises PermissionDenied unless `principal` is a project key with `permission`, or with `admin`."""
+    if principal.kind is not PrincipalKind.PROJECT_KEY or principal.permissions.isdisjoint(
+        (permission, Permission.ADMIN)
+    ):
+        raise PermissionDenied(needs=f"a project key with the permission {permission}")

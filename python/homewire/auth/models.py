@@ -1,0 +1,37 @@
+"""Records of auth."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from homewire.projects.models import Permission
+
+
+class PrincipalKind(StrEnum):
+    """Who a key speaks for."""
+
+    USER = "user"
+    DEVICE = "device"
+    PROJECT_KEY = "project key"
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who a valid key speaks for. `key_tag` is the first 8 bytes of the key's SHA-256."""
+
+    kind: PrincipalKind
+    project_id: int
+    id: int
+    """userId, deviceId or projectKeyId, by `kind`."""
+    key_tag: int
+    name: str = ""
+    """appId of a user's session, deviceClass of a device, name of a project key."""
+    permissions: frozenset[Permission] = frozenset()
+    expires_ms: int = 0
+    """0: does not expire. A session that is used expires later than it was once said to."""
+    session_id: str = ""
+    """Of the session that the key is; empty for a device's own key and for a project key. A node session's
+    kind is DEVICE, and it may do what the key of the device may."""
+    ends_ms: int = 0
+    """When that session is over however much it is used; 0: never."""

@@ -1,0 +1,254 @@
+"""How somebody logs in at the Sessions Controller (spec 002): with a password, a token, or as a device.
+
+Which project a request is for that names none: of the host it came to, or the only one.
+
+The session APIs of other makers (spec 002, 003, 004) know no projects.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import hdrs, web
+
+from homewire.auth import tokens
+from homewire.auth.models import PrincipalKind
+from homewire.errors import Conflict, InvalidInput, LoginRefused, Unauthenticated, UnknownRecord
+from homewire.hosts import projects_by_host, without_port
+from homewire.logins import tokens as login_tokens
+from homewire.logins.attempting import attempting, guessing, token_guesses
+from homewire.logins.login import by_password, opened
+from homewire.logins.tokens import Logins
+from homewire.projects.models import Project
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Call, NoQuery, WithCookie
+from homewire.sessions.models import Session
+from homewire.users.accounts import login_of
+from homewire.users.models import User
+
+APP: Final = "sessions-controller"
+"""What sessions have as their app that were begun here."""
+COOKIE: Final = "Cookie"
+"""Their authentication type."""
+ID_DIGITS: Final = 16
+"""Of the largest id that there can be."""
+
+
+class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """Who somebody says they are: an e-mail address, and its password."""
+
+    login: str
+    password: str
+
+
+class LoginWithTokenRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A login token, or the key of a user: that of another session."""
+
+    token: str
+
+
+class NodeLoginRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """A device's id and its key."""
+
+    login: int | str
+    password: str
+
+
+class SessionInfoResponse(models.Answer):
+    """What there is to know of a session."""
+
+    last_successful_login: int
+    """In ms since 1970, like the next; 0: never."""
+    last_failed_login: int
+    ui_time_zone: str
+
+
+async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
+    """Open a session for somebody who knows their password."""
+    project = await project_of(api, call.request)
+    user, session, key = await by_password(
+        api,
+        call.request,
+        project,
+        call.body.login,
+        call.body.password,
+        app_id=APP,
+        authentication_type=COOKIE,
+    )
+    return WithCookie(info(user, session), key)
+
+
+async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]) -> WithCookie:
+    """Open a session for the user of a login token, which is spent, or of a key, which stays.
+
+    The session of a key lives no longer than that key's own. Raises Conflict (TOO_MANY_SESSIONS).
+    """
+    token = login_tokens.parse(call.body.token)
+    key = tokens.parse(call.body.token)
+    named = token or key
+    if named is None:
+        raise _wrong_token()
+    project = await _project_with(api, call.request, named.project_id, _wrong_token())
+    async with attempting(api, project.id, token_guesses(api, call.request)) as attempt:
+        parent = None if token else await _session_of(api, call.body.token)
+        user_id = await _redeemed(api, token) if token else parent and parent.user_id
+        if not user_id:
+            raise attempt.wrong(_wrong_token())
+    try:
+        session, made = await opened(
+            api,
+            call.request,
+            project.id,
+            user_id,
+            APP,
+            authentication_type=COOKIE,
+            parent=parent,
+        )
+    except UnknownRecord as error:
+        # The key's session ended, or the user was deleted, since it was right.
+        raise _wrong_token() from error
+    user = await api.store.users.get(project.id, user_id)
+    if user is None:
+        raise _wrong_token()
+    return WithCookie(info(user, session), made)
+
+
+async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
+    """Open a session for a device that knows its key: a node session."""
+    login, password = _device_id(call.body.login), call.body.password
+    key = tokens.parse(password)
+    if key is None or login is None:
+        raise _wrong_key()
+    project = await _project_with(api, call.request, key.project_id, _wrong_key())
+    async with guessing(api, call.request, project.id, f"device {login}") as attempt:
+        caller = await api.store.principals.lookup(password)
+        if (
+            caller is None
+            or caller.kind is not PrincipalKind.DEVICE
+            or caller.id != login
+            or caller.session_id
+        ):
+            await api.store.node_logins.note_failed(project.id, login)
+            raise attempt.wrong(_wrong_key())
+    try:
+        _, made = await api.store.sessions.open_node(
+            project.id,
+            login,
+            login_of(api, call.request),
+            app_id=APP,
+            key_hash=key.hash,
+            authentication_type=COOKIE,
+        )
+    except (Conflict, UnknownRecord) as error:
+        # Rotated, or the device deleted, since it was right.
+        raise _wrong_key() from error
+    return WithCookie(node_info(await logins_of(api, project.id, login)), made)
+
+
+def info(user: User, opened: Session | None = None) -> SessionInfoResponse:
+    """Of a user, who was perhaps read before the session was `opened`."""
+    return SessionInfoResponse(
+        last_successful_login=max(user.last_login_ms, opened.started_ms if opened else 0),
+        last_failed_login=user.last_failed_login_ms,
+        ui_time_zone=user.ui_time_zone,
+    )
+
+
+def node_info(logins: Logins) -> SessionInfoResponse:
+    """Of a device, that is shown nothing and so has no time zone."""
+    return SessionInfoResponse(
+        last_successful_login=logins.last_ms, last_failed_login=logins.last_failed_ms, ui_time_zone="UTC"
+    )
+
+
+async def logins_of(api: Api, project_id: int, device_id: int) -> Logins:
+    """When a device logged in. Raises Unauthenticated for one that is gone."""
+    logins = await api.store.node_logins.of(project_id, device_id)
+    if logins is None:
+        raise Unauthenticated
+    return logins
+
+
+async def _project_with(api: Api, request: web.Request, project_id: int, refusal: LoginRefused) -> Project:
+    """The project of a token that names one: that of the host, or where nothing else tells it the token's.
+
+    Raises `refusal` for the token of another project, and InvalidInput (UNKNOWN_PROJECT).
+    """
+    try:
+        project = await project_of(api, request)
+    except InvalidInput as error:
+        if error.reason != AMBIGUOUS:
+            raise
+        named = await api.store.projects.get(project_id)
+        if named is None or named.disabled:
+            raise refusal from error
+        return named
+    if project.id != project_id:
+        raise refusal
+    return project
+
+
+async def _redeemed(api: Api, token: login_tokens.LoginToken) -> int | None:
+    """Whose token it is; None: it is not good."""
+    if await api.store.login_tokens.redeem(token):
+        return token.user_id
+    await api.store.users.note_failed_login(token.project_id, token.user_id)
+    return None
+
+
+async def _session_of(api: Api, key: str) -> Session | None:
+    """The live session of a user that a key is; None: there is none, or its project is disabled."""
+    claimed = await api.store.sessions.of_token(key)
+    if claimed is None or not claimed.user_id or await api.store.principals.lookup(key) is None:
+        return None
+    return claimed
+
+
+def _device_id(login: int | str) -> int | None:
+    text = str(login)
+    if not text.isascii() or not text.isdigit() or len(text) > ID_DIGITS:
+        return None
+    return int(text)
+
+
+def _wrong_token() -> LoginRefused:
+    return LoginRefused("INVALID_TOKEN", field="token", problem="is unknown, used or too old")
+
+
+def _wrong_key() -> LoginRefused:
+    return LoginRefused(problem="device id or key is wrong")
+
+
+AMBIGUOUS: Final = "AMBIGUOUS_PROJECT"
+UNKNOWN: Final = "UNKNOWN_PROJECT"
+
+
+async def project_of(api: Api, request: web.Request) -> Project:
+    """The project of the request's Host in the setting `project_hosts`, else `default_project`, else the
+    only one that there is.
+
+    Raises InvalidInput: AMBIGUOUS_PROJECT if nothing decides, UNKNOWN_PROJECT if what decides names a
+    project that does not exist or is disabled.
+    """
+    project_id = _of_host(api, request.headers.get(hdrs.HOST, "")) or api.settings.default_project
+    if project_id is None:
+        project_id = await api.store.projects.only()
+        if project_id is None:
+            raise InvalidInput(
+                "Host",
+                "does not tell the project: that needs the setting project_hosts or default_project",
+                reason=AMBIGUOUS,
+            )
+    project = await api.store.projects.get(project_id)
+    if project is None or project.disabled:
+        raise InvalidInput("Host", "stands for a project that does not exist", reason=UNKNOWN)
+    return project
+
+
+def _of_host(api: Api, host: str) -> int | None:
+    """What the table says of the host with its port, else without."""
+    named = host.strip().lower()
+    table = projects_by_host(api.settings.project_hosts)
+    return table.get(named) or table.get(without_port(named))

@@ -1,0 +1,173 @@
+"""Sessions with NData (spec 003): `/sessions`, one more view of the sessions that every login makes."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from functools import partial
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.compat.ndata_list import Names, Selection, result, unnamed
+from homewire.compat.ndata_query import OPERATORS, Part, parse
+from homewire.compat.ndata_rows import NDataSession, QueryResult, session_of
+from homewire.errors import NotFound, PermissionDenied
+from homewire.projects.models import Permission
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation
+from homewire.rest.shapes import SESSIONS
+from homewire.server.outgoing import owners_of
+from homewire.server.streamed import Streamed
+from homewire.sessions.models import Session
+
+
+class SessionsQuery(Part, kw_only=True):
+    """All that may be asked, for the document; what it means is in `ndata_query`, which has the names in any
+    case, and repeated ones."""
+
+    sort: str | None = msgspec.field(default=None, name="$sort")
+    session_id: str | None = msgspec.field(default=None, name="sessionId")
+    user_name: str | None = msgspec.field(default=None, name="identity.userName")
+    device_name: str | None = msgspec.field(default=None, name="identity.deviceName")
+    env_name: str | None = msgspec.field(default=None, name="identity.envName")
+    authentication_type: str | None = msgspec.field(default=None, name="identity.authenticationType")
+    started_at: str | None = msgspec.field(default=None, name="startedAt")
+    expires_at: str | None = msgspec.field(default=None, name="expiresAt")
+    last_access_at: str | None = msgspec.field(default=None, name="lastAccessAt")
+    version: str | None = msgspec.field(default=None, name="_v")
+
+
+async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> web.StreamResponse | QueryResult:
+    """The live sessions that the caller may see and asks for."""
+    question = parse(call.request.query.items())
+    pages = _visible(api, call.principal)
+    slot = partial(api.sort_slots.taken, call.project_id)
+    selection = Selection(pages, Names(api, call.project_id), question, slot)
+    if question.count_only:
+        count, total = await selection.count()
+        return QueryResult(count=count, total_count=total)
+    return await Streamed.begun(
+        call.request,
+        result(selection),
+        api.answers,
+        owners_of(call.caller, call.request),
+        whole_s=api.settings.sorted_list_s if selection.in_file else None,
+    )
+
+
+async def get_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
+    """A live session that the caller may see."""
+    return await _shown(api, await _session_in_path(api, call))
+
+
+async def delete_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
+    """End a session: its key is worth nothing any more, and its sockets are closed."""
+    session = await _session_in_path(api, call)
+    return await _shown(api, await api.store.sessions.end(session.project_id, session.id))
+
+
+async def _visible(api: Api, caller: Principal) -> AsyncIterator[list[Session]]:
+    """Pages of the sessions that the caller may see, from the oldest on."""
+    sessions = api.store.sessions
+    if caller.kind is PrincipalKind.PROJECT_KEY:
+        async for page in sessions.pages(caller.project_id):
+            yield page
+        return
+    _require_session(caller)
+    if caller.kind is PrincipalKind.USER:
+        own = await sessions.of_user(caller.project_id, caller.id)
+    else:
+        own = await sessions.of_device(caller.project_id, caller.id)
+    yield sorted(own, key=lambda session: (session.started_ms, session.id))
+
+
+async def _session_in_path(api: Api, call: Call[NoQuery, None]) -> Session:
+    caller = call.principal
+    if caller.kind is not PrincipalKind.PROJECT_KEY:
+        _require_session(caller)
+    session = await api.store.sessions.get(caller.project_id, call.text("sessionId"))
+    if session is None or not api.store.sessions.is_live(session) or not _may_see(caller, session):
+        raise NotFound
+    return session
+
+
+def _require_session(caller: Principal) -> None:
+    """Raises PermissionDenied for the key of a device that did not log in."""
+    if not caller.session_id:
+        raise PermissionDenied(needs="the key of a session, or a project key")
+
+
+def _may_see(caller: Principal, session: Session) -> bool:
+    match caller.kind:
+        case PrincipalKind.PROJECT_KEY:
+            return True
+        case PrincipalKind.USER:
+            return session.user_id == caller.id
+        case PrincipalKind.DEVICE:
+            return session.device_id == caller.id
+
+
+async def _shown(api: Api, session: Session) -> NDataSession:
+    (found,) = await Names(api, session.project_id)([unnamed(session)])
+    return session_of(found.row)
+
+
+_NDATA: Final = f"""\
+A member of a session is asked about by its name: `identity.userName=startswith:9`, `_v=gt:1;lt:50`, \
+`startedAt=gte:2023-08-04T11:19:38Z`. Operations are apart by `;`, and all of them must hold; a parameter \
+that is repeated adds to what it asked before; a value without an operator must be equal. The operators \
+are {", ".join(OPERATORS)}; `in` and `nin` take several arguments, apart by `:`. A `:`, `;` or `\\` that \
+is part of a text has a `\\` before it; times need none. Names of members and operators may be in any \
+case; texts are compared exactly, and times as instants, in UTC if they have no offset.
+
+`$sort` is a comma list of members, each with a `-` before it or `:desc` behind it if it is to descend. \
+Without it the sessions stand in the order in which they started.
+
+A user sees their own sessions, a device that logged in its own, a project key all of the project. An \
+answer that breaks off in the middle was not completed."""
+
+OPERATIONS: Final = (
+    Operation(
+        name="getSessions",
+        method="GET",
+        path="/sessions",
+        tag="Sessions with NData",
+        summary="Get the live sessions that are asked for; without $take all of them",
+        description=_NDATA,
+        source="spec 003, Get sessions",
+        access=Access(user=True, device=True, permission=Permission.READ),
+        handler=get_sessions,
+        query=SessionsQuery,
+        answer=QueryResult,
+        shape=SESSIONS,
+        errors=frozenset({400, 401, 403}),
+    ),
+    Operation(
+        name="getSession",
+        method="GET",
+        path="/sessions/{sessionId}",
+        tag="Sessions with NData",
+        summary="Get a live session",
+        source="spec 003, Get session",
+        access=Access(user=True, device=True, permission=Permission.READ),
+        handler=get_session,
+        answer=NDataSession,
+        shape=SESSIONS,
+        errors=frozenset({400, 401, 403, 404}),
+    ),
+    Operation(
+        name="deleteSession",
+        method="DELETE",
+        path="/sessions/{sessionId}",
+        tag="Sessions with NData",
+        summary="End a session; the answer is the session that it ended",
+        source="spec 003, Delete session",
+        access=Access(user=True, device=True, permission=Permission.ADMIN),
+        handler=delete_session,
+        answer=NDataSession,
+        shape=SESSIONS,
+        errors=frozenset({400, 401, 403, 404, 409}),
+    ),
+)

@@ -1,0 +1,346 @@
+"""Rows in order, however many: the first few of them in memory, or all of them by runs in a temporary file.
+
+A row is sorted by one text of bytes, in which the values of all members it is sorted by stand one behind the
+other: comparing two rows is comparing bytes, and a run on disk needs nothing else.
+
+From pages of sessions to the answer to a question, with never more than a part of it in memory.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import os
+import struct
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, aclosing
+from dataclasses import dataclass
+from itertools import chain, islice, pairwise
+from operator import itemgetter
+from types import TracebackType
+from typing import BinaryIO, Final, NamedTuple, Self
+
+from homewire.compat.ndata_query import Direction, Question
+from homewire.compat.ndata_rows import DEVICE_NAME, USER_NAME, Row, shown
+from homewire.compat.user_agents import device_of
+from homewire.errors import Unavailable
+from homewire.rest.context import Api
+from homewire.sessions.models import Session
+from homewire.users.models import User
+
+RUN_BYTES: Final = 2 * 1024 * 1024
+"""How much is sorted in memory before it is written down as a run."""
+OVERHEAD: Final = 150
+"""Bytes that an entry takes in memory beside its own."""
+READ_BYTES: Final = 32 * 1024
+"""How much of each run is in memory while they are merged."""
+BATCH: Final = 500
+"""Entries that are handed on together."""
+
+_HEAD: Final = struct.Struct(">II")
+_INVERTED: Final = bytes(range(255, -1, -1))
+_LOWEST: Final = 2**63
+
+
+class Entry(NamedTuple):
+    """Something to be sorted: by `key` first."""
+
+    key: bytes
+    body: bytes
+
+    @property
+    def size(self) -> int:
+        """About how many bytes of memory it takes."""
+        return len(self.key) + len(self.body) + OVERHEAD
+
+
+def sort_key(row: Row, order: Iterable[Direction]) -> bytes:
+    """What rows are compared by. Those that are equal by `order` keep to the start of the session, then to
+    its id, so that the pages of a list fit together."""
+    key = b"".join(_part(row[each.member.place], each.descending) for each in order)
+    return key + _part(row.started_ms, False) + _part(row.session_id, False)
+
+
+def _part(value: str | int, descending: bool) -> bytes:
+    """Bytes that compare as the values do, none of them the beginning of another."""
+    if isinstance(value, int):
+        part = (value + _LOWEST).to_bytes(8)
+    else:
+        # The order of UTF-8 is that of the code points. A zero within must not look like the end.
+        part = value.encode().replace(b"\0", b"\0\1") + b"\0\0"
+    return part.translate(_INVERTED) if descending else part
+
+
+class Sorter:
+    """Takes entries in any order, and gives them back sorted. A context manager: at its end the file goes.
+
+    Whatever takes long, sorting and the file, is done beside the event loop.
+    """
+
+    def __init__(self, run_bytes: int = RUN_BYTES) -> None:
+        self._run_bytes = run_bytes
+        self._entries: list[Entry] = []
+        self._size = 0
+        self._runs = Runs()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """About how much memory those take that were not written down."""
+        return self._size
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._runs.close()
+
+    async def add(self, entries: Sequence[Entry]) -> None:
+        """More of them, a page at a time. Raises OSError when they can't be written down."""
+        self._entries.extend(entries)
+        self._size += sum(entry.size for entry in entries)
+        if self._size > self._run_bytes:
+            run, self._entries, self._size = self._entries, [], 0
+            await asyncio.to_thread(self._runs.write, run)
+
+    async def batches(self, skip: int, take: int | None) -> AsyncIterator[list[bytes]]:
+        """The bodies in order, without the first `skip`, at most `take` of them. Raises OSError."""
+        await asyncio.to_thread(self._entries.sort)
+        merged = heapq.merge(self._entries, *self._runs.readers())
+        wanted = islice(merged, skip, None if take is None else skip + take)
+        while batch := await asyncio.to_thread(lambda: [entry.body for entry in islice(wanted, BATCH)]):
+            yield batch
+
+
+class Runs:
+    """Sorted runs of entries, one behind the other in a file that has no name."""
+
+    def __init__(self) -> None:
+        self._file: BinaryIO | None = None
+        self._ends = [0]
+
+    def write(self, entries: list[Entry]) -> None:
+        """Sort these, and write them down. Raises OSError."""
+        entries.sort()
+        if self._file is None:
+            self._file = tempfile.TemporaryFile()  # noqa: SIM115
+        for key, body in entries:
+            self._file.write(_HEAD.pack(len(key), len(body)) + key + body)
+        self._file.flush()
+        self._ends.append(self._file.tell())
+
+    def readers(self) -> list[Iterator[Entry]]:
+        """One for each run, from its beginning."""
+        return [self._read(start, end) for start, end in pairwise(self._ends)]
+
+    def close(self) -> None:
+        """Let go of the file."""
+        if self._file is not None:
+            self._file.close()
+
+    def _read(self, start: int, end: int) -> Iterator[Entry]:
+        # All of them read the one file: each at its own place, without a position that they share.
+        held = b""
+        while start < end or held:
+            whole = 0
+            while (entry := _entry(held, whole)) is not None:
+                yield entry
+                whole += _HEAD.size + len(entry.key) + len(entry.body)
+            held = held[whole:]
+            if start == end:
+                return
+            more = os.pread(self._descriptor, min(READ_BYTES, end - start), start)
+            if not more:
+                raise OSError("the runs of a sorting are cut off")
+            held += more
+            start += len(more)
+
+    @property
+    def _descriptor(self) -> int:
+        if self._file is None:
+            raise RuntimeError("there are no runs")
+        return self._file.fileno()
+
+
+def _entry(held: bytes, place: int) -> Entry | None:
+    """The entry at a place of what was read, if all of it was."""
+    if len(held) < place + _HEAD.size:
+        return None
+    key_size, body_size = _HEAD.unpack_from(held, place)
+    key_at = place + _HEAD.size
+    body_at = key_at + key_size
+    if len(held) < body_at + body_size:
+        return None
+    return Entry(held[key_at:body_at], held[body_at : body_at + body_size])
+
+
+@dataclass(frozen=True, slots=True)
+class Bounds:
+    """Of what is in memory while an answer is made."""
+
+    few: int = 1_000
+    """If no row behind this one is wanted, they are sorted without a file."""
+    run_bytes: int = RUN_BYTES
+
+
+USUAL: Final = Bounds()
+
+
+class Found(NamedTuple):
+    """A session that may be part of an answer. The names in its row may still be missing."""
+
+    row: Row
+    session: Session
+
+
+Slot = Callable[[], AbstractContextManager[None]]
+Naming = Callable[[Sequence[Found]], Awaitable[list[Found]]]
+"""Puts the names into rows that have none yet."""
+
+
+class Names:
+    """What stands in other records than the session's: who its user is, or its device."""
+
+    def __init__(self, api: Api, project_id: int) -> None:
+        self._api = api
+        self._project_id = project_id
+
+    async def __call__(self, found: Sequence[Found]) -> list[Found]:
+        """The same with the names in their rows; those of many are looked up together."""
+        users = await self._api.store.users.any_of(
+            self._project_id, list({each.session.user_id for each in found if each.session.user_id})
+        )
+        devices = await self._api.store.devices.get_many(
+            self._project_id, list({each.session.device_id for each in found if each.session.device_id})
+        )
+        names = {device.id: device.name for device in devices}
+        return [_named(each, users, names) for each in found]
+
+
+def _named(found: Found, users: dict[int, User], devices: dict[int, str]) -> Found:
+    row, session = found
+    if session.device_id:
+        name = devices.get(session.device_id) or row.device_name
+        return Found(row._replace(user_name=str(session.device_id), device_name=name), session)
+    return Found(row._replace(user_name=_user_name(session, users.get(session.user_id))), session)
+
+
+def _user_name(session: Session, user: User | None) -> str:
+    known = user and (user.email or user.phone or user.external_key)
+    return known or str(session.user_id)
+
+
+def unnamed(session: Session) -> Found:
+    """What the session's own record says."""
+    row = Row(
+        session.id,
+        "",
+        device_of(session.user_agent).name,
+        session.app_id,
+        session.authentication_type,
+        session.started_ms,
+        session.expires_ms,
+        session.last_access_ms,
+        session.version,
+    )
+    return Found(row, session)
+
+
+class Selection:
+    """The sessions that a question asks for. `total` is right once they all were looked at."""
+
+    def __init__(
+        self,
+        pages: AsyncIterator[list[Session]],
+        names: Naming,
+        question: Question,
+        slot: Slot,
+        bounds: Bounds = USUAL,
+    ) -> None:
+        """`slot` is held while rows are sorted in a file."""
+        self._slot = slot
+        self._bounds = bounds
+        self._pages = pages
+        self._names = names
+        self._question = question
+        self._end = None if question.take is None else question.skip + question.take
+        self.total = 0
+
+    async def count(self) -> tuple[int, int]:
+        """How many sessions the answer has, and how many there are."""
+        async for _ in self._matching():
+            pass
+        end = self.total if self._end is None else min(self._end, self.total)
+        return max(end - self._question.skip, 0), self.total
+
+    @property
+    def in_file(self) -> bool:
+        """Whether so many rows are sorted that it takes a file."""
+        return bool(self._question.order) and not (self._end is not None and self._end <= self._bounds.few)
+
+    def batches(self) -> AsyncGenerator[list[bytes]]:
+        """The sessions of the answer in order, as JSON. Raises Unavailable."""
+        if self.in_file:
+            return self._all_in_order()
+        return self._few_in_order() if self._question.order else self._as_they_come()
+
+    async def _matching(self) -> AsyncIterator[list[Found]]:
+        """A page at a time what meets every condition. Others' records are read only if that depends on them,
+        and for those sessions only that meet all the others."""
+        look_up = self._question.concerns(USER_NAME, DEVICE_NAME)
+        conditions = self._question.conditions
+        own = [each for each in conditions if each.member not in (USER_NAME, DEVICE_NAME)]
+        others = [each for each in conditions if each.member in (USER_NAME, DEVICE_NAME)]
+        async for page in self._pages:
+            found = [each for each in map(unnamed, page) if all(it.holds(each.row) for it in own)]
+            if look_up:
+                named = await self._names(found)
+                found = [each for each in named if all(it.holds(each.row) for it in others)]
+            self.total += len(found)
+            if found:
+                yield found
+
+    async def _as_they_come(self) -> AsyncGenerator[list[bytes]]:
+        async for found in self._matching():
+            before = self.total - len(found)
+            end = None if self._end is None else max(self._end - before, 0)
+            if part := found[max(self._question.skip - before, 0) : end]:
+                yield await self._written(part)
+
+    async def _few_in_order(self) -> AsyncGenerator[list[bytes]]:
+        kept: list[tuple[bytes, Found]] = []
+        async for found in self._matching():
+            keyed = ((sort_key(each.row, self._question.order), each) for each in found)
+            kept = heapq.nsmallest(self._end or 0, chain(kept, keyed), key=itemgetter(0))
+        if part := [found for _, found in kept[self._question.skip :]]:
+            yield await self._written(part)
+
+    async def _all_in_order(self) -> AsyncGenerator[list[bytes]]:
+        order = self._question.order
+        try:
+            with self._slot(), Sorter(self._bounds.run_bytes) as sorter:
+                async for found in self._matching():
+                    named = await self._names(found)
+                    await sorter.add([Entry(sort_key(row, order), shown(row)) for row, _ in named])
+                async for batch in sorter.batches(self._question.skip, self._question.take):
+                    yield batch
+        except OSError as error:
+            raise Unavailable(problem="there is no room to sort in") from error
+
+    async def _written(self, found: Sequence[Found]) -> list[bytes]:
+        return [shown(row) for row, _ in await self._names(found)]
+
+
+async def result(selection: Selection) -> AsyncGenerator[bytes]:
+    """A QueryResult, in chunks. Raises Unavailable, where a valid document has not ended yet."""
+    count = 0
+    before = b'{"items":['
+    async with aclosing(selection.batches()) as batches:
+        async for batch in batches:
+            yield before + b",".join(batch)
+            count += len(batch)
+            before = b","
+    opening = b"" if count else before
+    yield opening + f'],"count":{count},"totalCount":{selection.total}}}'.encode()

@@ -1,0 +1,277 @@
+"""Our sessions as Rocket.Chat's clients know them (spec 004; shared data models, *Rocket.Chat sessions*)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+import msgspec
+
+from homewire.compat.controller_logins import project_of
+from homewire.compat.rocket_chat_session import (
+    RocketChatSession,
+    RocketChatSessionInfo,
+    decode_sort,
+    selected,
+    shown,
+)
+from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
+from homewire.logins.login import by_password
+from homewire.rest.context import Api
+from homewire.rest.models import Answer
+from homewire.rest.operation import Access, BodyKind, Call, Count, NoQuery, Operation
+from homewire.rest.shapes import ROCKET_CHAT
+from homewire.sessions.models import Session
+from homewire.users.models import User
+
+APP_ID: Final = "rocket.chat"
+"""What a session that was opened here names as its app."""
+MAX_TEXT: Final = 1024
+"""Of a filter, a sort order and the id of a session, in characters."""
+USUAL_COUNT: Final = 50
+"""Of sessions in a list, where a client doesn't say."""
+
+SessionId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """Who logs in: the first of user, username and email that is there."""
+
+    user: str | None = None
+    username: str | None = None
+    email: str | None = None
+    password: str
+
+
+class SessionQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """Which session."""
+
+    session_id: SessionId
+
+
+class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """Which sessions, in which order, and which part of the list."""
+
+    offset: Count = 0
+    count: Count = USUAL_COUNT
+    """0: all."""
+    filter: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
+    sort: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = '{"loginAt":-1}'
+
+
+class Address(Answer):
+    """An e-mail address."""
+
+    address: str
+    verified: bool
+
+
+class Me(Answer):
+    """Who logged in."""
+
+    id_: str = msgspec.field(name="_id")
+    name: str
+    username: str
+    emails: list[Address]
+    roles: list[str]
+    active: Literal[True]
+
+
+class Opened(Answer):
+    """A new session: what its client sends from now on, as X-User-Id and X-Auth-Token."""
+
+    user_id: str
+    auth_token: str
+    me: Me
+
+
+class LoginAnswer(Answer):
+    """Somebody logged in."""
+
+    status: Literal["success"]
+    data: Opened
+
+
+class Message(Answer):
+    """Something for a person to read."""
+
+    message: str
+
+
+class LogoutAnswer(Answer):
+    """Somebody logged out."""
+
+    status: Literal["success"]
+    data: Message
+
+
+class SessionList(Answer):
+    """Some of the caller's live sessions."""
+
+    sessions: list[RocketChatSession]
+    count: int
+    """Of those here."""
+    offset: int
+    total: int
+    """Of those that there are, with this filter."""
+    success: Literal[True]
+
+
+class EndedAnswer(Answer):
+    """A session was ended."""
+
+    session_id: str
+    success: Literal[True]
+
+
+async def log_in(api: Api, call: Call[NoQuery, Login]) -> LoginAnswer:
+    """Open a session."""
+    name = call.body.user or call.body.username or call.body.email
+    if not name:
+        raise InvalidInput("user", "is required")
+    project = await project_of(api, call.request)
+    user, session, key = await by_password(
+        api, call.request, project, name, call.body.password, app_id=APP_ID
+    )
+    opened = Opened(user_id=str(user.id), auth_token=key, me=_me(user, session))
+    return LoginAnswer(status="success", data=opened)
+
+
+def _me(user: User, session: Session) -> Me:
+    emails = [Address(address=user.email, verified=user.verified)] if user.email else []
+    return Me(
+        id_=str(user.id),
+        name=user.name,
+        username=user.email or user.phone or user.external_key or str(user.id),
+        emails=emails,
+        roles=list(session.roles),
+        active=True,
+    )
+
+
+async def log_out(api: Api, call: Call[NoQuery, None]) -> LogoutAnswer:
+    """End the session that the key is."""
+    try:
+        await api.store.sessions.end(call.project_id, call.principal.session_id)
+    except UnknownRecord as error:
+        # Somebody else ended it since we looked at the key.
+        raise Unauthenticated from error
+    return LogoutAnswer(status="success", data=Message(message="You've been logged out!"))
+
+
+async def session_info(api: Api, call: Call[SessionQuery, None]) -> RocketChatSessionInfo:
+    """One session of the caller's, live or not."""
+    found = shown(await _own(api, call, call.query.session_id), api.store.now_ms())
+    return RocketChatSessionInfo(**msgspec.structs.asdict(found), success=True)
+
+
+async def list_sessions(api: Api, call: Call[ListQuery, None]) -> SessionList:
+    """The caller's live sessions."""
+    query, now = call.query, api.store.now_ms()
+    order = decode_sort(query.sort)
+    live = await api.store.sessions.of_user(call.project_id, call.principal.id)
+    found = selected([shown(session, now) for session in live], query.filter, order)
+    end = query.offset + query.count if query.count else None
+    part = found[query.offset : end]
+    return SessionList(sessions=part, count=len(part), offset=query.offset, total=len(found), success=True)
+
+
+async def log_out_one(api: Api, call: Call[NoQuery, SessionQuery]) -> EndedAnswer:
+    """End one session of the caller's."""
+    session = await _own(api, call, call.body.session_id)
+    await api.store.sessions.end(session.project_id, session.id)
+    return EndedAnswer(session_id=session.id, success=True)
+
+
+async def _own(api: Api, call: Call[Any, Any], session_id: str) -> Session:
+    session = await api.store.sessions.get(call.project_id, session_id)
+    if session is None or session.user_id != call.principal.id:
+        raise NotFound
+    return session
+
+
+_BAD_INPUT: Final = frozenset({400, 401, 403})
+_USERS: Final = Access(user=True)
+
+OPERATIONS: Final = (
+    Operation(
+        name="rocketChatLogin",
+        method="POST",
+        path="/api/v1/login",
+        tag="Rocket.Chat sessions",
+        summary="Log in with a password",
+        description="Of user, username and email the first that is there counts: the e-mail address of a "
+        "user. The project is that of the Host name (setting project_hosts), else the default_project, else "
+        "the only one there is; without any of these the answer is 400. It must have e-mail accounts. What "
+        "comes after has userId and authToken in the headers X-User-Id and X-Auth-Token; authToken is a key "
+        "like every other, too.",
+        source="shared data models, Rocket.Chat sessions",
+        access=Access(nobody=True, by_handler=True),
+        handler=log_in,
+        body=Login,
+        body_kind=BodyKind.FORM,
+        answer=LoginAnswer,
+        errors=frozenset({400, 401, 429}),
+        shape=ROCKET_CHAT,
+    ),
+    Operation(
+        name="rocketChatLogout",
+        method="POST",
+        path="/api/v1/logout",
+        tag="Rocket.Chat sessions",
+        summary="End the session whose key it is",
+        source="shared data models, Rocket.Chat sessions",
+        access=_USERS,
+        handler=log_out,
+        answer=LogoutAnswer,
+        errors=frozenset({401, 403, 409}),
+        shape=ROCKET_CHAT,
+    ),
+    Operation(
+        name="getRocketChatSession",
+        method="GET",
+        path="/api/v1/sessions/info",
+        tag="Rocket.Chat sessions",
+        summary="Get one of the caller's sessions",
+        description="Wherever it was opened. One that is over is known for 30 days, and has closedAt. "
+        "loginToken is the SHA-256 of the key, in base64.",
+        source="spec 004, Get Current User Session Information",
+        access=_USERS,
+        handler=session_info,
+        query=SessionQuery,
+        answer=RocketChatSessionInfo,
+        errors=_BAD_INPUT | {404},
+        shape=ROCKET_CHAT,
+    ),
+    Operation(
+        name="listRocketChatSessions",
+        method="GET",
+        path="/api/v1/sessions/list",
+        tag="Rocket.Chat sessions",
+        summary="List the caller's live sessions",
+        description="The filter is a text that searchTerm has, in whatever case. The order is a JSON object "
+        'of members of a session, each with 1 or -1, e.g. {"device.name": 1, "loginAt": -1}; without one the '
+        "newest login is first. With a count of 0 they all are listed.",
+        source="shared data models, Rocket.Chat sessions",
+        access=_USERS,
+        handler=list_sessions,
+        query=ListQuery,
+        answer=SessionList,
+        errors=_BAD_INPUT,
+        shape=ROCKET_CHAT,
+    ),
+    Operation(
+        name="endRocketChatSession",
+        method="POST",
+        path="/api/v1/sessions/logout.me",
+        tag="Rocket.Chat sessions",
+        summary="End one of the caller's sessions",
+        source="shared data models, Rocket.Chat sessions",
+        access=_USERS,
+        handler=log_out_one,
+        body=SessionQuery,
+        body_kind=BodyKind.FORM,
+        answer=EndedAnswer,
+        errors=_BAD_INPUT | {404, 409},
+        shape=ROCKET_CHAT,
+    ),
+)

@@ -1,0 +1,1 @@
+"""Devices: records, keys, ownership."""

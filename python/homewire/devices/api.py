@@ -1,0 +1,224 @@
+"""Devices (spec 001, *Devices*): those of a home, and what is known of each. See `provisioning` for how they
+get there."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import msgspec
+
+from homewire.auth import tokens
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.devices.models import Device as DeviceRecord
+from homewire.devices.models import DevicePresence
+from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.projects.models import Permission
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.patching import changes
+from homewire.rest.visibility import device_in_path, require_home, require_place
+from homewire.store.parts import Part
+from homewire.timestamps import timestamp, whole_seconds
+
+MUTABLE: Final = frozenset({"name", "tag"})
+NEVER_SEEN: Final = DevicePresence()
+
+
+class DevicesAskedFor(Paging, kw_only=True, rename="camel"):
+    """Of which home; a project key may ask for all of its project instead."""
+
+    home_id: models.Id | None = None
+    project_id: models.Id | None = None
+
+
+class DevicePatch(msgspec.Struct, kw_only=True, rename="camel"):
+    """The body of *Update Device Info*: a Device, of which only name and tag can be changed.
+
+    What a device does by itself (`isConnected`, when it came and went, until when it can be claimed) is not
+    looked at: it changes while a client holds the object that it sends back.
+    """
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    tag: str | msgspec.UnsetType = msgspec.UNSET
+    id: int | msgspec.UnsetType = msgspec.UNSET
+    project_id: int | msgspec.UnsetType = msgspec.UNSET
+    creation_time: str | msgspec.UnsetType = msgspec.UNSET
+    device_class: str | msgspec.UnsetType = msgspec.UNSET
+    home_id: int | msgspec.UnsetType | None = msgspec.UNSET
+    claim_time: str | msgspec.UnsetType | None = msgspec.UNSET
+    claim_code: str | msgspec.UnsetType | None = msgspec.UNSET
+    api_key: str | msgspec.UnsetType | None = msgspec.UNSET
+
+
+async def shown(
+    api: Api, device: DeviceRecord, *, caller: Principal | None, key: str | None = None
+) -> models.Device:
+    """A device as this caller may see it. `key` is for the answer that made it."""
+    presence = (await api.store.presence.of(device.project_id, (device.id,))).get(device.id, NEVER_SEEN)
+    return _shown(api, device, presence, caller, key)
+
+
+def _shown(
+    api: Api, device: DeviceRecord, presence: DevicePresence, caller: Principal | None, key: str | None = None
+) -> models.Device:
+    claimable_until = device.claimable_until_ms if device.claimable_until_ms > api.store.now_ms() else 0
+    return models.Device(
+        id=device.id,
+        project_id=device.project_id,
+        creation_time=timestamp(device.created_ms),
+        name=device.name,
+        tag=device.tag,
+        device_class=device.device_class,
+        is_connected=presence.connected,
+        home_id=device.home_id,
+        api_key=key,
+        claim_code=(device.claim_code or None) if _sees_claim_code(caller) else None,
+        claim_time=whole_seconds(device.claimed_ms) if device.claimed_ms else None,
+        claim_expiration_time=whole_seconds(claimable_until) if claimable_until else None,
+        last_connect_time=_time(presence.last_connect_ms),
+        last_disconnect_time=_time(presence.last_disconnect_ms),
+    )
+
+
+def _sees_claim_code(caller: Principal | None) -> bool:
+    """The device itself, and the project. Not its users: whoever has the code may claim it after them."""
+    return caller is not None and caller.kind is not PrincipalKind.USER
+
+
+def _time(ms: int | None) -> str | None:
+    return timestamp(ms) if ms else None
+
+
+async def list_devices(api: Api, call: Call[DevicesAskedFor, None]) -> Part[models.Device]:
+    """Those of a home that the caller may see, or all of the project."""
+    query, caller = call.query, call.principal
+    if caller.kind is PrincipalKind.PROJECT_KEY:
+        if query.home_id is None and query.project_id is None:
+            raise InvalidInput("homeId", "is required, or projectId")
+        if query.project_id not in (None, caller.project_id):
+            raise PermissionDenied(field="projectId", problem="is not the project of this key")
+    elif query.home_id is None:
+        raise InvalidInput("homeId", "is required")
+    if query.home_id is not None:
+        await require_home_named(api, caller, query.home_id)
+    ids, total = await api.store.devices.slice(call.project_id, query.home_id, query.skip, query.limit)
+
+    async def read(some: Sequence[int]) -> list[models.Device]:
+        devices = await api.store.devices.get_many(call.project_id, some)
+        presences = await api.store.presence.of(call.project_id, [each.id for each in devices])
+        return [_shown(api, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
+
+    return await Part.by_ids(ids, query.skip, total, read)
+
+
+async def require_home_named(api: Api, caller: Principal, home_id: int) -> None:
+    """Raises PermissionDenied, with the field, unless the caller may see the home of a query or body."""
+    try:
+        await require_home(api, caller, home_id)
+    except NotFound:
+        raise home_not_visible() from None
+
+
+def home_not_visible() -> PermissionDenied:
+    """The answer to a home that is unknown, and to one that the caller is no member of."""
+    return PermissionDenied(field="homeId", problem="unknown, or not yours to see")
+
+
+async def seen_device(api: Api, caller: Principal, device_id: int) -> DeviceRecord:
+    """The device as it is now. Raises NotFound unless the caller may see it."""
+    return await _seen(api, caller, await api.store.devices.get(caller.project_id, device_id))
+
+
+async def _seen(api: Api, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
+    if device is None or (caller.kind is PrincipalKind.DEVICE and caller.id != device.id):
+        raise NotFound
+    await require_place(api, caller, device.home_id)
+    return device
+
+
+async def get_device(api: Api, call: Call[NoQuery, None]) -> models.Device:
+    """A device of the caller's home, of the project, or the caller itself."""
+    caller = call.principal
+    found, presence = await api.store.devices.look_at(caller.project_id, call.ids["deviceId"])
+    device = await _seen(api, caller, found)
+    return _shown(api, device, await api.store.presence.by_record(presence), caller)
+
+
+async def update_device(api: Api, call: Call[NoQuery, DevicePatch]) -> None:
+    """Name and tag; whoever sends the whole object back must leave the rest as it is."""
+    device, body = await seen_device(api, call.principal, call.ids["deviceId"]), call.body
+    as_it_is = _shown(api, device, NEVER_SEEN, None)
+    # What its users are not shown they can still send back, if they have it.
+    if body.claim_code and body.claim_code == device.claim_code:
+        as_it_is.claim_code = body.claim_code
+    if body.api_key and await _is_key_of(api, body.api_key, device):
+        as_it_is.api_key = body.api_key
+    await api.store.devices.update(device, **changes(body, as_it_is, MUTABLE))
+
+
+async def _is_key_of(api: Api, key: str, device: DeviceRecord) -> bool:
+    reference = tokens.parse(key)
+    if reference is None or reference.project_id != device.project_id:
+        return False
+    principal = await api.store.principals.lookup(key)
+    return principal is not None and (principal.kind, principal.id) == (PrincipalKind.DEVICE, device.id)
+
+
+async def delete_device(api: Api, call: Call[NoQuery, None]) -> None:
+    """It leaves its home: unclaimed, if it was pre-provisioned, else for good."""
+    await api.store.devices.leave_home(await seen_device(api, call.principal, call.ids["deviceId"]))
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="listDevices",
+        method="GET",
+        path="/devices",
+        tag="Devices",
+        summary="List the devices of a home; with a project key those of the project, too",
+        source="spec 001, Get Devices",
+        access=Access(user=True, permission=Permission.READ),
+        handler=list_devices,
+        query=DevicesAskedFor,
+        answer=list[models.Device],
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="getDevice",
+        method="GET",
+        path="/devices/{deviceId}",
+        tag="Devices",
+        summary="Get a device; with a device's key only itself",
+        source="spec 001, Get Device Info",
+        access=Access(user=True, device=True, permission=Permission.READ),
+        # The handler reads the device anyway, and that says where it is.
+        handler=get_device,
+        answer=models.Device,
+    ),
+    Operation(
+        name="updateDevice",
+        method="PATCH",
+        path="/devices/{deviceId}",
+        tag="Devices",
+        summary="Change a device's name or tag",
+        source="spec 001, Update Device Info",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=device_in_path,
+        handler=update_device,
+        body=DevicePatch,
+        success=204,
+    ),
+    Operation(
+        name="deleteDevice",
+        method="DELETE",
+        path="/devices/{deviceId}",
+        tag="Devices",
+        summary="Take a device out of its home; one that was provisioned on demand is deleted with its key",
+        source="spec 001, Delete Device",
+        access=Access(user=True, permission=Permission.ADMIN),
+        handler=delete_device,
+        success=204,
+    ),
+)

@@ -1,0 +1,230 @@
+"""Entities (shared data models, *Entity*): for servers, with a project key."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+
+from homewire.auth.models import Principal
+from homewire.entities.models import Entity as EntityRecord
+from homewire.errors import InvalidInput, NotFound, UnknownRecord
+from homewire.projects.models import Permission
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.patching import WholeObject, changes
+from homewire.store.parts import Part
+from homewire.timestamps import timestamp
+
+Attributes = msgspec.Raw | msgspec.UnsetType
+"""A JSON object, kept byte for byte; null: none."""
+
+
+class ListEntities(Paging):
+    """Which entities of the project."""
+
+    home_id: models.Id | None = None
+    entity_classes: str | None = None
+    """Separated by commas, or the parameter repeated: only entities of one of these classes."""
+
+
+class NewEntity(WholeObject, frozen=True, kw_only=True, rename="camel"):
+    """What a new entity is."""
+
+    entity_id: str
+    entity_class: str
+    home_id: models.Id
+    project_id: int | None = None
+    """If it is there, that of the path."""
+    parent_id: str | None = None
+    time_zone: str | None = None
+    display_settings: models.EntityDisplay | None = None
+    attributes: Attributes = msgspec.UNSET
+
+
+class EntityChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is to change; null takes a field away. The others may be there, as they are."""
+
+    entity_class: str | msgspec.UnsetType = msgspec.UNSET
+    parent_id: str | msgspec.UnsetType | None = msgspec.UNSET
+    time_zone: str | msgspec.UnsetType | None = msgspec.UNSET
+    display_settings: models.EntityDisplay | msgspec.UnsetType | None = msgspec.UNSET
+    attributes: Attributes = msgspec.UNSET
+    entity_id: str | msgspec.UnsetType = msgspec.UNSET
+    home_id: int | msgspec.UnsetType = msgspec.UNSET
+    project_id: int | msgspec.UnsetType = msgspec.UNSET
+    created_at: str | msgspec.UnsetType = msgspec.UNSET
+    updated_at: str | msgspec.UnsetType = msgspec.UNSET
+
+
+MUTABLE: Final = ("entity_class", "parent_id", "time_zone", "display_settings", "attributes")
+
+
+def shown(entity: EntityRecord) -> models.Entity:
+    """An entity as answers show it."""
+    display = None
+    if entity.display_name is not None:
+        display = models.EntityDisplay(name=entity.display_name, description=entity.description)
+    return models.Entity(
+        entity_id=entity.id,
+        entity_class=entity.entity_class,
+        home_id=entity.home_id,
+        project_id=entity.project_id,
+        created_at=timestamp(entity.created_ms),
+        updated_at=timestamp(entity.updated_ms),
+        parent_id=entity.parent_id,
+        time_zone=entity.time_zone,
+        display_settings=display,
+        attributes=None if entity.attributes is None else msgspec.Raw(entity.attributes),
+    )
+
+
+async def own_project(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The project is the key's own. Raises NotFound."""
+    if ids["projectId"] != caller.project_id:
+        raise NotFound
+
+
+async def list_entities(api: Api, call: Call[ListEntities, None]) -> Part[models.Entity]:
+    """By their ids."""
+    query = call.query
+    given = call.request.query.getall("entityClasses", [])
+    classes = {each for value in given for each in value.split(",") if each}
+    part = await api.store.entities.part(call.project_id, query.home_id, classes, query.skip, query.limit)
+    return part.shown(shown)
+
+
+async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Entity:
+    """Bound to its home from now on."""
+    body = call.body
+    if body.project_id not in (None, call.project_id):
+        raise InvalidInput("projectId", "must be the project of the path")
+    display = body.display_settings
+    entity = EntityRecord(
+        body.entity_id,
+        call.project_id,
+        body.home_id,
+        body.entity_class,
+        body.parent_id,
+        body.time_zone,
+        display.name if display else None,
+        display.description if display else None,
+        _attributes(body.attributes),
+    )
+    try:
+        return shown(await api.store.entities.create(entity, api.settings.entities_per_home))
+    except UnknownRecord:
+        raise InvalidInput("homeId", "is no home of the project") from None
+
+
+async def get_entity(api: Api, call: Call[NoQuery, None]) -> models.Entity:
+    """One of them."""
+    return shown(await _entity(api, call))
+
+
+async def update_entity(api: Api, call: Call[NoQuery, EntityChanges]) -> None:
+    """Home and id stay for good: who needs others deletes the entity and makes it anew."""
+    entity = await _entity(api, call)
+    wanted: dict[str, Any] = changes(call.body, shown(entity), MUTABLE)
+    if "display_settings" in wanted:
+        display = wanted.pop("display_settings")
+        wanted["display_name"] = display.name if display else None
+        wanted["description"] = display.description if display else None
+    if "attributes" in wanted:
+        wanted["attributes"] = _attributes(wanted["attributes"])
+    await api.store.entities.update(entity, wanted)
+
+
+async def delete_entity(api: Api, call: Call[NoQuery, None]) -> None:
+    """Its id is bound to no home then."""
+    await api.store.entities.delete(call.project_id, call.text("entityId"))
+
+
+async def _entity(api: Api, call: Call[Any, Any]) -> EntityRecord:
+    entity = await api.store.entities.get(call.project_id, call.text("entityId"))
+    if entity is None:
+        raise NotFound
+    return entity
+
+
+def _attributes(given: Attributes) -> bytes | None:
+    if isinstance(given, msgspec.UnsetType) or bytes(given) == b"null":
+        return None
+    return bytes(given)
+
+
+_ALL: Final = "/projects/{projectId}/entities"
+_ONE: Final = _ALL + "/{entityId}"
+_SOURCE: Final = "shared data models, Entity"
+_READ: Final = Access(permission=Permission.READ)
+_CHANGE: Final = Access(permission=Permission.ADMIN)
+
+OPERATIONS: Final = (
+    Operation(
+        name="listEntities",
+        method="GET",
+        path=_ALL,
+        tag="Entities",
+        summary="List the entities of the project, or of a home",
+        source=_SOURCE,
+        access=_READ,
+        visible=own_project,
+        handler=list_entities,
+        query=ListEntities,
+        answer=list[models.Entity],
+    ),
+    Operation(
+        name="createEntity",
+        method="POST",
+        path=_ALL,
+        tag="Entities",
+        summary="Create an entity, bound to a home",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=create_entity,
+        body=NewEntity,
+        success=201,
+        located="entity_id",
+        answer=models.Entity,
+    ),
+    Operation(
+        name="getEntity",
+        method="GET",
+        path=_ONE,
+        tag="Entities",
+        summary="Get an entity",
+        source=_SOURCE,
+        access=_READ,
+        visible=own_project,
+        handler=get_entity,
+        answer=models.Entity,
+    ),
+    Operation(
+        name="updateEntity",
+        method="PATCH",
+        path=_ONE,
+        tag="Entities",
+        summary="Change an entity; its home and id stay",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=update_entity,
+        body=EntityChanges,
+        success=204,
+    ),
+    Operation(
+        name="deleteEntity",
+        method="DELETE",
+        path=_ONE,
+        tag="Entities",
+        summary="Delete an entity that is nobody's parent",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=delete_entity,
+        success=204,
+    ),
+)

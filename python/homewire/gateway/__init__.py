@@ -1,1 +1,0 @@
-"""The gateway: handshake, authorisation, handoff. The only room that knows sockets."""

@@ -1,0 +1,171 @@
+"""Groups of users, who have permissions together. homewire's own; for servers, with a project key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+
+from homewire.entities.api import own_project
+from homewire.groups.models import Group as GroupRecord
+from homewire.projects.models import Permission
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.store.parts import Part
+from homewire.timestamps import timestamp
+
+
+class NewGroup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What a new group is."""
+
+    name: str
+
+
+def shown(group: GroupRecord) -> models.Group:
+    """A group as answers show it."""
+    return models.Group(
+        id=group.id, project_id=group.project_id, creation_time=timestamp(group.created_ms), name=group.name
+    )
+
+
+async def list_groups(api: Api, call: Call[Paging, None]) -> Part[models.Group]:
+    """By their ids."""
+    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).shown(shown)
+
+
+async def create_group(api: Api, call: Call[NoQuery, NewGroup]) -> models.Group:
+    """Without members and permissions."""
+    return shown(await api.store.groups.create(call.project_id, call.body.name))
+
+
+async def get_group(api: Api, call: Call[NoQuery, None]) -> models.Group:
+    """One of them."""
+    return shown(await api.store.groups.get(call.project_id, call.ids["groupId"]))
+
+
+async def delete_group(api: Api, call: Call[NoQuery, None]) -> None:
+    """What its members had by it alone, they have lost when this is answered."""
+    await api.store.groups.delete(call.project_id, call.ids["groupId"])
+
+
+async def list_members(api: Api, call: Call[Paging, None]) -> Part[models.GroupMember]:
+    """By their user ids."""
+    members, total = await api.store.groups.members(
+        call.project_id, call.ids["groupId"], call.query.skip, call.query.limit
+    )
+    # As many as may be in a group are few.
+    return Part(members, call.query.skip, len(members), total).shown(
+        lambda each: models.GroupMember(user_id=each)
+    )
+
+
+async def add_member(api: Api, call: Call[NoQuery, None]) -> None:
+    """Once more changes nothing."""
+    await api.store.groups.enter(call.project_id, call.ids["groupId"], call.ids["userId"])
+
+
+async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
+    """What they had by it alone, they have lost when this is answered."""
+    await api.store.groups.quit(call.project_id, call.ids["groupId"], call.ids["userId"])
+
+
+_ALL: Final = "/projects/{projectId}/groups"
+_ONE: Final = _ALL + "/{groupId}"
+_MEMBERS: Final = _ONE + "/members"
+_MEMBER: Final = _MEMBERS + "/{userId}"
+_SOURCE: Final = "homewire's own"
+_READ: Final = Access(permission=Permission.READ)
+_CHANGE: Final = Access(permission=Permission.ADMIN)
+
+OPERATIONS: Final = (
+    Operation(
+        name="listGroups",
+        method="GET",
+        path=_ALL,
+        tag="Permissions",
+        summary="List the groups of users",
+        source=_SOURCE,
+        access=_READ,
+        visible=own_project,
+        handler=list_groups,
+        query=Paging,
+        answer=list[models.Group],
+    ),
+    Operation(
+        name="createGroup",
+        method="POST",
+        path=_ALL,
+        tag="Permissions",
+        summary="Create a group of users, who have permissions together",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=create_group,
+        body=NewGroup,
+        success=201,
+        located="id",
+        answer=models.Group,
+    ),
+    Operation(
+        name="getGroup",
+        method="GET",
+        path=_ONE,
+        tag="Permissions",
+        summary="Get a group of users",
+        source=_SOURCE,
+        access=_READ,
+        visible=own_project,
+        handler=get_group,
+        answer=models.Group,
+    ),
+    Operation(
+        name="deleteGroup",
+        method="DELETE",
+        path=_ONE,
+        tag="Permissions",
+        summary="Delete a group; its members lose what they had by it alone",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=delete_group,
+        success=204,
+    ),
+    Operation(
+        name="listGroupMembers",
+        method="GET",
+        path=_MEMBERS,
+        tag="Permissions",
+        summary="List the users in a group",
+        source=_SOURCE,
+        access=_READ,
+        visible=own_project,
+        handler=list_members,
+        query=Paging,
+        answer=list[models.GroupMember],
+    ),
+    Operation(
+        name="addGroupMember",
+        method="PUT",
+        path=_MEMBER,
+        tag="Permissions",
+        summary="Put a user into a group, with all its permissions",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=add_member,
+        success=204,
+    ),
+    Operation(
+        name="removeGroupMember",
+        method="DELETE",
+        path=_MEMBER,
+        tag="Permissions",
+        summary="Take a user out of a group; they lose what they had by it alone",
+        source=_SOURCE,
+        access=_CHANGE,
+        visible=own_project,
+        handler=remove_member,
+        success=204,
+    ),
+)

@@ -1,0 +1,215 @@
+"""Homes (spec 001, *Homes*)."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import Final
+
+import msgspec
+
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.errors import Conflict, InvalidInput, NotFound, PermissionDenied
+from homewire.homes.models import Home as HomeRecord
+from homewire.homes.store import ANYBODY
+from homewire.projects.models import Permission
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.patching import WholeObject, changes
+from homewire.rest.visibility import home_in_path
+from homewire.store.parts import Part
+from homewire.timestamps import timestamp
+
+
+class HomesQuery(Paging, kw_only=True, rename="camel"):
+    """Whose homes: a user's, or (only for a project key) all of the project."""
+
+    user_id: models.Id | None = None
+    project_id: models.Id | None = None
+
+
+class NewHome(WholeObject, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Create Home*."""
+
+    name: str
+    timezone: str | None = None
+
+
+class HomeChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Update Home*: name and time zone (null or empty: none), with a project key also whether it
+    is deactivated; the rest may stand as it is."""
+
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    timezone: str | msgspec.UnsetType | None = msgspec.UNSET
+    id: int | msgspec.UnsetType = msgspec.UNSET
+    project_id: int | msgspec.UnsetType = msgspec.UNSET
+    creation_time: str | msgspec.UnsetType = msgspec.UNSET
+    deactivated: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+DEACTIVATED: Final = (
+    "Of a home that is deactivated nobody hears anything, and nothing is taken for it: events to it or from "
+    "its devices, commands to them, and values are 403 `HOME_DEACTIVATED`. It keeps its members, devices and "
+    "values, which can be read."
+)
+
+
+def shown(home: HomeRecord) -> models.Home:
+    """A home as answers show it."""
+    return models.Home(
+        id=home.id,
+        project_id=home.project_id,
+        creation_time=timestamp(home.created_ms),
+        name=home.name,
+        timezone=home.timezone,
+        deactivated=home.deactivated,
+    )
+
+
+def asking(caller: Principal) -> int:
+    """On whose behalf the store changes a home: a user's, or a project key's that may do what owners may."""
+    return caller.id if caller.kind is PrincipalKind.USER else ANYBODY
+
+
+async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Part[models.Home]:
+    """The homes of a user, by id; for a project key also all of the project."""
+    store, project_id, query = api.store.homes, call.project_id, call.query
+    if query.project_id not in (None, project_id):
+        raise PermissionDenied(field="projectId", problem="is not the project of the key")
+    if query.user_id is not None:
+        await _require_user(api, call.principal, query.user_id)
+        ids = await store.of_user(project_id, query.user_id)
+        total = len(ids)
+        ids = ids[query.skip : None if query.limit is None else query.skip + query.limit]
+    elif query.project_id is not None and call.principal.kind is PrincipalKind.PROJECT_KEY:
+        ids, total = await store.slice(project_id, query.skip, query.limit)
+    else:
+        raise InvalidInput("userId", "is required")
+    part = await Part.by_ids(ids, query.skip, total, partial(store.all_of, project_id))
+    return part.shown(shown)
+
+
+async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
+    """The caller becomes its owner."""
+    body = call.body
+    return shown(
+        await api.store.homes.create(call.project_id, body.name, call.principal.id, body.timezone or None)
+    )
+
+
+async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
+    """A home that the caller may see. Who was added to it by a stranger accepts that by looking at it."""
+    if call.principal.kind is PrincipalKind.USER:
+        # Who is in too many homes to accept one more may see it all the same.
+        with suppress(Conflict):
+            await api.store.homes.accept(call.project_id, call.ids["homeId"], call.principal.id)
+    return shown(await _home(api, call.project_id, call.ids["homeId"]))
+
+
+async def update_home(api: Api, call: Call[NoQuery, HomeChanges]) -> None:
+    """Owners change its name and time zone. Whether it is deactivated is for the project to say."""
+    home_id, is_user = call.ids["homeId"], call.principal.kind is PrincipalKind.USER
+    home = await _home(api, call.project_id, home_id)
+    mutable = {"name", "timezone"} if is_user else {"name", "timezone", "deactivated"}
+    wanted = changes(call.body, shown(home), mutable)
+    deactivated = wanted.pop("deactivated", None)
+    given = {field: value or "" for field, value in wanted.items()}
+    if deactivated is None:
+        await api.store.homes.update(call.project_id, home_id, given, asking(call.principal))
+    else:
+        # Also if it is so already: a change that was not confirmed has to be heard before this is answered.
+        await api.store.homes.set_deactivated(call.project_id, home_id, deactivated, given)
+
+
+async def delete_home(api: Api, call: Call[NoQuery, None]) -> None:
+    """Owners delete it; its devices belong to no home afterwards."""
+    await api.store.homes.delete(call.project_id, call.ids["homeId"], asking(call.principal))
+
+
+async def _home(api: Api, project_id: int, home_id: int) -> HomeRecord:
+    home = await api.store.homes.get(project_id, home_id)
+    if home is None:
+        raise NotFound
+    return home
+
+
+async def _require_user(api: Api, caller: Principal, user_id: int) -> None:
+    """Raises PermissionDenied for another user's id, and, the same, for nobody's."""
+    if caller.kind is PrincipalKind.USER:
+        known = caller.id == user_id
+    else:
+        known = bool(await api.store.users.any_of(caller.project_id, [user_id]))
+    if not known:
+        raise PermissionDenied(field="userId", problem="is no user whose homes the key may see")
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="getHomes",
+        method="GET",
+        path="/homes",
+        tag="Homes",
+        summary="Get the homes that a user belongs to; with a project key also all homes of the project",
+        source="spec 001, Get Homes",
+        access=Access(user=True, permission=Permission.READ),
+        handler=get_homes,
+        query=HomesQuery,
+        answer=list[models.Home],
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="createHome",
+        method="POST",
+        path="/homes",
+        tag="Homes",
+        summary="Create a home; the user becomes its owner",
+        source="spec 001, Create Home",
+        access=Access(user=True),
+        handler=create_home,
+        body=NewHome,
+        success=201,
+        located="id",
+        answer=models.Home,
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="getHome",
+        method="GET",
+        path="/homes/{homeId}",
+        tag="Homes",
+        summary="Get a home",
+        description="A user whom a stranger added to it accepts that with this.",
+        source="spec 001, Get Home",
+        access=Access(user=True, permission=Permission.READ),
+        visible=home_in_path,
+        handler=get_home,
+        answer=models.Home,
+    ),
+    Operation(
+        name="updateHome",
+        method="PATCH",
+        path="/homes/{homeId}",
+        tag="Homes",
+        summary="Change the name or time zone of a home; only its owners may",
+        description="A project key may also deactivate it, and activate it again. " + DEACTIVATED,
+        source="spec 001, Update Home",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=update_home,
+        body=HomeChanges,
+        success=204,
+    ),
+    Operation(
+        name="deleteHome",
+        method="DELETE",
+        path="/homes/{homeId}",
+        tag="Homes",
+        summary="Delete a home; only its owners may",
+        source="spec 001, Delete Home",
+        access=Access(user=True, permission=Permission.ADMIN),
+        visible=home_in_path,
+        handler=delete_home,
+        success=204,
+    ),
+)

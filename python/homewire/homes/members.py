@@ -1,0 +1,140 @@
+"""The members of a home as people: with their names and addresses, and invited by them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+
+from homewire.errors import InvalidInput, UnknownRecord
+from homewire.homes.models import HomeMember, Role
+from homewire.homes.scripts import INVITE_MEMBER
+from homewire.homes.store import ANYBODY, Homes
+from homewire.messages.models import Posting
+from homewire.projects.models import AccountSystem, Project
+from homewire.store import checks
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
+from homewire.users.models import User
+from homewire.users.store import Users
+
+Person = tuple[HomeMember, User]
+"""A membership, and who it is."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Invitee:
+    """Who is to become a member. One of these, as the account system of the project says."""
+
+    email: str | None = None
+    phone: str | None = None
+    user_id: int | None = None
+
+    def check(self, accounts: AccountSystem) -> None:
+        """Raises InvalidInput, naming it, for what is of another account system, and for what is missing."""
+        given = {
+            AccountSystem.EMAIL: ("email", self.email),
+            AccountSystem.PHONE: ("phoneNumber", self.phone),
+            AccountSystem.BYOU: ("userId", self.user_id),
+        }
+        for system, (field, value) in given.items():
+            if value is not None and system is not accounts:
+                raise InvalidInput(field, f"is for projects with {system} accounts; this one has {accounts}")
+        field, value = given[accounts]
+        if value is None:
+            raise InvalidInput(field, f"is required in a project with {accounts} accounts")
+
+
+class Members:
+    """The people in the homes of a project."""
+
+    def __init__(self, database: Database, homes: Homes, users: Users) -> None:
+        self._database = database
+        self._homes = homes
+        self._users = users
+
+    async def part(
+        self, project_id: int, home_id: int, skip: int = 0, limit: int | None = None
+    ) -> Part[Person]:
+        """The members by user id, without the first `skip`, at most `limit`; and how many there are."""
+        members = await self._homes.members(project_id, home_id)
+        wanted = members[skip : None if limit is None else skip + limit]
+        return await Part.by_ids(wanted, skip, len(members), partial(self._known, project_id))
+
+    async def get(self, project_id: int, home_id: int, user_id: int) -> Person:
+        """A member. Raises UnknownRecord."""
+        member = await self._homes.member(project_id, home_id, user_id)
+        known = await self._known(project_id, [member]) if member is not None else []
+        if not known:
+            raise UnknownRecord("member", user_id)
+        return known[0]
+
+    async def invite(
+        self,
+        project: Project,
+        home_id: int,
+        invitee: Invitee,
+        role: Role = Role.MEMBER,
+        asking: int = ANYBODY,
+        posting: Posting | None = None,
+    ) -> Person:
+        """Make somebody a member, by what people of the account system are known by.
+
+        Whose address is nobody's becomes an invited user, and the user of that address by registering. With
+        an address `posting` tells them. Raises InvalidInput, UnknownRecord (home), and Conflict
+        (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES, TOO_MANY_INVITATIONS, or for who may not).
+        """
+        invitee.check(project.accounts)
+        if invitee.user_id is not None:
+            user_id = await self._add(project.id, home_id, invitee.user_id, role, asking)
+        else:
+            user_id = await self._invite(project.id, home_id, invitee, role, asking, posting)
+        return await self.get(project.id, home_id, user_id)
+
+    async def _add(self, project_id: int, home_id: int, user_id: int, role: Role, asking: int) -> int:
+        try:
+            await self._homes.add_member(project_id, home_id, user_id, role, asking)
+        except UnknownRecord as error:
+            if error.noun == "user":
+                raise InvalidInput("userId", "is no user of the project") from error
+            raise
+        return user_id
+
+    async def _invite(
+        self,
+        project_id: int,
+        home_id: int,
+        invitee: Invitee,
+        role: Role,
+        asking: int,
+        posting: Posting | None,
+    ) -> int:
+        slot = ProjectSlot(project_id)
+        email = checks.email(invitee.email) if invitee.email is not None else ""
+        phone = checks.phone(invitee.phone) if invitee.phone is not None else ""
+        directory, address = (slot.emails, email.lower()) if email else (slot.phones, phone)
+        for _ in range(ATTEMPTS):
+            holder = await self._database.read("HGET", directory, address)
+            # Also if there is one: the time is not to tell.
+            new_id = await self._database.new_id()
+            user_id = int(holder) if holder else new_id
+            names, arguments = self._homes.adding(slot, home_id, user_id, role, asking, email or phone)
+            answer = await self._database.change(
+                INVITE_MEMBER,
+                slot,
+                [*names, directory, slot.unverified_users, slot.invited_users],
+                [
+                    *arguments,
+                    0 if holder else 1, address, email, email.lower(), phone, *(posting or ("", "")),
+                ],
+            )  # fmt: skip
+            if answer[0] != "moved":
+                require_ok(answer, project=project_id, home=home_id)
+                return user_id
+        raise outrun("user")
+
+    async def _known(self, project_id: int, members: Sequence[HomeMember]) -> list[Person]:
+        """Without those who were deleted meanwhile."""
+        users = await self._users.any_of(project_id, [member.user_id for member in members])
+        return [(member, users[member.user_id]) for member in members if member.user_id in users]

@@ -1,0 +1,376 @@
+"""Homes and who is a member of them. Membership is kept on both sides, in one step.
+
+`asking` is the user on whose behalf something is changed, whose rights the script looks at in the same step;
+0 is an operator or a project key, who may do what owners may.
+
+Emptying a deleted home: nobody can join or enter it any more, but what was in it is still there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from homewire.devices.store import Devices
+from homewire.entities.store import Entities
+from homewire.errors import Conflict, UnknownRecord
+from homewire.homes.models import Home, HomeMember, Role
+from homewire.homes.scripts import (
+    ACCEPT_MEMBERSHIP,
+    ADD_MEMBER,
+    CREATE_HOME,
+    DELETE_HOME,
+    EMPTY_HOME,
+    REMOVE_MEMBER,
+    SET_DEACTIVATED,
+    SET_ROLE,
+    SETTLE_HOME,
+    UPDATE_HOME,
+)
+from homewire.store import checks
+from homewire.store.database import PAGE, Database, require_ok
+from homewire.store.keys import DAY_MS, ProjectSlot
+
+ANYBODY: Final = 0
+"""Who asks, if it is no user."""
+BY_ID: Final = "-"
+"""What a user was added by who was named by id."""
+MAX_PENDING: Final = 100
+"""Homes that strangers may add a user to before the user accepts one or leaves."""
+LEFT_MS: Final = 30 * DAY_MS
+"""How long a user who left a home is not added again by its members."""
+MAX_LEFT: Final = 200
+"""Homes that it is remembered of, the latest."""
+CHUNK: Final = 200
+"""Records looked at in one round trip: others wait no longer than for so many."""
+
+
+class Homes:
+    """The homes of a project. A user is in at most `homes_per_user`; 0: in any number."""
+
+    def __init__(self, database: Database, emptying: Emptying, homes_per_user: int = 0) -> None:
+        self._database = database
+        self._emptying = emptying
+        self.homes_per_user: Final = homes_per_user
+
+    async def create(
+        self, project_id: int, name: str, owner_user_id: int, timezone: str | None = None
+    ) -> Home:
+        """A new home with its first owner.
+
+        Raises UnknownRecord without the project or the user, InvalidInput, Conflict (EXCEEDED_MAX_HOMES).
+        """
+        home = Home(
+            await self._database.new_id(), project_id, checks.name("name", name),
+            self._database.now_ms(), checks.timezone(timezone) if timezone else None,
+        )  # fmt: skip
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            CREATE_HOME,
+            slot,
+            [
+                slot.home(home.id), slot.homes, slot.home_members(home.id),
+                slot.user(owner_user_id), slot.user_homes(owner_user_id),
+                slot.user_ended_keys(owner_user_id), slot.user_pending(owner_user_id),
+            ],
+            [home.id, home.created_ms, name, home.timezone or "", owner_user_id, self.homes_per_user],
+        )  # fmt: skip
+        require_ok(answer, project=project_id, user=owner_user_id)
+        return home
+
+    async def get(self, project_id: int, home_id: int) -> Home | None:
+        """A home, None if there is none of this id."""
+        homes = await self.all_of(project_id, [home_id])
+        return homes[0] if homes else None
+
+    async def all_of(self, project_id: int, home_ids: Sequence[int]) -> list[Home]:
+        """The homes of these ids, in their order, as far as they exist."""
+        slot, found = ProjectSlot(project_id), list[Home]()
+        for start in range(0, len(home_ids), PAGE):
+            page = home_ids[start : start + PAGE]
+            records = await self._database.read_hashes(list(map(slot.home, page)))
+            found += [
+                _home(project_id, each, record) for each, record in zip(page, records, strict=True) if record
+            ]
+        return found
+
+    async def slice(self, project_id: int, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
+        """The ids of the project's homes, ascending, from the one at `skip` on; and how many homes it has."""
+        return await self._database.index_slice(ProjectSlot(project_id).homes, skip, limit)
+
+    async def update(
+        self, project_id: int, home_id: int, changes: Mapping[str, str], asking: int = ANYBODY
+    ) -> None:
+        """Change `name` or `timezone` (empty: none). Raises UnknownRecord, InvalidInput, Conflict."""
+        slot, fields = ProjectSlot(project_id), _fields(changes)
+        if fields:
+            answer = await self._database.change(
+                UPDATE_HOME, slot, [slot.home(home_id), slot.home_members(home_id)], [asking, *fields]
+            )
+            require_ok(answer, project=project_id, home=home_id)
+
+    async def set_deactivated(
+        self, project_id: int, home_id: int, deactivated: bool, changes: Mapping[str, str] | None = None
+    ) -> None:
+        """Deactivate a home: nothing is heard of it and nothing happens in it; or activate it again.
+
+        It keeps its members, devices and values. What else is changed with it, as by `update`, is changed in
+        the same step. Raises UnknownRecord, InvalidInput.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            SET_DEACTIVATED, slot, [slot.home(home_id)], [home_id, int(deactivated), *_fields(changes or {})]
+        )
+        require_ok(answer, project=project_id, home=home_id)
+
+    async def delete(
+        self, project_id: int, home_id: int, asking: int = ANYBODY, members: Sequence[int] = ()
+    ) -> bool:
+        """Delete a home. It has no members and devices any more from its first step on.
+
+        With `members` (at most PAGE) it is deleted only if it has these and no others; whether that was so.
+        What remains of them is swept after that; when a crash interrupts it, housekeeping goes on, or
+        deleting again. Raises UnknownRecord, and Conflict for who is no owner.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            DELETE_HOME,
+            slot,
+            [slot.home(home_id), slot.home_members(home_id), slot.homes, slot.deleted_homes],
+            [home_id, asking, *members],
+        )
+        if answer[0] == "moved":
+            return False
+        if answer[0] == "ok" or not await self._database.present(slot.deleted_homes, [home_id]):
+            require_ok(answer, project=project_id, home=home_id)
+        await self._emptying.empty(slot, home_id)
+        return True
+
+    async def sweep(self, project_id: int) -> None:
+        """Finish what a crash interrupted: members and devices of deleted homes."""
+        slot = ProjectSlot(project_id)
+        async for page in self._database.index_pages(slot.deleted_homes):
+            for home_id in page:
+                await self._emptying.empty(slot, home_id)
+
+    async def add_member(
+        self,
+        project_id: int,
+        home_id: int,
+        user_id: int,
+        role: Role = Role.MEMBER,
+        asking: int = ANYBODY,
+    ) -> HomeMember:
+        """Make a user a member, who has to accept if a stranger asks. Only owners make owners.
+
+        Raises UnknownRecord, and Conflict (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES,
+        TOO_MANY_INVITATIONS, or for who may not).
+        """
+        slot = ProjectSlot(project_id)
+        names, arguments = self.adding(slot, home_id, user_id, role, asking, BY_ID)
+        answer = await self._database.change(ADD_MEMBER, slot, names, arguments)
+        require_ok(answer, project=project_id, home=home_id, user=user_id)
+        member = await self.member(project_id, home_id, user_id)
+        if member is None:
+            raise UnknownRecord("member", user_id)
+        return member
+
+    def adding(
+        self, slot: ProjectSlot, home_id: int, user_id: int, role: Role, asking: int, typed: str
+    ) -> tuple[list[str], list[str | int]]:
+        """Keys and arguments of ADD_MEMBER, and the first ones of INVITE_MEMBER."""
+        return [
+            slot.home(home_id), slot.home_members(home_id),
+            slot.user(user_id), slot.user_homes(user_id), slot.user_ended_keys(user_id),
+            slot.user_pending(user_id), slot.user_homes(asking), slot.user_pending(asking),
+            slot.user_left(user_id),
+        ], [
+            home_id, user_id, Role(role).value, self._database.now_ms(), self.homes_per_user, asking, typed,
+            MAX_PENDING,
+        ]  # fmt: skip
+
+    async def accept(self, project_id: int, home_id: int, user_id: int) -> None:
+        """A user agrees to be a member of a home that a stranger added them to; else nothing is changed.
+
+        Raises UnknownRecord, and Conflict (EXCEEDED_MAX_HOMES).
+        """
+        slot = ProjectSlot(project_id)
+        pending = slot.user_pending(user_id)
+        if await self._database.read("ZSCORE", pending, home_id) is None:
+            return
+        answer = await self._database.change(
+            ACCEPT_MEMBERSHIP,
+            slot,
+            [
+                slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id), pending,
+                slot.user_ended_keys(user_id),
+            ],
+            [home_id, user_id, self.homes_per_user],
+        )  # fmt: skip
+        require_ok(answer, project=project_id, home=home_id)
+
+    async def followed_by(self, project_id: int, user_id: int) -> list[int]:
+        """The homes that a user receives without naming them: not those that a stranger added the user to."""
+        homes = await self.of_user(project_id, user_id)
+        # After the homes: one that is added meanwhile is in neither, and one accepted meanwhile is announced.
+        pending = await self._database.read("ZRANGE", ProjectSlot(project_id).user_pending(user_id), 0, -1)
+        unasked = set(map(int, pending))
+        return [home_id for home_id in homes if home_id not in unasked]
+
+    async def remove_member(self, project_id: int, home_id: int, user_id: int, asking: int = ANYBODY) -> None:
+        """End a membership; the home of its only member is deleted. Owners remove others, all themselves.
+
+        Who leaves is not added again by other members for `LEFT_MS`. Raises UnknownRecord, and Conflict
+        (LAST_OWNER, or for who may not).
+        """
+        slot, now = ProjectSlot(project_id), self._database.now_ms()
+        answer = await self._database.change(
+            REMOVE_MEMBER,
+            slot,
+            [
+                slot.home(home_id), slot.home_members(home_id), slot.user_homes(user_id), slot.homes,
+                slot.deleted_homes, slot.user(user_id), slot.emails, slot.phones, slot.invited_users,
+                slot.user_pending(user_id), slot.user_left(user_id),
+            ],
+            [home_id, user_id, asking, now, now + LEFT_MS, MAX_LEFT],
+        )  # fmt: skip
+        require_ok(answer, project=project_id, home=home_id, member=user_id)
+        if answer[1:] == ["home_deleted"]:
+            await self._emptying.empty(slot, home_id)
+
+    async def set_role(
+        self, project_id: int, home_id: int, user_id: int, role: Role | None, asking: int = ANYBODY
+    ) -> None:
+        """Make a member an owner, or an owner a member; None: only see whether that may be.
+
+        Raises UnknownRecord, and Conflict (LAST_OWNER, or for who may not).
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            SET_ROLE,
+            slot,
+            [slot.home(home_id), slot.home_members(home_id)],
+            [home_id, user_id, Role(role).value if role else "", asking],
+        )
+        require_ok(answer, project=project_id, home=home_id, member=user_id)
+
+    async def members(self, project_id: int, home_id: int) -> list[HomeMember]:
+        """The members of a home, by user id, without what is known of the users."""
+        slot, found = ProjectSlot(project_id), dict[int, HomeMember]()
+        async for fields, departed in self._database.hash_pages(
+            slot.home_members(home_id), slot.departing_users
+        ):
+            for user_id, membership in fields.items():
+                if int(user_id) not in departed:
+                    found[int(user_id)] = _member(int(user_id), membership)
+        if not await self._database.present(slot.homes, [home_id]):
+            return []
+        return [found[user_id] for user_id in sorted(found)]
+
+    async def member(self, project_id: int, home_id: int, user_id: int) -> HomeMember | None:
+        """A member of a home, None if there is none of this id."""
+        slot = ProjectSlot(project_id)
+        membership = await self._database.read("HGET", slot.home_members(home_id), user_id)
+        if not membership or not await self._database.present(slot.homes, [home_id]):
+            return None
+        return _member(user_id, membership)
+
+    async def of_user(self, project_id: int, user_id: int) -> list[int]:
+        """The ids of the homes that the user is a member of, ascending."""
+        slot = ProjectSlot(project_id)
+        pages = self._database.index_pages(slot.user_homes(user_id), hidden=slot.deleted_homes)
+        return [home_id async for page in pages for home_id in page]
+
+    async def member_of(self, project_id: int, user_id: int, home_ids: Sequence[int]) -> set[int]:
+        """Which of `home_ids` the user is a member of."""
+        slot, found = ProjectSlot(project_id), set[int]()
+        for start in range(0, len(home_ids), PAGE):
+            page = home_ids[start : start + PAGE]
+            scores, deleted = await self._database.read_beside(
+                slot.deleted_homes, "ZMSCORE", slot.user_homes(user_id), *page
+            )
+            found.update(each for each, score in zip(page, scores, strict=True) if score is not None)
+            found -= deleted
+        return found
+
+    async def existing(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
+        """Which of `home_ids` are homes of the project."""
+        return await self._database.present(ProjectSlot(project_id).homes, home_ids)
+
+    async def active(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
+        """Which of `home_ids` are homes of the project that are not deactivated."""
+        slot, found = ProjectSlot(project_id), set[int]()
+        for start in range(0, len(home_ids), CHUNK):
+            chunk = home_ids[start : start + CHUNK]
+            records = await self._database.read_together(
+                *(("HMGET", slot.home(each), "created", "deactivated") for each in chunk)
+            )
+            found.update(
+                each
+                for each, (created, deactivated) in zip(chunk, records, strict=True)
+                if created is not None and deactivated != b"1"
+            )
+        return found
+
+
+def deactivated(home_id: int) -> Conflict:
+    """Why nothing happens in a home, although it is there to be seen."""
+    return Conflict("HOME_DEACTIVATED", f"home {home_id} is deactivated")
+
+
+def _fields(changes: Mapping[str, str]) -> list[str]:
+    """Fields and values of a home's record. Raises InvalidInput."""
+    fields: list[str] = []
+    for field, value in changes.items():
+        checked = checks.name(field, value) if field == "name" else value and checks.timezone(value)
+        fields += (field, checked)
+    return fields
+
+
+def _home(project_id: int, home_id: int, record: Mapping[str, str]) -> Home:
+    return Home(
+        home_id, project_id, record["name"], int(record["created"]),
+        record.get("timezone") or None, record.get("deactivated") == "1",
+    )  # fmt: skip
+
+
+def _member(user_id: int, membership: bytes) -> HomeMember:
+    role, since, *typed = membership.decode().split(" ", 2)
+    return HomeMember(user_id, Role(role), int(since), typed[0] if typed else None)
+
+
+MEMBERS_TAKEN: Final = 110
+"""Members that one script takes out; of the 1,000 elements that it may touch, each takes nine at most."""
+
+
+class Emptying:
+    """The sweep behind the deletion of a home. It can be interrupted anywhere, and repeated."""
+
+    def __init__(self, database: Database, devices: Devices, entities: Entities) -> None:
+        self._database = database
+        self._devices = devices
+        self._entities = entities
+
+    async def empty(self, slot: ProjectSlot, home_id: int) -> None:
+        """Take everything out of a home whose tombstone stands; the tombstone goes last."""
+        await self._take_members(slot, home_id)
+        await self._devices.leave_deleted_home(slot.project_id, home_id)
+        await self._entities.leave_deleted_home(slot.project_id, home_id)
+        values = slot.values("home", home_id), slot.value_keys("home", home_id)
+        require_ok(
+            await self._database.change(SETTLE_HOME, slot, [*values, slot.deleted_homes], [home_id]),
+            project=slot.project_id,
+        )
+
+    async def _take_members(self, slot: ProjectSlot, home_id: int) -> None:
+        async for fields, _ in self._database.hash_pages(slot.home_members(home_id)):
+            users = [int(user_id) for user_id in fields]
+            for start in range(0, len(users), MEMBERS_TAKEN):
+                some = users[start : start + MEMBERS_TAKEN]
+                names = [
+                    name
+                    for each in some
+                    for name in (slot.user(each), slot.user_homes(each), slot.user_pending(each))
+                ]
+                shared = [slot.home_members(home_id), slot.emails, slot.phones, slot.invited_users]
+                require_ok(await self._database.change(EMPTY_HOME, slot, [*shared, *names], [home_id, *some]))

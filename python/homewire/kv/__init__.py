@@ -1,0 +1,1 @@
+"""Key-value pairs of homes and devices."""

@@ -1,0 +1,171 @@
+"""The key-value store of homes (spec 001, *Key-Value Store*), and ours of devices, which is the same."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from homewire.errors import InvalidInput, NotFound
+from homewire.kv.models import KeyValue as KeyValueRecord
+from homewire.kv.store import Bounds, Owner
+from homewire.projects.models import Permission
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, Visibility
+from homewire.rest.visibility import device_in_path, device_written, home_in_path, home_written
+from homewire.store.parts import Part
+from homewire.timestamps import timestamp
+
+
+class ListValues(Paging):
+    """The query of *Get Key-Value Pairs*."""
+
+    key_prefix: str = ""
+    """Only keys that start with it, byte for byte."""
+
+
+class NewValue(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Create/Update a Key-Value Pair*. A `key` in it must be that of the path."""
+
+    value: msgspec.Raw
+    """Any JSON but null, at most 64 KiB and 64 levels."""
+    key: str | None = None
+
+
+def shown(pair: KeyValueRecord) -> models.KeyValuePair:
+    """A value as answers show it."""
+    return models.KeyValuePair(
+        key=pair.key, value=msgspec.Raw(pair.value), modification_time=timestamp(pair.modified_ms)
+    )
+
+
+async def list_values(api: Api, call: Call[ListValues, None]) -> Part[models.KeyValuePair]:
+    """In the order of their keys."""
+    query = call.query
+    part = await api.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
+    return part.shown(shown)
+
+
+async def get_value(api: Api, call: Call[NoQuery, None]) -> models.KeyValuePair:
+    """One of them."""
+    pair = await api.store.key_values.get(_owner(call), call.text("key"))
+    if pair is None:
+        raise NotFound
+    return shown(pair)
+
+
+async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
+    """Made, or changed; whoever may hear the home hears of it."""
+    key, body, settings = call.text("key"), call.body, api.settings
+    if body.key is not None and body.key != key:
+        raise InvalidInput("key", "must be the key of the path")
+    value = bytes(body.value)
+    if value == b"null":
+        raise InvalidInput("value", "must not be null")
+    _take_rates(api, call, len(value))
+    bounds = Bounds(settings.values_per_owner, settings.value_bytes_per_owner)
+    await api.store.key_values.put(_owner(call), key, value, bounds, call.principal)
+
+
+async def delete_value(api: Api, call: Call[NoQuery, None]) -> None:
+    """Gone; whoever may hear the home hears of it."""
+    _take_rates(api, call)
+    await api.store.key_values.delete(_owner(call), call.text("key"), call.principal)
+
+
+def _take_rates(api: Api, call: Call[Any, Any], size: int = 0) -> None:
+    """A change sends an event, and counts as one. Raises TooManyRequests."""
+    api.rates.take(call.principal)
+    api.rates.take_bytes(call.principal, size)
+
+
+def _owner(call: Call[Any, Any]) -> Owner:
+    ids = call.ids
+    if "homeId" in ids:
+        return Owner(call.project_id, "home", ids["homeId"])
+    return Owner(call.project_id, "device", ids["deviceId"])
+
+
+_LIMITED: Final = frozenset({401, 403, 404, 429})
+_RIGHT: Final = (
+    "In a project with access by permission a user needs the permission `write:{}:<id>`, not membership."
+)
+
+
+def _operations(
+    noun: str, path: str, visible: Visibility, writable: Visibility, device: bool, source: str
+) -> tuple[Operation, ...]:
+    reads = Access(user=True, device=device, permission=Permission.READ)
+    writes = Access(user=True, device=device, permission=Permission.WRITE_KV)
+    tag = "Key-value store"
+    return (
+        Operation(
+            name=f"list{noun}KeyValuePairs",
+            method="GET",
+            path=path,
+            tag=tag,
+            summary=f"List the values of a {noun.lower()}, all or those of a key prefix",
+            source=f"{source}, Get Key-Value Pairs",
+            access=reads,
+            visible=visible,
+            handler=list_values,
+            query=ListValues,
+            answer=list[models.KeyValuePair],
+            errors=frozenset({401, 403}),
+        ),
+        Operation(
+            name=f"get{noun}KeyValuePair",
+            method="GET",
+            path=path + "/{key}",
+            tag=tag,
+            summary=f"Look up a value of a {noun.lower()}",
+            source=f"{source}, Look Up a Key-Value Pair",
+            access=reads,
+            visible=visible,
+            handler=get_value,
+            answer=models.KeyValuePair,
+        ),
+        Operation(
+            name=f"put{noun}KeyValuePair",
+            method="PUT",
+            path=path + "/{key}",
+            tag=tag,
+            summary=f"Set a value of a {noun.lower()}",
+            description=_RIGHT.format(noun.lower()),
+            source=f"{source}, Create/Update a Key-Value Pair",
+            access=writes,
+            visible=writable,
+            handler=put_value,
+            body=NewValue,
+            success=204,
+            errors=_LIMITED,
+        ),
+        Operation(
+            name=f"delete{noun}KeyValuePair",
+            method="DELETE",
+            path=path + "/{key}",
+            tag=tag,
+            summary=f"Delete a value of a {noun.lower()}",
+            description=_RIGHT.format(noun.lower()),
+            source=f"{source}, Delete a Key-Value Pair",
+            access=writes,
+            visible=writable,
+            handler=delete_value,
+            success=204,
+            errors=_LIMITED,
+        ),
+    )
+
+
+OPERATIONS: Final = (
+    *_operations("Home", "/homes/{homeId}/kv", home_in_path, home_written, device=False, source="spec 001"),
+    *_operations(
+        "Device",
+        "/devices/{deviceId}/kv",
+        device_in_path,
+        device_written,
+        device=True,
+        source="as of homes, spec 001",
+    ),
+)

@@ -1,0 +1,52 @@
+"""Limits that hold across nodes, without a round trip to Redis in any request: 429 beyond them.
+
+```
+rates     events per second: this node's count of the running second
+totals    in the background: what other nodes counted in the same second
+holders   connections: checked at the handshake against the core's count and what others hold
+buckets   handshakes and requests per second, of this node alone
+leases    what other nodes hold, believed for as long as their leases last
+sharing   what both have in common: Redis' clock, rounds that outlive an outage
+```
+
+A node counts by itself, and shares a subject's count once that is more than a sixteenth of its limit:
+what stays below it on each of sixteen nodes cannot be beyond it in sum, and the many subjects that are
+far from their limits cost Redis nothing. So the sum over N nodes stays within limit * (1 + (N - 1) / 16)
+and what comes in during one exchange with Redis. While Redis is away each node limits by its own count.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+
+from redis.asyncio import Redis
+
+from homewire._core import Core
+from homewire.limits.connections import Admission, HolderSharing
+from homewire.limits.rates import Rates, RateSharing
+from homewire.limits.sharing import SharedClock
+from homewire.settings import Settings
+
+__all__ = ["Admission", "Overload", "Rates"]
+
+
+class Overload:
+    """The limits of one node: `rates` for events, `admission` for connections."""
+
+    def __init__(self, redis: Redis, core: Core, settings: Settings, refusals: Counter[str]) -> None:
+        """`refusals` is where it counts how often each limit refused, by the name of its setting."""
+        clock = SharedClock(redis)
+        self.rates = Rates(settings, clock.now, refusals)
+        self.admission = Admission(core, settings, refusals)
+        self._totals = RateSharing(redis, self.rates, clock)
+        self._holders = HolderSharing(redis, self.admission, clock)
+
+    async def run(self) -> None:
+        """Exchange counts with the other nodes until cancelled, then take back what was said here."""
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._totals.run())
+                group.create_task(self._holders.run())
+        finally:
+            await self._holders.release()

@@ -1,0 +1,1 @@
+"""Logging in: passwords, tokens, attempts and their limits."""

@@ -1,0 +1,211 @@
+"""What may be done only so often: guesses of passwords, codes and tokens, messages to people, new passwords.
+
+`attempting` is around each guess, `rationed` around the others. Both lease places in their limits before
+anything else is done, and say afterwards whether it counts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import Any, Final, TypeVar
+
+from aiohttp import web
+
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.errors import NotConfirmed, RequestError, StoreError, Unavailable
+from homewire.logins.attempts import Account, Allowance, Delays
+from homewire.rest.context import Api
+from homewire.store.keys import DAY_MS
+from homewire.users.accounts import milliseconds, remote_network
+
+Wrong = TypeVar("Wrong", bound=Exception)
+
+_settling: Final[set[asyncio.Task[None]]] = set()
+"""The loop itself would not keep them."""
+
+
+class Attempt:
+    """One attempt. Unless it is said to count, its places are given back."""
+
+    __slots__ = ("counts",)
+
+    def __init__(self) -> None:
+        self.counts = False
+
+    def wrong(self, error: Wrong) -> Wrong:
+        """This error, which tells that the attempt was wrong: it counts."""
+        self.counts = True
+        return error
+
+
+@asynccontextmanager
+async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[Attempt]:
+    """An attempt, made in the body; `raise attempt.wrong(…)` counts it, and nothing else does.
+
+    Places are given back for whatever else ends the body: an error, a time-out, a request that is cancelled.
+    If Redis is away then, the places are free when their lease ends (30 s). A wrong attempt that could not be
+    counted is answered with that: nobody is told a verdict which does not count. Raises TooManyRequests.
+    """
+    attempts = api.store.attempts
+    lease = await attempts.take(project_id, allowances)
+    attempt = Attempt()
+    try:
+        yield attempt
+    finally:
+        if attempt.counts:
+            await _surely(attempts.count(lease))
+        else:
+            # Else the lease ends by itself: what the body came to is more important.
+            with suppress(Unavailable, StoreError):
+                await _surely(attempts.give_back(lease))
+
+
+@asynccontextmanager
+async def guessing(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
+    """A guess of what an account is proved with; otherwise like `attempting`.
+
+    It is counted by account and network, and for all networks where nobody logged in to the account lately.
+    Beyond a limit the next guesses come one at a time, after delays that double. A body that ends without an
+    error was a right guess: the network is known from then on, and what was wrong before is forgotten.
+    """
+    account = Account(name.lower(), neighbourhood(request))
+    limits = [_of_network(api, account)]
+    if not await api.store.attempts.knows(project_id, account):
+        limits.append(_of_strangers(api, account))
+    by_address = Allowance(
+        "address_attempts", api.settings.address_attempts, remote_network(request), _window_ms(api)
+    )
+    async with attempting(api, project_id, (by_address, *limits)) as attempt:
+        yield attempt
+    await trust(api, request, project_id, name)
+
+
+async def trust(api: Api, request: web.Request, project_id: int, name: str) -> None:
+    """The owner of an account proved that: the guesses of others do not keep this network out."""
+    account = Account(name.lower(), neighbourhood(request))
+    limits = (_of_network(api, account), _of_strangers(api, account))
+    with suppress(Unavailable, StoreError):
+        await _surely(api.store.attempts.trust(project_id, account, limits))
+
+
+def _of_network(api: Api, account: Account) -> Allowance:
+    settings, whose = api.settings, f"{account.name} from {account.network}"
+    return Allowance("account_attempts", settings.account_attempts, whose, *_delays(api))
+
+
+def _of_strangers(api: Api, account: Account) -> Allowance:
+    return Allowance("stranger_attempts", api.settings.stranger_attempts, account.name, *_delays(api))
+
+
+def _delays(api: Api) -> tuple[int, Delays]:
+    """How long what was wrong is remembered, longer than any delay; and the delays."""
+    delays = Delays(
+        milliseconds(api.settings.attempts_delay_s), milliseconds(api.settings.attempts_delay_max_s)
+    )
+    return max(DAY_MS, 2 * delays.longest_ms), delays
+
+
+def _window_ms(api: Api) -> int:
+    return milliseconds(api.settings.attempts_window_s)
+
+
+@asynccontextmanager
+async def rationed(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[None]:
+    """What the body does counts, unless it certainly was not done. Raises TooManyRequests."""
+    async with attempting(api, project_id, allowances) as attempt:
+        attempt.counts = True
+        try:
+            yield
+        except NotConfirmed:
+            raise
+        except (RequestError, StoreError):
+            attempt.counts = False
+            raise
+
+
+async def _surely(settling: Coroutine[Any, Any, None]) -> None:
+    """Do this, even if the request is cancelled meanwhile."""
+    task = asyncio.create_task(settling)
+    _settling.add(task)
+    task.add_done_callback(_settled)
+    await asyncio.shield(task)
+
+
+def _settled(task: asyncio.Task[None]) -> None:
+    _settling.discard(task)
+    if not task.cancelled():
+        # Else asyncio says that nobody looked at it, when the request was cancelled.
+        task.exception()
+
+
+def neighbourhood(request: web.Request) -> str:
+    """The network that a guess for an account comes from: people move within a /24, and of IPv6 a /64."""
+    network = remote_network(request)
+    return network if ":" in network else network.rpartition(".")[0]
+
+
+def token_guesses(api: Api, request: web.Request) -> tuple[Allowance, ...]:
+    """Of whom the guess of a token counts, which names no account.
+
+    Apart from guesses of passwords: those must not keep anybody of the same network from a link that was
+    mailed to them.
+    """
+    return (_address_attempts(api, request, "token"),)
+
+
+def registrations(api: Api, request: web.Request) -> tuple[Allowance, ...]:
+    """Of whom a registration counts that is refused because the address has a user: it tells that."""
+    return (_address_attempts(api, request, "registration"),)
+
+
+def _address_attempts(api: Api, request: web.Request, what: str) -> Allowance:
+    whose = f"{what} {remote_network(request)}"
+    return Allowance("address_attempts", api.settings.address_attempts, whose, _window_ms(api))
+
+
+def messages_to(api: Api, request: web.Request, to: str) -> tuple[Allowance, ...]:
+    """Of whom a message counts that somebody asks for, to an address or number.
+
+    By the network that it is asked from first: a stranger who has as many sent as may be keeps nobody else
+    from asking for their own.
+    """
+    settings, window_ms = api.settings, _window_ms(api)
+    from_there = f"{to.lower()} from {neighbourhood(request)}"
+    return (
+        Allowance("address_messages", settings.address_messages, remote_network(request), window_ms),
+        Allowance("account_messages", settings.account_messages, from_there, window_ms),
+        Allowance("recipient_messages", settings.recipient_messages, to.lower(), window_ms),
+    )
+
+
+def sms_to(api: Api, request: web.Request, phone: str) -> tuple[Allowance, ...]:
+    """The same of an SMS, which costs money: a project has so many a day, for all its users together."""
+    a_day = Allowance("project_sms_per_day", api.settings.project_sms_per_day, "", DAY_MS)
+    return (*messages_to(api, request, phone), a_day)
+
+
+def invitations_to(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[Allowance, ...]:
+    """Of whom a mail counts that tells somebody they were added to a home.
+
+    Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
+    server, which invites for many.
+    """
+    settings, window_ms = api.settings, _window_ms(api)
+    whose = f"invitation {to.lower()}"
+    allowances = [Allowance("account_messages", settings.account_messages, whose, window_ms)]
+    if caller.kind is PrincipalKind.USER:
+        whose = f"invitation {remote_network(request)}"
+        allowances.append(Allowance("address_messages", settings.address_messages, whose, window_ms))
+    return tuple(allowances)
+
+
+def additions(api: Api, user_id: int) -> tuple[Allowance, ...]:
+    """Of whom a new member of a home counts, within a day."""
+    return (Allowance("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
+
+
+def password_changes(api: Api, user_id: int) -> tuple[Allowance, ...]:
+    """Of whom a new password counts: each takes the machine as long as a login."""
+    return (Allowance("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)

@@ -1,0 +1,252 @@
+"""How often something may be tried, on all nodes together: by an address, and for an account.
+
+An attempt leases a place in each of its limits before it is made, so that many at once are no more than one
+after the other. A wrong one is counted; every other one gives its place back. What cannot be given back,
+because Redis or the node went away, ends with the lease.
+
+Guesses for an account are counted by the network that they come from, and then for all networks where nobody
+logged in to the account lately: so a stranger locks out strangers.
+
+The scripts that count attempts. See `script.py` for what they answer.
+
+Each limit has two keys: what was counted, a hash of `n` and, in ms of Redis' clock, `last`; and the leases
+of attempts without a verdict, a sorted set with their ends as scores.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import secrets
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+from homewire.errors import TooManyRequests
+from homewire.store.database import Database, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.script import changing, removing
+
+HASH_DIGITS: Final = 32
+LEASE_MS: Final = 30_000
+"""How long an attempt without a verdict takes a place: longer than a request that waits for everything."""
+LIMITS: Final = (
+    "account_attempts",
+    "stranger_attempts",
+    "address_attempts",
+    "account_messages",
+    "recipient_messages",
+    "address_messages",
+    "project_sms_per_day",
+    "user_passwords",
+    "user_invitations",
+)
+"""The settings that are limits of attempts, for the metrics."""
+
+
+class Delays(NamedTuple):
+    """How long a limit that was reached keeps the next one waiting; it doubles with each that is wrong."""
+
+    first_ms: int
+    longest_ms: int
+
+
+WALL: Final = Delays(0, 0)
+"""Until the window ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Allowance:
+    """How often one of something may try, in a window."""
+
+    setting: str
+    """The limit's name; what is counted, too."""
+    most: int
+    """0: as often as it likes."""
+    whose: str
+    """An address, or what an account is known by."""
+    window_ms: int
+    """How long what counts is remembered: from the first one on; with delays from the last one on."""
+    delays: Delays = WALL
+
+
+class Account(NamedTuple):
+    """What is guessed at, and from where."""
+
+    name: str
+    network: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The places of one attempt."""
+
+    project_id: int
+    attempt_id: str
+    allowances: tuple[Allowance, ...]
+    """Those that have a limit."""
+
+
+class Attempts:
+    """Counts attempts of a project."""
+
+    def __init__(self, database: Database, refusals: Counter[str]) -> None:
+        """`refusals` is where it counts how often each limit refused on this node."""
+        self._database = database
+        self._refusals = refusals
+        refusals.update(dict.fromkeys(LIMITS, 0))
+
+    async def take(self, project_id: int, allowances: Sequence[Allowance]) -> Lease:
+        """Lease a place for an attempt, before it is made: of many at once no more than the limit get one.
+
+        Raises TooManyRequests naming the setting whose limit was reached (no place is leased then), and
+        UnknownRecord without the project.
+        """
+        limited = tuple(each for each in allowances if each.most > 0)
+        lease = Lease(project_id, secrets.token_hex(8), limited)
+        if not limited:
+            return lease
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            TAKE_ATTEMPT,
+            slot,
+            _counters_and_leases(slot, limited),
+            [
+                lease.attempt_id,
+                LEASE_MS,
+                *(number for each in limited for number in (each.most, *each.delays)),
+            ],
+        )
+        if answer[0] == "limit":
+            reached = limited[int(answer[1])]
+            self._refusals[reached.setting] += 1
+            seconds = max(1, -(-int(answer[2]) // 1000))
+            raise TooManyRequests(reached.setting, seconds, most=reached.most)
+        require_ok(answer, project=project_id)
+        return lease
+
+    async def count(self, lease: Lease) -> None:
+        """The attempt was wrong: it counts."""
+        if lease.allowances:
+            slot = ProjectSlot(lease.project_id)
+            windows = [(each.window_ms, int(each.delays != WALL)) for each in lease.allowances]
+            answer = await self._database.change(
+                COUNT_ATTEMPT,
+                slot,
+                _counters_and_leases(slot, lease.allowances),
+                [lease.attempt_id, *(number for each in windows for number in each)],
+            )
+            require_ok(answer, project=lease.project_id)
+
+    async def give_back(self, lease: Lease) -> None:
+        """The attempt was not wrong: its places are free. Doing that twice is harmless."""
+        if lease.allowances:
+            slot = ProjectSlot(lease.project_id)
+            names = [slot.attempt_leases(each.setting, _hash(each.whose)) for each in lease.allowances]
+            answer = await self._database.change(RELEASE_ATTEMPT, slot, names, [lease.attempt_id])
+            if answer != ["unknown", "project"]:
+                require_ok(answer)
+
+    async def knows(self, project_id: int, account: Account) -> bool:
+        """Whether somebody logged in to an account from this network lately."""
+        known = ProjectSlot(project_id).known_networks(_hash(account.name))
+        return await self._database.read("ZSCORE", known, _hash(account.network)) is not None
+
+    async def trust(self, project_id: int, account: Account, allowances: Sequence[Allowance]) -> None:
+        """The account's owner is at this network: what was wrong before is forgotten in these limits."""
+        slot = ProjectSlot(project_id)
+        counters = [slot.attempts(each.setting, _hash(each.whose)) for each in allowances]
+        answer = await self._database.change(
+            TRUST_NETWORK,
+            slot,
+            [slot.known_networks(_hash(account.name)), *counters],
+            [_hash(account.network)],
+        )
+        require_ok(answer, project=project_id)
+
+
+def _counters_and_leases(slot: ProjectSlot, allowances: Sequence[Allowance]) -> list[str]:
+    names: list[str] = []
+    for each in allowances:
+        whose = _hash(each.whose)
+        names += slot.attempts(each.setting, whose), slot.attempt_leases(each.setting, whose)
+    return names
+
+
+def _hash(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
+
+
+_NOW: Final = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+_BUSY_MS: Final = 1_000
+"""When to come again if only attempts without a verdict are in the way."""
+IN_A_ROW: Final = 100
+"""Wrong guesses in a row after which no delay is long enough (NIST 800-63B, 5.2.2)."""
+NETWORKS_KNOWN: Final = 16
+"""Networks that are remembered of an account: those where it logged in last."""
+KNOWN_MS: Final = 90 * 86_400_000
+"""For how long."""
+
+TAKE_ATTEMPT: Final = changing(f"""
+-- KEYS: …, counter and leases of each limit. ARGV: id of the attempt, lease in ms, then of each limit how
+--       many, first delay in ms, longest
+-- All of them lease a place, or, when one is at its limit, none; then which, and how many ms to wait. Without
+-- a delay a limit is one until its counter goes. With one, what is beyond it comes one at a time, each after
+-- a delay that is twice the one before.
+{_NOW}
+for i = 0, (#ARGV - 2) / 3 - 1 do
+  local at, most, delay = 2 * i + 3, tonumber(ARGV[3 * i + 3]), tonumber(ARGV[3 * i + 4])
+  local counted = redis.call('HMGET', KEYS[at], 'n', 'last')
+  local n, wait = tonumber(counted[1] or '0'), 0
+  local open = redis.call('ZCOUNT', KEYS[at + 1], '(' .. now, '+inf')
+  if n < most then
+    if n + open >= most then wait = {_BUSY_MS} end
+  elseif delay == 0 or n >= {IN_A_ROW} then
+    -- A counter that goes in this very moment has -2 ms left.
+    wait = math.max(redis.call('PTTL', KEYS[at]), 1)
+  else
+    wait = counted[2] + math.min(delay * 2 ^ (n - most), tonumber(ARGV[3 * i + 5])) - now
+    if wait <= 0 and open > 0 then wait = {_BUSY_MS} end
+  end
+  if wait > 0 then return {{'limit', tostring(i), string.format('%d', math.ceil(wait))}} end
+end
+for i = 4, #KEYS, 2 do
+  redis.call('ZADD', KEYS[i], now + ARGV[2], ARGV[1])
+  redis.call('PEXPIRE', KEYS[i], ARGV[2])
+end
+return unheard('attempt_leased')
+""")
+
+COUNT_ATTEMPT: Final = changing(f"""
+-- KEYS: …, counter and leases of each limit. ARGV: id of the attempt, then of each limit its window in ms,
+--       and 1 if that begins anew
+{_NOW}
+for i = 3, #KEYS, 2 do
+  redis.call('ZREM', KEYS[i + 1], ARGV[1])
+  redis.call('HSET', KEYS[i], 'last', now)
+  if redis.call('HINCRBY', KEYS[i], 'n', 1) == 1 or ARGV[i] == '1' then
+    redis.call('PEXPIRE', KEYS[i], ARGV[i - 1])
+  end
+end
+return unheard('attempt_counted')
+""")
+
+RELEASE_ATTEMPT: Final = removing("""
+-- KEYS: …, leases of each limit. ARGV: id of the attempt
+for i = 3, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
+return unheard('attempt_released')
+""")
+
+TRUST_NETWORK: Final = changing(f"""
+-- KEYS: …, networks known of an account, counters of the limits of the account. ARGV: network
+-- A right guess: no wrong ones in a row are left, and from this network the next ones are the owner's.
+{_NOW}
+redis.call('ZADD', KEYS[3], now, ARGV[1])
+redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - {NETWORKS_KNOWN})
+redis.call('PEXPIRE', KEYS[3], {KNOWN_MS})
+for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
+return unheard('network_trusted')
+""")

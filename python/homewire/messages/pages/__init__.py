@@ -1,0 +1,89 @@
+"""The pages that links in mails lead to, unless a project has its own: /verifyEmail and /resetPassword.
+
+The token stands in the fragment, and a click posts it: what only follows links, as mail scanners do, spends
+nothing. A page is one answer, with its style and script in it, and may load nothing else.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from pathlib import Path
+from string import Template
+from typing import Final
+
+from aiohttp import web
+
+from homewire.messages.texts import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
+from homewire.server.answers import Document
+
+_HERE: Final = Path(__file__).parent
+
+_TWO_INPUTS: Final = """\
+<label>New password <input name="newPassword" type="password" autocomplete="new-password" required></label>
+<label>Once more <input name="repeated" type="password" autocomplete="new-password" required></label>"""
+
+
+def routes() -> list[web.RouteDef]:
+    """What to mount at the URL root."""
+    verification = _page(
+        title="Confirm your e-mail address",
+        # Relative, so that it is found behind a proxy that puts all of homewire under a path.
+        endpoint="auth/user/emailVerification",
+        fields="<p>To confirm that this address is yours, press the button.</p>",
+        button="Confirm",
+        done="Thank you, your address is confirmed. You can close this page.",
+    )
+    password_reset = _page(
+        title="Choose a new password",
+        endpoint="auth/user/passwordReset",
+        fields=_TWO_INPUTS,
+        button="Save",
+        done="Your new password is saved. You can sign in with it now.",
+    )
+    return [
+        web.get(VERIFICATION_PAGE, _document(verification).serve),
+        web.get(PASSWORD_RESET_PAGE, _document(password_reset).serve),
+    ]
+
+
+def _page(**texts: str) -> bytes:
+    """A page of our own words: nothing in it is from a user."""
+    return (
+        Template(_file("page.html"))
+        .substitute(texts, style=_file("page.css"), script=_file("page.js"))
+        .encode()
+    )
+
+
+def _document(page: bytes) -> Document:
+    headers = {
+        "Content-Security-Policy": _policy(),
+        "Referrer-Policy": "no-referrer",
+        "X-Frame-Options": "DENY",
+    }
+    return Document(lambda: page, "text/html", headers)
+
+
+def _policy() -> str:
+    """Its own style and script, by their hashes; requests to this homewire; nothing else."""
+    return "; ".join(
+        (
+            "default-src 'none'",
+            f"style-src {_hash('page.css')}",
+            f"script-src {_hash('page.js')}",
+            "connect-src 'self'",
+            "base-uri 'none'",
+            "form-action 'none'",
+            "frame-ancestors 'none'",
+        )
+    )
+
+
+def _hash(name: str) -> str:
+    digest = hashlib.sha256(_file(name).encode()).digest()
+    return f"'sha256-{base64.b64encode(digest).decode()}'"
+
+
+def _file(name: str) -> str:
+    return (_HERE / name).read_text(encoding="utf-8")

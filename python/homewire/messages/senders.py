@@ -1,0 +1,111 @@
+"""What can carry a letter, as the settings have it.
+
+SMS by a webhook: we POST what is to be said, a gateway of the operator's says it.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import Final, Protocol
+from urllib.parse import urlsplit
+
+import aiohttp
+import orjson
+
+from homewire.errors import ConfigurationError, NotSent, Undeliverable
+from homewire.messages.message import Channel, Letter
+from homewire.messages.texts import sms_text
+from homewire.projects.models import Project
+from homewire.settings import Settings
+from homewire.webhooks.client import HEADER, hmac_hex
+
+
+class Carrier(Protocol):
+    """Carries letters of one channel out of the house."""
+
+    async def carry(self, letter: Letter, project: Project) -> None:
+        """Hand the letter over; returns when the other side has taken it.
+
+        Raises NotSent; Undeliverable when trying again is of no use.
+        """
+
+    async def close(self) -> None:
+        """Nothing is carried any more."""
+
+
+def carriers(settings: Settings) -> dict[Channel, Carrier]:
+    """A carrier for each channel that is set up. Raises ConfigurationError."""
+    # Imported at use: a deployment without them does without them.
+    found: dict[Channel, Carrier] = {}
+    if settings.smtp_host is not None:
+        from homewire.messages.mail import MailCarrier
+
+        found[Channel.MAIL] = MailCarrier(settings)
+    if (settings.sms_url is None) != (settings.sms_key is None):
+        raise ConfigurationError("HOMEWIRE_SMS_URL and HOMEWIRE_SMS_KEY need each other")
+    if settings.sms_url is not None and settings.sms_key is not None:
+        found[Channel.SMS] = SmsCarrier(settings.sms_url, settings.sms_key)
+    return found
+
+
+TIMESTAMP: Final = "X-Homewire-Timestamp"
+"""Seconds since 1970, when this try was made: a receiver can refuse what is old, as it was recorded."""
+MESSAGE_ID: Final = "X-Homewire-Message-Id"
+"""The same for every try."""
+KEY_LENGTH: Final = 16
+NEVER: Final = frozenset({400, 422})
+"""Answers that say that this message can't be sent, by any number of tries."""
+
+
+class SmsCarrier:
+    """Posts `{to, text, kind, projectId}` to `url`; any 2xx says that it was taken.
+
+    Signed with `key` are the digits of the timestamp and the body.
+    """
+
+    def __init__(self, url: str, key: str) -> None:
+        """Raises ConfigurationError."""
+        if urlsplit(url).scheme not in ("http", "https"):
+            raise ConfigurationError("HOMEWIRE_SMS_URL: must begin with https:// or http://")
+        if len(key) < KEY_LENGTH:
+            raise ConfigurationError(f"HOMEWIRE_SMS_KEY: needs at least {KEY_LENGTH} characters")
+        self._url = url
+        self._key = key
+        self._http: aiohttp.ClientSession | None = None
+
+    async def carry(self, letter: Letter, project: Project) -> None:
+        """Returns when the gateway has taken the message. Raises NotSent, Undeliverable."""
+        message = letter.message
+        body = orjson.dumps(
+            {
+                "to": message.to,
+                "text": sms_text(message, project.name),
+                "kind": message.kind.value,
+                "projectId": message.project_id,
+            }
+        )
+        timestamp = str(int(time.time()))
+        headers = {
+            "Content-Type": "application/json",
+            TIMESTAMP: timestamp,
+            HEADER: hmac_hex(self._key, timestamp, body),
+            MESSAGE_ID: letter.id,
+        }
+        if self._http is None:
+            # No cookies: nothing of one answer is told with another message.
+            self._http = aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar())
+        try:
+            async with self._http.post(
+                self._url, data=body, headers=headers, allow_redirects=False
+            ) as answer:
+                status = answer.status
+        except (aiohttp.ClientError, OSError) as error:
+            raise NotSent(type(error).__name__) from error
+        if not 200 <= status < 300:
+            problem = f"the gateway answered {status}"
+            raise Undeliverable(problem) if status in NEVER else NotSent(problem)
+
+    async def close(self) -> None:
+        """Close the connections to the gateway."""
+        if self._http is not None:
+            await self._http.close()

@@ -1,0 +1,250 @@
+"""Has the letters of one channel carried: tries again with growing pauses, and gives up in the end.
+
+All of the room on one node: where messages are given to, and who carries them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+from redis.asyncio import Redis
+
+from homewire.concurrency import asked_to_stop
+from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
+from homewire.messages.message import Channel, Letter
+from homewire.messages.outbox import Post
+from homewire.messages.queue import Entry, Queue
+from homewire.messages.senders import Carrier, carriers
+from homewire.projects.models import Project
+from homewire.redis.connect import connect
+from homewire.sealing import Sealer
+from homewire.settings import Settings
+from homewire.store.database import wall_clock_ms
+
+IN_FLIGHT: Final = 8
+"""Letters that one node carries at once, by channel."""
+LOOK_S: Final = 1.0
+"""How often a node looks for what is due again, and for what others left."""
+FINISHING_S: Final = 5.0
+"""What the steps in Redis behind a try may take until others believe that its node died."""
+LAST_S: Final = 2.0
+"""What is under way at a stop has this long."""
+LONGEST_PAUSE_S: Final = 300.0
+
+FindProject = Callable[[int], Awaitable[Project | None]]
+
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """How long somebody tries."""
+
+    attempt_s: float
+    """One try."""
+    tries: int
+    """The most."""
+    pause_s: float
+    """Between the first two; the next are twice as long each."""
+    age_s: float
+    """All of it."""
+
+
+class Courier:
+    """Carries what is in `queue` with `carrier`, until cancelled."""
+
+    def __init__(
+        self,
+        channel: Channel,
+        queue: Queue,
+        carrier: Carrier,
+        sealer: Sealer,
+        find_project: FindProject,
+        patience: Patience,
+    ) -> None:
+        self._channel = channel
+        self._queue = queue
+        self._carrier = carrier
+        self._sealer = sealer
+        self._find_project = find_project
+        self._patience = patience
+        self._under_way: set[asyncio.Task[None]] = set()
+        self._look_at = float("-inf")
+        self._sent = self._failed = self._dead = self._expired = self._waiting = 0
+
+    async def run(self) -> None:
+        """Carry until cancelled. A Redis that is away is waited for."""
+        try:
+            # (redis-py swallows a cancellation now and then.)
+            while not asked_to_stop():
+                try:
+                    await self._turn()
+                except Unavailable as error:
+                    # Everybody else says so already; here it only has to be waited for.
+                    _log.debug("messages wait for Redis", channel=self._channel.value, problem=error.reason)
+                    await asyncio.sleep(LOOK_S)
+        finally:
+            await self._finish()
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        name = self._channel.value
+        return {
+            f"{name}_sent": self._sent,
+            f"{name}_failed": self._failed,
+            f"{name}_dead": self._dead,
+            f"{name}_expired": self._expired,
+            f"{name}_not_understood": self._queue.not_understood,
+            f"{name}_waiting": self._waiting,
+        }
+
+    async def _turn(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() >= self._look_at:
+            self._look_at = loop.time() + LOOK_S
+            await self._look()
+        free = IN_FLIGHT - len(self._under_way)
+        if free > 0:
+            self._begin(await self._queue.take(free, round(LOOK_S * 1000)))
+        else:
+            await asyncio.wait(self._under_way, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+
+    async def _look(self) -> None:
+        await self._queue.promote()
+        free = IN_FLIGHT - len(self._under_way)
+        if free > 0:
+            # An entry that is being carried here is never that old: a try is bounded.
+            idle_s = self._patience.attempt_s + FINISHING_S
+            self._begin(await self._queue.take_over(free, round(idle_s * 1000)))
+        self._waiting = await self._queue.length()
+
+    def _begin(self, entries: list[Entry]) -> None:
+        for entry in entries:
+            task = asyncio.create_task(self._deal_with(entry))
+            self._under_way.add(task)
+            task.add_done_callback(self._under_way.discard)
+
+    async def _deal_with(self, entry: Entry) -> None:
+        """One try, and what follows from it. What Redis does not hear of is another's after a while."""
+        try:
+            try:
+                async with asyncio.timeout(self._patience.attempt_s):
+                    await self._attempt(entry)
+            except Undeliverable as error:
+                await self._give_up(entry, str(error))
+            except (NotSent, TimeoutError, ConfigurationError, Unavailable) as error:
+                await self._put_off(entry, str(error) or type(error).__name__)
+            except Exception as error:
+                # What nobody foresaw ends with the tries, too, and keeps no other letter from being carried.
+                _log.exception("a message could not be dealt with", channel=self._channel.value)
+                await self._put_off(entry, type(error).__name__)
+            else:
+                await self._queue.done(entry)
+        except Unavailable:
+            return
+
+    async def _attempt(self, entry: Entry) -> None:
+        letter = Letter.opened(entry.sealed, self._sealer)
+        message = letter.message
+        if not message.to:
+            return
+        if 0 < message.good_until_ms <= wall_clock_ms():
+            # Whoever still wants it has asked for another one.
+            self._expired += 1
+            _log.warning("a message expired before it was sent", channel=self._channel.value, entry=entry.id)
+            return
+        project = await self._find_project(message.project_id)
+        if project is not None:
+            await self._carrier.carry(letter, project)
+            self._sent += 1
+
+    async def _put_off(self, entry: Entry, problem: str) -> None:
+        self._failed += 1
+        pause_s = min(self._patience.pause_s * 2**entry.tries, LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
+        age_s = (await self._queue.now_ms() - entry.since_ms) / 1000
+        if entry.tries + 1 >= self._patience.tries or age_s + pause_s > self._patience.age_s:
+            await self._bury(entry, problem)
+        else:
+            await self._queue.defer(entry, round(pause_s * 1000))
+
+    async def _give_up(self, entry: Entry, problem: str) -> None:
+        self._failed += 1
+        await self._bury(entry, problem)
+
+    async def _bury(self, entry: Entry, problem: str) -> None:
+        await self._queue.bury(entry, problem)
+        self._dead += 1
+        # Neither to whom nor what: the list of dead messages has it, sealed.
+        _log.error(
+            "a message was given up",
+            channel=self._channel.value,
+            entry=entry.id,
+            tries=entry.tries + 1,
+            problem=problem,
+        )
+
+    async def _finish(self) -> None:
+        if self._under_way:
+            await asyncio.wait(self._under_way, timeout=LAST_S)
+        for task in self._under_way:
+            task.cancel()
+        await asyncio.gather(*self._under_way, return_exceptions=True)
+        await self._carrier.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """The post of a node and its couriers: one for each channel that is set up."""
+
+    post: Post
+    couriers: Sequence[Courier]
+    redis: Redis
+    """The couriers' own connections: a wait for messages holds one for good."""
+    kept: Sequence[Channel]
+    """The channels that nothing carries."""
+
+    @classmethod
+    def of(cls, settings: Settings, redis: Redis, url: str, find_project: FindProject) -> Delivery:
+        """As the settings have it; `redis` is the node's, at `url`. Raises ConfigurationError."""
+        sealer = Sealer.of(settings)
+        carried = carriers(settings)
+        own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(carried)))
+        patience = Patience(
+            settings.notify_attempt_s, settings.notify_tries, settings.notify_pause_s, settings.notify_age_s
+        )
+        return cls(
+            Post(redis, sealer, settings.public_base_url, carried),
+            [
+                Courier(channel, Queue(own, channel), carrier, sealer, find_project, patience)
+                for channel, carrier in carried.items()
+            ],
+            own,
+            [channel for channel in Channel if channel not in carried],
+        )
+
+    async def run(self) -> None:
+        """Carry messages until cancelled; ends at once where nothing does."""
+        if self.kept:
+            _log.info(
+                "messages are kept, not sent: homewire outbox shows them",
+                channels=[channel.value for channel in self.kept],
+                settings="HOMEWIRE_SMTP_HOST, HOMEWIRE_SMS_URL",
+            )
+        try:
+            async with asyncio.TaskGroup() as group:
+                for courier in self.couriers:
+                    group.create_task(courier.run())
+        finally:
+            await self.redis.aclose()
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        figures: dict[str, int] = {}
+        for courier in self.couriers:
+            figures.update(courier.figures())
+        return figures

@@ -1,0 +1,1 @@
+"""Projects, apps, project keys, and what a project stores."""

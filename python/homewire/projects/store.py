@@ -1,0 +1,229 @@
+"""Projects: tenants. Deleting one is a tombstone, and a sweep that can be resumed.
+
+Apps: what users of a project sign in with.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Mapping
+
+from homewire.errors import UnknownRecord
+from homewire.projects.models import AccessControl, AccountSystem, Invitations, OfflineCommands, Project
+from homewire.projects.scripts import (
+    BURY_PROJECT,
+    CONFIGURE_PROJECT,
+    CREATE_APP,
+    DELETE_APP,
+    DISABLE_PROJECT,
+    ENABLE_PROJECT,
+    UNLIST_PROJECT,
+)
+from homewire.store import checks
+from homewire.store.database import LOOK_AFTER_MS, PAGE, Database, require_ok
+from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
+from homewire.store.script import Script
+
+
+class Projects:
+    """The projects of the deployment."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(
+        self,
+        name: str,
+        accounts: AccountSystem,
+        access_control: AccessControl = AccessControl.MEMBERSHIP,
+        on_demand_provisioning: bool = False,
+    ) -> Project:
+        """A new project. The account system is for good."""
+        checks.name("name", name)
+        project = Project(
+            await self._database.new_id(),
+            name,
+            AccountSystem(accounts),
+            AccessControl(access_control),
+            on_demand_provisioning,
+            self._database.now_ms(),
+        )
+        # Listed first: a crash in between leaves an id that names nothing, never a project nobody can find.
+        await self._database.write("ZADD", PROJECTS, project.id, project.id)
+        await self._database.write("HSET", ProjectSlot(project.id).project, *_fields(project))
+        return project
+
+    async def get(self, project_id: int) -> Project | None:
+        """A project, also a disabled one; None if there is none or it was deleted."""
+        return _project(project_id, await self._database.read_hash(ProjectSlot(project_id).project))
+
+    async def list(self) -> builtins.list[Project]:
+        """All projects, by id."""
+        found: builtins.list[Project] = []
+        async for page in self._database.index_pages(PROJECTS):
+            for project_id in page:
+                # One by one: each lies in another slot.
+                project = await self.get(project_id)
+                if project is not None:
+                    found.append(project)
+        return found
+
+    async def only(self) -> int | None:
+        """The id of the only project that is not disabled; None if there are several, or none."""
+        ids, total = await self._database.index_slice(PROJECTS, 0, PAGE)
+        if total > len(ids):
+            return None
+        found: builtins.list[int] = []
+        for project_id in ids:
+            project = await self.get(project_id)
+            if project is not None and not project.disabled:
+                found.append(project_id)
+            if len(found) > 1:
+                break
+        return found[0] if len(found) == 1 else None
+
+    async def configure(
+        self,
+        project_id: int,
+        *,
+        verification_url: str | None = None,
+        password_reset_url: str | None = None,
+        offline_commands: OfflineCommands | None = None,
+        invitations: Invitations | None = None,
+        sms_country_codes: str | None = None,
+    ) -> None:
+        """Set what the links in mails look like: a URL with `{token}`; empty for the page of ours. And what
+        becomes of commands to devices that are not connected, and whether a member whom a stranger added
+        has to accept. And where SMS go to: country calling codes; empty for those of the deployment.
+
+        What is None stays. Raises UnknownRecord, InvalidInput.
+        """
+        changes: builtins.list[str] = []
+        if verification_url is not None:
+            changes += "verification_url", checks.link_template("verificationUrl", verification_url)
+        if password_reset_url is not None:
+            changes += "password_reset_url", checks.link_template("passwordResetUrl", password_reset_url)
+        if offline_commands is not None:
+            changes += "offline_commands", offline_commands.value
+        if invitations is not None:
+            changes += "invitations", Invitations(invitations).value
+        if sms_country_codes is not None:
+            changes += "sms_country_codes", checks.country_codes("smsCountryCodes", sms_country_codes)
+        if changes:
+            slot = ProjectSlot(project_id)
+            require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)
+
+    async def disable(self, project_id: int) -> None:
+        """Make all keys of a project dead until it is enabled again. Raises UnknownRecord."""
+        await self._switch(DISABLE_PROJECT, project_id)
+
+    async def enable(self, project_id: int) -> None:
+        """Undo `disable`. Raises UnknownRecord."""
+        await self._switch(ENABLE_PROJECT, project_id)
+
+    async def delete(self, project_id: int) -> None:
+        """End a project: all its keys are dead when this returns. Its records are left to `sweep`.
+
+        A crash half-way is made good by housekeeping, or by deleting again. Raises UnknownRecord.
+        """
+        await self._database.change_outside(
+            UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS, UNFINISHED], [project_id, LOOK_AFTER_MS]
+        )
+        if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
+            raise UnknownRecord("project", project_id)
+        await self._bury(project_id)
+
+    async def deleted(self) -> builtins.list[int]:
+        """Deleted projects that still have records to sweep."""
+        return [each async for page in self._database.index_pages(DELETED_PROJECTS) for each in page]
+
+    async def sweep(self, project_id: int) -> int:
+        """Remove the records of a deleted project; how many keys that were. Resumable at any point."""
+        if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
+            raise UnknownRecord("deleted project", project_id)
+        slot = ProjectSlot(project_id)
+        # Also for the outbox, which goes with the rest: what stands in it is heard first.
+        await self._bury(project_id)
+        removed = 0
+        async for names in self._database.scan(slot.prefix + "*", PAGE):
+            # The tombstone goes last: until then it refuses changes that would leave new records behind.
+            rest = [name for name in names if name != slot.project.encode()]
+            removed += int(await self._database.write("UNLINK", *rest)) if rest else 0
+        removed += int(await self._database.write("UNLINK", slot.project))
+        await self._database.write("ZREM", DELETED_PROJECTS, project_id)
+        return removed
+
+    async def _switch(self, script: Script, project_id: int) -> None:
+        answer = await self._database.change(script, ProjectSlot(project_id), [])
+        require_ok(answer, project=project_id)
+
+    async def _bury(self, project_id: int) -> None:
+        answer = await self._database.change(BURY_PROJECT, ProjectSlot(project_id), [])
+        if answer != ["unknown", "project"]:  # As it is when it was buried before.
+            require_ok(answer)
+
+
+def _fields(project: Project) -> tuple[str | int, ...]:
+    return (
+        "name", project.name,
+        "accounts", project.accounts.value,
+        "access_control", project.access_control.value,
+        "on_demand", int(project.on_demand_provisioning),
+        "created", project.created_ms,
+        "state", "live",
+    )  # fmt: skip
+
+
+def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
+    if record.get("state", "deleted") == "deleted" or "name" not in record:
+        return None
+    return Project(
+        project_id,
+        record["name"],
+        AccountSystem(record["accounts"]),
+        AccessControl(record["access_control"]),
+        record["on_demand"] == "1",
+        int(record["created"]),
+        record["state"] == "disabled",
+        record.get("verification_url", ""),
+        record.get("password_reset_url", ""),
+        OfflineCommands(record.get("offline_commands", "drop")),
+        Invitations(record.get("invitations", Invitations.ACCEPT)),
+        record.get("sms_country_codes", ""),
+    )
+
+
+class Apps:
+    """The apps of a project, known by an id that people choose."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def create(self, project_id: int, app_id: str) -> None:
+        """Register an app. Raises Conflict if the project has it, UnknownRecord without the project."""
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            CREATE_APP,
+            slot,
+            [slot.apps],
+            [checks.app_id(app_id), self._database.now_ms()],
+        )
+        require_ok(answer, project=project_id)
+
+    async def delete(self, project_id: int, app_id: str) -> None:
+        """Delete an app: no session is opened with it any more. Raises UnknownRecord."""
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(DELETE_APP, slot, [slot.apps], [checks.app_id(app_id)])
+        require_ok(answer, project=project_id, app=app_id)
+
+    async def list(self, project_id: int) -> builtins.list[tuple[str, int]]:
+        """The apps by id, each with the time of its creation in ms."""
+        found = dict[str, int]()
+        async for fields, _ in self._database.hash_pages(ProjectSlot(project_id).apps):
+            found.update((app_id.decode(), int(created)) for app_id, created in fields.items())
+        return sorted(found.items())
+
+    async def exists(self, project_id: int, app_id: str) -> bool:
+        """Whether the project has the app."""
+        checks.text("appId", app_id)
+        return bool(await self._database.read("HEXISTS", ProjectSlot(project_id).apps, app_id))

@@ -1,0 +1,1 @@
+"""Provisioning tokens and what a device does with one."""

@@ -1,0 +1,1 @@
+"""WebSocket handshakes, subscriptions, and the handoff of sockets to the core."""

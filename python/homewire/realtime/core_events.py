@@ -1,0 +1,234 @@
+"""Hears what the Rust core has to say, on the event loop.
+
+Who is told what the core has to say of connections.
+
+What the core read and could not use: counted by it, and said here once a minute.
+
+One bad record, whoever wrote it, must not stop a node; nor may it go unnoticed, or fill the log.
+
+Kept commands at the gateway: read for a new socket, removed once the kernel has them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import structlog
+
+from homewire._core import Core
+from homewire.concurrency import in_rounds
+from homewire.errors import CoreFailure, Unavailable
+from homewire.events.queued_commands import KeptCommands
+from homewire.presence.connected import Device, Holdings
+from homewire.realtime.tls_bridge import KernelBounds, Pumps
+from homewire.sessions.deadlines import KeysInUse
+from homewire.settings import Settings
+
+_log = structlog.get_logger(__name__)
+
+OnMessage = Callable[[int, int, bytes], None]
+"""Called with a connection's id, the opcode (1 text, 2 binary) and the payload."""
+
+OnClosed = Callable[[int], None]
+"""Called with the id of a connection that the core let go of."""
+
+OnReserved = Callable[[int, int, int], None]
+"""Called with the id, project and device of a command socket whose handshake is under way."""
+
+OnAdopted = Callable[[int], None]
+"""Called with the id of such a socket when the core took it over."""
+
+OnWritten = Callable[[int, int], None]
+"""Called with a connection's id and the ticket of a kept command that the kernel took."""
+
+OnExceeded = Callable[[str, int], None]
+"""Called with the kind and id of a principal, a connection of which is closed with 1008."""
+
+OnKeys = Callable[[int, Sequence[tuple[int, int, int]]], None]
+"""Called with the next cursor and some keys in use, as project, user and key tag."""
+
+
+class CoreWatch:
+    """Dispatches the core's notifications; `failed` is set when one of its threads stopped."""
+
+    def __init__(
+        self,
+        core: Core,
+        on_message: OnMessage | None,
+        on_closed: OnClosed,
+        on_reserved: OnReserved,
+        on_adopted: OnAdopted,
+        on_written: OnWritten,
+        on_exceeded: OnExceeded,
+        on_keys: OnKeys,
+    ) -> None:
+        self._core = core
+        self._on_reserved = on_reserved
+        self._on_adopted = on_adopted
+        self._on_written = on_written
+        self._on_exceeded = on_exceeded
+        self._on_keys = on_keys
+        self._on_closed = on_closed
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self.failed: asyncio.Future[CoreFailure] = self._loop.create_future()
+        self._loop.add_reader(core.notify_fd, self._take)
+
+    def close(self) -> None:
+        """Hears no more."""
+        self._loop.remove_reader(self._core.notify_fd)
+
+    def _take(self) -> None:
+        for notification in self._core.notifications():
+            if notification[0] == "message":
+                if self._on_message is not None:
+                    self._on_message(notification[1], notification[2], notification[3])
+            elif notification[0] == "gap":
+                _log.warning("bus.gap", shard=notification[1], cause=notification[2])
+            elif notification[0] == "reserved":
+                self._on_reserved(notification[1], notification[2], notification[3])
+            elif notification[0] == "adopted":
+                self._on_adopted(notification[1])
+            elif notification[0] == "written":
+                self._on_written(notification[1], notification[2])
+            elif notification[0] == "exceeded":
+                self._on_exceeded(notification[1], notification[2])
+            elif notification[0] == "keys":
+                self._on_keys(notification[1], notification[2])
+            elif notification[0] == "closed":
+                self._on_closed(notification[1])
+            elif notification[0] == "failed" and not self.failed.done():
+                self.failed.set_result(CoreFailure(notification[1]))
+
+
+@dataclass(frozen=True, slots=True)
+class Hearers:
+    """Who is told what became of connections."""
+
+    pumps: Pumps
+    holdings: Holdings
+    delivered: Delivered
+    keys_in_use: KeysInUse
+
+    @classmethod
+    def of(cls, settings: Settings, kept_commands: KeptCommands) -> Hearers:
+        """New ones, that know of no connection yet."""
+        holdings = Holdings()
+        pumps = Pumps(settings.close_s, KernelBounds.of(settings))
+        return cls(pumps, holdings, Delivered(kept_commands, holdings), KeysInUse())
+
+    def closed(self, connection_id: int) -> None:
+        """The core let go of a connection."""
+        self.pumps.core_ended(connection_id)
+        self.holdings.closed(connection_id)
+        self.keys_in_use.closed(connection_id)
+
+
+INTERVAL_S: Final = 60.0
+SKIPPED: Final = ("foreign_entries", "malformed", "control_records_unknown")
+"""Counters of the core (`metrics.COUNTERS`)."""
+
+
+class Counts(Protocol):
+    """What has the core's counters."""
+
+    def stats(self) -> dict[str, int]:
+        """Counters by name."""
+        ...
+
+
+async def report_skipped(core: Counts, interval_s: float = INTERVAL_S) -> None:
+    """Log how many records were skipped since the last time, if any, every `interval_s` seconds."""
+    before = dict.fromkeys(SKIPPED, 0)
+    while True:
+        stats = core.stats()
+        now = {name: stats[name] for name in SKIPPED}
+        grown = {name: now[name] - before[name] for name in SKIPPED if now[name] > before[name]}
+        if grown:
+            _log.warning("bus.records_skipped", **grown)
+        before = now
+        await asyncio.sleep(interval_s)
+
+
+AT_ONCE: Final = 16
+"""Devices whose queues are shortened at the same time."""
+RETRY_S: Final = 1.0
+SHUTDOWN_S: Final = 3.0
+
+
+async def deliver_first(
+    core: Core, commands: KeptCommands, connection_id: int, project_id: int, device_id: int
+) -> None:
+    """Give a reservation what is kept for its device. To be called behind `reserve`, before the adoption.
+
+    Raises Unavailable.
+    """
+    last, envelopes = await commands.read(project_id, device_id)
+    if last:
+        core.deliver_first(connection_id, last, envelopes)
+
+
+class Delivered:
+    """Takes out of the queues what the kernel took. What a crash keeps it from is delivered once more."""
+
+    def __init__(self, commands: KeptCommands, holdings: Holdings) -> None:
+        self._commands = commands
+        self._holdings = holdings
+        self._tickets: dict[Device, list[int]] = {}
+        self._some = asyncio.Event()
+        self._delivered = 0
+
+    def written(self, connection_id: int, ticket: int) -> None:
+        """The kernel took the whole frame of a kept command."""
+        device = self._holdings.device_of(connection_id)
+        self._delivered += 1
+        if device is not None:
+            self._tickets.setdefault(device, []).append(ticket)
+            self._some.set()
+
+    async def run(self) -> None:
+        """Remove until cancelled."""
+        await in_rounds(self._some, self._remove_some, RETRY_S, self._complain)
+
+    async def close(self) -> None:
+        """Remove what is left. To be called when `run` has ended."""
+        try:
+            async with asyncio.timeout(SHUTDOWN_S):
+                while self._tickets and await self._remove_some():
+                    pass
+        except TimeoutError:
+            _log.info("commands.not_removed", devices=len(self._tickets))
+
+    def figures(self) -> dict[str, int]:
+        """For the metrics."""
+        return {
+            "commands_delivered": self._delivered,
+            "commands_to_remove": sum(map(len, self._tickets.values())),
+        }
+
+    def _complain(self) -> None:
+        _log.warning("commands.not_removed", devices=len(self._tickets))
+
+    async def _remove_some(self) -> bool:
+        """Whether all of it could be done."""
+        some = [(device, self._tickets.pop(device)) for device in list(self._tickets)[:AT_ONCE]]
+        if not self._tickets:
+            self._some.clear()
+        outcomes = await asyncio.gather(*(self._remove(device, tickets) for device, tickets in some))
+        return all(outcomes)
+
+    async def _remove(self, device: Device, tickets: list[int]) -> bool:
+        project_id, device_id = device
+        try:
+            await self._commands.remove(project_id, device_id, tickets)
+        except (Unavailable, OSError):
+            self._tickets[device] = tickets + self._tickets.get(device, [])
+            self._some.set()
+            return False
+        except BaseException:
+            self._tickets[device] = tickets + self._tickets.get(device, [])
+            raise
+        return True

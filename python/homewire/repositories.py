@@ -1,0 +1,142 @@
+"""The store: repositories of typed records over Redis, one per noun."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from redis.asyncio import Redis
+
+from homewire.auth.principals import Principals
+from homewire.devices.store import Devices
+from homewire.entities.store import Entities
+from homewire.events.queued_commands import KeptCommands
+from homewire.groups.store import Groups
+from homewire.homes.members import Members
+from homewire.homes.store import Emptying, Homes
+from homewire.housekeeping import Chore, Housekeeping
+from homewire.kv.store import KeyValues
+from homewire.logins.attempts import Attempts
+from homewire.logins.passwords import PROJECT_WAITING, Passwords
+from homewire.logins.tokens import LoginTokens, NodeLogins
+from homewire.permissions.store import Permissions
+from homewire.presence.nodes import Nodes
+from homewire.presence.store import Presence
+from homewire.projects.keys import ProjectKeys
+from homewire.projects.recount import Recount
+from homewire.projects.store import Apps, Projects
+from homewire.projects.usage import Usage
+from homewire.provisioning.store import Provisioning
+from homewire.sessions.activity import SessionUses
+from homewire.sessions.store import USUAL, Lifetime, Sessions
+from homewire.store.accounting import NO_QUOTAS, Quotas
+from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
+from homewire.users.address_changes import AddressChanges
+from homewire.users.departures import Departures
+from homewire.users.registrations import USUAL_AGES, Ages, Registrations
+from homewire.users.store import Users
+from homewire.users.verifications import Verifications
+from homewire.webhooks.deliveries import ModuleDeliveries
+from homewire.webhooks.store import SmartModules
+
+if TYPE_CHECKING:
+    from homewire.settings import Settings
+
+__all__ = ["Store"]
+
+
+class Store:
+    """All repositories on one client (of `homewire.redis.connect`; replies as bytes).
+
+    Every method raises errors.Unavailable while Redis cannot serve, and errors.NotConfirmed where a
+    change may or may not have happened, or is not known to every node yet: that follows within a
+    second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
+    errors.InvalidInput; nothing was written then. `relay` (`access_changes.relay.Relay`) tells every node
+    what it must hear. `clock` gives the time in ms since 1970. A user is in at most
+    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`, and of those that are
+    over so many `ended_sessions` of a user are kept; 0: all. No more is
+    stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded. A project has at most
+    `project_passwords` passwords that wait in a lane (`logins/passwords.py`). Registrations
+    and invitations that nobody takes up are forgotten when they are as old as `ages` say.
+    """
+
+    @classmethod
+    def of(cls, redis: Redis, relay: Announcer, settings: Settings) -> Store:
+        """As a deployment is set: the same for its nodes and its commands."""
+        return cls(
+            redis,
+            relay,
+            homes_per_user=settings.homes_per_user,
+            lifetime=Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s),
+            ended_sessions=settings.ended_sessions,
+            quotas=Quotas.of(settings),
+            project_passwords=settings.project_passwords,
+            ages=Ages.of(settings),
+        )
+
+    def __init__(
+        self,
+        redis: Redis,
+        relay: Announcer,
+        clock: Clock = wall_clock_ms,
+        *,
+        homes_per_user: int = 0,
+        lifetime: Lifetime = USUAL,
+        ended_sessions: int = 0,
+        quotas: Quotas = NO_QUOTAS,
+        project_passwords: int = PROJECT_WAITING,
+        ages: Ages = USUAL_AGES,
+    ) -> None:
+        self.now_ms = clock
+        self._database = database = Database(redis, relay, clock, quotas)
+        self.usage = Usage(database, quotas)
+        self.recount = Recount(database, self.usage)
+        self.refusals: Counter[str] = Counter()
+        """How often each limit refused on this node, by the name of its setting."""
+        self.projects = Projects(database)
+        self.apps = Apps(database)
+        self.project_keys = ProjectKeys(database)
+        self.sessions = Sessions(database, lifetime, ended_sessions)
+        self.devices = Devices(database, self.sessions)
+        self.entities = Entities(database)
+        self.homes = Homes(database, Emptying(database, self.devices, self.entities), homes_per_user)
+        self.provisioning = Provisioning(database)
+        self.permissions = Permissions(database)
+        self.groups = Groups(database)
+        self.session_uses = SessionUses(database)
+        self.nodes = Nodes(database)
+        self.kept_commands = KeptCommands(database)
+        self.presence = Presence(database, self.nodes)
+        self.passwords = Passwords(project_passwords, self.refusals)
+        departures = Departures(database, self.homes)
+        self.registrations = Registrations(database, departures, ages)
+        self.users = Users(
+            database, self.projects, departures, self.registrations, self.sessions, self.passwords
+        )
+        self.address_changes = AddressChanges(database, self.sessions, self.users)
+        self.members = Members(database, self.homes, self.users)
+        self.verifications = Verifications(database, self.sessions, self.registrations)
+        self.login_tokens = LoginTokens(database)
+        self.node_logins = NodeLogins(database)
+        self.attempts = Attempts(database, self.refusals)
+        self.key_values = KeyValues(database)
+        self.principals = Principals(database)
+        self.housekeeping = Housekeeping(
+            database,
+            self.projects,
+            self.usage,
+            (
+                # Whoever leaves may leave homes behind that nobody is in.
+                Chore(lambda slot: slot.departing_users, self.users.sweep),
+                Chore(lambda slot: slot.deleted_homes, self.homes.sweep),
+                Chore(lambda slot: slot.deleted_groups, self.groups.sweep),
+                Chore(lambda slot: slot.unverified_users, self.registrations.sweep),
+                Chore(lambda slot: slot.invited_users, self.registrations.sweep),
+            ),
+        )
+        self.smart_modules = SmartModules(database)
+        self.module_deliveries = ModuleDeliveries(database)
+
+    async def ping(self) -> None:
+        """Raise Unavailable unless Redis answers."""
+        await self._database.read("PING")

@@ -1,0 +1,1 @@
+"""The machinery of the REST service: dispatch, decoding, shapes of answers."""

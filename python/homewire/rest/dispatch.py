@@ -1,0 +1,215 @@
+"""From the table of operations to routes: what is the same for every operation stands here once."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from functools import partial
+from typing import Any, Final
+from urllib.parse import quote
+
+import msgspec
+from aiohttp import hdrs, web
+
+from homewire.audit import note_caller
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.errors import (
+    Conflict,
+    InUse,
+    NotFound,
+    PermissionDenied,
+    RequestError,
+    Unauthenticated,
+    UnknownRecord,
+)
+from homewire.hosts import listed_origins
+from homewire.projects.models import Permission
+from homewire.rest.context import Api
+from homewire.rest.decoding import decode_fields, decode_form, decode_json
+from homewire.rest.operation import TEXTS, Access, BodyKind, Call, NoQuery, Operation, WithCookie
+from homewire.rest.shapes import SHAPE
+from homewire.server.answers import JSON, RANGE, names_key, whole_answer
+from homewire.server.cookies import expire_cookie, set_cookie
+from homewire.server.cors import refuse_cross_site
+from homewire.server.outgoing import OWNERS, owners_of
+from homewire.server.query import path_id, require_utf8_path, require_utf8_query
+from homewire.server.streamed import Streamed
+from homewire.store.parts import Part
+
+NO_CONTENT: Final = 204
+
+_NO_QUERY: Final[Any] = NoQuery()
+_encode: Final = msgspec.json.Encoder().encode
+
+
+def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
+    """What to mount at the URL root."""
+    return [
+        web.RouteDef(each.method, each.path, partial(serve, api, each, _ids(each)), {}) for each in operations
+    ]
+
+
+def _ids(operation: Operation) -> tuple[str, ...]:
+    """The names of the ids in its path."""
+    return tuple(name for name in operation.parts if name not in TEXTS)
+
+
+async def serve(
+    api: Api, operation: Operation, names: Sequence[str], request: web.Request
+) -> web.StreamResponse:
+    """Answer one request; `names` are those of the ids in its path.
+
+    Raises RequestError with a status that the operation's table has.
+    """
+    request[SHAPE] = operation.shape
+    api.audit.begins(request, operation)
+    try:
+        call = await _call(api, operation, names, request)
+        answer = await operation.handler(api, call)
+        if isinstance(answer, Part) and answer.rest is not None:
+            return await _streamed(api, call, answer, answer.rest)
+        api.audit.done(request)
+        if call.caller is not None and request.method == hdrs.METH_GET:
+            request[OWNERS] = owners_of(call.caller, request)
+        return _rendered(api, operation, request, answer)
+    except UnknownRecord as error:
+        raise _allowed(operation, NotFound()) from error
+    except Conflict as error:
+        refusal = InUse if InUse.status in operation.errors else PermissionDenied
+        named = {"field": error.field} if error.field else {}
+        raise refusal(error.reason, **named, problem=str(error)) from error
+    except RequestError as error:
+        raise _allowed(operation, error) from error
+
+
+async def _call(api: Api, operation: Operation, names: Sequence[str], request: web.Request) -> Call[Any, Any]:
+    if operation.sets_cookie:
+        refuse_cross_site(request, listed_origins(api.settings.cookie_origins))
+    caller = await _caller(api, operation.access, request)
+    ids = {name: path_id(request, name) for name in names}
+    if operation.visible is not None and caller is not None:
+        await operation.visible(api, caller, ids)
+    require_utf8_path(request)
+    query = _NO_QUERY
+    if operation.query is not NoQuery:
+        require_utf8_query(request)
+        query = decode_fields("query", request.query, operation.query)
+    return Call(request, caller, ids, query, await _body(api, operation, request))
+
+
+async def _caller(api: Api, access: Access, request: web.Request) -> Principal | None:
+    if access.by_handler:
+        return None
+    try:
+        caller = await api.authenticate(request)
+    except Unauthenticated:
+        # A browser keeps the cookie of a session that is over. Whoever means a key, says so.
+        if access.nobody and not names_key(request):
+            return None
+        raise
+    note_caller(request, caller)
+    if not may_call(access, caller):
+        raise PermissionDenied(needs=_needed(access))
+    return caller
+
+
+def may_call(access: Access, caller: Principal) -> bool:
+    """Whether a key of this kind, with these permissions, may call."""
+    match caller.kind:
+        case PrincipalKind.USER:
+            return access.user
+        case PrincipalKind.DEVICE:
+            return access.device
+        case PrincipalKind.PROJECT_KEY:
+            return access.permission is not None and not caller.permissions.isdisjoint(
+                (access.permission, Permission.ADMIN)
+            )
+
+
+def _needed(access: Access) -> str:
+    kinds = ["a user's key"] * access.user + ["a device's key"] * access.device
+    if access.permission is not None:
+        kinds.append(f"a project key with the permission {access.permission}")
+    return " or ".join(kinds) or "no key"
+
+
+async def _body(api: Api, operation: Operation, request: web.Request) -> Any:
+    if operation.body is None:
+        # Read all the same: a DELETE may have one, and the next request stands behind it.
+        if request.body_exists:
+            await api.reader.read(request, operation.body_bytes)
+        return None
+    body = await api.reader.read(request, operation.body_bytes)
+    if not body and not operation.body_required:
+        body = b"{}"
+    if operation.body_kind is BodyKind.FORM:
+        return decode_form(request.headers.get("Content-Type", ""), body, operation.body)
+    return decode_json(body, operation.body)
+
+
+def _allowed(operation: Operation, error: RequestError) -> RequestError:
+    """The same error, or as 403 where the operation's table has no such status."""
+    if error.status in operation.shape.refused_as_403 - operation.errors:
+        return PermissionDenied(**error.data)
+    return error
+
+
+def _rendered(api: Api, operation: Operation, request: web.Request, answer: Any) -> web.StreamResponse:
+    # First what nearly all answers are: to ask whether something is a response takes long.
+    if isinstance(answer, msgspec.Struct) and operation.answer is not None and not operation.located:
+        return whole_answer(request, operation.success, _encode(answer))
+    if answer is None and operation.success == NO_CONTENT:
+        return whole_answer(request, NO_CONTENT)
+    if isinstance(answer, web.StreamResponse):
+        return answer
+    if isinstance(answer, WithCookie):
+        response = _response(operation, answer.answer)
+        if answer.key is None:
+            expire_cookie(request, response, https=api.settings.by_https)
+        else:
+            set_cookie(request, response, answer.key, https=api.settings.by_https)
+        return response
+    if isinstance(answer, Part):
+        return _response(operation, answer.first, {RANGE: range_header(answer)})
+    if operation.located:
+        made = quote(str(getattr(answer, operation.located)), safe="")
+        return _response(operation, answer, {hdrs.LOCATION: f"{request.rel_url.raw_path}/{made}"})
+    return _response(operation, answer)
+
+
+def _response(
+    operation: Operation, answer: Any, headers: Mapping[str, str] | None = None
+) -> web.StreamResponse:
+    if operation.answer is None:
+        return web.Response(status=operation.success, headers=headers)
+    return web.Response(status=operation.success, body=_encode(answer), content_type=JSON, headers=headers)
+
+
+async def _streamed(
+    api: Api, call: Call[Any, Any], part: Part[Any], rest: AsyncGenerator[list[Any]]
+) -> web.StreamResponse:
+    """A list of several pages. What RANGE says of it is how it was when it began."""
+    request, headers = call.request, {RANGE: range_header(part)}
+    return await Streamed.begun(
+        request, _chunks(part.first, rest), api.answers, owners_of(call.caller, request), headers=headers
+    )
+
+
+async def _chunks(first: list[Any], rest: AsyncGenerator[list[Any]]) -> AsyncGenerator[bytes]:
+    """A JSON array, a page at a time."""
+    chunk = _encode(first)[:-1]
+    del first
+    async with aclosing(rest):
+        yield chunk
+        async for page in rest:
+            chunk = b"," + _encode(page)[1:-1]
+            page.clear()
+            yield chunk
+    yield b"]"
+
+
+def range_header(part: Part[Any]) -> str:
+    """The value of RANGE for a part of a list."""
+    if not part.count:
+        return f"*/{part.total}"
+    return f"{part.start}-{part.start + part.count - 1}/{part.total}"

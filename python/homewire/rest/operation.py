@@ -1,0 +1,182 @@
+"""An operation of the REST service: one row of the table that routes, validates and documents."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Annotated, Any, Final, Generic, TypeVar
+
+import msgspec
+from aiohttp import web
+
+from homewire.auth.models import Principal
+from homewire.errors import NotFound
+from homewire.projects.models import Permission
+from homewire.rest.context import Api
+from homewire.rest.shapes import MODE, ErrorShape
+
+QueryT = TypeVar("QueryT")
+BodyT = TypeVar("BodyT")
+
+JSON_BYTES: Final = 80 * 1024
+"""The largest body: 64 KiB of somebody's own data, and room for the rest of the object."""
+
+SWITCHING_PROTOCOLS: Final = 101
+
+TEXTS: Final = frozenset({"moduleId", "entityId", "key", "sessionId"})
+"""Parts of paths that are no integer ids."""
+
+_PART: Final = re.compile(r"\{(\w++)\}")
+
+
+class BodyKind(StrEnum):
+    """What a body may look like."""
+
+    JSON = "json"
+    FORM = "form"
+    """The spec's *web form*: urlencoded, multipart or JSON, as clients like it."""
+    BATCH = "batch"
+    """Many objects: a JSON array, or one to a line."""
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """Whose keys an operation takes. A project key with the permission `admin` may do what any other may."""
+
+    user: bool = False
+    device: bool = False
+    permission: Permission | None = None
+    """Of a project key. None: no project key."""
+    every_project_key: bool = False
+    """Whether a project key without that permission does, too."""
+    nobody: bool = False
+    """Whether it may be called without a key, too. One that is given and is not valid is refused."""
+    by_handler: bool = False
+    """The handler looks at the key itself: whether one is needed depends on what is asked. Until then any
+    is as good as none; the other members only say what may be given."""
+
+
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Of elements. Two of them together are still a number that Redis takes."""
+
+
+class NoQuery(msgspec.Struct):
+    """An operation without query parameters."""
+
+
+class Paging(msgspec.Struct, kw_only=True, rename="camel"):
+    """Which part of a list; without these the whole list."""
+
+    skip: Count = 0
+    limit: Count | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WithCookie:
+    """The body of an answer that also tells a browser of a session."""
+
+    answer: Any
+    key: str | None
+    """The key of the session that begins. None: one ended, and the browser is to forget its key."""
+
+
+class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
+    """One call of an operation: who calls, and what was asked, checked."""
+
+    request: web.Request
+    caller: Principal | None
+    ids: Mapping[str, int]
+    """The integer ids of the path, by their names in it."""
+    query: QueryT
+    body: BodyT
+
+    @property
+    def principal(self) -> Principal:
+        """Who calls an operation that takes nobody without a key."""
+        if self.caller is None:
+            raise RuntimeError("this operation is open to nobody, and asks who calls")
+        return self.caller
+
+    @property
+    def project_id(self) -> int:
+        """The project of the key."""
+        return self.principal.project_id
+
+    def text(self, name: str) -> str:
+        """A part of the path that is no integer id."""
+        return self.request.match_info[name]
+
+
+Handler = Callable[[Api, Call[Any, Any]], Awaitable[Any]]
+Visibility = Callable[[Api, Principal, Mapping[str, int]], Awaitable[None]]
+"""Raises NotFound unless the caller may see what the ids of the path name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Endpoint:
+    """What can be asked for, by whom, and what the answers are: a row of the document at /openapi.json."""
+
+    name: str
+    """operationId, in camel case."""
+    method: str
+    path: str
+    tag: str
+    summary: str
+    description: str = ""
+    """What a client must know that no other member says. Plain text, paragraphs apart by an empty line."""
+    source: str
+    """The document and heading that it is from."""
+    access: Access
+    query: type[Any] = NoQuery
+    body: Any = None
+    body_kind: BodyKind = BodyKind.JSON
+    body_required: bool = True
+    """If not, a body that is missing counts as an empty object."""
+    success: int = 200
+    answer: Any = None
+    """The type of the answer's body; None: it has none. `list[…]` for a `Part`."""
+    errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
+    """Those of the table of the spec; 429 where it has a limit of its own. 429, 500, 503 may always come."""
+    shape: ErrorShape = MODE
+    """How its errors look."""
+    located: str = ""
+    """For what makes something: the member of the answer that, behind this path, is the path of that."""
+    sets_cookie: bool = False
+    """Whether its answer tells browsers of a session (see `WithCookie`). Then no page of another origin may
+    ask for it: it would log somebody in, or out, without their knowledge."""
+    message: Any = None
+    """The type of what a WebSocket brings."""
+    idempotency_key: bool = False
+    """Whether it heeds the header Idempotency-Key."""
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """The names of what varies in its path, in their order."""
+        return tuple(_PART.findall(self.path))
+
+    @property
+    def websocket(self) -> bool:
+        """Whether it opens a WebSocket."""
+        return self.success == SWITCHING_PROTOCOLS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation(Endpoint):
+    """An endpoint that `api.dispatch` serves.
+
+    In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
+    handler returns what is to be the body of the answer (of the type `answer`), None, a `Part`, or one of
+    these in a `WithCookie`.
+    It may raise any `RequestError` or `StoreError`; `dispatch` gives it a status of `errors`.
+    """
+
+    handler: Handler
+    visible: Visibility | None = None
+    body_bytes: int = JSON_BYTES
+
+
+def unknown(operation: Operation) -> NotFound:
+    """What an id of the path gets that is no id. `dispatch` makes it a 403 where the table has no 404."""
+    return NotFound(operation=operation.name)

@@ -1,0 +1,83 @@
+"""Who may see what, before anything else is looked at: unknown and invisible get the same answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+
+from homewire.auth.access import by_right, judged, right_needed
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.devices.models import DeviceLocation
+from homewire.errors import NotFound
+from homewire.permissions.models import RightKind
+from homewire.rest.context import Api
+
+
+async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The home is the project's, and a user is a member of it. Raises NotFound."""
+    await require_home(api, caller, ids["homeId"])
+
+
+async def device_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The device is the caller itself, or the project's, and a user is in its home. Raises NotFound."""
+    await require_device(api, caller, ids["deviceId"])
+
+
+async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The same of what changes a home's values; where rights say who may, the right to write it is needed
+    and enough. Raises NotFound, and PermissionDenied for members without the right."""
+    home_id = ids["homeId"]
+    permitted = await by_right(api.directory, caller, RightKind.WRITE_HOME, home_id)
+    if permitted:
+        return
+    await require_home(api, caller, home_id)
+    if permitted is False:
+        raise right_needed(RightKind.WRITE_HOME, home_id)
+
+
+async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The same of what changes a device's values. Nobody has a right to a device that is in no home."""
+    device_id = ids["deviceId"]
+    permitted = await by_right(api.directory, caller, RightKind.WRITE_DEVICE, device_id)
+    if permitted:
+        located = await api.store.devices.locate(caller.project_id, (device_id,))
+        if device_id not in located or located[device_id].home_id is None:
+            raise NotFound
+        return
+    await require_device(api, caller, device_id)
+    if permitted is False:
+        raise right_needed(RightKind.WRITE_DEVICE, device_id)
+
+
+async def require_home(api: Api, caller: Principal, home_id: int) -> None:
+    """Raises NotFound unless the caller may see the home."""
+    if caller.kind is PrincipalKind.USER:
+        visible = await api.directory.member_of(caller.project_id, caller.id, (home_id,))
+    elif caller.kind is PrincipalKind.PROJECT_KEY:
+        visible = await api.directory.existing_homes(caller.project_id, (home_id,))
+    else:
+        visible = set()
+    if home_id not in visible:
+        raise NotFound
+
+
+async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceLocation:
+    """Where the device is. Raises NotFound unless the caller may see it."""
+    if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
+        raise NotFound
+    return await judged(api.directory, caller.project_id, device_id, partial(_checked, api, caller))
+
+
+async def _checked(api: Api, caller: Principal, location: DeviceLocation | None) -> DeviceLocation:
+    if location is None:
+        raise NotFound
+    await require_place(api, caller, location.home_id)
+    return location
+
+
+async def require_place(api: Api, caller: Principal, home_id: int | None) -> None:
+    """Raises NotFound unless the caller may see a device that is in this home, or (None) in no home."""
+    if caller.kind is PrincipalKind.USER:
+        if home_id is None:
+            raise NotFound
+        await require_home(api, caller, home_id)

@@ -1,0 +1,1 @@
+"""HTTP: accepting connections, limits of the server, requests and answers."""

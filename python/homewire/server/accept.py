@@ -1,0 +1,327 @@
+"""The listening sockets: so many connections are accepted in a turn of the loop and no more.
+
+Both loops accept on their own until nobody waits (asyncio: as many as the backlog is long), so that in
+a reconnect storm nothing else has a turn. What is not accepted yet waits in the kernel's backlog.
+
+The header of the PROXY protocol, version 2: what a balancer says of its client, first of all.
+
+Only as much is read as belongs to the header, so that TLS or HTTP begin behind it. The libraries that there
+are want the stream of a server of their own, and break on a header that ends within its addresses.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import os
+import socket
+import ssl
+import struct
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from ipaddress import ip_address
+from typing import Any, Final, TypeAlias
+
+from homewire.server.clients import Peer, TrustedProxies
+from homewire.server.connections import UNCOUNTED, Connections
+
+logger = logging.getLogger(__name__)
+
+PAUSE_S: Final = 1.0
+"""How long nobody is accepted after the machine had nothing left for a connection."""
+SETTING_UP_S: Final = 1.0
+"""How long connections that were accepted just before the end have to be set up."""
+ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
+"""Why an address is none of this machine."""
+EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+MakeProtocol: TypeAlias = Callable[[Peer, Callable[[], None]], asyncio.Protocol]
+"""The protocol of a connection: whose it is, and what to call when it ended."""
+
+
+def bound_sockets(addresses: Iterable[tuple[Any, ...]], port: int) -> list[socket.socket]:
+    """A socket on each of the addresses (of getaddrinfo) that this machine has, all on one port.
+
+    A name may have addresses of a family that is switched off, e.g. localhost in a container without IPv6.
+    Raises OSError if there is none, or if one can't be had for another reason.
+    """
+    bound: list[socket.socket] = []
+    missing = OSError(errno.EADDRNOTAVAIL, os.strerror(errno.EADDRNOTAVAIL))
+    try:
+        for family, kind, protocol, _, address in dict.fromkeys(addresses):
+            try:
+                opened = _bound_socket(family, kind, protocol, (address[0], port, *address[2:]))
+            except OSError as error:
+                if error.errno not in ABSENT:
+                    raise
+                missing = error
+            else:
+                bound.append(opened)
+                port = opened.getsockname()[1]
+    except BaseException:
+        for each in bound:
+            each.close()
+        raise
+    if not bound:
+        raise missing
+    return bound
+
+
+def _bound_socket(family: int, kind: int, protocol: int, address: tuple[Any, ...]) -> socket.socket:
+    opened = socket.socket(family, kind, protocol)
+    try:
+        opened.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if family == socket.AF_INET6:
+            opened.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        opened.bind(address)
+    except BaseException:
+        opened.close()
+        raise
+    return opened
+
+
+class Acceptor:
+    """Accepts at most `per_turn` connections of each socket in a turn. Used from the event loop alone.
+
+    `handshake_s` bounds the PROXY protocol header and the TLS handshake, each where there is one. With
+    `proxy_protocol` every connection of one of the `proxies` has to begin with such a header. `timeout_s`
+    bounds how long the peer of any connection may confirm nothing, or take nothing, `unsent_bytes` what the
+    kernel takes beyond what it sent (0: the kernel's own).
+    """
+
+    def __init__(
+        self,
+        per_turn: int,
+        handshake_s: float,
+        proxies: TrustedProxies | None = None,
+        connections: Connections | None = None,
+        *,
+        proxy_protocol: bool = False,
+        timeout_s: float = 0.0,
+        unsent_bytes: int = 0,
+    ) -> None:
+        """Without `connections` there are no bounds on them."""
+        self._per_turn = per_turn
+        self._handshake_s = handshake_s
+        self._proxies = TrustedProxies() if proxies is None else proxies
+        self._proxy_protocol = proxy_protocol
+        self._timeout_s = timeout_s
+        self._unsent_bytes = unsent_bytes
+        self._loop = asyncio.get_running_loop()
+        self._sockets: list[socket.socket] = []
+        self._connections = connections
+        self._connecting: dict[asyncio.Task[object], None] = {}
+        """The oldest first."""
+        self._resumption: asyncio.TimerHandle | None = None
+        self._make_protocol: MakeProtocol | None = None
+        self._tls: ssl.SSLContext | None = None
+        self._accepted = 0
+        self._pauses = 0
+        self._proxy_headers_refused = 0
+
+    async def bind(self, host: str, port: int, backlog: int) -> int:
+        """Listen on every address of `host` ("" for all) that there is, on one port, and answer that.
+
+        Raises OSError.
+        """
+        addresses = await self._loop.getaddrinfo(
+            host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )
+        self._sockets = bound_sockets(addresses, port)
+        for listening in self._sockets:
+            listening.setblocking(False)
+            self._bound(listening)
+            listening.listen(backlog)
+        return int(self._sockets[0].getsockname()[1])
+
+    def start(self, make_protocol: MakeProtocol, tls: ssl.SSLContext | None = None) -> None:
+        """Accept from now on; each connection gets a protocol of its own, made for its peer."""
+        self._make_protocol = make_protocol
+        self._tls = tls
+        self._resume()
+
+    def speak(self, tls: ssl.SSLContext | None) -> None:
+        """Use this context for the connections that come from now on."""
+        self._tls = tls
+
+    async def close(self) -> None:
+        """Stop listening. Who waits in the backlog is refused; who was accepted stays, and is told with the
+        next answer that it is the last."""
+        if self._connections is not None:
+            self._connections.closing = True
+        self._pause()
+        for listening in self._sockets:
+            listening.close()
+        self._sockets.clear()
+        if self._connecting:
+            # They are set up in a turn or two; only TLS handshakes take longer.
+            _, unfinished = await asyncio.wait(self._connecting, timeout=SETTING_UP_S)
+            for task in unfinished:
+                task.cancel()
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {
+            "accepted": self._accepted,
+            "accept_pauses": self._pauses,
+            "proxy_headers_refused": self._proxy_headers_refused,
+        }
+
+    def _bound(self, listening: socket.socket) -> None:
+        """Bounds of the kernel, which what is accepted inherits."""
+        if self._timeout_s and hasattr(socket, "TCP_USER_TIMEOUT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(self._timeout_s * 1000))
+        if self._unsent_bytes and hasattr(socket, "TCP_NOTSENT_LOWAT"):
+            listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self._unsent_bytes)
+
+    def _resume(self) -> None:
+        self._resumption = None
+        for listening in self._sockets:
+            self._loop.add_reader(listening, self._accept, listening)
+
+    def _pause(self) -> None:
+        for listening in self._sockets:
+            self._loop.remove_reader(listening)
+        if self._resumption is not None:
+            self._resumption.cancel()
+            self._resumption = None
+
+    def _accept(self, listening: socket.socket) -> None:
+        for _ in range(self._per_turn):
+            try:
+                connection, address = listening.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in EXHAUSTED:
+                    self._wait_for_room(error)
+                    return
+                # An error of that connection alone: it was gone before it was accepted.
+                logger.info("a connection was not accepted: %s", error.strerror)
+                continue
+            if self._connections is None or self._connections.make_room(
+                connection.fileno(), self._end_oldest_handshake
+            ):
+                self._connect(connection, address[0])
+            else:
+                connection.close()
+
+    def _wait_for_room(self, error: OSError) -> None:
+        self._pauses += 1
+        logger.error("no connection is accepted for %s s: %s", PAUSE_S, error.strerror)
+        self._pause()
+        self._resumption = self._loop.call_later(PAUSE_S, self._resume)
+
+    def _connect(self, connection: socket.socket, address: str) -> None:
+        self._accepted += 1
+        connection.setblocking(False)
+        task: asyncio.Task[object] = self._loop.create_task(self._set_up(connection, address))
+        self._connecting[task] = None
+        task.add_done_callback(self._connected)
+
+    async def _set_up(self, connection: socket.socket, address: str) -> None:
+        """Give the connection its protocol. Raises OSError if it broke before."""
+        assert self._make_protocol is not None
+        try:
+            peer = await self._peer(connection, address)
+        except BaseException:
+            connection.close()
+            raise
+        place = UNCOUNTED if self._connections is None else self._connections.place(peer)
+        if place is None:
+            connection.close()
+            return
+        try:
+            await self._loop.connect_accepted_socket(
+                partial(self._make_protocol, peer, place.leave),
+                connection,
+                ssl=self._tls,
+                ssl_handshake_timeout=None if self._tls is None else self._handshake_s,
+            )
+        except BaseException:
+            place.leave()
+            raise
+
+    def _end_oldest_handshake(self) -> bool:
+        """End the connection that has been in its TLS handshake or PROXY header for longest, if one is."""
+        if self._tls is None and not self._proxy_protocol:
+            return False
+        for task in self._connecting:
+            del self._connecting[task]
+            task.cancel()
+            return True
+        return False
+
+    async def _peer(self, connection: socket.socket, address: str) -> Peer:
+        """Whose connection it is. Raises OSError, MalformedHeader, TimeoutError."""
+        peer = self._proxies.peer(address)
+        if self._proxy_protocol and peer.proxies is not None:
+            try:
+                async with asyncio.timeout(self._handshake_s):
+                    client = await read_client(connection)
+            except (MalformedHeader, TimeoutError):
+                self._proxy_headers_refused += 1
+                raise
+            if client is not None:
+                return self._proxies.peer(client)
+        return peer
+
+    def _connected(self, task: asyncio.Task[object]) -> None:
+        self._connecting.pop(task, None)
+        error = None if task.cancelled() else task.exception()
+        if isinstance(error, OSError | MalformedHeader):
+            # Gone already, or no TLS; the text may quote what was sent. A balancer's probe is one each time.
+            logger.debug("a connection broke before its first request: %s", type(error).__name__)
+        elif error is not None:
+            logger.error("a connection was not set up", exc_info=error)
+
+
+SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
+HEAD: Final = struct.Struct("!12sBBH")
+"""Signature, version and command, family and protocol, length of the rest."""
+LONGEST: Final = 4096
+"""Bytes of addresses and extensions; balancers send some hundred at most."""
+VERSION: Final = 2
+LOCAL, PROXY = 0, 1
+ADDRESS_BYTES: Final = {1: 4, 2: 16}
+"""Length of the client's address, which comes first, by its family: IPv4 and IPv6."""
+BOTH_ENDS_BYTES: Final = {1: 12, 2: 36}
+LAST_FAMILY, LAST_PROTOCOL = 3, 2
+
+
+class MalformedHeader(ValueError):
+    """What came is no header of version 2."""
+
+
+async def read_client(connection: socket.socket) -> str | None:
+    """Take the header from a connection; the client's address, None if it tells none.
+
+    It tells none of a connection that the balancer made for itself, e.g. to see whether the node is there.
+    Raises MalformedHeader, OSError.
+    """
+    signature, version_command, family_protocol, length = HEAD.unpack(await _exactly(connection, HEAD.size))
+    version, command = divmod(version_command, 16)
+    family, protocol = divmod(family_protocol, 16)
+    if signature != SIGNATURE or version != VERSION or command not in (LOCAL, PROXY):
+        raise MalformedHeader
+    if length > LONGEST or family > LAST_FAMILY or protocol > LAST_PROTOCOL:
+        raise MalformedHeader
+    rest = await _exactly(connection, length)
+    if command == LOCAL or family not in ADDRESS_BYTES:
+        return None
+    if length < BOTH_ENDS_BYTES[family]:
+        raise MalformedHeader
+    address = ip_address(rest[: ADDRESS_BYTES[family]])
+    return str(getattr(address, "ipv4_mapped", None) or address)
+
+
+async def _exactly(connection: socket.socket, size: int) -> bytes:
+    loop, received = asyncio.get_running_loop(), b""
+    while len(received) < size:
+        some = await loop.sock_recv(connection, size - len(received))
+        if not some:
+            raise MalformedHeader
+        received += some
+    return received

@@ -1,0 +1,214 @@
+"""TCP connections that HTTP has: so many from an address, and room for others made when descriptors run out.
+
+What the core took over is counted there (`Admission`). Everything else costs a descriptor and needs no key,
+so that one address could otherwise hold all of them. Two bounds stand against that:
+
+- an address has at most `most` connections, and never more than a quarter of what descriptors allow;
+- the last `reserve` descriptors are the node's own, for Redis, files and handoffs. A connection that would
+  take one of them takes the place of another that does nothing: the one that has been idle for longest, else
+  the one that has kept the node waiting for its request for longest. If there is none, it is closed.
+
+The kernel gives the lowest free descriptor, hence a number within the reserve says that all others are in
+use. A lower one says little afterwards, because what was let into the reserve stays: until a count shows
+that there is room again, each new connection takes the place of another.
+
+Connections whose next request head is awaited: for `timeout_s` from the first word, not from the last.
+
+A client that sends a byte now and then is cut as one that sends none: nothing but the whole head counts.
+All deadlines are equally far, so those who wait are in the order of their deadlines, and one timer
+serves all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import Counter
+from collections.abc import Callable, Mapping
+from time import monotonic
+from typing import Final, Protocol, TypeAlias
+
+from homewire.limits.connections import network_of
+from homewire.machine import open_file_limit
+from homewire.server.clients import Peer
+
+SHARE: Final = 4
+"""An address gets at most this part of the descriptors that clients may have; so does the reserve of all."""
+COUNT_EVERY_S: Final = 1.0
+ADDRESS_LIMIT: Final = "address_tcp_connections"
+RESERVE: Final = "descriptor_reserve"
+EndOldest: TypeAlias = Callable[[], bool]
+
+
+class Place:
+    """The place that one connection has among those of its address; given back once."""
+
+    __slots__ = ("_connections", "_network")
+
+    def __init__(self, connections: Connections | None, network: str) -> None:
+        self._connections = connections
+        self._network = network
+
+    def leave(self) -> None:
+        """The connection ended, or is not HTTP's any more."""
+        if self._connections is not None:
+            self._connections.left(self._network)
+            self._connections = None
+
+
+UNCOUNTED: Final = Place(None, "")
+
+
+class Connections:
+    """Those of one port. Used from the event loop alone. `most` 0: no limit for an address."""
+
+    def __init__(
+        self, heads: HeadWatch, most: int = 0, reserve: int = 0, refusals: Counter[str] | None = None
+    ) -> None:
+        """`refusals` counts connections that were closed at once, by the setting."""
+        self._heads = heads
+        self._most = most
+        self._reserve = reserve
+        self._refusals: Counter[str] = Counter() if refusals is None else refusals
+        self._refusals.update({ADDRESS_LIMIT: 0, RESERVE: 0})
+        self._held: dict[str, int] = {}
+        self._idle: dict[Cuttable, None] = {}
+        """Longest idle first."""
+        self.closing = False
+        """Whether the node ends: then each answer is the last of its connection."""
+        self._closed_for_room = 0
+        self._crowded = False
+        """Whether the reserve was touched, and no count has shown since that it is free."""
+        self._count_at = 0.0
+
+    def place(self, peer: Peer) -> Place | None:
+        """A place for a connection of this peer; None if its address has as many as it may.
+
+        A trusted proxy carries the connections of many: they are not counted by its address.
+        """
+        if peer.proxies is not None or not self._most:
+            return UNCOUNTED
+        network = network_of(peer.address)
+        held = self._held.get(network, 0)
+        if held >= min(self._most, self._descriptors() // SHARE):
+            self._refusals[ADDRESS_LIMIT] += 1
+            return None
+        self._held[network] = held + 1
+        return Place(self, network)
+
+    def left(self, network: str) -> None:
+        """A connection from this network gave up its place."""
+        held = self._held.pop(network) - 1
+        if held:
+            self._held[network] = held
+
+    def make_room(self, descriptor: int, end_oldest: EndOldest) -> bool:
+        """Whether a new connection with this descriptor can stay, because there is room or some was made.
+
+        `end_oldest` ends the connection that has been in its handshake for longest, if there is one.
+        """
+        ceiling = self._descriptors()
+        if descriptor >= ceiling:
+            self._crowded = True
+        elif not self._crowded or self._has_room(ceiling):
+            return True
+        if self._idle:
+            idlest = next(iter(self._idle))
+            del self._idle[idlest]
+            idlest.cut()
+        elif not (self._heads.cut_oldest() or end_oldest()):
+            if descriptor < ceiling:
+                return True
+            self._refusals[RESERVE] += 1
+            return False
+        self._closed_for_room += 1
+        return True
+
+    def _has_room(self, ceiling: int) -> bool:
+        """Count all descriptors, but seldom: it takes some milliseconds where there are many."""
+        now = monotonic()
+        if now >= self._count_at:
+            self._count_at = now + COUNT_EVERY_S
+            self._crowded = len(os.listdir("/dev/fd")) >= ceiling
+        return not self._crowded
+
+    def rests(self, connection: Cuttable) -> None:
+        """A connection that is kept alive waits for its next request."""
+        self._idle[connection] = None
+
+    def stirs(self, connection: Cuttable) -> None:
+        """A request begins, or the connection ended."""
+        self._idle.pop(connection, None)
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {
+            "connections_idle": len(self._idle),
+            "connections_closed_for_room": self._closed_for_room,
+        }
+
+    def _descriptors(self) -> int:
+        """How many descriptors may be in use before the reserve is touched. The limit can change."""
+        limit = open_file_limit()[0]
+        return limit - min(self._reserve, limit // SHARE)
+
+
+class Cuttable(Protocol):
+    """A connection that can be ended."""
+
+    def cut(self) -> None:
+        """End it at once, without an answer."""
+        ...
+
+
+class HeadWatch:
+    """Cuts who does not complete a head in time. Used from the event loop alone."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._loop = asyncio.get_running_loop()
+        self._deadlines: dict[Cuttable, float] = {}
+        self._timer: asyncio.TimerHandle | None = None
+        self._timed_out = 0
+
+    def expect(self, connection: Cuttable) -> None:
+        """A head is awaited from now on; of no effect if it is already."""
+        if connection in self._deadlines:
+            return
+        deadline = self._loop.time() + self._timeout_s
+        self._deadlines[connection] = deadline
+        if self._timer is None:
+            self._timer = self._loop.call_at(deadline, self._cut)
+
+    def came(self, connection: Cuttable) -> None:
+        """The head is complete, or the connection is gone."""
+        self._deadlines.pop(connection, None)
+
+    def cut_oldest(self) -> bool:
+        """Cut the connection that has kept the node waiting for longest; False if none does."""
+        for connection in self._deadlines:
+            del self._deadlines[connection]
+            connection.cut()
+            return True
+        return False
+
+    def close(self) -> None:
+        """Cut nobody any more."""
+        self._deadlines.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"heads_awaited": len(self._deadlines), "heads_timed_out": self._timed_out}
+
+    def _cut(self) -> None:
+        self._timer = None
+        now = self._loop.time()
+        for connection, deadline in list(self._deadlines.items()):
+            if deadline > now:
+                self._timer = self._loop.call_at(deadline, self._cut)
+                return
+            del self._deadlines[connection]
+            self._timed_out += 1
+            connection.cut()

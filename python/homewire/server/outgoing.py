@@ -1,0 +1,164 @@
+"""How many bytes of answers are held at once, over all requests, and how fast clients have to take them.
+
+What a client does not take stays in memory, and a client may take nothing for as long as it likes. So an
+answer counts from when it is made until the client took it: in a sum for the node, and in a share for its
+principal (without a key: its address) and its project. An answer waits for its client only as long as the
+pace allows: a client that takes nothing, or drips, is cut.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Hashable, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Final, Self
+
+from aiohttp import web
+
+from homewire.auth.models import Principal
+from homewire.errors import Unavailable
+from homewire.server.clients import client_address
+
+KIBIBYTE: Final = 1024
+MEBIBYTE: Final = 1024 * KIBIBYTE
+PIECE: Final = 64 * KIBIBYTE
+"""As much as may wait in each connection's own buffer. An answer that is no larger is not counted."""
+OWNERS: Final = web.RequestKey("owners", tuple)
+"""Whom the answer to a request is counted for."""
+
+Owners = tuple[Hashable, ...]
+"""The principal, or the address of a request without a key; then the project, if there is a key."""
+
+
+def owners_of(caller: Principal | None, request: web.BaseRequest) -> Owners:
+    """Whom an answer to this caller is counted for."""
+    if caller is None:
+        return (client_address(request),)
+    return (caller.kind, caller.id, caller.project_id), caller.project_id
+
+
+class AnswersFull(Unavailable):
+    """So many bytes of answers wait for their clients already."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """How fast an answer has to be taken."""
+
+    stall_s: float = 30.0
+    """How long a client may take nothing."""
+    bytes_per_s: int = 4 * KIBIBYTE
+    """The lowest rate: each of these bytes gives a client a second more."""
+
+
+@dataclass(slots=True)
+class Answers:
+    """The sum over all requests, at most `limit` bytes, and at most `share` for one principal; half of the
+    limit for one project. Used from the event loop alone."""
+
+    limit: int = 64 * MEBIBYTE
+    share: int = 8 * MEBIBYTE
+    pace: Pace = field(default_factory=Pace)
+    clock: Callable[[], float] = time.monotonic
+    _held: int = 0
+    _by_owner: dict[Hashable, int] = field(default_factory=dict)
+    _refused: int = 0
+    _cut: int = 0
+
+    def figures(self) -> Mapping[str, int]:
+        """For the metrics."""
+        return {"answer_bytes": self._held, "answers_refused": self._refused, "answers_cut": self._cut}
+
+    def admit(self, owners: Owners, size: int) -> Outgoing:
+        """Count an answer of `size` bytes. Raises AnswersFull where there is no room; an owner of whom
+        nothing is held has room for one answer, however large."""
+        limits = (("answer_bytes_per_principal", self.share), ("answer_bytes", self.limit // 2))
+        for owner, (setting, limit) in zip(owners, limits, strict=False):
+            held = self._by_owner.get(owner, 0)
+            if held and held + size > limit:
+                self._refuse(setting)
+        if self._held and self._held + size > self.limit:
+            self._refuse("answer_bytes")
+        return self.count(owners, size)
+
+    def count(self, owners: Owners, size: int) -> Outgoing:
+        """The same for an answer that cannot be refused: what it tells of has happened."""
+        outgoing = Outgoing(self, owners)
+        outgoing.resize(size)
+        return outgoing
+
+    def add(self, owners: Owners, more: int) -> None:
+        """An answer of theirs holds more, or less."""
+        self._held += more
+        for owner in owners:
+            held = self._by_owner.get(owner, 0) + more
+            if held:
+                self._by_owner[owner] = held
+            else:
+                del self._by_owner[owner]
+
+    def cut(self, request: web.BaseRequest) -> ConnectionResetError:
+        """End the connection, for a client that does not take its answer; what to raise then."""
+        self._cut += 1
+        if request.transport is not None:
+            # Closing would wait until the client has taken what is in the buffer.
+            request.transport.abort()
+        return ConnectionResetError("the client did not take its answer in time")
+
+    def _refuse(self, setting: str) -> None:
+        self._refused += 1
+        raise AnswersFull(limit=setting)
+
+
+class Outgoing:
+    """An answer on its way: what it holds, and how long it waited for its client. A context manager: at its
+    end it holds nothing."""
+
+    __slots__ = ("_answers", "_owners", "_size", "_taken", "_waited")
+
+    def __init__(self, answers: Answers, owners: Owners) -> None:
+        self._answers = answers
+        self._owners = owners
+        self._size = 0
+        self._taken = 0
+        self._waited = 0.0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.resize(0)
+
+    def resize(self, size: int) -> None:
+        """It holds so many bytes now."""
+        if more := size - self._size:
+            self._answers.add(self._owners, more)
+            self._size = size
+
+    def cut(self, request: web.BaseRequest) -> ConnectionResetError:
+        """See `Answers.cut`."""
+        return self._answers.cut(request)
+
+    @asynccontextmanager
+    async def writing(self, request: web.BaseRequest, size: int) -> AsyncIterator[None]:
+        """What is done here writes `size` bytes, and waits until the client took what lies before them.
+
+        Raises ConnectionResetError, and ends the connection, when the pace does not allow so much waiting.
+        What was waited before counts: a client that takes a little now and then gains nothing by it.
+        """
+        pace, now = self._answers.pace, self._answers.clock
+        needed = size / pace.bytes_per_s
+        allowed = pace.stall_s + self._taken / pace.bytes_per_s + needed - self._waited
+        began = now()
+        try:
+            async with asyncio.timeout(min(allowed, max(pace.stall_s, needed))):
+                yield
+        except TimeoutError:
+            raise self._answers.cut(request) from None
+        self._waited += now() - began
+        self._taken += size

@@ -1,0 +1,134 @@
+"""The two ports of a node: that of its clients, and the admin port, for operators alone.
+
+The certificate of the port: taken anew when its files change, and when the operator says so (SIGHUP).
+
+A new context serves the connections that come from then on; those that are open keep theirs. What can't be
+used is logged, and the old certificate stays.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Final, TypeAlias
+
+import structlog
+from aiohttp import web
+
+from homewire.errors import ConfigurationError
+from homewire.hosts import listed_origins
+from homewire.server.accept import Acceptor
+from homewire.server.http import Manners, make_runner
+from homewire.server.limits import Entrance
+from homewire.settings import Settings
+from homewire.tls import key_is_open, server_context
+
+ADMIN_BACKLOG: Final = 16
+
+
+async def open_port(
+    stack: AsyncExitStack,
+    settings: Settings,
+    app: web.Application,
+    entrance: Entrance,
+    tls: ssl.SSLContext | None,
+) -> str:
+    """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
+    manners = Manners(
+        settings.request_line_bytes,
+        settings.keep_alive_s,
+        f"max-age={settings.hsts_s}" if tls is not None and settings.hsts_s else "",
+        cookie_origins=listed_origins(settings.cookie_origins),
+        answers=entrance.answers,
+    )
+    runner, server = await make_runner(app, manners, entrance.heads, entrance.connections)
+    stack.push_async_callback(app.cleanup)
+    stack.push_async_callback(runner.cleanup)
+    stack.push_async_callback(entrance.acceptor.close)
+    port = await _bind(entrance.acceptor, settings.host, settings.port, settings.backlog, "port", "host")
+    entrance.acceptor.start(server.serve, tls)
+    return replace(settings, port=port).base_url
+
+
+async def open_admin_port(
+    stack: AsyncExitStack, settings: Settings, app: web.Application, entrance: Entrance
+) -> str:
+    """Serve `app` to operators, and to no page of a browser; its URL. Raises ConfigurationError."""
+    manners = Manners(settings.request_line_bytes, any_origin=False)
+    runner, server = await make_runner(app, manners, entrance.heads)
+    acceptor = Acceptor(settings.accepts_per_turn, settings.head_timeout_s)
+    stack.push_async_callback(app.cleanup)
+    stack.push_async_callback(runner.cleanup)
+    stack.push_async_callback(acceptor.close)
+    port = await _bind(
+        acceptor, settings.admin_host, settings.admin_port, ADMIN_BACKLOG, "admin-port", "admin-host"
+    )
+    acceptor.start(server.serve)
+    return replace(settings, admin_port=port).admin_url
+
+
+async def _bind(
+    acceptor: Acceptor, host: str, port: int, backlog: int, port_flag: str, host_flag: str
+) -> int:
+    try:
+        return await acceptor.bind(host, port, backlog)
+    except OSError as error:
+        raise ConfigurationError(
+            f"can't listen on {host} port {port}: {error.strerror}. "
+            f"Choose another --{port_flag} or --{host_flag}."
+        ) from error
+
+
+LOOK_EVERY_S: Final = 2.0
+"""Files that were the same twice are complete: a certificate and its key are not replaced in one moment."""
+Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+
+_log = structlog.get_logger(__name__)
+
+
+class Certificate:
+    """That of a node that listens by `acceptor`; without TLS there is nothing to take anew."""
+
+    def __init__(self, settings: Settings, acceptor: Acceptor) -> None:
+        self._settings = settings
+        self._acceptor = acceptor
+        self._taken = self._stamp()
+        if key_is_open(settings):
+            _log.warning("tls.key_is_open", problem="every user of this machine can read the key")
+
+    def reload(self) -> None:
+        """Take it anew, if there is one."""
+        if self._settings.tls_cert is None:
+            _log.info("reload", certificate="none")
+            return
+        self._taken = self._stamp()
+        try:
+            context = server_context(self._settings)
+        except ConfigurationError as error:
+            _log.error("reload.refused", problem=str(error), certificate="the old one stays")
+            return
+        self._acceptor.speak(context)
+        _log.info("reload", certificate=str(self._settings.tls_cert))
+
+    async def watch(self) -> None:
+        """Take it anew whenever its files have changed, until cancelled."""
+        seen = self._taken
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            before, seen = seen, self._stamp()
+            if seen == before and seen != self._taken:
+                self.reload()
+
+    def _stamp(self) -> Stamp:
+        return tuple(_stamp_of(path) for path in (self._settings.tls_cert, self._settings.tls_key))
+
+
+def _stamp_of(path: Path | None) -> tuple[int, int, int] | None:
+    try:
+        found = path.stat() if path is not None else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None

@@ -1,0 +1,1 @@
+"""Sessions: their records, their expiry, and the connections that depend on them."""

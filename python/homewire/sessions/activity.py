@@ -1,0 +1,291 @@
+"""The use of sessions, many at a time: what slides their ends. See `lifetimes/`.
+
+The script that notes the use of sessions. See `script.py` for what they answer.
+
+Which sessions were used: noted by every request, to be written at most once a minute for each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Collection, Sequence
+from typing import Final, NamedTuple, TypeAlias
+
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.tokens import key_tag
+from homewire.store.database import PAGE, Database, wall_clock_ms
+from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.script import changing
+
+MOST_TOUCHED: Final = 50
+"""Sessions of one script: each is three elements and up to seven commands, and while it runs, Redis does
+nothing else. So many took 2 ms on a busy machine."""
+NOTED_EVERY_MS: Final = 60_000
+"""Between two notes of a session's last access, at least, whichever node makes them."""
+NOTES: Final = 4
+"""In the time that a session lives without being used, at least: one that lives for less than so many minutes
+is noted more often than once a minute, or a user who is there would lose it."""
+
+
+class Use(NamedTuple):
+    """A session was used at a time, in ms since 1970."""
+
+    session_id: str
+    user_id: int
+    device_id: int
+    """Of a node session, whose `user_id` is 0."""
+    key_hash: str
+    used_ms: int
+
+
+class Standing(NamedTuple):
+    """Until when a session lives."""
+
+    expires_ms: int
+    """Unless it is used before that."""
+    ends_ms: int
+    """Whatever happens; 0: it has no such end."""
+
+
+class KeySought(NamedTuple):
+    """Whose key it is, and the first 8 bytes of its hash."""
+
+    user_id: int
+    device_id: int
+    """Of a node session, whose `user_id` is 0."""
+    key_tag: int
+
+
+class Found(NamedTuple):
+    """A live session, found by the tag of its key."""
+
+    session_id: str
+    key_hash: str
+    last_access_ms: int
+    slides_ms: int
+    standing: Standing
+
+    def is_due(self, now: int) -> bool:
+        """Whether a use at this time would be noted."""
+        return now - self.last_access_ms >= noted_every_ms(self.slides_ms)
+
+
+def noted_every_ms(slides_ms: int) -> int:
+    """How long after a noted use of a session the next one is, given how long it lives unused."""
+    return min(NOTED_EVERY_MS, slides_ms // NOTES)
+
+
+class SessionUses:
+    """Writes that sessions were used, and looks up how keys in use stand."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def touch(self, project_id: int, uses: Sequence[Use]) -> list[Standing | None]:
+        """Note these uses, at most MOST_TOUCHED, and slide the ends of the sessions.
+
+        How each stands afterwards, None for one that is over. One that was noted less than a minute before
+        stands as it was. Of a project that is gone nothing lives. Raises Unavailable, NotConfirmed.
+        """
+        slot = ProjectSlot(project_id)
+        names = [
+            name
+            for use in uses
+            for name in (
+                slot.session(use.session_id),
+                slot.key(use.key_hash),
+                _index(slot, use.user_id, use.device_id),
+            )
+        ]
+        said = [part for use in uses for part in (use.session_id, use.key_hash, use.used_ms)]
+        answer = await self._database.change(
+            TOUCH_SESSIONS, slot, names, [NOTED_EVERY_MS, NOTES, ENDED_SESSION_KEPT_MS, *said]
+        )
+        if answer[0] == "unknown":
+            return [None] * len(uses)
+        return [_standing(*words) for words in zip(answer[1::2], answer[2::2], strict=True)]
+
+    async def of_keys(self, project_id: int, keys: Collection[KeySought]) -> dict[KeySought, Found]:
+        """The live sessions of keys; without those that are over. Raises Unavailable.
+
+        In two round trips, whatever the number of keys: there is no index by tag, for few users have more
+        than a handful of sessions, and none more than `sessions.MAX_SESSIONS`.
+        """
+        slot, now = ProjectSlot(project_id), self._database.now_ms()
+        holders = sorted({(key.user_id, key.device_id) for key in keys})
+        replies = await self._database.read_together(
+            *(("ZRANGEBYSCORE", _index(slot, *holder), f"({now}", "+inf") for holder in holders)
+        )
+        live = [
+            (holder, session_id.decode())
+            for holder, reply in zip(holders, replies, strict=True)
+            for session_id in reply
+        ]
+        found: dict[KeySought, Found] = {}
+        for start in range(0, len(live), PAGE):
+            page = live[start : start + PAGE]
+            sessions = await self._read(slot, [session_id for _, session_id in page])
+            for (holder, _), session in zip(page, sessions, strict=True):
+                if session is not None:
+                    found[KeySought(*holder, key_tag(session.key_hash))] = session
+        return {key: session for key, session in found.items() if key in keys}
+
+    async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Found | None]:
+        fields = ("key", "closed", "last_access", "slides", "expires", "ends")
+        records = await self._database.read_together(
+            *(("HMGET", slot.session(session_id), *fields) for session_id in ids)
+        )
+        return [_found(session_id, record) for session_id, record in zip(ids, records, strict=True)]
+
+
+def _index(slot: ProjectSlot, user_id: int, device_id: int) -> str:
+    return slot.user_sessions(user_id) if user_id else slot.device_sessions(device_id)
+
+
+def _standing(expires: str, ends: str) -> Standing | None:
+    return Standing(int(expires), int(ends)) if expires != "0" else None
+
+
+def _found(session_id: str, record: Sequence[bytes | None]) -> Found | None:
+    key, closed, *times = record
+    if key is None or closed != b"0":
+        return None
+    last_access, slides, expires, ends = (int(each or 0) for each in times)
+    return Found(session_id, key.decode(), last_access, slides, Standing(expires, ends))
+
+
+TOUCH_SESSIONS: Final = changing("""
+-- KEYS: …, then of each session its record, its key, the sessions of its user or device
+-- ARGV: ms between two notes, notes in the time it slides, how long ended ones are kept,
+--       then id, hash of the key and time of the use of each
+-- Answers for each when it expires and when it ends in any case; 0 and 0: it is over. Nobody has to hear of
+-- it: who remembers an earlier end asks again when that has come.
+local every, notes, kept = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3])
+local standings = {}
+for i = 0, (#ARGV - 3) / 3 - 1 do
+  local record, key, index = KEYS[3 + 3 * i], KEYS[4 + 3 * i], KEYS[5 + 3 * i]
+  local id, hash, used = ARGV[4 + 3 * i], ARGV[5 + 3 * i], tonumber(ARGV[6 + 3 * i])
+  local session = redis.call('HMGET', record,
+    'closed', 'key', 'last_access', 'slides', 'expires', 'ends', 'version', 'charged')
+  local expires, ends = session[5], session[6]
+  -- A use behind its end revives nothing, whatever Redis' clock says.
+  if session[1] ~= '0' or session[2] ~= hash or redis.call('EXISTS', key) == 0
+    or used >= tonumber(expires) then
+    expires, ends = '0', '0'
+  elseif used - session[3] >= math.min(every, math.floor(session[4] / notes)) then
+    local slid = used + session[4]
+    if ends ~= '0' then slid = math.min(slid, tonumber(ends)) end
+    local slides = slid > tonumber(expires)
+    if slides then expires = string.format('%.0f', slid) end
+    redis.call('HSET', record, 'last_access', used, 'version', session[7] + 1, 'expires', expires)
+    if slides then
+      redis.call('PEXPIREAT', record, slid + kept)
+      prolong(slid + kept, session[8])
+      redis.call('HSET', key, 'expires', expires)
+      redis.call('PEXPIREAT', key, expires)
+      redis.call('ZADD', index, 'XX', expires, id)
+    end
+  end
+  table.insert(standings, expires)
+  table.insert(standings, ends)
+end
+return unheard('sessions_touched', unpack(standings))
+""")
+
+
+MOST_WAITING: Final = 10_000
+"""Uses that wait to be written. More are dropped, and counted: the session's next request notes it again."""
+MOST_REMEMBERED: Final = 50_000
+"""Keys of which it is remembered that they were noted, in each of two generations. Whoever is forgotten too
+early is noted again, and the script that writes it sees that it is too early."""
+
+Batch: TypeAlias = tuple[int, list[Use]]
+"""Uses in one project, as many as one script takes."""
+
+
+class Uses:
+    """What a request does here is a look into a dict, and once a minute an entry for the writer."""
+
+    def __init__(self, pause_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:
+        """A session's use is noted when the last one was, here, at least `pause_ms` ago."""
+        self.to_write: Final = asyncio.Event()
+        """Set while something waits."""
+        self._pause_ms = pause_ms
+        self._clock = clock
+        self._turns_at = 0
+        self._noted: dict[int, int] = {}
+        """Key tag → when its use was noted. Turned once in a pause, so that `_before` has all older ones that
+        still count."""
+        self._before: dict[int, int] = {}
+        self._waiting: dict[int, dict[str, Use]] = {}
+        self._count = 0
+        """Of all of them."""
+        self._written = self._dropped = 0
+
+    def note(self, principal: Principal, key_hash: str) -> None:
+        """A key was used. Only keys that are sessions count."""
+        if not principal.session_id:
+            return
+        now = self._clock()
+        last = self._noted.get(principal.key_tag) or self._before.get(principal.key_tag, 0)
+        if now - last < self._pause_ms:
+            return
+        if self._count >= MOST_WAITING:
+            self._dropped += 1
+            return
+        self._remember(principal.key_tag, now)
+        is_user = principal.kind is PrincipalKind.USER
+        user_id, device_id = (principal.id, 0) if is_user else (0, principal.id)
+        use = Use(principal.session_id, user_id, device_id, key_hash, now)
+        self._wait(principal.project_id, [use])
+
+    def take(self, batches: int) -> list[Batch]:
+        """Of at most so many projects what is to be written next; it does not wait any more.
+
+        Projects take turns: who had one stands behind the others.
+        """
+        taken: list[Batch] = []
+        for project_id in list(self._waiting)[:batches]:
+            uses = self._waiting.pop(project_id)
+            some = [uses.pop(session_id) for session_id in list(uses)[:MOST_TOUCHED]]
+            if uses:
+                self._waiting[project_id] = uses
+            self._count -= len(some)
+            taken.append((project_id, some))
+        if not self._waiting:
+            self.to_write.clear()
+        return taken
+
+    def put_back(self, project_id: int, uses: list[Use]) -> None:
+        """What was taken and could not be written, unless the session was used since."""
+        newer = self._waiting.get(project_id, {})
+        self._wait(project_id, [use for use in uses if use.session_id not in newer])
+
+    def written(self, count: int) -> None:
+        """So many of those taken were written."""
+        self._written += count
+
+    def waiting(self) -> int:
+        """How many uses are still to be written."""
+        return self._count
+
+    def figures(self) -> dict[str, int]:
+        """For the metrics."""
+        return {
+            "session_uses_waiting": self.waiting(),
+            "session_uses_written": self._written,
+            "session_uses_dropped": self._dropped,
+        }
+
+    def _wait(self, project_id: int, uses: list[Use]) -> None:
+        waiting = self._waiting.setdefault(project_id, {})
+        self._count -= len(waiting)
+        waiting.update((use.session_id, use) for use in uses)
+        self._count += len(waiting)
+        self.to_write.set()
+
+    def _remember(self, key_tag: int, now: int) -> None:
+        if now >= self._turns_at or len(self._noted) >= MOST_REMEMBERED:
+            self._before, self._noted = self._noted, {}
+            self._turns_at = now + self._pause_ms
+        self._noted[key_tag] = now

@@ -1,0 +1,452 @@
+"""Sessions: a user key *is* one, wherever somebody logs in. The session APIs are views of these records."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, replace
+from typing import Final
+
+from homewire.auth import tokens
+from homewire.errors import Conflict, Unavailable, UnknownRecord
+from homewire.sessions.models import Session
+from homewire.sessions.scripts import (
+    END_SESSION,
+    FORGET_SESSIONS,
+    LEASE_SESSION,
+    OPEN_NODE_SESSION,
+    OPEN_SESSION,
+    EndedSessions,
+)
+from homewire.store import checks
+from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.keys import DAY_MS, ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.script import Script
+
+MAX_SESSIONS: Final = 200
+"""Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
+can so be removed by one script within the limit of elements."""
+MAX_DERIVED: Final = 20
+"""Live sessions that the key of one login led to, one after the other or side by side. One more ends the one
+of them that expires first."""
+MAX_ALL_DERIVED: Final = 60
+"""Of all logins of a user. They count among `MAX_SESSIONS`, and none takes the place of a login's own."""
+MAX_DEPTH: Final = 4
+"""Keys that lead from a login to a session, at most."""
+MAX_NODE_SESSIONS: Final = 20
+"""Likewise of one device."""
+PAGE: Final = 500
+"""Sessions that `pages` gives at once."""
+FORGOTTEN_AFTER_MS: Final = 60_000
+"""How long, by this node's clock, a session was over when it leaves the index: another clock may be slow."""
+ID_BYTES: Final = 12
+"""A session id is random and tells nothing of the key: 24 hex digits (the `_id` of spec 004)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where a session comes from: what it records of the request that opened it."""
+
+    address: str = ""
+    """Of the peer."""
+    host: str = ""
+    """The Host header."""
+    user_agent: str = ""
+    node: str = ""
+    """UUID of the node that took it (`Api.node_id`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When sessions are over by themselves."""
+
+    slides_ms: int = 30 * DAY_MS
+    """After so long without use."""
+    absolute_ms: int = 365 * DAY_MS
+    """However much they are used; 0: never."""
+
+    @classmethod
+    def of_seconds(cls, slides: float, absolute: float) -> Lifetime:
+        """From the settings."""
+        return cls(round(slides * 1000), round(absolute * 1000))
+
+
+USUAL: Final = Lifetime()
+
+
+@dataclass(frozen=True, slots=True)
+class _Holder:
+    """Who a session is of: where its record and its sessions are, and how a session is opened for it."""
+
+    record: str
+    sessions: str
+    ended: str
+    script: Script
+    limit: int
+
+
+class Sessions:
+    """The sessions of the users of a project, and of those of its devices that signed in (node sessions)."""
+
+    def __init__(self, database: Database, lifetime: Lifetime, most_ended: int = 0) -> None:
+        self._database = database
+        self._lifetime = lifetime
+        self._ended = EndedSessions(database, most_ended)
+
+    async def open(
+        self,
+        project_id: int,
+        user_id: int,
+        app_id: str,
+        login: Login,
+        *,
+        password_hash: str = "",
+        authentication_type: str = "Bearer",
+        roles: tuple[str, ...] = ("user",),
+        lifetime: Lifetime | None = None,
+        parent: Session | None = None,
+    ) -> tuple[Session, str]:
+        """A new session and its key, which is shown this once. The only function that makes user keys.
+
+        `app_id` is not looked up: whether somebody may sign in with an app is the login's question. It may
+        be empty, for users of a BYOU project. With `password_hash` the session is opened only if that is
+        still the hash of the user's password. `lifetime` is the store's unless it is given. With the key of a
+        `parent` instead of a proof, it has that session's absolute end, and ends with it. Raises
+        UnknownRecord without the project, the user or a live parent, and Conflict (CONFLICT when the password
+        has changed, TOO_MANY_SESSIONS).
+        """
+        session = self._new(project_id, app_id, login, authentication_type, roles, lifetime, user_id=user_id)
+        if parent is not None:
+            session = _derived(session, parent)
+        return await self._open(session, password_hash)
+
+    async def open_node(
+        self,
+        project_id: int,
+        device_id: int,
+        login: Login,
+        *,
+        app_id: str = "",
+        key_hash: str = "",
+        authentication_type: str = "Bearer",
+        roles: tuple[str, ...] = ("node",),
+        lifetime: Lifetime | None = None,
+    ) -> tuple[Session, str]:
+        """The same for a device: a node session. Its key may do what the device's own key may.
+
+        With `key_hash` (SHA-256, hex) it is opened only if that is still the device's key. It ends with the
+        device, and when the device's key is rotated. Raises UnknownRecord without the project or the device,
+        and Conflict (CONFLICT) when the key was rotated.
+        """
+        session = self._new(
+            project_id, app_id, login, authentication_type, roles, lifetime, device_id=device_id
+        )
+        return await self._open(session, key_hash)
+
+    async def get(self, project_id: int, session_id: str) -> Session | None:
+        """A session, live, expired or ended, as long as its record is kept."""
+        if not _is_id(session_id):
+            return None
+        return _session(project_id, session_id, await self._record(project_id, session_id))
+
+    async def of_token(self, token: str) -> Session | None:
+        """The live session that a key is; None for a key that is none."""
+        reference = tokens.parse(token)
+        if reference is None:
+            return None
+        key = ProjectSlot(reference.project_id).key(reference.hash)
+        session_id = await self._database.read("HGET", key, "session")
+        session = await self.get(reference.project_id, session_id.decode()) if session_id else None
+        return session if session is not None and self.is_live(session) else None
+
+    async def of_user(self, project_id: int, user_id: int) -> list[Session]:
+        """The live sessions of a user, the one that expires first first."""
+        return await self._live_of(project_id, ProjectSlot(project_id).user_sessions(user_id), MAX_SESSIONS)
+
+    async def of_device(self, project_id: int, device_id: int) -> list[Session]:
+        """The live node sessions of a device, likewise."""
+        index = ProjectSlot(project_id).device_sessions(device_id)
+        return await self._live_of(project_id, index, MAX_NODE_SESSIONS)
+
+    async def pages(self, project_id: int) -> AsyncIterator[list[Session]]:
+        """All live sessions of a project, node sessions too, from the oldest on, at most `PAGE` at a time.
+
+        Stable while others come and go: what lives all along is in exactly one page. What is over and still
+        stands in the index leaves it.
+        """
+        slot = ProjectSlot(project_id)
+        start, seen = "-inf", set[str]()
+        while True:
+            # Those that started in the same ms as the last one, and were given with it, are asked for again.
+            count = PAGE + len(seen)
+            reply = await self._database.read(
+                "ZRANGEBYSCORE", slot.sessions, start, "+inf", "WITHSCORES", "LIMIT", 0, count
+            )
+            entries = _scored(reply)
+            ids = [session_id for session_id, _ in entries if session_id not in seen]
+            if ids and (live := await self._live_or_forgotten(slot, ids)):
+                yield live
+            if len(entries) < count:
+                return
+            last = entries[-1][1]
+            seen = {session_id for session_id, score in entries if score == last}
+            start = last
+
+    async def end(self, project_id: int, session_id: str, *, though_leased: bool = False) -> Session:
+        """End a live session and those that its key led to: their keys are dead when this returns. The
+        session as it is then.
+
+        Raises UnknownRecord, and Conflict (SESSION_IN_USE) while somebody has a lease on one of them, unless
+        they are to end `though_leased`.
+        """
+        session = await self.get(project_id, session_id)
+        if session is None:
+            raise UnknownRecord("session", session_id)
+        for _ in range(ATTEMPTS):
+            answer = await self._end(session, await self._led_to(session), though_leased=though_leased)
+            if answer[0] != "moved":
+                require_ok(answer, project=project_id, session=session_id)
+                break
+        else:
+            raise outrun("session")
+        ended = await self.get(project_id, session_id)
+        if ended is None:
+            raise UnknownRecord("session", session_id)
+        await self._ended.forget_oldest(ProjectSlot(project_id), _holder(session).ended)
+        return ended
+
+    async def end_all(self, project_id: int, user_id: int, but: str = "") -> None:
+        """End every session that the user has now, leased or not; without the one whose id is `but`.
+
+        A session that was made with the key of another one ends with that, also if it is `but`. Who proves
+        anew who they are meanwhile keeps what that opened.
+        """
+        for session in await self.of_user(project_id, user_id):
+            if session.id != but:
+                await self._end_if_live(project_id, session.id)
+
+    async def end_all_of_device(self, project_id: int, device_id: int) -> None:
+        """The same for the node sessions of a device; its index is empty then, so that the device may go."""
+        index = ProjectSlot(project_id).device_sessions(device_id)
+        for member in await self._database.read("ZRANGE", index, 0, -1):
+            await self._remove(ProjectSlot(project_id), index, member.decode())
+
+    @asynccontextmanager
+    async def lease(self, project_id: int, session_id: str) -> AsyncIterator[None]:
+        """Keep a session from being ended while a request goes on that was made with it, 30 s at most.
+
+        Others may have a lease on it at the same time. Raises UnknownRecord if it is no live one.
+        """
+        slot, name = ProjectSlot(project_id), secrets.token_hex(8)
+        leases = slot.session_leases(session_id)
+        answer = await self._database.change(
+            LEASE_SESSION, slot, [slot.session(session_id), leases], [name, self._database.now_ms()]
+        )
+        require_ok(answer, project=project_id, session=session_id)
+        try:
+            yield
+        finally:
+            # It ends by itself if Redis is away: not worth the error of a request that succeeded.
+            with suppress(Unavailable):
+                await self._database.write("ZREM", leases, name)
+
+    def is_live(self, session: Session) -> bool:
+        """Whether it has neither ended nor expired."""
+        return session.closed_ms == 0 and session.expires_ms > self._database.now_ms()
+
+    def _new(
+        self,
+        project_id: int,
+        app_id: str,
+        login: Login,
+        authentication_type: str,
+        roles: tuple[str, ...],
+        lifetime: Lifetime | None,
+        *,
+        user_id: int = 0,
+        device_id: int = 0,
+    ) -> Session:
+        now, lives = self._database.now_ms(), lifetime or self._lifetime
+        ends = now + lives.absolute_ms if lives.absolute_ms else 0
+        expires = min(now + lives.slides_ms, ends or now + lives.slides_ms)
+        return Session(
+            secrets.token_hex(ID_BYTES), project_id, user_id,
+            checks.app_id(app_id) if app_id else "",
+            now, expires, now,
+            checks.header(login.address, checks.MAX_ADDRESS),
+            checks.header(login.user_agent, checks.MAX_USER_AGENT),
+            authentication_type, version=1, host=checks.header(login.host, checks.MAX_HOST),
+            node=login.node, roles=roles, device_id=device_id, slides_ms=lives.slides_ms, ends_ms=ends,
+        )  # fmt: skip
+
+    async def _open(self, session: Session, proof: str) -> tuple[Session, str]:
+        """`proof` is the hash of what somebody signed in with; nothing: it is not looked at."""
+        holder = _holder(session)
+        token, reference = tokens.mint(session.project_id)
+        session = replace(session, key_hash=reference.hash)
+        for _ in range(ATTEMPTS):
+            answer = await self._store(session, holder, proof)
+            if answer[0] == "moved":
+                raise Conflict("CONFLICT", "the password or key has changed")
+            if answer[0] != "full":
+                identifiers = {"user": session.user_id, "device": session.device_id}
+                require_ok(answer, project=session.project_id, **identifiers)
+                await self._ended.forget_oldest(ProjectSlot(session.project_id), holder.ended)
+                return session, token
+            await self._remove(ProjectSlot(session.project_id), holder.sessions, answer[1], session.user_id)
+        raise outrun("user" if session.user_id else "device")
+
+    async def _store(self, session: Session, holder: _Holder, proof: str) -> list[str]:
+        slot = ProjectSlot(session.project_id)
+        return await self._database.change(
+            holder.script,
+            slot,
+            [
+                holder.record, holder.sessions, slot.session(session.id), slot.key(session.key_hash),
+                slot.sessions, slot.user_derived(session.user_id),
+                slot.session(session.ancestors[-1] if session.ancestors else "none"), holder.ended,
+            ],
+            [
+                session.user_id or session.device_id, session.id, session.key_hash, session.started_ms,
+                session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS, holder.limit, proof,
+                " ".join(session.ancestors), MAX_DERIVED, MAX_ALL_DERIVED, *_fields(session),
+            ],
+        )  # fmt: skip
+
+    async def _led_to(self, session: Session) -> list[tuple[str, str]]:
+        """Ids and hashes of the sessions that the key of a session led to."""
+        if not session.user_id:
+            return []
+        slot = ProjectSlot(session.project_id)
+        forest = await self._database.read_hash(slot.user_derived(session.user_id))
+        ids = [each for each, ancestors in forest.items() if session.id in ancestors.split()]
+        keys = await self._database.read_together(*(("HGET", slot.session(each), "key") for each in ids))
+        return [(each, (key or b"").decode()) for each, key in zip(ids, keys, strict=True)]
+
+    async def _end(
+        self, session: Session, led_to: Sequence[tuple[str, str]], *, though_leased: bool
+    ) -> list[str]:
+        slot, now = ProjectSlot(session.project_id), self._database.now_ms()
+        user_id, device_id = session.user_id, session.device_id
+        index = slot.device_sessions(device_id) if device_id else slot.user_sessions(user_id)
+        ending = [(session.id, session.key_hash), *led_to]
+        names = [
+            name
+            for each, key in ending
+            for name in (slot.session(each), slot.key(key or "none"), slot.session_leases(each))
+        ]
+        return await self._database.change(
+            END_SESSION,
+            slot,
+            [
+                index, slot.user_homes(user_id), slot.user_ended_keys(user_id), slot.sessions,
+                slot.user_derived(user_id), *names, _holder(session).ended,
+            ],
+            [
+                now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, int(though_leased),
+                *(part for each in ending for part in each),
+            ],
+        )  # fmt: skip
+
+    async def _remove(self, slot: ProjectSlot, index: str, session_id: str, user_id: int = 0) -> None:
+        if not await self._end_if_live(slot.project_id, session_id):
+            # Over already, or a member of the index that lost its record.
+            await self._forget(slot, [session_id], index, slot.user_derived(user_id))
+
+    async def _end_if_live(self, project_id: int, session_id: str) -> bool:
+        try:
+            await self.end(project_id, session_id, though_leased=True)
+        except UnknownRecord:
+            return False
+        return True
+
+    async def _live_of(self, project_id: int, index: str, limit: int) -> list[Session]:
+        now = self._database.now_ms()
+        reply = await self._database.read("ZRANGEBYSCORE", index, f"({now}", "+inf", "LIMIT", 0, limit)
+        found = await self._read(ProjectSlot(project_id), [member.decode() for member in reply])
+        return [session for session in found if session is not None and self.is_live(session)]
+
+    async def _live_or_forgotten(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session]:
+        """Those of the sessions that are live; the others leave the project's index."""
+        found = await self._read(slot, ids)
+        past = self._database.now_ms() - FORGOTTEN_AFTER_MS
+        over = [
+            session_id
+            for session_id, session in zip(ids, found, strict=True)
+            if session is None or session.closed_ms or session.expires_ms < past
+        ]
+        if over:
+            await self._forget(slot, over)
+        return [session for session in found if session is not None and self.is_live(session)]
+
+    async def _forget(self, slot: ProjectSlot, ids: Sequence[str], *indexes: str) -> None:
+        answer = await self._database.change(FORGET_SESSIONS, slot, [slot.sessions, *indexes], ids)
+        require_ok(answer, project=slot.project_id)
+
+    async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session | None]:
+        records = await self._database.read_hashes([slot.session(session_id) for session_id in ids])
+        return [
+            _session(slot.project_id, session_id, record)
+            for session_id, record in zip(ids, records, strict=True)
+        ]
+
+    async def _record(self, project_id: int, session_id: str) -> dict[str, str]:
+        return await self._database.read_hash(ProjectSlot(project_id).session(session_id))
+
+
+def _holder(session: Session) -> _Holder:
+    slot, user, device = ProjectSlot(session.project_id), session.user_id, session.device_id
+    if user:
+        ended = slot.user_ended_sessions(user)
+        return _Holder(slot.user(user), slot.user_sessions(user), ended, OPEN_SESSION, MAX_SESSIONS)
+    sessions, ended = slot.device_sessions(device), slot.device_ended_sessions(device)
+    return _Holder(slot.device(device), sessions, ended, OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
+
+
+def _derived(session: Session, parent: Session) -> Session:
+    """The session as it is when a parent's key makes it. Raises Conflict (TOO_MANY_SESSIONS)."""
+    if len(parent.ancestors) + 1 > MAX_DEPTH:
+        raise Conflict("TOO_MANY_SESSIONS", f"more than {MAX_DEPTH} keys would lead from the login to it")
+    ends = min((end for end in (session.ends_ms, parent.ends_ms) if end), default=0)
+    return replace(
+        session,
+        ancestors=(*parent.ancestors, parent.id),
+        ends_ms=ends,
+        expires_ms=min(session.expires_ms, ends or session.expires_ms),
+    )
+
+
+def _is_id(session_id: str) -> bool:
+    return len(session_id) == 2 * ID_BYTES and all(digit in "0123456789abcdef" for digit in session_id)
+
+
+def _scored(reply: Sequence[bytes]) -> list[tuple[str, str]]:
+    """Members and scores, of a flat reply, as texts."""
+    words = [word.decode() for word in reply]
+    return list(zip(words[::2], words[1::2], strict=True))
+
+
+def _fields(session: Session) -> tuple[str | int, ...]:
+    return (
+        "app", session.app_id, "user", session.user_id, "device", session.device_id,
+        "started", session.started_ms, "expires", session.expires_ms, "last_access", session.last_access_ms,
+        "address", session.address, "host", session.host, "user_agent", session.user_agent,
+        "scheme", session.authentication_type, "node", session.node, "roles", " ".join(session.roles),
+        "slides", session.slides_ms, "ends", session.ends_ms, "ancestors", " ".join(session.ancestors),
+        "version", session.version, "closed", session.closed_ms, "key", session.key_hash,
+    )  # fmt: skip
+
+
+def _session(project_id: int, session_id: str, record: dict[str, str]) -> Session | None:
+    if not record:
+        return None
+    return Session(
+        session_id, project_id, int(record["user"]), record["app"],
+        int(record["started"]), int(record["expires"]), int(record["last_access"]),
+        record["address"], record["user_agent"], record["scheme"],
+        int(record["version"]), int(record["closed"]),
+        record.get("host", ""), record.get("node", ""), tuple(record.get("roles", "user").split()),
+        int(record.get("device", 0)), int(record.get("slides", 0)), int(record.get("ends", 0)),
+        record["key"], tuple(record.get("ancestors", "").split()),
+    )  # fmt: skip

@@ -1,1 +1,0 @@
-"""The Lua of the store, one module for each noun; `script.py` has what they share."""

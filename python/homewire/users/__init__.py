@@ -1,0 +1,1 @@
+"""Users: registration, verification, changes of address, deletion."""

@@ -1,0 +1,158 @@
+"""What registration and login have in common: projects, account systems, limits, and messages."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import msgspec
+from aiohttp import web
+
+from homewire.auth.models import PrincipalKind
+from homewire.errors import InvalidInput, PermissionDenied
+from homewire.limits.connections import network_of
+from homewire.messages.calling_codes import listed_codes, may_be_sent_to
+from homewire.messages.message import Message, MessageKind
+from homewire.messages.models import Posting
+from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.rest.context import Api
+from homewire.server.clients import client_address
+from homewire.sessions.store import Login
+from homewire.store.proofs import ProofKind, Proving
+from homewire.users.models import User
+from homewire.users.registrations import Several
+
+FIELDS: Final = {
+    AccountSystem.EMAIL: ("email", "password"),
+    AccountSystem.PHONE: ("phone_number", "code"),
+    AccountSystem.BYOU: ("user_id", "external_key"),
+}
+"""What a request names somebody and proves with, by the account system that it belongs to."""
+
+
+async def open_project(api: Api, project_id: int, *systems: AccountSystem) -> Project:
+    """The project that somebody registers with or signs in to.
+
+    Raises InvalidInput for one that does not exist or is disabled, or has none of these account systems.
+    """
+    project = await api.store.projects.get(project_id)
+    if project is None or project.disabled:
+        raise InvalidInput("projectId", "is no project")
+    if systems and project.accounts not in systems:
+        raise InvalidInput("projectId", f"has {project.accounts} accounts")
+    return project
+
+
+def refuse_other_systems(body: msgspec.Struct, accounts: AccountSystem) -> None:
+    """Raise InvalidInput for what belongs to another account system. What is empty does not count."""
+    spelled = dict(zip(body.__struct_fields__, body.__struct_encode_fields__, strict=True))
+    for system, names in FIELDS.items():
+        for name in names:
+            if system is not accounts and name in spelled and getattr(body, name):
+                raise InvalidInput(
+                    spelled[name], f"is for projects with {system} accounts; this one has {accounts}"
+                )
+
+
+def required(field: str, value: str | None) -> str:
+    """The value. Raises InvalidInput when there is none."""
+    if not value:
+        raise InvalidInput(field, "is required")
+    return value
+
+
+async def require_byou_key(api: Api, request: web.Request, project: Project) -> None:
+    """The request comes with a key of the project that may handle its users.
+
+    Raises Unauthenticated, PermissionDenied, InvalidInput.
+    """
+    caller = await api.authenticate(request)
+    if caller.kind is not PrincipalKind.PROJECT_KEY or caller.permissions.isdisjoint(
+        (Permission.BYOU, Permission.ADMIN)
+    ):
+        raise PermissionDenied(needs=f"a project key with the permission {Permission.BYOU}")
+    if caller.project_id != project.id:
+        raise InvalidInput("projectId", "is not the project of the key")
+
+
+def require_sms_country(api: Api, project: Project, phone: str) -> None:
+    """Raise InvalidInput for a number where SMS of the project may not be sent to."""
+    listed = listed_codes(project.sms_country_codes or api.settings.sms_country_codes)
+    if not may_be_sent_to(phone, listed):
+        raise InvalidInput(
+            "phoneNumber",
+            "has a country code that no SMS is sent to (sms_country_codes)",
+            reason="INVALID_PHONE_NUMBER",
+        )
+
+
+def remote_network(request: web.Request) -> str:
+    """The client's address, as limits count it; empty where there is none."""
+    return network_of(client_address(request) or "")
+
+
+async def code_by_sms(api: Api, project_id: int, phone: str) -> Proving:
+    """Whoever has the number is told a sign-in code. Raises Unavailable."""
+    await api.messages.require_room(MessageKind.SIGN_IN_CODE)
+    lifetime_ms = milliseconds(api.settings.code_lifetime_s)
+
+    def saying(code: str) -> Posting:
+        until_ms = api.store.now_ms() + lifetime_ms
+        kind = MessageKind.SIGN_IN_CODE
+        return api.messages.posting(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
+
+    return Proving(lifetime_ms, saying)
+
+
+async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> Proving:
+    """Whoever has the address is told a token; none: nobody is. Raises Unavailable."""
+    message_kind = MessageKind(kind.value)
+    await api.messages.require_room(message_kind)
+    lifetime_ms = milliseconds(lifetime_s(api, kind))
+
+    def saying(token: str) -> Posting:
+        until_ms = api.store.now_ms() + lifetime_ms
+        return api.messages.posting(
+            Message(project_id, message_kind, email, token=token, good_until_ms=until_ms)
+        )
+
+    return Proving(lifetime_ms, saying)
+
+
+async def send_code(api: Api, user: User) -> None:
+    """Send the user of a phone project a new sign-in code."""
+    proving = await code_by_sms(api, user.project_id, user.phone or "")
+    issue = api.store.verifications.issue_code
+    await issue(user.project_id, user.id, proving.lifetime_ms, proving.saying)
+
+
+async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | None) -> None:
+    """Send the user of an e-mail project a new token. For None as much is done, and nobody gets it."""
+    proving = await token_by_mail(api, project_id, kind, (user.email if user is not None else None) or "")
+    verifications = api.store.verifications
+    if user is None:
+        await verifications.issue_decoy(project_id, kind, proving.saying)
+        return
+    try:
+        await verifications.issue_token(project_id, user.id, kind, proving.lifetime_ms, proving.saying)
+    except Several:
+        # Nobody can tell which of the registrations is from who asks. A link to set a password of their own
+        # verifies the address as well.
+        await send_token(api, project_id, ProofKind.PASSWORD_RESET, user)
+
+
+def lifetime_s(api: Api, kind: ProofKind) -> float:
+    """How long a token is good."""
+    if kind is ProofKind.PASSWORD_RESET:
+        return api.settings.password_reset_lifetime_s
+    return api.settings.verification_lifetime_s
+
+
+def login_of(api: Api, request: web.Request) -> Login:
+    """What a session is to record of the request that opened it."""
+    headers, address = request.headers, client_address(request) or ""
+    return Login(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
+
+
+def milliseconds(seconds: float) -> int:
+    """At least one."""
+    return max(1, round(seconds * 1000))

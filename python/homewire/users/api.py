@@ -1,0 +1,302 @@
+"""Users (spec 001, *Users*), in projects with e-mail, phone or BYOU accounts."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Final
+
+import msgspec
+
+from homewire.auth.models import Principal
+from homewire.errors import Conflict, NotFound, Unauthenticated, UnknownRecord
+from homewire.logins import passwords
+from homewire.logins import passwords as common_passwords
+from homewire.logins.attempting import (
+    attempting,
+    messages_to,
+    password_changes,
+    rationed,
+    registrations,
+    sms_to,
+)
+from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.patching import WholeObject, changes
+from homewire.store import checks
+from homewire.store.parts import Part
+from homewire.store.proofs import ProofKind
+from homewire.timestamps import timestamp
+from homewire.users.accounts import (
+    code_by_sms,
+    open_project,
+    refuse_other_systems,
+    require_byou_key,
+    require_sms_country,
+    required,
+    token_by_mail,
+)
+from homewire.users.models import User as UserRecord
+from homewire.users.verification import new_password
+
+_MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})
+
+
+class NewUser(WholeObject, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Create User*: which members it needs depends on the project's account system."""
+
+    project_id: models.Id
+    name: str | None = None
+    email: str | None = None
+    password: str | None = None
+    phone_number: str | None = None
+    external_key: str | None = None
+
+
+class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Update User*. What is not name, password or time zone may be there as it is."""
+
+    id: int | msgspec.UnsetType = msgspec.UNSET
+    project_id: int | msgspec.UnsetType = msgspec.UNSET
+    creation_time: str | msgspec.UnsetType = msgspec.UNSET
+    email: str | msgspec.UnsetType | None = msgspec.UNSET
+    phone_number: str | msgspec.UnsetType | None = msgspec.UNSET
+    external_key: str | msgspec.UnsetType | None = msgspec.UNSET
+    verified: bool | msgspec.UnsetType = msgspec.UNSET
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    password: str | msgspec.UnsetType | None = msgspec.UNSET
+    current_password: str | msgspec.UnsetType | None = msgspec.UNSET
+    """Proves that the user may choose a new one."""
+    keep_other_sessions: bool | msgspec.UnsetType = msgspec.UNSET
+    """Whether a new password leaves the user's other sessions as they are."""
+    ui_time_zone: str | msgspec.UnsetType = msgspec.UNSET
+
+
+class UserQuery(Paging, kw_only=True, rename="camel"):
+    """Which users."""
+
+    search: str = ""
+    """Part of a name, e-mail address, phone number or external key, in whatever case."""
+
+
+def shown(user: UserRecord) -> models.User:
+    """A user as answers show them."""
+    return models.User(
+        id=user.id,
+        project_id=user.project_id,
+        creation_time=timestamp(user.created_ms),
+        name=user.name,
+        verified=user.verified,
+        phone_number=user.phone,
+        email=user.email,
+        external_key=user.external_key,
+        ui_time_zone=None if user.ui_time_zone == "UTC" else user.ui_time_zone,
+    )
+
+
+async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
+    """Register somebody, and write to them; or, with the key of a BYOU project, enter one of its users."""
+    project = await open_project(api, call.body.project_id)
+    refuse_other_systems(call.body, project.accounts)
+    match project.accounts:
+        case AccountSystem.EMAIL:
+            return shown(await _register_by_email(api, call, project))
+        case AccountSystem.PHONE:
+            return shown(await _register_by_phone(api, call, project))
+        case AccountSystem.BYOU:
+            await require_byou_key(api, call.request, project)
+            body = call.body
+            return shown(
+                await api.store.users.create(
+                    project.id, body.name or "", external_key=body.external_key or None
+                )
+            )
+
+
+async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
+    email = checks.email(required("email", call.body.email))
+    password = required("password", call.body.password)
+    name = checks.name("name", required("name", call.body.name))
+    passwords.checked(password)
+    await common_passwords.refuse(password, (name, email))
+    async with _registering(api, call, project, email):
+        proving = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
+        return await api.store.users.create(project.id, name, email=email, password=password, proving=proving)
+
+
+async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
+    phone = checks.phone(required("phoneNumber", call.body.phone_number))
+    name = checks.name("name", required("name", call.body.name))
+    require_sms_country(api, project, phone)
+    async with _registering(api, call, project, phone):
+        proving = await code_by_sms(api, project.id, phone)
+        return await api.store.users.create(project.id, name, phone=phone, proving=proving)
+
+
+@asynccontextmanager
+async def _registering(
+    api: Api, call: Call[NoQuery, NewUser], project: Project, to: str
+) -> AsyncIterator[None]:
+    """A registration that is refused takes nothing of what may be sent to the address. That there is a user
+    is told only so often."""
+    async with attempting(api, project.id, registrations(api, call.request)) as attempt:
+        counted = sms_to if project.accounts is AccountSystem.PHONE else messages_to
+        try:
+            async with rationed(api, project.id, counted(api, call.request, to)):
+                await api.store.users.require_free(project.id, to)
+                yield
+        except Conflict as error:
+            raise attempt.wrong(error) from None
+
+
+async def only_themself(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The user of the path calls. Raises NotFound."""
+    if ids["userId"] != caller.id:
+        raise NotFound
+
+
+async def _user(api: Api, project_id: int, user_id: int) -> UserRecord:
+    user = await api.store.users.get(project_id, user_id)
+    if user is None:
+        raise NotFound
+    return user
+
+
+async def get_user(api: Api, call: Call[NoQuery, None]) -> models.User:
+    """The caller."""
+    return shown(await _user(api, call.project_id, call.ids["userId"]))
+
+
+async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
+    """Change name, password and time zone."""
+    user = await _user(api, call.project_id, call.ids["userId"])
+    changed = changes(call.body, shown(user), _MUTABLE)
+    if changed.get("name") == user.name:
+        # That of a BYOU user may be empty, and stay so.
+        del changed["name"]
+    # A password cannot be taken away: a client that sends the whole object has nothing to say about it.
+    password = changed.get("password") or None
+    async with AsyncExitStack() as stack:
+        chosen = None
+        if password is not None:
+            await stack.enter_async_context(rationed(api, user.project_id, password_changes(api, user.id)))
+            chosen = await new_password(
+                api,
+                call,
+                user,
+                password,
+                changed.get("current_password") or None,
+                keep_others=changed.get("keep_other_sessions", False),
+            )
+        await api.store.users.update(
+            user.project_id, user.id, changed.get("name"), changed.get("ui_time_zone"), chosen
+        )
+
+
+async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
+    """The caller goes, and what is only theirs. Nobody ends the session meanwhile: it goes with them."""
+    sessions, project_id = api.store.sessions, call.project_id
+    async with AsyncExitStack() as stack:
+        try:
+            await stack.enter_async_context(sessions.lease(project_id, call.principal.session_id))
+        except UnknownRecord as error:
+            # Since the key was looked at.
+            raise Unauthenticated from error
+        await api.store.users.delete(project_id, call.ids["userId"])
+
+
+async def list_users(api: Api, call: Call[UserQuery, None]) -> Part[models.User]:
+    """The users of the project."""
+    query = call.query
+    part = await api.store.users.part(call.project_id, query.skip, query.limit, query.search)
+    return part.shown(shown)
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="createUser",
+        method="POST",
+        path="/users",
+        tag="Users",
+        summary="Register a user, or enter one of a BYOU project",
+        description="With e-mail accounts the body has email, password and name, and a link to verify the "
+        "address is sent there; with phone accounts phoneNumber and name, and a sign-in code is sent there. "
+        "The user is not verified until then; an e-mail address that is not verified may be registered "
+        "again, and the registration whose link is used is the user, under the same id. With BYOU accounts "
+        "name and externalKey may be left out, and a "
+        "project key with the permission byou is needed. Somebody who was added to a home under that address "
+        "becomes this user, with the same id.",
+        source="spec 001, Create User",
+        access=Access(nobody=True, permission=Permission.BYOU, by_handler=True),
+        handler=create_user,
+        body=NewUser,
+        success=201,
+        located="id",
+        answer=models.User,
+        errors=frozenset({403, 429}),
+    ),
+    Operation(
+        name="getUsers",
+        method="GET",
+        path="/users",
+        tag="Users",
+        summary="List the users of the project",
+        description="With search all users are read.",
+        source="shared data models, User",
+        access=Access(permission=Permission.READ),
+        handler=list_users,
+        query=UserQuery,
+        answer=list[models.User],
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="getUser",
+        method="GET",
+        path="/users/{userId}",
+        tag="Users",
+        summary="Get the user whose key it is",
+        source="spec 001, Get User",
+        access=Access(user=True),
+        visible=only_themself,
+        handler=get_user,
+        answer=models.User,
+    ),
+    Operation(
+        name="updateUser",
+        method="PATCH",
+        path="/users/{userId}",
+        tag="Users",
+        summary="Change name, password or time zone",
+        description="All other members may be given as they are. A new password needs the present one, "
+        "currentPassword, or a login (not by the key of another session) within the last minutes "
+        "(recent_login_s): else 403 INSUFFICIENT_AUTH. It ends the user's other sessions, unless "
+        "keepOtherSessions is true, and a mail tells the user. A session that was made with the key of "
+        "another one ends with that. A user may set `user_passwords` of them in a while.\n\n"
+        "uiTimeZone, the time zone that applications show times in, is one of the IANA database; at first "
+        "UTC, which answers leave out.",
+        source="spec 001, Update User",
+        access=Access(user=True),
+        visible=only_themself,
+        handler=update_user,
+        body=UserPatch,
+        success=204,
+        errors=frozenset({401, 403, 404, 429}),
+    ),
+    Operation(
+        name="deleteUser",
+        method="DELETE",
+        path="/users/{userId}",
+        tag="Users",
+        summary="Delete the user whose key it is",
+        description="All their keys are dead, and the address is free again. A home where they were the only "
+        "member is deleted; where they were the last owner of several members, the one who has been there "
+        "longest becomes owner. Of a user with more than 20 homes that follows after the answer.",
+        source="spec 001, Delete User",
+        access=Access(user=True),
+        visible=only_themself,
+        handler=delete_user,
+        success=204,
+    ),
+)

@@ -1,0 +1,153 @@
+"""Registrations by e-mail that nobody has verified: they reserve nothing.
+
+An address may be registered again while nobody verified it. All its registrations share one user id, that of
+the address; each has a token of its own, to which its password and name are bound. The token that comes back
+makes its registration the user, and ends the others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Final, NamedTuple
+
+from homewire.auth import tokens
+from homewire.errors import Conflict, UnknownRecord
+from homewire.settings import Settings
+from homewire.store.database import Database, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.proofs import NewProof, ProofKind, Proving, Saying, new_token, posted
+from homewire.users.departures import Departures
+from homewire.users.models import User
+from homewire.users.scripts import ISSUE_VERIFICATION, REGISTER_AGAIN, VERIFY_EMAIL
+
+SWEPT_AT_ONCE: Final = 100
+"""Users that one look for old ones finds."""
+
+
+class Ages(NamedTuple):
+    """How many registrations of an address there may be, and how old who is no user yet."""
+
+    registrations: int = 20
+    unverified_ms: int = 7 * 86_400_000
+    invited_ms: int = 30 * 86_400_000
+
+    @classmethod
+    def of(cls, settings: Settings) -> Ages:
+        """Those of a deployment."""
+        return cls(
+            settings.address_registrations,
+            round(settings.unverified_user_s * 1000),
+            round(settings.invitation_s * 1000),
+        )
+
+
+USUAL_AGES: Final = Ages()
+
+
+class Several(Conflict):
+    """An address has several registrations, or none that is still good: a token for which of them?"""
+
+    def __init__(self) -> None:
+        super().__init__("USER_EXISTS_UNVERIFIED", "the address was registered several times, or long ago")
+
+
+class Registrations:
+    """The registrations by e-mail of a project's addresses, until one of them is verified."""
+
+    def __init__(self, database: Database, departures: Departures, ages: Ages) -> None:
+        self._database = database
+        self._departures = departures
+        self.ages: Final = ages
+
+    async def again(self, holder: User, user: User, password_hash: str, proving: Proving) -> User | None:
+        """One more registration of the address of `holder`; the user that it will be when it is verified.
+
+        None if the address is not the holder's any more, or verified.
+        """
+        slot, now, email = ProjectSlot(holder.project_id), self._database.now_ms(), user.email or ""
+        proof = new_token(holder.project_id, ProofKind.EMAIL_VERIFICATION)
+        answer = await self._database.change(
+            REGISTER_AGAIN,
+            slot,
+            [slot.user(holder.id), slot.user_registrations(holder.id), slot.proof(proof.hash)],
+            [
+                holder.id, email.lower(), proof.hash, now + proving.lifetime_ms, proving.lifetime_ms,
+                password_hash, user.name, now, self.ages.registrations, *posted(proving.saying, proof.secret),
+            ],
+        )  # fmt: skip
+        if answer[0] == "moved":
+            return None
+        require_ok(answer, project=holder.project_id)
+        return replace(user, id=holder.id, created_ms=holder.created_ms)
+
+    async def issue(
+        self, project_id: int, user_id: int, lifetime_ms: int, saying: Saying | None, *, decoy: bool = False
+    ) -> str:
+        """A new token for the only registration of a user, in the place of the one before.
+
+        Raises UnknownRecord for a user who is verified or never registered, Several.
+        """
+        slot, now = ProjectSlot(project_id), self._database.now_ms()
+        proof: NewProof = new_token(project_id, ProofKind.EMAIL_VERIFICATION)
+        answer = await self._database.change(
+            ISSUE_VERIFICATION,
+            slot,
+            [
+                slot.user(user_id), slot.user_registrations(user_id), slot.proof(proof.hash),
+                slot.unverified_users,
+            ],
+            [
+                user_id, proof.hash, now + lifetime_ms, lifetime_ms, now, int(decoy),
+                *posted(saying, proof.secret),
+            ],
+        )  # fmt: skip
+        if answer[0] == "several":
+            raise Several
+        require_ok(answer, project=project_id, user=user_id)
+        return proof.secret
+
+    async def verify(self, token: str) -> bool:
+        """Spend a token: its registration is the user now. Whether it was good."""
+        reference = tokens.parse(token)
+        if reference is None:
+            return False
+        slot = ProjectSlot(reference.project_id)
+        found = (await self._database.read("GET", slot.proof(reference.hash)) or b"").decode()
+        kind, _, user_id = found.partition(" ")
+        if kind != ProofKind.EMAIL_VERIFICATION.value:
+            return False
+        answer = await self._database.change(
+            VERIFY_EMAIL,
+            slot,
+            [
+                slot.user(int(user_id)), slot.user_registrations(int(user_id)), slot.proof(reference.hash),
+                slot.users, slot.unverified_users, slot.invited_users,
+            ],
+            [user_id, reference.hash, self._database.now_ms()],
+        )  # fmt: skip
+        if answer[0] == "wrong":
+            return False
+        require_ok(answer, project=reference.project_id)
+        return True
+
+    async def sweep(self, project_id: int) -> None:
+        """Delete who registered, or was invited, and did not come in time."""
+        slot = ProjectSlot(project_id)
+        for index, age_ms in (
+            (slot.unverified_users, self.ages.unverified_ms),
+            (slot.invited_users, self.ages.invited_ms),
+        ):
+            await self._sweep(project_id, index, self._database.now_ms() - age_ms)
+
+    async def _sweep(self, project_id: int, index: str, since_ms: int) -> None:
+        while True:
+            found = await self._database.read(
+                "ZRANGEBYSCORE", index, "-inf", since_ms, "LIMIT", 0, SWEPT_AT_ONCE
+            )
+            for user_id in map(int, found):
+                try:
+                    await self._departures.delete(project_id, user_id, only_unverified=True)
+                except UnknownRecord:
+                    await self._database.write("ZREM", index, user_id)
+            if len(found) < SWEPT_AT_ONCE:
+                return

@@ -1,0 +1,402 @@
+"""Users: registered end-users of a project, signing in as its account system says."""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Sequence
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+from homewire.errors import Conflict, InvalidInput, RequestError, Unavailable, UnknownRecord
+from homewire.logins import passwords as common_passwords
+from homewire.logins.passwords import Lane, Passwords
+from homewire.messages.models import Posting
+from homewire.projects.models import AccountSystem, Project
+from homewire.projects.store import Projects
+from homewire.sessions.store import Sessions
+from homewire.store import checks
+from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.parts import Part
+from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
+from homewire.users.departures import NOTHING, Departures
+from homewire.users.models import User
+from homewire.users.registrations import Registrations
+from homewire.users.scripts import CREATE_USER, NOTE_FAILED_LOGIN, REGISTER_USER, REHASH_PASSWORD, UPDATE_USER
+
+
+class Recognised(NamedTuple):
+    """A user who knew their password."""
+
+    user: User
+    password_hash: str
+    """Of that password: whoever acts on this can require that it has not changed since."""
+
+
+class PasswordChange(NamedTuple):
+    """A password that a user chose."""
+
+    hash: str
+    replaces: str
+    """Hash of the password that it follows: of another one it does not."""
+    session_id: str | None
+    """The session that stays; the user's others end. None: all stay."""
+    posting: Posting
+    """Tells the user."""
+
+
+class Users:
+    """The users of a project."""
+
+    def __init__(
+        self,
+        database: Database,
+        projects: Projects,
+        departures: Departures,
+        registrations: Registrations,
+        sessions: Sessions,
+        passwords: Passwords,
+    ) -> None:
+        self._database = database
+        self._projects = projects
+        self._sessions = sessions
+        self._departures = departures
+        self._registrations = registrations
+        self._passwords = passwords
+
+    async def create(
+        self,
+        project_id: int,
+        name: str,
+        email: str | None = None,
+        phone: str | None = None,
+        password: str | None = None,
+        external_key: str | None = None,
+        verified: bool = False,
+        proving: Proving | None = None,
+    ) -> User:
+        """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
+        and there `name` may be empty. With `proving` they are sent a verification token, or a sign-in code.
+
+        An e-mail address that nobody verified may be registered again: see `Registrations`. Who was invited
+        under an address keeps id and memberships. Users of a BYOU project are always
+        verified. Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS,
+        USER_EXISTS_UNVERIFIED).
+        """
+        project = await self._projects.get(project_id)
+        if project is None:
+            raise UnknownRecord("project", project_id)
+        if name or project.accounts is not AccountSystem.BYOU:
+            checks.name("name", name)
+        _check_accounts(project, email, phone, password, external_key)
+        email = checks.email(email) if email is not None else None
+        phone = checks.phone(phone) if phone is not None else None
+        if password is not None:
+            await common_passwords.refuse(password, (name, email))
+        password_hash = await self._passwords.hash(password, project_id) if password is not None else ""
+        user = User(
+            await self._database.new_id(), project_id, name, self._database.now_ms(), email, phone,
+            verified or project.accounts is AccountSystem.BYOU, external_key,
+        )  # fmt: skip
+        return await self._store(user, password_hash, proving)
+
+    async def get(self, project_id: int, user_id: int) -> User | None:
+        """A registered user, None if there is none of this id."""
+        user = await self.get_any(project_id, user_id)
+        return user if user is not None and not user.invited else None
+
+    async def get_any(self, project_id: int, user_id: int) -> User | None:
+        """A user, registered or only invited."""
+        record = await self._database.read_hash(ProjectSlot(project_id).user(user_id))
+        return _user(project_id, user_id, record) if record else None
+
+    async def by_email(self, project_id: int, email: str) -> User | None:
+        """The registered user of an e-mail address, in whatever case it is written."""
+        try:
+            unique = checks.email(email).lower()
+        except InvalidInput:
+            return None
+        return await self._by(project_id, ProjectSlot(project_id).emails, unique)
+
+    async def by_phone(self, project_id: int, phone: str) -> User | None:
+        """The registered user of a phone number, given with its country code."""
+        try:
+            unique = checks.phone(phone)
+        except InvalidInput:
+            return None
+        return await self._by(project_id, ProjectSlot(project_id).phones, unique)
+
+    async def require_free(self, project_id: int, address: str) -> None:
+        """Raise Conflict, as `create` would, if an address or number in its unique form has a user."""
+        slot = ProjectSlot(project_id)
+        directory, what = (slot.emails, "email") if "@" in address else (slot.phones, "phone")
+        holder = await self._by(project_id, directory, address.lower())
+        if holder is not None and (holder.verified or what != "email"):
+            raise taken(what, holder)
+
+    async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
+        """The registered user of an address whose password this is. A wrong one is noted with the user.
+
+        Who is unknown, has no password, or gives no address costs as much time as a wrong password.
+        """
+        slot = ProjectSlot(project_id)
+        user_id = int(await self._database.read("HGET", slot.emails, _unique_email(email)) or 0)
+        record = await self._database.read_hash(slot.user(user_id))
+        stored = record.get("password", "")
+        if await self._passwords.verify(stored, password, project_id):
+            user = _user(project_id, user_id, record)
+            if not user.invited or user.pending:
+                return Recognised(user, await self._rehashed(slot, user_id, stored, password))
+        await self.note_failed_login(project_id, user_id)
+        return None
+
+    async def stored_password(self, project_id: int, user_id: int) -> str:
+        """The hash of a user's password; empty if there is none."""
+        return (await self._database.read_hash(ProjectSlot(project_id).user(user_id))).get("password", "")
+
+    async def is_password(self, project_id: int, stored: str, password: str) -> bool:
+        """Whether `password` is the one that was hashed to `stored`, for a change of it."""
+        return await self._passwords.verify(stored, password, project_id, Lane.CHANGE)
+
+    async def _rehashed(self, slot: ProjectSlot, user_id: int, stored: str, password: str) -> str:
+        """The hash of a right password, anew if the parameters have changed since it was made."""
+        if not self._passwords.is_outdated(stored):
+            return stored
+        try:
+            new = await self._passwords.hash(password, slot.project_id, Lane.CHANGE)
+        except (InvalidInput, RequestError, Unavailable):
+            # The next login does it. And what was long enough once is still right.
+            return stored
+        answer = await self._database.change(REHASH_PASSWORD, slot, [slot.user(user_id)], [stored, new])
+        return new if answer[0] == "ok" else stored
+
+    async def note_failed_login(self, project_id: int, user_id: int) -> None:
+        """Somebody tried in vain to log in as this user. For an unknown id as much is done, for nothing.
+
+        (A successful login is noted by the script that opens its session.)
+        """
+        slot = ProjectSlot(project_id)
+        await self._database.change(NOTE_FAILED_LOGIN, slot, [slot.user(user_id)], [self._database.now_ms()])
+
+    async def password_hash(self, password: str, project_id: int = 0) -> str:
+        """What to store of a user's new password. Raises InvalidInput for one of an impossible length."""
+        return await self._passwords.hash(password, project_id, Lane.CHANGE)
+
+    async def update(
+        self,
+        project_id: int,
+        user_id: int,
+        name: str | None = None,
+        ui_time_zone: str | None = None,
+        password: PasswordChange | None = None,
+    ) -> None:
+        """Change what is given. The sessions that end with a new password end first: after a crash in between
+        it is the old one.
+
+        Raises InvalidInput, UnknownRecord, and Conflict if the password was changed meanwhile.
+        """
+        changes: list[str] = []
+        if name is not None:
+            changes += ["name", checks.name("name", name)]
+        if ui_time_zone is not None:
+            changes += ["ui_time_zone", checks.timezone(ui_time_zone, "uiTimeZone")]
+        if password is not None:
+            changes += ["password", password.hash]
+        if changes:
+            await self._change(ProjectSlot(project_id), user_id, changes, password)
+
+    async def _change(
+        self, slot: ProjectSlot, user_id: int, changes: Sequence[str], password: PasswordChange | None
+    ) -> None:
+        kept = password.session_id if password is not None else None
+        for _ in range(ATTEMPTS):
+            answer = await self._database.change(
+                UPDATE_USER,
+                slot,
+                [
+                    slot.user(user_id), slot.user_proofs(user_id), slot.user_sessions(user_id),
+                    slot.user_registrations(user_id),
+                ],
+                [
+                    password.replaces if password is not None else "", int(kept is not None), kept or "",
+                    self._database.now_ms(), *(password.posting if password is not None else ("", "")),
+                    *changes,
+                ],
+            )  # fmt: skip
+            if answer[0] == "outdated":
+                raise Conflict("CONFLICT", "the password was changed meanwhile")
+            if answer[0] != "moved":
+                return require_ok(answer, project=slot.project_id, user=user_id)
+            await self._sessions.end_all(slot.project_id, user_id, but=kept or "")
+        raise outrun("user")
+
+    async def list(
+        self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
+    ) -> tuple[builtins.list[User], int]:
+        """The users by id, without the first `skip`, at most `limit`; and how many there are in all.
+
+        With `search` those whose name, e-mail address, phone number or external key contains it, in
+        whatever case. All users are read for that, a page at a time.
+        """
+        part = await self.part(project_id, skip, limit, search)
+        return await part.whole(), part.total
+
+    async def part(
+        self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
+    ) -> Part[User]:
+        """The same, of which only the first page was read yet."""
+        index, read = ProjectSlot(project_id).users, partial(self._read, project_id)
+        if not search:
+            ids, total = await self._database.index_slice(index, skip, limit)
+            return await Part.by_ids(ids, skip, total, read)
+        wanted, found, matches = search.casefold(), list[int](), 0
+        async for page in self._database.index_pages(index):
+            for user in await self._read(project_id, page):
+                if not _mentions(user, wanted):
+                    continue
+                if skip <= matches and (limit is None or len(found) < limit):
+                    found.append(user.id)
+                matches += 1
+        return await Part.by_ids(found, skip, matches, read)
+
+    async def any_of(self, project_id: int, user_ids: Sequence[int]) -> dict[int, User]:
+        """Those of `user_ids` that there are, also who was only invited."""
+        pages = [user_ids[start : start + PAGE] for start in range(0, len(user_ids), PAGE)]
+        return {user.id: user for page in pages for user in await self._read(project_id, page)}
+
+    async def delete(self, project_id: int, user_id: int) -> None:
+        """Delete a user. Sessions and keys are gone in the same step, homes after it, of a user with many of
+        them later, by any node (see `Departures`).
+
+        A crash half-way leaves stale members; `sweep` removes them, or deleting again. Raises UnknownRecord.
+        """
+        await self._departures.delete(project_id, user_id)
+
+    async def sweep(self, project_id: int) -> None:
+        """Finish what a crash interrupted: take deleted users out of their homes."""
+        await self._departures.sweep(project_id)
+
+    async def _read(self, project_id: int, ids: Sequence[int]) -> builtins.list[User]:
+        """Those of at most a page of users that are still there."""
+        records = await self._database.read_hashes([ProjectSlot(project_id).user(each) for each in ids])
+        pairs = zip(ids, records, strict=True)
+        return [_user(project_id, user_id, record) for user_id, record in pairs if record]
+
+    async def _by(self, project_id: int, directory: str, value: str) -> User | None:
+        user_id = await self._database.read("HGET", directory, value)
+        # Two round trips also for nobody: the time is not to tell.
+        return await self.get(project_id, int(user_id or 0))
+
+    async def any_by_email(self, project_id: int, email: str) -> User | None:
+        """The user of an e-mail address, registered or only invited. Raises InvalidInput for what is none."""
+        unique = checks.email(email).lower()
+        user_id = await self._database.read("HGET", ProjectSlot(project_id).emails, unique)
+        return await self.get_any(project_id, int(user_id or 0))
+
+    async def _store(self, user: User, password_hash: str, proving: Proving | None) -> User:
+        slot, email = ProjectSlot(user.project_id), user.email or ""
+        invited = False
+        for _ in range(ATTEMPTS):
+            names = [
+                slot.user(user.id), slot.users, slot.emails, slot.phones, slot.external_keys,
+                slot.user_registrations(user.id), slot.unverified_users, slot.invited_users,
+            ]  # fmt: skip
+            arguments: list[str | int] = [
+                user.id, user.created_ms, user.name, password_hash, email, email.lower(),
+                user.phone or "", user.external_key or "", int(user.verified), int(invited),
+            ]  # fmt: skip
+            if proving is None:
+                answer = await self._database.change(CREATE_USER, slot, names, arguments)
+            else:
+                proof_names, proof = _first_proof(slot, user, proving, self._database.now_ms())
+                answer = await self._database.change(
+                    REGISTER_USER, slot, [*names, *proof_names], [*arguments, *proof]
+                )
+            if answer[0] == "taken":
+                holder = await self.get_any(user.project_id, int(answer[2]))
+                again = proving if answer[1] == "email" and holder and not holder.verified else None
+                if holder is not None and again is not None:
+                    pending = await self._registrations.again(holder, user, password_hash, again)
+                    if pending is not None:
+                        return pending
+                elif holder is not None and not holder.invited:
+                    raise taken(answer[1], holder)
+                elif holder is not None:
+                    user, invited = replace(user, id=holder.id), True
+            elif answer[0] == "moved":
+                # The invitation was withdrawn, or accepted by somebody else.
+                user, invited = replace(user, id=await self._database.new_id()), False
+            else:
+                require_ok(answer, project=user.project_id)
+                return user
+        raise outrun("user")
+
+
+def _first_proof(
+    slot: ProjectSlot, user: User, proving: Proving, now_ms: int
+) -> tuple[list[str], list[str | int]]:
+    """What REGISTER_USER is told beside what CREATE_USER is, for this id of the user."""
+    if user.phone is not None:
+        proof, token = new_code(user.project_id, user.id), NOTHING
+    else:
+        proof = new_token(user.project_id, ProofKind.EMAIL_VERIFICATION)
+        token = proof.hash
+    lifetime_ms = proving.lifetime_ms
+    return [slot.user_proofs(user.id), slot.proof(token)], [
+        proof.kind, proof.hash, now_ms + lifetime_ms, lifetime_ms, *posted(proving.saying, proof.secret)
+    ]  # fmt: skip
+
+
+def taken(what: str, holder: User) -> Conflict:
+    """Why an address, number or external key is refused that another user has."""
+    if what == "email":
+        return Conflict("EMAIL_IN_USE", "another user of the project has this e-mail address")
+    reason = "USER_EXISTS" if holder.verified else "USER_EXISTS_UNVERIFIED"
+    field = {"phone": "phoneNumber", "external_key": "externalKey"}.get(what, what)
+    return Conflict(reason, f"another user of the project has this {what.replace('_', ' ')}", field)
+
+
+def _unique_email(name: str) -> str:
+    """What the directory has of an address; nothing that it can have of what is none."""
+    try:
+        return checks.email(name).lower()
+    except InvalidInput:
+        return ""
+
+
+def _mentions(user: User, wanted: str) -> bool:
+    texts = (user.name, user.email, user.phone, user.external_key)
+    return any(wanted in text.casefold() for text in texts if text)
+
+
+def _check_accounts(
+    project: Project, email: str | None, phone: str | None, password: str | None, external_key: str | None
+) -> None:
+    accounts = project.accounts
+    _only_in(accounts, AccountSystem.EMAIL, "email", email, required=True)
+    _only_in(accounts, AccountSystem.PHONE, "phoneNumber", phone, required=True)
+    _only_in(accounts, AccountSystem.EMAIL, "password", password, required=False)
+    _only_in(accounts, AccountSystem.BYOU, "externalKey", external_key, required=False)
+    if external_key is not None:
+        checks.name("externalKey", external_key)
+
+
+def _only_in(
+    accounts: AccountSystem, wanted: AccountSystem, field: str, value: str | None, *, required: bool
+) -> None:
+    if value is not None and accounts != wanted:
+        raise InvalidInput(
+            field, f"is for projects with {wanted.value} accounts; this one has {accounts.value}"
+        )
+    if value is None and required and accounts == wanted:
+        raise InvalidInput(field, f"is required in a project with {wanted.value} accounts")
+
+
+def _user(project_id: int, user_id: int, record: dict[str, str]) -> User:
+    return User(
+        user_id, project_id, record["name"], int(record["created"]),
+        record["email"] or None, record["phone"] or None, record["verified"] == "1",
+        record["external_key"] or None, record.get("invited") == "1", record.get("ui_time_zone", "UTC"),
+        int(record.get("last_login", 0)), int(record.get("last_failed_login", 0)), "pending" in record,
+    )  # fmt: skip

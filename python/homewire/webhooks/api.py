@@ -1,0 +1,72 @@
+"""Smart modules of a home (spec 001, *Get Smart Modules*). Never what is secret: URL and key."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from homewire.errors import NotFound
+from homewire.projects.models import Permission
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.visibility import home_in_path
+from homewire.store.parts import Part
+from homewire.timestamps import timestamp
+from homewire.webhooks.models import SmartModule as SmartModuleRecord
+
+
+def shown(module: SmartModuleRecord) -> models.SmartModule:
+    """A module as answers show it. `suspended` is what an operator says; a breaker does not show."""
+    return models.SmartModule(
+        id=module.id,
+        project_id=module.project_id,
+        module_type=module.module_type.value,
+        creation_time=timestamp(module.created_ms),
+        description=module.description,
+        suspended=module.suspended,
+        subscribed_events=sorted(module.events),
+    )
+
+
+async def get_smart_modules(api: Api, call: Call[Paging, None]) -> Part[models.SmartModule]:
+    """Those of the whole project and those that name this home, by id."""
+    found = await api.store.smart_modules.of_home(call.project_id, call.ids["homeId"])
+    return Part.within(found, call.query.skip, call.query.limit).shown(shown)
+
+
+async def get_smart_module(api: Api, call: Call[NoQuery, None]) -> models.SmartModule:
+    """One of them."""
+    module = await api.store.smart_modules.get(call.project_id, call.text("moduleId"))
+    if module is None or not module.concerns(call.ids["homeId"]):
+        raise NotFound
+    return shown(module)
+
+
+OPERATIONS: Final = (
+    Operation(
+        name="getSmartModules",
+        method="GET",
+        path="/homes/{homeId}/smartModules",
+        tag="Smart Modules",
+        summary="List the smart modules available for a home",
+        source="spec 001, Get Smart Modules",
+        access=Access(user=True, permission=Permission.READ),
+        visible=home_in_path,
+        handler=get_smart_modules,
+        query=Paging,
+        answer=list[models.SmartModule],
+        errors=frozenset({401, 403}),
+    ),
+    Operation(
+        name="getSmartModule",
+        method="GET",
+        path="/homes/{homeId}/smartModules/{moduleId}",
+        tag="Smart Modules",
+        summary="Get a smart module of a home",
+        source="spec 001, Get Smart Module",
+        access=Access(user=True, permission=Permission.READ),
+        visible=home_in_path,
+        handler=get_smart_module,
+        answer=models.SmartModule,
+    ),
+)

@@ -1,0 +1,273 @@
+"""Delivers to one smart module, as the only one in the deployment who does, as long as there is anything.
+
+Deliveries go out in the order in which they came, several at once, and one that fails is overtaken by the
+others while it waits for its next try: order is best effort.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from homewire._core import event_json, event_route
+from homewire.concurrency import asked_to_stop
+from homewire.repositories import Store
+from homewire.sealing import Sealer
+from homewire.settings import Settings
+from homewire.store.database import wall_clock_ms
+from homewire.webhooks.client import Poster
+from homewire.webhooks.deliveries import Claim, Delivery, named
+from homewire.webhooks.models import SmartModule
+from homewire.webhooks.registry import Catalogue, WebhookStats
+from homewire.webhooks.retry_policy import Breaker, pause
+
+WINDOW: Final = 32
+"""Deliveries read at once."""
+RETRIES: Final = 1000
+"""Deliveries that wait for another try; with more nothing new is begun."""
+LOOK_S: Final = 0.25
+"""Between two looks for what other nodes picked."""
+IDLE_S: Final = 3.0
+"""A courier without work stays so long: the next event finds it there."""
+LAST_S: Final = 2.0
+"""How long requests under way have when the node goes down."""
+TOO_OLD: Final = "too old"
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What couriers share."""
+
+    store: Store
+    catalogue: Catalogue
+    poster: Poster
+    sealer: Sealer
+    settings: Settings
+    stats: WebhookStats
+    node: str
+    """This process's own name."""
+
+
+class Courier:
+    """One module's deliveries, on this node."""
+
+    def __init__(self, module: SmartModule, around: Surroundings) -> None:
+        self._module = module
+        self._around = around
+        self._deliveries = around.store.module_deliveries
+        self._settings = around.settings
+        self._breaker = Breaker(self._settings.webhook_breaker_failures, self._settings.webhook_breaker_s)
+        self._opened = module
+        self._known: SmartModule | None = module
+        """What the catalogue had when URL and keys were opened."""
+        self._url = self._key = self._old_key = ""
+        self._woken = asyncio.Event()
+        self._running: set[asyncio.Task[None]] = set()
+        self._retries: list[tuple[float, str]] = []
+        """When, and which entry; a heap."""
+        self._next: deque[Delivery] = deque()
+        self._last = "0"
+        """The last entry that was read."""
+        self._look_at = 0.0
+        self._claim_at = 0.0
+        self._idle_since = 0.0
+
+    def wake(self) -> None:
+        """There is something to deliver."""
+        self._look_at = 0.0
+        self._woken.set()
+
+    async def run(self) -> bool:
+        """Deliver until nothing is left, another node does it, or the module is no more.
+
+        Whether nothing waits any more, for nobody. Raises Unavailable, and ConfigurationError if the module's
+        secrets can't be opened.
+        """
+        claim = await self._claim(idle=False)
+        if not claim.held:
+            return claim.over
+        try:
+            await self._prepare()
+            return await self._deliver()
+        finally:
+            self._around.stats.waiting.pop(named(self._module), None)
+            await self._end()
+
+    async def _prepare(self) -> None:
+        # Not as the catalogue remembers it: that knows nothing of breakers.
+        module = await self._around.store.smart_modules.get(self._module.project_id, self._module.id)
+        if module is None:
+            return
+        self._open(module)
+        open_s = (module.broken_until_ms - wall_clock_ms()) / 1000
+        if module.broken_until_ms:
+            self._breaker.open_for(self._now(), open_s)
+
+    def _open(self, module: SmartModule) -> None:
+        """Read URL and keys of this state of the module."""
+        opened = self._around.sealer.open
+        self._opened, self._known = module, self._around.catalogue.get(named(module))
+        self._url, self._key = opened(module.sealed_url), opened(module.sealed_key)
+        self._old_key = opened(module.sealed_old_key) if module.sealed_old_key else ""
+
+    def _keys(self) -> list[str]:
+        """Those that sign now; one that is being replaced first."""
+        known = self._around.catalogue.get(named(self._module))
+        # Looked at for each delivery: behind a rotation that was answered, the new key signs.
+        if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
+            self._open(known)
+        if self._old_key and wall_clock_ms() < self._opened.old_key_until_ms:
+            return [self._old_key, self._key]
+        return [self._key]
+
+    async def _claim(self, *, idle: bool) -> Claim:
+        lease_s = self._settings.webhook_lease_s
+        claim = await self._deliveries.claim(
+            self._module, self._around.node, round(lease_s * 1000), idle=idle
+        )
+        if claim.held:
+            self._around.stats.waiting[named(self._module)] = claim.waiting
+        self._claim_at = self._now() + lease_s / 3
+        return claim
+
+    async def _deliver(self) -> bool:
+        self._idle_since = self._now()
+        # (redis-py swallows a cancellation now and then.)
+        while self._is_current() and not asked_to_stop():
+            now = self._now()
+            if now >= self._claim_at:
+                claim = await self._claim(idle=True)
+                if not claim.held:
+                    return claim.over
+            self._raise_failures()
+            await self._start_some()
+            if self._running or self._retries or self._next:
+                self._idle_since = now
+            elif now - self._idle_since > IDLE_S:
+                return True
+            await self._wait()
+        return False
+
+    def _is_current(self) -> bool:
+        """Whether the module is still what it was: not deleted, made anew, or suspended."""
+        known = self._around.catalogue.get(named(self._module))
+        if known is None or known.since_ms != self._module.since_ms or known.suspended:
+            return False
+        if known is not self._module:
+            self._module = known
+            if known.broken_until_ms == 0 and not self._breaker.is_closed:
+                # An operator resumed it.
+                self._breaker.taken()
+        return True
+
+    async def _start_some(self) -> None:
+        while len(self._running) < self._settings.webhook_module_requests:
+            if not self._breaker.lets_pass(self._now()):
+                return
+            delivery = await self._take()
+            if delivery is None:
+                self._breaker.unknown()
+                return
+            task = asyncio.create_task(self._try(delivery))
+            self._running.add(task)
+            task.add_done_callback(lambda _: self._woken.set())
+
+    async def _take(self) -> Delivery | None:
+        """What is to be tried now, None if nothing is."""
+        while self._retries and self._retries[0][0] <= self._now():
+            _, entry = heapq.heappop(self._retries)
+            delivery = await self._deliveries.one(self._module, entry)
+            if delivery is not None and await self._wanted([delivery]):
+                return delivery
+        if not self._next and len(self._retries) < RETRIES and self._now() >= self._look_at:
+            found = await self._deliveries.after(self._module, self._last, WINDOW)
+            if found:
+                self._last = found[-1].entry
+            # After a whole window there may be more at once.
+            self._look_at = self._now() + (LOOK_S if len(found) < WINDOW else 0.0)
+            self._next.extend(await self._wanted(found))
+        return self._next.popleft() if self._next else None
+
+    async def _wanted(self, deliveries: Sequence[Delivery]) -> list[Delivery]:
+        """Those whose home still exists; the others go."""
+        homes = [route[1] if (route := event_route(each.envelope)) else 0 for each in deliveries]
+        project = self._module.project_id
+        existing = await self._around.store.homes.existing(project, sorted(set(homes)))
+        kept = []
+        for delivery, home in zip(deliveries, homes, strict=True):
+            if home in existing:
+                kept.append(delivery)
+            else:
+                await self._deliveries.finish(self._module, delivery.entry)
+        return kept
+
+    async def _try(self, delivery: Delivery) -> None:
+        body = event_json(delivery.envelope)
+        if body is None or wall_clock_ms() - delivery.since_ms > self._settings.webhook_age_s * 1000:
+            self._breaker.unknown()
+            return await self._bury(delivery.entry, TOO_OLD, 0)
+        stats = self._around.stats
+        problem = await self._around.poster.post(self._url, self._keys(), delivery.event_id, body)
+        if problem is None:
+            stats.delivered += 1
+            await self._deliveries.finish(self._module, delivery.entry)
+            if self._breaker.taken():
+                await self._deliveries.note_breaker(self._module, 0)
+            return None
+        stats.failed += 1
+        if self._breaker.failed(self._now()):
+            open_ms = round((self._breaker.open_until - self._now()) * 1000)
+            await self._deliveries.note_breaker(self._module, wall_clock_ms() + open_ms)
+        tries = await self._deliveries.tried(self._module, delivery.entry, problem)
+        if tries >= self._settings.webhook_tries:
+            return await self._bury(delivery.entry, problem, tries)
+        if tries:
+            stats.retried += 1
+            settings = self._settings
+            again_in = pause(tries, settings.webhook_backoff_s, settings.webhook_backoff_max_s)
+            heapq.heappush(self._retries, (self._now() + again_in, delivery.entry))
+        return None
+
+    async def _bury(self, entry: str, reason: str, tries: int) -> None:
+        self._around.stats.dead += 1
+        await self._deliveries.bury(self._module, entry, reason, tries, self._settings.webhook_dead_letters)
+
+    def _raise_failures(self) -> None:
+        """Raise what ended a try: Redis was away, so this courier starts anew when it is back."""
+        for task in [task for task in self._running if task.done()]:
+            self._running.discard(task)
+            task.result()
+
+    async def _wait(self) -> None:
+        now = self._now()
+        until = [self._claim_at, max(self._look_at, now + LOOK_S)]
+        if self._retries:
+            until.append(self._retries[0][0])
+        if not self._breaker.is_closed:
+            until.append(self._breaker.open_until)
+        self._woken.clear()
+        if any(task.done() for task in self._running):
+            return
+        timeout = max(0.005, min(at for at in until if at > now) - now)
+        try:
+            async with asyncio.timeout(timeout):
+                await self._woken.wait()
+        except TimeoutError:
+            return
+
+    async def _end(self) -> None:
+        """Let requests under way end, for a moment; then let go of the module."""
+        if self._running:
+            _, late = await asyncio.wait(self._running, timeout=LAST_S)
+            for task in late:
+                task.cancel()
+            await asyncio.gather(*self._running, return_exceptions=True)
+        await self._deliveries.release(self._module, self._around.node)
+
+    @staticmethod
+    def _now() -> float:
+        return asyncio.get_running_loop().time()
