@@ -9,13 +9,15 @@ use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
-use homewire_core::allowance::Rates;
-use homewire_core::connection::{Principal, PrincipalKind, SocketOptions};
+use homewire_core::bus::envelope::{EventHeader, encode_event};
+use homewire_core::connection::allowance::Rates;
+use homewire_core::connection::socket::SocketOptions;
+use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::core::Core;
-use homewire_core::encoding::Encoding;
-use homewire_core::envelope::{EventHeader, encode_event};
-use homewire_core::inbox::{BoundEntity, DeviceInHome, Entry, Reservation, Subscription};
 use homewire_core::reactor::Limits;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
+use homewire_core::wire::encoding::Encoding;
 
 const HOME: u64 = 1;
 const DEVICE: u64 = 7;

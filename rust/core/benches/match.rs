@@ -6,9 +6,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use homewire_core::encoding::Encoding;
-use homewire_core::index::{Index, ScopeId};
-use homewire_core::topic::TopicRef;
+use homewire_core::routing::index::{Index, ScopeId};
+use homewire_core::routing::topic::TopicRef;
+use homewire_core::wire::encoding::Encoding;
 
 const MATCHES: usize = 2_000_000;
 const TOPICS_EACH: usize = 100;

@@ -10,16 +10,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 
-use crate::connection::{ConnectionId, Holder, Principal, Socket, SocketOptions};
-use crate::frame::Opcode;
-use crate::inbox::{Command, Entry, Inbox, Reservation};
-use crate::marks::Marks;
-use crate::notify::{Notification, Notifier};
+use crate::bus::cache_versions::Marks;
+use crate::bus::tail::{Surroundings, Tail, TailError};
+use crate::connection::counts::{Counts, More, Subject, Tally};
+use crate::connection::ids::ConnectionId;
+use crate::connection::socket::{Socket, SocketOptions, own_descriptor};
+use crate::connection::{Holder, Principal};
+use crate::reactor::inbox::{Command, Entry, Inbox};
+use crate::reactor::notifications::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
+use crate::routing::subscription::Reservation;
 use crate::stats::Stats;
-use crate::sys;
-use crate::tail::{Surroundings, Tail, TailError};
-use crate::tally::{Counts, More, Subject, Tally};
+use crate::wire::frame::Opcode;
 
 /// The reactor and the tail, and the way to speak to them. Every call only queues.
 pub struct Core {
@@ -135,7 +137,7 @@ impl Core {
     /// # Errors
     /// The kernel's, when the descriptor is no open socket.
     pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
-        let socket = Socket::new(sys::own_descriptor(descriptor)?, &self.socket)?;
+        let socket = Socket::new(own_descriptor(descriptor)?, &self.socket)?;
         self.shared.inbox.send(Command::Adopt { id, socket, early });
         Ok(())
     }

@@ -1,38 +1,24 @@
-//! The realtime core of homewire, in the order data meets it: the [`tail`] reads shards of Redis,
-//! an [`envelope`] is decoded, the [`index`] matches topics to scopes, [`encode`] makes one frame,
-//! [`blocks`] collect a scope's frames of a turn, an [`outbox`] bounds what one socket could not
-//! take, and the [`reactor`] owns all of it. No Python here.
+//! The realtime core of homewire. No Python here.
+//!
+//! | folder | contents |
+//! | --- | --- |
+//! | [`bus`] | shards (Redis Streams): envelopes, XADD commands, the stream readers, cache versions |
+//! | [`routing`] | topics, subscriptions, audiences and their index; deduplication of control records; no I/O |
+//! | [`wire`] | WebSocket frames, JSON of events, the table of close codes; no I/O |
+//! | [`connection`] | one connection and its socket, the table of all, their ids, counts and inbound limits |
+//! | [`send_queue`] | unsent frames of one connection, the memory of all, the frames of one turn |
+//! | [`reactor`] | the thread that owns all connections: inbox, sockets, delivery, access changes, timers |
+//! | [`input`] | events and commands as clients send them: parsed and checked |
+//!
+//! [`core`] starts the threads and is the handle that Python holds; [`stats`] has the counters.
 
-pub mod allowance;
-pub mod append;
-pub mod blocks;
-mod boundary;
-pub mod close;
+pub mod bus;
 pub mod connection;
-mod connections;
 pub mod core;
 pub mod decimal;
-pub mod encode;
-pub mod encoding;
-mod ended_right;
-pub mod envelope;
-pub mod filter;
-pub mod frame;
-pub mod inbox;
-pub mod index;
 pub mod input;
-pub mod kept;
-pub mod marks;
-pub mod notify;
-pub mod outbox;
-pub mod pongs;
-mod principals;
 pub mod reactor;
-pub mod shard;
-pub mod slots;
+pub mod routing;
+pub mod send_queue;
 pub mod stats;
-mod subjects;
-mod sys;
-pub mod tail;
-pub mod tally;
-pub mod topic;
+pub mod wire;

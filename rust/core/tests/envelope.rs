@@ -1,13 +1,13 @@
 //! The bus format and the messages made from it.
 
-use homewire_core::encode::{
-    append_command_frame, append_command_json, append_event_frame, append_event_json,
-};
-use homewire_core::envelope::{
+use homewire_core::bus::envelope::{
     CommandHeader, ControlHeader, Envelope, EventHeader, Malformed, VERSION, decode,
     encode_command, encode_command_around_ticket, encode_control, encode_event,
 };
-use homewire_core::frame::{Opcode, append_frame};
+use homewire_core::wire::encoding::{
+    append_command_frame, append_command_json, append_event_frame, append_event_json,
+};
+use homewire_core::wire::frame::{Opcode, append_frame};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use homewire_core::frame::{
+use homewire_core::wire::frame::{
     Decoder, Incoming, Opcode, Violation, append_close, append_frame, append_framed, append_header,
     header_len, is_close_code,
 };

@@ -3,9 +3,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use homewire_core::encoding::Encoding;
-use homewire_core::index::{Index, ScopeId, Slot};
-use homewire_core::topic::TopicRef;
+use homewire_core::routing::index::{Index, ScopeId, Slot};
+use homewire_core::routing::topic::TopicRef;
+use homewire_core::wire::encoding::Encoding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 

@@ -5,10 +5,10 @@ use std::borrow::Cow;
 use std::ops::Range;
 
 use foldhash::{HashMap, HashSet};
+use homewire_core::bus::envelope::{self, EventHeader};
+use homewire_core::bus::shard::shard_of;
 use homewire_core::decimal;
-use homewire_core::envelope::{self, EventHeader};
 use homewire_core::input::{self, Invalid};
-use homewire_core::shard::shard_of;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 

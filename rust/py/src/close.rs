@@ -1,6 +1,6 @@
 //! The table of close codes.
 
-use homewire_core::close;
+use homewire_core::wire::close;
 use pyo3::prelude::*;
 
 /// Code, reason and what a client should do, in ascending order of codes.

@@ -3,15 +3,17 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use homewire_core::allowance::Rates;
-use homewire_core::connection::{ConnectionId, Holder, Principal, PrincipalKind, SocketOptions};
+use homewire_core::connection::allowance::Rates;
+use homewire_core::connection::counts::{More, Subject};
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::connection::socket::SocketOptions;
+use homewire_core::connection::{Holder, Principal, PrincipalKind};
 use homewire_core::core::Core as Inner;
-use homewire_core::encoding::Encoding;
-use homewire_core::frame::Opcode;
-use homewire_core::inbox::{BoundEntity, DeviceInHome, Reservation, Subscription};
-use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
-use homewire_core::tally::{More, Subject};
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
+use homewire_core::wire::encoding::Encoding;
+use homewire_core::wire::frame::Opcode;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};

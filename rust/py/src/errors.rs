@@ -1,7 +1,7 @@
 //! Errors of the core as Python exceptions; one arm per error, no catch-all.
 
+use homewire_core::bus::tail::TailError;
 use homewire_core::input::Invalid;
-use homewire_core::tail::TailError;
 use pyo3::create_exception;
 use pyo3::exceptions::{PyConnectionError, PyException, PyValueError};
 use pyo3::prelude::*;

@@ -1,7 +1,7 @@
 //! Events out of envelopes, for those who are told of them by other means than a socket.
 
-use homewire_core::encode::append_event_json;
-use homewire_core::envelope::{self, Envelope};
+use homewire_core::bus::envelope::{self, Envelope};
+use homewire_core::wire::encoding::append_event_json;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 

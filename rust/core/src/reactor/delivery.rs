@@ -3,15 +3,15 @@
 use smallvec::SmallVec;
 
 use super::{Doom, Reactor};
-use crate::blocks::{Blocks, OpenBlock};
-use crate::encode;
-use crate::envelope::{self, CommandHeader, ControlHeader, Envelope, EventHeader};
-use crate::inbox::Entry;
-use crate::index::{Index, ScopeId};
-use crate::outbox::{Block, Verdict};
-use crate::shard::shard_of;
+use crate::bus::envelope::{self, CommandHeader, ControlHeader, Envelope, EventHeader};
+use crate::bus::shard::shard_of;
+use crate::reactor::inbox::Entry;
+use crate::routing::index::{Index, ScopeId};
+use crate::routing::topic::TopicRef;
+use crate::send_queue::blocks::{Blocks, OpenBlock};
+use crate::send_queue::{Block, Verdict};
 use crate::stats::Stats;
-use crate::topic::TopicRef;
+use crate::wire::encoding;
 
 /// Connections whose state is brought into the cache before the first of them is written to.
 const FETCHED_TOGETHER: usize = 8;
@@ -50,14 +50,14 @@ pub(super) fn route<'a>(
         Ok(Envelope::Event(event)) => {
             index.find(&event_topics(&event), matched);
             if !matched.is_empty() {
-                encode::append_event_frame(frame, &event);
+                encoding::append_event_frame(frame, &event);
                 anchor = event.home;
             }
         }
         Ok(Envelope::Command(command)) => {
             index.find(&[command_topic(&command)], matched);
             if !matched.is_empty() {
-                encode::append_command_frame(frame, &command);
+                encoding::append_command_frame(frame, &command);
                 anchor = command.device;
                 kept = (command.ticket != 0).then_some(Routed::Kept {
                     ticket: command.ticket,

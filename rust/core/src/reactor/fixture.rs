@@ -9,15 +9,16 @@ use std::time::Duration;
 use mio::{Events, Poll, Waker};
 
 use super::{Limits, Reactor, Shared, WAKER};
-use crate::allowance::Rates;
-use crate::connection::{
-    Connection, ConnectionId, Principal, PrincipalKind, Socket, SocketOptions, State,
-};
-use crate::encoding::Encoding;
-use crate::inbox::{Inbox, Reservation, Subscription};
-use crate::marks::Marks;
-use crate::notify::Notifier;
-use crate::tally::Tally;
+use crate::bus::cache_versions::Marks;
+use crate::connection::allowance::Rates;
+use crate::connection::counts::Tally;
+use crate::connection::ids::ConnectionId;
+use crate::connection::socket::{Socket, SocketOptions};
+use crate::connection::{Connection, Principal, PrincipalKind, State};
+use crate::reactor::inbox::Inbox;
+use crate::reactor::notifications::Notifier;
+use crate::routing::subscription::{Reservation, Subscription};
+use crate::wire::encoding::Encoding;
 
 /// Nothing is ever due.
 pub(super) fn limits() -> Limits {

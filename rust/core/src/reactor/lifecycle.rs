@@ -4,21 +4,21 @@ use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::SourceFd;
-use smallvec::SmallVec;
 
-use super::homes::followed;
 use super::{Doom, Reactor};
-use crate::allowance::Allowance;
-use crate::close::{self, CloseCode};
-use crate::connection::{Connection, ConnectionId, PrincipalKind, Socket, State};
-use crate::frame::{self, Decoder, Opcode};
-use crate::inbox::{BoundEntity, DeviceInHome, Reservation, Subscription};
-use crate::kept;
-use crate::notify::Notification;
-use crate::outbox::{Block, Outbox, Verdict};
+use crate::connection::allowance::Allowance;
+use crate::connection::counts::Held;
+use crate::connection::ids::ConnectionId;
+use crate::connection::socket::Socket;
+use crate::connection::{Connection, PrincipalKind, State};
+use crate::reactor::notifications::Notification;
+use crate::routing::subscription::{Reservation, followed, subscription_topics};
+use crate::routing::topic::TopicRef;
+use crate::send_queue::memory;
+use crate::send_queue::{Block, Outbox, Verdict};
 use crate::stats::Stats;
-use crate::tally::Held;
-use crate::topic::TopicRef;
+use crate::wire::close::{self, CloseCode};
+use crate::wire::frame::{self, Decoder, Opcode};
 
 /// How a connection ended, for whoever keeps count.
 #[derive(Clone, Copy, Debug)]
@@ -174,7 +174,7 @@ impl Reactor {
         let mut frame = Vec::with_capacity(payload.len() + 10);
         frame::append_frame(&mut frame, opcode, payload);
         // However long one message is, it passes the bound by itself alone.
-        let limit = self.limits.outbox_bytes + kept::memory(frame.len());
+        let limit = self.limits.outbox_bytes + memory::entry_memory(frame.len());
         self.offer_frame(id, &frame, limit);
     }
 
@@ -357,44 +357,5 @@ fn refuse(socket: &mut Socket) {
     if socket.write(&frame).is_ok() {
         // Whether the peer hears it or not, the socket ends here.
         let _ = socket.shut_writing();
-    }
-}
-
-fn subscription_topics(project: u64, subscription: &Subscription) -> SmallVec<[TopicRef<'_>; 4]> {
-    match subscription {
-        Subscription::Homes(homes) => homes
-            .iter()
-            .map(|&home| TopicRef::Home { project, home })
-            .collect(),
-        Subscription::Devices(devices) => devices
-            .iter()
-            .map(|&DeviceInHome { device, home }| TopicRef::Device {
-                project,
-                home,
-                device,
-            })
-            .collect(),
-        Subscription::Bound(entities) => entities
-            .iter()
-            .map(|BoundEntity { entity, home }| TopicRef::Entity {
-                project,
-                home: *home,
-                entity,
-            })
-            .collect(),
-        Subscription::Commands(device) => SmallVec::from_iter([TopicRef::Command {
-            project,
-            device: *device,
-        }]),
-        Subscription::Entities { homes, entities } => homes
-            .iter()
-            .flat_map(|&home| {
-                entities.iter().map(move |entity| TopicRef::Entity {
-                    project,
-                    home,
-                    entity,
-                })
-            })
-            .collect(),
     }
 }

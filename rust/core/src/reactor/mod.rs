@@ -3,17 +3,15 @@
 //! A *turn* is: a bounded part of what the sockets have to say, what the inbox has, one write per socket,
 //! timers. Sockets come first, while no block is open; so a pong never overtakes an event.
 
-mod condemned;
-mod control;
+mod access;
 mod delivery;
 #[cfg(test)]
 mod fixture;
-mod homes;
-mod kept_commands;
-mod keys;
-mod lagging;
+pub mod inbox;
 mod lifecycle;
-mod rights;
+pub mod notifications;
+mod queued_commands;
+mod slow_consumers;
 mod sockets;
 mod timers;
 
@@ -25,22 +23,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
-use crate::allowance::Rates;
-use crate::blocks::Blocks;
-use crate::connection::{ConnectionId, SocketOptions};
-use crate::connections::Connections;
-use crate::inbox::{Command, Entry, Inbox};
-use crate::index::{Index, ScopeId};
-use crate::kept::Ledger;
-use crate::marks::Marks;
-use crate::notify::Notifier;
-use crate::outbox::Written;
-use crate::pongs::Pongs;
-use crate::slots::Slots;
+use crate::bus::cache_versions::Marks;
+use crate::connection::allowance::Rates;
+use crate::connection::ids::ConnectionId;
+use crate::connection::ids::Slots;
+use crate::connection::socket::SocketOptions;
+use crate::connection::table::Connections;
+use crate::reactor::inbox::{Command, Entry, Inbox};
+use crate::reactor::notifications::Notifier;
+use crate::routing::index::{Index, ScopeId};
+use crate::routing::record_dedup::Subjects;
+use crate::send_queue::Written;
+use crate::send_queue::blocks::Blocks;
+use crate::send_queue::memory::Ledger;
 use crate::stats::Stats;
-use crate::subjects::Subjects;
+use crate::wire::frame::pongs::Pongs;
 use delivery::Routed;
-use lagging::Lagging;
+use slow_consumers::Lagging;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -321,7 +320,7 @@ impl Reactor {
 
     /// Whether so many were condemned since `waiting` that this took a turn's time.
     fn condemned_many(&self, waiting: usize) -> bool {
-        self.condemned.len() > waiting + condemned::ENDINGS_PER_TURN
+        self.condemned.len() > waiting + access::pending_close::ENDINGS_PER_TURN
     }
 
     fn obey(&mut self, command: Command) {

@@ -7,12 +7,13 @@ use mio::Events;
 
 use super::lifecycle::Ending;
 use super::{BYTES_READ_PER_TURN, LONGEST_PAUSE, READS_PER_TURN, Reactor, WAKER};
-use crate::close;
-use crate::connection::{ConnectionId, State};
-use crate::frame::{self, Incoming, Opcode, Violation};
-use crate::notify::Notification;
-use crate::outbox::Verdict;
+use crate::connection::State;
+use crate::connection::ids::ConnectionId;
+use crate::reactor::notifications::Notification;
+use crate::send_queue::Verdict;
 use crate::stats::Stats;
+use crate::wire::close;
+use crate::wire::frame::{self, Incoming, Opcode, Violation};
 
 /// How a read of one socket ended, of which so many bytes came.
 enum Progress {
@@ -283,10 +284,10 @@ mod tests {
     use std::os::unix::net::UnixStream;
 
     use super::*;
-    use crate::envelope::{EventHeader, encode_event};
-    use crate::inbox::{Command, Entry};
+    use crate::bus::envelope::{EventHeader, encode_event};
     use crate::reactor::READ_BUFFER;
     use crate::reactor::fixture::{adopt, count, limits, next_events, no_events, reactor, reserve};
+    use crate::reactor::inbox::{Command, Entry};
 
     const EMPTY_PING: [u8; 6] = [0x89, 0x80, 1, 2, 3, 4];
     const EMPTY_TEXT: [u8; 6] = [0x81, 0x80, 1, 2, 3, 4];

@@ -5,10 +5,11 @@ use std::time::{Duration, Instant};
 
 use super::Reactor;
 use super::lifecycle::Ending;
-use crate::close;
-use crate::connection::{ConnectionId, Deadline, State};
-use crate::frame::{self, Opcode};
+use crate::connection::State;
+use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
+use crate::wire::close;
+use crate::wire::frame::{self, Opcode};
 
 /// An interval of heartbeats is cut into this many parts; a connection's slot says which is its own,
 /// so that pings are spread over the interval.
@@ -18,6 +19,13 @@ const LATEST: u32 = PARTS / 4;
 
 /// The longest the reactor sleeps: a command without hurry waits no longer than this.
 const LONGEST_NAP: Duration = Duration::from_millis(500);
+
+/// A deadline of one connection; stale ones are recognised by id and state.
+#[derive(Clone, Copy, Debug)]
+struct Deadline {
+    at: Instant,
+    id: ConnectionId,
+}
 
 /// All waits of one kind are equally long, so a queue keeps them sorted.
 pub(super) struct Timers {
@@ -146,11 +154,11 @@ mod tests {
     use std::io::Write;
 
     use super::*;
-    use crate::kept;
     use crate::reactor::Limits;
     use crate::reactor::fixture::{
         adopt, connection, count, limits, next_events, open, reactor, reserve,
     };
+    use crate::send_queue::memory;
 
     const INTERVAL: Duration = Duration::from_secs(50);
 
@@ -241,7 +249,11 @@ mod tests {
         assert!(waiting > long.len());
         pass(&mut reactor, PARTS);
         let outbox = &connection(&mut reactor, id).outbox;
-        assert_eq!(outbox.memory(), waiting + kept::memory(2), "the ping");
+        assert_eq!(
+            outbox.memory(),
+            waiting + memory::entry_memory(2),
+            "the ping"
+        );
         assert_eq!(count(&reactor, "too_slow"), 0);
     }
 

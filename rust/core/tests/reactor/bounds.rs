@@ -4,9 +4,10 @@ use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
 use std::time::{Duration, Instant};
 
-use homewire_core::connection::{ConnectionId, SocketOptions};
-use homewire_core::notify::Notification;
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::connection::socket::SocketOptions;
 use homewire_core::reactor::Limits;
+use homewire_core::reactor::notifications::Notification;
 
 use crate::harness::{
     Client, Heard, Node, PATIENCE, client_frame, event, event_with_body, homes, limits,

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use homewire_core::bus::envelope::{ControlHeader, EventHeader};
+use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::Principal;
-use homewire_core::envelope::{ControlHeader, EventHeader};
-use homewire_core::frame::Opcode;
-use homewire_core::inbox::Subscription;
 use homewire_core::reactor::Limits;
-use homewire_core::shard::shard_of;
+use homewire_core::routing::subscription::Subscription;
+use homewire_core::wire::frame::Opcode;
 
 use crate::harness::{
     Heard, Node, PROJECT, SHARDS, copy, device, entry, event, homes, limits, user,

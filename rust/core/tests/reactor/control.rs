@@ -1,9 +1,10 @@
 //! Control records about users and their keys, and records that are to be ignored.
 
+use homewire_core::bus::envelope::ControlHeader;
+use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::Principal;
-use homewire_core::envelope::ControlHeader;
-use homewire_core::inbox::{DeviceInHome, Entry, Subscription};
-use homewire_core::shard::shard_of;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::harness::{
     Heard, Node, PROJECT, SHARDS, command, copy, device, event, homes, limits, user,

@@ -3,11 +3,12 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
-use homewire_core::encoding::Encoding;
-use homewire_core::inbox::Reservation;
+use homewire_core::connection::counts::{Counts, More, Subject};
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::reactor::Limits;
-use homewire_core::tally::{Counts, More, Subject};
+use homewire_core::routing::subscription::Reservation;
+use homewire_core::wire::encoding::Encoding;
 
 use crate::harness::{Node, PATIENCE, PROJECT, homes, limits};
 

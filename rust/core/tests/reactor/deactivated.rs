@@ -1,6 +1,6 @@
 //! Homes that are deactivated: who follows homes waits for them, the others lose them.
 
-use homewire_core::envelope::ControlHeader;
+use homewire_core::bus::envelope::ControlHeader;
 
 use crate::harness::{Heard, Node, copy, event, homes, limits, user};
 use crate::records::{

@@ -1,7 +1,7 @@
 //! Control records about devices, homes and projects that moved or are gone.
 
-use homewire_core::envelope::ControlHeader;
-use homewire_core::inbox::{DeviceInHome, Subscription};
+use homewire_core::bus::envelope::ControlHeader;
+use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::harness::{Heard, Node, SHARDS, command, copy, device, event, homes, limits, user};
 use crate::records::{

@@ -7,18 +7,21 @@ use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use homewire_core::allowance::Rates;
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind, SocketOptions};
-use homewire_core::core::Core;
-use homewire_core::encoding::Encoding;
-use homewire_core::envelope::{
+use homewire_core::bus::envelope::{
     CommandHeader, ControlHeader, EventHeader, encode_command, encode_control, encode_event,
 };
-use homewire_core::frame::{Opcode, append_header};
-use homewire_core::inbox::{DeviceInHome, Entry, Reservation, Subscription};
-use homewire_core::notify::Notification;
+use homewire_core::bus::shard::shard_of;
+use homewire_core::connection::allowance::Rates;
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::connection::socket::SocketOptions;
+use homewire_core::connection::{Principal, PrincipalKind};
+use homewire_core::core::Core;
 use homewire_core::reactor::Limits;
-use homewire_core::shard::shard_of;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::routing::subscription::{DeviceInHome, Reservation, Subscription};
+use homewire_core::wire::encoding::Encoding;
+use homewire_core::wire::frame::{Opcode, append_header};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 

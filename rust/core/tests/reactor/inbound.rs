@@ -2,12 +2,12 @@
 
 use std::io::Write;
 
-use homewire_core::allowance::Rates;
-use homewire_core::frame::Opcode;
-use homewire_core::notify::Notification;
+use homewire_core::connection::allowance::Rates;
 use homewire_core::reactor::Limits;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Heard, Node, client_frame, event, homes, limits};
+use crate::harness::{Heard, Node, client_frame, event, homes, limits, user};
 
 const PING: u8 = 0x80 | Opcode::Ping as u8;
 const TEXT: u8 = 0x80 | Opcode::Text as u8;
@@ -43,6 +43,10 @@ fn who_sends_more_than_it_may_is_closed_with_1008_and_the_others_stay() {
         assert_eq!(loud.hear(), Heard::Close(Some(1008)));
         assert_eq!(loud.hear(), Heard::End);
         drop(loud);
+        let exceeded = Notification::AllowanceExceeded {
+            holder: user(1).holder(),
+        };
+        assert_eq!(node.notification_about(id), exceeded);
         assert_eq!(node.closed(id), 1008);
         assert_eq!(node.stat("inbound_exceeded"), 1);
         assert_eq!(node.stat("violations"), 0);

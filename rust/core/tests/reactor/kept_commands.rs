@@ -2,12 +2,13 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use homewire_core::connection::ConnectionId;
-use homewire_core::envelope::{CommandHeader, encode_command};
-use homewire_core::inbox::{Entry, Subscription};
-use homewire_core::notify::Notification;
+use homewire_core::bus::envelope::{CommandHeader, encode_command};
+use homewire_core::bus::shard::shard_of;
+use homewire_core::connection::ids::ConnectionId;
 use homewire_core::reactor::Limits;
-use homewire_core::shard::shard_of;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
 
 use crate::harness::{Client, Heard, Node, PROJECT, SHARDS, command, device, homes, limits};

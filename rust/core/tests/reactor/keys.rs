@@ -1,9 +1,9 @@
 //! The keys that connections are open with, and the end of one that only this node noticed.
 
+use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::connection::{Holder, Principal};
-use homewire_core::envelope::ControlHeader;
-use homewire_core::inbox::Subscription;
-use homewire_core::notify::Notification;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::routing::subscription::Subscription;
 
 use crate::harness::{Heard, Node, PROJECT, device, event, homes, limits, user};
 use crate::records::{KEY_ENDED, events, everywhere, heard_so_far, record, route_all};

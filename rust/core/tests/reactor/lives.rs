@@ -5,9 +5,9 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use homewire_core::frame::Opcode;
-use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::wire::frame::Opcode;
 
 use crate::harness::{Heard, Node, PATIENCE, client_frame, event, homes, limits};
 

@@ -2,9 +2,9 @@
 
 use std::io::Write;
 
-use homewire_core::frame::Opcode;
-use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::wire::frame::Opcode;
 
 use crate::harness::{Heard, Node, client_frame, event, homes, limits};
 

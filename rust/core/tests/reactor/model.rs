@@ -3,10 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use homewire_core::connection::{ConnectionId, Principal, PrincipalKind};
-use homewire_core::envelope::ControlHeader;
-use homewire_core::inbox::{DeviceInHome, Subscription};
-use homewire_core::shard::shard_of;
+use homewire_core::bus::envelope::ControlHeader;
+use homewire_core::bus::shard::shard_of;
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::connection::{Principal, PrincipalKind};
+use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::harness::{Client, Heard, SHARDS};
 use crate::records::{

@@ -1,9 +1,10 @@
 //! Control records as the bus carries them, and what they are about.
 
-use homewire_core::connection::ConnectionId;
-use homewire_core::envelope::{ControlHeader, EventHeader};
-use homewire_core::frame::Opcode;
-use homewire_core::inbox::{DeviceInHome, Entry, Subscription};
+use homewire_core::bus::envelope::{ControlHeader, EventHeader};
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::routing::subscription::{DeviceInHome, Subscription};
+use homewire_core::wire::frame::Opcode;
 
 use crate::harness::{Client, Heard, Node, PROJECT, SHARDS, copy, entry};
 

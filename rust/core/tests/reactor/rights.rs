@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use homewire_core::connection::ConnectionId;
-use homewire_core::envelope::ControlHeader;
-use homewire_core::inbox::{BoundEntity, Entry, Subscription};
+use homewire_core::bus::envelope::ControlHeader;
+use homewire_core::connection::ids::ConnectionId;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::routing::subscription::{BoundEntity, Subscription};
 use proptest::prelude::*;
 
 use crate::harness::{Client, Heard, Node, PROJECT, copy, event, homes, limits, user};

@@ -1,12 +1,13 @@
 //! Who hears what, against a naive model: reserve, adopt, route, leave, control records and gaps in
 //! any order, in one turn of the reactor and over several.
 
+use homewire_core::bus::envelope::{ControlHeader, EventHeader};
+use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::{Principal, PrincipalKind};
-use homewire_core::envelope::{ControlHeader, EventHeader};
-use homewire_core::frame::Opcode;
-use homewire_core::inbox::{DeviceInHome, Entry, Subscription};
-use homewire_core::notify::Notification;
-use homewire_core::shard::shard_of;
+use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::notifications::Notification;
+use homewire_core::routing::subscription::{DeviceInHome, Subscription};
+use homewire_core::wire::frame::Opcode;
 use proptest::collection::vec;
 use proptest::prelude::*;
 use proptest::sample::Index;

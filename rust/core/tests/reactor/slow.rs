@@ -2,8 +2,8 @@
 
 use std::io::Write;
 
-use homewire_core::frame::Opcode;
 use homewire_core::reactor::Limits;
+use homewire_core::wire::frame::Opcode;
 
 use crate::harness::{Client, Heard, Node, client_frame, event, event_with_body, homes, limits};
 

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use homewire_core::notify::Notification;
 use homewire_core::reactor::Limits;
+use homewire_core::reactor::notifications::Notification;
 
 use crate::harness::{Client, Heard, Node, PATIENCE, event, homes, limits};
 

@@ -1,0 +1,303 @@
+//! One shard as its reader knows it: how far it was read, and what tells that something is missing.
+
+use std::fmt;
+
+use super::TailError;
+use super::link::{append_command, append_head, append_word};
+use super::reply::{Element, Reply};
+use crate::bus::append::events_key;
+use crate::reactor::inbox::Entry;
+
+/// Entries of one shard in one reply.
+pub const ENTRIES_PER_READ: usize = 512;
+
+/// How far a shard was read: the id of its last entry, `<ms>-<seq>`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct StreamId {
+    pub ms: u64,
+    pub seq: u64,
+}
+
+impl StreamId {
+    /// Parses `<ms>-<seq>`.
+    pub fn parse(text: &[u8]) -> Option<Self> {
+        let (ms, seq) = std::str::from_utf8(text).ok()?.split_once('-')?;
+        Some(Self {
+            ms: ms.parse().ok()?,
+            seq: seq.parse().ok()?,
+        })
+    }
+}
+
+impl fmt::Display for StreamId {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{}-{}", self.ms, self.seq)
+    }
+}
+
+/// Why entries of a shard may be missing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GapCause {
+    /// That many entries were trimmed before they were read.
+    Trimmed(u64),
+    /// Redis lost what it had: restored from an older file, failed over to a replica that was
+    /// behind, or restarted empty.
+    FellBack,
+}
+
+impl fmt::Display for GapCause {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Trimmed(entries) => write!(formatter, "{entries} trimmed before they were read"),
+            Self::FellBack => formatter.write_str("Redis fell back"),
+        }
+    }
+}
+
+/// What a look at a shard found, besides entries.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Found {
+    pub gap: Option<GapCause>,
+    /// Whether there is more to read than was taken.
+    pub more: bool,
+    /// Redis fell back, and nobody has given the shard a new epoch yet.
+    pub needs_epoch: bool,
+}
+
+/// A shard and its reader's place in it.
+#[derive(Clone, Debug)]
+pub struct Shard {
+    pub number: u32,
+    key: String,
+    position: StreamId,
+    /// How many entries were ever added up to `position`; Redis counts the same (`entries-added`).
+    /// Unknown after a gap, until the shard was read to its end.
+    count: Option<u64>,
+    /// The random name of the shard's history; empty until Python has given it one.
+    epoch: Vec<u8>,
+}
+
+/// What `XINFO STREAM` says of a stream. A stream that is not there is empty.
+#[derive(Clone, Copy, Debug, Default)]
+struct Information {
+    length: u64,
+    last: StreamId,
+    added: u64,
+}
+
+impl Shard {
+    pub fn new(number: u32) -> Self {
+        Self {
+            number,
+            key: events_key(number),
+            position: StreamId::default(),
+            count: Some(0),
+            epoch: Vec::new(),
+        }
+    }
+
+    /// The stream's key.
+    pub fn key(&self) -> &str {
+        &self.key
+    }
+
+    /// How far the shard was read.
+    pub fn position(&self) -> StreamId {
+        self.position
+    }
+
+    /// The key of the shard's epoch; the same as `homewire.bus.shards.epoch_key`.
+    pub fn epoch_key(&self) -> String {
+        format!("hw:{{e{}}}:epoch", self.number)
+    }
+
+    /// The epoch that was last read.
+    pub fn epoch(&self) -> &[u8] {
+        &self.epoch
+    }
+
+    /// Somebody gave the shard this epoch.
+    pub fn adopt_epoch(&mut self, epoch: &[u8]) {
+        self.epoch = epoch.to_vec();
+    }
+
+    /// Appends the commands of one look: epoch, entries and account of one moment. In one
+    /// transaction, on one slot: counts that belong to different moments prove nothing.
+    pub fn append_look(&self, out: &mut Vec<u8>) {
+        append_command(out, &["MULTI"]);
+        append_command(out, &["GET", &self.epoch_key()]);
+        append_head(out, 6);
+        for word in ["XREAD", "COUNT", &ENTRIES_PER_READ.to_string(), "STREAMS"] {
+            append_word(out, word.as_bytes());
+        }
+        append_word(out, self.key.as_bytes());
+        append_word(out, self.position.to_string().as_bytes());
+        append_command(out, &["XINFO", "STREAM", &self.key]);
+        append_command(out, &["EXEC"]);
+    }
+
+    /// Replies to the commands of a look, before that of its EXEC.
+    pub const REPLIES_BEFORE_EXEC: usize = 4;
+
+    /// Begins at the shard's end, by the EXEC of a look.
+    ///
+    /// # Errors
+    /// [`TailError::Reply`] for what is no answer to a look.
+    pub fn begin(&mut self, reply: &mut Reply<'_>) -> Result<(), TailError> {
+        let epoch = look_epoch(reply)?;
+        reply.skip();
+        let information = information(reply)?;
+        self.epoch = epoch.unwrap_or_default().to_vec();
+        self.position = information.last;
+        self.count = Some(information.added);
+        Ok(())
+    }
+
+    /// Takes entries and account out of the EXEC of a look.
+    ///
+    /// # Errors
+    /// [`TailError::Reply`] for what is no answer to a look.
+    pub fn take_look(
+        &mut self,
+        reply: &mut Reply<'_>,
+        taken: &mut Vec<Entry>,
+        foreign: &mut u64,
+    ) -> Result<Found, TailError> {
+        let epoch = look_epoch(reply)?.unwrap_or_default().to_vec();
+        let mut entries = 0;
+        match reply.element() {
+            Some(Element::Nil) => {}
+            // One stream: its key and its entries.
+            Some(Element::Array(1)) => {
+                reply.array();
+                reply.skip();
+                entries = self.take_entries(reply, taken, foreign)?;
+            }
+            _ => return Err(TailError::Reply("XREAD")),
+        }
+        let information = information(reply)?;
+        let more = entries == ENTRIES_PER_READ;
+        let gap = self.judge(&epoch, information, more);
+        let is_old = epoch.is_empty() || epoch == self.epoch;
+        let needs_epoch = is_old && gap == Some(GapCause::FellBack);
+        self.epoch = epoch;
+        if gap.is_some() {
+            self.position = self.position.min(information.last);
+            self.count = None;
+        }
+        if !more {
+            self.count = Some(information.added);
+        }
+        Ok(Found {
+            gap,
+            more,
+            needs_epoch,
+        })
+    }
+
+    fn judge(&self, epoch: &[u8], now: Information, more: bool) -> Option<GapCause> {
+        let known = !self.epoch.is_empty();
+        if (known && epoch != self.epoch) || now.last < self.position {
+            return Some(GapCause::FellBack);
+        }
+        let count = self.count?;
+        if now.added < count {
+            // Fewer than were read: it fell back, and what came since may have covered that up.
+            return Some(GapCause::FellBack);
+        }
+        // Read to the end, everything that was added must have been read. Before that, at least
+        // everything that was trimmed.
+        let must_be_read = if more {
+            now.added.saturating_sub(now.length)
+        } else {
+            now.added
+        };
+        let missing = must_be_read.saturating_sub(count);
+        (missing > 0).then_some(GapCause::Trimmed(missing))
+    }
+
+    /// Takes the entries of one stream out of a reply and moves the position behind them.
+    ///
+    /// # Errors
+    /// [`TailError::Reply`] for what is no list of entries.
+    pub fn take_entries(
+        &mut self,
+        reply: &mut Reply<'_>,
+        taken: &mut Vec<Entry>,
+        foreign: &mut u64,
+    ) -> Result<usize, TailError> {
+        const WRONG: TailError = TailError::Reply("XREAD");
+        let entries = reply.array().ok_or(WRONG)?;
+        for _ in 0..entries {
+            reply.array().ok_or(WRONG)?;
+            let id = reply.text().and_then(StreamId::parse).ok_or(WRONG)?;
+            self.position = id;
+            self.count = self.count.map(|count| count + 1);
+            match take_envelope(reply)? {
+                Some(envelope) => taken.push(Entry {
+                    shard: self.number,
+                    envelope: envelope.to_vec(),
+                }),
+                None => *foreign += 1,
+            }
+        }
+        Ok(entries)
+    }
+}
+
+/// The value of the field `e` among an entry's fields.
+fn take_envelope<'a>(reply: &mut Reply<'a>) -> Result<Option<&'a [u8]>, TailError> {
+    const WRONG: TailError = TailError::Reply("XREAD");
+    let fields = match reply.element() {
+        Some(Element::Array(count)) => count / 2,
+        // An entry that was deleted while it was read has none.
+        Some(Element::Nil) => 0,
+        _ => return Err(WRONG),
+    };
+    let mut envelope = None;
+    for _ in 0..fields {
+        let name = reply.text().ok_or(WRONG)?;
+        let value = reply.text().ok_or(WRONG)?;
+        if name == b"e" && envelope.is_none() {
+            envelope = Some(value);
+        }
+    }
+    Ok(envelope)
+}
+
+fn look_epoch<'a>(reply: &mut Reply<'a>) -> Result<Option<&'a [u8]>, TailError> {
+    match (reply.element(), reply.element()) {
+        (Some(Element::Array(3)), Some(Element::Text(epoch))) => Ok(Some(epoch)),
+        (Some(Element::Array(3)), Some(Element::Nil)) => Ok(None),
+        _ => Err(TailError::Reply("a look")),
+    }
+}
+
+fn information(reply: &mut Reply<'_>) -> Result<Information, TailError> {
+    const WRONG: TailError = TailError::Reply("XINFO STREAM");
+    let mut information = Information::default();
+    let pairs = match reply.element() {
+        Some(Element::Array(count)) => count / 2,
+        // There is no such key.
+        Some(Element::Error(_)) => return Ok(information),
+        _ => return Err(WRONG),
+    };
+    for _ in 0..pairs {
+        match reply.text().ok_or(WRONG)? {
+            b"length" => information.length = number(reply).ok_or(WRONG)?,
+            b"entries-added" => information.added = number(reply).ok_or(WRONG)?,
+            b"last-generated-id" => {
+                information.last = reply.text().and_then(StreamId::parse).ok_or(WRONG)?;
+            }
+            _ => reply.skip(),
+        }
+    }
+    Ok(information)
+}
+
+fn number(reply: &mut Reply<'_>) -> Option<u64> {
+    match reply.element()? {
+        Element::Integer(number) => number.try_into().ok(),
+        _ => None,
+    }
+}

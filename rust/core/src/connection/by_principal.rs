@@ -1,0 +1,172 @@
+//! Which connections speak for a user or device, so that a control record finds them.
+//!
+//! One listener per user is the usual case, so the table holds no keys: each principal's entry is
+//! the slot of its latest connection, which knows whom it speaks for, and the others hang on that
+//! one as a chain. 13 bytes a connection or so.
+
+use std::hash::BuildHasher;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashTable;
+
+use crate::connection::Holder;
+use crate::routing::index::Slot;
+
+const NONE: Slot = Slot::MAX;
+
+/// The neighbours of a slot in its principal's chain.
+#[derive(Clone, Copy, Debug)]
+struct Neighbours {
+    previous: Slot,
+    next: Slot,
+}
+
+/// Principal → slots. Whose a slot is must be answered alike from `add` until after `remove`.
+#[derive(Debug, Default)]
+pub struct Principals {
+    latest: HashTable<Slot>,
+    neighbours: Vec<Neighbours>,
+    hasher: RandomState,
+}
+
+impl Principals {
+    /// Puts a slot in front of its principal's others.
+    pub fn add(&mut self, slot: Slot, holder: Holder, holder_of: impl Fn(Slot) -> Option<Holder>) {
+        if self.neighbours.len() <= slot as usize {
+            let alone = Neighbours {
+                previous: NONE,
+                next: NONE,
+            };
+            self.neighbours.resize(slot as usize + 1, alone);
+        }
+        let hash = self.hasher.hash_one(holder);
+        let mut next = NONE;
+        match self
+            .latest
+            .find_mut(hash, |&latest| holder_of(latest) == Some(holder))
+        {
+            Some(latest) => next = std::mem::replace(latest, slot),
+            None => {
+                let hasher = &self.hasher;
+                self.latest.insert_unique(hash, slot, |&latest| {
+                    holder_of(latest).map_or(0, |holder| hasher.hash_one(holder))
+                });
+            }
+        }
+        if let Some(second) = self.neighbours.get_mut(next as usize) {
+            second.previous = slot;
+        }
+        self.neighbours[slot as usize] = Neighbours {
+            previous: NONE,
+            next,
+        };
+    }
+
+    /// Takes a slot out of its principal's chain.
+    pub fn remove(
+        &mut self,
+        slot: Slot,
+        holder: Holder,
+        holder_of: impl Fn(Slot) -> Option<Holder>,
+    ) {
+        let Some(&Neighbours { previous, next }) = self.neighbours.get(slot as usize) else {
+            return;
+        };
+        if let Some(after) = self.neighbours.get_mut(next as usize) {
+            after.previous = previous;
+        }
+        if let Some(before) = self.neighbours.get_mut(previous as usize) {
+            before.next = next;
+            return;
+        }
+        let hash = self.hasher.hash_one(holder);
+        let found = self
+            .latest
+            .find_entry(hash, |&latest| holder_of(latest) == Some(holder));
+        if let Ok(mut entry) = found {
+            if next == NONE {
+                entry.remove();
+            } else {
+                *entry.get_mut() = next;
+            }
+        }
+    }
+
+    /// The slots of a principal, the latest first.
+    pub fn of(
+        &self,
+        holder: Holder,
+        holder_of: impl Fn(Slot) -> Option<Holder>,
+    ) -> impl Iterator<Item = Slot> {
+        let latest = self
+            .latest
+            .find(self.hasher.hash_one(holder), |&latest| {
+                holder_of(latest) == Some(holder)
+            })
+            .copied();
+        std::iter::successors(latest, |&slot| {
+            let next = self.neighbours.get(slot as usize)?.next;
+            (next != NONE).then_some(next)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::connection::PrincipalKind;
+
+    fn holder(number: u8) -> Holder {
+        Holder {
+            kind: if number.is_multiple_of(2) {
+                PrincipalKind::User
+            } else {
+                PrincipalKind::Device
+            },
+            project: u64::from(number / 2 % 2),
+            id: u64::from(number / 4),
+        }
+    }
+
+    proptest! {
+        /// Slots come and go in any order, under any principal; the naive model is a map.
+        #[test]
+        fn each_principal_has_exactly_its_slots(
+            steps in proptest::collection::vec((0u32..40, 0u8..12), 1..300)
+        ) {
+            let mut principals = Principals::default();
+            let mut model: BTreeMap<Slot, Holder> = BTreeMap::new();
+            for (slot, number) in steps {
+                if let Some(&holder) = model.get(&slot) {
+                    principals.remove(slot, holder, |it| model.get(&it).copied());
+                    model.remove(&slot);
+                } else {
+                    model.insert(slot, holder(number));
+                    principals.add(slot, holder(number), |it| model.get(&it).copied());
+                }
+                for number in 0..12 {
+                    let wanted = holder(number);
+                    let mut found: Vec<_> =
+                        principals.of(wanted, |it| model.get(&it).copied()).collect();
+                    found.sort_unstable();
+                    let expected: Vec<_> = model
+                        .iter()
+                        .filter(|(_, holder)| **holder == wanted)
+                        .map(|(slot, _)| *slot)
+                        .collect();
+                    prop_assert_eq!(found, expected);
+                }
+            }
+            prop_assert!(model.is_empty() || !principals.latest.is_empty());
+            for (slot, holder) in model.clone() {
+                principals.remove(slot, holder, |it| model.get(&it).copied());
+                model.remove(&slot);
+            }
+            prop_assert!(principals.latest.is_empty());
+        }
+    }
+}

@@ -1,0 +1,76 @@
+//! Slots of connections: given out by Python's threads, given back by the reactor.
+
+use std::sync::{Mutex, PoisonError};
+
+use crate::routing::index::Slot;
+
+/// A connection's name: its slot and the slot's generation, so that a late word about a
+/// connection that is gone never reaches its successor.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ConnectionId(u64);
+
+impl ConnectionId {
+    pub(crate) fn new(slot: Slot, generation: u32) -> Self {
+        Self(u64::from(generation) << 32 | u64::from(slot))
+    }
+
+    /// The number that Python keeps.
+    pub fn as_u64(self) -> u64 {
+        self.0
+    }
+
+    pub(crate) fn slot(self) -> Slot {
+        self.0 as u32
+    }
+}
+
+impl From<u64> for ConnectionId {
+    fn from(number: u64) -> Self {
+        Self(number)
+    }
+}
+
+#[derive(Debug, Default)]
+struct Free {
+    generations: Vec<u32>,
+    free: Vec<Slot>,
+}
+
+/// Gives out connection ids. A slot's generation grows each time it is given out again.
+#[derive(Debug, Default)]
+pub struct Slots(Mutex<Free>);
+
+impl Slots {
+    /// A fresh id.
+    pub fn take(&self) -> ConnectionId {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(slot) = inner.free.pop() {
+            let generation = &mut inner.generations[slot as usize];
+            *generation = generation.wrapping_add(1);
+            return ConnectionId::new(slot, *generation);
+        }
+        inner.generations.push(0);
+        ConnectionId::new(inner.generations.len() as Slot - 1, 0)
+    }
+
+    /// Gives the slot of `id` back; its id is never given out again.
+    pub fn give_back(&self, id: ConnectionId) {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.free.push(id.slot());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_slot_comes_back_under_another_name() {
+        let slots = Slots::default();
+        let first = slots.take();
+        slots.give_back(first);
+        let second = slots.take();
+        assert_eq!(first.slot(), second.slot());
+        assert_ne!(first, second);
+    }
+}

@@ -1,0 +1,215 @@
+//! Connections that have to go because of what the bus said: a control record, or that entries of
+//! it may be missing. They are deaf at once, and closed with their code a few at a time.
+
+use std::time::Instant;
+
+use super::super::Reactor;
+use crate::bus::shard::shard_of;
+use crate::connection::State;
+use crate::connection::ids::ConnectionId;
+use crate::routing::index::Slot;
+use crate::routing::record_dedup::Stamp;
+use crate::stats::Stats;
+use crate::wire::close::{self, CloseCode};
+
+/// Closing costs a write each: with more in one turn, everybody else's deliveries would wait.
+pub(in crate::reactor) const ENDINGS_PER_TURN: usize = 128;
+
+impl Reactor {
+    /// Decides how this connection will be closed. Only the first reason counts.
+    pub(super) fn condemn(&mut self, slot: Slot, why: &'static CloseCode) -> Option<ConnectionId> {
+        let connection = self
+            .connections
+            .at(slot)
+            .filter(|it| !it.deaf && it.condemned.is_none())?;
+        connection.condemned = Some(why);
+        Some(connection.id)
+    }
+
+    /// Condemns a connection that may wait for the other copies of the record, which stands there in
+    /// the outbox, but not for long.
+    pub(super) fn condemn_in_time(&mut self, slot: Slot, why: &'static CloseCode, stamp: Stamp) {
+        if let Some(id) = self.condemn(slot, why) {
+            if let Some(connection) = self.connections.at(slot) {
+                connection.ended = Some(stamp);
+            }
+            self.timers
+                .expect_revocation(id, Instant::now() + self.limits.revocation);
+        }
+    }
+
+    /// A condemned connection hears no more once everything is routed that was read with the record.
+    pub(super) fn finish_behind_this_batch(&mut self, slot: Slot) {
+        if let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) {
+            self.ending.push(connection.id);
+        }
+    }
+
+    /// Nothing is left of a batch. Whether that ended so many that it took a turn's time.
+    pub(in crate::reactor) fn finish_ending(&mut self) -> bool {
+        let waiting = self.condemned.len();
+        for id in std::mem::take(&mut self.ending) {
+            let Some(connection) = self.connections.get(id) else {
+                continue;
+            };
+            // A membership that is older than the end of its key: that has a copy there too.
+            if connection.ended.is_none() || !self.hears_anything(id.slot()) {
+                self.finish(id.slot());
+            }
+        }
+        self.condemned_many(waiting)
+    }
+
+    /// A condemned connection hears no more. It is closed in its turn, or once it is adopted.
+    pub(super) fn finish(&mut self, slot: Slot) {
+        let Some(connection) = self
+            .connections
+            .at(slot)
+            .filter(|it| !it.deaf && it.condemned.is_some())
+        else {
+            return;
+        };
+        let (id, state) = (connection.id, connection.state);
+        self.leave(id);
+        if state == State::Open {
+            self.condemned.push_back(id);
+        }
+    }
+
+    /// The other copies of its record did not come in time.
+    pub(in crate::reactor) fn finish_overdue(&mut self, id: ConnectionId) {
+        if self.connections.get(id).is_some() {
+            self.finish(id.slot());
+        }
+    }
+
+    /// Closes some of those who were condemned.
+    pub(in crate::reactor) fn end_condemned(&mut self) {
+        for _ in 0..ENDINGS_PER_TURN {
+            let Some(id) = self.condemned.pop_front() else {
+                break;
+            };
+            self.close_condemned(id);
+        }
+        self.settle_doomed();
+    }
+
+    /// Closes one that was condemned and hears no more, with the code that it was condemned to.
+    pub(in crate::reactor) fn close_condemned(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id).filter(|it| it.deaf)
+            && let Some(why) = connection.condemned
+        {
+            self.close_with(id, *why);
+        }
+    }
+
+    /// Entries of this shard may be missing, a revocation among them: whoever hears something of
+    /// it, or would have been told there that its key ended, comes again.
+    pub(in crate::reactor) fn resync(&mut self, shard: u32) {
+        Stats::add(&self.shared.stats.gaps, 1);
+        let shards = self.limits.shards;
+        let scopes = self
+            .index
+            .scopes_of(|topic| shard_of(topic.anchor(), shards) == shard);
+        let mut concerned = self.members_of(&scopes);
+        concerned.extend(
+            self.connections
+                .which(|it| !it.deaf && shard_of(it.principal.id, shards) == shard),
+        );
+        for slot in concerned {
+            self.condemn(slot, &close::RESYNC);
+            self.finish(slot);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::bus::envelope::{ControlHeader, EventHeader, encode_control, encode_event};
+    use crate::reactor::fixture::{adopt, count, limits, no_events, open, reactor, reserve};
+    use crate::reactor::inbox::{Command, Entry};
+
+    const MANY: u64 = 10_000;
+    const LARGE: u64 = 1;
+    const OTHER: u64 = 2;
+
+    fn event() -> Entry {
+        Entry {
+            shard: 0,
+            envelope: encode_event(&EventHeader {
+                project: OTHER,
+                home: 1,
+                event_type: "on",
+                ..EventHeader::default()
+            }),
+        }
+    }
+
+    fn disabled() -> Command {
+        let record = ControlHeader {
+            project: LARGE,
+            record_type: 8,
+            ..ControlHeader::default()
+        };
+        Command::Route(vec![Entry {
+            shard: 0,
+            envelope: encode_control(&record),
+        }])
+    }
+
+    /// Lets many connections of one project end at once, while another's events go on.
+    fn end_many(what: Command, told: impl Fn(&Reactor) -> u64) {
+        let (mut reactor, now) = (reactor(limits()), Instant::now());
+        // Without a socket, what they are told waits: only this test's witness has one.
+        for user in 0..MANY {
+            open(&mut reactor, LARGE, user);
+        }
+        reactor.shared.inbox.send(what);
+        reactor.turn(&no_events(), now);
+        assert_eq!(told(&reactor), ENDINGS_PER_TURN as u64);
+        assert_eq!(reactor.index.topic_count(), 0, "all are deaf at once");
+
+        let witness = reserve(&mut reactor, OTHER, 1);
+        let _client = adopt(&mut reactor, witness);
+        let mut turns = 1;
+        while told(&reactor) < MANY {
+            assert!(!reactor.is_idle(), "it would fall asleep");
+            reactor.shared.inbox.send(Command::Route(vec![event()]));
+            reactor.turn(&no_events(), now);
+            turns += 1;
+            let deliveries = reactor.shared.stats.snapshot();
+            assert!(deliveries.contains(&("deliveries", turns - 1)));
+            assert_eq!(told(&reactor), MANY.min(turns * ENDINGS_PER_TURN as u64));
+        }
+        assert!(reactor.is_idle());
+    }
+
+    #[test]
+    fn ten_thousand_of_a_disabled_project_end_in_turns_between_which_others_hear() {
+        end_many(disabled(), |reactor| count(reactor, "revoked"));
+    }
+
+    #[test]
+    fn ten_thousand_end_behind_a_gap_in_turns_between_which_others_hear() {
+        let gap = Command::Gap { shard: 0 };
+        end_many(gap, |reactor| count(reactor, "resynced"));
+    }
+
+    #[test]
+    fn a_record_that_ends_many_is_the_last_of_its_turn() {
+        let (mut reactor, now) = (reactor(limits()), Instant::now());
+        for user in 0..=ENDINGS_PER_TURN as u64 {
+            open(&mut reactor, LARGE, user);
+        }
+        reserve(&mut reactor, OTHER, 1);
+        reactor.shared.inbox.send(disabled());
+        reactor.shared.inbox.send(Command::Route(vec![event()]));
+        reactor.turn(&no_events(), now);
+        assert_eq!(count(&reactor, "matched"), 0);
+        reactor.turn(&no_events(), now);
+        assert_eq!(count(&reactor, "matched"), 1);
+    }
+}

@@ -1,0 +1,248 @@
+//! The reactor's inbox: one FIFO for everything that changes who hears what, and for what is heard.
+//!
+//! Reservations, adoptions and envelopes have a common order only because they share this queue:
+//! an event that was appended after a client saw 101 is read after its reservation was queued.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender};
+use mio::Waker;
+
+use crate::connection::Holder;
+use crate::connection::counts::Held;
+use crate::connection::ids::ConnectionId;
+use crate::connection::socket::Socket;
+use crate::routing::subscription::Reservation;
+use crate::stats::Stats;
+use crate::wire::frame::Opcode;
+
+/// An entry of a shard, as it was read.
+#[derive(Debug, Clone)]
+pub struct Entry {
+    pub shard: u32,
+    pub envelope: Vec<u8>,
+}
+
+/// What the reactor is told.
+pub enum Command {
+    /// With its part in the counts of connections.
+    /// With its share of the counts, and when it was made (milliseconds since 1970, UTC): it may lie here
+    /// for a while.
+    Reserve(Box<Reservation>, Held, u64),
+    Adopt {
+        id: ConnectionId,
+        socket: Socket,
+        early: Vec<u8>,
+    },
+    Abandon(ConnectionId),
+    /// Commands that were kept for a device, for a reservation: before all that is live.
+    DeliverFirst {
+        id: ConnectionId,
+        /// The last ticket that was given out when they were read.
+        seen: u64,
+        envelopes: Vec<Vec<u8>>,
+    },
+    Send {
+        id: ConnectionId,
+        opcode: Opcode,
+        payload: Vec<u8>,
+    },
+    Close {
+        id: ConnectionId,
+        code: u16,
+        reason: String,
+    },
+    Route(Vec<Entry>),
+    /// Entries of this shard may be missing, between what was routed before and what comes now.
+    Gap {
+        shard: u32,
+    },
+    /// Tell Python the keys of users that connections are open with: see [`crate::core::Core::keys_in_use`].
+    KeysInUse {
+        cursor: u32,
+        limit: u32,
+    },
+    /// Every connection that was made with this key of theirs ends.
+    EndKey {
+        holder: Holder,
+        key_tag: u64,
+    },
+    /// Python took its notifications: clients whose messages had to wait may go on.
+    ReadOn,
+    Stop {
+        code: u16,
+        reason: String,
+        patience: Duration,
+    },
+}
+
+/// The sending side, shared by Python's threads and the tail.
+pub struct Inbox {
+    sender: Sender<Command>,
+    waker: Waker,
+    asleep: AtomicBool,
+    stopped: AtomicBool,
+    stats: Arc<Stats>,
+    limit: usize,
+    has_room: Mutex<()>,
+    room: Condvar,
+}
+
+impl Inbox {
+    /// `limit` is in bytes of envelopes.
+    pub fn new(waker: Waker, limit: usize, stats: Arc<Stats>) -> (Self, Receiver<Command>) {
+        let (sender, receiver) = crossbeam_channel::unbounded();
+        let inbox = Self {
+            sender,
+            waker,
+            asleep: AtomicBool::new(false),
+            stopped: AtomicBool::new(false),
+            stats,
+            limit,
+            has_room: Mutex::new(()),
+            room: Condvar::new(),
+        };
+        (inbox, receiver)
+    }
+
+    /// Queues a command that has its place in the order but no hurry: whatever comes next wakes
+    /// the reactor, or its next timer does. Saves a handshake one switch of threads.
+    pub fn send_unhurried(&self, command: Command) -> bool {
+        self.sender.send(command).is_ok()
+    }
+
+    /// Queues a command. Answers whether the reactor still lives.
+    pub fn send(&self, command: Command) -> bool {
+        if self.sender.send(command).is_err() {
+            return false;
+        }
+        if self.asleep.swap(false, Ordering::SeqCst) {
+            return self.wake().is_ok();
+        }
+        true
+    }
+
+    /// Queues envelopes, and waits while too many bytes of them are on their way: the events
+    /// stay in Redis meanwhile.
+    pub fn route(&self, entries: Vec<Entry>) -> bool {
+        let bytes: usize = entries.iter().map(|entry| entry.envelope.len()).sum();
+        let mut guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
+        while self.stats.inbox_bytes.load(Ordering::Relaxed) as usize >= self.limit {
+            if self.stopped.load(Ordering::Relaxed) {
+                return false;
+            }
+            guard = self
+                .room
+                .wait(guard)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        self.stats
+            .inbox_bytes
+            .fetch_add(bytes as u64, Ordering::Relaxed);
+        drop(guard);
+        self.send(Command::Route(entries))
+    }
+
+    /// The reactor has dealt with this many bytes of envelopes.
+    pub(crate) fn dealt_with(&self, bytes: usize) {
+        let before = self
+            .stats
+            .inbox_bytes
+            .fetch_sub(bytes as u64, Ordering::Relaxed) as usize;
+        if before >= self.limit {
+            let _guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
+            self.room.notify_all();
+        }
+    }
+
+    /// The reactor has ended: nobody may wait for it any more.
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        let _guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
+        self.room.notify_all();
+    }
+
+    /// The reactor is about to sleep: whoever sends from now on wakes it. Answers whether it may,
+    /// because nothing was sent before.
+    pub(crate) fn fall_asleep(&self, commands: &Receiver<Command>) -> bool {
+        // In this order: what is sent between the two is either seen here or wakes.
+        self.asleep.store(true, Ordering::SeqCst);
+        commands.is_empty()
+    }
+
+    pub(crate) fn awake(&self) {
+        self.asleep.store(false, Ordering::SeqCst);
+    }
+
+    fn wake(&self) -> io::Result<()> {
+        self.waker.wake()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicU64;
+    use std::time::Instant;
+
+    use mio::{Events, Poll, Token};
+
+    use super::*;
+
+    fn pause(turns: u64) {
+        for _ in 0..turns {
+            std::hint::spin_loop();
+        }
+    }
+
+    /// For a second, the next word comes at every moment of falling asleep, and a sleep lasts until
+    /// it is woken.
+    #[test]
+    fn no_wake_up_is_lost() {
+        const FOR_EVER: Duration = Duration::from_secs(20);
+        let mut poll = Poll::new().unwrap();
+        let waker = Waker::new(poll.registry(), Token(0)).unwrap();
+        let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
+        let heard = AtomicU64::new(0);
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let began = Instant::now();
+                let mut word = 0;
+                while began.elapsed() < Duration::from_secs(1) {
+                    word += 1;
+                    inbox.send(Command::ReadOn);
+                    while heard.load(Ordering::Relaxed) < word {
+                        if over.load(Ordering::Relaxed) {
+                            return;
+                        }
+                        std::hint::spin_loop();
+                    }
+                    pause(word % 31);
+                }
+                over.store(true, Ordering::Relaxed);
+                inbox.send(Command::ReadOn);
+            });
+            let mut events = Events::with_capacity(1);
+            let mut count = 0;
+            while !over.load(Ordering::Relaxed) {
+                if inbox.fall_asleep(&commands) {
+                    let slept = poll.poll(&mut events, Some(FOR_EVER));
+                    // Whoever stops the process and lets it go on ends its system calls.
+                    let was_stopped =
+                        slept.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
+                    if events.is_empty() && !was_stopped {
+                        over.store(true, Ordering::Relaxed);
+                        panic!("word {count} was not heard");
+                    }
+                }
+                inbox.awake();
+                count += commands.try_iter().count() as u64;
+                heard.store(count, Ordering::Relaxed);
+                pause(count % 29);
+            }
+        });
+    }
+}

@@ -1,0 +1,7 @@
+//! Which connections get an event: topics, subscriptions and audiences. No I/O here.
+
+pub mod filter;
+pub mod index;
+pub mod record_dedup;
+pub mod subscription;
+pub mod topic;

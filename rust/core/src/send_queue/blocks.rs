@@ -1,0 +1,112 @@
+//! Open blocks: the frames that a scope got in this turn, one copy for all of its connections.
+
+use crate::routing::index::ScopeId;
+
+/// Buffers larger than this are given back to the allocator after their turn.
+const SPARE_BYTES: usize = 256 << 10;
+/// At most this many spare buffers are kept.
+const SPARE_BUFFERS: usize = 4096;
+const CLOSED: u32 = u32::MAX;
+
+/// Frames of one scope, in order.
+#[derive(Debug)]
+pub struct OpenBlock {
+    pub scope: ScopeId,
+    pub bytes: Vec<u8>,
+    pub frames: u32,
+}
+
+/// The blocks of this turn. A scope has at most one open; sealing it closes it, and a later frame
+/// opens another.
+#[derive(Debug, Default)]
+pub struct Blocks {
+    open: Vec<OpenBlock>,
+    /// Scope → its place in `open`.
+    of_scope: Vec<u32>,
+    spare: Vec<Vec<u8>>,
+}
+
+impl Blocks {
+    /// Appends one frame to the scope's block. Answers the block's length in bytes.
+    pub fn append(&mut self, scope: ScopeId, frame: &[u8]) -> usize {
+        let block = self.block(scope);
+        block.bytes.extend_from_slice(frame);
+        block.frames += 1;
+        block.bytes.len()
+    }
+
+    /// Takes the scope's open block, if it has one.
+    pub fn seal(&mut self, scope: ScopeId) -> Option<OpenBlock> {
+        let place = self.of_scope.get_mut(scope as usize)?;
+        let block = self.open.get_mut(*place as usize)?;
+        *place = CLOSED;
+        Some(OpenBlock {
+            scope,
+            bytes: std::mem::take(&mut block.bytes),
+            frames: std::mem::take(&mut block.frames),
+        })
+    }
+
+    /// Takes any open block; `None` when all are sealed.
+    pub fn seal_next(&mut self) -> Option<OpenBlock> {
+        while let Some(block) = self.open.pop() {
+            if block.frames > 0 {
+                self.of_scope[block.scope as usize] = CLOSED;
+                return Some(block);
+            }
+        }
+        None
+    }
+
+    /// Gives a handed-out block's buffer back for reuse.
+    pub fn recycle(&mut self, mut block: OpenBlock) {
+        if block.bytes.capacity() <= SPARE_BYTES && self.spare.len() < SPARE_BUFFERS {
+            block.bytes.clear();
+            self.spare.push(block.bytes);
+        }
+    }
+
+    fn block(&mut self, scope: ScopeId) -> &mut OpenBlock {
+        let scope_place = scope as usize;
+        if self.of_scope.len() <= scope_place {
+            self.of_scope.resize(scope_place + 1, CLOSED);
+        }
+        if self.of_scope[scope_place] == CLOSED {
+            self.of_scope[scope_place] = self.open.len() as u32;
+            self.open.push(OpenBlock {
+                scope,
+                bytes: self.spare.pop().unwrap_or_default(),
+                frames: 0,
+            });
+        }
+        &mut self.open[self.of_scope[scope_place] as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sealed_scope_opens_another_block() {
+        let mut blocks = Blocks::default();
+        blocks.append(7, b"one");
+        blocks.append(9, b"two");
+        blocks.append(7, b"three");
+        let sealed = blocks.seal(7).unwrap();
+        assert_eq!(
+            (sealed.bytes.as_slice(), sealed.frames),
+            (&b"onethree"[..], 2)
+        );
+        assert!(blocks.seal(7).is_none());
+        blocks.append(7, b"four");
+        let mut left = Vec::new();
+        while let Some(block) = blocks.seal_next() {
+            left.push((block.scope, block.bytes.clone(), block.frames));
+            blocks.recycle(block);
+        }
+        left.sort();
+        assert_eq!(left, [(7, b"four".to_vec(), 1), (9, b"two".to_vec(), 1)]);
+        assert!(blocks.seal(9).is_none());
+    }
+}

@@ -1,0 +1,119 @@
+//! What listeners are sent, made from an envelope once per encoding.
+
+use std::io::Write as _;
+use std::time::{Duration, UNIX_EPOCH};
+
+use crate::bus::envelope::{CommandHeader, EventHeader};
+use crate::decimal::append_integer;
+use crate::wire::frame::{Opcode, append_framed};
+
+/// The last millisecond of the year 9999, after which RFC 3339 has no notation.
+const MAX_TIME_MS: u64 = 253_402_300_799_999;
+
+/// The encoding of a connection's events; one frame is made per event and encoding.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Encoding {
+    /// No subprotocol: each message is one Event (or Command) JSON object in a text frame.
+    Plain = 0,
+}
+
+/// Appends an event as a whole WebSocket text frame.
+pub fn append_event_frame(out: &mut Vec<u8>, event: &EventHeader<'_>) {
+    append_framed(out, Opcode::Text, |out| append_event_json(out, event));
+}
+
+/// Appends a command as a whole WebSocket text frame.
+pub fn append_command_frame(out: &mut Vec<u8>, command: &CommandHeader<'_>) {
+    append_framed(out, Opcode::Text, |out| append_command_json(out, command));
+}
+
+/// Appends an event as the Event object of the spec; absent members are left out.
+pub fn append_event_json(out: &mut Vec<u8>, event: &EventHeader<'_>) {
+    out.reserve(EVENT_OVERHEAD + event.body.len());
+    out.extend_from_slice(br#"{"eventType":"#);
+    append_string(out, event.event_type);
+    append_raw(out, r#","eventData":"#, event.body);
+    out.extend_from_slice(br#","timestamp":""#);
+    append_time(out, event.time_ms);
+    out.push(b'"');
+    append_id(out, r#","homeId":"#, event.home);
+    append_id(out, r#","originDeviceId":"#, event.device);
+    append_member(out, r#","originDeviceClass":"#, event.device_class);
+    append_member(out, r#","originDeviceIp":"#, event.device_ip);
+    if event.project_key_id != 0 {
+        // A string in the API's models, unlike all other ids.
+        append_id(out, r#","originProjectKeyId":""#, event.project_key_id);
+        out.push(b'"');
+    }
+    append_member(out, r#","originProjectKeyName":"#, event.project_key_name);
+    append_member(out, r#","entityId":"#, event.entity);
+    out.push(b'}');
+}
+
+/// Appends a command as the DeviceCommand object of the spec: what was PUT, nothing added.
+pub fn append_command_json(out: &mut Vec<u8>, command: &CommandHeader<'_>) {
+    out.extend_from_slice(br#"{"action":"#);
+    append_string(out, command.action);
+    append_raw(out, r#","parameters":"#, command.body);
+    out.push(b'}');
+}
+
+/// Room for everything but the event data of a usual device event.
+const EVENT_OVERHEAD: usize = 192;
+
+/// Appends the client's own JSON, if there is any.
+fn append_raw(out: &mut Vec<u8>, prefix: &str, json: &str) {
+    if !json.is_empty() {
+        out.extend_from_slice(prefix.as_bytes());
+        out.extend_from_slice(json.as_bytes());
+    }
+}
+
+fn append_member(out: &mut Vec<u8>, prefix: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        out.extend_from_slice(prefix.as_bytes());
+        append_string(out, value);
+    }
+}
+
+fn append_id(out: &mut Vec<u8>, prefix: &str, id: u64) {
+    if id != 0 {
+        out.extend_from_slice(prefix.as_bytes());
+        append_integer(out, id);
+    }
+}
+
+/// Appends `2026-11-21T11:00:00.123Z`: always three digits of a second.
+fn append_time(out: &mut Vec<u8>, time_ms: u64) {
+    let time = UNIX_EPOCH + Duration::from_millis(time_ms.min(MAX_TIME_MS));
+    // A vector takes every write, and the time was brought into the range of the format.
+    let written = write!(out, "{}", humantime::format_rfc3339_millis(time));
+    debug_assert!(written.is_ok());
+}
+
+fn append_string(out: &mut Vec<u8>, text: &str) {
+    out.push(b'"');
+    let bytes = text.as_bytes();
+    let mut plain_from = 0;
+    for (at, &byte) in bytes.iter().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.extend_from_slice(&bytes[plain_from..at]);
+        plain_from = at + 1;
+        match byte {
+            b'"' | b'\\' => out.extend_from_slice(&[b'\\', byte]),
+            b'\n' => out.extend_from_slice(b"\\n"),
+            b'\r' => out.extend_from_slice(b"\\r"),
+            b'\t' => out.extend_from_slice(b"\\t"),
+            _ => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                let [high, low] = [HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]];
+                out.extend_from_slice(&[b'\\', b'u', b'0', b'0', high, low]);
+            }
+        }
+    }
+    out.extend_from_slice(&bytes[plain_from..]);
+    out.push(b'"');
+}

@@ -1,0 +1,86 @@
+//! WebSocket frames (RFC 6455), server side, without I/O: bytes in, messages out, and back.
+//!
+//! The [`Decoder`] takes what a client sent, in pieces of any size; the `append_*` functions write
+//! what the server sends. Neither knows a socket.
+
+mod decoder;
+mod encoder;
+pub mod pongs;
+mod utf8;
+
+pub use decoder::{Decoder, Incoming};
+pub use encoder::{
+    append_close, append_frame, append_framed, append_header, end_of_frame, header_len,
+};
+
+/// The longest payload of a ping, pong or close frame, in bytes (RFC 6455, 5.5).
+pub const MAX_CONTROL_PAYLOAD: usize = 125;
+
+/// The longest reason of a close frame, in bytes: its payload begins with the two of the code.
+pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
+
+/// What a frame carries (RFC 6455, 5.2).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum Opcode {
+    Continuation = 0,
+    Text = 1,
+    Binary = 2,
+    Close = 8,
+    Ping = 9,
+    Pong = 10,
+}
+
+impl Opcode {
+    /// The opcode of a number of four bits; `None` for the reserved ones.
+    pub const fn from_bits(bits: u8) -> Option<Self> {
+        match bits {
+            0 => Some(Self::Continuation),
+            1 => Some(Self::Text),
+            2 => Some(Self::Binary),
+            8 => Some(Self::Close),
+            9 => Some(Self::Ping),
+            10 => Some(Self::Pong),
+            _ => None,
+        }
+    }
+
+    /// Whether this is a close, ping or pong, which may stand between the fragments of a message.
+    pub const fn is_control(self) -> bool {
+        self as u8 >= 8
+    }
+}
+
+/// A client broke the protocol: the connection is to be closed with this code and reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{reason} (close code {code})")]
+pub struct Violation {
+    /// 1002, 1007 or 1009 (RFC 6455, 7.4.1).
+    pub code: u16,
+    /// For the close frame and the log; never contains what the client sent.
+    pub reason: &'static str,
+}
+
+impl Violation {
+    const fn protocol(reason: &'static str) -> Self {
+        Self { code: 1002, reason }
+    }
+
+    const fn not_utf8(reason: &'static str) -> Self {
+        Self { code: 1007, reason }
+    }
+
+    const fn too_big() -> Self {
+        Self {
+            code: 1009,
+            reason: "message too big",
+        }
+    }
+}
+
+/// Whether a client may send this code in a close frame (RFC 6455, 7.4, and the IANA registry).
+///
+/// 1004, 1005, 1006 and 1015 are reserved, 1016 to 2999 unassigned, all others out of range.
+pub const fn is_close_code(code: u16) -> bool {
+    matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
+}

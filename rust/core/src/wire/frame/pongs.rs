@@ -1,0 +1,76 @@
+//! The answers to pings: few at once, never a queue.
+
+use crate::wire::frame::{Opcode, append_frame};
+
+/// Answers to the pings of one read: the first few, and always the last.
+///
+/// RFC 6455 would have the last one do. But a client may send some at once and count the answers, as case 2.10 of
+/// the Autobahn suite does with ten, so as many as here are answered; they are one write.
+#[derive(Debug, Default)]
+pub struct Pongs {
+    bytes: Vec<u8>,
+    /// Where the last one begins.
+    last: usize,
+    count: usize,
+}
+
+impl Pongs {
+    const MOST: usize = 16;
+
+    /// Answers a ping with this payload; beyond the most, in the place of the last answer.
+    pub fn add(&mut self, payload: &[u8]) {
+        if self.count == Self::MOST {
+            self.bytes.truncate(self.last);
+        } else {
+            self.count += 1;
+        }
+        self.last = self.bytes.len();
+        append_frame(&mut self.bytes, Opcode::Pong, payload);
+    }
+
+    /// Whether there was no ping.
+    pub fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// All of the answers, as frames.
+    pub fn all(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// Forgets all, and keeps the buffer.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        (self.last, self.count) = (0, 0);
+    }
+
+    /// The answer to the last ping.
+    pub fn last(&self) -> &[u8] {
+        &self.bytes[self.last..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answers(pings: usize) -> Pongs {
+        let mut pongs = Pongs::default();
+        for ping in 1..=pings {
+            pongs.add(&[ping as u8]);
+        }
+        pongs
+    }
+
+    #[test]
+    fn few_pings_are_all_answered_and_of_many_the_last_is() {
+        for (pings, answered) in [(1, 1), (10, 10), (16, 16), (17, 16), (200, 16)] {
+            let pongs = answers(pings);
+            let payloads: Vec<u8> = pongs.all().chunks(3).map(|frame| frame[2]).collect();
+            assert_eq!(payloads.len(), answered);
+            assert!(payloads.is_sorted());
+            assert_eq!(payloads.last(), Some(&(pings as u8)));
+            assert_eq!(pongs.last(), &[0x8A, 1, pings as u8]);
+        }
+    }
+}
