@@ -15,7 +15,6 @@
 pub mod bus;
 pub mod connection;
 pub mod core;
-pub mod decimal;
 pub mod input;
 pub mod reactor;
 pub mod routing;

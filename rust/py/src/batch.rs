@@ -7,7 +7,6 @@ use std::ops::Range;
 use foldhash::{HashMap, HashSet};
 use homewire_core::bus::envelope::{self, EventHeader};
 use homewire_core::bus::shard::shard_of;
-use homewire_core::decimal;
 use homewire_core::input::{self, Invalid};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -271,7 +270,7 @@ fn put_outcome(out: &mut Vec<u8>, shard: u32, outcome: &Bound<'_, PyAny>) -> PyR
     if let Ok(id) = outcome.cast::<PyBytes>() {
         // Digits and a dash: nothing to escape.
         out.extend_from_slice(b"{\"status\":204,\"id\":\"");
-        decimal::append_integer(out, shard.into());
+        out.extend_from_slice(itoa::Buffer::new().format(shard).as_bytes());
         out.push(b'.');
         out.extend_from_slice(id.as_bytes());
         out.extend_from_slice(b"\"}");

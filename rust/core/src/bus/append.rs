@@ -2,8 +2,6 @@
 //!
 //! All of a command but the envelope stays the same, so each shard has its head prepared.
 
-use crate::decimal::append_integer;
-
 /// No command touches more entries than this (design, *The store*), also when it trims.
 const TRIM_LIMIT: u32 = 1_000;
 
@@ -84,6 +82,6 @@ fn put_word(out: &mut Vec<u8>, word: &[u8]) {
 }
 
 fn put_length(out: &mut Vec<u8>, length: usize) {
-    append_integer(out, length as u64);
+    out.extend_from_slice(itoa::Buffer::new().format(length).as_bytes());
     out.extend_from_slice(b"\r\n");
 }

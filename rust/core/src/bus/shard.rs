@@ -1,13 +1,11 @@
 //! Which shard an id belongs to.
 
-use crate::decimal::{MAX_DIGITS, digits};
-
 /// The shard of an id: CRC-16/XMODEM of its decimal digits, modulo the number of shards.
 ///
 /// Any client of the bus can compute it; Redis Cluster hashes its keys with the same function.
 /// No shards at all count as one.
 pub fn shard_of(id: u64, shards: u32) -> u32 {
-    u32::from(crc16(digits(id, &mut [0; MAX_DIGITS]))) % shards.max(1)
+    u32::from(crc16(itoa::Buffer::new().format(id).as_bytes())) % shards.max(1)
 }
 
 /// CRC-16/XMODEM: polynomial 0x1021, from 0, nothing reflected.

@@ -4,7 +4,6 @@ use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::bus::envelope::{CommandHeader, EventHeader};
-use crate::decimal::append_integer;
 use crate::wire::frame::{Opcode, append_framed};
 
 /// The last millisecond of the year 9999, after which RFC 3339 has no notation.
@@ -80,7 +79,7 @@ fn append_member(out: &mut Vec<u8>, prefix: &str, value: Option<&str>) {
 fn append_id(out: &mut Vec<u8>, prefix: &str, id: u64) {
     if id != 0 {
         out.extend_from_slice(prefix.as_bytes());
-        append_integer(out, id);
+        out.extend_from_slice(itoa::Buffer::new().format(id).as_bytes());
     }
 }
 
