@@ -1,6 +1,6 @@
 """Close codes: what the core's table says, for Python and as the page docs/close-codes.md.
 
-The table itself is in rust/core/src/close.rs.
+The table itself is in rust/core/src/wire/close.rs.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def markdown() -> str:
     lines = [
         "# Close codes",
         "",
-        "Made by `make docs` from `rust/core/src/close.rs`.",
+        "Made by `make docs` from `rust/core/src/wire/close.rs`.",
         "",
         "With one of these codes homewire ends a WebSocket connection. Below 4500: come back, after the",
         "delay that the table gives. From 4500 on: don't, with this key. Where a client broke RFC 6455 the",

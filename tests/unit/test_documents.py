@@ -1,0 +1,98 @@
+"""Links, paths and names in the documents lead to something that exists."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from homewire.settings import Settings
+
+ROOT = Path(__file__).parents[2]
+TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "bench/README.md")
+PAGES = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
+SETTINGS = {field.name for field in dataclasses.fields(Settings)}
+ROOTS = ("python", "rust", "tests", "docs", "bench", ".ci")
+"""Directories whose names make a path of the repository out of what stands in backticks."""
+
+FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+CODE = re.compile(r"`([^`\n]+)`")
+LINK = re.compile(r"!?\[[^\]]*\]\(([^)\s]+)\)")
+HEADING = re.compile(r"^#{1,6} +(.+?) *#*$", re.MULTILINE)
+PATH = re.compile(rf"(?:{'|'.join(map(re.escape, ROOTS))})/[\w./*-]+")
+MODULE = re.compile(r"[a-z_]+(?:/[a-z_]+)+\.(?:py|lua)")
+"""A module as it is named in short: below `python/homewire`."""
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+def prose(page: Path) -> str:
+    """The page without its blocks of code."""
+    return FENCE.sub("", page.read_text())
+
+
+def anchors(page: Path) -> set[str]:
+    """The anchors that GitHub gives to the page's headings."""
+    seen: Counter[str] = Counter()
+    found = set()
+    for heading in HEADING.findall(prose(page)):
+        text = re.sub(r"\[([^\]]*)\]\([^)]*\)", r"\1", heading)
+        slug = re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-")
+        found.add(f"{slug}-{seen[slug]}" if seen[slug] else slug)
+        seen[slug] += 1
+    return found
+
+
+def links(page: Path) -> list[str]:
+    """Targets of the page's links, without those to other sites."""
+    targets: list[str] = LINK.findall(CODE.sub("", prose(page)))
+    return [target for target in targets if not re.match(r"[a-z]+:", target)]
+
+
+def broken(page: Path, target: str) -> bool:
+    path, _, anchor = target.partition("#")
+    to = (page.parent / path).resolve() if path else page
+    return not to.exists() or (bool(anchor) and anchor not in anchors(to))
+
+
+@every_page
+def test_relative_links_and_their_anchors_resolve(page: Path) -> None:
+    assert [target for target in links(page) if broken(page, target)] == []
+
+
+@every_page
+def test_paths_in_backticks_exist(page: Path) -> None:
+    named = [text for text in CODE.findall(prose(page)) if PATH.fullmatch(text)]
+    assert [path for path in named if not any(ROOT.glob(path.rstrip("/")))] == []
+
+
+@every_page
+def test_modules_in_backticks_exist(page: Path) -> None:
+    named = [
+        text for text in CODE.findall(prose(page)) if MODULE.fullmatch(text) and not PATH.fullmatch(text)
+    ]
+    assert [path for path in named if not (ROOT / "python" / "homewire" / path).exists()] == []
+
+
+def test_architecture_is_short_and_leads_to_every_design_page() -> None:
+    page = ROOT / "ARCHITECTURE.md"
+    assert len(page.read_bytes()) <= 10 * 1024
+    designs = {str(each.relative_to(ROOT)) for each in (ROOT / "docs" / "design").glob("*.md")}
+    assert designs <= set(links(page))
+
+
+def test_list_of_decisions_is_complete() -> None:
+    page = ROOT / "docs" / "decisions" / "README.md"
+    assert {each.name for each in page.parent.glob("[0-9]*.md")} == set(links(page))
+
+
+def test_bounds_of_queues_are_settings() -> None:
+    page = ROOT / "docs" / "design" / "overload.md"
+    table = page.read_text().partition("## Every queue has a bound")[2].partition("\n## ")[0]
+    bounds = [line.split("|")[2] for line in table.splitlines() if line.startswith("|")][2:]
+    assert len(bounds) > 30
+    # What another Redis calls it stands there, too.
+    assert {name for cell in bounds for name in CODE.findall(cell)} - SETTINGS == {"maxmemory"}
