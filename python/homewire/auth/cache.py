@@ -29,7 +29,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from homewire._core import shard_of
 
 SILENCE_MS: Final = 1_000
-"""A node that has not heard from Redis for longer trusts no cached key (design, *The store*)."""
+"""A node that has not heard from Redis for longer trusts no cached key (docs/design/access-changes.md)."""
 
 ANEW: Final = -1
 """As the total that an answer has to be of: one that nothing remembered has, so the store is asked."""
