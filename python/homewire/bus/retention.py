@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from redis.asyncio import Redis
 
 TRIM_LIMIT = 1000
-"""No command touches more entries than this (docs/decisions/0007-scripts-with-declared-keys.md), also when it trims."""
+"""No command touches more entries than this, also when it trims (decision 0007)."""
 MEMORY_SAMPLES = 20_000
 LOW_WATER = 0.95
 """A sweep that trims by bytes goes this far below the limit, or every later sweep would trim again."""

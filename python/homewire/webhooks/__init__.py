@@ -1,1 +1,1 @@
-"""Webhooks: events of a project, delivered to smart modules by signed POST requests (docs/design/webhooks.md)."""
+"""Webhooks: events for smart modules, by signed POST requests (docs/design/webhooks.md)."""

@@ -2,7 +2,7 @@
 //!
 //! All of a command but the envelope stays the same, so each shard has its head prepared.
 
-/// No command touches more entries than this (docs/decisions/0007-scripts-with-declared-keys.md), also when it trims.
+/// No command touches more entries than this, also when it trims (decision 0007).
 const TRIM_LIMIT: u32 = 1_000;
 
 /// For each shard the bytes of an XADD up to the envelope's length.
