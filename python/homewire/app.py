@@ -306,6 +306,7 @@ def _add_realtime_tier(
         hearers.pumps,
         store.kept_commands,
         known.lifetimes.sockets,
+        hearers.holdings,
         observe,
     )
     ingest = Ingest(
@@ -416,13 +417,11 @@ def _start_core(parts: Parts, *, deliver_messages: bool) -> Core:
 def _watch_core(
     parts: Parts, core: Core, on_message: OnMessage | None, hearers: Hearers, overload: Overload
 ) -> None:
-    holdings = hearers.holdings
     watch = CoreWatch(
         core,
         on_message,
         hearers.closed,
-        holdings.reserved,
-        holdings.adopted,
+        hearers.holdings.adopted,
         hearers.delivered.written,
         overload.admission.allowance_exceeded,
         hearers.keys_in_use.answered,

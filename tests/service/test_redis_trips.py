@@ -103,6 +103,28 @@ async def test_who_gives_up_disturbs_nobody(client: Redis) -> None:
         assert await reads.ask(commands[7]) == [b"7"]
 
 
+async def test_a_command_whose_caller_gave_up_while_its_line_was_opened_is_not_sent(
+    server: BusServer, client: Redis
+) -> None:
+    """It would arrive behind what the caller did since."""
+    await client.config_set("requirepass", "secret")
+    with_password = connect(server.url.replace("unix://", "unix://:secret@"))
+    changes = Trips(with_password)
+    # A new line begins with AUTH, which is not answered.
+    server.hang()
+    try:
+        asked = asyncio.create_task(changes.ask(("INCR", "given up")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+    finally:
+        server.go_on()
+    for _ in range(20):
+        assert await changes.ask(("GET", "given up")) == [None]
+    await with_password.aclose()
+
+
 async def test_a_script_that_the_server_does_not_know_is_sent_whole(client: Redis) -> None:
     store = Store(client, Relay(client, 64))
     project = await store.projects.create("p", AccountSystem.EMAIL)

@@ -14,7 +14,7 @@ from homewire.bus.shards import events_key
 from homewire.devices.models import DevicePresence
 from homewire.presence import reaper
 from homewire.presence.reaper import Reaper
-from homewire.presence.store import DEAD, Word
+from homewire.presence.store import DEAD, NODES_KEPT, Word
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import NODES, ProjectSlot
@@ -66,6 +66,36 @@ async def test_a_word_that_is_repeated_or_late_changes_nothing(house: House) -> 
     assert await house.told() == "+-"
     await house.say("a", True, 4)
     assert await house.told() == "+-+"
+
+
+async def test_a_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(house: House) -> None:
+    """A command that was not answered in time may reach Redis behind its repetition."""
+    await house.say("a", True, 1)
+    await house.say("b", True, 1)
+    await house.say("a", False, 2)
+    await house.say("b", False, 2)
+    assert await house.told() == "+-"
+    await house.say("a", True, 1)
+    assert await house.told() == "+-"
+    await house.say("b", True, 3)
+    # Late, it must not take out a node that came again.
+    await house.say("a", True, 3)
+    await house.say("b", False, 4)
+    await house.say("a", False, 2)
+    assert await house.told() == "+-+"
+    assert (await house.presence()).last_disconnect_ms == 1
+    await house.say("a", False, 4)
+    assert await house.told() == "+-+-"
+
+
+async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(house: House) -> None:
+    for number in range(NODES_KEPT + 3):
+        await house.say(f"node{number}", True, 1)
+        await house.say(f"node{number}", False, 2)
+    record: Any = await house.redis.hgetall(ProjectSlot(house.project).device_presence(house.device))
+    last = [f",node{number}:2" for number in range(NODES_KEPT + 2, 2, -1)]
+    assert record[b"words"].decode() == "".join(last)
+    assert set(record) == {b"words", b"holders", b"connected", b"disconnected"}
 
 
 async def test_what_is_said_of_the_dead_is_said_once_and_holds(house: House) -> None:

@@ -8,8 +8,9 @@ turns, whoever holds the device meanwhile, and however many nodes announce what 
 Scripts of who is connected. See `script.py` for what they answer.
 
 A record (`slot.device_presence`) says by a field `@<boot id>` which nodes hold command sockets of the
-device, by `holders` how many nodes that are, and by `node` and `generation` which word changed it last. A
-node numbers its words: one that comes late, behind a newer one of the same node, changes nothing.
+device, by `holders` how many nodes that are, and by `words` the number of the last word of each node that
+changed it, for the nodes that did so last. A node numbers its words: one that comes late, behind a newer one
+of the same node, changes nothing, whatever other nodes wrote meanwhile.
 
 They take many devices at once. For each that could not be changed the answer has its id and why, behind
 `partly`: `unknown`, or `moved` when it is not in the home any more that the event was made for.
@@ -140,8 +141,26 @@ def _presence(record: dict[str, str], living: Set[str]) -> DevicePresence:
     )
 
 
-_ONE: Final = """
-local boot, refused = ARGV[1], {'partly'}
+NODES_KEPT: Final = 8
+"""Nodes whose last word about a device is known. A word is late by seconds: no device changes nodes so often
+in that time."""
+
+_ONE: Final = f"""
+local boot, refused = ARGV[1], {{'partly'}}
+-- The last word of each node, latest first: `,<boot id>:<generation>` for each.
+local function last_word(presence)
+  local words = redis.call('HGET', presence, 'words') or ''
+  local from, to, generation = string.find(words, ',' .. boot .. ':(%d+)')
+  return words, from, to, tonumber(generation or 0)
+end
+local function note_word(presence, generation)
+  local words, from, to = last_word(presence)
+  if from then words = string.sub(words, 1, from - 1) .. string.sub(words, to + 1) end
+  words = ',' .. boot .. ':' .. generation .. words
+  local _, count = string.gsub(words, ',', '')
+  if count > {NODES_KEPT} then words = string.match(words, '^(.*),') end
+  redis.call('HSET', presence, 'words', words)
+end
 -- A home that is deactivated hears nothing.
 local function tell(home, id, event)
   if id ~= '0' and not is_deactivated(home) then report(id, event) end
@@ -154,8 +173,8 @@ local function is_due(place, presence, id, generation, home)
     refused[#refused + 1] = now_in and 'moved' or 'unknown'
     return false
   end
-  local last = redis.call('HMGET', presence, 'node', 'generation')
-  return last[1] ~= boot or tonumber(last[2]) < tonumber(generation)
+  local _, _, _, last = last_word(presence)
+  return last < tonumber(generation)
 end
 """
 
@@ -166,7 +185,7 @@ for i = 0, (#KEYS - 3) / 3 - 1 do
   local id, generation, time, home, event = unpack(ARGV, 5 * i + 2, 5 * i + 6)
   local presence = KEYS[3 * i + 5]
   if is_due(KEYS[3 * i + 4], presence, id, generation, home) then
-    redis.call('HSET', presence, 'node', boot, 'generation', generation)
+    note_word(presence, generation)
     if redis.call('HSETNX', presence, '@' .. boot, generation) == 1 then
       redis.call('ZADD', KEYS[3], id, id)
       if redis.call('HINCRBY', presence, 'holders', 1) == 1 then
@@ -188,7 +207,7 @@ for i = 0, (#KEYS - 3) / 3 - 1 do
   local is_dead = generation == '0'
   if is_due(KEYS[3 * i + 4], presence, id, is_dead and '1e15' or generation, home) then
     if redis.call('HDEL', presence, '@' .. boot) == 1 then
-      redis.call('HSET', presence, 'node', boot, 'generation', is_dead and '1000000000000000' or generation)
+      note_word(presence, is_dead and '1000000000000000' or generation)
       if redis.call('HINCRBY', presence, 'holders', -1) == 0 then
         redis.call('HSET', presence, 'disconnected', time)
         tell(KEYS[3 * i + 6], home, event)

@@ -35,11 +35,8 @@ OnMessage = Callable[[int, int, bytes], None]
 OnClosed = Callable[[int], None]
 """Called with the id of a connection that the core let go of."""
 
-OnReserved = Callable[[int, int, int], None]
-"""Called with the id, project and device of a command socket whose handshake is under way."""
-
 OnAdopted = Callable[[int], None]
-"""Called with the id of such a socket when the core took it over."""
+"""Called with the id of a device's socket when the core took it over."""
 
 OnWritten = Callable[[int, int], None]
 """Called with a connection's id and the ticket of a kept command that the kernel took."""
@@ -59,14 +56,12 @@ class CoreWatch:
         core: Core,
         on_message: OnMessage | None,
         on_closed: OnClosed,
-        on_reserved: OnReserved,
         on_adopted: OnAdopted,
         on_written: OnWritten,
         on_exceeded: OnExceeded,
         on_keys: OnKeys,
     ) -> None:
         self._core = core
-        self._on_reserved = on_reserved
         self._on_adopted = on_adopted
         self._on_written = on_written
         self._on_exceeded = on_exceeded
@@ -88,8 +83,6 @@ class CoreWatch:
                     self._on_message(notification[1], notification[2], notification[3])
             elif notification[0] == "gap":
                 _log.warning("bus.gap", shard=notification[1], cause=notification[2])
-            elif notification[0] == "reserved":
-                self._on_reserved(notification[1], notification[2], notification[3])
             elif notification[0] == "adopted":
                 self._on_adopted(notification[1])
             elif notification[0] == "written":

@@ -28,10 +28,11 @@ from homewire._core import Core
 from homewire.auth.authenticator import Authenticator, Credential
 from homewire.auth.cache import ANEW, Freshness
 from homewire.auth.home_directory import Directory
-from homewire.auth.models import Principal
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unauthenticated, Unavailable
 from homewire.events.queued_commands import KeptCommands
 from homewire.limits.connections import Admission
+from homewire.presence.connected import Holdings
 from homewire.realtime.core_events import deliver_first
 from homewire.realtime.handoff import GivenAway, Observer, hand_off
 from homewire.realtime.subscription import Filter, Subscription, check_listener, check_own_device
@@ -69,8 +70,19 @@ class Gateway:
     pumps: Pumps
     kept_commands: KeptCommands
     sockets: Sockets
+    holdings: Holdings
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
+
+    def reserved(self, connection_id: int, principal: Principal) -> None:
+        """Note a reservation, before its client is answered; the core tells of its end in any case.
+
+        Not when the core tells of it: the core's thread may read the end of the device's last socket first,
+        which the client closed when it had its 101 here.
+        """
+        self.sockets.opened(connection_id, principal)
+        if principal.kind is PrincipalKind.DEVICE:
+            self.holdings.reserved(connection_id, principal.project_id, principal.id)
 
 
 def routes(gateway: Gateway) -> list[web.RouteDef]:
@@ -132,7 +144,7 @@ async def _connect(
             look_up,
             client_address(request),
             observe,
-            gateway.sockets.opened,
+            gateway.reserved,
         )
     except Unauthenticated:
         await gateway.authenticator.note_dead_cookies(request, credential)
@@ -198,7 +210,7 @@ async def reserve(
     reserved: Reserved | None = None,
 ) -> tuple[int, Principal]:
     """A reservation, by its id, of what may be heard now, and whose it is. `address` is the client's.
-    `reserved` is told of each that is made, also of those that are abandoned again.
+    `reserved` is told of each as soon as it is made, also of those that are abandoned again.
 
     Raises what `look_up` raises, TooManyRequests, and Unavailable when the answer keeps changing; nothing
     is reserved then.

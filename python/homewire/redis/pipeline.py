@@ -207,7 +207,9 @@ class Trips:
             # It may be lost already, and then nobody says so again.
             if not line.lost:
                 self._lines.append(line)
-            line.write([_Trip(asked, self._plan_turn)])
+            # Opening it may have taken longer than some of them wait, and these may have asked again since.
+            if waiting := [each for each in asked if not each.replies.done()]:
+                line.write([_Trip(waiting, self._plan_turn)])
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from typing import Any, cast
 
 import pytest
 from hand_marks import HandMarks, fresh
@@ -13,8 +14,11 @@ from homewire.auth.cache import ANEW
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import PermissionDenied, Unavailable
 from homewire.limits.connections import Admission
-from homewire.realtime.handshake import Claim, reserve
+from homewire.presence.connected import Holdings
+from homewire.realtime.handshake import Claim, Gateway, reserve
 from homewire.realtime.subscription import Subscription
+from homewire.sessions.deadlines import Deadlines, KeysInUse
+from homewire.sessions.sockets import Sockets
 from homewire.settings import Settings
 
 USER = Principal(PrincipalKind.USER, 1, 7, 0)
@@ -62,6 +66,34 @@ class Scene:
 
     def reservations(self) -> int:
         return self.steps.count("reserve")
+
+
+async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> None:
+    """The core's thread reads sockets before it takes what it is asked: it may tell of the end of a device's
+    last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
+    holdings, unused, marks = Holdings(), cast(Any, None), HandMarks()
+    sockets = Sockets(core, KeysInUse(), unused, Deadlines())
+    gateway = Gateway(core, unused, unused, fresh(marks), unused, unused, unused, sockets, holdings)
+    device = Principal(PrincipalKind.DEVICE, 1, 9, 0)
+
+    async def look_up(_as_of: int) -> Claim:
+        return device, Subscription("command", (device.id,))
+
+    async def reserved() -> int:
+        admission = Admission(core, Settings())
+        return (await reserve(core, fresh(marks), admission, look_up, None, None, gateway.reserved))[0]
+
+    last = await reserved()
+    holdings.adopted(last)
+    assert [word.holds for _, words in holdings.take(1) for word in words] == [True]
+    following = await reserved()
+    # Nothing of the core's was taken in between.
+    holdings.closed(last)
+    assert holdings.take(1) == []
+    holdings.adopted(following)
+    assert holdings.take(1) == []
+    holdings.closed(following)
+    assert [word.holds for _, words in holdings.take(1) for word in words] == [False]
 
 
 async def test_without_a_record_it_is_looked_up_once(core: Core) -> None:
