@@ -82,14 +82,14 @@ async def together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 
 async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
-    from homewire.projects.models import AccountSystem, Permission
+    from homewire.projects.models import AccountSystem, KeyScope
     from homewire.sessions.store import Login
 
     async with opened(redis_url) as (store, _):
         project = await store.projects.create("bench", AccountSystem.EMAIL)
         await store.apps.create(project.id, APP)
         _, project_key = await store.project_keys.create(
-            project.id, "bench", frozenset({Permission.SEND_EVENT, Permission.READ})
+            project.id, "bench", frozenset({KeyScope.SEND_EVENT, KeyScope.READ})
         )
         world = World(project.id, project_key)
 

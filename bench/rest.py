@@ -166,13 +166,13 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
     """
     from homewire.auth import tokens
     from homewire.devices.scripts import CREATE_DEVICE
-    from homewire.projects.models import AccountSystem, Permission
+    from homewire.projects.models import AccountSystem, KeyScope
     from homewire.store.accounting import NO_QUOTAS
     from homewire.store.keys import IDS, ProjectSlot
 
     async with opened(url) as (store, redis):
         project = await store.projects.create("bench", AccountSystem.EMAIL)
-        _, key = await store.project_keys.create(project.id, "bench", frozenset({Permission.READ}))
+        _, key = await store.project_keys.create(project.id, "bench", frozenset({KeyScope.READ}))
         slot = ProjectSlot(project.id)
         before = (await redis.info("memory"))["used_memory_dataset"]
         await redis.script_load(CREATE_DEVICE.text)

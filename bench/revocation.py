@@ -27,7 +27,7 @@ from bench.provision import authorization, together
 from bench.report import Goal, Spread, Table
 from bench.servers import BenchError
 from bench.stores import opened
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
 from homewire.sessions.store import Login
@@ -54,8 +54,8 @@ class _Place:
         return cls(store, project.id, home.id)
 
     @property
-    def right(self) -> Right:
-        return Right(RightKind.READ_HOME_EVENTS, str(self.home))
+    def right(self) -> Permission:
+        return Permission(PermissionKind.READ_HOME_EVENTS, str(self.home))
 
     async def user(self, number: int) -> tuple[int, str]:
         """Id and key."""
@@ -98,7 +98,7 @@ class _Crowd:
     """Listeners of one home: those of some groups, whose right will end, and others, who keep theirs."""
 
     project: int
-    right: Right
+    right: Permission
     world: provision.World
     groups: list[tuple[int, list[str]]]
     """Of each group its id, and the keys of its members."""

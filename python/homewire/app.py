@@ -23,8 +23,8 @@ from homewire._core import Core
 from homewire.access_changes.relay import Relay
 from homewire.audit import Audit
 from homewire.auth.authenticator import Authenticator
-from homewire.auth.cache import Freshness
-from homewire.auth.home_directory import Directory
+from homewire.auth.cache import CacheVersions
+from homewire.auth.home_directory import HomeDirectory
 from homewire.bus.append import Bus
 from homewire.bus.retention import Retention
 from homewire.bus.shards import BusSettings, ensure_epochs
@@ -34,7 +34,7 @@ from homewire.events.context import Ingest
 from homewire.events.queued_commands import Bounds
 from homewire.events.routes import routes as ingest_routes
 from homewire.hosts import listed_origins
-from homewire.limits.limits import Overload
+from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates
 from homewire.machine import collect_seldom, memory_bytes, raise_open_file_limit
 from homewire.messages import pages
@@ -42,11 +42,11 @@ from homewire.messages.sending import Delivery
 from homewire.node_address import noted
 from homewire.openapi import page as documentation
 from homewire.operations import ENDPOINTS, OPERATIONS
-from homewire.presence.publisher import Speaker
+from homewire.presence.publisher import PresencePublisher
 from homewire.presence.reaper import Reaper
 from homewire.realtime import handshake as websocket
 from homewire.realtime.close_codes import GOING_AWAY, reason
-from homewire.realtime.core_events import CoreWatch, Hearers, OnMessage, report_skipped
+from homewire.realtime.core_events import CoreEventHandlers, CoreWatch, OnMessage, report_skipped
 from homewire.realtime.handoff import Observer
 from homewire.redis.connect import connect, report_eviction, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
@@ -57,9 +57,9 @@ from homewire.rest.dispatch import routes as api_routes
 from homewire.server import health
 from homewire.server import http as server
 from homewire.server.bodies import BodyReader
-from homewire.server.limits import Entrance
+from homewire.server.limits import ServerLimits
 from homewire.server.ports import Certificate, open_admin_port, open_port
-from homewire.sessions.expiry import Lifetimes
+from homewire.sessions.expiry import SessionExpiry
 from homewire.settings import Settings, contradictions, in_environment, redacted
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
@@ -168,22 +168,22 @@ async def running(
     tls = server_context(settings)
     async with AsyncExitStack() as stack:
         parts = await _start_parts(stack, settings)
-        hearers = Hearers.of(parts.settings, parts.store.kept_commands)
+        core_event_handlers = CoreEventHandlers.of(parts.settings, parts.store.queued_commands)
         # Their last words still go out while the port is being closed.
-        stack.push_async_callback(hearers.pumps.close)
+        stack.push_async_callback(core_event_handlers.pumps.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
         core = _start_core(parts, deliver_messages=on_message is not None)
         # Both tiers send events.
-        overload = Overload(parts.redis, core, settings, parts.store.refusals)
-        _watch_core(parts, core, on_message, hearers, overload)
+        overload = Limits(parts.redis, core, settings, parts.store.refusals)
+        _watch_core(parts, core, on_message, core_event_handlers, overload)
         in_background(stack, overload.run(), parts.failed)
         in_background(stack, report_skipped(core), parts.failed)
-        lifetimes = _start_lifetimes(parts, core, hearers)
-        known = Known.of(parts, core, lifetimes)
+        session_expiry = _start_lifetimes(parts, core, core_event_handlers)
+        known = Known.of(parts, core, session_expiry)
         audit = Audit()
         app = web.Application(middlewares=[server.render_errors(audit.render, parts.entrance.rates.request)])
         if Role.ROUTER in roles:
-            _add_realtime_tier(app, parts, core, known, hearers, overload, observe)
+            _add_realtime_tier(app, parts, core, known, core_event_handlers, overload, observe)
         if Role.API in roles:
             _add_rest_tier(app, parts, known, audit, overload.rates)
         labelled = {
@@ -225,7 +225,7 @@ class Parts:
     bus: Bus
     relay: Relay
     store: Store
-    entrance: Entrance
+    entrance: ServerLimits
     reader: BodyReader
     figures: list[metrics.Figures]
     """For the metrics; both tiers add theirs."""
@@ -244,7 +244,7 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
-    entrance = Entrance.of(settings, store.refusals)
+    entrance = ServerLimits.of(settings, store.refusals)
     reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
     figures = [store.usage.figures, *entrance.figures(), store.passwords.figures]
     return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, figures)
@@ -254,29 +254,32 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
 class Known:
     """What a node remembers of the store, and how it knows that it still may."""
 
-    freshness: Freshness
-    lifetimes: Lifetimes
+    freshness: CacheVersions
+    session_expiry: SessionExpiry
     authenticator: Authenticator
-    directory: Directory
+    directory: HomeDirectory
 
     @classmethod
-    def of(cls, parts: Parts, core: Core, lifetimes: Lifetimes) -> Known:
+    def of(cls, parts: Parts, core: Core, session_expiry: SessionExpiry) -> Known:
         """Nothing yet."""
-        entries, freshness = parts.settings.principal_cache_entries, Freshness(core, parts.settings.shards)
+        entries, freshness = (
+            parts.settings.principal_cache_entries,
+            CacheVersions(core, parts.settings.shards),
+        )
         # What was changed here is so from its answer on, not only once the tail has read of it.
         parts.relay.on_records(freshness.forget)
         origins = listed_origins(parts.settings.cookie_origins)
-        authenticator = Authenticator(parts.store, freshness, entries, origins, lifetimes.uses.note)
-        return cls(freshness, lifetimes, authenticator, Directory(parts.store, freshness, entries))
+        authenticator = Authenticator(parts.store, freshness, entries, origins, session_expiry.uses.note)
+        return cls(freshness, session_expiry, authenticator, HomeDirectory(parts.store, freshness, entries))
 
 
-def _start_lifetimes(parts: Parts, core: Core, hearers: Hearers) -> Lifetimes:
+def _start_lifetimes(parts: Parts, core: Core, core_event_handlers: CoreEventHandlers) -> SessionExpiry:
     uses, ttl_s = parts.store.session_uses, parts.settings.session_ttl_s
-    lifetimes = Lifetimes(core, hearers.keys_in_use, uses, ttl_s)
-    parts.stack.push_async_callback(lifetimes.close)
-    in_background(parts.stack, lifetimes.run(), parts.failed)
-    parts.figures.append(lifetimes.figures)
-    return lifetimes
+    session_expiry = SessionExpiry(core, core_event_handlers.keys_in_use, uses, ttl_s)
+    parts.stack.push_async_callback(session_expiry.close)
+    in_background(parts.stack, session_expiry.run(), parts.failed)
+    parts.figures.append(session_expiry.figures)
+    return session_expiry
 
 
 def _add_realtime_tier(
@@ -284,29 +287,33 @@ def _add_realtime_tier(
     parts: Parts,
     core: Core,
     known: Known,
-    hearers: Hearers,
-    overload: Overload,
+    core_event_handlers: CoreEventHandlers,
+    overload: Limits,
     observe: Observer | None,
 ) -> None:
     """WebSockets and events in."""
     stack, settings, store = parts.stack, parts.settings, parts.store
-    speaker = Speaker(store, hearers.holdings, settings.presence_lease_s)
+    presence_publisher = PresencePublisher(
+        store, core_event_handlers.connected_devices, settings.presence_lease_s
+    )
     # When the core has stopped, everything that was connected here is said to be so no more.
-    stack.push_async_callback(speaker.close)
-    in_background(stack, speaker.run(), parts.failed)
-    stack.push_async_callback(hearers.delivered.close)
-    in_background(stack, hearers.delivered.run(), parts.failed)
-    parts.figures.extend((hearers.holdings.figures, hearers.delivered.figures))
+    stack.push_async_callback(presence_publisher.close)
+    in_background(stack, presence_publisher.run(), parts.failed)
+    stack.push_async_callback(core_event_handlers.delivered.close)
+    in_background(stack, core_event_handlers.delivered.run(), parts.failed)
+    parts.figures.extend(
+        (core_event_handlers.connected_devices.figures, core_event_handlers.delivered.figures)
+    )
     gateway = websocket.Gateway(
         core,
         known.authenticator,
         known.directory,
         known.freshness,
         overload.admission,
-        hearers.pumps,
-        store.kept_commands,
-        known.lifetimes.sockets,
-        hearers.holdings,
+        core_event_handlers.pumps,
+        store.queued_commands,
+        known.session_expiry.sockets,
+        core_event_handlers.connected_devices,
         observe,
     )
     ingest = Ingest(
@@ -316,10 +323,10 @@ def _add_realtime_tier(
         overload.rates,
         reader=parts.reader,
         shards=settings.shards,
-        kept_commands=store.kept_commands,
+        queued_commands=store.queued_commands,
         longest_kept_s=settings.kept_command_s,
-        kept_bounds=Bounds(settings.kept_commands, min(settings.kept_command_bytes, settings.outbox_bytes)),
-        is_connected=partial(hearers.holdings.is_connected, store.presence),
+        kept_bounds=Bounds(settings.queued_commands, min(settings.kept_command_bytes, settings.outbox_bytes)),
+        is_connected=partial(core_event_handlers.connected_devices.is_connected, store.presence),
         platform_types=settings.platform_event_types,
     )
     app.add_routes(parts.entrance.handshakes.limited(websocket.routes(gateway)))
@@ -415,16 +422,20 @@ def _start_core(parts: Parts, *, deliver_messages: bool) -> Core:
 
 
 def _watch_core(
-    parts: Parts, core: Core, on_message: OnMessage | None, hearers: Hearers, overload: Overload
+    parts: Parts,
+    core: Core,
+    on_message: OnMessage | None,
+    core_event_handlers: CoreEventHandlers,
+    overload: Limits,
 ) -> None:
     watch = CoreWatch(
         core,
         on_message,
-        hearers.closed,
-        hearers.holdings.adopted,
-        hearers.delivered.written,
+        core_event_handlers.closed,
+        core_event_handlers.connected_devices.adopted,
+        core_event_handlers.delivered.written,
         overload.admission.allowance_exceeded,
-        hearers.keys_in_use.answered,
+        core_event_handlers.keys_in_use.answered,
     )
     parts.stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))

@@ -26,7 +26,7 @@ def in_background(
     stack.push_async_callback(_cancelled, task)
 
 
-async def in_rounds(
+async def run_when_signaled(
     something: asyncio.Event,
     work: Callable[[], Awaitable[bool]],
     retry_s: float,
@@ -38,7 +38,7 @@ async def in_rounds(
     the first of several such rounds `complain` is called.
     """
     failed = False
-    while not asked_to_stop():
+    while not is_cancelling():
         await something.wait()
         if await work():
             failed = False
@@ -46,11 +46,11 @@ async def in_rounds(
         if not failed:
             complain()
         failed = True
-        if not asked_to_stop():
+        if not is_cancelling():
             await asyncio.sleep(retry_s)
 
 
-async def woken(event: asyncio.Event, least_s: float, most_s: float) -> None:
+async def wait_debounced(event: asyncio.Event, least_s: float, most_s: float) -> None:
     """Wait for `event` and clear it: at least `least_s`, so that rounds do not follow on each other's heels,
     and at most `most_s`."""
     await asyncio.sleep(least_s)
@@ -75,7 +75,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-def asked_to_stop() -> bool:
+def is_cancelling() -> bool:
     """Whether this task was cancelled, also if it did not notice: redis-py sends by `asyncio.wait_for`,
     and that, in Python 3.11, swallows a cancellation which arrives as the send completes. It was half
     of them when measured. A time-out (`asyncio.timeout`) is such a cancellation too, and as easily lost."""
@@ -86,7 +86,7 @@ def asked_to_stop() -> bool:
 Work = Callable[[int], Awaitable[int]]
 
 
-class Turns:
+class SingleFlight:
     """One turn at a time for each project; whoever asks while it lasts is served by the next one, together.
 
     A turn is a task of its own: who asked may go away, and the others have their answer all the same.

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from homewire.errors import ConfigurationError
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.settings import Settings
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ APP = "controller_app"
 LOCAL = "127.0.0.1"
 USER_AGENT = "homewire command line"
 KEYS_FILE = "demo.json"
-KEY_PERMISSIONS = frozenset({Permission.SEND_EVENT, Permission.SEND_COMMAND, Permission.READ})
+KEY_PERMISSIONS = frozenset({KeyScope.SEND_EVENT, KeyScope.SEND_COMMAND, KeyScope.READ})
 IN_FLIGHT = 24
 """Changes under way at once, fewer than the client's pool has connections. One fsync serves them all."""
 

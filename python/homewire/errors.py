@@ -199,7 +199,7 @@ class ConfigurationError(HomewireError):
     """A setting or the machine cannot work as asked; the message says what to do."""
 
 
-class DirectoryInUse(ConfigurationError):
+class DataDirInUse(ConfigurationError):
     """Another homewire holds the lock of the data directory."""
 
 

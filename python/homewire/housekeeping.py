@@ -20,7 +20,7 @@ from typing import Final
 
 import structlog
 
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable, UnknownRecord
 from homewire.projects.store import Projects
 from homewire.projects.usage import Usage
@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Chore:
+class CleanupJob:
     """One kind of leftovers."""
 
     index: Callable[[ProjectSlot], str]
@@ -53,7 +53,9 @@ class Chore:
 class Housekeeping:
     """Finishes what others began. `chores` are done in their order: one may leave work for the next."""
 
-    def __init__(self, database: Database, projects: Projects, usage: Usage, chores: Sequence[Chore]) -> None:
+    def __init__(
+        self, database: Database, projects: Projects, usage: Usage, chores: Sequence[CleanupJob]
+    ) -> None:
         self._database = database
         self._projects = projects
         self._usage = usage
@@ -63,13 +65,13 @@ class Housekeeping:
     async def run(self) -> None:
         """Look and sweep until cancelled. A Redis that is away is waited for."""
         try:
-            while not asked_to_stop():
+            while not is_cancelling():
                 try:
                     await self._begin_what_is_due()
                     await self._patrol()
                 except Unavailable as error:
                     _log.warning("housekeeping.failed", error=str(error))
-                if not asked_to_stop():
+                if not is_cancelling():
                     await asyncio.sleep(INTERVAL_S)
         finally:
             unfinished = list(self._busy.values())

@@ -10,11 +10,11 @@ from redis.asyncio import Redis
 from homewire.auth.principals import Principals
 from homewire.devices.store import Devices
 from homewire.entities.store import Entities
-from homewire.events.queued_commands import KeptCommands
+from homewire.events.queued_commands import QueuedCommands
 from homewire.groups.store import Groups
 from homewire.homes.members import Members
-from homewire.homes.store import Emptying, Homes
-from homewire.housekeeping import Chore, Housekeeping
+from homewire.homes.store import HomeCleanup, Homes
+from homewire.housekeeping import CleanupJob, Housekeeping
 from homewire.kv.store import KeyValues
 from homewire.logins.attempts import Attempts
 from homewire.logins.passwords import PROJECT_WAITING, Passwords
@@ -32,7 +32,7 @@ from homewire.sessions.store import USUAL, Lifetime, Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.users.address_changes import AddressChanges
-from homewire.users.departures import Departures
+from homewire.users.departures import UserDeletion
 from homewire.users.registrations import USUAL_AGES, Ages, Registrations
 from homewire.users.store import Users
 from homewire.users.verifications import Verifications
@@ -99,16 +99,16 @@ class Store:
         self.sessions = Sessions(database, lifetime, ended_sessions)
         self.devices = Devices(database, self.sessions)
         self.entities = Entities(database)
-        self.homes = Homes(database, Emptying(database, self.devices, self.entities), homes_per_user)
+        self.homes = Homes(database, HomeCleanup(database, self.devices, self.entities), homes_per_user)
         self.provisioning = Provisioning(database)
         self.permissions = Permissions(database)
         self.groups = Groups(database)
         self.session_uses = SessionUses(database)
         self.nodes = Nodes(database)
-        self.kept_commands = KeptCommands(database)
+        self.queued_commands = QueuedCommands(database)
         self.presence = Presence(database, self.nodes)
         self.passwords = Passwords(project_passwords, self.refusals)
-        departures = Departures(database, self.homes)
+        departures = UserDeletion(database, self.homes)
         self.registrations = Registrations(database, departures, ages)
         self.users = Users(
             database, self.projects, departures, self.registrations, self.sessions, self.passwords
@@ -127,11 +127,11 @@ class Store:
             self.usage,
             (
                 # Whoever leaves may leave homes behind that nobody is in.
-                Chore(lambda slot: slot.departing_users, self.users.sweep),
-                Chore(lambda slot: slot.deleted_homes, self.homes.sweep),
-                Chore(lambda slot: slot.deleted_groups, self.groups.sweep),
-                Chore(lambda slot: slot.unverified_users, self.registrations.sweep),
-                Chore(lambda slot: slot.invited_users, self.registrations.sweep),
+                CleanupJob(lambda slot: slot.departing_users, self.users.sweep),
+                CleanupJob(lambda slot: slot.deleted_homes, self.homes.sweep),
+                CleanupJob(lambda slot: slot.deleted_groups, self.groups.sweep),
+                CleanupJob(lambda slot: slot.unverified_users, self.registrations.sweep),
+                CleanupJob(lambda slot: slot.invited_users, self.registrations.sweep),
             ),
         )
         self.smart_modules = SmartModules(database)

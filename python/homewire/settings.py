@@ -461,7 +461,7 @@ class Settings:
     kept_command_s: int = setting(
         604_800, "The longest that a command may be kept for a device (`queue`).", unit="s", minimum=1
     )
-    kept_commands: int = setting(
+    queued_commands: int = setting(
         100, "Commands kept for one device; beyond it 429.", unit="commands", minimum=1, maximum=500
     )
     kept_command_bytes: int = setting(

@@ -14,8 +14,8 @@ from nodes import DEFAULT_PROJECT, Account, NodeProcess, Tenant, tenant_of
 from homewire.auth.tokens import mint
 from homewire.entities.models import Entity
 from homewire.kv.store import Bounds, Owner
-from homewire.permissions.models import Right, RightKind
-from homewire.projects.models import AccessControl, AccountSystem, Permission
+from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.sessions.store import Lifetime, Login
 from homewire.store.proofs import ProofKind
 from homewire.webhooks.models import ModuleType
@@ -158,7 +158,7 @@ class World:
 
     async def _permitted_home(self) -> int:
         """The home, that the stranger has the right to hear."""
-        right = Right(RightKind.READ_HOME_EVENTS, str(self.known["home"]))
+        right = Permission(PermissionKind.READ_HOME_EVENTS, str(self.known["home"]))
         await self.tenant.store.permissions.grant(self.tenant.project, self.known["stranger"], right)
         return int(self.known["home"])
 
@@ -168,7 +168,7 @@ class World:
         group = (await groups.create(project, "group")).id
         known["group_member"] = await self._new_user()
         await groups.enter(project, group, known["group_member"])
-        await groups.grant(project, group, Right(RightKind.WRITE_HOME, str(known["home"])))
+        await groups.grant(project, group, Permission(PermissionKind.WRITE_HOME, str(known["home"])))
         return group
 
     async def _new_member(self) -> int:
@@ -233,7 +233,7 @@ async def world_of(
         await _dead_keys(world)
         await _project_keys(world)
         world.keys["alien"] = (await elsewhere.user()).key
-        _, foreign = await elsewhere.store.project_keys.create(elsewhere.project, "admin", {Permission.ADMIN})
+        _, foreign = await elsewhere.store.project_keys.create(elsewhere.project, "admin", {KeyScope.ADMIN})
         world.keys["foreign"] = foreign
         assert world.keys.keys() == CALLERS.keys()
         yield world
@@ -273,5 +273,5 @@ async def _dead_keys(world: World) -> None:
 async def _project_keys(world: World) -> None:
     create, project = world.tenant.store.project_keys.create, world.tenant.project
     _, world.keys["bare"] = await create(project, "bare", set())
-    for permission in Permission:
+    for permission in KeyScope:
         _, world.keys[str(permission)] = await create(project, str(permission), {permission})

@@ -11,7 +11,7 @@ from nodes import NodeProcess, Reply, Tenant, tenant_of
 
 from homewire.messages.message import Message
 from homewire.messages.outbox import kept_letters
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer
 from homewire.sessions.store import Login
 from homewire.settings import Settings
@@ -63,7 +63,7 @@ class Desk:
     async def code(self) -> str:
         return (await self.messages())[-1].code
 
-    async def project_key(self, *permissions: Permission) -> str:
+    async def project_key(self, *permissions: KeyScope) -> str:
         return (await self.tenant.store.project_keys.create(self.project, "key", permissions))[1]
 
     async def member(self, email: str = EMAIL) -> int:

@@ -13,7 +13,7 @@ from nodes import Account, NodeProcess, eventually
 from receiver import Received, Receiver, register
 from wire import listen
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
 
@@ -62,7 +62,7 @@ class Life:
 
     async def begin(self) -> None:
         """Make everything."""
-        self.server = await self.desk.project_key(*Permission)
+        self.server = await self.desk.project_key(*KeyScope)
         self.ada, self.bob = await self._person(), await self._person()
         await self._homes()
         await self._devices()

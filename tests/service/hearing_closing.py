@@ -8,7 +8,7 @@ from itertools import product
 from math import inf
 from typing import Any, Final
 
-from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Right, Thing, Truth
+from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Permission, Thing, Truth
 
 BEHIND_S: Final = 30.0
 """How long ago a change may have been that a node which was stopped has yet to read."""
@@ -44,7 +44,7 @@ def causes(truth: Truth, listener: Listener) -> list[Cause]:
         for loss in _effective(fact, listener)
     ]
     if listener.filter.kind is Kind.HOMES:
-        rights = ((Right(Kind.HOMES, home), home) for home in listener.filter.ids)
+        rights = ((Permission(Kind.HOMES, home), home) for home in listener.filter.ids)
         found += _all_gone(_access_loss(truth, listener, right, home) for right, home in rights)
     if things := truth.things(listener):
         found += _all_gone(_thing_loss(truth, listener, thing) for thing in things)
@@ -95,7 +95,7 @@ def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact
         needs.append(Fact(False))  # There is no right to hear all.
     if listener.filter.kind is Kind.HOMES:
         for home in listener.filter.ids:
-            needs += [truth.homes[home], truth.access(listener, Right(Kind.HOMES, home), home)]
+            needs += [truth.homes[home], truth.access(listener, Permission(Kind.HOMES, home), home)]
     for thing, home in zip(truth.things(listener), places, strict=True):
         needs += [thing.exists, truth.access(listener, thing.access, home)]
         needs.append(truth.homes[home] if home != NOWHERE else Fact(False))
@@ -110,7 +110,9 @@ def _doubts(truth: Truth, listener: Listener) -> list[Cause]:
     losses: list[Change[Any]] = list(truth.project.losses(True))
     accesses = list[Fact[bool]]()
     if listener.filter.kind is Kind.HOMES:
-        accesses += [truth.access(listener, Right(Kind.HOMES, home), home) for home in listener.filter.ids]
+        accesses += [
+            truth.access(listener, Permission(Kind.HOMES, home), home) for home in listener.filter.ids
+        ]
         accesses += [truth.homes[home] for home in listener.filter.ids]
     for thing in truth.things(listener):
         places = thing.place.possible(listener.asked, listener.answered)
@@ -159,7 +161,7 @@ def _first(losses: Iterable[Loss]) -> Loss:
     )
 
 
-def _access_loss(truth: Truth, listener: Listener, right: Right, home: int) -> Loss:
+def _access_loss(truth: Truth, listener: Listener, right: Permission, home: int) -> Loss:
     facts = truth.homes[home], truth.access(listener, right, home)
     return _first(loss for fact in facts for loss in _effective(fact, listener))
 

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from hearing_model import Key, Right
+from hearing_model import Key, Permission
 
 
 @dataclass
@@ -22,7 +22,7 @@ class Expected:
     generations: dict[int, int]
     ended: list[Key] = field(default_factory=list)
     bindings: dict[str, int] = field(default_factory=dict)
-    grants: set[tuple[int | None, Right]] = field(default_factory=set)
+    grants: set[tuple[int | None, Permission]] = field(default_factory=set)
     """By user; None: to the group."""
     deactivated: set[int] = field(default_factory=set)
 

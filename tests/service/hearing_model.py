@@ -107,7 +107,7 @@ class Filter:
 
 
 @dataclass(frozen=True)
-class Right:
+class Permission:
     """To hear what a filter of this kind names, where rights say so: a home, a device or an entity."""
 
     kind: Kind
@@ -172,7 +172,7 @@ class Thing:
     name: int | str
     place: Fact[int]
     exists: Fact[bool]
-    access: Right
+    access: Permission
 
     def is_subject(self, event: Event) -> bool:
         return self.name == (event.entity if self.access.kind is Kind.ENTITIES else event.device)
@@ -199,7 +199,7 @@ class Truth:
     """The home of a device. A deleted home stays the place of what was in it: nothing is heard there."""
     bindings: defaultdict[str, Fact[int]] = field(default_factory=lambda: defaultdict(lambda: Fact(NOWHERE)))
     """The home that an entity is bound to; likewise."""
-    rights: defaultdict[tuple[int, Right], Fact[bool]] = field(
+    rights: defaultdict[tuple[int, Permission], Fact[bool]] = field(
         default_factory=lambda: defaultdict(lambda: Fact(False))
     )
     """By user."""
@@ -247,7 +247,7 @@ class Truth:
         bound = self.bindings[event.entity].possible(event.asked, event.answered)
         return bound <= {NOWHERE} or (bound <= {NOWHERE, *homes} and len(homes) == 1)
 
-    def access(self, listener: Listener, right: Right, home: int) -> Fact[bool]:
+    def access(self, listener: Listener, right: Permission, home: int) -> Fact[bool]:
         """What lets somebody hear this, which is in that home."""
         if self.by_rights:
             return self.rights[listener.key.whose, right]
@@ -258,12 +258,12 @@ class Truth:
         wanted = listener.filter
         if wanted.kind is Kind.DEVICES:
             return [
-                Thing(each, self.places[each], self.devices[each], Right(wanted.kind, each))
+                Thing(each, self.places[each], self.devices[each], Permission(wanted.kind, each))
                 for each in wanted.ids
             ]
         if wanted.kind is Kind.ENTITIES and self.by_rights:
             return [
-                Thing(each, self.bindings[each], Fact(True), Right(wanted.kind, each))
+                Thing(each, self.bindings[each], Fact(True), Permission(wanted.kind, each))
                 for each in wanted.entities
             ]
         return []
@@ -291,7 +291,7 @@ class Truth:
         if not self._stands(self.homes[home], True, listener, event):
             return False
         if listener.filter.kind is Kind.HOMES:
-            access = self.access(listener, Right(Kind.HOMES, home), home)
+            access = self.access(listener, Permission(Kind.HOMES, home), home)
             return home in listener.filter.ids and self._stands(access, True, listener, event)
         return self._none_moved(listener, event) and any(
             self._stands(thing.place, home, listener, event)
@@ -317,7 +317,7 @@ class Truth:
         if not self._may_stand(self.homes[home], True, listener, event):
             return False
         if listener.filter.kind is Kind.HOMES:
-            access = self.access(listener, Right(Kind.HOMES, home), home)
+            access = self.access(listener, Permission(Kind.HOMES, home), home)
             return home in listener.filter.ids and self._may_stand(access, True, listener, event)
         return any(
             self._may_stand(thing.place, home, listener, event)

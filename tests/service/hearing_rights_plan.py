@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from hearing_model import NOWHERE, Filter, Kind, Right
+from hearing_model import NOWHERE, Filter, Kind, Permission
 from hearing_plan import ENTITIES, HOMES, USERS, Planner
 from hearing_steps import Bind, Grant, Item, MoveDevice, Plan, Revoke, Send, Step, Track
 
@@ -36,19 +36,19 @@ class _RightsPlanner(Planner):
         bindings, grants = tuple(self._world.bindings.items()), tuple(_in_order(self._world.grants))
         return replace(super().plan(), by_rights=True, bindings=bindings, grants=grants)
 
-    def _rights(self, *kinds: Kind) -> list[Right]:
+    def _rights(self, *kinds: Kind) -> list[Permission]:
         """Those to what there is, of these kinds or of all."""
         world = self._world
-        every = [Right(Kind.HOMES, home) for home in sorted(world.homes)]
-        every += [Right(Kind.DEVICES, device) for device in sorted(world.devices)]
-        every += [Right(Kind.ENTITIES, entity) for entity in ENTITIES]
+        every = [Permission(Kind.HOMES, home) for home in sorted(world.homes)]
+        every += [Permission(Kind.DEVICES, device) for device in sorted(world.devices)]
+        every += [Permission(Kind.ENTITIES, entity) for entity in ENTITIES]
         return [right for right in every if not kinds or right.kind in kinds]
 
-    def _has(self, user: int, right: Right) -> bool:
+    def _has(self, user: int, right: Permission) -> bool:
         grants = self._world.grants
         return (user, right) in grants or (user in GROUP and (None, right) in grants)
 
-    def _is_somewhere(self, right: Right) -> bool:
+    def _is_somewhere(self, right: Permission) -> bool:
         world = self._world
         if right.kind is Kind.DEVICES:
             return world.places[int(right.what)] != NOWHERE
@@ -71,7 +71,7 @@ class _RightsPlanner(Planner):
         return self._random.choice(among)
 
     def _may_listen(self, user: int, moved: MoveDevice) -> bool:
-        return self._has(user, Right(Kind.DEVICES, moved.device))
+        return self._has(user, Permission(Kind.DEVICES, moved.device))
 
     def _change(self) -> list[Step]:
         makers: list[Callable[[], list[Step]]] = [self._grant] * 7 + [self._revoke] * 7 + [self._move] * 3
@@ -142,7 +142,7 @@ class _RightsPlanner(Planner):
         for _ in range(2):
             for step in self._bind():
                 assert isinstance(step, Bind)
-                right = Right(Kind.ENTITIES, step.entity)
+                right = Permission(Kind.ENTITIES, step.entity)
                 steps += [step, self._event_about(right)]
                 listening = [key for key in self._world.keys if self._has(key.whose, right)]
                 if listening:
@@ -150,7 +150,7 @@ class _RightsPlanner(Planner):
                 steps += [self._event_about(right) for _ in range(2)]
         return steps
 
-    def _event_about(self, right: Right) -> Step:
+    def _event_about(self, right: Permission) -> Step:
         if right.kind is Kind.DEVICES and right.what in self._world.devices:
             return Send(self._node(), self._item_of_device(int(right.what)))
         if right.kind is Kind.HOMES and right.what in self._world.homes:
@@ -184,24 +184,24 @@ class _RightsPlanner(Planner):
         held = [right for user, right in _in_order(self._world.grants) if user is None]
         return self._revoked(None, self._random.choice(held)) if held else []
 
-    def _granted(self, user: int | None, right: Right) -> list[Step]:
+    def _granted(self, user: int | None, right: Permission) -> list[Step]:
         if not self._claim(user, right, [_about(right)]):
             return []
         self._world.grants.add((user, right))
         return [Grant(user, right)]
 
-    def _revoked(self, user: int | None, right: Right) -> list[Step]:
+    def _revoked(self, user: int | None, right: Permission) -> list[Step]:
         if not self._claim(user, right):
             return []
         self._world.grants.remove((user, right))
         return [Revoke(user, right)]
 
-    def _claim(self, user: int | None, right: Right, needs: Iterable[Hashable] = ()) -> bool:
+    def _claim(self, user: int | None, right: Permission, needs: Iterable[Hashable] = ()) -> bool:
         users = GROUP if user is None else (user,)
         changes = [("right", each, right) for each in users]
         return self._claims.take(self._track, changes, [*needs, *(("user", each) for each in users)])
 
-    def _exists(self, right: Right) -> bool:
+    def _exists(self, right: Permission) -> bool:
         return right in self._rights()
 
     def _bind(self) -> list[Step]:
@@ -215,18 +215,18 @@ class _RightsPlanner(Planner):
         return [Bind(entity, new)]
 
 
-def _filter_for(rights: list[Right]) -> Filter:
+def _filter_for(rights: list[Permission]) -> Filter:
     kind = rights[0].kind
     if kind is Kind.ENTITIES:
         return Filter(kind, entities=tuple(str(right.what) for right in rights))
     return Filter(kind, tuple(int(right.what) for right in rights))
 
 
-def _about(right: Right) -> Hashable:
+def _about(right: Permission) -> Hashable:
     noun = {Kind.HOMES: "home", Kind.DEVICES: "device", Kind.ENTITIES: "entity"}[right.kind]
     return noun, right.what
 
 
-def _in_order(grants: Iterable[tuple[int | None, Right]]) -> list[tuple[int | None, Right]]:
+def _in_order(grants: Iterable[tuple[int | None, Permission]]) -> list[tuple[int | None, Permission]]:
     """The same each time, for plans are made of their seed alone."""
     return sorted(grants, key=lambda each: (each[0] is None, each[0], each[1].kind.value, str(each[1].what)))

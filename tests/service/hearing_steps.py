@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hearing_model import Filter, Key, Right
+from hearing_model import Filter, Key, Permission
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,7 @@ class Grant:
     """To a user, or (None) to the group."""
 
     user: int | None
-    right: Right
+    right: Permission
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Revoke:
     """What was granted to a user, or to the group; who has it from both keeps it."""
 
     user: int | None
-    right: Right
+    right: Permission
 
 
 @dataclass(frozen=True)
@@ -193,7 +193,7 @@ class Plan:
     """Whether rights say who hears what, and not memberships."""
     bindings: tuple[tuple[str, int], ...] = ()
     """The home of each entity that is bound."""
-    grants: tuple[tuple[int | None, Right], ...] = ()
+    grants: tuple[tuple[int | None, Permission], ...] = ()
     """By user; None: to the group."""
 
     def __str__(self) -> str:

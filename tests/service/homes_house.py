@@ -7,7 +7,7 @@ from typing import Any
 
 from nodes import Account, Reply, Tenant
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 
 
 @dataclass
@@ -48,7 +48,7 @@ class House:
         return {each["userId"]: each["role"] for each in answer.body}
 
 
-async def key_of(tenant: Tenant, *permissions: Permission) -> str:
+async def key_of(tenant: Tenant, *permissions: KeyScope) -> str:
     """A new project key."""
     return (await tenant.store.project_keys.create(tenant.project, "key", permissions))[1]
 
@@ -58,5 +58,5 @@ async def house_of(tenant: Tenant) -> House:
     owner, member, stranger = await tenant.user(), await tenant.user(), await tenant.user()
     home, elsewhere = await tenant.home(owner), await tenant.home(stranger)
     await tenant.store.homes.add_member(tenant.project, home, member.id)
-    reader, admin = await key_of(tenant, Permission.READ), await key_of(tenant, Permission.ADMIN)
+    reader, admin = await key_of(tenant, KeyScope.READ), await key_of(tenant, KeyScope.ADMIN)
     return House(tenant, owner, member, stranger, reader, admin, home, elsewhere)

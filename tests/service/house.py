@@ -7,7 +7,7 @@ from typing import Any
 
 from nodes import Account, Tenant
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 
 
 @dataclass(frozen=True)
@@ -34,5 +34,5 @@ class House:
 async def house_of(tenant: Tenant) -> House:
     owner, stranger = await tenant.user(), await tenant.user()
     home = await tenant.home(owner)
-    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {Permission.READ})
+    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
     return House(tenant, owner, stranger, home, await tenant.device(home), reader)

@@ -23,7 +23,7 @@ from nodes import NodeProcess, Tenant, eventually, reserved_port
 
 from homewire.access_changes.relay import Relay
 from homewire.messages.message import Channel, Message, MessageKind
-from homewire.messages.outbox import Post
+from homewire.messages.outbox import MessageOutbox
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot, message_queue, messages_waiting
@@ -44,7 +44,7 @@ class PostOffice:
     async def send(self, message: Message) -> None:
         """As a change does that somebody is written to because of."""
         sealer, redis = Sealer.of(Settings(data_dir=self.node.data_dir)), self.tenant.redis
-        post = Post(redis, sealer, BASE, self.carried)
+        post = MessageOutbox(redis, sealer, BASE, self.carried)
         await post.require_room(message.kind)
         posting = post.posting(message)
         outbox = ProjectSlot(message.project_id).outbox

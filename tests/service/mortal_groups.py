@@ -8,12 +8,12 @@ from typing import Any
 
 from redis.asyncio import Redis
 
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
-HALL = Right(RightKind.READ_ENTITY_EVENTS, "hall")
-SINK = Right(RightKind.READ_ENTITY_EVENTS, "sink")
+HALL = Permission(PermissionKind.READ_ENTITY_EVENTS, "hall")
+SINK = Permission(PermissionKind.READ_ENTITY_EVENTS, "sink")
 
 
 async def new_group(store: Store, project: int, *users: int) -> int:

@@ -17,12 +17,12 @@ from homewire.access_changes.relay import Relay
 from homewire.devices.models import Device
 from homewire.entities.models import Entity
 from homewire.events.queued_commands import Bounds as QueueBounds
-from homewire.events.queued_commands import KeptCommand
+from homewire.events.queued_commands import QueuedCommand
 from homewire.homes.members import Invitee
 from homewire.kv.store import Bounds, Owner
 from homewire.projects.models import AccountSystem
 from homewire.redis.connect import Pool, connect
-from homewire.redis.connection import Batch, Line
+from homewire.redis.connection import Batch, RedisConnection
 from homewire.repositories import Store
 from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
@@ -53,7 +53,7 @@ async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
     """All of its commands count, those of the relay that announces its changes too."""
     redis = connect(url, max_connections=8)
 
-    class Mortal(Line):
+    class Mortal(RedisConnection):
         def write(self, batches: Collection[Batch]) -> None:
             if death.is_near():
                 self.drop()
@@ -97,8 +97,8 @@ class World:
     def of_lamp(self) -> Owner:
         return Owner(self.project, "device", self.lamp.id)
 
-    def command(self) -> KeptCommand:
-        return KeptCommand(self.lamp.id, b"head", b"tail", 1 << 42)
+    def command(self) -> QueuedCommand:
+        return QueuedCommand(self.lamp.id, b"head", b"tail", 1 << 42)
 
 
 async def new_world(store: Store, on_demand: bool) -> World:
@@ -137,7 +137,7 @@ async def _things(store: Store, world: World, on_demand: bool) -> None:
         await store.devices.set_claimable(project, world.spare.id, store.now_ms() + LIFETIME_MS)
     for owner in (world.of_hut, world.of_lamp):
         await store.key_values.put(owner, "mood", b'"calm"', BOUNDS)
-    await store.kept_commands.keep(project, world.command(), QueueBounds(10, 10_000))
+    await store.queued_commands.keep(project, world.command(), QueueBounds(10, 10_000))
     world.room = await store.entities.create(Entity("room", project, world.hut, "room"), 10)
     await store.entities.create(Entity("sink", project, world.hut, "part", parent_id="room"), 10)
     await new_module(store, world, "hook")
@@ -248,7 +248,7 @@ class Pictures:
                 assert device.id in await store.devices.of_home(project, device.home_id)
                 (home,) = await store.homes.all_of(project, [device.home_id])
             values = await self._values(Owner(project, "device", device.id))
-            _, kept = await store.kept_commands.read(project, device.id)
+            _, kept = await store.queued_commands.read(project, device.id)
             claimable = bool(
                 await self._redis.hget(ProjectSlot(project).device(device.id), "claimable_until")
             )

@@ -30,7 +30,7 @@ from warm import WarmProcess, run_homewire
 from homewire.access_changes.records import CONTROL
 from homewire.access_changes.relay import Relay
 from homewire.bus.shards import events_key
-from homewire.projects.models import AccessControl, AccountSystem, Permission
+from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
@@ -44,7 +44,7 @@ CLUSTER = os.environ.get("HOMEWIRE_TEST_CLUSTER") == "1"
 START_S = 60.0
 DEFAULT_PROJECT = 1
 """The id of the first project of an empty Redis."""
-ALL_PERMISSIONS = (Permission.SEND_EVENT, Permission.SEND_COMMAND)
+ALL_PERMISSIONS = (KeyScope.SEND_EVENT, KeyScope.SEND_COMMAND)
 
 
 @dataclass

@@ -12,12 +12,12 @@ from typing import TypeVar
 from homewire.entities.models import Entity
 from homewire.errors import Conflict, InvalidInput, StoreError, UnknownRecord
 from homewire.events.queued_commands import Bounds as QueueBounds
-from homewire.events.queued_commands import KeptCommand
+from homewire.events.queued_commands import QueuedCommand
 from homewire.homes.members import Invitee
 from homewire.homes.models import Role
 from homewire.kv.store import Bounds, Owner
-from homewire.permissions.models import Right, RightKind
-from homewire.projects.models import Permission, Project
+from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import KeyScope, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTED_EVERY_MS, Use
 from homewire.sessions.store import Login
@@ -89,14 +89,14 @@ class StoredLife:
         """Of the newest: so the same ones are changed again and again."""
         return self.random.choice(found[-6:])
 
-    def _right(self) -> Right:
-        kind = self._any(list(RightKind))
+    def _right(self) -> Permission:
+        kind = self._any(list(PermissionKind))
         subjects = {
             "home": list(map(str, self.homes)),
             "device": list(map(str, self.devices)),
             "entity": self.entities,
         }
-        return Right(kind, self._any(subjects[kind.noun]))
+        return Permission(kind, self._any(subjects[kind.noun]))
 
     def _owner(self) -> Owner:
         if self.random.random() < 0.5:
@@ -146,7 +146,7 @@ class StoredLife:
             await self.store.entities.update(entity, {"description": description, "parent_id": None})
 
     async def _key(self) -> None:
-        key, _ = await self.store.project_keys.create(self.project.id, "key", {Permission.READ})
+        key, _ = await self.store.project_keys.create(self.project.id, "key", {KeyScope.READ})
         if self.random.random() < 0.5:
             await self.store.project_keys.rotate(self.project.id, key.id)
             await self.store.project_keys.revoke(self.project.id, key.id)
@@ -167,13 +167,13 @@ class StoredLife:
 
     async def _command(self) -> None:
         expires = wall_clock_ms() + self._any((1, MINUTE_MS, MINUTE_MS + 1))
-        command = KeptCommand(self._any(self.devices), b"\x93", self._content(), expires)
-        await self.store.kept_commands.keep(self.project.id, command, QueueBounds(50, 100_000))
+        command = QueuedCommand(self._any(self.devices), b"\x93", self._content(), expires)
+        await self.store.queued_commands.keep(self.project.id, command, QueueBounds(50, 100_000))
 
     async def _delivered(self) -> None:
         device = self._any(self.devices)
-        last, _ = await self.store.kept_commands.read(self.project.id, device)
-        await self.store.kept_commands.remove(self.project.id, device, range(1, last + 1)[-2:])
+        last, _ = await self.store.queued_commands.read(self.project.id, device)
+        await self.store.queued_commands.remove(self.project.id, device, range(1, last + 1)[-2:])
 
     async def _member(self) -> None:
         role = self._any(list(Role))

@@ -16,7 +16,7 @@ from homewire.devices.scripts import RELEASE_DEVICES
 from homewire.errors import Conflict, NotConfirmed, Unavailable, UnknownRecord
 from homewire.homes.models import Role
 from homewire.homes.scripts import EMPTY_HOME
-from homewire.projects.models import AccountSystem, OfflineCommands, Permission, Project
+from homewire.projects.models import AccountSystem, KeyScope, OfflineCommands, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTED_EVERY_MS, Use
 from homewire.sessions.store import Lifetime, Login
@@ -140,7 +140,7 @@ async def test_keys_of_devices_and_projects(redis_client: Redis, store: Store, p
     device, token, _ = await store.devices.create(project.id, "lamp")
     heard = await heard_of(redis_client, project.id, store.devices.rotate_key(project.id, device.id))
     assert heard == [("KEY_ENDED", {"device": device.id, "key_tag": tag(token)}, shards_of(device.id))]
-    key, token = await store.project_keys.create(project.id, "k", {Permission.READ})
+    key, token = await store.project_keys.create(project.id, "k", {KeyScope.READ})
     second: list[str] = []
 
     async def rotate() -> None:

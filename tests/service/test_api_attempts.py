@@ -12,7 +12,7 @@ from accounts_desk import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from nodes import NodeProcess, Reply, Tenant, eventually, private_node, running_node
 from redis.asyncio import Redis
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 
 LIMITS: dict[str, Any] = {
     "account_attempts": 3,
@@ -179,7 +179,7 @@ async def test_a_project_that_brings_its_own_users_is_not_limited(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
     async with desk_of(nodes[0], AccountSystem.BYOU) as desk:
-        key, user = await desk.project_key(Permission.BYOU), None
+        key, user = await desk.project_key(KeyScope.BYOU), None
         for _ in range(LIMITS["address_attempts"] + 1):
             user = (await desk.tenant.ask("POST", "/users", key, {"projectId": desk.project})).body["id"]
             assert (await desk.sign_in(key, userId=user)).status == 200

@@ -17,7 +17,7 @@ from nodes import Account, NodeProcess, private_node
 from receiver import receiving, register
 from wire import CLOSE, Socket, listen, refusal
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 
 EVENTS = "/userSession/websocket"
 DELETED = 4501
@@ -142,7 +142,7 @@ async def sign_in_by_code(talk: Talk, phone: str, code: str) -> Any:
 
 async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.EMAIL) as talk:
-        admin = await talk.desk.project_key(Permission.ADMIN)
+        admin = await talk.desk.project_key(KeyScope.ADMIN)
         ada, key = await signed_in_by_email(talk, "Ada", EMAIL)
         home = (await talk.ask(201, "POST", "/homes", key, {"name": "Hut"}))["id"]
 
@@ -192,7 +192,7 @@ async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
 
 async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.PHONE, on_demand=True) as talk:
-        desk, admin = talk.desk, await talk.desk.project_key(Permission.ADMIN)
+        desk, admin = talk.desk, await talk.desk.project_key(KeyScope.ADMIN)
         ada, key = await signed_in_by_phone(talk, "Ada", PHONE)
         # She logs in on a second telephone, with a second code.
         started = {"projectId": desk.project, "phoneNumber": PHONE}
@@ -240,7 +240,7 @@ async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
 async def test_a_server_that_brings_its_own_users(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.BYOU) as talk, receiving() as receiver:
         desk = talk.desk
-        everything = Permission.BYOU, Permission.SEND_EVENT, Permission.SEND_COMMAND, Permission.READ
+        everything = KeyScope.BYOU, KeyScope.SEND_EVENT, KeyScope.SEND_COMMAND, KeyScope.READ
         server, bare = await desk.project_key(*everything), await desk.project_key()
         body = {"projectId": desk.project, "name": "Ada", "externalKey": "ada of the shop"}
         for key in (None, bare):

@@ -16,7 +16,7 @@ from wire import listen, refusal
 from yarl import URL
 
 from homewire.entities.models import Entity
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
@@ -73,7 +73,7 @@ class Reply:
 
 async def site_of(tenant: Tenant) -> Site:
     user, other = await tenant.user(), await tenant.user()
-    permissions = (Permission.ADMIN, Permission.SEND_EVENT)
+    permissions = (KeyScope.ADMIN, KeyScope.SEND_EVENT)
     _, admin = await tenant.store.project_keys.create(tenant.project, "server", permissions)
     return Site(tenant, user, await tenant.homes(user, 2), await tenant.home(other), admin)
 

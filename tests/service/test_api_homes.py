@@ -12,7 +12,7 @@ from nodes import NodeProcess, Tenant, private_node, tenant_of
 from wire import listen
 
 from homewire.homes.models import Role
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 
 ABSENT = 987_654_321
@@ -74,7 +74,7 @@ async def test_a_home_is_hidden_from_who_is_not_in_it(house: House) -> None:
     for method, body in (("PATCH", {"name": "mine"}), ("DELETE", None)):
         assert (await house.ask(method, house.path, house.stranger.key, body)).status == 404
     other = await house.tenant.store.projects.create("other", (await _project(house)).accounts)
-    foreign = (await house.tenant.store.project_keys.create(other.id, "k", [Permission.ADMIN]))[1]
+    foreign = (await house.tenant.store.project_keys.create(other.id, "k", [KeyScope.ADMIN]))[1]
     assert (await house.ask("DELETE", house.path, foreign)).status == 404
     assert (await house.ask("GET", house.path, house.owner.key)).body["name"] == "home"
 

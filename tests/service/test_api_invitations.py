@@ -13,7 +13,7 @@ import pytest_asyncio
 from homes_house import House, house_of, key_of
 from nodes import Account, NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
 
@@ -239,6 +239,6 @@ async def test_byou_projects_add_users_that_exist(byou: tuple[Tenant, Account, i
     ):
         refused = await tenant.ask("POST", path, owner.key, body)
         assert (refused.status, refused.body["data"]["field"]) == (403, field)
-    admin = await key_of(tenant, Permission.ADMIN)
+    admin = await key_of(tenant, KeyScope.ADMIN)
     other = await tenant.store.users.create(tenant.project, "Cy")
     assert (await tenant.ask("POST", path, admin, {"userId": other.id})).status == 201

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import listen, raw_request
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 
 RANGE = "vnd.tinkermode.range"
@@ -43,7 +43,7 @@ async def put(tenant: Tenant, path: str, key: str, value: Any) -> None:
     assert (await ask(tenant, "PUT", path, key, {"value": value})).status == 204
 
 
-async def key_with(tenant: Tenant, *permissions: Permission) -> str:
+async def key_with(tenant: Tenant, *permissions: KeyScope) -> str:
     return (await tenant.store.project_keys.create(tenant.project, "kv", permissions))[1]
 
 
@@ -150,9 +150,9 @@ async def test_a_whole_object_may_be_put_back(tenant: Tenant, house: House) -> N
 
 async def test_who_may_read_and_write(tenant: Tenant, house: House) -> None:
     stranger, other = await tenant.user(), await tenant.device(house.home)
-    reader = await key_with(tenant, Permission.READ)
-    writer = await key_with(tenant, Permission.WRITE_KV)
-    admin = await key_with(tenant, Permission.ADMIN)
+    reader = await key_with(tenant, KeyScope.READ)
+    writer = await key_with(tenant, KeyScope.WRITE_KV)
+    admin = await key_with(tenant, KeyScope.ADMIN)
     member, device = house.user.key, house.device.key
     # Of a home its devices are no members.
     for path, readers, writers in (
@@ -192,7 +192,7 @@ async def test_listeners_hear_each_change_once(tenant: Tenant, house: House) -> 
     user, device = house.user, house.device
     everything = await listen(tenant.url, SOCKET, user.key)
     of_device = await listen(tenant.url, f"{SOCKET}?deviceId={device.id}", user.key)
-    writer = await key_with(tenant, Permission.WRITE_KV)
+    writer = await key_with(tenant, KeyScope.WRITE_KV)
     async with everything, of_device:
         await put(tenant, f"{house.path}/k", user.key, 9007199254740993)
         await put(tenant, f"{house.device_path}/d", device.key, {"n": [1]})

@@ -28,7 +28,7 @@ from nodes import NodeProcess, private_node, tenant_of
 from redis import Redis
 
 from homewire.bus.shards import events_key
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")
 DEVICES: Final = 3
@@ -61,7 +61,7 @@ class Life(RuleBasedStateMachine):
                 device, key, code = await tenant.store.devices.create(tenant.project, "lamp")
                 self.model.devices[device.id] = Device(key, code)
             create = tenant.store.project_keys.create
-            _, admin = await create(tenant.project, "admin", {Permission.ADMIN})
+            _, admin = await create(tenant.project, "admin", {KeyScope.ADMIN})
             return tenant.project, admin
 
     def ask(self, method: str, path: str, key: str, expected: int, **body: Any) -> Any:

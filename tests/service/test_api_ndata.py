@@ -8,7 +8,7 @@ import pytest
 from accounts_desk import Desk
 from nodes import Account, NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Session
 from homewire.sessions.store import Login
 from homewire.timestamps import timestamp
@@ -32,7 +32,7 @@ async def ids(tenant: Tenant, key: str, query: str = "") -> list[str]:
     return [item["sessionId"] for item in (await asked(tenant, key, query))["items"]]
 
 
-async def admin(tenant: Tenant, permission: Permission = Permission.ADMIN) -> str:
+async def admin(tenant: Tenant, permission: KeyScope = KeyScope.ADMIN) -> str:
     return (await tenant.store.project_keys.create(tenant.project, "key", {permission}))[1]
 
 
@@ -106,7 +106,7 @@ async def test_a_user_sees_their_own_sessions_and_nobody_elses(tenant: Tenant) -
 
 async def test_a_project_key_sees_those_of_the_project(node: NodeProcess, tenant: Tenant) -> None:
     ada, bob = await tenant.user(), await tenant.user()
-    reading, deciding = await admin(tenant, Permission.READ), await admin(tenant)
+    reading, deciding = await admin(tenant, KeyScope.READ), await admin(tenant)
     hers, his = await opened(tenant, ada), await opened(tenant, bob)
     for key in (reading, deciding):
         found = await ids(tenant, key)

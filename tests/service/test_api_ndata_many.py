@@ -15,7 +15,7 @@ from many_sessions import Crowd, crowd_of
 from nodes import NodeProcess, eventually, private_node, tenant_of
 from wire import RawConnection
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 
 MANY: Final = 5_000
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def crowd(node: NodeProcess) -> AsyncIterator[Crowd]:
     async with tenant_of(node) as tenant:
-        _, key = await tenant.store.project_keys.create(tenant.project, "reader", {Permission.READ})
+        _, key = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
         yield await crowd_of(tenant, key, MANY, USERS, PADDING)
 
 
@@ -143,7 +143,7 @@ async def test_a_project_sorts_two_long_lists_at_once_and_others_go_on(
     """Their clients read no more than the beginning."""
     query = "?$sort=_v"
     async with tenant_of(node) as other:
-        _, key = await other.store.project_keys.create(other.project, "reader", {Permission.READ})
+        _, key = await other.store.project_keys.create(other.project, "reader", {KeyScope.READ})
         async with await begun(node, crowd, query), await begun(node, crowd, query):
             assert (await node.metrics())["sorted_lists"] == 2
             refused = await crowd.tenant.ask("GET", f"/sessions{query}", crowd.key)
@@ -161,7 +161,7 @@ async def test_100_000_sessions_are_sorted_without_a_large_command_and_in_little
     count = 100_000
     with private_node() as node:
         async with tenant_of(node) as tenant:
-            _, key = await tenant.store.project_keys.create(tenant.project, "reader", {Permission.READ})
+            _, key = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
             crowd = await crowd_of(tenant, key, count, 1_000)
             assert (await listed(crowd, "?$take=1"))["totalCount"] == count
             await tenant.redis.config_set("slowlog-log-slower-than", SLOW_MICROSECONDS)

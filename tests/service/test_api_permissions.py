@@ -10,8 +10,8 @@ import pytest_asyncio
 from nodes import Account, NodeProcess, Reply, Tenant, eventually, tenant_of
 
 from homewire.groups import store as bounds
-from homewire.permissions.models import Right, RightKind
-from homewire.projects.models import AccessControl, Permission
+from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import AccessControl, KeyScope
 from homewire.store.keys import ProjectSlot
 
 COMMAND = {"action": "open"}
@@ -45,7 +45,7 @@ class Office:
 @pytest_asyncio.fixture
 async def office(node: NodeProcess) -> AsyncIterator[Office]:
     async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
-        _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {Permission.ADMIN})
+        _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {KeyScope.ADMIN})
         member, guest = await tenant.user(), await tenant.user()
         home = await tenant.home(member)
         yield Office(tenant, admin, member, guest, home, await tenant.device(home))
@@ -137,11 +137,11 @@ async def test_there_are_bounds(office: Office) -> None:
     group = (await groups.create(project, "group")).id
     await groups.enter(project, group, user)
     for number in range(bounds.GROUP_RIGHTS):
-        await groups.grant(project, group, Right(RightKind.READ_ENTITY_EVENTS, f"entity {number}"))
+        await groups.grant(project, group, Permission(PermissionKind.READ_ENTITY_EVENTS, f"entity {number}"))
     reply = await office.grant("read:entity-events:one more", groupId=group)
     assert (reply.status, reply.reason) == (403, "TOO_MANY_PERMISSIONS")
     for number in range(400):
-        await permissions.grant(project, user, Right(RightKind.READ_ENTITY_EVENTS, f"own {number}"))
+        await permissions.grant(project, user, Permission(PermissionKind.READ_ENTITY_EVENTS, f"own {number}"))
     reply = await office.grant("read:entity-events:one more", userId=user)
     assert (reply.status, reply.reason) == (403, "TOO_MANY_PERMISSIONS")
     assert len(await office.of(f"userId={user}")) == 400 + bounds.GROUP_RIGHTS

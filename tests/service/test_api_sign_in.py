@@ -11,7 +11,7 @@ from accounts_desk import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, rea
 from nodes import NodeProcess, private_node
 
 from homewire.messages.message import MessageKind
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
@@ -23,8 +23,8 @@ NEW: str = "staple battery"
 @pytest.fixture(scope="module")
 def hasty_node() -> Iterator[NodeProcess]:
     """One where everything that is sent is too old at once."""
-    lifetimes = ("code_lifetime_s", "verification_lifetime_s", "password_reset_lifetime_s")
-    with private_node(**dict.fromkeys(lifetimes, 0.001)) as node:
+    session_expiry = ("code_lifetime_s", "verification_lifetime_s", "password_reset_lifetime_s")
+    with private_node(**dict.fromkeys(session_expiry, 0.001)) as node:
         yield node
 
 
@@ -77,7 +77,7 @@ async def test_from_registration_to_a_key_by_phone(by_phone: Desk) -> None:
 
 
 async def test_a_project_gets_keys_for_its_own_users(by_key: Desk) -> None:
-    key = await by_key.project_key(Permission.BYOU)
+    key = await by_key.project_key(KeyScope.BYOU)
     user = (await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})).body["id"]
     signed_in = await by_key.sign_in(key, userId=user, appId=None)
     assert signed_in.status == 200
@@ -94,7 +94,7 @@ async def test_a_project_gets_keys_for_its_own_users(by_key: Desk) -> None:
 
 async def test_a_project_key_is_for_its_own_project(by_key: Desk, node: NodeProcess) -> None:
     async with desk_of(node, AccountSystem.BYOU) as other:
-        key = await other.project_key(Permission.BYOU)
+        key = await other.project_key(KeyScope.BYOU)
     user = await by_key.tenant.store.users.create(by_key.project, "Ada")
     assert field(await by_key.sign_in(key, userId=user.id)) == "projectId"
     assert field(await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})) == "projectId"
@@ -103,7 +103,7 @@ async def test_a_project_key_is_for_its_own_project(by_key: Desk, node: NodeProc
 async def test_who_asks_with_which_key(by_email: Desk) -> None:
     tenant = by_email.tenant
     device = await tenant.device(None)
-    reader = await by_email.project_key(Permission.READ)
+    reader = await by_email.project_key(KeyScope.READ)
     ended, key = await tenant.store.sessions.open(by_email.project, await by_email.member(), APP, Login())
     assert await who(by_email, None) == {"type": "nobody"}
     assert await who(by_email, "nonsense") == {"type": "nobody"}

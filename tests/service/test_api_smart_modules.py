@@ -12,7 +12,7 @@ from nodes import Account, NodeProcess, Tenant, tenant_of
 from receiver import register
 
 from homewire.errors import Conflict, InvalidInput, UnknownRecord
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.webhooks.models import ModuleType
 
 URL = "https://hooks.example.com/token-hunter2"
@@ -105,7 +105,7 @@ async def test_who_may_see_them(tenant: Tenant, node: NodeProcess) -> None:
     stranger, _ = await home_of(tenant)
     device = await tenant.device(home)
     await register(tenant, node, URL)
-    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {Permission.READ})
+    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
     async with tenant_of(node) as foreign:
         other_user, _ = await home_of(foreign)
         for path, unseen in (

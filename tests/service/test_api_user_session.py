@@ -10,7 +10,7 @@ from accounts_desk import APP, PASSWORD, Desk, desk_of
 from nodes import NodeProcess, Reply, Tenant, eventually
 from wire import CLOSE, listen
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
 
@@ -80,7 +80,7 @@ async def test_ending_it_ends_the_key_and_what_is_connected(node: NodeProcess) -
 async def test_a_session_of_a_byou_user_without_an_app(node: NodeProcess) -> None:
     async with desk_of(node, AccountSystem.BYOU) as desk:
         user = (await desk.tenant.store.users.create(desk.project, "", external_key="a")).id
-        server = await desk.project_key(Permission.BYOU)
+        server = await desk.project_key(KeyScope.BYOU)
         key = (await desk.sign_in(server, userId=user, appId=None)).body["token"]
         assert (await desk.tenant.ask("GET", SESSION, key)).body["appId"] == ""
 

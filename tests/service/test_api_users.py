@@ -12,7 +12,7 @@ from recovery_house import dying_change
 
 from homewire.homes.models import Role
 from homewire.messages.message import MessageKind
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.store.database import wall_clock_ms
 
 EMAIL_OF_EVE = "eve@example.com"
@@ -45,7 +45,7 @@ async def test_somebody_registers_by_phone(by_phone: Desk) -> None:
 
 
 async def test_a_project_enters_its_own_users(by_key: Desk) -> None:
-    key, ask = await by_key.project_key(Permission.BYOU), by_key.tenant.ask
+    key, ask = await by_key.project_key(KeyScope.BYOU), by_key.tenant.ask
     bare = await ask("POST", "/users", key, {"projectId": by_key.project})
     assert (bare.status, bare.body["verified"], bare.body["name"]) == (201, True, "")
     full = {"projectId": by_key.project, "name": "Ada", "externalKey": "ada-1"}
@@ -104,7 +104,7 @@ async def test_of_many_who_register_one_address_one_wins(by_email: Desk) -> None
     assert [reply.status for reply in replies] == [201] * 4
     # They are one user, whoever of them it will be.
     assert len({reply.body["id"] for reply in replies}) == 1
-    reader = await by_email.project_key(Permission.READ)
+    reader = await by_email.project_key(KeyScope.READ)
     assert len((await by_email.tenant.ask("GET", "/users", reader)).body) == 1
     won = await by_email.token()
     assert (await by_email.post("/auth/user/emailVerification", token=won)).status == 200
@@ -225,7 +225,7 @@ async def test_users_are_listed_in_parts_and_searched(by_email: Desk) -> None:
     store, project = by_email.tenant.store, by_email.project
     for name in ("Ada", "ÄGIR", "Bob", "Eve"):
         await store.users.create(project, name, email=f"{name[0].encode().hex()}.{name[1:]}@Example.com")
-    reader = await by_email.project_key(Permission.READ)
+    reader = await by_email.project_key(KeyScope.READ)
 
     async def listed(**query: Any) -> tuple[list[str], str]:
         reply = await by_email.tenant.ask("GET", "/users", reader, params=query)

@@ -9,7 +9,7 @@ import pytest_asyncio
 from homes_house import House, house_of
 from nodes import NodeProcess, Reply, Tenant, tenant_of
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 
 NEVER = "0001-01-01T00:00:00Z"
 ZERO_USER = {
@@ -84,6 +84,6 @@ async def test_a_zero_id_does_not_count_as_an_id(node: NodeProcess) -> None:
     """Where one is needed it is missing."""
     async with tenant_of(node, AccountSystem.BYOU) as tenant:
         body = {"projectId": tenant.project, "userId": 0}
-        _, key = await tenant.store.project_keys.create(tenant.project, "byou", [Permission.BYOU])
+        _, key = await tenant.store.project_keys.create(tenant.project, "byou", [KeyScope.BYOU])
         answer = await tenant.ask("POST", "/auth/user", key, body)
         assert (answer.status, answer.body["data"]) == (403, {"field": "userId", "problem": "is required"})

@@ -12,7 +12,7 @@ from accounts_desk import EMAIL, PASSWORD, Desk, desk_of
 from nodes import NodeProcess, eventually, private_node
 from wire import Refused, listen
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 
 WRONG = "wrong battery staple"
 NEW = "another staple battery"
@@ -66,7 +66,7 @@ async def test_logins_leave_a_line_and_are_counted_by_outcome(desk: Desk) -> Non
 
 
 async def test_changes_of_access_name_their_caller_and_what_they_changed(desk: Desk) -> None:
-    admin = await desk.project_key(Permission.ADMIN)
+    admin = await desk.project_key(KeyScope.ADMIN)
     user = await desk.member()
     key = await desk.key(user)
     home = await desk.tenant.store.homes.create(desk.project, "home", user)
@@ -117,7 +117,7 @@ async def test_a_flood_of_attempts_leaves_no_line_for_each(desk: Desk) -> None:
 
 async def test_no_secret_reaches_a_log_at_debug_level(desk: Desk) -> None:
     tenant = desk.tenant
-    project_key = await desk.project_key(Permission.ADMIN, Permission.READ)
+    project_key = await desk.project_key(KeyScope.ADMIN, KeyScope.READ)
     secrets = [PASSWORD, WRONG, NEW, project_key, tenant.key]
     assert (await desk.register(email=EMAIL, password=PASSWORD, name="Ada")).status == 201
     secrets.append(await desk.token())

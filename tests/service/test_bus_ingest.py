@@ -25,19 +25,19 @@ from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
 from homewire.events.context import Ingest
 from homewire.events.routes import routes
-from homewire.projects.models import Permission, Project
+from homewire.projects.models import KeyScope, Project
 from homewire.server.bodies import BodyReader
 
 NOW_MS = 1_700_000_000_123
-SENDER = Principal(PrincipalKind.PROJECT_KEY, 1, 70, 0, "server", frozenset(Permission))
+SENDER = Principal(PrincipalKind.PROJECT_KEY, 1, 70, 0, "server", frozenset(KeyScope))
 KEYS = {
     "device": Principal(PrincipalKind.DEVICE, 1, 11, 0, "sprinkler"),
     "homeless": Principal(PrincipalKind.DEVICE, 1, 12, 0, "sprinkler"),
     "user": Principal(PrincipalKind.USER, 1, 5, 0, "app"),
     "stranger": Principal(PrincipalKind.USER, 1, 6, 0, "app"),
     "sender": SENDER,
-    "reader": Principal(PrincipalKind.PROJECT_KEY, 1, 71, 0, "reader", frozenset({Permission.READ})),
-    "elsewhere": Principal(PrincipalKind.PROJECT_KEY, 2, 72, 0, "other", frozenset(Permission)),
+    "reader": Principal(PrincipalKind.PROJECT_KEY, 1, 71, 0, "reader", frozenset({KeyScope.READ})),
+    "elsewhere": Principal(PrincipalKind.PROJECT_KEY, 2, 72, 0, "other", frozenset(KeyScope)),
 }
 HOMES = {1: {100, 101}, 2: {200}}
 DEVICES = {

@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from suspended import suspended
 
 from homewire.access_changes.relay import Relay
-from homewire.errors import ConfigurationError, DirectoryInUse, NotConfirmed, Unavailable
+from homewire.errors import ConfigurationError, DataDirInUse, NotConfirmed, Unavailable
 from homewire.projects.models import AccountSystem
 from homewire.redis import data_dir as directory
 from homewire.redis.append_only_file import LONGEST_TAIL
@@ -78,7 +78,7 @@ def gone(pid: int) -> bool:
 
 async def test_a_second_start_on_the_directory_names_the_first(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory) as server:
-        with pytest.raises(DirectoryInUse, match=str(os.getpid())):
+        with pytest.raises(DataDirInUse, match=str(os.getpid())):
             await EmbeddedServer(short_directory).start()
         async with client_of(server.url) as client:
             assert await client.ping()  # The loser took nothing from the holder.
@@ -104,7 +104,7 @@ async def test_kill_of_the_parent_leaves_no_orphan(short_directory: Path) -> Non
     assert parent.stdout is not None
     pid, url = (await parent.stdout.readline()).decode().split()
     assert EmbeddedServer.running(short_directory) == url
-    with pytest.raises(DirectoryInUse, match=str(parent.pid)):
+    with pytest.raises(DataDirInUse, match=str(parent.pid)):
         await EmbeddedServer(short_directory).start()
     process = psutil.Process(int(pid))
     parent.kill()

@@ -8,7 +8,7 @@ from math import inf
 import pytest
 from hearing_closing import allowed, due, may_accept, must_accept
 from hearing_judge import Judge
-from hearing_model import Code, Event, Fact, Filter, Key, Kind, Listener, Right, Truth
+from hearing_model import Code, Event, Fact, Filter, Key, Kind, Listener, Permission, Truth
 from hearing_plan import plan
 from hearing_rights_plan import rights_plan
 
@@ -276,7 +276,7 @@ class TestRights:
         truth = Truth(by_rights=True)
         truth.places[DEVICE] = truth.bindings["lamp"] = Fact(HOME)
         for kind, what in ((Kind.HOMES, HOME), (Kind.DEVICES, DEVICE), (Kind.ENTITIES, "lamp")):
-            truth.rights[USER, Right(kind, what)] = Fact(True)
+            truth.rights[USER, Permission(kind, what)] = Fact(True)
         return truth
 
     @pytest.mark.parametrize("someone", EVERYONE[1:], ids=lambda each: each.filter.kind.value)

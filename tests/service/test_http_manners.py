@@ -13,7 +13,7 @@ from aiohttp import ClientResponse
 from nodes import NodeProcess, Tenant
 from wire import raw_request, refusal
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 
 DOCUMENTS: Final = ("/", "/openapi.json", "/docs", "/verifyEmail")
 
@@ -129,7 +129,7 @@ async def test_what_is_short_or_asked_with_a_cookie_is_not_compressed(
 async def test_what_is_made_says_where_it_is(tenant: Tenant) -> None:
     """The path answers, to the same key."""
     user, other = await tenant.user(), await tenant.user()
-    _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {Permission.ADMIN})
+    _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {KeyScope.ADMIN})
     found = await tenant.store.users.get(tenant.project, other.id)
     assert found is not None
 

@@ -14,7 +14,7 @@ import pytest_asyncio
 from nodes import Account, NodeProcess, Tenant, private_node, tenant_of
 from wire import Answer, RawConnection, listen, raw_request
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 
 DEEP = '{"a":' * 100 + "1" + "}" * 100
 
@@ -162,7 +162,7 @@ async def test_what_is_somebody_elses_is_unknown(house: House, node: NodeProcess
 
 async def test_keys_of_the_wrong_kind(house: House) -> None:
     tenant = house.tenant
-    _, weak = await tenant.store.project_keys.create(tenant.project, "weak", [Permission.READ])
+    _, weak = await tenant.store.project_keys.create(tenant.project, "weak", [KeyScope.READ])
     event, command = {"eventType": "t"}, {"action": "t"}
     cases: list[tuple[str, object, list[str]]] = [
         (f"/devices/{house.device.id}/event", event, [house.user.key, tenant.key]),

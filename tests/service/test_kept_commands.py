@@ -29,7 +29,7 @@ ROOMY = {"outbox_bytes": 32 * 1024 * 1024}
 def nodes() -> Iterator[Sequence[NodeProcess]]:
     with running_nodes(
         2,
-        kept_commands=MOST,
+        queued_commands=MOST,
         kept_command_bytes=MOST_BYTES,
         presence_lease_s=30,
         user_events_per_s=10_000,
@@ -70,7 +70,7 @@ async def kept(world: World) -> int:
 
 
 async def envelopes(world: World) -> list[bytes]:
-    return (await world.tenant.store.kept_commands.read(world.tenant.project, world.device.id))[1]
+    return (await world.tenant.store.queued_commands.read(world.tenant.project, world.device.id))[1]
 
 
 async def kept_actions(world: World) -> list[int]:

@@ -12,7 +12,7 @@ import pytest
 from nodes import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
 from wire import Refused, Socket, listen, refusal
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 
 EVENTS = "/userSession/websocket"
 EVENT = {"eventType": "t", "eventData": {}}
@@ -93,7 +93,7 @@ async def test_changes_of_values_count_as_events(limit: str, method: str) -> Non
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             device = await tenant.device(await tenant.home(user))
-            permissions = [Permission.WRITE_KV]
+            permissions = [KeyScope.WRITE_KV]
             _, server = await tenant.store.project_keys.create(tenant.project, "kv", permissions)
             key = server if "key" in limit else user.key
             path = f"/devices/{device.id}/kv/key"

@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from homewire._core import Core
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
-from homewire.limits.connections import Admission, HolderSharing
-from homewire.limits.limits import Overload
+from homewire.limits.connections import ConnectionLimits, ConnectionSharing
+from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates, RateSharing
 from homewire.limits.sharing import SharedClock
 from homewire.redis.connect import connect
@@ -73,8 +73,8 @@ class HolderNode:
     def __init__(self, redis: Redis, core: Core) -> None:
         self.clock = Clock(redis)
         self.core = core
-        self.admission = Admission(core, LIMITS, clock=self.clock.steady)
-        self.sharing = HolderSharing(redis, self.admission, self.clock)
+        self.admission = ConnectionLimits(core, LIMITS, clock=self.clock.steady)
+        self.sharing = ConnectionSharing(redis, self.admission, self.clock)
 
     def open(self, user: Principal, most: int) -> list[int]:
         """As many of `most` connections as are admitted."""
@@ -255,7 +255,7 @@ async def test_without_redis_each_node_limits_by_its_own_count(server: BusServer
     sender = Principal(PrincipalKind.DEVICE, 1, 11, 0)
     redis = connect(server.url)
     with running_core() as core:
-        overload = Overload(redis, core, LIMITS, Counter())
+        overload = Limits(redis, core, LIMITS, Counter())
         task = asyncio.create_task(overload.run())
 
         async def shared() -> bool:
@@ -298,7 +298,7 @@ async def test_it_ends_when_it_is_cancelled_wherever_it_was(server: BusServer) -
             reserve(core, Principal(PrincipalKind.USER, 1, 10, 0))
         # Long leases: only what each says at its end can remove its field.
         settings = replace(LIMITS, connection_lease_s=600)
-        tasks = [asyncio.create_task(Overload(redis, core, settings, Counter()).run()) for _ in range(20)]
+        tasks = [asyncio.create_task(Limits(redis, core, settings, Counter()).run()) for _ in range(20)]
         assert await deaf(redis, tasks) == 0
         assert await redis.hgetall("hw:{p1}:held:user:10") == {}
     await redis.aclose()

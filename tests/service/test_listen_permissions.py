@@ -14,7 +14,7 @@ from two_homes import PATH, READ
 from wire import Answer, Refused, listen, refusal
 
 from homewire.entities.models import Entity
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 
 
@@ -33,8 +33,8 @@ class House:
     def subjects(self) -> dict[str, str]:
         return {"homeId": str(self.home), "deviceId": str(self.device.id), "entityId": self.entity}
 
-    def right(self, name: str) -> Right:
-        return Right(READ[name], self.subjects[name])
+    def right(self, name: str) -> Permission:
+        return Permission(READ[name], self.subjects[name])
 
     def path(self, *names: str, **more: str) -> str:
         return f"{PATH}?{urlencode([*((name, self.subjects[name]) for name in names), *more.items()])}"
@@ -189,8 +189,8 @@ async def test_groups_give_what_they_have_and_the_last_source_counts(house: Hous
 
 async def test_a_write_right_opens_no_filter(house: House) -> None:
     grant, project = house.tenant.store.permissions.grant, house.tenant.project
-    await grant(project, house.guest.id, Right(RightKind.WRITE_HOME, str(house.home)))
-    await grant(project, house.guest.id, Right(RightKind.WRITE_DEVICE, str(house.device.id)))
+    await grant(project, house.guest.id, Permission(PermissionKind.WRITE_HOME, str(house.home)))
+    await grant(project, house.guest.id, Permission(PermissionKind.WRITE_DEVICE, str(house.device.id)))
     for name in READ:
         await house.refused(house.guest, house.path(name))
 

@@ -17,7 +17,7 @@ from nodes import NodeProcess, tenant_of
 from two_homes import READ, TwoHomes
 from wire import Socket, listen, listen_if_allowed
 
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 
 WITHIN_S: Final = 1.0
@@ -43,10 +43,10 @@ class House(TwoHomes):
         self.guest = await self.tenant.user()
         await self.grant_all(self.guest)
 
-    async def grant(self, right: Right) -> None:
+    async def grant(self, right: Permission) -> None:
         await self.tenant.store.permissions.grant(self.tenant.project, self.guest.id, right)
 
-    async def revoke(self, right: Right) -> None:
+    async def revoke(self, right: Permission) -> None:
         await self.tenant.store.permissions.revoke(self.tenant.project, self.guest.id, right)
 
     async def closed_by(self, socket: Socket, name: str, code: int, change: Awaitable[object]) -> float:
@@ -95,8 +95,8 @@ async def test_what_is_left_is_heard_on(house: House, name: str) -> None:
 async def test_other_rights_close_nothing(house: House, name: str) -> None:
     tenant = house.tenant
     writes = [
-        Right(RightKind.WRITE_HOME, str(house.homes[0])),
-        Right(RightKind.WRITE_DEVICE, str(house.devices[0].id)),
+        Permission(PermissionKind.WRITE_HOME, str(house.homes[0])),
+        Permission(PermissionKind.WRITE_DEVICE, str(house.devices[0].id)),
     ]
     for right in writes:
         await tenant.store.permissions.grant(tenant.project, house.guest.id, right)

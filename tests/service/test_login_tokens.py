@@ -9,7 +9,7 @@ from key_space import names_of
 
 from homewire.logins import tokens as login_tokens
 from homewire.logins.tokens import MOST
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 
 LIFETIME_MS = 60_000
@@ -22,7 +22,7 @@ async def good(desk: Desk, token: str) -> bool:
 
 
 async def test_a_project_key_gets_one_for_a_user(by_email: Desk) -> None:
-    user, key = await by_email.member(), await by_email.project_key(Permission.ADMIN)
+    user, key = await by_email.member(), await by_email.project_key(KeyScope.ADMIN)
     made = await by_email.tenant.ask("POST", f"/users/{user}/loginToken", key)
     assert (made.status, made.body.keys()) == (201, {"token", "expirationTime"})
     says = login_tokens.parse(made.body["token"])
@@ -33,7 +33,7 @@ async def test_a_project_key_gets_one_for_a_user(by_email: Desk) -> None:
 
 
 async def test_only_who_is_registered_has_some(by_email: Desk) -> None:
-    owner, key = await by_email.member(), await by_email.project_key(Permission.ADMIN)
+    owner, key = await by_email.member(), await by_email.project_key(KeyScope.ADMIN)
     store, ask = by_email.tenant.store, by_email.tenant.ask
     home = (await store.homes.create(by_email.project, "home", owner)).id
     invited = await ask(

@@ -14,7 +14,7 @@ from smtp_server import MODES
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
 from homewire.messages.mail import MailCarrier
-from homewire.messages.message import Letter, Message, MessageKind
+from homewire.messages.message import Message, MessageKind, QueuedMessage
 from homewire.projects.models import AccessControl, AccountSystem, Project
 from homewire.settings import Settings
 
@@ -28,8 +28,8 @@ def project(name: str = "Sea view", **more: Any) -> Project:
 
 def letter(
     kind: MessageKind = MessageKind.EMAIL_VERIFICATION, to: str = "ann@example.com", **more: Any
-) -> Letter:
-    return Letter.new(Message(7, kind, to, **{"token": TOKEN, **more}), BASE)
+) -> QueuedMessage:
+    return QueuedMessage.new(Message(7, kind, to, **{"token": TOKEN, **more}), BASE)
 
 
 def carrier(server: MailServer, **other: Any) -> MailCarrier:

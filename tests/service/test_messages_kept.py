@@ -11,8 +11,8 @@ from nodes import NodeProcess, Tenant
 
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.messages import outbox as post_module
-from homewire.messages.message import Channel, Letter, Message, MessageKind
-from homewire.messages.outbox import Post, kept_letters
+from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
+from homewire.messages.outbox import MessageOutbox, kept_letters
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
@@ -90,7 +90,7 @@ async def test_what_another_data_directory_sealed_hides_nothing_else(
 ) -> None:
     foreign = Sealer("the secret of another directory", Path("unused"))
     await post(node, tenant).send(Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550100", code="1"))
-    letter = Letter.new(
+    letter = QueuedMessage.new(
         Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550101", code="2"), "http://other"
     )
     await tenant.redis.xadd(MESSAGES_KEPT, {"m": letter.sealed(foreign), "c": 1})
@@ -118,7 +118,7 @@ async def test_where_too_many_wait_none_is_taken(
     """Those that are to be carried for the first time and those that are to be tried again."""
     monkeypatch.setattr(post_module, "QUEUED", 2)
     queue, waiting = message_queue(Channel.MAIL), messages_waiting(Channel.MAIL)
-    carrying = Post(tenant.redis, sealer(node), BASE, [Channel.MAIL])
+    carrying = MessageOutbox(tenant.redis, sealer(node), BASE, [Channel.MAIL])
     try:
         await tenant.redis.xadd(queue, {"m": "one"})
         await carrying.require_room(MessageKind.INVITATION)

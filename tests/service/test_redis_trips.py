@@ -15,9 +15,9 @@ from redis.exceptions import ResponseError
 from homewire.access_changes.relay import Relay
 from homewire.devices.models import Device
 from homewire.errors import Unavailable
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.redis.connect import COMMAND_S, connect
-from homewire.redis.pipeline import AT_ONCE, TOGETHER, Trips
+from homewire.redis.pipeline import AT_ONCE, TOGETHER, AutoPipeline
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
@@ -56,7 +56,7 @@ async def reads_of_server(redis: Redis) -> int:
 
 
 async def test_reads_of_one_turn_are_one_write(client: Redis) -> None:
-    commands, reads = await fill(client, 200), Trips(client)
+    commands, reads = await fill(client, 200), AutoPipeline(client)
     await asyncio.gather(*(reads.ask(command) for command in commands[:2]))
     before = await reads_of_server(client)
     replies = await asyncio.gather(*(reads.ask(command) for command in commands))
@@ -66,7 +66,7 @@ async def test_reads_of_one_turn_are_one_write(client: Redis) -> None:
 
 
 async def test_everybody_gets_their_own_however_many_there_are(client: Redis) -> None:
-    commands, reads = await fill(client, PLENTY), Trips(client)
+    commands, reads = await fill(client, PLENTY), AutoPipeline(client)
 
     async def some(start: int) -> None:
         for at in range(start, start + 20):
@@ -79,7 +79,7 @@ async def test_everybody_gets_their_own_however_many_there_are(client: Redis) ->
 
 
 async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
-    commands, reads = await fill(client, 3), Trips(client)
+    commands, reads = await fill(client, 3), AutoPipeline(client)
     outcomes: list[object] = await asyncio.gather(
         reads.ask(commands[1]),
         reads.ask(commands[0], ("HGETALL", commands[0][1])),
@@ -91,7 +91,7 @@ async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
 
 
 async def test_who_gives_up_disturbs_nobody(client: Redis) -> None:
-    commands, reads = await fill(client, 50), Trips(client)
+    commands, reads = await fill(client, 50), AutoPipeline(client)
     for turns in range(4):
         tasks = [asyncio.create_task(reads.ask(command)) for command in commands]
         for _ in range(turns):
@@ -109,7 +109,7 @@ async def test_a_command_whose_caller_gave_up_while_its_line_was_opened_is_not_s
     """It would arrive behind what the caller did since."""
     await client.config_set("requirepass", "secret")
     with_password = connect(server.url.replace("unix://", "unix://:secret@"))
-    changes = Trips(with_password)
+    changes = AutoPipeline(with_password)
     # A new line begins with AUTH, which is not answered.
     server.hang()
     try:
@@ -128,7 +128,7 @@ async def test_a_command_whose_caller_gave_up_while_its_line_was_opened_is_not_s
 async def test_a_script_that_the_server_does_not_know_is_sent_whole(client: Redis) -> None:
     store = Store(client, Relay(client, 64))
     project = await store.projects.create("p", AccountSystem.EMAIL)
-    _, key = await store.project_keys.create(project.id, "k", {Permission.READ})
+    _, key = await store.project_keys.create(project.id, "k", {KeyScope.READ})
     await client.script_flush()
     found = await asyncio.gather(*(store.principals.lookup(key) for _ in range(20)))
     assert {each is not None and each.name for each in found} == {"k"}

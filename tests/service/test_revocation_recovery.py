@@ -18,7 +18,7 @@ from pair import Pair, Processes, pair_of, running_pair
 from wire import CLOSE, TEXT, Socket, listen
 
 from homewire.errors import HomewireError
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 
 HOLDERS: Final = 24
@@ -41,7 +41,7 @@ def processes() -> Iterator[Processes]:
 
 
 async def revoke_until_redis_dies(
-    tenant: Tenant, right: Right, holders: list[Account], pair: Pair, random: Random
+    tenant: Tenant, right: Permission, holders: list[Account], pair: Pair, random: Random
 ) -> None:
     waiting, answered, reached = list(holders), 0, asyncio.Event()
     enough = random.randint(*ANSWERED)
@@ -97,7 +97,7 @@ async def recovery(pair: Pair, random: Random) -> float:
         AsyncExitStack() as stack,
     ):
         home = await tenant.home(await tenant.user())
-        right = Right(RightKind.READ_HOME_EVENTS, str(home))
+        right = Permission(PermissionKind.READ_HOME_EVENTS, str(home))
         path = f"/userSession/websocket?homeId={home}"
         holders, sockets = [], dict[int, list[Socket]]()
         for _ in range(HOLDERS):

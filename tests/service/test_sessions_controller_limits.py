@@ -13,7 +13,7 @@ from browser import HOSTS, Browser, browser_of, client_of, refused
 from nodes import NodeProcess, private_node
 from wire import CLOSE, listen
 
-from homewire.projects.models import AccountSystem, Permission
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.server.cookies import SESSION
 from homewire.store.proofs import ProofKind
 
@@ -118,7 +118,7 @@ async def test_no_session_outlives_the_password_that_it_was_opened_under(desk: D
 
 
 async def test_a_token_that_a_project_got_grows_old(desk: Desk, browser: Browser) -> None:
-    user, key = await desk.member(), await desk.project_key(Permission.ADMIN)
+    user, key = await desk.member(), await desk.project_key(KeyScope.ADMIN)
     made = await desk.tenant.ask("POST", f"/users/{user}/loginToken", key)
     assert made.status == 201
     late = await browser.ask("POST", "/session/login-with-token", {"token": made.body["token"]})

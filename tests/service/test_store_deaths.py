@@ -39,7 +39,7 @@ from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.store import Login
 from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
-from homewire.store.proofs import ProofKind, Proving
+from homewire.store.proofs import PendingVerification, ProofKind
 
 SAYS_SO: Final = (Conflict, InvalidInput, UnknownRecord)
 """What a repeated change may be told: it is made, or what it is about is gone."""
@@ -75,7 +75,7 @@ async def invite(store: Store, world: World) -> None:
     await store.members.invite(project, world.tent, Invitee(email="new@example.com"))
 
 
-TOLD: Final = Proving(LIFETIME_MS, lambda _: Posting(PostingQueue.KEPT, "a letter"))
+TOLD: Final = PendingVerification(LIFETIME_MS, lambda _: Posting(PostingQueue.KEPT, "a letter"))
 """In an e-mail project, whose users are sent tokens."""
 
 
@@ -200,11 +200,11 @@ CHANGES: Final = {
     "smart_modules.suspend": Change(lambda s, w: s.smart_modules.suspend(w.project, "hook")),
     "smart_modules.delete": Change(lambda s, w: s.smart_modules.delete(w.project, "hook")),
     "kept_commands.keep": Change(
-        lambda s, w: s.kept_commands.keep(
+        lambda s, w: s.queued_commands.keep(
             w.project, w.command(), Bounds(10, 10_000), ("scope", "print", 60_000)
         )
     ),
-    "kept_commands.remove": Change(lambda s, w: s.kept_commands.remove(w.project, w.lamp.id, [1])),
+    "kept_commands.remove": Change(lambda s, w: s.queued_commands.remove(w.project, w.lamp.id, [1])),
 }
 
 

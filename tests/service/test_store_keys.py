@@ -12,9 +12,9 @@ from redis.asyncio import Redis
 from homewire.access_changes.relay import Relay
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import Conflict, UnknownRecord
-from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.redis.connection import Command
-from homewire.redis.pipeline import Trips
+from homewire.redis.pipeline import AutoPipeline
 from homewire.repositories import Store
 from homewire.sessions.store import MAX_SESSIONS, Lifetime, Login
 from homewire.store.database import wall_clock_ms
@@ -49,7 +49,7 @@ async def everything(client: Redis) -> bytes:
 
 
 async def test_a_project_key_speaks_for_its_project(store: Store, project: Project) -> None:
-    granted = {Permission.SEND_EVENT, Permission.READ}
+    granted = {KeyScope.SEND_EVENT, KeyScope.READ}
     key, token = await store.project_keys.create(project.id, "feed", granted)
     tag = int.from_bytes(hashlib.sha256(token.encode()).digest()[:8], "big")
     assert await store.principals.lookup(token) == Principal(
@@ -151,12 +151,12 @@ async def test_concurrent_rotations_leave_no_second_key(store: Store, project: P
 
 
 async def test_a_project_key_rotates_and_is_revoked(store: Store, project: Project) -> None:
-    key, first = await store.project_keys.create(project.id, "feed", {Permission.ADMIN})
+    key, first = await store.project_keys.create(project.id, "feed", {KeyScope.ADMIN})
     second = await store.project_keys.rotate(project.id, key.id)
     assert await store.principals.lookup(first) is None
     principal = await store.principals.lookup(second)
     assert principal is not None
-    assert (principal.id, principal.permissions) == (key.id, frozenset({Permission.ADMIN}))
+    assert (principal.id, principal.permissions) == (key.id, frozenset({KeyScope.ADMIN}))
     await store.project_keys.revoke(project.id, key.id)
     assert await store.principals.lookup(second) is None
     assert await store.project_keys.list(project.id) == []
@@ -191,7 +191,7 @@ async def test_revoking_works_when_redis_is_full(redis_client: Redis, store: Sto
 
 async def test_a_key_of_another_project_is_nobody(store: Store, project: Project) -> None:
     other = await store.projects.create("other", AccountSystem.PHONE)
-    _, token = await store.project_keys.create(project.id, "feed", {Permission.ADMIN})
+    _, token = await store.project_keys.create(project.id, "feed", {KeyScope.ADMIN})
     moved = token.replace(f"v1.{project.id}.", f"v1.{other.id}.")
     assert moved != token
     assert await store.principals.lookup(moved) is None
@@ -219,13 +219,13 @@ async def test_lookup_is_one_round_trip(
     _, token = await store.sessions.open(project.id, user.id, "app", Login())
     await store.principals.lookup(token)  # The script is loaded now.
     sent: list[str] = []
-    ask_each = Trips.ask_each
+    ask_each = AutoPipeline.ask_each
 
-    async def counted(self: Trips, *commands: Command) -> list[Any]:
+    async def counted(self: AutoPipeline, *commands: Command) -> list[Any]:
         sent.extend(str(command[0]) for command in commands)
         return await ask_each(self, *commands)
 
-    monkeypatch.setattr(Trips, "ask_each", counted)
+    monkeypatch.setattr(AutoPipeline, "ask_each", counted)
     assert await store.principals.lookup(token) is not None
     assert sent == ["EVALSHA"]
     assert await store.principals.lookup("v1.1.short") is None

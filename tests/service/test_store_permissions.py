@@ -20,7 +20,7 @@ from redis.asyncio import Redis
 from homewire.access_changes.records import EndedPermission, RecordType
 from homewire.entities.models import Entity
 from homewire.errors import Conflict, UnknownRecord
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
@@ -38,10 +38,10 @@ class Place:
     entity: str = 'Küche "1"/\u0001'
 
     @property
-    def rights(self) -> list[Right]:
+    def rights(self) -> list[Permission]:
         """One of each kind."""
         subjects = {"home": str(self.home), "device": str(self.device), "entity": self.entity}
-        return [Right(kind, subjects[kind.noun]) for kind in RightKind]
+        return [Permission(kind, subjects[kind.noun]) for kind in PermissionKind]
 
     async def user(self) -> int:
         return (await self.store.users.create(self.project, "user")).id
@@ -191,12 +191,12 @@ class Crowd:
             if copy.type != RecordType.PERMISSION_ENDED:
                 continue
             body = msgspec.json.decode(copy.body, type=EndedPermission)
-            kind, subject = RightKind.READ_HOME_EVENTS, str(copy.home)
+            kind, subject = PermissionKind.READ_HOME_EVENTS, str(copy.home)
             if body.entity is not None:
-                kind, subject = RightKind.READ_ENTITY_EVENTS, body.entity
+                kind, subject = PermissionKind.READ_ENTITY_EVENTS, body.entity
             elif copy.device:
-                kind, subject = RightKind.READ_DEVICE, str(copy.device)
-            found |= {(copy.outbox, user, str(Right(kind, subject)).encode()) for user in body.users}
+                kind, subject = PermissionKind.READ_DEVICE, str(copy.device)
+            found |= {(copy.outbox, user, str(Permission(kind, subject)).encode()) for user in body.users}
         return found
 
 

@@ -14,7 +14,7 @@ from homewire.bus.shards import events_key
 from homewire.devices.models import DevicePresence
 from homewire.presence import reaper
 from homewire.presence.reaper import Reaper
-from homewire.presence.store import DEAD, NODES_KEPT, Word
+from homewire.presence.store import DEAD, NODES_KEPT, PresenceChange
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import NODES, ProjectSlot
@@ -29,7 +29,9 @@ class House:
         self.store, self.redis, self.project, self.home, self.device = store, redis, project, home, device
 
     async def say(self, boot: str, holds: bool, generation: int, time_ms: int = 1) -> None:
-        await self.store.presence.say(self.project, boot, [Word(self.device, holds, generation, time_ms)])
+        await self.store.presence.say(
+            self.project, boot, [PresenceChange(self.device, holds, generation, time_ms)]
+        )
 
     async def told(self) -> str:
         """A `+` for each time that the device came, a `-` for each that it went."""

@@ -20,11 +20,11 @@ from homewire.access_changes.relay import Relay
 from homewire.entities.models import Entity
 from homewire.errors import QuotaExceeded
 from homewire.events.queued_commands import Bounds as QueueBounds
-from homewire.events.queued_commands import KeptCommand
+from homewire.events.queued_commands import QueuedCommand
 from homewire.homes.models import Role
 from homewire.kv.store import Owner
-from homewire.permissions.models import Right, RightKind
-from homewire.projects.models import AccountSystem, Permission
+from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import AccountSystem, KeyScope
 from homewire.projects.usage import Stored
 from homewire.repositories import Store
 from homewire.sessions.scripts import ALWAYS_OPENED
@@ -132,9 +132,9 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
     group = await free.groups.create(project.id, "group")
     stored = await free.usage.of(project.id)
     store = limited(redis_client, project_records=stored.records)
-    right = Right(RightKind.READ_HOME_EVENTS, str(home.id))
+    right = Permission(PermissionKind.READ_HOME_EVENTS, str(home.id))
     value = Owner(project.id, "home", home.id)
-    command = KeptCommand(device.id, b"\x93", b"x", wall_clock_ms() + MINUTE_MS)
+    command = QueuedCommand(device.id, b"\x93", b"x", wall_clock_ms() + MINUTE_MS)
     before = await names_of(redis_client, ProjectSlot(project.id).prefix + "*")
     for change in (
         lambda: store.users.create(project.id, "Bob", email="bob@example.com"),
@@ -147,10 +147,10 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
         lambda: store.permissions.grant(project.id, user.id, right),
         lambda: store.entities.create(Entity("e", project.id, home.id, "room"), 10),
         lambda: store.key_values.put(value, "key", b"1", ROOMY),
-        lambda: store.project_keys.create(project.id, "key", {Permission.READ}),
+        lambda: store.project_keys.create(project.id, "key", {KeyScope.READ}),
         lambda: store.apps.create(project.id, "app"),
         lambda: store.provisioning.begin(project.id, home.id, user.id, "lamp"),
-        lambda: store.kept_commands.keep(project.id, command, QueueBounds(10, 1000)),
+        lambda: store.queued_commands.keep(project.id, command, QueueBounds(10, 1000)),
     ):
         with pytest.raises(QuotaExceeded) as refused:
             await change()
@@ -285,10 +285,10 @@ async def test_commands_that_still_wait_stay_charged(store: Store, redis_client:
     device, _, _ = await store.devices.create(project.id, "lamp")
     ends = wall_clock_ms() + MINUTE_MS
     for number in range(3):
-        command = KeptCommand(device.id, b"\x93", b"x" * 100, ends + number)
-        await store.kept_commands.keep(project.id, command, QueueBounds(10, 10_000))
-    await store.kept_commands.remove(project.id, device.id, [1])
+        command = QueuedCommand(device.id, b"\x93", b"x" * 100, ends + number)
+        await store.queued_commands.keep(project.id, command, QueueBounds(10, 10_000))
+    await store.queued_commands.remove(project.id, device.id, [1])
     assert (await store.usage.of(project.id)).records == 1 + 2
     assert await charges_that_are_wrong(redis_client, ProjectSlot(project.id)) == set()
-    await store.kept_commands.remove(project.id, device.id, [2, 3])
+    await store.queued_commands.remove(project.id, device.id, [2, 3])
     assert await store.usage.of(project.id) == Stored(COSTS["device"], 1)

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from homewire.devices.models import DeviceLocation
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, UnknownRecord
 from homewire.homes.models import Role
-from homewire.projects.models import AccessControl, AccountSystem, Permission, Project
+from homewire.projects.models import AccessControl, AccountSystem, KeyScope, Project
 from homewire.repositories import Store
 from homewire.sessions.store import Login
 from homewire.store.database import PAGE
@@ -45,7 +45,7 @@ async def test_a_project_reads_back_as_it_was_made(store: Store) -> None:
 async def test_ids_are_unique_in_the_deployment(store: Store, project: Project, user: User) -> None:
     homes = await add_homes(store, project, user, 2)
     device, _, _ = await store.devices.create(project.id, "lamp")
-    key, _ = await store.project_keys.create(project.id, "k", {Permission.READ})
+    key, _ = await store.project_keys.create(project.id, "k", {KeyScope.READ})
     assert len({project.id, user.id, *homes, device.id, key.id}) == 6
 
 

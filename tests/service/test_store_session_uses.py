@@ -12,7 +12,14 @@ from homewire.access_changes.relay import Relay
 from homewire.auth.tokens import TokenReference, parse
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
-from homewire.sessions.activity import MOST_TOUCHED, NOTED_EVERY_MS, KeySought, Standing, Use, noted_every_ms
+from homewire.sessions.activity import (
+    MOST_TOUCHED,
+    NOTED_EVERY_MS,
+    KeySought,
+    SessionDeadline,
+    Use,
+    noted_every_ms,
+)
 from homewire.sessions.models import Session
 from homewire.sessions.store import Lifetime, Login
 from homewire.store.database import wall_clock_ms
@@ -67,7 +74,7 @@ async def test_a_use_is_noted_and_slides_everything_that_says_when_the_session_e
     session, token = await opened(store, user, HOUR)
     used = session.started_ms + NOTED_EVERY_MS
     assert await store.session_uses.touch(user.project_id, [use(session, token, used)]) == [
-        Standing(used + HOUR, 0)
+        SessionDeadline(used + HOUR, 0)
     ]
     assert await ends(redis_client, session, token) == [used + HOUR] * 5
     now = await store.sessions.get(user.project_id, session.id)
@@ -81,7 +88,7 @@ async def test_a_use_is_noted_and_slides_everything_that_says_when_the_session_e
 async def test_nothing_is_written_within_a_minute_whoever_asks(store: Store, user: User) -> None:
     session, token = await opened(store, user, HOUR)
     early = [use(session, token, session.started_ms + NOTED_EVERY_MS - 1)] * 2
-    standing = Standing(session.expires_ms, 0)
+    standing = SessionDeadline(session.expires_ms, 0)
     assert await store.session_uses.touch(user.project_id, early) == [standing] * 2
     assert await store.sessions.get(user.project_id, session.id) == session
     late = use(session, token, session.started_ms + NOTED_EVERY_MS)
@@ -108,7 +115,7 @@ async def test_no_use_goes_beyond_the_absolute_end(store: Store, redis_client: R
     for minute in range(1, 4):
         used = session.started_ms + minute * NOTED_EVERY_MS
         [standing] = await store.session_uses.touch(user.project_id, [use(session, token, used)])
-        assert standing == Standing(min(used + HOUR, end), end)
+        assert standing == SessionDeadline(min(used + HOUR, end), end)
     assert await ends(redis_client, session, token) == [end] * 5
     now = await store.sessions.get(user.project_id, session.id)
     assert now is not None
@@ -185,7 +192,9 @@ async def test_many_are_touched_at_once_and_found_by_the_tags_of_their_keys(
     assert all(each.is_due(each.last_access_ms + NOTED_EVERY_MS) for each in found.values())
     used = made[-1][0].started_ms + NOTED_EVERY_MS
     uses = [use(session, token, used) for session, token in made]
-    assert await store.session_uses.touch(project.id, uses) == [Standing(used + HOUR, 0)] * MOST_TOUCHED
+    assert (
+        await store.session_uses.touch(project.id, uses) == [SessionDeadline(used + HOUR, 0)] * MOST_TOUCHED
+    )
     assert {
         each.last_access_ms for each in (await store.session_uses.of_keys(project.id, keys)).values()
     } == {used}

@@ -10,13 +10,13 @@ from nodes import Account, Tenant
 from wire import Socket, listen
 
 from homewire.entities.models import Entity
-from homewire.permissions.models import Right, RightKind
+from homewire.permissions.models import Permission, PermissionKind
 
 PATH: Final = "/userSession/websocket"
 READ: Final = {
-    "homeId": RightKind.READ_HOME_EVENTS,
-    "deviceId": RightKind.READ_DEVICE,
-    "entityId": RightKind.READ_ENTITY_EVENTS,
+    "homeId": PermissionKind.READ_HOME_EVENTS,
+    "deviceId": PermissionKind.READ_DEVICE,
+    "entityId": PermissionKind.READ_ENTITY_EVENTS,
 }
 """What each filter needs where rights say who hears."""
 
@@ -50,8 +50,8 @@ class TwoHomes:
             "entityId": self.entities[number],
         }[name]
 
-    def right(self, name: str, number: int) -> Right:
-        return Right(READ[name], self.subject(name, number))
+    def right(self, name: str, number: int) -> Permission:
+        return Permission(READ[name], self.subject(name, number))
 
     def path(self, name: str, *numbers: int) -> str:
         return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"

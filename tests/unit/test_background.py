@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from homewire.concurrency import in_rounds
+from homewire.concurrency import run_when_signaled
 
 
 async def test_what_could_not_be_done_is_tried_again_and_complained_of_once() -> None:
@@ -21,7 +21,7 @@ async def test_what_could_not_be_done_is_tried_again_and_complained_of_once() ->
             ended.set()
         return could_be_done
 
-    rounds = asyncio.create_task(in_rounds(something, work, 0, lambda: done.append("complaint")))
+    rounds = asyncio.create_task(run_when_signaled(something, work, 0, lambda: done.append("complaint")))
     for _ in range(5):
         await asyncio.sleep(0)
     assert not done, "there was nothing to do yet"

@@ -32,14 +32,14 @@ from redis.exceptions import RedisError
 
 from homewire.access_changes.records import Announcement, parse
 from homewire.bus.shards import PENDING, copied_key, events_key
-from homewire.concurrency import Turns, asked_to_stop
+from homewire.concurrency import SingleFlight, is_cancelling
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
 from homewire.messages.models import Posting, PostingQueue
 from homewire.messages.outbox import queue_call
 from homewire.messages.queue import QUEUE
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.redis.pipeline import Call, Trips
+from homewire.redis.pipeline import AutoPipeline, Call
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot, ids_among
 from homewire.store.script import COPYING, Script
 
@@ -123,10 +123,10 @@ class Relay:
 
     def __init__(self, redis: Redis, shards: int) -> None:
         self.stats = RelayStats()
-        self._trips = Trips(redis)
+        self._trips = AutoPipeline(redis)
         self._shards = shards
-        self._draining = Turns(self._drain, COMMAND_S, self._delete_copied)
-        self._expecting = Turns(self._note_expected, COMMAND_S)
+        self._draining = SingleFlight(self._drain, COMMAND_S, self._delete_copied)
+        self._expecting = SingleFlight(self._note_expected, COMMAND_S)
         self._copied: dict[int, list[bytes]] = {}
         """By project: the entries of its outbox whose copies are confirmed."""
         self._expected_until: dict[int, float] = {}
@@ -167,7 +167,7 @@ class Relay:
     async def run(self) -> None:
         """Relay what others left, until cancelled. A Redis that is away is waited for."""
         sweep_at = float("-inf")
-        while not asked_to_stop():
+        while not is_cancelling():
             now = asyncio.get_running_loop().time()
             try:
                 await self._relay_pending()
@@ -176,7 +176,7 @@ class Relay:
                     sweep_at = now + SWEEP_S
             except (RedisError, OSError, Unavailable) as error:
                 self._note_failure(error)
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(INTERVAL_S)
 
     async def _relay_pending(self) -> None:
@@ -191,13 +191,13 @@ class Relay:
             while True:
                 page = await self._send("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
                 await self._relay_leftovers([int(each) for each in page])
-                if len(page) < PAGE or asked_to_stop():
+                if len(page) < PAGE or is_cancelling():
                     break
                 after = f"({int(page[-1])}"
 
     async def _pending(self) -> AsyncIterator[list[int]]:
         cursor = 0
-        while not asked_to_stop():
+        while not is_cancelling():
             cursor, found = await self._send("ZSCAN", PENDING, cursor, "COUNT", PAGE)
             projects = ids_among(member for member, _ in found)
             for start in range(0, len(projects), PAGE):
@@ -209,7 +209,7 @@ class Relay:
         """Relay what stands in these outboxes; the projects whose outbox was empty."""
         lengths = await self._lengths(projects)
         for project_id, length in zip(projects, lengths, strict=True):
-            if asked_to_stop():
+            if is_cancelling():
                 break
             if length == 0:
                 continue
@@ -234,7 +234,7 @@ class Relay:
         the next turn waiting: what is left is theirs."""
         relayed = 0
         while True:
-            if asked_to_stop():
+            if is_cancelling():
                 raise asyncio.CancelledError
             entries = await self._entries(project_id)
             if entries:

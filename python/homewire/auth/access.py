@@ -19,18 +19,18 @@ from typing import Final, TypeVar
 
 import msgpack
 
-from homewire.auth.authenticator import Directory
+from homewire.auth.authenticator import HomeDirectory
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, RequestError
-from homewire.permissions.models import Right, RightKind
-from homewire.projects.models import AccessControl, Permission
+from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import AccessControl, KeyScope
 
 Allowed = TypeVar("Allowed")
 
 
 async def judged(
-    directory: Directory,
+    directory: HomeDirectory,
     project_id: int,
     device_id: int,
     judge: Callable[[DeviceLocation | None], Awaitable[Allowed]],
@@ -48,7 +48,9 @@ async def judged(
         return await judge(located.get(device_id))
 
 
-async def by_right(directory: Directory, caller: Principal, kind: RightKind, subject: int) -> bool | None:
+async def by_right(
+    directory: HomeDirectory, caller: Principal, kind: PermissionKind, subject: int
+) -> bool | None:
     """Whether the caller has this right to a home or device.
 
     None: rights say nothing here, because the caller is no user, or memberships say who may.
@@ -61,22 +63,22 @@ async def by_right(directory: Directory, caller: Principal, kind: RightKind, sub
     return bool(await directory.rights_of(caller.project_id, caller.id, (f"{kind}:{subject}",)))
 
 
-def right_needed(kind: RightKind, subject: int) -> PermissionDenied:
+def right_needed(kind: PermissionKind, subject: int) -> PermissionDenied:
     """What somebody gets who sees a home or device, and may not change it."""
-    return PermissionDenied(needs=f"the permission {Right(kind, str(subject))}")
+    return PermissionDenied(needs=f"the permission {Permission(kind, str(subject))}")
 
 
 DEACTIVATED = "HOME_DEACTIVATED"
 
 
-async def require_active(directory: Directory, project_id: int, home_id: int) -> None:
+async def require_active(directory: HomeDirectory, project_id: int, home_id: int) -> None:
     """Raises InvalidInput, naming the home, if it is deactivated. One that does not exist is not."""
     _, deactivated = await parted(directory, project_id, (home_id,))
     if deactivated:
         raise _is_deactivated(home_id)
 
 
-async def why_not_active(directory: Directory, project_id: int, home_id: int) -> RequestError:
+async def why_not_active(directory: HomeDirectory, project_id: int, home_id: int) -> RequestError:
     """What to raise for a home that is not active: InvalidInput if it is deactivated, NotFound if there is
     none."""
     if await directory.existing_homes(project_id, (home_id,)):
@@ -85,7 +87,7 @@ async def why_not_active(directory: Directory, project_id: int, home_id: int) ->
 
 
 async def parted(
-    directory: Directory, project_id: int, home_ids: Collection[int]
+    directory: HomeDirectory, project_id: int, home_ids: Collection[int]
 ) -> tuple[set[int], set[int]]:
     """The homes that are active, and those that are deactivated. Mostly all are active, and then it is one
     look-up."""
@@ -108,7 +110,9 @@ Placed = tuple[int, int, bytes]
 """An item's index in its body, its shard and its envelope."""
 
 
-async def require_binding(directory: Directory, project_id: int, entity_id: str | None, home_id: int) -> None:
+async def require_binding(
+    directory: HomeDirectory, project_id: int, entity_id: str | None, home_id: int
+) -> None:
     """Raises InvalidInput if the entity is bound to another home. One that nobody bound is legal anywhere."""
     if entity_id is None:
         return
@@ -117,7 +121,7 @@ async def require_binding(directory: Directory, project_id: int, entity_id: str 
         raise misplaced()
 
 
-async def misplaced_items(directory: Directory, project_id: int, placed: Sequence[Placed]) -> set[int]:
+async def misplaced_items(directory: HomeDirectory, project_id: int, placed: Sequence[Placed]) -> set[int]:
     """The indexes of those items whose entity is bound to another home. One look-up for all."""
     named = {index: named for index, _, envelope in placed if (named := _named(envelope)) is not None}
     bound: Mapping[str, int] = {}
@@ -139,9 +143,9 @@ def _named(envelope: bytes) -> tuple[str, int] | None:
     return None if fields[_ENTITY] is None else (fields[_ENTITY], fields[_HOME])
 
 
-def require_project_key(principal: Principal, permission: Permission) -> None:
+def require_project_key(principal: Principal, permission: KeyScope) -> None:
     """Raises PermissionDenied unless `principal` is a project key with `permission`, or with `admin`."""
     if principal.kind is not PrincipalKind.PROJECT_KEY or principal.permissions.isdisjoint(
-        (permission, Permission.ADMIN)
+        (permission, KeyScope.ADMIN)
     ):
         raise PermissionDenied(needs=f"a project key with the permission {permission}")

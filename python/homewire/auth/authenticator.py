@@ -12,7 +12,7 @@ from typing import Final, Protocol, TypeAlias
 
 from aiohttp import hdrs, web
 
-from homewire.auth.cache import Freshness, MarkedCache
+from homewire.auth.cache import CacheVersions, VersionedCache
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.auth.tokens import parse
 from homewire.devices.models import DeviceLocation
@@ -43,7 +43,7 @@ class Authenticator:
     def __init__(
         self,
         store: Store,
-        freshness: Freshness,
+        freshness: CacheVersions,
         capacity: int,
         cookie_origins: Container[str] = (),
         used: Used | None = None,
@@ -53,7 +53,7 @@ class Authenticator:
         self._store = store
         self._cookie_origins = cookie_origins
         self._used = used
-        self._principals: MarkedCache[str, Principal] = MarkedCache(freshness, capacity)
+        self._principals: VersionedCache[str, Principal] = VersionedCache(freshness, capacity)
 
     async def __call__(self, request: web.Request) -> Principal:
         """Who a request speaks for. Raises Unauthenticated, PermissionDenied (CROSS_SITE)."""
@@ -100,16 +100,16 @@ class Authenticator:
         return True
 
     async def principal(
-        self, credential: Credential, as_of: int | None = None, *, used: bool = True
+        self, credential: Credential, at_version: int | None = None, *, used: bool = True
     ) -> Principal:
         """The principal that a credential speaks for now. Raises Unauthenticated.
 
-        `as_of` is for handshakes: see `MarkedCache.get`. `used`: whether that is a use of its session.
+        `at_version`: for handshakes, see `VersionedCache.get`. `used`: whether that is a use of its session.
         """
         reference = credential.reference
         if reference is None:
             raise Unauthenticated
-        principal = self._principals.get(reference.hash, as_of)
+        principal = self._principals.get(reference.hash, at_version)
         if principal is None or _expired(principal):
             look_up = partial(self._store.principals.lookup, credential.token)
             principal = await self._principals.read_unplaced(reference.hash, look_up, _principal_id)
@@ -206,7 +206,7 @@ Authenticate = Callable[[web.Request], Awaitable[Principal]]
 origin that acts with the cookie of a session."""
 
 
-class Directory(Protocol):
+class HomeDirectory(Protocol):
     """Where homes and devices are: the gateway's cached view of the store.
 
     An answer may be older than a change that another node answered already, by as much as this node's tail
@@ -245,5 +245,5 @@ class Directory(Protocol):
         ...
 
     async def rights_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
-        """Those of these rights (`model.Right`, as texts) that the user has."""
+        """Those of these rights (`model.Permission`, as texts) that the user has."""
         ...

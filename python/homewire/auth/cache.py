@@ -31,7 +31,7 @@ from homewire._core import shard_of
 SILENCE_MS: Final = 1_000
 """A node that has not heard from Redis for longer trusts no cached key (docs/design/access-changes.md)."""
 
-ANEW: Final = -1
+BYPASS: Final = -1
 """As the total that an answer has to be of: one that nothing remembered has, so the store is asked."""
 
 _MOVED: Final = -1
@@ -53,7 +53,7 @@ class Marks(Protocol):
         ...
 
 
-class Mark(list[int]):
+class ShardVersion(list[int]):
     """One shard's mark at some moment, shared by everything that was read at it.
 
     It holds the shard's number until it was found to have moved, or is forgotten, then nothing. So it is
@@ -73,7 +73,7 @@ class Mark(list[int]):
         self.records = _MOVED
 
 
-class Freshness:
+class CacheVersions:
     """The marks of one node. Without a core (a process that is api only) nothing is ever trusted."""
 
     __slots__ = ("_current", "_forgotten", "_marks", "_reviewed", "_shards", "_total")
@@ -81,7 +81,7 @@ class Freshness:
     def __init__(self, marks: Marks | None, shards: int) -> None:
         self._marks: Marks = _Nothing() if marks is None else marks
         self._shards = shards
-        self._current: dict[int, Mark] = {}
+        self._current: dict[int, ShardVersion] = {}
         self._forgotten = 0
         self._reviewed = self._total = self._marks.mark_of_all()
 
@@ -97,11 +97,11 @@ class Freshness:
             self._total = total
         return self._total
 
-    def mark_of(self, identifier: int) -> Mark:
+    def mark_of(self, identifier: int) -> ShardVersion:
         """The mark, now, of the shard of a home, device, user, project or project key."""
         return self._mark(shard_of(identifier, self._shards))
 
-    def marks_of(self, identifiers: Iterable[int]) -> dict[int, Mark]:
+    def marks_of(self, identifiers: Iterable[int]) -> dict[int, ShardVersion]:
         """The same for many."""
         shards = {each: shard_of(each, self._shards) for each in identifiers}
         marks = {shard: self._mark(shard) for shard in set(shards.values())}
@@ -116,7 +116,7 @@ class Freshness:
             if mark is not None:
                 mark.expire()
 
-    def trusts(self, mark: Mark) -> bool:
+    def trusts(self, mark: ShardVersion) -> bool:
         """Whether what was read at `mark` is still so. For one entry; see `review` for many."""
         return self._marks.mark(mark) == mark.records and self._marks.tail_silence_ms() <= SILENCE_MS
 
@@ -134,14 +134,14 @@ class Freshness:
             self._reviewed = total
         return self._marks.tail_silence_ms() <= SILENCE_MS
 
-    def _mark(self, shard: int) -> Mark:
+    def _mark(self, shard: int) -> ShardVersion:
         records = self._marks.mark([shard])
         known = self._current.get(shard)
         if known is not None:
             if known.records == records:
                 return known
             known.expire()
-        fresh = self._current[shard] = Mark(shard, records)
+        fresh = self._current[shard] = ShardVersion(shard, records)
         return fresh
 
 
@@ -164,7 +164,7 @@ LIFETIME_S: Final = 60.0
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
 Held = TypeVar("Held")
-Entry = tuple[Mark, int, Value]
+Entry = tuple[ShardVersion, int, Value]
 """The shard's mark and the total before the value was read, and the value."""
 
 
@@ -185,7 +185,7 @@ class _Generations(Generic[Key, Held]):
 
     def __init__(
         self,
-        freshness: Freshness,
+        freshness: CacheVersions,
         capacity: int,
         lifetime: float = LIFETIME_S,
         clock: Callable[[], float] = monotonic,
@@ -225,20 +225,20 @@ class _Generations(Generic[Key, Held]):
         return True
 
 
-class MarkedCache(_Generations[Key, Entry[Value]]):
+class VersionedCache(_Generations[Key, Entry[Value]]):
     """Values that are asked for one at a time, each good while the mark of one shard stands."""
 
     __slots__ = ()
 
-    def get(self, key: Key, as_of: int | None = None) -> Value | None:
+    def get(self, key: Key, at_version: int | None = None) -> Value | None:
         """The value, if it is remembered and still so.
 
-        With `as_of` only if it was read while the total of all marks was that: not even another
+        With `at_version` only if it was read while the total of all marks was that: not even another
         shard's copy of a change that it does not know may have been read since.
         """
         self._turn()
         entry = self._new.get(key) or self._old.get(key)
-        if entry is None or (as_of is not None and entry[1] != as_of):
+        if entry is None or (at_version is not None and entry[1] != at_version):
             return None
         return entry[2] if self._freshness.trusts(entry[0]) else None
 
@@ -271,14 +271,14 @@ class MarkedCache(_Generations[Key, Entry[Value]]):
             self._new[key] = entry
 
 
-class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
+class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
     """Records by id that are asked for by the thousand, kept apart by whose they are."""
 
     __slots__ = ("_is_worth_it",)
 
     def __init__(
         self,
-        freshness: Freshness,
+        freshness: CacheVersions,
         capacity: int,
         lifetime: float = LIFETIME_S,
         clock: Callable[[], float] = monotonic,
@@ -288,8 +288,8 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         super().__init__(freshness, capacity, lifetime, clock)
         self._is_worth_it = is_worth_it
 
-    def known(self, whose: Key, ids: Collection[int], as_of: int | None = None) -> dict[int, Value]:
-        """Those of `ids` that are remembered and still so. `as_of` as in `MarkedCache.get`."""
+    def known(self, whose: Key, ids: Collection[int], at_version: int | None = None) -> dict[int, Value]:
+        """Those of `ids` that are remembered and still so. `at_version` as in `VersionedCache.get`."""
         self._turn()
         known: dict[int, Value] = {}
         if self._freshness.review():
@@ -299,7 +299,7 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
                 if held is not None and wanted:
                     for each in wanted:
                         entry = held.get(each)
-                        if entry is not None and entry[0] and (as_of is None or entry[1] == as_of):
+                        if entry is not None and entry[0] and (at_version is None or entry[1] == at_version):
                             known[each] = entry[2]
                     wanted = _missing(ids, known)
         return known
@@ -309,10 +309,10 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         whose: Key,
         ids: Collection[int],
         read: Callable[[list[int]], Awaitable[dict[int, Value]]],
-        as_of: int | None = None,
+        at_version: int | None = None,
     ) -> dict[int, Value]:
         """The records of `ids`, from memory or by `read`; what does not exist is asked for again."""
-        known = self.known(whose, ids, as_of)
+        known = self.known(whose, ids, at_version)
         missing = _missing(ids, known)
         if missing:
             marks, total = self._freshness.marks_of(missing), self._freshness.total()
@@ -326,7 +326,7 @@ class MarkedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         return known
 
 
-class MarkedIds(_Generations[Key, dict[int, Mark]]):
+class VersionedIds(_Generations[Key, dict[int, ShardVersion]]):
     """Which ids exist, kept apart by whose they are.
 
     Ids stand beside their marks, and `compress` picks those whose mark is true: a thousand are asked

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Collection
 from functools import partial
 from typing import Final, TypeVar
 
-from homewire.auth.cache import Freshness, MarkedCache, MarkedIds, MarkedRecords
+from homewire.auth.cache import CacheVersions, VersionedCache, VersionedIds, VersionedRecords
 from homewire.devices.models import DeviceLocation
 from homewire.projects.models import Project
 from homewire.repositories import Store
@@ -18,29 +18,29 @@ Held = TypeVar("Held", int, str)
 """What is asked about: the id of a home, or a right."""
 
 
-class Directory:
+class HomeDirectory:
     """A read-only view of one node. Every method may raise `errors.Unavailable`.
 
     Each answer is as old as this node's tail is behind: what another node changed is seen as soon as the tail
     has read the record of it in the shard named at the method, what this one changed from its answer on. A
-    handshake needs more, and says with `as_of` which total of the marks an answer has to be of
-    (`MarkedCache.get`).
+    handshake needs more, and says with `at_version` which total of the marks an answer has to be of
+    (`VersionedCache.get`).
 
     Only what exists is remembered: what does not is asked for again.
     """
 
-    def __init__(self, store: Store, freshness: Freshness, capacity: int) -> None:
+    def __init__(self, store: Store, freshness: CacheVersions, capacity: int) -> None:
         self._store = store
-        self._projects: MarkedCache[int, Project] = MarkedCache(freshness, capacity)
-        self._homes: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
+        self._projects: VersionedCache[int, Project] = VersionedCache(freshness, capacity)
+        self._homes: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(freshness, capacity)
         # Tuples, because a set of one id takes 216 bytes, and most users have one home.
-        self._members: MarkedCache[tuple[int, int], tuple[int, ...]] = MarkedCache(freshness, capacity)
-        self._rights: MarkedCache[tuple[int, int], tuple[str, ...]] = MarkedCache(freshness, capacity)
-        self._locations: MarkedRecords[int, DeviceLocation] = MarkedRecords(
+        self._members: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(freshness, capacity)
+        self._rights: VersionedCache[tuple[int, int], tuple[str, ...]] = VersionedCache(freshness, capacity)
+        self._locations: VersionedRecords[int, DeviceLocation] = VersionedRecords(
             freshness, capacity, is_worth_it=lambda place: place.home_id is not None
         )
-        self._existing: MarkedIds[int] = MarkedIds(freshness, capacity)
-        self._active: MarkedIds[int] = MarkedIds(freshness, capacity)
+        self._existing: VersionedIds[int] = VersionedIds(freshness, capacity)
+        self._active: VersionedIds[int] = VersionedIds(freshness, capacity)
 
     async def project(self, project_id: int) -> Project | None:
         """The project, unless it was deleted. By the project's shard."""
@@ -50,29 +50,31 @@ class Directory:
             project = await self._projects.read(project_id, project_id, read)
         return project
 
-    async def homes_of_user(self, project_id: int, user_id: int, as_of: int | None = None) -> tuple[int, ...]:
+    async def homes_of_user(
+        self, project_id: int, user_id: int, at_version: int | None = None
+    ) -> tuple[int, ...]:
         """Ids of all homes that the user is a member of, ascending. By the user's shard."""
 
         async def read() -> tuple[int, ...]:
             return tuple(await self._store.homes.followed_by(project_id, user_id))
 
         whose = (project_id, user_id)
-        homes = self._homes.get(whose, as_of)
+        homes = self._homes.get(whose, at_version)
         return homes if homes is not None else await self._homes.read(whose, user_id, read) or ()
 
     async def member_of(
-        self, project_id: int, user_id: int, home_ids: Collection[int], as_of: int | None = None
+        self, project_id: int, user_id: int, home_ids: Collection[int], at_version: int | None = None
     ) -> set[int]:
         """Those of `home_ids` that the user is a member of. By the user's shard."""
         read = partial(self._store.homes.member_of, project_id, user_id)
-        return await _remembered(self._members, (project_id, user_id), home_ids, read, as_of)
+        return await _remembered(self._members, (project_id, user_id), home_ids, read, at_version)
 
     async def rights_of(
-        self, project_id: int, user_id: int, wanted: Collection[str], as_of: int | None = None
+        self, project_id: int, user_id: int, wanted: Collection[str], at_version: int | None = None
     ) -> set[str]:
-        """Those of these rights (`model.Right`, as texts) that the user has. By the user's shard."""
+        """Those of these rights (`model.Permission`, as texts) that the user has. By the user's shard."""
         read = partial(self._store.permissions.held, project_id, user_id)
-        return await _remembered(self._rights, (project_id, user_id), wanted, read, as_of)
+        return await _remembered(self._rights, (project_id, user_id), wanted, read, at_version)
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids`. By each home's shard."""
@@ -96,7 +98,7 @@ class Directory:
         return await self._store.entities.bindings(project_id, entity_ids)
 
     async def locate(
-        self, project_id: int, device_ids: Collection[int], as_of: int | None = None
+        self, project_id: int, device_ids: Collection[int], at_version: int | None = None
     ) -> dict[int, DeviceLocation]:
         """The devices of the project among `device_ids`; unknown ids are missing. By each device's shard.
 
@@ -105,7 +107,7 @@ class Directory:
         who has just claimed one may use it at once, through any node.
         """
         read = partial(self._store.devices.locate, project_id)
-        return await self._locations.find(project_id, device_ids, read, as_of)
+        return await self._locations.find(project_id, device_ids, read, at_version)
 
     async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
         """The same as the store has it now: before somebody is refused who moved a device a moment ago."""
@@ -113,15 +115,15 @@ class Directory:
 
 
 async def _remembered(
-    cache: MarkedCache[tuple[int, int], tuple[Held, ...]],
+    cache: VersionedCache[tuple[int, int], tuple[Held, ...]],
     whose: tuple[int, int],
     ids: Collection[Held],
     read: Callable[[list[Held]], Awaitable[set[Held]]],
-    as_of: int | None,
+    at_version: int | None,
 ) -> set[Held]:
     """Those of `ids` that a user (of a project: `whose`) has, from memory or by `read`."""
     wanted = set(ids)
-    known = cache.get(whose, as_of) or ()
+    known = cache.get(whose, at_version) or ()
     if not wanted.issubset(known):
         # What is known is read again with the rest, so that an entry has one age.
         asked = sorted(wanted.union(known))

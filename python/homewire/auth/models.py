@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import StrEnum
 
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 
 
 class PrincipalKind(StrEnum):
@@ -27,7 +27,7 @@ class Principal:
     key_tag: int
     name: str = ""
     """appId of a user's session, deviceClass of a device, name of a project key."""
-    permissions: frozenset[Permission] = frozenset()
+    permissions: frozenset[KeyScope] = frozenset()
     expires_ms: int = 0
     """0: does not expire. A session that is used expires later than it was once said to."""
     session_id: str = ""

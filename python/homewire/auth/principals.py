@@ -8,12 +8,12 @@ from typing import Final
 
 from homewire.auth import tokens
 from homewire.auth.models import Principal, PrincipalKind
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.projects.scripts import LOOK_UP_KEY
 from homewire.store.database import Database
 from homewire.store.keys import ProjectSlot
 
-_NOBODY: Final = frozenset[Permission]()
+_NOBODY: Final = frozenset[KeyScope]()
 
 
 class Principals:
@@ -55,5 +55,5 @@ class Principals:
 
 
 @lru_cache(maxsize=256)
-def _permissions(words: str) -> frozenset[Permission]:
-    return frozenset(Permission(word) for word in words.split()) if words else _NOBODY
+def _permissions(words: str) -> frozenset[KeyScope]:
+    return frozenset(KeyScope(word) for word in words.split()) if words else _NOBODY

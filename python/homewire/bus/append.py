@@ -36,7 +36,7 @@ from homewire.bus.wire import Batch, Reply
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
 from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.connection import Line, exchange, open_line
+from homewire.redis.connection import RedisConnection, exchange, open_line
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1
@@ -63,7 +63,7 @@ class Bus:
         self.stats = BusStats()
         self._settings = settings
         self._address: RedisAddress = parse_address(settings.url)
-        self._connection: Line | None = None
+        self._connection: RedisConnection | None = None
         self._connected_before = False
         self._lost = asyncio.Event()
         self._lost_at = 0.0
@@ -300,9 +300,9 @@ class Bus:
             await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 -- spreads reconnects, no secret
             delay = min(2 * delay, LONGEST_DELAY)
 
-    async def _connect(self) -> Line:
+    async def _connect(self) -> RedisConnection:
         """A connection that has authenticated, knows the script and is done loading."""
-        connection = await open_line(self._address, lambda: Line(NotConfirmed, self._on_event))
+        connection = await open_line(self._address, lambda: RedisConnection(NotConfirmed, self._on_event))
         try:
             await self._shake_hands(connection)
         except BaseException:
@@ -310,7 +310,7 @@ class Bus:
             raise
         return connection
 
-    async def _shake_hands(self, connection: Line) -> None:
+    async def _shake_hands(self, connection: RedisConnection) -> None:
         authentication = self._address.authentication
         if authentication:
             (reply,) = await exchange(connection, authentication)
@@ -325,7 +325,7 @@ class Bus:
         await self._check_newest(connection, now_ms)
         self._newest_id, self._newest_shard = b"%d-0" % now_ms, None
 
-    async def _check_newest(self, connection: Line, now_ms: int) -> None:
+    async def _check_newest(self, connection: RedisConnection, now_ms: int) -> None:
         """Does Redis still have what it confirmed last? One that fell back lost that before all else.
 
         Readers find most of that by their counts, but an event that none of them had read leaves no
@@ -346,7 +346,7 @@ class Bus:
         renewals = [("SET", epoch_key(number), secrets.token_hex(8)) for number in shards]
         _raise_refusal(await exchange(connection, *renewals))
 
-    def _adopt(self, connection: Line) -> None:
+    def _adopt(self, connection: RedisConnection) -> None:
         if connection.lost:  # between the last reply and now
             self._lost.set()
             return
@@ -358,7 +358,7 @@ class Bus:
         self._trim_at = 0.0
         self._flush()
 
-    def _on_event(self, connection: Line) -> None:
+    def _on_event(self, connection: RedisConnection) -> None:
         if connection is not self._connection:
             return
         if not connection.lost:

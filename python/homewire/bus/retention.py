@@ -22,7 +22,7 @@ import structlog
 from redis.exceptions import RedisError
 
 from homewire.bus.shards import BusSettings, events_key
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -51,12 +51,12 @@ class Retention:
 
     async def run(self) -> None:
         """Sweep until cancelled. A Redis that is away is waited for: appends trim by age meanwhile."""
-        while not asked_to_stop():
+        while not is_cancelling():
             try:
                 await self.sweep()
             except (RedisError, OSError) as error:
                 _log.warning("retention.failed", error=str(error), next_in_s=self._settings.sweep_interval)
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(self._settings.sweep_interval)
 
     async def sweep(self) -> None:

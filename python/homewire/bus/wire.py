@@ -12,12 +12,12 @@ from typing import Any, TypeAlias
 from hiredis import ReplyError
 
 from homewire.bus.shards import BusError, BusStats, events_key, once_key
-from homewire.redis.connection import Awaited, pack
+from homewire.redis.connection import PendingReplies, pack
 
 Reply: TypeAlias = bytes | int | list[Any] | ReplyError | BusError | None
 
 
-class Batch(Awaited):
+class Batch(PendingReplies):
     """The appends of one caller, counted as long as they are in flight."""
 
     __slots__ = ("_stats", "size")

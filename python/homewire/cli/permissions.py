@@ -11,7 +11,7 @@ from homewire.cli.options import Name, Project, User
 from homewire.cli.output import Answer, complain
 from homewire.cli.scope import Scope, command
 from homewire.errors import UnknownRecord
-from homewire.permissions.models import Right
+from homewire.permissions.models import Permission
 from homewire.projects.models import AccessControl
 
 permissions = typer.Typer(
@@ -46,7 +46,7 @@ Write = Annotated[
         show_default=False,
     ),
 ]
-Change = Callable[[int, int, Right], Awaitable[None]]
+Change = Callable[[int, int, Permission], Awaitable[None]]
 
 
 def register(app: typer.Typer) -> None:

@@ -14,7 +14,7 @@ from homewire.cli.output import Answer, complain, printable
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
 from homewire.errors import UnknownRecord
-from homewire.projects.models import AccessControl, AccountSystem, Invitations, Permission
+from homewire.projects.models import AccessControl, AccountSystem, Invitations, KeyScope
 from homewire.projects.models import OfflineCommands as OfflineCommandsRecord
 from homewire.projects.models import Project as ProjectRecord
 
@@ -167,7 +167,7 @@ async def delete_project(scope: Scope, project: NamedProject, yes: Yes = False) 
 async def create_project_key(
     scope: Scope,
     name: Name,
-    permission: Annotated[list[Permission], typer.Option(help="What the key may do; repeat for more.")],
+    permission: Annotated[list[KeyScope], typer.Option(help="What the key may do; repeat for more.")],
     project: Project = None,
 ) -> Answer:
     """Create a key of the project. It is shown this once."""

@@ -17,7 +17,7 @@ from homewire.auth.models import PrincipalKind
 from homewire.errors import Conflict, InvalidInput, LoginRefused, Unauthenticated, UnknownRecord
 from homewire.hosts import projects_by_host, without_port
 from homewire.logins import tokens as login_tokens
-from homewire.logins.attempting import attempting, guessing, token_guesses
+from homewire.logins.attempting import attempting, login_attempt, token_guesses
 from homewire.logins.login import by_password, opened
 from homewire.logins.tokens import Logins
 from homewire.projects.models import Project
@@ -122,7 +122,7 @@ async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCo
     if key is None or login is None:
         raise _wrong_key()
     project = await _project_with(api, call.request, key.project_id, _wrong_key())
-    async with guessing(api, call.request, project.id, f"device {login}") as attempt:
+    async with login_attempt(api, call.request, project.id, f"device {login}") as attempt:
         caller = await api.store.principals.lookup(password)
         if (
             caller is None

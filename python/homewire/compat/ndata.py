@@ -14,7 +14,7 @@ from homewire.compat.ndata_list import Names, Selection, result, unnamed
 from homewire.compat.ndata_query import OPERATORS, Part, parse
 from homewire.compat.ndata_rows import NDataSession, QueryResult, session_of
 from homewire.errors import NotFound, PermissionDenied
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation
 from homewire.rest.shapes import SESSIONS
@@ -137,7 +137,7 @@ OPERATIONS: Final = (
         summary="Get the live sessions that are asked for; without $take all of them",
         description=_NDATA,
         source="spec 003, Get sessions",
-        access=Access(user=True, device=True, permission=Permission.READ),
+        access=Access(user=True, device=True, permission=KeyScope.READ),
         handler=get_sessions,
         query=SessionsQuery,
         answer=QueryResult,
@@ -151,7 +151,7 @@ OPERATIONS: Final = (
         tag="Sessions with NData",
         summary="Get a live session",
         source="spec 003, Get session",
-        access=Access(user=True, device=True, permission=Permission.READ),
+        access=Access(user=True, device=True, permission=KeyScope.READ),
         handler=get_session,
         answer=NDataSession,
         shape=SESSIONS,
@@ -164,7 +164,7 @@ OPERATIONS: Final = (
         tag="Sessions with NData",
         summary="End a session; the answer is the session that it ended",
         source="spec 003, Delete session",
-        access=Access(user=True, device=True, permission=Permission.ADMIN),
+        access=Access(user=True, device=True, permission=KeyScope.ADMIN),
         handler=delete_session,
         answer=NDataSession,
         shape=SESSIONS,

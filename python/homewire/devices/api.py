@@ -13,7 +13,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import Device as DeviceRecord
 from homewire.devices.models import DevicePresence
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -179,7 +179,7 @@ OPERATIONS: Final = (
         tag="Devices",
         summary="List the devices of a home; with a project key those of the project, too",
         source="spec 001, Get Devices",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         handler=list_devices,
         query=DevicesAskedFor,
         answer=list[models.Device],
@@ -192,7 +192,7 @@ OPERATIONS: Final = (
         tag="Devices",
         summary="Get a device; with a device's key only itself",
         source="spec 001, Get Device Info",
-        access=Access(user=True, device=True, permission=Permission.READ),
+        access=Access(user=True, device=True, permission=KeyScope.READ),
         # The handler reads the device anyway, and that says where it is.
         handler=get_device,
         answer=models.Device,
@@ -204,7 +204,7 @@ OPERATIONS: Final = (
         tag="Devices",
         summary="Change a device's name or tag",
         source="spec 001, Update Device Info",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         visible=device_in_path,
         handler=update_device,
         body=DevicePatch,
@@ -217,7 +217,7 @@ OPERATIONS: Final = (
         tag="Devices",
         summary="Take a device out of its home; one that was provisioned on demand is deleted with its key",
         source="spec 001, Delete Device",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         handler=delete_device,
         success=204,
     ),

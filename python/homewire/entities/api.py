@@ -10,7 +10,7 @@ import msgspec
 from homewire.auth.models import Principal
 from homewire.entities.models import Entity as EntityRecord
 from homewire.errors import InvalidInput, NotFound, UnknownRecord
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -158,8 +158,8 @@ def _attributes(given: Attributes) -> bytes | None:
 _ALL: Final = "/projects/{projectId}/entities"
 _ONE: Final = _ALL + "/{entityId}"
 _SOURCE: Final = "shared data models, Entity"
-_READ: Final = Access(permission=Permission.READ)
-_CHANGE: Final = Access(permission=Permission.ADMIN)
+_READ: Final = Access(permission=KeyScope.READ)
+_CHANGE: Final = Access(permission=KeyScope.ADMIN)
 
 OPERATIONS: Final = (
     Operation(

@@ -26,7 +26,7 @@ from homewire.bus.shards import BusError
 from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed, RequestError
 from homewire.events.context import Ingest
 from homewire.events.idempotency import Once, claim, idempotency_key, key_reused
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.server.answers import whole_answer
 
 Outcome: TypeAlias = bytes | RequestError
@@ -40,7 +40,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.StreamRespons
     refused ones too: 429 for the whole.
     """
     principal = await ingest.authenticate(request)
-    require_project_key(principal, Permission.SEND_EVENT)
+    require_project_key(principal, KeyScope.SEND_EVENT)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.bulk_body_bytes)
     try:

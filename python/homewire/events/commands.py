@@ -14,9 +14,9 @@ from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
 from homewire.events.context import Ingest
 from homewire.events.idempotency import append_event, claim, idempotency_key, key_reused
-from homewire.events.queued_commands import KeptCommand, KeptCommands
-from homewire.permissions.models import RightKind
-from homewire.projects.models import OfflineCommands, Permission
+from homewire.events.queued_commands import QueuedCommand, QueuedCommands
+from homewire.permissions.models import PermissionKind
+from homewire.projects.models import KeyScope, OfflineCommands
 from homewire.server.answers import whole_answer
 from homewire.server.query import path_id
 
@@ -29,7 +29,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
     if principal.kind is PrincipalKind.DEVICE:
         raise PermissionDenied(needs="a user's or a project's key")
     if principal.kind is PrincipalKind.PROJECT_KEY:
-        require_project_key(principal, Permission.SEND_COMMAND)
+        require_project_key(principal, KeyScope.SEND_COMMAND)
     ingest.rates.take(principal)
     device_id = path_id(request, "deviceId")
     await _require_visible(ingest, principal, device_id)
@@ -42,12 +42,12 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
         command = parse_command(body)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
-    if keep_s is not None and ingest.kept_commands is not None:
+    if keep_s is not None and ingest.queued_commands is not None:
         now = ingest.clock()
         expires = now + keep_s * 1000
         head, tail = kept_command_envelope(command, principal.project_id, device_id, now, expires)
-        kept = KeptCommand(device_id, head, tail, expires)
-        await _keep(ingest, ingest.kept_commands, request, principal, kept, body)
+        kept = QueuedCommand(device_id, head, tail, expires)
+        await _keep(ingest, ingest.queued_commands, request, principal, kept, body)
         return whole_answer(request, 204)
     if refuses:
         await _require_connected(ingest, principal, device_id)
@@ -90,10 +90,10 @@ def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:
 
 async def _keep(
     ingest: Ingest,
-    kept_commands: KeptCommands,
+    queued_commands: QueuedCommands,
     request: web.Request,
     principal: Principal,
-    command: KeptCommand,
+    command: QueuedCommand,
     body: bytes,
 ) -> None:
     """Keep a command, at most once if the request claims that. It is on its way all the same."""
@@ -103,7 +103,7 @@ async def _keep(
         claimed = claim(ingest.rates, key, principal, operation, body)
         once = claimed.scope_key, claimed.fingerprint, ingest.bus.idempotency_ms
     try:
-        is_kept = await kept_commands.keep(principal.project_id, command, ingest.kept_bounds, once)
+        is_kept = await queued_commands.keep(principal.project_id, command, ingest.kept_bounds, once)
     except UnknownRecord:
         # Deleted since it was looked up.
         raise NotFound from None
@@ -136,10 +136,10 @@ async def _require_place(
 async def _require_access(ingest: Ingest, principal: Principal, device_id: int, home_id: int | None) -> None:
     if home_id is None:
         raise NotFound
-    permitted = await by_right(ingest.directory, principal, RightKind.WRITE_DEVICE, device_id)
+    permitted = await by_right(ingest.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
     if permitted:
         return
     if not await ingest.directory.member_of(principal.project_id, principal.id, (home_id,)):
         raise NotFound
     if permitted is False:
-        raise right_needed(RightKind.WRITE_DEVICE, device_id)
+        raise right_needed(PermissionKind.WRITE_DEVICE, device_id)

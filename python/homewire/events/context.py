@@ -6,9 +6,9 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
-from homewire.auth.authenticator import Authenticate, Directory
+from homewire.auth.authenticator import Authenticate, HomeDirectory
 from homewire.bus.append import Bus
-from homewire.events.queued_commands import Bounds, KeptCommands
+from homewire.events.queued_commands import Bounds, QueuedCommands
 from homewire.limits.rates import Rates
 from homewire.server.bodies import BodyReader
 from homewire.settings import BULK_BODY_BYTES, Settings
@@ -27,10 +27,10 @@ class Ingest:
 
     bus: Bus
     authenticate: Authenticate
-    directory: Directory
+    directory: HomeDirectory
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
     """Charged once it is known who sends, before anything is looked up or read for it."""
-    kept_commands: KeptCommands | None = None
+    queued_commands: QueuedCommands | None = None
     """Where commands wait for devices that are not connected; without it none may."""
     kept_bounds: Bounds = field(default_factory=lambda: Bounds(100, 256 * KIBIBYTE))
     """What may wait for one device."""

@@ -26,7 +26,7 @@ RETRY_AFTER_S: Final = 10
 
 
 @dataclass(frozen=True, slots=True)
-class KeptCommand:
+class QueuedCommand:
     """A command to be kept: its envelope in the two parts between which its ticket will stand."""
 
     device_id: int
@@ -43,7 +43,7 @@ class Bounds:
     bytes: int
 
 
-class KeptCommands:
+class QueuedCommands:
     """The queues of devices."""
 
     def __init__(self, database: Database) -> None:
@@ -53,7 +53,7 @@ class KeptCommands:
     async def keep(
         self,
         project_id: int,
-        command: KeptCommand,
+        command: QueuedCommand,
         bounds: Bounds,
         once: tuple[str, str, int] | None = None,
     ) -> bool:

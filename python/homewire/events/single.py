@@ -11,7 +11,7 @@ from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.events.context import Ingest
 from homewire.events.idempotency import append_event, claim, idempotency_key
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.server.answers import whole_answer
 from homewire.server.clients import client_address
 from homewire.server.query import path_id
@@ -51,7 +51,7 @@ async def put_device_event(ingest: Ingest, request: web.Request) -> web.StreamRe
 async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResponse:
     """`PUT /homes/{homeId}/event`, spec 001 *Send Event to Home*: a project key that may send events."""
     principal = await ingest.authenticate(request)
-    require_project_key(principal, Permission.SEND_EVENT)
+    require_project_key(principal, KeyScope.SEND_EVENT)
     ingest.rates.take(principal)
     home_id = path_id(request, "homeId")
     if home_id not in await ingest.directory.active_homes(principal.project_id, (home_id,)):

@@ -8,7 +8,7 @@ import msgspec
 
 from homewire.entities.api import own_project
 from homewire.groups.models import Group as GroupRecord
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -75,8 +75,8 @@ _ONE: Final = _ALL + "/{groupId}"
 _MEMBERS: Final = _ONE + "/members"
 _MEMBER: Final = _MEMBERS + "/{userId}"
 _SOURCE: Final = "homewire's own"
-_READ: Final = Access(permission=Permission.READ)
-_CHANGE: Final = Access(permission=Permission.ADMIN)
+_READ: Final = Access(permission=KeyScope.READ)
+_CHANGE: Final = Access(permission=KeyScope.ADMIN)
 
 OPERATIONS: Final = (
     Operation(

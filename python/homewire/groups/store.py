@@ -16,7 +16,7 @@ from typing import Final
 from homewire.errors import UnknownRecord
 from homewire.groups.models import Group
 from homewire.permissions import store as rights
-from homewire.permissions.models import Right
+from homewire.permissions.models import Permission
 from homewire.permissions.store import COUNTING, ENDING
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
@@ -95,7 +95,7 @@ class Groups:
         await self.get(project_id, group_id)
         return await self._database.index_slice(ProjectSlot(project_id).group_members(group_id), skip, limit)
 
-    async def rights(self, project_id: int, group_id: int) -> builtins.list[Right]:
+    async def rights(self, project_id: int, group_id: int) -> builtins.list[Permission]:
         """What everybody in a group may do. Raises UnknownRecord."""
         await self.get(project_id, group_id)
         slot = ProjectSlot(project_id)
@@ -135,7 +135,7 @@ class Groups:
         )  # fmt: skip
         require_ok(answer, project=project_id, group=group_id, member=user_id)
 
-    async def grant(self, project_id: int, group_id: int, right: Right) -> None:
+    async def grant(self, project_id: int, group_id: int, right: Permission) -> None:
         """Give a right to everybody who is in a group, now and later; once more changes nothing.
 
         Raises UnknownRecord (project, group, home, device), Conflict (TOO_MANY_PERMISSIONS, CONFLICT).
@@ -150,7 +150,7 @@ class Groups:
         )
         require_ok(answer, project=project_id, group=group_id, home=right.subject, device=right.subject)
 
-    async def revoke(self, project_id: int, group_id: int, right: Right) -> None:
+    async def revoke(self, project_id: int, group_id: int, right: Permission) -> None:
         """Take a right from a group; who in it has it otherwise, too, keeps it.
 
         Raises UnknownRecord (project, group, permission), Conflict (CONFLICT).

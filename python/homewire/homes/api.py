@@ -12,7 +12,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from homewire.homes.models import Home as HomeRecord
 from homewire.homes.store import ANYBODY
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -152,7 +152,7 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Get the homes that a user belongs to; with a project key also all homes of the project",
         source="spec 001, Get Homes",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         handler=get_homes,
         query=HomesQuery,
         answer=list[models.Home],
@@ -181,7 +181,7 @@ OPERATIONS: Final = (
         summary="Get a home",
         description="A user whom a stranger added to it accepts that with this.",
         source="spec 001, Get Home",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         visible=home_in_path,
         handler=get_home,
         answer=models.Home,
@@ -194,7 +194,7 @@ OPERATIONS: Final = (
         summary="Change the name or time zone of a home; only its owners may",
         description="A project key may also deactivate it, and activate it again. " + DEACTIVATED,
         source="spec 001, Update Home",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         visible=home_in_path,
         handler=update_home,
         body=HomeChanges,
@@ -207,7 +207,7 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Delete a home; only its owners may",
         source="spec 001, Delete Home",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         visible=home_in_path,
         handler=delete_home,
         success=204,

@@ -17,7 +17,7 @@ from homewire.homes.models import Role
 from homewire.logins.attempting import additions, invitations_to, rationed
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import Posting
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
@@ -177,7 +177,7 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Get the members of a home",
         source="spec 001, Get Home Members",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         visible=home_in_path,
         handler=get_members,
         query=Paging,
@@ -199,7 +199,7 @@ OPERATIONS: Final = (
         "is not added again by its members for 30 days (403 MEMBER_LEFT). With `homewire project set "
         "--invitations immediate` every member counts as having accepted.",
         source="spec 001, Add Home Member",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         visible=home_in_path,
         handler=add_member,
         body=NewMember,
@@ -216,7 +216,7 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Get a member of a home",
         source="spec 001, Get Home Member",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         visible=home_in_path,
         handler=get_member,
         answer=models.HomeMember,
@@ -228,7 +228,7 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Change the role of a member; only owners may. Or accept to be one",
         source="shared data models, HomeMember",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         visible=home_in_path,
         handler=update_member,
         body=MemberChanges,
@@ -242,7 +242,7 @@ OPERATIONS: Final = (
         tag="Homes",
         summary="Remove a member from a home; owners remove others, everybody may leave",
         source="spec 001, Delete Home Member",
-        access=Access(user=True, permission=Permission.ADMIN),
+        access=Access(user=True, permission=KeyScope.ADMIN),
         visible=home_in_path,
         handler=remove_member,
         success=204,

@@ -48,7 +48,7 @@ CHUNK: Final = 200
 class Homes:
     """The homes of a project. A user is in at most `homes_per_user`; 0: in any number."""
 
-    def __init__(self, database: Database, emptying: Emptying, homes_per_user: int = 0) -> None:
+    def __init__(self, database: Database, emptying: HomeCleanup, homes_per_user: int = 0) -> None:
         self._database = database
         self._emptying = emptying
         self.homes_per_user: Final = homes_per_user
@@ -343,7 +343,7 @@ MEMBERS_TAKEN: Final = 110
 """Members that one script takes out; of the 1,000 elements that it may touch, each takes nine at most."""
 
 
-class Emptying:
+class HomeCleanup:
     """The sweep behind the deletion of a home. It can be interrupted anywhere, and repeated."""
 
     def __init__(self, database: Database, devices: Devices, entities: Entities) -> None:

@@ -9,7 +9,7 @@ import msgspec
 from homewire.errors import InvalidInput, NotFound
 from homewire.kv.models import KeyValue as KeyValueRecord
 from homewire.kv.store import Bounds, Owner
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, Visibility
@@ -96,8 +96,8 @@ _RIGHT: Final = (
 def _operations(
     noun: str, path: str, visible: Visibility, writable: Visibility, device: bool, source: str
 ) -> tuple[Operation, ...]:
-    reads = Access(user=True, device=device, permission=Permission.READ)
-    writes = Access(user=True, device=device, permission=Permission.WRITE_KV)
+    reads = Access(user=True, device=device, permission=KeyScope.READ)
+    writes = Access(user=True, device=device, permission=KeyScope.WRITE_KV)
     tag = "Key-value store"
     return (
         Operation(

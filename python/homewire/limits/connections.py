@@ -29,7 +29,7 @@ from redis.exceptions import RedisError
 
 from homewire._core import Core
 from homewire.auth.models import Principal
-from homewire.concurrency import woken
+from homewire.concurrency import wait_debounced
 from homewire.errors import TooManyRequests
 from homewire.limits.buckets import Buckets
 from homewire.limits.sharing import (
@@ -84,7 +84,7 @@ class Limit(NamedTuple):
         return max(self.most // SIXTEENTH, 1 if self.most >= FEW else 0)
 
 
-class Admission:
+class ConnectionLimits:
     """Says at the handshake whether one more connection is within the limits. Asks nobody."""
 
     def __init__(
@@ -162,7 +162,7 @@ class Admission:
         return {(kind, project, name): count for kind, project, name, count in found}
 
 
-class HolderSharing:
+class ConnectionSharing:
     """Publishes what this node holds, and reads what the others do.
 
     What changed goes out every `interval_s` seconds and at once when it grew by a sixteenth; all of it,
@@ -170,7 +170,7 @@ class HolderSharing:
     """
 
     def __init__(
-        self, redis: Redis, admission: Admission, clock: SharedClock, *, interval_s: float = INTERVAL_S
+        self, redis: Redis, admission: ConnectionLimits, clock: SharedClock, *, interval_s: float = INTERVAL_S
     ) -> None:
         self._redis = redis
         self._admission = admission
@@ -244,7 +244,7 @@ class HolderSharing:
             raise_first(await trip(self._redis, some[start : start + COMMANDS_A_TRIP]))
 
     async def _pause(self) -> None:
-        await woken(self._admission.grown, LEAST_PAUSE_S, self._interval_s)
+        await wait_debounced(self._admission.grown, LEAST_PAUSE_S, self._interval_s)
 
 
 @lru_cache(maxsize=1024)

@@ -23,24 +23,22 @@ from collections import Counter
 from redis.asyncio import Redis
 
 from homewire._core import Core
-from homewire.limits.connections import Admission, HolderSharing
+from homewire.limits.connections import ConnectionLimits, ConnectionSharing
 from homewire.limits.rates import Rates, RateSharing
 from homewire.limits.sharing import SharedClock
 from homewire.settings import Settings
 
-__all__ = ["Admission", "Overload", "Rates"]
 
-
-class Overload:
+class Limits:
     """The limits of one node: `rates` for events, `admission` for connections."""
 
     def __init__(self, redis: Redis, core: Core, settings: Settings, refusals: Counter[str]) -> None:
         """`refusals` is where it counts how often each limit refused, by the name of its setting."""
         clock = SharedClock(redis)
         self.rates = Rates(settings, clock.now, refusals)
-        self.admission = Admission(core, settings, refusals)
+        self.admission = ConnectionLimits(core, settings, refusals)
         self._totals = RateSharing(redis, self.rates, clock)
-        self._holders = HolderSharing(redis, self.admission, clock)
+        self._holders = ConnectionSharing(redis, self.admission, clock)
 
     async def run(self) -> None:
         """Exchange counts with the other nodes until cancelled, then take back what was said here."""

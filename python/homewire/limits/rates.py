@@ -21,7 +21,7 @@ from typing import Final
 from redis.asyncio import Redis
 
 from homewire.auth.models import Principal, PrincipalKind
-from homewire.concurrency import woken
+from homewire.concurrency import wait_debounced
 from homewire.errors import TooManyRequests
 from homewire.limits.sharing import (
     COMMANDS_A_TRIP,
@@ -292,4 +292,4 @@ class RateSharing:
 
     async def _pause(self) -> None:
         most_s = self._interval_s if self._rates.are_shared() else REST_S
-        await woken(self._rates.crowded, LEAST_PAUSE_S, most_s)
+        await wait_debounced(self._rates.crowded, LEAST_PAUSE_S, most_s)

@@ -11,7 +11,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 
 OUTAGE_PAUSE_S: Final = 1.0
 """Between two attempts while Redis is away."""
@@ -59,20 +59,20 @@ async def repeat(
 ) -> None:
     """`exchange` and `pause` by turns until cancelled. A Redis that is away is waited for; logged once."""
     alone = False
-    while not asked_to_stop():
+    while not is_cancelling():
         try:
             await exchange()
         except (RedisError, OSError) as error:
             if not alone:
                 _log.warning("overload.alone", what=what, error=type(error).__name__)
             alone = True
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(OUTAGE_PAUSE_S)
             continue
         if alone:
             _log.info("overload.together", what=what)
         alone = False
-        if not asked_to_stop():
+        if not is_cancelling():
             await pause()
 
 

@@ -9,9 +9,9 @@ from typing import Final
 
 from homewire.auth.models import PrincipalKind
 from homewire.errors import InvalidInput, Unauthenticated, UnknownRecord
-from homewire.logins.attempting import guessing
+from homewire.logins.attempting import login_attempt
 from homewire.logins.login import by_password, opened
-from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
@@ -88,7 +88,7 @@ async def _by_code(
     app_id = await _app(api, call, project)
     phone = checks.phone(required("phoneNumber", call.body.phone_number))
     code = required("code", call.body.code)
-    async with guessing(api, call.request, project.id, phone) as attempt:
+    async with login_attempt(api, call.request, project.id, phone) as attempt:
         user = await api.store.users.by_phone(project.id, phone)
         if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
             await api.store.users.note_failed_login(project.id, user.id if user else 0)
@@ -148,7 +148,7 @@ OPERATIONS: Final = (
             nobody=True,
             user=True,
             device=True,
-            permission=Permission.READ,
+            permission=KeyScope.READ,
             every_project_key=True,
             by_handler=True,
         ),
@@ -168,7 +168,7 @@ OPERATIONS: Final = (
         "not looked at. An unknown address and a wrong password get the same answer. The first right code "
         "verifies a phone number.",
         source="spec 001, Authenticate a User",
-        access=Access(nobody=True, permission=Permission.BYOU, by_handler=True),
+        access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
         handler=authenticate_user,
         body=Credentials,
         body_kind=BodyKind.FORM,
@@ -185,7 +185,7 @@ OPERATIONS: Final = (
         "takes the token, once, within login_token_lifetime_s. A user has at most 20 of them; one more, and "
         "the one that expires first is good no more.",
         source="homewire's own",
-        access=Access(permission=Permission.ADMIN),
+        access=Access(permission=KeyScope.ADMIN),
         handler=create_login_token,
         success=201,
         answer=models.LoginToken,

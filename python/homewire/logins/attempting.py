@@ -63,7 +63,7 @@ async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance])
 
 
 @asynccontextmanager
-async def guessing(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
+async def login_attempt(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
     """A guess of what an account is proved with; otherwise like `attempting`.
 
     It is counted by account and network, and for all networks where nobody logged in to the account lately.

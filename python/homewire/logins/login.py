@@ -9,7 +9,7 @@ from aiohttp import web
 
 from homewire.audit import note
 from homewire.errors import Conflict, InvalidInput, LoginRefused, UnknownRecord
-from homewire.logins.attempting import guessing
+from homewire.logins.attempting import login_attempt
 from homewire.projects.models import AccountSystem, Project
 from homewire.rest.context import Api
 from homewire.sessions.models import Session
@@ -38,7 +38,7 @@ async def by_password(
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
     # It counts before it is looked at, so that many at once are no more than one after the other.
-    async with guessing(api, request, project.id, _in_one_way(name)) as attempt:
+    async with login_attempt(api, request, project.id, _in_one_way(name)) as attempt:
         recognised = await api.store.users.recognise(project.id, name, password)
         if recognised is None:
             raise attempt.wrong(_wrong())

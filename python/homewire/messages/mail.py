@@ -13,7 +13,7 @@ from email.utils import format_datetime, parseaddr
 import aiosmtplib
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.messages.message import Letter
+from homewire.messages.message import QueuedMessage
 from homewire.messages.texts import link, mail_text
 from homewire.projects.models import Project
 from homewire.settings import Settings
@@ -36,7 +36,7 @@ class MailCarrier:
         self._from = sender_of(settings.smtp_from)
         self._tls = None if settings.smtp_tls == "none" else _trust(settings)
 
-    async def carry(self, letter: Letter, project: Project) -> None:
+    async def carry(self, letter: QueuedMessage, project: Project) -> None:
         """Returns when the server has taken the mail. Raises NotSent, Undeliverable."""
         recipient = recipient_of(letter.message.to)
         mail = compose(letter, project, self._from, recipient)
@@ -65,7 +65,7 @@ class MailCarrier:
         """Nothing is kept open between mails."""
 
 
-def compose(letter: Letter, project: Project, sender: Address, recipient: Address) -> EmailMessage:
+def compose(letter: QueuedMessage, project: Project, sender: Address, recipient: Address) -> EmailMessage:
     """The mail, as RFC 5322 has it."""
     message = letter.message
     words = mail_text(message, project.name, link(message, project, letter.base_url))

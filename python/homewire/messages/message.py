@@ -84,7 +84,7 @@ class Channel(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Letter:
+class QueuedMessage:
     """A message on its way, and what does not change from try to try."""
 
     id: str
@@ -97,7 +97,7 @@ class Letter:
         return f"Letter({self.id}, {self.message})"
 
     @classmethod
-    def new(cls, message: Message, base_url: str) -> Letter:
+    def new(cls, message: Message, base_url: str) -> QueuedMessage:
         """A letter that nobody has seen yet."""
         return cls(secrets.token_hex(16), message, base_url)
 
@@ -106,7 +106,7 @@ class Letter:
         return sealer.seal(_encode(self).decode())
 
     @classmethod
-    def opened(cls, sealed: str, sealer: Sealer) -> Letter:
+    def opened(cls, sealed: str, sealer: Sealer) -> QueuedMessage:
         """What `sealed` made. Raises ConfigurationError for what this deployment did not seal."""
         try:
             return _decode(sealer.open(sealed))
@@ -117,4 +117,4 @@ class Letter:
 
 
 _encode: Final = msgspec.json.Encoder().encode
-_decode: Final = msgspec.json.Decoder(Letter).decode
+_decode: Final = msgspec.json.Decoder(QueuedMessage).decode

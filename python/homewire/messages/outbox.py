@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 from redis.exceptions import NoScriptError
 
 from homewire.errors import ConfigurationError, Unavailable
-from homewire.messages.message import Channel, Letter, Message, MessageKind
+from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
 from homewire.messages.models import Posting, PostingQueue
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.redis.pipeline import Trips
+from homewire.redis.pipeline import AutoPipeline
 from homewire.sealing import Sealer
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_copied, messages_dead, messages_waiting
 from homewire.store.script import Script
@@ -34,20 +34,20 @@ Argument = str | int | bytes
 class KeptLetter:
     """A letter that nothing carried, and when it was given to us, in ms since 1970."""
 
-    letter: Letter
+    letter: QueuedMessage
     since_ms: int
     problem: str = ""
     """Why it was given up."""
 
 
-class Post:
+class MessageOutbox:
     """Takes messages: for the channels `carried` into a queue, others to be looked at.
 
     `base_url` is where those who get messages reach this homewire.
     """
 
     def __init__(self, redis: Redis, sealer: Sealer, base_url: str, carried: Collection[Channel]) -> None:
-        self._trips = Trips(redis)
+        self._trips = AutoPipeline(redis)
         self._sealer = sealer
         self._base_url = base_url
         self._carried = carried
@@ -67,7 +67,7 @@ class Post:
     def posting(self, message: Message) -> Posting:
         """The message, sealed, for the change that causes it."""
         channel = Channel.of(message.kind)
-        sealed = Letter.new(message, self._base_url).sealed(self._sealer)
+        sealed = QueuedMessage.new(message, self._base_url).sealed(self._sealer)
         return Posting(PostingQueue(channel if channel in self._carried else PostingQueue.KEPT), sealed)
 
 
@@ -104,7 +104,7 @@ async def _letters(redis: Redis, sealer: Sealer, stream: str) -> list[KeptLetter
     refusal: ConfigurationError | None = None
     for _, fields in entries:
         try:
-            letter = Letter.opened(fields[b"m"].decode(), sealer)
+            letter = QueuedMessage.opened(fields[b"m"].decode(), sealer)
             found.append(KeptLetter(letter, int(fields[b"c"]), fields.get(b"p", b"").decode()))
         except ConfigurationError as error:
             refusal = error

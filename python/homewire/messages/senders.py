@@ -13,17 +13,17 @@ import aiohttp
 import orjson
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.messages.message import Channel, Letter
+from homewire.messages.message import Channel, QueuedMessage
 from homewire.messages.texts import sms_text
 from homewire.projects.models import Project
 from homewire.settings import Settings
 from homewire.webhooks.client import HEADER, hmac_hex
 
 
-class Carrier(Protocol):
+class Sender(Protocol):
     """Carries letters of one channel out of the house."""
 
-    async def carry(self, letter: Letter, project: Project) -> None:
+    async def carry(self, letter: QueuedMessage, project: Project) -> None:
         """Hand the letter over; returns when the other side has taken it.
 
         Raises NotSent; Undeliverable when trying again is of no use.
@@ -33,10 +33,10 @@ class Carrier(Protocol):
         """Nothing is carried any more."""
 
 
-def carriers(settings: Settings) -> dict[Channel, Carrier]:
+def carriers(settings: Settings) -> dict[Channel, Sender]:
     """A carrier for each channel that is set up. Raises ConfigurationError."""
     # Imported at use: a deployment without them does without them.
-    found: dict[Channel, Carrier] = {}
+    found: dict[Channel, Sender] = {}
     if settings.smtp_host is not None:
         from homewire.messages.mail import MailCarrier
 
@@ -73,7 +73,7 @@ class SmsCarrier:
         self._key = key
         self._http: aiohttp.ClientSession | None = None
 
-    async def carry(self, letter: Letter, project: Project) -> None:
+    async def carry(self, letter: QueuedMessage, project: Project) -> None:
         """Returns when the gateway has taken the message. Raises NotSent, Undeliverable."""
         message = letter.message
         body = orjson.dumps(

@@ -14,12 +14,12 @@ from typing import Final
 import structlog
 from redis.asyncio import Redis
 
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
-from homewire.messages.message import Channel, Letter
-from homewire.messages.outbox import Post
+from homewire.messages.message import Channel, QueuedMessage
+from homewire.messages.outbox import MessageOutbox
 from homewire.messages.queue import Entry, Queue
-from homewire.messages.senders import Carrier, carriers
+from homewire.messages.senders import Sender, carriers
 from homewire.projects.models import Project
 from homewire.redis.connect import connect
 from homewire.sealing import Sealer
@@ -55,14 +55,14 @@ class Patience:
     """All of it."""
 
 
-class Courier:
+class MessageWorker:
     """Carries what is in `queue` with `carrier`, until cancelled."""
 
     def __init__(
         self,
         channel: Channel,
         queue: Queue,
-        carrier: Carrier,
+        carrier: Sender,
         sealer: Sealer,
         find_project: FindProject,
         patience: Patience,
@@ -81,7 +81,7 @@ class Courier:
         """Carry until cancelled. A Redis that is away is waited for."""
         try:
             # (redis-py swallows a cancellation now and then.)
-            while not asked_to_stop():
+            while not is_cancelling():
                 try:
                     await self._turn()
                 except Unavailable as error:
@@ -149,7 +149,7 @@ class Courier:
             return
 
     async def _attempt(self, entry: Entry) -> None:
-        letter = Letter.opened(entry.sealed, self._sealer)
+        letter = QueuedMessage.opened(entry.sealed, self._sealer)
         message = letter.message
         if not message.to:
             return
@@ -201,8 +201,8 @@ class Courier:
 class Delivery:
     """The post of a node and its couriers: one for each channel that is set up."""
 
-    post: Post
-    couriers: Sequence[Courier]
+    post: MessageOutbox
+    couriers: Sequence[MessageWorker]
     redis: Redis
     """The couriers' own connections: a wait for messages holds one for good."""
     kept: Sequence[Channel]
@@ -218,9 +218,9 @@ class Delivery:
             settings.notify_attempt_s, settings.notify_tries, settings.notify_pause_s, settings.notify_age_s
         )
         return cls(
-            Post(redis, sealer, settings.public_base_url, carried),
+            MessageOutbox(redis, sealer, settings.public_base_url, carried),
             [
-                Courier(channel, Queue(own, channel), carrier, sealer, find_project, patience)
+                MessageWorker(channel, Queue(own, channel), carrier, sealer, find_project, patience)
                 for channel, carrier in carried.items()
             ],
             own,

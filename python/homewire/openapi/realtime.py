@@ -10,7 +10,7 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from homewire.projects.models import OfflineCommands, Permission
+from homewire.projects.models import KeyScope, OfflineCommands
 from homewire.rest.models import Answer, Id, Timestamp
 from homewire.rest.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
 
@@ -157,7 +157,7 @@ ENDPOINTS: Final = (
         summary="Send an event to a home",
         description=f"204 says that it is stored and on its way to the listeners. {_STAMPED}",
         source="spec 001, Send Event to Home",
-        access=Access(permission=Permission.SEND_EVENT),
+        access=Access(permission=KeyScope.SEND_EVENT),
         body=Event,
         success=204,
         errors=_ERRORS,
@@ -185,7 +185,7 @@ ENDPOINTS: Final = (
         summary="Send many events at once",
         description="A bad item stops no other: each has a result of its own. At most 4 MiB and 1,000 items.",
         source="homewire's own",
-        access=Access(permission=Permission.SEND_EVENT),
+        access=Access(permission=KeyScope.SEND_EVENT),
         body=list[PlacedEvent],
         body_kind=BodyKind.BATCH,
         answer=BatchResults,
@@ -208,7 +208,7 @@ ENDPOINTS: Final = (
             " not membership."
         ),
         source="spec 001, Send Command",
-        access=Access(user=True, permission=Permission.SEND_COMMAND),
+        access=Access(user=True, permission=KeyScope.SEND_COMMAND),
         query=CommandQuery,
         body=Command,
         success=204,

@@ -8,9 +8,9 @@ from typing import Any, Final
 
 from homewire.entities.api import own_project
 from homewire.errors import InvalidInput, UnknownRecord
-from homewire.permissions.models import HeldRight, RightKind
+from homewire.permissions.models import HeldPermission, PermissionKind
 from homewire.permissions.store import parsed
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -86,7 +86,7 @@ async def revoke_permission(api: Api, call: Call[EndedPermission, None]) -> None
         await api.store.groups.revoke(project, group_id or 0, right)
 
 
-def _of_user(held: HeldRight) -> models.Permission:
+def _of_user(held: HeldPermission) -> models.Permission:
     return models.Permission(
         permission=str(held.right), granted=held.direct, group_ids=list(held.group_ids) or None
     )
@@ -108,13 +108,13 @@ def _named(error: UnknownRecord) -> Exception:
     return InvalidInput(field[error.noun], f"there is no {error.noun} {error.identifier} in the project")
 
 
-def _spelled(kinds: Sequence[RightKind]) -> str:
+def _spelled(kinds: Sequence[PermissionKind]) -> str:
     return ", ".join(f"`{kind}:<id>`" for kind in kinds)
 
 
 _PATH: Final = "/projects/{projectId}/permissions"
 _DESCRIPTION: Final = (
-    f"Permissions are {_spelled(list(RightKind))}. They count in projects whose access control goes by"
+    f"Permissions are {_spelled(list(PermissionKind))}. They count in projects whose access control goes by"
     " permission: there they, and not memberships, say who hears events, sends commands and changes values."
 )
 _SHARED: Final[dict[str, Any]] = {
@@ -130,7 +130,7 @@ OPERATIONS: Final = (
         method="GET",
         summary="List the permissions of a user, with those of their groups, or of a group",
         description=_DESCRIPTION,
-        access=Access(permission=Permission.READ),
+        access=Access(permission=KeyScope.READ),
         handler=list_permissions,
         query=ListPermissions,
         answer=list[models.Permission],
@@ -141,7 +141,7 @@ OPERATIONS: Final = (
         method="POST",
         summary="Grant a permission to a user, or to everybody in a group",
         description=f"{_DESCRIPTION}\n\nGranting once more what is granted changes nothing.",
-        access=Access(permission=Permission.ADMIN),
+        access=Access(permission=KeyScope.ADMIN),
         handler=grant_permission,
         body=NewPermission,
         success=204,
@@ -153,7 +153,7 @@ OPERATIONS: Final = (
         summary="Revoke a permission that was granted to a user or group",
         description="Who has it from another source, too, keeps it. Sockets that it let hear something hear"
         " nothing of that any more once this is answered; those that are left with nothing are closed.",
-        access=Access(permission=Permission.ADMIN),
+        access=Access(permission=KeyScope.ADMIN),
         handler=revoke_permission,
         query=EndedPermission,
         success=204,

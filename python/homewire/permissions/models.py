@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 
 
-class RightKind(StrEnum):
+class PermissionKind(StrEnum):
     """What a user may do with one home, device or entity, in a project with access by permission."""
 
     READ_HOME_EVENTS = "read:home-events"
@@ -24,19 +24,19 @@ class RightKind(StrEnum):
 
 
 _NOUNS = {
-    RightKind.READ_HOME_EVENTS: "home",
-    RightKind.READ_DEVICE: "device",
-    RightKind.READ_ENTITY_EVENTS: "entity",
-    RightKind.WRITE_DEVICE: "device",
-    RightKind.WRITE_HOME: "home",
+    PermissionKind.READ_HOME_EVENTS: "home",
+    PermissionKind.READ_DEVICE: "device",
+    PermissionKind.READ_ENTITY_EVENTS: "entity",
+    PermissionKind.WRITE_DEVICE: "device",
+    PermissionKind.WRITE_HOME: "home",
 }
 
 
 @dataclass(frozen=True, slots=True)
-class Right:
+class Permission:
     """What somebody may do with what. As a text `<kind>:<subject>`, as in `read:device:17`."""
 
-    kind: RightKind
+    kind: PermissionKind
     subject: str
     """The id of the home or device in decimal digits, or that of the entity."""
 
@@ -45,9 +45,9 @@ class Right:
 
 
 @dataclass(frozen=True, slots=True)
-class HeldRight:
+class HeldPermission:
     """A right, and where a user has it from: granted to them (`direct`), and these groups."""
 
-    right: Right
+    right: Permission
     direct: bool
     group_ids: tuple[int, ...] = ()

@@ -5,7 +5,7 @@ Rights as texts, and which keys of the store a right is about.
 Scripts of what users may hear and do in projects with access by permission. See `script.py` for what they
 answer.
 
-A right is the text of a `model.Right`. A user has it from a grant of their own and from each of their groups
+A permission is the text of a `Permission`. A user has it from a grant and from each group
 that has it: `rights` counts these sources, and whoever loses the last one loses the right.
 """
 
@@ -18,14 +18,14 @@ from typing import Final
 
 from homewire.entities.store import is_id
 from homewire.errors import InvalidInput
-from homewire.permissions.models import HeldRight, Right, RightKind
+from homewire.permissions.models import HeldPermission, Permission, PermissionKind
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import changing, removing
 
 USER_GRANTS: Final = 400
 """Rights that are granted to one user themselves; with those of their groups there are some thousands."""
-_OF_HOMES: Final = tuple(f"{kind}:" for kind in RightKind if kind.noun == "home")
+_OF_HOMES: Final = tuple(f"{kind}:" for kind in PermissionKind if kind.noun == "home")
 
 
 class Permissions:
@@ -34,7 +34,7 @@ class Permissions:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def grant(self, project_id: int, user_id: int, right: Right) -> None:
+    async def grant(self, project_id: int, user_id: int, right: Permission) -> None:
         """Give a right to a user; once more changes nothing.
 
         Raises UnknownRecord (project, user, home, device), Conflict (TOO_MANY_PERMISSIONS).
@@ -51,7 +51,7 @@ class Permissions:
         )  # fmt: skip
         require_ok(answer, project=project_id, user=user_id, home=right.subject, device=right.subject)
 
-    async def revoke(self, project_id: int, user_id: int, right: Right) -> None:
+    async def revoke(self, project_id: int, user_id: int, right: Permission) -> None:
         """Take a grant back; who has the right by a group, too, keeps it.
 
         Raises UnknownRecord (project; permission, for what was not granted to this user).
@@ -68,7 +68,7 @@ class Permissions:
         )  # fmt: skip
         require_ok(answer, project=project_id, permission=right)
 
-    async def of_user(self, project_id: int, user_id: int) -> list[HeldRight]:
+    async def of_user(self, project_id: int, user_id: int) -> list[HeldPermission]:
         """The rights of a user by their texts, and where each is from."""
         slot = ProjectSlot(project_id)
         direct, groups = await asyncio.gather(
@@ -83,7 +83,9 @@ class Permissions:
             for text in texts:
                 sources.setdefault(text, []).append(int(group_id))
         granted = frozenset(direct)
-        return [HeldRight(stored(text), text in granted, tuple(sources[text])) for text in sorted(sources)]
+        return [
+            HeldPermission(stored(text), text in granted, tuple(sources[text])) for text in sorted(sources)
+        ]
 
     async def held(self, project_id: int, user_id: int, texts: Collection[str]) -> set[str]:
         """Those of these rights that the user has, to what still exists; of devices and entities ask where
@@ -99,32 +101,32 @@ class Permissions:
         return found.difference(text for text, home_id in homes.items() if home_id not in existing)
 
 
-_SPELLED: Final = ", ".join(f"{kind}:<id>" for kind in RightKind)
+_SPELLED: Final = ", ".join(f"{kind}:<id>" for kind in PermissionKind)
 _NUMBER: Final = re.compile(r"[1-9][0-9]{0,14}", re.ASCII)
 """Written as it is everywhere: of one right there is one text."""
 
 
-def parsed(field: str, text: str) -> Right:
+def parsed(field: str, text: str) -> Permission:
     """The right that a text names. Raises InvalidInput, naming `field`."""
-    for kind in RightKind:
+    for kind in PermissionKind:
         subject = text.removeprefix(f"{kind}:")
         if subject != text:
-            return Right(kind, _checked(field, kind.noun, subject))
+            return Permission(kind, _checked(field, kind.noun, subject))
     raise InvalidInput(field, f"must be one of {_SPELLED}")
 
 
-def stored(text: bytes) -> Right:
+def stored(text: bytes) -> Permission:
     """The same of a text that the store has."""
     action, kind, subject = text.decode().split(":", 2)
-    return Right(RightKind(f"{action}:{kind}"), subject)
+    return Permission(PermissionKind(f"{action}:{kind}"), subject)
 
 
-def of_ids(kind: RightKind, ids: Iterable[int | str]) -> list[str]:
+def of_ids(kind: PermissionKind, ids: Iterable[int | str]) -> list[str]:
     """The same right for each of these homes, devices or entities, as texts."""
     return [f"{kind}:{each}" for each in ids]
 
 
-def target(slot: ProjectSlot, right: Right) -> str:
+def target(slot: ProjectSlot, right: Permission) -> str:
     """The key that exists as long as what a right is about.
 
     An entity need not be bound for somebody to hold a right to it: then it is the project's.

@@ -6,16 +6,16 @@ import asyncio
 from collections.abc import Callable, Iterable
 from typing import Final, TypeAlias
 
-from homewire.presence.store import MOST_WORDS, Presence, Word
+from homewire.presence.store import MOST_WORDS, Presence, PresenceChange
 from homewire.store.database import wall_clock_ms
 
 Device: TypeAlias = tuple[int, int]
 """A device as project id and device id."""
-Batch: TypeAlias = tuple[int, list[Word]]
+Batch: TypeAlias = tuple[int, list[PresenceChange]]
 """Words of one kind about devices of one project."""
 
 
-class Holdings:
+class ConnectedDevices:
     """Follows the core's word: a device is held from its first command socket to the end of its last.
 
     A socket whose handshake is under way holds on to a device that is held, but begins nothing: a device that
@@ -36,7 +36,7 @@ class Holdings:
         """Those that are reserved too."""
         self._held: set[Device] = set()
         self._generation = 0
-        self._waiting: dict[int, dict[int, list[Word]]] = {}
+        self._waiting: dict[int, dict[int, list[PresenceChange]]] = {}
 
     def reserved(self, connection_id: int, project_id: int, device_id: int) -> None:
         """A handshake for a command socket is under way; its client was not answered yet."""
@@ -137,7 +137,7 @@ class Holdings:
         project_id, device_id = device
         self._generation += 1
         waiting = self._waiting.setdefault(project_id, {}).setdefault(device_id, [])
-        waiting.append(Word(device_id, holds, self._generation, self._clock()))
+        waiting.append(PresenceChange(device_id, holds, self._generation, self._clock()))
         _shorten(waiting)
         self.to_say.set()
 
@@ -153,7 +153,7 @@ class Holdings:
                 self.to_say.clear()
 
 
-def _shorten(waiting: list[Word]) -> None:
+def _shorten(waiting: list[PresenceChange]) -> None:
     """Came, went and came is: came. Two of a kind, one behind the other, are the later one."""
     if len(waiting) > 2 or (len(waiting) == 2 and waiting[0].holds is waiting[1].holds):
         del waiting[:-1]

@@ -16,9 +16,9 @@ from typing import Final
 
 import structlog
 
-from homewire.concurrency import asked_to_stop, in_rounds
+from homewire.concurrency import is_cancelling, run_when_signaled
 from homewire.errors import Unavailable
-from homewire.presence.connected import Batch, Holdings
+from homewire.presence.connected import Batch, ConnectedDevices
 from homewire.presence.nodes import Nodes
 from homewire.repositories import Store
 
@@ -31,12 +31,12 @@ SHUTDOWN_S: Final = 8.0
 _log = structlog.get_logger(__name__)
 
 
-class Speaker:
+class PresencePublisher:
     """Between the holdings and the store."""
 
-    def __init__(self, store: Store, holdings: Holdings, lease_s: float) -> None:
+    def __init__(self, store: Store, connected_devices: ConnectedDevices, lease_s: float) -> None:
         self._store = store
-        self._holdings = holdings
+        self._holdings = connected_devices
         self._noted: set[int] = set()
         self._lease = Lease(store.nodes, lease_s, self._start_anew)
 
@@ -44,7 +44,7 @@ class Speaker:
         """Speak until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._lease.run())
-            group.create_task(in_rounds(self._holdings.to_say, self._round, RETRY_S, self._complain))
+            group.create_task(run_when_signaled(self._holdings.to_say, self._round, RETRY_S, self._complain))
 
     async def close(self) -> None:
         """What is still held is held no more, and this node neither. To be called when `run` has ended."""
@@ -113,14 +113,14 @@ class Lease:
 
     async def run(self) -> None:
         """Renew until cancelled. A Redis that is away is waited for."""
-        while not asked_to_stop():
+        while not is_cancelling():
             try:
                 await self.renew()
             except (Unavailable, OSError):
                 pause = min(LEASE_RETRY_S, self._lease_s / RENEWALS)
             else:
                 pause = self._lease_s / RENEWALS
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(pause)
 
     async def require(self) -> None:

@@ -9,9 +9,9 @@ from typing import Final
 
 import structlog
 
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable
-from homewire.presence.store import DEAD, Word
+from homewire.presence.store import DEAD, PresenceChange
 from homewire.repositories import Store
 from homewire.store.database import wall_clock_ms
 
@@ -39,7 +39,7 @@ class Reaper:
     async def run(self) -> None:
         """Look until cancelled."""
         pause_s, there_since = min(LONGEST_PAUSE_S, self._lease_s / 10), float("inf")
-        while not asked_to_stop():
+        while not is_cancelling():
             try:
                 await self._store.nodes.alive()
                 there_since = min(there_since, monotonic())
@@ -48,7 +48,7 @@ class Reaper:
             except (Unavailable, OSError) as error:
                 there_since = float("inf")
                 _log.debug("presence.reaper_waits", error=type(error).__name__)
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(pause_s)
 
     async def reap(self) -> None:
@@ -76,6 +76,8 @@ class Reaper:
                     # A project that is being deleted takes no word any more; what is left goes with it.
                     break
                 last, now = held, self._clock()
-                await presence.say(project_id, boot_id, [Word(each, False, DEAD, now) for each in held])
+                await presence.say(
+                    project_id, boot_id, [PresenceChange(each, False, DEAD, now) for each in held]
+                )
                 devices += len(held)
         return devices

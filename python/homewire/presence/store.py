@@ -44,7 +44,7 @@ _DISCONNECTED: Final = parse_event(b'{"eventType":"_deviceDisconnected_"}')
 
 
 @dataclass(frozen=True, slots=True)
-class Word:
+class PresenceChange:
     """What a node has to say about one device: it holds it from this time (ms) on, or no more."""
 
     device_id: int
@@ -81,7 +81,7 @@ class Presence:
         """The presence of a device whose record was read already (`Devices.look_at`)."""
         return _presence(record, await self._nodes.living(_holders(record)))
 
-    async def say(self, project_id: int, boot_id: str, words: Sequence[Word]) -> None:
+    async def say(self, project_id: int, boot_id: str, words: Sequence[PresenceChange]) -> None:
         """Write down what a node has to say about devices of a project, and tell their homes.
 
         At most `MOST_WORDS`, all of the same kind, one for each device. Of what is repeated, and of devices
@@ -106,7 +106,7 @@ class Presence:
         return [int(each) for each in await self._database.read("ZRANGE", index, 0, MOST_WORDS - 1)]
 
     async def _say_once(
-        self, slot: ProjectSlot, script: Script, boot_id: str, words: Sequence[Word]
+        self, slot: ProjectSlot, script: Script, boot_id: str, words: Sequence[PresenceChange]
     ) -> list[str]:
         places = await self._database.read("HMGET", slot.device_places, *(word.device_id for word in words))
         keys, arguments = [slot.held_devices(boot_id)], list[Argument]([boot_id])
@@ -120,7 +120,7 @@ class Presence:
         return await self._database.change(script, slot, keys, arguments)
 
 
-def _event(project_id: int, home_id: int, word: Word, device_class: str) -> bytes:
+def _event(project_id: int, home_id: int, word: PresenceChange, device_class: str) -> bytes:
     happened = _CONNECTED if word.holds else _DISCONNECTED
     return event_envelope(
         happened, project_id, home_id, word.device_id, word.time_ms, device_class, None, 0, None

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from homewire.auth import tokens
 from homewire.errors import UnknownRecord
-from homewire.projects.models import Permission, ProjectKey
+from homewire.projects.models import KeyScope, ProjectKey
 from homewire.projects.scripts import CREATE_PROJECT_KEY, REVOKE_PROJECT_KEY, ROTATE_KEY
 from homewire.sessions.store import Sessions
 from homewire.store import checks
@@ -24,11 +24,11 @@ class ProjectKeys:
         self._database = database
 
     async def create(
-        self, project_id: int, name: str, permissions: Iterable[Permission]
+        self, project_id: int, name: str, permissions: Iterable[KeyScope]
     ) -> tuple[ProjectKey, str]:
         """A new key and its token, which is shown this once. Raises UnknownRecord without the project."""
         checks.name("name", name)
-        granted = frozenset(map(Permission, permissions))
+        granted = frozenset(map(KeyScope, permissions))
         key_id, now = await self._database.new_id(), self._database.now_ms()
         slot, (token, reference) = ProjectSlot(project_id), tokens.mint(project_id)
         answer = await self._database.change(
@@ -80,7 +80,7 @@ class ProjectKeys:
 
 
 def _project_key(project_id: int, key_id: int, record: dict[str, str]) -> ProjectKey:
-    granted = frozenset(Permission(word) for word in record["permissions"].split())
+    granted = frozenset(KeyScope(word) for word in record["permissions"].split())
     return ProjectKey(key_id, project_id, record["name"], granted, int(record["created"]))
 
 

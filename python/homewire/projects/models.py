@@ -37,7 +37,7 @@ class Invitations(StrEnum):
     """As if they had accepted."""
 
 
-class Permission(StrEnum):
+class KeyScope(StrEnum):
     """What a project key may do."""
 
     SEND_EVENT = "send-event"
@@ -77,5 +77,5 @@ class ProjectKey:
     id: int
     project_id: int
     name: str
-    permissions: frozenset[Permission]
+    permissions: frozenset[KeyScope]
     created_ms: int

@@ -12,7 +12,7 @@ from typing import Final
 
 import structlog
 
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable
 from homewire.store.accounting import Quotas
 from homewire.store.database import Database, require_ok
@@ -73,7 +73,7 @@ class Usage:
 
     async def watch(self) -> None:
         """Look again and again what all projects store together, until cancelled."""
-        while not asked_to_stop():
+        while not is_cancelling():
             try:
                 self._sum = await self._look()
             except Unavailable as error:

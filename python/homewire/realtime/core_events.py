@@ -19,12 +19,12 @@ from typing import Final, Protocol
 import structlog
 
 from homewire._core import Core
-from homewire.concurrency import in_rounds
+from homewire.concurrency import run_when_signaled
 from homewire.errors import CoreFailure, Unavailable
-from homewire.events.queued_commands import KeptCommands
-from homewire.presence.connected import Device, Holdings
-from homewire.realtime.tls_bridge import KernelBounds, Pumps
-from homewire.sessions.deadlines import KeysInUse
+from homewire.events.queued_commands import QueuedCommands
+from homewire.presence.connected import ConnectedDevices, Device
+from homewire.realtime.tls_bridge import KernelBounds, TlsBridges
+from homewire.sessions.deadlines import ActiveKeys
 from homewire.settings import Settings
 
 _log = structlog.get_logger(__name__)
@@ -98,25 +98,25 @@ class CoreWatch:
 
 
 @dataclass(frozen=True, slots=True)
-class Hearers:
+class CoreEventHandlers:
     """Who is told what became of connections."""
 
-    pumps: Pumps
-    holdings: Holdings
+    pumps: TlsBridges
+    connected_devices: ConnectedDevices
     delivered: Delivered
-    keys_in_use: KeysInUse
+    keys_in_use: ActiveKeys
 
     @classmethod
-    def of(cls, settings: Settings, kept_commands: KeptCommands) -> Hearers:
+    def of(cls, settings: Settings, queued_commands: QueuedCommands) -> CoreEventHandlers:
         """New ones, that know of no connection yet."""
-        holdings = Holdings()
-        pumps = Pumps(settings.close_s, KernelBounds.of(settings))
-        return cls(pumps, holdings, Delivered(kept_commands, holdings), KeysInUse())
+        connected_devices = ConnectedDevices()
+        pumps = TlsBridges(settings.close_s, KernelBounds.of(settings))
+        return cls(pumps, connected_devices, Delivered(queued_commands, connected_devices), ActiveKeys())
 
     def closed(self, connection_id: int) -> None:
         """The core let go of a connection."""
         self.pumps.core_ended(connection_id)
-        self.holdings.closed(connection_id)
+        self.connected_devices.closed(connection_id)
         self.keys_in_use.closed(connection_id)
 
 
@@ -153,7 +153,7 @@ SHUTDOWN_S: Final = 3.0
 
 
 async def deliver_first(
-    core: Core, commands: KeptCommands, connection_id: int, project_id: int, device_id: int
+    core: Core, commands: QueuedCommands, connection_id: int, project_id: int, device_id: int
 ) -> None:
     """Give a reservation what is kept for its device. To be called behind `reserve`, before the adoption.
 
@@ -167,9 +167,9 @@ async def deliver_first(
 class Delivered:
     """Takes out of the queues what the kernel took. What a crash keeps it from is delivered once more."""
 
-    def __init__(self, commands: KeptCommands, holdings: Holdings) -> None:
+    def __init__(self, commands: QueuedCommands, connected_devices: ConnectedDevices) -> None:
         self._commands = commands
-        self._holdings = holdings
+        self._holdings = connected_devices
         self._tickets: dict[Device, list[int]] = {}
         self._some = asyncio.Event()
         self._delivered = 0
@@ -184,7 +184,7 @@ class Delivered:
 
     async def run(self) -> None:
         """Remove until cancelled."""
-        await in_rounds(self._some, self._remove_some, RETRY_S, self._complain)
+        await run_when_signaled(self._some, self._remove_some, RETRY_S, self._complain)
 
     async def close(self) -> None:
         """Remove what is left. To be called when `run` has ended."""

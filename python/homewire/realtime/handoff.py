@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 
 from homewire._core import Core
 from homewire.errors import Unavailable
-from homewire.realtime.tls_bridge import Pumps
+from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.accept import EXHAUSTED
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
@@ -62,7 +62,7 @@ def accept_key(key: str) -> bytes:
 
 
 async def hand_off(
-    request: web.Request, core: Core, connection_id: int, pumps: Pumps, observe: Observer | None = None
+    request: web.Request, core: Core, connection_id: int, pumps: TlsBridges, observe: Observer | None = None
 ) -> GivenAway:
     """Answers 101 and gives the socket to the connection that was reserved as `connection_id`.
 
@@ -90,7 +90,7 @@ async def hand_off(
     return GivenAway()
 
 
-def _offer(transport: asyncio.Transport, connection_id: int, pumps: Pumps) -> TakenSocket | Bridge:
+def _offer(transport: asyncio.Transport, connection_id: int, pumps: TlsBridges) -> TakenSocket | Bridge:
     """What the core will get. Raises ConnectionError, and Unavailable for want of descriptors."""
     try:
         if transport.get_extra_info("ssl_object") is None:
@@ -174,7 +174,7 @@ class Bridge:
 
     __slots__ = ("_descriptor", "_pump", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, connection_id: int, pumps: Pumps) -> None:
+    def __init__(self, transport: asyncio.Transport, connection_id: int, pumps: TlsBridges) -> None:
         """Raises ConnectionResetError at shutdown, OSError when no descriptors are left."""
         self._transport = transport
         self._pump, descriptor = pumps.bridge(connection_id, transport)

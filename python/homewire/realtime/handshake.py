@@ -26,17 +26,17 @@ from aiohttp import HttpVersion11, web
 
 from homewire._core import Core
 from homewire.auth.authenticator import Authenticator, Credential
-from homewire.auth.cache import ANEW, Freshness
-from homewire.auth.home_directory import Directory
+from homewire.auth.cache import BYPASS, CacheVersions
+from homewire.auth.home_directory import HomeDirectory
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import InvalidInput, PermissionDenied, RequestError, Unauthenticated, Unavailable
-from homewire.events.queued_commands import KeptCommands
-from homewire.limits.connections import Admission
-from homewire.presence.connected import Holdings
+from homewire.events.queued_commands import QueuedCommands
+from homewire.limits.connections import ConnectionLimits
+from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.core_events import deliver_first
 from homewire.realtime.handoff import GivenAway, Observer, hand_off
 from homewire.realtime.subscription import Filter, Subscription, check_listener, check_own_device
-from homewire.realtime.tls_bridge import Pumps
+from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.clients import client_address
 from homewire.server.query import refuse_misspelt
 from homewire.sessions.sockets import Sockets
@@ -64,13 +64,13 @@ class Gateway:
 
     core: Core
     authenticator: Authenticator
-    directory: Directory
-    freshness: Freshness
-    admission: Admission
-    pumps: Pumps
-    kept_commands: KeptCommands
+    directory: HomeDirectory
+    freshness: CacheVersions
+    admission: ConnectionLimits
+    pumps: TlsBridges
+    queued_commands: QueuedCommands
     sockets: Sockets
-    holdings: Holdings
+    connected_devices: ConnectedDevices
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
 
@@ -82,7 +82,7 @@ class Gateway:
         """
         self.sockets.opened(connection_id, principal)
         if principal.kind is PrincipalKind.DEVICE:
-            self.holdings.reserved(connection_id, principal.project_id, principal.id)
+            self.connected_devices.reserved(connection_id, principal.project_id, principal.id)
 
 
 def routes(gateway: Gateway) -> list[web.RouteDef]:
@@ -99,11 +99,11 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
     refuse_misspelt(request, FOR_EVENTS)
     credential = gateway.authenticator.of_websocket(request)
 
-    async def look_up(as_of: int) -> Claim:
-        principal = await gateway.authenticator.principal(credential, as_of)
+    async def look_up(at_version: int) -> Claim:
+        principal = await gateway.authenticator.principal(credential, at_version)
         _require_upgrade(request)
         access = await check_listener(principal, gateway.directory)
-        return principal, await Filter(request).subscription(principal, access, gateway.directory, as_of)
+        return principal, await Filter(request).subscription(principal, access, gateway.directory, at_version)
 
     return await _connect(gateway, request, credential, look_up)
 
@@ -113,13 +113,15 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
     refuse_misspelt(request, FOR_COMMANDS)
     credential = gateway.authenticator.of_websocket(request)
 
-    async def look_up(as_of: int) -> Claim:
-        principal = await gateway.authenticator.principal(credential, as_of)
+    async def look_up(at_version: int) -> Claim:
+        principal = await gateway.authenticator.principal(credential, at_version)
         _require_upgrade(request)
         return principal, check_own_device(principal, request.match_info["deviceId"])
 
     async def kept_first(connection_id: int, device: Principal) -> None:
-        await deliver_first(gateway.core, gateway.kept_commands, connection_id, device.project_id, device.id)
+        await deliver_first(
+            gateway.core, gateway.queued_commands, connection_id, device.project_id, device.id
+        )
 
     return await _connect(gateway, request, credential, look_up, kept_first)
 
@@ -195,15 +197,15 @@ subscription count: others, however many, cost another look-up and send nobody a
 Claim: TypeAlias = tuple[Principal, Subscription]
 """Who somebody is, and what they may hear."""
 LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
-"""Finds a claim, as of a total of the marks (`MarkedCache.get`). Raises RequestError if there is none."""
+"""Finds a claim, as of a total of the marks (`VersionedCache.get`). Raises RequestError if there is none."""
 Reserved: TypeAlias = Callable[[int, Principal], None]
 """Called with the id of a reservation, and whose it is."""
 
 
 async def reserve(
     core: Core,
-    freshness: Freshness,
-    admission: Admission,
+    freshness: CacheVersions,
+    admission: ConnectionLimits,
     look_up: LookUp,
     address: str | None,
     observe: Observer | None = None,
@@ -229,7 +231,7 @@ async def reserve(
             current = claim
             if freshness.total() != seen:
                 seen = freshness.total()
-                current = await look_up(ANEW)
+                current = await look_up(BYPASS)
             if current == claim:
                 await _observed(observe, "answer")
                 return connection_id, claim[0]

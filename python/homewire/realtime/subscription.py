@@ -9,11 +9,11 @@ from typing import Final, Literal, TypeAlias
 from aiohttp import web
 
 from homewire._core import InvalidField, select_filter
-from homewire.auth.cache import ANEW
-from homewire.auth.home_directory import Directory
+from homewire.auth.cache import BYPASS
+from homewire.auth.home_directory import HomeDirectory
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
-from homewire.permissions.models import RightKind
+from homewire.permissions.models import PermissionKind
 from homewire.permissions.store import of_ids
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.server.query import require_utf8_query
@@ -22,9 +22,9 @@ MAX_TOPICS: Final = 1_000
 """Followed homes, filter values, and homes times entities of one connection."""
 
 _RIGHTS: Final = {
-    "homes": ("homeId", RightKind.READ_HOME_EVENTS),
-    "devices": ("deviceId", RightKind.READ_DEVICE),
-    "entities": ("entityId", RightKind.READ_ENTITY_EVENTS),
+    "homes": ("homeId", PermissionKind.READ_HOME_EVENTS),
+    "devices": ("deviceId", PermissionKind.READ_DEVICE),
+    "entities": ("entityId", PermissionKind.READ_ENTITY_EVENTS),
 }
 """By the kind of a filter the parameter that it is from, and the right that each of its values needs."""
 
@@ -63,9 +63,9 @@ class Filter:
             raise InvalidInput(error.field, error.problem) from error
 
     async def subscription(
-        self, principal: Principal, access: AccessControl, directory: Directory, as_of: int
+        self, principal: Principal, access: AccessControl, directory: HomeDirectory, at_version: int
     ) -> Subscription:
-        """What this user hears by this filter, as of a total of the marks (`MarkedCache.get`).
+        """What this user hears by this filter, as of a total of the marks (`VersionedCache.get`).
 
         Raises NotFound unless the user may hear everything that is named: what they may not gets the same
         answer, byte for byte, as what does not exist. Raises PermissionDenied where a filter is needed and
@@ -73,20 +73,22 @@ class Filter:
         """
         by_access = self._of_member if access is AccessControl.MEMBERSHIP else self._permitted
         try:
-            return await by_access(principal, directory, as_of)
+            return await by_access(principal, directory, at_version)
         except NotFound:
             # Nothing that is missing is remembered, but the place that a device has left is, and the whole
             # list of a user's homes, which entities are held against.
-            if self.kind not in ("devices", "entities") or as_of == ANEW:
+            if self.kind not in ("devices", "entities") or at_version == BYPASS:
                 raise
-            return await by_access(principal, directory, ANEW)
+            return await by_access(principal, directory, BYPASS)
 
-    async def _of_member(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+    async def _of_member(
+        self, principal: Principal, directory: HomeDirectory, at_version: int
+    ) -> Subscription:
         if self.kind == "homes":
-            return await self._named_homes(principal, directory, as_of)
+            return await self._named_homes(principal, directory, at_version)
         if self.kind == "devices":
-            return await self._named_devices(principal, directory, as_of)
-        homes = await directory.homes_of_user(principal.project_id, principal.id, as_of)
+            return await self._named_devices(principal, directory, at_version)
+        homes = await directory.homes_of_user(principal.project_id, principal.id, at_version)
         if self.kind == "all":
             if len(homes) > MAX_TOPICS:
                 raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
@@ -95,7 +97,7 @@ class Filter:
         return await self._named_entities(principal, directory, homes)
 
     async def _named_entities(
-        self, principal: Principal, directory: Directory, homes: tuple[int, ...]
+        self, principal: Principal, directory: HomeDirectory, homes: tuple[int, ...]
     ) -> Subscription:
         """In the homes that they are bound to, if all are bound to active homes of the user; else in every
         home.
@@ -115,21 +117,27 @@ class Filter:
             raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
         return Subscription("entities", heard, tuple(self.entities), follow=True, waiting=waiting)
 
-    async def _named_homes(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
-        visible = await directory.member_of(principal.project_id, principal.id, self.ids, as_of)
+    async def _named_homes(
+        self, principal: Principal, directory: HomeDirectory, at_version: int
+    ) -> Subscription:
+        visible = await directory.member_of(principal.project_id, principal.id, self.ids, at_version)
         if len(visible) != len(self.ids):
             raise _not_visible("homeId")
         await _require_active(principal, directory, self.ids, "homeId")
         return Subscription("homes", tuple(self.ids))
 
-    async def _named_devices(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
-        homes = await self._places(principal, directory, as_of)
+    async def _named_devices(
+        self, principal: Principal, directory: HomeDirectory, at_version: int
+    ) -> Subscription:
+        homes = await self._places(principal, directory, at_version)
         wanted = set(homes)
-        if await directory.member_of(principal.project_id, principal.id, wanted, as_of) != wanted:
+        if await directory.member_of(principal.project_id, principal.id, wanted, at_version) != wanted:
             raise _not_visible("deviceId")
         return Subscription("devices", tuple(self.ids), homes=homes)
 
-    async def _permitted(self, principal: Principal, directory: Directory, as_of: int) -> Subscription:
+    async def _permitted(
+        self, principal: Principal, directory: HomeDirectory, at_version: int
+    ) -> Subscription:
         """By the rights to what is named. Memberships play no part: nobody hears by them, and nothing is
         followed."""
         if self.kind == "all":
@@ -138,14 +146,14 @@ class Filter:
             )
         name, kind = _RIGHTS[self.kind]
         wanted = set(of_ids(kind, self.entities or self.ids))
-        if await directory.rights_of(principal.project_id, principal.id, wanted, as_of) != wanted:
+        if await directory.rights_of(principal.project_id, principal.id, wanted, at_version) != wanted:
             raise _not_visible(name)
         match self.kind:
             case "homes":
                 await _require_active(principal, directory, self.ids, name)
                 return Subscription("homes", tuple(self.ids))
             case "devices":
-                places = await self._places(principal, directory, as_of)
+                places = await self._places(principal, directory, at_version)
                 return Subscription("devices", tuple(self.ids), homes=places)
         bound = await directory.entity_homes(principal.project_id, self.entities)
         if len(bound) != len(set(self.entities)):
@@ -154,9 +162,11 @@ class Filter:
         await _require_active(principal, directory, homes, name)
         return Subscription("bound", homes, tuple(self.entities))
 
-    async def _places(self, principal: Principal, directory: Directory, as_of: int) -> tuple[int, ...]:
+    async def _places(
+        self, principal: Principal, directory: HomeDirectory, at_version: int
+    ) -> tuple[int, ...]:
         """The home of each device. Raises NotFound unless all of them are in one that is active."""
-        located = await directory.locate(principal.project_id, self.ids, as_of)
+        located = await directory.locate(principal.project_id, self.ids, at_version)
         places = [located.get(device_id) for device_id in self.ids]
         # 0: in no home, or unknown.
         homes = tuple((place.home_id or 0) if place else 0 for place in places)
@@ -166,7 +176,7 @@ class Filter:
         return homes
 
 
-async def check_listener(principal: Principal, directory: Directory) -> AccessControl:
+async def check_listener(principal: Principal, directory: HomeDirectory) -> AccessControl:
     """Who may hear what in the project of a listener. Raises PermissionDenied for keys that may never
     listen, whatever the filter."""
     if principal.kind is not PrincipalKind.USER:
@@ -188,7 +198,7 @@ def check_own_device(principal: Principal, device_id: str) -> Subscription:
 
 
 async def _parted(
-    principal: Principal, directory: Directory, homes: tuple[int, ...]
+    principal: Principal, directory: HomeDirectory, homes: tuple[int, ...]
 ) -> tuple[tuple[int, ...], tuple[int, ...]]:
     """Those of these homes that are active, and those that are deactivated."""
     active = await directory.active_homes(principal.project_id, homes)
@@ -200,7 +210,7 @@ async def _parted(
 
 
 async def _require_active(
-    principal: Principal, directory: Directory, homes: Iterable[int], field: str
+    principal: Principal, directory: HomeDirectory, homes: Iterable[int], field: str
 ) -> None:
     """Raises NotFound as for what does not exist, if one of these homes is deactivated."""
     wanted = set(homes)

@@ -1,6 +1,6 @@
 """Where TLS ends here, the core cannot have the socket: a socket pair, and what carries bytes along it.
 
-One end goes to the core, which treats it as any other socket. At the other end is a `Pump`, which takes
+One end goes to the core, which treats it as any other socket. At the other end is a `TlsBridge`, which takes
 aiohttp's place at the TLS transport. It holds no more than one chunk in each direction: who does not
 take what it has is not given more, so that the core's bounds see a client that does not read.
 
@@ -58,13 +58,13 @@ class KernelBounds:
                 tcp.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, self.timeout_ms)
 
 
-class Pumps:
+class TlsBridges:
     """Every pump of a node. `linger_s`: how long a client may take to end what the core has ended."""
 
     def __init__(self, linger_s: float, bounds: KernelBounds) -> None:
         self._linger_s = linger_s
         self._bounds = bounds
-        self._pumps: dict[int, Pump] = {}
+        self._pumps: dict[int, TlsBridge] = {}
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
@@ -72,7 +72,7 @@ class Pumps:
     def __len__(self) -> int:
         return len(self._pumps)
 
-    def bridge(self, connection_id: int, transport: asyncio.Transport) -> tuple[Pump, int]:
+    def bridge(self, connection_id: int, transport: asyncio.Transport) -> tuple[TlsBridge, int]:
         """A pump for `transport`, to be started, and the descriptor for the core, which is the caller's.
 
         Raises ConnectionResetError at shutdown, OSError when there are no descriptors left.
@@ -87,7 +87,7 @@ class Pumps:
             far.close()
             raise
         near.setblocking(False)
-        pump = Pump(transport, near, self._linger_s, lambda: self._ended(connection_id))
+        pump = TlsBridge(transport, near, self._linger_s, lambda: self._ended(connection_id))
         self._pumps[connection_id] = pump
         self._empty.clear()
         return pump, far.detach()
@@ -113,7 +113,7 @@ class Pumps:
             self._empty.set()
 
 
-class Pump(asyncio.Protocol):
+class TlsBridge(asyncio.Protocol):
     """Between a TLS transport and the near end of a socket pair. `ended` is called once both are done."""
 
     __slots__ = (

@@ -32,7 +32,7 @@ from redis.typing import EncodableT
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.machine import memory_bytes
 from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.connection import PING_S, Line, exchange, open_line, pack
+from homewire.redis.connection import PING_S, RedisConnection, exchange, open_line, pack
 
 if TYPE_CHECKING:
     # Who only starts the embedded server has no use for redis-py, which takes long to import.
@@ -91,11 +91,11 @@ class Pool(BlockingConnectionPool):
     """redis-py's pool, and beside its connections the lines to the same server."""
 
     address: RedisAddress
-    line_class: type[Line] = Line
+    line_class: type[RedisConnection] = RedisConnection
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._lines: set[Line] = set()
+        self._lines: set[RedisConnection] = set()
 
     @classmethod
     def of(cls, client: Redis) -> Pool:
@@ -104,18 +104,18 @@ class Pool(BlockingConnectionPool):
         assert isinstance(pool, Pool)
         return pool
 
-    async def open_line(self, on_event: Callable[[Line], None]) -> Line:
+    async def open_line(self, on_event: Callable[[RedisConnection], None]) -> RedisConnection:
         """A line that is ready for commands. What gets no reply is a redis-py ConnectionError.
 
         Raises OSError (TimeoutError is one), and redis-py's AuthenticationError.
         """
 
-        def changed(line: Line) -> None:
+        def changed(line: RedisConnection) -> None:
             if line.lost:
                 self._lines.discard(line)
             on_event(line)
 
-        def make() -> Line:
+        def make() -> RedisConnection:
             return self.line_class(RedisConnectionError, changed, _reply_error)
 
         async with asyncio.timeout(CONNECT_S):
@@ -141,7 +141,7 @@ class Pool(BlockingConnectionPool):
             line.drop()
         await super().disconnect(inuse_connections)
 
-    async def _authenticate(self, line: Line) -> None:
+    async def _authenticate(self, line: RedisConnection) -> None:
         if self.address.authentication:
             (reply,) = await exchange(line, self.address.authentication)
             if isinstance(reply, Exception):

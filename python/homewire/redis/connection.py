@@ -22,7 +22,7 @@ Word: TypeAlias = EncodableT
 Command: TypeAlias = Sequence[Word]
 
 WRITE_BUFFER_BYTES = 1024 * 1024
-"""Beyond this a Redis that does not read is written to no further by who looks at `Line.writable`."""
+"""Beyond this a Redis that does not read gets no more, if the caller looks at `RedisConnection.writable`."""
 
 PING_S = 15.0
 """How long a line may be silent before it asks Redis for a PONG. A firewall that forgets connections after
@@ -52,14 +52,14 @@ class Batch(Protocol):
         """All replies are there; or, with `failure`, no more will come."""
 
 
-class Line(asyncio.Protocol):
+class RedisConnection(asyncio.Protocol):
     """A hiredis reader on a transport. `on_event` is called when it may be written to again and when
     it is gone; what of the two, `writable` and `lost` tell."""
 
     def __init__(
         self,
         failure: type[Exception],
-        on_event: Callable[[Line], None],
+        on_event: Callable[[RedisConnection], None],
         reply_error: Callable[[str], Exception] = ReplyError,
     ) -> None:
         """`failure` is made, without arguments, where there will be no reply to what was written;
@@ -74,7 +74,7 @@ class Line(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._is_used = False
         """Whether anything was written since the last look."""
-        self._ping: Awaited | None = None
+        self._ping: PendingReplies | None = None
         self._look: asyncio.TimerHandle | None = None
 
     @property
@@ -156,7 +156,7 @@ class Line(asyncio.Protocol):
             return
         self._ping = None
         if not self._is_used and not self.written:
-            self._ping = Awaited(pack(("PING",)), 1)
+            self._ping = PendingReplies(pack(("PING",)), 1)
             self.write([self._ping])
         self._look_again()
 
@@ -174,7 +174,7 @@ class Line(asyncio.Protocol):
             self.written.popleft().settle(self._failure())
 
 
-async def open_line(address: RedisAddress, make: Callable[[], Line]) -> Line:
+async def open_line(address: RedisAddress, make: Callable[[], RedisConnection]) -> RedisConnection:
     """Connect, without a word yet. Raises OSError (ssl.SSLError is one)."""
     loop = asyncio.get_running_loop()
     if address.path:
@@ -184,7 +184,7 @@ async def open_line(address: RedisAddress, make: Callable[[], Line]) -> Line:
     return line
 
 
-class Awaited:
+class PendingReplies:
     """The commands of one caller. `waiter` gets the list of `replies`, one for each command, never
     an exception: one object and one wake-up however many commands there are."""
 
@@ -206,8 +206,8 @@ class Awaited:
             self.waiter.set_result(self.replies)
 
 
-async def exchange(line: Line, *commands: Command) -> list[Any]:
+async def exchange(line: RedisConnection, *commands: Command) -> list[Any]:
     """The replies to the first commands on a line; an error stands in the place of its reply."""
-    batch = Awaited(b"".join([pack(command) for command in commands]), len(commands))
+    batch = PendingReplies(b"".join([pack(command) for command in commands]), len(commands))
     line.write([batch])
     return await batch.waiter

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import quote
 
-from homewire.errors import ConfigurationError, DirectoryInUse
+from homewire.errors import ConfigurationError, DataDirInUse
 
 MAX_SOCKET_PATH_BYTES: Final = 103 if os.uname().sysname == "Darwin" else 107
 _LOCK: Final = "lock"
@@ -144,7 +144,7 @@ def _lock_exclusively(lock: int, path: Path) -> None:
             if attempt + 1 < _PROBE_RETRIES:
                 time.sleep(_PROBE_PAUSE_S)
     noted = os.pread(lock, _NOTE_BYTES, 0).decode("ascii", "replace").strip() or "unknown"
-    raise DirectoryInUse(
+    raise DataDirInUse(
         f"another homewire (process {noted}) runs on the data directory {path}; "
         "stop it, or name another directory with --data-dir"
     )

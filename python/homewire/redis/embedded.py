@@ -25,7 +25,7 @@ from typing import Final, Literal, Self
 
 import structlog
 
-from homewire.errors import ConfigurationError, DirectoryInUse
+from homewire.errors import ConfigurationError, DataDirInUse
 from homewire.redis import exec_child
 from homewire.redis.append_only_file import cut_damaged_tail
 from homewire.redis.connect import NOEVICTION, embedded_bytes
@@ -101,7 +101,7 @@ class EmbeddedServer:
         if url is None:
             try:
                 await server.start()
-            except DirectoryInUse:
+            except DataDirInUse:
                 url = await _url_of_other(data_dir)
                 if url is None:
                     raise

@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from homewire.redis.connect import COMMAND_S, Pool
-from homewire.redis.connection import Command, Line, Word, pack
+from homewire.redis.connection import Command, RedisConnection, Word, pack
 
 AT_ONCE: Final = 4
 """Lines that one of these takes at most. One that answers no more holds up the others only so far."""
@@ -87,7 +87,7 @@ class _Trip:
         self._ended()
 
 
-class Trips:
+class AutoPipeline:
     """Commands on one client. Each is sent at most once: not at all if its caller gave up before that."""
 
     def __init__(self, redis: Redis, *, only_reads: bool = False) -> None:
@@ -103,7 +103,7 @@ class Trips:
         # Most of what is read are hashes: `store.database.decoded` makes texts of them in one step.
         del self._shapes["HGETALL"]
         self._waiting: deque[_Asked] = deque()
-        self._lines: list[Line] = []
+        self._lines: list[RedisConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
         self._turn_planned = False
         self._pending: deque[_Asked] = deque()
@@ -166,7 +166,7 @@ class Trips:
     def _has_line(self) -> bool:
         return len(self._lines) + len(self._opening) < AT_ONCE or self._idle_line() is not None
 
-    def _idle_line(self) -> Line | None:
+    def _idle_line(self) -> RedisConnection | None:
         return next((line for line in self._lines if not line.written), None)
 
     def _take_turn(self) -> None:
@@ -215,7 +215,7 @@ class Trips:
         self._opening.discard(task)
         self._plan_turn()
 
-    def _line_changed(self, line: Line) -> None:
+    def _line_changed(self, line: RedisConnection) -> None:
         if line.lost and line in self._lines:
             self._lines.remove(line)
         self._plan_turn()

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from uuid import uuid4
 
 from homewire.audit import Audit
-from homewire.auth.authenticator import Authenticate, Directory
+from homewire.auth.authenticator import Authenticate, HomeDirectory
 from homewire.errors import Unavailable
 from homewire.limits.rates import Rates
 from homewire.messages.message import Messages
@@ -58,7 +58,7 @@ class Api:
     """The collaborators of the handlers."""
 
     store: Store
-    directory: Directory
+    directory: HomeDirectory
     """Where homes and devices are and who may see them, remembered while that is certain."""
     authenticate: Authenticate
     messages: Messages

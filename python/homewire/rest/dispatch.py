@@ -23,7 +23,7 @@ from homewire.errors import (
     UnknownRecord,
 )
 from homewire.hosts import listed_origins
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
 from homewire.rest.decoding import decode_fields, decode_form, decode_json
 from homewire.rest.operation import TEXTS, Access, BodyKind, Call, NoQuery, Operation, WithCookie
@@ -122,7 +122,7 @@ def may_call(access: Access, caller: Principal) -> bool:
             return access.device
         case PrincipalKind.PROJECT_KEY:
             return access.permission is not None and not caller.permissions.isdisjoint(
-                (access.permission, Permission.ADMIN)
+                (access.permission, KeyScope.ADMIN)
             )
 
 

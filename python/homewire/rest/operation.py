@@ -13,7 +13,7 @@ from aiohttp import web
 
 from homewire.auth.models import Principal
 from homewire.errors import NotFound
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
 from homewire.rest.shapes import MODE, ErrorShape
 
@@ -47,7 +47,7 @@ class Access:
 
     user: bool = False
     device: bool = False
-    permission: Permission | None = None
+    permission: KeyScope | None = None
     """Of a project key. None: no project key."""
     every_project_key: bool = False
     """Whether a project key without that permission does, too."""

@@ -35,7 +35,7 @@ class BodiesFull(Unavailable):
         return {**super().headers, "Connection": "close"}
 
 
-class Bodies:
+class BodyBudget:
     """The sum over all requests, at most `limit` bytes. Used from the event loop alone."""
 
     def __init__(self, limit: int = 64 * MEBIBYTE) -> None:
@@ -87,7 +87,7 @@ class UnreadBody(InvalidInput):
 class BodyReader:
     """Reads bodies within bounds; times in seconds."""
 
-    bodies: Bodies = field(default_factory=Bodies)
+    bodies: BodyBudget = field(default_factory=BodyBudget)
     silence: float = 5.0
     """How long a client may send nothing while its body is incomplete. One that counts its
     Content-Length in characters waits for an answer with the last bytes never sent."""

@@ -1,6 +1,6 @@
 """TCP connections that HTTP has: so many from an address, and room for others made when descriptors run out.
 
-What the core took over is counted there (`Admission`). Everything else costs a descriptor and needs no key,
+Sockets in the core are counted there (`ConnectionLimits`). Everything else costs a descriptor, needs no key,
 so that one address could otherwise hold all of them. Two bounds stand against that:
 
 - an address has at most `most` connections, and never more than a quarter of what descriptors allow;
@@ -63,7 +63,11 @@ class Connections:
     """Those of one port. Used from the event loop alone. `most` 0: no limit for an address."""
 
     def __init__(
-        self, heads: HeadWatch, most: int = 0, reserve: int = 0, refusals: Counter[str] | None = None
+        self,
+        heads: RequestHeaderTimeout,
+        most: int = 0,
+        reserve: int = 0,
+        refusals: Counter[str] | None = None,
     ) -> None:
         """`refusals` counts connections that were closed at once, by the setting."""
         self._heads = heads
@@ -161,7 +165,7 @@ class Cuttable(Protocol):
         ...
 
 
-class HeadWatch:
+class RequestHeaderTimeout:
     """Cuts who does not complete a head in time. Used from the event loop alone."""
 
     def __init__(self, timeout_s: float) -> None:

@@ -33,7 +33,7 @@ from homewire.server.answers import (
     may_be_compressed,
 )
 from homewire.server.clients import Peer
-from homewire.server.connections import Connections, HeadWatch
+from homewire.server.connections import Connections, RequestHeaderTimeout
 from homewire.server.cookies import expire_dead_cookies
 from homewire.server.cors import allow_origins, preflight
 from homewire.server.outgoing import OWNERS, PIECE, Answers, AnswersFull, owners_of
@@ -97,7 +97,7 @@ def _refuse_other_host(request: web.Request) -> None:
 
 
 class QuietRequestHandler(RequestHandler):
-    """Answers what aiohttp's parser refuses in our shape, and has `HeadWatch` time its heads.
+    """Answers what aiohttp's parser refuses in our shape, and has `RequestHeaderTimeout` time its heads.
 
     aiohttp logs such a request with its first bytes, and those may be a key in a URL.
     """
@@ -315,7 +315,12 @@ class QuietServer(web.Server):
     """A server whose connections are `QuietRequestHandler`s."""
 
     def __init__(
-        self, manners: Manners, heads: HeadWatch, connections: Connections, handler: Any, **options: Any
+        self,
+        manners: Manners,
+        heads: RequestHeaderTimeout,
+        connections: Connections,
+        handler: Any,
+        **options: Any,
     ) -> None:
         super().__init__(handler, **options)
         self.manners = manners
@@ -328,7 +333,10 @@ class QuietServer(web.Server):
 
 
 async def make_runner(
-    app: web.Application, manners: Manners, heads: HeadWatch, connections: Connections | None = None
+    app: web.Application,
+    manners: Manners,
+    heads: RequestHeaderTimeout,
+    connections: Connections | None = None,
 ) -> tuple[web.ServerRunner, QuietServer]:
     """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`. Without `connections`
     there are no bounds on them.

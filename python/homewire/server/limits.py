@@ -28,29 +28,29 @@ from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
 from homewire.realtime.handoff import GivenAway
 from homewire.server.accept import Acceptor
-from homewire.server.bodies import Bodies, Handler, wrapped
+from homewire.server.bodies import BodyBudget, Handler, wrapped
 from homewire.server.clients import TrustedProxies, client_address
-from homewire.server.connections import Connections, HeadWatch
+from homewire.server.connections import Connections, RequestHeaderTimeout
 from homewire.server.outgoing import Answers, Pace
 from homewire.settings import Settings
 
 
 @dataclass(frozen=True, slots=True)
-class Entrance:
+class ServerLimits:
     """Each of these bounds something."""
 
     acceptor: Acceptor
     rates: RequestRates
-    heads: HeadWatch
+    heads: RequestHeaderTimeout
     connections: Connections
-    handshakes: Handshakes
-    bodies: Bodies
+    handshakes: HandshakeLimiter
+    bodies: BodyBudget
     answers: Answers
 
     @classmethod
-    def of(cls, settings: Settings, refusals: Counter[str]) -> Entrance:
+    def of(cls, settings: Settings, refusals: Counter[str]) -> ServerLimits:
         """As the settings have it. `refusals` counts what is refused, by the setting."""
-        heads = HeadWatch(settings.head_timeout_s)
+        heads = RequestHeaderTimeout(settings.head_timeout_s)
         connections = Connections(
             heads, settings.address_tcp_connections, settings.descriptor_reserve, refusals
         )
@@ -68,10 +68,10 @@ class Entrance:
             rates,
             heads,
             connections,
-            Handshakes(
+            HandshakeLimiter(
                 settings.handshakes, settings.handshake_queue, settings.handshake_wait_s, rates.handshake
             ),
-            Bodies(settings.ingest_bytes),
+            BodyBudget(settings.ingest_bytes),
             Answers(
                 settings.answer_bytes,
                 settings.answer_bytes_per_principal,
@@ -101,7 +101,7 @@ class TooManyHandshakes(Unavailable):
         return {"Retry-After": str(self._retry_s)}
 
 
-class Handshakes:
+class HandshakeLimiter:
     """At most `limit` at once; `queue` more wait up to `wait_s`. First come, first served."""
 
     def __init__(self, limit: int, queue: int, wait_s: float, count: Count) -> None:

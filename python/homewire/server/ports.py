@@ -22,7 +22,7 @@ from homewire.errors import ConfigurationError
 from homewire.hosts import listed_origins
 from homewire.server.accept import Acceptor
 from homewire.server.http import Manners, make_runner
-from homewire.server.limits import Entrance
+from homewire.server.limits import ServerLimits
 from homewire.settings import Settings
 from homewire.tls import key_is_open, server_context
 
@@ -33,7 +33,7 @@ async def open_port(
     stack: AsyncExitStack,
     settings: Settings,
     app: web.Application,
-    entrance: Entrance,
+    entrance: ServerLimits,
     tls: ssl.SSLContext | None,
 ) -> str:
     """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
@@ -54,7 +54,7 @@ async def open_port(
 
 
 async def open_admin_port(
-    stack: AsyncExitStack, settings: Settings, app: web.Application, entrance: Entrance
+    stack: AsyncExitStack, settings: Settings, app: web.Application, entrance: ServerLimits
 ) -> str:
     """Serve `app` to operators, and to no page of a browser; its URL. Raises ConfigurationError."""
     manners = Manners(settings.request_line_bytes, any_origin=False)

@@ -38,7 +38,7 @@ class Use(NamedTuple):
     used_ms: int
 
 
-class Standing(NamedTuple):
+class SessionDeadline(NamedTuple):
     """Until when a session lives."""
 
     expires_ms: int
@@ -63,7 +63,7 @@ class Found(NamedTuple):
     key_hash: str
     last_access_ms: int
     slides_ms: int
-    standing: Standing
+    standing: SessionDeadline
 
     def is_due(self, now: int) -> bool:
         """Whether a use at this time would be noted."""
@@ -81,7 +81,7 @@ class SessionUses:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def touch(self, project_id: int, uses: Sequence[Use]) -> list[Standing | None]:
+    async def touch(self, project_id: int, uses: Sequence[Use]) -> list[SessionDeadline | None]:
         """Note these uses, at most MOST_TOUCHED, and slide the ends of the sessions.
 
         How each stands afterwards, None for one that is over. One that was noted less than a minute before
@@ -142,8 +142,8 @@ def _index(slot: ProjectSlot, user_id: int, device_id: int) -> str:
     return slot.user_sessions(user_id) if user_id else slot.device_sessions(device_id)
 
 
-def _standing(expires: str, ends: str) -> Standing | None:
-    return Standing(int(expires), int(ends)) if expires != "0" else None
+def _standing(expires: str, ends: str) -> SessionDeadline | None:
+    return SessionDeadline(int(expires), int(ends)) if expires != "0" else None
 
 
 def _found(session_id: str, record: Sequence[bytes | None]) -> Found | None:
@@ -151,7 +151,7 @@ def _found(session_id: str, record: Sequence[bytes | None]) -> Found | None:
     if key is None or closed != b"0":
         return None
     last_access, slides, expires, ends = (int(each or 0) for each in times)
-    return Found(session_id, key.decode(), last_access, slides, Standing(expires, ends))
+    return Found(session_id, key.decode(), last_access, slides, SessionDeadline(expires, ends))
 
 
 TOUCH_SESSIONS: Final = changing("""
@@ -203,7 +203,7 @@ Batch: TypeAlias = tuple[int, list[Use]]
 """Uses in one project, as many as one script takes."""
 
 
-class Uses:
+class ActivityBuffer:
     """What a request does here is a look into a dict, and once a minute an entry for the writer."""
 
     def __init__(self, pause_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:

@@ -11,7 +11,7 @@ from heapq import heappop, heappush
 from typing import Final, NamedTuple, Protocol
 
 from homewire.auth.models import Principal, PrincipalKind
-from homewire.sessions.activity import Standing
+from homewire.sessions.activity import SessionDeadline
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import DAY_MS
 
@@ -31,7 +31,7 @@ class Deadlines:
         self.sooner: Final = asyncio.Event()
         """Set when something is kept that may be over before all others."""
 
-    def see(self, key: SocketKey, standing: Standing) -> None:
+    def see(self, key: SocketKey, standing: SessionDeadline) -> None:
         """A socket is open with this key, whose session stands so."""
         known = self._old.remove(key) or self._new.remove(key)
         if known is not None and known.expires_ms > standing.expires_ms > 0:
@@ -43,7 +43,7 @@ class Deadlines:
             if next_ms is None or standing.expires_ms < next_ms:
                 self.sooner.set()
 
-    def learn(self, key: SocketKey, standing: Standing) -> None:
+    def learn(self, key: SocketKey, standing: SessionDeadline) -> None:
         """The same of a key that may have no socket: what is not known here is not kept either."""
         if key in self:
             self.see(key, standing)
@@ -56,7 +56,7 @@ class Deadlines:
         """A look at all open sockets begins, and the last one had come to its end."""
         self._old, self._new = self._new, _Seen()
 
-    def due(self) -> list[tuple[SocketKey, Standing]]:
+    def due(self) -> list[tuple[SocketKey, SessionDeadline]]:
         """The keys that are past what is known of their end. Each is answered once."""
         now = self._clock()
         return [*self._old.due(now), *self._new.due(now)]
@@ -78,7 +78,7 @@ class _Seen:
     __slots__ = ("_heap", "_placed", "_standings")
 
     def __init__(self) -> None:
-        self._standings: dict[SocketKey, Standing] = {}
+        self._standings: dict[SocketKey, SessionDeadline] = {}
         self._heap: list[tuple[int, SocketKey]] = []
         self._placed: set[SocketKey] = set()
         """Those that are in the heap, known or forgotten."""
@@ -93,16 +93,16 @@ class _Seen:
     def next_ms(self) -> int | None:
         return self._heap[0][0] if self._heap else None
 
-    def put(self, key: SocketKey, standing: Standing) -> None:
+    def put(self, key: SocketKey, standing: SessionDeadline) -> None:
         self._standings[key] = standing
         if key not in self._placed:
             self._placed.add(key)
             heappush(self._heap, (standing.expires_ms, key))
 
-    def remove(self, key: SocketKey) -> Standing | None:
+    def remove(self, key: SocketKey) -> SessionDeadline | None:
         return self._standings.pop(key, None)
 
-    def due(self, now: int) -> Iterator[tuple[SocketKey, Standing]]:
+    def due(self, now: int) -> Iterator[tuple[SocketKey, SessionDeadline]]:
         while self._heap and self._heap[0][0] <= now:
             _, key = heappop(self._heap)
             standing = self._standings.get(key)
@@ -138,7 +138,7 @@ class KeyTeller(Protocol):
         """Have it notify which users' keys hold connections, of `limit` places from `cursor` on."""
 
 
-class KeysInUse:
+class ActiveKeys:
     """Asks the core for the keys of users, and itself remembers the few connections that it does not tell of.
 
     Those are of node sessions, whose devices have other sockets by the thousand, and of keys that end soon:

@@ -11,10 +11,18 @@ from typing import Final
 import structlog
 
 from homewire.auth.tokens import key_tag
-from homewire.concurrency import in_rounds
+from homewire.concurrency import run_when_signaled
 from homewire.errors import Unavailable
-from homewire.sessions.activity import NOTES, Batch, SessionUses, Standing, Use, Uses, noted_every_ms
-from homewire.sessions.deadlines import Deadlines, KeysInUse, SocketKey
+from homewire.sessions.activity import (
+    NOTES,
+    ActivityBuffer,
+    Batch,
+    SessionDeadline,
+    SessionUses,
+    Use,
+    noted_every_ms,
+)
+from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
 from homewire.sessions.sockets import LOOK_EVERY_S, SocketCore, Sockets
 
 GATHERED_S: Final = 0.25
@@ -28,17 +36,17 @@ SHUTDOWN_S: Final = 2.0
 _log = structlog.get_logger(__name__)
 
 
-class Keeper:
+class ActivityWriter:
     """Between the uses and the store."""
 
-    def __init__(self, sessions: SessionUses, uses: Uses, deadlines: Deadlines) -> None:
+    def __init__(self, sessions: SessionUses, uses: ActivityBuffer, deadlines: Deadlines) -> None:
         self._sessions = sessions
         self._uses = uses
         self._deadlines = deadlines
 
     async def run(self) -> None:
         """Write until cancelled. A Redis that is away is waited for."""
-        await in_rounds(self._uses.to_write, self._gather_and_write, RETRY_S, self._complain)
+        await run_when_signaled(self._uses.to_write, self._gather_and_write, RETRY_S, self._complain)
 
     async def close(self) -> None:
         """Write what waits. To be called when `run` has ended."""
@@ -75,25 +83,25 @@ class Keeper:
             self._learn(project_id, use, standing)
         return True
 
-    def _learn(self, project_id: int, use: Use, standing: Standing | None) -> None:
+    def _learn(self, project_id: int, use: Use, standing: SessionDeadline | None) -> None:
         if standing is not None:
             key = SocketKey(project_id, use.user_id, key_tag(use.key_hash), use.device_id)
             self._deadlines.learn(key, standing)
 
 
-class Lifetimes:
+class SessionExpiry:
     """What makes sessions of this node's users live on, and closes what outlived them."""
 
     def __init__(
-        self, core: SocketCore, keys: KeysInUse, sessions: SessionUses, session_ttl_s: float
+        self, core: SocketCore, keys: ActiveKeys, sessions: SessionUses, session_ttl_s: float
     ) -> None:
         """`session_ttl_s` is how long sessions live unused: with short lives it is looked more often."""
         deadlines = Deadlines()
-        self.uses: Final = Uses(noted_every_ms(round(session_ttl_s * 1000)))
+        self.uses: Final = ActivityBuffer(noted_every_ms(round(session_ttl_s * 1000)))
         self.sockets: Final = Sockets(
             core, keys, sessions, deadlines, min(LOOK_EVERY_S, session_ttl_s / NOTES)
         )
-        self._keeper = Keeper(sessions, self.uses, deadlines)
+        self._keeper = ActivityWriter(sessions, self.uses, deadlines)
 
     async def run(self) -> None:
         """Work until cancelled."""

@@ -11,11 +11,11 @@ from typing import Final, Protocol
 import structlog
 
 from homewire.auth.models import Principal
-from homewire.concurrency import asked_to_stop, woken
+from homewire.concurrency import is_cancelling, wait_debounced
 from homewire.errors import Unavailable
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN, reason
-from homewire.sessions.activity import MOST_TOUCHED, Found, KeySought, SessionUses, Standing, Use
-from homewire.sessions.deadlines import Deadlines, KeysInUse, KeyTeller, SocketKey
+from homewire.sessions.activity import MOST_TOUCHED, Found, KeySought, SessionDeadline, SessionUses, Use
+from homewire.sessions.deadlines import ActiveKeys, Deadlines, KeyTeller, SocketKey
 from homewire.store.database import wall_clock_ms
 
 CHUNK: Final = 100
@@ -58,7 +58,7 @@ class Sockets:
     def __init__(
         self,
         core: SocketCore,
-        keys: KeysInUse,
+        keys: ActiveKeys,
         sessions: SessionUses,
         deadlines: Deadlines,
         look_every_s: float = LOOK_EVERY_S,
@@ -76,7 +76,7 @@ class Sockets:
         """A connection was reserved: it will be open, or told closed."""
         if principal.session_id:
             key = SocketKey.of(principal)
-            self._deadlines.see(key, Standing(principal.expires_ms, principal.ends_ms))
+            self._deadlines.see(key, SessionDeadline(principal.expires_ms, principal.ends_ms))
             if key.device_id or key in self._deadlines:
                 self._keys.remember(connection_id, key)
 
@@ -97,7 +97,7 @@ class Sockets:
 
     async def _look_again_and_again(self) -> None:
         whole = True
-        while not asked_to_stop():
+        while not is_cancelling():
             began = monotonic()
             if whole:
                 self._deadlines.turn()
@@ -109,7 +109,7 @@ class Sockets:
                 if whole:
                     _log.info("sessions.look_interrupted", error=type(error).__name__)
                 whole, rest = False, min(RETRY_S, self._look_every_s)
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(max(rest, SHORTEST_PAUSE_S))
 
     async def _look_at_all(self) -> None:
@@ -118,7 +118,7 @@ class Sockets:
         chunks = self._core.stats()["connections"] / CHUNK + 1
         pause = self._look_every_s * SPREAD / chunks
         cursor = 0
-        while not asked_to_stop():
+        while not is_cancelling():
             cursor, keys = await self._keys.part(self._core, cursor, CHUNK)
             await self._look_at(keys)
             if cursor == 0:
@@ -141,10 +141,14 @@ class Sockets:
         for key in keys:
             self._decide(key, standings.get(_sought(key)))
 
-    async def _used(self, project_id: int, found: dict[KeySought, Found]) -> dict[KeySought, Standing | None]:
+    async def _used(
+        self, project_id: int, found: dict[KeySought, Found]
+    ) -> dict[KeySought, SessionDeadline | None]:
         """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""
         now = self._clock()
-        standings: dict[KeySought, Standing | None] = {key: each.standing for key, each in found.items()}
+        standings: dict[KeySought, SessionDeadline | None] = {
+            key: each.standing for key, each in found.items()
+        }
         idle = [
             (key, Use(each.session_id, key.user_id, key.device_id, each.key_hash, now))
             for key, each in found.items()
@@ -155,14 +159,14 @@ class Sockets:
             standings.update(zip(keys, await self._sessions.touch(project_id, uses), strict=True))
         return standings
 
-    def _decide(self, key: SocketKey, standing: Standing | None) -> None:
+    def _decide(self, key: SocketKey, standing: SessionDeadline | None) -> None:
         if standing is None or 0 < standing.expires_ms <= self._clock():
             self._end(key)
         else:
             self._deadlines.see(key, standing)
 
     async def _watch_deadlines(self) -> None:
-        while not asked_to_stop():
+        while not is_cancelling():
             late = self._deadlines.due()
             # Whatever happened since, beyond its absolute end nothing lives.
             now = self._clock()
@@ -174,7 +178,7 @@ class Sockets:
                     doubtful.append(key)
             if doubtful:
                 await self._decide_late(doubtful)
-            await woken(self._deadlines.sooner, TICK_S, self._rest_s())
+            await wait_debounced(self._deadlines.sooner, TICK_S, self._rest_s())
 
     def _rest_s(self) -> float:
         next_ms = self._deadlines.next_ms()

@@ -10,10 +10,10 @@ from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import Conflict, QuotaExceeded, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
-from homewire.redis.pipeline import Call, Trips
+from homewire.redis.pipeline import AutoPipeline, Call
 from homewire.store.accounting import NO_QUOTAS, QUOTA_SETTINGS, Quotas
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
 from homewire.store.script import LIMIT, NOTE, Script
@@ -52,9 +52,9 @@ class Database:
     """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
 
     def __init__(self, redis: Redis, announcer: Announcer, clock: Clock, quotas: Quotas = NO_QUOTAS) -> None:
-        self._reads = Trips(redis, only_reads=True)
+        self._reads = AutoPipeline(redis, only_reads=True)
         # Apart, so that a script which takes its time holds up no read.
-        self._changes = Trips(redis)
+        self._changes = AutoPipeline(redis)
         self._announcer = announcer
         self._quotas = quotas.as_argument()
         self.quota_refusals: Counter[str] = Counter(dict.fromkeys(QUOTA_SETTINGS, 0))
@@ -307,7 +307,7 @@ _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
 
 def _stop_if_asked() -> None:
     """Between pages, of which there may be many."""
-    if asked_to_stop():
+    if is_cancelling():
         raise asyncio.CancelledError
 
 

@@ -16,7 +16,7 @@ CODE_DIGITS: Final = 6
 CODE: Final = "code"
 """The kind of proof that is no token."""
 
-Saying: TypeAlias = Callable[[str], Posting]
+MessageFactory: TypeAlias = Callable[[str], Posting]
 """The message that tells somebody a secret. It is written down by the script that makes the secret count."""
 
 
@@ -28,11 +28,11 @@ class ProofKind(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Proving:
+class PendingVerification:
     """Somebody who registers is told a code or token, that is good for so long."""
 
     lifetime_ms: int
-    saying: Saying
+    saying: MessageFactory
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,6 @@ def code_hash(project_id: int, user_id: int, code: str) -> str:
     return hashlib.sha256(f"{project_id}.{user_id}.{code}".encode("utf-8", "replace")).hexdigest()
 
 
-def posted(saying: Saying | None, secret: str) -> tuple[str, str]:
+def posted(saying: MessageFactory | None, secret: str) -> tuple[str, str]:
     """The last arguments of a script that tells somebody a secret; None: it tells nobody."""
     return ("", "") if saying is None else saying(secret)

@@ -120,7 +120,7 @@ def changing(body: str, flags: str = "") -> Script:
     """A change of a project. It ends with `changed`, if every node must hear of it, or `unheard`.
 
     With `report` it also sends an event, with `post` a message: both are announced in any case. With
-    `tombstone` it leaves something to be swept, by a `Chore` of `housekeeping.py`. What it stores it
+    `tombstone` it leaves something to be swept, by a `CleanupJob` of `housekeeping.py`. What it stores it
     counts with `charge` before it writes anything, what it frees with `release`. Raises ValueError
     for a text that does neither, or announces what no RecordType is.
     """

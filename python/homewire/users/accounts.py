@@ -13,11 +13,11 @@ from homewire.limits.connections import network_of
 from homewire.messages.calling_codes import listed_codes, may_be_sent_to
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import Posting
-from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
 from homewire.sessions.store import Login
-from homewire.store.proofs import ProofKind, Proving
+from homewire.store.proofs import PendingVerification, ProofKind
 from homewire.users.models import User
 from homewire.users.registrations import Several
 
@@ -67,9 +67,9 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
     """
     caller = await api.authenticate(request)
     if caller.kind is not PrincipalKind.PROJECT_KEY or caller.permissions.isdisjoint(
-        (Permission.BYOU, Permission.ADMIN)
+        (KeyScope.BYOU, KeyScope.ADMIN)
     ):
-        raise PermissionDenied(needs=f"a project key with the permission {Permission.BYOU}")
+        raise PermissionDenied(needs=f"a project key with the permission {KeyScope.BYOU}")
     if caller.project_id != project.id:
         raise InvalidInput("projectId", "is not the project of the key")
 
@@ -90,7 +90,7 @@ def remote_network(request: web.Request) -> str:
     return network_of(client_address(request) or "")
 
 
-async def code_by_sms(api: Api, project_id: int, phone: str) -> Proving:
+async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerification:
     """Whoever has the number is told a sign-in code. Raises Unavailable."""
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
@@ -100,10 +100,10 @@ async def code_by_sms(api: Api, project_id: int, phone: str) -> Proving:
         kind = MessageKind.SIGN_IN_CODE
         return api.messages.posting(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
 
-    return Proving(lifetime_ms, saying)
+    return PendingVerification(lifetime_ms, saying)
 
 
-async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> Proving:
+async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> PendingVerification:
     """Whoever has the address is told a token; none: nobody is. Raises Unavailable."""
     message_kind = MessageKind(kind.value)
     await api.messages.require_room(message_kind)
@@ -115,7 +115,7 @@ async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) 
             Message(project_id, message_kind, email, token=token, good_until_ms=until_ms)
         )
 
-    return Proving(lifetime_ms, saying)
+    return PendingVerification(lifetime_ms, saying)
 
 
 async def send_code(api: Api, user: User) -> None:

@@ -15,7 +15,7 @@ from homewire.projects.models import AccountSystem
 from homewire.sessions.store import Sessions
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.proofs import Saying
+from homewire.store.proofs import MessageFactory
 from homewire.store.script import changing, removing
 from homewire.users.models import User
 from homewire.users.store import Users, taken
@@ -34,7 +34,7 @@ class AddressChanges:
         self._sessions = sessions
         self._users = users
 
-    async def begin(self, user: User, address: str, lifetime_ms: int, saying: Saying) -> None:
+    async def begin(self, user: User, address: str, lifetime_ms: int, saying: MessageFactory) -> None:
         """Have a code sent to a new address, given in its normal form. The code before it is dead.
 
         Raises UnknownRecord, and Conflict (EMAIL_IN_USE, USER_EXISTS, USER_EXISTS_UNVERIFIED).

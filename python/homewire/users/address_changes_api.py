@@ -7,7 +7,7 @@ from typing import Final
 import msgspec
 
 from homewire.errors import Conflict, InvalidInput, NotFound
-from homewire.logins.attempting import attempting, guessing, messages_to, rationed, registrations, sms_to
+from homewire.logins.attempting import attempting, login_attempt, messages_to, rationed, registrations, sms_to
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem
@@ -77,7 +77,7 @@ async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
     await api.messages.require_room(kind)
     posting = api.messages.posting(Message(user.project_id, kind, user.email or user.phone or ""))
-    async with guessing(api, call.request, user.project_id, f"address change {user.id}") as attempt:
+    async with login_attempt(api, call.request, user.project_id, f"address change {user.id}") as attempt:
         session_id = call.principal.session_id
         if not await api.store.address_changes.finish(user, call.body.code, session_id, posting):
             raise attempt.wrong(InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE"))

@@ -20,7 +20,7 @@ from homewire.logins.attempting import (
     registrations,
     sms_to,
 )
-from homewire.projects.models import AccountSystem, Permission, Project
+from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -229,7 +229,7 @@ OPERATIONS: Final = (
         "project key with the permission byou is needed. Somebody who was added to a home under that address "
         "becomes this user, with the same id.",
         source="spec 001, Create User",
-        access=Access(nobody=True, permission=Permission.BYOU, by_handler=True),
+        access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
         handler=create_user,
         body=NewUser,
         success=201,
@@ -245,7 +245,7 @@ OPERATIONS: Final = (
         summary="List the users of the project",
         description="With search all users are read.",
         source="shared data models, User",
-        access=Access(permission=Permission.READ),
+        access=Access(permission=KeyScope.READ),
         handler=list_users,
         query=UserQuery,
         answer=list[models.User],

@@ -23,7 +23,7 @@ NOTHING: Final = "none"
 """In the name of a key that does not exist."""
 
 
-class Departures:
+class UserDeletion:
     """Deletes users: the record, sessions and keys in one step, then home after home.
 
     A home where the user was the only member is deleted whole. Where they were the last owner of several

@@ -15,8 +15,8 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.settings import Settings
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.proofs import NewProof, ProofKind, Proving, Saying, new_token, posted
-from homewire.users.departures import Departures
+from homewire.store.proofs import MessageFactory, NewProof, PendingVerification, ProofKind, new_token, posted
+from homewire.users.departures import UserDeletion
 from homewire.users.models import User
 from homewire.users.scripts import ISSUE_VERIFICATION, REGISTER_AGAIN, VERIFY_EMAIL
 
@@ -54,12 +54,14 @@ class Several(Conflict):
 class Registrations:
     """The registrations by e-mail of a project's addresses, until one of them is verified."""
 
-    def __init__(self, database: Database, departures: Departures, ages: Ages) -> None:
+    def __init__(self, database: Database, departures: UserDeletion, ages: Ages) -> None:
         self._database = database
         self._departures = departures
         self.ages: Final = ages
 
-    async def again(self, holder: User, user: User, password_hash: str, proving: Proving) -> User | None:
+    async def again(
+        self, holder: User, user: User, password_hash: str, proving: PendingVerification
+    ) -> User | None:
         """One more registration of the address of `holder`; the user that it will be when it is verified.
 
         None if the address is not the holder's any more, or verified.
@@ -81,7 +83,13 @@ class Registrations:
         return replace(user, id=holder.id, created_ms=holder.created_ms)
 
     async def issue(
-        self, project_id: int, user_id: int, lifetime_ms: int, saying: Saying | None, *, decoy: bool = False
+        self,
+        project_id: int,
+        user_id: int,
+        lifetime_ms: int,
+        saying: MessageFactory | None,
+        *,
+        decoy: bool = False,
     ) -> str:
         """A new token for the only registration of a user, in the place of the one before.
 

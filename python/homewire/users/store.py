@@ -19,8 +19,8 @@ from homewire.store import checks
 from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
-from homewire.store.proofs import ProofKind, Proving, new_code, new_token, posted
-from homewire.users.departures import NOTHING, Departures
+from homewire.store.proofs import PendingVerification, ProofKind, new_code, new_token, posted
+from homewire.users.departures import NOTHING, UserDeletion
 from homewire.users.models import User
 from homewire.users.registrations import Registrations
 from homewire.users.scripts import CREATE_USER, NOTE_FAILED_LOGIN, REGISTER_USER, REHASH_PASSWORD, UPDATE_USER
@@ -53,7 +53,7 @@ class Users:
         self,
         database: Database,
         projects: Projects,
-        departures: Departures,
+        departures: UserDeletion,
         registrations: Registrations,
         sessions: Sessions,
         passwords: Passwords,
@@ -74,7 +74,7 @@ class Users:
         password: str | None = None,
         external_key: str | None = None,
         verified: bool = False,
-        proving: Proving | None = None,
+        proving: PendingVerification | None = None,
     ) -> User:
         """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
         and there `name` may be empty. With `proving` they are sent a verification token, or a sign-in code.
@@ -267,7 +267,7 @@ class Users:
 
     async def delete(self, project_id: int, user_id: int) -> None:
         """Delete a user. Sessions and keys are gone in the same step, homes after it, of a user with many of
-        them later, by any node (see `Departures`).
+        them later, by any node (see `UserDeletion`).
 
         A crash half-way leaves stale members; `sweep` removes them, or deleting again. Raises UnknownRecord.
         """
@@ -294,7 +294,7 @@ class Users:
         user_id = await self._database.read("HGET", ProjectSlot(project_id).emails, unique)
         return await self.get_any(project_id, int(user_id or 0))
 
-    async def _store(self, user: User, password_hash: str, proving: Proving | None) -> User:
+    async def _store(self, user: User, password_hash: str, proving: PendingVerification | None) -> User:
         slot, email = ProjectSlot(user.project_id), user.email or ""
         invited = False
         for _ in range(ATTEMPTS):
@@ -334,7 +334,7 @@ class Users:
 
 
 def _first_proof(
-    slot: ProjectSlot, user: User, proving: Proving, now_ms: int
+    slot: ProjectSlot, user: User, proving: PendingVerification, now_ms: int
 ) -> tuple[list[str], list[str | int]]:
     """What REGISTER_USER is told beside what CREATE_USER is, for this id of the user."""
     if user.phone is not None:

@@ -16,7 +16,7 @@ from homewire.errors import InvalidInput
 from homewire.logins import passwords as common_passwords
 from homewire.logins.attempting import (
     attempting,
-    guessing,
+    login_attempt,
     messages_to,
     rationed,
     sms_to,
@@ -262,7 +262,7 @@ async def told(api: Api, user: User) -> Posting:
 
 
 async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
-    async with guessing(api, call.request, user.project_id, user.email or "") as attempt:
+    async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
         if not await api.store.users.is_password(user.project_id, stored, current):
             await api.store.users.note_failed_login(user.project_id, user.id)
             raise attempt.wrong(

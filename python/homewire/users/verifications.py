@@ -15,7 +15,7 @@ from homewire.messages.models import Posting
 from homewire.sessions.store import Sessions
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.proofs import ProofKind, Saying, code_hash, new_code, new_token, posted
+from homewire.store.proofs import MessageFactory, ProofKind, code_hash, new_code, new_token, posted
 from homewire.store.script import changing, removing
 from homewire.users.departures import NOTHING
 from homewire.users.registrations import Registrations
@@ -40,7 +40,7 @@ class Verifications:
         user_id: int,
         kind: ProofKind,
         lifetime_ms: int,
-        saying: Saying | None = None,
+        saying: MessageFactory | None = None,
     ) -> str:
         """A new token, which is shown this once. The one before it is dead.
 
@@ -50,7 +50,7 @@ class Verifications:
             return await self._registrations.issue(project_id, user_id, lifetime_ms, saying)
         return await self._issue_token(project_id, user_id, kind, lifetime_ms, saying)
 
-    async def issue_decoy(self, project_id: int, kind: ProofKind, saying: Saying) -> None:
+    async def issue_decoy(self, project_id: int, kind: ProofKind, saying: MessageFactory) -> None:
         """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
         nobody = -secrets.randbits(62)
         if kind is ProofKind.EMAIL_VERIFICATION:
@@ -64,7 +64,7 @@ class Verifications:
         user_id: int,
         kind: ProofKind,
         lifetime_ms: int,
-        saying: Saying | None,
+        saying: MessageFactory | None,
         *,
         decoy: bool = False,
     ) -> str:
@@ -88,7 +88,7 @@ class Verifications:
         raise outrun("user")
 
     async def issue_code(
-        self, project_id: int, user_id: int, lifetime_ms: int, saying: Saying | None = None
+        self, project_id: int, user_id: int, lifetime_ms: int, saying: MessageFactory | None = None
     ) -> str:
         """A new sign-in code, decimal digits. The one before it is dead. Raises UnknownRecord."""
         slot, proof = ProjectSlot(project_id), new_code(project_id, user_id)

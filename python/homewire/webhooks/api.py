@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from homewire.errors import NotFound
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
@@ -50,7 +50,7 @@ OPERATIONS: Final = (
         tag="Smart Modules",
         summary="List the smart modules available for a home",
         source="spec 001, Get Smart Modules",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         visible=home_in_path,
         handler=get_smart_modules,
         query=Paging,
@@ -64,7 +64,7 @@ OPERATIONS: Final = (
         tag="Smart Modules",
         summary="Get a smart module of a home",
         source="spec 001, Get Smart Module",
-        access=Access(user=True, permission=Permission.READ),
+        access=Access(user=True, permission=KeyScope.READ),
         visible=home_in_path,
         handler=get_smart_module,
         answer=models.SmartModule,

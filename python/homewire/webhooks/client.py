@@ -40,7 +40,7 @@ ANSWER_BYTES: Final = 4096
 KEEP_ALIVE_S: Final = 15.0
 
 
-class Poster:
+class WebhookClient:
     """Posts events. Use it as an asynchronous context manager."""
 
     def __init__(self, settings: Settings) -> None:

@@ -14,15 +14,15 @@ from dataclasses import dataclass
 from typing import Final
 
 from homewire._core import event_json, event_route
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.database import wall_clock_ms
-from homewire.webhooks.client import Poster
+from homewire.webhooks.client import WebhookClient
 from homewire.webhooks.deliveries import Claim, Delivery, named
 from homewire.webhooks.models import SmartModule
-from homewire.webhooks.registry import Catalogue, WebhookStats
+from homewire.webhooks.registry import ModuleRegistry, WebhookStats
 from homewire.webhooks.retry_policy import Breaker, pause
 
 WINDOW: Final = 32
@@ -39,12 +39,12 @@ TOO_OLD: Final = "too old"
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
+class Dependencies:
     """What couriers share."""
 
     store: Store
-    catalogue: Catalogue
-    poster: Poster
+    catalogue: ModuleRegistry
+    poster: WebhookClient
     sealer: Sealer
     settings: Settings
     stats: WebhookStats
@@ -52,10 +52,10 @@ class Surroundings:
     """This process's own name."""
 
 
-class Courier:
+class DeliveryWorker:
     """One module's deliveries, on this node."""
 
-    def __init__(self, module: SmartModule, around: Surroundings) -> None:
+    def __init__(self, module: SmartModule, around: Dependencies) -> None:
         self._module = module
         self._around = around
         self._deliveries = around.store.module_deliveries
@@ -137,7 +137,7 @@ class Courier:
     async def _deliver(self) -> bool:
         self._idle_since = self._now()
         # (redis-py swallows a cancellation now and then.)
-        while self._is_current() and not asked_to_stop():
+        while self._is_current() and not is_cancelling():
             now = self._now()
             if now >= self._claim_at:
                 claim = await self._claim(idle=True)

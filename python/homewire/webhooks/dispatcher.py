@@ -16,13 +16,13 @@ from redis.exceptions import RedisError, ResponseError
 
 from homewire._core import event_route
 from homewire.bus.shards import events_key
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable
 from homewire.repositories import Store
 from homewire.settings import Settings
 from homewire.webhooks.deliveries import ModuleName, named
 from homewire.webhooks.models import SmartModule
-from homewire.webhooks.registry import Catalogue, WebhookStats
+from homewire.webhooks.registry import ModuleRegistry, WebhookStats
 from homewire.webhooks.store import GROUP
 
 if TYPE_CHECKING:
@@ -49,14 +49,14 @@ Entry = tuple[int, bytes, bytes | None]
 _log = structlog.get_logger(__name__)
 
 
-class Picker:
+class Dispatcher:
     """Reads the shards as one of the group, as long as there is any module."""
 
     def __init__(
         self,
         redis: Redis,
         store: Store,
-        catalogue: Catalogue,
+        catalogue: ModuleRegistry,
         wake: Callable[[ModuleName], None],
         stats: WebhookStats,
         node: str,
@@ -85,7 +85,7 @@ class Picker:
 
     async def run(self) -> None:
         """Pick until cancelled."""
-        while not asked_to_stop():
+        while not is_cancelling():
             await self._catalogue.has_modules()
             try:
                 await self._round()
@@ -116,7 +116,7 @@ class Picker:
                 return await self._acknowledge(entries)
             except (RedisError, OSError, Unavailable) as error:
                 await self._trouble(error)
-            if asked_to_stop():
+            if is_cancelling():
                 raise asyncio.CancelledError
 
     async def _read(self) -> list[Entry]:
@@ -250,7 +250,7 @@ class Picker:
         if now - self._logged_at > LOG_S:
             self._logged_at = now
             _log.warning("webhooks.picking_failed", error=str(error) or type(error).__name__)
-        if asked_to_stop():
+        if is_cancelling():
             raise asyncio.CancelledError
         await asyncio.sleep(AGAIN_S)
 

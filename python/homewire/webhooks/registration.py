@@ -19,7 +19,7 @@ from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.timestamps import timestamp
-from homewire.webhooks.client import Poster, is_public
+from homewire.webhooks.client import WebhookClient, is_public
 from homewire.webhooks.models import ModuleType, SmartModule
 
 KEY_BYTES: Final = 32
@@ -115,7 +115,7 @@ async def post_test(settings: Settings, sealer: Sealer, module: SmartModule, now
     keys = [sealer.open(module.sealed_key)]
     if module.sealed_old_key and now_ms < module.old_key_until_ms:
         keys.insert(0, sealer.open(module.sealed_old_key))
-    async with Poster(settings) as poster:
+    async with WebhookClient(settings) as poster:
         # No shard has this id: a receiver that drops repeats takes each test event.
         return await poster.post(
             sealer.open(module.sealed_url), keys, f"test.{now_ms}-0", msgspec.json.encode(event)

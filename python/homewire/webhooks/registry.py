@@ -21,7 +21,7 @@ FORGET_S: Final = 60.0
 project first, and takes at most a few seconds from there."""
 
 
-class Catalogue:
+class ModuleRegistry:
     """Who wants which events. One look at a counter tells whether it is current."""
 
     def __init__(self, modules: SmartModules) -> None:

@@ -11,17 +11,17 @@ import structlog
 from redis.exceptions import RedisError
 
 from homewire.access_changes.relay import Relay
-from homewire.concurrency import asked_to_stop
+from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.webhooks.client import Poster
+from homewire.webhooks.client import WebhookClient
 from homewire.webhooks.deliveries import ModuleName
-from homewire.webhooks.delivery_worker import Courier, Surroundings
-from homewire.webhooks.dispatcher import Picker
-from homewire.webhooks.registry import Catalogue, WebhookStats
+from homewire.webhooks.delivery_worker import DeliveryWorker, Dependencies
+from homewire.webhooks.dispatcher import Dispatcher
+from homewire.webhooks.registry import ModuleRegistry, WebhookStats
 
 LOOK_S: Final = 1.0
 """Between two looks for modules that changed, and for what a dead node left."""
@@ -42,7 +42,7 @@ class Webhooks:
         self._url = url
         self._settings = settings
         self._stats = WebhookStats()
-        self._couriers: dict[ModuleName, Courier] = {}
+        self._couriers: dict[ModuleName, DeliveryWorker] = {}
         self._tasks: dict[ModuleName, asyncio.Task[None]] = {}
         self._logged_at: dict[str, float] = {}
 
@@ -58,17 +58,17 @@ class Webhooks:
         relay = Relay(client, settings.shards)
         node = secrets.token_hex(8)
         try:
-            async with Poster(settings) as poster:
+            async with WebhookClient(settings) as poster:
                 store = Store(client, relay)
-                catalogue = Catalogue(store.smart_modules)
-                around = Surroundings(
+                catalogue = ModuleRegistry(store.smart_modules)
+                around = Dependencies(
                     store, catalogue, poster, Sealer.of(settings), settings, self._stats, node
                 )
 
                 def wake(name: ModuleName) -> None:
                     self._wake(name, around)
 
-                picker = Picker(reader, store, catalogue, wake, self._stats, node, settings)
+                picker = Dispatcher(reader, store, catalogue, wake, self._stats, node, settings)
                 picking = asyncio.create_task(picker.run())
                 try:
                     await self._look(picking, around)
@@ -79,9 +79,9 @@ class Webhooks:
             await reader.aclose()
             await client.aclose()
 
-    async def _look(self, picking: asyncio.Task[None], around: Surroundings) -> None:
+    async def _look(self, picking: asyncio.Task[None], around: Dependencies) -> None:
         tidy_at, cursor = 0.0, 0
-        while not asked_to_stop():
+        while not is_cancelling():
             if picking.done():
                 # It stops for nothing but a fault of ours, which must not go unnoticed.
                 picking.result()
@@ -97,10 +97,10 @@ class Webhooks:
                         self._wake(name, around)
             except (RedisError, OSError, Unavailable) as error:
                 self._note("webhooks.failed", error)
-            if not asked_to_stop():
+            if not is_cancelling():
                 await asyncio.sleep(LOOK_S)
 
-    def _wake(self, name: ModuleName, around: Surroundings) -> None:
+    def _wake(self, name: ModuleName, around: Dependencies) -> None:
         courier = self._couriers.get(name)
         if courier is not None:
             courier.wake()
@@ -111,11 +111,11 @@ class Webhooks:
             return
         self._tasks[name] = asyncio.create_task(self._employ(name, around))
 
-    async def _employ(self, name: ModuleName, around: Surroundings) -> None:
+    async def _employ(self, name: ModuleName, around: Dependencies) -> None:
         module = around.catalogue.get(name)
         try:
             if module is not None:
-                courier = self._couriers[name] = Courier(module, around)
+                courier = self._couriers[name] = DeliveryWorker(module, around)
                 if not await courier.run():
                     return
             await around.store.module_deliveries.forget(name)

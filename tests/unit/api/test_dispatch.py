@@ -6,7 +6,7 @@ import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.operations import OPERATIONS
-from homewire.projects.models import Permission
+from homewire.projects.models import KeyScope
 from homewire.rest.dispatch import may_call, range_header
 from homewire.rest.operation import Access, Operation
 from homewire.store.parts import Part
@@ -26,25 +26,25 @@ def test_a_part_of_a_list_says_where_it_stands(items: list[int], start: int, tot
     assert range_header(Part(items, start, len(items), total)) == value
 
 
-def principal(kind: PrincipalKind, *permissions: Permission) -> Principal:
+def principal(kind: PrincipalKind, *permissions: KeyScope) -> Principal:
     return Principal(kind, 1, 1, 1, permissions=frozenset(permissions))
 
 
-@pytest.mark.parametrize("permission", Permission)
-def test_a_project_key_needs_the_permission_or_admin(permission: Permission) -> None:
+@pytest.mark.parametrize("permission", KeyScope)
+def test_a_project_key_needs_the_permission_or_admin(permission: KeyScope) -> None:
     access = Access(permission=permission)
-    allowed = {each for each in Permission if may_call(access, principal(PrincipalKind.PROJECT_KEY, each))}
-    assert allowed == {permission, Permission.ADMIN}
+    allowed = {each for each in KeyScope if may_call(access, principal(PrincipalKind.PROJECT_KEY, each))}
+    assert allowed == {permission, KeyScope.ADMIN}
     assert not may_call(access, principal(PrincipalKind.PROJECT_KEY))
 
 
 def test_a_kind_of_key_that_is_not_named_is_not_taken() -> None:
-    every = tuple(Permission)
+    every = tuple(KeyScope)
     for access, kinds in (
         (Access(), set()),
         (Access(user=True), {PrincipalKind.USER}),
         (Access(device=True), {PrincipalKind.DEVICE}),
-        (Access(permission=Permission.READ), {PrincipalKind.PROJECT_KEY}),
+        (Access(permission=KeyScope.READ), {PrincipalKind.PROJECT_KEY}),
         # What is open to nobody's key is not thereby open to everybody's.
         (Access(nobody=True), set()),
     ):

@@ -17,7 +17,7 @@ from homewire.bus.shards import BusSettings, BusStats
 from homewire.bus.wire import Batch
 from homewire.errors import ConfigurationError, NotConfirmed
 from homewire.redis.address import parse_address
-from homewire.redis.connection import Line
+from homewire.redis.connection import RedisConnection
 from homewire.settings import Settings
 
 
@@ -124,9 +124,9 @@ class Transport(asyncio.Transport):
         self.aborted = True
 
 
-def connected() -> tuple[Line, Transport, list[Line]]:
-    events: list[Line] = []
-    connection, transport = Line(NotConfirmed, events.append), Transport()
+def connected() -> tuple[RedisConnection, Transport, list[RedisConnection]]:
+    events: list[RedisConnection] = []
+    connection, transport = RedisConnection(NotConfirmed, events.append), Transport()
     connection.connection_made(transport)
     return connection, transport, events
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from homewire.concurrency import Turns
+from homewire.concurrency import SingleFlight
 
 PROJECT = 7
 
@@ -27,7 +27,7 @@ class Work:
         return end
 
 
-async def asked(turns: Turns, count: int) -> list[asyncio.Task[int]]:
+async def asked(turns: SingleFlight, count: int) -> list[asyncio.Task[int]]:
     tasks = [asyncio.create_task(turns.take(PROJECT)) for _ in range(count)]
     await asyncio.sleep(0)
     return tasks
@@ -35,7 +35,7 @@ async def asked(turns: Turns, count: int) -> list[asyncio.Task[int]]:
 
 async def test_who_asks_during_a_turn_is_served_by_the_next() -> None:
     work = Work()
-    turns = Turns(work, 5.0)
+    turns = SingleFlight(work, 5.0)
     first = await asked(turns, 2)
     await work.begun.acquire()
     later = await asked(turns, 3)
@@ -50,7 +50,7 @@ async def test_who_asks_during_a_turn_is_served_by_the_next() -> None:
 
 async def test_who_goes_away_disturbs_nobody() -> None:
     work = Work()
-    turns = Turns(work, 5.0)
+    turns = SingleFlight(work, 5.0)
     tasks = await asked(turns, 3)
     await work.begun.acquire()
     tasks[0].cancel()
@@ -62,7 +62,7 @@ async def test_who_goes_away_disturbs_nobody() -> None:
 
 async def test_a_failure_is_of_its_turn_alone() -> None:
     work = Work()
-    turns = Turns(work, 5.0)
+    turns = SingleFlight(work, 5.0)
     first = await asked(turns, 2)
     await work.begun.acquire()
     later = await asked(turns, 1)
@@ -73,7 +73,7 @@ async def test_a_failure_is_of_its_turn_alone() -> None:
 
 
 async def test_a_turn_that_takes_too_long_is_given_up() -> None:
-    turns = Turns(Work(), 0.05)
+    turns = SingleFlight(Work(), 0.05)
     with pytest.raises(TimeoutError):
         await turns.take(PROJECT)
     assert len(turns) == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from homewire import _core
-from homewire.auth.cache import Freshness
+from homewire.auth.cache import CacheVersions
 
 SHARDS = 8
 
@@ -46,9 +46,9 @@ def shard_of(identifier: int) -> int:
     return _core.shard_of(identifier, SHARDS)
 
 
-def fresh(marks: HandMarks) -> Freshness:
+def fresh(marks: HandMarks) -> CacheVersions:
     """Freshness by these marks."""
-    return Freshness(marks, SHARDS)
+    return CacheVersions(marks, SHARDS)
 
 
 def two_of_different_shards() -> tuple[int, int]:

@@ -12,7 +12,7 @@ import uvloop
 from aiohttp import web
 
 from homewire.server.accept import Acceptor, bound_sockets
-from homewire.server.connections import HeadWatch
+from homewire.server.connections import RequestHeaderTimeout
 from homewire.server.http import Manners, make_runner
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -139,7 +139,7 @@ async def begin_the_next_head_early() -> None:
 
     app = web.Application()
     app.router.add_get("/", handle)
-    heads = HeadWatch(2.0)
+    heads = RequestHeaderTimeout(2.0)
     runner, server = await make_runner(app, Manners(8192), heads)
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)

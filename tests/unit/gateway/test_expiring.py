@@ -10,7 +10,14 @@ from hand_marks import Clock, HandMarks, fresh, shard_of, two_of_different_shard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.auth.cache import ANEW, SILENCE_MS, Freshness, MarkedCache, MarkedIds, MarkedRecords
+from homewire.auth.cache import (
+    BYPASS,
+    SILENCE_MS,
+    CacheVersions,
+    VersionedCache,
+    VersionedIds,
+    VersionedRecords,
+)
 
 HERE, ELSEWHERE = two_of_different_shards()
 
@@ -27,8 +34,8 @@ def nothing() -> None:
 
 
 class OneByOne:
-    def __init__(self, freshness: Freshness, capacity: int, lifetime: float, clock: Clock) -> None:
-        self.cache: MarkedCache[int, str] = MarkedCache(freshness, capacity, lifetime, clock)
+    def __init__(self, freshness: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: VersionedCache[int, str] = VersionedCache(freshness, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
         return {each for each in ids if self.cache.get(each) == f"value {each}"}
@@ -55,8 +62,8 @@ class Unplaced(OneByOne):
 
 
 class Records:
-    def __init__(self, freshness: Freshness, capacity: int, lifetime: float, clock: Clock) -> None:
-        self.cache: MarkedRecords[str, str] = MarkedRecords(freshness, capacity, lifetime, clock)
+    def __init__(self, freshness: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: VersionedRecords[str, str] = VersionedRecords(freshness, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
         found = self.cache.known("owner", ids)
@@ -72,8 +79,8 @@ class Records:
 
 
 class Ids:
-    def __init__(self, freshness: Freshness, capacity: int, lifetime: float, clock: Clock) -> None:
-        self.cache: MarkedIds[str] = MarkedIds(freshness, capacity, lifetime, clock)
+    def __init__(self, freshness: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: VersionedIds[str] = VersionedIds(freshness, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
         return self.cache.known("owner", ids)
@@ -121,7 +128,7 @@ async def test_what_is_announced_while_the_store_is_read_is_not_kept(kind: Kind)
 async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() -> None:
     """Who a key speaks for tells the shard only after the read; its mark may have moved by then."""
     marks = HandMarks()
-    cache: MarkedCache[str, int] = MarkedCache(fresh(marks), 10)
+    cache: VersionedCache[str, int] = VersionedCache(fresh(marks), 10)
 
     async def read() -> int:
         return HERE
@@ -163,7 +170,7 @@ async def test_nothing_is_trusted_while_redis_is_silent(kind: Kind) -> None:
 
 @every_kind
 async def test_without_a_tail_nothing_is_remembered(kind: Kind) -> None:
-    cache: Memory = kind(Freshness(None, 8), 1_000, 1.0, Clock())
+    cache: Memory = kind(CacheVersions(None, 8), 1_000, 1.0, Clock())
     await cache.learn([HERE])
     assert cache.known([HERE]) == set()
 
@@ -177,8 +184,8 @@ async def test_a_handshake_takes_only_what_was_read_at_the_total_it_names() -> N
     await records.learn([HERE])
     assert one.cache.get(HERE, 0) == "value 1"
     assert records.cache.known("owner", [HERE], 0) == {HERE: "value 1"}
-    assert one.cache.get(HERE, ANEW) is None
-    assert records.cache.known("owner", [HERE], ANEW) == {}
+    assert one.cache.get(HERE, BYPASS) is None
+    assert records.cache.known("owner", [HERE], BYPASS) == {}
     marks.hear(ELSEWHERE)
     assert one.cache.get(HERE, 1) is None
     assert records.cache.known("owner", [HERE], 1) == {}
@@ -187,7 +194,7 @@ async def test_a_handshake_takes_only_what_was_read_at_the_total_it_names() -> N
 
 async def test_only_what_is_missing_is_read_and_only_what_exists_is_kept() -> None:
     marks = HandMarks()
-    cache: MarkedIds[str] = MarkedIds(fresh(marks), 10)
+    cache: VersionedIds[str] = VersionedIds(fresh(marks), 10)
     asked: list[list[int]] = []
 
     async def read(missing: list[int]) -> set[int]:

@@ -14,7 +14,7 @@ import pytest
 import trustme
 import uvloop
 
-from homewire.realtime.tls_bridge import KernelBounds, Pumps
+from homewire.realtime.tls_bridge import KernelBounds, TlsBridges
 
 PATIENCE_S = 10.0
 MIB = 1024 * 1024
@@ -23,7 +23,7 @@ STUCK_S = 0.5
 MOST_BYTES = 12 * MIB
 """Kernel buffers of both connections, TLS, and what the client's asyncio reads ahead: some MB."""
 
-Body = Callable[["Line"], Coroutine[Any, Any, None]]
+Body = Callable[["RedisConnection"], Coroutine[Any, Any, None]]
 
 BOUNDS = KernelBounds(send_buffer_bytes=100_000, unsent_bytes=70_000, timeout_ms=9_000)
 LONG_S, SHORT_S = 60.0, 0.3
@@ -37,12 +37,12 @@ class Run(Protocol):
 
 
 @dataclass
-class Line:
+class RedisConnection:
     """A client, the pump, and the core's end."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    pumps: Pumps
+    pumps: TlsBridges
     core: socket.socket
     served: asyncio.Transport
     """The node's end of the client's connection."""
@@ -83,7 +83,7 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Run:
     async def over_a_line(body: Body, linger_s: float) -> None:
         server_context, client_context = contexts
-        pumps = Pumps(linger_s, BOUNDS)
+        pumps = TlsBridges(linger_s, BOUNDS)
         core: asyncio.Future[tuple[socket.socket, asyncio.Transport]] = loop().create_future()
 
         class Accepts(asyncio.Protocol):
@@ -102,7 +102,7 @@ def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLC
         with far:
             far.setblocking(False)
             try:
-                await body(Line(reader, writer, pumps, far, served))
+                await body(RedisConnection(reader, writer, pumps, far, served))
             finally:
                 writer.transport.abort()
                 await pumps.close()
@@ -131,7 +131,7 @@ async def all_that_fits(send: Callable[[bytes], Coroutine[Any, Any, None]]) -> i
 
 
 def test_bytes_go_both_ways_in_order(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         for number in range(50):
             said = b"%d " % number * (1 + number * 40)
             line.writer.write(said)
@@ -143,7 +143,7 @@ def test_bytes_go_both_ways_in_order(run: Run) -> None:
 
 
 def test_a_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         async def say(chunk: bytes) -> None:
             line.writer.write(chunk)
             await line.writer.drain()
@@ -162,7 +162,7 @@ def test_a_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
 
 
 def test_a_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         sent = 0
 
         async def say(chunk: bytes) -> None:
@@ -185,7 +185,7 @@ def test_a_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
 
 
 def test_the_core_ends_its_half(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         await line.core_says(b"x" * 200_000)
         line.core.shutdown(socket.SHUT_WR)
         async with asyncio.timeout(PATIENCE_S):
@@ -199,7 +199,7 @@ def test_the_core_ends_its_half(run: Run) -> None:
 def test_the_core_closes_with_something_unread(run: Run) -> None:
     """What it said last arrives all the same; what the client goes on to say is nobody's."""
 
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         line.writer.write(b"never read")
         async with asyncio.timeout(PATIENCE_S):
             await loop().sock_recv(line.core, 5)
@@ -216,7 +216,7 @@ def test_the_core_closes_with_something_unread(run: Run) -> None:
 
 @pytest.mark.parametrize("farewell", ["close_notify", "nothing"])
 def test_the_client_leaves(run: Run, farewell: str) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         line.writer.write(b"x" * 100_000)
         await line.writer.drain()
         if farewell == "close_notify":
@@ -232,7 +232,7 @@ def test_the_client_leaves(run: Run, farewell: str) -> None:
 
 
 def test_a_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         line.writer.transport.pause_reading()  # type: ignore[attr-defined]
         line.core.close()
         await line.ended()
@@ -243,7 +243,7 @@ def test_a_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
 def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
     """Nothing of the core's end can be read while the client takes nothing: the core's word is needed."""
 
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         line.writer.transport.pause_reading()  # type: ignore[attr-defined]
 
         async def say(chunk: bytes) -> None:
@@ -259,7 +259,7 @@ def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
 
 
 def test_the_kernel_holds_for_the_client_what_the_settings_say(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         with socket.socket(fileno=os.dup(line.served.get_extra_info("socket").fileno())) as tcp:
             # Linux doubles what it is asked for, for its own books.
             assert tcp.getsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF) == 2 * BOUNDS.send_buffer_bytes
@@ -270,7 +270,7 @@ def test_the_kernel_holds_for_the_client_what_the_settings_say(run: Run) -> None
 
 
 def test_at_shutdown_all_end_and_none_begins(run: Run) -> None:
-    async def body(line: Line) -> None:
+    async def body(line: RedisConnection) -> None:
         async with asyncio.timeout(20):
             await line.pumps.close()
         assert await line.core_reads(1) == b""

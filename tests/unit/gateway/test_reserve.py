@@ -10,14 +10,14 @@ import pytest
 from hand_marks import HandMarks, fresh
 
 from homewire._core import Core
-from homewire.auth.cache import ANEW
+from homewire.auth.cache import BYPASS
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import PermissionDenied, Unavailable
-from homewire.limits.connections import Admission
-from homewire.presence.connected import Holdings
+from homewire.limits.connections import ConnectionLimits
+from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.handshake import Claim, Gateway, reserve
 from homewire.realtime.subscription import Subscription
-from homewire.sessions.deadlines import Deadlines, KeysInUse
+from homewire.sessions.deadlines import ActiveKeys, Deadlines
 from homewire.sessions.sockets import Sockets
 from homewire.settings import Settings
 
@@ -44,8 +44,8 @@ class Scene:
         self.changes: dict[str, list[tuple[int, ...] | None]] = {}
         """What the homes become when a step is come to; None: the user may not listen any more."""
 
-    async def look_up(self, as_of: int) -> Claim:
-        self.looked_up.append(as_of)
+    async def look_up(self, at_version: int) -> Claim:
+        self.looked_up.append(at_version)
         if self.homes is None:
             raise PermissionDenied
         claim = USER, Subscription("homes", self.homes)
@@ -61,7 +61,7 @@ class Scene:
             self.marks.hear(USER.id)
 
     async def reserve(self) -> None:
-        admission = Admission(self.core, Settings())
+        admission = ConnectionLimits(self.core, Settings())
         await reserve(self.core, fresh(self.marks), admission, self.look_up, "127.0.0.1", self.observe)
 
     def reservations(self) -> int:
@@ -71,29 +71,29 @@ class Scene:
 async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> None:
     """The core's thread reads sockets before it takes what it is asked: it may tell of the end of a device's
     last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
-    holdings, unused, marks = Holdings(), cast(Any, None), HandMarks()
-    sockets = Sockets(core, KeysInUse(), unused, Deadlines())
-    gateway = Gateway(core, unused, unused, fresh(marks), unused, unused, unused, sockets, holdings)
+    connected_devices, unused, marks = ConnectedDevices(), cast(Any, None), HandMarks()
+    sockets = Sockets(core, ActiveKeys(), unused, Deadlines())
+    gateway = Gateway(core, unused, unused, fresh(marks), unused, unused, unused, sockets, connected_devices)
     device = Principal(PrincipalKind.DEVICE, 1, 9, 0)
 
     async def look_up(_as_of: int) -> Claim:
         return device, Subscription("command", (device.id,))
 
     async def reserved() -> int:
-        admission = Admission(core, Settings())
+        admission = ConnectionLimits(core, Settings())
         return (await reserve(core, fresh(marks), admission, look_up, None, None, gateway.reserved))[0]
 
     last = await reserved()
-    holdings.adopted(last)
-    assert [word.holds for _, words in holdings.take(1) for word in words] == [True]
+    connected_devices.adopted(last)
+    assert [word.holds for _, words in connected_devices.take(1) for word in words] == [True]
     following = await reserved()
     # Nothing of the core's was taken in between.
-    holdings.closed(last)
-    assert holdings.take(1) == []
-    holdings.adopted(following)
-    assert holdings.take(1) == []
-    holdings.closed(following)
-    assert [word.holds for _, words in holdings.take(1) for word in words] == [False]
+    connected_devices.closed(last)
+    assert connected_devices.take(1) == []
+    connected_devices.adopted(following)
+    assert connected_devices.take(1) == []
+    connected_devices.closed(following)
+    assert [word.holds for _, words in connected_devices.take(1) for word in words] == [False]
 
 
 async def test_without_a_record_it_is_looked_up_once(core: Core) -> None:
@@ -109,7 +109,7 @@ async def test_a_change_at_each_step_is_reserved_anew(core: Core, step: str) -> 
     scene = Scene(core)
     scene.changes = {step: [(1, 2)]}
     await scene.reserve()
-    assert scene.looked_up == [0, ANEW]
+    assert scene.looked_up == [0, BYPASS]
     assert scene.reservations() == 2
     assert scene.steps[-1] == "answer"
 

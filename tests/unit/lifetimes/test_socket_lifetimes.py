@@ -10,8 +10,8 @@ import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN
-from homewire.sessions.activity import Found, KeySought, SessionUses, Standing, Use
-from homewire.sessions.deadlines import Deadlines, KeysInUse, SocketKey
+from homewire.sessions.activity import Found, KeySought, SessionDeadline, SessionUses, Use
+from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
 from homewire.sessions.sockets import CHUNK, Sockets
 from homewire.store.database import wall_clock_ms
 
@@ -23,7 +23,7 @@ MANY = 4_500
 class Core:
     """Tells some keys, and notes what it is to close."""
 
-    def __init__(self, keys: KeysInUse, *parts: list[tuple[int, int, int]]) -> None:
+    def __init__(self, keys: ActiveKeys, *parts: list[tuple[int, int, int]]) -> None:
         self.keys = keys
         self.parts = parts or ([],)
         self.closed: dict[int, int] = {}
@@ -66,19 +66,19 @@ class Sessions:
 
     async def of_keys(self, _project: int, keys: Collection[KeySought]) -> dict[KeySought, Found]:
         now = wall_clock_ms()
-        live = Standing(now + HOUR, 0)
+        live = SessionDeadline(now + HOUR, 0)
         return {key: Found("", "", now - HOUR, 2 * HOUR, live) for key in keys if key.user_id % 2}
 
-    async def touch(self, _project: int, uses: Sequence[Use]) -> list[Standing | None]:
+    async def touch(self, _project: int, uses: Sequence[Use]) -> list[SessionDeadline | None]:
         self.used += [use.user_id for use in uses]
         if len(self.used) == 3:
             self.looked.set()
-        return [Standing(use.used_ms + 2 * HOUR, 0) for use in uses]
+        return [SessionDeadline(use.used_ms + 2 * HOUR, 0) for use in uses]
 
 
 async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
     """Thousands log in in one minute, use nothing but a socket, and Redis goes away."""
-    keys = KeysInUse()
+    keys = ActiveKeys()
     core = Core(keys)
     sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
     soon = wall_clock_ms() + 100
@@ -103,7 +103,7 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
 
 async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("homewire.sessions.sockets.REST_S", HOUR)
-    keys = KeysInUse()
+    keys = ActiveKeys()
     core = Core(keys)
     sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
     running = asyncio.create_task(sockets.run())
@@ -118,7 +118,7 @@ async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest
 
 
 async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> None:
-    keys, sessions = KeysInUse(), Sessions()
+    keys, sessions = ActiveKeys(), Sessions()
     core = Core(keys, [(1, 1, 1), (1, 2, 2)], [], [(2, 3, 3), (1, 4, 4), (1, 5, 5)])
     sockets = Sockets(core, keys, cast(SessionUses, sessions), Deadlines(), look_every_s=0.1)
     running = asyncio.create_task(sockets.run())
@@ -130,7 +130,7 @@ async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> No
 
 
 def test_connections_are_remembered_until_they_are_told_closed() -> None:
-    keys = KeysInUse()
+    keys = ActiveKeys()
     user, device = SocketKey(1, 2, 3), SocketKey(1, 0, 4, 5)
     for connection_id, key in enumerate([user, user, device]):
         keys.remember(connection_id, key)

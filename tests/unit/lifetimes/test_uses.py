@@ -8,7 +8,7 @@ import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.sessions import activity as room
-from homewire.sessions.activity import MOST_TOUCHED, Uses
+from homewire.sessions.activity import MOST_TOUCHED, ActivityBuffer
 
 MINUTE = 60_000
 
@@ -29,13 +29,13 @@ def principal(number: int, project: int = 7, *, session: bool = True) -> Princip
     )
 
 
-def noted(uses: Uses) -> list[tuple[int, list[int]]]:
+def noted(uses: ActivityBuffer) -> list[tuple[int, list[int]]]:
     return [(project, [use.user_id for use in some]) for project, some in uses.take(9)]
 
 
 def test_a_session_is_noted_once_a_minute() -> None:
     clock = Clock()
-    uses = Uses(MINUTE, clock)
+    uses = ActivityBuffer(MINUTE, clock)
     times = []
     for _ in range(1_000):
         uses.note(principal(1), "hash")
@@ -48,21 +48,21 @@ def test_a_session_is_noted_once_a_minute() -> None:
 
 
 def test_keys_that_are_no_sessions_are_not_noted() -> None:
-    uses = Uses(MINUTE)
+    uses = ActivityBuffer(MINUTE)
     uses.note(principal(1, session=False), "hash")
     assert not uses.to_write.is_set()
     assert uses.take(9) == []
 
 
 def test_a_node_session_is_its_device_s() -> None:
-    uses = Uses(MINUTE)
+    uses = ActivityBuffer(MINUTE)
     uses.note(Principal(PrincipalKind.DEVICE, 7, 5, key_tag=1, session_id="0" * 24), "hash")
     [(project, [use])] = uses.take(9)
     assert (project, use.user_id, use.device_id, use.key_hash) == (7, 0, 5, "hash")
 
 
 def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
-    uses = Uses(MINUTE)
+    uses = ActivityBuffer(MINUTE)
     for number in range(MOST_TOUCHED + 5):
         uses.note(principal(number, project=1), "hash")
     uses.note(principal(1_000, project=2), "hash")
@@ -76,7 +76,7 @@ def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
 
 def test_what_could_not_be_written_waits_again_behind_what_is_newer() -> None:
     clock = Clock()
-    uses = Uses(MINUTE, clock)
+    uses = ActivityBuffer(MINUTE, clock)
     uses.note(principal(1), "hash")
     [(project, taken)] = uses.take(9)
     clock.now += MINUTE
@@ -93,7 +93,7 @@ def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "MOST_WAITING", 3)
-    uses = Uses(MINUTE)
+    uses = ActivityBuffer(MINUTE)
     for number in range(1, 6):
         uses.note(principal(number), "hash")
     assert uses.figures() == {
@@ -107,7 +107,7 @@ def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MOST_REMEMBERED", 10)
-    uses = Uses(MINUTE)
+    uses = ActivityBuffer(MINUTE)
     for number in range(1, 26):
         uses.note(principal(number), "hash")
         uses.take(1)

@@ -13,7 +13,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
 from homewire.limits.connections import (
     NEVER,
-    Admission,
+    ConnectionLimits,
     Elsewhere,
     Lease,
     Limit,
@@ -41,25 +41,27 @@ def core() -> Iterator[Core]:
     running.stop(1001, "", 0)
 
 
-def admission_of(core: Core, **limits: int) -> Admission:
+def admission_of(core: Core, **limits: int) -> ConnectionLimits:
     chosen: dict[str, Any] = UNLIMITED | {f"{whose}_connections": most for whose, most in limits.items()}
-    return Admission(core, Settings(**chosen), clock=lambda: NOW_MS / 1000)
+    return ConnectionLimits(core, Settings(**chosen), clock=lambda: NOW_MS / 1000)
 
 
-def connect(admission: Admission, principal: Principal = USER, address: str | None = HERE) -> int:
+def connect(admission: ConnectionLimits, principal: Principal = USER, address: str | None = HERE) -> int:
     """As the gateway does: check, reserve."""
     admission.check(principal, address)
     kind, project, who = principal.kind.value, principal.project_id, principal.id
     return admission.core.reserve(kind, project, who, 0, "homes", [1], [], address=address)
 
 
-def refusal(admission: Admission, principal: Principal = USER, address: str | None = HERE) -> TooManyRequests:
+def refusal(
+    admission: ConnectionLimits, principal: Principal = USER, address: str | None = HERE
+) -> TooManyRequests:
     with pytest.raises(TooManyRequests) as refused:
         admission.check(principal, address)
     return refused.value
 
 
-def others_hold(admission: Admission, subject: Subject, count: int, lease_ms: int = 1000) -> None:
+def others_hold(admission: ConnectionLimits, subject: Subject, count: int, lease_ms: int = 1000) -> None:
     text = lease_text(Lease(count, NOW_MS + lease_ms)).encode()
     admission.elsewhere.learn(subject, {b"another": text}, NOW_MS)
 
@@ -105,7 +107,7 @@ def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Princi
     no_limits = {**UNLIMITED, "user_topic_bytes": 0, "project_topic_bytes": 0}
     chosen: dict[str, Any] = no_limits | {setting: 1_000_000}
     refusals: Counter[str] = Counter()
-    admission = Admission(core, Settings(**chosen), refusals, clock=lambda: NOW_MS / 1000)
+    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=lambda: NOW_MS / 1000)
     names = [f"{number}{'x' * 250}" for number in range(1_000)]
 
     def listen() -> int:

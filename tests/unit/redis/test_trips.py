@@ -16,8 +16,8 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from homewire.redis import connect as connecting
 from homewire.redis import connection as lines
 from homewire.redis.connect import Pool, connect
-from homewire.redis.connection import Line
-from homewire.redis.pipeline import AT_ONCE, TOGETHER, Trips
+from homewire.redis.connection import RedisConnection
+from homewire.redis.pipeline import AT_ONCE, TOGETHER, AutoPipeline
 
 Answer = Callable[[list[bytes]], bytes | None]
 """What to say to a command; None: close instead."""
@@ -26,7 +26,7 @@ Answer = Callable[[list[bytes]], bytes | None]
 @asynccontextmanager
 async def talking(
     socket: Path, answer: Answer, query: str = "", *, only_reads: bool = False
-) -> AsyncIterator[Trips]:
+) -> AsyncIterator[AutoPipeline]:
     """Trips to a server that answers so."""
 
     ended: list[asyncio.Future[None]] = []
@@ -44,7 +44,7 @@ async def talking(
     async with await asyncio.start_unix_server(serve, socket):
         redis = connect(f"unix://{query}{socket}")
         try:
-            yield Trips(redis, only_reads=only_reads)
+            yield AutoPipeline(redis, only_reads=only_reads)
         finally:
             await redis.aclose()
             await asyncio.gather(*ended)
@@ -114,7 +114,7 @@ async def test_lines_that_are_not_let_in_are_given_up_and_who_waits_behind_them_
 
     async with await asyncio.start_unix_server(listen_only, tmp_path / "s"), asyncio.timeout(20):
         redis = connect(f"unix://ada:secret@{tmp_path}/s")
-        trips, many = Trips(redis), [("GET", "a")] * TOGETHER
+        trips, many = AutoPipeline(redis), [("GET", "a")] * TOGETHER
         asked = [trips.ask(*many) for _ in range(3 * AT_ONCE)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(each) for each in outcomes} == {TimeoutError}
@@ -147,7 +147,9 @@ async def test_reads_are_asked_no_third_time(tmp_path: Path) -> None:
 
 
 @asynccontextmanager
-async def silent_line(socket: Path, answer: Answer, changed: Callable[[Line], None]) -> AsyncIterator[None]:
+async def silent_line(
+    socket: Path, answer: Answer, changed: Callable[[RedisConnection], None]
+) -> AsyncIterator[None]:
     """A line to a server that answers so, on which nothing is asked."""
     async with talking(socket, answer):
         redis = connect(f"unix://{socket}")
