@@ -732,9 +732,18 @@ class Settings:
         unit="messages",
         minimum=0,
     )
-    recipient_messages: int = setting(20, "The same from all networks together.", unit="messages", minimum=0)
+    recipient_messages: int = setting(
+        20,
+        "The same from all networks together where nobody logged in to the account in 90 days.",
+        unit="messages",
+        minimum=0,
+    )
     project_sms_per_day: int = setting(
-        1_000, "SMS that one project sends in a day, for all its users together.", unit="SMS", minimum=0
+        1_000,
+        "SMS that one project sends in a day, for all its users together. A quarter is left for users at "
+        "networks where they logged in lately; a number gets a tenth, or recipient_messages if that is more.",
+        unit="SMS",
+        minimum=0,
     )
     sms_country_codes: str = setting(
         "",

@@ -22,6 +22,11 @@ from homewire.users.accounts import milliseconds, remote_network
 
 Wrong = TypeVar("Wrong", bound=Exception)
 
+SMS_LEFT_FOR_KNOWN: Final = 4
+"""One in so many SMS of a project's day is left for users at networks where they logged in lately."""
+SMS_OF_ONE_NUMBER: Final = 10
+"""One number gets one in so many, or as many as it may get at once if that is more."""
+
 _settling: Final[set[asyncio.Task[None]]] = set()
 """The loop itself would not keep them."""
 
@@ -165,25 +170,51 @@ def _address_attempts(api: Api, request: web.Request, what: str) -> Allowance:
     return Allowance("address_attempts", api.settings.address_attempts, whose, _window_ms(api))
 
 
-def messages_to(api: Api, request: web.Request, to: str) -> tuple[Allowance, ...]:
-    """Of whom a message counts that somebody asks for, to an address or number.
+async def messages_to(api: Api, request: web.Request, project_id: int, to: str) -> tuple[Allowance, ...]:
+    """The limits that count a message which is asked for, to an address or number.
 
-    By the network that it is asked from first: a stranger who has as many sent as may be keeps nobody else
-    from asking for their own.
+    By the network that it is asked from first; and for all networks where nobody logged in to the account
+    lately: strangers that have as many sent as may be keep nobody from asking for their own.
     """
+    return _messages_to(api, request, to, is_known=await _is_known(api, request, project_id, to))
+
+
+async def sms_to(api: Api, request: web.Request, project_id: int, phone: str) -> tuple[Allowance, ...]:
+    """The same of an SMS, which costs money: a project has so many a day, for all its users together.
+
+    A part of these is left for users at networks where they logged in lately, and one number gets no more
+    than a part: so neither strangers nor one user can use up the SMS of all others.
+    """
+    most, is_known = api.settings.project_sms_per_day, await _is_known(api, request, project_id, phone)
+    limits = [*_messages_to(api, request, phone, is_known=is_known), _sms_a_day(most, "")]
+    if most:
+        of_one = max(api.settings.recipient_messages, most // SMS_OF_ONE_NUMBER)
+        # Apart: strangers must not use up what the owner of the number may ask for.
+        limits.append(_sms_a_day(of_one, f"to {phone} by {'its user' if is_known else 'strangers'}"))
+        if not is_known:
+            limits.append(_sms_a_day(most - most // SMS_LEFT_FOR_KNOWN, "strangers"))
+    return tuple(limits)
+
+
+def _sms_a_day(most: int, whose: str) -> Allowance:
+    return Allowance("project_sms_per_day", most, whose, DAY_MS)
+
+
+async def _is_known(api: Api, request: web.Request, project_id: int, to: str) -> bool:
+    """Whether the owner of an address or number logged in from the client's network lately."""
+    return await api.store.attempts.knows(project_id, Account(to.lower(), neighbourhood(request)))
+
+
+def _messages_to(api: Api, request: web.Request, to: str, *, is_known: bool) -> tuple[Allowance, ...]:
     settings, window_ms = api.settings, _window_ms(api)
     from_there = f"{to.lower()} from {neighbourhood(request)}"
-    return (
+    limits = (
         Allowance("address_messages", settings.address_messages, remote_network(request), window_ms),
         Allowance("account_messages", settings.account_messages, from_there, window_ms),
-        Allowance("recipient_messages", settings.recipient_messages, to.lower(), window_ms),
     )
-
-
-def sms_to(api: Api, request: web.Request, phone: str) -> tuple[Allowance, ...]:
-    """The same of an SMS, which costs money: a project has so many a day, for all its users together."""
-    a_day = Allowance("project_sms_per_day", api.settings.project_sms_per_day, "", DAY_MS)
-    return (*messages_to(api, request, phone), a_day)
+    if is_known:
+        return limits
+    return (*limits, Allowance("recipient_messages", settings.recipient_messages, to.lower(), window_ms))
 
 
 def invitations_to(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[Allowance, ...]:

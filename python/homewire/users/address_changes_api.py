@@ -65,7 +65,9 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
     # As of registrations: that an address has a user is told only so often.
     async with attempting(api, user.project_id, registrations(api, call.request)) as attempt:
         try:
-            async with rationed(api, user.project_id, counted(api, call.request, address)):
+            async with rationed(
+                api, user.project_id, await counted(api, call.request, user.project_id, address)
+            ):
                 await api.store.address_changes.begin(user, address, lifetime_ms, saying)
         except Conflict as error:
             raise attempt.wrong(error) from None

@@ -144,7 +144,7 @@ async def _registering(
     async with attempting(api, project.id, registrations(api, call.request)) as attempt:
         counted = sms_to if project.accounts is AccountSystem.PHONE else messages_to
         try:
-            async with rationed(api, project.id, counted(api, call.request, to)):
+            async with rationed(api, project.id, await counted(api, call.request, project.id, to)):
                 await api.store.users.require_free(project.id, to)
                 yield
         except Conflict as error:

@@ -71,7 +71,7 @@ async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageRe
     phone = checks.phone(call.body.phone_number)
     # A number that nobody has counts, too: so many can be tried, and no more.
     require_sms_country(api, project, phone)
-    async with rationed(api, project.id, sms_to(api, call.request, phone)):
+    async with rationed(api, project.id, await sms_to(api, call.request, project.id, phone)):
         user = await api.store.users.by_phone(project.id, phone)
         if user is not None:
             await send_code(api, user)
@@ -93,7 +93,7 @@ async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
 async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
     project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
     email = checks.email(call.body.email)
-    async with rationed(api, project.id, messages_to(api, call.request, email)):
+    async with rationed(api, project.id, await messages_to(api, call.request, project.id, email)):
         await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
 
 
