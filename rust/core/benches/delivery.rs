@@ -34,10 +34,10 @@ fn main() -> io::Result<()> {
         shards: 1,
         heartbeat: Duration::from_secs(3_600),
         reservation: Duration::from_secs(60),
-        revocation: Duration::from_secs(1),
+        close_grace: Duration::from_secs(1),
         close: Duration::from_secs(1),
-        outbox_bytes: 64 << 20,
-        outboxes_bytes: usize::MAX,
+        send_queue_bytes: 64 << 20,
+        send_queues_bytes: usize::MAX,
         unsent_age: Duration::from_secs(3_600),
         inbound: Rates::default(),
         principal_topic_bytes: u64::MAX,
@@ -127,7 +127,7 @@ fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStrea
         subscription: subscription(number, permission),
         // An entity is heard in the homes that its listener enters later, too, unless rights say who hears.
         follow: !permission && number % 3 == 2,
-        waiting: Vec::new(),
+        deactivated_homes: Vec::new(),
         encoding: Encoding::Plain,
         address: None,
     });

@@ -1,18 +1,18 @@
-//! One match among a million scopes: time, and memory per scope. Prints JSON lines.
+//! One match among a million audiences: time, and memory per audience. Prints JSON lines.
 //!
-//! `cargo bench --bench match`; `-- --scopes 100000` for fewer. With 100 topics each a million scopes
+//! `cargo bench --bench match`; `-- --audiences 100000` for fewer. With 100 topics each a million audiences
 //! want 5 GB, so those are a tenth unless `--all` is given.
 
 use std::hint::black_box;
 use std::time::Instant;
 
-use homewire_core::routing::index::{Index, ScopeId};
+use homewire_core::routing::index::{AudienceId, Index};
 use homewire_core::routing::topic::TopicRef;
 use homewire_core::wire::encoding::Encoding;
 
 const MATCHES: usize = 2_000_000;
 const TOPICS_EACH: usize = 100;
-/// How many scopes share a topic on average, where scopes have many.
+/// How many audiences share a topic on average, where audiences have many.
 const SCOPES_PER_TOPIC: usize = 4;
 
 /// SplitMix64: random enough to defeat caches and hash tables alike, and the same on every run.
@@ -34,17 +34,17 @@ impl Random {
 
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
-    let scopes = arguments
+    let audiences = arguments
         .iter()
-        .position(|it| it == "--scopes")
+        .position(|it| it == "--audiences")
         .and_then(|at| arguments.get(at + 1)?.parse().ok())
         .unwrap_or(1_000_000);
     let with_many = if arguments.iter().any(|it| it == "--all") {
-        scopes
+        audiences
     } else {
-        scopes / 10
+        audiences / 10
     };
-    measure(scopes, 1, scopes);
+    measure(audiences, 1, audiences);
     measure(
         with_many,
         TOPICS_EACH,
@@ -52,7 +52,7 @@ fn main() {
     );
 }
 
-fn measure(scopes: usize, topics_each: usize, universe: usize) {
+fn measure(audiences: usize, topics_each: usize, universe: usize) {
     let mut random = Random(7);
     let homes: Vec<u64> = (0..universe).map(|_| random.next()).collect();
     let events: Vec<u64> = (0..MATCHES).map(|_| random.pick(&homes)).collect();
@@ -61,7 +61,7 @@ fn measure(scopes: usize, topics_each: usize, universe: usize) {
     let began = Instant::now();
     let mut index = Index::default();
     let mut topics = Vec::with_capacity(topics_each);
-    for slot in 0..scopes {
+    for slot in 0..audiences {
         topics.clear();
         match topics_each {
             1 => topics.push(home(homes[slot])),
@@ -69,10 +69,10 @@ fn measure(scopes: usize, topics_each: usize, universe: usize) {
         }
         index.join(slot as u32, &topics, Encoding::Plain);
     }
-    let join_ns = nanoseconds(began) / scopes as f64;
+    let join_ns = nanoseconds(began) / audiences as f64;
     let bytes = resident_bytes().saturating_sub(memory_before);
 
-    let mut matched: Vec<ScopeId> = Vec::new();
+    let mut matched: Vec<AudienceId> = Vec::new();
     let mut found = 0;
     let began = Instant::now();
     for &event in &events {
@@ -92,14 +92,14 @@ fn measure(scopes: usize, topics_each: usize, universe: usize) {
     let miss_ns = nanoseconds(began) / MATCHES as f64;
 
     println!(
-        "{{\"scopes\": {}, \"topics\": {}, \"topics_each\": {topics_each}, \"ns_per_match\": {hit_ns:.0}, \
+        "{{\"audiences\": {}, \"topics\": {}, \"topics_each\": {topics_each}, \"ns_per_match\": {hit_ns:.0}, \
          \"scopes_per_match\": {:.2}, \"ns_per_matched_scope\": {:.0}, \"ns_per_match_of_nobody\": {miss_ns:.0}, \
          \"ns_per_join\": {join_ns:.0}, \"bytes_per_scope\": {:.0}}}",
-        index.scope_count(),
+        index.audience_count(),
         index.topic_count(),
         found as f64 / MATCHES as f64,
         hit_ns * MATCHES as f64 / found as f64,
-        bytes as f64 / scopes as f64,
+        bytes as f64 / audiences as f64,
     );
 }
 

@@ -10,12 +10,12 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use mio::{Poll, Waker};
 
-use crate::bus::cache_versions::Marks;
-use crate::bus::tail::{Surroundings, Tail, TailError};
-use crate::connection::counts::{Counts, More, Subject, Tally};
+use crate::bus::cache_versions::CacheVersions;
+use crate::bus::tail::{Tail, TailContext, TailError};
+use crate::connection::counts::{ConnectionCounts, CountKey, Counts, Thresholds};
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::{Socket, SocketOptions, own_descriptor};
-use crate::connection::{Holder, Principal};
+use crate::connection::{Principal, PrincipalId};
 use crate::reactor::inbox::{Command, Entry, Inbox};
 use crate::reactor::notifications::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
@@ -29,7 +29,7 @@ pub struct Core {
     reactor: Mutex<Option<JoinHandle<()>>>,
     tail: Mutex<Option<Tail>>,
     shards: u32,
-    tally: Arc<Tally>,
+    counts: Arc<ConnectionCounts>,
     socket: SocketOptions,
 }
 
@@ -43,11 +43,11 @@ impl Core {
         let waker = Waker::new(poll.registry(), WAKER)?;
         let stats = Arc::new(Stats::default());
         let (inbox, commands) = Inbox::new(waker, inbox_bytes, Arc::clone(&stats));
-        let marks = Arc::new(Marks::new(limits.shards));
+        let cache_versions = Arc::new(CacheVersions::new(limits.shards));
         let shared = Shared {
-            marks,
+            cache_versions,
             inbox: Arc::new(inbox),
-            slots: Arc::default(),
+            connection_ids: Arc::default(),
             notifier: Arc::new(Notifier::new(limits.messages_bytes, Arc::clone(&stats))?),
             stats,
         };
@@ -64,7 +64,7 @@ impl Core {
             reactor: Mutex::new(Some(thread)),
             tail: Mutex::default(),
             shards,
-            tally: Arc::default(),
+            counts: Arc::default(),
             socket,
         })
     }
@@ -74,13 +74,13 @@ impl Core {
     /// # Errors
     /// When Redis does not answer, or not as a Redis does.
     pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
-        let around = Surroundings {
+        let context = TailContext {
             inbox: Arc::clone(&self.shared.inbox),
             stats: Arc::clone(&self.shared.stats),
             notifier: Arc::clone(&self.shared.notifier),
-            marks: Arc::clone(&self.shared.marks),
+            cache_versions: Arc::clone(&self.shared.cache_versions),
         };
-        let tail = Tail::start(url, self.shards, &around)?;
+        let tail = Tail::start(url, self.shards, &context)?;
         *self.tail.lock().unwrap_or_else(PoisonError::into_inner) = Some(tail);
         Ok(())
     }
@@ -93,42 +93,42 @@ impl Core {
 
     /// A name for a connection that is about to be reserved; never the same twice.
     pub fn next_id(&self) -> ConnectionId {
-        self.shared.slots.take()
+        self.shared.connection_ids.allocate()
     }
 
     /// Puts a connection into the index before it is authorised and before it has a socket.
     /// It is counted from now on, until it ends.
     pub fn reserve(&self, reservation: Reservation) {
-        let held = self.tally.hold(
+        let held = self.counts.add(
             reservation.principal,
             reservation.address,
             reservation.topic_bytes(),
         );
-        self.shared.inbox.send_unhurried(Command::Reserve(
+        self.shared.inbox.send_without_wake(Command::Reserve(
             Box::new(reservation),
             held,
             wall_clock_ms(),
         ));
     }
 
-    /// How many connections, reserved ones too, a principal, its project and an address hold.
+    /// How many connections, reserved ones too, a principal, its project and an address add.
     pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
-        self.tally.held(principal, address)
+        self.counts.held(principal, address)
     }
 
     /// Who holds more connections than is said for its kind.
-    pub fn held_above(&self, more: More) -> Vec<(Subject, u32)> {
-        self.tally.above(more)
+    pub fn held_above(&self, more: Thresholds) -> Vec<(CountKey, u32)> {
+        self.counts.above(more)
     }
 
-    /// How many control records of these shards were read: see [`Marks`].
-    pub fn mark(&self, shards: impl IntoIterator<Item = u32>) -> u64 {
-        self.shared.marks.sum(shards)
+    /// How many control records of these shards were read: see [`CacheVersions`].
+    pub fn cache_version(&self, shards: impl IntoIterator<Item = u32>) -> u64 {
+        self.shared.cache_versions.sum(shards)
     }
 
     /// How many control records of all shards were read.
-    pub fn mark_of_all(&self) -> u64 {
-        self.shared.marks.total()
+    pub fn cache_version_of_all(&self) -> u64 {
+        self.shared.cache_versions.total()
     }
 
     /// Takes the socket of an upgraded connection: `descriptor` is a duplicate made for this call, and the
@@ -142,11 +142,11 @@ impl Core {
         Ok(())
     }
 
-    /// Gives a reservation of a device's commands those that were kept for it, in the order of their tickets:
-    /// they come before everything that is routed. `seen` is the last ticket that was given out when
-    /// they were read; what is routed with a ticket up to that is not delivered again.
+    /// Gives a reservation of a device's commands those that were kept for it, in the order of their sequences:
+    /// they come before everything that is routed. `seen` is the last sequence that was given out when
+    /// they were read; what is routed with a sequence up to that is not delivered again.
     pub fn deliver_first(&self, id: ConnectionId, seen: u64, envelopes: Vec<Vec<u8>>) {
-        self.shared.inbox.send_unhurried(Command::DeliverFirst {
+        self.shared.inbox.send_without_wake(Command::DeliverFirst {
             id,
             seen,
             envelopes,
@@ -179,8 +179,11 @@ impl Core {
     }
 
     /// Ends every connection that was made with this key, as a control record would.
-    pub fn end_key(&self, holder: Holder, key_tag: u64) {
-        self.shared.inbox.send(Command::EndKey { holder, key_tag });
+    pub fn end_key(&self, principal_id: PrincipalId, key_tag: u64) {
+        self.shared.inbox.send(Command::EndKey {
+            principal_id,
+            key_tag,
+        });
     }
 
     /// Routes envelopes as the tail does: for benchmarks of the core alone, and its tests.
@@ -197,7 +200,7 @@ impl Core {
     pub fn notifications(&self) -> impl Iterator<Item = Notification> + use<> {
         let (items, was_full) = self.shared.notifier.take();
         if was_full {
-            self.shared.inbox.send(Command::ReadOn);
+            self.shared.inbox.send(Command::ResumeReads);
         }
         items.into_iter()
     }
@@ -212,9 +215,9 @@ impl Core {
         self.shared.stats.snapshot()
     }
 
-    /// Closes every connection with this code, waits at most `patience` for their clients, and
+    /// Closes every connection with this code, waits at most `timeout` for their clients, and
     /// ends the threads.
-    pub fn stop(&self, code: u16, reason: String, patience: Duration) {
+    pub fn stop(&self, code: u16, reason: String, timeout: Duration) {
         if let Some(tail) = self
             .tail
             .lock()
@@ -226,7 +229,7 @@ impl Core {
         self.shared.inbox.send(Command::Stop {
             code,
             reason,
-            patience,
+            timeout,
         });
         let thread = self
             .reactor

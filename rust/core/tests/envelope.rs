@@ -2,7 +2,7 @@
 
 use homewire_core::bus::envelope::{
     CommandHeader, ControlHeader, Envelope, EventHeader, Malformed, VERSION, decode,
-    encode_command, encode_command_around_ticket, encode_control, encode_event,
+    encode_command, encode_command_around_sequence, encode_control, encode_event,
 };
 use homewire_core::wire::encoding::{
     append_command_frame, append_command_json, append_event_frame, append_event_json,
@@ -74,14 +74,14 @@ fn the_bytes_of_a_command_and_a_control_record() {
         Ok(Envelope::Command(command))
     );
     let kept = CommandHeader {
-        ticket: 300,
+        sequence: 300,
         expires_ms: 9,
         ..command
     };
     let bytes = b"\x01\x97\x02\x01\x02\x03\xa3dim\xcd\x01\x2c\x09{}";
     assert_eq!(encode_command(&kept), bytes);
     assert_eq!(decode(bytes), Ok(Envelope::Command(kept)));
-    let (head, tail) = encode_command_around_ticket(&kept);
+    let (head, tail) = encode_command_around_sequence(&kept);
     assert_eq!([&head, &b"\xcd\x01\x2c"[..], &tail].concat(), bytes);
     let control = ControlHeader {
         project: 1,
@@ -305,10 +305,10 @@ proptest! {
         body in ".{0,60}",
     ) {
         let [project, record_type, user, home, device, key_tag, outbox_ms, outbox_seq] = ids;
-        // Without a ticket nothing expires.
-        for (ticket, expires_ms) in [(0, 0), (outbox_seq.max(1), key_tag)] {
+        // Without a sequence nothing expires.
+        for (sequence, expires_ms) in [(0, 0), (outbox_seq.max(1), key_tag)] {
             let command = CommandHeader {
-                project, device, time_ms: outbox_ms, action: &action, ticket, expires_ms, body: &body,
+                project, device, time_ms: outbox_ms, action: &action, sequence, expires_ms, body: &body,
             };
             let record = encode_command(&command);
             prop_assert_eq!(decode(&record), Ok(Envelope::Command(command)));

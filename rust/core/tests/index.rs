@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use homewire_core::routing::index::{Index, ScopeId, Slot};
+use homewire_core::routing::index::{AudienceId, Index, Slot};
 use homewire_core::routing::topic::TopicRef;
 use homewire_core::wire::encoding::Encoding;
 use proptest::collection::vec;
@@ -71,11 +71,11 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 struct Listener {
     topics: BTreeSet<TopicRef<'static>>,
-    scope: ScopeId,
+    audience: AudienceId,
     place: u32,
 }
 
-/// The index, and beside it what its user has to remember.
+/// The index, and in_same_account it what its user has to remember.
 #[derive(Default)]
 struct Checked {
     index: Index,
@@ -87,10 +87,10 @@ impl Checked {
     fn join(&mut self, topics: &[TopicRef<'static>]) {
         let slot = self.next;
         self.next += 1;
-        let (scope, place) = self.index.join(slot, topics, Encoding::Plain);
+        let (audience, place) = self.index.join(slot, topics, Encoding::Plain);
         let listener = Listener {
             topics: topics.iter().copied().collect(),
-            scope,
+            audience,
             place,
         };
         self.listeners.insert(slot, listener);
@@ -106,7 +106,7 @@ impl Checked {
             .nth(who.index(self.listeners.len()))
             .unwrap();
         let gone = self.listeners.remove(&slot).unwrap();
-        if let Some(moved) = self.index.leave(gone.scope, gone.place) {
+        if let Some(moved) = self.index.leave(gone.audience, gone.place) {
             self.listeners.get_mut(&moved).unwrap().place = gone.place;
         }
     }
@@ -117,7 +117,7 @@ impl Checked {
         self.index.find(topics, &mut matched);
         let mut slots: Vec<Slot> = matched
             .into_iter()
-            .flat_map(|scope| self.index.members(scope).iter().copied())
+            .flat_map(|audience| self.index.members(audience).iter().copied())
             .collect();
         slots.sort_unstable();
         slots
@@ -134,14 +134,14 @@ impl Checked {
     fn check(&mut self) -> Result<(), TestCaseError> {
         let sets: BTreeSet<_> = self.listeners.values().map(|it| &it.topics).collect();
         let topics: BTreeSet<_> = sets.iter().copied().flatten().collect();
-        prop_assert_eq!(self.index.scope_count(), sets.len());
+        prop_assert_eq!(self.index.audience_count(), sets.len());
         prop_assert_eq!(self.index.topic_count(), topics.len());
         for (&slot, listener) in &self.listeners {
-            let members = self.index.members(listener.scope);
+            let members = self.index.members(listener.audience);
             prop_assert_eq!(members.get(listener.place as usize), Some(&slot));
             let topics: BTreeSet<_> = self
                 .index
-                .topics(listener.scope)
+                .topics(listener.audience)
                 .map(|it| it.as_ref())
                 .collect();
             prop_assert_eq!(&topics, &listener.topics);
@@ -157,7 +157,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
 
     /// After every step everybody hears what they asked for, once; whoever asks for the same shares a
-    /// scope; and when everybody left nothing is kept.
+    /// audience; and when everybody left nothing is kept.
     #[test]
     fn everybody_hears_what_they_asked_for(steps in steps()) {
         let mut checked = Checked::default();
@@ -172,12 +172,12 @@ proptest! {
             checked.check()?;
         }
         while let Some((_, gone)) = checked.listeners.pop_first() {
-            if let Some(moved) = checked.index.leave(gone.scope, gone.place) {
+            if let Some(moved) = checked.index.leave(gone.audience, gone.place) {
                 checked.listeners.get_mut(&moved).unwrap().place = gone.place;
             }
             checked.check()?;
         }
-        prop_assert_eq!((checked.index.scope_count(), checked.index.topic_count()), (0, 0));
+        prop_assert_eq!((checked.index.audience_count(), checked.index.topic_count()), (0, 0));
     }
 }
 
@@ -196,7 +196,7 @@ fn nobody_hears_for_who_asked_for_nothing() {
     checked.join(&[]);
     assert!(checked.find(&UNIVERSE).is_empty());
     assert_eq!(
-        (checked.index.scope_count(), checked.index.topic_count()),
+        (checked.index.audience_count(), checked.index.topic_count()),
         (1, 0)
     );
 }
@@ -205,14 +205,16 @@ fn nobody_hears_for_who_asked_for_nothing() {
 fn leaving_twice_or_from_nowhere_changes_nothing() {
     let mut checked = Checked::default();
     checked.join(&[home(1, 1)]);
-    let Listener { scope, place, .. } = checked.listeners[&0];
-    assert_eq!(checked.index.leave(scope, place + 1), None);
-    assert_eq!(checked.index.leave(scope + 1, 0), None);
+    let Listener {
+        audience, place, ..
+    } = checked.listeners[&0];
+    assert_eq!(checked.index.leave(audience, place + 1), None);
+    assert_eq!(checked.index.leave(audience + 1, 0), None);
     assert_eq!(checked.find(&[home(1, 1)]), [0]);
-    checked.index.leave(scope, place);
-    assert_eq!(checked.index.leave(scope, place), None);
+    checked.index.leave(audience, place);
+    assert_eq!(checked.index.leave(audience, place), None);
     assert_eq!(
-        (checked.index.scope_count(), checked.index.topic_count()),
+        (checked.index.audience_count(), checked.index.topic_count()),
         (0, 0)
     );
 }

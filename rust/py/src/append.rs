@@ -2,20 +2,20 @@
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use homewire_core::bus::append::Heads;
+use homewire_core::bus::append::XaddPrefixes;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// XADDs as bytes, with prepared heads.
+/// XADDs as bytes, with prepared prefixes.
 #[pyclass(frozen, module = "homewire._core")]
-pub struct AppendHeads(Mutex<Heads>);
+pub struct AppendHeads(Mutex<XaddPrefixes>);
 
 #[pymethods]
 impl AppendHeads {
     #[new]
     fn new(shards: u32) -> Self {
-        Self(Mutex::new(Heads::new(shards)))
+        Self(Mutex::new(XaddPrefixes::new(shards)))
     }
 
     fn renew(&self, cutoff_ms: u64) {
@@ -37,7 +37,7 @@ impl AppendHeads {
 }
 
 impl AppendHeads {
-    pub fn lock(&self) -> MutexGuard<'_, Heads> {
+    pub fn lock(&self) -> MutexGuard<'_, XaddPrefixes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

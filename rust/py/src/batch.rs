@@ -206,11 +206,11 @@ impl PlacedEvents {
     }
 
     /// One XADD for each placed item, in order.
-    fn commands<'py>(&self, py: Python<'py>, heads: &AppendHeads) -> Bound<'py, PyBytes> {
-        let mut heads = heads.lock();
+    fn commands<'py>(&self, py: Python<'py>, prefixes: &AppendHeads) -> Bound<'py, PyBytes> {
+        let mut prefixes = prefixes.lock();
         let mut out = Vec::with_capacity(self.envelopes.len() + XADD_BYTES * self.accepted);
         for placed in self.items.iter().flatten() {
-            heads.put(&mut out, placed.shard, self.envelope(placed));
+            prefixes.put(&mut out, placed.shard, self.envelope(placed));
         }
         PyBytes::new(py, &out)
     }
@@ -289,7 +289,7 @@ impl Refusal {
     }
 }
 
-/// Where an event goes. A device decides its home; a home named beside it must be that one.
+/// Where an event goes. A device decides its home; a home named in_same_account it must be that one.
 fn target<'a>(
     event: &Item,
     homes: &HashSet<u64>,

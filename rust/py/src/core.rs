@@ -4,10 +4,10 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use homewire_core::connection::allowance::Rates;
-use homewire_core::connection::counts::{More, Subject};
+use homewire_core::connection::counts::{CountKey, Thresholds};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::socket::SocketOptions;
-use homewire_core::connection::{Holder, Principal, PrincipalKind};
+use homewire_core::connection::{Principal, PrincipalId, PrincipalKind};
 use homewire_core::core::Core as Inner;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
@@ -21,7 +21,7 @@ use pyo3::types::{PyBytes, PyDict};
 use crate::errors;
 
 /// How long a client whose key ended may hear anything at all, wherever the copies of that word are.
-const REVOCATION: Duration = Duration::from_secs(1);
+const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
 /// The reactor and the tail: two threads that never need the GIL.
 #[pyclass(frozen, module = "homewire._core")]
@@ -62,10 +62,10 @@ impl Core {
             shards,
             heartbeat: Duration::from_millis(heartbeat_ms),
             reservation: Duration::from_millis(reservation_ms),
-            revocation: REVOCATION,
+            close_grace: CLOSE_GRACE,
             close: Duration::from_millis(close_ms),
-            outbox_bytes,
-            outboxes_bytes,
+            send_queue_bytes: outbox_bytes,
+            send_queues_bytes: outboxes_bytes,
             unsent_age: Duration::from_millis(unsent_age_ms),
             inbound: Rates {
                 frames_per_s: inbound_frames_per_s,
@@ -99,7 +99,7 @@ impl Core {
     #[expect(clippy::too_many_arguments, reason = "one flat call per handshake")]
     #[pyo3(signature = (
         principal_kind, project, principal_id, key_tag, kind, ids, entities,
-        homes = Vec::new(), follow = false, address = None, waiting = Vec::new(),
+        homes = Vec::new(), follow = false, address = None, deactivated_homes = Vec::new(),
     ))]
     fn reserve(
         &self,
@@ -113,7 +113,7 @@ impl Core {
         homes: Vec<u64>,
         follow: bool,
         address: Option<&str>,
-        waiting: Vec<u64>,
+        deactivated_homes: Vec<u64>,
     ) -> PyResult<u64> {
         let principal = Principal {
             kind: principal_kind_of(principal_kind)?,
@@ -128,7 +128,7 @@ impl Core {
             principal,
             subscription,
             follow,
-            waiting,
+            deactivated_homes,
             encoding: Encoding::Plain,
             address: address_of(address),
         });
@@ -166,22 +166,22 @@ impl Core {
         project: u32,
         address: u32,
     ) -> Vec<(&'static str, u64, String, u32)> {
-        let more = More {
-            than_user: user,
-            than_device: device,
-            than_project: project,
-            than_address: address,
+        let more = Thresholds {
+            user,
+            device,
+            project,
+            address,
         };
         let found = py.detach(|| self.0.held_above(more));
-        found.into_iter().map(subject_tuple).collect()
+        found.into_iter().map(count_tuple).collect()
     }
 
     fn mark(&self, shards: Vec<u32>) -> u64 {
-        self.0.mark(shards)
+        self.0.cache_version(shards)
     }
 
     fn mark_of_all(&self) -> u64 {
-        self.0.mark_of_all()
+        self.0.cache_version_of_all()
     }
 
     fn adopt(&self, id: u64, fd: i32, early: &[u8]) -> PyResult<()> {
@@ -214,12 +214,12 @@ impl Core {
     }
 
     fn end_key(&self, project: u64, user: u64, key_tag: u64) {
-        let holder = Holder {
+        let principal_id = PrincipalId {
             kind: PrincipalKind::User,
             project,
             id: user,
         };
-        self.0.end_key(holder, key_tag);
+        self.0.end_key(principal_id, key_tag);
     }
 
     fn notifications<'py>(&self, py: Python<'py>) -> PyResult<Vec<Bound<'py, PyAny>>> {
@@ -258,12 +258,12 @@ fn address_of(text: Option<&str>) -> Option<IpAddr> {
         .ok()
 }
 
-fn subject_tuple((subject, count): (Subject, u32)) -> (&'static str, u64, String, u32) {
-    match subject {
-        Subject::User { project, id } => ("user", project, id.to_string(), count),
-        Subject::Device { project, id } => ("device", project, id.to_string(), count),
-        Subject::Project(project) => ("project", project, String::new(), count),
-        Subject::Address(address) => ("address", 0, address.to_string(), count),
+fn count_tuple((key, count): (CountKey, u32)) -> (&'static str, u64, String, u32) {
+    match key {
+        CountKey::User { project, id } => ("user", project, id.to_string(), count),
+        CountKey::Device { project, id } => ("device", project, id.to_string(), count),
+        CountKey::Project(project) => ("project", project, String::new(), count),
+        CountKey::Address(address) => ("address", 0, address.to_string(), count),
     }
 }
 
@@ -327,11 +327,11 @@ fn notification_tuple(py: Python<'_>, notification: Notification) -> PyResult<Bo
             .into_pyobject(py)?
             .into_any(),
         Notification::Adopted { id } => ("adopted", id.as_u64()).into_pyobject(py)?.into_any(),
-        Notification::Written { id, ticket } => ("written", id.as_u64(), ticket)
+        Notification::Written { id, sequence } => ("written", id.as_u64(), sequence)
             .into_pyobject(py)?
             .into_any(),
-        Notification::AllowanceExceeded { holder } => {
-            ("exceeded", kind_name(holder.kind), holder.id)
+        Notification::AllowanceExceeded { principal_id } => {
+            ("exceeded", kind_name(principal_id.kind), principal_id.id)
                 .into_pyobject(py)?
                 .into_any()
         }

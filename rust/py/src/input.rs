@@ -127,7 +127,7 @@ pub fn command_envelope<'py>(
     PyBytes::new(py, &envelope::encode_command(&header))
 }
 
-/// The envelope of a command that will be kept, in two parts: its ticket, a msgpack integer, is to stand
+/// The envelope of a command that will be queued, in two parts: its sequence, a msgpack integer, is to stand
 /// between them.
 #[pyfunction]
 pub fn kept_command_envelope<'py>(
@@ -147,7 +147,7 @@ pub fn kept_command_envelope<'py>(
         body: input.parameters.as_deref().unwrap_or_default(),
         ..CommandHeader::default()
     };
-    let (head, tail) = envelope::encode_command_around_ticket(&header);
+    let (head, tail) = envelope::encode_command_around_sequence(&header);
     (PyBytes::new(py, &head), PyBytes::new(py, &tail))
 }
 

@@ -1,6 +1,6 @@
 //! XADD as bytes: what the bus writes to Redis for each envelope.
 //!
-//! All of a command but the envelope stays the same, so each shard has its head prepared.
+//! All of a command but the envelope stays the same, so each shard has its prefix prepared.
 
 /// No command touches more entries than this, also when it trims (decision 0007).
 const TRIM_LIMIT: u32 = 1_000;
@@ -8,23 +8,23 @@ const TRIM_LIMIT: u32 = 1_000;
 /// For each shard the bytes of an XADD up to the envelope's length.
 ///
 /// Trimming by age costs Redis a third of an XADD, so only a shard's first append after each
-/// [`Heads::renew`] does it; the bus's timer sees to the rest.
+/// [`XaddPrefixes::renew`] does it; the bus's timer sees to the rest.
 #[derive(Debug)]
-pub struct Heads {
+pub struct XaddPrefixes {
     plain: Vec<Vec<u8>>,
     cutoff_ms: u64,
     /// Shards whose next append trims.
     due: Vec<bool>,
 }
 
-impl Heads {
-    /// Heads that do not trim yet.
+impl XaddPrefixes {
+    /// XaddPrefixes that do not trim yet.
     pub fn new(shards: u32) -> Self {
         let plain = (0..shards).map(|shard| {
-            let mut head = b"*5\r\n$4\r\nXADD\r\n".to_vec();
-            put_word(&mut head, events_key(shard).as_bytes());
-            head.extend_from_slice(b"$1\r\n*\r\n$1\r\ne\r\n$");
-            head
+            let mut prefix = b"*5\r\n$4\r\nXADD\r\n".to_vec();
+            put_word(&mut prefix, events_key(shard).as_bytes());
+            prefix.extend_from_slice(b"$1\r\n*\r\n$1\r\ne\r\n$");
+            prefix
         });
         Self {
             plain: plain.collect(),
@@ -41,16 +41,16 @@ impl Heads {
 
     /// Appends one whole XADD. A shard that does not exist gets nothing, and answers `false`.
     pub fn put(&mut self, out: &mut Vec<u8>, shard: u32, envelope: &[u8]) -> bool {
-        let (Some(head), Some(due)) = (
+        let (Some(prefix), Some(due)) = (
             self.plain.get(shard as usize),
             self.due.get_mut(shard as usize),
         ) else {
             return false;
         };
         if std::mem::take(due) {
-            put_trimming_head(out, shard, self.cutoff_ms);
+            put_trimming_prefix(out, shard, self.cutoff_ms);
         } else {
-            out.extend_from_slice(head);
+            out.extend_from_slice(prefix);
         }
         put_length(out, envelope.len());
         out.extend_from_slice(envelope);
@@ -64,7 +64,7 @@ pub fn events_key(shard: u32) -> String {
     format!("hw:{{e{shard}}}:events")
 }
 
-fn put_trimming_head(out: &mut Vec<u8>, shard: u32, cutoff_ms: u64) {
+fn put_trimming_prefix(out: &mut Vec<u8>, shard: u32, cutoff_ms: u64) {
     out.extend_from_slice(b"*10\r\n$4\r\nXADD\r\n");
     put_word(out, events_key(shard).as_bytes());
     out.extend_from_slice(b"$5\r\nMINID\r\n$1\r\n~\r\n");

@@ -1,24 +1,24 @@
-//! Marks: for each shard, how many control records this node has read from it.
+//! CacheVersions: for each shard, how many control records this node has read from it.
 //!
-//! What was read from the store while a mark stood still is known to be as new as that mark. So a
-//! cache needs no message that tells it what to forget: an entry is good while its mark is.
+//! What was read from the store while a version stood still is known to be as new as that version. So a
+//! cache needs no message that tells it what to forget: an entry is good while its version is.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
 /// One counter a shard. The tail raises them, before it hands the records on.
 #[derive(Debug)]
-pub struct Marks(Box<[AtomicU64]>);
+pub struct CacheVersions(Box<[AtomicU64]>);
 
-impl Marks {
+impl CacheVersions {
     /// All at zero.
     pub fn new(shards: u32) -> Self {
         Self((0..shards.max(1)).map(|_| AtomicU64::new(0)).collect())
     }
 
     /// The shard has something new to say about who may hear what.
-    pub fn raise(&self, shard: u32) {
-        if let Some(mark) = self.0.get(shard as usize) {
-            mark.fetch_add(1, Ordering::SeqCst);
+    pub fn increment(&self, shard: u32) {
+        if let Some(version) = self.0.get(shard as usize) {
+            version.fetch_add(1, Ordering::SeqCst);
         }
     }
 
@@ -27,7 +27,7 @@ impl Marks {
         shards
             .into_iter()
             .filter_map(|shard| self.0.get(shard as usize))
-            .map(|mark| mark.load(Ordering::SeqCst))
+            .map(|version| version.load(Ordering::SeqCst))
             .fold(0, u64::wrapping_add)
     }
 

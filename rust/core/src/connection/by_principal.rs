@@ -9,7 +9,7 @@ use std::hash::BuildHasher;
 use foldhash::fast::RandomState;
 use hashbrown::HashTable;
 
-use crate::connection::Holder;
+use crate::connection::PrincipalId;
 use crate::routing::index::Slot;
 
 const NONE: Slot = Slot::MAX;
@@ -23,15 +23,20 @@ struct Neighbours {
 
 /// Principal → slots. Whose a slot is must be answered alike from `add` until after `remove`.
 #[derive(Debug, Default)]
-pub struct Principals {
+pub struct SlotsByPrincipal {
     latest: HashTable<Slot>,
     neighbours: Vec<Neighbours>,
     hasher: RandomState,
 }
 
-impl Principals {
+impl SlotsByPrincipal {
     /// Puts a slot in front of its principal's others.
-    pub fn add(&mut self, slot: Slot, holder: Holder, holder_of: impl Fn(Slot) -> Option<Holder>) {
+    pub fn add(
+        &mut self,
+        slot: Slot,
+        principal_id: PrincipalId,
+        principal_of: impl Fn(Slot) -> Option<PrincipalId>,
+    ) {
         if self.neighbours.len() <= slot as usize {
             let alone = Neighbours {
                 previous: NONE,
@@ -39,17 +44,17 @@ impl Principals {
             };
             self.neighbours.resize(slot as usize + 1, alone);
         }
-        let hash = self.hasher.hash_one(holder);
+        let hash = self.hasher.hash_one(principal_id);
         let mut next = NONE;
         match self
             .latest
-            .find_mut(hash, |&latest| holder_of(latest) == Some(holder))
+            .find_mut(hash, |&latest| principal_of(latest) == Some(principal_id))
         {
             Some(latest) => next = std::mem::replace(latest, slot),
             None => {
                 let hasher = &self.hasher;
                 self.latest.insert_unique(hash, slot, |&latest| {
-                    holder_of(latest).map_or(0, |holder| hasher.hash_one(holder))
+                    principal_of(latest).map_or(0, |principal_id| hasher.hash_one(principal_id))
                 });
             }
         }
@@ -66,8 +71,8 @@ impl Principals {
     pub fn remove(
         &mut self,
         slot: Slot,
-        holder: Holder,
-        holder_of: impl Fn(Slot) -> Option<Holder>,
+        principal_id: PrincipalId,
+        principal_of: impl Fn(Slot) -> Option<PrincipalId>,
     ) {
         let Some(&Neighbours { previous, next }) = self.neighbours.get(slot as usize) else {
             return;
@@ -79,10 +84,10 @@ impl Principals {
             before.next = next;
             return;
         }
-        let hash = self.hasher.hash_one(holder);
+        let hash = self.hasher.hash_one(principal_id);
         let found = self
             .latest
-            .find_entry(hash, |&latest| holder_of(latest) == Some(holder));
+            .find_entry(hash, |&latest| principal_of(latest) == Some(principal_id));
         if let Ok(mut entry) = found {
             if next == NONE {
                 entry.remove();
@@ -93,15 +98,15 @@ impl Principals {
     }
 
     /// The slots of a principal, the latest first.
-    pub fn of(
+    pub fn slots_of(
         &self,
-        holder: Holder,
-        holder_of: impl Fn(Slot) -> Option<Holder>,
+        principal_id: PrincipalId,
+        principal_of: impl Fn(Slot) -> Option<PrincipalId>,
     ) -> impl Iterator<Item = Slot> {
         let latest = self
             .latest
-            .find(self.hasher.hash_one(holder), |&latest| {
-                holder_of(latest) == Some(holder)
+            .find(self.hasher.hash_one(principal_id), |&latest| {
+                principal_of(latest) == Some(principal_id)
             })
             .copied();
         std::iter::successors(latest, |&slot| {
@@ -120,8 +125,8 @@ mod tests {
     use super::*;
     use crate::connection::PrincipalKind;
 
-    fn holder(number: u8) -> Holder {
-        Holder {
+    fn principal_id(number: u8) -> PrincipalId {
+        PrincipalId {
             kind: if number.is_multiple_of(2) {
                 PrincipalKind::User
             } else {
@@ -133,37 +138,37 @@ mod tests {
     }
 
     proptest! {
-        /// Slots come and go in any order, under any principal; the naive model is a map.
+        /// ConnectionIds come and go in any order, under any principal; the naive model is a map.
         #[test]
         fn each_principal_has_exactly_its_slots(
             steps in proptest::collection::vec((0u32..40, 0u8..12), 1..300)
         ) {
-            let mut principals = Principals::default();
-            let mut model: BTreeMap<Slot, Holder> = BTreeMap::new();
+            let mut principals = SlotsByPrincipal::default();
+            let mut model: BTreeMap<Slot, PrincipalId> = BTreeMap::new();
             for (slot, number) in steps {
-                if let Some(&holder) = model.get(&slot) {
-                    principals.remove(slot, holder, |it| model.get(&it).copied());
+                if let Some(&principal_id) = model.get(&slot) {
+                    principals.remove(slot, principal_id, |it| model.get(&it).copied());
                     model.remove(&slot);
                 } else {
-                    model.insert(slot, holder(number));
-                    principals.add(slot, holder(number), |it| model.get(&it).copied());
+                    model.insert(slot, principal_id(number));
+                    principals.add(slot, principal_id(number), |it| model.get(&it).copied());
                 }
                 for number in 0..12 {
-                    let wanted = holder(number);
+                    let wanted = principal_id(number);
                     let mut found: Vec<_> =
-                        principals.of(wanted, |it| model.get(&it).copied()).collect();
+                        principals.slots_of(wanted, |it| model.get(&it).copied()).collect();
                     found.sort_unstable();
                     let expected: Vec<_> = model
                         .iter()
-                        .filter(|(_, holder)| **holder == wanted)
+                        .filter(|(_, principal_id)| **principal_id == wanted)
                         .map(|(slot, _)| *slot)
                         .collect();
                     prop_assert_eq!(found, expected);
                 }
             }
             prop_assert!(model.is_empty() || !principals.latest.is_empty());
-            for (slot, holder) in model.clone() {
-                principals.remove(slot, holder, |it| model.get(&it).copied());
+            for (slot, principal_id) in model.clone() {
+                principals.remove(slot, principal_id, |it| model.get(&it).copied());
                 model.remove(&slot);
             }
             prop_assert!(principals.latest.is_empty());

@@ -1,4 +1,4 @@
-//! The tally: how many connections each user, device, project and address holds on this node.
+//! The counts: how many connections each user, device, project and address holds on this node.
 //!
 //! Raised on the thread that reserves, so that a burst of handshakes is counted before the reactor
 //! hears of the first. Lowered by the drop of what the connection carries: however it ends, and also
@@ -11,21 +11,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::connection::{Principal, PrincipalKind};
 
-/// A list of all subjects is made from so many of them at a time; handshakes go on in between.
+/// A list of all record_dedup is made from so many of them at a time; handshakes go on in between.
 const ROWS_AT_ONCE: usize = 4096;
 /// The row of a connection whose address nobody knows.
 const NO_ROW: u32 = u32::MAX;
 
 /// Whose connections are counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Subject {
+pub enum CountKey {
     User { project: u64, id: u64 },
     Device { project: u64, id: u64 },
     Project(u64),
     Address(IpAddr),
 }
 
-impl Subject {
+impl CountKey {
     fn of_principal(principal: Principal) -> Self {
         let Principal { project, id, .. } = principal;
         match principal.kind {
@@ -44,7 +44,7 @@ impl Subject {
     }
 }
 
-/// How many connections some subjects hold.
+/// How many connections some record_dedup add.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub principal: u32,
@@ -56,48 +56,48 @@ pub struct Counts {
     pub project_topic_bytes: u64,
 }
 
-/// Which subjects a list is about: those that hold more than this.
+/// Which record_dedup a list is about: those that add more than this.
 #[derive(Clone, Copy, Debug)]
-pub struct More {
-    pub than_user: u32,
-    pub than_device: u32,
-    pub than_project: u32,
-    pub than_address: u32,
+pub struct Thresholds {
+    pub user: u32,
+    pub device: u32,
+    pub project: u32,
+    pub address: u32,
 }
 
-impl More {
-    fn than(self, subject: Subject) -> u32 {
-        match subject {
-            Subject::User { .. } => self.than_user,
-            Subject::Device { .. } => self.than_device,
-            Subject::Project(_) => self.than_project,
-            Subject::Address(_) => self.than_address,
+impl Thresholds {
+    fn than(self, key: CountKey) -> u32 {
+        match key {
+            CountKey::User { .. } => self.user,
+            CountKey::Device { .. } => self.device,
+            CountKey::Project(_) => self.project,
+            CountKey::Address(_) => self.address,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug)]
 struct Row {
-    subject: Subject,
+    key: CountKey,
     count: u32,
     topic_bytes: u64,
 }
 
 #[derive(Debug, Default)]
 struct Rows {
-    places: HashMap<Subject, u32>,
+    places: HashMap<CountKey, u32>,
     rows: Vec<Row>,
     free: Vec<u32>,
 }
 
 impl Rows {
-    fn raise(&mut self, subject: Subject, topic_bytes: u64) -> u32 {
+    fn increment(&mut self, key: CountKey, topic_bytes: u64) -> u32 {
         let row = Row {
-            subject,
+            key,
             count: 1,
             topic_bytes,
         };
-        match self.places.entry(subject) {
+        match self.places.entry(key) {
             Entry::Occupied(entry) => {
                 let place = *entry.get();
                 let row = &mut self.rows[place as usize];
@@ -116,22 +116,22 @@ impl Rows {
         }
     }
 
-    /// Forgets a subject with its last connection.
-    fn lower(&mut self, place: u32, topic_bytes: u64) {
+    /// Forgets a key with its last connection.
+    fn decrement(&mut self, place: u32, topic_bytes: u64) {
         let Some(row) = self.rows.get_mut(place as usize) else {
             return;
         };
         row.count -= 1;
         row.topic_bytes -= topic_bytes;
         if row.count == 0 {
-            self.places.remove(&row.subject);
+            self.places.remove(&row.key);
             self.free.push(place);
         }
     }
 
-    /// Connections, and the memory of their topics.
-    fn count(&self, subject: Subject) -> (u32, u64) {
-        let place = self.places.get(&subject);
+    /// ConnectionTable, and the memory of their topics.
+    fn count(&self, key: CountKey) -> (u32, u64) {
+        let place = self.places.get(&key);
         let row = place.map(|&place| &self.rows[place as usize]);
         row.map_or((0, 0), |row| (row.count, row.topic_bytes))
     }
@@ -139,54 +139,54 @@ impl Rows {
 
 /// The counts, shared by the threads that reserve and the reactor.
 #[derive(Debug, Default)]
-pub struct Tally(Mutex<Rows>);
+pub struct ConnectionCounts(Mutex<Rows>);
 
-impl Tally {
+impl ConnectionCounts {
     fn rows(&self) -> MutexGuard<'_, Rows> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Counts one more connection, whose topics take so many bytes, for as long as the answer lives.
-    pub fn hold(
+    pub fn add(
         self: &Arc<Self>,
         principal: Principal,
         address: Option<IpAddr>,
         topic_bytes: usize,
-    ) -> Held {
+    ) -> CountGuard {
         let topic_bytes = u32::try_from(topic_bytes).unwrap_or(u32::MAX);
         let bytes = u64::from(topic_bytes);
         let mut rows = self.rows();
         let places = [
-            rows.raise(Subject::of_principal(principal), bytes),
-            rows.raise(Subject::Project(principal.project), bytes),
+            rows.increment(CountKey::of_principal(principal), bytes),
+            rows.increment(CountKey::Project(principal.project), bytes),
             address.map_or(NO_ROW, |address| {
-                rows.raise(Subject::of_address(address), bytes)
+                rows.increment(CountKey::of_address(address), bytes)
             }),
         ];
         drop(rows);
-        Held {
-            tally: Arc::clone(self),
+        CountGuard {
+            counts: Arc::clone(self),
             places,
             topic_bytes,
         }
     }
 
-    /// What this principal, its project and this address hold now.
+    /// What this principal, its project and this address add now.
     pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
         let rows = self.rows();
-        let (own, own_bytes) = rows.count(Subject::of_principal(principal));
-        let (project, project_bytes) = rows.count(Subject::Project(principal.project));
+        let (own, own_bytes) = rows.count(CountKey::of_principal(principal));
+        let (project, project_bytes) = rows.count(CountKey::Project(principal.project));
         Counts {
             principal: own,
             project,
-            address: address.map_or(0, |address| rows.count(Subject::of_address(address)).0),
+            address: address.map_or(0, |address| rows.count(CountKey::of_address(address)).0),
             principal_topic_bytes: own_bytes,
             project_topic_bytes: project_bytes,
         }
     }
 
-    /// Every subject that holds more than is said for its kind, in no order.
-    pub fn above(&self, more: More) -> Vec<(Subject, u32)> {
+    /// Every key that holds more than is said for its kind, in no order.
+    pub fn above(&self, more: Thresholds) -> Vec<(CountKey, u32)> {
         let mut found = Vec::new();
         let mut start = 0;
         loop {
@@ -198,8 +198,8 @@ impl Tally {
             if some.is_empty() {
                 return found;
             }
-            let many = some.iter().filter(|row| row.count > more.than(row.subject));
-            found.extend(many.map(|row| (row.subject, row.count)));
+            let many = some.iter().filter(|row| row.count > more.than(row.key));
+            found.extend(many.map(|row| (row.key, row.count)));
             start += some.len();
         }
     }
@@ -207,18 +207,18 @@ impl Tally {
 
 /// One connection's part in the counts; dropped with it.
 #[derive(Debug)]
-pub struct Held {
-    tally: Arc<Tally>,
+pub struct CountGuard {
+    counts: Arc<ConnectionCounts>,
     places: [u32; 3],
     topic_bytes: u32,
 }
 
-impl Held {
+impl CountGuard {
     /// The connection's topics take so many bytes now. Answers what all of its principal's take.
     pub fn set_topic_bytes(&mut self, bytes: usize) -> u64 {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut self.topic_bytes, bytes);
-        let mut rows = self.tally.rows();
+        let mut rows = self.counts.rows();
         for place in self.places {
             if let Some(row) = rows.rows.get_mut(place as usize) {
                 row.topic_bytes = row.topic_bytes + u64::from(bytes) - u64::from(before);
@@ -229,11 +229,11 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for CountGuard {
     fn drop(&mut self) {
-        let mut rows = self.tally.rows();
+        let mut rows = self.counts.rows();
         for place in self.places {
-            rows.lower(place, u64::from(self.topic_bytes));
+            rows.decrement(place, u64::from(self.topic_bytes));
         }
     }
 }
@@ -266,14 +266,14 @@ mod tests {
 
     #[test]
     fn bytes_of_topics_are_given_back_as_they_were_taken_or_changed() {
-        let tally = Arc::new(Tally::default());
+        let all = Arc::new(ConnectionCounts::default());
         let bytes = |id| {
-            let held = tally.held(user(1, id), None);
+            let held = all.held(user(1, id), None);
             (held.principal_topic_bytes, held.project_topic_bytes)
         };
-        let mut first = tally.hold(user(1, 1), address("192.0.2.1"), 500);
-        let second = tally.hold(user(1, 1), None, 20);
-        let third = tally.hold(user(1, 2), None, 3);
+        let mut first = all.add(user(1, 1), address("192.0.2.1"), 500);
+        let second = all.add(user(1, 1), None, 20);
+        let third = all.add(user(1, 2), None, 3);
         assert_eq!((bytes(1), bytes(2)), ((520, 523), (3, 523)));
         assert_eq!(first.set_topic_bytes(100), 120);
         assert_eq!((bytes(1), bytes(2)), ((120, 123), (3, 123)));
@@ -285,32 +285,32 @@ mod tests {
 
     #[test]
     fn each_subject_has_a_count_of_its_own() {
-        let tally = Arc::new(Tally::default());
+        let all = Arc::new(ConnectionCounts::default());
         let here = address("192.0.2.1");
         let device = Principal {
             kind: PrincipalKind::Device,
             ..user(1, 10)
         };
-        let first = tally.hold(user(1, 10), here, 0);
-        let second = tally.hold(user(1, 10), address("192.0.2.2"), 0);
-        let third = tally.hold(device, here, 0);
-        let fourth = tally.hold(user(2, 10), None, 0);
-        assert_eq!(tally.held(user(1, 10), here), counts(2, 3, 2));
-        assert_eq!(tally.held(device, None), counts(1, 3, 0));
-        assert_eq!(tally.held(user(2, 10), here), counts(1, 1, 2));
+        let first = all.add(user(1, 10), here, 0);
+        let second = all.add(user(1, 10), address("192.0.2.2"), 0);
+        let third = all.add(device, here, 0);
+        let fourth = all.add(user(2, 10), None, 0);
+        assert_eq!(all.held(user(1, 10), here), counts(2, 3, 2));
+        assert_eq!(all.held(device, None), counts(1, 3, 0));
+        assert_eq!(all.held(user(2, 10), here), counts(1, 1, 2));
         drop(first);
-        assert_eq!(tally.held(user(1, 10), here), counts(1, 2, 1));
+        assert_eq!(all.held(user(1, 10), here), counts(1, 2, 1));
         drop((second, third, fourth));
-        assert_eq!(tally.held(user(1, 10), here), counts(0, 0, 0));
+        assert_eq!(all.held(user(1, 10), here), counts(0, 0, 0));
     }
 
     #[test]
     fn who_holds_nothing_is_forgotten() {
-        let tally = Arc::new(Tally::default());
+        let all = Arc::new(ConnectionCounts::default());
         for id in 0..10_000 {
-            drop(tally.hold(user(1, id), address("192.0.2.1"), 0));
+            drop(all.add(user(1, id), address("192.0.2.1"), 0));
         }
-        let rows = tally.rows();
+        let rows = all.rows();
         assert!(rows.places.is_empty());
         assert_eq!(rows.rows.len(), 3);
         assert_eq!(rows.free.len(), 3);
@@ -318,23 +318,23 @@ mod tests {
 
     #[test]
     fn a_row_that_is_used_again_counts_from_one() {
-        let tally = Arc::new(Tally::default());
-        let kept = tally.hold(user(1, 1), None, 0);
-        drop(tally.hold(user(2, 2), None, 0));
-        let next = tally.hold(user(3, 3), None, 0);
-        assert_eq!(tally.held(user(3, 3), None), counts(1, 1, 0));
-        assert_eq!(tally.held(user(2, 2), None), counts(0, 0, 0));
+        let all = Arc::new(ConnectionCounts::default());
+        let kept = all.add(user(1, 1), None, 0);
+        drop(all.add(user(2, 2), None, 0));
+        let next = all.add(user(3, 3), None, 0);
+        assert_eq!(all.held(user(3, 3), None), counts(1, 1, 0));
+        assert_eq!(all.held(user(2, 2), None), counts(0, 0, 0));
         drop(next);
-        assert_eq!(tally.held(user(1, 1), None), counts(1, 1, 0));
+        assert_eq!(all.held(user(1, 1), None), counts(1, 1, 0));
         drop(kept);
     }
 
     #[test]
     fn an_address_is_one_however_it_is_written() {
-        let tally = Arc::new(Tally::default());
-        let _old = tally.hold(user(1, 1), address("::ffff:192.0.2.1"), 0);
-        let _new = tally.hold(user(1, 1), address("2001:db8:0:7::1"), 0);
-        let held = |text| tally.held(user(1, 1), address(text)).address;
+        let all = Arc::new(ConnectionCounts::default());
+        let _old = all.add(user(1, 1), address("::ffff:192.0.2.1"), 0);
+        let _new = all.add(user(1, 1), address("2001:db8:0:7::1"), 0);
+        let held = |text| all.held(user(1, 1), address(text)).address;
         assert_eq!(held("192.0.2.1"), 1);
         assert_eq!(held("2001:db8:0:7:ffff::2"), 1);
         assert_eq!(held("2001:db8:0:8::1"), 0);
@@ -342,50 +342,45 @@ mod tests {
 
     #[test]
     fn the_list_has_who_holds_more_than_is_said_for_its_kind() {
-        let tally = Arc::new(Tally::default());
+        let all = Arc::new(ConnectionCounts::default());
         let many = ROWS_AT_ONCE as u64 + 10;
-        let _ones: Vec<Held> = (0..many)
-            .map(|id| tally.hold(user(1, id), None, 0))
-            .collect();
-        let _two = tally.hold(user(1, many - 1), address("192.0.2.1"), 0);
-        let more = More {
-            than_user: 1,
-            than_device: 0,
-            than_project: many as u32,
-            than_address: 1,
+        let _ones: Vec<CountGuard> = (0..many).map(|id| all.add(user(1, id), None, 0)).collect();
+        let _two = all.add(user(1, many - 1), address("192.0.2.1"), 0);
+        let more = Thresholds {
+            user: 1,
+            device: 0,
+            project: many as u32,
+            address: 1,
         };
-        let mut found = tally.above(more);
+        let mut found = all.above(more);
         found.sort_by_key(|&(_, count)| count);
-        let last = Subject::User {
+        let last = CountKey::User {
             project: 1,
             id: many - 1,
         };
-        let project = Subject::Project(1);
+        let project = CountKey::Project(1);
         assert_eq!(found, [(last, 2), (project, many as u32 + 1)]);
-        let all = More {
-            than_user: 0,
-            than_device: 0,
-            than_project: 0,
-            than_address: 0,
+        let none = Thresholds {
+            user: 0,
+            device: 0,
+            project: 0,
+            address: 0,
         };
-        assert_eq!(tally.above(all).len() as u64, many + 2);
+        assert_eq!(all.above(none).len() as u64, many + 2);
     }
 
     #[test]
     fn threads_do_not_lose_count() {
-        let tally = Arc::new(Tally::default());
+        let all = Arc::new(ConnectionCounts::default());
         std::thread::scope(|scope| {
             for _ in 0..4 {
                 scope.spawn(|| {
                     for id in 0..1000 {
-                        drop(tally.hold(user(1, id % 7), address("192.0.2.1"), 0));
+                        drop(all.add(user(1, id % 7), address("192.0.2.1"), 0));
                     }
                 });
             }
         });
-        assert_eq!(
-            tally.held(user(1, 0), address("192.0.2.1")),
-            counts(0, 0, 0)
-        );
+        assert_eq!(all.held(user(1, 0), address("192.0.2.1")), counts(0, 0, 0));
     }
 }

@@ -1,4 +1,4 @@
-//! Slots of connections: given out by Python's threads, given back by the reactor.
+//! ConnectionIds of connections: given out by Python's threads, given back by the reactor.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -38,11 +38,11 @@ struct Free {
 
 /// Gives out connection ids. A slot's generation grows each time it is given out again.
 #[derive(Debug, Default)]
-pub struct Slots(Mutex<Free>);
+pub struct ConnectionIds(Mutex<Free>);
 
-impl Slots {
+impl ConnectionIds {
     /// A fresh id.
-    pub fn take(&self) -> ConnectionId {
+    pub fn allocate(&self) -> ConnectionId {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = inner.free.pop() {
             let generation = &mut inner.generations[slot as usize];
@@ -54,7 +54,7 @@ impl Slots {
     }
 
     /// Gives the slot of `id` back; its id is never given out again.
-    pub fn give_back(&self, id: ConnectionId) {
+    pub fn release(&self, id: ConnectionId) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.free.push(id.slot());
     }
@@ -66,10 +66,10 @@ mod tests {
 
     #[test]
     fn a_slot_comes_back_under_another_name() {
-        let slots = Slots::default();
-        let first = slots.take();
-        slots.give_back(first);
-        let second = slots.take();
+        let ids = ConnectionIds::default();
+        let first = ids.allocate();
+        ids.release(first);
+        let second = ids.allocate();
         assert_eq!(first.slot(), second.slot());
         assert_ne!(first, second);
     }

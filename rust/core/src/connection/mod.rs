@@ -7,14 +7,14 @@ pub mod ids;
 pub mod socket;
 pub mod table;
 
-use crate::routing::index::ScopeId;
-use crate::routing::record_dedup::Stamp;
+use crate::routing::index::AudienceId;
+use crate::routing::record_dedup::OutboxPosition;
 use crate::routing::subscription::FollowedEntities;
-use crate::send_queue::Outbox;
+use crate::send_queue::SendQueue;
 use crate::wire::close::CloseCode;
 use crate::wire::frame::Decoder;
 use allowance::Allowance;
-use counts::Held;
+use counts::CountGuard;
 use ids::ConnectionId;
 use socket::Socket;
 
@@ -38,8 +38,8 @@ pub struct Principal {
 
 impl Principal {
     /// Who it is, whatever key was shown.
-    pub fn holder(&self) -> Holder {
-        Holder {
+    pub fn principal_id(&self) -> PrincipalId {
+        PrincipalId {
             kind: self.kind,
             project: self.project,
             id: self.id,
@@ -49,7 +49,7 @@ impl Principal {
 
 /// Whom keys belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Holder {
+pub struct PrincipalId {
     pub kind: PrincipalKind,
     pub project: u64,
     pub id: u64,
@@ -58,7 +58,7 @@ pub struct Holder {
 /// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// In the index with an outbox, without a socket; undone if not adopted in time.
+    /// In the index with an send queue, without a socket; undone if not adopted in time.
     Reserved,
     /// Adopted and open.
     Open,
@@ -77,14 +77,14 @@ pub struct Connection {
     pub id: ConnectionId,
     pub principal: Principal,
     /// Its part in the counts. Before the socket, and so given back before the client sees its end.
-    pub held: Held,
+    pub held: CountGuard,
     pub socket: Option<Socket>,
     pub decoder: Decoder,
-    pub outbox: Outbox,
+    pub send_queue: SendQueue,
     /// What its client may still send.
     pub allowance: Allowance,
-    pub scope: ScopeId,
-    /// Place among the members of `scope`.
+    pub audience: AudienceId,
+    /// Place among the members of `audience`.
     pub place: u32,
     pub state: State,
     /// Whether it hears homes from the moment on at which its user becomes a member.
@@ -93,30 +93,30 @@ pub struct Connection {
     pub entities: Option<Box<FollowedEntities>>,
     /// When it was reserved, in ms since 1970.
     pub reserved_ms: u64,
-    /// The last ticket of a kept command that it got: a repeated one is not delivered again.
-    pub seen_ticket: u64,
-    /// Homes that its user entered since then, and where the records of it stand in the outbox.
-    pub entered: Vec<(u64, Stamp)>,
+    /// The last sequence of a kept command that it got: a repeated one is not delivered again.
+    pub last_sequence: u64,
+    /// Homes that its user joined_homes since then, and where the records of it stand in the outbox.
+    pub joined_homes: Vec<(u64, OutboxPosition)>,
     /// Why it has to go, once a control record or a gap said so.
-    pub condemned: Option<&'static CloseCode>,
+    pub pending_close: Option<&'static CloseCode>,
     /// Where in the outbox the record stands that ends all that it hears, shard by shard.
-    pub ended: Option<Stamp>,
-    /// The code of the close frame that was said or heard; 1006 before there was one.
+    pub revoked_at: Option<OutboxPosition>,
+    /// The code of the close frame that was said or answered; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
-    pub heard: bool,
-    /// Whether the scope was left, so that no more events come.
-    pub deaf: bool,
+    pub answered: bool,
+    /// Whether the audience was left, so that no more events come.
+    pub unsubscribed: bool,
     /// Whether the peer said that nothing more comes: there will be no other edge to read the rest by.
-    pub hung_up: bool,
+    pub peer_finished: bool,
     /// Whether it is listed among those that something waits for.
-    pub lags: bool,
+    pub in_slow_consumers: bool,
     /// Whether it is listed among those that are to be read.
-    pub unread: bool,
+    pub in_unread: bool,
 }
 
 impl Connection {
-    /// Whether a close frame was said or heard.
+    /// Whether a close frame was said or answered.
     pub fn is_closing(&self) -> bool {
         match self.state {
             State::Reserved | State::Open => false,

@@ -2,29 +2,29 @@
 
 use smallvec::SmallVec;
 
-use crate::connection::by_principal::Principals;
+use crate::connection::by_principal::SlotsByPrincipal;
 use crate::connection::ids::ConnectionId;
-use crate::connection::{Connection, Holder};
+use crate::connection::{Connection, PrincipalId};
 use crate::routing::index::Slot;
 
 /// The table of connections. A lookup by id finds nothing once the slot has a successor.
 #[derive(Default)]
-pub struct Connections {
+pub struct ConnectionTable {
     slots: Vec<Option<Box<Connection>>>,
-    principals: Principals,
+    by_principal: SlotsByPrincipal,
 }
 
-impl Connections {
+impl ConnectionTable {
     /// Puts a connection into the slot of its id.
     pub fn insert(&mut self, connection: Connection) {
         let slot = connection.id.slot();
-        let holder = connection.principal.holder();
+        let principal_id = connection.principal.principal_id();
         if self.slots.len() <= slot as usize {
             self.slots.resize_with(slot as usize + 1, || None);
         }
         self.slots[slot as usize] = Some(Box::new(connection));
-        self.principals
-            .add(slot, holder, |slot| holder_of(&self.slots, slot));
+        self.by_principal
+            .add(slot, principal_id, |slot| principal_of(&self.slots, slot));
     }
 
     /// The connection of this very id.
@@ -38,36 +38,38 @@ impl Connections {
     }
 
     /// The same, to be looked at.
-    pub fn look_at(&self, slot: Slot) -> Option<&Connection> {
+    pub fn peek(&self, slot: Slot) -> Option<&Connection> {
         self.slots.get(slot as usize)?.as_deref()
     }
 
     /// Brings what writing to these needs into the cache. At one look the processor waits for all of
     /// them at the same time; with a system call between, it would wait for each by itself.
-    pub fn fetch(&self, slots: &[Slot]) {
-        let ready =
-            |connection: &&Connection| connection.socket.is_some() & connection.outbox.is_empty();
-        let connections = slots.iter().filter_map(|&slot| self.look_at(slot));
+    pub fn prefetch(&self, slots: &[Slot]) {
+        let ready = |connection: &&Connection| {
+            connection.socket.is_some() & connection.send_queue.is_empty()
+        };
+        let connections = slots.iter().filter_map(|&slot| self.peek(slot));
         std::hint::black_box(connections.filter(ready).count());
     }
 
     /// Takes the connection of this very id out.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        let holder = self.get(id)?.principal.holder();
-        self.principals
-            .remove(id.slot(), holder, |slot| holder_of(&self.slots, slot));
+        let principal_id = self.get(id)?.principal.principal_id();
+        self.by_principal.remove(id.slot(), principal_id, |slot| {
+            principal_of(&self.slots, slot)
+        });
         self.slots[id.slot() as usize].take()
     }
 
     /// The slots of everybody who speaks for this user or device.
-    pub fn of(&self, holder: Holder) -> SmallVec<[Slot; 4]> {
-        self.principals
-            .of(holder, |slot| holder_of(&self.slots, slot))
+    pub fn slots_of(&self, principal_id: PrincipalId) -> SmallVec<[Slot; 4]> {
+        self.by_principal
+            .slots_of(principal_id, |slot| principal_of(&self.slots, slot))
             .collect()
     }
 
     /// The slots of those connections. Looks at every one there is.
-    pub fn which(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Slot> {
+    pub fn slots_where(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Slot> {
         self.slots
             .iter()
             .flatten()
@@ -91,7 +93,7 @@ impl Connections {
     }
 }
 
-fn holder_of(slots: &[Option<Box<Connection>>], slot: Slot) -> Option<Holder> {
+fn principal_of(slots: &[Option<Box<Connection>>], slot: Slot) -> Option<PrincipalId> {
     let connection = slots.get(slot as usize)?.as_deref()?;
-    Some(connection.principal.holder())
+    Some(connection.principal.principal_id())
 }

@@ -2,19 +2,19 @@
 
 use smallvec::SmallVec;
 
-use super::{Doom, Reactor};
+use super::{Reactor, SendFailure};
 use crate::bus::envelope::{self, CommandHeader, ControlHeader, Envelope, EventHeader};
 use crate::bus::shard::shard_of;
 use crate::reactor::inbox::Entry;
-use crate::routing::index::{Index, ScopeId};
+use crate::routing::index::{AudienceId, Index};
 use crate::routing::topic::TopicRef;
 use crate::send_queue::blocks::{Blocks, OpenBlock};
-use crate::send_queue::{Block, Verdict};
+use crate::send_queue::{Block, OfferResult};
 use crate::stats::Stats;
 use crate::wire::encoding;
 
-/// Connections whose state is brought into the cache before the first of them is written to.
-const FETCHED_TOGETHER: usize = 8;
+/// ConnectionTable whose state is brought into the cache before the first of them is write_counts to.
+const PREFETCHED: usize = 8;
 
 /// What became of an envelope.
 pub(super) enum Routed<'a> {
@@ -22,7 +22,7 @@ pub(super) enum Routed<'a> {
     Delivered { longest_block: usize },
     /// The frame is ready and those who hear it are found: it is to be delivered by itself, so that each of
     /// its sockets can tell when the kernel has it.
-    Kept { ticket: u64, expires_ms: u64 },
+    QueuedCommand { sequence: u64, expires_ms: u64 },
     /// It is to be applied, before the next envelope is routed.
     Control(ControlHeader<'a>),
 }
@@ -37,30 +37,30 @@ pub(super) fn route<'a>(
     shards: u32,
     index: &mut Index,
     blocks: &mut Blocks,
-    matched: &mut Vec<ScopeId>,
+    matched: &mut Vec<AudienceId>,
     frame: &mut Vec<u8>,
     stats: &Stats,
 ) -> Routed<'a> {
     Stats::add(&stats.envelopes, 1);
     matched.clear();
     frame.clear();
-    let mut anchor = 0;
-    let mut kept = None;
+    let mut shard_key = 0;
+    let mut queued = None;
     match envelope::decode(&entry.envelope) {
         Ok(Envelope::Event(event)) => {
             index.find(&event_topics(&event), matched);
             if !matched.is_empty() {
                 encoding::append_event_frame(frame, &event);
-                anchor = event.home;
+                shard_key = event.home;
             }
         }
         Ok(Envelope::Command(command)) => {
             index.find(&[command_topic(&command)], matched);
             if !matched.is_empty() {
                 encoding::append_command_frame(frame, &command);
-                anchor = command.device;
-                kept = (command.ticket != 0).then_some(Routed::Kept {
-                    ticket: command.ticket,
+                shard_key = command.device;
+                queued = (command.sequence != 0).then_some(Routed::QueuedCommand {
+                    sequence: command.sequence,
                     expires_ms: command.expires_ms,
                 });
             }
@@ -71,18 +71,18 @@ pub(super) fn route<'a>(
     let mut longest_block = 0;
     if !matched.is_empty() {
         // Looked at only now: most nodes hear most events for nobody.
-        if shard_of(anchor, shards) == entry.shard {
+        if shard_of(shard_key, shards) == entry.shard {
             Stats::add(&stats.matched, 1);
         } else {
             Stats::add(&stats.malformed, 1);
             matched.clear();
         }
     }
-    if let Some(kept) = kept {
-        return kept;
+    if let Some(queued) = queued {
+        return queued;
     }
-    for &scope in &*matched {
-        longest_block = longest_block.max(blocks.append(scope, frame));
+    for &audience in &*matched {
+        longest_block = longest_block.max(blocks.append(audience, frame));
     }
     Routed::Delivered { longest_block }
 }
@@ -121,37 +121,43 @@ impl Reactor {
         while let Some(block) = self.blocks.seal_next() {
             self.hand_out(block, usize::MAX);
         }
-        self.settle_doomed();
+        self.handle_failed_sends();
     }
 
-    /// Hands out the scope's open block to its first `members`, before the scope's membership
+    /// Hands out the audience's open block to its first `members`, before the audience's membership
     /// changes or one of them gets a frame of its own.
-    pub(super) fn seal(&mut self, scope: ScopeId, members: usize) {
-        if let Some(block) = self.blocks.seal(scope) {
+    pub(super) fn seal(&mut self, audience: AudienceId, members: usize) {
+        if let Some(block) = self.blocks.seal(audience) {
             self.hand_out(block, members);
         }
     }
 
     fn hand_out(&mut self, sealed: OpenBlock, members: usize) {
-        let mut block = Block::new(&sealed.bytes, sealed.frames, &self.ledger);
-        let everybody = self.index.members(sealed.scope);
-        for group in everybody[..members.min(everybody.len())].chunks(FETCHED_TOGETHER) {
-            self.connections.fetch(group);
+        let mut block = Block::new(&sealed.bytes, sealed.frames, &self.memory_account);
+        let all = self.index.members(sealed.audience);
+        for group in all[..members.min(all.len())].chunks(PREFETCHED) {
+            self.connections.prefetch(group);
             for &slot in group {
                 let Some(connection) = self.connections.at(slot) else {
                     continue;
                 };
-                let verdict = connection.outbox.offer(
+                let result = connection.send_queue.offer(
                     connection.socket.as_mut(),
                     &mut block,
-                    self.limits.outbox_bytes,
-                    &mut self.written,
+                    self.limits.send_queue_bytes,
+                    &mut self.write_counts,
                 );
-                match verdict {
-                    Verdict::Accepted => {}
-                    Verdict::Queued => self.lagging.note(connection.id, &mut connection.lags),
-                    Verdict::TooSlow => self.doomed.push((connection.id, Doom::TooSlow)),
-                    Verdict::Gone => self.doomed.push((connection.id, Doom::Gone)),
+                match result {
+                    OfferResult::Written => {}
+                    OfferResult::Queued => self
+                        .slow_consumers
+                        .note(connection.id, &mut connection.in_slow_consumers),
+                    OfferResult::LimitExceeded => self
+                        .failed_sends
+                        .push((connection.id, SendFailure::SlowConsumer)),
+                    OfferResult::SocketDead => self
+                        .failed_sends
+                        .push((connection.id, SendFailure::SocketDead)),
                 }
             }
         }

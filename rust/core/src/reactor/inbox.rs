@@ -1,4 +1,4 @@
-//! The reactor's inbox: one FIFO for everything that changes who hears what, and for what is heard.
+//! The reactor's inbox: one FIFO for everything that changes who hears what, and for what is received.
 //!
 //! Reservations, adoptions and envelopes have a common order only because they share this queue:
 //! an event that was appended after a client saw 101 is read after its reservation was queued.
@@ -11,8 +11,8 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender};
 use mio::Waker;
 
-use crate::connection::Holder;
-use crate::connection::counts::Held;
+use crate::connection::PrincipalId;
+use crate::connection::counts::CountGuard;
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::Socket;
 use crate::routing::subscription::Reservation;
@@ -31,7 +31,7 @@ pub enum Command {
     /// With its part in the counts of connections.
     /// With its share of the counts, and when it was made (milliseconds since 1970, UTC): it may lie here
     /// for a while.
-    Reserve(Box<Reservation>, Held, u64),
+    Reserve(Box<Reservation>, CountGuard, u64),
     Adopt {
         id: ConnectionId,
         socket: Socket,
@@ -41,7 +41,7 @@ pub enum Command {
     /// Commands that were kept for a device, for a reservation: before all that is live.
     DeliverFirst {
         id: ConnectionId,
-        /// The last ticket that was given out when they were read.
+        /// The last sequence that was given out when they were read.
         seen: u64,
         envelopes: Vec<Vec<u8>>,
     },
@@ -67,15 +67,15 @@ pub enum Command {
     },
     /// Every connection that was made with this key of theirs ends.
     EndKey {
-        holder: Holder,
+        principal_id: PrincipalId,
         key_tag: u64,
     },
     /// Python took its notifications: clients whose messages had to wait may go on.
-    ReadOn,
+    ResumeReads,
     Stop {
         code: u16,
         reason: String,
-        patience: Duration,
+        timeout: Duration,
     },
 }
 
@@ -110,7 +110,7 @@ impl Inbox {
 
     /// Queues a command that has its place in the order but no hurry: whatever comes next wakes
     /// the reactor, or its next timer does. Saves a handshake one switch of threads.
-    pub fn send_unhurried(&self, command: Command) -> bool {
+    pub fn send_without_wake(&self, command: Command) -> bool {
         self.sender.send(command).is_ok()
     }
 
@@ -147,7 +147,7 @@ impl Inbox {
     }
 
     /// The reactor has dealt with this many bytes of envelopes.
-    pub(crate) fn dealt_with(&self, bytes: usize) {
+    pub(crate) fn release(&self, bytes: usize) {
         let before = self
             .stats
             .inbox_bytes
@@ -167,13 +167,13 @@ impl Inbox {
 
     /// The reactor is about to sleep: whoever sends from now on wakes it. Answers whether it may,
     /// because nothing was sent before.
-    pub(crate) fn fall_asleep(&self, commands: &Receiver<Command>) -> bool {
+    pub(crate) fn prepare_sleep(&self, commands: &Receiver<Command>) -> bool {
         // In this order: what is sent between the two is either seen here or wakes.
         self.asleep.store(true, Ordering::SeqCst);
         commands.is_empty()
     }
 
-    pub(crate) fn awake(&self) {
+    pub(crate) fn end_sleep(&self) {
         self.asleep.store(false, Ordering::SeqCst);
     }
 
@@ -197,7 +197,7 @@ mod tests {
         }
     }
 
-    /// For a second, the next word comes at every moment of falling asleep, and a sleep lasts until
+    /// For a second, the next sent comes at every moment of falling asleep, and a sleep lasts until
     /// it is woken.
     #[test]
     fn no_wake_up_is_lost() {
@@ -205,42 +205,42 @@ mod tests {
         let mut poll = Poll::new().unwrap();
         let waker = Waker::new(poll.registry(), Token(0)).unwrap();
         let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
-        let heard = AtomicU64::new(0);
+        let received = AtomicU64::new(0);
         let over = AtomicBool::new(false);
         std::thread::scope(|scope| {
             scope.spawn(|| {
                 let began = Instant::now();
-                let mut word = 0;
+                let mut sent = 0;
                 while began.elapsed() < Duration::from_secs(1) {
-                    word += 1;
-                    inbox.send(Command::ReadOn);
-                    while heard.load(Ordering::Relaxed) < word {
+                    sent += 1;
+                    inbox.send(Command::ResumeReads);
+                    while received.load(Ordering::Relaxed) < sent {
                         if over.load(Ordering::Relaxed) {
                             return;
                         }
                         std::hint::spin_loop();
                     }
-                    pause(word % 31);
+                    pause(sent % 31);
                 }
                 over.store(true, Ordering::Relaxed);
-                inbox.send(Command::ReadOn);
+                inbox.send(Command::ResumeReads);
             });
             let mut events = Events::with_capacity(1);
             let mut count = 0;
             while !over.load(Ordering::Relaxed) {
-                if inbox.fall_asleep(&commands) {
+                if inbox.prepare_sleep(&commands) {
                     let slept = poll.poll(&mut events, Some(FOR_EVER));
                     // Whoever stops the process and lets it go on ends its system calls.
                     let was_stopped =
                         slept.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
                     if events.is_empty() && !was_stopped {
                         over.store(true, Ordering::Relaxed);
-                        panic!("word {count} was not heard");
+                        panic!("sent {count} was not received");
                     }
                 }
-                inbox.awake();
+                inbox.end_sleep();
                 count += commands.try_iter().count() as u64;
-                heard.store(count, Ordering::Relaxed);
+                received.store(count, Ordering::Relaxed);
                 pause(count % 29);
             }
         });

@@ -1,13 +1,13 @@
-//! A connection's life: reserved, adopted, closing, draining, ended.
+//! A connection's life: reserved, adopted, closing, draining, revoked_at.
 
 use std::time::{Duration, Instant};
 
 use mio::Interest;
 use mio::unix::SourceFd;
 
-use super::{Doom, Reactor};
+use super::{Reactor, SendFailure};
 use crate::connection::allowance::Allowance;
-use crate::connection::counts::Held;
+use crate::connection::counts::CountGuard;
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::Socket;
 use crate::connection::{Connection, PrincipalKind, State};
@@ -15,16 +15,16 @@ use crate::reactor::notifications::Notification;
 use crate::routing::subscription::{Reservation, followed, subscription_topics};
 use crate::routing::topic::TopicRef;
 use crate::send_queue::memory;
-use crate::send_queue::{Block, Outbox, Verdict};
+use crate::send_queue::{Block, OfferResult, SendQueue};
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
 use crate::wire::frame::{self, Decoder, Opcode};
 
-/// How a connection ended, for whoever keeps count.
+/// How a connection revoked_at, for whoever keeps count.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Ending(Option<u16>);
+pub(super) struct EndCode(Option<u16>);
 
-impl Ending {
+impl EndCode {
     /// The code that was said when closing began.
     pub(super) const KEEP: Self = Self(None);
     /// No close frame was exchanged (RFC 6455 section 7.1.5).
@@ -32,26 +32,26 @@ impl Ending {
 }
 
 impl Reactor {
-    pub(super) fn reserve(&mut self, reservation: Reservation, held: Held, at_ms: u64) {
+    pub(super) fn reserve(&mut self, reservation: Reservation, held: CountGuard, at_ms: u64) {
         let Reservation {
             id,
             principal,
             subscription,
             follow,
-            waiting,
+            deactivated_homes,
             encoding,
             ..
         } = reservation;
         let project = principal.project;
         let mut topics = subscription_topics(project, &subscription);
         topics.extend(
-            waiting
+            deactivated_homes
                 .iter()
-                .map(|&home| TopicRef::Waiting { project, home }),
+                .map(|&home| TopicRef::DeactivatedHome { project, home }),
         );
-        let (scope, place) = self.index.join(id.slot(), &topics, encoding);
+        let (audience, place) = self.index.join(id.slot(), &topics, encoding);
         drop(topics);
-        self.seal(scope, place as usize);
+        self.seal(audience, place as usize);
         let (follow, entities) = if follow {
             followed(subscription)
         } else {
@@ -68,34 +68,34 @@ impl Reactor {
             held,
             socket: None,
             decoder,
-            outbox: Outbox::default(),
+            send_queue: SendQueue::default(),
             allowance: Allowance::default(),
-            scope,
+            audience,
             place,
             state: State::Reserved,
             follow,
             entities,
             reserved_ms: at_ms,
-            seen_ticket: 0,
-            entered: Vec::new(),
-            condemned: None,
-            ended: None,
+            last_sequence: 0,
+            joined_homes: Vec::new(),
+            pending_close: None,
+            revoked_at: None,
             close_code: 1006,
-            heard: true,
-            deaf: false,
-            hung_up: false,
-            lags: false,
-            unread: false,
+            answered: true,
+            unsubscribed: false,
+            peer_finished: false,
+            in_slow_consumers: false,
+            in_unread: false,
         });
         self.reserved += 1;
         Stats::add(&self.shared.stats.reserved, 1);
-        self.tell_of_device(id, |id, project, device| Notification::Reserved {
+        self.notify_device_state(id, |id, project, device| Notification::Reserved {
             id,
             project,
             device,
         });
         self.timers
-            .expect_adoption(id, Instant::now() + self.limits.reservation);
+            .add_reservation_deadline(id, Instant::now() + self.limits.reservation);
         if self.stopping {
             self.abandon(id);
         }
@@ -114,7 +114,7 @@ impl Reactor {
         let descriptor = socket.descriptor();
         connection.socket = Some(socket);
         connection.state = State::Open;
-        let scope = connection.scope;
+        let audience = connection.audience;
         self.reserved -= 1;
         self.open += 1;
         Stats::add(&self.shared.stats.adopted, 1);
@@ -124,21 +124,21 @@ impl Reactor {
             Interest::READABLE | Interest::WRITABLE,
         );
         if registered.is_err() {
-            self.end(id, Ending::ABNORMAL);
+            self.remove(id, EndCode::ABNORMAL);
             return;
         }
-        self.tell_of_device(id, |id, _, _| Notification::Adopted { id });
-        self.seal(scope, usize::MAX);
+        self.notify_device_state(id, |id, _, _| Notification::Adopted { id });
+        self.seal(audience, usize::MAX);
         self.flush(id);
-        // What it may not hear any more ended while nobody could tell it.
-        self.close_condemned(id);
+        // What it may not hear any more revoked_at while nobody could tell it.
+        self.close_if_marked(id);
         if !early.is_empty() {
             self.received(id, &mut early);
         }
     }
 
     /// Of users nobody keeps a list.
-    fn tell_of_device(
+    fn notify_device_state(
         &mut self,
         id: ConnectionId,
         notification: fn(ConnectionId, u64, u64) -> Notification,
@@ -157,7 +157,7 @@ impl Reactor {
             .get(id)
             .is_some_and(|it| it.state == State::Reserved)
         {
-            self.end(id, Ending::ABNORMAL);
+            self.remove(id, EndCode::ABNORMAL);
         }
     }
 
@@ -165,16 +165,16 @@ impl Reactor {
         let Some(connection) = self
             .connections
             .get(id)
-            .filter(|connection| !connection.deaf)
+            .filter(|connection| !connection.unsubscribed)
         else {
             return;
         };
-        let scope = connection.scope;
-        self.seal(scope, usize::MAX);
+        let audience = connection.audience;
+        self.seal(audience, usize::MAX);
         let mut frame = Vec::with_capacity(payload.len() + 10);
         frame::append_frame(&mut frame, opcode, payload);
         // However long one message is, it passes the bound by itself alone.
-        let limit = self.limits.outbox_bytes + memory::entry_memory(frame.len());
+        let limit = self.limits.send_queue_bytes + memory::entry_memory(frame.len());
         self.offer_frame(id, &frame, limit);
     }
 
@@ -183,42 +183,48 @@ impl Reactor {
     }
 
     /// Begins the close handshake: no more events, our close frame, then the peer has its time.
-    /// Whoever closes one that is condemned: it hears why.
+    /// Whoever closes one that is pending_close: it hears why.
     pub(super) fn close(&mut self, id: ConnectionId, code: u16, reason: &str) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        let (code, reason) = match connection.condemned {
+        let (code, reason) = match connection.pending_close {
             Some(why) => (why.code, why.reason),
             None => (code, reason),
         };
         match connection.state {
-            State::Reserved => self.end(id, Ending::ABNORMAL),
+            State::Reserved => self.remove(id, EndCode::ABNORMAL),
             State::Open => {
                 let stats = &self.shared.stats;
-                match connection.condemned {
+                match connection.pending_close {
                     Some(&close::RESYNC) => Stats::add(&stats.resynced, 1),
                     Some(_) => Stats::add(&stats.revoked, 1),
                     None => {}
                 }
                 let mut frame = Vec::new();
                 frame::append_close(&mut frame, code, reason);
-                self.say_last(id, code, &frame, State::Closing);
+                self.send_last_frame(id, code, &frame, State::Closing);
             }
             State::Closing | State::Draining | State::Shut => {}
         }
     }
 
-    /// Leaves the scope and queues the last frame this connection gets.
-    pub(super) fn say_last(&mut self, id: ConnectionId, code: u16, frame: &[u8], next: State) {
-        self.leave(id);
+    /// Leaves the audience and queues the last frame this connection gets.
+    pub(super) fn send_last_frame(
+        &mut self,
+        id: ConnectionId,
+        code: u16,
+        frame: &[u8],
+        next: State,
+    ) {
+        self.leave_audience(id);
         let Some(connection) = self.connections.get(id) else {
             return;
         };
         connection.state = next;
         connection.close_code = code;
         self.timers
-            .expect_end(id, Instant::now() + self.limits.close);
+            .add_close_deadline(id, Instant::now() + self.limits.close);
         self.offer_frame(id, frame, usize::MAX);
         self.shut_if_drained(id);
     }
@@ -229,78 +235,80 @@ impl Reactor {
             return;
         };
         if connection.state == State::Draining
-            && connection.outbox.is_empty()
+            && connection.send_queue.is_empty()
             && let Some(socket) = &connection.socket
         {
             let shut = socket.shut_writing();
             // Once only: each shutdown makes the socket's next edge, and so its own next turn.
             connection.state = State::Shut;
             if shut.is_err() {
-                self.end(id, Ending::KEEP);
+                self.remove(id, EndCode::KEEP);
             }
         }
     }
 
     /// Writes a frame to one connection, for which at most `limit` bytes of memory may then wait. Its
-    /// scope's block must not be open.
+    /// audience's block must not be open.
     pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8], limit: usize) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        let verdict = connection.outbox.offer(
+        let result = connection.send_queue.offer(
             connection.socket.as_mut(),
-            &mut Block::new(frame, 0, &self.ledger),
+            &mut Block::new(frame, 0, &self.memory_account),
             limit,
-            &mut self.written,
+            &mut self.write_counts,
         );
-        match verdict {
-            Verdict::Accepted => {}
-            Verdict::Queued => self.lagging.note(id, &mut connection.lags),
-            Verdict::TooSlow => self.doomed.push((id, Doom::TooSlow)),
-            Verdict::Gone => self.doomed.push((id, Doom::Gone)),
+        match result {
+            OfferResult::Written => {}
+            OfferResult::Queued => self
+                .slow_consumers
+                .note(id, &mut connection.in_slow_consumers),
+            OfferResult::LimitExceeded => self.failed_sends.push((id, SendFailure::SlowConsumer)),
+            OfferResult::SocketDead => self.failed_sends.push((id, SendFailure::SocketDead)),
         }
     }
 
-    /// Ends or closes what could not be written to. Nothing is open or borrowed here.
-    pub(super) fn settle_doomed(&mut self) {
-        while let Some((id, doom)) = self.doomed.pop() {
-            match doom {
-                Doom::Gone => self.end(id, Ending::ABNORMAL),
-                Doom::TooSlow => self.give_up_on(id),
+    /// Ends or closes what could not be write_counts to. Nothing is open or borrowed here.
+    pub(super) fn handle_failed_sends(&mut self) {
+        while let Some((id, failure)) = self.failed_sends.pop() {
+            match failure {
+                SendFailure::SocketDead => self.remove(id, EndCode::ABNORMAL),
+                SendFailure::SlowConsumer => self.evict(id),
             }
         }
     }
 
-    pub(super) fn give_up_on(&mut self, id: ConnectionId) {
+    pub(super) fn evict(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
         match connection.state {
             State::Open => {
-                connection.outbox.drop_unwritten();
+                connection.send_queue.drop_unwritten();
                 Stats::add(&self.shared.stats.too_slow, 1);
-                self.close_with(id, close::TOO_SLOW);
+                self.close_with(id, close::SLOW_CONSUMER);
             }
-            State::Reserved => self.end(id, Ending::ABNORMAL),
+            State::Reserved => self.remove(id, EndCode::ABNORMAL),
             // Its close frame is on the way, and its deadline running.
             State::Closing | State::Draining | State::Shut => {}
         }
     }
 
-    pub(super) fn leave(&mut self, id: ConnectionId) {
+    pub(super) fn leave_audience(&mut self, id: ConnectionId) {
         let Some(connection) = self
             .connections
             .get(id)
-            .filter(|connection| !connection.deaf)
+            .filter(|connection| !connection.unsubscribed)
         else {
             return;
         };
-        connection.deaf = true;
-        let (scope, place) = (connection.scope, connection.place);
-        self.seal(scope, usize::MAX);
+        connection.unsubscribed = true;
+        let (audience, place) = (connection.audience, connection.place);
+        self.seal(audience, usize::MAX);
         // Sealing writes, and a write may find other sockets dead, but it moves nobody:
-        // they are only noted as doomed.
-        if let Some(moved) = self.index.leave(scope, place)
+        // they are only noted as failed_sends.
+        if let Some(moved) = self.index.leave(audience, place)
             && let Some(connection) = self.connections.at(moved)
         {
             connection.place = place;
@@ -308,8 +316,8 @@ impl Reactor {
     }
 
     /// Forgets a connection and closes its descriptor.
-    pub(super) fn end(&mut self, id: ConnectionId, ending: Ending) {
-        self.leave(id);
+    pub(super) fn remove(&mut self, id: ConnectionId, end_code: EndCode) {
+        self.leave_audience(id);
         let Some(connection) = self.connections.remove(id) else {
             return;
         };
@@ -327,24 +335,24 @@ impl Reactor {
             None => self.reserved -= 1,
         }
         Stats::add(&self.shared.stats.closed, 1);
-        self.shared.slots.give_back(id);
+        self.shared.connection_ids.release(id);
         self.shared.notifier.push(Notification::Closed {
             id,
-            code: ending.0.unwrap_or(connection.close_code),
+            code: end_code.0.unwrap_or(connection.close_code),
         });
     }
 
-    pub(super) fn stop(&mut self, code: u16, reason: &str, patience: Duration) {
+    pub(super) fn stop(&mut self, code: u16, reason: &str, timeout: Duration) {
         self.stopping = true;
-        self.timers.last_call = Some(Instant::now() + patience);
+        self.timers.stop_deadline = Some(Instant::now() + timeout);
         for id in self.connections.ids() {
             self.close(id, code, reason);
         }
     }
 
-    pub(super) fn end_all(&mut self) {
+    pub(super) fn remove_all(&mut self) {
         for id in self.connections.ids() {
-            self.end(id, Ending::KEEP);
+            self.remove(id, EndCode::KEEP);
         }
     }
 }

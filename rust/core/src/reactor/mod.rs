@@ -1,18 +1,18 @@
-//! The reactor: one thread that owns index, scopes, outboxes and every socket.
+//! The reactor: one thread that owns index, audiences, send queues and every socket.
 //!
 //! A *turn* is: a bounded part of what the sockets have to say, what the inbox has, one write per socket,
 //! timers. Sockets come first, while no block is open; so a pong never overtakes an event.
 
 mod access;
 mod delivery;
-#[cfg(test)]
-mod fixture;
 pub mod inbox;
 mod lifecycle;
 pub mod notifications;
 mod queued_commands;
 mod slow_consumers;
 mod sockets;
+#[cfg(test)]
+mod test_reactor;
 mod timers;
 
 use std::collections::VecDeque;
@@ -23,23 +23,23 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Receiver;
 use mio::{Events, Poll};
 
-use crate::bus::cache_versions::Marks;
+use crate::bus::cache_versions::CacheVersions;
 use crate::connection::allowance::Rates;
 use crate::connection::ids::ConnectionId;
-use crate::connection::ids::Slots;
+use crate::connection::ids::ConnectionIds;
 use crate::connection::socket::SocketOptions;
-use crate::connection::table::Connections;
+use crate::connection::table::ConnectionTable;
 use crate::reactor::inbox::{Command, Entry, Inbox};
 use crate::reactor::notifications::Notifier;
-use crate::routing::index::{Index, ScopeId};
-use crate::routing::record_dedup::Subjects;
-use crate::send_queue::Written;
+use crate::routing::index::{AudienceId, Index};
+use crate::routing::record_dedup::RecordDedup;
+use crate::send_queue::WriteCounts;
 use crate::send_queue::blocks::Blocks;
-use crate::send_queue::memory::Ledger;
+use crate::send_queue::memory::MemoryAccount;
 use crate::stats::Stats;
 use crate::wire::frame::pongs::Pongs;
 use delivery::Routed;
-use slow_consumers::Lagging;
+use slow_consumers::SlowConsumers;
 use timers::Timers;
 
 /// The token of the inbox's waker; no slot has this number.
@@ -48,8 +48,8 @@ pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
 const EVENTS_PER_TURN: usize = 1024;
 const COMMANDS_PER_TURN: usize = 1024;
 const ENVELOPES_PER_TURN: usize = 256;
-/// A turn ends when a scope's block has grown to this many bytes: larger blocks leave the cache
-/// between two sockets, and a client that keeps up must never exceed its outbox by one block.
+/// A turn ends when an audience's block has grown to this many bytes: larger blocks leave the cache
+/// between two sockets, and a client that keeps up must never exceed its send queue by one block.
 const BLOCK_BYTES: usize = 64 << 10;
 const READ_BUFFER: usize = 64 << 10;
 /// A turn reads so many bytes of all sockets together, and so many times: some 20,000 of the smallest frames,
@@ -60,7 +60,7 @@ const READS_PER_TURN: usize = 128;
 /// A turn that read so much is followed by some in which nothing is read: three times as long as the reading took,
 /// and no longer than this. So a flood takes a quarter of the processor, and not all that there is, from which
 /// the threads that bring events would have to win theirs back; flooding clients wait in their own sockets.
-const LONGEST_PAUSE: Duration = Duration::from_millis(5);
+const MAX_READ_PAUSE: Duration = Duration::from_millis(5);
 
 /// Times and bounds of the reactor.
 #[derive(Clone, Debug)]
@@ -73,13 +73,13 @@ pub struct Limits {
     pub reservation: Duration,
     /// From the first copy of a control record that ends a connection to its end, if the copies in
     /// other shards do not come.
-    pub revocation: Duration,
+    pub close_grace: Duration,
     /// From our close frame to the peer's, and from then to the end of its stream.
     pub close: Duration,
     /// What may wait for one socket, in bytes of memory.
-    pub outbox_bytes: usize,
+    pub send_queue_bytes: usize,
     /// The memory of what may wait for all sockets together, in bytes.
-    pub outboxes_bytes: usize,
+    pub send_queues_bytes: usize,
     /// How long a byte may wait for one socket.
     pub unsent_age: Duration,
     /// What a client may send a second.
@@ -101,17 +101,17 @@ pub struct Limits {
 #[derive(Clone)]
 pub struct Shared {
     pub inbox: Arc<Inbox>,
-    pub slots: Arc<Slots>,
+    pub connection_ids: Arc<ConnectionIds>,
     pub notifier: Arc<Notifier>,
-    pub marks: Arc<Marks>,
+    pub cache_versions: Arc<CacheVersions>,
     pub stats: Arc<Stats>,
 }
 
-/// Why a connection has to go, found while its scope was being written.
+/// Why a connection has to go, found while its audience was being write_counts.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Doom {
-    Gone,
-    TooSlow,
+pub(crate) enum SendFailure {
+    SocketDead,
+    SlowConsumer,
 }
 
 pub(crate) struct Reactor {
@@ -119,7 +119,7 @@ pub(crate) struct Reactor {
     shared: Shared,
     commands: Receiver<Command>,
     limits: Limits,
-    connections: Connections,
+    connections: ConnectionTable,
     index: Index,
     blocks: Blocks,
     timers: Timers,
@@ -130,21 +130,21 @@ pub(crate) struct Reactor {
     /// Until then no socket is read.
     next_read: Instant,
     /// Sockets that are not read while Python does not take messages.
-    starved: Vec<ConnectionId>,
-    doomed: Vec<(ConnectionId, Doom)>,
+    read_paused: Vec<ConnectionId>,
+    failed_sends: Vec<(ConnectionId, SendFailure)>,
     /// Condemned ones that hear on until everything is routed that was read together with the record:
     /// what stands in other shards may be older than it.
-    ending: Vec<ConnectionId>,
+    unsubscribing: Vec<ConnectionId>,
     /// Those who hear no more and are still to be told so; each connection at most once.
-    condemned: VecDeque<ConnectionId>,
-    subjects: Subjects,
-    lagging: Lagging,
-    ledger: Ledger,
-    matched: Vec<ScopeId>,
+    pending_close: VecDeque<ConnectionId>,
+    record_dedup: RecordDedup,
+    slow_consumers: SlowConsumers,
+    memory_account: MemoryAccount,
+    matched: Vec<AudienceId>,
     frame: Vec<u8>,
     buffer: Vec<u8>,
     pongs: Pongs,
-    written: Written,
+    write_counts: WriteCounts,
     /// When the reactor began, and how long ago that was when this turn began, in seconds.
     began: Instant,
     seconds: f64,
@@ -173,24 +173,24 @@ impl Reactor {
             shared,
             commands,
             limits,
-            connections: Connections::default(),
+            connections: ConnectionTable::default(),
             index: Index::default(),
             blocks: Blocks::default(),
             backlog: Vec::new().into_iter(),
             unread: VecDeque::new(),
             next_read: Instant::now(),
-            starved: Vec::new(),
-            doomed: Vec::new(),
-            ending: Vec::new(),
-            condemned: VecDeque::new(),
-            subjects: Subjects::new(Instant::now()),
-            lagging: Lagging::new(Instant::now()),
-            ledger: Ledger::new(Instant::now()),
+            read_paused: Vec::new(),
+            failed_sends: Vec::new(),
+            unsubscribing: Vec::new(),
+            pending_close: VecDeque::new(),
+            record_dedup: RecordDedup::new(Instant::now()),
+            slow_consumers: SlowConsumers::new(Instant::now()),
+            memory_account: MemoryAccount::new(Instant::now()),
             matched: Vec::new(),
             frame: Vec::new(),
             buffer: vec![0; READ_BUFFER],
             pongs: Pongs::default(),
-            written: Written::default(),
+            write_counts: WriteCounts::default(),
             began: Instant::now(),
             seconds: 0.0,
             open: 0,
@@ -214,25 +214,25 @@ impl Reactor {
 
     /// One turn, which begins `now`.
     fn turn(&mut self, events: &Events, now: Instant) {
-        self.ledger.set_now(now);
+        self.memory_account.set_now(now);
         self.seconds = now.saturating_duration_since(self.began).as_secs_f64();
         self.serve_sockets(events, now);
         self.take_commands();
         self.seal_all();
-        self.relieve();
+        self.evict_slow_consumers();
         self.serve_timers(now);
-        self.end_condemned();
+        self.close_marked();
         self.publish();
     }
 
     fn wait(&mut self, events: &mut Events) -> io::Result<()> {
-        let patience = if self.shared.inbox.fall_asleep(&self.commands) && self.is_idle() {
-            self.patience(Instant::now())
+        let poll_timeout = if self.shared.inbox.prepare_sleep(&self.commands) && self.is_idle() {
+            self.poll_timeout(Instant::now())
         } else {
             Duration::ZERO
         };
-        let outcome = self.poll.poll(events, Some(patience));
-        self.shared.inbox.awake();
+        let outcome = self.poll.poll(events, Some(poll_timeout));
+        self.shared.inbox.end_sleep();
         match outcome {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {
                 events.clear();
@@ -243,8 +243,8 @@ impl Reactor {
     }
 
     /// How long there is nothing to do, unless something comes.
-    fn patience(&self, now: Instant) -> Duration {
-        let timers = self.timers.patience(now);
+    fn poll_timeout(&self, now: Instant) -> Duration {
+        let timers = self.timers.poll_timeout(now);
         if self.unread.is_empty() {
             return timers;
         }
@@ -253,17 +253,19 @@ impl Reactor {
 
     /// Whether nothing but sockets to be read is left over from the last turn.
     fn is_idle(&self) -> bool {
-        self.backlog.len() == 0 && self.condemned.is_empty() && !self.lagging.is_unrelieved()
+        self.backlog.len() == 0
+            && self.pending_close.is_empty()
+            && !self.slow_consumers.is_over_limit()
     }
 
     /// Takes commands in order until the turn is full. Envelopes that are left over come first
     /// in the next turn, before any later command.
     fn take_commands(&mut self) {
         let mut envelopes = 0;
-        let mut dealt_with = 0;
+        let mut release = 0;
         for _ in 0..COMMANDS_PER_TURN {
             while let Some(entry) = self.backlog.next() {
-                dealt_with += entry.envelope.len();
+                release += entry.envelope.len();
                 envelopes += 1;
                 let routed = delivery::route(
                     &entry,
@@ -276,16 +278,19 @@ impl Reactor {
                 );
                 let is_enough = match routed {
                     Routed::Delivered { longest_block } => longest_block >= BLOCK_BYTES,
-                    Routed::Kept { ticket, expires_ms } => {
-                        self.deliver_kept(ticket, expires_ms);
-                        self.settle_doomed();
+                    Routed::QueuedCommand {
+                        sequence,
+                        expires_ms,
+                    } => {
+                        self.deliver_queued_command(sequence, expires_ms);
+                        self.handle_failed_sends();
                         false
                     }
                     Routed::Control(record) => {
-                        let waiting = self.condemned.len();
+                        let waiting = self.pending_close.len();
                         self.apply(entry.shard, &record);
-                        self.settle_doomed();
-                        self.condemned_many(waiting)
+                        self.handle_failed_sends();
+                        self.closes_fill_turn(waiting)
                     }
                 };
                 if is_enough {
@@ -295,7 +300,7 @@ impl Reactor {
                     break;
                 }
             }
-            if self.backlog.len() == 0 && self.finish_ending() {
+            if self.backlog.len() == 0 && self.end_batch() {
                 break;
             }
             if envelopes >= ENVELOPES_PER_TURN {
@@ -303,9 +308,9 @@ impl Reactor {
             }
             match self.commands.try_recv() {
                 Ok(command) => {
-                    let waiting = self.condemned.len();
-                    self.obey(command);
-                    if self.condemned_many(waiting) {
+                    let waiting = self.pending_close.len();
+                    self.handle_command(command);
+                    if self.closes_fill_turn(waiting) {
                         break;
                     }
                 }
@@ -314,16 +319,16 @@ impl Reactor {
         }
         if envelopes > 0 {
             Stats::add(&self.shared.stats.turns, 1);
-            self.shared.inbox.dealt_with(dealt_with);
+            self.shared.inbox.release(release);
         }
     }
 
-    /// Whether so many were condemned since `waiting` that this took a turn's time.
-    fn condemned_many(&self, waiting: usize) -> bool {
-        self.condemned.len() > waiting + access::pending_close::ENDINGS_PER_TURN
+    /// Whether so many were pending_close since `waiting` that this took a turn's time.
+    fn closes_fill_turn(&self, waiting: usize) -> bool {
+        self.pending_close.len() > waiting + access::pending_close::CLOSES_PER_TURN
     }
 
-    fn obey(&mut self, command: Command) {
+    fn handle_command(&mut self, command: Command) {
         match command {
             Command::Route(entries) => self.backlog = entries.into_iter(),
             Command::Reserve(reservation, held, at_ms) => self.reserve(*reservation, held, at_ms),
@@ -341,30 +346,33 @@ impl Reactor {
                 payload,
             } => self.send(id, opcode, &payload),
             Command::Close { id, code, reason } => self.close(id, code, &reason),
-            Command::KeysInUse { cursor, limit } => self.tell_keys_in_use(cursor, limit),
-            Command::EndKey { holder, key_tag } => self.end_key(holder, key_tag),
-            Command::ReadOn => self.unread.extend(self.starved.drain(..)),
+            Command::KeysInUse { cursor, limit } => self.report_keys_in_use(cursor, limit),
+            Command::EndKey {
+                principal_id,
+                key_tag,
+            } => self.end_key(principal_id, key_tag),
+            Command::ResumeReads => self.unread.extend(self.read_paused.drain(..)),
             Command::Stop {
                 code,
                 reason,
-                patience,
-            } => self.stop(code, &reason, patience),
+                timeout,
+            } => self.stop(code, &reason, timeout),
         }
-        self.settle_doomed();
+        self.handle_failed_sends();
     }
 
     fn publish(&mut self) {
         let stats = &self.shared.stats;
-        let written = std::mem::take(&mut self.written);
-        Stats::add(&stats.deliveries, written.frames);
-        Stats::add(&stats.writes, written.writes);
-        Stats::add(&stats.blocked_writes, written.blocked);
-        Stats::add(&stats.bytes_written, written.bytes);
+        let write_counts = std::mem::take(&mut self.write_counts);
+        Stats::add(&stats.deliveries, write_counts.frames);
+        Stats::add(&stats.writes, write_counts.writes);
+        Stats::add(&stats.blocked_writes, write_counts.blocked);
+        Stats::add(&stats.bytes_written, write_counts.bytes);
         Stats::set(&stats.connections, self.open);
         Stats::set(&stats.reservations, self.reserved);
-        Stats::set(&stats.scopes, self.index.scope_count() as u64);
-        Stats::set(&stats.outboxes_bytes, self.ledger.bytes() as u64);
-        Stats::set(&stats.lagging, self.lagging.count() as u64);
+        Stats::set(&stats.scopes, self.index.audience_count() as u64);
+        Stats::set(&stats.outboxes_bytes, self.memory_account.bytes() as u64);
+        Stats::set(&stats.lagging, self.slow_consumers.count() as u64);
         Stats::set(&stats.topics, self.index.topic_count() as u64);
     }
 }

@@ -6,7 +6,7 @@ use std::os::fd::{AsRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::connection::Holder;
+use crate::connection::PrincipalId;
 use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
 
@@ -24,10 +24,10 @@ pub enum Notification {
     },
     /// That socket was taken over; its end will be told by `Closed`.
     Adopted { id: ConnectionId },
-    /// The kernel took the whole frame of a command that is kept under this ticket until then.
-    Written { id: ConnectionId, ticket: u64 },
+    /// The kernel took the whole frame of a command that is kept under this sequence until then.
+    Written { id: ConnectionId, sequence: u64 },
     /// A connection of this principal is closed with 1008, because its client sent more than its allowance.
-    AllowanceExceeded { holder: Holder },
+    AllowanceExceeded { principal_id: PrincipalId },
     /// A client sent a message.
     Message {
         id: ConnectionId,

@@ -1,52 +1,58 @@
-//! Commands that are kept for their device until the kernel took them: each has a ticket, and whoever
-//! keeps it is told of the ticket once the whole frame was written to one of the device's sockets.
+//! Commands that are kept for their device until the kernel took them: each has a sequence, and whoever
+//! keeps it is told of the sequence once the whole frame was write_counts to one of the device's sockets.
 
-use super::{Doom, Reactor};
+use super::{Reactor, SendFailure};
 use crate::bus::envelope::{self, Envelope};
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::core::wall_clock_ms;
 use crate::reactor::notifications::Notification;
-use crate::send_queue::{Block, Verdict};
+use crate::send_queue::{Block, OfferResult};
 use crate::stats::Stats;
 use crate::wire::encoding;
 
 impl Reactor {
-    /// Hands the frame that was just routed to all that `matched`, each of whom gets a ticket once.
-    pub(super) fn deliver_kept(&mut self, ticket: u64, expires_ms: u64) {
+    /// Hands the frame that was just routed to all that `matched`, each of whom gets a sequence once.
+    pub(super) fn deliver_queued_command(&mut self, sequence: u64, expires_ms: u64) {
         if self.matched.is_empty() || expires_ms <= wall_clock_ms() {
             return;
         }
         let matched = std::mem::take(&mut self.matched);
-        for &scope in &matched {
+        for &audience in &matched {
             // What was routed before it comes before it.
-            self.seal(scope, usize::MAX);
-            let mut block = Block::with_ticket(&self.frame, ticket, &self.ledger);
-            for &slot in self.index.members(scope) {
+            self.seal(audience, usize::MAX);
+            let mut block = Block::with_sequence(&self.frame, sequence, &self.memory_account);
+            for &slot in self.index.members(audience) {
                 let Some(connection) = self.connections.at(slot) else {
                     continue;
                 };
-                if ticket <= connection.seen_ticket {
+                if sequence <= connection.last_sequence {
                     continue;
                 }
-                connection.seen_ticket = ticket;
+                connection.last_sequence = sequence;
                 let id = connection.id;
-                let verdict = connection.outbox.offer(
+                let result = connection.send_queue.offer(
                     connection.socket.as_mut(),
                     &mut block,
-                    self.limits.outbox_bytes,
-                    &mut self.written,
+                    self.limits.send_queue_bytes,
+                    &mut self.write_counts,
                 );
-                match verdict {
-                    Verdict::Accepted => {
-                        self.written.tickets.clear();
+                match result {
+                    OfferResult::Written => {
+                        self.write_counts.sequences.clear();
                         self.shared
                             .notifier
-                            .push(Notification::Written { id, ticket });
+                            .push(Notification::Written { id, sequence });
                     }
-                    Verdict::Queued => self.lagging.note(id, &mut connection.lags),
-                    Verdict::TooSlow => self.doomed.push((id, Doom::TooSlow)),
-                    Verdict::Gone => self.doomed.push((id, Doom::Gone)),
+                    OfferResult::Queued => self
+                        .slow_consumers
+                        .note(id, &mut connection.in_slow_consumers),
+                    OfferResult::LimitExceeded => {
+                        self.failed_sends.push((id, SendFailure::SlowConsumer))
+                    }
+                    OfferResult::SocketDead => {
+                        self.failed_sends.push((id, SendFailure::SocketDead))
+                    }
                 }
             }
         }
@@ -62,43 +68,44 @@ impl Reactor {
         else {
             return;
         };
-        let scope = connection.scope;
-        self.seal(scope, usize::MAX);
-        let frames = self.frames_of_kept(envelopes);
+        let audience = connection.audience;
+        self.seal(audience, usize::MAX);
+        let frames = self.queued_command_frames(envelopes);
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        let ledger = &self.ledger;
+        let memory_account = &self.memory_account;
         let blocks = frames
             .iter()
-            .map(|(ticket, frame)| Block::with_ticket(frame, *ticket, ledger));
-        connection.outbox.put_first(blocks, seen);
-        connection.seen_ticket = connection.seen_ticket.max(seen);
-        if !connection.outbox.is_empty() {
-            self.lagging.note(id, &mut connection.lags);
+            .map(|(sequence, frame)| Block::with_sequence(frame, *sequence, memory_account));
+        connection.send_queue.prepend(blocks, seen);
+        connection.last_sequence = connection.last_sequence.max(seen);
+        if !connection.send_queue.is_empty() {
+            self.slow_consumers
+                .note(id, &mut connection.in_slow_consumers);
         }
     }
 
-    /// The kernel took frames of kept commands from this connection's outbox.
-    pub(super) fn tell_written(&mut self, id: ConnectionId) {
-        for ticket in self.written.tickets.drain(..) {
+    /// The kernel took frames of kept commands from this connection's send queue.
+    pub(super) fn notify_written(&mut self, id: ConnectionId) {
+        for sequence in self.write_counts.sequences.drain(..) {
             self.shared
                 .notifier
-                .push(Notification::Written { id, ticket });
+                .push(Notification::Written { id, sequence });
         }
     }
 
-    /// The frame of each command that is still to be delivered, with its ticket.
-    fn frames_of_kept(&self, envelopes: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
+    /// The frame of each command that is still to be delivered, with its sequence.
+    fn queued_command_frames(&self, envelopes: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
         let now_ms = wall_clock_ms();
         let mut frames = Vec::with_capacity(envelopes.len());
         for envelope in envelopes {
             match envelope::decode(envelope) {
-                Ok(Envelope::Command(command)) if command.ticket != 0 => {
+                Ok(Envelope::Command(command)) if command.sequence != 0 => {
                     if command.expires_ms > now_ms {
                         let mut frame = Vec::new();
                         encoding::append_command_frame(&mut frame, &command);
-                        frames.push((command.ticket, frame));
+                        frames.push((command.sequence, frame));
                     }
                 }
                 _ => Stats::add(&self.shared.stats.malformed, 1),

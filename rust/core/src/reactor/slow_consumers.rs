@@ -1,7 +1,7 @@
-//! Connections that something waits for: what all of them take together, and how old it is.
+//! ConnectionTable that something waits for: what all of them take together, and how old it is.
 //!
 //! Nobody is looked at who keeps up. A connection comes on the list with the first byte that its
-//! socket does not take, and the next look after everything was written takes it off.
+//! socket does not take, and the next look after everything was write_counts takes it off.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -12,26 +12,26 @@ use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
 
 /// Between two looks at how old things are.
-const LOOK: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 /// What waits is stamped with the beginning of its turn, and a turn may be held up: that much may be
 /// missing from an age that seems to be reached.
-const UNCERTAINTY: Duration = Duration::from_millis(1_500);
+const AGE_TOLERANCE: Duration = Duration::from_millis(1_500);
 /// So many are closed in one turn: between two turns the others get what is theirs.
-const CLOSED_PER_TURN: usize = 128;
+const EVICTIONS_PER_TURN: usize = 128;
 
 /// The list. It may name connections that ended meanwhile, until the next look.
-pub(super) struct Lagging {
+pub(super) struct SlowConsumers {
     ids: Vec<ConnectionId>,
-    next_look: Instant,
-    unrelieved: bool,
+    next_check: Instant,
+    over_limit: bool,
 }
 
-impl Lagging {
+impl SlowConsumers {
     pub(super) fn new(now: Instant) -> Self {
         Self {
             ids: Vec::new(),
-            next_look: now + LOOK,
-            unrelieved: false,
+            next_check: now + CHECK_INTERVAL,
+            over_limit: false,
         }
     }
 
@@ -47,71 +47,71 @@ impl Lagging {
     }
 
     /// Whether the last turn closed as many as it may, and that was not enough.
-    pub(super) fn is_unrelieved(&self) -> bool {
-        self.unrelieved
+    pub(super) fn is_over_limit(&self) -> bool {
+        self.over_limit
     }
 }
 
 impl Reactor {
-    /// While all outboxes together take more than they may: closes who is furthest behind.
+    /// While all send queues together take more than they may: closes who is furthest behind.
     ///
     /// What is shared is freed with the last who holds it, and who holds the oldest is furthest behind.
-    pub(super) fn relieve(&mut self) {
-        self.lagging.unrelieved = false;
-        if self.ledger.bytes() <= self.limits.outboxes_bytes {
+    pub(super) fn evict_slow_consumers(&mut self) {
+        self.slow_consumers.over_limit = false;
+        if self.memory_account.bytes() <= self.limits.send_queues_bytes {
             return;
         }
         let mut behind: Vec<(Reverse<usize>, ConnectionId)> = Vec::new();
-        for &id in &self.lagging.ids {
+        for &id in &self.slow_consumers.ids {
             if let Some(connection) = self.connections.get(id)
                 && matches!(connection.state, State::Open | State::Reserved)
-                && !connection.outbox.is_empty()
+                && !connection.send_queue.is_empty()
             {
-                behind.push((Reverse(connection.outbox.memory()), id));
+                behind.push((Reverse(connection.send_queue.memory()), id));
             }
         }
-        if behind.len() > CLOSED_PER_TURN {
-            behind.select_nth_unstable_by_key(CLOSED_PER_TURN, |&(waiting, _)| waiting);
-            behind.truncate(CLOSED_PER_TURN);
-            self.lagging.unrelieved = true;
+        if behind.len() > EVICTIONS_PER_TURN {
+            behind.select_nth_unstable_by_key(EVICTIONS_PER_TURN, |&(waiting, _)| waiting);
+            behind.truncate(EVICTIONS_PER_TURN);
+            self.slow_consumers.over_limit = true;
         }
         behind.sort_unstable_by_key(|&(waiting, _)| waiting);
         for (_, id) in behind {
-            if self.ledger.bytes() <= self.limits.outboxes_bytes {
-                self.lagging.unrelieved = false;
+            if self.memory_account.bytes() <= self.limits.send_queues_bytes {
+                self.slow_consumers.over_limit = false;
                 return;
             }
-            self.give_up_on(id);
-            self.settle_doomed();
+            self.evict(id);
+            self.handle_failed_sends();
             Stats::add(&self.shared.stats.too_slow_in_sum, 1);
         }
     }
 
     /// Once a second: closes those whose oldest waiting byte is too old.
-    pub(super) fn look_at_ages(&mut self, now: Instant) {
-        if now < self.lagging.next_look {
+    pub(super) fn evict_by_age(&mut self, now: Instant) {
+        if now < self.slow_consumers.next_check {
             return;
         }
-        self.lagging.next_look = now + LOOK;
-        let patience = self.limits.unsent_age.saturating_add(UNCERTAINTY);
+        self.slow_consumers.next_check = now + CHECK_INTERVAL;
+        let timeout = self.limits.unsent_age.saturating_add(AGE_TOLERANCE);
         let mut overdue = Vec::new();
         let connections = &mut self.connections;
-        self.lagging.ids.retain(|&id| {
+        self.slow_consumers.ids.retain(|&id| {
             let Some(connection) = connections.get(id) else {
                 return false;
             };
-            let Some(since) = connection.outbox.waiting_since() else {
-                connection.lags = false;
+            let Some(since) = connection.send_queue.oldest_since() else {
+                connection.in_slow_consumers = false;
                 return false;
             };
             // A reservation and a connection that closes have deadlines of their own.
-            if connection.state == State::Open && now.duration_since(since) >= patience {
+            if connection.state == State::Open && now.duration_since(since) >= timeout {
                 overdue.push(id);
             }
             true
         });
         for id in overdue {
-            self.give_up_on(id);
+            self.evict(id);
             Stats::add(&self.shared.stats.too_slow_by_age, 1);
         }
     }
@@ -123,18 +123,18 @@ mod tests {
 
     use super::*;
     use crate::reactor::Limits;
-    use crate::reactor::fixture::{
+    use crate::reactor::inbox::Command;
+    use crate::reactor::test_reactor::{
         adopt, connection, count, limits, no_events, open, reactor, reserve,
     };
-    use crate::reactor::inbox::Command;
     use crate::wire::frame::Opcode;
 
     const AGE: Duration = Duration::from_secs(2);
 
-    fn impatient() -> Reactor {
+    fn reactor_with_age_limit() -> Reactor {
         reactor(Limits {
             unsent_age: AGE,
-            outbox_bytes: 16 << 20,
+            send_queue_bytes: 16 << 20,
             ..limits()
         })
     }
@@ -150,7 +150,7 @@ mod tests {
     /// However long ago the turn before was: the process may have been held up.
     #[test]
     fn what_waits_is_no_older_than_its_turn() {
-        let mut reactor = impatient();
+        let mut reactor = reactor_with_age_limit();
         let id = open(&mut reactor, 1, 1);
         let mut now = Instant::now() + Duration::from_secs(60);
         send(&reactor, id, 10);
@@ -158,7 +158,7 @@ mod tests {
         now += AGE;
         reactor.turn(&no_events(), now);
         assert_eq!(count(&reactor, "too_slow_by_age"), 0);
-        now += UNCERTAINTY;
+        now += AGE_TOLERANCE;
         reactor.turn(&no_events(), now);
         assert_eq!(count(&reactor, "too_slow_by_age"), 1);
     }
@@ -167,13 +167,13 @@ mod tests {
     #[test]
     fn who_reads_slowly_but_steadily_stays() {
         const A_SECOND: usize = 600_000;
-        let mut reactor = impatient();
+        let mut reactor = reactor_with_age_limit();
         let id = reserve(&mut reactor, 1, 1);
         let mut client = adopt(&mut reactor, id);
         client.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; A_SECOND];
         let began = Instant::now();
-        // More than the kernel holds, and less than two seconds of it.
+        // Thresholds than the kernel holds, and less than two seconds of it.
         send(&reactor, id, A_SECOND);
         for second in 1..20 {
             send(&reactor, id, A_SECOND);
@@ -187,8 +187,8 @@ mod tests {
                     Err(error) => panic!("{error}"),
                 }
             }
-            let outbox = &connection(&mut reactor, id).outbox;
-            assert!(!outbox.is_empty(), "nothing waits");
+            let send_queue = &connection(&mut reactor, id).send_queue;
+            assert!(!send_queue.is_empty(), "nothing waits");
         }
     }
 }

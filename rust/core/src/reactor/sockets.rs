@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use mio::Events;
 
-use super::lifecycle::Ending;
-use super::{BYTES_READ_PER_TURN, LONGEST_PAUSE, READS_PER_TURN, Reactor, WAKER};
+use super::lifecycle::EndCode;
+use super::{BYTES_READ_PER_TURN, MAX_READ_PAUSE, READS_PER_TURN, Reactor, WAKER};
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::reactor::notifications::Notification;
-use crate::send_queue::Verdict;
+use crate::send_queue::OfferResult;
 use crate::stats::Stats;
 use crate::wire::close;
 use crate::wire::frame::{self, Incoming, Opcode, Violation};
@@ -23,15 +23,15 @@ enum Progress {
     Unfinished(usize),
 }
 
-/// What was heard in one read, beyond data messages and pings.
-enum Heard {
+/// What was action in one read, beyond data messages and pings.
+enum ClientAction {
     Nothing,
     Close(Option<u16>),
     Violation(Violation),
-    /// More frames or bytes than the connection may send.
-    TooMuch,
+    /// Thresholds frames or bytes than the connection may send.
+    RateExceeded,
     /// The socket is dead.
-    Gone,
+    SocketDead,
 }
 
 impl Reactor {
@@ -47,7 +47,7 @@ impl Reactor {
             if event.is_read_closed()
                 && let Some(connection) = self.connections.get(id)
             {
-                connection.hung_up = true;
+                connection.peer_finished = true;
             }
             if event.is_readable() || event.is_read_closed() || event.is_error() {
                 self.note_unread(id);
@@ -56,12 +56,12 @@ impl Reactor {
         if now >= self.next_read {
             self.read_some(now);
         }
-        self.settle_doomed();
+        self.handle_failed_sends();
     }
 
     fn note_unread(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(id)
-            && !std::mem::replace(&mut connection.unread, true)
+            && !std::mem::replace(&mut connection.in_unread, true)
         {
             self.unread.push_back(id);
         }
@@ -74,11 +74,11 @@ impl Reactor {
         while let Some(id) = self.unread.pop_front() {
             if self.limits.deliver_messages && self.shared.notifier.is_full() {
                 Stats::add(&self.shared.stats.messages_held, 1);
-                self.starved.push(id);
+                self.read_paused.push(id);
                 continue;
             }
             if let Some(connection) = self.connections.get(id) {
-                connection.unread = false;
+                connection.in_unread = false;
             }
             reads += 1;
             match self.read(id) {
@@ -94,7 +94,7 @@ impl Reactor {
         }
         if !self.unread.is_empty() {
             Stats::add(&self.shared.stats.reads_deferred, 1);
-            self.next_read = now + LONGEST_PAUSE.min(began.elapsed() * 4);
+            self.next_read = now + MAX_READ_PAUSE.min(began.elapsed() * 4);
         }
     }
 
@@ -104,18 +104,18 @@ impl Reactor {
         let Some(connection) = self
             .connections
             .get(id)
-            .filter(|it| it.outbox.awaits_room())
+            .filter(|it| it.send_queue.waits_for_writable())
         else {
             return;
         };
         let Some(socket) = connection.socket.as_mut() else {
             return;
         };
-        let outcome = connection.outbox.flush(socket, &mut self.written);
-        self.tell_written(id);
+        let outcome = connection.send_queue.flush(socket, &mut self.write_counts);
+        self.notify_written(id);
         match outcome {
             Ok(()) => self.shut_if_drained(id),
-            Err(_) => self.end(id, Ending::ABNORMAL),
+            Err(_) => self.remove(id, EndCode::ABNORMAL),
         }
     }
 
@@ -134,79 +134,83 @@ impl Reactor {
                     .connections
                     .get(id)
                     .is_some_and(|it| it.state == State::Open);
-                let ending = if abnormal {
-                    Ending::ABNORMAL
+                let end_code = if abnormal {
+                    EndCode::ABNORMAL
                 } else {
-                    Ending::KEEP
+                    EndCode::KEEP
                 };
-                self.end(id, ending);
+                self.remove(id, end_code);
                 Progress::Emptied(0)
             }
             // A short read emptied the socket; what comes later makes a new edge. But the end
             // of the stream makes none when it came along with the last bytes.
-            Ok(count) if count < full && !self.hung_up(id) => Progress::Emptied(count),
+            Ok(count) if count < full && !self.peer_finished(id) => Progress::Emptied(count),
             Ok(count) => Progress::Unfinished(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Progress::Unfinished(0),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Progress::Emptied(0),
             Err(_) => {
-                self.end(id, Ending::ABNORMAL);
+                self.remove(id, EndCode::ABNORMAL);
                 Progress::Emptied(0)
             }
         }
     }
 
-    fn hung_up(&mut self, id: ConnectionId) -> bool {
-        self.connections.get(id).is_some_and(|it| it.hung_up)
+    fn peer_finished(&mut self, id: ConnectionId) -> bool {
+        self.connections.get(id).is_some_and(|it| it.peer_finished)
     }
 
-    /// Takes bytes of a client. The connection's scope must have no open block.
+    /// Takes bytes of a client. The connection's audience must have no open block.
     pub(super) fn received(&mut self, id: ConnectionId, bytes: &mut [u8]) {
-        match self.listen(id, bytes) {
-            Heard::Nothing => {}
-            Heard::Close(code) => self.close_heard(id, code),
-            Heard::Violation(violation) => {
+        match self.decode(id, bytes) {
+            ClientAction::Nothing => {}
+            ClientAction::Close(code) => self.peer_closed(id, code),
+            ClientAction::Violation(violation) => {
                 Stats::add(&self.shared.stats.violations, 1);
-                self.refuse_more(id, violation.code, violation.reason);
+                self.close_for_violation(id, violation.code, violation.reason);
             }
-            Heard::TooMuch => {
+            ClientAction::RateExceeded => {
                 if let Some(connection) = self.connections.get(id) {
-                    let holder = connection.principal.holder();
+                    let principal_id = connection.principal.principal_id();
                     self.shared
                         .notifier
-                        .push(Notification::AllowanceExceeded { holder });
+                        .push(Notification::AllowanceExceeded { principal_id });
                 }
                 // Behind the notification: when the count is visible, Python will learn of it first.
                 Stats::add(&self.shared.stats.inbound_exceeded, 1);
-                self.refuse_more(id, close::TOO_MUCH.code, close::TOO_MUCH.reason);
+                self.close_for_violation(
+                    id,
+                    close::RATE_EXCEEDED.code,
+                    close::RATE_EXCEEDED.reason,
+                );
             }
-            Heard::Gone => self.end(id, Ending::ABNORMAL),
+            ClientAction::SocketDead => self.remove(id, EndCode::ABNORMAL),
         }
     }
 
     /// Nothing that this client sends is listened to any more.
-    fn refuse_more(&mut self, id: ConnectionId, code: u16, reason: &str) {
+    fn close_for_violation(&mut self, id: ConnectionId, code: u16, reason: &str) {
         let mut frame = Vec::new();
         frame::append_close(&mut frame, code, reason);
         match self.connections.get(id).map(|connection| connection.state) {
-            Some(State::Open) => self.say_last(id, code, &frame, State::Draining),
-            _ => self.end(id, Ending::KEEP),
+            Some(State::Open) => self.send_last_frame(id, code, &frame, State::Draining),
+            _ => self.remove(id, EndCode::KEEP),
         }
     }
 
-    fn listen(&mut self, id: ConnectionId, bytes: &mut [u8]) -> Heard {
+    fn decode(&mut self, id: ConnectionId, bytes: &mut [u8]) -> ClientAction {
         let Some(connection) = self.connections.get(id) else {
-            return Heard::Nothing;
+            return ClientAction::Nothing;
         };
-        connection.heard = true;
+        connection.answered = true;
         if matches!(connection.state, State::Draining | State::Shut) {
-            return Heard::Nothing;
+            return ClientAction::Nothing;
         }
         let open = connection.state == State::Open;
         // Who lost its key has nothing to say any more, but is still answered until it is told.
-        let may_speak = connection.condemned.is_none();
+        let may_speak = connection.pending_close.is_none();
         let length = bytes.len();
         let mut rest = bytes;
-        let mut heard = loop {
+        let mut action = loop {
             let (text, payload) = match connection.decoder.decode(&mut rest) {
                 Ok(Some(Incoming::Text(payload))) => (true, payload),
                 Ok(Some(Incoming::Binary(payload))) => (false, payload),
@@ -215,9 +219,9 @@ impl Reactor {
                     continue;
                 }
                 Ok(Some(Incoming::Pong(_))) => continue,
-                Ok(Some(Incoming::Close { code, .. })) => break Heard::Close(code),
-                Ok(None) => break Heard::Nothing,
-                Err(violation) => break Heard::Violation(violation),
+                Ok(Some(Incoming::Close { code, .. })) => break ClientAction::Close(code),
+                Ok(None) => break ClientAction::Nothing,
+                Err(violation) => break ClientAction::Violation(violation),
             };
             Stats::add(&self.shared.stats.messages, 1);
             if open && may_speak {
@@ -231,35 +235,37 @@ impl Reactor {
         let frames = connection.decoder.take_frames();
         if !open {
             self.pongs.clear();
-            return heard;
+            return action;
         }
         let (rates, longest) = (&self.limits.inbound, self.limits.message_bytes);
         let within = connection
             .allowance
             .take(self.seconds, frames, length, rates, longest);
-        if !within && matches!(heard, Heard::Nothing) {
-            heard = Heard::TooMuch;
+        if !within && matches!(action, ClientAction::Nothing) {
+            action = ClientAction::RateExceeded;
         }
         if !self.pongs.is_empty() {
-            let verdict = connection.outbox.offer_pongs(
+            let result = connection.send_queue.offer_pongs(
                 connection.socket.as_mut(),
                 &self.pongs,
-                &self.ledger,
-                &mut self.written,
+                &self.memory_account,
+                &mut self.write_counts,
             );
             self.pongs.clear();
-            match verdict {
-                Verdict::Gone => return Heard::Gone,
-                Verdict::Queued => self.lagging.note(id, &mut connection.lags),
+            match result {
+                OfferResult::SocketDead => return ClientAction::SocketDead,
+                OfferResult::Queued => self
+                    .slow_consumers
+                    .note(id, &mut connection.in_slow_consumers),
                 // No bound is said for them.
-                Verdict::Accepted | Verdict::TooSlow => {}
+                OfferResult::Written | OfferResult::LimitExceeded => {}
             }
         }
-        heard
+        action
     }
 
     /// The peer closes: answer in kind if we did not close first, then shut our side.
-    fn close_heard(&mut self, id: ConnectionId, code: Option<u16>) {
+    fn peer_closed(&mut self, id: ConnectionId, code: Option<u16>) {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
@@ -270,7 +276,7 @@ impl Reactor {
                 None => frame::append_frame(&mut frame, Opcode::Close, &[]),
             }
             // 1005: the peer's close frame carried no code (RFC 6455 section 7.1.5).
-            self.say_last(id, code.unwrap_or(1005), &frame, State::Draining);
+            self.send_last_frame(id, code.unwrap_or(1005), &frame, State::Draining);
         } else {
             connection.state = State::Draining;
             self.shut_if_drained(id);
@@ -286,8 +292,10 @@ mod tests {
     use super::*;
     use crate::bus::envelope::{EventHeader, encode_event};
     use crate::reactor::READ_BUFFER;
-    use crate::reactor::fixture::{adopt, count, limits, next_events, no_events, reactor, reserve};
     use crate::reactor::inbox::{Command, Entry};
+    use crate::reactor::test_reactor::{
+        adopt, count, limits, next_events, no_events, reactor, reserve,
+    };
 
     const EMPTY_PING: [u8; 6] = [0x89, 0x80, 1, 2, 3, 4];
     const EMPTY_TEXT: [u8; 6] = [0x81, 0x80, 1, 2, 3, 4];
@@ -297,11 +305,11 @@ mod tests {
     fn fill(client: &mut UnixStream, frame: &[u8]) -> usize {
         client.set_nonblocking(true).unwrap();
         let many = frame.repeat(10_000);
-        let mut written = 0;
-        while let Ok(more) = client.write(&many[written % frame.len()..]) {
-            written += more;
+        let mut write_counts = 0;
+        while let Ok(more) = client.write(&many[write_counts % frame.len()..]) {
+            write_counts += more;
         }
-        written
+        write_counts
     }
 
     fn event() -> Command {
@@ -341,14 +349,14 @@ mod tests {
                 reactor.turn(&events, now);
                 turns += 1;
                 assert!(listener.read(&mut buffer).unwrap() > 0, "turn {turns}");
-                now += LONGEST_PAUSE;
+                now += MAX_READ_PAUSE;
                 if reactor.unread.is_empty() {
                     match next_events_now(&mut reactor) {
                         Some(more) => events = more,
                         None => break,
                     }
                 } else {
-                    assert!(reactor.patience(now).is_zero(), "it would fall asleep");
+                    assert!(reactor.poll_timeout(now).is_zero(), "it would fall asleep");
                     events = no_events();
                 }
             }
@@ -394,15 +402,15 @@ mod tests {
         let events = next_events(&mut reactor);
         reactor.turn(&events, now);
         assert_eq!(count(&reactor, "reads_deferred"), 1);
-        assert!(reactor.patience(now) > std::time::Duration::ZERO);
-        assert!(reactor.patience(now) <= LONGEST_PAUSE);
+        assert!(reactor.poll_timeout(now) > std::time::Duration::ZERO);
+        assert!(reactor.poll_timeout(now) <= MAX_READ_PAUSE);
         let (waiting, mut buffer) = (reactor.unread.len(), [0; 1000]);
         reactor.shared.inbox.send(event());
         reactor.turn(&no_events(), now);
         assert!(listener.read(&mut buffer).unwrap() > 0);
         assert_eq!(reactor.unread.len(), waiting);
         assert_eq!(count(&reactor, "reads_deferred"), 1);
-        reactor.turn(&no_events(), now + LONGEST_PAUSE);
+        reactor.turn(&no_events(), now + MAX_READ_PAUSE);
         assert_eq!(count(&reactor, "reads_deferred"), 2);
     }
 

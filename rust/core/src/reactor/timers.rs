@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
 use super::Reactor;
-use super::lifecycle::Ending;
+use super::lifecycle::EndCode;
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
@@ -15,10 +15,10 @@ use crate::wire::frame::{self, Opcode};
 /// so that pings are spread over the interval.
 const PARTS: u32 = 50;
 /// Pings come this many parts late at most: then all that follow are put off.
-const LATEST: u32 = PARTS / 4;
+const MAX_PARTS_LATE: u32 = PARTS / 4;
 
 /// The longest the reactor sleeps: a command without hurry waits no longer than this.
-const LONGEST_NAP: Duration = Duration::from_millis(500);
+const MAX_POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// A deadline of one connection; stale ones are recognised by id and state.
 #[derive(Clone, Copy, Debug)]
@@ -30,13 +30,13 @@ struct Deadline {
 /// All waits of one kind are equally long, so a queue keeps them sorted.
 pub(super) struct Timers {
     reservations: VecDeque<Deadline>,
-    revocations: VecDeque<Deadline>,
-    endings: VecDeque<Deadline>,
+    graces: VecDeque<Deadline>,
+    closes: VecDeque<Deadline>,
     step: Duration,
     next_step: Instant,
     part: u32,
     /// When a stopping reactor ends whatever is still open.
-    pub(super) last_call: Option<Instant>,
+    pub(super) stop_deadline: Option<Instant>,
 }
 
 impl Timers {
@@ -44,41 +44,41 @@ impl Timers {
         let step = (heartbeat / PARTS).max(Duration::from_millis(1));
         Self {
             reservations: VecDeque::new(),
-            revocations: VecDeque::new(),
-            endings: VecDeque::new(),
+            graces: VecDeque::new(),
+            closes: VecDeque::new(),
             step,
             next_step: now + step,
             part: 0,
-            last_call: None,
+            stop_deadline: None,
         }
     }
 
-    pub(super) fn expect_adoption(&mut self, id: ConnectionId, at: Instant) {
+    pub(super) fn add_reservation_deadline(&mut self, id: ConnectionId, at: Instant) {
         self.reservations.push_back(Deadline { at, id });
     }
 
-    pub(super) fn expect_revocation(&mut self, id: ConnectionId, at: Instant) {
-        self.revocations.push_back(Deadline { at, id });
+    pub(super) fn add_grace_deadline(&mut self, id: ConnectionId, at: Instant) {
+        self.graces.push_back(Deadline { at, id });
     }
 
-    pub(super) fn expect_end(&mut self, id: ConnectionId, at: Instant) {
-        self.endings.push_back(Deadline { at, id });
+    pub(super) fn add_close_deadline(&mut self, id: ConnectionId, at: Instant) {
+        self.closes.push_back(Deadline { at, id });
     }
 
     /// How long nothing is due.
-    pub(super) fn patience(&self, now: Instant) -> Duration {
+    pub(super) fn poll_timeout(&self, now: Instant) -> Duration {
         [
             Some(self.next_step),
-            self.last_call,
+            self.stop_deadline,
             self.reservations.front().map(|deadline| deadline.at),
-            self.revocations.front().map(|deadline| deadline.at),
-            self.endings.front().map(|deadline| deadline.at),
+            self.graces.front().map(|deadline| deadline.at),
+            self.closes.front().map(|deadline| deadline.at),
         ]
         .into_iter()
         .flatten()
         .min()
-        .map_or(LONGEST_NAP, |due| due.saturating_duration_since(now))
-        .min(LONGEST_NAP)
+        .map_or(MAX_POLL_TIMEOUT, |due| due.saturating_duration_since(now))
+        .min(MAX_POLL_TIMEOUT)
     }
 }
 
@@ -99,35 +99,35 @@ impl Reactor {
                 .is_some_and(|it| it.state == State::Reserved)
             {
                 Stats::add(&self.shared.stats.reservations_expired, 1);
-                self.end(id, Ending::ABNORMAL);
+                self.remove(id, EndCode::ABNORMAL);
             }
         }
-        while let Some(id) = due(&mut self.timers.revocations, now) {
-            self.finish_overdue(id);
+        while let Some(id) = due(&mut self.timers.graces, now) {
+            self.unsubscribe_after_grace(id);
         }
-        while let Some(id) = due(&mut self.timers.endings, now) {
+        while let Some(id) = due(&mut self.timers.closes, now) {
             if self.connections.get(id).is_some_and(|it| it.is_closing()) {
-                self.end(id, Ending::KEEP);
+                self.remove(id, EndCode::KEEP);
             }
         }
-        self.look_at_ages(now);
-        if self.timers.last_call.is_some_and(|at| at <= now) {
-            self.end_all();
+        self.evict_by_age(now);
+        if self.timers.stop_deadline.is_some_and(|at| at <= now) {
+            self.remove_all();
         }
         while self.timers.next_step <= now {
             self.timers.next_step += self.timers.step;
             self.timers.part = (self.timers.part + 1) % PARTS;
-            self.beat(self.timers.part);
-            if self.timers.next_step + self.timers.step * LATEST < now {
+            self.send_heartbeats(self.timers.part);
+            if self.timers.next_step + self.timers.step * MAX_PARTS_LATE < now {
                 // The process was held up. To make up for it would leave those who are asked late
                 // hardly any time to answer before their next turn.
                 self.timers.next_step = now + self.timers.step;
             }
         }
-        self.settle_doomed();
+        self.handle_failed_sends();
     }
 
-    fn beat(&mut self, part: u32) {
+    fn send_heartbeats(&mut self, part: u32) {
         let mut ping = Vec::with_capacity(2);
         frame::append_frame(&mut ping, Opcode::Ping, &[]);
         for slot in (part..self.connections.slots()).step_by(PARTS as usize) {
@@ -138,11 +138,11 @@ impl Reactor {
                 continue;
             }
             let id = connection.id;
-            if !std::mem::take(&mut connection.heard) {
+            if !std::mem::take(&mut connection.answered) {
                 Stats::add(&self.shared.stats.heartbeats_missed, 1);
                 self.close_with(id, close::HEARTBEAT_MISSED);
             } else {
-                // Also behind a backlog: who is not asked now would be missed at the next beat.
+                // Also behind a backlog: who is not asked now would be missed at the next send_heartbeats.
                 self.offer_frame(id, &ping, usize::MAX);
             }
         }
@@ -155,7 +155,7 @@ mod tests {
 
     use super::*;
     use crate::reactor::Limits;
-    use crate::reactor::fixture::{
+    use crate::reactor::test_reactor::{
         adopt, connection, count, limits, next_events, open, reactor, reserve,
     };
     use crate::send_queue::memory;
@@ -183,17 +183,17 @@ mod tests {
         let now = Instant::now();
         let soon = Duration::from_millis(10);
         let expectations: [fn(&mut Timers, Instant); 4] = [
-            |timers, at| timers.expect_adoption(ConnectionId::from(1), at),
-            |timers, at| timers.expect_revocation(ConnectionId::from(1), at),
-            |timers, at| timers.expect_end(ConnectionId::from(1), at),
-            |timers, at| timers.last_call = Some(at),
+            |timers, at| timers.add_reservation_deadline(ConnectionId::from(1), at),
+            |timers, at| timers.add_grace_deadline(ConnectionId::from(1), at),
+            |timers, at| timers.add_close_deadline(ConnectionId::from(1), at),
+            |timers, at| timers.stop_deadline = Some(at),
         ];
         for expect in expectations {
             let mut timers = Timers::new(Duration::from_secs(1_000_000), now);
-            assert_eq!(timers.patience(now), LONGEST_NAP);
+            assert_eq!(timers.poll_timeout(now), MAX_POLL_TIMEOUT);
             expect(&mut timers, now + soon);
-            assert_eq!(timers.patience(now), soon);
-            assert_eq!(timers.patience(now + soon * 2), Duration::ZERO);
+            assert_eq!(timers.poll_timeout(now), soon);
+            assert_eq!(timers.poll_timeout(now + soon * 2), Duration::ZERO);
         }
     }
 
@@ -208,12 +208,12 @@ mod tests {
             let due = reactor.timers.next_step;
             assert_eq!(due - began, INTERVAL * part / PARTS);
             let nearly = due - Duration::from_millis(1);
-            assert_eq!(reactor.timers.patience(nearly), due - nearly);
+            assert_eq!(reactor.timers.poll_timeout(nearly), due - nearly);
             reactor.serve_timers(nearly);
             reactor.serve_timers(due);
             let asked = ids
                 .iter()
-                .filter(|&&id| connection(&mut reactor, id).outbox.memory() > 0);
+                .filter(|&&id| connection(&mut reactor, id).send_queue.memory() > 0);
             assert_eq!(asked.count(), 2 * part as usize);
         }
     }
@@ -237,20 +237,20 @@ mod tests {
         assert_eq!(count(&reactor, "heartbeats_missed"), 1);
     }
 
-    /// Otherwise it would count as silent at the next beat.
+    /// Otherwise it would count as silent at the next send_heartbeats.
     #[test]
     fn a_backlog_does_not_hide_the_heartbeat() {
         let mut reactor = beating();
         let id = open(&mut reactor, 1, 1);
         // By itself alone, one that is longer than the bound passes.
-        let long = vec![b'x'; 2 * limits().outbox_bytes];
+        let long = vec![b'x'; 2 * limits().send_queue_bytes];
         reactor.send(id, Opcode::Text, &long);
-        let waiting = connection(&mut reactor, id).outbox.memory();
+        let waiting = connection(&mut reactor, id).send_queue.memory();
         assert!(waiting > long.len());
         pass(&mut reactor, PARTS);
-        let outbox = &connection(&mut reactor, id).outbox;
+        let send_queue = &connection(&mut reactor, id).send_queue;
         assert_eq!(
-            outbox.memory(),
+            send_queue.memory(),
             waiting + memory::entry_memory(2),
             "the ping"
         );
@@ -272,11 +272,11 @@ mod tests {
                 reactor.serve_timers(now);
                 for (&id, asked) in ids.iter().zip(&mut asked) {
                     let client = connection(&mut reactor, id);
-                    let waiting = client.outbox.memory();
+                    let waiting = client.send_queue.memory();
                     if asked.is_some_and(|(before, _)| waiting == before) || waiting == 0 {
                         continue;
                     }
-                    client.heard = true;
+                    client.answered = true;
                     if let Some((_, last)) = asked.replace((waiting, now)) {
                         let time = now - last;
                         assert!(time > INTERVAL * 2 / 3, "{time:?} after {held_up} parts");

@@ -1,4 +1,4 @@
-//! What the newest control record about each subject was, so that an older one that is repeated
+//! What the newest control record about each key was, so that an older one that is repeated
 //! after it (a relay may do that) changes nothing.
 
 use std::hash::BuildHasher;
@@ -7,15 +7,15 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-/// A generation is closed when it is so old. A relay repeats what a crash left within a second or
+/// A generation is closed when it is so previous. A relay repeats what a crash left within a second or
 /// two, and every minute at the latest.
 const GENERATION: Duration = Duration::from_secs(300);
-/// And when it has so many subjects: both generations stay below 8 MB.
-const SUBJECTS: usize = 32_768;
+/// And when it has so many dedup: both generations stay below 8 MB.
+const MAX_RECORDS: usize = 32_768;
 
 /// What a control record is about, in one shard, or in whichever shard it is read first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Subject {
+pub struct RecordKey {
     pub shard: Option<u32>,
     pub project: u64,
     pub user: u64,
@@ -27,11 +27,11 @@ pub struct Subject {
 }
 
 /// Where a record stands in its project's outbox stream: milliseconds, and a number within them.
-pub type Stamp = (u64, u64);
+pub type OutboxPosition = (u64, u64);
 
-/// How a record compares with what was noted about its subject before.
+/// How a record compares with what was noted about its key before.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Age {
+pub enum Freshness {
     Newer,
     Same,
     Older,
@@ -39,19 +39,19 @@ pub enum Age {
 
 /// A bounded memory: what nobody spoke about for a generation or two is forgotten.
 #[derive(Debug)]
-pub struct Subjects {
-    young: HashMap<Subject, Stamp, RandomState>,
-    old: HashMap<Subject, Stamp, RandomState>,
+pub struct RecordDedup {
+    current: HashMap<RecordKey, OutboxPosition, RandomState>,
+    previous: HashMap<RecordKey, OutboxPosition, RandomState>,
     began: Instant,
     hasher: RandomState,
 }
 
-impl Subjects {
+impl RecordDedup {
     /// An empty memory.
     pub fn new(now: Instant) -> Self {
         Self {
-            young: HashMap::default(),
-            old: HashMap::default(),
+            current: HashMap::default(),
+            previous: HashMap::default(),
             began: now,
             hasher: RandomState::default(),
         }
@@ -62,26 +62,26 @@ impl Subjects {
         self.hasher.hash_one((record_type, body))
     }
 
-    /// Compares a record with the newest one about its subject, which it becomes unless it is older.
-    pub fn note(&mut self, subject: Subject, stamp: Stamp, now: Instant) -> Age {
-        if self.young.len() >= SUBJECTS || now.duration_since(self.began) >= GENERATION {
-            self.old = std::mem::take(&mut self.young);
+    /// Compares a record with the newest one about its key, which it becomes unless it is older.
+    pub fn observe(&mut self, key: RecordKey, position: OutboxPosition, now: Instant) -> Freshness {
+        if self.current.len() >= MAX_RECORDS || now.duration_since(self.began) >= GENERATION {
+            self.previous = std::mem::take(&mut self.current);
             self.began = now;
         }
-        let age = match self.newest(&subject).map(|newest| stamp.cmp(&newest)) {
-            None | Some(std::cmp::Ordering::Greater) => Age::Newer,
-            Some(std::cmp::Ordering::Equal) => Age::Same,
-            Some(std::cmp::Ordering::Less) => return Age::Older,
+        let freshness = match self.newest(&key).map(|newest| position.cmp(&newest)) {
+            None | Some(std::cmp::Ordering::Greater) => Freshness::Newer,
+            Some(std::cmp::Ordering::Equal) => Freshness::Same,
+            Some(std::cmp::Ordering::Less) => return Freshness::Older,
         };
-        self.young.insert(subject, stamp);
-        age
+        self.current.insert(key, position);
+        freshness
     }
 
-    /// The place of the newest record about a subject, if it is remembered.
-    pub fn newest(&self, subject: &Subject) -> Option<Stamp> {
-        self.young
-            .get(subject)
-            .or_else(|| self.old.get(subject))
+    /// The place of the newest record about a key, if it is remembered.
+    pub fn newest(&self, key: &RecordKey) -> Option<OutboxPosition> {
+        self.current
+            .get(key)
+            .or_else(|| self.previous.get(key))
             .copied()
     }
 }
@@ -90,8 +90,8 @@ impl Subjects {
 mod tests {
     use super::*;
 
-    fn user(user: u64) -> Subject {
-        Subject {
+    fn user(user: u64) -> RecordKey {
+        RecordKey {
             shard: Some(1),
             project: 1,
             user,
@@ -105,48 +105,52 @@ mod tests {
     #[test]
     fn only_what_is_older_is_older() {
         let now = Instant::now();
-        let mut subjects = Subjects::new(now);
-        for (stamp, age) in [
-            ((5, 0), Age::Newer),
-            ((5, 0), Age::Same),
-            ((4, 9), Age::Older),
-            ((5, 1), Age::Newer),
-            ((5, 0), Age::Older),
-            ((6, 0), Age::Newer),
+        let mut dedup = RecordDedup::new(now);
+        for (position, freshness) in [
+            ((5, 0), Freshness::Newer),
+            ((5, 0), Freshness::Same),
+            ((4, 9), Freshness::Older),
+            ((5, 1), Freshness::Newer),
+            ((5, 0), Freshness::Older),
+            ((6, 0), Freshness::Newer),
         ] {
-            assert_eq!(subjects.note(user(1), stamp, now), age, "{stamp:?}");
+            assert_eq!(
+                dedup.observe(user(1), position, now),
+                freshness,
+                "{position:?}"
+            );
         }
-        assert_eq!(subjects.note(user(2), (1, 0), now), Age::Newer);
-        let elsewhere = Subject {
+        assert_eq!(dedup.observe(user(2), (1, 0), now), Freshness::Newer);
+        let elsewhere = RecordKey {
             shard: Some(2),
             ..user(1)
         };
-        assert_eq!(subjects.note(elsewhere, (1, 0), now), Age::Newer);
+        assert_eq!(dedup.observe(elsewhere, (1, 0), now), Freshness::Newer);
     }
 
     #[test]
     fn what_nobody_speaks_about_is_forgotten_after_two_generations() {
         let now = Instant::now();
-        let mut subjects = Subjects::new(now);
-        subjects.note(user(1), (5, 0), now);
-        subjects.note(user(2), (5, 0), now);
+        let mut dedup = RecordDedup::new(now);
+        dedup.observe(user(1), (5, 0), now);
+        dedup.observe(user(2), (5, 0), now);
         let later = now + GENERATION;
-        assert_eq!(subjects.note(user(1), (4, 0), later), Age::Older);
-        assert_eq!(subjects.note(user(1), (5, 0), later), Age::Same);
+        assert_eq!(dedup.observe(user(1), (4, 0), later), Freshness::Older);
+        assert_eq!(dedup.observe(user(1), (5, 0), later), Freshness::Same);
         let latest = later + GENERATION;
-        assert_eq!(subjects.note(user(1), (4, 0), latest), Age::Older);
-        assert_eq!(subjects.note(user(2), (4, 0), latest), Age::Newer);
+        assert_eq!(dedup.observe(user(1), (4, 0), latest), Freshness::Older);
+        assert_eq!(dedup.observe(user(2), (4, 0), latest), Freshness::Newer);
     }
 
     #[test]
     fn it_is_bounded_however_much_happens_at_once() {
         let now = Instant::now();
-        let mut subjects = Subjects::new(now);
-        for number in 0..10 * SUBJECTS as u64 {
-            subjects.note(user(number), (5, 0), now);
-            assert!(subjects.young.len() + subjects.old.len() <= 2 * SUBJECTS);
+        let mut dedup = RecordDedup::new(now);
+        for number in 0..10 * MAX_RECORDS as u64 {
+            dedup.observe(user(number), (5, 0), now);
+            assert!(dedup.current.len() + dedup.previous.len() <= 2 * MAX_RECORDS);
         }
-        let last = 10 * SUBJECTS as u64 - 1;
-        assert_eq!(subjects.note(user(last), (4, 0), now), Age::Older);
+        let last = 10 * MAX_RECORDS as u64 - 1;
+        assert_eq!(dedup.observe(user(last), (4, 0), now), Freshness::Older);
     }
 }

@@ -50,7 +50,7 @@ pub struct Reservation {
     /// Whether homes that the user enters or leaves change the subscription.
     pub follow: bool,
     /// Homes of the user that are deactivated: they are followed, and heard once they are activated.
-    pub waiting: Vec<u64>,
+    pub deactivated_homes: Vec<u64>,
     pub encoding: Encoding,
     /// Where the client is, for the limit on connections of one address.
     pub address: Option<IpAddr>,
@@ -70,7 +70,7 @@ impl Reservation {
                 homes.len().max(1) * entities.iter().map(|it| named(it)).sum::<usize>()
             }
         };
-        asked + self.waiting.len() * topic_bytes(None)
+        asked + self.deactivated_homes.len() * topic_bytes(None)
     }
 }
 

@@ -22,13 +22,13 @@ pub enum TopicRef<'a> {
         entity: &'a str,
     },
     /// A home that is deactivated. Nothing is about it; who follows homes is found by it once it is activated.
-    Waiting { project: u64, home: u64 },
+    DeactivatedHome { project: u64, home: u64 },
 }
 
 /// The memory of a topic that somebody listens to, about: its record, its place in the tables and the links
-/// between it and a scope.
+/// between it and an audience.
 const TOPIC_BYTES: usize = 200;
-/// What the name of an entity costs beside its bytes, which a connection keeps once more for homes to come.
+/// What the name of an entity costs in_same_account its bytes, which a connection keeps once more for homes to come.
 const NAME_BYTES: usize = 100;
 
 /// The memory of a topic with a name of so many bytes, or without one, about.
@@ -53,7 +53,7 @@ pub enum Topic {
         device: u64,
     },
     Entity(Box<EntityTopic>),
-    Waiting {
+    DeactivatedHome {
         project: u64,
         home: u64,
     },
@@ -74,7 +74,7 @@ impl Topic {
             Self::Home { project, .. }
             | Self::Device { project, .. }
             | Self::Command { project, .. }
-            | Self::Waiting { project, .. } => project,
+            | Self::DeactivatedHome { project, .. } => project,
             Self::Entity(ref topic) => topic.project,
         }
     }
@@ -82,20 +82,20 @@ impl Topic {
     /// The home that it is heard in; commands are heard in none.
     pub fn home(&self) -> Option<u64> {
         match *self {
-            Self::Home { home, .. } | Self::Device { home, .. } | Self::Waiting { home, .. } => {
-                Some(home)
-            }
+            Self::Home { home, .. }
+            | Self::Device { home, .. }
+            | Self::DeactivatedHome { home, .. } => Some(home),
             Self::Command { .. } => None,
             Self::Entity(ref topic) => Some(topic.home),
         }
     }
 
     /// The id whose shard carries what it is about: a home, or the device that is commanded.
-    pub fn anchor(&self) -> u64 {
+    pub fn shard_key(&self) -> u64 {
         match *self {
-            Self::Home { home, .. } | Self::Device { home, .. } | Self::Waiting { home, .. } => {
-                home
-            }
+            Self::Home { home, .. }
+            | Self::Device { home, .. }
+            | Self::DeactivatedHome { home, .. } => home,
             Self::Command { device, .. } => device,
             Self::Entity(ref topic) => topic.home,
         }
@@ -128,7 +128,7 @@ impl Topic {
                 home: topic.home,
                 entity: &topic.entity,
             },
-            Self::Waiting { project, home } => TopicRef::Waiting { project, home },
+            Self::DeactivatedHome { project, home } => TopicRef::DeactivatedHome { project, home },
         }
     }
 }
@@ -156,7 +156,7 @@ impl From<TopicRef<'_>> for Topic {
                 home,
                 entity: entity.into(),
             })),
-            TopicRef::Waiting { project, home } => Self::Waiting { project, home },
+            TopicRef::DeactivatedHome { project, home } => Self::DeactivatedHome { project, home },
         }
     }
 }

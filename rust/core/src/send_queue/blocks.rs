@@ -1,6 +1,6 @@
-//! Open blocks: the frames that a scope got in this turn, one copy for all of its connections.
+//! Open blocks: the frames that an audience got in this turn, one copy for all of its connections.
 
-use crate::routing::index::ScopeId;
+use crate::routing::index::AudienceId;
 
 /// Buffers larger than this are given back to the allocator after their turn.
 const SPARE_BYTES: usize = 256 << 10;
@@ -8,40 +8,40 @@ const SPARE_BYTES: usize = 256 << 10;
 const SPARE_BUFFERS: usize = 4096;
 const CLOSED: u32 = u32::MAX;
 
-/// Frames of one scope, in order.
+/// Frames of one audience, in order.
 #[derive(Debug)]
 pub struct OpenBlock {
-    pub scope: ScopeId,
+    pub audience: AudienceId,
     pub bytes: Vec<u8>,
     pub frames: u32,
 }
 
-/// The blocks of this turn. A scope has at most one open; sealing it closes it, and a later frame
+/// The blocks of this turn. An audience has at most one open; sealing it closes it, and a later frame
 /// opens another.
 #[derive(Debug, Default)]
 pub struct Blocks {
     open: Vec<OpenBlock>,
     /// Scope → its place in `open`.
-    of_scope: Vec<u32>,
+    place_of_audience: Vec<u32>,
     spare: Vec<Vec<u8>>,
 }
 
 impl Blocks {
-    /// Appends one frame to the scope's block. Answers the block's length in bytes.
-    pub fn append(&mut self, scope: ScopeId, frame: &[u8]) -> usize {
-        let block = self.block(scope);
+    /// Appends one frame to the audience's block. Answers the block's length in bytes.
+    pub fn append(&mut self, audience: AudienceId, frame: &[u8]) -> usize {
+        let block = self.block(audience);
         block.bytes.extend_from_slice(frame);
         block.frames += 1;
         block.bytes.len()
     }
 
-    /// Takes the scope's open block, if it has one.
-    pub fn seal(&mut self, scope: ScopeId) -> Option<OpenBlock> {
-        let place = self.of_scope.get_mut(scope as usize)?;
+    /// Takes the audience's open block, if it has one.
+    pub fn seal(&mut self, audience: AudienceId) -> Option<OpenBlock> {
+        let place = self.place_of_audience.get_mut(audience as usize)?;
         let block = self.open.get_mut(*place as usize)?;
         *place = CLOSED;
         Some(OpenBlock {
-            scope,
+            audience,
             bytes: std::mem::take(&mut block.bytes),
             frames: std::mem::take(&mut block.frames),
         })
@@ -51,7 +51,7 @@ impl Blocks {
     pub fn seal_next(&mut self) -> Option<OpenBlock> {
         while let Some(block) = self.open.pop() {
             if block.frames > 0 {
-                self.of_scope[block.scope as usize] = CLOSED;
+                self.place_of_audience[block.audience as usize] = CLOSED;
                 return Some(block);
             }
         }
@@ -66,20 +66,20 @@ impl Blocks {
         }
     }
 
-    fn block(&mut self, scope: ScopeId) -> &mut OpenBlock {
-        let scope_place = scope as usize;
-        if self.of_scope.len() <= scope_place {
-            self.of_scope.resize(scope_place + 1, CLOSED);
+    fn block(&mut self, audience: AudienceId) -> &mut OpenBlock {
+        let audience_slot = audience as usize;
+        if self.place_of_audience.len() <= audience_slot {
+            self.place_of_audience.resize(audience_slot + 1, CLOSED);
         }
-        if self.of_scope[scope_place] == CLOSED {
-            self.of_scope[scope_place] = self.open.len() as u32;
+        if self.place_of_audience[audience_slot] == CLOSED {
+            self.place_of_audience[audience_slot] = self.open.len() as u32;
             self.open.push(OpenBlock {
-                scope,
+                audience,
                 bytes: self.spare.pop().unwrap_or_default(),
                 frames: 0,
             });
         }
-        &mut self.open[self.of_scope[scope_place] as usize]
+        &mut self.open[self.place_of_audience[audience_slot] as usize]
     }
 }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sealed_scope_opens_another_block() {
+    fn sealed_audience_opens_another_block() {
         let mut blocks = Blocks::default();
         blocks.append(7, b"one");
         blocks.append(9, b"two");
@@ -102,7 +102,7 @@ mod tests {
         blocks.append(7, b"four");
         let mut left = Vec::new();
         while let Some(block) = blocks.seal_next() {
-            left.push((block.scope, block.bytes.clone(), block.frames));
+            left.push((block.audience, block.bytes.clone(), block.frames));
             blocks.recycle(block);
         }
         left.sort();

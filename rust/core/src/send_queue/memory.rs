@@ -1,8 +1,8 @@
 //! Frames kept for sockets that lag, and the running sum of what all of them take.
 //!
-//! What is counted is *memory*, not queued bytes: a block that a thousand lagging connections share
+//! What is counted is *memory*, not queued bytes: a block that a thousand slow_consumers connections share
 //! lies in memory once and counts once, or a single popular event would look like a thousand and
-//! close clients for nothing. Each place in a queue counts beside it, because with small
+//! close clients for nothing. Each place in a queue counts in_same_account it, because with small
 //! frames the queues are what takes the memory. The sum is kept by what is dropped, so that no way in
 //! which a connection ends can forget to subtract; what is written through at once never comes here.
 
@@ -15,18 +15,18 @@ use std::time::Instant;
 const ALLOCATION: usize = 16;
 
 /// The memory of kept bytes: the record with the two counts of its `Rc`, and the bytes, one allocation each.
-const fn kept_memory(length: usize) -> usize {
-    2 * size_of::<usize>() + size_of::<Kept>() + length + 2 * ALLOCATION
+const fn shared_memory(length: usize) -> usize {
+    2 * size_of::<usize>() + size_of::<SharedBlock>() + length + 2 * ALLOCATION
 }
 
 /// What one place in a queue costs that holds so many bytes, if nobody shares them.
 pub const fn entry_memory(length: usize) -> usize {
-    size_of::<Piece>() + kept_memory(length)
+    size_of::<QueueEntry>() + shared_memory(length)
 }
 
-/// What the outboxes of one reactor take together, and about what time it is.
+/// What the send queues of one reactor take together, and about what time it is.
 #[derive(Clone, Debug)]
-pub struct Ledger(Rc<Totals>);
+pub struct MemoryAccount(Rc<Totals>);
 
 #[derive(Debug)]
 struct Totals {
@@ -34,7 +34,7 @@ struct Totals {
     now: Cell<Instant>,
 }
 
-impl Ledger {
+impl MemoryAccount {
     /// An empty one.
     pub fn new(now: Instant) -> Self {
         Self(Rc::new(Totals {
@@ -43,7 +43,7 @@ impl Ledger {
         }))
     }
 
-    /// The memory of all outboxes, in bytes.
+    /// The memory of all send queues, in bytes.
     pub fn bytes(&self) -> usize {
         self.0.bytes.get()
     }
@@ -64,58 +64,64 @@ impl Ledger {
 
 /// Bytes that at least one socket did not take yet.
 #[derive(Debug)]
-pub struct Kept {
+pub struct SharedBlock {
     bytes: Box<[u8]>,
     since: Instant,
-    ledger: Ledger,
-    ticket: u64,
+    memory_account: MemoryAccount,
+    sequence: u64,
 }
 
-impl Kept {
-    /// A copy of `bytes`, in the ledger's sum for as long as somebody holds it. With a `ticket` other than
+impl SharedBlock {
+    /// A copy of `bytes`, in the memory_account's sum for as long as somebody holds it. With a `sequence` other than
     /// 0 they are one frame, of which is told when the kernel has taken it whole.
-    pub fn new(bytes: &[u8], ticket: u64, ledger: &Ledger) -> Rc<Self> {
-        Self::since(bytes, ticket, ledger.0.now.get(), ledger)
+    pub fn new(bytes: &[u8], sequence: u64, memory_account: &MemoryAccount) -> Rc<Self> {
+        Self::since(bytes, sequence, memory_account.0.now.get(), memory_account)
     }
 
     /// Something new, as old as this turn, in the same sum.
-    pub fn beside(&self, bytes: &[u8]) -> Rc<Self> {
-        Self::new(bytes, 0, &self.ledger)
+    pub fn in_same_account(&self, bytes: &[u8]) -> Rc<Self> {
+        Self::new(bytes, 0, &self.memory_account)
     }
 
-    /// The ticket of the frame; 0: none.
-    pub fn ticket(&self) -> u64 {
-        self.ticket
+    /// The sequence of the frame; 0: none.
+    pub fn sequence(&self) -> u64 {
+        self.sequence
     }
 
     /// A copy of a part, as old as the whole.
     pub fn part(&self, start: usize, end: usize) -> Rc<Self> {
         Self::since(
             &self.bytes[start..end],
-            self.ticket,
+            self.sequence,
             self.since,
-            &self.ledger,
+            &self.memory_account,
         )
     }
 
-    fn since(bytes: &[u8], ticket: u64, since: Instant, ledger: &Ledger) -> Rc<Self> {
-        ledger.add(kept_memory(bytes.len()));
+    fn since(
+        bytes: &[u8],
+        sequence: u64,
+        since: Instant,
+        memory_account: &MemoryAccount,
+    ) -> Rc<Self> {
+        memory_account.add(shared_memory(bytes.len()));
         Rc::new(Self {
             bytes: Box::from(bytes),
             since,
-            ledger: ledger.clone(),
-            ticket,
+            memory_account: memory_account.clone(),
+            sequence,
         })
     }
 }
 
-impl Drop for Kept {
+impl Drop for SharedBlock {
     fn drop(&mut self) {
-        self.ledger.subtract(kept_memory(self.bytes.len()));
+        self.memory_account
+            .subtract(shared_memory(self.bytes.len()));
     }
 }
 
-impl Deref for Kept {
+impl Deref for SharedBlock {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -125,17 +131,17 @@ impl Deref for Kept {
 
 /// A place in one connection's queue.
 #[derive(Debug)]
-pub struct Piece {
-    pub bytes: Rc<Kept>,
+pub struct QueueEntry {
+    pub bytes: Rc<SharedBlock>,
     /// Events in it; 0 for a control frame.
     pub frames: u32,
     /// Whether it answers pings.
     pub is_pong: bool,
 }
 
-impl Piece {
-    pub fn new(bytes: Rc<Kept>, frames: u32) -> Self {
-        bytes.ledger.add(size_of::<Self>());
+impl QueueEntry {
+    pub fn new(bytes: Rc<SharedBlock>, frames: u32) -> Self {
+        bytes.memory_account.add(size_of::<Self>());
         Self {
             bytes,
             frames,
@@ -143,10 +149,10 @@ impl Piece {
         }
     }
 
-    pub fn pong(bytes: Rc<Kept>) -> Self {
-        let mut piece = Self::new(bytes, 0);
-        piece.is_pong = true;
-        piece
+    pub fn pong(bytes: Rc<SharedBlock>) -> Self {
+        let mut entry = Self::new(bytes, 0);
+        entry.is_pong = true;
+        entry
     }
 
     /// What it costs its connection, as if nobody shared the bytes: that much would be kept for it alone.
@@ -160,8 +166,8 @@ impl Piece {
     }
 }
 
-impl Drop for Piece {
+impl Drop for QueueEntry {
     fn drop(&mut self) {
-        self.bytes.ledger.subtract(size_of::<Self>());
+        self.bytes.memory_account.subtract(size_of::<Self>());
     }
 }

@@ -44,7 +44,7 @@ pub const INVALID_PAYLOAD: CloseCode = CloseCode {
     advice: "You sent a text that is not UTF-8: mend your client. Reconnect after 10 s.",
 };
 /// The client sends more than it may.
-pub const TOO_MUCH: CloseCode = CloseCode {
+pub const RATE_EXCEEDED: CloseCode = CloseCode {
     code: 1008,
     reason: "too many frames or bytes",
     advice: "You sent more frames or bytes a second than one connection may: send less. Reconnect after 10 s.",
@@ -68,7 +68,7 @@ pub const TRY_AGAIN: CloseCode = CloseCode {
     advice: "The server is too busy. Reconnect after 1 s, then twice as long each time, up to 1 min.",
 };
 /// The client did not read fast enough, and events were dropped.
-pub const TOO_SLOW: CloseCode = CloseCode {
+pub const SLOW_CONSUMER: CloseCode = CloseCode {
     code: 4001,
     reason: "too slow: reconnect",
     advice: "You did not read fast enough and events were dropped. Reconnect after 1 s and read what you \
@@ -126,11 +126,11 @@ pub const TABLE: [&CloseCode; 17] = [
     &PROTOCOL_ERROR,
     &UNSUPPORTED,
     &INVALID_PAYLOAD,
-    &TOO_MUCH,
+    &RATE_EXCEEDED,
     &TOO_BIG,
     &INTERNAL_ERROR,
     &TRY_AGAIN,
-    &TOO_SLOW,
+    &SLOW_CONSUMER,
     &RESYNC,
     &HEARTBEAT_MISSED,
     &RESUBSCRIBE,

@@ -1,4 +1,4 @@
-//! What listeners are sent, made from an envelope once per encoding.
+//! What subscribers are sent, made from an envelope once per encoding.
 
 use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};

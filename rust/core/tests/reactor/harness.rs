@@ -26,7 +26,7 @@ use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
 /// When a test gives up; nothing that works comes near it.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// What is left to one of the deadlines of [`limits`] comes too late for that.
 const TOO_LATE: Duration = Duration::from_secs(60);
 pub const PROJECT: u64 = 1;
@@ -41,10 +41,10 @@ pub fn limits() -> Limits {
         shards: SHARDS,
         heartbeat: Duration::from_secs(1_000_000),
         reservation: TOO_LATE,
-        revocation: Duration::from_secs(1_000_000),
+        close_grace: Duration::from_secs(1_000_000),
         close: TOO_LATE,
-        outbox_bytes: 1 << 20,
-        outboxes_bytes: usize::MAX,
+        send_queue_bytes: 1 << 20,
+        send_queues_bytes: usize::MAX,
         unsent_age: Duration::from_secs(1_000_000),
         inbound: Rates::default(),
         principal_topic_bytes: u64::MAX,
@@ -122,9 +122,9 @@ pub fn command_of(project: u64, device: u64, name: &str) -> Entry {
 }
 
 /// The copy of a control record in the shard of this id.
-pub fn copy(anchor: u64, record: &ControlHeader<'_>) -> Entry {
+pub fn copy(shard_key: u64, record: &ControlHeader<'_>) -> Entry {
     Entry {
-        shard: shard_of(anchor, SHARDS),
+        shard: shard_of(shard_key, SHARDS),
         envelope: encode_control(record),
     }
 }
@@ -165,16 +165,16 @@ impl Node {
         subscription: Subscription,
         follow: bool,
     ) -> ConnectionId {
-        self.reserve_waiting(principal, subscription, follow, &[])
+        self.reserve_with_deactivated(principal, subscription, follow, &[])
     }
 
     /// The same for a user who is also in these homes, which are deactivated.
-    pub fn reserve_waiting(
+    pub fn reserve_with_deactivated(
         &self,
         principal: Principal,
         subscription: Subscription,
         follow: bool,
-        waiting: &[u64],
+        deactivated_homes: &[u64],
     ) -> ConnectionId {
         let id = self.core.next_id();
         self.core.reserve(Reservation {
@@ -182,7 +182,7 @@ impl Node {
             principal,
             subscription,
             follow,
-            waiting: waiting.to_vec(),
+            deactivated_homes: deactivated_homes.to_vec(),
             encoding: Encoding::Plain,
             address: None,
         });
@@ -220,7 +220,7 @@ impl Node {
     pub fn fence(&self) {
         let (id, mut witness) = self.connect_for(user(WITNESSED), homes(&[WITNESSED]), false);
         self.route(event(WITNESSED, "fence"));
-        assert_eq!(witness.hear(), Heard::event("fence"));
+        assert_eq!(witness.receive(), Received::event("fence"));
         self.core.close(id, 1000, String::new());
     }
 
@@ -237,7 +237,7 @@ impl Node {
 
     /// Waits until this was counted, which nothing else tells.
     pub fn wait_for(&self, name: &str) {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while self.stat(name) == 0 {
             assert!(Instant::now() < deadline, "no {name}");
             std::thread::yield_now();
@@ -246,16 +246,16 @@ impl Node {
 
     /// Says this over and over, until the core reads no more of it and the kernel has no more room: how
     /// many bytes they took, `most` at the most.
-    pub fn say_until_held(&self, client: &mut Client, frames: &[u8], most: usize) -> usize {
-        let deadline = Instant::now() + PATIENCE;
-        let mut written = 0;
+    pub fn send_until_paused(&self, client: &mut Client, frames: &[u8], most: usize) -> usize {
+        let deadline = Instant::now() + TIMEOUT;
+        let mut write_counts = 0;
         client.socket.set_nonblocking(true).unwrap();
         loop {
-            let is_held = self.stat("messages_held") > 0;
-            match client.socket.write(&frames[written % frames.len()..]) {
-                Ok(count) => written += count,
+            let is_paused = self.stat("messages_held") > 0;
+            match client.socket.write(&frames[write_counts % frames.len()..]) {
+                Ok(count) => write_counts += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    if is_held {
+                    if is_paused {
                         break;
                     }
                     assert!(Instant::now() < deadline, "neither read nor held");
@@ -263,15 +263,15 @@ impl Node {
                 }
                 Err(error) => panic!("{error}"),
             }
-            assert!(written <= most, "nobody waits");
+            assert!(write_counts <= most, "nobody waits");
         }
         client.socket.set_nonblocking(false).unwrap();
-        written
+        write_counts
     }
 
     /// The next thing that the core tells Python.
     pub fn notification(&mut self) -> Notification {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         let mut events = Events::with_capacity(1);
         loop {
             if let Some(notification) = self.notifications.pop_front() {
@@ -327,7 +327,7 @@ impl Drop for Node {
 
 /// What a client gets to hear.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Heard {
+pub enum Received {
     /// An event or command, by its type or action; or any other text.
     Text(String),
     Ping(Vec<u8>),
@@ -337,7 +337,7 @@ pub enum Heard {
     End,
 }
 
-impl Heard {
+impl Received {
     pub fn event(name: &str) -> Self {
         Self::Text(name.to_owned())
     }
@@ -351,55 +351,55 @@ pub struct Client {
 
 impl Client {
     pub fn new(socket: UnixStream) -> Self {
-        socket.set_read_timeout(Some(PATIENCE)).unwrap();
+        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
         Self {
             socket,
             received: Vec::new(),
         }
     }
 
-    pub fn say(&mut self, opcode: Opcode, payload: &[u8]) {
+    pub fn send(&mut self, opcode: Opcode, payload: &[u8]) {
         self.socket
             .write_all(&client_frame(0x80 | opcode as u8, payload))
             .unwrap();
     }
 
-    pub fn say_close(&mut self, code: u16) {
-        self.say(Opcode::Close, &code.to_be_bytes());
+    pub fn send_close(&mut self, code: u16) {
+        self.send(Opcode::Close, &code.to_be_bytes());
     }
 
     /// The next frame.
-    pub fn hear(&mut self) -> Heard {
+    pub fn receive(&mut self) -> Received {
         let Some((first, payload)) = self.frame() else {
-            return Heard::End;
+            return Received::End;
         };
         match first {
-            0x81 => Heard::Text(name_of(&payload)),
-            0x88 => Heard::Close(
+            0x81 => Received::Text(name_of(&payload)),
+            0x88 => Received::Close(
                 payload
                     .get(..2)
                     .map(|code| u16::from_be_bytes(code.try_into().unwrap())),
             ),
-            0x89 => Heard::Ping(payload),
-            0x8A => Heard::Pong(payload),
+            0x89 => Received::Ping(payload),
+            0x8A => Received::Pong(payload),
             other => panic!("a frame that begins with {other:#x}"),
         }
     }
 
     /// Everything up to and without `last`.
-    pub fn hear_until(&mut self, last: &Heard) -> Vec<Heard> {
-        self.hear_until_one_of(std::slice::from_ref(last))
+    pub fn receive_until(&mut self, last: &Received) -> Vec<Received> {
+        self.receive_until_one_of(std::slice::from_ref(last))
     }
 
-    pub fn hear_until_one_of(&mut self, last: &[Heard]) -> Vec<Heard> {
+    pub fn receive_until_one_of(&mut self, last: &[Received]) -> Vec<Received> {
         let mut all = Vec::new();
         loop {
-            let heard = self.hear();
-            if last.contains(&heard) {
+            let received = self.receive();
+            if last.contains(&received) {
                 return all;
             }
-            assert_ne!(heard, Heard::End, "after {all:?}");
-            all.push(heard);
+            assert_ne!(received, Received::End, "after {all:?}");
+            all.push(received);
         }
     }
 

@@ -1,12 +1,12 @@
 //! The keys that connections are open with, and the end of one that only this node noticed.
 
 use homewire_core::bus::envelope::ControlHeader;
-use homewire_core::connection::{Holder, Principal};
+use homewire_core::connection::{Principal, PrincipalId};
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
 
-use crate::harness::{Heard, Node, PROJECT, device, event, homes, limits, user};
-use crate::records::{KEY_ENDED, events, everywhere, heard_so_far, record, route_all};
+use crate::harness::{Node, PROJECT, Received, device, event, homes, limits, user};
+use crate::records::{KEY_ENDED, events, everywhere, received_so_far, record, route_all};
 
 fn with_key(principal: Principal, key_tag: u64) -> Principal {
     Principal {
@@ -70,8 +70,8 @@ fn the_keys_of_open_connections_of_users_are_told_in_parts() {
     assert_eq!(part(&mut node, u32::MAX, u32::MAX), (0, vec![]));
 }
 
-fn of_user(id: u64) -> Holder {
-    user(id).holder()
+fn of_user(id: u64) -> PrincipalId {
+    user(id).principal_id()
 }
 
 #[test]
@@ -87,20 +87,20 @@ fn an_ended_key_closes_each_connection_that_was_made_with_it() {
     route_all(&node, [event(1, "before"), event(2, "before")]);
     node.core.end_key(of_user(1), 7);
     route_all(&node, [event(1, "after"), event(2, "after")]);
-    let end = Heard::Close(Some(4502));
-    assert_eq!(one.hear_until(&end), events(&["before"]));
-    assert_eq!(two.hear_until(&end), events(&["before"]));
+    let end = Received::Close(Some(4502));
+    assert_eq!(one.receive_until(&end), events(&["before"]));
+    assert_eq!(two.receive_until(&end), events(&["before"]));
     assert_eq!(
-        node.adopt(reserved, b"").hear_until(&end),
+        node.adopt(reserved, b"").receive_until(&end),
         events(&["before"])
     );
     for (id, client) in [(other_id, &mut other), (user_id, &mut of_other)] {
         assert_eq!(
-            heard_so_far(&node, id, client),
+            received_so_far(&node, id, client),
             events(&["before", "after"])
         );
     }
-    assert_eq!(heard_so_far(&node, device_id, &mut of_device), []);
+    assert_eq!(received_so_far(&node, device_id, &mut of_device), []);
     node.core.end_key(of_user(1), 7);
     node.core.end_key(of_user(12345), 7);
     assert_eq!(node.stat("revoked"), 3);
@@ -118,8 +118,8 @@ fn the_record_of_a_key_that_ended_here_already_changes_nothing() {
         ..record(KEY_ENDED, 1)
     };
     route_all(&node, everywhere(&ended));
-    assert_eq!(client.hear(), Heard::Close(Some(4502)));
-    client.say_close(4502);
-    assert_eq!(client.hear(), Heard::End);
+    assert_eq!(client.receive(), Received::Close(Some(4502)));
+    client.send_close(4502);
+    assert_eq!(client.receive(), Received::End);
     assert_eq!(node.stat("revoked"), 1);
 }

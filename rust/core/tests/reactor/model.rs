@@ -1,5 +1,5 @@
-//! The naive model: a list of listeners with what each hears, and what a control record does to it
-//! as the contract says it, without an index, scopes, principals or turns.
+//! The naive model: a list of subscribers with what each hears, and what a control record does to it
+//! as the contract says it, without an index, audiences, principals or turns.
 
 use std::collections::BTreeMap;
 
@@ -9,7 +9,7 @@ use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
-use crate::harness::{Client, Heard, SHARDS};
+use crate::harness::{Client, Received, SHARDS};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, KEY_ENDED,
     MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS, PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED,
@@ -30,9 +30,9 @@ pub enum About {
     },
 }
 
-/// What a listener wants to hear, of its own project.
+/// What a subscriber topics to hear, of its own project.
 #[derive(Clone, Debug, PartialEq)]
-enum Want {
+enum Topic {
     Home(u64),
     Device {
         home: u64,
@@ -47,7 +47,7 @@ enum Want {
     Waiting(u64),
 }
 
-impl Want {
+impl Topic {
     fn home(&self) -> Option<u64> {
         match *self {
             Self::Home(home)
@@ -68,7 +68,7 @@ impl Want {
         }
     }
 
-    fn wants(&self, about: &About) -> bool {
+    fn topics(&self, about: &About) -> bool {
         match (self, about) {
             (Self::Home(own), About::Event { home, .. }) => own == home,
             (
@@ -104,27 +104,27 @@ pub enum Phase {
     Vanished,
 }
 
-pub struct Listener {
+pub struct Subscriber {
     pub id: ConnectionId,
     pub principal: Principal,
     pub phase: Phase,
     pub client: Option<Client>,
     /// Everything it is to hear, in order.
-    pub expected: Vec<Heard>,
+    pub expected: Vec<Received>,
     /// How much of it was routed before the last fence.
     pub settled: usize,
     /// The code with which it will be closed.
-    pub condemned: Option<u16>,
+    pub pending_close: Option<u16>,
     /// Whether it hears no more because of that.
-    pub finished: bool,
-    wants: Vec<Want>,
+    pub unsubscribed: bool,
+    topics: Vec<Topic>,
     follows: Option<Followed>,
     /// Homes that its user entered, with the moment of the record.
-    entered: Vec<(u64, u64)>,
+    joined: Vec<(u64, u64)>,
     /// The moment of the record that ends it shard by shard.
-    ended: Option<u64>,
-    /// Whether it is finished behind the batch.
-    is_ending: bool,
+    revoked_at: Option<u64>,
+    /// Whether it is unsubscribed behind the batch.
+    unsubscribes_after_batch: bool,
 }
 
 #[derive(Clone)]
@@ -133,7 +133,7 @@ enum Followed {
     Entities(Vec<String>),
 }
 
-impl Listener {
+impl Subscriber {
     pub fn new(
         id: ConnectionId,
         principal: Principal,
@@ -154,123 +154,124 @@ impl Listener {
             client: None,
             expected: Vec::new(),
             settled: 0,
-            condemned: None,
-            finished: false,
-            wants: wants(subscription)
+            pending_close: None,
+            unsubscribed: false,
+            topics: topics(subscription)
                 .into_iter()
-                .chain(waiting.iter().copied().map(Want::Waiting))
+                .chain(waiting.iter().copied().map(Topic::Waiting))
                 .collect(),
             follows: followed.filter(|_| follow),
-            entered: Vec::new(),
-            ended: None,
-            is_ending: false,
+            joined: Vec::new(),
+            revoked_at: None,
+            unsubscribes_after_batch: false,
         }
     }
 
-    pub fn hears(&self, about: &About) -> bool {
+    pub fn receives(&self, about: &About) -> bool {
         let (About::Event { project, .. } | About::Command { project, .. }) = about;
-        self.is_heard()
+        self.is_subscribed()
             && self.principal.project == *project
-            && self.wants.iter().any(|want| want.wants(about))
+            && self.topics.iter().any(|topic| topic.topics(about))
     }
 
-    pub fn is_heard(&self) -> bool {
-        !self.finished && matches!(self.phase, Phase::Reserved | Phase::Open | Phase::Left)
+    pub fn is_subscribed(&self) -> bool {
+        !self.unsubscribed && matches!(self.phase, Phase::Reserved | Phase::Open | Phase::Left)
     }
 
-    fn condemn(&mut self, code: u16) {
-        self.condemned.get_or_insert(code);
+    fn mark_for_close(&mut self, code: u16) {
+        self.pending_close.get_or_insert(code);
     }
 
-    fn finish(&mut self) {
-        self.finished = true;
-        if let (Phase::Open, Some(code)) = (self.phase, self.condemned) {
+    fn unsubscribe(&mut self) {
+        self.unsubscribed = true;
+        if let (Phase::Open, Some(code)) = (self.phase, self.pending_close) {
             self.phase = Phase::Closed(code);
         }
     }
 
-    fn lose(&mut self, gone: impl Fn(&Want) -> bool) -> bool {
-        let before = self.wants.len();
-        self.wants.retain(|want| !gone(want));
-        self.wants.len() < before
+    fn lose(&mut self, gone: impl Fn(&Topic) -> bool) -> bool {
+        let before = self.topics.len();
+        self.topics.retain(|topic| !gone(topic));
+        self.topics.len() < before
     }
 
     /// What a lost membership, home or device does.
-    fn lose_access(&mut self, gone: impl Fn(&Want) -> bool) {
-        if !self.lose(gone) || !self.wants.is_empty() {
+    fn remove_access(&mut self, gone: impl Fn(&Topic) -> bool) {
+        if !self.lose(gone) || !self.topics.is_empty() {
             return;
         }
-        if self.ended.is_some() {
-            self.is_ending = true;
-        } else if self.follows.is_none() || self.condemned.is_some() {
-            self.condemn(4500);
-            self.finish();
+        if self.revoked_at.is_some() {
+            self.unsubscribes_after_batch = true;
+        } else if self.follows.is_none() || self.pending_close.is_some() {
+            self.mark_for_close(4500);
+            self.unsubscribe();
         }
     }
 
     fn revoke(&mut self, shard: u32, code: u16, moment: u64) {
-        if self.condemned.is_none() {
-            self.ended = Some(moment);
+        if self.pending_close.is_none() {
+            self.revoked_at = Some(moment);
         }
-        self.condemn(code);
-        let later = std::mem::take(&mut self.entered);
+        self.mark_for_close(code);
+        let later = std::mem::take(&mut self.joined);
         let is_later = |home| {
             later
                 .iter()
-                .any(|(known, entered)| *known == home && *entered > moment)
+                .any(|(known, joined)| *known == home && *joined > moment)
         };
-        self.lose(|want| want.shard() == shard || want.home().is_some_and(is_later));
-        if self.wants.is_empty() {
-            self.is_ending = true;
+        self.lose(|topic| topic.shard() == shard || topic.home().is_some_and(is_later));
+        if self.topics.is_empty() {
+            self.unsubscribes_after_batch = true;
         }
     }
 
     /// Everything that was read together has been routed.
     pub fn end_of_batch(&mut self) {
-        if std::mem::take(&mut self.is_ending)
-            && self.is_heard()
-            && (self.ended.is_none() || self.wants.is_empty())
+        if std::mem::take(&mut self.unsubscribes_after_batch)
+            && self.is_subscribed()
+            && (self.revoked_at.is_none() || self.topics.is_empty())
         {
-            self.finish();
+            self.unsubscribe();
         }
     }
 
-    fn enter(&mut self, home: u64, moment: u64, ended: &[u8], is_active: bool) {
+    fn join_home(&mut self, home: u64, moment: u64, ended: &[u8], is_active: bool) {
         let key = format!("{:016x}", self.principal.key_tag);
         let has_ended = str::from_utf8(ended).unwrap().contains(&key);
-        if has_ended || self.ended.is_some_and(|ended| ended <= moment) {
-            let was_heard = self.lose(|want| want.home() == Some(home));
-            self.is_ending |= was_heard && self.wants.is_empty() && self.ended.is_some();
+        if has_ended || self.revoked_at.is_some_and(|ended| ended <= moment) {
+            let was_heard = self.lose(|topic| topic.home() == Some(home));
+            self.unsubscribes_after_batch |=
+                was_heard && self.topics.is_empty() && self.revoked_at.is_some();
             return;
         }
-        if !self.may_still_follow(moment) {
+        if !self.may_join_homes(moment) {
             return;
         }
-        if self.condemned.is_none() {
-            self.entered.retain(|(known, _)| *known != home);
-            self.entered.push((home, moment));
+        if self.pending_close.is_none() {
+            self.joined.retain(|(known, _)| *known != home);
+            self.joined.push((home, moment));
         }
         if self.follows.is_some() {
             self.follow(home, is_active);
         }
     }
 
-    fn may_still_follow(&self, moment: u64) -> bool {
-        self.condemned.is_none() || self.ended.is_some_and(|ended| moment < ended)
+    fn may_join_homes(&self, moment: u64) -> bool {
+        self.pending_close.is_none() || self.revoked_at.is_some_and(|ended| moment < ended)
     }
 
     fn follow(&mut self, home: u64, is_active: bool) {
-        self.lose(|want| want.home() == Some(home));
+        self.lose(|topic| topic.home() == Some(home));
         match &self.follows {
-            _ if !is_active => self.wants.push(Want::Waiting(home)),
+            _ if !is_active => self.topics.push(Topic::Waiting(home)),
             None => {}
-            Some(Followed::Everything) => self.wants.push(Want::Home(home)),
+            Some(Followed::Everything) => self.topics.push(Topic::Home(home)),
             Some(Followed::Entities(names)) => {
-                let of_home = |entity: &String| Want::Entity {
+                let of_home = |entity: &String| Topic::Entity {
                     home,
                     entity: entity.clone(),
                 };
-                self.wants.extend(names.iter().map(of_home));
+                self.topics.extend(names.iter().map(of_home));
             }
         }
     }
@@ -285,28 +286,28 @@ impl Listener {
         match record.record_type {
             MEMBER_ADDED | MEMBER_WAITS if at_home && is_user => {
                 let is_active = record.record_type == MEMBER_ADDED;
-                self.enter(record.home, record.outbox_ms, record.body, is_active);
+                self.join_home(record.home, record.outbox_ms, record.body, is_active);
             }
             HOME_DEACTIVATED if at_home => {
-                let is_heard = |want: &Want| {
-                    want.home() == Some(record.home) && *want != Want::Waiting(record.home)
+                let is_subscribed = |topic: &Topic| {
+                    topic.home() == Some(record.home) && *topic != Topic::Waiting(record.home)
                 };
                 if self.follows.is_none() {
-                    self.lose_access(is_heard);
-                } else if self.wants.iter().any(is_heard) {
+                    self.remove_access(is_subscribed);
+                } else if self.topics.iter().any(is_subscribed) {
                     self.follow(record.home, false);
                 }
             }
             HOME_ACTIVATED
                 if at_home
-                    && self.wants.contains(&Want::Waiting(record.home))
-                    && self.may_still_follow(record.outbox_ms) =>
+                    && self.topics.contains(&Topic::Waiting(record.home))
+                    && self.may_join_homes(record.outbox_ms) =>
             {
                 self.follow(record.home, true);
             }
             MEMBER_REMOVED if at_home && is_user => {
-                self.entered.retain(|(home, _)| *home != record.home);
-                self.lose_access(|want| want.home() == Some(record.home));
+                self.joined.retain(|(home, _)| *home != record.home);
+                self.remove_access(|topic| topic.home() == Some(record.home));
             }
             USER_DELETED if is_user => self.revoke(shard, 4501, record.outbox_ms),
             KEY_ENDED if has_key && (is_user || is_device) => {
@@ -314,9 +315,11 @@ impl Listener {
             }
             DEVICE_DELETED => self.device_deleted(shard, record, is_device, at_device, at_home),
             DEVICE_MOVED => self.device_moved(shard, record),
-            HOME_DELETED if at_home => self.lose_access(|want| want.home() == Some(record.home)),
+            HOME_DELETED if at_home => {
+                self.remove_access(|topic| topic.home() == Some(record.home))
+            }
             PROJECT_DISABLED | PROJECT_DELETED
-                if is_first_copy || self.wants.iter().any(|want| want.shard() == shard) =>
+                if is_first_copy || self.topics.iter().any(|topic| topic.shard() == shard) =>
             {
                 self.revoke(shard, 4503, record.outbox_ms);
             }
@@ -333,50 +336,52 @@ impl Listener {
         at_home: bool,
     ) {
         let (home, device) = (record.home, record.device);
-        if at_device && self.wants.contains(&Want::Command(device)) {
-            self.condemn(4501);
-            self.finish();
+        if at_device && self.topics.contains(&Topic::Command(device)) {
+            self.mark_for_close(4501);
+            self.unsubscribe();
         }
-        if at_device && is_device && !self.finished {
+        if at_device && is_device && !self.unsubscribed {
             self.revoke(shard, 4501, record.outbox_ms);
         }
-        if at_home && !self.finished {
-            self.lose_access(|want| *want == Want::Device { home, device });
+        if at_home && !self.unsubscribed {
+            self.remove_access(|topic| *topic == Topic::Device { home, device });
         }
     }
 
     fn device_moved(&mut self, shard: u32, record: &ControlHeader<'_>) {
         let device = record.device;
         let old: u64 = str::from_utf8(record.body).unwrap().parse().unwrap();
-        let had_it = self.wants.contains(&Want::Device { home: old, device });
+        let had_it = self.topics.contains(&Topic::Device { home: old, device });
         if had_it && old != record.home && shard_of(old, SHARDS) == shard {
-            self.condemn(4004);
-            self.lose(|want| *want == Want::Device { home: old, device });
-            self.is_ending = true;
+            self.mark_for_close(4004);
+            self.lose(|topic| *topic == Topic::Device { home: old, device });
+            self.unsubscribes_after_batch = true;
         }
     }
 
     /// Entries of this shard may be missing.
-    pub fn miss(&mut self, shard: u32) {
+    pub fn note_gap(&mut self, shard: u32) {
         let is_own = shard_of(self.principal.id, SHARDS) == shard;
-        if self.is_heard() && (is_own || self.wants.iter().any(|want| want.shard() == shard)) {
-            self.condemn(4002);
-            self.finish();
+        if self.is_subscribed()
+            && (is_own || self.topics.iter().any(|topic| topic.shard() == shard))
+        {
+            self.mark_for_close(4002);
+            self.unsubscribe();
         }
     }
 }
 
-fn wants(subscription: &Subscription) -> Vec<Want> {
+fn topics(subscription: &Subscription) -> Vec<Topic> {
     match subscription {
-        Subscription::Homes(homes) => homes.iter().copied().map(Want::Home).collect(),
+        Subscription::Homes(homes) => homes.iter().copied().map(Topic::Home).collect(),
         Subscription::Devices(devices) => devices
             .iter()
-            .map(|&DeviceInHome { device, home }| Want::Device { home, device })
+            .map(|&DeviceInHome { device, home }| Topic::Device { home, device })
             .collect(),
         Subscription::Entities { homes, entities } => homes
             .iter()
             .flat_map(|&home| {
-                entities.iter().map(move |entity| Want::Entity {
+                entities.iter().map(move |entity| Topic::Entity {
                     home,
                     entity: entity.to_string(),
                 })
@@ -384,12 +389,12 @@ fn wants(subscription: &Subscription) -> Vec<Want> {
             .collect(),
         Subscription::Bound(entities) => entities
             .iter()
-            .map(|it| Want::Entity {
+            .map(|it| Topic::Entity {
                 home: it.home,
                 entity: it.entity.to_string(),
             })
             .collect(),
-        Subscription::Commands(device) => vec![Want::Command(*device)],
+        Subscription::Commands(device) => vec![Topic::Command(*device)],
     }
 }
 
@@ -427,15 +432,20 @@ impl Newest {
     }
 
     /// What the copy of a record does to everybody.
-    pub fn apply(&mut self, listeners: &mut [Listener], shard: u32, record: &ControlHeader<'_>) {
+    pub fn apply(
+        &mut self,
+        subscribers: &mut [Subscriber],
+        shard: u32,
+        record: &ControlHeader<'_>,
+    ) {
         if self.overtook(Some(shard), record).is_none() {
             return;
         }
         let ends_project = matches!(record.record_type, PROJECT_DISABLED | PROJECT_DELETED);
         let is_first_copy = ends_project && self.overtook(None, record) == Some(true);
-        for listener in listeners {
-            if listener.is_heard() && listener.principal.project == record.project {
-                listener.apply(shard, record, is_first_copy);
+        for subscriber in subscribers {
+            if subscriber.is_subscribed() && subscriber.principal.project == record.project {
+                subscriber.apply(shard, record, is_first_copy);
             }
         }
     }

@@ -6,7 +6,7 @@ use homewire_core::reactor::inbox::Entry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Client, Heard, Node, PROJECT, SHARDS, copy, entry};
+use crate::harness::{Client, Node, PROJECT, Received, SHARDS, copy, entry};
 
 pub const MEMBER_ADDED: u64 = 1;
 pub const MEMBER_REMOVED: u64 = 2;
@@ -24,10 +24,10 @@ pub const HOME_DEACTIVATED: u64 = 13;
 pub const HOME_ACTIVATED: u64 = 14;
 pub const MEMBER_WAITS: u64 = 15;
 
-/// Moments of outboxes are counted from here, in ms since 1970: later than any connection of a test.
+/// Moments of send queues are counted from here, in ms since 1970: later than any connection of a test.
 pub const LATER: u64 = 1 << 50;
 
-/// A record of this type at this moment of the project's outbox.
+/// A record of this type at this moment of the project's send queue.
 pub fn record(record_type: u64, moment: u64) -> ControlHeader<'static> {
     ControlHeader {
         project: PROJECT,
@@ -87,18 +87,18 @@ pub fn route_all(node: &Node, entries: impl IntoIterator<Item = Entry>) {
 }
 
 /// What a client hears until a message that is sent to it after everything that was routed.
-pub fn heard_so_far(node: &Node, id: ConnectionId, client: &mut Client) -> Vec<Heard> {
+pub fn received_so_far(node: &Node, id: ConnectionId, client: &mut Client) -> Vec<Received> {
     node.core.send(id, Opcode::Text, b"so far".to_vec());
-    client.hear_until(&Heard::Text("so far".to_owned()))
+    client.receive_until(&Received::Text("so far".to_owned()))
 }
 
-pub fn events(names: &[&str]) -> Vec<Heard> {
-    names.iter().map(|name| Heard::event(name)).collect()
+pub fn events(names: &[&str]) -> Vec<Received> {
+    names.iter().map(|name| Received::event(name)).collect()
 }
 
 /// The copies of one record in all shards.
 pub fn everywhere(record: &ControlHeader<'_>) -> Vec<Entry> {
     (1..=u64::from(SHARDS))
-        .map(|anchor| copy(anchor, record))
+        .map(|shard_key| copy(shard_key, record))
         .collect()
 }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 
-use crate::harness::{Client, Heard, Node, PATIENCE, event, homes, limits};
+use crate::harness::{Client, Node, Received, TIMEOUT, event, homes, limits};
 
 const PRODUCERS: u64 = 4;
 
@@ -29,9 +29,9 @@ fn no_wake_up_is_lost() {
     let node = Node::start(sleeper());
     for word in 1..=WORDS {
         node.route(event(1, ""));
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         while node.stat("envelopes") < word {
-            assert!(Instant::now() < deadline, "word {word} was not heard");
+            assert!(Instant::now() < deadline, "word {word} was not received");
             hint::spin_loop();
         }
         for _ in 0..word % 1_999 {
@@ -44,16 +44,16 @@ fn no_wake_up_is_lost() {
 fn producers_do_not_disturb_each_other() {
     let node = Node::start(sleeper());
     let core = &node.core;
-    let listeners: Vec<Client> = (0..PRODUCERS)
+    let subscribers: Vec<Client> = (0..PRODUCERS)
         .map(|home| node.connect(homes(&[home])).1)
         .collect();
     thread::scope(|scope| {
-        for (home, mut listener) in (0..PRODUCERS).zip(listeners) {
+        for (home, mut subscriber) in (0..PRODUCERS).zip(subscribers) {
             scope.spawn(move || {
                 for number in 0..1_000 {
                     let name = number.to_string();
                     assert!(core.route(vec![event(home, &name)]));
-                    assert_eq!(listener.hear(), Heard::event(&name));
+                    assert_eq!(subscriber.receive(), Received::event(&name));
                 }
             });
         }

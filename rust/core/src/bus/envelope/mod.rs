@@ -1,7 +1,7 @@
 //! The envelope: an event, command or control record as it travels on the bus.
 //!
 //! A version byte, a msgpack array (the header, which is all that routing looks at), then the body:
-//! the client's own JSON of `eventData` or `parameters`, empty when absent. Later versions may add
+//! the client's own JSON of `eventData` or `parameters`, empty when absent. Deactivated versions may add
 //! members at the end of a header; a reader skips those it does not know, of whatever type.
 
 mod msgpack;
@@ -53,14 +53,14 @@ pub struct CommandHeader<'a> {
     pub action: &'a str,
     /// Its number among the commands that are kept for the device until it has them, each later one's
     /// greater; 0: it is kept nowhere.
-    pub ticket: u64,
+    pub sequence: u64,
     /// When one that is kept is not to be delivered any more, in milliseconds since 1970, UTC.
     pub expires_ms: u64,
     /// The client's own JSON of `parameters`; empty: absent.
     pub body: &'a str,
 }
 
-/// Something every node must hear in order. Subjects that it is not about are 0.
+/// Something every node must hear in order. RecordDedup that it is not about are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControlHeader<'a> {
     pub project: u64,
@@ -206,19 +206,19 @@ pub fn append_event(out: &mut Vec<u8>, event: &EventHeader<'_>) {
 /// Writes a command.
 pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
     let mut out = Vec::new();
-    let members = if command.ticket == 0 { 5 } else { 7 };
+    let members = if command.sequence == 0 { 5 } else { 7 };
     start_command(&mut out, command, members);
-    if command.ticket != 0 {
-        put_uint(&mut out, command.ticket);
+    if command.sequence != 0 {
+        put_uint(&mut out, command.sequence);
         put_uint(&mut out, command.expires_ms);
     }
     out.extend_from_slice(command.body.as_bytes());
     out
 }
 
-/// Writes a command that will be kept: what comes before its ticket, a msgpack integer that is not known
+/// Writes a command that will be kept: what comes before its sequence, a msgpack integer that is not known
 /// yet, and what comes behind.
-pub fn encode_command_around_ticket(command: &CommandHeader<'_>) -> (Vec<u8>, Vec<u8>) {
+pub fn encode_command_around_sequence(command: &CommandHeader<'_>) -> (Vec<u8>, Vec<u8>) {
     let (mut head, mut tail) = (Vec::new(), Vec::new());
     start_command(&mut head, command, 7);
     put_uint(&mut tail, command.expires_ms);
@@ -282,7 +282,7 @@ fn decode_command(mut header: Header<'_>) -> Result<CommandHeader<'_>, Malformed
         device: header.uint()?,
         time_ms: header.uint()?,
         action: header.str()?,
-        ticket: header.uint_if_there()?,
+        sequence: header.uint_if_there()?,
         expires_ms: header.uint_if_there()?,
         body: header.json_body()?,
     })

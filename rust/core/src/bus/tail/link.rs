@@ -45,17 +45,17 @@ impl Address {
 
     /// # Errors
     /// The kernel's, or what TLS says.
-    fn open(&self, patience: Duration) -> io::Result<Stream> {
+    fn open(&self, reply_timeout: Duration) -> io::Result<Stream> {
         if self.url.scheme() == "unix" {
             let stream = UnixStream::connect(decoded(self.url.path()))?;
-            stream.set_read_timeout(Some(patience))?;
+            stream.set_read_timeout(Some(reply_timeout))?;
             stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
             return Ok(Stream::Unix(stream));
         }
         let host = self.url.host_str().unwrap_or("localhost");
         let stream = connect(host, self.url.port().unwrap_or(DEFAULT_PORT))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(patience))?;
+        stream.set_read_timeout(Some(reply_timeout))?;
         stream.set_write_timeout(Some(WRITE_TIMEOUT))?;
         let Some(configuration) = &self.tls else {
             return Ok(Stream::Tcp(stream));
@@ -176,23 +176,23 @@ pub struct Link {
     start: usize,
     filled: usize,
     /// Length of the reply that was handed out last.
-    shown: usize,
+    reply_length: usize,
     parser: Parser,
 }
 
 impl Link {
-    /// Connects and authenticates. A reply may be `patience` late before the connection counts as
+    /// Connects and authenticates. A reply may be `reply_timeout` late before the connection counts as
     /// dead.
     ///
     /// # Errors
     /// The kernel's; [`TailError::Refused`] when Redis does not want us.
-    pub fn open(address: &Address, patience: Duration) -> Result<Self, TailError> {
+    pub fn open(address: &Address, reply_timeout: Duration) -> Result<Self, TailError> {
         let mut link = Self {
-            stream: address.open(patience)?,
+            stream: address.open(reply_timeout)?,
             buffer: vec![0; FIRST_BUFFER],
             start: 0,
             filled: 0,
-            shown: 0,
+            reply_length: 0,
             parser: Parser::default(),
         };
         let credentials = address.credentials();
@@ -229,11 +229,11 @@ impl Link {
     /// The kernel's, [`TailError::NotResp`], and [`TailError::Refused`] if the reply is an error:
     /// that one leaves the connection usable.
     pub fn reply(&mut self) -> Result<Reply<'_>, TailError> {
-        self.forget_shown();
+        self.drop_last_reply();
         loop {
             let received = &self.buffer[self.start..self.filled];
             if let Some(length) = self.parser.read(received)? {
-                self.shown = length;
+                self.reply_length = length;
                 break;
             }
             self.make_room();
@@ -254,12 +254,12 @@ impl Link {
     }
 
     /// The reply that was handed out last is done with.
-    fn forget_shown(&mut self) {
-        if self.shown == 0 {
+    fn drop_last_reply(&mut self) {
+        if self.reply_length == 0 {
             return;
         }
-        self.start += self.shown;
-        self.shown = 0;
+        self.start += self.reply_length;
+        self.reply_length = 0;
         self.parser.clear();
         if self.start == self.filled {
             (self.start, self.filled) = (0, 0);

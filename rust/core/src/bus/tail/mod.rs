@@ -2,7 +2,7 @@
 //!
 //! It remembers how far it read in each shard, and reads on from there after every reconnect:
 //! nothing is read twice, and nothing is missed that Redis still has. What Redis has no more is
-//! noticed, by looks at each shard's account: after every reconnect, whenever a shard is behind,
+//! noticed, by checks at each shard's account: after every reconnect, whenever a shard is behind,
 //! and every few seconds.
 //!
 //! On one Redis a single connection waits for all shards. On a cluster a command may not cross
@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::bus::cache_versions::Marks;
+use crate::bus::cache_versions::CacheVersions;
 use crate::bus::envelope;
 use crate::core::guarded;
 use crate::reactor::inbox::{Command, Entry, Inbox};
@@ -25,19 +25,19 @@ use crate::reactor::notifications::{Notification, Notifier};
 use crate::stats::Stats;
 use link::{Address, Link, append_head, append_word};
 use reply::{Element, NotResp, Reply};
-use shard_reader::{ENTRIES_PER_READ, Found, GapCause, Shard};
+use shard_reader::{CheckResult, ENTRIES_PER_READ, GapCause, ShardReader};
 
-/// How long Redis may be silent on purpose, in milliseconds: a node that has not heard from Redis
+/// How long Redis may be silent on purpose, in milliseconds: a node that has not last_replies from Redis
 /// for a second trusts no cached key, so a quiet bus must answer more often than that.
 const BLOCK_MS: u64 = 400;
 /// How long a reply may take beyond that before the connection counts as dead.
-const PATIENCE: Duration = Duration::from_millis(BLOCK_MS + 2_000);
-/// Between two looks at all shards while Redis has something to say; it is looked at all of them
+const REPLY_TIMEOUT: Duration = Duration::from_millis(BLOCK_MS + 2_000);
+/// Between two checks at all shards while Redis has something to say; it is checked_at at all of them
 /// at once when it has nothing.
-const LOOK_INTERVAL: Duration = Duration::from_secs(5);
-const IDLE_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
-const LONGEST_BACKOFF: Duration = Duration::from_millis(500);
+const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
 /// Gives a shard whose Redis fell back a new epoch, unless somebody was faster.
 const RENEW_EPOCH: &str = "if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then \
@@ -65,22 +65,22 @@ pub enum TailError {
 
 /// What the tail works with.
 #[derive(Clone)]
-pub struct Surroundings {
+pub struct TailContext {
     pub inbox: Arc<Inbox>,
     pub stats: Arc<Stats>,
     pub notifier: Arc<Notifier>,
-    pub marks: Arc<Marks>,
+    pub cache_versions: Arc<CacheVersions>,
 }
 
 /// When Redis last answered each of the tail's connections.
 #[derive(Debug)]
-pub struct Heard {
+pub struct LastReplies {
     started: Instant,
     /// In milliseconds since `started`.
     last: Box<[AtomicU64]>,
 }
 
-impl Heard {
+impl LastReplies {
     fn new(connections: usize) -> Self {
         Self {
             started: Instant::now(),
@@ -105,7 +105,7 @@ impl Heard {
 #[derive(Debug)]
 pub struct Tail {
     stop: Arc<AtomicBool>,
-    heard: Arc<Heard>,
+    last_replies: Arc<LastReplies>,
 }
 
 impl Tail {
@@ -113,40 +113,43 @@ impl Tail {
     ///
     /// # Errors
     /// See [`TailError`].
-    pub fn start(url: &str, shards: u32, around: &Surroundings) -> Result<Self, TailError> {
+    pub fn start(url: &str, shards: u32, context: &TailContext) -> Result<Self, TailError> {
         let address = Address::parse(url)?;
-        let groups = groups(is_cluster(&mut Link::open(&address, PATIENCE)?)?, shards);
-        let heard = Arc::new(Heard::new(groups.len()));
+        let groups = groups(
+            is_cluster(&mut Link::open(&address, REPLY_TIMEOUT)?)?,
+            shards,
+        );
+        let last_replies = Arc::new(LastReplies::new(groups.len()));
         let stop = Arc::new(AtomicBool::new(false));
         let mut readers = Vec::with_capacity(groups.len());
         for (number, shards) in groups.into_iter().enumerate() {
             let mut reader = Reader {
                 address: address.clone(),
                 shards,
-                around: around.clone(),
-                heard: Arc::clone(&heard),
+                context: context.clone(),
+                last_replies: Arc::clone(&last_replies),
                 number,
                 stop: Arc::clone(&stop),
-                looked: Instant::now(),
+                checked_at: Instant::now(),
             };
-            let mut link = Link::open(&reader.address, PATIENCE)?;
-            reader.begin(&mut link)?;
+            let mut link = Link::open(&reader.address, REPLY_TIMEOUT)?;
+            reader.start_at_end(&mut link)?;
             readers.push((reader, link));
         }
         for (mut reader, link) in readers {
-            let notifier = Arc::clone(&around.notifier);
+            let notifier = Arc::clone(&context.notifier);
             // Nobody waits for it: it ends by itself with its next answer from Redis.
             drop(guarded("tail", notifier, move || {
                 reader.run(link);
                 Ok(())
             })?);
         }
-        Ok(Self { stop, heard })
+        Ok(Self { stop, last_replies })
     }
 
     /// How long Redis has been silent.
     pub fn silence(&self) -> Duration {
-        self.heard.silence()
+        self.last_replies.silence()
     }
 
     /// Reads no more. The threads end with their next answers from Redis; nobody waits for them.
@@ -162,8 +165,8 @@ fn is_cluster(link: &mut Link) -> Result<bool, TailError> {
 }
 
 /// Which shards share a connection.
-fn groups(cluster: bool, shards: u32) -> Vec<Vec<Shard>> {
-    let all = (0..shards).map(Shard::new);
+fn groups(cluster: bool, shards: u32) -> Vec<Vec<ShardReader>> {
+    let all = (0..shards).map(ShardReader::new);
     if cluster {
         all.map(|shard| vec![shard]).collect()
     } else {
@@ -173,13 +176,13 @@ fn groups(cluster: bool, shards: u32) -> Vec<Vec<Shard>> {
 
 struct Reader {
     address: Address,
-    shards: Vec<Shard>,
-    around: Surroundings,
-    heard: Arc<Heard>,
+    shards: Vec<ShardReader>,
+    context: TailContext,
+    last_replies: Arc<LastReplies>,
     number: usize,
     stop: Arc<AtomicBool>,
-    /// When all shards were last looked at.
-    looked: Instant,
+    /// When all shards were last checked_at at.
+    checked_at: Instant,
 }
 
 impl Reader {
@@ -192,11 +195,11 @@ impl Reader {
                     if self.read_until_error(link) {
                         backoff = FIRST_BACKOFF;
                     }
-                    Stats::add(&self.around.stats.tail_reconnects, 1);
+                    Stats::add(&self.context.stats.tail_reconnects, 1);
                 }
                 None => {
                     std::thread::sleep(backoff);
-                    backoff = (backoff * 2).min(LONGEST_BACKOFF);
+                    backoff = (backoff * 2).min(MAX_BACKOFF);
                     current = self.reconnect();
                 }
             }
@@ -207,10 +210,10 @@ impl Reader {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A connection on which every shard was looked at.
+    /// A connection on which every shard was checked_at at.
     fn reconnect(&mut self) -> Option<Link> {
-        let mut link = Link::open(&self.address, PATIENCE).ok()?;
-        self.look(&mut link).ok()?;
+        let mut link = Link::open(&self.address, REPLY_TIMEOUT).ok()?;
+        self.check(&mut link).ok()?;
         Some(link)
     }
 
@@ -226,10 +229,10 @@ impl Reader {
             useful = true;
             let interval = match outcome {
                 Outcome::Behind => Duration::ZERO,
-                Outcome::Idle => IDLE_LOOK_INTERVAL,
-                Outcome::Busy => LOOK_INTERVAL,
+                Outcome::Idle => IDLE_CHECK_INTERVAL,
+                Outcome::Busy => CHECK_INTERVAL,
             };
-            if self.looked.elapsed() >= interval && self.look(&mut link).is_err() {
+            if self.checked_at.elapsed() >= interval && self.check(&mut link).is_err() {
                 break;
             }
         }
@@ -240,10 +243,15 @@ impl Reader {
     fn read(&mut self, link: &mut Link, command: &[u8]) -> Result<Outcome, TailError> {
         link.send(command)?;
         let mut reply = link.reply()?;
-        self.heard.note(self.number);
+        self.last_replies.note(self.number);
         let mut taken = Vec::new();
-        let outcome = take_read(&mut self.shards, &mut reply, &mut taken, &self.around.stats)?;
-        self.hand_on(taken);
+        let outcome = take_read(
+            &mut self.shards,
+            &mut reply,
+            &mut taken,
+            &self.context.stats,
+        )?;
+        self.route(taken);
         Ok(outcome)
     }
 
@@ -263,79 +271,79 @@ impl Reader {
     }
 
     /// Notes where each shard ends.
-    fn begin(&mut self, link: &mut Link) -> Result<(), TailError> {
-        link.send(&self.looks())?;
+    fn start_at_end(&mut self, link: &mut Link) -> Result<(), TailError> {
+        link.send(&self.checks())?;
         for shard in &mut self.shards {
-            shard.begin(&mut look_reply(link)?)?;
+            shard.start_at_end(&mut check_reply(link)?)?;
         }
-        self.heard.note(self.number);
+        self.last_replies.note(self.number);
         Ok(())
     }
 
     /// Looks at all shards: what is new in them, and what is missing.
-    fn look(&mut self, link: &mut Link) -> Result<(), TailError> {
-        link.send(&self.looks())?;
-        let (mut taken, mut fallen) = (Vec::new(), Vec::new());
-        let outcome = self.take_looks(link, &mut taken, &mut fallen);
+    fn check(&mut self, link: &mut Link) -> Result<(), TailError> {
+        link.send(&self.checks())?;
+        let (mut taken, mut without_epoch) = (Vec::new(), Vec::new());
+        let outcome = self.take_checks(link, &mut taken, &mut without_epoch);
         // In one piece, like what an XREAD brings: who is sent for again, by a record in one shard, still hears
         // what was acknowledged before that in another.
-        self.hand_on(taken);
+        self.route(taken);
         outcome?;
-        self.heard.note(self.number);
-        self.looked = Instant::now();
-        for index in fallen {
+        self.last_replies.note(self.number);
+        self.checked_at = Instant::now();
+        for index in without_epoch {
             self.renew_epoch(link, index)?;
         }
         Ok(())
     }
 
-    /// Takes what all looks found, and notes the shards that need a new epoch.
-    fn take_looks(
+    /// Takes what all checks result, and notes the shards that need a new epoch.
+    fn take_checks(
         &mut self,
         link: &mut Link,
         taken: &mut Vec<Entry>,
-        fallen: &mut Vec<usize>,
+        without_epoch: &mut Vec<usize>,
     ) -> Result<(), TailError> {
         for index in 0..self.shards.len() {
             let mut entries = Vec::new();
-            let (mut reply, mut foreign) = (look_reply(link)?, 0);
-            let found = self.shards[index].take_look(&mut reply, &mut entries, &mut foreign)?;
-            Stats::add(&self.around.stats.foreign_entries, foreign);
-            if found.needs_epoch {
-                fallen.push(index);
+            let (mut reply, mut foreign) = (check_reply(link)?, 0);
+            let result = self.shards[index].take_check(&mut reply, &mut entries, &mut foreign)?;
+            Stats::add(&self.context.stats.foreign_entries, foreign);
+            if result.needs_epoch {
+                without_epoch.push(index);
             }
-            if found.gap.is_some() {
-                self.hand_on(std::mem::take(taken));
-                self.tell(index, &found);
+            if result.gap.is_some() {
+                self.route(std::mem::take(taken));
+                self.report_gap(index, &result);
             }
             taken.append(&mut entries);
         }
         Ok(())
     }
 
-    fn looks(&self) -> Vec<u8> {
-        let mut looks = Vec::new();
+    fn checks(&self) -> Vec<u8> {
+        let mut checks = Vec::new();
         for shard in &self.shards {
-            shard.append_look(&mut looks);
+            shard.append_check(&mut checks);
         }
-        looks
+        checks
     }
 
     /// Says what is missing, before what comes after it is handed on.
-    fn tell(&self, index: usize, found: &Found) {
-        let Some(cause) = found.gap else {
+    fn report_gap(&self, index: usize, result: &CheckResult) {
+        let Some(cause) = result.gap else {
             return;
         };
         let shard = self.shards[index].number;
-        let stats = &self.around.stats;
+        let stats = &self.context.stats;
         match cause {
             GapCause::Trimmed(entries) => Stats::add(&stats.trimmed_unread, entries),
-            GapCause::FellBack => Stats::add(&stats.fell_back, 1),
+            GapCause::HistoryLost => Stats::add(&stats.fell_back, 1),
         }
         // Control records may be among what is missing.
-        self.around.marks.raise(shard);
-        self.around.inbox.send(Command::Gap { shard });
-        self.around.notifier.push(Notification::Gap {
+        self.context.cache_versions.increment(shard);
+        self.context.inbox.send(Command::Gap { shard });
+        self.context.notifier.push(Notification::Gap {
             shard,
             cause: cause.to_string(),
         });
@@ -348,21 +356,21 @@ impl Reader {
         let epoch = random_epoch();
         let key = shard.epoch_key();
         let mut reply = link.ask(&["EVAL", RENEW_EPOCH, "1", &key, &before, &epoch])?;
-        shard.adopt_epoch(reply.text().ok_or(TailError::Reply("EVAL"))?);
+        shard.set_epoch(reply.text().ok_or(TailError::Reply("EVAL"))?);
         Ok(())
     }
 
-    fn hand_on(&mut self, taken: Vec<Entry>) {
+    fn route(&mut self, taken: Vec<Entry>) {
         if taken.is_empty() {
             return;
         }
         for entry in &taken {
             if envelope::is_control(&entry.envelope) {
                 // First: whoever reads the store after this is as new as the mark.
-                self.around.marks.raise(entry.shard);
+                self.context.cache_versions.increment(entry.shard);
             }
         }
-        if !self.around.inbox.route(taken) {
+        if !self.context.inbox.route(taken) {
             self.stop.store(true, Ordering::Relaxed);
         }
     }
@@ -379,7 +387,7 @@ enum Outcome {
 }
 
 fn take_read(
-    shards: &mut [Shard],
+    shards: &mut [ShardReader],
     reply: &mut Reply<'_>,
     taken: &mut Vec<Entry>,
     stats: &Stats,
@@ -408,9 +416,9 @@ fn take_read(
     Ok(outcome)
 }
 
-/// The EXEC of the next look.
-fn look_reply(link: &mut Link) -> Result<Reply<'_>, TailError> {
-    for _ in 0..Shard::REPLIES_BEFORE_EXEC {
+/// The EXEC of the next check.
+fn check_reply(link: &mut Link) -> Result<Reply<'_>, TailError> {
+    for _ in 0..ShardReader::REPLIES_BEFORE_EXEC {
         link.reply()?;
     }
     link.reply()

@@ -92,7 +92,7 @@ fn next_item(buffer: &[u8], start: usize) -> Result<Option<(Item, usize)>, NotRe
     let Some(&kind) = buffer.get(start) else {
         return Ok(None);
     };
-    // No line has a carriage return in it, so that one byte is enough to look for.
+    // No line has a carriage return in it, so that one byte is enough to check for.
     let Some(length) = memchr::memchr(b'\r', &buffer[start + 1..]) else {
         return Ok(None);
     };

@@ -42,21 +42,21 @@ pub enum GapCause {
     Trimmed(u64),
     /// Redis lost what it had: restored from an older file, failed over to a replica that was
     /// behind, or restarted empty.
-    FellBack,
+    HistoryLost,
 }
 
 impl fmt::Display for GapCause {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Trimmed(entries) => write!(formatter, "{entries} trimmed before they were read"),
-            Self::FellBack => formatter.write_str("Redis fell back"),
+            Self::HistoryLost => formatter.write_str("Redis fell back"),
         }
     }
 }
 
-/// What a look at a shard found, besides entries.
+/// What a check at a shard result, besides entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct CheckResult {
     pub gap: Option<GapCause>,
     /// Whether there is more to read than was taken.
     pub more: bool,
@@ -66,7 +66,7 @@ pub struct Found {
 
 /// A shard and its reader's place in it.
 #[derive(Clone, Debug)]
-pub struct Shard {
+pub struct ShardReader {
     pub number: u32,
     key: String,
     position: StreamId,
@@ -85,7 +85,7 @@ struct Information {
     added: u64,
 }
 
-impl Shard {
+impl ShardReader {
     pub fn new(number: u32) -> Self {
         Self {
             number,
@@ -117,13 +117,13 @@ impl Shard {
     }
 
     /// Somebody gave the shard this epoch.
-    pub fn adopt_epoch(&mut self, epoch: &[u8]) {
+    pub fn set_epoch(&mut self, epoch: &[u8]) {
         self.epoch = epoch.to_vec();
     }
 
-    /// Appends the commands of one look: epoch, entries and account of one moment. In one
+    /// Appends the commands of one check: epoch, entries and account of one moment. In one
     /// transaction, on one slot: counts that belong to different moments prove nothing.
-    pub fn append_look(&self, out: &mut Vec<u8>) {
+    pub fn append_check(&self, out: &mut Vec<u8>) {
         append_command(out, &["MULTI"]);
         append_command(out, &["GET", &self.epoch_key()]);
         append_head(out, 6);
@@ -136,15 +136,15 @@ impl Shard {
         append_command(out, &["EXEC"]);
     }
 
-    /// Replies to the commands of a look, before that of its EXEC.
+    /// Replies to the commands of a check, before that of its EXEC.
     pub const REPLIES_BEFORE_EXEC: usize = 4;
 
-    /// Begins at the shard's end, by the EXEC of a look.
+    /// Begins at the shard's end, by the EXEC of a check.
     ///
     /// # Errors
-    /// [`TailError::Reply`] for what is no answer to a look.
-    pub fn begin(&mut self, reply: &mut Reply<'_>) -> Result<(), TailError> {
-        let epoch = look_epoch(reply)?;
+    /// [`TailError::Reply`] for what is no answer to a check.
+    pub fn start_at_end(&mut self, reply: &mut Reply<'_>) -> Result<(), TailError> {
+        let epoch = check_epoch(reply)?;
         reply.skip();
         let information = information(reply)?;
         self.epoch = epoch.unwrap_or_default().to_vec();
@@ -153,17 +153,17 @@ impl Shard {
         Ok(())
     }
 
-    /// Takes entries and account out of the EXEC of a look.
+    /// Takes entries and account out of the EXEC of a check.
     ///
     /// # Errors
-    /// [`TailError::Reply`] for what is no answer to a look.
-    pub fn take_look(
+    /// [`TailError::Reply`] for what is no answer to a check.
+    pub fn take_check(
         &mut self,
         reply: &mut Reply<'_>,
         taken: &mut Vec<Entry>,
         foreign: &mut u64,
-    ) -> Result<Found, TailError> {
-        let epoch = look_epoch(reply)?.unwrap_or_default().to_vec();
+    ) -> Result<CheckResult, TailError> {
+        let epoch = check_epoch(reply)?.unwrap_or_default().to_vec();
         let mut entries = 0;
         match reply.element() {
             Some(Element::Nil) => {}
@@ -177,9 +177,9 @@ impl Shard {
         }
         let information = information(reply)?;
         let more = entries == ENTRIES_PER_READ;
-        let gap = self.judge(&epoch, information, more);
+        let gap = self.detect_gap(&epoch, information, more);
         let is_old = epoch.is_empty() || epoch == self.epoch;
-        let needs_epoch = is_old && gap == Some(GapCause::FellBack);
+        let needs_epoch = is_old && gap == Some(GapCause::HistoryLost);
         self.epoch = epoch;
         if gap.is_some() {
             self.position = self.position.min(information.last);
@@ -188,22 +188,22 @@ impl Shard {
         if !more {
             self.count = Some(information.added);
         }
-        Ok(Found {
+        Ok(CheckResult {
             gap,
             more,
             needs_epoch,
         })
     }
 
-    fn judge(&self, epoch: &[u8], now: Information, more: bool) -> Option<GapCause> {
+    fn detect_gap(&self, epoch: &[u8], now: Information, more: bool) -> Option<GapCause> {
         let known = !self.epoch.is_empty();
         if (known && epoch != self.epoch) || now.last < self.position {
-            return Some(GapCause::FellBack);
+            return Some(GapCause::HistoryLost);
         }
         let count = self.count?;
         if now.added < count {
             // Fewer than were read: it fell back, and what came since may have covered that up.
-            return Some(GapCause::FellBack);
+            return Some(GapCause::HistoryLost);
         }
         // Read to the end, everything that was added must have been read. Before that, at least
         // everything that was trimmed.
@@ -265,11 +265,11 @@ fn take_envelope<'a>(reply: &mut Reply<'a>) -> Result<Option<&'a [u8]>, TailErro
     Ok(envelope)
 }
 
-fn look_epoch<'a>(reply: &mut Reply<'a>) -> Result<Option<&'a [u8]>, TailError> {
+fn check_epoch<'a>(reply: &mut Reply<'a>) -> Result<Option<&'a [u8]>, TailError> {
     match (reply.element(), reply.element()) {
         (Some(Element::Array(3)), Some(Element::Text(epoch))) => Ok(Some(epoch)),
         (Some(Element::Array(3)), Some(Element::Nil)) => Ok(None),
-        _ => Err(TailError::Reply("a look")),
+        _ => Err(TailError::Reply("a check")),
     }
 }
 

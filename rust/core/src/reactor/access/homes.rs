@@ -4,20 +4,20 @@
 use smallvec::SmallVec;
 
 use super::super::Reactor;
-use super::{holder, stamp};
+use super::{position, principal_id};
 use crate::bus::envelope::{ControlHeader, RecordType};
 use crate::connection::{Connection, PrincipalKind};
 use crate::routing::index::Slot;
-use crate::routing::record_dedup::Subject;
+use crate::routing::record_dedup::RecordKey;
 use crate::routing::topic::{Topic, TopicRef};
 use crate::wire::close;
 
 /// When a home is heard that a connection follows.
 #[derive(Clone, Copy)]
-pub(super) enum Hearing {
-    AtOnce,
+pub(super) enum HomeState {
+    Active,
     /// Once it is activated.
-    Later,
+    Deactivated,
 }
 
 impl Reactor {
@@ -32,7 +32,7 @@ impl Reactor {
         if !matches!(kind, RecordType::MemberAdded | RecordType::MemberWaits) {
             return false;
         }
-        let home = Subject {
+        let home = RecordKey {
             shard: Some(shard),
             project: record.project,
             user: 0,
@@ -41,23 +41,23 @@ impl Reactor {
             key_tag: 0,
             detail: 0,
         };
-        self.subjects
+        self.record_dedup
             .newest(&home)
-            .is_some_and(|newest| stamp(record) < newest)
+            .is_some_and(|newest| position(record) < newest)
     }
 
     pub(super) fn member_added(
         &mut self,
         shard: u32,
         record: &ControlHeader<'_>,
-        hearing: Hearing,
+        state: HomeState,
     ) {
         if !self.is_shard_of(shard, record.home) {
             return;
         }
-        let user = holder(PrincipalKind::User, record.project, record.user);
-        for slot in self.connections.of(user) {
-            self.enter(slot, record, hearing);
+        let user = principal_id(PrincipalKind::User, record.project, record.user);
+        for slot in self.connections.slots_of(user) {
+            self.join_home(slot, record, state);
         }
     }
 
@@ -65,14 +65,16 @@ impl Reactor {
         if !self.is_shard_of(shard, record.home) {
             return;
         }
-        let user = holder(PrincipalKind::User, record.project, record.user);
-        for slot in self.connections.of(user) {
+        let user = principal_id(PrincipalKind::User, record.project, record.user);
+        for slot in self.connections.slots_of(user) {
             let Some(connection) = self.connections.at(slot) else {
                 continue;
             };
-            connection.entered.retain(|(home, _)| *home != record.home);
-            if self.lose(slot, |topic| topic.home() == Some(record.home)) {
-                self.end_unless_doubtful(slot, record);
+            connection
+                .joined_homes
+                .retain(|(home, _)| *home != record.home);
+            if self.remove_topics(slot, |topic| topic.home() == Some(record.home)) {
+                self.close_or_resubscribe(slot, record);
             }
         }
     }
@@ -83,29 +85,29 @@ impl Reactor {
             return;
         }
         let gone = |topic: &Topic| topic.project() == project && topic.home() == Some(home);
-        let scopes = self.index.scopes_of(gone);
-        for slot in self.members_of(&scopes) {
-            self.lose(slot, gone);
-            self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+        let audiences = self.index.audiences_of(gone);
+        for slot in self.members_of(&audiences) {
+            self.remove_topics(slot, gone);
+            self.close_if_no_topics(slot, &close::ACCESS_ENDED);
         }
     }
 
-    /// Who follows homes waits for it, in the place of what they heard of it; the others lose that for good.
+    /// Who follows homes waits for it, in the place of what they heard of it; the others remove_topics that for good.
     pub(super) fn home_deactivated(&mut self, shard: u32, record: &ControlHeader<'_>) {
         let (project, home) = (record.project, record.home);
         if !self.is_shard_of(shard, home) {
             return;
         }
-        let waiting = TopicRef::Waiting { project, home };
-        let heard = |topic: &Topic| {
+        let waiting = TopicRef::DeactivatedHome { project, home };
+        let is_subscribed = |topic: &Topic| {
             topic.project() == project && topic.home() == Some(home) && topic.as_ref() != waiting
         };
-        let scopes = self.index.scopes_of(heard);
-        for slot in self.members_of(&scopes) {
-            if self.connections.look_at(slot).is_some_and(|it| it.follow) {
-                self.rescope(slot, |topic| !heard(topic), &[waiting]);
-            } else if self.lose(slot, heard) {
-                self.end_unless_doubtful(slot, record);
+        let audiences = self.index.audiences_of(is_subscribed);
+        for slot in self.members_of(&audiences) {
+            if self.connections.peek(slot).is_some_and(|it| it.follow) {
+                self.update_subscription(slot, |topic| !is_subscribed(topic), &[waiting]);
+            } else if self.remove_topics(slot, is_subscribed) {
+                self.close_or_resubscribe(slot, record);
             }
         }
     }
@@ -115,55 +117,55 @@ impl Reactor {
         if !self.is_shard_of(shard, home) {
             return;
         }
-        for slot in self.listeners(TopicRef::Waiting { project, home }) {
-            if self
-                .connections
-                .look_at(slot)
-                .is_some_and(|it| !it.deaf && is_staying(it) && !entered_too_late(it, record))
-            {
-                self.hear_home(slot, record, Hearing::AtOnce);
+        for slot in self.subscribers(TopicRef::DeactivatedHome { project, home }) {
+            if self.connections.peek(slot).is_some_and(|it| {
+                !it.unsubscribed && may_join_homes(it) && !was_revoked_before(it, record)
+            }) {
+                self.subscribe_to_home(slot, record, HomeState::Active);
             }
         }
     }
 
-    /// The connection's user entered the record's home, which it hears if it follows its user's homes.
-    fn enter(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
+    /// The connection's user joined_homes the record's home, which it hears if it follows its user's homes.
+    fn join_home(&mut self, slot: Slot, record: &ControlHeader<'_>, state: HomeState) {
         let home = record.home;
-        let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
+        let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
             return;
         };
-        if entered_too_late(connection, record) {
+        if was_revoked_before(connection, record) {
             // It may hear it: it came when the store knew of this and the tail did not.
-            let has_ended = connection.ended.is_some();
-            if self.lose(slot, |topic| topic.home() == Some(home)) && has_ended {
-                self.finish_behind_this_batch(slot);
+            let was_revoked = connection.revoked_at.is_some();
+            if self.remove_topics(slot, |topic| topic.home() == Some(home)) && was_revoked {
+                self.unsubscribe_after_batch(slot);
             }
             return;
         }
-        if !is_staying(connection) {
+        if !may_join_homes(connection) {
             return;
         }
-        // Of who named its homes, too, for the same reason: it has to lose this one if it ended before.
-        if connection.condemned.is_none() {
-            connection.entered.retain(|(known, _)| *known != home);
-            connection.entered.push((home, stamp(record)));
+        // Of who named its homes, too, for the same reason: it has to remove_topics this one if it revoked_at before.
+        if connection.pending_close.is_none() {
+            connection.joined_homes.retain(|(known, _)| *known != home);
+            connection.joined_homes.push((home, position(record)));
         }
         if connection.follow {
-            self.hear_home(slot, record, hearing);
+            self.subscribe_to_home(slot, record, state);
         }
     }
 
     /// What a connection that follows homes has of this one, in the place of what it had of it.
-    fn hear_home(&mut self, slot: Slot, record: &ControlHeader<'_>, hearing: Hearing) {
+    fn subscribe_to_home(&mut self, slot: Slot, record: &ControlHeader<'_>, state: HomeState) {
         let (project, home) = (record.project, record.home);
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
         let entities = connection.entities.take();
-        let more: SmallVec<[TopicRef<'_>; 4]> = match (hearing, &entities) {
-            (Hearing::Later, _) => SmallVec::from_iter([TopicRef::Waiting { project, home }]),
-            (Hearing::AtOnce, None) => SmallVec::from_iter([TopicRef::Home { project, home }]),
-            (Hearing::AtOnce, Some(followed)) => followed
+        let more: SmallVec<[TopicRef<'_>; 4]> = match (state, &entities) {
+            (HomeState::Deactivated, _) => {
+                SmallVec::from_iter([TopicRef::DeactivatedHome { project, home }])
+            }
+            (HomeState::Active, None) => SmallVec::from_iter([TopicRef::Home { project, home }]),
+            (HomeState::Active, Some(followed)) => followed
                 .0
                 .iter()
                 .map(|entity| TopicRef::Entity {
@@ -173,7 +175,7 @@ impl Reactor {
                 })
                 .collect(),
         };
-        self.rescope(slot, |topic| topic.home() != Some(home), &more);
+        self.update_subscription(slot, |topic| topic.home() != Some(home), &more);
         drop(more);
         if let Some(connection) = self.connections.at(slot) {
             connection.entities = entities;
@@ -182,20 +184,22 @@ impl Reactor {
 }
 
 /// Whether a connection hears more than what was read with the record that sends it away.
-fn is_staying(connection: &Connection) -> bool {
-    connection.condemned.is_none() || connection.ended.is_some()
+fn may_join_homes(connection: &Connection) -> bool {
+    connection.pending_close.is_none() || connection.revoked_at.is_some()
 }
 
-/// Whether a connection had ended when its user entered the record's home. Who is condemned by a later record
+/// Whether a connection had revoked_at when its user joined_homes the record's home. Who is pending_close by a later record
 /// hears until that one's copy in this shard.
-fn entered_too_late(connection: &Connection, record: &ControlHeader<'_>) -> bool {
-    connection.ended.is_some_and(|ended| ended <= stamp(record))
-        || ended_before(record, connection.principal.key_tag)
+fn was_revoked_before(connection: &Connection, record: &ControlHeader<'_>) -> bool {
+    connection
+        .revoked_at
+        .is_some_and(|revoked_at| revoked_at <= position(record))
+        || key_ended_before(record, connection.principal.key_tag)
 }
 
-/// Whether this key had ended when its user entered the home. The end's own copies are in the shards of that
+/// Whether this key had revoked_at when its user joined_homes the home. The end's own copies are in the shards of that
 /// moment, and in the user's: it may be read after this record, and what follows here must not be heard.
-fn ended_before(record: &ControlHeader<'_>, key_tag: u64) -> bool {
+fn key_ended_before(record: &ControlHeader<'_>, key_tag: u64) -> bool {
     record
         .body
         .chunks_exact(2 * size_of::<u64>())

@@ -13,13 +13,13 @@ use std::time::Instant;
 use super::Reactor;
 use crate::bus::envelope::{ControlHeader, RecordType};
 use crate::bus::shard::shard_of;
-use crate::connection::{Connection, Holder, PrincipalKind};
-use crate::routing::index::{ScopeId, Slot};
-use crate::routing::record_dedup::{Age, Stamp, Subject};
+use crate::connection::{Connection, PrincipalId, PrincipalKind};
+use crate::routing::index::{AudienceId, Slot};
+use crate::routing::record_dedup::{Freshness, OutboxPosition, RecordKey};
 use crate::routing::topic::{Topic, TopicRef};
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
-use homes::Hearing;
+use homes::HomeState;
 
 impl Reactor {
     /// Applies the copy of a record that stood in this shard.
@@ -28,7 +28,7 @@ impl Reactor {
             Stats::add(&self.shared.stats.control_records_unknown, 1);
             return;
         };
-        if self.age(Some(shard), kind, record) == Age::Older
+        if self.freshness(Some(shard), kind, record) == Freshness::Older
             || self.home_changed(shard, kind, record)
         {
             Stats::add(&self.shared.stats.control_records_older, 1);
@@ -36,13 +36,13 @@ impl Reactor {
         }
         Stats::add(&self.shared.stats.control_records, 1);
         match kind {
-            RecordType::MemberAdded => self.member_added(shard, record, Hearing::AtOnce),
-            RecordType::MemberWaits => self.member_added(shard, record, Hearing::Later),
+            RecordType::MemberAdded => self.member_added(shard, record, HomeState::Active),
+            RecordType::MemberWaits => self.member_added(shard, record, HomeState::Deactivated),
             RecordType::MemberRemoved => self.member_removed(shard, record),
             RecordType::UserDeleted => {
-                let user = holder(PrincipalKind::User, record.project, record.user);
-                let end = End::of(record, &close::PRINCIPAL_DELETED);
-                self.revoke_all(shard, user, None, end);
+                let user = principal_id(PrincipalKind::User, record.project, record.user);
+                let revocation = Revocation::of(record, &close::PRINCIPAL_DELETED);
+                self.revoke_all(shard, user, None, revocation);
             }
             RecordType::KeyEnded => self.key_ended(shard, record),
             RecordType::DeviceDeleted => self.device_deleted(shard, record),
@@ -60,8 +60,13 @@ impl Reactor {
         }
     }
 
-    fn age(&mut self, shard: Option<u32>, kind: RecordType, record: &ControlHeader<'_>) -> Age {
-        let subject = Subject {
+    fn freshness(
+        &mut self,
+        shard: Option<u32>,
+        kind: RecordType,
+        record: &ControlHeader<'_>,
+    ) -> Freshness {
+        let key = RecordKey {
             shard,
             project: record.project,
             user: record.user,
@@ -75,12 +80,13 @@ impl Reactor {
             key_tag: record.key_tag,
             detail: match kind {
                 RecordType::PermissionEnded | RecordType::EntityMoved => {
-                    self.subjects.detail(record.record_type, record.body)
+                    self.record_dedup.detail(record.record_type, record.body)
                 }
                 _ => 0,
             },
         };
-        self.subjects.note(subject, stamp(record), Instant::now())
+        self.record_dedup
+            .observe(key, position(record), Instant::now())
     }
 
     pub(super) fn is_shard_of(&self, shard: u32, id: u64) -> bool {
@@ -88,26 +94,26 @@ impl Reactor {
     }
 
     fn key_ended(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        let holder = match (record.user, record.device) {
+        let principal_id = match (record.user, record.device) {
             // A project's key: nobody is connected with one.
             (0, 0) => return,
-            (0, device) => holder(PrincipalKind::Device, record.project, device),
-            (user, _) => holder(PrincipalKind::User, record.project, user),
+            (0, device) => principal_id(PrincipalKind::Device, record.project, device),
+            (user, _) => principal_id(PrincipalKind::User, record.project, user),
         };
-        let end = End::of(record, &close::KEY_ENDED);
-        self.revoke_all(shard, holder, Some(record.key_tag), end);
+        let revocation = Revocation::of(record, &close::KEY_ENDED);
+        self.revoke_all(shard, principal_id, Some(record.key_tag), revocation);
     }
 
     fn device_deleted(&mut self, shard: u32, record: &ControlHeader<'_>) {
         let (project, home, device) = (record.project, record.home, record.device);
         if self.is_shard_of(shard, device) {
-            for slot in self.listeners(TopicRef::Command { project, device }) {
-                self.condemn(slot, &close::PRINCIPAL_DELETED);
-                self.finish(slot);
+            for slot in self.subscribers(TopicRef::Command { project, device }) {
+                self.mark_for_close(slot, &close::PRINCIPAL_DELETED);
+                self.unsubscribe(slot);
             }
-            let device = holder(PrincipalKind::Device, project, device);
-            let end = End::of(record, &close::PRINCIPAL_DELETED);
-            self.revoke_all(shard, device, None, end);
+            let device = principal_id(PrincipalKind::Device, project, device);
+            let revocation = Revocation::of(record, &close::PRINCIPAL_DELETED);
+            self.revoke_all(shard, device, None, revocation);
         }
         if self.is_shard_of(shard, home) {
             let topic = TopicRef::Device {
@@ -115,9 +121,9 @@ impl Reactor {
                 home,
                 device,
             };
-            for slot in self.listeners(topic) {
-                self.lose(slot, |it| it.as_ref() == topic);
-                self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+            for slot in self.subscribers(topic) {
+                self.remove_topics(slot, |it| it.as_ref() == topic);
+                self.close_if_no_topics(slot, &close::ACCESS_ENDED);
             }
         }
     }
@@ -126,42 +132,56 @@ impl Reactor {
     /// shard: so only one of the many copies looks at every connection of the node.
     fn project_ended(&mut self, shard: u32, kind: RecordType, record: &ControlHeader<'_>) {
         let project = record.project;
-        if self.age(None, kind, record) == Age::Newer {
-            for slot in self.connections.which(|it| it.principal.project == project) {
-                self.revoke(slot, shard, self.end_of_project(slot, kind, record));
+        if self.freshness(None, kind, record) == Freshness::Newer {
+            for slot in self
+                .connections
+                .slots_where(|it| it.principal.project == project)
+            {
+                self.revoke(slot, shard, self.project_revocation(slot, kind, record));
             }
             return;
         }
         let shards = self.limits.shards;
-        let scopes = self.index.scopes_of(|topic| {
-            topic.project() == project && shard_of(topic.anchor(), shards) == shard
+        let audiences = self.index.audiences_of(|topic| {
+            topic.project() == project && shard_of(topic.shard_key(), shards) == shard
         });
-        for slot in self.members_of(&scopes) {
-            self.revoke(slot, shard, self.end_of_project(slot, kind, record));
+        for slot in self.members_of(&audiences) {
+            self.revoke(slot, shard, self.project_revocation(slot, kind, record));
         }
     }
 
-    fn end_of_project(&self, slot: Slot, kind: RecordType, record: &ControlHeader<'_>) -> End {
-        let is_doubtful = kind == RecordType::ProjectDisabled
+    fn project_revocation(
+        &self,
+        slot: Slot,
+        kind: RecordType,
+        record: &ControlHeader<'_>,
+    ) -> Revocation {
+        let predates = kind == RecordType::ProjectDisabled
             && self
                 .connections
-                .look_at(slot)
-                .is_some_and(|it| is_older(record, it));
-        let why = if is_doubtful {
+                .peek(slot)
+                .is_some_and(|it| predates_reservation(record, it));
+        let why = if predates {
             &close::RESUBSCRIBE
         } else {
             &close::PROJECT_ENDED
         };
-        End::of(record, why)
+        Revocation::of(record, why)
     }
 
-    fn revoke_all(&mut self, shard: u32, holder: Holder, key_tag: Option<u64>, end: End) {
-        for slot in self.connections.of(holder) {
+    fn revoke_all(
+        &mut self,
+        shard: u32,
+        principal_id: PrincipalId,
+        key_tag: Option<u64>,
+        revocation: Revocation,
+    ) {
+        for slot in self.connections.slots_of(principal_id) {
             let with_this_key = |connection: &Connection| {
                 key_tag.is_none_or(|tag| connection.principal.key_tag == tag)
             };
-            if self.connections.look_at(slot).is_some_and(with_this_key) {
-                self.revoke(slot, shard, end);
+            if self.connections.peek(slot).is_some_and(with_this_key) {
+                self.revoke(slot, shard, revocation);
             }
         }
     }
@@ -169,117 +189,117 @@ impl Reactor {
     /// One copy of a record that ends everything for this connection.
     ///
     /// The record knows the homes of that moment. Shards have no common order: one that the user
-    /// entered later may be heard already, and none of the copies would end that.
-    fn revoke(&mut self, slot: Slot, shard: u32, end: End) {
+    /// joined_homes later may be heard already, and none of the copies would revocation that.
+    fn revoke(&mut self, slot: Slot, shard: u32, revocation: Revocation) {
         let shards = self.limits.shards;
-        self.condemn_in_time(slot, end.why, end.stamp);
+        self.close_after_grace(slot, revocation.why, revocation.position);
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
-        let mut later = std::mem::take(&mut connection.entered);
-        later.retain(|(_, entered)| *entered > end.stamp);
-        self.lose(slot, |topic| {
-            shard_of(topic.anchor(), shards) == shard
+        let mut later = std::mem::take(&mut connection.joined_homes);
+        later.retain(|(_, joined_homes)| *joined_homes > revocation.position);
+        self.remove_topics(slot, |topic| {
+            shard_of(topic.shard_key(), shards) == shard
                 || later.iter().any(|(home, _)| topic.home() == Some(*home))
         });
-        if !self.hears_anything(slot) {
-            self.finish_behind_this_batch(slot);
+        if !self.has_topics(slot) {
+            self.unsubscribe_after_batch(slot);
         }
     }
 
     /// Takes the topics that are `gone` from a connection. Answers whether it had one.
-    pub(super) fn lose(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
-        let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
+    pub(super) fn remove_topics(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
+        let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
             return false;
         };
         // Looked at before: sealing for nothing would cost its neighbours a write each.
-        if !self.index.topics(connection.scope).any(&gone) {
+        if !self.index.topics(connection.audience).any(&gone) {
             return false;
         }
-        self.rescope(slot, |topic| !gone(topic), &[]);
+        self.update_subscription(slot, |topic| !gone(topic), &[]);
         true
     }
 
-    pub(super) fn rescope(
+    pub(super) fn update_subscription(
         &mut self,
         slot: Slot,
         keep: impl Fn(&Topic) -> bool,
         more: &[TopicRef<'_>],
     ) {
-        let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) else {
+        let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
             return;
         };
-        let (scope, place) = (connection.scope, connection.place);
-        self.seal(scope, usize::MAX);
-        let Some(change) = self.index.change(slot, scope, place, keep, more) else {
+        let (audience, place) = (connection.audience, connection.place);
+        self.seal(audience, usize::MAX);
+        let Some(change) = self.index.change(slot, audience, place, keep, more) else {
             return;
         };
         if let Some(connection) = change.moved.and_then(|moved| self.connections.at(moved)) {
             connection.place = place;
         }
-        let bytes = self.index.topic_bytes(change.scope);
+        let bytes = self.index.topic_bytes(change.audience);
         let mut is_too_much = false;
         if let Some(connection) = self.connections.at(slot) {
-            (connection.scope, connection.place) = (change.scope, change.place);
+            (connection.audience, connection.place) = (change.audience, change.place);
             let all = connection.held.set_topic_bytes(bytes);
             is_too_much = !more.is_empty() && all > self.limits.principal_topic_bytes;
         }
-        // What is in its new scope's block was routed before it came.
-        self.seal(change.scope, change.place as usize);
+        // What is in its new audience's block was routed before it came.
+        self.seal(change.audience, change.place as usize);
         Stats::add(&self.shared.stats.rescopes, 1);
         if is_too_much {
             // It comes again, and is told at its handshake which limit that is.
-            self.condemn(slot, &close::RESUBSCRIBE);
-            self.finish_behind_this_batch(slot);
+            self.mark_for_close(slot, &close::RESUBSCRIBE);
+            self.unsubscribe_after_batch(slot);
         }
     }
 
     /// A connection lost what the record is about.
-    pub(super) fn end_unless_doubtful(&mut self, slot: Slot, record: &ControlHeader<'_>) {
-        let is_doubtful = self
+    pub(super) fn close_or_resubscribe(&mut self, slot: Slot, record: &ControlHeader<'_>) {
+        let predates = self
             .connections
-            .look_at(slot)
-            .is_some_and(|it| !it.follow && is_older(record, it));
-        if is_doubtful {
-            self.condemn(slot, &close::RESUBSCRIBE);
-            self.finish_behind_this_batch(slot);
+            .peek(slot)
+            .is_some_and(|it| !it.follow && predates_reservation(record, it));
+        if predates {
+            self.mark_for_close(slot, &close::RESUBSCRIBE);
+            self.unsubscribe_after_batch(slot);
         } else {
-            self.end_if_nothing_is_left(slot, &close::ACCESS_ENDED);
+            self.close_if_no_topics(slot, &close::ACCESS_ENDED);
         }
     }
 
-    pub(super) fn end_if_nothing_is_left(&mut self, slot: Slot, why: &'static CloseCode) {
-        if self.hears_anything(slot) {
+    pub(super) fn close_if_no_topics(&mut self, slot: Slot, why: &'static CloseCode) {
+        if self.has_topics(slot) {
             return;
         }
-        let Some(connection) = self.connections.look_at(slot) else {
+        let Some(connection) = self.connections.peek(slot) else {
             return;
         };
-        if connection.ended.is_some() {
-            self.finish_behind_this_batch(slot);
-        } else if !connection.follow || connection.condemned.is_some() {
-            self.condemn(slot, why);
-            self.finish(slot);
+        if connection.revoked_at.is_some() {
+            self.unsubscribe_after_batch(slot);
+        } else if !connection.follow || connection.pending_close.is_some() {
+            self.mark_for_close(slot, why);
+            self.unsubscribe(slot);
         }
     }
 
-    pub(super) fn hears_anything(&mut self, slot: Slot) -> bool {
+    pub(super) fn has_topics(&mut self, slot: Slot) -> bool {
         self.connections
             .at(slot)
-            .filter(|it| !it.deaf)
-            .is_some_and(|it| self.index.topics(it.scope).next().is_some())
+            .filter(|it| !it.unsubscribed)
+            .is_some_and(|it| self.index.topics(it.audience).next().is_some())
     }
 
-    pub(super) fn listeners(&mut self, topic: TopicRef<'_>) -> Vec<Slot> {
-        let mut scopes = Vec::new();
-        self.index.find(&[topic], &mut scopes);
-        self.members_of(&scopes)
+    pub(super) fn subscribers(&mut self, topic: TopicRef<'_>) -> Vec<Slot> {
+        let mut audiences = Vec::new();
+        self.index.find(&[topic], &mut audiences);
+        self.members_of(&audiences)
     }
 
-    pub(super) fn members_of(&self, scopes: &[ScopeId]) -> Vec<Slot> {
-        scopes
+    pub(super) fn members_of(&self, audiences: &[AudienceId]) -> Vec<Slot> {
+        audiences
             .iter()
-            .flat_map(|&scope| self.index.members(scope))
+            .flat_map(|&audience| self.index.members(audience))
             .copied()
             .collect()
     }
@@ -287,21 +307,21 @@ impl Reactor {
 
 /// How a record ends all that somebody hears.
 #[derive(Clone, Copy)]
-struct End {
+struct Revocation {
     why: &'static CloseCode,
-    stamp: Stamp,
+    position: OutboxPosition,
 }
 
-impl End {
+impl Revocation {
     fn of(record: &ControlHeader<'_>, why: &'static CloseCode) -> Self {
         Self {
             why,
-            stamp: stamp(record),
+            position: position(record),
         }
     }
 }
 
-pub(super) fn stamp(record: &ControlHeader<'_>) -> Stamp {
+pub(super) fn position(record: &ControlHeader<'_>) -> OutboxPosition {
     (record.outbox_ms, record.outbox_seq)
 }
 
@@ -309,10 +329,10 @@ pub(super) fn stamp(record: &ControlHeader<'_>) -> Stamp {
 /// store said then may have known of it, and of what undid it since: who is told to go away for good
 /// might be wronged, so it is told to come again. (If our clock is behind that of Redis, a moment
 /// longer it is told the former.)
-fn is_older(record: &ControlHeader<'_>, connection: &Connection) -> bool {
+fn predates_reservation(record: &ControlHeader<'_>, connection: &Connection) -> bool {
     record.outbox_ms <= connection.reserved_ms
 }
 
-pub(super) fn holder(kind: PrincipalKind, project: u64, id: u64) -> Holder {
-    Holder { kind, project, id }
+pub(super) fn principal_id(kind: PrincipalKind, project: u64, id: u64) -> PrincipalId {
+    PrincipalId { kind, project, id }
 }

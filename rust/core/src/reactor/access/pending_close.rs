@@ -1,5 +1,5 @@
-//! Connections that have to go because of what the bus said: a control record, or that entries of
-//! it may be missing. They are deaf at once, and closed with their code a few at a time.
+//! ConnectionTable that have to go because of what the bus said: a control record, or that entries of
+//! it may be missing. They are unsubscribed at once, and closed with their code a few at a time.
 
 use std::time::Instant;
 
@@ -8,117 +8,126 @@ use crate::bus::shard::shard_of;
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::routing::index::Slot;
-use crate::routing::record_dedup::Stamp;
+use crate::routing::record_dedup::OutboxPosition;
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
 
 /// Closing costs a write each: with more in one turn, everybody else's deliveries would wait.
-pub(in crate::reactor) const ENDINGS_PER_TURN: usize = 128;
+pub(in crate::reactor) const CLOSES_PER_TURN: usize = 128;
 
 impl Reactor {
     /// Decides how this connection will be closed. Only the first reason counts.
-    pub(super) fn condemn(&mut self, slot: Slot, why: &'static CloseCode) -> Option<ConnectionId> {
+    pub(super) fn mark_for_close(
+        &mut self,
+        slot: Slot,
+        why: &'static CloseCode,
+    ) -> Option<ConnectionId> {
         let connection = self
             .connections
             .at(slot)
-            .filter(|it| !it.deaf && it.condemned.is_none())?;
-        connection.condemned = Some(why);
+            .filter(|it| !it.unsubscribed && it.pending_close.is_none())?;
+        connection.pending_close = Some(why);
         Some(connection.id)
     }
 
     /// Condemns a connection that may wait for the other copies of the record, which stands there in
-    /// the outbox, but not for long.
-    pub(super) fn condemn_in_time(&mut self, slot: Slot, why: &'static CloseCode, stamp: Stamp) {
-        if let Some(id) = self.condemn(slot, why) {
+    /// the send queue, but not for long.
+    pub(super) fn close_after_grace(
+        &mut self,
+        slot: Slot,
+        why: &'static CloseCode,
+        position: OutboxPosition,
+    ) {
+        if let Some(id) = self.mark_for_close(slot, why) {
             if let Some(connection) = self.connections.at(slot) {
-                connection.ended = Some(stamp);
+                connection.revoked_at = Some(position);
             }
             self.timers
-                .expect_revocation(id, Instant::now() + self.limits.revocation);
+                .add_grace_deadline(id, Instant::now() + self.limits.close_grace);
         }
     }
 
-    /// A condemned connection hears no more once everything is routed that was read with the record.
-    pub(super) fn finish_behind_this_batch(&mut self, slot: Slot) {
-        if let Some(connection) = self.connections.at(slot).filter(|it| !it.deaf) {
-            self.ending.push(connection.id);
+    /// A pending_close connection hears no more once everything is routed that was read with the record.
+    pub(super) fn unsubscribe_after_batch(&mut self, slot: Slot) {
+        if let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) {
+            self.unsubscribing.push(connection.id);
         }
     }
 
-    /// Nothing is left of a batch. Whether that ended so many that it took a turn's time.
-    pub(in crate::reactor) fn finish_ending(&mut self) -> bool {
-        let waiting = self.condemned.len();
-        for id in std::mem::take(&mut self.ending) {
+    /// Nothing is left of a batch. Whether that revoked_at so many that it took a turn's time.
+    pub(in crate::reactor) fn end_batch(&mut self) -> bool {
+        let waiting = self.pending_close.len();
+        for id in std::mem::take(&mut self.unsubscribing) {
             let Some(connection) = self.connections.get(id) else {
                 continue;
             };
             // A membership that is older than the end of its key: that has a copy there too.
-            if connection.ended.is_none() || !self.hears_anything(id.slot()) {
-                self.finish(id.slot());
+            if connection.revoked_at.is_none() || !self.has_topics(id.slot()) {
+                self.unsubscribe(id.slot());
             }
         }
-        self.condemned_many(waiting)
+        self.closes_fill_turn(waiting)
     }
 
-    /// A condemned connection hears no more. It is closed in its turn, or once it is adopted.
-    pub(super) fn finish(&mut self, slot: Slot) {
+    /// A pending_close connection hears no more. It is closed in its turn, or once it is adopted.
+    pub(super) fn unsubscribe(&mut self, slot: Slot) {
         let Some(connection) = self
             .connections
             .at(slot)
-            .filter(|it| !it.deaf && it.condemned.is_some())
+            .filter(|it| !it.unsubscribed && it.pending_close.is_some())
         else {
             return;
         };
         let (id, state) = (connection.id, connection.state);
-        self.leave(id);
+        self.leave_audience(id);
         if state == State::Open {
-            self.condemned.push_back(id);
+            self.pending_close.push_back(id);
         }
     }
 
     /// The other copies of its record did not come in time.
-    pub(in crate::reactor) fn finish_overdue(&mut self, id: ConnectionId) {
+    pub(in crate::reactor) fn unsubscribe_after_grace(&mut self, id: ConnectionId) {
         if self.connections.get(id).is_some() {
-            self.finish(id.slot());
+            self.unsubscribe(id.slot());
         }
     }
 
-    /// Closes some of those who were condemned.
-    pub(in crate::reactor) fn end_condemned(&mut self) {
-        for _ in 0..ENDINGS_PER_TURN {
-            let Some(id) = self.condemned.pop_front() else {
+    /// Closes some of those who were pending_close.
+    pub(in crate::reactor) fn close_marked(&mut self) {
+        for _ in 0..CLOSES_PER_TURN {
+            let Some(id) = self.pending_close.pop_front() else {
                 break;
             };
-            self.close_condemned(id);
+            self.close_if_marked(id);
         }
-        self.settle_doomed();
+        self.handle_failed_sends();
     }
 
-    /// Closes one that was condemned and hears no more, with the code that it was condemned to.
-    pub(in crate::reactor) fn close_condemned(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(id).filter(|it| it.deaf)
-            && let Some(why) = connection.condemned
+    /// Closes one that was pending_close and hears no more, with the code that it was pending_close to.
+    pub(in crate::reactor) fn close_if_marked(&mut self, id: ConnectionId) {
+        if let Some(connection) = self.connections.get(id).filter(|it| it.unsubscribed)
+            && let Some(why) = connection.pending_close
         {
             self.close_with(id, *why);
         }
     }
 
-    /// Entries of this shard may be missing, a revocation among them: whoever hears something of
-    /// it, or would have been told there that its key ended, comes again.
+    /// Entries of this shard may be missing, a close_grace among them: whoever hears something of
+    /// it, or would have been told there that its key revoked_at, comes again.
     pub(in crate::reactor) fn resync(&mut self, shard: u32) {
         Stats::add(&self.shared.stats.gaps, 1);
         let shards = self.limits.shards;
-        let scopes = self
+        let audiences = self
             .index
-            .scopes_of(|topic| shard_of(topic.anchor(), shards) == shard);
-        let mut concerned = self.members_of(&scopes);
+            .audiences_of(|topic| shard_of(topic.shard_key(), shards) == shard);
+        let mut concerned = self.members_of(&audiences);
         concerned.extend(
             self.connections
-                .which(|it| !it.deaf && shard_of(it.principal.id, shards) == shard),
+                .slots_where(|it| !it.unsubscribed && shard_of(it.principal.id, shards) == shard),
         );
         for slot in concerned {
-            self.condemn(slot, &close::RESYNC);
-            self.finish(slot);
+            self.mark_for_close(slot, &close::RESYNC);
+            self.unsubscribe(slot);
         }
     }
 }
@@ -129,8 +138,8 @@ mod tests {
 
     use super::*;
     use crate::bus::envelope::{ControlHeader, EventHeader, encode_control, encode_event};
-    use crate::reactor::fixture::{adopt, count, limits, no_events, open, reactor, reserve};
     use crate::reactor::inbox::{Command, Entry};
+    use crate::reactor::test_reactor::{adopt, count, limits, no_events, open, reactor, reserve};
 
     const MANY: u64 = 10_000;
     const LARGE: u64 = 1;
@@ -169,8 +178,12 @@ mod tests {
         }
         reactor.shared.inbox.send(what);
         reactor.turn(&no_events(), now);
-        assert_eq!(told(&reactor), ENDINGS_PER_TURN as u64);
-        assert_eq!(reactor.index.topic_count(), 0, "all are deaf at once");
+        assert_eq!(told(&reactor), CLOSES_PER_TURN as u64);
+        assert_eq!(
+            reactor.index.topic_count(),
+            0,
+            "all are unsubscribed at once"
+        );
 
         let witness = reserve(&mut reactor, OTHER, 1);
         let _client = adopt(&mut reactor, witness);
@@ -182,7 +195,7 @@ mod tests {
             turns += 1;
             let deliveries = reactor.shared.stats.snapshot();
             assert!(deliveries.contains(&("deliveries", turns - 1)));
-            assert_eq!(told(&reactor), MANY.min(turns * ENDINGS_PER_TURN as u64));
+            assert_eq!(told(&reactor), MANY.min(turns * CLOSES_PER_TURN as u64));
         }
         assert!(reactor.is_idle());
     }
@@ -201,7 +214,7 @@ mod tests {
     #[test]
     fn a_record_that_ends_many_is_the_last_of_its_turn() {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
-        for user in 0..=ENDINGS_PER_TURN as u64 {
+        for user in 0..=CLOSES_PER_TURN as u64 {
             open(&mut reactor, LARGE, user);
         }
         reserve(&mut reactor, OTHER, 1);

@@ -3,7 +3,7 @@
 use serde::Deserialize;
 
 use super::super::Reactor;
-use super::holder;
+use super::principal_id;
 use crate::bus::envelope::ControlHeader;
 use crate::connection::PrincipalKind;
 use crate::routing::topic::TopicRef;
@@ -19,7 +19,7 @@ impl Reactor {
         if old == record.home || !self.is_shard_of(shard, old) {
             return;
         }
-        self.send_for_again(TopicRef::Device {
+        self.request_resubscribe(TopicRef::Device {
             project: record.project,
             home: old,
             device: record.device,
@@ -32,7 +32,7 @@ impl Reactor {
             return;
         };
         if self.is_shard_of(shard, record.home) {
-            self.send_for_again(TopicRef::Entity {
+            self.request_resubscribe(TopicRef::Entity {
                 project: record.project,
                 home: record.home,
                 entity,
@@ -40,17 +40,17 @@ impl Reactor {
         }
     }
 
-    /// Its listeners come back, and are authorised anew.
-    fn send_for_again(&mut self, topic: TopicRef<'_>) {
-        for slot in self.listeners(topic) {
-            self.condemn(slot, &close::RESUBSCRIBE);
-            self.lose(slot, |it| it.as_ref() == topic);
-            self.finish_behind_this_batch(slot);
+    /// Its subscribers come back, and are authorised anew.
+    fn request_resubscribe(&mut self, topic: TopicRef<'_>) {
+        for slot in self.subscribers(topic) {
+            self.mark_for_close(slot, &close::RESUBSCRIBE);
+            self.remove_topics(slot, |it| it.as_ref() == topic);
+            self.unsubscribe_after_batch(slot);
         }
     }
 
     pub(super) fn permission_ended(&mut self, shard: u32, record: &ControlHeader<'_>) {
-        let Some(ended) = EndedRight::read(record.body) else {
+        let Some(ended) = EndedPermission::read(record.body) else {
             Stats::add(&self.shared.stats.malformed, 1);
             return;
         };
@@ -61,10 +61,10 @@ impl Reactor {
             return;
         }
         for &user in &ended.users {
-            let user = holder(PrincipalKind::User, record.project, user);
-            for slot in self.connections.of(user) {
-                if self.lose(slot, |it| it.as_ref() == topic) {
-                    self.end_unless_doubtful(slot, record);
+            let user = principal_id(PrincipalKind::User, record.project, user);
+            for slot in self.connections.slots_of(user) {
+                if self.remove_topics(slot, |it| it.as_ref() == topic) {
+                    self.close_or_resubscribe(slot, record);
                 }
             }
         }
@@ -73,7 +73,7 @@ impl Reactor {
 
 /// A right that some users have no more.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
-pub struct EndedRight {
+pub struct EndedPermission {
     /// The entity whose events might be read; otherwise it is the record's device, or its home.
     #[serde(default)]
     entity: Option<String>,
@@ -81,7 +81,7 @@ pub struct EndedRight {
     pub users: Vec<u64>,
 }
 
-impl EndedRight {
+impl EndedPermission {
     /// What a record's body says; `None` if it is no such body.
     pub fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()

@@ -10,17 +10,17 @@ use homewire_core::routing::subscription::Subscription;
 use homewire_core::wire::frame::Opcode;
 
 use crate::harness::{
-    Heard, Node, PROJECT, SHARDS, copy, device, entry, event, homes, limits, user,
+    Node, PROJECT, Received, SHARDS, copy, device, entry, event, homes, limits, user,
 };
 use crate::records::{
     MEMBER_ADDED, MEMBER_REMOVED, PROJECT_DISABLED, USER_DELETED, device_in, entities,
-    entity_event, events, heard_so_far, member, record, route_all,
+    entity_event, events, member, received_so_far, record, route_all,
 };
 
 #[test]
 fn who_waits_for_copies_that_do_not_come_is_closed_all_the_same() {
     let mut node = Node::start(Limits {
-        revocation: Duration::from_millis(300),
+        close_grace: Duration::from_millis(300),
         ..limits()
     });
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
@@ -32,18 +32,18 @@ fn who_waits_for_copies_that_do_not_come_is_closed_all_the_same() {
     };
     node.route(copy(1, &deleted));
     // Nobody else's doing wakes the reactor for this.
-    assert_eq!(client.hear(), Heard::Close(Some(4501)));
+    assert_eq!(client.receive(), Received::Close(Some(4501)));
     assert_eq!(
-        node.adopt(reserved, b"").hear(),
-        Heard::Close(Some(4501)),
+        node.adopt(reserved, b"").receive(),
+        Received::Close(Some(4501)),
         "in time, but the key is dead"
     );
     route_all(&node, [event(1, "after"), event(2, "after")]);
-    client.say_close(4501);
-    assert_eq!(client.hear(), Heard::End);
+    client.send_close(4501);
+    assert_eq!(client.receive(), Received::End);
     drop(client);
     assert_eq!(node.closed(id), 4501);
-    assert_eq!(witness.hear(), Heard::event("after"));
+    assert_eq!(witness.receive(), Received::event("after"));
 }
 
 #[test]
@@ -57,12 +57,12 @@ fn a_connection_that_waits_for_other_copies_hears_their_shards() {
     node.route(copy(1, &deleted));
     route_all(&node, [event(1, "deaf"), event(2, "acknowledged before")]);
     assert_eq!(
-        heard_so_far(&node, id, &mut client),
+        received_so_far(&node, id, &mut client),
         events(&["acknowledged before"])
     );
     // Whoever closes it: it hears why it must not come back.
     node.core.close(id, 1001, "going away".to_owned());
-    assert_eq!(client.hear(), Heard::Close(Some(4501)));
+    assert_eq!(client.receive(), Received::Close(Some(4501)));
     assert_eq!(node.stat("revoked"), 1);
 }
 
@@ -93,23 +93,23 @@ fn a_reservation_hears_of_records_too() {
     );
     let mut client = node.adopt(added, b"");
     assert_eq!(
-        heard_so_far(&node, added, &mut client),
+        received_so_far(&node, added, &mut client),
         events(&["after", "other"])
     );
     let mut client = node.adopt(removed, b"");
     assert_eq!(
-        heard_so_far(&node, removed, &mut client),
+        received_so_far(&node, removed, &mut client),
         events(&["before", "other"])
     );
     for (id, code) in [(nothing_left, 4500), (deleted, 4501)] {
         // 101 was said: what it may hear comes first, then why there is no more.
         let mut client = node.adopt(id, b"");
         assert_eq!(
-            client.hear_until(&Heard::Close(Some(code))),
+            client.receive_until(&Received::Close(Some(code))),
             events(&["before"])
         );
-        client.say_close(code);
-        assert_eq!(client.hear(), Heard::End);
+        client.send_close(code);
+        assert_eq!(client.receive(), Received::End);
         drop(client);
         assert_eq!(node.closed(id), code);
     }
@@ -127,11 +127,11 @@ fn what_a_condemned_client_says_is_nobodys_business() {
     };
     node.route(copy(1, &deleted));
     node.fence();
-    client.say(Opcode::Text, b"let me in");
-    client.say(Opcode::Ping, b"there?");
-    assert_eq!(client.hear(), Heard::Pong(b"there?".to_vec()));
+    client.send(Opcode::Text, b"let me in");
+    client.send(Opcode::Ping, b"there?");
+    assert_eq!(client.receive(), Received::Pong(b"there?".to_vec()));
     node.core.close(id, 1000, String::new());
-    assert_eq!(client.hear(), Heard::Close(Some(4501)));
+    assert_eq!(client.receive(), Received::Close(Some(4501)));
     drop(client);
     assert_eq!(node.closed(id), 4501);
 }
@@ -157,20 +157,23 @@ fn a_gap_ends_those_who_may_have_missed_something() {
     assert!(node.core.gap(shard_of(2, SHARDS)));
     let later = node.reserve_for(user(2), homes(&[2]), true);
     route_all(&node, [event(2, "behind the gap"), event(3, "next")]);
-    let end = Heard::Close(Some(4002));
-    assert_eq!(home.hear_until(&end), events(&["before", "lamp", "third"]));
-    assert_eq!(owner.hear(), end);
-    assert_eq!(commands.hear(), end);
-    assert_eq!(lamp.hear_until(&end), events(&["lamp"]));
-    assert_eq!(node.adopt(reserved, b"").hear(), end);
+    let end = Received::Close(Some(4002));
     assert_eq!(
-        heard_so_far(&node, other_id, &mut other),
+        home.receive_until(&end),
+        events(&["before", "lamp", "third"])
+    );
+    assert_eq!(owner.receive(), end);
+    assert_eq!(commands.receive(), end);
+    assert_eq!(lamp.receive_until(&end), events(&["lamp"]));
+    assert_eq!(node.adopt(reserved, b"").receive(), end);
+    assert_eq!(
+        received_so_far(&node, other_id, &mut other),
         events(&["third", "next"])
     );
     // Who came after it missed nothing.
     let mut client = node.adopt(later, b"");
     assert_eq!(
-        heard_so_far(&node, later, &mut client),
+        received_so_far(&node, later, &mut client),
         events(&["behind the gap"])
     );
     drop(home);
@@ -180,7 +183,7 @@ fn a_gap_ends_those_who_may_have_missed_something() {
     assert_eq!(node.stat("revoked"), 0);
 }
 
-/// More than one turn closes, and what another project hears goes on meanwhile. (That it goes on in
+/// Thresholds than one turn closes, and what another project hears goes on meanwhile. (That it goes on in
 /// between is tested turn by turn, in the reactor itself.)
 #[test]
 fn the_end_of_a_large_project_holds_up_nobody() {
@@ -210,11 +213,11 @@ fn the_end_of_a_large_project_holds_up_nobody() {
         node.route(elsewhere(number.to_string()));
     }
     for number in 0..100 {
-        assert_eq!(witness.hear(), Heard::event(&number.to_string()));
+        assert_eq!(witness.receive(), Received::event(&number.to_string()));
     }
     for client in &mut clients {
         assert_eq!(
-            client.hear_until(&Heard::Close(Some(4503))),
+            client.receive_until(&Received::Close(Some(4503))),
             events(&["last", "last"])
         );
     }

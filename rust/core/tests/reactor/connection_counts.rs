@@ -3,14 +3,14 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
-use homewire_core::connection::counts::{Counts, More, Subject};
+use homewire_core::connection::counts::{CountKey, Counts, Thresholds};
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::reactor::Limits;
 use homewire_core::routing::subscription::Reservation;
 use homewire_core::wire::encoding::Encoding;
 
-use crate::harness::{Node, PATIENCE, PROJECT, homes, limits};
+use crate::harness::{Node, PROJECT, TIMEOUT, homes, limits};
 
 const DEVICE: Principal = Principal {
     kind: PrincipalKind::Device,
@@ -33,7 +33,7 @@ fn reserve(node: &Node) -> ConnectionId {
         principal: DEVICE,
         subscription: homes(&[1]),
         follow: false,
-        waiting: Vec::new(),
+        deactivated_homes: Vec::new(),
         encoding: Encoding::Plain,
         address: here(),
     });
@@ -49,7 +49,7 @@ fn settles(node: &Node, count: u32) {
         principal_topic_bytes: u64::from(count) * ONE_HOME,
         project_topic_bytes: u64::from(count) * ONE_HOME,
     };
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while node.core.held(DEVICE, here()) != wanted {
         assert!(
             Instant::now() < deadline,
@@ -68,13 +68,13 @@ fn a_burst_is_counted_before_the_reactor_hears_of_it() {
         reserve(&node);
     }
     assert_eq!(node.core.held(DEVICE, here()).principal, 50);
-    let more = More {
-        than_user: 0,
-        than_device: 49,
-        than_project: 1000,
-        than_address: 50,
+    let more = Thresholds {
+        user: 0,
+        device: 49,
+        project: 1000,
+        address: 50,
     };
-    let device = Subject::Device {
+    let device = CountKey::Device {
         project: PROJECT,
         id: 7,
     };

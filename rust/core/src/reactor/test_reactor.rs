@@ -9,9 +9,9 @@ use std::time::Duration;
 use mio::{Events, Poll, Waker};
 
 use super::{Limits, Reactor, Shared, WAKER};
-use crate::bus::cache_versions::Marks;
+use crate::bus::cache_versions::CacheVersions;
 use crate::connection::allowance::Rates;
-use crate::connection::counts::Tally;
+use crate::connection::counts::ConnectionCounts;
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::{Socket, SocketOptions};
 use crate::connection::{Connection, Principal, PrincipalKind, State};
@@ -26,10 +26,10 @@ pub(super) fn limits() -> Limits {
         shards: 1,
         heartbeat: Duration::from_secs(1_000_000),
         reservation: Duration::from_secs(1_000_000),
-        revocation: Duration::from_secs(1_000_000),
+        close_grace: Duration::from_secs(1_000_000),
         close: Duration::from_secs(1_000_000),
-        outbox_bytes: 1 << 20,
-        outboxes_bytes: usize::MAX,
+        send_queue_bytes: 1 << 20,
+        send_queues_bytes: usize::MAX,
         unsent_age: Duration::from_secs(1_000_000),
         inbound: Rates::default(),
         principal_topic_bytes: u64::MAX,
@@ -46,9 +46,9 @@ pub(super) fn reactor(limits: Limits) -> Reactor {
     let (inbox, commands) = Inbox::new(waker, usize::MAX, Arc::default());
     let shared = Shared {
         inbox: Arc::new(inbox),
-        slots: Arc::default(),
+        connection_ids: Arc::default(),
         notifier: Arc::new(Notifier::new(usize::MAX, Arc::default()).unwrap()),
-        marks: Arc::new(Marks::new(1)),
+        cache_versions: Arc::new(CacheVersions::new(1)),
         stats: Arc::default(),
     };
     Reactor::new(poll, shared, commands, limits)
@@ -56,7 +56,7 @@ pub(super) fn reactor(limits: Limits) -> Reactor {
 
 /// A reservation for home 1 of this project.
 pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> ConnectionId {
-    let id = reactor.shared.slots.take();
+    let id = reactor.shared.connection_ids.allocate();
     let principal = Principal {
         kind: PrincipalKind::User,
         project,
@@ -68,11 +68,11 @@ pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> Connect
         principal,
         subscription: Subscription::Homes(vec![1]),
         follow: true,
-        waiting: Vec::new(),
+        deactivated_homes: Vec::new(),
         encoding: Encoding::Plain,
         address: None,
     };
-    let held = Arc::<Tally>::default().hold(principal, None, 0);
+    let held = Arc::<ConnectionCounts>::default().add(principal, None, 0);
     reactor.reserve(reservation, held, 0);
     id
 }

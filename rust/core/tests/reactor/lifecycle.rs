@@ -9,7 +9,7 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Heard, Node, PATIENCE, client_frame, event, homes, limits};
+use crate::harness::{Node, Received, TIMEOUT, client_frame, event, homes, limits};
 
 #[test]
 fn early_bytes_are_heard_behind_what_was_routed_before() {
@@ -19,15 +19,15 @@ fn early_bytes_are_heard_behind_what_was_routed_before() {
     let ping = client_frame(0x89, b"early");
     let mut client = node.adopt(id, &ping[..3]);
     client.socket.write_all(&ping[3..]).unwrap();
-    assert_eq!(client.hear(), Heard::event("first"));
-    assert_eq!(client.hear(), Heard::Pong(b"early".to_vec()));
+    assert_eq!(client.receive(), Received::event("first"));
+    assert_eq!(client.receive(), Received::Pong(b"early".to_vec()));
 
     let id = node.reserve(homes(&[1]));
     node.occupy();
     node.route(event(1, "second"));
     let mut client = node.adopt(id, &ping);
-    assert_eq!(client.hear(), Heard::event("second"));
-    assert_eq!(client.hear(), Heard::Pong(b"early".to_vec()));
+    assert_eq!(client.receive(), Received::event("second"));
+    assert_eq!(client.receive(), Received::Pong(b"early".to_vec()));
 }
 
 #[test]
@@ -39,8 +39,8 @@ fn a_reservation_that_is_not_adopted_in_time_is_undone() {
     let id = node.reserve(homes(&[1]));
     assert_eq!(node.closed(id), 1006);
     let mut late = node.adopt(id, b"");
-    assert_eq!(late.hear(), Heard::Close(Some(1013)));
-    assert_eq!(late.hear(), Heard::End);
+    assert_eq!(late.receive(), Received::Close(Some(1013)));
+    assert_eq!(late.receive(), Received::End);
     assert_eq!(node.stat("reservations_expired"), 1);
 }
 
@@ -56,13 +56,13 @@ fn an_old_id_means_nothing_to_its_slots_next_connection() {
     node.core.abandon(old);
     node.core.close(old, 4000, String::new());
     let mut stranger = node.adopt(old, b"");
-    assert_eq!(stranger.hear(), Heard::Close(Some(1013)));
+    assert_eq!(stranger.receive(), Received::Close(Some(1013)));
     let mut client = node.adopt(new, b"");
     node.core.send(old, Opcode::Text, b"for another".to_vec());
     node.core.close(old, 4000, String::new());
     node.core.abandon(old);
     node.route(event(1, "first"));
-    assert_eq!(client.hear(), Heard::event("first"));
+    assert_eq!(client.receive(), Received::event("first"));
 }
 
 #[test]
@@ -72,10 +72,10 @@ fn we_close() {
     node.route(event(1, "before"));
     node.core.close(id, 4321, "because".to_owned());
     node.route(event(1, "after"));
-    assert_eq!(client.hear(), Heard::event("before"));
-    assert_eq!(client.hear(), Heard::Close(Some(4321)));
-    client.say_close(4321);
-    assert_eq!(client.hear(), Heard::End);
+    assert_eq!(client.receive(), Received::event("before"));
+    assert_eq!(client.receive(), Received::Close(Some(4321)));
+    client.send_close(4321);
+    assert_eq!(client.receive(), Received::End);
     drop(client);
     assert_eq!(node.closed(id), 4321);
 }
@@ -88,9 +88,9 @@ fn the_client_closes() {
         (&b""[..], None, 1005),
     ] {
         let (id, mut client) = node.connect(homes(&[1]));
-        client.say(Opcode::Close, payload);
-        assert_eq!(client.hear(), Heard::Close(answer));
-        assert_eq!(client.hear(), Heard::End);
+        client.send(Opcode::Close, payload);
+        assert_eq!(client.receive(), Received::Close(answer));
+        assert_eq!(client.receive(), Received::End);
         drop(client);
         assert_eq!(node.closed(id), told);
     }
@@ -105,8 +105,8 @@ fn a_client_that_does_not_answer_a_close_is_dropped() {
     let (id, mut client) = node.connect(homes(&[1]));
     node.core.close(id, 4000, String::new());
     assert_eq!(node.closed(id), 4000);
-    assert_eq!(client.hear(), Heard::Close(Some(4000)));
-    assert_eq!(client.hear(), Heard::End);
+    assert_eq!(client.receive(), Received::Close(Some(4000)));
+    assert_eq!(client.receive(), Received::End);
 }
 
 /// The end of a stream that comes along with its last bytes makes no event of its own.
@@ -116,7 +116,7 @@ fn last_words_and_the_end_of_the_stream_come_together() {
     let (id, mut client) = node.connect(homes(&[1]));
     node.fence();
     node.occupy();
-    client.say(Opcode::Text, b"last words");
+    client.send(Opcode::Text, b"last words");
     drop(client);
     assert_eq!(
         node.notification_about(id),
@@ -146,10 +146,10 @@ fn a_silent_client_is_asked_and_then_closed() {
         ..limits()
     });
     let (id, mut client) = node.connect(homes(&[1]));
-    assert_eq!(client.hear(), Heard::Ping(Vec::new()));
-    assert_eq!(client.hear(), Heard::Close(Some(4003)));
-    client.say_close(4003);
-    assert_eq!(client.hear(), Heard::End);
+    assert_eq!(client.receive(), Received::Ping(Vec::new()));
+    assert_eq!(client.receive(), Received::Close(Some(4003)));
+    client.send_close(4003);
+    assert_eq!(client.receive(), Received::End);
     drop(client);
     assert_eq!(node.closed(id), 4003);
     assert_eq!(node.stat("heartbeats_missed"), 1);
@@ -163,16 +163,16 @@ fn stopping_closes_everybody_and_waits_for_their_answers() {
     node.fence();
     node.route(event(1, "the last"));
     thread::scope(|scope| {
-        let stopping = scope.spawn(|| node.core.stop(1001, "going away".to_owned(), PATIENCE));
-        assert_eq!(client.hear(), Heard::event("the last"));
-        assert_eq!(client.hear(), Heard::Close(Some(1001)));
+        let stopping = scope.spawn(|| node.core.stop(1001, "going away".to_owned(), TIMEOUT));
+        assert_eq!(client.receive(), Received::event("the last"));
+        assert_eq!(client.receive(), Received::Close(Some(1001)));
         assert!(!stopping.is_finished());
-        client.say_close(1001);
-        assert_eq!(client.hear(), Heard::End);
+        client.send_close(1001);
+        assert_eq!(client.receive(), Received::End);
         drop(client);
         let began = Instant::now();
         stopping.join().unwrap();
-        assert!(began.elapsed() < PATIENCE / 2);
+        assert!(began.elapsed() < TIMEOUT / 2);
     });
     assert!(!node.core.route(vec![event(1, "too late")]));
 }
@@ -185,10 +185,10 @@ fn stopping_does_not_wait_for_ever() {
     let began = Instant::now();
     node.core
         .stop(1001, String::new(), Duration::from_millis(50));
-    assert!((Duration::from_millis(50)..PATIENCE).contains(&began.elapsed()));
+    assert!((Duration::from_millis(50)..TIMEOUT).contains(&began.elapsed()));
     assert_eq!(node.closed(id), 1001);
-    assert_eq!(client.hear(), Heard::Close(Some(1001)));
-    assert_eq!(client.hear(), Heard::End);
+    assert_eq!(client.receive(), Received::Close(Some(1001)));
+    assert_eq!(client.receive(), Received::End);
 }
 
 /// A wait that ends beyond the end of time makes the reactor panic: here after many full turns, in
@@ -213,5 +213,5 @@ fn a_panic_is_told_and_nobody_waits_for_the_dead() {
     let (sender, answer) = mpsc::channel();
     let core = Arc::clone(&node.core);
     thread::spawn(move || sender.send(core.route(vec![long])));
-    assert_eq!(answer.recv_timeout(PATIENCE), Ok(false));
+    assert_eq!(answer.recv_timeout(TIMEOUT), Ok(false));
 }

@@ -5,7 +5,7 @@ use std::io::Write;
 use homewire_core::reactor::Limits;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Client, Heard, Node, client_frame, event, event_with_body, homes, limits};
+use crate::harness::{Client, Node, Received, client_frame, event, event_with_body, homes, limits};
 
 /// A body of `length` bytes of JSON.
 fn body(length: usize) -> String {
@@ -14,11 +14,11 @@ fn body(length: usize) -> String {
 
 /// Reads up to the close frame: the numbers of the events, which must be without a gap.
 fn numbers_until_closed(client: &mut Client, code: u16) -> usize {
-    let heard = client.hear_until(&Heard::Close(Some(code)));
-    for (number, heard) in heard.iter().enumerate() {
-        assert_eq!(*heard, Heard::event(&number.to_string()));
+    let received = client.receive_until(&Received::Close(Some(code)));
+    for (number, received) in received.iter().enumerate() {
+        assert_eq!(*received, Received::event(&number.to_string()));
     }
-    heard.len()
+    received.len()
 }
 
 #[test]
@@ -34,22 +34,22 @@ fn who_does_not_read_is_closed_and_slows_nobody() {
             for _ in 0..10 {
                 node.route(event_with_body(1, &routed.to_string(), &body));
                 for other in &mut others {
-                    assert_eq!(other.hear(), Heard::event(&routed.to_string()));
+                    assert_eq!(other.receive(), Received::event(&routed.to_string()));
                 }
                 routed += 1;
             }
             assert!(routed * length < 64 << 20, "nobody is too slow");
         }
-        let heard = numbers_until_closed(&mut slow, 4001);
-        assert!(0 < heard && heard < routed);
-        slow.say_close(4001);
-        assert_eq!(slow.hear(), Heard::End);
+        let received = numbers_until_closed(&mut slow, 4001);
+        assert!(0 < received && received < routed);
+        slow.send_close(4001);
+        assert_eq!(slow.receive(), Received::End);
         drop(slow);
         assert_eq!(node.closed(id), 4001);
         assert_eq!(node.stat("too_slow"), 1);
         node.route(event(1, "the others stay"));
         for mut other in others {
-            assert_eq!(other.hear(), Heard::event("the others stay"));
+            assert_eq!(other.receive(), Received::event("the others stay"));
         }
     }
 }
@@ -92,7 +92,7 @@ fn a_reservation_has_the_same_bound() {
         node.route(event_with_body(1, &number.to_string(), &body));
     }
     assert_eq!(node.closed(id), 1006);
-    assert_eq!(node.adopt(id, b"").hear(), Heard::Close(Some(1013)));
+    assert_eq!(node.adopt(id, b"").receive(), Received::Close(Some(1013)));
 }
 
 #[test]
@@ -106,8 +106,8 @@ fn messages_of_its_own_have_the_same_bound() {
     }
     node.route(event(1, "too late"));
     node.wait_for("too_slow");
-    let heard = client.hear_until(&Heard::Close(Some(4001)));
-    assert_eq!(heard, [Heard::Text(long)]);
+    let received = client.receive_until(&Received::Close(Some(4001)));
+    assert_eq!(received, [Received::Text(long)]);
     drop(client);
     assert_eq!(node.closed(id), 4001);
 }
@@ -124,7 +124,7 @@ fn falling_behind_twice_in_a_turn_ends_with_a_close_frame() {
     node.route(event(1, "lost"));
     node.core.send(id, Opcode::Text, long);
     node.wait_for("too_slow");
-    assert_eq!(client.hear_until(&Heard::Close(Some(4001))).len(), 1);
+    assert_eq!(client.receive_until(&Received::Close(Some(4001))).len(), 1);
     drop(client);
     assert_eq!(node.closed(id), 4001);
 }
@@ -134,7 +134,7 @@ fn falling_behind_twice_in_a_turn_ends_with_a_close_frame() {
 #[test]
 fn pings_cost_no_memory_while_no_answer_is_read() {
     let node = Node::start(Limits {
-        outbox_bytes: 10_000,
+        send_queue_bytes: 10_000,
         ..limits()
     });
     let (_, mut client) = node.connect(homes(&[1]));
@@ -145,13 +145,13 @@ fn pings_cost_no_memory_while_no_answer_is_read() {
     for _ in 0..50 {
         client.socket.write_all(&many).unwrap();
     }
-    client.say(Opcode::Ping, b"last");
+    client.send(Opcode::Ping, b"last");
     node.fence();
     assert!((1..10_000).contains(&node.stat("outboxes_bytes")));
-    for pong in client.hear_until(&Heard::Pong(b"last".to_vec())) {
-        assert_eq!(pong, Heard::Pong(vec![b'?'; 125]));
+    for pong in client.receive_until(&Received::Pong(b"last".to_vec())) {
+        assert_eq!(pong, Received::Pong(vec![b'?'; 125]));
     }
     assert_eq!(node.stat("too_slow"), 0);
     node.route(event(1, "it is served"));
-    assert_eq!(client.hear(), Heard::event("it is served"));
+    assert_eq!(client.receive(), Received::event("it is served"));
 }

@@ -6,7 +6,7 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Heard, Node, client_frame, event, homes, limits};
+use crate::harness::{Node, Received, client_frame, event, homes, limits};
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = Opcode::Text as u8;
@@ -18,9 +18,9 @@ fn a_pong_echoes_the_ping() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect(homes(&[1]));
     for payload in [&b""[..], b"ping", &[0xFF; 125]] {
-        client.say(Opcode::Pong, b"unasked");
-        client.say(Opcode::Ping, payload);
-        assert_eq!(client.hear(), Heard::Pong(payload.to_vec()));
+        client.send(Opcode::Pong, b"unasked");
+        client.send(Opcode::Ping, payload);
+        assert_eq!(client.receive(), Received::Pong(payload.to_vec()));
     }
 }
 
@@ -39,7 +39,7 @@ fn messages_come_whole_and_in_order() {
             client.socket.write_all(&[byte]).unwrap();
         }
     }
-    assert_eq!(client.hear(), Heard::Pong(b"between".to_vec()));
+    assert_eq!(client.receive(), Received::Pong(b"between".to_vec()));
     for (text, payload) in [(true, &b"in three parts"[..]), (false, b"\x00\xFF")] {
         let payload = payload.to_vec();
         assert_eq!(
@@ -56,12 +56,12 @@ fn messages_that_nobody_wants_are_checked_and_dropped() {
         ..limits()
     });
     let (id, mut client) = node.connect(homes(&[1]));
-    client.say(Opcode::Text, b"hello");
-    client.say(Opcode::Ping, b"");
-    assert_eq!(client.hear(), Heard::Pong(Vec::new()));
-    client.say(Opcode::Text, b"\xFF");
-    assert_eq!(client.hear(), Heard::Close(Some(1007)));
-    assert_eq!(client.hear(), Heard::End);
+    client.send(Opcode::Text, b"hello");
+    client.send(Opcode::Ping, b"");
+    assert_eq!(client.receive(), Received::Pong(Vec::new()));
+    client.send(Opcode::Text, b"\xFF");
+    assert_eq!(client.receive(), Received::Close(Some(1007)));
+    assert_eq!(client.receive(), Received::End);
     drop(client);
     assert_eq!(node.notification(), Notification::Closed { id, code: 1007 });
 }
@@ -83,9 +83,9 @@ fn violations_close_and_events_come_before_the_close() {
         node.route(event(1, "before"));
         let mut client = node.adopt(id, b"");
         client.socket.write_all(&bytes).unwrap();
-        assert_eq!(client.hear(), Heard::event("before"));
-        assert_eq!(client.hear(), Heard::Close(Some(code)));
-        assert_eq!(client.hear(), Heard::End);
+        assert_eq!(client.receive(), Received::event("before"));
+        assert_eq!(client.receive(), Received::Close(Some(code)));
+        assert_eq!(client.receive(), Received::End);
         drop(client);
         assert_eq!(node.closed(id), code);
         assert_eq!(node.stat("violations"), 1);
@@ -97,7 +97,7 @@ fn the_longest_message_is_taken() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     let payload = vec![7; limits().message_bytes];
-    client.say(Opcode::Binary, &payload);
+    client.send(Opcode::Binary, &payload);
     let text = false;
     assert_eq!(
         node.notification(),
@@ -115,20 +115,20 @@ fn clients_wait_while_nobody_takes_their_messages() {
     let (id, mut client) = node.connect(homes(&[1]));
     let payload = vec![b'x'; limits().message_bytes];
     let frame = client_frame(FIN | TEXT, &payload);
-    let written = node.say_until_held(&mut client, &frame, BOUND + ON_THE_WAY);
+    let write_counts = node.send_until_paused(&mut client, &frame, BOUND + ON_THE_WAY);
     assert!(
-        written >= BOUND,
-        "it waits too early, after {written} bytes"
+        write_counts >= BOUND,
+        "it waits too early, after {write_counts} bytes"
     );
     // The others are served all the while.
-    let (_, mut listener) = node.connect(homes(&[1]));
+    let (_, mut subscriber) = node.connect(homes(&[1]));
     node.route(event(1, "meanwhile"));
-    assert_eq!(listener.hear(), Heard::event("meanwhile"));
+    assert_eq!(subscriber.receive(), Received::event("meanwhile"));
 
-    let messages = written.div_ceil(frame.len()) + 100;
+    let messages = write_counts.div_ceil(frame.len()) + 100;
     let all = frame.repeat(messages);
     std::thread::scope(|scope| {
-        scope.spawn(|| client.socket.write_all(&all[written..]).unwrap());
+        scope.spawn(|| client.socket.write_all(&all[write_counts..]).unwrap());
         for _ in 0..messages {
             let text = true;
             let payload = payload.clone();

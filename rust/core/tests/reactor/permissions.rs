@@ -1,4 +1,4 @@
-//! Control records about rights to read, and about entities that are bound elsewhere.
+//! Control records about permissions to read, and about entities that are bound elsewhere.
 
 use std::collections::BTreeSet;
 
@@ -8,32 +8,32 @@ use homewire_core::reactor::inbox::Entry;
 use homewire_core::routing::subscription::{BoundEntity, Subscription};
 use proptest::prelude::*;
 
-use crate::harness::{Client, Heard, Node, PROJECT, copy, event, homes, limits, user};
+use crate::harness::{Client, Node, PROJECT, Received, copy, event, homes, limits, user};
 use crate::records::{
     ENTITY_MOVED, HOME_DELETED, PERMISSION_ENDED, device_event, device_in, entities, entity_event,
-    events, everywhere, heard_so_far, record, route_all,
+    events, everywhere, received_so_far, record, route_all,
 };
 
 /// What may be read, each in a home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Right {
+enum Permission {
     Home(u64),
     Device(u64, u64),
     Entity(u64, &'static str),
 }
 
 /// One of each kind in home 1, and others that differ in one thing.
-const RIGHTS: [Right; 7] = [
-    Right::Home(1),
-    Right::Device(1, 7),
-    Right::Entity(1, "lamp"),
-    Right::Home(2),
-    Right::Device(2, 8),
-    Right::Device(1, 8),
-    Right::Entity(1, "door"),
+const PERMISSIONS: [Permission; 7] = [
+    Permission::Home(1),
+    Permission::Device(1, 7),
+    Permission::Entity(1, "lamp"),
+    Permission::Home(2),
+    Permission::Device(2, 8),
+    Permission::Device(1, 8),
+    Permission::Entity(1, "door"),
 ];
 
-impl Right {
+impl Permission {
     fn home(self) -> u64 {
         match self {
             Self::Home(home) | Self::Device(home, _) | Self::Entity(home, _) => home,
@@ -48,7 +48,7 @@ impl Right {
         }
     }
 
-    /// An event that is heard by this right, and by that to the home.
+    /// An event that is heard by this permission, and by that to the home.
     fn event(self, name: &str) -> Entry {
         match self {
             Self::Home(home) => event(home, name),
@@ -87,36 +87,47 @@ fn bound(entities: &[(u64, &str)]) -> Subscription {
 
 #[test]
 fn the_end_of_a_right_takes_its_own_topic_from_its_own_users() {
-    for ended in RIGHTS {
+    for ended in PERMISSIONS {
         let node = Node::start(limits());
-        let listeners = |user_id| {
-            RIGHTS.map(|right| node.connect_for(user(user_id), right.subscription(), false))
+        let subscribers = |user_id| {
+            PERMISSIONS
+                .map(|permission| node.connect_for(user(user_id), permission.subscription(), false))
         };
-        let (mut named, mut others) = (listeners(1), listeners(2));
+        let (mut named, mut others) = (subscribers(1), subscribers(2));
         let body = ended.body(&[3, 1]);
         let record = ControlHeader {
             body: body.as_bytes(),
             ..ended.ended(1)
         };
         node.occupy();
-        route_all(&node, RIGHTS.map(|right| right.event("before")));
+        route_all(
+            &node,
+            PERMISSIONS.map(|permission| permission.event("before")),
+        );
         route_all(&node, everywhere(&record));
-        route_all(&node, RIGHTS.map(|right| right.event("after")));
-        for (right, (id, client)) in RIGHTS.into_iter().zip(&mut others) {
-            let heard = heard_so_far(&node, *id, client);
-            let twice = heard.len() / 2;
+        route_all(
+            &node,
+            PERMISSIONS.map(|permission| permission.event("after")),
+        );
+        for (permission, (id, client)) in PERMISSIONS.into_iter().zip(&mut others) {
+            let received = received_so_far(&node, *id, client);
+            let twice = received.len() / 2;
             let both = [vec!["before"; twice], vec!["after"; twice]].concat();
-            assert_eq!(heard, events(&both), "{right:?} of another user");
+            assert_eq!(received, events(&both), "{permission:?} of another user");
             assert!(twice > 0);
         }
-        for (right, (id, client)) in RIGHTS.into_iter().zip(&mut named) {
-            if right == ended {
-                let heard = client.hear_until(&Heard::Close(Some(4500)));
-                assert!(!heard.is_empty());
-                assert_eq!(heard, events(&vec!["before"; heard.len()]));
+        for (permission, (id, client)) in PERMISSIONS.into_iter().zip(&mut named) {
+            if permission == ended {
+                let received = client.receive_until(&Received::Close(Some(4500)));
+                assert!(!received.is_empty());
+                assert_eq!(received, events(&vec!["before"; received.len()]));
             } else {
-                let heard = heard_so_far(&node, *id, client);
-                assert_eq!(heard.len() % 2, 0, "{right:?} at the end of {ended:?}");
+                let received = received_so_far(&node, *id, client);
+                assert_eq!(
+                    received.len() % 2,
+                    0,
+                    "{permission:?} at the end of {ended:?}"
+                );
             }
         }
         assert_eq!(node.stat("revoked"), 1);
@@ -130,13 +141,13 @@ fn who_has_another_filter_value_left_hears_that_on() {
     let (id, mut both) = node.connect_for(user(1), homes(&[1, 2]), false);
     let (lamps_id, mut lamps) =
         node.connect_for(user(1), bound(&[(1, "lamp"), (2, "door")]), false);
-    let end = |right: Right| ControlHeader {
+    let end = |permission: Permission| ControlHeader {
         body: br#"{"users":[1],"entity":"lamp"}"#,
-        ..right.ended(1)
+        ..permission.ended(1)
     };
     let home = ControlHeader {
         body: br#"{"users":[1]}"#,
-        ..Right::Home(1).ended(1)
+        ..Permission::Home(1).ended(1)
     };
     route_all(
         &node,
@@ -144,10 +155,10 @@ fn who_has_another_filter_value_left_hears_that_on() {
             event(1, "one"),
             // The user's own shard is that of home 1 here; of home 2 it says nothing.
             copy(2, &home),
-            copy(2, &end(Right::Entity(1, "lamp"))),
+            copy(2, &end(Permission::Entity(1, "lamp"))),
             entity_event(1, "lamp", "lit"),
             copy(1, &home),
-            copy(1, &end(Right::Entity(1, "lamp"))),
+            copy(1, &end(Permission::Entity(1, "lamp"))),
             entity_event(1, "lamp", "never"),
             // Each is heard in the home that it is bound to, and not in the other's.
             entity_event(1, "door", "never"),
@@ -156,11 +167,11 @@ fn who_has_another_filter_value_left_hears_that_on() {
         ],
     );
     assert_eq!(
-        heard_so_far(&node, id, &mut both),
+        received_so_far(&node, id, &mut both),
         events(&["one", "lit", "elsewhere", "open"])
     );
     assert_eq!(
-        heard_so_far(&node, lamps_id, &mut lamps),
+        received_so_far(&node, lamps_id, &mut lamps),
         events(&["lit", "open"])
     );
 }
@@ -175,16 +186,19 @@ fn the_end_of_a_right_to_write_or_of_what_is_nowhere_takes_nothing() {
     };
     let nowhere = ControlHeader {
         body: br#"{"users":[1]}"#,
-        ..Right::Device(0, 7).ended(1)
+        ..Permission::Device(0, 7).ended(1)
     };
     route_all(&node, everywhere(&write));
     route_all(&node, everywhere(&nowhere));
-    node.route(event(1, "heard"));
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["heard"]));
+    node.route(event(1, "received"));
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["received"])
+    );
     assert_eq!(node.stat("malformed"), 0);
 }
 
-/// It may have been granted again before its holder came: who was behind can't know.
+/// It may have been granted again before its principal_id came: who was behind can't know.
 #[test]
 fn a_right_that_ended_before_its_holder_came_sends_it_away_to_come_again() {
     let node = Node::start(limits());
@@ -192,19 +206,19 @@ fn a_right_that_ended_before_its_holder_came_sends_it_away_to_come_again() {
     let stale = ControlHeader {
         outbox_ms: 1,
         body: br#"{"users":[1]}"#,
-        ..Right::Home(1).ended(1)
+        ..Permission::Home(1).ended(1)
     };
     route_all(
         &node,
         [
             event(1, "before"),
             copy(1, &stale),
-            event(1, "not heard"),
+            event(1, "not received"),
             event(2, "read together with it"),
         ],
     );
     assert_eq!(
-        client.hear_until(&Heard::Close(Some(4004))),
+        client.receive_until(&Received::Close(Some(4004))),
         events(&["before", "read together with it"])
     );
 }
@@ -212,13 +226,13 @@ fn a_right_that_ended_before_its_holder_came_sends_it_away_to_come_again() {
 #[test]
 fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
     let node = Node::start(limits());
-    let end = |right: Right, moment| ControlHeader {
+    let end = |permission: Permission, moment| ControlHeader {
         body: br#"{"users":[1]}"#,
-        ..right.ended(moment)
+        ..permission.ended(moment)
     };
     let of_lamp = ControlHeader {
         body: br#"{"entity":"lamp","users":[1]}"#,
-        ..Right::Home(1).ended(3)
+        ..Permission::Home(1).ended(3)
     };
     let moved = ControlHeader {
         home: 1,
@@ -228,8 +242,8 @@ fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
     route_all(
         &node,
         [
-            copy(1, &end(Right::Home(1), 9)),
-            copy(1, &end(Right::Device(1, 7), 9)),
+            copy(1, &end(Permission::Home(1), 9)),
+            copy(1, &end(Permission::Device(1, 7), 9)),
             copy(1, &moved),
             copy(
                 1,
@@ -248,7 +262,7 @@ fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
     route_all(
         &node,
         [
-            copy(1, &end(Right::Home(1), 8)),
+            copy(1, &end(Permission::Home(1), 8)),
             copy(
                 1,
                 &ControlHeader {
@@ -265,26 +279,29 @@ fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
             ),
         ],
     );
-    // An equal one is a repetition, and of an entity that takes its listeners.
-    assert_eq!(lamp.hear(), Heard::Close(Some(4004)));
-    assert_eq!(other.hear(), Heard::Close(Some(4004)));
-    assert_eq!(heard_so_far(&node, id, &mut home), []);
-    assert_eq!(heard_so_far(&node, door_id, &mut door), []);
+    // An equal one is a repetition, and of an entity that takes its subscribers.
+    assert_eq!(lamp.receive(), Received::Close(Some(4004)));
+    assert_eq!(other.receive(), Received::Close(Some(4004)));
+    assert_eq!(received_so_far(&node, id, &mut home), []);
+    assert_eq!(received_so_far(&node, door_id, &mut door), []);
     assert_eq!(node.stat("control_records_older"), 2);
     let (_, mut lamp) = node.connect_for(user(1), bound(&[(1, "lamp")]), false);
     route_all(
         &node,
-        [copy(1, &end(Right::Device(1, 8), 2)), copy(1, &of_lamp)],
+        [
+            copy(1, &end(Permission::Device(1, 8), 2)),
+            copy(1, &of_lamp),
+        ],
     );
-    assert_eq!(device.hear(), Heard::Close(Some(4500)));
-    assert_eq!(lamp.hear(), Heard::Close(Some(4500)));
+    assert_eq!(device.receive(), Received::Close(Some(4500)));
+    assert_eq!(lamp.receive(), Received::Close(Some(4500)));
     assert_eq!(node.stat("control_records_older"), 2);
 }
 
 #[test]
 fn who_listens_to_an_entity_that_is_bound_elsewhere_comes_again() {
     let node = Node::start(limits());
-    let (_, mut listener) = node.connect_for(user(1), bound(&[(1, "lamp"), (2, "door")]), false);
+    let (_, mut subscriber) = node.connect_for(user(1), bound(&[(1, "lamp"), (2, "door")]), false);
     let (_, mut member) = node.connect_for(user(2), entities(&[1], &["lamp"]), true);
     let (there_id, mut there) = node.connect_for(user(1), bound(&[(2, "lamp")]), false);
     let (door_id, mut door) = node.connect_for(user(1), bound(&[(1, "door")]), false);
@@ -307,19 +324,22 @@ fn who_listens_to_an_entity_that_is_bound_elsewhere_comes_again() {
             entity_event(1, "door", "door"),
         ],
     );
-    let end = Heard::Close(Some(4004));
+    let end = Received::Close(Some(4004));
     assert_eq!(
-        listener.hear_until(&end),
+        subscriber.receive_until(&end),
         events(&["here", "still here", "read together with it"])
     );
-    assert_eq!(member.hear_until(&end), events(&["here", "still here"]));
+    assert_eq!(member.receive_until(&end), events(&["here", "still here"]));
     assert_eq!(
-        heard_so_far(&node, there_id, &mut there),
+        received_so_far(&node, there_id, &mut there),
         events(&["there"])
     );
-    assert_eq!(heard_so_far(&node, door_id, &mut door), events(&["door"]));
     assert_eq!(
-        heard_so_far(&node, home_id, &mut home),
+        received_so_far(&node, door_id, &mut door),
+        events(&["door"])
+    );
+    assert_eq!(
+        received_so_far(&node, home_id, &mut home),
         events(&["here", "still here", "ghost", "door"])
     );
 }
@@ -347,7 +367,7 @@ fn a_body_that_says_nothing_is_counted_and_ends_nothing() {
     for body in of_rights {
         let ended = ControlHeader {
             body,
-            ..Right::Home(1).ended(1)
+            ..Permission::Home(1).ended(1)
         };
         node.route(copy(1, &ended));
     }
@@ -359,22 +379,25 @@ fn a_body_that_says_nothing_is_counted_and_ends_nothing() {
         };
         node.route(copy(1, &moved));
     }
-    route_all(&node, [event(1, "heard"), entity_event(1, "lamp", "lit")]);
-    assert_eq!(
-        heard_so_far(&node, id, &mut client),
-        events(&["heard", "lit"])
+    route_all(
+        &node,
+        [event(1, "received"), entity_event(1, "lamp", "lit")],
     );
-    assert_eq!(heard_so_far(&node, lamp_id, &mut lamp), events(&["lit"]));
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["received", "lit"])
+    );
+    assert_eq!(received_so_far(&node, lamp_id, &mut lamp), events(&["lit"]));
     assert_eq!(
         node.stat("malformed"),
         (of_rights.len() + of_entities.len()) as u64
     );
 }
 
-/// A listener of the property below.
-struct Listener {
+/// A subscriber of the property below.
+struct Subscriber {
     user: u64,
-    left: BTreeSet<Right>,
+    left: BTreeSet<Permission>,
     id: ConnectionId,
     client: Client,
 }
@@ -382,10 +405,10 @@ struct Listener {
 #[derive(Clone, Debug)]
 enum Step {
     Event(usize),
-    /// Of a right, from those of the users 1 to 3 whose bit is set; in every shard, or in that of home
+    /// Of a permission, from those of the users 1 to 3 whose bit is set; in every shard, or in that of home
     /// 3 alone, where nothing of it is heard.
     End {
-        right: usize,
+        permission: usize,
         users: u8,
         elsewhere: bool,
     },
@@ -393,25 +416,28 @@ enum Step {
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
-        2 => (0..RIGHTS.len()).prop_map(Step::Event),
-        1 => (0..RIGHTS.len(), 0u8..8, any::<bool>())
-            .prop_map(|(right, users, elsewhere)| Step::End { right, users, elsewhere }),
+        2 => (0..PERMISSIONS.len()).prop_map(Step::Event),
+        1 => (0..PERMISSIONS.len(), 0u8..8, any::<bool>())
+            .prop_map(|(permission, users, elsewhere)| Step::End { permission, users, elsewhere }),
     ];
     proptest::collection::vec(step, 1..60)
 }
 
 /// Filters are of one kind: for each user, what it may read of each.
-fn filters() -> Vec<Vec<Right>> {
-    let of_kind = |wanted: fn(&Right) -> bool| RIGHTS.into_iter().filter(wanted).collect();
+fn filters() -> Vec<Vec<Permission>> {
+    let of_kind =
+        |wanted: fn(&Permission) -> bool| PERMISSIONS.into_iter().filter(wanted).collect();
     vec![
-        of_kind(|it| matches!(it, Right::Home(_))),
-        of_kind(|it| matches!(it, Right::Device(..))),
-        of_kind(|it| matches!(it, Right::Entity(..))),
+        of_kind(|it| matches!(it, Permission::Home(_))),
+        of_kind(|it| matches!(it, Permission::Device(..))),
+        of_kind(|it| matches!(it, Permission::Entity(..))),
     ]
 }
 
-fn subscription_to(rights: &[Right]) -> Subscription {
-    let mut all = rights.iter().map(|right| right.subscription());
+fn subscription_to(permissions: &[Permission]) -> Subscription {
+    let mut all = permissions
+        .iter()
+        .map(|permission| permission.subscription());
     let Some(mut first) = all.next() else {
         return homes(&[]);
     };
@@ -426,63 +452,63 @@ fn subscription_to(rights: &[Right]) -> Subscription {
     first
 }
 
-fn hears(rights: &BTreeSet<Right>, about: Right) -> bool {
-    rights.contains(&about) || rights.contains(&Right::Home(about.home()))
+fn receives(permissions: &BTreeSet<Permission>, about: Permission) -> bool {
+    permissions.contains(&about) || permissions.contains(&Permission::Home(about.home()))
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
-    /// Any rights end for any users between any events; the naive model is a set of rights for each listener.
+    /// Any permissions end for any users between any events; the naive model is a set of permissions for each subscriber.
     #[test]
     fn each_listener_hears_what_its_rights_cover_at_that_moment(steps in steps()) {
         let node = Node::start(limits());
-        let mut listeners = Vec::new();
+        let mut subscribers = Vec::new();
         for number in 1..=3 {
-            for rights in filters() {
+            for permissions in filters() {
                 let (id, client) =
-                    node.connect_for(user(number), subscription_to(&rights), false);
-                let left = BTreeSet::from_iter(rights);
-                listeners.push((Listener { user: number, left, id, client }, Vec::new()));
+                    node.connect_for(user(number), subscription_to(&permissions), false);
+                let left = BTreeSet::from_iter(permissions);
+                subscribers.push((Subscriber { user: number, left, id, client }, Vec::new()));
             }
         }
         for (moment, step) in steps.into_iter().enumerate() {
             let name = moment.to_string();
             match step {
                 Step::Event(about) => {
-                    node.route(RIGHTS[about].event(&name));
-                    for (listener, expected) in &mut listeners {
-                        if hears(&listener.left, RIGHTS[about]) {
-                            expected.push(Heard::event(&name));
+                    node.route(PERMISSIONS[about].event(&name));
+                    for (subscriber, expected) in &mut subscribers {
+                        if receives(&subscriber.left, PERMISSIONS[about]) {
+                            expected.push(Received::event(&name));
                         }
                     }
                 }
-                Step::End { right, users, elsewhere } => {
-                    let right = RIGHTS[right];
+                Step::End { permission, users, elsewhere } => {
+                    let permission = PERMISSIONS[permission];
                     let users: Vec<u64> =
                         (1..=3).filter(|user| users >> (user - 1) & 1 == 1).collect();
-                    let body = right.body(&users);
-                    let ended = ControlHeader { body: body.as_bytes(), ..right.ended(moment as u64) };
+                    let body = permission.body(&users);
+                    let ended = ControlHeader { body: body.as_bytes(), ..permission.ended(moment as u64) };
                     if elsewhere {
                         node.route(copy(3, &ended));
                         continue;
                     }
                     route_all(&node, everywhere(&ended));
-                    for (listener, _) in &mut listeners {
-                        if users.contains(&listener.user) {
-                            listener.left.remove(&right);
+                    for (subscriber, _) in &mut subscribers {
+                        if users.contains(&subscriber.user) {
+                            subscriber.left.remove(&permission);
                         }
                     }
                 }
             }
         }
-        for (mut listener, expected) in listeners {
-            let heard = if listener.left.is_empty() {
-                listener.client.hear_until(&Heard::Close(Some(4500)))
+        for (mut subscriber, expected) in subscribers {
+            let received = if subscriber.left.is_empty() {
+                subscriber.client.receive_until(&Received::Close(Some(4500)))
             } else {
-                heard_so_far(&node, listener.id, &mut listener.client)
+                received_so_far(&node, subscriber.id, &mut subscriber.client)
             };
-            prop_assert_eq!(heard, expected, "user {} of project {}", listener.user, PROJECT);
+            prop_assert_eq!(received, expected, "user {} of project {}", subscriber.user, PROJECT);
         }
         prop_assert_eq!(node.stat("malformed"), 0);
     }

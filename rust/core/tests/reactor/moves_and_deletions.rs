@@ -3,10 +3,10 @@
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
-use crate::harness::{Heard, Node, SHARDS, command, copy, device, event, homes, limits, user};
+use crate::harness::{Node, Received, SHARDS, command, copy, device, event, homes, limits, user};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, PROJECT_DELETED, PROJECT_DISABLED, PROJECT_ENABLED,
-    device_event, device_in, entities, events, everywhere, heard_so_far, record, route_all,
+    device_event, device_in, entities, events, everywhere, received_so_far, record, route_all,
 };
 
 #[test]
@@ -38,19 +38,19 @@ fn a_deleted_device_ends_its_commands_and_who_listened_to_it_alone() {
         ],
     );
     assert_eq!(
-        commands.hear_until(&Heard::Close(Some(4501))),
+        commands.receive_until(&Received::Close(Some(4501))),
         events(&["on"])
     );
     assert_eq!(
-        alone.hear_until(&Heard::Close(Some(4500))),
+        alone.receive_until(&Received::Close(Some(4500))),
         events(&["last"])
     );
     assert_eq!(
-        heard_so_far(&node, two_id, &mut two),
+        received_so_far(&node, two_id, &mut two),
         events(&["last", "other"])
     );
     assert_eq!(
-        heard_so_far(&node, home_id, &mut home),
+        received_so_far(&node, home_id, &mut home),
         events(&["last", "ghost", "other"])
     );
 }
@@ -58,7 +58,7 @@ fn a_deleted_device_ends_its_commands_and_who_listened_to_it_alone() {
 #[test]
 fn a_moved_device_is_not_heard_by_those_who_may_not_follow_it() {
     let node = Node::start(limits());
-    let (_, mut listener) = node.connect_for(user(1), device_in(1, 7), false);
+    let (_, mut subscriber) = node.connect_for(user(1), device_in(1, 7), false);
     let (there_id, mut there) = node.connect_for(user(2), device_in(2, 7), false);
     let (home_id, mut home) = node.connect_for(user(1), homes(&[1]), false);
     let (commands_id, mut commands) = node.connect_for(device(7), Subscription::Commands(7), false);
@@ -86,19 +86,19 @@ fn a_moved_device_is_not_heard_by_those_who_may_not_follow_it() {
         ],
     );
     assert_eq!(
-        listener.hear_until(&Heard::Close(Some(4004))),
+        subscriber.receive_until(&Received::Close(Some(4004))),
         events(&["here", "still here"])
     );
     assert_eq!(
-        heard_so_far(&node, there_id, &mut there),
+        received_so_far(&node, there_id, &mut there),
         events(&["there", "stays"])
     );
     assert_eq!(
-        heard_so_far(&node, home_id, &mut home),
+        received_so_far(&node, home_id, &mut home),
         events(&["here", "still here", "ghost"])
     );
     assert_eq!(
-        heard_so_far(&node, commands_id, &mut commands),
+        received_so_far(&node, commands_id, &mut commands),
         events(&["on"])
     );
     assert_eq!(node.stat("malformed"), 0);
@@ -122,8 +122,11 @@ fn an_older_move_of_the_same_device_is_ignored() {
     };
     route_all(&node, [copy(1, &away), copy(1, &back)]);
     let (id, mut client) = node.connect_for(user(1), device_in(1, 7), false);
-    route_all(&node, [copy(1, &away), device_event(1, 7, "heard")]);
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["heard"]));
+    route_all(&node, [copy(1, &away), device_event(1, 7, "received")]);
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["received"])
+    );
     assert_eq!(node.stat("control_records_older"), 1);
 }
 
@@ -152,16 +155,16 @@ fn a_deleted_home_is_heard_by_nobody() {
         ],
     );
     assert_eq!(
-        home.hear_until(&Heard::Close(Some(4500))),
+        home.receive_until(&Received::Close(Some(4500))),
         events(&["last"])
     );
-    assert_eq!(lamp.hear(), Heard::Close(Some(4500)));
-    assert_eq!(thing.hear(), Heard::Close(Some(4500)));
+    assert_eq!(lamp.receive(), Received::Close(Some(4500)));
+    assert_eq!(thing.receive(), Received::Close(Some(4500)));
     assert_eq!(
-        heard_so_far(&node, both_id, &mut both),
+        received_so_far(&node, both_id, &mut both),
         events(&["last", "other"])
     );
-    assert_eq!(heard_so_far(&node, all_id, &mut all), events(&["last"]));
+    assert_eq!(received_so_far(&node, all_id, &mut all), events(&["last"]));
 }
 
 #[test]
@@ -186,16 +189,16 @@ fn an_ended_project_is_heard_in_each_shard_up_to_its_copy() {
                 command(3, "too late"),
             ],
         );
-        let end = Heard::Close(Some(4503));
-        assert_eq!(client.hear_until(&end), events(&["in time"]));
-        assert_eq!(nothing.hear(), end);
-        assert_eq!(commands.hear_until(&end), events(&["in time"]));
+        let end = Received::Close(Some(4503));
+        assert_eq!(client.receive_until(&end), events(&["in time"]));
+        assert_eq!(nothing.receive(), end);
+        assert_eq!(commands.receive_until(&end), events(&["in time"]));
         let (id, mut next) = node.connect_for(user(1), homes(&[1]), true);
         route_all(&node, everywhere(&record(PROJECT_ENABLED, 2)));
         // Relays may repeat; but what was enabled since is not disabled again.
         route_all(&node, everywhere(&ended));
         node.route(event(1, "again"));
-        assert_eq!(heard_so_far(&node, id, &mut next), events(&["again"]));
+        assert_eq!(received_so_far(&node, id, &mut next), events(&["again"]));
         assert_eq!(node.stat("control_records_older"), u64::from(SHARDS));
     }
 }

@@ -7,12 +7,12 @@ use homewire_core::reactor::inbox::Entry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::harness::{
-    Heard, Node, PROJECT, SHARDS, command, copy, device, event, homes, limits, user,
+    Node, PROJECT, Received, SHARDS, command, copy, device, event, homes, limits, user,
 };
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
     PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED, device_event, device_in, entities,
-    entity_event, events, everywhere, heard_so_far, member, record, route_all,
+    entity_event, events, everywhere, member, received_so_far, record, route_all,
 };
 
 #[test]
@@ -47,15 +47,21 @@ fn who_becomes_a_member_hears_the_home_from_that_record_on() {
         ],
     );
     assert_eq!(
-        heard_so_far(&node, id, &mut all),
+        received_so_far(&node, id, &mut all),
         events(&["lamp", "door", "own"])
     );
     assert_eq!(
-        heard_so_far(&node, lamps_id, &mut lamps),
+        received_so_far(&node, lamps_id, &mut lamps),
         events(&["lamp", "door"])
     );
-    assert_eq!(heard_so_far(&node, fixed_id, &mut fixed), events(&["own"]));
-    assert_eq!(heard_so_far(&node, other_id, &mut other), events(&["own"]));
+    assert_eq!(
+        received_so_far(&node, fixed_id, &mut fixed),
+        events(&["own"])
+    );
+    assert_eq!(
+        received_so_far(&node, other_id, &mut other),
+        events(&["own"])
+    );
 }
 
 #[test]
@@ -64,7 +70,7 @@ fn being_added_twice_changes_nothing() {
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
     let added = member(MEMBER_ADDED, 1, 1, 2);
     route_all(&node, [copy(2, &added), copy(2, &added), event(2, "once")]);
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["once"]));
+    assert_eq!(received_so_far(&node, id, &mut client), events(&["once"]));
     assert_eq!(node.stat("rescopes"), 0);
     assert_eq!(node.stat("control_records"), 2);
 }
@@ -74,7 +80,7 @@ fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
     let mut node = Node::start(limits());
     let (id, mut both) = node.connect_for(user(1), homes(&[1, 2]), false);
     let (only_id, mut only) = node.connect_for(user(1), homes(&[2]), false);
-    let (device_id, mut listener) = node.connect_for(user(1), device_in(2, 7), false);
+    let (device_id, mut subscriber) = node.connect_for(user(1), device_in(2, 7), false);
     let (lamp_id, mut lamp) = node.connect_for(user(1), entities(&[2], &["lamp"]), true);
     let (others_id, mut others) = node.connect_for(user(2), homes(&[1, 2]), false);
     let removed = member(MEMBER_REMOVED, 1, 1, 2);
@@ -91,24 +97,24 @@ fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
         ],
     );
     assert_eq!(
-        heard_so_far(&node, id, &mut both),
+        received_so_far(&node, id, &mut both),
         events(&["before", "between", "other"])
     );
     assert_eq!(
-        heard_so_far(&node, others_id, &mut others),
+        received_so_far(&node, others_id, &mut others),
         events(&["before", "between", "after", "other"])
     );
     // Nothing is left of what these asked for.
     assert_eq!(
-        only.hear_until(&Heard::Close(Some(4500))),
+        only.receive_until(&Received::Close(Some(4500))),
         events(&["before", "between"])
     );
     assert_eq!(
-        listener.hear_until(&Heard::Close(Some(4500))),
+        subscriber.receive_until(&Received::Close(Some(4500))),
         events(&["before"])
     );
     // Except for who would hear the next home that its user enters.
-    assert_eq!(heard_so_far(&node, lamp_id, &mut lamp), []);
+    assert_eq!(received_so_far(&node, lamp_id, &mut lamp), []);
     route_all(
         &node,
         [
@@ -116,8 +122,11 @@ fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
             entity_event(2, "lamp", "again"),
         ],
     );
-    assert_eq!(heard_so_far(&node, lamp_id, &mut lamp), events(&["again"]));
-    drop((only, listener));
+    assert_eq!(
+        received_so_far(&node, lamp_id, &mut lamp),
+        events(&["again"])
+    );
+    drop((only, subscriber));
     assert_eq!(node.closed(only_id), 4500);
     assert_eq!(node.closed(device_id), 4500);
     assert_eq!(node.stat("revoked"), 2);
@@ -142,7 +151,7 @@ fn a_record_of_one_project_does_nothing_in_another() {
     }
     node.route(event(1, "still there"));
     assert_eq!(
-        heard_so_far(&node, id, &mut client),
+        received_so_far(&node, id, &mut client),
         events(&["still there"])
     );
 }
@@ -174,16 +183,16 @@ fn a_deleted_user_hears_each_shard_up_to_its_copy() {
         ],
     );
     assert_eq!(
-        client.hear_until(&Heard::Close(Some(4501))),
+        client.receive_until(&Received::Close(Some(4501))),
         events(&["one", "two"])
     );
-    assert_eq!(nothing.hear(), Heard::Close(Some(4501)));
+    assert_eq!(nothing.receive(), Received::Close(Some(4501)));
     assert_eq!(
-        heard_so_far(&node, other_id, &mut other),
+        received_so_far(&node, other_id, &mut other),
         events(&["one", "too late", "two", "too late too"])
     );
     assert_eq!(
-        heard_so_far(&node, device_id, &mut of_device),
+        received_so_far(&node, device_id, &mut of_device),
         events(&["one", "too late"])
     );
     drop(client);
@@ -229,15 +238,15 @@ fn a_key_that_ended_ends_the_connections_made_with_it() {
             command(2, "off"),
         ],
     );
-    assert_eq!(old.hear(), Heard::Close(Some(4502)));
-    assert_eq!(later.hear(), Heard::Close(Some(4502)));
-    assert_eq!(heard_so_far(&node, new_id, &mut new), events(&["after"]));
+    assert_eq!(old.receive(), Received::Close(Some(4502)));
+    assert_eq!(later.receive(), Received::Close(Some(4502)));
+    assert_eq!(received_so_far(&node, new_id, &mut new), events(&["after"]));
     assert_eq!(
-        heard_so_far(&node, other_id, &mut other),
+        received_so_far(&node, other_id, &mut other),
         events(&["after"])
     );
     assert_eq!(
-        heard_so_far(&node, device_id, &mut of_device),
+        received_so_far(&node, device_id, &mut of_device),
         events(&["on"])
     );
 }
@@ -258,7 +267,7 @@ fn an_older_record_about_the_same_subject_is_ignored_in_that_shard() {
         ],
     );
     assert_eq!(
-        heard_so_far(&node, id, &mut client),
+        received_so_far(&node, id, &mut client),
         events(&["still a member"])
     );
     assert_eq!(node.stat("control_records_older"), 1);
@@ -275,7 +284,7 @@ fn an_older_record_about_the_same_subject_is_ignored_in_that_shard() {
             event(2, "no member any more"),
         ],
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), []);
+    assert_eq!(received_so_far(&node, id, &mut client), []);
     assert_eq!(node.stat("control_records_older"), 1);
 }
 
@@ -309,9 +318,12 @@ fn what_cannot_be_understood_is_counted_and_stops_nothing() {
         ]
         .into_iter()
         .chain((0..lengths).map(cut_short))
-        .chain([device_event(1, 7, "heard")]),
+        .chain([device_event(1, 7, "received")]),
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["heard"]));
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["received"])
+    );
     assert_eq!(node.stat("control_records_unknown"), 3);
     assert_eq!(node.stat("malformed"), 5 + lengths as u64);
 }
@@ -352,8 +364,8 @@ fn an_entry_in_a_wrong_shard_is_not_taken_for_one_in_its_own() {
         ],
     );
     let in_place = events(&["in place"]);
-    assert_eq!(heard_so_far(&node, id, &mut client), in_place);
-    assert_eq!(heard_so_far(&node, commands_id, &mut commands), in_place);
+    assert_eq!(received_so_far(&node, id, &mut client), in_place);
+    assert_eq!(received_so_far(&node, commands_id, &mut commands), in_place);
     assert_eq!(node.stat("malformed"), 2);
     assert_eq!(node.stat("matched"), 2);
 }
@@ -369,12 +381,12 @@ fn who_enters_a_home_after_its_key_ended_never_hears_it() {
             ..record(KEY_ENDED, 1)
         };
         let own = copy(1, &ended);
-        let entered = ControlHeader {
+        let joined = ControlHeader {
             // Another key that ended lately, then this one.
             body: b"00000000000000ff0000000000000000",
             ..member(MEMBER_ADDED, 2, 1, 2)
         };
-        let mut entries = vec![event(3, "before"), copy(2, &entered), event(2, "secret")];
+        let mut entries = vec![event(3, "before"), copy(2, &joined), event(2, "secret")];
         entries.insert(if own_shard_first { 0 } else { 3 }, own);
         entries.push(copy(3, &ended));
         for entry in entries {
@@ -382,7 +394,7 @@ fn who_enters_a_home_after_its_key_ended_never_hears_it() {
         }
         // Without the home it entered too late, nothing keeps it.
         assert_eq!(
-            client.hear_until(&Heard::Close(Some(4502))),
+            client.receive_until(&Received::Close(Some(4502))),
             events(&["before"])
         );
     }
@@ -407,7 +419,7 @@ fn who_entered_a_home_before_its_key_ended_hears_it_up_to_there() {
         ],
     );
     assert_eq!(
-        client.hear_until(&Heard::Close(Some(4502))),
+        client.receive_until(&Received::Close(Some(4502))),
         events(&["before"])
     );
 }
@@ -428,7 +440,7 @@ fn who_named_a_home_that_it_entered_after_its_end_hears_it_no_more() {
         route_all(&node, [entry]);
     }
     assert_eq!(
-        client.hear_until(&Heard::Close(Some(4501))),
+        client.receive_until(&Received::Close(Some(4501))),
         events(&["before"])
     );
 }
@@ -440,16 +452,16 @@ fn who_named_a_home_loses_it_at_the_later_of_its_entry_and_its_end() {
         user: 1,
         ..record(KEY_ENDED, 1)
     };
-    let entered = member(MEMBER_ADDED, 2, 1, 2);
+    let joined = member(MEMBER_ADDED, 2, 1, 2);
     let entered_without_its_key = ControlHeader {
         body: b"0000000000000000",
-        ..entered
+        ..joined
     };
     let orders = [
         // The entry, then the end.
-        vec![copy(2, &entered), event(2, "before"), copy(1, &ended)],
+        vec![copy(2, &joined), event(2, "before"), copy(1, &ended)],
         // The end, which ends this connection too, then the entry.
-        vec![copy(1, &ended), event(2, "before"), copy(2, &entered)],
+        vec![copy(1, &ended), event(2, "before"), copy(2, &joined)],
         // The entry, which knows of the end; that is read last.
         vec![event(2, "before"), copy(2, &entered_without_its_key)],
     ];
@@ -463,7 +475,7 @@ fn who_named_a_home_loses_it_at_the_later_of_its_entry_and_its_end() {
             route_all(&node, [entry]);
         }
         assert_eq!(
-            client.hear_until(&Heard::Close(Some(4502))),
+            client.receive_until(&Received::Close(Some(4502))),
             events(&["before"])
         );
     }
@@ -492,7 +504,7 @@ fn whoever_listens_to_a_device_that_moved_hears_the_others_as_far_as_was_read() 
         ],
     );
     assert_eq!(
-        client.hear_until(&Heard::Close(Some(4004))),
+        client.receive_until(&Received::Close(Some(4004))),
         events(&["the other"])
     );
 }
@@ -511,13 +523,13 @@ fn a_record_from_before_a_connection_sends_it_away_only_to_come_again() {
     for (stale, follow) in [(disabled, true), (removed, false)] {
         let node = Node::start(limits());
         let (_, mut client) = node.connect_for(user(1), homes(&[1, 2]), follow);
-        let mut batch = vec![event(2, "heard")];
+        let mut batch = vec![event(2, "received")];
         batch.extend(everywhere(&stale));
-        batch.push(event(1, "not heard"));
+        batch.push(event(1, "not received"));
         route_all(&node, batch);
         assert_eq!(
-            client.hear_until(&Heard::Close(Some(4004))),
-            events(&["heard"])
+            client.receive_until(&Received::Close(Some(4004))),
+            events(&["received"])
         );
     }
 }

@@ -10,10 +10,10 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 
 use crate::harness::{
-    Client, Heard, Node, PATIENCE, client_frame, event, event_with_body, homes, limits,
+    Client, Node, Received, TIMEOUT, client_frame, event, event_with_body, homes, limits,
 };
 
-/// More than the kernel holds of a unix socket.
+/// Thresholds than the kernel holds of a unix socket.
 const KERNEL_BYTES: usize = 512 << 10;
 
 fn body(length: usize) -> String {
@@ -31,7 +31,7 @@ fn fall_behind(node: &Node, home: u64, bytes: usize) {
 
 /// Waits until a figure, which is published at the end of a turn, has this value.
 fn wait_until(node: &Node, name: &str, value: u64) {
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while node.stat(name) != value {
         assert!(Instant::now() < deadline, "{name}: {}", node.stat(name));
         std::thread::yield_now();
@@ -40,9 +40,9 @@ fn wait_until(node: &Node, name: &str, value: u64) {
 
 fn code_at_end(client: &mut Client) -> u16 {
     loop {
-        match client.hear() {
-            Heard::Text(_) | Heard::Ping(_) => {}
-            Heard::Close(Some(code)) => return code,
+        match client.receive() {
+            Received::Text(_) | Received::Ping(_) => {}
+            Received::Close(Some(code)) => return code,
             other => panic!("{other:?}"),
         }
     }
@@ -52,8 +52,8 @@ fn code_at_end(client: &mut Client) -> u16 {
 fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     const BOUND: usize = 4 << 20;
     let mut node = Node::start(Limits {
-        outbox_bytes: 8 << 20,
-        outboxes_bytes: BOUND,
+        send_queue_bytes: 8 << 20,
+        send_queues_bytes: BOUND,
         ..limits()
     });
     let (less, mut a_little_behind) = node.connect(homes(&[1]));
@@ -64,7 +64,7 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     assert_eq!(node.stat("too_slow"), 0, "the bound is not reached");
     // Whose event it is that passes the bound is not who is closed.
     let body = body(50_000);
-    let deadline = Instant::now() + PATIENCE;
+    let deadline = Instant::now() + TIMEOUT;
     while node.stat("too_slow_in_sum") == 0 {
         assert!(Instant::now() < deadline, "nobody is closed");
         node.route(event_with_body(1, "behind", &body));
@@ -78,12 +78,12 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     assert_eq!(node.closed(more), 4001);
     for (home, client) in [(1, &mut a_little_behind), (3, &mut keeps_up)] {
         node.route(event(home, "stays"));
-        let heard = client.hear_until(&Heard::event("stays"));
-        assert!(heard.iter().all(|it| *it == Heard::event("behind")));
+        let received = client.receive_until(&Received::event("stays"));
+        assert!(received.iter().all(|it| *it == Received::event("behind")));
     }
     wait_until(&node, "outboxes_bytes", 0);
     node.core.close(less, 4000, String::new());
-    assert_eq!(a_little_behind.hear(), Heard::Close(Some(4000)));
+    assert_eq!(a_little_behind.receive(), Received::Close(Some(4000)));
 }
 
 /// Twenty that share what waits keep little more than one alone.
@@ -91,7 +91,7 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
 fn what_is_shared_counts_once() {
     const CLIENTS: usize = 20;
     let node = Node::start(Limits {
-        outboxes_bytes: 2 << 20,
+        send_queues_bytes: 2 << 20,
         ..limits()
     });
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| node.connect(homes(&[1])).1).collect();
@@ -100,7 +100,7 @@ fn what_is_shared_counts_once() {
     assert!((200 << 10..2 << 20).contains(&(node.stat("outboxes_bytes") as usize)));
     node.route(event(1, "last"));
     for client in &mut clients {
-        client.hear_until(&Heard::event("last"));
+        client.receive_until(&Received::event("last"));
     }
     wait_until(&node, "outboxes_bytes", 0);
     assert_eq!(node.stat("too_slow"), 0);
@@ -139,7 +139,7 @@ fn what_waits_too_long_is_not_waited_for() {
     drop(stalled);
     assert_eq!(node.closed(id), 4001);
     node.route(event(2, "stays"));
-    assert_eq!(keeps_up.hear(), Heard::event("stays"));
+    assert_eq!(keeps_up.receive(), Received::event("stays"));
 }
 
 /// Empty messages take memory too while nobody takes them.
@@ -151,7 +151,7 @@ fn empty_messages_have_a_bound() {
     });
     let (id, mut client) = node.connect(homes(&[1]));
     let many = client_frame(0x81, b"").repeat(100);
-    node.say_until_held(&mut client, &many, 8 << 20);
+    node.send_until_paused(&mut client, &many, 8 << 20);
     assert!(node.stat("messages_bytes") > 10_000);
     // One read, and hardly more than the bound, was taken.
     assert!(node.stat("messages") < 50_000);
@@ -165,16 +165,16 @@ fn empty_messages_have_a_bound() {
 fn stalled_tcp(socket: SocketOptions) -> (Node, ConnectionId, socket2::Socket) {
     let node = Node::start(Limits {
         socket,
-        outbox_bytes: 32 << 20,
+        send_queue_bytes: 32 << 20,
         ..limits()
     });
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let subscriber = TcpListener::bind("127.0.0.1:0").unwrap();
     let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     client.set_recv_buffer_size(4096).unwrap();
     client
-        .connect(&listener.local_addr().unwrap().into())
+        .connect(&subscriber.local_addr().unwrap().into())
         .unwrap();
-    let (server, _) = listener.accept().unwrap();
+    let (server, _) = subscriber.accept().unwrap();
     let id = node.reserve(homes(&[1]));
     node.core
         .adopt(id, server.into_raw_fd(), Vec::new())

@@ -2,10 +2,10 @@
 
 use homewire_core::bus::envelope::ControlHeader;
 
-use crate::harness::{Heard, Node, copy, event, homes, limits, user};
+use crate::harness::{Node, Received, copy, event, homes, limits, user};
 use crate::records::{
     HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS,
-    device_event, device_in, entities, entity_event, events, heard_so_far, member, of_home,
+    device_event, device_in, entities, entity_event, events, member, of_home, received_so_far,
     route_all,
 };
 
@@ -13,7 +13,7 @@ use crate::records::{
 fn who_names_a_deactivated_home_loses_it_for_good() {
     let node = Node::start(limits());
     let (_, mut home) = node.connect_for(user(1), homes(&[2]), false);
-    let (_, mut listener) = node.connect_for(user(1), device_in(2, 7), false);
+    let (_, mut subscriber) = node.connect_for(user(1), device_in(2, 7), false);
     let (both_id, mut both) = node.connect_for(user(1), homes(&[1, 2]), false);
     route_all(
         &node,
@@ -26,12 +26,12 @@ fn who_names_a_deactivated_home_loses_it_for_good() {
             event(1, "other"),
         ],
     );
-    for client in [&mut home, &mut listener] {
-        let heard = client.hear_until(&Heard::Close(Some(4500)));
-        assert_eq!(heard, events(&["before"]));
+    for client in [&mut home, &mut subscriber] {
+        let received = client.receive_until(&Received::Close(Some(4500)));
+        assert_eq!(received, events(&["before"]));
     }
     assert_eq!(
-        heard_so_far(&node, both_id, &mut both),
+        received_so_far(&node, both_id, &mut both),
         events(&["before", "other"])
     );
 }
@@ -42,7 +42,7 @@ fn who_follows_homes_hears_it_again_from_its_activation_on() {
     let (all_id, mut all) = node.connect_for(user(1), homes(&[2]), true);
     let (lamp_id, mut lamp) = node.connect_for(user(1), entities(&[2], &["lamp"]), true);
     // Of a node that came when it was deactivated already.
-    let late_id = node.reserve_waiting(user(3), homes(&[1]), true, &[2]);
+    let late_id = node.reserve_with_deactivated(user(3), homes(&[1]), true, &[2]);
     let mut late = node.adopt(late_id, b"");
     let lit = |name| entity_event(2, "lamp", name);
     for round in 0..3 {
@@ -62,10 +62,10 @@ fn who_follows_homes_hears_it_again_from_its_activation_on() {
             ],
         );
         let each = events(&["after", "for all", "still"]);
-        assert_eq!(heard_so_far(&node, all_id, &mut all), each);
-        assert_eq!(heard_so_far(&node, late_id, &mut late), each);
+        assert_eq!(received_so_far(&node, all_id, &mut all), each);
+        assert_eq!(received_so_far(&node, late_id, &mut late), each);
         assert_eq!(
-            heard_so_far(&node, lamp_id, &mut lamp),
+            received_so_far(&node, lamp_id, &mut lamp),
             events(&["after", "still"])
         );
     }
@@ -86,9 +86,9 @@ fn who_becomes_a_member_meanwhile_waits_like_all_others() {
             event(2, "after"),
         ],
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["after"]));
+    assert_eq!(received_so_far(&node, id, &mut client), events(&["after"]));
     assert_eq!(
-        heard_so_far(&node, ended_id, &mut ended),
+        received_so_far(&node, ended_id, &mut ended),
         events(&["after"])
     );
 }
@@ -107,7 +107,7 @@ fn who_heard_it_before_the_record_of_waiting_is_read_waits_too() {
             event(2, "after"),
         ],
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["after"]));
+    assert_eq!(received_so_far(&node, id, &mut client), events(&["after"]));
 }
 
 #[test]
@@ -126,7 +126,7 @@ fn a_key_that_had_ended_when_its_user_came_to_wait_hears_nothing() {
             event(2, "not for this key"),
         ],
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), []);
+    assert_eq!(received_so_far(&node, id, &mut client), []);
 }
 
 #[test]
@@ -140,11 +140,11 @@ fn who_leaves_a_deactivated_home_or_sees_it_deleted_waits_no_more() {
                 copy(2, &of_home(HOME_DEACTIVATED, 1, 2)),
                 copy(2, &ends),
                 copy(2, &of_home(HOME_ACTIVATED, 3, 2)),
-                event(2, "not heard"),
+                event(2, "not received"),
                 event(1, "own"),
             ],
         );
-        assert_eq!(heard_so_far(&node, id, &mut client), events(&["own"]));
+        assert_eq!(received_so_far(&node, id, &mut client), events(&["own"]));
     }
 }
 
@@ -159,12 +159,15 @@ fn a_membership_that_is_repeated_behind_the_deactivation_opens_nothing() {
             copy(2, &added),
             copy(2, &of_home(HOME_DEACTIVATED, 2, 2)),
             copy(2, &added),
-            event(2, "not heard"),
+            event(2, "not received"),
             copy(2, &of_home(HOME_ACTIVATED, 3, 2)),
-            event(2, "heard"),
+            event(2, "received"),
         ],
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["heard"]));
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["received"])
+    );
     assert_eq!(node.stat("control_records_older"), 1);
 }
 
@@ -176,8 +179,8 @@ fn a_deactivation_from_before_a_connection_sends_it_away_only_to_come_again() {
         outbox_ms: 1,
         ..of_home(HOME_DEACTIVATED, 0, 2)
     };
-    route_all(&node, [copy(2, &stale), event(2, "not heard")]);
-    assert_eq!(client.hear_until(&Heard::Close(Some(4004))), []);
+    route_all(&node, [copy(2, &stale), event(2, "not received")]);
+    assert_eq!(client.receive_until(&Received::Close(Some(4004))), []);
 }
 
 #[test]
@@ -193,8 +196,11 @@ fn another_shards_copy_and_another_projects_home_change_nothing() {
         [
             copy(1, &of_home(HOME_DEACTIVATED, 1, 2)),
             copy(2, &elsewhere),
-            event(2, "heard"),
+            event(2, "received"),
         ],
     );
-    assert_eq!(heard_so_far(&node, id, &mut client), events(&["heard"]));
+    assert_eq!(
+        received_so_far(&node, id, &mut client),
+        events(&["received"])
+    );
 }

@@ -13,9 +13,9 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::harness::{
-    Heard, Node, PROJECT, SHARDS, command_of, copy, devices, entry, homes, limits,
+    Node, PROJECT, Received, SHARDS, command_of, copy, devices, entry, homes, limits,
 };
-use crate::model::{About, Listener, Newest, Phase};
+use crate::model::{About, Newest, Phase, Subscriber};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, KEY_ENDED, LATER,
     MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS, PROJECT_DISABLED, PROJECT_ENABLED, USER_DELETED,
@@ -41,7 +41,7 @@ struct Record {
 enum Step {
     /// The last: homes that are deactivated, and the user's.
     Reserve(Principal, Subscription, bool, Vec<u64>),
-    /// Each of these is done to one listener of those there are, also if it makes no sense.
+    /// Each of these is done to one subscriber of those there are, also if it makes no sense.
     Adopt(Index),
     Abandon(Index),
     Say(Index),
@@ -65,7 +65,7 @@ fn subscriptions() -> impl Strategy<Value = Subscription> {
         entities: entities.iter().map(|&it| it.into()).collect(),
     };
     prop_oneof![
-        // Most share one scope: there a mistake shows.
+        // Most share one audience: there a mistake shows.
         4 => Just(homes(&[1])),
         2 => Just(homes(&[1, 2])),
         1 => Just(homes(&[2, 1, 2])),
@@ -177,7 +177,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let one = any::<Index>;
     let step = prop_oneof![
         6 => (principals(), subscriptions(), any::<bool>(), waiting())
-            .prop_map(|(who, what, follow, waiting)| Step::Reserve(who, what, follow, waiting)),
+            .prop_map(|(subscriber, what, follow, waiting)| Step::Reserve(subscriber, what, follow, waiting)),
         6 => one().prop_map(Step::Adopt),
         1 => one().prop_map(Step::Abandon),
         2 => one().prop_map(Step::Say),
@@ -192,10 +192,10 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..60)
 }
 
-/// A core, and what its listeners are to hear.
+/// A core, and what its subscribers are to hear.
 struct Checked {
     node: Node,
-    listeners: Vec<Listener>,
+    subscribers: Vec<Subscriber>,
     newest: Newest,
     names: u32,
     /// The moment of the last record.
@@ -206,7 +206,7 @@ impl Checked {
     fn new() -> Self {
         Self {
             node: Node::start(limits()),
-            listeners: Vec::new(),
+            subscribers: Vec::new(),
             newest: Newest::default(),
             names: 0,
             moment: 0,
@@ -215,7 +215,7 @@ impl Checked {
 
     fn take(&mut self, step: Step) {
         match step {
-            Step::Reserve(who, what, follow, waiting) => {
+            Step::Reserve(subscriber, what, follow, waiting) => {
                 let follows =
                     matches!(what, Subscription::Homes(_) | Subscription::Entities { .. });
                 let waiting = if follow && follows {
@@ -223,68 +223,68 @@ impl Checked {
                 } else {
                     Vec::new()
                 };
-                let id = self
-                    .node
-                    .reserve_waiting(who, what.clone(), follow, &waiting);
-                let listener = Listener::new(id, who, &what, follow, &waiting);
-                self.listeners.push(listener);
+                let id =
+                    self.node
+                        .reserve_with_deactivated(subscriber, what.clone(), follow, &waiting);
+                let subscriber = Subscriber::new(id, subscriber, &what, follow, &waiting);
+                self.subscribers.push(subscriber);
             }
             Step::Route(routed) => self.route(&routed),
             Step::Gap(id) => {
                 let shard = shard_of(id, SHARDS);
                 assert!(self.node.core.gap(shard));
-                for listener in &mut self.listeners {
-                    listener.miss(shard);
+                for subscriber in &mut self.subscribers {
+                    subscriber.note_gap(shard);
                 }
             }
             Step::Fence => self.fence(),
             Step::Occupy => self.node.occupy(),
-            Step::Adopt(who) => self.with(who, Self::adopt),
-            Step::Abandon(who) => self.with(who, |node, listener, _| {
-                node.core.abandon(listener.id);
-                if listener.phase == Phase::Reserved {
-                    listener.phase = Phase::Undone;
+            Step::Adopt(subscriber) => self.with(subscriber, Self::adopt),
+            Step::Abandon(subscriber) => self.with(subscriber, |node, subscriber, _| {
+                node.core.abandon(subscriber.id);
+                if subscriber.phase == Phase::Reserved {
+                    subscriber.phase = Phase::Undone;
                 }
             }),
-            Step::Say(who) => self.with(who, |node, listener, name| {
+            Step::Say(subscriber) => self.with(subscriber, |node, subscriber, name| {
                 node.core
-                    .send(listener.id, Opcode::Text, name.as_bytes().to_vec());
-                if listener.is_heard() {
-                    listener.expected.push(Heard::Text(name));
+                    .send(subscriber.id, Opcode::Text, name.as_bytes().to_vec());
+                if subscriber.is_subscribed() {
+                    subscriber.expected.push(Received::Text(name));
                 }
             }),
-            Step::Close(who) => self.with(who, |node, listener, _| {
+            Step::Close(subscriber) => self.with(subscriber, |node, subscriber, _| {
                 // Whose close comes first when both do is nobody's to say.
-                if listener.phase == Phase::Left {
+                if subscriber.phase == Phase::Left {
                     return;
                 }
-                node.core.close(listener.id, 4000, String::new());
-                listener.phase = match listener.phase {
+                node.core.close(subscriber.id, 4000, String::new());
+                subscriber.phase = match subscriber.phase {
                     Phase::Reserved => Phase::Undone,
                     // Whoever closes a condemned one: it hears why.
-                    Phase::Open => Phase::Closed(listener.condemned.unwrap_or(4000)),
+                    Phase::Open => Phase::Closed(subscriber.pending_close.unwrap_or(4000)),
                     other => other,
                 };
             }),
-            Step::Leave(who) => self.with(who, |_, listener, _| {
-                if let (Phase::Open, Some(client)) = (listener.phase, &mut listener.client) {
-                    client.say_close(1000);
-                    listener.phase = Phase::Left;
+            Step::Leave(subscriber) => self.with(subscriber, |_, subscriber, _| {
+                if let (Phase::Open, Some(client)) = (subscriber.phase, &mut subscriber.client) {
+                    client.send_close(1000);
+                    subscriber.phase = Phase::Left;
                 }
             }),
-            Step::Vanish(who) => self.with(who, |_, listener, _| {
-                if listener.client.take().is_some() {
-                    listener.phase = Phase::Vanished;
+            Step::Vanish(subscriber) => self.with(subscriber, |_, subscriber, _| {
+                if subscriber.client.take().is_some() {
+                    subscriber.phase = Phase::Vanished;
                 }
             }),
         }
     }
 
-    fn with(&mut self, who: Index, act: impl FnOnce(&Node, &mut Listener, String)) {
-        if !self.listeners.is_empty() {
+    fn with(&mut self, subscriber: Index, act: impl FnOnce(&Node, &mut Subscriber, String)) {
+        if !self.subscribers.is_empty() {
             let name = self.name();
-            let who = who.index(self.listeners.len());
-            act(&self.node, &mut self.listeners[who], name);
+            let subscriber = subscriber.index(self.subscribers.len());
+            act(&self.node, &mut self.subscribers[subscriber], name);
         }
     }
 
@@ -293,15 +293,15 @@ impl Checked {
         format!("no{}", self.names)
     }
 
-    fn adopt(node: &Node, listener: &mut Listener, _name: String) {
-        let phase = match (listener.phase, listener.condemned) {
-            (Phase::Reserved, Some(code)) if listener.finished => Phase::Closed(code),
+    fn adopt(node: &Node, subscriber: &mut Subscriber, _name: String) {
+        let phase = match (subscriber.phase, subscriber.pending_close) {
+            (Phase::Reserved, Some(code)) if subscriber.unsubscribed => Phase::Closed(code),
             (Phase::Reserved, _) => Phase::Open,
             (Phase::Undone, _) => Phase::Refused,
             _ => return,
         };
-        listener.phase = phase;
-        listener.client = Some(node.adopt(listener.id, b""));
+        subscriber.phase = phase;
+        subscriber.client = Some(node.adopt(subscriber.id, b""));
     }
 
     fn route(&mut self, routed: &[Routed]) {
@@ -311,9 +311,9 @@ impl Checked {
                 Routed::About(about) => {
                     let name = self.name();
                     entries.push(envelope(about, &name));
-                    for listener in &mut self.listeners {
-                        if listener.hears(about) {
-                            listener.expected.push(Heard::event(&name));
+                    for subscriber in &mut self.subscribers {
+                        if subscriber.receives(about) {
+                            subscriber.expected.push(Received::event(&name));
                         }
                     }
                 }
@@ -321,8 +321,8 @@ impl Checked {
             }
         }
         assert!(self.node.core.route(entries));
-        for listener in &mut self.listeners {
-            listener.end_of_batch();
+        for subscriber in &mut self.subscribers {
+            subscriber.end_of_batch();
         }
     }
 
@@ -338,51 +338,56 @@ impl Checked {
         };
         for id in copies {
             let entry = copy(id, &header);
-            self.newest.apply(&mut self.listeners, entry.shard, &header);
+            self.newest
+                .apply(&mut self.subscribers, entry.shard, &header);
             entries.push(entry);
         }
     }
 
     fn fence(&mut self) {
         self.node.fence();
-        for listener in &mut self.listeners {
-            if listener.phase != Phase::Left {
-                listener.settled = listener.expected.len();
+        for subscriber in &mut self.subscribers {
+            if subscriber.phase != Phase::Left {
+                subscriber.settled = subscriber.expected.len();
             }
         }
     }
 
     fn check(mut self) -> Result<(), TestCaseError> {
-        let end = Heard::Text("the end".to_owned());
-        for listener in &mut self.listeners {
-            if listener.phase == Phase::Open {
+        let end = Received::Text("the end".to_owned());
+        for subscriber in &mut self.subscribers {
+            if subscriber.phase == Phase::Open {
                 self.node
                     .core
-                    .send(listener.id, Opcode::Text, b"the end".to_vec());
+                    .send(subscriber.id, Opcode::Text, b"the end".to_vec());
             }
-            let Some(client) = &mut listener.client else {
+            let Some(client) = &mut subscriber.client else {
                 continue;
             };
-            let last = match listener.phase {
+            let last = match subscriber.phase {
                 Phase::Open => end.clone(),
-                Phase::Closed(code) => Heard::Close(Some(code)),
-                Phase::Left => Heard::Close(Some(1000)),
-                _ => Heard::Close(Some(1013)),
+                Phase::Closed(code) => Received::Close(Some(code)),
+                Phase::Left => Received::Close(Some(1000)),
+                _ => Received::Close(Some(1013)),
             };
             // Whose close comes first when a client leaves that is condemned is nobody's to say.
-            let or = match (listener.phase, listener.finished, listener.condemned) {
-                (Phase::Left, true, Some(code)) => Heard::Close(Some(code)),
+            let or = match (
+                subscriber.phase,
+                subscriber.unsubscribed,
+                subscriber.pending_close,
+            ) {
+                (Phase::Left, true, Some(code)) => Received::Close(Some(code)),
                 _ => last.clone(),
             };
-            let heard = client.hear_until_one_of(&[last, or]);
-            if listener.phase == Phase::Left {
-                prop_assert!(heard.len() >= listener.settled);
-                prop_assert!(listener.expected.starts_with(&heard));
-                prop_assert_eq!(client.hear(), Heard::End);
-            } else if listener.phase == Phase::Refused {
-                prop_assert_eq!(heard, []);
+            let received = client.receive_until_one_of(&[last, or]);
+            if subscriber.phase == Phase::Left {
+                prop_assert!(received.len() >= subscriber.settled);
+                prop_assert!(subscriber.expected.starts_with(&received));
+                prop_assert_eq!(client.receive(), Received::End);
+            } else if subscriber.phase == Phase::Refused {
+                prop_assert_eq!(received, []);
             } else {
-                prop_assert_eq!(&heard, &listener.expected);
+                prop_assert_eq!(&received, &subscriber.expected);
             }
         }
         self.check_that_nothing_is_left()
@@ -390,14 +395,17 @@ impl Checked {
 
     /// Every connection ends, once, and takes everything along.
     fn check_that_nothing_is_left(mut self) -> Result<(), TestCaseError> {
-        for listener in &mut self.listeners {
-            self.node.core.abandon(listener.id);
-            listener.client = None;
+        for subscriber in &mut self.subscribers {
+            self.node.core.abandon(subscriber.id);
+            subscriber.client = None;
         }
         let mut ended = Vec::new();
-        while ended.len() < self.listeners.len() {
+        while ended.len() < self.subscribers.len() {
             if let Notification::Closed { id, .. } = self.node.notification()
-                && self.listeners.iter().any(|listener| listener.id == id)
+                && self
+                    .subscribers
+                    .iter()
+                    .any(|subscriber| subscriber.id == id)
             {
                 prop_assert!(!ended.contains(&id), "told twice");
                 ended.push(id);

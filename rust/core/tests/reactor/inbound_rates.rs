@@ -7,7 +7,7 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Heard, Node, client_frame, event, homes, limits, user};
+use crate::harness::{Node, Received, client_frame, event, homes, limits, user};
 
 const PING: u8 = 0x80 | Opcode::Ping as u8;
 const TEXT: u8 = 0x80 | Opcode::Text as u8;
@@ -40,20 +40,20 @@ fn who_sends_more_than_it_may_is_closed_with_1008_and_the_others_stay() {
         let (id, mut loud) = node.connect(homes(&[1]));
         let (_, mut quiet) = node.connect(homes(&[1]));
         loud.socket.write_all(&flood).unwrap();
-        assert_eq!(loud.hear(), Heard::Close(Some(1008)));
-        assert_eq!(loud.hear(), Heard::End);
+        assert_eq!(loud.receive(), Received::Close(Some(1008)));
+        assert_eq!(loud.receive(), Received::End);
         drop(loud);
         let exceeded = Notification::AllowanceExceeded {
-            holder: user(1).holder(),
+            principal_id: user(1).principal_id(),
         };
         assert_eq!(node.notification_about(id), exceeded);
         assert_eq!(node.closed(id), 1008);
         assert_eq!(node.stat("inbound_exceeded"), 1);
         assert_eq!(node.stat("violations"), 0);
-        quiet.say(Opcode::Ping, b"one");
-        assert_eq!(quiet.hear(), Heard::Pong(b"one".to_vec()));
+        quiet.send(Opcode::Ping, b"one");
+        assert_eq!(quiet.receive(), Received::Pong(b"one".to_vec()));
         node.route(event(1, "stays"));
-        assert_eq!(quiet.hear(), Heard::event("stays"));
+        assert_eq!(quiet.receive(), Received::event("stays"));
     }
 }
 
@@ -68,14 +68,14 @@ fn bytes_have_a_rate_too_and_the_longest_message_is_within() {
     });
     let (id, mut client) = node.connect(homes(&[1]));
     let longest = vec![7; limits().message_bytes];
-    client.say(Opcode::Binary, &longest);
+    client.send(Opcode::Binary, &longest);
     assert!(matches!(
         node.notification_about(id),
         Notification::Message { .. }
     ));
     // Two of the longest are the least burst that there is.
-    client.say(Opcode::Binary, &longest);
-    assert_eq!(client.hear(), Heard::Close(Some(1008)));
+    client.send(Opcode::Binary, &longest);
+    assert_eq!(client.receive(), Received::Close(Some(1008)));
 }
 
 /// Case 2.10 of the Autobahn suite counts ten answers to ten pings at once. Many more get few answers, and the
@@ -87,10 +87,10 @@ fn some_pings_at_once_are_all_answered_and_of_many_the_last_is() {
     let ten: Vec<u8> = (0..10).flat_map(|it| client_frame(PING, &[it])).collect();
     client.socket.write_all(&ten).unwrap();
     for number in 0..10 {
-        assert_eq!(client.hear(), Heard::Pong(vec![number]));
+        assert_eq!(client.receive(), Received::Pong(vec![number]));
     }
     let mut many = client_frame(PING, b"").repeat(1000);
     many.extend(client_frame(PING, b"last"));
     client.socket.write_all(&many).unwrap();
-    client.hear_until(&Heard::Pong(b"last".to_vec()));
+    client.receive_until(&Received::Pong(b"last".to_vec()));
 }

@@ -11,7 +11,7 @@ use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
 
-use crate::harness::{Client, Heard, Node, PROJECT, SHARDS, command, device, homes, limits};
+use crate::harness::{Client, Node, PROJECT, Received, SHARDS, command, device, homes, limits};
 
 const DEVICE: u64 = 2;
 
@@ -20,54 +20,54 @@ fn in_a_minute() -> u64 {
     (since + Duration::from_secs(60)).as_millis() as u64
 }
 
-/// A command that is kept under `ticket`, which is also its action; `length` bytes of parameters.
-fn kept(ticket: u64, length: usize, expires_ms: u64) -> Vec<u8> {
+/// A command that is kept under `sequence`, which is also its action; `length` bytes of parameters.
+fn kept(sequence: u64, length: usize, expires_ms: u64) -> Vec<u8> {
     encode_command(&CommandHeader {
         project: PROJECT,
         device: DEVICE,
-        action: &ticket.to_string(),
-        ticket,
+        action: &sequence.to_string(),
+        sequence,
         expires_ms,
         body: &format!("\"{}\"", "x".repeat(length)),
         ..CommandHeader::default()
     })
 }
 
-fn live(ticket: u64, length: usize) -> Entry {
+fn live(sequence: u64, length: usize) -> Entry {
     Entry {
         shard: shard_of(DEVICE, SHARDS),
-        envelope: kept(ticket, length, in_a_minute()),
+        envelope: kept(sequence, length, in_a_minute()),
     }
 }
 
-fn first(tickets: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
-    let each = |ticket| kept(ticket, 10, in_a_minute());
-    tickets.into_iter().map(each).collect()
+fn first(sequences: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
+    let each = |sequence| kept(sequence, 10, in_a_minute());
+    sequences.into_iter().map(each).collect()
 }
 
 fn reserve(node: &Node) -> ConnectionId {
     node.reserve_for(device(DEVICE), Subscription::Commands(DEVICE), false)
 }
 
-fn heard(client: &mut Client, count: usize) -> Vec<String> {
-    let one = |_| match client.hear() {
-        Heard::Text(name) => name,
+fn received(client: &mut Client, count: usize) -> Vec<String> {
+    let one = |_| match client.receive() {
+        Received::Text(name) => name,
         other => panic!("{other:?}"),
     };
     (0..count).map(one).collect()
 }
 
-/// The tickets that the core tells of this connection, so many.
-fn written(node: &mut Node, id: ConnectionId, count: usize) -> Vec<u64> {
-    let mut tickets = Vec::new();
-    while tickets.len() < count {
+/// The sequences that the core tells of this connection, so many.
+fn write_counts(node: &mut Node, id: ConnectionId, count: usize) -> Vec<u64> {
+    let mut sequences = Vec::new();
+    while sequences.len() < count {
         match node.notification_about(id) {
-            Notification::Written { ticket, .. } => tickets.push(ticket),
+            Notification::Written { sequence, .. } => sequences.push(sequence),
             Notification::Reserved { .. } | Notification::Adopted { .. } => {}
             other => panic!("{other:?}"),
         }
     }
-    tickets
+    sequences
 }
 
 fn is_written(notification: &Notification) -> bool {
@@ -103,10 +103,10 @@ fn what_was_kept_comes_before_what_is_live() {
     node.route(live(5, 10));
     node.route(command(DEVICE, "last"));
     assert_eq!(
-        heard(&mut client, 8),
+        received(&mut client, 8),
         ["1", "2", "3", "live", "4", "5", "6", "last"]
     );
-    assert_eq!(written(&mut node, id, 6), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(write_counts(&mut node, id, 6), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
@@ -116,7 +116,7 @@ fn who_has_nothing_kept_knows_what_not_to_hear_again() {
     node.core.deliver_first(id, 7, Vec::new());
     node.route(live(7, 10));
     node.route(live(8, 10));
-    assert_eq!(heard(&mut node.adopt(id, b""), 1), ["8"]);
+    assert_eq!(received(&mut node.adopt(id, b""), 1), ["8"]);
 }
 
 #[test]
@@ -132,18 +132,18 @@ fn what_expired_is_not_delivered() {
     };
     node.route(expired);
     node.route(live(4, 10));
-    assert_eq!(heard(&mut client, 2), ["2", "4"]);
-    assert_eq!(written(&mut node, id, 2), [2, 4]);
+    assert_eq!(received(&mut client, 2), ["2", "4"]);
+    assert_eq!(write_counts(&mut node, id, 2), [2, 4]);
 }
 
 #[test]
 fn what_is_no_kept_command_is_counted_and_skipped() {
     let node = Node::start(limits());
     let id = reserve(&node);
-    let without_ticket = command(DEVICE, "no ticket").envelope;
+    let without_ticket = command(DEVICE, "no sequence").envelope;
     let envelopes = vec![b"nonsense".to_vec(), without_ticket, first([1]).remove(0)];
     node.core.deliver_first(id, 1, envelopes);
-    assert_eq!(heard(&mut node.adopt(id, b""), 1), ["1"]);
+    assert_eq!(received(&mut node.adopt(id, b""), 1), ["1"]);
     assert_eq!(node.stat("malformed"), 2);
 }
 
@@ -151,21 +151,21 @@ fn what_is_no_kept_command_is_counted_and_skipped() {
 fn it_is_told_once_the_kernel_has_the_whole_frame() {
     const COUNT: u64 = 40;
     let mut node = Node::start(Limits {
-        outbox_bytes: 16 << 20,
+        send_queue_bytes: 16 << 20,
         ..limits()
     });
     let id = reserve(&node);
     let mut client = node.adopt(id, b"");
-    for ticket in 1..=COUNT {
-        node.route(live(ticket, 50_000));
+    for sequence in 1..=COUNT {
+        node.route(live(sequence, 50_000));
     }
     let early = told(&mut node, id)
         .iter()
         .filter(|it| is_written(it))
         .count();
     assert!((1..COUNT as usize).contains(&early), "{early}");
-    let blocked = heard(&mut client, COUNT as usize);
-    let late = written(&mut node, id, COUNT as usize - early);
+    let blocked = received(&mut client, COUNT as usize);
+    let late = write_counts(&mut node, id, COUNT as usize - early);
     assert_eq!(blocked.last().unwrap(), "40");
     assert_eq!(late, Vec::from_iter(early as u64 + 1..=COUNT));
 }
@@ -181,9 +181,9 @@ fn what_a_slow_client_did_not_take_is_never_told() {
         node.route(live(routed, 50_000));
         node.fence();
     }
-    let got = client.hear_until(&Heard::Close(Some(4001))).len();
-    client.say_close(4001);
-    assert_eq!(client.hear(), Heard::End);
+    let got = client.receive_until(&Received::Close(Some(4001))).len();
+    client.send_close(4001);
+    assert_eq!(client.receive(), Received::End);
     drop(client);
     let told: Vec<_> = std::iter::from_fn(|| match node.notification_about(id) {
         Notification::Closed { .. } => None,
@@ -202,14 +202,14 @@ fn each_socket_of_a_device_gets_it_and_tells() {
     let mut clients = ids.map(|id| node.adopt(id, b""));
     node.route(live(1, 10));
     for client in &mut clients {
-        assert_eq!(heard(client, 1), ["1"]);
+        assert_eq!(received(client, 1), ["1"]);
     }
     node.fence();
-    let written = node.core.notifications().filter(is_written);
-    let ticket = 1;
+    let write_counts = node.core.notifications().filter(is_written);
+    let sequence = 1;
     assert_eq!(
-        Vec::from_iter(written),
-        ids.map(|id| Notification::Written { id, ticket })
+        Vec::from_iter(write_counts),
+        ids.map(|id| Notification::Written { id, sequence })
     );
 }
 
@@ -244,24 +244,24 @@ fn too_late_for_one_that_is_open() {
     let mut client = node.adopt(id, b"");
     node.core.deliver_first(id, 9, first([9]));
     node.route(live(1, 10));
-    assert_eq!(heard(&mut client, 1), ["1"]);
+    assert_eq!(received(&mut client, 1), ["1"]);
 }
 
 #[derive(Clone, Debug)]
 enum Step {
-    /// Without a ticket.
+    /// Without a sequence.
     Plain,
-    /// The next ticket is given out, and its copy is routed now.
-    Kept,
+    /// The next sequence is given out, and its copy is routed now.
+    SharedBlock,
     /// The same, but its copy comes only after the next fetch.
     KeptAndLate,
-    /// The copy of an earlier ticket comes again.
+    /// The copy of an earlier sequence comes again.
     Again(prop::sample::Index),
     Adopt,
 }
 
 proptest! {
-    /// Whatever is routed before and after the fetch and the adoption: every ticket is delivered once and
+    /// Whatever is routed before and after the fetch and the adoption: every sequence is delivered once and
     /// told once, those that were fetched first, and otherwise in order.
     #[test]
     fn every_ticket_comes_once(
@@ -284,7 +284,7 @@ proptest! {
                         node.route(command(DEVICE, &name));
                         expected.push(name);
                     }
-                    Step::Kept => {
+                    Step::SharedBlock => {
                         last += 1;
                         node.route(live(last, 10));
                         if is_fetched {
@@ -306,23 +306,23 @@ proptest! {
                 node.core.deliver_first(id, last, first(1..=last));
                 let fetched = (1..=last).map(|it| it.to_string());
                 expected.splice(0..0, fetched);
-                for ticket in late.drain(..) {
-                    node.route(live(ticket, 10));
+                for sequence in late.drain(..) {
+                    node.route(live(sequence, 10));
                 }
             }
         }
         let mut client = client.unwrap_or_else(|| node.adopt(id, b""));
         node.route(command(DEVICE, "end"));
         expected.push("end".to_owned());
-        prop_assert_eq!(heard(&mut client, expected.len()), expected);
-        prop_assert_eq!(written(&mut node, id, last as usize), Vec::from_iter(1..=last));
+        prop_assert_eq!(received(&mut client, expected.len()), expected);
+        prop_assert_eq!(write_counts(&mut node, id, last as usize), Vec::from_iter(1..=last));
     }
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         Just(Step::Plain),
-        Just(Step::Kept),
+        Just(Step::SharedBlock),
         Just(Step::KeptAndLate),
         any::<prop::sample::Index>().prop_map(Step::Again),
         Just(Step::Adopt),
