@@ -83,6 +83,53 @@ class Plan:
         return self.homes * (self.users + self.devices)
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """What a demo needs of something that a setting limits."""
+
+    setting: str
+    amount: int
+    what: str
+
+
+SESSION_CONTENT_BYTES = 400
+"""What a demo's session records of its login is less."""
+
+
+def needs(plan: Plan) -> list[Need]:
+    """What a demo needs, once it is made and all its devices are connected and report every second."""
+    # Here, because no command that only prints its help waits for the store's libraries.
+    from homewire.store.accounting import COSTS
+
+    session = COSTS["session"] + SESSION_CONTENT_BYTES
+    devices = plan.homes * plan.devices
+    in_homes = plan.homes * (1 + plan.users + plan.devices)
+    home_bytes = COSTS["home"] + plan.users * COSTS["member"] + plan.devices * COSTS["device"]
+    user_bytes = plan.users * (COSTS["user"] + session)
+    project_bytes = COSTS["app"] + COSTS["project_key"] + user_bytes + plan.homes * home_bytes
+    return [
+        Need("homes_per_user", plan.homes, "homes, of which each user is a member"),
+        # The first user creates all homes.
+        Need("user_records", 1 + in_homes, "records that count for one user"),
+        Need("user_bytes", session + plan.homes * home_bytes, "bytes that count for one user"),
+        Need("project_records", 2 + 2 * plan.users + in_homes, "records"),
+        Need("project_bytes", project_bytes, "bytes"),
+        Need("project_connections", devices + plan.users, "WebSockets, one for each device and user"),
+        Need("project_events_per_s", devices, "events a second, one of each device"),
+    ]
+
+
+def require_room(plan: Plan, settings: Settings) -> None:
+    """Raise ConfigurationError, with all settings that do not allow a demo of this size."""
+    refused = [
+        f"{need.setting} allows {limit}, but it needs {need.amount} {need.what}"
+        for need in needs(plan)
+        if (limit := getattr(settings, need.setting)) and need.amount > limit
+    ]
+    if refused:
+        raise ConfigurationError(f"the settings allow no demo of this size: {'; '.join(refused)}")
+
+
 def _nothing() -> None:
     """Nobody wants to know."""
 

@@ -193,14 +193,29 @@ def test_on_a_terminal_deleting_a_project_asks(homewire: Commands, answer: bytes
     assert len(homewire.json("project", "list")) == left
 
 
-def test_a_demo_beyond_the_limit_of_homes_makes_nothing(
+@pytest.mark.parametrize("need", demo.needs(Plan(2, 3, 4)), ids=lambda need: str(need.setting))
+def test_a_demo_beyond_any_limit_makes_nothing(
+    homewire: Commands, monkeypatch: pytest.MonkeyPatch, need: demo.Need
+) -> None:
+    size = ("--homes", 2, "--devices", 3, "--users", 4)
+    variable = f"HOMEWIRE_{need.setting.upper()}"
+    monkeypatch.setenv(variable, str(need.amount - 1))
+    assert homewire.run("demo", *size) == 1
+    assert f"{need.setting} allows {need.amount - 1}, but it needs {need.amount} " in homewire.error
+    assert homewire.json("project", "list") == []
+    monkeypatch.setenv(variable, str(need.amount))
+    assert homewire.run("demo", *size) == 0
+
+
+def test_a_demo_names_all_settings_that_refuse_it(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOMEWIRE_HOMES_PER_USER", "2")
+    monkeypatch.setenv("HOMEWIRE_PROJECT_RECORDS", "6")
     assert homewire.run("demo", "--homes", 3) == 1
     assert "homes_per_user allows 2" in homewire.error
+    assert "project_records allows 6" in homewire.error
     assert homewire.json("project", "list") == []
-    assert homewire.run("demo", "--homes", 2) == 0
 
 
 def test_a_demo_is_shown_a_record_a_line(homewire: Commands) -> None:

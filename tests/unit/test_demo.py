@@ -12,7 +12,17 @@ from aiohttp import web
 
 from homewire.cli.scope import open_store
 from homewire.cli.serving import next_steps
-from homewire.demo import DemoDevice, keys_path, of_this_machine, read_keys, write_keys
+from homewire.demo import (
+    SESSION_CONTENT_BYTES,
+    DemoDevice,
+    Plan,
+    create,
+    keys_path,
+    needs,
+    of_this_machine,
+    read_keys,
+    write_keys,
+)
 from homewire.errors import ConfigurationError
 from homewire.repositories import Store
 from homewire.sensors import Reporter, Sensors
@@ -40,6 +50,19 @@ async def test_keys_file_is_its_owners_alone(store: Store, settings: Settings) -
     path.chmod(0o644)
     write_keys(settings.data_dir, demo)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("plan", [Plan(0, 0, 1), Plan(1, 1, 1), Plan(2, 3, 4), Plan(3, 20, 2)], ids=str)
+async def test_a_demo_stores_what_it_said_it_needs(store: Store, plan: Plan) -> None:
+    needed = {need.setting: need.amount for need in needs(plan)}
+    demo = await create(store, plan)
+    usage = await store.usage.of(demo.project_id)
+    assert usage.records == needed["project_records"]
+    spare = plan.users * SESSION_CONTENT_BYTES
+    assert needed["project_bytes"] - spare <= usage.bytes <= needed["project_bytes"]
+    owner = await store.usage.of(demo.project_id, f"u{demo.users[0].user_id}")
+    assert owner.records == needed["user_records"]
+    assert needed["user_bytes"] - SESSION_CONTENT_BYTES <= owner.bytes <= needed["user_bytes"]
 
 
 async def test_second_start_has_the_same_keys(store: Store, settings: Settings) -> None:

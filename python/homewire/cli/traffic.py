@@ -36,13 +36,12 @@ def register(app: typer.Typer) -> None:
 
 
 async def demo(scope: Scope, homes: Homes = 1, devices: Devices = 1, users: Users = 1) -> Answer:
-    """Create a project with homes, devices and users in it, and show all their keys this once."""
-    allowed = scope.store.homes.homes_per_user
-    if allowed and homes > allowed:
-        raise ConfigurationError(
-            f"--homes: each user is a member of every home, and the setting homes_per_user allows {allowed}"
-        )
+    """Create a project with homes, devices and users in it, and show all their keys this once.
+
+    A demo for which the settings leave no room is refused before anything is created.
+    """
     plan = Plan(homes, devices, users)
+    demo_room.require_room(plan, scope.settings)
     with _progress(plan.steps) as made_one:
         made = await demo_room.create(scope.store, plan, made_one)
     return made.as_json()
