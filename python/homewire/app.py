@@ -46,7 +46,13 @@ from homewire.presence.publisher import PresencePublisher
 from homewire.presence.reaper import Reaper
 from homewire.realtime import handshake as websocket
 from homewire.realtime.close_codes import GOING_AWAY, reason
-from homewire.realtime.core_events import CoreEventHandlers, CoreWatch, OnMessage, report_skipped
+from homewire.realtime.core_events import (
+    WAITING_MESSAGES_BYTES,
+    ClientMessages,
+    CoreEventHandlers,
+    CoreWatch,
+    report_skipped,
+)
 from homewire.realtime.handoff import Observer
 from homewire.redis.connect import connect, report_eviction, translate_redis_errors
 from homewire.redis.embedded import EmbeddedServer
@@ -162,7 +168,7 @@ async def running(
     roles: frozenset[Role],
     *,
     observe: Observer | None = None,
-    on_message: OnMessage | None = None,
+    client_messages: ClientMessages | None = None,
 ) -> AsyncIterator[Node]:
     """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
     tls = server_context(settings)
@@ -172,10 +178,10 @@ async def running(
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(core_event_handlers.pumps.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
-        core = _start_core(parts, deliver_messages=on_message is not None)
+        core = _start_core(parts, client_messages)
         # Both tiers send events.
         overload = Limits(parts.redis, core, settings, parts.store.refusals)
-        _watch_core(parts, core, on_message, core_event_handlers, overload)
+        _watch_core(parts, core, client_messages, core_event_handlers, overload)
         in_background(stack, overload.run(), parts.failed)
         in_background(stack, report_skipped(core), parts.failed)
         session_expiry = _start_lifetimes(parts, core, core_event_handlers)
@@ -391,7 +397,7 @@ async def _start_bus(
     return bus
 
 
-def _start_core(parts: Parts, *, deliver_messages: bool) -> Core:
+def _start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
     settings = parts.settings
     core = Core(
         heartbeat_ms=_ms(settings.heartbeat_s),
@@ -401,13 +407,13 @@ def _start_core(parts: Parts, *, deliver_messages: bool) -> Core:
         outbox_bytes=settings.outbox_bytes,
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
-        deliver_messages=deliver_messages,
+        deliver_messages=client_messages is not None,
         inbound_frames_per_s=settings.inbound_frames_per_s,
         inbound_bytes_per_s=settings.inbound_bytes_per_s,
         user_topic_bytes=settings.user_topic_bytes,
         outboxes_bytes=settings.outboxes_bytes or memory_bytes() // 4,
         unsent_age_ms=_ms(settings.unsent_age_s),
-        messages_bytes=settings.messages_bytes,
+        messages_bytes=client_messages.waiting_bytes if client_messages else WAITING_MESSAGES_BYTES,
         socket_send_buffer_bytes=settings.socket_send_buffer_bytes,
         socket_unsent_bytes=settings.socket_unsent_bytes,
         socket_timeout_ms=_ms(settings.socket_timeout_s),
@@ -424,13 +430,13 @@ def _start_core(parts: Parts, *, deliver_messages: bool) -> Core:
 def _watch_core(
     parts: Parts,
     core: Core,
-    on_message: OnMessage | None,
+    client_messages: ClientMessages | None,
     core_event_handlers: CoreEventHandlers,
     overload: Limits,
 ) -> None:
     watch = CoreWatch(
         core,
-        on_message,
+        client_messages,
         core_event_handlers.closed,
         core_event_handlers.connected_devices.adopted,
         core_event_handlers.delivered.written,

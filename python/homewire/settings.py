@@ -340,14 +340,12 @@ class Settings:
         minimum=0,
         maximum=2048 * MIB,
     )
-    messages_bytes: int = setting(
-        4 * MIB,
-        "Messages of clients that wait for Python; beyond it no client that says something is read.",
-        unit="bytes",
-        minimum=64 * KIB,
-    )
     message_bytes: int = setting(
-        64 * KIB, "Longest message accepted from a client, and longest event body.", unit="bytes", minimum=KIB
+        64 * KIB,
+        "Longest message that the client of a WebSocket may send; beyond it close code 1009. The bodies of "
+        "events and commands have a limit of their own, 64 KiB.",
+        unit="bytes",
+        minimum=KIB,
     )
     inbox_bytes: int = setting(
         16 * MIB, "Events between Redis and the reactor; beyond it reading waits.", unit="bytes", minimum=MIB

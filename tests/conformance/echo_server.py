@@ -14,6 +14,7 @@ from pathlib import Path
 from homewire.access_changes.relay import Relay
 from homewire.app import Role, running
 from homewire.projects.models import AccountSystem
+from homewire.realtime.core_events import ClientMessages
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
@@ -54,7 +55,9 @@ async def _echoing(settings: Settings) -> AsyncIterator[str]:
         assert node.core is not None
         node.core.send(connection, opcode, payload)
 
-    async with running(settings, frozenset({Role.ROUTER, Role.API}), on_message=echo) as node:
+    async with running(
+        settings, frozenset({Role.ROUTER, Role.API}), client_messages=ClientMessages(echo)
+    ) as node:
         yield node.base_url
 
 

@@ -4,8 +4,8 @@ The settings come from the environment, as for `homewire run`. On standard input
 `pause STEP` stops handshakes before that step (`handoff.Observer`) and says `at STEP` for each that
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
 until the next byte comes. `tasks` says how many tasks the loop has, `routes` what is served: a JSON
-array of method and path. With `messages` as argument it takes the messages of clients. With `broken`
-every operation of the REST service and every route of ingest raises, and so does each handshake.
+array of method and path. With `messages=BYTES` it takes the messages of clients, of which BYTES may
+wait. With `broken` every operation of the REST service and every route of ingest raises, and so does each handshake.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from homewire.events.context import Ingest
 from homewire.events.routes import routes as ingest_routes
 from homewire.machine import raise_open_file_limit
 from homewire.operations import OPERATIONS
+from homewire.realtime.core_events import ClientMessages
 from homewire.settings import Settings
 
 BUFFER = ctypes.create_string_buffer(1)
@@ -128,8 +129,11 @@ async def main(settings: Settings) -> None:
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(stdin), sys.stdin)
     commands = None
     try:
-        on_message = take_message if "messages" in sys.argv[1:] else None
-        async with running(settings, frozenset(Role), observe=steps.observe, on_message=on_message) as node:
+        waiting = [
+            int(each.removeprefix("messages=")) for each in sys.argv[1:] if each.startswith("messages=")
+        ]
+        taken = ClientMessages(take_message, *waiting) if waiting else None
+        async with running(settings, frozenset(Role), observe=steps.observe, client_messages=taken) as node:
             say(orjson.dumps({"url": node.base_url, "adminUrl": node.admin_url}).decode())
             # It goes on to take orders while the node goes down.
             commands = asyncio.create_task(take(stdin, steps, node))

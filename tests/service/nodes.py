@@ -185,7 +185,7 @@ def running_node(
     data_dir: Path,
     *,
     steps: bool = False,
-    messages: bool = False,
+    messages: int = 0,
     broken: bool = False,
     redis_url: str | None = None,
     tls: bool = False,
@@ -195,8 +195,8 @@ def running_node(
 ) -> Iterator[NodeProcess]:
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
-    With `messages` the latter takes those of its clients, and with `broken` every handler raises. With
-    `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. Unless `cold`, it
+    The latter takes the messages of its clients if bytes of `messages` may wait, and with `broken` every
+    handler raises. With `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. Unless `cold`, it
     is spared its imports (`warm.py`). `settings` are those of the environment, in lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", "port": 0, **settings, "data_dir": data_dir}
@@ -208,7 +208,7 @@ def running_node(
         chosen["tls_cert"], chosen["tls_key"] = certificates.files()
     if steps:
         command = [str(Path(__file__).with_name("node_process.py"))]
-        command += [*["messages"] * messages, *["broken"] * broken]
+        command += [*[f"messages={messages}"] * bool(messages), *["broken"] * broken]
     else:
         command = ["-m", "homewire.cli", "run", "--json", *(["--demo"] if demo else [])]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "python")}

@@ -150,7 +150,7 @@ async def test_a_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
 
 async def test_clients_wait_whose_messages_python_does_not_take() -> None:
     bound = 128 * KIB
-    with private_node(steps=True, messages=True, messages_bytes=bound) as node:
+    with private_node(steps=True, messages=bound) as node:
         async with tenant_of(node) as own, listeners(own, False, False) as (listening, talking):
             with running_node(node.data_dir, redis_url=node.redis_url) as second:
                 async with tenant_of(second) as elsewhere:

@@ -1,8 +1,8 @@
 """Every shell block of README.md and docs/ works, in its order, and prints what the document shows.
 
-A block in ```sh is run. One that a test cannot run is ```console, and stands in NOT_RUN with the reason. A block
-"```json output" is the shape of what the block before it prints; "```json received" that of an event which the
-listener, started by an earlier block, prints; "```text output" shows the first word of each line.
+A block in ```sh is run. A block that a test cannot run is ```console, and stands in NOT_RUN with the reason.
+Shown output is compared in shape: "```json output" is what the block before it prints, "```json received" the
+event or command that the newest listener prints, "```text output" has the first word of each line.
 """
 
 from __future__ import annotations

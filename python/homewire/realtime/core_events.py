@@ -32,6 +32,23 @@ _log = structlog.get_logger(__name__)
 OnMessage = Callable[[int, int, bytes], None]
 """Called with a connection's id, the opcode (1 text, 2 binary) and the payload."""
 
+
+WAITING_MESSAGES_BYTES: Final = 4 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class ClientMessages:
+    """Takes the messages of clients. No serving node has one: what clients send is checked and dropped.
+
+    The sockets have no protocol for messages yet (docs/decisions/0010-no-client-protocol-yet.md). Until then
+    the conformance suite and tests of the core use it.
+    """
+
+    take: OnMessage
+    waiting_bytes: int = WAITING_MESSAGES_BYTES
+    """Messages that wait for Python; beyond it the core reads no socket whose client sends messages."""
+
+
 OnClosed = Callable[[int], None]
 """Called with the id of a connection that the core let go of."""
 
@@ -54,7 +71,7 @@ class CoreWatch:
     def __init__(
         self,
         core: Core,
-        on_message: OnMessage | None,
+        client_messages: ClientMessages | None,
         on_closed: OnClosed,
         on_adopted: OnAdopted,
         on_written: OnWritten,
@@ -67,7 +84,7 @@ class CoreWatch:
         self._on_exceeded = on_exceeded
         self._on_keys = on_keys
         self._on_closed = on_closed
-        self._on_message = on_message
+        self._client_messages = client_messages
         self._loop = asyncio.get_running_loop()
         self.failed: asyncio.Future[CoreFailure] = self._loop.create_future()
         self._loop.add_reader(core.notify_fd, self._take)
@@ -79,8 +96,8 @@ class CoreWatch:
     def _take(self) -> None:
         for notification in self._core.notifications():
             if notification[0] == "message":
-                if self._on_message is not None:
-                    self._on_message(notification[1], notification[2], notification[3])
+                if self._client_messages is not None:
+                    self._client_messages.take(notification[1], notification[2], notification[3])
             elif notification[0] == "gap":
                 _log.warning("bus.gap", shard=notification[1], cause=notification[2])
             elif notification[0] == "adopted":
