@@ -26,7 +26,22 @@ PATH = re.compile(rf"(?:{'|'.join(map(re.escape, ROOTS))})/[\w./*-]+")
 MODULE = re.compile(r"[a-z_]+(?:/[a-z_]+)+\.(?:py|lua)")
 """A module as it is named in short: below `python/homewire`."""
 
-every_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+RETIRED = re.compile(
+    r"\b(?:hear|hears|heard|hearers?|deaf|condemned|doomed|laggards?|couriers?|whoever|dialects?|outrun"
+    r"|kept commands?|nobody else|somebody else)\b",
+    re.IGNORECASE,
+)
+"""Words of the glossary's column "not" that mean nothing else in a document."""
+ELSEWHERE = {"close-codes.md", "errors.md", "metrics.md", "settings.md", "glossary.md"}
+"""Pages whose texts are made from the code, and the one that lists these words."""
+
+
+def of_pages(pages: list[Path]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("page", pages, ids=lambda page: str(page.relative_to(ROOT)))
+
+
+every_page = of_pages(PAGES)
+written_page = of_pages([page for page in PAGES if page.name not in ELSEWHERE])
 
 
 def prose(page: Path) -> str:
@@ -75,6 +90,11 @@ def test_modules_in_backticks_exist(page: Path) -> None:
         text for text in CODE.findall(prose(page)) if MODULE.fullmatch(text) and not PATH.fullmatch(text)
     ]
     assert [path for path in named if not (ROOT / "python" / "homewire" / path).exists()] == []
+
+
+@written_page
+def test_documents_use_the_words_of_the_glossary(page: Path) -> None:
+    assert RETIRED.findall(CODE.sub("", prose(page))) == []
 
 
 def test_architecture_is_short_and_leads_to_every_design_page() -> None:
