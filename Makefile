@@ -70,10 +70,11 @@ fuzz-api: build ## schemathesis and a random life over the REST service, long (H
 conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
 	$(BIN)/pytest tests/conformance $(ARGS)
 
-lint: build ## ruff, mypy, stubtest, rustfmt, clippy
+lint: build ## ruff, mypy, import-linter, stubtest, rustfmt, clippy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 	$(BIN)/stubtest homewire._core
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings

@@ -8,7 +8,7 @@ addresses. Values, commands and events are data, not access: they leave no line.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Final, cast
+from typing import Final, Protocol, cast
 
 import structlog
 from aiohttp import hdrs, web
@@ -18,9 +18,6 @@ from homewire.errors import RequestError
 from homewire.log import Seldom
 from homewire.rest.shapes import rendered
 from homewire.server.clients import client_address
-
-if TYPE_CHECKING:
-    from homewire.rest.operation import Endpoint
 
 OK: Final = "ok"
 LOGINS: Final = frozenset(
@@ -36,6 +33,23 @@ DATA: Final = "Key-value store"
 
 TEXTS: Final = frozenset({"moduleId", "entityId"})
 """Parts of paths that are shown though they are no integer ids."""
+
+
+class AuditedOperation(Protocol):
+    """What the trail needs of an operation of the REST service."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def tag(self) -> str: ...
+
+    @property
+    def parts(self) -> tuple[str, ...]: ...
+
 
 _OPERATION: Final = web.RequestKey("audited operation", object)
 _NOTES: Final = web.RequestKey("audit notes", dict)
@@ -62,7 +76,7 @@ class Audit:
         self.refusals: Counter[str] = Counter()
         self._seldom = Seldom(1.0)
 
-    def begins(self, request: web.Request, operation: Endpoint) -> None:
+    def begins(self, request: web.Request, operation: AuditedOperation) -> None:
         """A request for an operation."""
         if operation.method != hdrs.METH_GET and operation.tag != DATA:
             request[_OPERATION] = operation
@@ -71,7 +85,7 @@ class Audit:
         """The request was answered as it wished."""
         operation = request.get(_OPERATION)
         if operation is not None:
-            self._write(request, cast("Endpoint", operation), OK)
+            self._write(request, cast("AuditedOperation", operation), OK)
 
     def render(self, request: web.Request, error: RequestError) -> web.Response:
         """The answer to a request that ended in an error."""
@@ -81,13 +95,15 @@ class Audit:
             limit = error.data.get("limit")
             # One line a second for each limit: a flood of attempts is one fact, and must not fill a disk.
             is_due = limit is None or self._seldom.may(str(limit))
-            self._write(request, cast("Endpoint", operation), error.reason, limit=limit, is_due=is_due)
+            self._write(
+                request, cast("AuditedOperation", operation), error.reason, limit=limit, is_due=is_due
+            )
         return rendered(request, error)
 
     def _write(
         self,
         request: web.Request,
-        operation: Endpoint,
+        operation: AuditedOperation,
         outcome: str,
         limit: str | None = None,
         is_due: bool = True,
@@ -105,7 +121,7 @@ class Audit:
             _log.info("audit", **facts, **({} if limit is None else {"limit": limit}))
 
 
-def _path(operation: Endpoint, request: web.Request) -> dict[str, str]:
+def _path(operation: AuditedOperation, request: web.Request) -> dict[str, str]:
     # In the place of an id there may be a key, by mistake.
     texts = {name: request.match_info[name] for name in operation.parts}
     return {

@@ -14,27 +14,17 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Final, cast
 
 from aiohttp import web
-from aiohttp.abc import AbstractStreamWriter
 
 from homewire._core import Core
 from homewire.errors import Unavailable
 from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.accept import EXHAUSTED
+from homewire.server.answers import HandedOff
 
 _GUID: Final = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
 
 Observer = Callable[[str], Awaitable[None]]
 """Called before each step by its name; tests use it to pause a handshake where they like."""
-
-
-class GivenAway(web.StreamResponse):
-    """The answer of a request whose socket is not aiohttp's any more: there is nothing to send."""
-
-    async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
-        return None
-
-    async def write_eof(self, _data: Any = b"") -> None:
-        return None
 
 
 class EarlyBytes:
@@ -63,7 +53,7 @@ def accept_key(key: str) -> bytes:
 
 async def hand_off(
     request: web.Request, core: Core, connection_id: int, pumps: TlsBridges, observe: Observer | None = None
-) -> GivenAway:
+) -> HandedOff:
     """Answers 101 and gives the socket to the connection that was reserved as `connection_id`.
 
     Where TLS ends here, the core gets one end of a socket pair, and `pumps` the other and the transport.
@@ -87,7 +77,7 @@ async def hand_off(
     except BaseException:
         core.abandon(connection_id)
         raise
-    return GivenAway()
+    return HandedOff()
 
 
 def _offer(transport: asyncio.Transport, connection_id: int, pumps: TlsBridges) -> TakenSocket | Bridge:

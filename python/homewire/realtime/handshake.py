@@ -34,9 +34,10 @@ from homewire.events.queued_commands import QueuedCommands
 from homewire.limits.connections import ConnectionLimits
 from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.core_events import deliver_first
-from homewire.realtime.handoff import GivenAway, Observer, hand_off
+from homewire.realtime.handoff import Observer, hand_off
 from homewire.realtime.subscription import Filter, Subscription, check_listener, check_own_device
 from homewire.realtime.tls_bridge import TlsBridges
+from homewire.server.answers import HandedOff
 from homewire.server.clients import client_address
 from homewire.server.query import refuse_misspelt
 from homewire.sessions.sockets import Sockets
@@ -132,7 +133,7 @@ async def _connect(
     credential: Credential,
     look_up: LookUp,
     prepare: Prepare | None = None,
-) -> GivenAway:
+) -> HandedOff:
     """Reserve what was looked up, authorise again, prepare, 101, adopt.
 
     Raises what `look_up` and `prepare` raise.

@@ -28,6 +28,16 @@ from homewire.server.outgoing import PIECE
 JSON: Final = "application/json"
 
 
+class HandedOff(web.StreamResponse):
+    """The answer to a request whose socket aiohttp has handed to the core: nothing is sent."""
+
+    async def prepare(self, _request: web.BaseRequest) -> AbstractStreamWriter | None:
+        return None
+
+    async def write_eof(self, _data: Any = b"") -> None:
+        return None
+
+
 def json_answer(status: int, content: Any, headers: Mapping[str, str] | None = None) -> web.Response:
     """JSON. With `Connection: close` among `headers` the connection ends with it."""
     response = web.Response(status=status, body=orjson.dumps(content), content_type=JSON, headers=headers)

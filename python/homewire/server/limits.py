@@ -14,20 +14,19 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import Counter, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from homewire.auth.authenticator import Authenticate
 from homewire.auth.models import Principal
 from homewire.errors import TooManyRequests, Unavailable
 from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
-from homewire.realtime.handoff import GivenAway
 from homewire.server.accept import Acceptor
+from homewire.server.answers import HandedOff
 from homewire.server.bodies import BodyBudget, Handler, wrapped
 from homewire.server.clients import TrustedProxies, client_address
 from homewire.server.connections import Connections, RequestHeaderTimeout
@@ -135,7 +134,7 @@ class HandshakeLimiter:
                 await self._wait()
             try:
                 if request.transport is None:
-                    return GivenAway()  # Its client gave up while it waited.
+                    return HandedOff()  # Its client gave up while it waited.
                 return await handler(request)
             finally:
                 self._pass_on()
@@ -204,7 +203,9 @@ class RequestRates:
         """Count a handshake for its address. Raises TooManyRequests."""
         self._handshakes.take(network_of(client_address(request) or ""))
 
-    def authenticating(self, authenticate: Authenticate) -> Authenticate:
+    def authenticating(
+        self, authenticate: Callable[[web.Request], Awaitable[Principal]]
+    ) -> Callable[[web.Request], Awaitable[Principal]]:
         """The same, which also counts a request for its principal: for the REST service, as events have rates
         of their own."""
 
