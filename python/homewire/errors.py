@@ -44,7 +44,7 @@ class RequestError(HomewireError):
     """A request that is refused; the answer is JSON ``{"reason": str, "data": object}``.
 
     `status` is the HTTP status, `reason` the upper-case code clients know
-    (shared model *Error*), `data` what a person needs to mend the request.
+    (data models, *Error*), `data` what a person needs to mend the request.
     """
 
     status: ClassVar[int] = 403

@@ -5,7 +5,8 @@ The settings come from the environment, as for `homewire run`. On standard input
 comes there; `go STEP` lets them on. `hold` stops the event loop's thread, with the GIL in its hand,
 until the next byte comes. `tasks` says how many tasks the loop has, `routes` what is served: a JSON
 array of method and path. With `messages=BYTES` it takes the messages of clients, of which BYTES may
-wait. With `broken` every operation of the REST service and every route of ingest raises, and so does each handshake.
+wait. With `broken` every operation of the REST service and every route of ingest raises, and so does
+each handshake.
 """
 
 from __future__ import annotations

@@ -196,8 +196,9 @@ def running_node(
     """`homewire run`, or `node_process.py` if the test wants to stop its `steps`.
 
     The latter takes the messages of its clients if bytes of `messages` may wait, and with `broken` every
-    handler raises. With `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http` trust. Unless `cold`, it
-    is spared its imports (`warm.py`). `settings` are those of the environment, in lower case.
+    handler raises. With `tls` the node ends TLS itself, with a certificate that `wire` and `Tenant.http`
+    trust. Unless `cold`, it is spared its imports (`warm.py`). `settings` are those of the environment, in
+    lower case.
     """
     chosen = {"durability": "everysec", "log_level": "info", "port": 0, **settings, "data_dir": data_dir}
     if redis_url is not None:

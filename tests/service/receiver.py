@@ -45,7 +45,7 @@ class Received:
         return int(self.event["eventData"]["n"])
 
     def is_signed(self, key: str, url: str) -> bool:
-        """Whether the signature is the one that the shared models describe, computed here."""
+        """Whether the signature is the one that the data models describe, computed here."""
         expected = hmac.digest(key.encode(), url.encode() + self.body, hashlib.sha256).hex()
         return self.headers["X-Mode-Signature"] == expected
 

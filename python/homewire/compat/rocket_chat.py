@@ -1,4 +1,4 @@
-"""Our sessions as Rocket.Chat's clients know them (spec 004; shared data models, *Rocket.Chat sessions*)."""
+"""Our sessions as Rocket.Chat's clients know them (spec 004; data models, *Rocket.Chat sessions*)."""
 
 from __future__ import annotations
 
@@ -204,7 +204,7 @@ OPERATIONS: Final = (
         "the only one there is; without any of these the answer is 400. It must have e-mail accounts. What "
         "comes after has userId and authToken in the headers X-User-Id and X-Auth-Token; authToken is a key "
         "like every other, too.",
-        source="shared data models, Rocket.Chat sessions",
+        source="data models, Rocket.Chat sessions",
         access=Access(nobody=True, by_handler=True),
         handler=log_in,
         body=Login,
@@ -219,7 +219,7 @@ OPERATIONS: Final = (
         path="/api/v1/logout",
         tag="Rocket.Chat sessions",
         summary="End the session whose key it is",
-        source="shared data models, Rocket.Chat sessions",
+        source="data models, Rocket.Chat sessions",
         access=_USERS,
         handler=log_out,
         answer=LogoutAnswer,
@@ -251,7 +251,7 @@ OPERATIONS: Final = (
         description="The filter is a text that searchTerm has, in whatever case. The order is a JSON object "
         'of members of a session, each with 1 or -1, e.g. {"device.name": 1, "loginAt": -1}; without one the '
         "newest login is first. With a count of 0 they all are listed.",
-        source="shared data models, Rocket.Chat sessions",
+        source="data models, Rocket.Chat sessions",
         access=_USERS,
         handler=list_sessions,
         query=ListQuery,
@@ -265,7 +265,7 @@ OPERATIONS: Final = (
         path="/api/v1/sessions/logout.me",
         tag="Rocket.Chat sessions",
         summary="End one of the caller's sessions",
-        source="shared data models, Rocket.Chat sessions",
+        source="data models, Rocket.Chat sessions",
         access=_USERS,
         handler=log_out_one,
         body=SessionQuery,

@@ -1,4 +1,4 @@
-"""What device a User-Agent speaks of (shared data models, *Rocket.Chat sessions*)."""
+"""What device a User-Agent speaks of (data models, *Rocket.Chat sessions*)."""
 
 from __future__ import annotations
 

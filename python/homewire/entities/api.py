@@ -1,4 +1,4 @@
-"""Entities (shared data models, *Entity*): for servers, with a project key."""
+"""Entities (data models, *Entity*): for servers, with a project key."""
 
 from __future__ import annotations
 
@@ -157,7 +157,7 @@ def _attributes(given: Attributes) -> bytes | None:
 
 _ALL: Final = "/projects/{projectId}/entities"
 _ONE: Final = _ALL + "/{entityId}"
-_SOURCE: Final = "shared data models, Entity"
+_SOURCE: Final = "data models, Entity"
 _READ: Final = Access(permission=KeyScope.READ)
 _CHANGE: Final = Access(permission=KeyScope.ADMIN)
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Entity:
-    """Something in a home that events are about and that is no device (shared data models, *Entity*)."""
+    """Something in a home that events are about and that is no device (data models, *Entity*)."""
 
     id: str
     project_id: int

@@ -227,7 +227,7 @@ OPERATIONS: Final = (
         path="/homes/{homeId}/members/{userId}",
         tag="Homes",
         summary="Change the role of a member; only owners may. Or accept to be one",
-        source="shared data models, HomeMember",
+        source="data models, HomeMember",
         access=Access(user=True, permission=KeyScope.ADMIN),
         visible=home_in_path,
         handler=update_member,

@@ -1,6 +1,6 @@
 """Who calls, and how somebody gets a key (spec 001, *Authentication*).
 
-Login tokens, for a project's own server (issue 6; shared data models, *Sessions*).
+Login tokens, for a project's own server (data models, *Sessions*).
 """
 
 from __future__ import annotations

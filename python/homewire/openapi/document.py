@@ -55,6 +55,10 @@ Authorization counts before `authToken`. Beside a key in a header or in `authTok
 answer expires a cookie whose session is over. What changes something with the cookie alone, and a \
 WebSocket, is 403 for a page of another origin.
 
+Source. Most operations follow a document of another vendor, which `Source` names: spec 000 (*User Session*) \
+and 001 (*Resources*) of the MODE cloud API, 002 (*Sessions Controller*), 003 (*Sessions*, with NData), 004 \
+(Rocket.Chat's sessions), or the data models of their clients.
+
 Paths. An id has one spelling (no leading zeros), and no path ends with a slash: anything else is 404. A \
 plain request to the path of a WebSocket is 403, as the specification has it. Answers to GET of more than \
 1 KB are compressed for who accepts gzip or deflate, unless a cookie came along.

@@ -1,4 +1,4 @@
-"""What the answers look like: the public models of the MODE cloud API (shared data models).
+"""What the answers look like: the public models of the MODE cloud API (data models).
 
 A member that is None (or False, where it is optional) is left out.
 """

@@ -1,4 +1,4 @@
-"""Changing the e-mail address or phone number that a user is known by (issue 12)."""
+"""Changing the e-mail address or phone number that a user is known by."""
 
 from __future__ import annotations
 

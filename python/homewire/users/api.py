@@ -244,7 +244,7 @@ OPERATIONS: Final = (
         tag="Users",
         summary="List the users of the project",
         description="With search all users are read.",
-        source="shared data models, User",
+        source="data models, User",
         access=Access(permission=KeyScope.READ),
         handler=list_users,
         query=UserQuery,

@@ -31,7 +31,7 @@ from yarl import URL
 from homewire.settings import Settings
 
 MODE_SIGNATURE: Final = "X-Mode-Signature"
-"""As the shared models have it: hex HMAC-SHA256 of URL, exactly as it was registered, and body."""
+"""As the data models have it: hex HMAC-SHA256 of URL, exactly as it was registered, and body."""
 EVENT_ID: Final = "X-Mode-Event-Id"
 DELIVERED: Final = 200
 """The only status that says so."""
