@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from homewire.settings import Settings
+from homewire.metrics import COUNTERS, GAUGES, LABELLED
+from homewire.settings import ENVIRONMENT_PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "bench/README.md")
 PAGES = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = {field.name for field in dataclasses.fields(Settings)}
+METRICS = {*GAUGES, *COUNTERS, *LABELLED}
 ROOTS = ("python", "rust", "tests", "docs", "bench", ".ci")
 """Directories whose names make a path of the repository out of what stands in backticks."""
 
@@ -32,6 +35,11 @@ RETIRED = re.compile(
     re.IGNORECASE,
 )
 """Words of the glossary's column "not" that mean nothing else in a document."""
+NAME = re.compile(r"[a-z][a-z0-9]*(?:_[a-z0-9]+)+|(?:[A-Z][a-z]+){2,}|[A-Z]+(?:_[A-Z]+)+")
+"""What is the name of something in the code, and not a word: snake_case, CamelCase, UPPER_CASE."""
+SOURCES = ("python", "rust", "bench", "tests/service", "tests/unit")
+NOT_OURS = {"CLOCK_MONOTONIC", "SCM_RIGHTS", "test_revoked_key_closes_sockets_on_all_nodes"}
+
 ELSEWHERE = {"close-codes.md", "errors.md", "metrics.md", "settings.md", "glossary.md"}
 """Pages whose texts are made from the code, and the one that lists these words."""
 
@@ -90,6 +98,26 @@ def test_modules_in_backticks_exist(page: Path) -> None:
         text for text in CODE.findall(prose(page)) if MODULE.fullmatch(text) and not PATH.fullmatch(text)
     ]
     assert [path for path in named if not (ROOT / "python" / "homewire" / path).exists()] == []
+
+
+@functools.cache
+def words_of_the_code() -> set[str]:
+    """Every word of the sources, and what is made from them: names of variables and of metrics."""
+    sources = [each for top in SOURCES for each in (ROOT / top).rglob("*.*")]
+    found = {"maxmemory", *NOT_OURS}
+    for source in sources:
+        if source.suffix in {".py", ".pyi", ".rs", ".lua"} and source != Path(__file__):
+            found.update(re.findall(r"\w+", source.read_text()))
+    found.update(ENVIRONMENT_PREFIX + name.upper() + end for name in SETTINGS for end in ("", "_FILE"))
+    found.update(f"homewire_{name}{end}" for name in METRICS for end in ("", "_total"))
+    return found
+
+
+@written_page
+def test_names_of_the_code_in_backticks_exist(page: Path) -> None:
+    parts = [part for text in CODE.findall(prose(page)) for part in re.split(r"[.(]", text)]
+    names = {part for part in parts if NAME.fullmatch(part)}
+    assert names - words_of_the_code() == set()
 
 
 @written_page
