@@ -6,7 +6,20 @@ import argparse
 import sys
 from collections.abc import Callable
 
-from bench import control, fairness, fanout, handshake, ingest, memory, pings, report, rest, revocation, tls
+from bench import (
+    control,
+    departure,
+    fairness,
+    fanout,
+    handshake,
+    ingest,
+    memory,
+    pings,
+    report,
+    rest,
+    revocation,
+    tls,
+)
 from bench.report import Table
 from bench.servers import BenchError
 
@@ -14,7 +27,7 @@ FANOUT = tuple(fanout.rows(1, small=True))
 OTHERS = (
     *("memory", "handshake", "ingest-put", "ingest-bulk", "tls", "removal", "disabling"),
     *("revocation", "revocation-many", "pings", "fairness"),
-    *("api-get", "api-kv", "api-list"),
+    *("api-get", "api-kv", "api-list", "user-delete"),
 )
 ALL = (*FANOUT, *OTHERS)
 
@@ -65,6 +78,7 @@ def measure(name: str, chosen: argparse.Namespace) -> Table:
         "api-get": lambda: rest.get(pairs=pairs, small=chosen.small),
         "api-kv": lambda: rest.put_value(pairs=pairs, small=chosen.small),
         "api-list": lambda: rest.listing(pairs=pairs, small=chosen.small),
+        "user-delete": lambda: departure.run(pairs=pairs, small=chosen.small),
         "removal": lambda: control.removal(pairs=min(pairs, 3), small=chosen.small),
         "revocation": lambda: revocation.one(pairs=min(pairs, 3), small=chosen.small),
         "revocation-many": lambda: revocation.many(pairs=min(pairs, 3), small=chosen.small),
