@@ -106,7 +106,7 @@ async def test_a_mail_leads_to_a_verified_address_and_a_new_password(
     async with tenant.http.post("/auth/user", json=login) as answer:
         assert (await answer.json())["reason"] == "USER_UNVERIFIED"
     for status in (200, 403):
-        async with tenant.http.post(endpoint, json={"token": token}) as answer:
+        async with tenant.http.post(endpoint, json={"token": token, "password": PASSWORD}) as answer:
             assert answer.status == status
     async with tenant.http.post("/auth/user", json=login) as answer:
         assert answer.status == 200
@@ -121,4 +121,47 @@ async def test_a_mail_leads_to_a_verified_address_and_a_new_password(
     async with tenant.http.post(endpoint, json={"token": token, "newPassword": "battery staple 7"}) as answer:
         assert answer.status == 200
     async with tenant.http.post("/auth/user", json=login | {"password": "battery staple 7"}) as answer:
+        assert answer.status == 200
+
+
+async def test_a_page_asks_for_what_only_the_registrant_knows(node: NodeProcess, tenant: Tenant) -> None:
+    async with tenant.http.get("/verifyEmail") as answer:
+        page = Page(await answer.text())
+    (asked,) = page.all("input")
+    assert (asked["name"], asked["type"]) == ("password", "password")
+    assert "only if that was you" in page.texts["p"]
+    assert "fields.password" in page.texts["script"]
+    await tenant.store.apps.create(tenant.project, "controller_app")
+    email = "owner@example.com"
+    account = {"projectId": tenant.project, "email": email, "password": PASSWORD, "name": "Eve"}
+    async with tenant.http.post("/users", json=account) as answer:
+        assert answer.status == 201
+    mail = await sent(node, email, "emailVerification")
+    endpoint, token = await form_of(tenant, mail["url"])
+    # The owner of the address opens the link, and types a password of their own, or none (sent as a blank).
+    for guess in ("my usual password", " "):
+        async with tenant.http.post(endpoint, json={"token": token, "password": guess}) as answer:
+            assert answer.status == 403
+            refused = await answer.json()
+            assert (refused["reason"], refused["data"]["field"]) == ("INCORRECT_PASSWORD", "password")
+    login = {"projectId": tenant.project, "appId": "controller_app", "email": email, "password": PASSWORD}
+    async with tenant.http.post("/auth/user", json=login) as answer:
+        assert (await answer.json())["reason"] == "USER_UNVERIFIED"
+    # The token is good still, for the registrant.
+    async with tenant.http.post(endpoint, json={"token": token, "password": PASSWORD}) as answer:
+        assert answer.status == 200
+    async with tenant.http.post(endpoint, json={"token": token, "password": PASSWORD}) as answer:
+        assert (await answer.json())["reason"] == "INVALID_TOKEN"
+
+
+async def test_a_user_without_a_password_confirms_the_address_without_one(
+    node: NodeProcess, tenant: Tenant
+) -> None:
+    email = "made-by-a-server@example.com"
+    await tenant.store.users.create(tenant.project, "Ada", email=email)
+    start = {"projectId": tenant.project, "email": email}
+    async with tenant.http.post("/auth/user/emailVerification/start", json=start) as answer:
+        assert answer.status == 200
+    endpoint, token = await form_of(tenant, (await sent(node, email, "emailVerification"))["url"])
+    async with tenant.http.post(endpoint, json={"token": token, "password": " "}) as answer:
         assert answer.status == 200

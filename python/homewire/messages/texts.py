@@ -34,9 +34,9 @@ def mail_text(message: Message, project_name: str, link: str | None) -> MailText
         case MessageKind.EMAIL_VERIFICATION:
             return _mail(
                 f"{project}: confirm your e-mail address",
-                f"Somebody, probably you, gave this address to {project}. To confirm that it is yours, open:",
+                f"Somebody registered at {project} with this address. If it was you, confirm it here:",
                 link,
-                "If it was not you, do nothing.",
+                "If it was not you, do not confirm it: who registered could sign in then.",
             )
         case MessageKind.PASSWORD_RESET:
             return _mail(

@@ -212,6 +212,11 @@ ONLY_HERE: Final[dict[str, Row]] = {
     "NewPermission.groupId": ("The group that gets or loses it; or `userId`.", 31),
     "SessionQuery.sessionId": ("Id of the session to end.", "5f1b6c2d8e"),
     "listDevices.projectId": ("All devices of the project; only with a project key.", 7),
+    "EmailProof.password": (
+        "The password that was chosen at the registration. With another one nothing is verified, and the "
+        "token stays good.",
+        "correct horse 9",
+    ),
     "listenToEvents.homeId": ("Only events of these homes; repeat it, or give a comma list.", [12]),
     "listenToEvents.deviceId": ("Only events of these devices; repeat it, or give a comma list.", [21]),
     "listenToEvents.entityId": ("Only events of these entities; repeat it for more.", ["kitchen"]),

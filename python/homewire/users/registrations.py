@@ -20,6 +20,8 @@ from homewire.users.departures import UserDeletion
 from homewire.users.models import User
 from homewire.users.scripts import ISSUE_VERIFICATION, REGISTER_AGAIN, VERIFY_EMAIL
 
+NO_PASSWORD: Final = "-"  # noqa: S105 (a mark)
+"""In the place of a password's hash, in what is kept of a registration."""
 SWEPT_AT_ONCE: Final = 100
 """Users that one look for old ones finds."""
 
@@ -114,21 +116,41 @@ class Registrations:
         require_ok(answer, project=project_id, user=user_id)
         return proof.secret
 
-    async def verify(self, token: str) -> bool:
-        """Spend a token: its registration is the user now. Whether it was good."""
+    async def password_hash(self, token: str) -> str | None:
+        """The hash of the password that a registration was made with, empty if it was made without one; None
+        if the token is not good."""
+        found = await self._holder(token)
+        if found is None:
+            return None
+        reference, user_id = found
+        registrations = ProjectSlot(reference.project_id).user_registrations(user_id)
+        now = self._database.now_ms()
+        for entry in await self._database.read("ZRANGEBYSCORE", registrations, f"({now}", "+inf"):
+            token_hash, stored, _ = entry.decode().split(" ", 2)
+            if token_hash == reference.hash:
+                return "" if stored == NO_PASSWORD else stored
+        return None
+
+    async def _holder(self, token: str) -> tuple[tokens.TokenReference, int] | None:
         reference = tokens.parse(token)
         if reference is None:
+            return None
+        proof = ProjectSlot(reference.project_id).proof(reference.hash)
+        kind, _, user_id = (await self._database.read("GET", proof) or b"").decode().partition(" ")
+        return (reference, int(user_id)) if kind == ProofKind.EMAIL_VERIFICATION.value else None
+
+    async def verify(self, token: str) -> bool:
+        """Spend a token: its registration is the user now. Whether it was good."""
+        found = await self._holder(token)
+        if found is None:
             return False
+        reference, user_id = found
         slot = ProjectSlot(reference.project_id)
-        found = (await self._database.read("GET", slot.proof(reference.hash)) or b"").decode()
-        kind, _, user_id = found.partition(" ")
-        if kind != ProofKind.EMAIL_VERIFICATION.value:
-            return False
         answer = await self._database.change(
             VERIFY_EMAIL,
             slot,
             [
-                slot.user(int(user_id)), slot.user_registrations(int(user_id)), slot.proof(reference.hash),
+                slot.user(user_id), slot.user_registrations(user_id), slot.proof(reference.hash),
                 slot.users, slot.unverified_users, slot.invited_users,
             ],
             [user_id, reference.hash, self._database.now_ms()],

@@ -53,9 +53,10 @@ class Email(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class EmailProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Verify User Email Address*."""
+    """The body of *Verify User Email Address*, and what our page asks for beside it."""
 
     token: str
+    password: str | None = None
 
 
 class NewPassword(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -109,9 +110,24 @@ async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
     project_id, counted = await _project(api, call.body.token), token_guesses(api, call.request)
     async with attempting(api, project_id, counted) as attempt:
         try:
+            if call.body.password is not None:
+                await _require_registrant(api, project_id, call.body.token, call.body.password)
             await api.store.verifications.verify_email(call.body.token)
         except InvalidInput as error:
             raise attempt.wrong(error) from None
+
+
+async def _require_registrant(api: Api, project_id: int, token: str, password: str) -> None:
+    """Raise InvalidInput unless this is the password that was chosen at the registration, if one was.
+
+    The token proves that the address is read by the caller; this, that the caller registered. Without it the
+    owner of an address would confirm the registration of an attacker, and let the attacker in.
+    """
+    stored = await api.store.verifications.registered_password(token)
+    if stored and not await api.store.users.is_password(project_id, stored, password):
+        raise InvalidInput(
+            "password", "is not the one that was chosen at the registration", reason="INCORRECT_PASSWORD"
+        )
 
 
 async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
@@ -170,6 +186,8 @@ OPERATIONS: Final = (
         path="/auth/user/emailVerification",
         tag="Authentication",
         summary="Verify an e-mail address by the token that was sent there",
+        description="With `password` only if it is the one that was chosen at the registration. A page of "
+        "your own should ask for it: the owner of the address may not be who registered.",
         source="spec 001, Verify User Email Address",
         access=_NOBODY,
         handler=verify_email,

@@ -130,6 +130,14 @@ class Verifications:
         )
         return (reference.project_id, int(user_id)) if found.decode() == kind.value else None
 
+    async def registered_password(self, token: str) -> str:
+        """The hash of the password that the registration of a token was made with; empty if there was none.
+        Raises InvalidInput (INVALID_TOKEN)."""
+        found = await self._registrations.password_hash(token)
+        if found is None:
+            raise invalid_token()
+        return found
+
     async def verify_email(self, token: str) -> None:
         """Spend a token of EMAIL_VERIFICATION: its registration is the user. Raises InvalidInput
         (INVALID_TOKEN)."""

@@ -23,6 +23,13 @@ _TWO_INPUTS: Final = """\
 <label>New password <input name="newPassword" type="password" autocomplete="new-password" required></label>
 <label>Once more <input name="repeated" type="password" autocomplete="new-password" required></label>"""
 
+_REGISTRANT: Final = """\
+<p>Somebody registered with this address. Confirm it only if that was you: who registered can sign in then.
+If it was not you, close this page.</p>
+<label>The password you chose
+<input name="password" type="password" autocomplete="current-password"></label>"""
+"""Not required: a user that was made without a password has none to give."""
+
 
 def routes() -> list[web.RouteDef]:
     """What to mount at the URL root."""
@@ -30,7 +37,7 @@ def routes() -> list[web.RouteDef]:
         title="Confirm your e-mail address",
         # Relative, so that it is found behind a proxy that puts all of homewire under a path.
         endpoint="auth/user/emailVerification",
-        fields="<p>To confirm that this address is yours, press the button.</p>",
+        fields=_REGISTRANT,
         button="Confirm",
         done="Thank you, your address is confirmed. You can close this page.",
     )

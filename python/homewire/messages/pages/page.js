@@ -4,6 +4,7 @@
   const button = form.querySelector("button");
   const status = document.querySelector("[role=status]");
   const reasons = {
+    INCORRECT_PASSWORD: "This is not the password that was chosen at the registration. If you did not register, close this page.",
     PASSWORD_TOO_SHORT: "This password is too short.",
     PASSWORD_TOO_WEAK: "This password is too easy to guess.",
   };
@@ -27,6 +28,9 @@
   async function submit(event) {
     event.preventDefault();
     const fields = { token };
+    const chosen = form.querySelector("[name=password]");
+    // What is empty counts as not sent, and then nobody is asked. No password is a blank.
+    if (chosen) fields.password = chosen.value || " ";
     const password = form.querySelector("[name=newPassword]");
     if (password) {
       if (password.value !== form.querySelector("[name=repeated]").value) {
