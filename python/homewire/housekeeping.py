@@ -7,7 +7,7 @@ that set once a second, and take what is due, for a while: so a node that dies a
 another. Sweeping the same thing twice at once is harmless.
 
 Once in ten minutes one node looks into all projects, for what stands in no note, and for charges that are
-over (`scripts/accounting.py`).
+over (`accounting.lua`).
 """
 
 from __future__ import annotations

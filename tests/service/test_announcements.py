@@ -15,7 +15,7 @@ from homewire.devices.models import DeviceLocation
 from homewire.devices.scripts import RELEASE_DEVICES
 from homewire.errors import Conflict, NotConfirmed, Unavailable, UnknownRecord
 from homewire.homes.models import Role
-from homewire.homes.scripts import EMPTY_HOME
+from homewire.homes.store import REMOVE_MEMBERS
 from homewire.projects.models import AccountSystem, KeyScope, OfflineCommands, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTED_EVERY_MS, Use
@@ -385,7 +385,7 @@ async def test_no_step_of_a_large_deletion_touches_more_than_a_thousand(
     assert await redis_client.hget(slot.device(lamps[-1]), "home") == b"0"
 
 
-@pytest.mark.parametrize("interrupted", [EMPTY_HOME, RELEASE_DEVICES], ids=["members", "devices"])
+@pytest.mark.parametrize("interrupted", [REMOVE_MEMBERS, RELEASE_DEVICES], ids=["members", "devices"])
 @pytest.mark.parametrize("again", [False, True], ids=["sweep", "delete"])
 async def test_a_home_is_gone_from_its_tombstone_on(
     redis_client: Redis,

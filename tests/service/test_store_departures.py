@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 
 from homewire.errors import Conflict, NotConfirmed, UnknownRecord
 from homewire.homes.models import Role
-from homewire.homes.scripts import DELETE_HOME
+from homewire.homes.store import DELETE_HOME
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.store import Login

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.store.script import changing, removing
 
 _OWNER: Final = """
@@ -28,11 +29,13 @@ redis.call('ZADD', KEYS[4], id, id)
 redis.call('HSET', KEYS[5], id, ARGV[8] .. ' ' .. ARGV[3])
 redis.call('HSET', KEYS[7], 'kind', 'device', 'id', id, 'name', ARGV[3], 'permissions', '')
 if ARGV[8] ~= '0' then redis.call('ZADD', KEYS[9], id, id) end
-return unheard('device_created')
-"""
+return unannounced('device_created')
+""",
+    charges=True,
 )
 
-ISSUE_TOKEN: Final = changing("""
+ISSUE_PROVISIONING_TOKEN: Final = changing(
+    """
 -- KEYS: …, home, members, token. ARGV: home id, user id, class, tag, expires
 if redis.call('EXISTS', KEYS[3]) == 0 or redis.call('HEXISTS', KEYS[4], ARGV[2]) == 0 then
   return {'unknown', 'home'}
@@ -44,10 +47,13 @@ book_until(ARGV[5], name)
 redis.call('HSET', KEYS[5], 'home', ARGV[1], 'user', ARGV[2], 'class', ARGV[3], 'tag', ARGV[4],
   'expires', ARGV[5])
 redis.call('PEXPIREAT', KEYS[5], ARGV[5])
-return unheard('provisioning_begun')
-""")
+return unannounced('provisioning_begun')
+""",
+    charges=True,
+)
 
-PROVISION_DEVICE: Final = changing("""
+PROVISION_DEVICE: Final = changing(
+    """
 -- KEYS: …, token, home, members, device, devices, places, key, devices of the home, user who asked for it
 -- ARGV: id, created (now), hash, home id, id of the user who calls, or nothing
 local id = ARGV[1]
@@ -71,14 +77,16 @@ redis.call('ZADD', KEYS[7], id, id)
 redis.call('HSET', KEYS[8], id, ARGV[4] .. ' ' .. token[3])
 redis.call('HSET', KEYS[9], 'kind', 'device', 'id', id, 'name', token[3], 'permissions', '')
 redis.call('ZADD', KEYS[10], id, id)
-return unheard('device_provisioned')
-""")
+return unannounced('device_provisioned')
+""",
+    charges=True,
+)
 
 UPDATE_DEVICE: Final = changing("""
 -- KEYS: …, device. ARGV: the home that it was seen in, then fields and values
 if redis.call('HGET', KEYS[3], 'home') ~= ARGV[1] then return {'unknown', 'device'} end
 redis.call('HSET', KEYS[3], unpack(ARGV, 2))
-return unheard('device_updated')
+return unannounced('device_updated')
 """)
 
 SET_CLAIMABLE: Final = changing("""
@@ -86,10 +94,11 @@ SET_CLAIMABLE: Final = changing("""
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'device'} end
 if redis.call('HGET', project, 'on_demand') == '1' then return {'on_demand'} end
 redis.call('HSET', KEYS[3], 'claimable_until', ARGV[1])
-return unheard('device_claimable')
+return unannounced('device_claimable')
 """)
 
-CLAIM_DEVICE: Final = changing("""
+CLAIM_DEVICE: Final = changing(
+    """
 -- KEYS: …, device, places, claim codes, home, members, devices of the home, values of the device, their keys
 -- ARGV: device id (found by the code), claim code, home id, user id, now
 local id, home = ARGV[1], ARGV[3]
@@ -108,8 +117,11 @@ redis.call('HSET', KEYS[3], 'home', home, 'claimed', ARGV[5])
 redis.call('HDEL', KEYS[3], 'claimable_until')
 redis.call('HSET', KEYS[4], id, home .. ' ' .. device[2])
 redis.call('ZADD', KEYS[8], id, id)
-return changed('device_moved', {device = id, home = home, body = '0'})
-""")
+return announce('device_moved', {device = id, home = home, body = '0'})
+""",
+    announces={RecordType.DEVICE_MOVED},
+    charges=True,
+)
 
 MOVE_DEVICE: Final = changing(
     _OWNER
@@ -141,8 +153,10 @@ if new ~= '0' then redis.call('ZADD', KEYS[6], id, id) end
 redis.call('HSET', KEYS[3], 'home', new)
 redis.call('HDEL', KEYS[3], 'claimed', 'claimable_until')
 redis.call('HSET', KEYS[4], id, new .. ' ' .. device[2])
-return changed('device_moved', {device = id, home = new, body = old})
-"""
+return announce('device_moved', {device = id, home = new, body = old})
+""",
+    announces={RecordType.DEVICE_MOVED},
+    charges=True,
 )
 
 _LEAVE: Final = """
@@ -169,8 +183,10 @@ local bytes, records = leave(5, #KEYS - 4, ARGV[1], device[2])
 release('h' .. ARGV[2], bytes + COST.device, records + 1)
 book('0', COST.device, 1)
 redis.call('ZREM', KEYS[3], ARGV[1])
-return changed('device_moved', {device = ARGV[1], body = ARGV[2]})
-"""
+return announce('device_moved', {device = ARGV[1], body = ARGV[2]})
+""",
+    announces={RecordType.DEVICE_MOVED},
+    charges=True,
 )
 
 RELEASE_DEVICES: Final = removing(
@@ -190,8 +206,9 @@ end
 release('h' .. ARGV[1], bytes + released * COST.device, records + released)
 book('0', released * COST.device, released)
 redis.call('ZREM', KEYS[3], unpack(ARGV, 3))
-return unheard('devices_released')
-"""
+return unannounced('devices_released')
+""",
+    charges=True,
 )
 
 DELETE_DEVICES: Final = removing(
@@ -219,9 +236,11 @@ for i = 0, count - 1 do
   redis.call('ZREM', KEYS[4], id)
   redis.call('HDEL', KEYS[5], id)
   redis.call('HDEL', KEYS[6], ARGV[5 + 3 * i])
-  changed('device_deleted', {device = id, home = home})
+  announce('device_deleted', {device = id, home = home})
 end
 release(owner_of(home), bytes, records)
-return unheard('devices_deleted')
-"""
+return unannounced('devices_deleted')
+""",
+    announces={RecordType.DEVICE_DELETED},
+    charges=True,
 )

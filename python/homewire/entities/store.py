@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import msgspec
 
+from homewire.access_changes.records import RecordType
 from homewire.entities.models import Entity
 from homewire.errors import Conflict, InvalidInput, UnknownRecord
 from homewire.store import checks
@@ -338,7 +339,8 @@ end
 return answer
 """)
 
-CREATE_ENTITY: Final = changing(f"""
+CREATE_ENTITY: Final = changing(
+    f"""
 -- KEYS: …, entities, places, ids, home, ids of the home
 -- ARGV: id, home id, parent or nothing, record, most entities of a home
 {_TREE}
@@ -354,10 +356,13 @@ redis.call('HSET', KEYS[3], id, ARGV[4])
 put(id, home, '0', parent)
 redis.call('ZADD', KEYS[5], 0, id)
 redis.call('ZADD', KEYS[7], 0, id)
-return unheard('entity_created')
-""")
+return unannounced('entity_created')
+""",
+    charges=True,
+)
 
-UPDATE_ENTITY: Final = changing(f"""
+UPDATE_ENTITY: Final = changing(
+    f"""
 -- KEYS: …, entities, places. ARGV: id, record as it was read, new record, parent as read, new parent
 {_TREE}
 local id, before, after = ARGV[1], ARGV[4], ARGV[5]
@@ -382,10 +387,13 @@ if after ~= before then
   put(id, home, children, after)
 end
 redis.call('HSET', KEYS[3], id, ARGV[3])
-return unheard('entity_updated')
-""")
+return unannounced('entity_updated')
+""",
+    charges=True,
+)
 
-DELETE_ENTITY: Final = removing(f"""
+DELETE_ENTITY: Final = removing(
+    f"""
 -- KEYS: …, entities, places, ids, ids of the home. ARGV: id, home id
 {_TREE}
 local id = ARGV[1]
@@ -398,8 +406,11 @@ redis.call('HDEL', KEYS[3], id)
 redis.call('HDEL', KEYS[4], id)
 redis.call('ZREM', KEYS[5], id)
 redis.call('ZREM', KEYS[6], id)
-return changed('entity_moved', {{home = home, body = id}})
-""")
+return announce('entity_moved', {{home = home, body = id}})
+""",
+    announces={RecordType.ENTITY_MOVED},
+    charges=True,
+)
 
 REMOVE_ENTITIES: Final = removing("""
 -- KEYS: …, entities, places, ids, ids of a deleted home. ARGV: ids
@@ -408,5 +419,5 @@ redis.call('HDEL', KEYS[3], unpack(ARGV))
 redis.call('HDEL', KEYS[4], unpack(ARGV))
 redis.call('ZREM', KEYS[5], unpack(ARGV))
 redis.call('ZREM', KEYS[6], unpack(ARGV))
-return unheard('entities_removed')
+return unannounced('entities_removed')
 """)

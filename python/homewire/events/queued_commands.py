@@ -125,7 +125,8 @@ local function take_out(commands, ends, ticket)
 end
 """
 
-KEEP: Final = changing(f"""{_TIDY}
+KEEP: Final = changing(
+    f"""{_TIDY}
 -- KEYS: …, device, presence, commands, their ends, [claim of the request]
 -- ARGV: device id, now, when it expires, most commands, most bytes, envelope up to its ticket and from there,
 --       [fingerprint of the request, how long that is remembered in ms]
@@ -163,9 +164,12 @@ release_early(charged)
 book_until(last, commands_charge(commands, ends))
 if KEYS[7] then redis.call('SET', KEYS[7], ARGV[8], 'PX', ARGV[9]) end
 -- Whoever holds the device's socket delivers it in its place among all others.
-report(ARGV[1], envelope)
-return unheard('command_kept')
-""")
+publish_event(ARGV[1], envelope)
+return unannounced('command_kept')
+""",
+    sends=True,
+    charges=True,
+)
 
 READ: Final = reading("""
 -- KEYS: presence, commands, their ends. ARGV: now
@@ -177,7 +181,8 @@ end
 return answer
 """)
 
-REMOVE: Final = removing(f"""{_TIDY}
+REMOVE: Final = removing(
+    f"""{_TIDY}
 -- KEYS: …, commands, their ends. ARGV: tickets
 local last = redis.call('ZRANGE', KEYS[4], -1, -1, 'WITHSCORES')[2]
 local was_charged = release_early(commands_charge(KEYS[3], KEYS[4]))
@@ -187,5 +192,7 @@ if redis.call('ZCARD', KEYS[4]) == 0 then
 elseif was_charged then
   book_until(last, commands_charge(KEYS[3], KEYS[4]))
 end
-return unheard('commands_delivered')
-""")
+return unannounced('commands_delivered')
+""",
+    charges=True,
+)

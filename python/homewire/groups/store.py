@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.errors import UnknownRecord
 from homewire.groups.models import Group
 from homewire.permissions import store as rights
@@ -241,26 +242,34 @@ local function are_members(members, first)
 end
 """
 
-CREATE_GROUP: Final = changing("""
+CREATE_GROUP: Final = changing(
+    """
 -- KEYS: …, group, groups. ARGV: id, name, created
 local over = charge('0', COST.group, 1)
 if over then return over end
 redis.call('HSET', KEYS[3], 'name', ARGV[2], 'created', ARGV[3])
 redis.call('ZADD', KEYS[4], ARGV[1], ARGV[1])
-return unheard('group_created')
-""")
+return unannounced('group_created')
+""",
+    charges=True,
+)
 
-DELETE_GROUP: Final = removing("""
+DELETE_GROUP: Final = removing(
+    """
 -- KEYS: …, group, groups, deleted groups. ARGV: id
 -- From here on it gains no right and nobody enters it; what its members have from it is taken right by right.
 if redis.call('UNLINK', KEYS[3]) == 0 then return {'unknown', 'group'} end
 redis.call('ZREM', KEYS[4], ARGV[1])
 release('0', COST.group, 1)
 tombstone(KEYS[5], ARGV[1])
-return unheard('group_deleted')
-""")
+return unannounced('group_deleted')
+""",
+    charges=True,
+    tombstones=True,
+)
 
-GRANT_TO_GROUP: Final = changing(f"""
+GRANT_TO_GROUP: Final = changing(
+    f"""
 -- KEYS: …, group, its rights and members, home or device that it is about (else the project), then the
 --       rights of each member
 -- ARGV: right, what it is about, most rights of a group, then the ids of the members
@@ -281,10 +290,13 @@ for i = 7, #KEYS do
   if gain(KEYS[i], ARGV[1]) then stored = stored + 1 end
 end
 book('0', stored * COST.right, stored)
-return unheard('right_granted')
-""")
+return unannounced('right_granted')
+""",
+    charges=True,
+)
 
-REVOKE_FROM_GROUP: Final = removing(f"""
+REVOKE_FROM_GROUP: Final = removing(
+    f"""
 -- KEYS: …, group, its rights and members, places of devices, of entities, then the rights of each member
 -- ARGV: right, then the ids of the members. Also of a deleted group.
 {COUNTING}
@@ -300,11 +312,15 @@ for i = 2, #ARGV do
   if lose(KEYS[6 + i], ARGV[1]) then table.insert(lost, ARGV[i]) end
 end
 release('0', (1 + #lost) * COST.right, 1 + #lost)
-if #lost == 0 then return unheard('right_revoked') end
+if #lost == 0 then return unannounced('right_revoked') end
 return announce_end(ARGV[1], lost, KEYS[6], KEYS[7])
-""")
+""",
+    announces={RecordType.PERMISSION_ENDED},
+    charges=True,
+)
 
-ENTER_GROUP: Final = changing(f"""
+ENTER_GROUP: Final = changing(
+    f"""
 -- KEYS: …, group, its rights and members, user, groups and rights of the user
 -- ARGV: group id, user id, most members of a group, most groups of a user
 {COUNTING}
@@ -324,10 +340,13 @@ for _, right in ipairs(rights) do
   if gain(KEYS[8], right) then stored = stored + 1 end
 end
 book('0', COST.group_member + stored * COST.right, 1 + stored)
-return unheard('group_entered')
-""")
+return unannounced('group_entered')
+""",
+    charges=True,
+)
 
-QUIT_GROUP: Final = removing(f"""
+QUIT_GROUP: Final = removing(
+    f"""
 -- KEYS: …, group, its rights and members, groups and rights of the user, places of devices, of entities
 -- ARGV: group id, user id
 {COUNTING}
@@ -343,10 +362,14 @@ for _, right in ipairs(redis.call('ZRANGE', KEYS[4], 0, -1)) do
   end
 end
 release('0', COST.group_member + lost * COST.right, 1 + lost)
-return unheard('group_quit')
-""")
+return unannounced('group_quit')
+""",
+    announces={RecordType.PERMISSION_ENDED},
+    charges=True,
+)
 
-DISSOLVE_GROUP: Final = removing(f"""
+DISSOLVE_GROUP: Final = removing(
+    f"""
 -- KEYS: …, deleted groups, rights and members of the group, then the groups of each member
 -- ARGV: group id, then the ids of the members. Of a deleted group that has no right any more.
 {_SAME_MEMBERS}
@@ -356,15 +379,20 @@ release('0', members * COST.group_member, members)
 for i = 6, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
 redis.call('UNLINK', KEYS[5])
 redis.call('ZREM', KEYS[3], ARGV[1])
-return unheard('group_dissolved')
-""")
+return unannounced('group_dissolved')
+""",
+    charges=True,
+)
 
-QUIT_ALL_GROUPS: Final = removing("""
+QUIT_ALL_GROUPS: Final = removing(
+    """
 -- KEYS: …, groups, grants and rights of the user, then the members of each group. ARGV: user id
 -- Of a deleted user: everybody has heard of that already, and nobody grants them anything any more.
 local groups, rights = 0, redis.call('ZCARD', KEYS[4]) + redis.call('HLEN', KEYS[5])
 for i = 6, #KEYS do groups = groups + redis.call('ZREM', KEYS[i], ARGV[1]) end
 release('0', groups * COST.group_member + rights * COST.right, groups + rights)
 redis.call('UNLINK', KEYS[3], KEYS[4], KEYS[5])
-return unheard('groups_quit')
-""")
+return unannounced('groups_quit')
+""",
+    charges=True,
+)

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.homes.models import HomeMember, Role
-from homewire.homes.scripts import INVITE_MEMBER
 from homewire.homes.store import ANYBODY, Homes
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem, Project
@@ -16,8 +17,16 @@ from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
+from homewire.store.script import changing, lua
 from homewire.users.models import User
 from homewire.users.store import Users
+
+INVITE_MEMBER: Final = changing(
+    lua(__package__, "invite_member"),
+    announces={RecordType.MEMBER_ADDED, RecordType.MEMBER_WAITS},
+    sends=True,
+    charges=True,
+)
 
 Person = tuple[HomeMember, User]
 """A membership, and who it is."""

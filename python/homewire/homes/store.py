@@ -11,25 +11,44 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.devices.store import Devices
 from homewire.entities.store import Entities
 from homewire.errors import Conflict, UnknownRecord
 from homewire.homes.models import Home, HomeMember, Role
-from homewire.homes.scripts import (
-    ACCEPT_MEMBERSHIP,
-    ADD_MEMBER,
-    CREATE_HOME,
-    DELETE_HOME,
-    EMPTY_HOME,
-    REMOVE_MEMBER,
-    SET_DEACTIVATED,
-    SET_ROLE,
-    SETTLE_HOME,
-    UPDATE_HOME,
-)
 from homewire.store import checks
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import DAY_MS, ProjectSlot
+from homewire.store.script import changing, lua, removing
+
+CREATE_HOME: Final = changing(
+    lua(__package__, "create_home"), announces={RecordType.MEMBER_ADDED}, charges=True
+)
+UPDATE_HOME: Final = changing(lua(__package__, "update_home"))
+SET_DEACTIVATED: Final = removing(
+    lua(__package__, "set_deactivated"),
+    announces={RecordType.HOME_ACTIVATED, RecordType.HOME_DEACTIVATED},
+)
+DELETE_HOME: Final = removing(
+    lua(__package__, "delete_home"), announces={RecordType.HOME_DELETED}, tombstones=True
+)
+ADD_MEMBER: Final = changing(
+    lua(__package__, "add_member"),
+    announces={RecordType.MEMBER_ADDED, RecordType.MEMBER_WAITS},
+    charges=True,
+)
+ACCEPT_MEMBERSHIP: Final = changing(
+    lua(__package__, "accept_membership"), announces={RecordType.MEMBER_ADDED, RecordType.MEMBER_WAITS}
+)
+REMOVE_MEMBER: Final = removing(
+    lua(__package__, "remove_member"),
+    announces={RecordType.MEMBER_REMOVED, RecordType.HOME_DELETED},
+    charges=True,
+    tombstones=True,
+)
+SET_ROLE: Final = changing(lua(__package__, "set_role"))
+REMOVE_MEMBERS: Final = removing(lua(__package__, "remove_members"), charges=True)
+SETTLE_HOME: Final = removing(lua(__package__, "settle_home"), charges=True)
 
 ANYBODY: Final = 0
 """Who asks, if it is no user."""
@@ -373,4 +392,6 @@ class HomeCleanup:
                     for name in (slot.user(each), slot.user_homes(each), slot.user_pending(each))
                 ]
                 shared = [slot.home_members(home_id), slot.emails, slot.phones, slot.invited_users]
-                require_ok(await self._database.change(EMPTY_HOME, slot, [*shared, *names], [home_id, *some]))
+                require_ok(
+                    await self._database.change(REMOVE_MEMBERS, slot, [*shared, *names], [home_id, *some])
+                )

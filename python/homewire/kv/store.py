@@ -238,9 +238,11 @@ local over = charge(owner_of(ARGV[6]), growth + is_new * COST.value, is_new)
 if over then return over end
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[3], '_bytes', bytes)
 redis.call('ZADD', KEYS[5], 0, ARGV[2])
-if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[6], ARGV[7]) end
-return unheard('value_saved')
-"""
+if redis.call('EXISTS', KEYS[6]) == 1 then publish_event(ARGV[6], ARGV[7]) end
+return unannounced('value_saved')
+""",
+    sends=True,
+    charges=True,
 )
 
 DELETE_VALUE: Final = removing(
@@ -261,9 +263,11 @@ if redis.call('EXISTS', KEYS[5]) == 1 then
 else
   redis.call('UNLINK', KEYS[4])
 end
-if redis.call('EXISTS', KEYS[6]) == 1 then report(ARGV[3], ARGV[4]) end
-return unheard('value_deleted')
-"""
+if redis.call('EXISTS', KEYS[6]) == 1 then publish_event(ARGV[3], ARGV[4]) end
+return unannounced('value_deleted')
+""",
+    sends=True,
+    charges=True,
 )
 
 LIST_VALUES: Final = reading("""

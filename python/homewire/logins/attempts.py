@@ -217,7 +217,7 @@ for i = 4, #KEYS, 2 do
   redis.call('ZADD', KEYS[i], now + ARGV[2], ARGV[1])
   redis.call('PEXPIRE', KEYS[i], ARGV[2])
 end
-return unheard('attempt_leased')
+return unannounced('attempt_leased')
 """)
 
 COUNT_ATTEMPT: Final = changing(f"""
@@ -231,13 +231,13 @@ for i = 3, #KEYS, 2 do
     redis.call('PEXPIRE', KEYS[i], ARGV[i - 1])
   end
 end
-return unheard('attempt_counted')
+return unannounced('attempt_counted')
 """)
 
 RELEASE_ATTEMPT: Final = removing("""
 -- KEYS: …, leases of each limit. ARGV: id of the attempt
 for i = 3, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
-return unheard('attempt_released')
+return unannounced('attempt_released')
 """)
 
 TRUST_NETWORK: Final = changing(f"""
@@ -248,5 +248,5 @@ redis.call('ZADD', KEYS[3], now, ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - {NETWORKS_KNOWN})
 redis.call('PEXPIRE', KEYS[3], {KNOWN_MS})
 for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
-return unheard('network_trusted')
+return unannounced('network_trusted')
 """)

@@ -82,7 +82,7 @@ redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', ARGV[2])
 redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
 redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[4]))
 redis.call('PEXPIREAT', KEYS[4], redis.call('ZRANGE', KEYS[4], -1, -1, 'WITHSCORES')[2])
-return unheard('login_token_created')
+return unannounced('login_token_created')
 """)
 
 REDEEM_LOGIN_TOKEN: Final = removing("""
@@ -91,7 +91,7 @@ REDEEM_LOGIN_TOKEN: Final = removing("""
 local expires = redis.call('ZSCORE', KEYS[3], ARGV[1])
 if not expires or tonumber(expires) <= tonumber(ARGV[2]) then return {'wrong'} end
 redis.call('ZREM', KEYS[3], ARGV[1])
-return unheard('login_token_redeemed')
+return unannounced('login_token_redeemed')
 """)
 
 

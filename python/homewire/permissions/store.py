@@ -16,6 +16,7 @@ import re
 from collections.abc import Collection, Iterable
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.entities.store import is_id
 from homewire.errors import InvalidInput
 from homewire.permissions.models import HeldPermission, Permission, PermissionKind
@@ -175,11 +176,12 @@ local function announce_end(right, users, device_place, entity_place)
     body = body .. ',"entity":' .. cjson.encode(subject)
   end
   about.body = body .. '}'
-  return changed('permission_ended', about)
+  return announce('permission_ended', about)
 end
 """
 
-GRANT_TO_USER: Final = changing(f"""
+GRANT_TO_USER: Final = changing(
+    f"""
 -- KEYS: …, user, grants and rights of the user, home or device that it is about (else the project)
 -- ARGV: right, what it is about, most grants of a user
 {COUNTING}
@@ -193,10 +195,13 @@ if over then return over end
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
 local stored = gain(KEYS[5], ARGV[1]) and 2 or 1
 book('0', stored * COST.right, stored)
-return unheard('right_granted')
-""")
+return unannounced('right_granted')
+""",
+    charges=True,
+)
 
-REVOKE_FROM_USER: Final = removing(f"""
+REVOKE_FROM_USER: Final = removing(
+    f"""
 -- KEYS: …, grants and rights of the user, places of devices, of entities. ARGV: right, user id
 {COUNTING}
 {ENDING}
@@ -206,4 +211,7 @@ local freed = is_lost and 2 or 1
 release('0', freed * COST.right, freed)
 if not is_lost then return {{'ok'}} end
 return announce_end(ARGV[1], {{ARGV[2]}}, KEYS[5], KEYS[6])
-""")
+""",
+    announces={RecordType.PERMISSION_ENDED},
+    charges=True,
+)

@@ -163,7 +163,7 @@ local function note_word(presence, generation)
 end
 -- A home that is deactivated hears nothing.
 local function tell(home, id, event)
-  if id ~= '0' and not is_deactivated(home) then report(id, event) end
+  if id ~= '0' and not is_deactivated(home) then publish_event(id, event) end
 end
 -- Whether this word about a device may be taken: it exists, is in this home, and said nothing newer.
 local function is_due(place, presence, id, generation, home)
@@ -178,7 +178,8 @@ local function is_due(place, presence, id, generation, home)
 end
 """
 
-JOIN: Final = changing(f"""{_ONE}
+JOIN: Final = changing(
+    f"""{_ONE}
 -- KEYS: …, devices held by the node, then of each device: device, presence, home
 -- ARGV: boot id, then of each device: id, generation, time, home or 0, event
 for i = 0, (#KEYS - 3) / 3 - 1 do
@@ -196,10 +197,13 @@ for i = 0, (#KEYS - 3) / 3 - 1 do
   end
 end
 if #refused > 1 then return refused end
-return unheard('devices_connected')
-""")
+return unannounced('devices_connected')
+""",
+    sends=True,
+)
 
-LEAVE: Final = removing(f"""{_ONE}
+LEAVE: Final = removing(
+    f"""{_ONE}
 -- The same. With the generation 0 it is somebody else's word: the node is dead.
 for i = 0, (#KEYS - 3) / 3 - 1 do
   local id, generation, time, home, event = unpack(ARGV, 5 * i + 2, 5 * i + 6)
@@ -220,5 +224,7 @@ for i = 0, (#KEYS - 3) / 3 - 1 do
   end
 end
 if #refused > 1 then return refused end
-return unheard('devices_disconnected')
-""")
+return unannounced('devices_disconnected')
+""",
+    sends=True,
+)

@@ -1,4 +1,4 @@
-"""Counting anew what a project stores; `scripts/accounting.py` says what counts."""
+"""Counting anew what a project stores; `accounting.lua` says what counts."""
 
 from __future__ import annotations
 

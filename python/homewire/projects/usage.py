@@ -1,4 +1,4 @@
-"""How much is stored, as the scripts count it (`scripts/accounting.py`).
+"""How much is stored, as the scripts count it (`accounting.lua`).
 
 Scripts of the counters of what is stored (`accounting.py`).
 """
@@ -97,10 +97,13 @@ class Usage:
         return found
 
 
-FORGET_EXPIRED: Final = removing("""
+FORGET_EXPIRED: Final = removing(
+    """
 -- ARGV: how many charges at most. How many were given back.
-return unheard('expired_forgotten', tostring(forget_expired(tonumber(ARGV[1]))))
-""")
+return unannounced('expired_forgotten', tostring(forget_expired(tonumber(ARGV[1]))))
+""",
+    charges=True,
+)
 
 CORRECT_USAGE: Final = changing("""
 -- KEYS: …, usage. ARGV: for each counter its name, its value as it was read, its value as it was counted anew
@@ -116,5 +119,5 @@ for i = 1, #ARGV, 3 do
     redis.call('HSET', usage, ARGV[i], ARGV[i + 2])
   end
 end
-return unheard('usage_corrected')
+return unannounced('usage_corrected')
 """)

@@ -6,7 +6,7 @@ from typing import Final
 
 from homewire.auth import tokens
 from homewire.devices.models import Device
-from homewire.devices.scripts import ISSUE_TOKEN, PROVISION_DEVICE
+from homewire.devices.scripts import ISSUE_PROVISIONING_TOKEN, PROVISION_DEVICE
 from homewire.provisioning.models import ProvisioningToken
 from homewire.store import checks
 from homewire.store.database import Database, require_ok
@@ -45,7 +45,7 @@ class Provisioning:
         )  # fmt: skip
         token, reference = tokens.mint(project_id)
         answer = await self._database.change(
-            ISSUE_TOKEN,
+            ISSUE_PROVISIONING_TOKEN,
             slot,
             [slot.home(home_id), slot.home_members(home_id), slot.provisioning(reference.hash)],
             [home_id, user_id, made.device_class, made.tag, made.expires_ms],

@@ -154,7 +154,8 @@ def _found(session_id: str, record: Sequence[bytes | None]) -> Found | None:
     return Found(session_id, key.decode(), last_access, slides, SessionDeadline(expires, ends))
 
 
-TOUCH_SESSIONS: Final = changing("""
+TOUCH_SESSIONS: Final = changing(
+    """
 -- KEYS: …, then of each session its record, its key, the sessions of its user or device
 -- ARGV: ms between two notes, notes in the time it slides, how long ended ones are kept,
 --       then id, hash of the key and time of the use of each
@@ -189,8 +190,10 @@ for i = 0, (#ARGV - 3) / 3 - 1 do
   table.insert(standings, expires)
   table.insert(standings, ends)
 end
-return unheard('sessions_touched', unpack(standings))
-""")
+return unannounced('sessions_touched', unpack(standings))
+""",
+    charges=True,
+)
 
 
 MOST_WAITING: Final = 10_000

@@ -8,10 +8,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.errors import Unavailable
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.script import ENDED_KEPT, changing, removing
+from homewire.store.script import MAX_ENDED_KEYS, changing, removing
 
 ENDED_KEPT_MS: Final = 60_000
 """How much later than another shard, at most, a reader may come to the user's own, where the end of a key
@@ -97,10 +98,11 @@ redis.call('ZADD', KEYS[7], ARGV[4], ARGV[2])
 if tonumber(ARGV[4]) > tonumber(redis.call('HGET', KEYS[3], 'last_login') or 0) then
   redis.call('HSET', KEYS[3], 'last_login', ARGV[4])
 end
-return unheard('session_opened')
+return unannounced('session_opened')
 """
 
-OPEN_SESSION: Final = changing(f"""
+OPEN_SESSION: Final = changing(
+    f"""
 -- KEYS: …, user, sessions of the user, session, key, sessions of the project,
 --       sessions of the user that were made with keys, session whose key makes this one, sessions of the user
 --       that are over
@@ -118,9 +120,12 @@ if ARGV[9] ~= '' then
   end
 end
 local kind, name, owner = 'user', ARGV[13], 'u' .. ARGV[1]
-{_STORE_SESSION}""")
+{_STORE_SESSION}""",
+    charges=True,
+)
 
-OPEN_NODE_SESSION: Final = changing(f"""
+OPEN_NODE_SESSION: Final = changing(
+    f"""
 -- KEYS: …, device, sessions of the device, session, key, sessions of the project, two that do not exist,
 --       sessions of the device that are over
 -- ARGV: as of OPEN_SESSION, of a device; the hash is that of the device's own key, and no key of a session
@@ -129,10 +134,13 @@ local device = redis.call('HMGET', KEYS[3], 'class', 'key')
 if not device[1] then return {{'unknown', 'device'}} end
 if ARGV[8] ~= '' and device[2] ~= ARGV[8] then return {{'moved'}} end
 local kind, name, owner = 'device', device[1], '0'
-{_STORE_SESSION}""")
+{_STORE_SESSION}""",
+    charges=True,
+)
 
-END_SESSION: Final = removing(f"""
-local ENDED_KEPT_MS, ENDED_KEPT = {ENDED_KEPT_MS}, {ENDED_KEPT}
+END_SESSION: Final = removing(
+    f"""
+local ENDED_KEPT_MS, MAX_ENDED_KEYS = {ENDED_KEPT_MS}, {MAX_ENDED_KEYS}
 {_MADE_WITH_KEYS}
 -- KEYS: …, sessions of the user or device, homes of the user, ended keys of the user, sessions of the
 --       project, those of the user that were made with keys; then session, key and leases of each that ends;
@@ -176,18 +184,22 @@ local function end_one(i)
   return true
 end
 for i = 1, (#ARGV - 7) / 2 do
-  if end_one(i) then changed('key_ended', {{user = user, key_hash = ARGV[7 + 2 * i], listed = reach}}) end
+  if end_one(i) then announce('key_ended', {{user = user, key_hash = ARGV[7 + 2 * i], listed = reach}}) end
 end
 end_one(0)
 redis.call('PEXPIREAT', over_index, kept_until)
-if device ~= '0' then return changed('key_ended', {{device = device, key_hash = ARGV[7]}}) end
+if device ~= '0' then return announce('key_ended', {{device = device, key_hash = ARGV[7]}}) end
 redis.call('ZREMRANGEBYSCORE', ended_keys, '-inf', closed - ENDED_KEPT_MS)
-redis.call('ZREMRANGEBYRANK', ended_keys, 0, -1 - ENDED_KEPT)
+redis.call('ZREMRANGEBYRANK', ended_keys, 0, -1 - MAX_ENDED_KEYS)
 redis.call('PEXPIRE', ended_keys, ENDED_KEPT_MS)
-return changed('key_ended', {{user = user, key_hash = ARGV[7], listed = reach}})
-""")
+return announce('key_ended', {{user = user, key_hash = ARGV[7], listed = reach}})
+""",
+    announces={RecordType.KEY_ENDED},
+    charges=True,
+)
 
-FORGET_ENDED: Final = removing("""
+FORGET_ENDED: Final = removing(
+    """
 -- KEYS: …, sessions of a user or device that are over, then each session. ARGV: now, their ids
 for i = 2, #ARGV do
   local record = KEYS[2 + i]
@@ -198,15 +210,17 @@ for i = 2, #ARGV do
   end
   redis.call('ZREM', KEYS[3], ARGV[i])
 end
-return unheard('ended_sessions_forgotten')
-""")
+return unannounced('ended_sessions_forgotten')
+""",
+    charges=True,
+)
 
 FORGET_SESSIONS: Final = removing("""
 -- KEYS: …, sessions of the project; then sessions of a user or device and those that were made with keys, or
 --       nothing. ARGV: ids that are over
 for i = 3, math.min(#KEYS, 4) do redis.call('ZREM', KEYS[i], unpack(ARGV)) end
 if KEYS[5] then redis.call('HDEL', KEYS[5], unpack(ARGV)) end
-return unheard('sessions_forgotten')
+return unannounced('sessions_forgotten')
 """)
 
 LEASE_SESSION: Final = changing(f"""
@@ -217,7 +231,7 @@ if session[1] ~= '0' or tonumber(session[2]) <= tonumber(ARGV[2]) then return {{
 redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', now_ms)
 redis.call('ZADD', KEYS[4], now_ms + {LEASE_MS}, ARGV[1])
 redis.call('PEXPIRE', KEYS[4], {LEASE_MS})
-return unheard('session_leased')
+return unannounced('session_leased')
 """)
 
 

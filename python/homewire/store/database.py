@@ -137,18 +137,18 @@ class Database:
             names += slot.usage, slot.expiring
             arguments = [*arguments, self._quotas]
         deadline = asyncio.get_running_loop().time() + COMMAND_S
-        is_expected = not script.announces or self._announcer.is_expected(slot.project_id)
-        if script.leaves_rest or not is_expected:
+        is_expected = not script.uses_outbox or self._announcer.is_expected(slot.project_id)
+        if script.tombstones or not is_expected:
             with translate_redis_errors():
                 async with asyncio.timeout_at(deadline):
                     if not is_expected:
                         await self._announcer.expect(slot.project_id)
-                    if script.leaves_rest:
+                    if script.tombstones:
                         await self.note_unfinished(slot.project_id)
         with translate_redis_errors(writing=True):
             # Both keep to their time by themselves: another time-out around them costs as much as either.
             answer = await self._run(script, names, arguments)
-            if script.announces:
+            if script.uses_outbox:
                 await self._announcer.announce(slot.project_id, deadline)
         words = [word.decode() for word in answer]
         if words[0] == "behind":

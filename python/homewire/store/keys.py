@@ -104,7 +104,7 @@ class ProjectSlot:
     @property
     def usage(self) -> str:
         """Hash: `<owner>:bytes` and `<owner>:records` of what is stored, and `<home>:payer`; owner is
-        "project", or as in `scripts/accounting.py`."""
+        "project", or as in `accounting.lua`."""
         return self.prefix + "usage"
 
     @property

@@ -102,7 +102,8 @@ def _hash(user: User, code: str) -> str:
     return hashlib.sha256(f"{user.project_id}.{user.id}.{code}".encode("utf-8", "replace")).hexdigest()
 
 
-BEGIN_CHANGE: Final = changing("""
+BEGIN_CHANGE: Final = changing(
+    """
 -- KEYS: …, user, proofs of the user, users by address. ARGV: user id, address in its unique form, address,
 --       hash of the code, expires, lifetime in ms, queue and letter that tell it
 local user = redis.call('HMGET', KEYS[3], 'created', 'invited')
@@ -113,11 +114,14 @@ redis.call('HSET', KEYS[4], 'change', ARGV[4], 'change_unique', ARGV[2], 'change
   'change_expires', ARGV[5], 'change_tries', '0')
 -- The proofs of a user live as long as the longest of them.
 if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[6]) then redis.call('PEXPIRE', KEYS[4], ARGV[6]) end
-post(ARGV[7], ARGV[8])
-return unheard('address_change_begun')
-""")
+queue_message(ARGV[7], ARGV[8])
+return unannounced('address_change_begun')
+""",
+    sends=True,
+)
 
-FINISH_CHANGE: Final = removing("""
+FINISH_CHANGE: Final = removing(
+    """
 -- KEYS: …, user, proofs of the user, users by address, sessions of the user, registrations of the user
 -- ARGV: user id, hash of the code, now, most tries, session that stays, email or phone, queue and letter that
 --       tell the address before
@@ -149,6 +153,8 @@ redis.call('HSET', KEYS[3], unique, change[2], ARGV[6], change[3])
 forget()
 redis.call('HDEL', KEYS[4], 'passwordReset', 'code', 'code_expires', 'code_tries')
 redis.call('UNLINK', KEYS[7])
-post(ARGV[7], ARGV[8])
-return unheard('address_changed')
-""")
+queue_message(ARGV[7], ARGV[8])
+return unannounced('address_changed')
+""",
+    sends=True,
+)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.store.script import changing, removing
 
 REGISTERING: Final = """
@@ -24,7 +25,8 @@ local function keep_registration(registrations, hash, password, name, expires, n
 end
 """
 
-REGISTER_AGAIN: Final = changing(f"""
+REGISTER_AGAIN: Final = changing(
+    f"""
 {REGISTERING}
 -- KEYS: …, user, registrations of the user, token
 -- ARGV: id, unique form of email, hash of the token, expires, lifetime in ms, password hash, name, now,
@@ -36,11 +38,14 @@ if user[1] ~= ARGV[2] or user[2] == '1' then return {{'moved'}} end
 keep_registration(KEYS[4], ARGV[3], ARGV[6], ARGV[7], ARGV[4], ARGV[8], tonumber(ARGV[9]))
 redis.call('SET', KEYS[5], 'emailVerification ' .. ARGV[1], 'PX', ARGV[5])
 redis.call('HSET', KEYS[3], 'password', ARGV[6], 'pending', '1')
-post(ARGV[10], ARGV[11])
-return unheard('user_registered_again')
-""")
+queue_message(ARGV[10], ARGV[11])
+return unannounced('user_registered_again')
+""",
+    sends=True,
+)
 
-ISSUE_VERIFICATION: Final = changing(f"""
+ISSUE_VERIFICATION: Final = changing(
+    f"""
 {REGISTERING}
 -- KEYS: …, user, registrations of the user, token, unverified users
 -- ARGV: id, hash of the token, expires, lifetime in ms, now, 1 if it is for nobody, queue and letter that
@@ -63,9 +68,11 @@ end
 if user[3] == '1' then return {{'unknown', 'user'}} end
 keep_registration(KEYS[4], ARGV[2], password, name, ARGV[3], ARGV[5], 1)
 redis.call('SET', KEYS[5], 'emailVerification ' .. ARGV[1], 'PX', ARGV[4])
-post(ARGV[7], ARGV[8])
-return unheard('verification_issued')
-""")
+queue_message(ARGV[7], ARGV[8])
+return unannounced('verification_issued')
+""",
+    sends=True,
+)
 
 VERIFYING: Final = """
 -- The address is its user's: who was invited becomes one, and no other registration is left.
@@ -92,7 +99,7 @@ for _, text in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '(' .. ARGV[3], '+inf
     redis.call('HSET', KEYS[3], 'password', password == '-' and '' or password, 'name', name)
     redis.call('UNLINK', KEYS[5])
     verified(KEYS[3], ARGV[1], KEYS[6], KEYS[4], KEYS[7], KEYS[8])
-    return unheard('email_verified')
+    return unannounced('email_verified')
   end
 end
 return {{'wrong'}}
@@ -124,12 +131,16 @@ redis.call('ZADD', KEYS[4], id, id)
 redis.call('UNLINK', KEYS[8])
 """
 
-CREATE_USER: Final = changing(f"""{_CREATING}
+CREATE_USER: Final = changing(
+    f"""{_CREATING}
 redis.call('ZREM', KEYS[10], id)
-return unheard('user_created')
-""")
+return unannounced('user_created')
+""",
+    charges=True,
+)
 
-REGISTER_USER: Final = changing(f"""{REGISTERING}{_CREATING}
+REGISTER_USER: Final = changing(
+    f"""{REGISTERING}{_CREATING}
 -- KEYS, behind these: proofs of the user, token. ARGV: kind of proof, hash, expires, lifetime in ms,
 --       queue and letter that tell it
 -- They prove their address with this. Who was invited had nothing to prove yet, and is one of those as long
@@ -143,11 +154,15 @@ else
   redis.call('SET', KEYS[12], kind .. ' ' .. id, 'PX', lifetime)
 end
 if not invited then redis.call('ZADD', KEYS[9], ARGV[2], id) end
-post(ARGV[15], ARGV[16])
-return unheard('user_registered')
-""")
+queue_message(ARGV[15], ARGV[16])
+return unannounced('user_registered')
+""",
+    sends=True,
+    charges=True,
+)
 
-UPDATE_USER: Final = changing("""
+UPDATE_USER: Final = changing(
+    """
 -- KEYS: …, user, what they can prove, sessions of the user, registrations of the user
 -- ARGV: hash that a new password replaces, 1 if sessions end with it, the one that does not, now, queue and
 --       letter that tell the user; then field and value of each change
@@ -162,7 +177,7 @@ if ARGV[2] == '1' then
   if others > 0 then return {'moved'} end
 end
 redis.call('HSET', KEYS[3], unpack(ARGV, 7))
-post(ARGV[5], ARGV[6])
+queue_message(ARGV[5], ARGV[6])
 for i = 7, #ARGV, 2 do
   -- Who has set a new password needs no way to reset it, least of all one that somebody else has.
   if ARGV[i] == 'password' then
@@ -170,24 +185,27 @@ for i = 7, #ARGV, 2 do
     redis.call('UNLINK', KEYS[6])
   end
 end
-return unheard('user_updated')
-""")
+return unannounced('user_updated')
+""",
+    sends=True,
+)
 
 REHASH_PASSWORD: Final = changing("""
 -- KEYS: …, user. ARGV: hash of the password, another hash of it
 if redis.call('HGET', KEYS[3], 'password') ~= ARGV[1] then return {'moved'} end
 redis.call('HSET', KEYS[3], 'password', ARGV[2])
-return unheard('password_rehashed')
+return unannounced('password_rehashed')
 """)
 
 NOTE_FAILED_LOGIN: Final = changing("""
 -- KEYS: …, user or device. ARGV: now
 if redis.call('HEXISTS', KEYS[3], 'created') == 0 then return {'unknown', 'user'} end
 redis.call('HSET', KEYS[3], 'last_failed_login', ARGV[1])
-return unheard('login_failed')
+return unannounced('login_failed')
 """)
 
-DELETE_USER: Final = removing("""
+DELETE_USER: Final = removing(
+    """
 -- KEYS: …, user, users, emails, phones, external keys, sessions of the user, departing users,
 --       homes of the user, proofs of the user, the proof's token, login tokens of the user,
 --       sessions of the project, those of the user that were made with keys, registrations of the user,
@@ -231,10 +249,15 @@ for _, index in ipairs({KEYS[4], KEYS[17], KEYS[18]}) do redis.call('ZREM', inde
 release_together('u' .. id, 5 + sessions)
 release('0', COST.user, 1)
 tombstone(KEYS[9], id)
-return changed('user_deleted', {user = id, homes = KEYS[10], touched = 5 * sessions})
-""")
+return announce('user_deleted', {user = id, homes = KEYS[10], touched = 5 * sessions})
+""",
+    announces={RecordType.USER_DELETED},
+    charges=True,
+    tombstones=True,
+)
 
-LEAVE_HOMES: Final = removing("""
+LEAVE_HOMES: Final = removing(
+    """
 -- KEYS: …, homes of the user, then home and members of each. ARGV: user id, home ids
 -- Of a deleted user: everybody has heard of that already. Answers with the homes that would be left without
 -- an owner or without anybody; there the user stays, until it is decided who follows.
@@ -253,11 +276,14 @@ for i = 2, #ARGV do
     redis.call('ZREM', KEYS[3], ARGV[i])
   end
 end
-if #deserted == 1 then return unheard('user_left') end
+if #deserted == 1 then return unannounced('user_left') end
 return deserted
-""")
+""",
+    charges=True,
+)
 
-HAND_OVER_HOME: Final = removing("""
+HAND_OVER_HOME: Final = removing(
+    """
 -- KEYS: …, homes of the user, home, members. ARGV: user id, home id, user id of the next owner
 local membership = redis.call('HGET', KEYS[5], ARGV[1])
 if membership and redis.call('EXISTS', KEYS[4]) == 1 then
@@ -275,5 +301,7 @@ end
 if redis.call('HDEL', KEYS[5], ARGV[1]) == 1 then release('h' .. ARGV[2], COST.member, 1) end
 stop_paying(ARGV[2], ARGV[1])
 redis.call('ZREM', KEYS[3], ARGV[2])
-return unheard('home_handed_over')
-""")
+return unannounced('home_handed_over')
+""",
+    charges=True,
+)

@@ -207,7 +207,8 @@ local function registered()
 end
 """
 
-ISSUE_TOKEN: Final = changing(f"""
+ISSUE_TOKEN: Final = changing(
+    f"""
 -- KEYS: …, user, proofs of the user, token that it replaces, token
 -- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms, 1 if it is for nobody,
 --       queue and letter that tell it
@@ -218,19 +219,24 @@ redis.call('UNLINK', KEYS[5])
 redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])
 redis.call('SET', KEYS[6], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[5])
 lengthen(ARGV[5])
-post(ARGV[7], ARGV[8])
-return unheard('token_issued')
-""")
+queue_message(ARGV[7], ARGV[8])
+return unannounced('token_issued')
+""",
+    sends=True,
+)
 
-ISSUE_CODE: Final = changing(f"""
+ISSUE_CODE: Final = changing(
+    f"""
 -- KEYS: …, user, proofs of the user. ARGV: hash, expires, lifetime in ms, queue and letter that tell it
 {_LENGTHEN}
 if not registered() then return {{'unknown', 'user'}} end
 redis.call('HSET', KEYS[4], 'code', ARGV[1], 'code_expires', ARGV[2], 'code_tries', '0')
 lengthen(ARGV[3])
-post(ARGV[4], ARGV[5])
-return unheard('code_issued')
-""")
+queue_message(ARGV[4], ARGV[5])
+return unannounced('code_issued')
+""",
+    sends=True,
+)
 
 REDEEM_CODE: Final = removing(f"""
 {VERIFYING}
@@ -245,10 +251,11 @@ if right or redis.call('HINCRBY', KEYS[4], 'code_tries', 1) >= tonumber(ARGV[3])
 end
 if not right or redis.call('EXISTS', KEYS[3]) == 0 then return {{'wrong'}} end
 verified(KEYS[3], ARGV[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
-return unheard('code_redeemed')
+return unannounced('code_redeemed')
 """)
 
-REDEEM_TOKEN: Final = removing(f"""
+REDEEM_TOKEN: Final = removing(
+    f"""
 {VERIFYING}
 -- KEYS: …, user, proofs of the user, token, sessions of the user, users, registrations of the user,
 --       unverified users, invited users
@@ -266,6 +273,8 @@ end
 verified(KEYS[3], ARGV[1], KEYS[7], KEYS[8], KEYS[9], KEYS[10])
 redis.call('UNLINK', KEYS[5])
 redis.call('HDEL', KEYS[4], ARGV[2])
-post(ARGV[6], ARGV[7])
-return unheard('token_redeemed')
-""")
+queue_message(ARGV[6], ARGV[7])
+return unannounced('token_redeemed')
+""",
+    sends=True,
+)

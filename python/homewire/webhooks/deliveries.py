@@ -294,7 +294,7 @@ for i = 4, #ARGV, 2 do
   end
 end
 redis.call('HSET', KEYS[3], 'bytes', bytes)
-return unheard('deliveries_added', tostring(refused))
+return unannounced('deliveries_added', tostring(refused))
 """
 )
 
@@ -311,13 +311,13 @@ if state ~= 'live' or module[2] == '1' or (waiting == 0 and ARGV[4] ~= '1') then
   return {'idle', tostring(waiting)}
 end
 redis.call('SET', KEYS[5], ARGV[2], 'PX', ARGV[3])
-return unheard('module_claimed', tostring(waiting))
+return unannounced('module_claimed', tostring(waiting))
 """)
 
 RELEASE_MODULE: Final = removing("""
 -- KEYS: …, worker. ARGV: node
 if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
-return unheard('module_released')
+return unannounced('module_released')
 """)
 
 FINISH_DELIVERY: Final = removing(
@@ -325,7 +325,7 @@ FINISH_DELIVERY: Final = removing(
     + """
 -- KEYS: …, module, deliveries, tries. ARGV: entry
 take_out(KEYS[3], KEYS[4], KEYS[5], ARGV[1])
-return unheard('delivered')
+return unannounced('delivered')
 """
 )
 
@@ -335,7 +335,7 @@ if #redis.call('XRANGE', KEYS[3], ARGV[1], ARGV[1]) == 0 then return {'gone'} en
 if redis.call('HGET', KEYS[5], 'since') == ARGV[2] then
   redis.call('HSET', KEYS[5], 'last_error', ARGV[3], 'last_error_at', ARGV[4])
 end
-return unheard('try_counted', tostring(redis.call('HINCRBY', KEYS[4], ARGV[1], 1)))
+return unannounced('try_counted', tostring(redis.call('HINCRBY', KEYS[4], ARGV[1], 1)))
 """)
 
 BURY_DELIVERY: Final = removing(
@@ -345,7 +345,7 @@ BURY_DELIVERY: Final = removing(
 local fields = take_out(KEYS[3], KEYS[4], KEYS[5], ARGV[1])
 if not fields then return {'gone'} end
 redis.call('XADD', KEYS[6], 'MAXLEN', ARGV[4], '*', 'r', ARGV[2], 't', ARGV[3], unpack(fields))
-return unheard('delivery_given_up')
+return unannounced('delivery_given_up')
 """
 )
 
@@ -357,7 +357,7 @@ if ARGV[2] == '0' then
 else
   redis.call('HSET', KEYS[3], 'broken_until', ARGV[2])
 end
-return unheard('breaker_noted')
+return unannounced('breaker_noted')
 """)
 
 RETRY_DEAD: Final = changing(
@@ -377,12 +377,12 @@ for i = 1, #ARGV do
     moved = moved + 1
   end
 end
-return unheard('dead_letters_retried', tostring(moved))
+return unannounced('dead_letters_retried', tostring(moved))
 """
 )
 
 DROP_DEAD: Final = removing("""
 -- KEYS: …, module, dead letters. ARGV: dead letters
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'smart_module'} end
-return unheard('dead_letters_dropped', tostring(redis.call('XDEL', KEYS[4], unpack(ARGV))))
+return unannounced('dead_letters_dropped', tostring(redis.call('XDEL', KEYS[4], unpack(ARGV))))
 """)

@@ -226,7 +226,8 @@ def _homes(homes: Iterable[int] | None) -> list[int] | None:
     return named
 
 
-CREATE_MODULE: Final = changing("""
+CREATE_MODULE: Final = changing(
+    """
 -- KEYS: …, module, modules, then the homes it is for, if not for all
 -- ARGV: id, modules a project may have, name and value of each field
 if redis.call('EXISTS', KEYS[3]) == 1 then return {'taken', 'smart_module'} end
@@ -242,8 +243,10 @@ local now = redis.call('TIME')
 redis.call('HSET', KEYS[3], 'since', now[1] * 1000 + math.floor(now[2] / 1000), 'charged', bytes,
   unpack(ARGV, 3))
 redis.call('ZADD', KEYS[4], 0, ARGV[1])
-return unheard('smart_module_created')
-""")
+return unannounced('smart_module_created')
+""",
+    charges=True,
+)
 
 ROTATE_MODULE_KEY: Final = changing("""
 -- KEYS: …, module. ARGV: the new key, sealed; until when, in ms, the one before signs, too: 0: no more.
@@ -252,7 +255,7 @@ if not old then return {'unknown', 'smart_module'} end
 redis.call('HSET', KEYS[3], 'key', ARGV[1])
 if ARGV[2] == '0' then redis.call('HDEL', KEYS[3], 'old_key', 'old_key_until')
 else redis.call('HSET', KEYS[3], 'old_key', old, 'old_key_until', ARGV[2]) end
-return unheard('smart_module_key_rotated')
+return unannounced('smart_module_key_rotated')
 """)
 
 SUSPEND_MODULE: Final = changing("""
@@ -260,16 +263,19 @@ SUSPEND_MODULE: Final = changing("""
 if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'smart_module'} end
 redis.call('HSET', KEYS[3], 'suspended', ARGV[1])
 redis.call('HDEL', KEYS[3], 'broken_until')
-return unheard('smart_module_suspended')
+return unannounced('smart_module_suspended')
 """)
 
-DELETE_MODULE: Final = removing("""
+DELETE_MODULE: Final = removing(
+    """
 -- KEYS: …, modules, module, and all that is kept of it. ARGV: id. UNLINK frees outside of the script.
 if redis.call('ZREM', KEYS[3], ARGV[1]) == 0 then return {'unknown', 'smart_module'} end
 release('0', redis.call('HGET', KEYS[4], 'charged') or 0, 1)
 redis.call('UNLINK', unpack(KEYS, 4))
-return unheard('smart_module_deleted')
-""")
+return unannounced('smart_module_deleted')
+""",
+    charges=True,
+)
 
 BEGIN_READING: Final = Script("""#!lua
 -- KEYS: a shard's stream. ARGV: group, behind which entry. One that hears it already goes on.
