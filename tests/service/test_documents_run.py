@@ -18,6 +18,9 @@ import orjson
 import pytest
 from page_shell import ROOT, Block, PageShell, blocks_of
 
+pytestmark = pytest.mark.timeout(300)
+"""Some forty programs are started one after the other."""
+
 QUICKSTART = "docs/quickstart.md"
 """The other pages' blocks run behind this page's, on its node and with what it exports."""
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 SUMMARIES = "docs/api/specifications.md"
 DOCUMENT = re.compile(r"\bspecs?(?:ifications?)? (00\d)")
 SECTION = re.compile(r"\b(spec 00\d|data models),? (?:\*([^*\n]+)\*|([A-Z][\w.\- /{}]*[\w}])\")")
-"""A section is named in `spec 001, *Users*` of a text, and in "spec 001, Create User" of an operation's row."""
+"""A section is named as `spec 001, *Users*` in a text, as "spec 001, Create User" in an operation's row."""
 
 
 def texts() -> Iterator[tuple[str, str]]:

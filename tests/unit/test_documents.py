@@ -18,6 +18,9 @@ TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECUR
 PAGES = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = {field.name for field in dataclasses.fields(Settings)}
 METRICS = {*GAUGES, *COUNTERS, *LABELLED}
+METRICS = {*GAUGES, *(f"{name}_total" for name in (*COUNTERS, *LABELLED))}
+NO_SETTINGS = {"KEY", "KEY_FILE", "URL", "SEED", "SERVICE_HOST"}
+"""What commands, examples, tests and Kubernetes put into the environment beside the settings."""
 ROOTS = ("python", "rust", "tests", "docs", "bench", ".ci")
 """Directories whose names make a path of the repository out of what stands in backticks."""
 
@@ -144,3 +147,12 @@ def test_bounds_of_queues_are_settings() -> None:
     assert len(bounds) > 30
     # What another Redis calls it stands there, too.
     assert {name for cell in bounds for name in CODE.findall(cell)} - SETTINGS == {"maxmemory"}
+
+
+@every_page
+def test_settings_and_metrics_that_are_named_exist(page: Path) -> None:
+    text = page.read_text()
+    variables = set(re.findall(r"\bHOMEWIRE_([A-Z][A-Z0-9_]*[A-Z0-9])\b", text)) - NO_SETTINGS
+    unknown = {name for name in variables if name.lower().removesuffix("_file") not in SETTINGS}
+    metrics = set(re.findall(r"\bhomewire_(\w+)\b", text)) - {"session"}
+    assert (unknown, {name for name in metrics if name not in METRICS}) == (set(), set())
