@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 import unicodedata
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterable
@@ -36,6 +37,9 @@ PROJECT_WAITING: Final = 64
 """What a project may have in a lane unless a setting says otherwise."""
 WAIT_S: Final = 4.0
 """How long one waits for its turn: longer than that no request waits for anything."""
+LOWER: Final = 5
+"""By so much the threads are nicer than the others: events go before passwords, which still get a quarter of
+a busy core."""
 LIMIT: Final = "project_passwords"
 """The setting that bounds what one project has in a lane."""
 # OWASP's second choice for argon2id: 2 passes over 19 MiB on one lane.
@@ -56,6 +60,13 @@ class Lane(Enum):
     REGISTRATION = "registration"
 
 
+def usable_cores() -> int:
+    """Cores that this process may run on: a container may have fewer than the machine."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
 class Passwords:
     """Hashes and verifies, at most one at a time for each core.
 
@@ -66,11 +77,11 @@ class Passwords:
     def __init__(self, project_waiting: int, refusals: Counter[str]) -> None:
         """`project_waiting`: how many one project may have in a lane; 0: any number. `refusals` is where it
         counts how often that was reached."""
-        cores = os.cpu_count() or 1
+        cores = usable_cores()
         self._refusals = refusals
         refusals[LIMIT] += 0
         self._turned_away = 0
-        self._threads = ThreadPoolExecutor(cores, "passwords")
+        self._threads = ThreadPoolExecutor(cores, "passwords", _yield_to_others)
         self._free = cores
         self._lanes = {lane: _Queue(cores * WAITING, project_waiting) for lane in Lane}
 
@@ -200,6 +211,12 @@ def checked(password: str) -> bytes:
         return password.encode()
     except UnicodeEncodeError:
         raise InvalidInput("password", "is not valid Unicode") from None
+
+
+def _yield_to_others() -> None:
+    """Have the kernel prefer the other threads to this one: on Linux each has a priority of its own."""
+    if sys.platform == "linux":
+        os.nice(LOWER)
 
 
 def _matches(stored: str, password: str) -> bool:

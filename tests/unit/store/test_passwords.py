@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections import Counter
 
 import pytest
 
 from homewire.errors import TooManyRequests, Unavailable
 from homewire.logins import passwords as passwords_module
-from homewire.logins.passwords import Lane, Passwords
+from homewire.logins.passwords import Lane, Passwords, usable_cores
 
 WAITING = 4
 """Fewer than else, for each takes a core its time."""
@@ -30,7 +31,7 @@ def passwords_of(project_waiting: int = 0) -> tuple[Passwords, Counter[str]]:
 
 
 async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away() -> None:
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     passwords, _ = passwords_of()
     stored = await passwords.hash(PASSWORD)
     verifying = [
@@ -47,7 +48,7 @@ async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away()
 
 async def test_a_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, _ = passwords_of()
-    working = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(os.cpu_count() or 1)]
+    working = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(usable_cores())]
     await asyncio.sleep(0)
     monkeypatch.setattr(passwords_module, "WAIT_S", 0.0)
     with pytest.raises(Unavailable):
@@ -58,7 +59,7 @@ async def test_a_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
 
 async def test_who_gives_up_waiting_makes_room() -> None:
     passwords, _ = passwords_of()
-    most = (os.cpu_count() or 1) * (1 + WAITING)
+    most = usable_cores() * (1 + WAITING)
     waiting = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(most)]
     await asyncio.sleep(0)
     for task in waiting:
@@ -68,7 +69,7 @@ async def test_who_gives_up_waiting_makes_room() -> None:
 
 
 async def test_one_project_has_only_so_many_places_and_the_others_theirs() -> None:
-    cores = os.cpu_count() or 1
+    cores = usable_cores()
     passwords, refusals = passwords_of(project_waiting=2)
     flood = [asyncio.create_task(passwords.verify("", "x", project_id=1)) for _ in range(cores + 2)]
     await asyncio.sleep(0)
@@ -85,7 +86,7 @@ async def test_one_project_has_only_so_many_places_and_the_others_theirs() -> No
 async def test_logins_go_before_changes_and_those_before_registrations(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("os.cpu_count", lambda: 1)
+    monkeypatch.setattr(passwords_module, "usable_cores", lambda: 1)
     passwords, _ = passwords_of()
     done: list[str] = []
 
@@ -125,3 +126,11 @@ async def test_a_hash_of_the_form_that_was_typed_is_still_taken() -> None:
     typed = "de\u0301ja\u0300 vu!"
     stored = passwords_module._HASHER.hash(typed)
     assert await passwords.verify(stored, typed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere all threads of a process have one priority")
+async def test_threads_that_hash_go_behind_the_event_loop() -> None:
+    passwords = Passwords(0, Counter())
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert await passwords._in_turn(Lane.LOGIN, 0, lambda: os.getpriority(os.PRIO_PROCESS, 0)) > own
+    assert os.getpriority(os.PRIO_PROCESS, 0) == own
