@@ -201,12 +201,20 @@ class Acceptor:
                 # An error of that connection alone: it was gone before it was accepted.
                 logger.info("a connection was not accepted: %s", error.strerror)
                 continue
-            if self._connections is None or self._connections.make_room(
-                connection.fileno(), self._end_oldest_handshake
-            ):
+            if self._is_admitted(connection, address[0]):
                 self._connect(connection, address[0])
             else:
                 connection.close()
+
+    def _is_admitted(self, connection: socket.socket, address: str) -> bool:
+        """Whether there is room. Looked at before anything is made for the connection: of one address many
+        more may come than it can have."""
+        connections = self._connections
+        if connections is None:
+            return True
+        return connections.make_room(
+            connection.fileno(), self._end_oldest_handshake
+        ) and connections.has_place(self._proxies.peer(address))
 
     def _wait_for_room(self, error: OSError) -> None:
         self._pauses += 1

@@ -85,19 +85,26 @@ class Connections:
         """Whether the reserve was touched, and no count has shown since that it is free."""
         self._count_at = 0.0
 
-    def place(self, peer: Peer) -> Place | None:
-        """A place for a connection of this peer; None if its address has as many as it may.
+    def has_place(self, peer: Peer) -> bool:
+        """Whether the address of this peer may have one more connection.
 
         A trusted proxy carries the connections of many: they are not counted by its address.
         """
         if peer.proxies is not None or not self._most:
+            return True
+        if self._held.get(network_of(peer.address), 0) < min(self._most, self._descriptors() // SHARE):
+            return True
+        self._refusals[ADDRESS_LIMIT] += 1
+        return False
+
+    def place(self, peer: Peer) -> Place | None:
+        """A place for a connection of this peer; None if its address has as many as it may."""
+        if not self.has_place(peer):
+            return None
+        if peer.proxies is not None or not self._most:
             return UNCOUNTED
         network = network_of(peer.address)
-        held = self._held.get(network, 0)
-        if held >= min(self._most, self._descriptors() // SHARE):
-            self._refusals[ADDRESS_LIMIT] += 1
-            return None
-        self._held[network] = held + 1
+        self._held[network] = self._held.get(network, 0) + 1
         return Place(self, network)
 
     def left(self, network: str) -> None:
