@@ -55,7 +55,7 @@ async def test_large_values_are_read_in_small_replies(
     assert [each.key for each in whole] == sorted(values)
     assert total == 600
     assert longest(replies) < BYTES_READ + LARGE + 8 * PAIRS_READ
-    assert len(replies) == 5
+    assert 80 * LARGE / (BYTES_READ + LARGE) < len(replies) < 80 * LARGE / BYTES_READ + 2
     part, total = await tenant.store.key_values.find(owner, "k", skip=90, limit=100)
     assert ([each.key for each in part], total) == (sorted(values)[90:190], 600)
     assert await tenant.store.key_values.find(owner, "k", skip=600) == ([], 600)
@@ -79,7 +79,7 @@ async def test_of_entities_no_more_is_read_than_is_asked_for(
 
     found, total = await store.entities.find(project, home, skip=95, limit=10)
     assert ([each.id for each in found], total) == (names[95:105], 300)
-    assert [len(reply) for reply in replies] == [2 * 10]
+    assert sum(len(reply) for reply in replies) == 2 * 10
     everything, total = await store.entities.find(project)
     assert ([each.id for each in everything], total) == (sorted([*names, "e150b"]), 301)
     assert {each.id for each in everything if each.attributes == large} == set(names[100:180])

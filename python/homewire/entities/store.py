@@ -27,7 +27,7 @@ ENTITIES_REMOVED: Final = 250
 """Entities of a deleted home that one script removes; each is in four places, of 1,000 elements."""
 ENTITIES_READ: Final = 250
 """Entities that one script reads at most; it looks up place, home and record of each."""
-BYTES_READ: Final = 1024 * 1024
+BYTES_READ: Final = 128 * 1024
 """Of their records, which may have 64 KiB each; the last one may end behind that."""
 
 

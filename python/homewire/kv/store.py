@@ -24,8 +24,9 @@ from homewire.store.script import changing, reading, removing
 
 PAIRS_READ: Final = 500
 """Keys, and as many values, that one script reads at most: 1,000 elements."""
-BYTES_READ: Final = 1024 * 1024
-"""Of values, that one script reads; the last one may end behind that. Nobody waits for longer copying."""
+BYTES_READ: Final = 128 * 1024
+"""Of values, that one script reads; the last one may end behind that. So nobody waits long for Redis, or for
+the event loop, while they are copied."""
 
 
 @dataclass(frozen=True, slots=True)

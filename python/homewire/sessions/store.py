@@ -36,7 +36,7 @@ MAX_DEPTH: Final = 4
 """Keys that lead from a login to a session, at most."""
 MAX_NODE_SESSIONS: Final = 20
 """Likewise of one device."""
-PAGE: Final = 500
+PAGE: Final = 50
 """Sessions that `pages` gives at once."""
 FORGOTTEN_AFTER_MS: Final = 60_000
 """How long, by this node's clock, a session was over when it leaves the index: another clock may be slow."""
