@@ -4,9 +4,9 @@ PYTHON ?= python3
 ARGS ?=
 ROWS ?= all
 
-IN_CLUSTER := $(addprefix tests/service/,test_commands.py test_store_keys.py test_store_records.py \
-	test_bus_ingest.py test_bus_idempotency.py test_bus_retention.py test_ingest_events.py \
-	test_listen_filters.py test_deliveries.py) \
+IN_CLUSTER := $(addprefix tests/service/,devices/test_commands.py store/test_store_keys.py store/test_store_records.py \
+	events/test_bus_ingest.py events/test_bus_idempotency.py events/test_bus_retention.py events/test_ingest_events.py \
+	listening/test_listen_filters.py events/test_deliveries.py) \
 	$(addprefix tests/unit/test_cli.py::test_,commands_announce_what_they_change devices_move_and_go)
 
 VENV := .venv
@@ -59,13 +59,13 @@ test-cluster-short: build
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" -o cache_dir=.pytest_cache/cluster $(WORKERS) $(IN_CLUSTER) $(ARGS)
 
 hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
-	$(BIN)/pytest tests/service/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
+	$(BIN)/pytest tests/service/delivery_model/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
 
 fuzz-core: $(DEPENDENCIES) ## the core's properties, each over 20,000 random cases (PROPTEST_CASES=n other numbers)
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),20000) cargo test --locked -p homewire-core
 
 fuzz-api: build ## schemathesis and a random life over the REST service, long (HOMEWIRE_EXAMPLES=n for each operation)
-	HOMEWIRE_EXAMPLES=$(or $(HOMEWIRE_EXAMPLES),500) $(BIN)/pytest tests/service/test_api_fuzz.py tests/service/test_api_life.py $(ARGS)
+	HOMEWIRE_EXAMPLES=$(or $(HOMEWIRE_EXAMPLES),500) $(BIN)/pytest tests/service/rest/test_api_fuzz.py tests/service/rest/test_api_life.py $(ARGS)
 
 conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
 	$(BIN)/pytest tests/conformance $(ARGS)

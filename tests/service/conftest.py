@@ -9,10 +9,6 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
-from accounts_desk import Desk, desk_of
-from bus_server import BusServer, running_server
-from nodes import CLUSTER, DEFAULT_PROJECT, NodeProcess, Tenant, private_node, tenant_of
-from receiver import Receiver, receiving
 from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
@@ -20,6 +16,10 @@ from homewire.projects.models import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
+from kit.accounts import Desk, desk_of
+from kit.node import CLUSTER, DEFAULT_PROJECT, NodeProcess, Tenant, private_node, tenant_of
+from kit.redis_server import BusServer, running_server
+from kit.webhook_receiver import Receiver, receiving
 
 
 @pytest.fixture

@@ -24,9 +24,7 @@ ACCOUNTING = (
 )
 """What a script calls that stores or frees something."""
 ALL = {name: value for module in MODULES for name, value in vars(module).items() if isinstance(value, Script)}
-SCRIPTS = {
-    value.text for module in MODULES for value in vars(module).values() if isinstance(value, Script)
-}
+SCRIPTS = {value.text for module in MODULES for value in vars(module).values() if isinstance(value, Script)}
 
 
 def test_each_script_has_a_name_of_its_own() -> None:

@@ -1,0 +1,1 @@
+"""What tests are made of: nodes, tenants, clients, Redis servers, and time."""

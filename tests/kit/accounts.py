@@ -1,0 +1,97 @@
+"""A project of one account system, as its apps see it: what they ask, and what their users are sent."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from homewire.messages.message import Message
+from homewire.messages.outbox import kept_letters
+from homewire.projects.models import AccountSystem, KeyScope
+from homewire.sealing import Sealer
+from homewire.sessions.store import Login
+from homewire.settings import Settings
+from kit.node import NodeProcess, Reply, Tenant, tenant_of
+
+APP: Final = "controller_app"
+PASSWORD: Final = "correct horse"
+EMAIL: Final = "Ada@example.com"
+PHONE: Final = "+14155550123"
+
+
+@dataclass
+class Desk:
+    """A project with one app."""
+
+    node: NodeProcess
+    tenant: Tenant
+
+    @property
+    def project(self) -> int:
+        return self.tenant.project
+
+    async def register(self, **body: Any) -> Reply:
+        return await self.tenant.ask("POST", "/users", None, {"projectId": self.project, **body})
+
+    async def sign_in(self, key: str | None = None, **body: Any) -> Reply:
+        """With the project and its app, unless `body` says otherwise."""
+        form = {"projectId": self.project, "appId": APP, **body}
+        given = {name: value for name, value in form.items() if value is not None}
+        return await self.tenant.ask("POST", "/auth/user", key, data=given)
+
+    async def start(self, what: str, **body: Any) -> Reply:
+        """Ask for a message: `sms`, `emailVerification/start` or `passwordReset/start`."""
+        return await self.post(f"/auth/user/{what}", projectId=self.project, **body)
+
+    async def post(self, path: str, **form: Any) -> Reply:
+        """A web form, without a key."""
+        return await self.tenant.ask("POST", path, None, data=form)
+
+    async def messages(self, to: str | None = None) -> list[Message]:
+        """What was sent to people of the project, oldest first."""
+        sealer = Sealer.of(Settings(data_dir=self.node.data_dir))
+        found = [kept.letter.message for kept in await kept_letters(self.tenant.redis, sealer)]
+        return [each for each in found if each.project_id == self.project and to in (None, each.to)]
+
+    async def token(self) -> str:
+        """That of the newest message."""
+        return (await self.messages())[-1].token
+
+    async def code(self) -> str:
+        return (await self.messages())[-1].code
+
+    async def project_key(self, *permissions: KeyScope) -> str:
+        return (await self.tenant.store.project_keys.create(self.project, "key", permissions))[1]
+
+    async def member(self, email: str = EMAIL) -> int:
+        """A verified user of an e-mail project."""
+        user = await self.tenant.store.users.create(
+            self.project, "Ada", email=email, password=PASSWORD, verified=True
+        )
+        return user.id
+
+    async def key(self, user: int) -> str:
+        return (await self.tenant.store.sessions.open(self.project, user, APP, Login(user_agent="test")))[1]
+
+
+@asynccontextmanager
+async def desk_of(
+    node: NodeProcess, accounts: AccountSystem, *, on_demand: bool = False
+) -> AsyncIterator[Desk]:
+    """A new project on the node."""
+    async with tenant_of(node, accounts, on_demand=on_demand) as tenant:
+        await tenant.store.apps.create(tenant.project, APP)
+        yield Desk(node, tenant)
+
+
+def field(reply: Reply) -> str:
+    """The field that a refusal names."""
+    assert reply.status == 403, reply
+    return str(reply.body["data"]["field"])
+
+
+def reason(reply: Reply) -> str:
+    assert reply.status == 403, reply
+    return str(reply.body["reason"])

@@ -1,0 +1,190 @@
+"""Who gets messages in tests: an SMTP server process, and a gateway for SMS."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import hmac
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from email import message_from_bytes, policy
+from email.message import EmailMessage
+from pathlib import Path
+from typing import Any
+
+import orjson
+from aiohttp import web
+
+from homewire.access_changes.relay import Relay
+from homewire.messages.message import Channel, Message, MessageKind
+from homewire.messages.outbox import MessageOutbox
+from homewire.sealing import Sealer
+from homewire.settings import Settings
+from homewire.store.keys import ProjectSlot, message_queue, messages_waiting
+from kit import certificates, smtp_server
+from kit.node import NodeProcess, Tenant, eventually, reserved_port
+
+BASE = "https://home.example.com"
+TOKEN = "v1.7.a-secret_token"
+ARRIVAL_S = 15.0
+
+
+@dataclass
+class PostOffice:
+    """Whoever takes messages on a node where these channels are carried."""
+
+    node: NodeProcess
+    tenant: Tenant
+    carried: Sequence[Channel] = tuple(Channel)
+
+    async def send(self, message: Message) -> None:
+        """As a change does that somebody is written to because of."""
+        sealer, redis = Sealer.of(Settings(data_dir=self.node.data_dir)), self.tenant.redis
+        post = MessageOutbox(redis, sealer, BASE, self.carried)
+        await post.require_room(message.kind)
+        posting = post.posting(message)
+        outbox = ProjectSlot(message.project_id).outbox
+        await redis.xadd(outbox, {"t": 0, "q": posting.queue.value, "m": posting.sealed})
+        await Relay(redis, 64).announce(message.project_id)
+
+
+async def all_carried(tenant: Tenant) -> None:
+    """Wait until no message is under way, so that none comes again in another test."""
+
+    async def carried() -> bool:
+        left = 0
+        for channel in Channel:
+            left += await tenant.redis.xlen(message_queue(channel))
+            left += await tenant.redis.zcard(messages_waiting(channel))
+        return left == 0
+
+    await eventually(carried)
+
+
+def verification(tenant: Tenant, to: str) -> Message:
+    """A mail with a token."""
+    return Message(tenant.project, MessageKind.EMAIL_VERIFICATION, to, token=TOKEN)
+
+
+class MailServer:
+    """The process `smtp_server.py`, which can go away and come back."""
+
+    def __init__(self, port: int, mode: str = "starttls") -> None:
+        self.port = port
+        self.mode = mode
+        self._process: asyncio.subprocess.Process | None = None
+
+    def settings(self) -> dict[str, Any]:
+        """Those of a node that sends through this server."""
+        chosen: dict[str, Any] = {
+            "smtp_host": certificates.HOST,
+            "smtp_port": self.port,
+            "smtp_tls": self.mode,
+            "smtp_from": "Homewire <home@example.com>",
+            "smtp_ca": certificates.authority_file(),
+        }
+        if self.mode != "none":
+            chosen |= {"smtp_user": smtp_server.USER, "smtp_password": smtp_server.PASSWORD}
+        return chosen
+
+    async def start(self) -> None:
+        script = Path(smtp_server.__file__)
+        words = (str(script), str(self.port), self.mode, *map(str, certificates.files()))
+        self._process = await asyncio.create_subprocess_exec(
+            sys.executable, *words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, limit=2**20
+        )
+        assert await self.said() == {"ready": self.port}
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            self._process.kill()
+            await self._process.wait()
+            self._process = None
+
+    async def said(self, within: float = ARRIVAL_S) -> dict[str, Any]:
+        """What the server says next: whom it turned away, or a mail."""
+        assert self._process is not None
+        assert self._process.stdout is not None
+        line = await asyncio.wait_for(self._process.stdout.readline(), within)
+        said: dict[str, Any] = orjson.loads(line)
+        return said
+
+    async def mail(self, within: float = ARRIVAL_S) -> tuple[dict[str, Any], EmailMessage]:
+        """The next mail: its envelope, and what it says."""
+        said = await self.said(within)
+        return said, parsed(said["content"])
+
+
+def parsed(content: str) -> EmailMessage:
+    """A mail as a mail program reads it."""
+    mail = message_from_bytes(content.encode(), policy=policy.default)
+    assert isinstance(mail, EmailMessage)
+    assert not mail.defects
+    return mail
+
+
+def part(mail: EmailMessage, kind: str) -> str:
+    """The plain or the html part of a mail."""
+    body = mail.get_body((kind,))
+    assert isinstance(body, EmailMessage)
+    return str(body.get_content())
+
+
+@asynccontextmanager
+async def mail_server(mode: str = "starttls", port: int | None = None) -> AsyncIterator[MailServer]:
+    """A server that runs; `port` is one that was reserved, which it goes away from and comes back to."""
+    with reserved_port() as own:
+        server = MailServer(port or own, mode)
+        await server.start()
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@dataclass
+class SmsGateway:
+    """Takes what is posted to it; `answers` are the statuses of the next posts, then 204."""
+
+    url: str = ""
+    key: str = "a key of the SMS gateway"
+    answers: list[int] = field(default_factory=list)
+    posts: asyncio.Queue[web.Request] = field(default_factory=asyncio.Queue)
+
+    def settings(self) -> dict[str, Any]:
+        return {"sms_url": self.url, "sms_key": self.key}
+
+    async def post(self) -> tuple[dict[str, str], dict[str, Any]]:
+        """Headers and body of the next post, whose signature must be right."""
+        request = await asyncio.wait_for(self.posts.get(), ARRIVAL_S)
+        body = await request.read()
+        signed = request.headers["X-Homewire-Timestamp"].encode() + body
+        right = hmac.new(self.key.encode(), signed, hashlib.sha256).hexdigest()
+        assert request.headers["X-Homewire-Signature"] == right
+        return dict(request.headers), orjson.loads(body)
+
+    async def take(self, request: web.Request) -> web.Response:
+        await request.read()
+        await self.posts.put(request)
+        return web.Response(status=self.answers.pop(0) if self.answers else 204)
+
+
+@asynccontextmanager
+async def sms_gateway(port: int = 0) -> AsyncIterator[SmsGateway]:
+    """A gateway that listens."""
+    gateway = SmsGateway()
+    app = web.Application()
+    app.router.add_post("/sms", gateway.take)
+    runner = web.AppRunner(app, access_log=None)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", port)
+    await site.start()
+    host, port = runner.addresses[0][:2]
+    gateway.url = f"http://{host}:{port}/sms"
+    try:
+        yield gateway
+    finally:
+        await runner.cleanup()

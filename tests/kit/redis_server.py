@@ -1,0 +1,160 @@
+"""A real server of the bus tests' own, that can be stopped, killed and started again."""
+
+from __future__ import annotations
+
+import asyncio
+import subprocess
+import tempfile
+import time
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from redis import Redis as BlockingRedis
+from redis.asyncio import Redis
+from redis.exceptions import ConnectionError as RedisConnectionError
+
+from homewire.bus.append import Bus
+from homewire.bus.shards import BusError, BusSettings, events_key
+from homewire.redis.connect import connect
+from homewire.redis.embedded import find_binary
+from kit.node import CLUSTER, reserved_port
+from kit.suspension import resume, suspend
+
+PATIENCE_S = 10.0
+"""Far beyond what anything here takes, on a machine that stands still for a moment, too."""
+
+
+class BusServer:
+    """The embedded server's program on a unix socket in `directory`, with appendfsync always."""
+
+    def __init__(self, directory: Path, cluster_port: int, *options: str) -> None:
+        self.directory = directory
+        self._cluster_port = str(cluster_port)
+        self._options = options
+        self._process: subprocess.Popen[bytes] | None = None
+        self.socket = directory / "redis.sock"
+        self.url = f"unix://{self.socket}"
+
+    def start(self) -> None:
+        """Start it, and wait until it answers and has loaded its file."""
+        self.launch()
+        with BlockingRedis(unix_socket_path=str(self.socket)) as client:
+            until = time.monotonic() + PATIENCE_S
+            while True:
+                try:
+                    client.ping()
+                except (RedisConnectionError, OSError):
+                    assert time.monotonic() < until, "the server does not start"
+                    # A server that does not listen yet has nothing to be awaited by.
+                    time.sleep(0.005)
+                else:
+                    break
+            while CLUSTER and not _whole(client):
+                assert time.monotonic() < until, "the server does not take its slots"
+                # It says so to nobody; it can only be asked.
+                time.sleep(0.005)
+
+    def launch(self) -> None:
+        """Start it without waiting."""
+        command = [str(find_binary(None)), "--port", "0", "--unixsocket", str(self.socket), "--save", ""]
+        command += ["--appendonly", "yes", "--appendfsync", "always", "--dir", str(self.directory)]
+        if CLUSTER:
+            command += [
+                "--cluster-enabled",
+                "yes",
+                "--bind",
+                "127.0.0.1",
+                "--cluster-port",
+                self._cluster_port,
+            ]
+        self._process = subprocess.Popen([*command, *self._options], stdout=subprocess.DEVNULL)
+
+    def hang(self) -> None:
+        assert self._process is not None
+        suspend(self._process.pid)
+
+    def go_on(self) -> None:
+        assert self._process is not None
+        resume(self._process.pid)
+
+    def kill(self) -> None:
+        """kill -9, and wait until it is gone."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def client(self) -> Redis:
+        """An ordinary client, to look at what arrived."""
+        return connect(self.url)
+
+
+def _whole(client: BlockingRedis) -> bool:
+    """Whether a server in cluster mode has all slots and serves; until then it is given them."""
+    info: Any = client.cluster("INFO")
+    if info["cluster_slots_assigned"] != "16384":
+        client.cluster("ADDSLOTSRANGE", 0, 16383)
+    return bool(info["cluster_state"] == "ok")
+
+
+@contextmanager
+def running_server(*options: str) -> Iterator[BusServer]:
+    """A started server in a directory short enough for a socket path."""
+    with tempfile.TemporaryDirectory(prefix="hw-bus-") as directory, reserved_port() as cluster_port:
+        server = BusServer(Path(directory), cluster_port, *options)
+        server.start()
+        try:
+            yield server
+        finally:
+            server.kill()
+
+
+@asynccontextmanager
+async def running_bus(server: BusServer, **settings: Any) -> AsyncIterator[Bus]:
+    """A bus on `server`, with these settings. It is connected if the server is there, and does not hang."""
+    bus = Bus(BusSettings(server.url, **{"connect_timeout": PATIENCE_S, **settings}))
+    await bus.start()
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def entries_of(redis: Redis, shard: int) -> list[tuple[bytes, dict[bytes, bytes]]]:
+    """Ids and fields of a shard, oldest first."""
+    entries: Any = await redis.xrange(events_key(shard))
+    return list(entries)
+
+
+async def envelopes_of(redis: Redis, shard: int) -> list[bytes]:
+    """Everything in a shard, oldest first."""
+    return [fields[b"e"] for _, fields in await entries_of(redis, shard)]
+
+
+async def eventually(condition: Callable[[], bool], within: float = PATIENCE_S) -> None:
+    """Wait until `condition()` is true; an outside process gives us no event to wait for."""
+    async with asyncio.timeout(within):
+        while not condition():  # noqa: ASYNC110 -- as the docstring says
+            await asyncio.sleep(0.005)
+
+
+async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = PATIENCE_S) -> int:
+    """How many of the tasks, cancelled wherever they are, do not end by it. They have ended afterwards."""
+    for task in tasks:
+        await redis.ping()
+        task.cancel()
+    _, running = await asyncio.wait(tasks, timeout=within)
+    unheard = len(running)
+    while running:
+        for task in running:
+            task.cancel()
+        _, running = await asyncio.wait(running, timeout=0.05)
+    return unheard
+
+
+async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
+    """Append `(shard, envelope)` items as one bulk request does."""
+    commands = b"".join([bus.heads.xadd(shard, envelope) for shard, envelope in items])
+    return await bus.append_all(commands, len(items), items[-1][0])

@@ -1,0 +1,89 @@
+"""Every operation, caller, account system and access control, on a running node.
+
+The table is in `access_rows.py`, those who call in `access_world.py`. A new operation without a row
+fails here, and so does a status that no test reaches and nothing excuses.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+import aiohttp
+import pytest
+from access_reached import ELSEWHERE, IMPOSSIBLE
+from access_rows import ENDPOINT, ROWS, Row
+from access_world import CALLERS, World, world_of
+
+from homewire.operations import ENDPOINTS
+from homewire.projects.models import AccessControl, AccountSystem
+from homewire.rest.operation import Endpoint
+from homewire.rest.shapes import MODE, ROCKET_CHAT, SESSIONS
+from kit.node import NodeProcess
+
+
+def test_every_operation_has_a_row() -> None:
+    assert {row.operation for row in ROWS} == ENDPOINT.keys()
+
+
+def test_every_status_of_every_operation_is_reached() -> None:
+    reached = {(row.operation, status) for row in ROWS for status in row.expected().values()}
+    promised = {
+        (endpoint.name, status)
+        for endpoint in ENDPOINTS
+        for status in {endpoint.success, *endpoint.errors} - {500, 503}
+    }
+    assert reached <= promised, "a row expects what the document does not have"
+    excused = ELSEWHERE.keys() | IMPOSSIBLE.keys()
+    assert promised - reached == excused, "not reached, or excused in vain"
+
+
+# Two thousand requests, some of which hash a password: 15 s, and a minute on a machine that is loaded.
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("access_control", AccessControl)
+@pytest.mark.parametrize("accounts", AccountSystem)
+async def test_everybody_gets_what_the_table_says(
+    node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
+) -> None:
+    async with world_of(node, accounts, access_control) as world:
+        wrong = [
+            f"{row.operation} by {caller} ({CALLERS[caller]}) on {row.path}: {problem}"
+            for row in ROWS
+            if row.applies(world)
+            for caller, expected in row.expected().items()
+            if (problem := await problem_of(world, row, caller, expected)) is not None
+        ]
+    assert not wrong, "\n" + "\n".join(wrong)
+
+
+ERROR: Final = {
+    MODE: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
+    SESSIONS: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
+    ROCKET_CHAT: re.compile(r'\{("status":"error","message":"[^"]+",)?"success":false,"error":"'),
+}
+"""How the errors of each shape begin."""
+
+
+async def problem_of(world: World, row: Row, caller: str, expected: int) -> str | None:
+    """What is wrong with the answer that the caller gets; None: nothing."""
+    ask = await row.ask(world, caller)
+    endpoint = ask.endpoint
+    async with ask.sent(world.tenant.http) as answer:
+        if answer.status == endpoint.success == 101:
+            answer.close()
+            return None if expected == 101 else "101"
+        content = await answer.text()
+        if answer.status != expected:
+            return f"{answer.status} instead of {expected}: {content}"
+        return problem_of_body(endpoint, answer, content)
+
+
+def problem_of_body(endpoint: Endpoint, answer: aiohttp.ClientResponse, content: str) -> str | None:
+    """What is wrong with the shape of an answer."""
+    if answer.status == endpoint.success and endpoint.answer is None:
+        return f"a body: {content}" if content else None
+    if answer.content_type != "application/json":
+        return answer.content_type
+    if answer.status == endpoint.success or ERROR[endpoint.shape].match(content):
+        return None
+    return f"no error as clients know it: {content}"

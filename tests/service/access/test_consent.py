@@ -1,0 +1,288 @@
+"""Adding strangers to homes: what the inviter is told of them, what they receive, and how they accept."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from homewire.access_changes.relay import Relay
+from homewire.errors import Conflict
+from homewire.homes.members import Invitee
+from homewire.homes.models import Role
+from homewire.homes.store import LEFT_MS
+from homewire.projects.models import AccountSystem, Invitations
+from homewire.repositories import Store
+from homewire.sessions.store import Login
+from homewire.store.database import wall_clock_ms
+from kit.client import listen
+from kit.home_with_members import House, house_of
+from kit.node import Account, NodeProcess, Tenant, tenant_of
+
+EVENTS = "/userSession/websocket"
+DAY_MS = 86_400_000
+
+
+@pytest_asyncio.fixture
+async def house(tenant: Tenant) -> House:
+    return await house_of(tenant)
+
+
+async def known(house: House) -> tuple[int, str]:
+    """A verified user with a name: id and address."""
+    tenant = house.tenant
+    user = await tenant.store.users.create(tenant.project, "Carl", email="Carl@example.com", verified=True)
+    return user.id, "CARL@example.com"
+
+
+def told(member: dict[str, Any]) -> dict[str, Any]:
+    """What differs from member to member, left out."""
+    return {name: value for name, value in member.items() if name not in ("userId", "creationTime", "email")}
+
+
+async def member(house: House, key: str, user: int) -> dict[str, Any]:
+    answer = await house.ask("GET", f"{house.members}/{user}", key)
+    assert answer.status == 200
+    found: dict[str, Any] = answer.body
+    [listed] = [each for each in (await house.ask("GET", house.members, key)).body if each["userId"] == user]
+    assert listed == found
+    return found
+
+
+async def test_an_inviter_is_told_of_a_user_what_is_told_of_nobody(house: House) -> None:
+    user, address = await known(house)
+    added = [await house.add(house.owner.key, email=each) for each in (address, "NOBODY@example.com")]
+    assert [each.status for each in added] == [201, 201]
+    assert [each.body["email"] for each in added] == ["CARL@example.com", "NOBODY@example.com"]
+    expected = {"verified": False, "role": "member", "accepted": False}
+    assert [told(each.body) for each in added] == [expected, expected]
+    assert added[0].body["userId"] == user
+    for key in (house.owner.key, house.member.key):
+        for each in added:
+            assert await member(house, key, each.body["userId"]) == each.body
+    # The project is told.
+    shown = await member(house, house.reader, user)
+    assert (shown["name"], shown["verified"], shown["email"], shown["accepted"]) == (
+        "Carl", True, "Carl@example.com", False,
+    )  # fmt: skip
+    again = [await house.add(house.owner.key, email=each) for each in (address, "nobody@example.com")]
+    assert [(each.status, each.reason) for each in again] == [(403, "MEMBER_EXISTS")] * 2
+
+
+async def test_a_change_of_role_accepts_for_nobody(house: House) -> None:
+    user, address = await known(house)
+    await house.add(house.owner.key, email=address)
+    assert (await house.set_role(house.owner.key, user, "owner")).status == 204
+    assert told(await member(house, house.owner.key, user)) == {
+        "verified": False, "role": "owner", "accepted": False,
+    }  # fmt: skip
+    refused = await house.ask("PATCH", f"{house.members}/{user}", house.owner.key, {"accepted": True})
+    assert (refused.status, refused.body["data"]["field"]) == (403, "accepted")
+    assert "name" not in await member(house, house.owner.key, user)
+
+
+async def accept_by_looking(house: House) -> int:
+    return (await house.ask("GET", house.path, house.stranger.key)).status
+
+
+async def accept_by_saying_so(house: House) -> int:
+    path = f"{house.members}/{house.stranger.id}"
+    whole = (await house.ask("GET", path, house.stranger.key)).body
+    assert whole["accepted"] is False
+    return (await house.ask("PATCH", path, house.stranger.key, {**whole, "accepted": True})).status
+
+
+@pytest.mark.parametrize("accept", [accept_by_looking, accept_by_saying_so])
+async def test_a_stranger_s_home_is_received_and_the_stranger_shown_once_accepted(
+    house: House, accept: Any
+) -> None:
+    tenant, stranger = house.tenant, house.stranger
+    async with await listen(tenant.url, EVENTS, stranger.key) as before:
+        assert (await house.add(house.owner.key, email="2@example.com")).status == 201
+        # A member at once: the home is in the list, and can be asked for.
+        homes = (await house.ask("GET", f"/homes?userId={stranger.id}", stranger.key)).body
+        assert {each["id"] for each in homes} == {house.home, house.elsewhere}
+        async with (
+            await listen(tenant.url, EVENTS, stranger.key) as after,
+            await listen(tenant.url, f"{EVENTS}?homeId={house.home}", stranger.key) as asking,
+        ):
+            await tenant.send({"homeId": house.home, "eventType": "unasked"})
+            await tenant.send({"homeId": house.elsewhere, "eventType": "own"})
+            assert await asking.receive_type() == "unasked"
+            assert [await each.receive_type() for each in (before, after)] == ["own", "own"]
+            assert await accept(house) in (200, 204)
+            shown = await member(house, house.owner.key, stranger.id)
+            assert (shown["name"], "accepted" in shown) == ("user 2", False)
+            # Of one shard: what came before would come before.
+            await tenant.send({"homeId": house.home, "eventType": "accepted"})
+            assert [await each.receive_type() for each in (before, after)] == ["accepted", "accepted"]
+    async with await listen(tenant.url, EVENTS, stranger.key) as later:
+        await tenant.send({"homeId": house.home, "eventType": "later"})
+        assert await later.receive_type() == "later"
+
+
+async def test_an_activated_home_does_not_accept_for_anybody(house: House) -> None:
+    tenant, stranger, project = house.tenant, house.stranger, house.tenant.project
+    async with await listen(tenant.url, EVENTS, stranger.key) as socket:
+        await tenant.store.homes.set_deactivated(project, house.home, True)
+        assert (await house.add(house.owner.key, email="2@example.com")).status == 201
+        await tenant.store.homes.set_deactivated(project, house.home, False)
+        await tenant.send({"homeId": house.home, "eventType": "unasked"})
+        await tenant.send({"homeId": house.elsewhere, "eventType": "own"})
+        assert await socket.receive_type() == "own"
+
+
+async def test_who_shares_another_home_is_no_stranger(house: House) -> None:
+    tenant, project = house.tenant, house.tenant.project
+    common = await tenant.home(house.owner)
+    await tenant.store.homes.add_member(project, common, house.stranger.id)
+    async with await listen(tenant.url, EVENTS, house.stranger.key) as socket:
+        added = await house.add(house.owner.key, email="2@example.com")
+        assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
+        await tenant.send({"homeId": house.home, "eventType": "shared"})
+        assert await socket.receive_type() == "shared"
+
+
+async def test_adding_somebody_twice_makes_no_acquaintance(house: House) -> None:
+    _, address = await known(house)
+    await house.add(house.owner.key, email=address)
+    for owner in (house.owner, house.stranger):
+        home = await house.tenant.home(owner)
+        added = await house.ask("POST", f"/homes/{home}/members", owner.key, {"email": address})
+        assert told(added.body) == {"verified": False, "role": "member", "accepted": False}
+
+
+async def test_a_project_may_have_it_as_it_was(house: House) -> None:
+    tenant = house.tenant
+    await tenant.store.projects.configure(tenant.project, invitations=Invitations.IMMEDIATE)
+    async with await listen(tenant.url, EVENTS, house.stranger.key) as socket:
+        added = await house.add(house.owner.key, email="2@example.com")
+        assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
+        await tenant.send({"homeId": house.home, "eventType": "unasked"})
+        assert await socket.receive_type() == "unasked"
+
+
+async def test_the_project_adds_whom_it_likes(house: House) -> None:
+    added = await house.add(house.admin, email="2@example.com")
+    assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
+    assert (await member(house, house.owner.key, house.stranger.id))["name"] == "user 2"
+
+
+async def test_who_left_is_not_added_again_by_members(house: House) -> None:
+    tenant, me = house.tenant, f"{house.members}/{house.stranger.id}"
+    await house.add(house.owner.key, email="2@example.com")
+    assert (await house.ask("DELETE", me, house.stranger.key)).status == 204
+    for key in (house.owner.key, house.member.key):
+        refused = await house.add(key, email="2@example.com")
+        assert (refused.status, refused.reason) == (403, "MEMBER_LEFT")
+    later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + LEFT_MS + DAY_MS)
+    project = await later.projects.get(tenant.project)
+    assert project is not None
+    await later.members.invite(project, house.home, Invitee(email="2@example.com"), asking=house.owner.id)
+    assert (await house.ask("DELETE", me, house.owner.key)).status == 204
+    # Who was removed by an owner has not left; but did before.
+    assert (await house.add(house.owner.key, email="2@example.com")).reason == "MEMBER_LEFT"
+    assert (await house.add(house.admin, email="2@example.com")).status == 201
+    assert (await house.ask("DELETE", f"{house.members}/{house.member.id}", house.owner.key)).status == 204
+    assert (await house.add(house.owner.key, email="1@example.com")).status == 201
+
+
+async def test_a_user_adds_so_many_a_day(house: House) -> None:
+    for number in range(20):
+        assert (await house.add(house.owner.key, email=f"new{number}@example.com")).status == 201
+    late = await house.add(house.owner.key, email="late@example.com")
+    assert (late.status, late.body["data"]["limit"]) == (429, "user_invitations")
+    assert int(late.headers["Retry-After"]) > 3_600
+    # Refused, and nobody else's.
+    assert (await house.add(house.member.key, email="no address")).status == 403
+    for key in (house.member.key, house.admin):
+        assert (await house.add(key, email=f"{key[-6:]}@example.com")).status == 201
+
+
+async def test_strangers_add_somebody_to_so_many_homes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The answer is the same for those who are registered and those who are not."""
+    monkeypatch.setattr("homewire.homes.store.MAX_PENDING", 2)
+    tenant, (user, address) = house.tenant, await known(house)
+    project = await tenant.store.projects.get(tenant.project)
+    assert project is not None
+    homes = [await tenant.home(house.owner) for _ in range(3)]
+
+    async def invite(home: int, email: str) -> None:
+        await tenant.store.members.invite(project, home, Invitee(email=email), asking=house.owner.id)
+
+    for email in (address, "nobody@example.com"):
+        await invite(homes[0], email)
+        await invite(homes[1], email)
+        with pytest.raises(Conflict) as refused:
+            await invite(homes[2], email)
+        assert refused.value.reason == "TOO_MANY_INVITATIONS"
+    await tenant.store.homes.accept(tenant.project, homes[0], user)
+    # They have met now.
+    await invite(homes[2], address)
+    assert (await tenant.store.homes.member(tenant.project, homes[2], user)).typed is None  # type: ignore[union-attr]
+
+
+async def test_what_strangers_add_somebody_to_fills_no_room_for_homes_of_their_own(
+    house: House,
+) -> None:
+    tenant = house.tenant
+    strict = Store(tenant.redis, Relay(tenant.redis, 64), homes_per_user=2)
+    project = await strict.projects.get(tenant.project)
+    assert project is not None
+    for home in (house.home, await tenant.home(house.owner)):
+        await strict.members.invite(project, home, Invitee(email="2@example.com"), asking=house.owner.id)
+    await strict.homes.create(tenant.project, "mine", house.stranger.id)
+    with pytest.raises(Conflict) as refused:
+        await strict.homes.accept(tenant.project, house.home, house.stranger.id)
+    assert refused.value.reason == "EXCEEDED_MAX_HOMES"
+    await strict.homes.delete(tenant.project, house.elsewhere)
+    await strict.homes.accept(tenant.project, house.home, house.stranger.id)
+
+
+async def test_a_home_is_handed_to_who_accepted_to_be_there(house: House) -> None:
+    tenant, store = house.tenant, house.tenant.store
+    home = await tenant.home(house.owner)
+    project = await store.projects.get(tenant.project)
+    assert project is not None
+    await store.members.invite(project, home, Invitee(email="2@example.com"), asking=house.owner.id)
+    later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + DAY_MS)
+    await later.homes.add_member(tenant.project, home, house.member.id)
+    await store.users.delete(tenant.project, house.owner.id)
+    roles = {each.user_id: each.role for each in await store.homes.members(tenant.project, home)}
+    assert roles == {house.member.id: Role.OWNER, house.stranger.id: Role.MEMBER}
+
+
+async def test_nothing_is_left_of_who_was_never_registered(house: House) -> None:
+    tenant = house.tenant
+    added = await house.add(house.owner.key, email="nobody@example.com")
+    user = added.body["userId"]
+    assert (await house.ask("DELETE", f"{house.members}/{user}", house.owner.key)).status == 204
+    names = [name async for name in tenant.redis.scan_iter(f"*:user:{user}*")]
+    assert names == []
+
+
+async def test_by_numbers_and_ids(node: NodeProcess) -> None:
+    async with tenant_of(node, AccountSystem.PHONE) as tenant:
+        owner = await tenant.store.users.create(tenant.project, "Owner", phone="+14155550100")
+        await tenant.store.users.create(tenant.project, "Bo", phone="+14155550101", verified=True)
+        account = Account(owner.id, (await _key(tenant, owner.id)))
+        path = f"/homes/{await tenant.home(account)}/members"
+        answers = [
+            (await tenant.ask("POST", path, account.key, {"phoneNumber": f"+1415555010{number}"})).body
+            for number in (1, 2)
+        ]
+        assert [each.pop("phoneNumber") for each in answers] == ["+14155550101", "+14155550102"]
+        assert [told(each) for each in answers] == [
+            {"verified": False, "role": "member", "accepted": False}
+        ] * 2
+    async with tenant_of(node, AccountSystem.BYOU) as tenant:
+        users = [await tenant.store.users.create(tenant.project, name) for name in ("Owner", "Bo")]
+        account = Account(users[0].id, (await _key(tenant, users[0].id)))
+        path = f"/homes/{await tenant.home(account)}/members"
+        added = await tenant.ask("POST", path, account.key, {"userId": users[1].id})
+        assert told(added.body) == {"verified": False, "role": "member", "accepted": False}
+
+
+async def _key(tenant: Tenant, user: int) -> str:
+    return (await tenant.store.sessions.open(tenant.project, user, "app", Login(user_agent="test")))[1]

@@ -1,0 +1,125 @@
+"""Who hears what, over random interleavings on two nodes and one Redis, against a simple model.
+
+`HOMEWIRE_SEED=n` replays one plan. The long form (`make hearing`) takes `HOMEWIRE_SEEDS` new plans.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+from collections.abc import Iterator
+from itertools import count
+from random import Random
+from time import monotonic
+
+import pytest
+from hearing_judge import Judge
+from hearing_model import NOWHERE, Filter, Key, Kind
+from hearing_plan import NODES, plan
+from hearing_rights_plan import rights_plan
+from hearing_steps import Connect, Item, Plan, Round, Send, SendMany, Track
+from hearing_world import World
+from hearing_worlds import worlds
+
+from kit.two_nodes import Pair, Processes, pair_of, running_pair
+
+FIXED_SEEDS = (1, 2, 3)
+NEW_SEEDS = 2
+FEWER = 1
+DEFAULT_SEEDS = 200
+"""Of the long form."""
+LONGEST_S = 4 * 3600
+NEIGHBOUR = 1_000_000
+"""Numbers of events of the project in which nothing ever changes begin here."""
+
+
+@pytest.fixture(scope="module")
+def processes() -> Iterator[Processes]:
+    with running_pair() as started:
+        yield started
+
+
+def seeds(new: int = NEW_SEEDS) -> list[int]:
+    """Those of the short form: the same ones each time, and so many new ones."""
+    if wanted := os.environ.get("HOMEWIRE_SEED"):
+        return [int(wanted)]
+    return [*FIXED_SEEDS, *(secrets.randbelow(10**9) for _ in range(new))]
+
+
+def neighbour(plan: Plan) -> Plan:
+    """A project beside this, in which nothing changes: everybody hears everything, whatever happens there."""
+    random, numbers = Random(plan.seed), count(NEIGHBOUR)
+    filters = [Filter(Kind.ALL), Filter(Kind.HOMES, (0, 1)), Filter(Kind.DEVICES, (0,))]
+    arrivals: list[Track] = [
+        (Connect(node * len(filters) + at, node, Key(False, 0, 0), wanted),)
+        for node in range(NODES)
+        for at, wanted in enumerate(filters)
+    ]
+
+    def item() -> Item:
+        if random.random() < 0.3:
+            return Item(next(numbers), NOWHERE, 0, None)
+        return Item(next(numbers), random.randrange(2), None, None)
+
+    def beside(stopped: int | None) -> Round:
+        node, other = random.sample(range(NODES), 2) if stopped is None else [1 - stopped] * 2
+        return Round(((Send(node, item()), Send(other, item()), SendMany(node, (item(), item()))),), stopped)
+
+    rounds = (Round(tuple(arrivals)), *(beside(each.stopped) for each in plan.rounds[1:]))
+    return Plan(plan.seed, ((0, 0), (0, 1)), (0,), rounds)
+
+
+async def play(plans: list[Plan], pair: Pair) -> list[str]:
+    """Carry the plans out side by side, round by round; the complaints."""
+    async with worlds(plans, pair) as made:
+        for rounds in zip(*(each.rounds for each in plans), strict=True):
+            with pair.stop(rounds[0].stopped):
+                async with asyncio.TaskGroup() as group:
+                    for world, each in zip(made, rounds, strict=True):
+                        group.create_task(world.act(each.tracks))
+            for world in made:
+                await world.settle()
+        for world in made:
+            await world.finish()
+        return [complaint for world in made for complaint in judged(world, pair)]
+
+
+def judged(world: World, pair: Pair) -> list[str]:
+    assured = {name: seat.assured for name, seat in world.seats.items()}
+    judge = Judge(world.truth, world.listeners, world.events, assured, monotonic(), pair.absences)
+    return world.complaints + judge.complaints()
+
+
+async def trouble(made: Plan, processes: Processes) -> str:
+    """Carry out this plan; what was wrong with it, with all that is needed to look into it."""
+    async with pair_of(processes) as pair:
+        complaints = await play([made, neighbour(made)], pair)
+    return "\n".join([*complaints, str(made), f"Again: HOMEWIRE_SEED={made.seed}"]) if complaints else ""
+
+
+# By number, not by seed: every worker must know a test by the same name, and new seeds differ.
+@pytest.mark.parametrize("seed", seeds(), ids=lambda _seed: "plan")
+async def test_whoever_must_hear_hears_and_nobody_else(seed: int, processes: Processes) -> None:
+    if found := await trouble(plan(seed), processes):
+        pytest.fail(found, pytrace=False)
+
+
+@pytest.mark.parametrize("seed", seeds(FEWER), ids=lambda _seed: "plan")
+async def test_whoever_has_the_right_hears_and_nobody_else(seed: int, processes: Processes) -> None:
+    if found := await trouble(rights_plan(seed), processes):
+        pytest.fail(found, pytrace=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(LONGEST_S)
+async def test_very_many_interleavings(processes: Processes) -> None:
+    failed: list[int] = []
+    for number in range(int(os.environ.get("HOMEWIRE_SEEDS", DEFAULT_SEEDS))):
+        seed = secrets.randbelow(10**9)
+        print(f"{number}: HOMEWIRE_SEED={seed}", flush=True)
+        for made in (plan(seed), rights_plan(seed)):
+            if found := await trouble(made, processes):
+                print(found, flush=True)
+                failed.append(seed)
+    assert failed == []

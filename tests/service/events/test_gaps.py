@@ -1,0 +1,236 @@
+"""What Redis has lost or trimmed is noticed, by whoever may have missed it, and said."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgpack
+import orjson
+import pytest
+
+from homewire._core import shard_of
+from homewire.bus.shards import epoch_key, events_key
+from kit.client import CLOSE, TEXT, Socket, listen
+from kit.node import NodeProcess, Tenant, eventually, running_node, tenant_of
+from kit.redis_server import BusServer, running_server
+from kit.suspension import suspended
+
+EVENTS = "/userSession/websocket"
+RESYNC = 4002
+SHARDS = 64
+
+
+@contextmanager
+def stopped(node: NodeProcess) -> Iterator[None]:
+    """The node reads nothing meanwhile."""
+    with suspended(node.pid):
+        yield
+
+
+@contextmanager
+def nodes(server: BusServer, count: int) -> Iterator[list[NodeProcess]]:
+    with tempfile.TemporaryDirectory(prefix="hw-") as directory:
+        if count == 0:
+            yield []
+            return
+        data = Path(directory) / f"data{count}"
+        with running_node(data, redis_url=server.url) as node, nodes(server, count - 1) as others:
+            yield [node, *others]
+
+
+@asynccontextmanager
+async def two_listeners(tenant: Tenant, node: NodeProcess) -> AsyncIterator[tuple[list[int], list[Socket]]]:
+    """Two users who share no shard, neither by themselves nor by their homes: homes and sockets."""
+    async with AsyncExitStack() as stack:
+        homes: list[int] = []
+        sockets: list[Socket] = []
+        taken: set[int] = set()
+        while len(homes) < 2:
+            user = await tenant.user()
+            home = await tenant.home(user)
+            shards = {shard_of(user.id, SHARDS), shard_of(home, SHARDS)}
+            if taken & shards:
+                continue
+            taken |= shards
+            homes.append(home)
+            sockets.append(await stack.enter_async_context(await listen(node.url, EVENTS, user.key)))
+        yield homes, sockets
+
+
+async def heard_until_resync(socket: Socket) -> list[str]:
+    """The types of the events that come before the close frame."""
+    heard = []
+    while (frame := await socket.receive_any()).opcode != CLOSE:
+        if frame.opcode == TEXT:
+            heard.append(str(orjson.loads(frame.payload)["eventType"]))
+    assert frame.close_code == RESYNC
+    return heard
+
+
+async def is_logged(node: NodeProcess, words: str) -> bool:
+    return words in node.log.read_text()
+
+
+async def goes_on(tenant: Tenant, home: int, socket: Socket) -> None:
+    await tenant.send({"homeId": home, "eventType": "goes on"})
+    assert await socket.receive_type() == "goes on"
+
+
+async def test_entries_trimmed_before_they_were_read_are_counted_and_their_listeners_resynced() -> None:
+    with running_server() as server, nodes(server, 2) as (node, other):
+        async with tenant_of(other) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            for home, socket in zip(homes, sockets, strict=True):
+                await goes_on(tenant, home, socket)
+            stream = events_key(shard_of(homes[0], SHARDS))
+            with stopped(node):
+                await tenant.send(*({"homeId": homes[0], "eventType": str(n)} for n in range(10)))
+                assert await tenant.redis.xtrim(stream, maxlen=3, approximate=False) > 7
+            # Redis had answered the node's waiting XREAD with what came first.
+            heard = await heard_until_resync(sockets[0])
+            lost = 7 - len([each for each in heard if int(each) < 7])
+            await goes_on(tenant, homes[1], sockets[1])
+            metrics = await node.metrics()
+            assert (metrics["trimmed_unread_total"], metrics["fell_back_total"]) == (lost, 0)
+            await eventually(lambda: is_logged(node, f"{lost} trimmed before they were read"))
+            assert (await other.metrics())["trimmed_unread_total"] == 0
+
+
+async def test_what_was_trimmed_after_it_was_read_is_no_gap() -> None:
+    with running_server() as server, nodes(server, 1) as (node,):
+        async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            for _ in range(20):
+                await goes_on(tenant, homes[0], sockets[0])
+            await tenant.redis.xtrim(events_key(shard_of(homes[0], SHARDS)), maxlen=0, approximate=False)
+            server.kill()
+            server.start()  # a reconnect looks at every shard
+            await reconnected(node)
+            await goes_on(tenant, homes[0], sockets[0])
+            await goes_on(tenant, homes[1], sockets[1])
+            metrics = await node.metrics()
+            assert (metrics["trimmed_unread_total"], metrics["fell_back_total"]) == (0, 0)
+
+
+async def reconnected(node: NodeProcess) -> None:
+    async def again() -> bool:
+        metrics = await node.metrics()
+        return metrics["tail_reconnects_total"] > 0 and metrics["bus_reconnects_total"] > 0
+
+    await eventually(again, 20)
+
+
+def newest_aof(server: BusServer) -> Path:
+    """The file that commands are appended to."""
+    return next(server.directory.glob("appendonlydir/*.incr.aof"))
+
+
+def cut(server: BusServer, size: int) -> None:
+    with newest_aof(server).open("r+b") as file:
+        file.truncate(size)
+
+
+async def test_an_append_only_file_that_was_cut_back_is_noticed() -> None:
+    with running_server() as server, nodes(server, 1) as (node,):
+        async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            before = await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS)))
+            await goes_on(tenant, homes[1], sockets[1])
+            size = newest_aof(server).stat().st_size
+            await goes_on(tenant, homes[0], sockets[0])
+            server.kill()
+            cut(server, size)
+            server.start()
+            await heard_until_resync(sockets[0])
+
+            async def renewed() -> bool:
+                return bool(before != await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS))))
+
+            await eventually(renewed)
+            # The core tells Python, which is not waited for.
+            await eventually(lambda: is_logged(node, "bus.gap"))
+
+
+async def test_a_cut_that_newer_entries_have_covered_is_noticed() -> None:
+    """Redis is ahead of the reader's position again before the reader comes back."""
+    with running_server() as server, nodes(server, 2) as (node, other):
+        async with tenant_of(other) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            size = newest_aof(server).stat().st_size
+            for home, socket in zip(homes, sockets, strict=True):
+                await goes_on(tenant, home, socket)
+            with stopped(node), stopped(other):
+                server.kill()
+                cut(server, size)
+                server.start()
+                # Written behind everybody's back, so that nobody renews an epoch.
+                event = b"\x01" + msgpack.packb([1, 1, homes[0], 0, None, 1, "t", None, None, 0, None])
+                async with server.client() as client:
+                    for _ in range(5):
+                        await client.xadd(events_key(shard_of(homes[0], SHARDS)), {"e": event})
+            await heard_until_resync(sockets[0])
+
+
+async def test_an_event_that_was_confirmed_read_by_nobody_and_lost_is_noticed() -> None:
+    """No count can tell: only who confirmed it knows, and makes it known by new epochs."""
+    with running_server() as server, nodes(server, 2) as (node, other):
+        async with tenant_of(other) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            with stopped(node):
+                size = newest_aof(server).stat().st_size
+                await tenant.send({"homeId": homes[0], "eventType": "confirmed"})
+                server.kill()
+                cut(server, size)
+                server.start()
+                await reconnected(other)
+            await heard_until_resync(sockets[0])
+            assert "bus.fell_back" in other.log.read_text()
+
+
+@pytest.mark.parametrize("how", ["restarted empty", "emptied while it runs"])
+async def test_an_empty_redis_is_noticed(how: str) -> None:
+    with running_server() as server, nodes(server, 1) as (node,):
+        async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            await goes_on(tenant, homes[0], sockets[0])
+            if how == "restarted empty":
+                server.kill()
+                shutil.rmtree(server.directory / "appendonlydir")
+                server.start()
+            else:
+                await tenant.redis.flushall()
+            for socket in sockets:
+                await heard_until_resync(socket)
+
+            async def renewed() -> bool:
+                # One by one: in cluster mode they lie in many slots.
+                return all([await tenant.redis.get(epoch_key(shard)) for shard in range(SHARDS)])
+
+            await eventually(renewed)
+
+
+def garbage() -> list[dict[Any, Any]]:
+    """Entries that somebody else may write: two without an envelope, then what is none, then a stranger."""
+    header = [3, 1, 1, 2, 3, 0, 0, 1, 0]
+    return [
+        {"x": b"y"},
+        {f"f{number}": b"v" for number in range(1000)},
+        {"e": b""},
+        {"e": b"\x02" + msgpack.packb(header)},
+        {"e": b"\x01" + msgpack.packb(header)[:-1]},
+        {"e": b"\x01" + msgpack.packb(header[:5])},
+        {"e": bytes(range(256))},
+        {"e": b"\x01" + msgpack.packb([3, 1, 999, *header[3:]])},
+    ]
+
+
+async def test_garbage_in_a_stream_is_counted_and_skipped() -> None:
+    with running_server() as server, nodes(server, 1) as (node,):
+        async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
+            shard = shard_of(homes[0], SHARDS)
+            for fields in garbage():
+                await tenant.redis.xadd(events_key(shard), dict(fields))
+            await goes_on(tenant, homes[0], sockets[0])
+            metrics = await node.metrics()
+            assert metrics["foreign_entries_total"] == 2
+            assert metrics["malformed_total"] == 5
+            assert metrics["fell_back_total"] == 0

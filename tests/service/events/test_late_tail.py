@@ -1,0 +1,124 @@
+"""A node whose tail is late: what was changed through it holds from the answer on, whom it lets in, and what
+its listeners hear of what it reads all at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from homewire._core import shard_of
+from homewire.projects.models import AccountSystem
+from kit.accounts import PASSWORD, desk_of
+from kit.client import listen, refusal
+from kit.control_records import SHARDS
+from kit.held_tail import HeldTail, held_tail
+from kit.node import CLUSTER, NodeProcess, private_node, tenant_of
+from kit.two_homes import PATH
+
+COME_BACK = 4004
+
+
+@pytest.fixture(scope="module")
+def tail(node: NodeProcess) -> Iterator[HeldTail]:
+    with held_tail(node.redis_url) as way:
+        yield way
+
+
+@pytest.fixture(scope="module")
+def late(tail: HeldTail) -> Iterator[NodeProcess]:
+    """A node whose tail can be kept from reading."""
+    with private_node(redis_url=tail.url) as node:
+        yield node
+
+
+@pytest.fixture(autouse=True)
+def _let_hear(tail: HeldTail) -> Iterator[None]:
+    yield
+    tail.may_hear.set()
+
+
+async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: HeldTail) -> None:
+    async with desk_of(late, AccountSystem.EMAIL) as desk:
+        await desk.member("ada@example.com")
+        key = (await desk.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
+        ask = desk.tenant.ask
+        assert (await ask("GET", "/userSession", key)).status == 200
+        tail.may_hear.clear()
+        assert (await ask("DELETE", "/userSession", key)).status == 204
+        assert (await ask("GET", "/userSession", key)).status == 401
+
+
+async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
+    late: NodeProcess, tail: HeldTail
+) -> None:
+    async with tenant_of(late) as tenant:
+        owner, member = await tenant.user(), await tenant.user()
+        home = await tenant.home(owner)
+        await tenant.store.homes.add_member(tenant.project, home, member.id)
+        assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 200
+        tail.may_hear.clear()
+        path = f"/homes/{home}/members/{member.id}"
+        assert (await tenant.ask("DELETE", path, owner.key)).status == 204
+        value = {"value": 2}
+        assert (await tenant.ask("PUT", f"/homes/{home}/kv/light", member.key, value)).status == 404
+        assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 404
+
+
+async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: HeldTail) -> None:
+    """Also where the node remembers it elsewhere, or nowhere."""
+    async with tenant_of(late) as tenant:
+        user, neighbour = await tenant.user(), await tenant.user()
+        home = await tenant.home(user)
+        for device in (await tenant.device(None), await tenant.device(await tenant.home(neighbour))):
+            path = f"{PATH}?deviceId={device.id}"
+            assert (await refusal(late.url, path, user.key)).status == 404
+            tail.may_hear.clear()
+            await tenant.store.devices.move(tenant.project, device.id, home)
+            async with await listen(late.url, path, user.key) as socket:
+                assert await socket.is_alive()
+            tail.may_hear.set()
+
+
+async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
+    late: NodeProcess, tail: HeldTail
+) -> None:
+    """Also through the node that refused it before."""
+    event = {"eventType": "here"}
+    async with tenant_of(late) as tenant:
+        user, neighbour = await tenant.user(), await tenant.user()
+        home = await tenant.home(user)
+        for device in (await tenant.device(None), await tenant.device(await tenant.home(neighbour))):
+            command = (f"/devices/{device.id}/command", user.key, {"action": "go"})
+            assert (await tenant.put(*command))[0] == 404
+            tail.may_hear.clear()
+            await tenant.store.devices.move(tenant.project, device.id, home)
+            assert (await tenant.put(*command))[0] == 204
+            tail.may_hear.set()
+        device = await tenant.device(None)
+        report = (f"/devices/{device.id}/event", device.key, event)
+        assert (await tenant.put(*report))[0] == 403
+        tail.may_hear.clear()
+        await tenant.store.devices.move(tenant.project, device.id, home)
+        assert (await tenant.put(*report))[0] == 204
+        await tenant.send(event | {"deviceId": device.id})
+
+
+@pytest.mark.skipif(CLUSTER, reason="in cluster mode each shard is read on its own, whenever it can be")
+async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
+    late: NodeProcess, tail: HeldTail
+) -> None:
+    """Also by a tail that comes back and looks at one shard after the other."""
+    async with tenant_of(late) as tenant:
+        user = await tenant.user()
+        homes = sorted([await tenant.home(user) for _ in range(4)], key=lambda each: shard_of(each, SHARDS))
+        moved, stays = await tenant.device(homes[0]), await tenant.device(homes[-1])
+        assert shard_of(homes[0], SHARDS) < shard_of(homes[-1], SHARDS)
+        async with await listen(late.url, f"{PATH}?deviceId={moved.id},{stays.id}", user.key) as socket:
+            tail.may_hear.clear()
+            await tenant.send({"deviceId": stays.id, "eventType": "before"})
+            await tenant.store.devices.move(tenant.project, moved.id, None)
+            tail.cut()
+            tail.may_hear.set()
+            assert await socket.receive_type() == "before"
+            assert (await socket.receive()).close_code == COME_BACK

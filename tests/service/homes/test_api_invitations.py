@@ -1,0 +1,244 @@
+"""Adding members through the REST service, by what people of the account system are known by."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from homewire.projects.models import AccountSystem, KeyScope
+from homewire.sessions.store import Login
+from homewire.store.keys import ProjectSlot
+from kit.home_with_members import House, house_of, key_of
+from kit.node import Account, NodeProcess, Reply, Tenant, tenant_of
+
+ABSENT = 987_654_321
+ANN = "Ann@Example.com"
+
+
+@pytest_asyncio.fixture
+async def house(tenant: Tenant) -> House:
+    return await house_of(tenant)
+
+
+@pytest_asyncio.fixture
+async def phones(node: NodeProcess) -> AsyncIterator[tuple[Tenant, Account, int]]:
+    """A project with phone accounts, a user of it, and the user's home."""
+    async with tenant_of(node, AccountSystem.PHONE) as tenant:
+        yield tenant, *await _owner(tenant, "+14155550100")
+
+
+@pytest_asyncio.fixture
+async def byou(node: NodeProcess) -> AsyncIterator[tuple[Tenant, Account, int]]:
+    async with tenant_of(node, AccountSystem.BYOU) as tenant:
+        yield tenant, *await _owner(tenant)
+
+
+async def _owner(tenant: Tenant, phone: str | None = None) -> tuple[Account, int]:
+    user = await tenant.store.users.create(tenant.project, "Owner", phone=phone)
+    _, key = await tenant.store.sessions.open(
+        tenant.project, user.id, "controller_app", Login(user_agent="test")
+    )
+    owner = Account(user.id, key)
+    return owner, await tenant.home(owner)
+
+
+async def keys_of(tenant: Tenant) -> set[str]:
+    pattern = ProjectSlot(tenant.project).prefix + "*"
+    return {name.decode() async for name in tenant.redis.scan_iter(pattern, count=1000)}
+
+
+async def test_who_is_a_user_is_added_and_told(house: House, node: NodeProcess) -> None:
+    added = await house.ask("POST", house.members, house.member.key, {"email": "2@EXAMPLE.com"})
+    assert added.status == 201
+    # Nothing beyond what was typed: see test_consent.py.
+    assert added.body == {
+        "userId": house.stranger.id,
+        "creationTime": added.body["creationTime"],
+        "verified": False,
+        "role": "member",
+        "email": "2@example.com",
+        "accepted": False,
+    }
+    assert (await house.roles())[house.stranger.id] == "member"
+    again = await house.ask("POST", house.members, house.member.key, {"email": "2@example.com"})
+    assert (again.status, again.reason) == (403, "MEMBER_EXISTS")
+    # Told once.
+    told = await node.outbox("--project", house.tenant.project)
+    assert [(each["to"], each["kind"]) for each in told] == [("2@example.com", "invitation")]
+
+
+async def test_who_is_nobody_yet_becomes_that_user_by_registering(house: House, node: NodeProcess) -> None:
+    tenant = house.tenant
+    added = await house.ask("POST", house.members, house.owner.key, {"email": ANN, "role": "owner"})
+    assert (added.status, added.body["verified"], added.body["email"]) == (201, False, "Ann@example.com")
+    assert "name" not in added.body
+    ann = added.body["userId"]
+    # In this project: the node and what it kept are those of other tests, too.
+    told = await node.outbox("--project", tenant.project)
+    assert [(each["to"], each["kind"]) for each in told] == [("Ann@example.com", "invitation")]
+    # To nobody but the members.
+    assert await tenant.store.users.get(tenant.project, ann) is None
+    assert await tenant.store.users.by_email(tenant.project, ANN) is None
+    listed = await house.ask("GET", f"/homes?userId={ann}", house.reader)
+    assert [home["id"] for home in listed.body] == [house.home]
+    elsewhere = f"/homes/{house.elsewhere}/members"
+    second = await house.ask("POST", elsewhere, house.stranger.key, {"email": "ann@EXAMPLE.com"})
+    assert (second.status, second.body["userId"]) == (201, ann)
+    user = await tenant.store.users.create(tenant.project, "Ann", email="ann@example.com")
+    assert user.id == ann
+    assert await tenant.store.homes.of_user(tenant.project, ann) == [house.home, house.elsewhere]
+    shown = (await house.ask("GET", f"{house.members}/{ann}", house.reader)).body
+    assert (shown["name"], shown["role"]) == ("Ann", "owner")
+
+
+async def test_of_invitations_at_one_moment_one_wins(house: House) -> None:
+    tenant = house.tenant
+    await tenant.store.homes.add_member(tenant.project, house.elsewhere, house.owner.id)
+    for number in range(5):
+        body = {"email": f"new{number}@example.com"}
+        ways = [house.members, f"/homes/{house.elsewhere}/members"]
+        answers = await asyncio.gather(
+            *(house.ask("POST", path, house.owner.key, body) for path in ways for _ in range(4))
+        )
+        made = [answer for answer in answers if answer.status == 201]
+        assert len(made) == 2
+        assert {answer.reason for answer in answers if answer.status == 403} == {"MEMBER_EXISTS"}
+        assert len({answer.body["userId"] for answer in made}) == 1
+
+
+async def test_an_invitation_and_a_registration_at_one_moment_make_one_user(house: House) -> None:
+    tenant = house.tenant
+    for number in range(10):
+        email = f"new{number}@example.com"
+        invited, user = await asyncio.gather(
+            house.ask("POST", house.members, house.owner.key, {"email": email}),
+            tenant.store.users.create(tenant.project, "New", email=email),
+        )
+        assert (invited.status, invited.body["userId"]) == (201, user.id)
+        found = await tenant.store.users.by_email(tenant.project, email)
+        assert found is not None
+        assert found.id == user.id
+        assert await tenant.store.homes.of_user(tenant.project, user.id) == [house.home]
+
+
+Ending = Callable[[House, int], Any]
+
+
+async def _remove(house: House, user: int) -> Reply:
+    return await house.ask("DELETE", f"{house.members}/{user}", house.owner.key)
+
+
+async def _delete_home(house: House, user: int) -> Reply:
+    return await house.ask("DELETE", house.path, house.owner.key)
+
+
+@pytest.mark.parametrize("end", [_remove, _delete_home])
+async def test_who_was_only_invited_goes_with_the_last_membership(house: House, end: Ending) -> None:
+    tenant = house.tenant
+    body = {"email": "guest@example.com"}
+    guest = (await house.ask("POST", house.members, house.owner.key, body)).body["userId"]
+    elsewhere = f"/homes/{house.elsewhere}/members"
+    assert (await house.ask("POST", elsewhere, house.stranger.key, body)).body["userId"] == guest
+    assert (await end(house, guest)).status == 204
+    assert await tenant.store.users.get_any(tenant.project, guest) is not None
+    assert (await house.ask("DELETE", f"{elsewhere}/{guest}", house.stranger.key)).status == 204
+    assert await tenant.store.users.get_any(tenant.project, guest) is None
+    assert not [name for name in await keys_of(tenant) if str(guest) in name.split(":")]
+    fresh = await tenant.store.users.create(tenant.project, "Guest", email="guest@example.com")
+    assert fresh.id != guest
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "email"),
+        ({"email": ""}, "email"),
+        ({"email": "no address"}, "email"),
+        ({"email": 7}, "email"),
+        ({"phoneNumber": "+14155550123"}, "phoneNumber"),
+        ({"email": "x@example.com", "phoneNumber": "+14155550123"}, "phoneNumber"),
+        ({"email": "x@example.com", "userId": 7}, "userId"),
+        ({"email": "x@example.com", "role": "king"}, "role"),
+    ],
+)
+async def test_whom_an_email_project_does_not_add(house: House, body: Any, field: str) -> None:
+    before = await keys_of(house.tenant)
+    refused = await house.ask("POST", house.members, house.owner.key, body)
+    assert (refused.status, refused.body["data"]["field"]) == (403, field)
+    assert await keys_of(house.tenant) == before
+
+
+async def test_only_owners_make_owners(house: House) -> None:
+    refused = await house.add(house.member.key, email="x@example.com", role="owner")
+    assert (refused.status, refused.reason) == (403, "PERMISSION_DENIED")
+    assert (await house.add(house.member.key, email="x@example.com", role="member")).status == 201
+    for number, key in enumerate((house.owner.key, house.admin)):
+        made = await house.add(key, email=f"new{number}@example.com", role="owner")
+        assert (made.status, made.body["role"]) == (201, "owner")
+    assert (await house.add(house.reader, email="q@example.com")).status == 403
+
+
+async def test_forms_of_every_kind(house: House) -> None:
+    def form(**fields: str) -> AbstractAsyncContextManager[Any]:
+        headers = {"Authorization": house.owner.key}
+        return house.tenant.http.post(house.members, data=aiohttp.FormData(fields), headers=headers)
+
+    # A field that is empty says nothing.
+    async with form(email="a@example.com", phoneNumber="", role="owner") as answer:
+        assert (answer.status, (await answer.json())["role"]) == (201, "owner")
+    parts = aiohttp.FormData({"email": "b@example.com"}, default_to_multipart=True)
+    headers = {"Authorization": house.owner.key}
+    async with house.tenant.http.post(house.members, data=parts, headers=headers) as answer:
+        assert answer.status == 201
+
+
+async def test_phone_projects_add_by_number_and_send_nothing(
+    phones: tuple[Tenant, Account, int], node: NodeProcess
+) -> None:
+    tenant, owner, home = phones
+    path = f"/homes/{home}/members"
+    user = await tenant.store.users.create(tenant.project, "Bo", phone="+14155550101")
+    known = await tenant.ask("POST", path, owner.key, {"phoneNumber": "+1 (415) 555-0101"})
+    assert (known.body["userId"], known.body["phoneNumber"]) == (user.id, "+14155550101")
+    invited = await tenant.ask("POST", path, owner.key, {"phoneNumber": "+14155550102"})
+    assert (invited.status, invited.body["verified"]) == (201, False)
+    assert await node.outbox("--project", tenant.project) == []
+    registered = await tenant.store.users.create(tenant.project, "Cy", phone="+14155550102")
+    assert registered.id == invited.body["userId"]
+    for body, field in (
+        ({"email": "x@example.com"}, "email"),
+        ({"userId": user.id}, "userId"),
+        ({"phoneNumber": "555 0103"}, "phoneNumber"),
+        ({}, "phoneNumber"),
+    ):
+        refused = await tenant.ask("POST", path, owner.key, body)
+        assert (refused.status, refused.body["data"]["field"]) == (403, field)
+
+
+async def test_byou_projects_add_users_that_exist(byou: tuple[Tenant, Account, int]) -> None:
+    tenant, owner, home = byou
+    path = f"/homes/{home}/members"
+    user = await tenant.store.users.create(tenant.project, "Bo", external_key="bo")
+    added = await tenant.ask("POST", path, owner.key, {"userId": user.id})
+    assert (added.status, added.body["userId"], added.body["accepted"]) == (201, user.id, False)
+    again = await tenant.ask("POST", path, owner.key, {"userId": user.id})
+    assert (again.status, again.reason) == (403, "MEMBER_EXISTS")
+    for body, field in (
+        ({"userId": ABSENT}, "userId"),
+        ({"userId": 0}, "userId"),
+        ({"userId": "bo"}, "userId"),
+        ({"email": "x@example.com"}, "email"),
+        ({"phoneNumber": "+14155550101"}, "phoneNumber"),
+        ({}, "userId"),
+    ):
+        refused = await tenant.ask("POST", path, owner.key, body)
+        assert (refused.status, refused.body["data"]["field"]) == (403, field)
+    admin = await key_of(tenant, KeyScope.ADMIN)
+    other = await tenant.store.users.create(tenant.project, "Cy")
+    assert (await tenant.ask("POST", path, admin, {"userId": other.id})).status == 201

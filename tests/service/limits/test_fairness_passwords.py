@@ -1,0 +1,126 @@
+"""Hashing passwords takes the machine: a flood of them keeps no other project from logging in."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import AsyncExitStack
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from homewire.projects.models import AccountSystem
+from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
+from kit.node import NodeProcess, Reply, private_node
+
+FLOOD = 150
+PLACES = 8
+LIMITS: dict[str, Any] = {
+    "address_messages": 0,
+    "account_messages": 0,
+    "address_attempts": 0,
+    "account_attempts": FLOOD,
+    "stranger_attempts": 0,
+    "recipient_messages": 0,
+    "user_passwords": 3,
+    "project_passwords": PLACES,
+}
+
+
+@pytest.fixture(scope="module")
+def busy_node() -> Iterator[NodeProcess]:
+    with private_node(**LIMITS) as node:
+        yield node
+
+
+@pytest_asyncio.fixture
+async def desks(busy_node: NodeProcess) -> AsyncIterator[tuple[Desk, Desk]]:
+    """Two projects on one node: of the one that floods, and of one whose people log in."""
+    async with AsyncExitStack() as stack:
+        first, second = [
+            await stack.enter_async_context(desk_of(busy_node, AccountSystem.EMAIL)) for _ in range(2)
+        ]
+        yield first, second
+
+
+async def log_in_meanwhile(desk: Desk, flood: list[asyncio.Task[Reply]]) -> None:
+    """One after the other, as long as the flood goes on, and once more."""
+    going_on = True
+    while going_on:
+        going_on = not all(task.done() for task in flood)
+        assert (await desk.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+
+
+def limits_of(replies: list[Reply]) -> set[str]:
+    return {reply.body["data"]["limit"] for reply in replies if reply.status == 429}
+
+
+async def test_one_user_changes_the_password_so_often(desks: tuple[Desk, Desk]) -> None:
+    hostile, honest = desks
+    await honest.member()
+    user = await hostile.member()
+    key = await hostile.key(user)
+    flood = [
+        asyncio.create_task(
+            hostile.tenant.ask("PATCH", f"/users/{user}", key, {"password": f"staple battery {number}"})
+        )
+        for number in range(FLOOD)
+    ]
+    await log_in_meanwhile(honest, flood)
+    replies = await asyncio.gather(*flood)
+    # One of several at once may find that another one was first: nothing was changed then.
+    assert {reply.status for reply in replies} <= {204, 403, 429}
+    assert 0 < sum(reply.status == 204 for reply in replies) <= LIMITS["user_passwords"]
+    assert limits_of(replies) == {"user_passwords"}
+    assert all(int(reply.headers["Retry-After"]) > 0 for reply in replies if reply.status == 429)
+    # Another user of the same project has places of their own, and a name costs none.
+    other = await hostile.member("bob@example.com")
+    changed = {"password": "another battery"}
+    assert (
+        await hostile.tenant.ask("PATCH", f"/users/{other}", await hostile.key(other), changed)
+    ).status == 204
+    assert (await hostile.tenant.ask("PATCH", f"/users/{user}", key, {"name": "Eve"})).status == 204
+    metrics = await honest.node.metrics()
+    refused = sum(reply.status == 429 for reply in replies)
+    assert metrics['refused_total{limit="user_passwords"}'] == refused
+
+
+async def test_a_password_that_is_refused_is_not_counted(desks: tuple[Desk, Desk]) -> None:
+    desk, _ = desks
+    user = await desk.member()
+    path, key = f"/users/{user}", await desk.key(user)
+    for _ in range(LIMITS["user_passwords"] + 1):
+        assert (await desk.tenant.ask("PATCH", path, key, {"password": "short"})).status == 403
+    for number in range(LIMITS["user_passwords"]):
+        changed = {"password": f"staple battery {number}"}
+        assert (await desk.tenant.ask("PATCH", path, key, changed)).status == 204
+
+
+async def test_a_flood_of_registrations_keeps_nobody_out(desks: tuple[Desk, Desk]) -> None:
+    hostile, honest = desks
+    await honest.member()
+    flood = [
+        asyncio.create_task(hostile.register(name="Eve", email=f"eve{number}@example.com", password=PASSWORD))
+        for number in range(FLOOD)
+    ]
+    await log_in_meanwhile(honest, flood)
+    replies = await asyncio.gather(*flood)
+    assert {reply.status for reply in replies} <= {201, 429}
+    assert limits_of(replies) <= {"project_passwords"}
+
+
+async def test_a_full_lane_is_no_wrong_password(desks: tuple[Desk, Desk]) -> None:
+    hostile, honest = desks
+    await honest.member()
+    await hostile.member()
+    for _ in range(2):
+        flood = [
+            asyncio.create_task(hostile.sign_in(email=EMAIL, password=PASSWORD))
+            for _ in range(LIMITS["account_attempts"])
+        ]
+        await log_in_meanwhile(honest, flood)
+        replies = await asyncio.gather(*flood)
+        assert {reply.status for reply in replies} <= {200, 429}
+        assert limits_of(replies) <= {"project_passwords"}
+    assert (await hostile.sign_in(email=EMAIL, password=PASSWORD)).status == 200

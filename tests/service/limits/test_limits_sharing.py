@@ -1,0 +1,304 @@
+"""Counts over several nodes on one Redis: the exchange itself, its keys, and a Redis that goes away."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from time import monotonic
+
+import pytest
+from redis.asyncio import Redis
+
+from homewire._core import Core
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.errors import TooManyRequests
+from homewire.limits.connections import ConnectionLimits, ConnectionSharing
+from homewire.limits.limits import Limits
+from homewire.limits.rates import Rates, RateSharing
+from homewire.limits.sharing import SharedClock
+from homewire.redis.connect import connect
+from homewire.settings import Settings
+from kit.node import eventually
+from kit.redis_server import BusServer, deaf, running_server
+
+SECOND = 1000
+ADDRESS = "192.0.2.77"
+LIMITS = Settings(
+    device_events_per_s=160,
+    user_connections=32,
+    project_connections=0,
+    address_connections=0,
+    connection_lease_s=30,
+)
+
+
+class RateNode:
+    """One node's rates. Its second never ends, so that nothing here depends on the time of day."""
+
+    def __init__(self, redis: Redis) -> None:
+        self.rates = Rates(LIMITS, lambda: float(SECOND))
+        self.sharing = RateSharing(redis, self.rates, SharedClock(redis))
+
+    def accepts(self, sender: Principal, count: int) -> bool:
+        return accepts(self.rates, sender, count)
+
+
+def accepts(rates: Rates, sender: Principal, count: int) -> bool:
+    try:
+        rates.take(sender, count)
+    except TooManyRequests:
+        return False
+    return True
+
+
+class Clock(SharedClock):
+    """Redis' clock, or one that is ahead of it."""
+
+    ahead_s = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead_s
+
+    def steady(self) -> float:
+        """What is never stepped, as far ahead."""
+        return monotonic() + self.ahead_s
+
+
+class HolderNode:
+    """One node's connections, with a real core."""
+
+    def __init__(self, redis: Redis, core: Core) -> None:
+        self.clock = Clock(redis)
+        self.core = core
+        self.admission = ConnectionLimits(core, LIMITS, clock=self.clock.steady)
+        self.sharing = ConnectionSharing(redis, self.admission, self.clock)
+
+    def open(self, user: Principal, most: int) -> list[int]:
+        """As many of `most` connections as are admitted."""
+        ids: list[int] = []
+        with suppress(TooManyRequests):
+            for _ in range(most):
+                self.admission.check(user, ADDRESS)
+                ids.append(reserve(self.core, user))
+        return ids
+
+
+def reserve(core: Core, user: Principal) -> int:
+    return core.reserve("user", user.project_id, user.id, 0, "homes", [1], [], address=ADDRESS)
+
+
+@contextmanager
+def running_core() -> Iterator[Core]:
+    core = Core(reservation_ms=60_000)
+    try:
+        yield core
+    finally:
+        core.stop(1001, "", 0)
+
+
+@pytest.fixture
+async def project(redis_client: Redis) -> int:
+    """A project of this test's own, with an id that no real one on this Redis has."""
+    return 1_000_000_000 + int(await redis_client.incr("test:projects"))
+
+
+@pytest.fixture
+def device(project: int) -> Principal:
+    return Principal(PrincipalKind.DEVICE, project, 1_000_000 + project, 0)
+
+
+@pytest.fixture
+def user(project: int) -> Principal:
+    return Principal(PrincipalKind.USER, project, 1_000_000 + project, 0)
+
+
+async def test_the_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, device: Principal) -> None:
+    one, two = RateNode(redis_client), RateNode(redis_client)
+    assert one.accepts(device, 100)
+    await one.sharing.share()
+    assert two.accepts(device, 11)
+    await two.sharing.share()
+    assert not two.accepts(device, 50)
+    assert two.accepts(device, 49)
+    await two.sharing.share()
+    # It has heard of the 11 and the 49 only with its own next word.
+    assert one.accepts(device, 1)
+    await one.sharing.share()
+    assert not one.accepts(device, 1)
+    # A third one may use its sixteenth, and no more.
+    three = RateNode(redis_client)
+    assert three.accepts(device, 11)
+    await three.sharing.share()
+    assert not three.accepts(device, 1)
+
+
+async def test_who_comes_near_a_limit_ends_the_rest_of_who_shares(
+    redis_client: Redis, device: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("homewire.limits.rates.REST_S", 3600)
+    node = RateNode(redis_client)
+    await node.sharing.share()
+    running = asyncio.create_task(node.sharing.run())
+    await asyncio.sleep(0)
+    key = f"hw:{{p{device.project_id}}}:rate:device:{device.id}:{SECOND}"
+    for count, told in ((11, b"11"), (1, b"12")):
+        assert node.accepts(device, count)
+
+        async def is_told(told: bytes = told) -> bool:
+            return await redis_client.get(key) == told
+
+        await eventually(is_told)
+    running.cancel()
+
+
+async def test_below_a_sixteenth_redis_hears_nothing(redis_client: Redis, device: Principal) -> None:
+    node = RateNode(redis_client)
+    assert node.accepts(device, 10)
+    await node.sharing.share()
+    assert await redis_client.keys(f"hw:{{p{device.project_id}}}:*") == []
+    assert node.accepts(device, 1)
+    await node.sharing.share()
+    (key,) = await redis_client.keys(f"hw:{{p{device.project_id}}}:*")
+    assert key == f"hw:{{p{device.project_id}}}:rate:device:{device.id}:{SECOND}".encode()
+    assert await redis_client.get(key) == b"11"
+    assert 0 < await redis_client.pttl(key) <= 5_000
+
+
+async def test_more_subjects_than_one_trip_takes(redis_client: Redis, project: int) -> None:
+    devices = [Principal(PrincipalKind.DEVICE, project, 10_000_000 + n, 0) for n in range(1_200)]
+    one, two = RateNode(redis_client), RateNode(redis_client)
+    for node in (one, two):
+        for each in devices:
+            assert node.accepts(each, 50)
+        await node.sharing.share()
+    assert [each.id for each in devices if two.accepts(each, 61)] == []
+    assert [each.id for each in devices if not two.accepts(each, 60)] == []
+
+
+async def test_the_clock_is_redis_own(redis_client: Redis) -> None:
+    clock = SharedClock(redis_client)
+    clock._offset += 3600
+    await clock.synchronise()
+    seconds, microseconds = await redis_client.time()
+    assert abs(clock.now() - (seconds + microseconds / 1e6)) < 5
+
+
+async def test_connections_of_two_nodes_are_held_to_the_limit(redis_client: Redis, user: Principal) -> None:
+    with running_core() as here, running_core() as there:
+        one, two = HolderNode(redis_client, here), HolderNode(redis_client, there)
+        held = one.open(user, 20)
+        assert len(held) == 20
+        await one.sharing.share()
+        assert len(two.open(user, 3)) == 3
+        assert two.admission.grown.is_set()
+        await two.sharing.share()
+        assert len(two.open(user, 20)) == 9
+        for connection in held[:5]:
+            here.abandon(connection)
+        await eventually(lambda: true_when(here.held("user", user.project_id, user.id, None)[0] == 15))
+        # Nobody there held more since, but somebody was refused: that is why it looks again.
+        await one.sharing.share()
+        await two.sharing.share()
+        assert len(two.open(user, 20)) == 5
+
+
+async def true_when(holds: bool) -> bool:
+    return holds
+
+
+async def test_a_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: Principal) -> None:
+    key, lease_s = f"hw:{{p{user.project_id}}}:held:user:{user.id}", LIMITS.connection_lease_s
+    with running_core() as here, running_core() as there:
+        dead, alive = HolderNode(redis_client, here), HolderNode(redis_client, there)
+        dead.open(user, 29)
+        await dead.sharing.share()
+        assert 0 < await redis_client.pttl(key) <= lease_s * 1000
+        alive.open(user, 3)
+        await alive.sharing.share()
+        assert alive.open(user, 1) == []
+        alive.clock.ahead_s = 2 * lease_s
+        assert len(alive.open(user, 1)) == 1
+        await alive.sharing.share()
+        assert list(await redis_client.hgetall(key)) == [alive.admission.boot_id.encode()]
+
+
+async def test_a_node_that_stops_takes_its_word_back(redis_client: Redis, user: Principal) -> None:
+    key = f"hw:{{p{user.project_id}}}:held:user:{user.id}"
+    with running_core() as core:
+        node = HolderNode(redis_client, core)
+        held = node.open(user, 4)
+        await node.sharing.share()
+        assert await redis_client.exists(key)
+        for connection in held[:3]:
+            core.abandon(connection)
+        await eventually(lambda: true_when(core.held("user", user.project_id, user.id, None)[0] == 1))
+        await node.sharing.share()
+        assert not await redis_client.exists(key)
+        assert node.admission.published == {}
+        node.open(user, 4)
+        await node.sharing.share()
+        await node.sharing.release()
+        assert not await redis_client.exists(key)
+
+
+@pytest.fixture
+def server() -> Iterator[BusServer]:
+    with running_server() as running:
+        yield running
+
+
+async def test_without_redis_each_node_limits_by_its_own_count(server: BusServer) -> None:
+    user = Principal(PrincipalKind.USER, 1, 10, 0)
+    sender = Principal(PrincipalKind.DEVICE, 1, 11, 0)
+    redis = connect(server.url)
+    with running_core() as core:
+        overload = Limits(redis, core, LIMITS, Counter())
+        task = asyncio.create_task(overload.run())
+
+        async def shared() -> bool:
+            return overload.admission.published == {("user", 1, "10"): 20}
+
+        for _ in range(20):
+            overload.admission.check(user, ADDRESS)
+            reserve(core, user)
+        await eventually(shared)
+        server.kill()
+        with suppress(TooManyRequests):
+            for _ in range(1_000):
+                overload.admission.check(user, ADDRESS)
+                reserve(core, user)
+        assert core.held("user", 1, 10, None)[0] == 32
+        # Whether or not the second turns in between.
+        assert not all(accepts(overload.rates, sender, 100) for _ in range(1_000))
+        assert not task.done()
+        server.start()
+        client = server.client()
+
+        async def shared_again() -> bool:
+            fields = await client.hgetall("hw:{p1}:held:user:10")
+            return [text.split()[0] for text in fields.values()] == [b"32"]
+
+        await eventually(shared_again, within=20)
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        assert await client.hgetall("hw:{p1}:held:user:10") == {}
+        await client.aclose()
+    await redis.aclose()
+
+
+async def test_it_ends_when_it_is_cancelled_wherever_it_was(server: BusServer) -> None:
+    # Two for each of them, and one that is not waited for.
+    redis = connect(server.url, max_connections=64)
+    with running_core() as core:
+        for _ in range(4):
+            reserve(core, Principal(PrincipalKind.USER, 1, 10, 0))
+        # Long leases: only what each says at its end can remove its field.
+        settings = replace(LIMITS, connection_lease_s=600)
+        tasks = [asyncio.create_task(Limits(redis, core, settings, Counter()).run()) for _ in range(20)]
+        assert await deaf(redis, tasks) == 0
+        assert await redis.hgetall("hw:{p1}:held:user:10") == {}
+    await redis.aclose()

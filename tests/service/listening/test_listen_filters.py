@@ -1,0 +1,267 @@
+"""What a listener hears: precedence of the filters, whole homes, entities, and the limits of each."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlencode
+
+import pytest
+import pytest_asyncio
+
+from kit.client import Refused, Socket, listen, refusal
+from kit.node import CLUSTER, Account, NodeProcess, Tenant, tenant_of
+
+PATH = "/userSession/websocket"
+MIXTURES = ["", "h", "d", "e", "hd", "he", "de", "hde"]
+STRANGE = {
+    "invisible": None,
+    "malformed": ["x", "", "-1", "1.5", "99999999999999999999", "1,,2"],
+    "unknown": ["999999999"],
+}
+
+
+@dataclass
+class House:
+    """Three homes of one user with two devices each, and one home of somebody else.
+
+    Filters name the first two homes, a device of the first and one of the second, and the entities
+    `one` and `two`.
+    """
+
+    tenant: Tenant
+    user: Account
+    homes: list[int]
+    devices: list[Account]
+    foreign_home: int
+    foreign_device: Account
+
+    @property
+    def named_devices(self) -> list[int]:
+        return [self.devices[0].id, self.devices[2].id]
+
+    def events(self) -> list[dict[str, Any]]:
+        """Events of every home, device and entity; each type says where it comes from."""
+        homes = [*self.homes, self.foreign_home]
+        entities = [None, "one", "two", "three"]
+        addresses = [{"homeId": home} for home in homes]
+        addresses += [{"deviceId": device.id} for device in [*self.devices, self.foreign_device]]
+        events = [
+            {**address, **({"entityId": entity} if entity else {})}
+            for address in addresses
+            for entity in entities
+        ]
+        return [{**event, "eventType": f"number {number}"} for number, event in enumerate(events)]
+
+    def home_of(self, event: dict[str, Any]) -> int:
+        places = {device.id: device.home for device in [*self.devices, self.foreign_device]}
+        home = event.get("homeId") or places[event["deviceId"]]
+        assert home is not None
+        return int(home)
+
+    def hears(self, mixture: str, event: dict[str, Any]) -> bool:
+        """The rule of spec 000, said once more and differently."""
+        if "e" in mixture:
+            return event.get("entityId") in ("one", "two") and self.home_of(event) in self.homes
+        if "d" in mixture:
+            return event.get("deviceId") in self.named_devices
+        if "h" in mixture:
+            return self.home_of(event) in self.homes[:2]
+        return self.home_of(event) in self.homes
+
+    def sentinel(self, mixture: str, name: str) -> dict[str, Any]:
+        """An event that every filter of this mixture lets through."""
+        if "e" in mixture:
+            return {"homeId": self.homes[0], "entityId": "one", "eventType": name}
+        if "d" in mixture:
+            return {"deviceId": self.devices[0].id, "eventType": name}
+        return {"homeId": self.homes[0], "eventType": name}
+
+    async def heard(self, socket: Socket, mixture: str, count: int) -> list[str]:
+        """The types of everything that arrives of `events()`, of which `count` should.
+
+        The first sentinel may overtake events of other shards within one read of the tail, but what
+        was acknowledged before it was sent was read by then, and so comes before the second. On a
+        cluster shards are read apart, and there is nothing to be said but that `count` must come.
+        """
+        types: list[str] = []
+        await self.tenant.send(*self.events())
+        for name in ("first", "second"):
+            await self.tenant.send(self.sentinel(mixture, name))
+            while name not in types:
+                types.append(await socket.receive_type())
+        while CLUSTER and len(types) < count + 2:
+            types.append(await socket.receive_type())
+        return [kind for kind in types if kind not in ("first", "second")]
+
+    async def check(self, query: list[tuple[str, str]], mixture: str) -> None:
+        path = f"{PATH}?{urlencode(query)}"
+        async with await listen(self.tenant.url, path, self.user.key) as socket:
+            expected = [event["eventType"] for event in self.events() if self.hears(mixture, event)]
+            heard = await self.heard(socket, mixture, len(expected))
+        assert sorted(heard) == sorted(expected)
+        assert 0 < len(expected) < len(self.events())
+
+    def query(self, mixture: str, *, comma: bool) -> list[tuple[str, str]]:
+        values = {
+            "h": ("homeId", [str(home) for home in self.homes[:2]]),
+            "d": ("deviceId", [str(device) for device in self.named_devices]),
+            "e": ("entityId", ["one", "two"]),
+        }
+        query = []
+        for letter in mixture:
+            name, given = values[letter]
+            query += [(name, ",".join(given))] if comma and letter != "e" else [(name, it) for it in given]
+        return query
+
+
+@pytest_asyncio.fixture
+async def house(tenant: Tenant) -> AsyncIterator[House]:
+    user, other = await tenant.user(), await tenant.user()
+    homes = [await tenant.home(user) for _ in range(3)]
+    devices = [await tenant.device(home) for home in homes for _ in range(2)]
+    foreign_home = await tenant.home(other)
+    yield House(tenant, user, homes, devices, foreign_home, await tenant.device(foreign_home))
+
+
+@pytest.mark.parametrize("comma", [False, True], ids=["repeated", "comma"])
+@pytest.mark.parametrize("mixture", MIXTURES)
+async def test_precedence(house: House, mixture: str, comma: bool) -> None:
+    query = house.query(mixture, comma=comma)
+    await house.check(query, mixture)
+    await house.check(list(reversed(query)), mixture)
+
+
+@pytest.mark.parametrize("strange", STRANGE)
+@pytest.mark.parametrize("mixture", ["hd", "he", "de", "hde"])
+async def test_a_filter_that_is_set_aside_refuses_nothing(house: House, mixture: str, strange: str) -> None:
+    """It is not parsed, not looked up, and does not change what is heard."""
+    strangers = {"homeId": str(house.foreign_home), "deviceId": str(house.foreign_device.id)}
+    aside = [{"h": "homeId", "d": "deviceId"}[letter] for letter in mixture[:-1]]
+    query = house.query(mixture[-1], comma=False)
+    for name in aside:
+        query += [(name, value) for value in STRANGE[strange] or [strangers[name]]]
+    await house.check(query, mixture)
+
+
+@pytest.mark.parametrize("value", ["x", "", "-1", "+1", "1.5", "99999999999999999999", "0", "1,,2", " 1"])
+@pytest.mark.parametrize("name", ["homeId", "deviceId"])
+async def test_a_filter_in_effect_must_be_well_formed(house: House, name: str, value: str) -> None:
+    answer = await refusal(house.tenant.url, f"{PATH}?{urlencode({name: value})}", house.user.key)
+    assert (answer.status, answer.json()["data"]["field"]) == (403, name)
+
+
+async def test_an_empty_entity_is_refused(house: House) -> None:
+    answer = await refusal(house.tenant.url, f"{PATH}?entityId=", house.user.key)
+    assert (answer.status, answer.json()["data"]["field"]) == (403, "entityId")
+
+
+async def test_what_cannot_be_seen_is_refused_like_what_does_not_exist(house: House) -> None:
+    mine = {"homeId": house.homes[0], "deviceId": house.devices[0].id}
+    strangers = {"homeId": house.foreign_home, "deviceId": house.foreign_device.id}
+    adrift = (await house.tenant.device(None)).id
+    for name, stranger in strangers.items():
+        answers = []
+        for invisible in (stranger, 999_999_999, 888_888_888, adrift):
+            for query in ([(name, mine[name]), (name, invisible)], [(name, invisible)]):
+                path = f"{PATH}?{urlencode(query)}"
+                answers.append(await refusal(house.tenant.url, path, house.user.key))
+        assert {answer.status for answer in answers} == {404}
+        # The Date is the clock's, the rest is one answer byte for byte.
+        same = {(answer.body, str({**answer.headers, "date": ""})) for answer in answers}
+        assert len(same) == 1, same
+
+
+async def test_an_entity_is_not_a_comma_list(house: House) -> None:
+    path = f"{PATH}?{urlencode({'entityId': 'one,two'})}"
+    async with await listen(house.tenant.url, path, house.user.key) as socket:
+        home = house.homes[0]
+        await house.tenant.send(
+            {"homeId": home, "entityId": "one", "eventType": "no"},
+            {"homeId": home, "entityId": "one,two", "eventType": "yes"},
+        )
+        assert await socket.receive_type() == "yes"
+
+
+async def test_entities_are_text_of_any_kind(house: House) -> None:
+    for name in ("Küche/Licht &=?#", "日本", "a b+c", "x" * 256):
+        path = f"{PATH}?{urlencode({'entityId': name})}"
+        async with await listen(house.tenant.url, path, house.user.key) as socket:
+            await house.tenant.send({"deviceId": house.devices[3].id, "entityId": name, "eventType": "t"})
+            event = await socket.receive_json()
+        assert (event["entityId"], event["homeId"]) == (name, house.homes[1])
+
+
+async def test_a_user_without_homes_connects_and_hears_nothing(house: House) -> None:
+    lonely = await house.tenant.user()
+    async with await listen(house.tenant.url, PATH, lonely.key) as socket:
+        await house.tenant.send(*house.events())
+        assert await socket.is_alive()
+
+
+async def test_a_thousand_filter_values_and_no_more(house: House) -> None:
+    tenant, rich = house.tenant, await house.tenant.user()
+    homes = await tenant.homes(rich, 1000)
+    for path in (
+        PATH,
+        f"{PATH}?{urlencode([('homeId', home) for home in homes])}",
+        f"{PATH}?{urlencode({'homeId': ','.join(map(str, homes))})}",
+    ):
+        async with await listen(tenant.url, path, rich.key) as socket:
+            await tenant.send({"homeId": homes[-1], "eventType": "last"})
+            assert await socket.receive_type() == "last"
+    await tenant.home(rich)
+    for query in (
+        urlencode({"homeId": ",".join(map(str, [*homes, homes[0]]))}),
+        urlencode([("deviceId", number) for number in range(1, 1002)]),
+        urlencode([("entityId", number) for number in range(1001)]),
+    ):
+        answer = await refusal(tenant.url, f"{PATH}?{query}", rich.key)
+        assert answer.status == 403
+        assert answer.json()["data"]["field"] == query.split("=")[0]
+
+
+async def test_more_than_a_thousand_followed_homes_must_be_named(house: House) -> None:
+    rich = await house.tenant.user()
+    await house.tenant.homes(rich, 1001)
+    answer = await refusal(house.tenant.url, PATH, rich.key)
+    assert (answer.status, answer.json()["data"]["field"]) == (403, "homeId")
+
+
+async def test_homes_times_entities_are_at_most_a_thousand(house: House) -> None:
+    def path(count: int) -> str:
+        return f"{PATH}?{urlencode([('entityId', f'e{number}') for number in range(count)])}"
+
+    url, key = house.tenant.url, house.user.key
+    async with await listen(url, path(333), key) as socket:
+        await house.tenant.send({"homeId": house.homes[2], "entityId": "e332", "eventType": "last"})
+        assert await socket.receive_type() == "last"
+    with pytest.raises(Refused) as refused:
+        await listen(url, path(334), key)
+    assert refused.value.answer.status == 403
+    assert refused.value.answer.json()["data"]["field"] == "entityId"
+
+
+async def test_projects_never_hear_each_other(house: House, node: NodeProcess) -> None:
+    """Ids are unique in the deployment, entity ids are not; and no key reaches over."""
+    url, key = house.tenant.url, house.user.key
+    async with tenant_of(node) as other:
+        stranger = await other.user()
+        home = await other.home(stranger)
+        device = await other.device(home)
+        for path in (f"{PATH}?homeId={house.homes[0]}", f"{PATH}?deviceId={house.devices[0].id}"):
+            assert (await refusal(url, path, stranger.key)).status == 404
+        assert (await other.put(f"/homes/{house.homes[0]}/event", other.key, {"eventType": "x"}))[0] == 404
+        path = f"/devices/{house.devices[0].id}/command"
+        assert (await other.put(path, other.key, {"action": "x"}))[0] == 404
+        async with (
+            await listen(url, f"{PATH}?entityId=one", key) as ours,
+            await listen(url, f"{PATH}?entityId=one", stranger.key) as theirs,
+        ):
+            for _ in range(2):  # Two rounds: one read of the tail may turn two shards round.
+                await other.send({"deviceId": device.id, "entityId": "one", "eventType": "theirs"})
+                await house.tenant.send({"homeId": house.homes[0], "entityId": "one", "eventType": "ours"})
+                for socket, name in ((ours, "ours"), (theirs, "theirs")):
+                    assert await socket.receive_type() == name
+                    assert await socket.is_alive()

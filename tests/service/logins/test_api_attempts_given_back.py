@@ -1,0 +1,183 @@
+"""An attempt counts if it was wrong, and for nothing else: each place where something is guessed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from homewire.logins.tokens import REDEEM_LOGIN_TOKEN
+from homewire.projects.models import AccountSystem
+from homewire.store.proofs import ProofKind
+from homewire.store.script import Script
+from homewire.users.scripts import VERIFY_EMAIL
+from homewire.users.verifications import REDEEM_CODE, REDEEM_TOKEN
+from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of
+from kit.browser import HOSTS, browser_of
+from kit.faulty_link import FaultyWay, faulty_way
+from kit.node import NodeProcess, Reply, eventually, running_node
+from kit.redis_server import running_server
+
+MOST = 2
+"""Wrong guesses that a node bears here."""
+MINUTE_MS = 60_000
+NEW = "staple battery"
+
+
+@pytest.fixture(scope="module")
+def way() -> Iterator[tuple[NodeProcess, FaultyWay]]:
+    """A node that bears few guesses, and its way to Redis."""
+    limits: dict[str, Any] = {"account_attempts": MOST, "address_attempts": MOST}
+    with ExitStack() as stack:
+        server = stack.enter_context(running_server())
+        way = stack.enter_context(faulty_way(server.url))
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hw-")))
+        node = stack.enter_context(
+            running_node(directory / "data", redis_url=way.url, project_hosts=HOSTS, **limits)
+        )
+        # What the tests store goes another way.
+        yield replace(node, redis_url=server.url), way
+
+
+_numbers = itertools.count()
+Guess = Callable[[Desk], Coroutine[Any, Any, Reply]]
+
+
+async def by_password(desk: Desk) -> Reply:
+    if await desk.tenant.store.users.by_email(desk.project, EMAIL) is None:
+        await desk.member()
+    return await desk.sign_in(email=EMAIL, password=PASSWORD)
+
+
+async def by_code(desk: Desk) -> Reply:
+    store = desk.tenant.store
+    user = await store.users.by_phone(desk.project, PHONE)
+    if user is None:
+        user = await store.users.create(desk.project, "Ada", phone=PHONE)
+    code = await store.verifications.issue_code(desk.project, user.id, MINUTE_MS)
+    return await desk.sign_in(phoneNumber=PHONE, code=code)
+
+
+async def by_reset(desk: Desk) -> Reply:
+    store = desk.tenant.store
+    user = await store.users.by_email(desk.project, EMAIL)
+    user_id = await desk.member() if user is None else user.id
+    token = await store.verifications.issue_token(desk.project, user_id, ProofKind.PASSWORD_RESET, MINUTE_MS)
+    return await desk.post("/auth/user/passwordReset", token=token, newPassword=NEW)
+
+
+async def by_verification(desk: Desk) -> Reply:
+    store = desk.tenant.store
+    user = await store.users.create(desk.project, "Ada", email=f"{next(_numbers)}@example.com")
+    token = await store.verifications.issue_token(
+        desk.project, user.id, ProofKind.EMAIL_VERIFICATION, MINUTE_MS
+    )
+    return await desk.post("/auth/user/emailVerification", token=token)
+
+
+async def at_the_controller(desk: Desk) -> Reply:
+    if await desk.tenant.store.users.by_email(desk.project, EMAIL) is None:
+        await desk.member()
+    async with browser_of(desk) as browser:
+        return await browser.ask("POST", "/session/login", {"login": EMAIL, "password": PASSWORD})
+
+
+async def by_login_token(desk: Desk) -> Reply:
+    store = desk.tenant.store
+    user = await store.users.by_email(desk.project, EMAIL)
+    user_id = await desk.member() if user is None else user.id
+    token, _ = await store.login_tokens.create(desk.project, user_id, MINUTE_MS)
+    async with browser_of(desk) as browser:
+        return await browser.ask("POST", "/session/login-with-token", {"token": token})
+
+
+async def as_a_device(desk: Desk) -> Reply:
+    device = await desk.tenant.device(None)
+    async with browser_of(desk) as browser:
+        body = {"login": device.id, "password": device.key}
+        return await browser.ask("POST", "/session/node/login", body)
+
+
+def runs(script: Script) -> bytes:
+    return script.sha.encode()
+
+
+PLACES = {
+    # What is asked of Redis between the attempt and its verdict, and by nothing else.
+    "password": (AccountSystem.EMAIL, by_password, b":emails\r\n"),
+    "code": (AccountSystem.PHONE, by_code, runs(REDEEM_CODE)),
+    "verification": (AccountSystem.EMAIL, by_verification, runs(VERIFY_EMAIL)),
+    "reset": (AccountSystem.EMAIL, by_reset, runs(REDEEM_TOKEN)),
+    "controller": (AccountSystem.EMAIL, at_the_controller, b":emails\r\n"),
+    "login token": (AccountSystem.EMAIL, by_login_token, runs(REDEEM_LOGIN_TOKEN)),
+    "device": (AccountSystem.EMAIL, as_a_device, b":key:"),
+}
+
+
+@pytest_asyncio.fixture(params=PLACES)
+async def place(
+    request: pytest.FixtureRequest, way: tuple[NodeProcess, FaultyWay]
+) -> AsyncIterator[tuple[Desk, Guess, FaultyWay, bytes]]:
+    """A project, and how something is guessed right in it, again and again."""
+    accounts, guess, between = PLACES[request.param]
+    async with desk_of(way[0], accounts) as desk:
+        yield desk, guess, way[1], between
+        way[1].cuts = way[1].holds = b""
+
+
+async def test_right_ones_are_given_back(place: tuple[Desk, Guess, FaultyWay, bytes]) -> None:
+    desk, guess, _, _ = place
+    for _ in range(MOST + 1):
+        assert (await guess(desk)).status in (200, 201)
+
+
+async def test_what_redis_left_without_a_verdict_is_given_back(
+    place: tuple[Desk, Guess, FaultyWay, bytes],
+) -> None:
+    desk, guess, way, between = place
+    # The scripts are loaded, and the accounts made.
+    assert (await guess(desk)).status in (200, 201)
+    for _ in range(MOST + 1):
+        way.cuts = between
+        assert (await guess(desk)).status == 503
+        way.cuts = b""
+    assert (await guess(desk)).status in (200, 201)
+
+
+async def test_a_client_that_hangs_up_has_guessed_nothing(
+    place: tuple[Desk, Guess, FaultyWay, bytes],
+) -> None:
+    desk, guess, way, between = place
+    assert (await guess(desk)).status in (200, 201)
+    for _ in range(MOST + 1):
+        way.held.clear()
+        way.goes_on.clear()
+        way.holds = between
+        asking = asyncio.create_task(guess(desk))
+        assert await asyncio.to_thread(way.held.wait, 30)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        way.holds = b""
+        way.goes_on.set()
+        # Its answer has nobody who reads it; the places are free when it is done.
+        await settled(desk)
+    assert (await guess(desk)).status in (200, 201)
+
+
+async def settled(desk: Desk) -> None:
+    """No attempt is without a verdict."""
+    leases = f"*{{p{desk.project}}}:attempts:*:leases"
+
+    async def none_left() -> bool:
+        return not [name async for name in desk.tenant.redis.scan_iter(leases)]
+
+    await eventually(none_left, 25.0)

@@ -1,0 +1,186 @@
+"""Messages to people on their way out of a node: tried again, given up, and lost by no kill."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from homewire.messages.message import Channel, Message, MessageKind
+from homewire.store.database import wall_clock_ms
+from homewire.store.keys import message_queue, messages_waiting
+from kit.mailbox import (
+    BASE,
+    TOKEN,
+    MailServer,
+    PostOffice,
+    SmsGateway,
+    all_carried,
+    mail_server,
+    part,
+    sms_gateway,
+    verification,
+)
+from kit.node import NodeProcess, Tenant, private_node, reserved_port, tenant_of
+
+CODE = "483920"
+
+
+def code(tenant: Tenant, to: str = "+14155550123") -> Message:
+    return Message(tenant.project, MessageKind.SIGN_IN_CODE, to, code=CODE)
+
+
+@dataclass
+class World:
+    """A node, and who it sends to."""
+
+    node: NodeProcess
+    tenant: Tenant
+    mails: MailServer
+    sms: SmsGateway
+
+    @property
+    def post(self) -> PostOffice:
+        return PostOffice(self.node, self.tenant)
+
+
+@pytest.fixture(scope="module")
+def ports() -> Iterator[tuple[NodeProcess, int, int]]:
+    """One node for the whole file, and the ports it sends to: who listens there comes and goes."""
+    with reserved_port() as smtp, reserved_port() as sms:
+        chosen = {**MailServer(smtp).settings(), **SmsGateway(f"http://127.0.0.1:{sms}/sms").settings()}
+        with private_node(**chosen, notify_tries=3, notify_pause_s=0.1) as node:
+            yield node, smtp, sms
+
+
+@pytest_asyncio.fixture
+async def world(ports: tuple[NodeProcess, int, int]) -> AsyncIterator[World]:
+    node, smtp, sms = ports
+    async with tenant_of(node) as tenant, mail_server(port=smtp) as mails, sms_gateway(sms) as gateway:
+        yield World(node, tenant, mails, gateway)
+        await all_carried(tenant)
+
+
+async def test_a_mail_goes_out_and_leaves_nothing_behind(world: World) -> None:
+    before = (await world.node.metrics())["mail_sent_total"]
+    await world.post.send(verification(world.tenant, "ann@example.com"))
+    envelope, mail = await world.mails.mail()
+    assert envelope["to"] == "ann@example.com"
+    assert f"{BASE}/verifyEmail#token={TOKEN}" in part(mail, "plain").split()
+    await world.node.until("mail_sent_total", before + 1)
+    await all_carried(world.tenant)
+    assert TOKEN not in world.node.logged()
+
+
+async def test_a_server_that_is_away_is_waited_for() -> None:
+    """For as many tries as there are without settings: a server takes its time to come back."""
+    async with mail_server() as mails:
+        with private_node(**mails.settings(), notify_pause_s=0.1) as node:
+            async with tenant_of(node) as tenant:
+                await mails.stop()
+                await PostOffice(node, tenant).send(verification(tenant, "ben@example.com"))
+                await node.reaches("mail_failed_total", 1)
+                await mails.start()
+                envelope, _ = await mails.mail()
+                assert envelope["to"] == "ben@example.com"
+                await all_carried(tenant)
+
+
+async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(world: World) -> None:
+    await world.post.send(verification(world.tenant, "later-cat@example.com"))
+    assert await world.mails.said() == {"turnedAway": "later-cat@example.com"}
+    assert await world.mails.said() == {"turnedAway": "later-cat@example.com"}
+    envelope, mail = await world.mails.mail()
+    assert envelope["to"] == "later-cat@example.com"
+    assert mail["Message-ID"].endswith("@example.com>")
+
+
+async def test_what_is_refused_for_good_is_dead_at_once(world: World) -> None:
+    before = (await world.node.metrics())["mail_dead_total"]
+    await world.post.send(verification(world.tenant, "refused-dan@example.com"))
+    await world.node.until("mail_dead_total", before + 1)
+    (dead,) = await world.node.outbox("--dead", "--project", world.tenant.project)
+    assert dead.pop("createdAt")
+    assert dead == {
+        "project": world.tenant.project,
+        "to": "refused-dan@example.com",
+        "kind": "emailVerification",
+        "problem": "recipient refused: 550",
+    }
+    log = world.node.logged()
+    assert "a message was given up" in log
+    assert "refused-dan" not in log
+    assert TOKEN not in log
+
+
+async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(world: World) -> None:
+    before = await world.node.metrics()
+    await world.post.send(verification(world.tenant, ""))
+    await world.post.send(verification(world.tenant, "eva@example.com"))
+    envelope, _ = await world.mails.mail()
+    assert envelope["to"] == "eva@example.com"
+    await all_carried(world.tenant)
+    after = await world.node.metrics()
+    assert after["mail_sent_total"] == before["mail_sent_total"] + 1
+    assert after["mail_dead_total"] == before["mail_dead_total"]
+
+
+async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_carried(world: World) -> None:
+    before = (await world.node.metrics())["mail_not_understood_total"]
+    queue, redis = message_queue(Channel.MAIL), world.tenant.redis
+    garbage: list[dict[Any, Any]] = [
+        {"x": "y"}, {"m": b"\xff", "n": 0, "c": 0}, {"m": "sealed", "n": "few", "c": 0}, {"m": "no times"}
+    ]  # fmt: skip
+    for fields in garbage:
+        await redis.xadd(queue, fields)
+    await redis.zadd(messages_waiting(Channel.MAIL), {"no letter": 0})
+    await world.post.send(verification(world.tenant, "fay@example.com"))
+    envelope, _ = await world.mails.mail()
+    assert envelope["to"] == "fay@example.com"
+    await world.node.until("mail_not_understood_total", before + len(garbage))
+    assert world.node.logged().count("messages.not_understood") == 1
+
+
+async def test_an_sms_is_posted_signed(world: World) -> None:
+    await world.post.send(code(world.tenant))
+    _, body = await world.sms.post()
+    assert body == {
+        "to": "+14155550123",
+        "text": f"{CODE} is your code to sign in to test.",
+        "kind": "signInCode",
+        "projectId": world.tenant.project,
+    }
+
+
+async def test_a_code_that_expired_is_sent_no_more(world: World) -> None:
+    """And is no dead message either."""
+    before, now = await world.node.metrics(), wall_clock_ms()
+    await world.post.send(replace(code(world.tenant, "+14155550124"), good_until_ms=now - 1))
+    await world.node.until("sms_expired_total", before["sms_expired_total"] + 1)
+    await world.post.send(replace(code(world.tenant, "+14155550125"), good_until_ms=now + 60_000))
+    assert (await world.sms.post())[1]["to"] == "+14155550125"
+    await all_carried(world.tenant)
+    assert world.sms.posts.empty()
+    assert (await world.node.metrics())["sms_dead_total"] == before["sms_dead_total"]
+
+
+async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(world: World) -> None:
+    world.sms.answers[:] = [500, 302]
+    await world.post.send(code(world.tenant))
+    ids = {(await world.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}
+    assert len(ids) == 1
+    before = (await world.node.metrics())["sms_dead_total"]
+    world.sms.answers[:] = [422]
+    await world.post.send(code(world.tenant))
+    headers, _ = await world.sms.post()
+    assert headers["X-Homewire-Message-Id"] not in ids
+    await world.node.until("sms_dead_total", before + 1)
+    world.sms.answers[:] = [503] * 3
+    await world.post.send(code(world.tenant))
+    for _ in range(3):
+        await world.sms.post()
+    await world.node.until("sms_dead_total", before + 2)
+    assert world.sms.posts.empty()

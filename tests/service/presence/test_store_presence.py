@@ -1,0 +1,224 @@
+"""The record of who is connected, word by word: repeated, late, and about nodes that are dead."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from redis.asyncio import Redis
+
+from homewire._core import event_route, shard_of
+from homewire.bus.shards import events_key
+from homewire.devices.models import DevicePresence
+from homewire.presence import reaper
+from homewire.presence.reaper import Reaper
+from homewire.presence.store import DEAD, NODES_KEPT, PresenceChange
+from homewire.projects.models import AccountSystem
+from homewire.repositories import Store
+from homewire.store.keys import NODES, ProjectSlot
+from kit.node import eventually
+
+LONG_MS = 600_000
+
+
+class House:
+    """A home with one device, and what was said of it in the home's shard."""
+
+    def __init__(self, store: Store, redis: Redis, project: int, home: int, device: int) -> None:
+        self.store, self.redis, self.project, self.home, self.device = store, redis, project, home, device
+
+    async def say(self, boot: str, holds: bool, generation: int, time_ms: int = 1) -> None:
+        await self.store.presence.say(
+            self.project, boot, [PresenceChange(self.device, holds, generation, time_ms)]
+        )
+
+    async def told(self) -> str:
+        """A `+` for each time that the device came, a `-` for each that it went."""
+        entries: Any = await self.redis.xrange(events_key(shard_of(self.home, 64)))
+        routes = [event_route(fields[b"e"]) for _, fields in entries]
+        names = [route[2] for route in routes if route is not None and route[:2] == (self.project, self.home)]
+        return "".join({"_deviceConnected_": "+", "_deviceDisconnected_": "-"}[name] for name in names)
+
+    async def presence(self) -> DevicePresence:
+        return (await self.store.presence.of(self.project, [self.device]))[self.device]
+
+
+@pytest.fixture
+async def house(store: Store, redis_client: Redis) -> House:
+    project = (await store.projects.create("presence", AccountSystem.EMAIL)).id
+    user = await store.users.create(project, "Ada", email="ada@example.com")
+    home = (await store.homes.create(project, "home", user.id)).id
+    device, _, _ = await store.devices.create(project, "sensor", home_id=home)
+    return House(store, redis_client, project, home, device.id)
+
+
+async def test_a_word_that_is_repeated_or_late_changes_nothing(house: House) -> None:
+    for generation in (1, 1, 2):
+        await house.say("a", True, generation)
+    assert await house.told() == "+"
+    await house.say("b", True, 1)
+    await house.say("b", False, 2)
+    await house.say("b", True, 1)
+    assert await house.told() == "+"
+    await house.say("a", False, 3)
+    assert await house.told() == "+-"
+    for holds, generation in ((True, 2), (False, 3), (False, 1)):
+        await house.say("a", holds, generation)
+    assert await house.told() == "+-"
+    await house.say("a", True, 4)
+    assert await house.told() == "+-+"
+
+
+async def test_a_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(house: House) -> None:
+    """A command that was not answered in time may reach Redis behind its repetition."""
+    await house.say("a", True, 1)
+    await house.say("b", True, 1)
+    await house.say("a", False, 2)
+    await house.say("b", False, 2)
+    assert await house.told() == "+-"
+    await house.say("a", True, 1)
+    assert await house.told() == "+-"
+    await house.say("b", True, 3)
+    # Late, it must not take out a node that came again.
+    await house.say("a", True, 3)
+    await house.say("b", False, 4)
+    await house.say("a", False, 2)
+    assert await house.told() == "+-+"
+    assert (await house.presence()).last_disconnect_ms == 1
+    await house.say("a", False, 4)
+    assert await house.told() == "+-+-"
+
+
+async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(house: House) -> None:
+    for number in range(NODES_KEPT + 3):
+        await house.say(f"node{number}", True, 1)
+        await house.say(f"node{number}", False, 2)
+    record: Any = await house.redis.hgetall(ProjectSlot(house.project).device_presence(house.device))
+    last = [f",node{number}:2" for number in range(NODES_KEPT + 2, 2, -1)]
+    assert record[b"words"].decode() == "".join(last)
+    assert set(record) == {b"words", b"holders", b"connected", b"disconnected"}
+
+
+async def test_what_is_said_of_the_dead_is_said_once_and_holds(house: House) -> None:
+    await house.say("a", True, 1, 5)
+    for _ in range(3):
+        await house.say("a", False, DEAD, 9)
+    assert await house.told() == "+-"
+    # Its last word arrives late.
+    await house.say("a", True, 2, 7)
+    assert await house.told() == "+-"
+    assert await house.presence() == DevicePresence(False, 5, 9)
+    assert await house.store.presence.held_by(house.project, "a") == []
+
+
+async def test_what_a_record_says_counts_while_the_lease_lives(house: House) -> None:
+    nodes = house.store.nodes
+    assert await nodes.renew("short", LONG_MS, new=True)
+    await house.say("short", True, 1, 5)
+
+    async def is_over() -> bool:
+        return "short" not in await nodes.alive()
+
+    assert await house.presence() == DevicePresence(True, 5, None)
+    assert await nodes.renew("short", 1)
+    await eventually(is_over)
+    assert await house.presence() == DevicePresence(False, 5, None)
+    # Nobody condemned it, so it may go on.
+    assert await nodes.renew("short", LONG_MS)
+    assert not await nodes.renew("unknown", LONG_MS)
+    await nodes.forget("short")
+
+
+class HeldClock:
+    """Stands until a test moves it on, and counts how often it was looked at."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.asked = 0
+
+    def __call__(self) -> float:
+        self.asked += 1
+        return self.now
+
+    async def seen(self) -> None:
+        """Wait until the reaper has done what follows from this time: it looks twice in each round, and a
+        round begins when the last one is over."""
+        until = self.asked + 3
+
+        async def holds() -> bool:
+            return self.asked >= until
+
+        await eventually(holds)
+
+
+async def test_nobody_is_condemned_before_all_had_the_time_to_renew(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    nodes, clock = house.store.nodes, HeldClock()
+    for boot in ("late", "dead"):
+        assert await nodes.renew(boot, 1, new=True)
+        await nodes.note_project(boot, house.project)
+    await house.say("dead", True, 1)
+
+    async def are_over() -> bool:
+        return not {"late", "dead"} & await nodes.alive()
+
+    await eventually(are_over)
+    monkeypatch.setattr(reaper, "monotonic", clock)
+    reaping = asyncio.create_task(Reaper(house.store, 1.0).run())
+    try:
+        await clock.seen()
+        clock.now = 0.9
+        await clock.seen()
+        assert await nodes.renew("late", LONG_MS)
+        clock.now = 1.0
+
+        async def is_told() -> bool:
+            return await house.told() == "+-"
+
+        await eventually(is_told)
+        assert not await nodes.renew("dead", LONG_MS)
+        assert await nodes.renew("late", LONG_MS)
+    finally:
+        reaping.cancel()
+        await asyncio.gather(reaping, return_exceptions=True)
+        await nodes.forget("late")
+        await house.redis.zrem(NODES, "dead")
+
+
+async def test_a_device_that_moves_is_told_of_in_the_home_it_is_in(house: House) -> None:
+    await house.say("a", True, 1)
+    await house.store.devices.move(house.project, house.device, None)
+    await house.say("a", False, 2)
+    assert await house.told() == "+"
+    await house.say("a", True, 3)
+    await house.store.devices.move(house.project, house.device, house.home)
+    await house.say("a", False, 4)
+    assert await house.told() == "+-"
+
+
+async def test_of_a_device_that_is_gone_nothing_is_kept(house: House) -> None:
+    await house.say("a", True, 1)
+    await house.store.devices.delete(house.project, house.device)
+    await house.say("a", False, 2)
+    await house.say("a", True, 3)
+    slot = ProjectSlot(house.project)
+    assert await house.redis.exists(slot.device_presence(house.device), slot.held_devices("a")) == 0
+
+
+async def test_of_a_deleted_project_nobody_announces_anything_and_the_others_are_not_kept_waiting(
+    house: House,
+) -> None:
+    nodes, store = house.store.nodes, house.store
+    await nodes.renew("a", LONG_MS, new=True)
+    await nodes.note_project("a", house.project)
+    await house.say("a", True, 1)
+    await nodes.resign("a")
+    # Its records are still there: it was not swept yet.
+    await store.projects.delete(house.project)
+    async with asyncio.timeout(20):
+        await Reaper(store, 1).reap()
+    assert await house.told() == "+"
+    # (Others of this Redis are other tests'.)
+    assert "a" not in await nodes.alive()

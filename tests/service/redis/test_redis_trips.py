@@ -1,0 +1,175 @@
+"""Commands of one turn share a write: everybody gets their own reply, whatever happens to the others."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+import pytest_asyncio
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+
+from homewire.access_changes.relay import Relay
+from homewire.devices.models import Device
+from homewire.errors import Unavailable
+from homewire.projects.models import AccountSystem, KeyScope
+from homewire.redis.connect import COMMAND_S, connect
+from homewire.redis.pipeline import AT_ONCE, TOGETHER, AutoPipeline
+from homewire.repositories import Store
+from homewire.store.keys import ProjectSlot
+from kit.redis_server import BusServer, running_server
+
+PLENTY = 3 * TOGETHER
+LATE_S = 1.75 * COMMAND_S
+"""Less than twice a command's time, which who waited for a line and then for an answer would have taken; and
+more than once, by more than a machine stands still."""
+
+
+@pytest.fixture
+def server() -> Iterator[BusServer]:
+    with running_server() as started:
+        yield started
+
+
+@pytest_asyncio.fixture
+async def client(server: BusServer) -> AsyncIterator[Redis]:
+    redis = connect(server.url)
+    yield redis
+    await redis.aclose()
+
+
+async def fill(redis: Redis, count: int) -> list[tuple[str, str]]:
+    """The commands that read `count` values, each of which is its number."""
+    # In one slot, which a cluster asks of a pipeline of redis-py.
+    async with redis.pipeline(transaction=False) as pipeline:
+        for number in range(count):
+            pipeline.set(f"{{reads}}:{number}", number)
+        await pipeline.execute()
+    return [("GET", f"{{reads}}:{number}") for number in range(count)]
+
+
+async def reads_of_server(redis: Redis) -> int:
+    """How often the server read from a socket."""
+    return int((await redis.info("stats"))["total_reads_processed"])
+
+
+async def test_reads_of_one_turn_are_one_write(client: Redis) -> None:
+    commands, reads = await fill(client, 200), AutoPipeline(client)
+    await asyncio.gather(*(reads.ask(command) for command in commands[:2]))
+    before = await reads_of_server(client)
+    replies = await asyncio.gather(*(reads.ask(command) for command in commands))
+    # One is that of the question itself.
+    assert await reads_of_server(client) - before <= 3
+    assert replies == [[b"%d" % number] for number in range(200)]
+
+
+async def test_everybody_gets_their_own_however_many_there_are(client: Redis) -> None:
+    commands, reads = await fill(client, PLENTY), AutoPipeline(client)
+
+    async def some(start: int) -> None:
+        for at in range(start, start + 20):
+            mine = [(at * step) % PLENTY for step in (1, 7, 11)]
+            assert await reads.ask(*(commands[number] for number in mine)) == [b"%d" % it for it in mine]
+
+    await asyncio.gather(*(some(start) for start in range(PLENTY)), reads.ask(*commands))
+    clients = await client.client_list()
+    assert len(clients) <= AT_ONCE + 1
+
+
+async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
+    commands, reads = await fill(client, 3), AutoPipeline(client)
+    outcomes: list[object] = await asyncio.gather(
+        reads.ask(commands[1]),
+        reads.ask(commands[0], ("HGETALL", commands[0][1])),
+        reads.ask(commands[2]),
+        return_exceptions=True,
+    )
+    assert (outcomes[0], outcomes[2]) == ([b"1"], [b"2"])
+    assert isinstance(outcomes[1], ResponseError)
+
+
+async def test_who_gives_up_disturbs_nobody(client: Redis) -> None:
+    commands, reads = await fill(client, 50), AutoPipeline(client)
+    for turns in range(4):
+        tasks = [asyncio.create_task(reads.ask(command)) for command in commands]
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        for task in tasks[::2]:
+            task.cancel()
+        replies = await asyncio.gather(*tasks, return_exceptions=True)
+        assert replies[1::2] == [[b"%d" % number] for number in range(1, 50, 2)]
+        assert await reads.ask(commands[7]) == [b"7"]
+
+
+async def test_a_command_whose_caller_gave_up_while_its_line_was_opened_is_not_sent(
+    server: BusServer, client: Redis
+) -> None:
+    """It would arrive behind what the caller did since."""
+    await client.config_set("requirepass", "secret")
+    with_password = connect(server.url.replace("unix://", "unix://:secret@"))
+    changes = AutoPipeline(with_password)
+    # A new line begins with AUTH, which is not answered.
+    server.hang()
+    try:
+        asked = asyncio.create_task(changes.ask(("INCR", "given up")))
+        for _ in range(10):
+            await asyncio.sleep(0)
+        asked.cancel()
+        await asyncio.gather(asked, return_exceptions=True)
+    finally:
+        server.go_on()
+    for _ in range(20):
+        assert await changes.ask(("GET", "given up")) == [None]
+    await with_password.aclose()
+
+
+async def test_a_script_that_the_server_does_not_know_is_sent_whole(client: Redis) -> None:
+    store = Store(client, Relay(client, 64))
+    project = await store.projects.create("p", AccountSystem.EMAIL)
+    _, key = await store.project_keys.create(project.id, "k", {KeyScope.READ})
+    await client.script_flush()
+    found = await asyncio.gather(*(store.principals.lookup(key) for _ in range(20)))
+    assert {each is not None and each.name for each in found} == {"k"}
+
+
+async def test_a_server_that_hangs_is_answered_for_in_time_and_nothing_is_mixed_up(
+    server: BusServer, client: Redis
+) -> None:
+    store = Store(client, Relay(client, 64))
+    project = await store.projects.create("p", AccountSystem.EMAIL)
+    devices = [(await store.devices.create(project.id, f"class {number}"))[0] for number in range(40)]
+    server.hang()
+    try:
+        began = time.monotonic()
+        late = (_late(0.05 * number, store, device) for number, device in enumerate(devices))
+        outcomes = await asyncio.gather(*late, return_exceptions=True)
+        waited = time.monotonic() - began
+    finally:
+        server.go_on()
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    assert waited < 0.05 * len(devices) + LATE_S
+    found = await asyncio.gather(*(store.devices.get(project.id, device.id) for device in devices))
+    assert found == devices
+
+
+async def _late(seconds: float, store: Store, device: Device) -> object:
+    # Spread over time, so that some wait for a connection and none for longer than a command may take.
+    await asyncio.sleep(seconds)
+    async with asyncio.timeout(LATE_S):
+        return await store.devices.get(device.project_id, device.id)
+
+
+async def test_a_server_that_was_killed_and_came_back(server: BusServer, client: Redis) -> None:
+    store = Store(client, Relay(client, 64))
+    project = await store.projects.create("p", AccountSystem.EMAIL)
+    device = (await store.devices.create(project.id, "lamp"))[0]
+    server.kill()
+    outcomes = await asyncio.gather(
+        *(store.devices.get(project.id, device.id) for _ in range(20)), return_exceptions=True
+    )
+    assert {type(outcome) for outcome in outcomes} == {Unavailable}
+    server.start()
+    assert await store.devices.get(project.id, device.id) == device
+    assert await client.exists(ProjectSlot(project.id).device(device.id)) == 1

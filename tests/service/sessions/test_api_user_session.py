@@ -1,0 +1,178 @@
+"""`/userSession`: the session that a key is, its end, and what keeps it from being ended."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from typing import cast
+
+from homewire.projects.models import AccountSystem, KeyScope
+from homewire.sessions.store import Login
+from homewire.store.keys import ProjectSlot
+from kit.accounts import APP, PASSWORD, Desk, desk_of
+from kit.client import CLOSE, listen
+from kit.node import NodeProcess, Reply, Tenant, eventually
+
+SESSION = "/userSession"
+ENDED = 4502
+SOON_S = 5.0
+
+
+async def signed_in(desk: Desk, email: str = "ada@example.com") -> tuple[int, str, str]:
+    """A new user: id, key, and id of the session."""
+    user = await desk.member(email)
+    key = (await desk.sign_in(email=email, password=PASSWORD)).body["token"]
+    session = await desk.tenant.store.sessions.of_token(key)
+    assert session is not None
+    return user, key, session.id
+
+
+async def is_refused(tenant: Tenant, key: str) -> None:
+    """Wait until the node has heard that the key ended. Before, it may know that there is no session."""
+
+    async def refused() -> bool:
+        status = (await tenant.ask("GET", SESSION, key)).status
+        assert status in (401, 404)
+        return status == 401
+
+    await eventually(refused)
+
+
+async def test_a_user_reads_their_session(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        user, key, session_id = await signed_in(desk)
+        answer = await desk.tenant.ask("GET", SESSION, key)
+        assert answer.status == 200
+        began = answer.body.pop("creationTime")
+        assert answer.body == {"userId": user, "appId": APP, "projectId": desk.project}
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", began)
+        session = await desk.tenant.store.sessions.get(desk.project, session_id)
+        assert session is not None
+        assert began.endswith(f"{session.started_ms % 1000:03}Z")
+        # What the login told of itself.
+        assert session.address == "127.0.0.1"
+        assert session.host == node.url.partition("//")[2]
+        assert re.fullmatch(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", session.node)
+        assert session.user_agent.startswith("Python/")
+
+
+async def test_ending_it_ends_the_key_and_what_is_connected(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        user, key, _ = await signed_in(desk)
+        other = await desk.key(user)
+        path = f"{SESSION}/websocket"
+        async with (
+            await listen(desk.tenant.url, path, key) as socket,
+            await listen(desk.tenant.url, path, other) as kept,
+        ):
+            answer = await desk.tenant.ask("DELETE", SESSION, key)
+            assert (answer.status, answer.body) == (204, None)
+            frame = await socket.receive(SOON_S)
+            assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
+            assert await kept.is_alive()
+        await is_refused(desk.tenant, key)
+        assert (await desk.tenant.ask("DELETE", SESSION, key)).status == 401
+        # Another session of theirs is another matter.
+        assert (await desk.tenant.ask("GET", SESSION, other)).status == 200
+
+
+async def test_a_session_of_a_byou_user_without_an_app(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.BYOU) as desk:
+        user = (await desk.tenant.store.users.create(desk.project, "", external_key="a")).id
+        server = await desk.project_key(KeyScope.BYOU)
+        key = (await desk.sign_in(server, userId=user, appId=None)).body["token"]
+        assert (await desk.tenant.ask("GET", SESSION, key)).body["appId"] == ""
+
+
+async def test_a_node_session_may_do_what_its_device_may(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        tenant = desk.tenant
+        owner = await tenant.user()
+        device, other = [await tenant.device(await tenant.home(owner)) for _ in range(2)]
+        _, key = await tenant.store.sessions.open_node(desk.project, device.id, Login())
+        for method in ("GET", "DELETE"):
+            assert (await tenant.ask(method, SESSION, key)).status == 403
+            assert (await tenant.ask(method, SESSION, device.key)).status == 403
+        who = (await tenant.ask("GET", "/auth", key)).body
+        assert (who["type"], who["deviceId"]) == ("device", device.id)
+        assert "expirationTime" in who
+        assert (await tenant.put(f"/devices/{device.id}/event", key, {"eventType": "e"}))[0] == 204
+        assert (await tenant.put(f"/devices/{other.id}/event", key, {"eventType": "e"}))[0] == 404
+        async with await listen(tenant.url, f"/devices/{device.id}/command", key) as socket:
+            assert (await tenant.put(f"/devices/{device.id}/command", owner.key, {"action": "go"}))[0] == 204
+            assert (await socket.receive_json())["action"] == "go"
+            # A rotated key takes what was opened with it along.
+            await tenant.store.devices.rotate_key(desk.project, device.id)
+            frame = await socket.receive(SOON_S)
+            assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
+        await is_refused(tenant, key)
+
+
+async def test_a_leased_session_is_in_use_until_the_last_lease_ends(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        _, key, session_id = await signed_in(desk)
+        lease = desk.tenant.store.sessions.lease
+        async with lease(desk.project, session_id):
+            async with lease(desk.project, session_id):
+                assert_in_use(await desk.tenant.ask("DELETE", SESSION, key))
+            assert_in_use(await desk.tenant.ask("DELETE", SESSION, key))
+            assert (await desk.tenant.ask("GET", SESSION, key)).status == 200
+        assert (await desk.tenant.ask("DELETE", SESSION, key)).status == 204
+        # Nothing is left of the leases, and a session that is over cannot be leased.
+        slot = ProjectSlot(desk.project)
+        assert not await desk.tenant.redis.exists(slot.session_leases(session_id))
+
+
+def assert_in_use(answer: Reply) -> None:
+    assert (answer.status, answer.reason) == (409, "SESSION_IN_USE")
+    assert answer.body["data"]["problem"]
+
+
+async def test_a_lease_whose_holder_died_ends_by_itself(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        _, key, session_id = await signed_in(desk)
+        redis, leases = desk.tenant.redis, ProjectSlot(desk.project).session_leases(session_id)
+        async with desk.tenant.store.sessions.lease(desk.project, session_id):
+            assert_in_use(await desk.tenant.ask("DELETE", SESSION, key))
+            assert 0 < await redis.pttl(leases) <= 30_000
+            # Half a minute later, as its score has it.
+            (lease,) = cast(list[bytes], await redis.zrange(leases, 0, -1))
+            await redis.zincrby(leases, -30_000, lease)
+            assert (await desk.tenant.ask("DELETE", SESSION, key)).status == 204
+
+
+async def test_an_account_and_its_session_do_not_both_end_by_request(node: NodeProcess) -> None:
+    """Whoever comes second is told so: the deletion keeps the session, and needs it."""
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        tenant = desk.tenant
+        for _ in range(25):
+            user = await tenant.user()
+            deleted, ended = await asyncio.gather(
+                tenant.ask("DELETE", f"/users/{user.id}", user.key),
+                tenant.ask("DELETE", SESSION, user.key),
+            )
+            assert deleted.status in (204, 401)
+            assert (deleted.status == 204) is (ended.status != 204)
+            assert ended.status in (204, 401, 404, 409)
+            assert (await tenant.store.users.get(desk.project, user.id) is None) is (deleted.status == 204)
+
+
+async def test_a_session_that_ended_behind_the_key_is_not_found(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        _, key, session_id = await signed_in(desk)
+        assert (await desk.tenant.ask("GET", SESSION, key)).status == 200
+        # As a node sees it that has looked at the key already: nothing was announced.
+        await desk.tenant.redis.hset(ProjectSlot(desk.project).session(session_id), "closed", "1")
+        for method in ("GET", "DELETE"):
+            answer = await desk.tenant.ask(method, SESSION, key)
+            assert (answer.status, answer.reason) == (404, "NOT_FOUND")
+
+
+async def test_no_answer_has_the_key(node: NodeProcess) -> None:
+    async with desk_of(node, AccountSystem.EMAIL) as desk:
+        _, key, session_id = await signed_in(desk)
+        async with desk.tenant.store.sessions.lease(desk.project, session_id):
+            answers = [await desk.tenant.ask(method, SESSION, key) for method in ("GET", "DELETE", "PATCH")]
+        assert [answer.status for answer in answers] == [200, 409, 405]
+        for answer in answers:
+            assert key.rsplit(".", 1)[1] not in str(answer)

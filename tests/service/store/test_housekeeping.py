@@ -1,0 +1,182 @@
+"""Housekeeping: a process that dies in the middle of a deletion is followed by any node, within seconds."""
+
+from __future__ import annotations
+
+import asyncio
+
+from redis.asyncio import Redis
+
+from homewire.store.database import LOOK_AFTER_MS
+from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
+from homewire.users.departures import LEFT_AT_ONCE
+from kit.home_with_members import House, house_of
+from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.recovery import dying_change
+
+WITHIN_S = LOOK_AFTER_MS / 1000 + 20
+
+
+async def die_deleting(node: NodeProcess, what: str, *ids: int) -> None:
+    """kill -9 behind the first step of a deletion, and before the second."""
+    with dying_change(node.redis_url, "announce", what, *ids) as dying:
+        await dying.arrives()
+        dying.dies()
+
+
+async def keys_of(redis: Redis, project: int, subject: int | None = None) -> list[str]:
+    """The names of a project's keys, or of those that have an id in them."""
+    names = [name.decode() async for name in redis.scan_iter(ProjectSlot(project).prefix + "*", count=1000)]
+    return [name for name in names if subject is None or str(subject) in name.split(":")]
+
+
+async def forgotten(tenant: Tenant) -> None:
+    """Wait until nobody looks into the project any more: it was swept."""
+
+    async def gone() -> bool:
+        return await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is None
+
+    await eventually(gone, WITHIN_S)
+
+
+async def deleted(tenant: Tenant, path: str, key: str) -> None:
+    """Delete something by the API. An overloaded Redis may keep the answer from being confirmed, or the
+    change from being made."""
+    async with asyncio.timeout(WITHIN_S):
+        answer = await tenant.ask("DELETE", path, key)
+        done = {204}
+        while answer.status == 503:
+            done |= {401, 404} if answer.reason == "NOT_CONFIRMED" else set()
+            await asyncio.sleep(0.1)
+            answer = await tenant.ask("DELETE", path, key)
+    assert answer.status in done, answer
+
+
+async def home_died(node: NodeProcess, turn: asyncio.Lock) -> None:
+    async with tenant_of(node) as tenant:
+        async with turn:
+            house, slot, project = await house_of(tenant), ProjectSlot(tenant.project), tenant.project
+            guest = (await house.add(house.owner.key, email="guest@example.com")).body["userId"]
+            device = await tenant.device(house.home)
+            await die_deleting(node, "homes.delete", project, house.home)
+            left = await tenant.redis.exists(slot.home_members(house.home), slot.home_devices(house.home))
+            assert left == 2
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, project, house.home) == []
+        assert await tenant.redis.exists(slot.deleted_homes) == 0
+        # Only invited, and only to this home.
+        assert await keys_of(tenant.redis, project, guest) == []
+        assert (await tenant.store.devices.locate(project, [device.id]))[device.id].home_id is None
+
+
+async def user_died(node: NodeProcess, turn: asyncio.Lock) -> None:
+    async with tenant_of(node) as tenant:
+        async with turn:
+            house, project = await house_of(tenant), tenant.project
+            await die_deleting(node, "users.delete", project, house.member.id)
+            assert await keys_of(tenant.redis, project, house.member.id) != []
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, project, house.member.id) == []
+        left = await tenant.redis.hkeys(ProjectSlot(project).home_members(house.home))
+        assert left == [str(house.owner.id).encode()]
+
+
+async def project_died(node: NodeProcess, turn: asyncio.Lock) -> None:
+    async with tenant_of(node) as tenant:
+        async with turn:
+            await house_of(tenant)
+            await die_deleting(node, "projects.delete", tenant.project)
+            assert len(await keys_of(tenant.redis, tenant.project)) > 10
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, tenant.project) == []
+        assert await tenant.redis.zscore(DELETED_PROJECTS, str(tenant.project)) is None
+
+
+async def nobody_died(node: NodeProcess, turn: asyncio.Lock) -> None:
+    async with tenant_of(node) as tenant:
+        async with turn:
+            house = await house_of(tenant)
+            await deleted(tenant, house.path, house.owner.key)
+            assert await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is not None
+        await forgotten(tenant)
+
+
+async def many_homes(node: NodeProcess, turn: asyncio.Lock) -> None:
+    async with tenant_of(node) as tenant:
+        async with turn:
+            user, guest = await tenant.user(), await tenant.user()
+            homes = await tenant.homes(user, LEFT_AT_ONCE + 5)
+            await tenant.store.homes.add_member(tenant.project, homes[0], guest.id)
+            await deleted(tenant, f"/users/{user.id}", user.key)
+            assert (await tenant.ask("GET", f"/users/{user.id}", user.key)).status == 401
+        await forgotten(tenant)
+        assert await keys_of(tenant.redis, tenant.project, user.id) == []
+        assert await tenant.store.homes.existing(tenant.project, homes) == {homes[0]}
+
+
+async def test_what_a_dead_process_left_is_swept_by_a_node(node: NodeProcess) -> None:
+    # They wait at once, for each is waited for some seconds; and begin one after the other, because changes
+    # on an overloaded machine are not confirmed.
+    turn = asyncio.Lock()
+    await asyncio.gather(
+        *(each(node, turn) for each in (home_died, user_died, project_died, nobody_died, many_homes))
+    )
+
+
+async def unnoted(node: NodeProcess) -> None:
+    """As of a version that knew no notes, or of a Redis that lost one."""
+    async with tenant_of(node) as tenant:
+        house = await house_of(tenant)
+        await die_deleting(node, "homes.delete", tenant.project, house.home)
+        await tenant.redis.zrem(UNFINISHED, str(tenant.project))
+        await tenant.redis.delete(PATROLLED)
+        await swept(house)
+        assert await tenant.redis.exists(PATROLLED)
+
+
+async def broken(node: NodeProcess) -> None:
+    """A project that cannot be swept."""
+    async with tenant_of(node) as tenant:
+        house, slot = await house_of(tenant), ProjectSlot(tenant.project)
+        await tenant.redis.zadd(slot.departing_users, {"not a number": 1})
+        await tenant.redis.zadd(UNFINISHED, {"no project": 0, "9" * 5000: 0})
+        await die_deleting(node, "homes.delete", tenant.project, house.home)
+
+        async def said() -> bool:
+            return "housekeeping.failed" in node.logged()
+
+        await eventually(said, WITHIN_S)
+        assert await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is not None
+
+
+async def swept(house: House) -> None:
+    """Wait until nothing of a deleted home is left."""
+    tombstones = ProjectSlot(house.tenant.project).deleted_homes
+
+    async def gone() -> bool:
+        return not await house.tenant.redis.exists(tombstones)
+
+    await eventually(gone, WITHIN_S)
+
+
+async def test_what_was_not_noted_is_found_and_what_is_broken_stops_nobody() -> None:
+    with private_node() as node:
+        await asyncio.gather(unnoted(node), broken(node))
+        # And it runs on.
+        assert (await node.metrics())["connections"] == 0
+
+
+async def test_charges_that_are_over_are_given_back_by_a_patrol() -> None:
+    """In a project in which nothing else happens."""
+    with private_node() as node:
+        async with tenant_of(node) as tenant:
+            slot, user = ProjectSlot(tenant.project), await tenant.user()
+            home = await tenant.home(user)
+            before = await tenant.redis.hget(slot.usage, "project:records")
+            await tenant.store.provisioning.begin(tenant.project, home, user.id, "lamp", lifetime_ms=1)
+
+            async def given_back() -> bool:
+                # A patrol may have been a moment too early.
+                await tenant.redis.delete(PATROLLED)
+                return bool(await tenant.redis.hget(slot.usage, "project:records") == before)
+
+            await eventually(given_back, WITHIN_S)

@@ -1,0 +1,203 @@
+"""Registrations by e-mail reserve nothing until one is verified: nobody takes an account beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from homewire.access_changes.relay import Relay
+from homewire.messages.message import MessageKind
+from homewire.projects.models import AccountSystem
+from homewire.repositories import Store
+from homewire.sessions.store import Login
+from homewire.store.database import wall_clock_ms
+from homewire.store.keys import ProjectSlot
+from homewire.users.registrations import Ages
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
+from kit.node import NodeProcess, eventually, private_node
+
+THEIRS = "the attacker's password"
+DAY_MS = 86_400_000
+
+
+async def invited(desk: Desk, email: str = EMAIL) -> tuple[int, int, str]:
+    """Somebody whom the owner of a home has added to it: their id, the home, and the owner's key."""
+    owner = await desk.member("owner@example.com")
+    key = await desk.key(owner)
+    home = (await desk.tenant.store.homes.create(desk.project, "home", owner)).id
+    added = await desk.tenant.ask("POST", f"/homes/{home}/members", key, {"email": email})
+    assert added.status == 201
+    return added.body["userId"], home, key
+
+
+async def verify(desk: Desk, token: str) -> int:
+    return (await desk.post("/auth/user/emailVerification", token=token)).status
+
+
+@pytest.mark.parametrize("is_invited", [False, True])
+@pytest.mark.parametrize("attacker_first", [False, True])
+async def test_an_account_cannot_be_taken_before_its_owner_comes(
+    by_email: Desk, is_invited: bool, attacker_first: bool
+) -> None:
+    user = (await invited(by_email))[0] if is_invited else None
+    people = [("Eve", THEIRS), ("Ada", PASSWORD)]
+    tokens, ids = {}, []
+    for name, password in people if attacker_first else reversed(people):
+        made = await by_email.register(name=name, email=EMAIL, password=password)
+        assert made.status == 201
+        ids.append(made.body["id"])
+        tokens[name] = await by_email.token()
+    assert len(set(ids)) == 1
+    assert user in (None, ids[0])
+    # Neither of them is in before an address was verified.
+    for password in (THEIRS, PASSWORD):
+        assert reason(await by_email.sign_in(email=EMAIL, password=password)) in (
+            "USER_UNVERIFIED", "INCORRECT_PASSWORD",
+        )  # fmt: skip
+    # The owner of the address clicks the link of their own registration.
+    assert await verify(by_email, tokens["Ada"]) == 200
+    assert reason(await by_email.sign_in(email=EMAIL, password=THEIRS)) == "INCORRECT_PASSWORD"
+    signed_in = await by_email.sign_in(email=EMAIL, password=PASSWORD)
+    assert (signed_in.status, signed_in.body["userId"]) == (200, ids[0])
+    shown = await by_email.tenant.ask("GET", f"/users/{ids[0]}", signed_in.body["token"])
+    assert (shown.body["name"], shown.body["verified"]) == ("Ada", True)
+    # And nothing is left of the other one.
+    assert await verify(by_email, tokens["Eve"]) == 403
+    assert reason(await by_email.sign_in(email=EMAIL, password=THEIRS)) == "INCORRECT_PASSWORD"
+    assert reason(await by_email.register(name="Eve", email=EMAIL, password=THEIRS)) == "EMAIL_IN_USE"
+    slot = ProjectSlot(by_email.project)
+    assert not await by_email.tenant.redis.exists(slot.user_registrations(ids[0]), slot.unverified_users)
+    if is_invited:
+        listed = await by_email.tenant.ask("GET", f"/homes?userId={user}", signed_in.body["token"])
+        assert len(listed.body) == 1
+        assert not await by_email.tenant.redis.exists(slot.invited_users)
+
+
+async def test_an_invited_address_is_only_invited_until_it_is_verified(by_email: Desk) -> None:
+    user, home, key = await invited(by_email)
+    await by_email.register(name="Eve", email=EMAIL, password=THEIRS)
+    # Who has only guessed the address puts no name into a home.
+    member = await by_email.tenant.ask("GET", f"/homes/{home}/members/{user}", key)
+    assert (member.body["verified"], "name" in member.body) == (False, False)
+    assert reason(await by_email.sign_in(email=EMAIL, password=THEIRS)) == "USER_UNVERIFIED"
+    assert await by_email.tenant.store.users.get(by_email.project, user) is None
+
+
+async def test_a_link_that_is_sent_again_is_for_the_only_registration(by_email: Desk) -> None:
+    await invited(by_email)
+    await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
+    first = await by_email.token()
+    assert (await by_email.start("emailVerification/start", email=EMAIL)).status == 200
+    again = (await by_email.messages(EMAIL))[-1]
+    assert again.kind is MessageKind.EMAIL_VERIFICATION
+    assert await verify(by_email, first) == 403
+    assert await verify(by_email, again.token) == 200
+    assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+
+
+@pytest.mark.parametrize("is_invited", [False, True])
+async def test_of_several_registrations_none_is_verified_by_a_link_that_is_sent_again(
+    by_email: Desk, is_invited: bool
+) -> None:
+    if is_invited:
+        await invited(by_email)
+    await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
+    user = (await by_email.register(name="Eve", email=EMAIL, password=THEIRS)).body["id"]
+    assert (await by_email.start("emailVerification/start", email=EMAIL)).status == 200
+    # Who asks for it may be either of them: whoever reads the mail sets a password.
+    again = (await by_email.messages(EMAIL))[-1]
+    assert again.kind is MessageKind.PASSWORD_RESET
+    form = {"token": again.token, "newPassword": "a third password"}
+    assert (await by_email.post("/auth/user/passwordReset", **form)).status == 200
+    for old in (PASSWORD, THEIRS):
+        assert reason(await by_email.sign_in(email=EMAIL, password=old)) == "INCORRECT_PASSWORD"
+    signed_in = await by_email.sign_in(email=EMAIL, password="a third password")
+    assert (signed_in.status, signed_in.body["userId"]) == (200, user)
+    assert (await by_email.tenant.ask("GET", f"/users/{user}", signed_in.body["token"])).body["name"]
+
+
+LIMITS: dict[str, Any] = {
+    "address_registrations": 2,
+    "account_messages": 0,
+    "recipient_messages": 0,
+    "address_messages": 0,
+    "unverified_user_s": 1,
+    "invitation_s": 1,
+    "verification_lifetime_s": 60,
+}
+
+
+@pytest.fixture(scope="module")
+def narrow_node() -> Iterator[NodeProcess]:
+    with private_node(**LIMITS) as node:
+        yield node
+
+
+async def test_an_address_has_only_so_many_registrations(narrow_node: NodeProcess) -> None:
+    async with desk_of(narrow_node, AccountSystem.EMAIL) as desk:
+        tokens = []
+        for number in range(LIMITS["address_registrations"] + 2):
+            made = await desk.register(name=f"{number}", email=EMAIL, password=f"{PASSWORD} {number}")
+            assert made.status == 201
+            tokens.append(await desk.token())
+        # Nobody is refused; the oldest are forgotten.
+        assert [await verify(desk, token) for token in tokens] == [403, 403, 200, 403]
+        assert (await desk.sign_in(email=EMAIL, password=f"{PASSWORD} 2")).status == 200
+
+
+async def test_a_node_forgets_who_does_not_come(narrow_node: NodeProcess) -> None:
+    async with desk_of(narrow_node, AccountSystem.PHONE) as desk:
+        user = (await desk.register(name="Ada", phoneNumber=PHONE)).body["id"]
+        store = desk.tenant.store
+
+        async def gone() -> bool:
+            # Nodes look into all projects every ten minutes; this has them look now.
+            await store._database.note_unfinished(desk.project, 0)
+            return await store.users.get(desk.project, user) is None
+
+        await eventually(gone, 60.0)
+        assert (await desk.register(name="Ada", phoneNumber=PHONE)).status == 201
+
+
+async def test_who_does_not_come_is_forgotten(by_email: Desk) -> None:
+    store, project = by_email.tenant.store, by_email.project
+    guest, home, key = await invited(by_email, "guest@example.com")
+    ages = Ages(unverified_ms=7 * DAY_MS, invited_ms=30 * DAY_MS)
+    lost = (await by_email.register(name="Eve", email="lost@example.com", password=PASSWORD)).body["id"]
+    operators = (await store.users.create(project, "Op", email="op@example.com")).id
+    seen = (await by_email.register(name="Bob", email="bob@example.com", password=PASSWORD)).body["id"]
+    await store.sessions.open(project, seen, APP, Login())
+    # A registration of the invited does not make the invitation go sooner.
+    await by_email.register(name="Guest", email="guest@example.com", password=PASSWORD)
+
+    async def left_after(days: int) -> set[int]:
+        later = wall_clock_ms() + days * DAY_MS
+        await by_email.tenant.redis.delete(*map(ProjectSlot(project).user_registrations, (guest, lost, seen)))
+        aged = Store(by_email.tenant.redis, Relay(by_email.tenant.redis, 64), lambda: later, ages=ages)
+        await aged.registrations.sweep(project)
+        found = [await store.users.get_any(project, each) for each in (guest, lost, operators, seen)]
+        return {user.id for user in found if user is not None}
+
+    assert await left_after(6) == {guest, lost, operators, seen}
+    assert await left_after(8) == {guest, operators, seen}
+    assert await left_after(31) == {operators, seen}
+    members = await by_email.tenant.ask("GET", f"/homes/{home}/members", key)
+    assert guest not in {member["userId"] for member in members.body}
+    slot = ProjectSlot(project)
+    assert not await by_email.tenant.redis.exists(slot.unverified_users, slot.invited_users)
+    again = await by_email.register(name="Guest", email="guest@example.com", password=PASSWORD)
+    assert again.body["id"] != guest
+
+
+async def test_who_may_still_verify_is_not_forgotten(by_email: Desk) -> None:
+    user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
+    store, later = by_email.tenant.store, wall_clock_ms() + 8 * DAY_MS
+    redis = by_email.tenant.redis
+    aged = Store(redis, Relay(redis, 64), lambda: later)
+    await aged.registrations.sweep(by_email.project)
+    assert await store.users.get(by_email.project, user) is not None
+    assert await verify(by_email, await by_email.token()) == 200
+    await aged.registrations.sweep(by_email.project)
+    assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200

@@ -1,0 +1,172 @@
+"""Changing a password: what proves that one may, what ends with it, who is told, and which are too weak."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import pytest
+from argon2 import PasswordHasher, extract_parameters
+
+from homewire.access_changes.relay import Relay
+from homewire.errors import Conflict
+from homewire.logins.passwords import _HASHER
+from homewire.messages.message import MessageKind
+from homewire.messages.models import Posting, PostingQueue
+from homewire.repositories import Store
+from homewire.sessions.store import Login
+from homewire.store.database import wall_clock_ms
+from homewire.store.keys import ProjectSlot
+from homewire.store.proofs import ProofKind
+from homewire.users.store import PasswordChange
+from kit.accounts import APP, EMAIL, PASSWORD, Desk, field, reason
+from kit.node import Reply
+
+NEW: Final = "staple battery"
+LONG_AGO_MS: Final = 3_600_000
+WEAK: Final = (
+    "password", "12345678", "PassWord1", "qwertyuiop", "        ", "aaaaaaaa", " 77777777",
+    EMAIL, EMAIL.upper(), "ada@example.com", "ada.example.com", "Ada Lovelace", "ADALOVELACE",
+)  # fmt: skip
+
+
+async def key_of_old(desk: Desk, user: int) -> str:
+    """The key of a session that began an hour ago."""
+    redis = desk.tenant.redis
+    store = Store(redis, Relay(redis, 64), clock=lambda: wall_clock_ms() - LONG_AGO_MS)
+    return (await store.sessions.open(desk.project, user, APP, Login(user_agent="test")))[1]
+
+
+async def change(desk: Desk, user: int, key: str, **body: object) -> Reply:
+    return await desk.tenant.ask("PATCH", f"/users/{user}", key, body)
+
+
+async def lives(desk: Desk, key: str) -> bool:
+    return (await desk.tenant.ask("GET", "/userSession", key)).status == 200
+
+
+async def test_a_key_alone_changes_no_password(by_email: Desk) -> None:
+    user = await by_email.member()
+    key, other = await key_of_old(by_email, user), await by_email.key(user)
+    made = await by_email.tenant.store.sessions.of_token(other)
+    assert made is not None
+    # Made just now, by a key: that proves nothing.
+    _, derived = await by_email.tenant.store.sessions.open(by_email.project, user, APP, Login(), parent=made)
+    proofs: tuple[dict[str, object], ...] = ({}, {"currentPassword": ""}, {"currentPassword": "wrong"})
+    for key_alone in (key, derived):
+        for proof in proofs:
+            refused = await change(by_email, user, key_alone, password=NEW, name="Eve", **proof)
+            assert (reason(refused), field(refused)) == ("INSUFFICIENT_AUTH", "currentPassword")
+    # Who gives one must know it, whenever they logged in.
+    assert reason(await change(by_email, user, other, password=NEW, currentPassword="wrong")) == (
+        "INSUFFICIENT_AUTH"
+    )
+    assert (await by_email.tenant.ask("GET", f"/users/{user}", key)).body["name"] == "Ada"
+    assert await by_email.messages() == []
+    assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+    assert await lives(by_email, other)
+    # What is no secret needs no proof.
+    assert (await change(by_email, user, key, name="Ada L.", currentPassword="wrong")).status == 204
+
+
+@pytest.mark.parametrize("recent", [True, False])
+async def test_a_new_password_ends_the_other_sessions_and_is_told(by_email: Desk, recent: bool) -> None:
+    user = await by_email.member()
+    others = [await by_email.key(user), await key_of_old(by_email, user)]
+    key = await (by_email.key(user) if recent else key_of_old(by_email, user))
+    proof = {} if recent else {"currentPassword": PASSWORD}
+    assert (await change(by_email, user, key, password=NEW, **proof)).status == 204
+    assert [await lives(by_email, each) for each in (*others, key)] == [False, False, True]
+    assert reason(await by_email.sign_in(email=EMAIL, password=PASSWORD)) == "INCORRECT_PASSWORD"
+    assert (await by_email.sign_in(email=EMAIL, password=NEW)).status == 200
+    assert [(each.kind, each.to) for each in await by_email.messages()] == [
+        (MessageKind.PASSWORD_CHANGED, EMAIL)
+    ]
+
+
+async def test_the_other_sessions_may_stay(by_email: Desk) -> None:
+    user = await by_email.member()
+    key, other = await by_email.key(user), await by_email.key(user)
+    assert (await change(by_email, user, key, password=NEW, keepOtherSessions=True)).status == 204
+    assert [await lives(by_email, each) for each in (key, other)] == [True, True]
+    assert len(await by_email.messages()) == 1
+
+
+async def test_a_session_that_a_key_made_ends_with_that_of_the_key(by_email: Desk) -> None:
+    user = await by_email.member()
+    key, store = await by_email.key(user), by_email.tenant.store
+    parent = await store.sessions.of_token(key)
+    assert parent is not None
+    _, made = await store.sessions.open(by_email.project, user, APP, Login(), parent=parent)
+    changed = await change(by_email, user, made, password=NEW, currentPassword=PASSWORD)
+    assert changed.status == 204
+    assert [await lives(by_email, each) for each in (key, made)] == [False, False]
+
+
+async def test_present_passwords_are_guessed_no_more_often_than_at_a_login(by_email: Desk) -> None:
+    user = await by_email.member()
+    key = await by_email.key(user)
+    for _ in range(10):
+        await change(by_email, user, key, password=NEW, currentPassword="wrong")
+    late = await change(by_email, user, key, password=NEW, currentPassword=PASSWORD)
+    assert (late.status, late.body["data"]["limit"]) == (429, "account_attempts")
+
+
+async def test_a_change_that_another_one_outran_changes_nothing(by_email: Desk) -> None:
+    """Of two who knew the old password the second one would lock out the first."""
+    user, users = await by_email.member(), by_email.tenant.store.users
+    replaces = await users.stored_password(by_email.project, user)
+    first, second = [
+        PasswordChange(await users.password_hash(each), replaces, None, Posting(PostingQueue.KEPT, ""))
+        for each in (NEW, "another battery")
+    ]
+    await users.update(by_email.project, user, password=first)
+    with pytest.raises(Conflict):
+        await users.update(by_email.project, user, password=second, name="Eve")
+    recognised = await users.recognise(by_email.project, EMAIL, NEW)
+    assert recognised is not None
+    assert recognised.user.name == "Ada"
+
+
+@pytest.mark.parametrize("weak", WEAK)
+async def test_a_weak_password_is_taken_nowhere(by_email: Desk, weak: str) -> None:
+    user = await by_email.member()
+    key = await by_email.key(user)
+    assert (await change(by_email, user, key, name="Ada Lovelace")).status == 204
+    refused = await change(by_email, user, key, password=weak)
+    assert (reason(refused), field(refused)) == ("PASSWORD_TOO_WEAK", "password")
+    token = await by_email.tenant.store.verifications.issue_token(
+        by_email.project, user, ProofKind.PASSWORD_RESET, 60_000
+    )
+    refused = await by_email.post("/auth/user/passwordReset", token=token, newPassword=weak)
+    assert (reason(refused), field(refused)) == ("PASSWORD_TOO_WEAK", "newPassword")
+    assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+    # That of a new user: of the same name, with another address.
+    own = weak.lower().replace("ada@", "bob@").replace("ada.", "bob.")
+    refused = await by_email.register(name="Ada Lovelace", email="bob@example.com", password=own)
+    assert (reason(refused), field(refused)) == ("PASSWORD_TOO_WEAK", "password")
+
+
+async def test_a_reset_is_told(by_email: Desk) -> None:
+    user = await by_email.member()
+    token = await by_email.tenant.store.verifications.issue_token(
+        by_email.project, user, ProofKind.PASSWORD_RESET, 60_000
+    )
+    assert (await by_email.post("/auth/user/passwordReset", token=token, newPassword=NEW)).status == 200
+    assert [(each.kind, each.to, each.token) for each in await by_email.messages()] == [
+        (MessageKind.PASSWORD_CHANGED, EMAIL, "")
+    ]
+
+
+async def test_a_login_hashes_anew_what_was_hashed_with_other_parameters(by_email: Desk) -> None:
+    user, redis = await by_email.member(), by_email.tenant.redis
+    name = ProjectSlot(by_email.project).user(user)
+    old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)
+    await redis.hset(name, "password", old)
+    assert reason(await by_email.sign_in(email=EMAIL, password="wrong")) == "INCORRECT_PASSWORD"
+    assert await redis.hget(name, "password") == old.encode()
+    assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+    new = await by_email.tenant.store.users.stored_password(by_email.project, user)
+    parameters = extract_parameters(new)
+    assert (parameters.time_cost, parameters.memory_cost) == (_HASHER.time_cost, _HASHER.memory_cost)
+    assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+    assert await redis.hget(name, "password") == new.encode()

@@ -1,0 +1,101 @@
+"""Which project a login is for that names none, in each view; and errors of these paths in their shape."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import pytest
+
+from homewire.projects.models import AccountSystem
+from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
+from kit.browser import client_of, cookie_of
+from kit.node import NodeProcess, Reply, private_node, running_node
+
+LOGIN: Final = {"login": EMAIL, "password": PASSWORD}
+FROM_NOWHERE: Final = "elsewhere.test"
+
+
+@pytest.fixture
+def alone() -> Iterator[NodeProcess]:
+    """A node on a Redis of its own, without a project."""
+    with private_node() as node:
+        yield node
+
+
+@contextmanager
+def beside(node: NodeProcess, **settings: Any) -> Iterator[NodeProcess]:
+    """Another on the same Redis."""
+    with running_node(node.data_dir.with_name("beside"), redis_url=node.redis_url, **settings) as other:
+        yield other
+
+
+async def log_in(node: NodeProcess, host: str = FROM_NOWHERE) -> Reply:
+    async with (
+        client_of(node) as http,
+        http.post("/session/login", json=LOGIN, headers={"Host": host}) as answer,
+    ):
+        return Reply(answer.status, await answer.json(), answer.headers)
+
+
+async def lands_in(desk: Desk, node: NodeProcess, host: str = FROM_NOWHERE) -> bool:
+    """Whether a login at this host opens a session in the project of `desk`."""
+    users = desk.tenant.store.users
+    user = await users.by_email(desk.project, EMAIL)
+    assert user is not None
+    before = len(await desk.tenant.store.sessions.of_user(desk.project, user.id))
+    reply = await log_in(node, host)
+    assert reply.status == 201, reply
+    cookie = cookie_of(reply)
+    assert cookie is not None
+    after = await desk.tenant.store.sessions.of_user(desk.project, user.id)
+    return len(after) == before + 1 and cookie.value.startswith(f"v1.{desk.project}.")
+
+
+async def test_without_settings_it_is_the_only_one(alone: NodeProcess) -> None:
+    refused = await log_in(alone)
+    assert (refused.status, refused.reason) == (400, "AMBIGUOUS_PROJECT")
+    assert refused.body["data"]["field"] == "Host"
+    async with desk_of(alone, AccountSystem.EMAIL) as desk:
+        await desk.member()
+        assert await lands_in(desk, alone)
+        async with desk_of(alone, AccountSystem.EMAIL) as other:
+            await other.member()
+            refused = await log_in(alone)
+            assert (refused.status, refused.reason) == (400, "AMBIGUOUS_PROJECT")
+            assert cookie_of(refused) is None
+            # One that nobody can log in to leaves no doubt.
+            await other.tenant.store.projects.disable(other.project)
+            assert await lands_in(desk, alone)
+            await other.tenant.store.projects.enable(other.project)
+            await desk.tenant.store.projects.delete(desk.project)
+            assert await lands_in(other, alone)
+
+
+async def test_the_host_decides_then_the_default(alone: NodeProcess) -> None:
+    async with (
+        desk_of(alone, AccountSystem.EMAIL) as first,
+        desk_of(alone, AccountSystem.EMAIL) as second,
+        desk_of(alone, AccountSystem.EMAIL) as third,
+    ):
+        for desk in (first, second, third):
+            await desk.member()
+        hosts = f"a.test={first.project},b.test:8080={second.project},c.test=999999,[::1]={second.project}"
+        with beside(alone, project_hosts=hosts, default_project=third.project) as node:
+            for host in ("a.test", "A.TEST", "a.test:8080", "a.test:80"):
+                assert await lands_in(first, node, host), host
+            for host in ("b.test:8080", "[::1]", "[::1]:9"):
+                assert await lands_in(second, node, host), host
+            for host in ("b.test", "b.test:8081", "x.a.test", "a.test.evil", "", node.url):
+                assert await lands_in(third, node, host), host
+            refused = await log_in(node, "c.test")
+            assert (refused.status, refused.reason) == (400, "UNKNOWN_PROJECT")
+            await third.tenant.store.projects.disable(third.project)
+            refused = await log_in(node, "b.test")
+            assert (refused.status, refused.reason) == (400, "UNKNOWN_PROJECT")
+
+
+@pytest.mark.parametrize("host", ["", "\xff", "a=1", ",", "a" * 5_000, "127.0.0.1:99999"])
+async def test_no_host_is_an_error_of_ours(node: NodeProcess, host: str) -> None:
+    assert (await log_in(node, host)).status in (400, 401)
