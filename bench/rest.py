@@ -165,7 +165,7 @@ async def _populate(url: str, homes: int) -> tuple[list[str], float]:
     each: there is nobody to hear of them.
     """
     from homewire.auth import tokens
-    from homewire.devices.scripts import CREATE_DEVICE
+    from homewire.devices.store import CREATE_DEVICE
     from homewire.projects.models import AccountSystem, KeyScope
     from homewire.store.accounting import NO_QUOTAS
     from homewire.store.keys import IDS, ProjectSlot

@@ -6,6 +6,7 @@ from typing import Final
 
 from homewire.compat import ndata, rocket_chat, sessions_controller
 from homewire.devices import api as devices
+from homewire.devices import provisioning_api as provisioning
 from homewire.entities import api as entities
 from homewire.groups import api as groups
 from homewire.homes import api as homes
@@ -14,7 +15,6 @@ from homewire.kv import api as key_values
 from homewire.logins import api as authentication
 from homewire.openapi import realtime
 from homewire.permissions import api as permissions
-from homewire.provisioning import api as provisioning
 from homewire.rest.operation import Endpoint, Operation
 from homewire.sessions import api as user_session
 from homewire.users import address_changes_api as address_changes

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from redis.asyncio import Redis
 
 from homewire.auth.principals import Principals
+from homewire.devices.provisioning import Provisioning
 from homewire.devices.store import Devices
 from homewire.entities.store import Entities
 from homewire.events.queued_commands import QueuedCommands
@@ -26,7 +27,6 @@ from homewire.projects.keys import ProjectKeys
 from homewire.projects.recount import Recount
 from homewire.projects.store import Apps, Projects
 from homewire.projects.usage import Usage
-from homewire.provisioning.store import Provisioning
 from homewire.sessions.activity import SessionUses
 from homewire.sessions.store import USUAL, Lifetime, Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas

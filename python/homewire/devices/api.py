@@ -1,5 +1,4 @@
-"""Devices (spec 001, *Devices*): those of a home, and what is known of each. See `provisioning` for how they
-get there."""
+"""Devices (spec 001, *Devices*): list, read, change and remove them. See `provisioning_api` for adding."""
 
 from __future__ import annotations
 
@@ -26,8 +25,8 @@ MUTABLE: Final = frozenset({"name", "tag"})
 NEVER_SEEN: Final = DevicePresence()
 
 
-class DevicesAskedFor(Paging, kw_only=True, rename="camel"):
-    """Of which home; a project key may ask for all of its project instead."""
+class DeviceQuery(Paging, kw_only=True, rename="camel"):
+    """The home whose devices are listed. A project key may name its project instead."""
 
     home_id: models.Id | None = None
     project_id: models.Id | None = None
@@ -36,8 +35,8 @@ class DevicesAskedFor(Paging, kw_only=True, rename="camel"):
 class DevicePatch(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of *Update Device Info*: a Device, of which only name and tag can be changed.
 
-    What a device does by itself (`isConnected`, when it came and went, until when it can be claimed) is not
-    looked at: it changes while a client holds the object that it sends back.
+    `isConnected` and the times of connections and of the claim are ignored: they change while a client has
+    the object that it sends back.
     """
 
     name: str | msgspec.UnsetType = msgspec.UNSET
@@ -52,15 +51,15 @@ class DevicePatch(msgspec.Struct, kw_only=True, rename="camel"):
     api_key: str | msgspec.UnsetType | None = msgspec.UNSET
 
 
-async def shown(
+async def to_response(
     api: Api, device: DeviceRecord, *, caller: Principal | None, key: str | None = None
 ) -> models.Device:
-    """A device as this caller may see it. `key` is for the answer that made it."""
+    """The Device that this caller may see. `key` is set in the answer that creates the device."""
     presence = (await api.store.presence.of(device.project_id, (device.id,))).get(device.id, NEVER_SEEN)
-    return _shown(api, device, presence, caller, key)
+    return _to_response(api, device, presence, caller, key)
 
 
-def _shown(
+def _to_response(
     api: Api, device: DeviceRecord, presence: DevicePresence, caller: Principal | None, key: str | None = None
 ) -> models.Device:
     claimable_until = device.claimable_until_ms if device.claimable_until_ms > api.store.now_ms() else 0
@@ -74,7 +73,7 @@ def _shown(
         is_connected=presence.connected,
         home_id=device.home_id,
         api_key=key,
-        claim_code=(device.claim_code or None) if _sees_claim_code(caller) else None,
+        claim_code=(device.claim_code or None) if _may_see_claim_code(caller) else None,
         claim_time=whole_seconds(device.claimed_ms) if device.claimed_ms else None,
         claim_expiration_time=whole_seconds(claimable_until) if claimable_until else None,
         last_connect_time=_time(presence.last_connect_ms),
@@ -82,8 +81,8 @@ def _shown(
     )
 
 
-def _sees_claim_code(caller: Principal | None) -> bool:
-    """The device itself, and the project. Not its users: whoever has the code may claim it after them."""
+def _may_see_claim_code(caller: Principal | None) -> bool:
+    """The device itself and project keys see it. Users do not: they could claim it later."""
     return caller is not None and caller.kind is not PrincipalKind.USER
 
 
@@ -91,8 +90,8 @@ def _time(ms: int | None) -> str | None:
     return timestamp(ms) if ms else None
 
 
-async def list_devices(api: Api, call: Call[DevicesAskedFor, None]) -> Part[models.Device]:
-    """Those of a home that the caller may see, or all of the project."""
+async def list_devices(api: Api, call: Call[DeviceQuery, None]) -> Part[models.Device]:
+    """The devices of a home that the caller may see, or of the project."""
     query, caller = call.query, call.principal
     if caller.kind is PrincipalKind.PROJECT_KEY:
         if query.home_id is None and query.project_id is None:
@@ -102,19 +101,19 @@ async def list_devices(api: Api, call: Call[DevicesAskedFor, None]) -> Part[mode
     elif query.home_id is None:
         raise InvalidInput("homeId", "is required")
     if query.home_id is not None:
-        await require_home_named(api, caller, query.home_id)
+        await require_home_of_query(api, caller, query.home_id)
     ids, total = await api.store.devices.slice(call.project_id, query.home_id, query.skip, query.limit)
 
     async def read(some: Sequence[int]) -> list[models.Device]:
         devices = await api.store.devices.get_many(call.project_id, some)
         presences = await api.store.presence.of(call.project_id, [each.id for each in devices])
-        return [_shown(api, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
+        return [_to_response(api, each, presences.get(each.id, NEVER_SEEN), caller) for each in devices]
 
     return await Part.by_ids(ids, query.skip, total, read)
 
 
-async def require_home_named(api: Api, caller: Principal, home_id: int) -> None:
-    """Raises PermissionDenied, with the field, unless the caller may see the home of a query or body."""
+async def require_home_of_query(api: Api, caller: Principal, home_id: int) -> None:
+    """Raises PermissionDenied (field homeId) unless the caller may see the home of a query or body."""
     try:
         await require_home(api, caller, home_id)
     except NotFound:
@@ -122,16 +121,16 @@ async def require_home_named(api: Api, caller: Principal, home_id: int) -> None:
 
 
 def home_not_visible() -> PermissionDenied:
-    """The answer to a home that is unknown, and to one that the caller is no member of."""
-    return PermissionDenied(field="homeId", problem="unknown, or not yours to see")
+    """The error for a home that is unknown or not visible to the caller."""
+    return PermissionDenied(field="homeId", problem="unknown, or not visible to you")
 
 
-async def seen_device(api: Api, caller: Principal, device_id: int) -> DeviceRecord:
-    """The device as it is now. Raises NotFound unless the caller may see it."""
-    return await _seen(api, caller, await api.store.devices.get(caller.project_id, device_id))
+async def visible_device(api: Api, caller: Principal, device_id: int) -> DeviceRecord:
+    """The device. Raises NotFound unless the caller may see it."""
+    return await _visible(api, caller, await api.store.devices.get(caller.project_id, device_id))
 
 
-async def _seen(api: Api, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
+async def _visible(api: Api, caller: Principal, device: DeviceRecord | None) -> DeviceRecord:
     if device is None or (caller.kind is PrincipalKind.DEVICE and caller.id != device.id):
         raise NotFound
     await require_place(api, caller, device.home_id)
@@ -139,23 +138,23 @@ async def _seen(api: Api, caller: Principal, device: DeviceRecord | None) -> Dev
 
 
 async def get_device(api: Api, call: Call[NoQuery, None]) -> models.Device:
-    """A device of the caller's home, of the project, or the caller itself."""
+    """A device of a home of the caller, of the project, or the calling device."""
     caller = call.principal
-    found, presence = await api.store.devices.look_at(caller.project_id, call.ids["deviceId"])
-    device = await _seen(api, caller, found)
-    return _shown(api, device, await api.store.presence.by_record(presence), caller)
+    found, presence = await api.store.devices.with_presence(caller.project_id, call.ids["deviceId"])
+    device = await _visible(api, caller, found)
+    return _to_response(api, device, await api.store.presence.by_record(presence), caller)
 
 
 async def update_device(api: Api, call: Call[NoQuery, DevicePatch]) -> None:
-    """Name and tag; whoever sends the whole object back must leave the rest as it is."""
-    device, body = await seen_device(api, call.principal, call.ids["deviceId"]), call.body
-    as_it_is = _shown(api, device, NEVER_SEEN, None)
-    # What its users are not shown they can still send back, if they have it.
+    """Set name and tag. A whole Device is accepted if its other members are unchanged."""
+    device, body = await visible_device(api, call.principal, call.ids["deviceId"]), call.body
+    current = _to_response(api, device, NEVER_SEEN, None)
+    # Users are not shown the claim code and the key, but may send them back if they know them.
     if body.claim_code and body.claim_code == device.claim_code:
-        as_it_is.claim_code = body.claim_code
+        current.claim_code = body.claim_code
     if body.api_key and await _is_key_of(api, body.api_key, device):
-        as_it_is.api_key = body.api_key
-    await api.store.devices.update(device, **changes(body, as_it_is, MUTABLE))
+        current.api_key = body.api_key
+    await api.store.devices.update(device, **changes(body, current, MUTABLE))
 
 
 async def _is_key_of(api: Api, key: str, device: DeviceRecord) -> bool:
@@ -167,8 +166,8 @@ async def _is_key_of(api: Api, key: str, device: DeviceRecord) -> bool:
 
 
 async def delete_device(api: Api, call: Call[NoQuery, None]) -> None:
-    """It leaves its home: unclaimed, if it was pre-provisioned, else for good."""
-    await api.store.devices.leave_home(await seen_device(api, call.principal, call.ids["deviceId"]))
+    """Take the device out of its home. A device that was provisioned on demand is deleted."""
+    await api.store.devices.leave_home(await visible_device(api, call.principal, call.ids["deviceId"]))
 
 
 OPERATIONS: Final = (
@@ -177,11 +176,11 @@ OPERATIONS: Final = (
         method="GET",
         path="/devices",
         tag="Devices",
-        summary="List the devices of a home; with a project key those of the project, too",
+        summary="List the devices of a home, or with a project key of the project",
         source="spec 001, Get Devices",
         access=Access(user=True, permission=KeyScope.READ),
         handler=list_devices,
-        query=DevicesAskedFor,
+        query=DeviceQuery,
         answer=list[models.Device],
         errors=frozenset({401, 403}),
     ),
@@ -190,10 +189,10 @@ OPERATIONS: Final = (
         method="GET",
         path="/devices/{deviceId}",
         tag="Devices",
-        summary="Get a device; with a device's key only itself",
+        summary="Get a device; a device key gets its own device only",
         source="spec 001, Get Device Info",
         access=Access(user=True, device=True, permission=KeyScope.READ),
-        # The handler reads the device anyway, and that says where it is.
+        # The handler reads the device anyway, and so its home.
         handler=get_device,
         answer=models.Device,
     ),
@@ -202,7 +201,7 @@ OPERATIONS: Final = (
         method="PATCH",
         path="/devices/{deviceId}",
         tag="Devices",
-        summary="Change a device's name or tag",
+        summary="Change the name or tag of a device",
         source="spec 001, Update Device Info",
         access=Access(user=True, permission=KeyScope.ADMIN),
         visible=device_in_path,
@@ -215,7 +214,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path="/devices/{deviceId}",
         tag="Devices",
-        summary="Take a device out of its home; one that was provisioned on demand is deleted with its key",
+        summary="Take a device out of its home; an on-demand device is deleted with its key",
         source="spec 001, Delete Device",
         access=Access(user=True, permission=KeyScope.ADMIN),
         handler=delete_device,

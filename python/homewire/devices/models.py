@@ -8,7 +8,7 @@ import msgspec
 
 
 class DevicePresence(msgspec.Struct, frozen=True):
-    """Whether a device holds a command WebSocket anywhere, and when that began and ended last."""
+    """Whether a device has a command WebSocket on any node, and when the last ones began and ended."""
 
     connected: bool = False
     last_connect_ms: int | None = None
@@ -28,14 +28,14 @@ class Device(msgspec.Struct, frozen=True):
     claim_code: str = ""
     """Empty for a device that was provisioned on demand."""
     claimed_ms: int = 0
-    """0: nobody claimed it."""
+    """0: not claimed."""
     claimable_until_ms: int = 0
-    """In the past or 0: it cannot be claimed."""
+    """A time in the past, or 0: not claimable."""
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceLocation:
-    """Where a device is: `home_id` None while nobody claimed it."""
+    """Home and class of a device; `home_id` is None while it is in no home."""
 
     home_id: int | None
     device_class: str

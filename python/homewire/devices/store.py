@@ -1,4 +1,4 @@
-"""Devices, their keys and claim codes, and where they are."""
+"""Devices: their records, keys and claim codes, and the home that each is in (spec 001, *Devices*)."""
 
 from __future__ import annotations
 
@@ -10,33 +10,41 @@ from typing import Final
 
 import msgspec
 
+from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.devices.models import Device, DeviceLocation
-from homewire.devices.scripts import (
-    CLAIM_DEVICE,
-    CREATE_DEVICE,
-    DELETE_DEVICES,
-    MOVE_DEVICE,
-    RELEASE_DEVICE,
-    RELEASE_DEVICES,
-    SET_CLAIMABLE,
-    UPDATE_DEVICE,
-)
 from homewire.errors import UnknownRecord
 from homewire.projects.keys import rotate
 from homewire.sessions.scripts import EndedSessions
 from homewire.sessions.store import Sessions
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
+from homewire.store.script import changing, lua, removing
+
+CREATE_DEVICE: Final = changing(lua(__package__, "create_device"), charges=True)
+UPDATE_DEVICE: Final = changing(lua(__package__, "update_device"))
+SET_CLAIMABLE: Final = changing(lua(__package__, "set_claimable"))
+CLAIM_DEVICE: Final = changing(
+    lua(__package__, "claim_device"), announces={RecordType.DEVICE_MOVED}, charges=True
+)
+MOVE_DEVICE: Final = changing(
+    lua(__package__, "move_device"), announces={RecordType.DEVICE_MOVED}, charges=True
+)
+RELEASE_DEVICE: Final = removing(
+    lua(__package__, "release_device"), announces={RecordType.DEVICE_MOVED}, charges=True
+)
+RELEASE_DEVICES: Final = removing(lua(__package__, "release_devices"), charges=True)
+DELETE_DEVICES: Final = removing(
+    lua(__package__, "delete_devices"), announces={RecordType.DEVICE_DELETED}, charges=True
+)
 
 CHUNK: Final = 200
-"""Records read in one round trip: others wait no longer than for so many."""
-SWEPT: Final = 40
-"""Devices that one script takes out of a deleted home; of the 1,000 elements that it may touch, each takes
-fifteen at most."""
+"""Records read in one round trip, so that other requests do not wait for a longer one."""
+MAX_REMOVED: Final = 40
+"""Devices that one script takes out of a deleted home. Each touches up to 15 of the 1,000 elements."""
 CLAIM_CODE_LENGTH: Final = 12
-# People type it from a label: nothing that looks like something else. 32 letters, 60 bits.
+# Users type it from a label: no letters that look alike. 32 letters, 60 bits.
 _CLAIM_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
@@ -56,7 +64,10 @@ class Devices:
         tag: str | None = None,
         name: str | None = None,
     ) -> tuple[Device, str, str]:
-        """A new device, its key (shown this once) and claim code. Raises UnknownRecord (project, home)."""
+        """Create a device. Returns its record, its key, which is not stored, and its claim code.
+
+        Raises InvalidInput, UnknownRecord (project, home), QuotaExceeded.
+        """
         device = Device(
             await self._database.new_id(), project_id,
             checks.name("deviceClass", device_class), checks.text("name", name or ""),
@@ -69,16 +80,16 @@ class Devices:
             if answer != ["taken", "claim_code"]:
                 require_ok(answer, project=project_id, home=home_id)
                 return msgspec.structs.replace(device, claim_code=claim_code), token, claim_code
-        raise outrun("claim code")
+        raise retries_exhausted("claim code")
 
     async def get(self, project_id: int, device_id: int) -> Device | None:
-        """A device, None if there is none of this id."""
-        return (await self.look_at(project_id, device_id))[0]
+        """A device; None without one of this id."""
+        return (await self.with_presence(project_id, device_id))[0]
 
-    async def look_at(self, project_id: int, device_id: int) -> tuple[Device | None, dict[str, str]]:
-        """A device, and what `Presence.by_record` reads, in one round trip."""
+    async def with_presence(self, project_id: int, device_id: int) -> tuple[Device | None, dict[str, str]]:
+        """A device, and the hash that `Presence.by_record` reads, in one round trip."""
         slot = ProjectSlot(project_id)
-        # Before its record: one that is swept between the two is told to be in no home already.
+        # Deleted homes first: a device that is swept between the two reads counts as being in no home.
         replies, deleted_homes = await self._database.read_all_beside(
             slot.deleted_homes,
             ("HGETALL", slot.device(device_id)),
@@ -89,7 +100,7 @@ class Devices:
         return device, presence
 
     async def get_many(self, project_id: int, device_ids: Sequence[int]) -> list[Device]:
-        """Those of the devices that exist, in the order of `device_ids`."""
+        """The devices of these ids that exist, in the order of `device_ids`."""
         slot = ProjectSlot(project_id)
         pages = self._database.index_pages(slot.deleted_homes)
         deleted_homes = frozenset([each async for page in pages for each in page])
@@ -107,15 +118,17 @@ class Devices:
     async def page(
         self, project_id: int, home_id: int | None = None, skip: int = 0, limit: int | None = None
     ) -> tuple[list[Device], int]:
-        """The devices of a home, or (None) of the project, by id, without the first `skip` and at most
-        `limit` of them; and how many there are."""
+        """The devices of a home, or (None) of the project, by id; and how many there are.
+
+        The first `skip` devices are left out; at most `limit` are returned.
+        """
         ids, total = await self.slice(project_id, home_id, skip, limit)
         return await self.get_many(project_id, ids), total
 
     async def slice(
         self, project_id: int, home_id: int | None = None, skip: int = 0, limit: int | None = None
     ) -> tuple[list[int], int]:
-        """The ids of the same devices; and how many there are."""
+        """The ids of the devices that `page` returns; and how many there are."""
         slot = ProjectSlot(project_id)
         index = slot.devices if home_id is None else slot.home_devices(home_id)
         ids, total = await self._database.index_slice(index, skip, limit)
@@ -131,7 +144,7 @@ class Devices:
         return found if await self._database.present(slot.homes, [home_id]) else []
 
     async def locate(self, project_id: int, device_ids: Sequence[int]) -> dict[int, DeviceLocation]:
-        """Home and class of each device; unknown ids are missing. One command for a thousand."""
+        """Home and class of each device, without unknown ids. One command reads 1,000 devices."""
         found: dict[int, DeviceLocation] = {}
         slot = ProjectSlot(project_id)
         for start in range(0, len(device_ids), PAGE):
@@ -149,9 +162,9 @@ class Devices:
         return found
 
     async def rotate_key(self, project_id: int, device_id: int) -> str:
-        """A new key, shown this once; the old one and those of node sessions are dead when this returns.
+        """Replace the key of a device. Returns the new key, which is not stored.
 
-        Raises UnknownRecord.
+        The old key and keys of node sessions are invalid when this returns. Raises UnknownRecord.
         """
         slot = ProjectSlot(project_id)
         token = await rotate(
@@ -162,7 +175,7 @@ class Devices:
         return token
 
     async def move(self, project_id: int, device_id: int, home_id: int | None) -> None:
-        """Put a device into a home, or (None) out of its own; its name and what it has there stay behind.
+        """Move a device into a home, or (None) out of it. Its name and values of the old home are deleted.
 
         Raises UnknownRecord (device, home).
         """
@@ -176,7 +189,7 @@ class Devices:
             answer = await self._database.change(
                 MOVE_DEVICE,
                 slot,
-                # Those of home 0, which is none, are named and not touched.
+                # Keys of home 0, which does not exist, are declared and not touched.
                 [
                     slot.device(device_id), slot.device_places, slot.home(new), slot.home_devices(new),
                     slot.home_devices(old), *slot.device_belongings(device_id),
@@ -185,10 +198,10 @@ class Devices:
             )  # fmt: skip
             if answer[0] != "moved":
                 return require_ok(answer, project=project_id, home=home_id)
-        raise outrun("device")
+        raise retries_exhausted("device")
 
     async def update(self, device: Device, *, name: str | None = None, tag: str | None = None) -> None:
-        """Rename a device, or tag it anew. Raises UnknownRecord if it left the home that it was read in."""
+        """Set name or tag of a device. Raises InvalidInput, UnknownRecord if it left the home of `device`."""
         fields = [
             *(() if name is None else ("name", checks.text("name", name))),
             *(() if tag is None else ("tag", checks.text("tag", tag))),
@@ -201,7 +214,7 @@ class Devices:
             require_ok(answer, project=device.project_id, device=device.id)
 
     async def set_claimable(self, project_id: int, device_id: int, until_ms: int) -> None:
-        """Let whoever has its code claim a device, until some moment (ms); 0: no longer.
+        """Let users with the claim code claim a device until a time in ms; 0: no longer.
 
         Raises UnknownRecord, and Conflict (PERMISSION_DENIED) where devices are provisioned on demand.
         """
@@ -210,11 +223,11 @@ class Devices:
         require_ok(answer, project=project_id, device=device_id)
 
     async def claim(self, project_id: int, claim_code: str, home_id: int, user_id: int) -> int:
-        """Put the device of a claim code into the home of a user; its id. Of several claims one wins.
+        """Put the device of a claim code into a home. Returns its id. One of several claims wins.
 
         Raises UnknownRecord (home) unless the user is a member of it, Conflict (DEVICE_ALREADY_IN_HOME) for
-        a device that is in a home, and Conflict (DEVICE_NOT_CLAIMABLE) for everything else: no such code,
-        or its device does not let itself be claimed now.
+        a device that is in a home, and Conflict (DEVICE_NOT_CLAIMABLE) for an unknown code or a device that
+        is not claimable now.
         """
         slot = ProjectSlot(project_id)
         code = checks.text("claimCode", claim_code).strip().upper()
@@ -234,10 +247,10 @@ class Devices:
         return device_id
 
     async def leave_home(self, device: Device) -> None:
-        """Take a device out of its home, with what it has only there, as its member may (spec 001).
+        """Take a device out of its home, and delete what it stored there (spec 001, *Delete Device*).
 
-        A pre-provisioned one can be claimed by somebody else then: key, claim code and tag stay. One that was
-        provisioned on demand is deleted with its key. Raises UnknownRecord if it is in that home no more.
+        A pre-provisioned device keeps key, claim code and tag, and can be claimed again. A device that was
+        provisioned on demand is deleted with its key. Raises UnknownRecord if it left that home.
         """
         if device.home_id is None:
             raise UnknownRecord("device", device.id)
@@ -256,19 +269,19 @@ class Devices:
         return require_ok(answer, project=device.project_id, device=device.id)
 
     async def leave_deleted_home(self, project_id: int, home_id: int) -> None:
-        """The same for all devices of a home whose tombstone stands. In pages; can be repeated at any point.
+        """Take all devices out of a deleted home, in pages. Can be repeated at any point.
 
-        Keys of devices that were provisioned on demand are dead when this returns. Already from the tombstone
-        on no device acts in the home.
+        Keys of devices that were provisioned on demand are invalid when this returns. No device acts in the
+        home from its tombstone on.
         """
         slot = ProjectSlot(project_id)
         remove = self._delete_from if await self._on_demand(slot) else self._release_from
         async for page in self._database.index_pages(slot.home_devices(home_id)):
-            for start in range(0, len(page), SWEPT):
-                await remove(slot, home_id, page[start : start + SWEPT])
+            for start in range(0, len(page), MAX_REMOVED):
+                await remove(slot, home_id, page[start : start + MAX_REMOVED])
 
     async def delete(self, project_id: int, device_id: int) -> None:
-        """Delete a device, its key and what it has in its home in one step. Raises UnknownRecord."""
+        """Delete a device, its key and what it stored in its home, in one step. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         for _ in range(ATTEMPTS):
             record = await self._database.read_hash(slot.device(device_id))
@@ -276,7 +289,7 @@ class Devices:
                 raise UnknownRecord("device", device_id)
             if await self._delete(slot, int(record["home"]), {device_id: record}):
                 return
-        raise outrun("device")
+        raise retries_exhausted("device")
 
     async def _on_demand(self, slot: ProjectSlot) -> bool:
         return bool(await self._database.read("HGET", slot.project, "on_demand") == b"1")
@@ -301,11 +314,11 @@ class Devices:
                 await self._database.write("ZREM", slot.home_devices(home_id), *elsewhere)
             if not here or await self._delete(slot, home_id, here):
                 return
-        raise outrun("device")
+        raise retries_exhausted("device")
 
     async def _delete(self, slot: ProjectSlot, home_id: int, records: Mapping[int, dict[str, str]]) -> bool:
-        """Delete devices of one home; False, and nothing is, if one of them is not as it was read."""
-        # Before: after a crash nobody would come to them any more.
+        """Delete devices of one home. False, with nothing deleted, if one changed since it was read."""
+        # Ended sessions first: after a crash in between no other code would find them.
         indexes = [slot.device_ended_sessions(device_id) for device_id in records]
         counts = await self._database.read_together(*(("EXISTS", index) for index in indexes))
         for index in (index for index, count in zip(indexes, counts, strict=True) if count):
@@ -350,7 +363,7 @@ class Devices:
         )  # fmt: skip
 
 
-# Devices of a home share an answer; making one anew costs 1.3 µs, of a thousand in a bulk request.
+# Devices of a home share an object: to create one takes 1.3 µs, and a bulk request needs 1,000.
 @lru_cache(maxsize=16_384)
 def _location(place: bytes) -> DeviceLocation:
     home, device_class = place.decode().split(" ", 1)

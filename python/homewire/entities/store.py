@@ -18,7 +18,7 @@ from homewire.access_changes.records import RecordType
 from homewire.entities.models import Entity
 from homewire.errors import Conflict, InvalidInput, UnknownRecord
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.script import changing, reading, removing
@@ -177,7 +177,7 @@ class Entities:
             if current is None:
                 raise UnknownRecord("entity", before.id)
             before = current
-        raise outrun("entity")
+        raise retries_exhausted("entity")
 
     async def delete(self, project_id: int, entity_id: str) -> None:
         """Delete an entity; its id is free then. Raises UnknownRecord, Conflict (ENTITY_HAS_CHILDREN)."""

@@ -20,7 +20,7 @@ from homewire.permissions import store as rights
 from homewire.permissions.models import Permission
 from homewire.permissions.store import COUNTING, ENDING
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.script import Script, changing, removing
@@ -182,7 +182,7 @@ class Groups:
             )
             if answer[0] != "moved":
                 return answer
-        raise outrun("group")
+        raise retries_exhausted("group")
 
     async def _empty(self, slot: ProjectSlot, group_id: int) -> None:
         """Take from the members of a deleted group what they have by it, then forget them."""
@@ -205,7 +205,7 @@ class Groups:
             )  # fmt: skip
             if answer[0] != "moved":
                 return require_ok(answer, project=slot.project_id)
-        raise outrun("group")
+        raise retries_exhausted("group")
 
     async def _member_ids(self, slot: ProjectSlot, group_id: int) -> builtins.list[int]:
         reply = await self._database.read("ZRANGE", slot.group_members(group_id), 0, -1)

@@ -14,7 +14,7 @@ from homewire.homes.store import ANYBODY, Homes
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem, Project
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.script import changing, lua
@@ -141,7 +141,7 @@ class Members:
             if answer[0] != "moved":
                 require_ok(answer, project=project_id, home=home_id)
                 return user_id
-        raise outrun("user")
+        raise retries_exhausted("user")
 
     async def _known(self, project_id: int, members: Sequence[HomeMember]) -> list[Person]:
         """Without those who were deleted meanwhile."""

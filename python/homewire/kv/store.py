@@ -17,7 +17,7 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.homes.store import deactivated
 from homewire.kv.models import KeyValue
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.script import changing, reading, removing
@@ -139,7 +139,7 @@ class KeyValues:
                 raise deactivated(place.home_id)
             if answer[0] != "moved":
                 return require_ok(answer, project=owner.project_id, **{owner.kind: owner.id})
-        raise outrun(owner.kind)
+        raise retries_exhausted(owner.kind)
 
     async def delete(self, owner: Owner, key: str, by: Principal | None = None) -> None:
         """Forget a value. Raises UnknownRecord (home, device, key), Conflict (HOME_DEACTIVATED)."""
@@ -159,7 +159,7 @@ class KeyValues:
                 raise deactivated(place.home_id)
             if answer[0] != "moved":
                 return require_ok(answer, project=owner.project_id, key=key, **{owner.kind: owner.id})
-        raise outrun(owner.kind)
+        raise retries_exhausted(owner.kind)
 
     async def _page(
         self, owner: Owner, bounds: tuple[bytes, bytes, bytes], skip: int, limit: int | None

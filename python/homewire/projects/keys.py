@@ -13,7 +13,7 @@ from homewire.projects.models import KeyScope, ProjectKey
 from homewire.projects.scripts import CREATE_PROJECT_KEY, REVOKE_PROJECT_KEY, ROTATE_KEY
 from homewire.sessions.store import Sessions
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 
 
@@ -68,7 +68,7 @@ class ProjectKeys:
             )
             if answer[0] != "moved":
                 return require_ok(answer, project=project_id)
-        raise outrun("project key")
+        raise retries_exhausted("project key")
 
     async def rotate(self, project_id: int, key_id: int) -> str:
         """Replace the token, shown this once; the old one is dead when this returns. Raises UnknownRecord."""
@@ -114,4 +114,4 @@ async def rotate(
         elif answer[0] != "moved":
             require_ok(answer, project=slot.project_id)
             return token
-    raise outrun("key")
+    raise retries_exhausted("key")

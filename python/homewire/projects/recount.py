@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple
 
 from homewire.projects.usage import CORRECT_USAGE, PROJECT, Stored, Usage
 from homewire.store.accounting import COSTS
-from homewire.store.database import ATTEMPTS, PAGE, Argument, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Argument, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 
 CORRECTED: Final = 300
@@ -49,7 +49,7 @@ class Recount:
             ]
             if await self._correct(slot, wrong):
                 return await self._usage.of(project_id)
-        raise outrun("project")
+        raise retries_exhausted("project")
 
     async def counted(self, project_id: int) -> tuple[Counters, Counters]:
         """The counters of a project by their names: as they are, and as they should be."""

@@ -20,7 +20,7 @@ from homewire.sessions.scripts import (
     EndedSessions,
 )
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import DAY_MS, ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.store.script import Script
 
@@ -209,7 +209,7 @@ class Sessions:
                 require_ok(answer, project=project_id, session=session_id)
                 break
         else:
-            raise outrun("session")
+            raise retries_exhausted("session")
         ended = await self.get(project_id, session_id)
         if ended is None:
             raise UnknownRecord("session", session_id)
@@ -295,7 +295,7 @@ class Sessions:
                 await self._ended.forget_oldest(ProjectSlot(session.project_id), holder.ended)
                 return session, token
             await self._remove(ProjectSlot(session.project_id), holder.sessions, answer[1], session.user_id)
-        raise outrun("user" if session.user_id else "device")
+        raise retries_exhausted("user" if session.user_id else "device")
 
     async def _store(self, session: Session, holder: _Holder, proof: str) -> list[str]:
         slot = ProjectSlot(session.project_id)

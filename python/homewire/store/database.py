@@ -268,7 +268,7 @@ def require_ok(answer: Sequence[str], **identifiers: object) -> None:
         raise RuntimeError(f"a script of the store answered {answer[0]!r}")
 
 
-def outrun(noun: str) -> Conflict:
+def retries_exhausted(noun: str) -> Conflict:
     """The error of a change that others outran `ATTEMPTS` times."""
     return Conflict("CONFLICT", f"the {noun} is being changed by others; try again")
 

@@ -13,7 +13,7 @@ from homewire.errors import UnknownRecord
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem
 from homewire.sessions.store import Sessions
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import MessageFactory
 from homewire.store.script import changing, removing
@@ -76,13 +76,13 @@ class AddressChanges:
                 await self._require_free(user, answer)
                 return True
             await self._sessions.end_all(user.project_id, user.id, but=session_id)
-        raise outrun("user")
+        raise retries_exhausted("user")
 
     async def _require_free(self, user: User, answer: list[str]) -> None:
         if answer[0] == "held":
             holder = await self._users.get_any(user.project_id, int(answer[1]))
             if holder is None:
-                raise outrun("user")
+                raise retries_exhausted("user")
             raise taken(_system(user).value, holder)
         require_ok(answer, project=user.project_id, user=user.id)
 

@@ -10,7 +10,7 @@ from homewire.groups.store import QUIT_ALL_GROUPS
 from homewire.homes.models import HomeMember
 from homewire.homes.store import Homes
 from homewire.sessions.scripts import EndedSessions
-from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.users.scripts import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 
@@ -54,7 +54,7 @@ class UserDeletion:
                 if int(await self._database.read("ZCARD", slot.user_homes(user_id))) > LEFT_AT_ONCE:
                     return await self._database.note_unfinished(project_id, 0)
                 return await self._leave(project_id, user_id)
-        raise outrun("user")
+        raise retries_exhausted("user")
 
     async def sweep(self, project_id: int) -> None:
         """Finish what a crash interrupted."""
@@ -158,7 +158,7 @@ class UserDeletion:
             )
             if answer[0] != "moved":
                 return require_ok(answer, project=project_id)
-        raise outrun("home")
+        raise retries_exhausted("home")
 
     async def _delete_home(self, project_id: int, home_id: int, members: Sequence[int]) -> bool:
         """Whether it is deleted: not if somebody else is a member by now."""

@@ -16,7 +16,7 @@ from homewire.projects.models import AccountSystem, Project
 from homewire.projects.store import Projects
 from homewire.sessions.store import Sessions
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, PAGE, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.proofs import PendingVerification, ProofKind, new_code, new_token, posted
@@ -229,7 +229,7 @@ class Users:
             if answer[0] != "moved":
                 return require_ok(answer, project=slot.project_id, user=user_id)
             await self._sessions.end_all(slot.project_id, user_id, but=kept or "")
-        raise outrun("user")
+        raise retries_exhausted("user")
 
     async def list(
         self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
@@ -330,7 +330,7 @@ class Users:
             else:
                 require_ok(answer, project=user.project_id)
                 return user
-        raise outrun("user")
+        raise retries_exhausted("user")
 
 
 def _first_proof(

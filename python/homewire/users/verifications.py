@@ -13,7 +13,7 @@ from homewire.auth import tokens
 from homewire.errors import InvalidInput
 from homewire.messages.models import Posting
 from homewire.sessions.store import Sessions
-from homewire.store.database import ATTEMPTS, Database, outrun, require_ok
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import MessageFactory, ProofKind, code_hash, new_code, new_token, posted
 from homewire.store.script import changing, removing
@@ -85,7 +85,7 @@ class Verifications:
             if answer[0] != "moved":
                 require_ok(answer, project=project_id, user=user_id)
                 return proof.secret
-        raise outrun("user")
+        raise retries_exhausted("user")
 
     async def issue_code(
         self, project_id: int, user_id: int, lifetime_ms: int, saying: MessageFactory | None = None
@@ -159,7 +159,7 @@ class Verifications:
             if answer != "moved" or holder is None:
                 raise invalid_token()
             await self._sessions.end_all(*holder)
-        raise outrun("user")
+        raise retries_exhausted("user")
 
     async def _redeem(self, token: str, password_hash: str, posting: Posting | None) -> str:
         kind = ProofKind.PASSWORD_RESET

@@ -11,7 +11,7 @@ from redis.asyncio import Redis
 from homewire.access_changes.relay import Relay
 from homewire.auth.tokens import parse
 from homewire.devices.models import DeviceLocation
-from homewire.devices.scripts import RELEASE_DEVICES
+from homewire.devices.store import RELEASE_DEVICES
 from homewire.errors import Conflict, NotConfirmed, Unavailable, UnknownRecord
 from homewire.homes.models import Role
 from homewire.homes.store import REMOVE_MEMBERS

@@ -67,7 +67,7 @@ def test_only_declared_keys_and_no_forbidden_command(name: str) -> None:
         assert key in names_of_keys(text), f"{command} on {key}"
 
 
-HEAD = re.compile(r"^local ([\w, ]+) = ((?:KEYS|ARGV|unpack).*)$", re.M)
+HEAD = re.compile(r"^local ([\w, ]+) = ((?:tonumber\()?(?:KEYS|ARGV)\[.*|unpack\((?:KEYS|ARGV), .*)$", re.M)
 INDEX = re.compile(r"\b(KEYS|ARGV)\[(\d+)\]")
 RANGE = re.compile(r"unpack\((KEYS|ARGV), (\d+), (\d+)\)")
 

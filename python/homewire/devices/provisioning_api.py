@@ -1,8 +1,8 @@
-"""How devices get into homes (spec 001, *Add Device to Home* and *Device Registration*).
+"""Adding devices to homes (spec 001, *Add Device to Home* and *Device Registration*).
 
-A project's devices are either pre-provisioned: made before, and claimed by whoever has the code, while the
-device itself lets that happen. Or they are provisioned on demand: made by a token that a member asked for.
-The other way is refused. Both fail alike for a code or token that is wrong, too late, or used.
+A project has one of two kinds of devices. Pre-provisioned devices exist before; a user with the claim code
+claims one while the device allows it. On-demand devices are created by a token that a member asked for. The
+other way is refused. A wrong, expired or used code or token gets the same answer.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Annotated, Final, TypeVar
 
 import msgspec
 
-from homewire.devices.api import home_not_visible, shown
+from homewire.devices.api import home_not_visible, to_response
 from homewire.errors import InvalidInput, PermissionDenied, Unauthenticated, UnknownRecord
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -22,7 +22,7 @@ from homewire.rest.visibility import home_in_path
 from homewire.timestamps import timestamp, whole_seconds
 
 DEFAULT_CLAIMABLE_S: Final = 3_600
-LONGEST_CLAIMABLE_S: Final = 86_400
+MAX_CLAIMABLE_S: Final = 86_400
 
 T = TypeVar("T")
 
@@ -30,7 +30,7 @@ T = TypeVar("T")
 class NewDevice(WholeObject, frozen=True, kw_only=True, rename="camel"):
     """The body of *Add Device to Home*: `homeId` and `claimCode`, or `token`.
 
-    With a token, `homeId` and `deviceClass` may be given, and must be those that it is for.
+    With a token `homeId` and `deviceClass` are optional, and must be those of the token.
     """
 
     home_id: models.IdOrZero | None = None
@@ -39,7 +39,7 @@ class NewDevice(WholeObject, frozen=True, kw_only=True, rename="camel"):
     device_class: str = ""
 
 
-class ProvisioningAskedFor(msgspec.Struct, kw_only=True, rename="camel"):
+class ProvisioningRequest(msgspec.Struct, kw_only=True, rename="camel"):
     """The body of *Initiate On-Demand Device Provisioning*."""
 
     device_class: str
@@ -51,11 +51,11 @@ class Registration(msgspec.Struct, kw_only=True, rename="camel"):
 
     device_id: models.Id
     claimable: bool
-    duration: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_CLAIMABLE_S)] = DEFAULT_CLAIMABLE_S
+    duration: Annotated[int, msgspec.Meta(ge=1, le=MAX_CLAIMABLE_S)] = DEFAULT_CLAIMABLE_S
 
 
 async def add_device(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
-    """A user claims a device; or the device itself, or a user for it, brings a token."""
+    """A user claims a device by its code; or a device, or a user for it, sends a provisioning token."""
     body = call.body
     if call.caller is not None:
         await _check_form(api, call.caller.project_id, body)
@@ -63,7 +63,7 @@ async def add_device(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
 
 
 async def _check_form(api: Api, project_id: int, body: NewDevice) -> None:
-    """Raises PermissionDenied for the form of the other kind of project."""
+    """Raises PermissionDenied for a member of the other kind of project, InvalidInput for a missing one."""
     if await _on_demand(api, project_id):
         if body.claim_code:
             raise PermissionDenied(
@@ -72,7 +72,7 @@ async def _check_form(api: Api, project_id: int, body: NewDevice) -> None:
         if not body.token:
             raise InvalidInput("token", "is required")
     elif body.token:
-        raise PermissionDenied(field="token", problem="the devices of this project are pre-provisioned")
+        raise PermissionDenied(field="token", problem="devices of this project are pre-provisioned")
 
 
 async def _on_demand(api: Api, project_id: int) -> bool:
@@ -93,21 +93,21 @@ async def _claim(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
     device = await devices.get(call.project_id, device_id)
     if device is None:
         raise UnknownRecord("device", device_id)
-    return await shown(api, device, caller=call.caller)
+    return await to_response(api, device, caller=call.caller)
 
 
 async def _provision(api: Api, call: Call[NoQuery, NewDevice]) -> models.Device:
     body, caller, provisioning = call.body, call.caller, api.store.provisioning
-    stands_for = await provisioning.get(body.token, caller.project_id if caller else None)
-    if stands_for is None:
+    record = await provisioning.get(body.token, caller.project_id if caller else None)
+    if record is None:
         raise PermissionDenied("INVALID_TOKEN", field="token")
-    if body.home_id not in (None, stands_for.home_id):
+    if body.home_id not in (None, record.home_id):
         raise InvalidInput("homeId", "is not the home that the token is for")
-    if body.device_class not in ("", stands_for.device_class):
+    if body.device_class not in ("", record.device_class):
         raise InvalidInput("deviceClass", "is not the class that the token is for")
-    redeeming = provisioning.redeem(body.token, stands_for, caller.id if caller else None)
+    redeeming = provisioning.redeem(body.token, record, caller.id if caller else None)
     device, key = await _in_visible_home(redeeming)
-    return await shown(api, device, caller=caller, key=key)
+    return await to_response(api, device, caller=caller, key=key)
 
 
 async def _in_visible_home(change: Awaitable[T]) -> T:
@@ -120,12 +120,12 @@ async def _in_visible_home(change: Awaitable[T]) -> T:
 
 
 async def begin_provisioning(
-    api: Api, call: Call[NoQuery, ProvisioningAskedFor]
+    api: Api, call: Call[NoQuery, ProvisioningRequest]
 ) -> models.DeviceProvisioningToken:
-    """A token for a device of this class, in this home."""
+    """Issue a token for a device of this class in this home."""
     if not await _on_demand(api, call.project_id):
-        raise PermissionDenied(problem="the devices of this project are pre-provisioned")
-    token, made = await api.store.provisioning.begin(
+        raise PermissionDenied(problem="devices of this project are pre-provisioned")
+    token, issued = await api.store.provisioning.begin(
         call.project_id,
         call.ids["homeId"],
         call.principal.id,
@@ -133,11 +133,11 @@ async def begin_provisioning(
         call.body.device_tag,
         round(api.settings.provisioning_ttl_s * 1000),
     )
-    return models.DeviceProvisioningToken(token=token, expiration_time=timestamp(made.expires_ms))
+    return models.DeviceProvisioningToken(token=token, expiration_time=timestamp(issued.expires_ms))
 
 
 async def register_device(api: Api, call: Call[NoQuery, Registration]) -> models.RegistrationState:
-    """The device lets itself be claimed for a while, or no longer."""
+    """Make the device claimable for `duration` seconds, or no longer."""
     body, device_id = call.body, call.principal.id
     if body.device_id != device_id:
         raise PermissionDenied(field="deviceId", problem="needs the key of this device")
@@ -153,7 +153,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/devices",
         tag="Devices",
-        summary="Add a device to a home: claim it by its code, or make it by a provisioning token",
+        summary="Add a device to a home: claim it by its code, or create it by a provisioning token",
         source="spec 001, Add Device to Home",
         access=Access(user=True, nobody=True),
         handler=add_device,
@@ -169,12 +169,12 @@ OPERATIONS: Final = (
         method="POST",
         path="/homes/{homeId}/deviceProvisioning",
         tag="Devices",
-        summary="Get a token that a device of the home is provisioned with, on demand",
+        summary="Issue a token that provisions a device of the home on demand",
         source="spec 001, Initiate On-Demand Device Provisioning",
         access=Access(user=True),
         visible=home_in_path,
         handler=begin_provisioning,
-        body=ProvisioningAskedFor,
+        body=ProvisioningRequest,
         body_kind=BodyKind.FORM,
         answer=models.DeviceProvisioningToken,
         errors=frozenset({401, 403}),
@@ -184,7 +184,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/deviceRegistration",
         tag="Devices",
-        summary="Let a device be claimed for a while, or no longer; only the device itself can",
+        summary="Make the calling device claimable for some time, or no longer",
         source="spec 001, Update Device Registration State",
         access=Access(device=True),
         handler=register_device,

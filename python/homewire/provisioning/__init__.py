@@ -1,1 +1,0 @@
-"""Provisioning tokens and what a device does with one."""
