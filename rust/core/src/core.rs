@@ -1,4 +1,4 @@
-//! The core as one thing: starts the threads, and is the handle that Python holds.
+//! The core as a whole: starts the threads, and is the handle that Python holds.
 
 use std::any::Any;
 use std::io;
@@ -23,7 +23,7 @@ use crate::routing::subscription::Reservation;
 use crate::stats::Stats;
 use crate::wire::frame::Opcode;
 
-/// The reactor and the tail, and the way to speak to them. Every call only queues.
+/// The reactor and the stream reader. Every call only queues a command.
 pub struct Core {
     shared: Shared,
     reactor: Mutex<Option<JoinHandle<()>>>,
@@ -34,10 +34,10 @@ pub struct Core {
 }
 
 impl Core {
-    /// Starts the reactor. `inbox_bytes` bounds what the tail may have read ahead of it.
+    /// Starts the reactor. `inbox_bytes` bounds the envelopes that the stream reader has read ahead.
     ///
     /// # Errors
-    /// The kernel's, when there are no descriptors or threads left.
+    /// The kernel's, if no descriptors or threads are left.
     pub fn start(limits: Limits, inbox_bytes: usize) -> io::Result<Self> {
         let poll = Poll::new()?;
         let waker = Waker::new(poll.registry(), WAKER)?;
@@ -69,10 +69,10 @@ impl Core {
         })
     }
 
-    /// Begins to read every shard, from its end of now on; the positions are known on return.
+    /// Starts to read every shard from its current end. The positions are known on return.
     ///
     /// # Errors
-    /// When Redis does not answer, or not as a Redis does.
+    /// If Redis does not answer, or answers with something unexpected.
     pub fn start_tail(&self, url: &str) -> Result<(), TailError> {
         let context = TailContext {
             inbox: Arc::clone(&self.shared.inbox),
@@ -85,19 +85,19 @@ impl Core {
         Ok(())
     }
 
-    /// How long ago Redis last answered the tail; for ever, if there is none.
+    /// The time since Redis last answered the stream reader; the maximum if it was not started.
     pub fn silence(&self) -> Duration {
         let tail = self.tail.lock().unwrap_or_else(PoisonError::into_inner);
         tail.as_ref().map_or(Duration::MAX, Tail::silence)
     }
 
-    /// A name for a connection that is about to be reserved; never the same twice.
+    /// A new connection id, which is never used twice.
     pub fn next_id(&self) -> ConnectionId {
         self.shared.connection_ids.allocate()
     }
 
-    /// Puts a connection into the index before it is authorised and before it has a socket.
-    /// It is counted from now on, until it ends.
+    /// Puts a connection into the index before it is authorised and before it has a socket. It is counted
+    /// from now on, until it is removed.
     pub fn reserve(&self, reservation: Reservation) {
         let held = self.counts.add(
             reservation.principal,
@@ -111,40 +111,41 @@ impl Core {
         ));
     }
 
-    /// How many connections, reserved ones too, a principal, its project and an address add.
+    /// The numbers of connections, including reservations, of a principal, its project and an address.
     pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
         self.counts.held(principal, address)
     }
 
-    /// Who holds more connections than is said for its kind.
+    /// The principals, projects and addresses with more connections than their threshold.
     pub fn held_above(&self, more: Thresholds) -> Vec<(CountKey, u32)> {
         self.counts.above(more)
     }
 
-    /// How many control records of these shards were read: see [`CacheVersions`].
+    /// The cache version of these shards: see [`CacheVersions`].
     pub fn cache_version(&self, shards: impl IntoIterator<Item = u32>) -> u64 {
         self.shared.cache_versions.sum(shards)
     }
 
-    /// How many control records of all shards were read.
+    /// The cache version of all shards.
     pub fn cache_version_of_all(&self) -> u64 {
         self.shared.cache_versions.total()
     }
 
-    /// Takes the socket of an upgraded connection: `descriptor` is a duplicate made for this call, and the
-    /// core's from here on, also when this fails. `early` are bytes the client sent right behind its request.
+    /// Adopts the socket of an upgraded connection. `descriptor` is a duplicate made for this call; the
+    /// core owns it from now on, also on failure. `early` has the bytes that the client sent right after
+    /// its request.
     ///
     /// # Errors
-    /// The kernel's, when the descriptor is no open socket.
+    /// The kernel's, if the descriptor is not an open socket.
     pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
         let socket = Socket::new(own_descriptor(descriptor)?, &self.socket)?;
         self.shared.inbox.send(Command::Adopt { id, socket, early });
         Ok(())
     }
 
-    /// Gives a reservation of a device's commands those that were kept for it, in the order of their sequences:
-    /// they come before everything that is routed. `seen` is the last sequence that was given out when
-    /// they were read; what is routed with a sequence up to that is not delivered again.
+    /// Delivers queued commands to a reservation of their device, in the order of their sequences and
+    /// before everything that is routed. `seen` is the last sequence that was assigned when they were read.
+    /// A routed command with a sequence up to `seen` is not delivered again.
     pub fn deliver_first(&self, id: ConnectionId, seen: u64, envelopes: Vec<Vec<u8>>) {
         self.shared.inbox.send_without_wake(Command::DeliverFirst {
             id,
@@ -153,12 +154,12 @@ impl Core {
         });
     }
 
-    /// Undoes a reservation.
+    /// Removes a reservation.
     pub fn abandon(&self, id: ConnectionId) {
         self.shared.inbox.send(Command::Abandon(id));
     }
 
-    /// Sends a message to one connection, behind every event that it already got.
+    /// Sends a message to one connection, after all events that were routed to it.
     pub fn send(&self, id: ConnectionId, opcode: Opcode, payload: Vec<u8>) {
         self.shared.inbox.send(Command::Send {
             id,
@@ -167,18 +168,18 @@ impl Core {
         });
     }
 
-    /// Begins the close handshake of one connection.
+    /// Starts the close handshake of one connection.
     pub fn close(&self, id: ConnectionId, code: u16, reason: String) {
         self.shared.inbox.send(Command::Close { id, code, reason });
     }
 
-    /// Asks for the keys of users that connections are open with, from `cursor` on (0: the beginning). At
-    /// most `limit` connections are looked at, and [`Notification::KeysInUse`] answers.
+    /// Requests the keys of users of open connections, from `cursor` on (0: the start). At most `limit`
+    /// slots are scanned; [`Notification::KeysInUse`] has the result.
     pub fn keys_in_use(&self, cursor: u32, limit: u32) {
         self.shared.inbox.send(Command::KeysInUse { cursor, limit });
     }
 
-    /// Ends every connection that was made with this key, as a control record would.
+    /// Closes every connection made with this key, as a control record would.
     pub fn end_key(&self, principal_id: PrincipalId, key_tag: u64) {
         self.shared.inbox.send(Command::EndKey {
             principal_id,
@@ -186,17 +187,17 @@ impl Core {
         });
     }
 
-    /// Routes envelopes as the tail does: for benchmarks of the core alone, and its tests.
+    /// Routes envelopes like the stream reader; for benchmarks and tests of the core alone.
     pub fn route(&self, entries: Vec<Entry>) -> bool {
         self.shared.inbox.route(entries)
     }
 
-    /// Says, as the tail does, that entries of this shard may be missing here.
+    /// Reports a gap in this shard, like the stream reader.
     pub fn gap(&self, shard: u32) -> bool {
         self.shared.inbox.send(Command::Gap { shard })
     }
 
-    /// Everything that happened since the last call.
+    /// All notifications since the last call.
     pub fn notifications(&self) -> impl Iterator<Item = Notification> + use<> {
         let (items, was_full) = self.shared.notifier.take();
         if was_full {
@@ -215,8 +216,8 @@ impl Core {
         self.shared.stats.snapshot()
     }
 
-    /// Closes every connection with this code, waits at most `timeout` for their clients, and
-    /// ends the threads.
+    /// Closes every connection with this code, waits at most `timeout` for the clients, and stops the
+    /// threads.
     pub fn stop(&self, code: u16, reason: String, timeout: Duration) {
         if let Some(tail) = self
             .tail
@@ -244,7 +245,7 @@ impl Core {
     }
 }
 
-/// Runs a thread whose end, unless it was asked for, is told to Python: the core never dies silently.
+/// Runs a thread and reports its failure to Python: the core never stops silently.
 pub(crate) fn guarded(
     name: &'static str,
     notifier: Arc<Notifier>,

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 macro_rules! counters {
     ($($(#[$doc:meta])* $name:ident,)*) => {
-        /// What the core did since it started, and how much it holds now.
+        /// What the core did since it started, and its current sizes.
         #[derive(Debug, Default)]
         pub struct Stats { $($(#[$doc])* pub $name: AtomicU64,)* }
 

@@ -1,14 +1,14 @@
-//! XADD as bytes: what the bus writes to Redis for each envelope.
+//! XADD commands as bytes: what the bus writes to Redis for each envelope.
 //!
-//! All of a command but the envelope stays the same, so each shard has its prefix prepared.
+//! Only the envelope differs between the commands of one shard, so each shard has a prepared prefix.
 
-/// No command touches more entries than this, also when it trims (decision 0007).
+/// A command touches at most this many entries, also when it trims (decision 0007).
 const TRIM_LIMIT: u32 = 1_000;
 
 /// For each shard the bytes of an XADD up to the envelope's length.
 ///
-/// Trimming by age costs Redis a third of an XADD, so only a shard's first append after each
-/// [`XaddPrefixes::renew`] does it; the bus's timer sees to the rest.
+/// Trimming by age costs Redis a third of an XADD. So only the first append to a shard after each
+/// [`XaddPrefixes::renew`] trims; the timer of the bus trims the other shards.
 #[derive(Debug)]
 pub struct XaddPrefixes {
     plain: Vec<Vec<u8>>,
@@ -18,7 +18,7 @@ pub struct XaddPrefixes {
 }
 
 impl XaddPrefixes {
-    /// XaddPrefixes that do not trim yet.
+    /// Prefixes that do not trim yet.
     pub fn new(shards: u32) -> Self {
         let plain = (0..shards).map(|shard| {
             let mut prefix = b"*5\r\n$4\r\nXADD\r\n".to_vec();
@@ -33,13 +33,13 @@ impl XaddPrefixes {
         }
     }
 
-    /// From now on each shard's next append removes entries older than `cutoff_ms`.
+    /// The next append to each shard removes entries older than `cutoff_ms`.
     pub fn renew(&mut self, cutoff_ms: u64) {
         self.cutoff_ms = cutoff_ms;
         self.due.fill(true);
     }
 
-    /// Appends one whole XADD. A shard that does not exist gets nothing, and answers `false`.
+    /// Appends one whole XADD. For a shard that does not exist it appends nothing and returns `false`.
     pub fn put(&mut self, out: &mut Vec<u8>, shard: u32, envelope: &[u8]) -> bool {
         let (Some(prefix), Some(due)) = (
             self.plain.get(shard as usize),
@@ -59,7 +59,7 @@ impl XaddPrefixes {
     }
 }
 
-/// The key of a shard's stream; the same as `homewire.bus.shards.events_key`.
+/// The key of a shard's stream; must equal `homewire.bus.shards.events_key`.
 pub fn events_key(shard: u32) -> String {
     format!("hw:{{e{shard}}}:events")
 }

@@ -1,4 +1,4 @@
-//! The bus: the shards (Redis Streams), what stands in them, and the threads that read them.
+//! The bus: the shards (Redis Streams), their entries, and the threads that read them.
 
 pub mod append;
 pub mod cache_versions;

@@ -1,9 +1,9 @@
-//! Which shard an id belongs to.
+//! The shard of an id.
 
 /// The shard of an id: CRC-16/XMODEM of its decimal digits, modulo the number of shards.
 ///
-/// Any client of the bus can compute it; Redis Cluster hashes its keys with the same function.
-/// No shards at all count as one.
+/// Any client of the bus can compute it; Redis Cluster hashes its keys with the same function. 0 shards
+/// count as one.
 pub fn shard_of(id: u64, shards: u32) -> u32 {
     u32::from(crc16(itoa::Buffer::new().format(id).as_bytes())) % shards.max(1)
 }

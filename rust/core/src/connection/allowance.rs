@@ -1,23 +1,23 @@
-//! What one client may send: frames and bytes a second, with some seconds' worth at once.
+//! What one client may send: frames and bytes per second, with a burst of some seconds.
 //!
-//! Two token buckets by the clock of the reactor's turns. Of each bucket only the moment is kept at which
-//! it will be full again, so nothing has to be done while a client is silent.
+//! Two token buckets, by the clock of the reactor's turns. Each bucket stores only the time at which it is
+//! full again, so a silent client costs nothing.
 
-/// A client may send this many seconds' worth at once.
+/// The burst, in seconds of the rate.
 pub const BURST_S: f64 = 5.0;
-/// However low the rate: so many of the longest messages may come at once.
+/// The minimum burst in bytes, in messages of the maximum length, however low the rate.
 const MESSAGES_AT_ONCE: f64 = 2.0;
 
 /// The rates; 0: no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rates {
-    /// Frames a second, of every kind: fragments and control frames, too.
+    /// Frames per second of every kind, including fragments and control frames.
     pub frames_per_s: u32,
-    /// Bytes a second, as they come from the socket.
+    /// Bytes per second, as read from the socket.
     pub bytes_per_s: u32,
 }
 
-/// How much of its rates a connection has used. Times are seconds since the reactor began.
+/// How much of its rates a connection has used. Times are seconds since the reactor started.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Allowance {
     frames_full_at: f64,
@@ -25,8 +25,8 @@ pub struct Allowance {
 }
 
 impl Allowance {
-    /// Takes what came in one read. Answers whether that was within the allowance; `longest` is the longest
-    /// message that is accepted, in bytes.
+    /// Takes the input of one read. Returns whether it was within the allowance; `longest` is the maximum
+    /// message length in bytes.
     pub fn take(
         &mut self,
         now: f64,

@@ -1,8 +1,8 @@
-//! Which connections speak for a user or device, so that a control record finds them.
+//! The connections of each user and device, so that a control record finds them.
 //!
-//! One listener per user is the usual case, so the table holds no keys: each principal's entry is
-//! the slot of its latest connection, which knows whom it speaks for, and the others hang on that
-//! one as a chain. 13 bytes a connection or so.
+//! Most users have one connection, so the table stores no keys. The entry of a principal is the slot of its
+//! latest connection; the other connections form a linked list from there. This takes about 13 bytes for
+//! each connection.
 
 use std::hash::BuildHasher;
 
@@ -14,14 +14,15 @@ use crate::routing::index::Slot;
 
 const NONE: Slot = Slot::MAX;
 
-/// The neighbours of a slot in its principal's chain.
+/// The neighbours of a slot in the list of its principal.
 #[derive(Clone, Copy, Debug)]
 struct Neighbours {
     previous: Slot,
     next: Slot,
 }
 
-/// Principal → slots. Whose a slot is must be answered alike from `add` until after `remove`.
+/// Principal → slots. The callback must return the same principal for a slot from `add` until after
+/// `remove`.
 #[derive(Debug, Default)]
 pub struct SlotsByPrincipal {
     latest: HashTable<Slot>,
@@ -30,7 +31,7 @@ pub struct SlotsByPrincipal {
 }
 
 impl SlotsByPrincipal {
-    /// Puts a slot in front of its principal's others.
+    /// Puts a slot at the front of its principal's list.
     pub fn add(
         &mut self,
         slot: Slot,
@@ -67,7 +68,7 @@ impl SlotsByPrincipal {
         };
     }
 
-    /// Takes a slot out of its principal's chain.
+    /// Removes a slot from its principal's list.
     pub fn remove(
         &mut self,
         slot: Slot,
@@ -138,7 +139,7 @@ mod tests {
     }
 
     proptest! {
-        /// ConnectionIds come and go in any order, under any principal; the naive model is a map.
+        /// Slots are added and removed in any order, under any principal; the naive model is a map.
         #[test]
         fn each_principal_has_exactly_its_slots(
             steps in proptest::collection::vec((0u32..40, 0u8..12), 1..300)

@@ -1,8 +1,8 @@
-//! The counts: how many connections each user, device, project and address holds on this node.
+//! Connection counts: how many connections each user, device, project and address has on this node.
 //!
-//! Raised on the thread that reserves, so that a burst of handshakes is counted before the reactor
-//! hears of the first. Lowered by the drop of what the connection carries: however it ends, and also
-//! if its reservation never left the queue.
+//! The thread that reserves increments them, so that a burst of handshakes is counted before the reactor
+//! handles the first. A guard in the connection decrements them when it is dropped: however the connection
+//! ends, and also if its reservation never left the queue.
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
@@ -11,12 +11,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::connection::{Principal, PrincipalKind};
 
-/// A list of all record_dedup is made from so many of them at a time; handshakes go on in between.
+/// Rows that [`ConnectionCounts::above`] reads under one lock; handshakes go on in between.
 const ROWS_AT_ONCE: usize = 4096;
-/// The row of a connection whose address nobody knows.
+/// The row of a connection without a known address.
 const NO_ROW: u32 = u32::MAX;
 
-/// Whose connections are counted.
+/// What connections are counted by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum CountKey {
     User { project: u64, id: u64 },
@@ -34,8 +34,8 @@ impl CountKey {
         }
     }
 
-    /// An IPv4 address by itself, however it is written; of IPv6 the /64 that it is in, for that is
-    /// what one subscriber is given.
+    /// An IPv4 address counts alone, however it is written. An IPv6 address counts as its /64, because one
+    /// subscriber has a whole /64.
     fn of_address(address: IpAddr) -> Self {
         Self::Address(match address.to_canonical() {
             IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
@@ -44,19 +44,19 @@ impl CountKey {
     }
 }
 
-/// How many connections some record_dedup add.
+/// The counts of one principal, its project and an address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
     pub principal: u32,
     pub project: u32,
     pub address: u32,
-    /// The memory of the topics of the principal's connections, in bytes, about.
+    /// The approximate memory of the topics of the principal's connections, in bytes.
     pub principal_topic_bytes: u64,
-    /// The same of the project's.
+    /// The approximate memory of the topics of the project's connections, in bytes.
     pub project_topic_bytes: u64,
 }
 
-/// Which record_dedup a list is about: those that add more than this.
+/// Limits above which [`ConnectionCounts::above`] lists a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Thresholds {
     pub user: u32,
@@ -116,7 +116,7 @@ impl Rows {
         }
     }
 
-    /// Forgets a key with its last connection.
+    /// Removes a key with its last connection.
     fn decrement(&mut self, place: u32, topic_bytes: u64) {
         let Some(row) = self.rows.get_mut(place as usize) else {
             return;
@@ -129,7 +129,7 @@ impl Rows {
         }
     }
 
-    /// ConnectionTable, and the memory of their topics.
+    /// The number of connections, and the memory of their topics.
     fn count(&self, key: CountKey) -> (u32, u64) {
         let place = self.places.get(&key);
         let row = place.map(|&place| &self.rows[place as usize]);
@@ -146,7 +146,7 @@ impl ConnectionCounts {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts one more connection, whose topics take so many bytes, for as long as the answer lives.
+    /// Counts one connection, whose topics take `topic_bytes`, until the guard is dropped.
     pub fn add(
         self: &Arc<Self>,
         principal: Principal,
@@ -171,7 +171,7 @@ impl ConnectionCounts {
         }
     }
 
-    /// What this principal, its project and this address add now.
+    /// The counts of this principal, its project and this address.
     pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
         let rows = self.rows();
         let (own, own_bytes) = rows.count(CountKey::of_principal(principal));
@@ -185,7 +185,7 @@ impl ConnectionCounts {
         }
     }
 
-    /// Every key that holds more than is said for its kind, in no order.
+    /// Every key with more connections than its threshold, in no order.
     pub fn above(&self, more: Thresholds) -> Vec<(CountKey, u32)> {
         let mut found = Vec::new();
         let mut start = 0;
@@ -205,7 +205,7 @@ impl ConnectionCounts {
     }
 }
 
-/// One connection's part in the counts; dropped with it.
+/// Counts one connection while it lives.
 #[derive(Debug)]
 pub struct CountGuard {
     counts: Arc<ConnectionCounts>,
@@ -214,7 +214,7 @@ pub struct CountGuard {
 }
 
 impl CountGuard {
-    /// The connection's topics take so many bytes now. Answers what all of its principal's take.
+    /// Sets the memory of the connection's topics. Returns that of all connections of its principal.
     pub fn set_topic_bytes(&mut self, bytes: usize) -> u64 {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
         let before = std::mem::replace(&mut self.topic_bytes, bytes);

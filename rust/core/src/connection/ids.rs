@@ -1,11 +1,11 @@
-//! ConnectionIds of connections: given out by Python's threads, given back by the reactor.
+//! Ids of connections. The threads of Python allocate them, the reactor releases them.
 
 use std::sync::{Mutex, PoisonError};
 
 use crate::routing::index::Slot;
 
-/// A connection's name: its slot and the slot's generation, so that a late word about a
-/// connection that is gone never reaches its successor.
+/// A connection's id: its slot and the slot's generation. A late command about a closed connection never
+/// reaches the next connection in its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ConnectionId(u64);
 
@@ -14,7 +14,7 @@ impl ConnectionId {
         Self(u64::from(generation) << 32 | u64::from(slot))
     }
 
-    /// The number that Python keeps.
+    /// The number that Python stores.
     pub fn as_u64(self) -> u64 {
         self.0
     }
@@ -36,12 +36,12 @@ struct Free {
     free: Vec<Slot>,
 }
 
-/// Gives out connection ids. A slot's generation grows each time it is given out again.
+/// Allocates connection ids. The generation of a slot grows each time it is allocated.
 #[derive(Debug, Default)]
 pub struct ConnectionIds(Mutex<Free>);
 
 impl ConnectionIds {
-    /// A fresh id.
+    /// A new id.
     pub fn allocate(&self) -> ConnectionId {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(slot) = inner.free.pop() {
@@ -53,7 +53,7 @@ impl ConnectionIds {
         ConnectionId::new(inner.generations.len() as Slot - 1, 0)
     }
 
-    /// Gives the slot of `id` back; its id is never given out again.
+    /// Releases the slot of `id`. The id itself is never allocated again.
     pub fn release(&self, id: ConnectionId) {
         let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         inner.free.push(id.slot());

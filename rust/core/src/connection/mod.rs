@@ -1,4 +1,4 @@
-//! One connection, as the reactor keeps it.
+//! One connection of the reactor.
 
 pub mod allowance;
 pub mod by_principal;
@@ -18,7 +18,7 @@ use counts::CountGuard;
 use ids::ConnectionId;
 use socket::Socket;
 
-/// What kind of key a connection was made with.
+/// The kind of the principal of a connection's key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum PrincipalKind {
@@ -26,7 +26,7 @@ pub enum PrincipalKind {
     Device = 1,
 }
 
-/// Who a connection speaks for.
+/// The principal of a connection, and its key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Principal {
     pub kind: PrincipalKind,
@@ -37,7 +37,7 @@ pub struct Principal {
 }
 
 impl Principal {
-    /// Who it is, whatever key was shown.
+    /// The principal without the key.
     pub fn principal_id(&self) -> PrincipalId {
         PrincipalId {
             kind: self.kind,
@@ -47,7 +47,7 @@ impl Principal {
     }
 }
 
-/// Whom keys belong to.
+/// The identity that keys belong to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct PrincipalId {
     pub kind: PrincipalKind,
@@ -55,68 +55,69 @@ pub struct PrincipalId {
     pub id: u64,
 }
 
-/// Where a connection is in its life.
+/// The state of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum State {
-    /// In the index with an send queue, without a socket; undone if not adopted in time.
+    /// In the index with a send queue, without a socket. It is removed if it is not adopted before its
+    /// deadline.
     Reserved,
     /// Adopted and open.
     Open,
-    /// Our close frame is queued or sent; the peer's is awaited until the deadline.
+    /// Our close frame is queued or sent; the peer's is expected until the deadline.
     Closing,
-    /// Both close frames are through, or the peer broke the protocol: our side is shut as soon as
-    /// everything is written.
+    /// Both close frames were exchanged, or the peer broke the protocol. Our side is shut once everything
+    /// is written.
     Draining,
-    /// Our side is shut. What still arrives is thrown away until the peer shuts its own, or the
-    /// deadline.
+    /// Our side is shut. Further input is discarded until the peer shuts its side, or until the deadline.
     Shut,
 }
 
-/// A connection of the reactor. Idle, it owns nothing on the heap but itself.
+/// A connection. An idle one owns no heap memory but itself.
 pub struct Connection {
     pub id: ConnectionId,
     pub principal: Principal,
-    /// Its part in the counts. Before the socket, and so given back before the client sees its end.
+    /// Counts the connection. It stands before the socket and is dropped first: the count falls before the
+    /// client sees the end.
     pub held: CountGuard,
     pub socket: Option<Socket>,
     pub decoder: Decoder,
     pub send_queue: SendQueue,
-    /// What its client may still send.
+    /// What the client may still send.
     pub allowance: Allowance,
     pub audience: AudienceId,
     /// Place among the members of `audience`.
     pub place: u32,
     pub state: State,
-    /// Whether it hears homes from the moment on at which its user becomes a member.
+    /// Whether the subscription follows the homes that the user joins.
     pub follow: bool,
-    /// What it hears in such a home, if not everything.
+    /// The entities to receive in such a home; `None`: all events.
     pub entities: Option<Box<FollowedEntities>>,
-    /// When it was reserved, in ms since 1970.
+    /// When it was reserved, in milliseconds since 1970.
     pub reserved_ms: u64,
-    /// The last sequence of a kept command that it got: a repeated one is not delivered again.
+    /// The last sequence of a queued command that was delivered. A repeated one is not delivered again.
     pub last_sequence: u64,
-    /// Homes that its user joined_homes since then, and where the records of it stand in the outbox.
+    /// Homes that the user joined since the reservation, with the outbox positions of those records.
     pub joined_homes: Vec<(u64, OutboxPosition)>,
-    /// Why it has to go, once a control record or a gap said so.
+    /// Why it will be closed, once a control record or a gap requires it.
     pub pending_close: Option<&'static CloseCode>,
-    /// Where in the outbox the record stands that ends all that it hears, shard by shard.
+    /// Outbox position of the record that revokes everything, shard by shard.
     pub revoked_at: Option<OutboxPosition>,
-    /// The code of the close frame that was said or answered; 1006 before there was one.
+    /// The code of the close frame that was sent or received; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
     pub answered: bool,
-    /// Whether the audience was left, so that no more events come.
+    /// Whether it left its audience and receives no more events.
     pub unsubscribed: bool,
-    /// Whether the peer said that nothing more comes: there will be no other edge to read the rest by.
+    /// Whether the peer has shut its side. No further edge announces the rest of its bytes.
     pub peer_finished: bool,
-    /// Whether it is listed among those that something waits for.
+    /// Whether it is in the list of slow consumers.
     pub in_slow_consumers: bool,
-    /// Whether it is listed among those that are to be read.
+    /// Whether it is in the list of sockets to read.
     pub in_unread: bool,
 }
 
 impl Connection {
-    /// Whether a close frame was said or answered.
+    /// Whether a close frame was sent or received.
     pub fn is_closing(&self) -> bool {
         match self.state {
             State::Reserved | State::Open => false,

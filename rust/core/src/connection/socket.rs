@@ -1,4 +1,6 @@
-//! The socket of a connection, and the one place for `unsafe`: taking ownership of a descriptor that Python duplicated.
+//! The socket of a connection.
+//!
+//! This file has the only `unsafe` code: taking ownership of a descriptor that Python duplicated.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
@@ -7,7 +9,7 @@ use std::time::Duration;
 
 use socket2::SockRef;
 
-/// What the kernel may hold for a taken socket, and for how long. 0 leaves the kernel's own.
+/// What the kernel may buffer for a socket, and for how long. 0 keeps the kernel's default.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SocketOptions {
     /// `SO_SNDBUF`, in bytes.
@@ -18,15 +20,15 @@ pub struct SocketOptions {
     pub timeout: Duration,
 }
 
-/// The taken socket. Reads and writes are the kernel's `recv` and `send`; it may be a TCP socket or
-/// one end of a socket pair.
+/// An adopted socket. Reads and writes are the kernel's `recv` and `send`. It may be a TCP socket or one
+/// end of a socket pair.
 pub struct Socket(TcpStream);
 
 impl Socket {
     /// Makes the socket non-blocking, turns Nagle's algorithm off and bounds the kernel's buffers.
     ///
     /// # Errors
-    /// The kernel's, when it is no socket at all.
+    /// The kernel's, if the descriptor is not a socket.
     pub fn new(descriptor: std::os::fd::OwnedFd, options: &SocketOptions) -> io::Result<Self> {
         let stream = TcpStream::from(descriptor);
         stream.set_nonblocking(true)?;
@@ -43,7 +45,7 @@ impl Socket {
                     socket.set_tcp_user_timeout(Some(options.timeout))?;
                 }
             }
-            // One end of a socket pair knows no such options, and needs none.
+            // One end of a socket pair has no such options, and needs none.
             Err(error) if error.raw_os_error() == Some(libc::EOPNOTSUPP) => {}
             Err(error) => return Err(error),
         }
@@ -54,10 +56,10 @@ impl Socket {
         self.0.as_raw_fd()
     }
 
-    /// Tells the peer that nothing more comes.
+    /// Shuts our side of the socket.
     ///
     /// # Errors
-    /// The kernel's, when the peer is gone already.
+    /// The kernel's, if the peer has closed already.
     pub fn shut_writing(&self) -> io::Result<()> {
         self.0.shutdown(Shutdown::Write)
     }
@@ -86,15 +88,15 @@ impl Write for Socket {
 /// Takes ownership of `fd`, which the caller made with `dup` for this purpose alone.
 ///
 /// # Errors
-/// `EBADF` when the number is not an open descriptor; then nothing was taken.
+/// `EBADF` if the number is not an open descriptor; then nothing was taken.
 #[allow(unsafe_code)]
 pub fn own_descriptor(fd: RawFd) -> io::Result<OwnedFd> {
-    // To duplicate it would be a probe, too, but one that fails when the process has no descriptors left.
+    // Duplicating it would be a check, too, but fails when the process has no descriptors left.
     // SAFETY: F_GETFD takes no pointer and changes nothing; a number that is not open is EBADF.
     if unsafe { libc::fcntl(fd, libc::F_GETFD) } < 0 {
         return Err(io::Error::last_os_error());
     }
-    // SAFETY: `fd` was just seen to be open, and by this function's contract nobody else owns it:
-    // the gateway calls `os.dup` and passes the result here, once.
+    // SAFETY: `fd` is open, as just checked, and by this function's contract it has no other owner: Python
+    // calls `os.dup` and passes the result here once.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }

@@ -1,4 +1,4 @@
-//! All connections of the reactor, by slot and by whom they speak for.
+//! All connections of the reactor, by slot and by principal.
 
 use smallvec::SmallVec;
 
@@ -7,7 +7,7 @@ use crate::connection::ids::ConnectionId;
 use crate::connection::{Connection, PrincipalId};
 use crate::routing::index::Slot;
 
-/// The table of connections. A lookup by id finds nothing once the slot has a successor.
+/// The table of connections. A lookup by id returns nothing once the slot has a newer connection.
 #[derive(Default)]
 pub struct ConnectionTable {
     slots: Vec<Option<Box<Connection>>>,
@@ -27,23 +27,23 @@ impl ConnectionTable {
             .add(slot, principal_id, |slot| principal_of(&self.slots, slot));
     }
 
-    /// The connection of this very id.
+    /// The connection with exactly this id.
     pub fn get(&mut self, id: ConnectionId) -> Option<&mut Connection> {
         self.at(id.slot()).filter(|connection| connection.id == id)
     }
 
-    /// Whoever has the slot now.
+    /// The current connection in a slot.
     pub fn at(&mut self, slot: Slot) -> Option<&mut Connection> {
         self.slots.get_mut(slot as usize)?.as_deref_mut()
     }
 
-    /// The same, to be looked at.
+    /// The same, read-only.
     pub fn peek(&self, slot: Slot) -> Option<&Connection> {
         self.slots.get(slot as usize)?.as_deref()
     }
 
-    /// Brings what writing to these needs into the cache. At one look the processor waits for all of
-    /// them at the same time; with a system call between, it would wait for each by itself.
+    /// Loads the state that a write needs into the processor's cache. Together, the cache misses overlap;
+    /// with system calls in between, each would be waited for.
     pub fn prefetch(&self, slots: &[Slot]) {
         let ready = |connection: &&Connection| {
             connection.socket.is_some() & connection.send_queue.is_empty()
@@ -52,7 +52,7 @@ impl ConnectionTable {
         std::hint::black_box(connections.filter(ready).count());
     }
 
-    /// Takes the connection of this very id out.
+    /// Removes the connection with exactly this id.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
         let principal_id = self.get(id)?.principal.principal_id();
         self.by_principal.remove(id.slot(), principal_id, |slot| {
@@ -61,14 +61,14 @@ impl ConnectionTable {
         self.slots[id.slot() as usize].take()
     }
 
-    /// The slots of everybody who speaks for this user or device.
+    /// The slots of the connections of a principal.
     pub fn slots_of(&self, principal_id: PrincipalId) -> SmallVec<[Slot; 4]> {
         self.by_principal
             .slots_of(principal_id, |slot| principal_of(&self.slots, slot))
             .collect()
     }
 
-    /// The slots of those connections. Looks at every one there is.
+    /// The slots of the connections for which `wanted` is true. Scans all connections.
     pub fn slots_where(&self, wanted: impl Fn(&Connection) -> bool) -> Vec<Slot> {
         self.slots
             .iter()
@@ -78,7 +78,7 @@ impl ConnectionTable {
             .collect()
     }
 
-    /// How many slots there are, empty ones included.
+    /// The number of slots, including empty ones.
     pub fn slots(&self) -> Slot {
         self.slots.len() as Slot
     }

@@ -1,4 +1,4 @@
-//! Members cut out of a JSON object as raw text, so that each can be judged under its own name.
+//! Members of a JSON object as raw text, so that each can be checked under its own name.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -9,7 +9,7 @@ use serde_json::value::RawValue;
 
 use super::{BODY, Invalid, MAX_DATA_BYTES, MAX_DEPTH, MAX_NAME_BYTES, too_many_items};
 
-/// One member of an object: its raw JSON, if it was there.
+/// One member of an object: its raw JSON, if present.
 #[derive(Clone, Copy)]
 pub(super) struct Field<'a> {
     name: &'static str,
@@ -17,7 +17,7 @@ pub(super) struct Field<'a> {
 }
 
 impl<'a> Field<'a> {
-    /// A string that must be there.
+    /// A required string.
     pub(super) fn required_name(self) -> Result<Cow<'a, str>, Invalid> {
         let json = self.json.ok_or_else(|| self.invalid("is missing"))?;
         self.parse_name(json)
@@ -33,15 +33,15 @@ impl<'a> Field<'a> {
         let Some(json) = self.present() else {
             return Ok(0);
         };
-        // Ids are signed integers elsewhere, hence 63 bits. JSON has no plus sign that `parse`
-        // would take, and no leading zeros.
+        // Ids are signed integers elsewhere, hence 63 bits. JSON allows neither the plus sign nor the
+        // leading zeros that `parse` would accept.
         match json.parse::<u64>() {
             Ok(id) if i64::try_from(id).is_ok() => Ok(id),
             _ => Err(self.invalid("must be an integer from 0 to 9223372036854775807")),
         }
     }
 
-    /// The raw JSON of an object within the bounds; `None` if absent or null.
+    /// The raw JSON of an object within the limits; `None` if absent or null.
     pub(super) fn object(self) -> Result<Option<&'a str>, Invalid> {
         let Some(json) = self.present() else {
             return Ok(None);
@@ -70,7 +70,7 @@ impl<'a> Field<'a> {
         let name = if memchr::memchr(b'\\', name.as_bytes()).is_none() {
             Cow::Borrowed(name)
         } else {
-            // The JSON was read before: all that can be wrong is half of a surrogate pair.
+            // The JSON was parsed already: only an unpaired surrogate can be wrong.
             let name = serde_json::from_str(json)
                 .map_err(|_| self.invalid("must not have unpaired surrogates"))?;
             Cow::Owned(name)
@@ -87,10 +87,10 @@ impl<'a> Field<'a> {
     }
 }
 
-/// Reads an object and cuts out the members of these names; others are skipped.
+/// Parses an object and takes the members with these names; others are skipped.
 ///
 /// # Errors
-/// `body` is not an object, or one of the names stands there twice.
+/// `body` is not an object, or has one of the names twice.
 pub(super) fn read_members<'a, const COUNT: usize>(
     json: &'a str,
     names: [&'static str; COUNT],
@@ -106,7 +106,7 @@ pub(super) fn read_members<'a, const COUNT: usize>(
     }
 }
 
-/// Reads an array and cuts it into its elements.
+/// Parses an array and splits it into its elements.
 ///
 /// # Errors
 /// `body` is not an array, or has more than `limit` elements.
@@ -119,7 +119,7 @@ pub(super) fn read_array(json: &str, limit: usize) -> Result<Vec<&str>, Invalid>
     elements.ok_or_else(|| too_many_items(limit))
 }
 
-/// Where the text stops being JSON; serde's own message could repeat a part of it.
+/// The position of a JSON error; the message of serde could repeat a part of the text.
 fn not_json(error: &serde_json::Error, wrong_type: &str) -> Invalid {
     if error.is_data() {
         return Invalid::new(BODY, wrong_type);
@@ -130,7 +130,7 @@ fn not_json(error: &serde_json::Error, wrong_type: &str) -> Invalid {
 
 /// Whether valid JSON is nested deeper than `limit`, without recursion.
 fn is_deeper_than(json: &str, limit: usize) -> bool {
-    // Nearly always there are not even so many brackets, in strings or not.
+    // Nearly always there are fewer brackets than that, in strings or not.
     if memchr::memchr2_iter(b'{', b'[', json.as_bytes())
         .nth(limit)
         .is_none()
@@ -153,7 +153,7 @@ fn is_deeper_than(json: &str, limit: usize) -> bool {
     false
 }
 
-/// Skips the rest of a string, whose opening quote was taken.
+/// Skips the rest of a string after its opening quote.
 fn skip_string(bytes: &mut str::Bytes<'_>) {
     while let Some(byte) = bytes.next() {
         match byte {
@@ -200,7 +200,7 @@ impl<'de, const COUNT: usize> Visitor<'de> for MembersVisitor<COUNT> {
     }
 }
 
-/// Reads a member's name; answers its place among the known ones.
+/// Parses a member's name; returns its index among the known names.
 struct NameSeed<'n>(&'n [&'static str]);
 
 impl<'de> DeserializeSeed<'de> for NameSeed<'_> {

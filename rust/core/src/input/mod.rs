@@ -1,7 +1,7 @@
-//! Events and commands as clients send them: checked, and otherwise left as they are.
+//! Events and commands as clients send them: checked, and otherwise unchanged.
 //!
-//! `eventData` and `parameters` are cut out of the body byte by byte: numbers beyond 2^53, escapes
-//! and the order of members arrive as they were sent.
+//! `eventData` and `parameters` are copied from the body byte by byte. Numbers beyond 2^53, escapes and the
+//! order of members arrive as they were sent.
 
 mod json;
 
@@ -10,25 +10,25 @@ use json::{Field, read_members};
 use std::borrow::Cow;
 use std::str;
 
-/// How many events a bulk body may have.
+/// The maximum number of events in a bulk body.
 pub const MAX_ITEMS: usize = 1_000;
-/// The longest `eventType`, `entityId` and `action`, in bytes of UTF-8.
+/// The maximum length of `eventType`, `entityId` and `action`, in bytes of UTF-8.
 pub const MAX_NAME_BYTES: usize = 256;
-/// The longest `eventData` and `parameters`, in bytes as sent.
+/// The maximum length of `eventData` and `parameters`, in bytes as sent.
 pub const MAX_DATA_BYTES: usize = 65_536;
-/// How deep `eventData` and `parameters` may be nested; they themselves are the first level.
+/// The maximum nesting depth of `eventData` and `parameters`; they themselves are the first level.
 pub const MAX_DEPTH: usize = 64;
 
-/// The field of a problem that is the whole body's and not one member's.
+/// The field name of a problem with the whole body.
 const BODY: &str = "body";
 
-/// Input that is refused. Never repeats what the client sent.
+/// Rejected input. The message never repeats what the client sent.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{field} {problem}")]
 pub struct Invalid {
-    /// The member or parameter at fault, or `body`.
+    /// The invalid member or parameter, or `body`.
     pub field: &'static str,
-    /// What is wrong, as the predicate of a sentence about the field.
+    /// The problem, as the predicate of a sentence about the field.
     pub problem: String,
 }
 
@@ -42,7 +42,7 @@ impl Invalid {
     }
 }
 
-/// A checked event. It borrows from the body all but names that are spelled with escapes.
+/// A checked event. It borrows from the body, except names with escapes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EventInput<'a> {
     pub event_type: Cow<'a, str>,
@@ -56,8 +56,7 @@ pub struct EventInput<'a> {
 }
 
 impl EventInput<'_> {
-    /// The same event, if a client may send its type: the types of the platform, which begin and end
-    /// with `_`, say what the platform saw itself.
+    /// Rejects event types of the platform, which begin and end with `_`: clients may not send them.
     ///
     /// # Errors
     /// Names `eventType`.
@@ -79,24 +78,24 @@ pub struct CommandInput<'a> {
     pub parameters: Option<&'a str>,
 }
 
-/// The items of a bulk body, each by itself.
+/// The items of a bulk body, each with its own result.
 pub type Bulk<'a> = Vec<Result<EventInput<'a>, Invalid>>;
 
-/// Checks the body of an event whose home or device the path names. What the body says about
-/// either is not looked at: clients send `homeId: 0`, and none is believed.
+/// Checks the body of an event whose home or device is in the path. The ids in the body are ignored:
+/// clients send `homeId: 0`, and the path decides.
 ///
 /// # Errors
-/// Names the first member at fault, or `body`.
+/// Names the first invalid member, or `body`.
 pub fn parse_event(body: &[u8]) -> Result<EventInput<'_>, Invalid> {
     let [event_type, entity_id, data] =
         read_members(text(body)?, ["eventType", "entityId", "eventData"])?;
     check_event(event_type, entity_id, data)
 }
 
-/// Checks an event that names its own home or device. Whether it names either is not checked.
+/// Checks an event that names its own home or device. Both may be absent.
 ///
 /// # Errors
-/// Names the first member at fault, or `body`.
+/// Names the first invalid member, or `body`.
 pub fn parse_routed_event(body: &[u8]) -> Result<EventInput<'_>, Invalid> {
     parse_routed_text(text(body)?)
 }
@@ -104,7 +103,7 @@ pub fn parse_routed_event(body: &[u8]) -> Result<EventInput<'_>, Invalid> {
 /// Checks the body of a command.
 ///
 /// # Errors
-/// Names the first member at fault, or `body`.
+/// Names the first invalid member, or `body`.
 pub fn parse_command(body: &[u8]) -> Result<CommandInput<'_>, Invalid> {
     let [action, parameters] = read_members(text(body)?, ["action", "parameters"])?;
     Ok(CommandInput {
@@ -113,10 +112,10 @@ pub fn parse_command(body: &[u8]) -> Result<CommandInput<'_>, Invalid> {
     })
 }
 
-/// Checks a bulk body: a JSON array of routed events, or one on each line (NDJSON).
+/// Checks a bulk body: a JSON array of events with ids, or one event on each line (NDJSON).
 ///
-/// Each item is judged by itself. Lines may be blank and may end in CRLF; a line that is not JSON
-/// or not UTF-8 spoils only itself.
+/// Each item has its own result. Lines may be blank and may end in CRLF. A line that is not JSON or not
+/// UTF-8 is invalid alone.
 ///
 /// # Errors
 /// The body has no items or more than [`MAX_ITEMS`], or the array is not JSON.
@@ -176,7 +175,7 @@ fn check_event<'a>(
     })
 }
 
-/// Whether JSON takes this byte for white space.
+/// Whether this byte is white space in JSON.
 const fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\r' | b'\n')
 }

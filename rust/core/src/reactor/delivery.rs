@@ -13,25 +13,25 @@ use crate::send_queue::{Block, OfferResult};
 use crate::stats::Stats;
 use crate::wire::encoding;
 
-/// ConnectionTable whose state is brought into the cache before the first of them is write_counts to.
+/// Number of connections whose state is prefetched before the first of them is written to.
 const PREFETCHED: usize = 8;
 
-/// What became of an envelope.
+/// The result of routing an envelope.
 pub(super) enum Routed<'a> {
-    /// It is in the blocks of all who hear it, of which the longest has so many bytes now.
+    /// The frame is in the blocks of all matched audiences; the longest block has this many bytes.
     Delivered { longest_block: usize },
-    /// The frame is ready and those who hear it are found: it is to be delivered by itself, so that each of
-    /// its sockets can tell when the kernel has it.
+    /// The frame is ready and its audiences are matched. It is delivered on its own, so that the write of
+    /// each socket can be reported.
     QueuedCommand { sequence: u64, expires_ms: u64 },
-    /// It is to be applied, before the next envelope is routed.
+    /// The control record must be applied before the next envelope is routed.
     Control(ControlHeader<'a>),
 }
 
 /// Routes one envelope into the open blocks.
 ///
-/// A record that cannot be decoded is counted and skipped: one bad record must not stop a node. So is
-/// one in a shard where it does not belong, for the control records of its home are in another: who
-/// writes there counts shards differently.
+/// A malformed envelope is counted and skipped: one bad entry must not stop a node. The same goes for an
+/// envelope in the wrong shard: its writer uses another number of shards, and the control records of its
+/// home are in the right one.
 pub(super) fn route<'a>(
     entry: &'a Entry,
     shards: u32,
@@ -70,7 +70,7 @@ pub(super) fn route<'a>(
     }
     let mut longest_block = 0;
     if !matched.is_empty() {
-        // Looked at only now: most nodes hear most events for nobody.
+        // Checked only for a match: most nodes have no subscriber for most events.
         if shard_of(shard_key, shards) == entry.shard {
             Stats::add(&stats.matched, 1);
         } else {
@@ -116,7 +116,7 @@ fn command_topic(command: &CommandHeader<'_>) -> TopicRef<'static> {
 }
 
 impl Reactor {
-    /// Hands out every open block.
+    /// Writes every open block.
     pub(super) fn seal_all(&mut self) {
         while let Some(block) = self.blocks.seal_next() {
             self.hand_out(block, usize::MAX);
@@ -124,8 +124,8 @@ impl Reactor {
         self.handle_failed_sends();
     }
 
-    /// Hands out the audience's open block to its first `members`, before the audience's membership
-    /// changes or one of them gets a frame of its own.
+    /// Writes the audience's open block to its first `members`. Required before the membership of the
+    /// audience changes, or before a member gets a frame of its own.
     pub(super) fn seal(&mut self, audience: AudienceId, members: usize) {
         if let Some(block) = self.blocks.seal(audience) {
             self.hand_out(block, members);

@@ -1,7 +1,7 @@
-//! The reactor's inbox: one FIFO for everything that changes who hears what, and for what is received.
+//! The inbox of the reactor: one FIFO for reservations, adoptions, control records and events.
 //!
-//! Reservations, adoptions and envelopes have a common order only because they share this queue:
-//! an event that was appended after a client saw 101 is read after its reservation was queued.
+//! They have a common order only because they share this queue: an event that is appended after a client
+//! received 101 is read after its reservation was queued.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,11 +26,10 @@ pub struct Entry {
     pub envelope: Vec<u8>,
 }
 
-/// What the reactor is told.
+/// A command to the reactor.
 pub enum Command {
-    /// With its part in the counts of connections.
-    /// With its share of the counts, and when it was made (milliseconds since 1970, UTC): it may lie here
-    /// for a while.
+    /// The reservation, its share of the counts, and when it was made (milliseconds since 1970, UTC). It
+    /// may stay in the queue for a while.
     Reserve(Box<Reservation>, CountGuard, u64),
     Adopt {
         id: ConnectionId,
@@ -38,10 +37,10 @@ pub enum Command {
         early: Vec<u8>,
     },
     Abandon(ConnectionId),
-    /// Commands that were kept for a device, for a reservation: before all that is live.
+    /// Delivers queued commands to a reservation, before all live ones.
     DeliverFirst {
         id: ConnectionId,
-        /// The last sequence that was given out when they were read.
+        /// The last sequence that was assigned when the commands were read.
         seen: u64,
         envelopes: Vec<Vec<u8>>,
     },
@@ -56,21 +55,21 @@ pub enum Command {
         reason: String,
     },
     Route(Vec<Entry>),
-    /// Entries of this shard may be missing, between what was routed before and what comes now.
+    /// Entries of this shard may be missing between earlier and later ones.
     Gap {
         shard: u32,
     },
-    /// Tell Python the keys of users that connections are open with: see [`crate::core::Core::keys_in_use`].
+    /// Report the keys of users of open connections: see [`crate::core::Core::keys_in_use`].
     KeysInUse {
         cursor: u32,
         limit: u32,
     },
-    /// Every connection that was made with this key of theirs ends.
+    /// Closes every connection that was made with this key of the principal.
     EndKey {
         principal_id: PrincipalId,
         key_tag: u64,
     },
-    /// Python took its notifications: clients whose messages had to wait may go on.
+    /// Python took its notifications: paused sockets may be read again.
     ResumeReads,
     Stop {
         code: u16,
@@ -79,7 +78,7 @@ pub enum Command {
     },
 }
 
-/// The sending side, shared by Python's threads and the tail.
+/// The sending side, shared by the threads of Python and the stream reader.
 pub struct Inbox {
     sender: Sender<Command>,
     waker: Waker,
@@ -108,13 +107,13 @@ impl Inbox {
         (inbox, receiver)
     }
 
-    /// Queues a command that has its place in the order but no hurry: whatever comes next wakes
-    /// the reactor, or its next timer does. Saves a handshake one switch of threads.
+    /// Queues a command that needs its place in the order but no immediate handling. The next other command
+    /// or timer wakes the reactor. This saves a handshake one thread switch.
     pub fn send_without_wake(&self, command: Command) -> bool {
         self.sender.send(command).is_ok()
     }
 
-    /// Queues a command. Answers whether the reactor still lives.
+    /// Queues a command and wakes the reactor. Returns whether the reactor still runs.
     pub fn send(&self, command: Command) -> bool {
         if self.sender.send(command).is_err() {
             return false;
@@ -125,8 +124,7 @@ impl Inbox {
         true
     }
 
-    /// Queues envelopes, and waits while too many bytes of them are on their way: the events
-    /// stay in Redis meanwhile.
+    /// Queues envelopes. Blocks while too many bytes are queued; the events stay in Redis meanwhile.
     pub fn route(&self, entries: Vec<Entry>) -> bool {
         let bytes: usize = entries.iter().map(|entry| entry.envelope.len()).sum();
         let mut guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,7 +144,7 @@ impl Inbox {
         self.send(Command::Route(entries))
     }
 
-    /// The reactor has dealt with this many bytes of envelopes.
+    /// The reactor has handled this many bytes of envelopes.
     pub(crate) fn release(&self, bytes: usize) {
         let before = self
             .stats
@@ -158,17 +156,17 @@ impl Inbox {
         }
     }
 
-    /// The reactor has ended: nobody may wait for it any more.
+    /// The reactor has stopped; wakes all blocked senders.
     pub(crate) fn stop(&self) {
         self.stopped.store(true, Ordering::Relaxed);
         let _guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
         self.room.notify_all();
     }
 
-    /// The reactor is about to sleep: whoever sends from now on wakes it. Answers whether it may,
-    /// because nothing was sent before.
+    /// The reactor is about to sleep; every command from now on wakes it. Returns whether it may sleep,
+    /// because no command came before.
     pub(crate) fn prepare_sleep(&self, commands: &Receiver<Command>) -> bool {
-        // In this order: what is sent between the two is either seen here or wakes.
+        // In this order: a command between the two steps is either seen here or wakes the reactor.
         self.asleep.store(true, Ordering::SeqCst);
         commands.is_empty()
     }
@@ -197,8 +195,7 @@ mod tests {
         }
     }
 
-    /// For a second, the next sent comes at every moment of falling asleep, and a sleep lasts until
-    /// it is woken.
+    /// For a second, commands arrive at every moment of going to sleep; a sleep ends only by a wake-up.
     #[test]
     fn no_wake_up_is_lost() {
         const FOR_EVER: Duration = Duration::from_secs(20);
@@ -230,7 +227,7 @@ mod tests {
             while !over.load(Ordering::Relaxed) {
                 if inbox.prepare_sleep(&commands) {
                     let slept = poll.poll(&mut events, Some(FOR_EVER));
-                    // Whoever stops the process and lets it go on ends its system calls.
+                    // A signal that stops and continues the process interrupts system calls.
                     let was_stopped =
                         slept.is_err_and(|error| error.kind() == io::ErrorKind::Interrupted);
                     if events.is_empty() && !was_stopped {

@@ -1,4 +1,4 @@
-//! A connection's life: reserved, adopted, closing, draining, revoked_at.
+//! The life cycle of a connection: reserved, adopted, closing, draining, removed.
 
 use std::time::{Duration, Instant};
 
@@ -20,12 +20,12 @@ use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
 use crate::wire::frame::{self, Decoder, Opcode};
 
-/// How a connection revoked_at, for whoever keeps count.
+/// The close code to report for a removed connection.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EndCode(Option<u16>);
 
 impl EndCode {
-    /// The code that was said when closing began.
+    /// The code of the close frame that was sent or received.
     pub(super) const KEEP: Self = Self(None);
     /// No close frame was exchanged (RFC 6455 section 7.1.5).
     pub(super) const ABNORMAL: Self = Self(Some(1006));
@@ -130,14 +130,14 @@ impl Reactor {
         self.notify_device_state(id, |id, _, _| Notification::Adopted { id });
         self.seal(audience, usize::MAX);
         self.flush(id);
-        // What it may not hear any more revoked_at while nobody could tell it.
+        // Its access may have ended before it had a socket.
         self.close_if_marked(id);
         if !early.is_empty() {
             self.received(id, &mut early);
         }
     }
 
-    /// Of users nobody keeps a list.
+    /// Only devices: nothing tracks which users are connected.
     fn notify_device_state(
         &mut self,
         id: ConnectionId,
@@ -173,7 +173,7 @@ impl Reactor {
         self.seal(audience, usize::MAX);
         let mut frame = Vec::with_capacity(payload.len() + 10);
         frame::append_frame(&mut frame, opcode, payload);
-        // However long one message is, it passes the bound by itself alone.
+        // One message may exceed the limit on its own, however long it is.
         let limit = self.limits.send_queue_bytes + memory::entry_memory(frame.len());
         self.offer_frame(id, &frame, limit);
     }
@@ -182,8 +182,8 @@ impl Reactor {
         self.close(id, why.code, why.reason);
     }
 
-    /// Begins the close handshake: no more events, our close frame, then the peer has its time.
-    /// Whoever closes one that is pending_close: it hears why.
+    /// Starts the close handshake: no more events, our close frame, then the peer has time to answer. A
+    /// pending close determines the code, whatever the caller asks for.
     pub(super) fn close(&mut self, id: ConnectionId, code: u16, reason: &str) {
         let Some(connection) = self.connections.get(id) else {
             return;
@@ -209,7 +209,7 @@ impl Reactor {
         }
     }
 
-    /// Leaves the audience and queues the last frame this connection gets.
+    /// Leaves the audience and queues the last frame of this connection.
     pub(super) fn send_last_frame(
         &mut self,
         id: ConnectionId,
@@ -229,7 +229,7 @@ impl Reactor {
         self.shut_if_drained(id);
     }
 
-    /// Shuts our side once everything is said and the close handshake is through.
+    /// Shuts our side once everything is written and the close handshake is complete.
     pub(super) fn shut_if_drained(&mut self, id: ConnectionId) {
         let Some(connection) = self.connections.get(id) else {
             return;
@@ -239,7 +239,7 @@ impl Reactor {
             && let Some(socket) = &connection.socket
         {
             let shut = socket.shut_writing();
-            // Once only: each shutdown makes the socket's next edge, and so its own next turn.
+            // Only once: each shutdown causes another edge of the socket, and another call.
             connection.state = State::Shut;
             if shut.is_err() {
                 self.remove(id, EndCode::KEEP);
@@ -247,8 +247,8 @@ impl Reactor {
         }
     }
 
-    /// Writes a frame to one connection, for which at most `limit` bytes of memory may then wait. Its
-    /// audience's block must not be open.
+    /// Writes a frame to one connection; its queue may then take `limit` bytes of memory. The block of its
+    /// audience must not be open.
     pub(super) fn offer_frame(&mut self, id: ConnectionId, frame: &[u8], limit: usize) {
         let Some(connection) = self.connections.get(id) else {
             return;
@@ -269,7 +269,7 @@ impl Reactor {
         }
     }
 
-    /// Ends or closes what could not be write_counts to. Nothing is open or borrowed here.
+    /// Removes or evicts the connections whose writes failed. No block is open here.
     pub(super) fn handle_failed_sends(&mut self) {
         while let Some((id, failure)) = self.failed_sends.pop() {
             match failure {
@@ -290,7 +290,7 @@ impl Reactor {
                 self.close_with(id, close::SLOW_CONSUMER);
             }
             State::Reserved => self.remove(id, EndCode::ABNORMAL),
-            // Its close frame is on the way, and its deadline running.
+            // The close frame is queued, and its deadline is set.
             State::Closing | State::Draining | State::Shut => {}
         }
     }
@@ -306,8 +306,8 @@ impl Reactor {
         connection.unsubscribed = true;
         let (audience, place) = (connection.audience, connection.place);
         self.seal(audience, usize::MAX);
-        // Sealing writes, and a write may find other sockets dead, but it moves nobody:
-        // they are only noted as failed_sends.
+        // Sealing writes to sockets. A failed write is only noted in `failed_sends`: no member changes its
+        // place.
         if let Some(moved) = self.index.leave(audience, place)
             && let Some(connection) = self.connections.at(moved)
         {
@@ -315,7 +315,7 @@ impl Reactor {
         }
     }
 
-    /// Forgets a connection and closes its descriptor.
+    /// Removes a connection and closes its descriptor.
     pub(super) fn remove(&mut self, id: ConnectionId, end_code: EndCode) {
         self.leave_audience(id);
         let Some(connection) = self.connections.remove(id) else {
@@ -324,9 +324,8 @@ impl Reactor {
         match &connection.socket {
             Some(socket) => {
                 self.open -= 1;
-                // aiohttp may still hold the descriptor that ours was copied from, and epoll
-                // forgets a socket only with its last copy.
-                // The one error is that it was never registered: then there is nothing to forget.
+                // aiohttp may still hold the original of our descriptor, and epoll keeps a socket until its
+                // last copy is closed. The only error is a socket that was never registered.
                 let _ = self
                     .poll
                     .registry()
@@ -357,13 +356,13 @@ impl Reactor {
     }
 }
 
-/// Tells a client whose reservation is gone (its handshake took too long) to come again.
+/// Closes a socket whose reservation was removed because the handshake took too long.
 fn refuse(socket: &mut Socket) {
     use std::io::Write;
     let mut frame = Vec::new();
     frame::append_close(&mut frame, close::TRY_AGAIN.code, close::TRY_AGAIN.reason);
     if socket.write(&frame).is_ok() {
-        // Whether the peer hears it or not, the socket ends here.
+        // Whether the peer receives it or not, the socket is closed here.
         let _ = socket.shut_writing();
     }
 }

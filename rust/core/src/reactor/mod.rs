@@ -1,7 +1,8 @@
-//! The reactor: one thread that owns index, audiences, send queues and every socket.
+//! The reactor: one thread that owns the index, audiences, send queues and all sockets.
 //!
-//! A *turn* is: a bounded part of what the sockets have to say, what the inbox has, one write per socket,
-//! timers. Sockets come first, while no block is open; so a pong never overtakes an event.
+//! A *turn* reads a bounded amount from the sockets, takes commands from the inbox, writes once to each
+//! socket and serves the timers. Sockets come first, while no block is open; so a pong never overtakes an
+//! event.
 
 mod access;
 mod delivery;
@@ -48,52 +49,53 @@ pub(crate) const WAKER: mio::Token = mio::Token(usize::MAX);
 const EVENTS_PER_TURN: usize = 1024;
 const COMMANDS_PER_TURN: usize = 1024;
 const ENVELOPES_PER_TURN: usize = 256;
-/// A turn ends when an audience's block has grown to this many bytes: larger blocks leave the cache
-/// between two sockets, and a client that keeps up must never exceed its send queue by one block.
+/// A turn ends when a block reaches this size. Larger blocks leave the processor's cache between two
+/// sockets, and one block must never exceed the send queue of a client that keeps up.
 const BLOCK_BYTES: usize = 64 << 10;
 const READ_BUFFER: usize = 64 << 10;
-/// A turn reads so many bytes of all sockets together, and so many times: some 20,000 of the smallest frames,
-/// or an answer to 128 clients, which each is less than a millisecond. Whatever clients send, events, control
-/// records and timers have their part of every turn.
+/// Limits on reading in one turn, in bytes and calls over all sockets: about 20,000 of the smallest frames,
+/// or 128 reads with a reply. Each takes less than a millisecond. So events, control records and timers get
+/// their share of every turn, whatever clients send.
 const BYTES_READ_PER_TURN: usize = 128 << 10;
 const READS_PER_TURN: usize = 128;
-/// A turn that read so much is followed by some in which nothing is read: three times as long as the reading took,
-/// and no longer than this. So a flood takes a quarter of the processor, and not all that there is, from which
-/// the threads that bring events would have to win theirs back; flooding clients wait in their own sockets.
+/// After a turn that reached a read limit, reading pauses three times as long as it took, but no longer
+/// than this. So a flood takes at most a quarter of the processor, and the threads that bring events are
+/// not starved. Flooding clients wait in their own sockets.
 const MAX_READ_PAUSE: Duration = Duration::from_millis(5);
 
-/// Times and bounds of the reactor.
+/// Intervals and limits of the reactor.
 #[derive(Clone, Debug)]
 pub struct Limits {
-    /// Streams that envelopes are spread over.
+    /// The number of shards.
     pub shards: u32,
-    /// Between two pings of a connection.
+    /// Interval between two pings of a connection.
     pub heartbeat: Duration,
-    /// From `reserve` to `adopt`.
+    /// Timeout from `reserve` to `adopt`.
     pub reservation: Duration,
-    /// From the first copy of a control record that ends a connection to its end, if the copies in
-    /// other shards do not come.
+    /// Maximum time from the first copy of a revoking record to the close, if copies in other shards do not
+    /// arrive.
     pub close_grace: Duration,
-    /// From our close frame to the peer's, and from then to the end of its stream.
+    /// Timeout from our close frame to the peer's, and from then to the end of its stream.
     pub close: Duration,
-    /// What may wait for one socket, in bytes of memory.
+    /// Maximum memory of one send queue, in bytes.
     pub send_queue_bytes: usize,
-    /// The memory of what may wait for all sockets together, in bytes.
+    /// Maximum memory of all send queues together, in bytes.
     pub send_queues_bytes: usize,
-    /// How long a byte may wait for one socket.
+    /// Maximum time that a byte may wait in a send queue.
     pub unsent_age: Duration,
-    /// What a client may send a second.
+    /// Maximum rates of what one client sends.
     pub inbound: Rates,
-    /// What all connections of a user or device may listen to, in bytes of memory, when the homes that they
-    /// follow become more; of what they ask for themselves, the gateway is the judge.
+    /// Maximum memory of the topics of all connections of a principal, in bytes, when joined homes add
+    /// topics. The handshake checks the topics of the subscription itself.
     pub principal_topic_bytes: u64,
-    /// The longest message of a client, in bytes.
+    /// Maximum length of a client's message, in bytes.
     pub message_bytes: usize,
-    /// Whether messages of clients are handed to Python; otherwise they are checked and dropped.
+    /// Whether clients' messages are passed to Python; otherwise they are checked and dropped. Only tests
+    /// set it: no subprotocol with client messages exists yet.
     pub deliver_messages: bool,
-    /// What may wait of them for Python, in bytes.
+    /// Maximum memory of clients' messages that wait for Python, in bytes.
     pub messages_bytes: usize,
-    /// What the kernel may hold for one socket.
+    /// Limits on what the kernel buffers for one socket.
     pub socket: SocketOptions,
 }
 
@@ -107,7 +109,7 @@ pub struct Shared {
     pub stats: Arc<Stats>,
 }
 
-/// Why a connection has to go, found while its audience was being write_counts.
+/// Why a connection must be closed, found while its audience was written to.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SendFailure {
     SocketDead,
@@ -123,19 +125,19 @@ pub(crate) struct Reactor {
     index: Index,
     blocks: Blocks,
     timers: Timers,
-    /// Envelopes of a batch that the last turn did not come to.
+    /// Envelopes of a batch that the last turn did not handle.
     backlog: std::vec::IntoIter<Entry>,
-    /// Sockets that have something to read, in the order of their turns; each at most once.
+    /// Sockets to read, in order; each at most once.
     unread: VecDeque<ConnectionId>,
-    /// Until then no socket is read.
+    /// No socket is read before this time.
     next_read: Instant,
-    /// Sockets that are not read while Python does not take messages.
+    /// Sockets that are not read until Python takes its notifications.
     read_paused: Vec<ConnectionId>,
     failed_sends: Vec<(ConnectionId, SendFailure)>,
-    /// Condemned ones that hear on until everything is routed that was read together with the record:
-    /// what stands in other shards may be older than it.
+    /// Connections to unsubscribe at the end of the batch. Entries of other shards in the batch may be
+    /// older than the record, and are still delivered.
     unsubscribing: Vec<ConnectionId>,
-    /// Those who hear no more and are still to be told so; each connection at most once.
+    /// Unsubscribed connections that still have to be closed; each at most once.
     pending_close: VecDeque<ConnectionId>,
     record_dedup: RecordDedup,
     slow_consumers: SlowConsumers,
@@ -145,7 +147,7 @@ pub(crate) struct Reactor {
     buffer: Vec<u8>,
     pongs: Pongs,
     write_counts: WriteCounts,
-    /// When the reactor began, and how long ago that was when this turn began, in seconds.
+    /// When the reactor started; and how long before this turn that was, in seconds.
     began: Instant,
     seconds: f64,
     open: u64,
@@ -154,7 +156,7 @@ pub(crate) struct Reactor {
 }
 
 impl Drop for Reactor {
-    /// However the reactor ends, also by a panic: nobody may wait for it any more.
+    /// However the reactor ends, also by a panic: blocked senders must be woken.
     fn drop(&mut self) {
         self.shared.inbox.stop();
     }
@@ -199,10 +201,10 @@ impl Reactor {
         }
     }
 
-    /// Turns until it is stopped and the last connection ended.
+    /// Runs turns until it is stopped and the last connection is removed.
     ///
     /// # Errors
-    /// The kernel's, when it refuses to poll.
+    /// The kernel's, if polling fails.
     pub(crate) fn run(&mut self) -> io::Result<()> {
         let mut events = Events::with_capacity(EVENTS_PER_TURN);
         while !(self.stopping && self.open + self.reserved == 0) {
@@ -212,7 +214,7 @@ impl Reactor {
         Ok(())
     }
 
-    /// One turn, which begins `now`.
+    /// One turn, which starts at `now`.
     fn turn(&mut self, events: &Events, now: Instant) {
         self.memory_account.set_now(now);
         self.seconds = now.saturating_duration_since(self.began).as_secs_f64();
@@ -242,7 +244,7 @@ impl Reactor {
         }
     }
 
-    /// How long there is nothing to do, unless something comes.
+    /// The time until the next deadline.
     fn poll_timeout(&self, now: Instant) -> Duration {
         let timers = self.timers.poll_timeout(now);
         if self.unread.is_empty() {
@@ -251,15 +253,15 @@ impl Reactor {
         timers.min(self.next_read.saturating_duration_since(now))
     }
 
-    /// Whether nothing but sockets to be read is left over from the last turn.
+    /// Whether nothing but socket reads is left over from the last turn.
     fn is_idle(&self) -> bool {
         self.backlog.len() == 0
             && self.pending_close.is_empty()
             && !self.slow_consumers.is_over_limit()
     }
 
-    /// Takes commands in order until the turn is full. Envelopes that are left over come first
-    /// in the next turn, before any later command.
+    /// Takes commands in order until the turn is full. Remaining envelopes come first in the next turn,
+    /// before any later command.
     fn take_commands(&mut self) {
         let mut envelopes = 0;
         let mut release = 0;
@@ -323,7 +325,7 @@ impl Reactor {
         }
     }
 
-    /// Whether so many were pending_close since `waiting` that this took a turn's time.
+    /// Whether closing the connections added since `waiting` fills a turn.
     fn closes_fill_turn(&self, waiting: usize) -> bool {
         self.pending_close.len() > waiting + access::pending_close::CLOSES_PER_TURN
     }

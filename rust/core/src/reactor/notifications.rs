@@ -1,4 +1,4 @@
-//! What the core tells Python: a queue, and a descriptor that is readable while it is not empty.
+//! Notifications to Python: a queue, and a descriptor that is readable while the queue is not empty.
 
 use std::collections::VecDeque;
 use std::io::{self, Read, Write};
@@ -10,39 +10,39 @@ use crate::connection::PrincipalId;
 use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
 
-/// Something that happened in the core.
+/// A notification to Python.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Notification {
-    /// A connection ended with this close code (1006 when none was exchanged).
+    /// A connection was removed with this close code (1006 without a close frame).
     Closed { id: ConnectionId, code: u16 },
-    /// A handshake for a device's command socket is under way: told before its client can know of it.
-    /// `Adopted` or `Closed` follows.
+    /// A device's command connection was reserved. It is sent before the client can know; `Adopted` or
+    /// `Closed` follows.
     Reserved {
         id: ConnectionId,
         project: u64,
         device: u64,
     },
-    /// That socket was taken over; its end will be told by `Closed`.
+    /// That connection was adopted; `Closed` reports its end.
     Adopted { id: ConnectionId },
-    /// The kernel took the whole frame of a command that is kept under this sequence until then.
+    /// The kernel took the whole frame of the queued command with this sequence.
     Written { id: ConnectionId, sequence: u64 },
-    /// A connection of this principal is closed with 1008, because its client sent more than its allowance.
+    /// The client of this principal exceeded its allowance and is closed with 1008.
     AllowanceExceeded { principal_id: PrincipalId },
-    /// A client sent a message.
+    /// A message from a client.
     Message {
         id: ConnectionId,
         text: bool,
         payload: Vec<u8>,
     },
-    /// A part of the keys of users that connections are open with: project, user, key tag. `next` is
-    /// where the following part begins; 0: there is none.
+    /// Keys of users of open connections: project, user, key tag. `next` is the cursor of the following
+    /// part; 0: there is none.
     KeysInUse {
         next: u32,
         keys: Vec<(u64, u64, u64)>,
     },
-    /// Entries of a shard may be missing, and why.
+    /// Entries of a shard may be missing, for this cause.
     Gap { shard: u32, cause: String },
-    /// A thread of the core stopped; nothing can be trusted any more.
+    /// A thread of the core stopped; the node must stop.
     Failed { reason: String },
 }
 
@@ -52,11 +52,11 @@ struct Queue {
     message_bytes: usize,
 }
 
-/// The queue between the core's threads and Python's loop.
+/// The queue between the threads of the core and Python's event loop.
 #[derive(Debug)]
 pub struct Notifier {
     queue: Mutex<Queue>,
-    /// Messages of clients wait here in about this many bytes; then the reactor reads no more of them.
+    /// Maximum bytes of clients' messages in the queue; above it the reactor pauses reading.
     limit: usize,
     stats: Arc<Stats>,
     writer: UnixStream,
@@ -67,7 +67,7 @@ impl Notifier {
     /// `limit` bounds the messages of clients, in bytes.
     ///
     /// # Errors
-    /// The kernel's, when there are no descriptors left.
+    /// The kernel's, if no descriptors are left.
     pub fn new(limit: usize, stats: Arc<Stats>) -> io::Result<Self> {
         let (writer, reader) = UnixStream::pair()?;
         writer.set_nonblocking(true)?;
@@ -81,34 +81,34 @@ impl Notifier {
         })
     }
 
-    /// The descriptor to watch for reading.
+    /// The descriptor to poll for reading.
     pub fn descriptor(&self) -> RawFd {
         self.reader.as_raw_fd()
     }
 
-    /// Queues one notification and wakes Python if it may be asleep.
+    /// Queues one notification and wakes Python if the queue was empty.
     pub fn push(&self, notification: Notification) {
         let mut queue = self.lock();
         let was_empty = queue.items.is_empty();
         if let Notification::Message { payload, .. } = &notification {
-            // With its place in the queue, for empty messages take memory too.
+            // With the size of its entry: empty messages take memory, too.
             queue.message_bytes += payload.len() + size_of::<Notification>();
             Stats::set(&self.stats.messages_bytes, queue.message_bytes as u64);
         }
         queue.items.push_back(notification);
         drop(queue);
         if was_empty {
-            // The only failure is a full pipe, and then it is readable already.
+            // The only failure is a full pipe, which is readable already.
             let _ = (&self.writer).write(&[1]);
         }
     }
 
-    /// Whether so many messages wait that clients have to.
+    /// Whether the messages reached the limit.
     pub fn is_full(&self) -> bool {
         self.lock().message_bytes >= self.limit
     }
 
-    /// Takes everything that waits. Second value: whether messages had to wait for this.
+    /// Takes all notifications. The second value says whether the messages had reached the limit.
     pub fn take(&self) -> (VecDeque<Notification>, bool) {
         let mut drained = [0; 64];
         while matches!((&self.reader).read(&mut drained), Ok(count) if count == drained.len()) {}

@@ -1,5 +1,7 @@
-//! Commands that are kept for their device until the kernel took them: each has a sequence, and whoever
-//! keeps it is told of the sequence once the whole frame was write_counts to one of the device's sockets.
+//! Queued commands: those kept until the kernel took them for a socket of their device.
+//!
+//! Each has a sequence. The sequence is reported once the whole frame was written to one of the device's
+//! sockets.
 
 use super::{Reactor, SendFailure};
 use crate::bus::envelope::{self, Envelope};
@@ -12,14 +14,14 @@ use crate::stats::Stats;
 use crate::wire::encoding;
 
 impl Reactor {
-    /// Hands the frame that was just routed to all that `matched`, each of whom gets a sequence once.
+    /// Writes the routed frame to all members of the matched audiences, once for each sequence.
     pub(super) fn deliver_queued_command(&mut self, sequence: u64, expires_ms: u64) {
         if self.matched.is_empty() || expires_ms <= wall_clock_ms() {
             return;
         }
         let matched = std::mem::take(&mut self.matched);
         for &audience in &matched {
-            // What was routed before it comes before it.
+            // Frames that were routed earlier are written first.
             self.seal(audience, usize::MAX);
             let mut block = Block::with_sequence(&self.frame, sequence, &self.memory_account);
             for &slot in self.index.members(audience) {
@@ -59,7 +61,7 @@ impl Reactor {
         self.matched = matched;
     }
 
-    /// Puts commands that were kept before everything that was routed to a reservation.
+    /// Puts queued commands before everything that was routed to a reservation.
     pub(super) fn deliver_first(&mut self, id: ConnectionId, seen: u64, envelopes: &[Vec<u8>]) {
         let Some(connection) = self
             .connections
@@ -86,7 +88,7 @@ impl Reactor {
         }
     }
 
-    /// The kernel took frames of kept commands from this connection's send queue.
+    /// Reports the queued commands that the kernel took from this connection's send queue.
     pub(super) fn notify_written(&mut self, id: ConnectionId) {
         for sequence in self.write_counts.sequences.drain(..) {
             self.shared
@@ -95,7 +97,7 @@ impl Reactor {
         }
     }
 
-    /// The frame of each command that is still to be delivered, with its sequence.
+    /// The frame and sequence of each command that has not expired.
     fn queued_command_frames(&self, envelopes: &[Vec<u8>]) -> Vec<(u64, Vec<u8>)> {
         let now_ms = wall_clock_ms();
         let mut frames = Vec::with_capacity(envelopes.len());

@@ -1,7 +1,7 @@
-//! ConnectionTable that something waits for: what all of them take together, and how old it is.
+//! Slow consumers: limits on the memory and age of unsent frames.
 //!
-//! Nobody is looked at who keeps up. A connection comes on the list with the first byte that its
-//! socket does not take, and the next look after everything was write_counts takes it off.
+//! Connections that keep up are never scanned. A connection enters the list with the first byte that its
+//! socket does not take. The next check after everything was written removes it.
 
 use std::cmp::Reverse;
 use std::time::{Duration, Instant};
@@ -11,15 +11,15 @@ use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::stats::Stats;
 
-/// Between two looks at how old things are.
+/// Interval between two checks of the ages.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
-/// What waits is stamped with the beginning of its turn, and a turn may be held up: that much may be
-/// missing from an age that seems to be reached.
+/// Unsent frames have the start time of their turn, and a turn may be delayed. So an age may be too high by
+/// this much.
 const AGE_TOLERANCE: Duration = Duration::from_millis(1_500);
-/// So many are closed in one turn: between two turns the others get what is theirs.
+/// Maximum number of evictions in one turn, so that other connections get their deliveries in between.
 const EVICTIONS_PER_TURN: usize = 128;
 
-/// The list. It may name connections that ended meanwhile, until the next look.
+/// The list. Until the next check it may contain connections that were removed.
 pub(super) struct SlowConsumers {
     ids: Vec<ConnectionId>,
     next_check: Instant,
@@ -35,7 +35,7 @@ impl SlowConsumers {
         }
     }
 
-    /// Something waits for this connection; `listed` is its own note of being on the list.
+    /// Adds a connection; `listed` is the connection's own flag.
     pub(super) fn note(&mut self, id: ConnectionId, listed: &mut bool) {
         if !std::mem::replace(listed, true) {
             self.ids.push(id);
@@ -46,16 +46,17 @@ impl SlowConsumers {
         self.ids.len()
     }
 
-    /// Whether the last turn closed as many as it may, and that was not enough.
+    /// Whether the last turn reached the maximum number of evictions and memory is still over the limit.
     pub(super) fn is_over_limit(&self) -> bool {
         self.over_limit
     }
 }
 
 impl Reactor {
-    /// While all send queues together take more than they may: closes who is furthest behind.
+    /// Evicts the slowest consumers while the memory of all send queues exceeds the limit.
     ///
-    /// What is shared is freed with the last who holds it, and who holds the oldest is furthest behind.
+    /// Evicting the longest queues first frees shared blocks: a shared block lives as long as the slowest
+    /// consumer needs it.
     pub(super) fn evict_slow_consumers(&mut self) {
         self.slow_consumers.over_limit = false;
         if self.memory_account.bytes() <= self.limits.send_queues_bytes {
@@ -87,7 +88,7 @@ impl Reactor {
         }
     }
 
-    /// Once a second: closes those whose oldest waiting byte is too old.
+    /// Once a second: evicts connections whose oldest unsent byte is too old.
     pub(super) fn evict_by_age(&mut self, now: Instant) {
         if now < self.slow_consumers.next_check {
             return;
@@ -104,7 +105,7 @@ impl Reactor {
                 connection.in_slow_consumers = false;
                 return false;
             };
-            // A reservation and a connection that closes have deadlines of their own.
+            // Reservations and closing connections have deadlines of their own.
             if connection.state == State::Open && now.duration_since(since) >= timeout {
                 overdue.push(id);
             }
@@ -147,7 +148,7 @@ mod tests {
         });
     }
 
-    /// However long ago the turn before was: the process may have been held up.
+    /// The age counts from the turn of the frame, even if the turn before was long ago.
     #[test]
     fn what_waits_is_no_older_than_its_turn() {
         let mut reactor = reactor_with_age_limit();
@@ -163,7 +164,7 @@ mod tests {
         assert_eq!(count(&reactor, "too_slow_by_age"), 1);
     }
 
-    /// Who always has something waiting, but nothing old, keeps up slowly and stays.
+    /// A client that reads slowly but steadily always has unsent frames, but no old ones.
     #[test]
     fn who_reads_slowly_but_steadily_stays() {
         const A_SECOND: usize = 600_000;
@@ -173,7 +174,7 @@ mod tests {
         client.set_nonblocking(true).unwrap();
         let mut buffer = vec![0; A_SECOND];
         let began = Instant::now();
-        // Thresholds than the kernel holds, and less than two seconds of it.
+        // More than the kernel buffers, and less than is read in two seconds.
         send(&reactor, id, A_SECOND);
         for second in 1..20 {
             send(&reactor, id, A_SECOND);

@@ -1,4 +1,4 @@
-//! What sockets have to say: bytes to read, room to write.
+//! Socket events: bytes to read, room to write.
 
 use std::io::{self, Read};
 use std::time::Instant;
@@ -15,20 +15,20 @@ use crate::stats::Stats;
 use crate::wire::close;
 use crate::wire::frame::{self, Incoming, Opcode, Violation};
 
-/// How a read of one socket ended, of which so many bytes came.
+/// Result of one read, with the number of bytes.
 enum Progress {
-    /// What comes later makes a new edge.
+    /// The socket is empty; further bytes cause a new edge.
     Emptied(usize),
-    /// There may be more: it has another turn behind the others.
+    /// There may be more bytes: the socket is read again after the others.
     Unfinished(usize),
 }
 
-/// What was action in one read, beyond data messages and pings.
+/// The result of one read, besides data messages and pings.
 enum ClientAction {
     Nothing,
     Close(Option<u16>),
     Violation(Violation),
-    /// Thresholds frames or bytes than the connection may send.
+    /// More frames or bytes than the connection may send.
     RateExceeded,
     /// The socket is dead.
     SocketDead,
@@ -67,7 +67,7 @@ impl Reactor {
         }
     }
 
-    /// Reads sockets by turns, each a buffer at a time, until they are empty or this turn has read enough.
+    /// Reads sockets in turns of one buffer each, until they are empty or a limit of this turn is reached.
     fn read_some(&mut self, now: Instant) {
         let began = Instant::now();
         let (mut reads, mut bytes) = (0, 0);
@@ -98,9 +98,9 @@ impl Reactor {
         }
     }
 
-    /// Writes what waits, as far as the kernel takes it.
+    /// Writes what is queued, as far as the kernel takes it.
     pub(super) fn flush(&mut self, id: ConnectionId) {
-        // Most edges say no more than that a client, which had all of it, has read what it was sent.
+        // Most edges only mean that a client with an empty queue has read its data.
         let Some(connection) = self
             .connections
             .get(id)
@@ -142,8 +142,8 @@ impl Reactor {
                 self.remove(id, end_code);
                 Progress::Emptied(0)
             }
-            // A short read emptied the socket; what comes later makes a new edge. But the end
-            // of the stream makes none when it came along with the last bytes.
+            // A short read emptied the socket, and further bytes cause a new edge. The end of the stream
+            // does not, if it arrived together with the last bytes.
             Ok(count) if count < full && !self.peer_finished(id) => Progress::Emptied(count),
             Ok(count) => Progress::Unfinished(count),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => Progress::Unfinished(0),
@@ -159,7 +159,7 @@ impl Reactor {
         self.connections.get(id).is_some_and(|it| it.peer_finished)
     }
 
-    /// Takes bytes of a client. The connection's audience must have no open block.
+    /// Handles bytes from a client. The block of its audience must not be open.
     pub(super) fn received(&mut self, id: ConnectionId, bytes: &mut [u8]) {
         match self.decode(id, bytes) {
             ClientAction::Nothing => {}
@@ -175,7 +175,7 @@ impl Reactor {
                         .notifier
                         .push(Notification::AllowanceExceeded { principal_id });
                 }
-                // Behind the notification: when the count is visible, Python will learn of it first.
+                // After the notification: whoever sees the count can rely on the notification being queued.
                 Stats::add(&self.shared.stats.inbound_exceeded, 1);
                 self.close_for_violation(
                     id,
@@ -187,7 +187,7 @@ impl Reactor {
         }
     }
 
-    /// Nothing that this client sends is listened to any more.
+    /// Closes a connection whose further input is ignored.
     fn close_for_violation(&mut self, id: ConnectionId, code: u16, reason: &str) {
         let mut frame = Vec::new();
         frame::append_close(&mut frame, code, reason);
@@ -206,7 +206,8 @@ impl Reactor {
             return ClientAction::Nothing;
         }
         let open = connection.state == State::Open;
-        // Who lost its key has nothing to say any more, but is still answered until it is told.
+        // A client with a pending close may not send messages, but its pings are answered until it is
+        // closed.
         let may_speak = connection.pending_close.is_none();
         let length = bytes.len();
         let mut rest = bytes;
@@ -257,14 +258,14 @@ impl Reactor {
                 OfferResult::Queued => self
                     .slow_consumers
                     .note(id, &mut connection.in_slow_consumers),
-                // No bound is said for them.
+                // Pongs have no limit.
                 OfferResult::Written | OfferResult::LimitExceeded => {}
             }
         }
         action
     }
 
-    /// The peer closes: answer in kind if we did not close first, then shut our side.
+    /// The peer sent a close frame: reply with the same code unless we closed first, then shut our side.
     fn peer_closed(&mut self, id: ConnectionId, code: Option<u16>) {
         let Some(connection) = self.connections.get(id) else {
             return;
@@ -324,8 +325,8 @@ mod tests {
         }])
     }
 
-    /// Twenty clients have more to be read than a turn reads; each turn delivers all the same, each client
-    /// has its part, and in the end all is read.
+    /// Twenty clients have more bytes than one turn reads. Each turn delivers events, each client gets its
+    /// share, and in the end everything is read.
     #[test]
     fn a_flood_has_a_budget_and_each_turn_delivers() {
         for frame in [EMPTY_PING, EMPTY_TEXT] {
@@ -360,14 +361,15 @@ mod tests {
                     events = no_events();
                 }
             }
-            // As many turns at least as the budget says, and each reads what it says and one buffer at most.
+            // At least as many turns as the budget requires; each reads the budget and at most one buffer
+            // more.
             assert!(turns >= flood / (BYTES_READ_PER_TURN + READ_BUFFER));
             assert!(count(&reactor, "reads_deferred") > 0);
             assert_eq!(count(&reactor, "inbound_exceeded"), 0);
         }
     }
 
-    /// The end of one client's flood does not come before the beginning of the others'.
+    /// The end of one client's flood is not read before the start of another client's input.
     #[test]
     fn sockets_are_read_by_turns() {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
@@ -387,7 +389,7 @@ mod tests {
         );
     }
 
-    /// Between two turns that read as much as they may, others deliver and read nothing.
+    /// After a turn that reached the limit, further turns deliver but do not read.
     #[test]
     fn a_flood_is_not_read_all_the_time() {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
@@ -414,7 +416,7 @@ mod tests {
         assert_eq!(count(&reactor, "reads_deferred"), 2);
     }
 
-    /// Edges of sockets with something to read; others, of one that was read from, come for ever here.
+    /// Events of readable sockets; a socket that was read would report edges for ever.
     fn next_events_now(reactor: &mut Reactor) -> Option<Events> {
         let mut events = Events::with_capacity(1024);
         let no_wait = Some(std::time::Duration::ZERO);

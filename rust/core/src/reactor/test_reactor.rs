@@ -1,4 +1,4 @@
-//! For tests: a reactor that turns when it is told to, at the time that it is told.
+//! For unit tests: a reactor whose turns and time the test controls.
 
 use std::io;
 use std::os::fd::OwnedFd;
@@ -20,7 +20,7 @@ use crate::reactor::notifications::Notifier;
 use crate::routing::subscription::{Reservation, Subscription};
 use crate::wire::encoding::Encoding;
 
-/// Nothing is ever due.
+/// Limits under which nothing is ever due.
 pub(super) fn limits() -> Limits {
     Limits {
         shards: 1,
@@ -77,14 +77,14 @@ pub(super) fn reserve(reactor: &mut Reactor, project: u64, user: u64) -> Connect
     id
 }
 
-/// An open connection without a socket: what it is told waits.
+/// An open connection without a socket: everything sent to it is queued.
 pub(super) fn open(reactor: &mut Reactor, project: u64, user: u64) -> ConnectionId {
     let id = reserve(reactor, project, user);
     connection(reactor, id).state = State::Open;
     id
 }
 
-/// The client of a reservation that is adopted.
+/// Adopts a reservation; returns the client's end.
 pub(super) fn adopt(reactor: &mut Reactor, id: ConnectionId) -> UnixStream {
     let (client, ours) = UnixStream::pair().unwrap();
     let socket = Socket::new(OwnedFd::from(ours), &SocketOptions::default()).unwrap();
@@ -96,7 +96,7 @@ pub(super) fn connection(reactor: &mut Reactor, id: ConnectionId) -> &mut Connec
     reactor.connections.get(id).unwrap()
 }
 
-/// What the sockets have to say: one thing at least.
+/// Waits for at least one socket event.
 pub(super) fn next_events(reactor: &mut Reactor) -> Events {
     let mut events = Events::with_capacity(8);
     while events.is_empty() {

@@ -1,4 +1,4 @@
-//! Deadlines and heartbeats without a timer per connection.
+//! Deadlines and heartbeats without a timer for each connection.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -11,23 +11,23 @@ use crate::stats::Stats;
 use crate::wire::close;
 use crate::wire::frame::{self, Opcode};
 
-/// An interval of heartbeats is cut into this many parts; a connection's slot says which is its own,
-/// so that pings are spread over the interval.
+/// A heartbeat interval is divided into this many parts. The slot of a connection selects its part, so that
+/// pings are spread over the interval.
 const PARTS: u32 = 50;
-/// Pings come this many parts late at most: then all that follow are put off.
+/// Maximum delay of pings, in parts. A longer delay postpones all following pings.
 const MAX_PARTS_LATE: u32 = PARTS / 4;
 
-/// The longest the reactor sleeps: a command without hurry waits no longer than this.
+/// The maximum sleep of the reactor, and so the maximum delay of a command that does not wake it.
 const MAX_POLL_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A deadline of one connection; stale ones are recognised by id and state.
+/// A deadline of one connection. Outdated ones are recognised by id and state.
 #[derive(Clone, Copy, Debug)]
 struct Deadline {
     at: Instant,
     id: ConnectionId,
 }
 
-/// All waits of one kind are equally long, so a queue keeps them sorted.
+/// All timeouts of one kind are equal, so each queue is sorted.
 pub(super) struct Timers {
     reservations: VecDeque<Deadline>,
     graces: VecDeque<Deadline>,
@@ -35,7 +35,7 @@ pub(super) struct Timers {
     step: Duration,
     next_step: Instant,
     part: u32,
-    /// When a stopping reactor ends whatever is still open.
+    /// When a stopping reactor removes all remaining connections.
     pub(super) stop_deadline: Option<Instant>,
 }
 
@@ -65,7 +65,7 @@ impl Timers {
         self.closes.push_back(Deadline { at, id });
     }
 
-    /// How long nothing is due.
+    /// The time until the next deadline.
     pub(super) fn poll_timeout(&self, now: Instant) -> Duration {
         [
             Some(self.next_step),
@@ -90,7 +90,7 @@ fn due(queue: &mut VecDeque<Deadline>, now: Instant) -> Option<ConnectionId> {
 }
 
 impl Reactor {
-    /// Ends what is overdue and sends the pings of this step.
+    /// Handles all deadlines that passed, and sends the pings of this part.
     pub(super) fn serve_timers(&mut self, now: Instant) {
         while let Some(id) = due(&mut self.timers.reservations, now) {
             if self
@@ -119,8 +119,8 @@ impl Reactor {
             self.timers.part = (self.timers.part + 1) % PARTS;
             self.send_heartbeats(self.timers.part);
             if self.timers.next_step + self.timers.step * MAX_PARTS_LATE < now {
-                // The process was held up. To make up for it would leave those who are asked late
-                // hardly any time to answer before their next turn.
+                // The process was stalled. If all late pings were sent now, their clients would have little
+                // time to answer before their next turn.
                 self.timers.next_step = now + self.timers.step;
             }
         }
@@ -142,7 +142,8 @@ impl Reactor {
                 Stats::add(&self.shared.stats.heartbeats_missed, 1);
                 self.close_with(id, close::HEARTBEAT_MISSED);
             } else {
-                // Also behind a backlog: who is not asked now would be missed at the next send_heartbeats.
+                // Even if frames are queued: without a ping the client would be closed at the next
+                // heartbeat.
                 self.offer_frame(id, &ping, usize::MAX);
             }
         }
@@ -169,7 +170,7 @@ mod tests {
         })
     }
 
-    /// Lets so many parts of an interval pass, without a delay.
+    /// Lets that many parts of an interval pass, without a delay.
     fn pass(reactor: &mut Reactor, parts: u32) {
         for _ in 0..parts {
             let due = reactor.timers.next_step;
@@ -177,7 +178,7 @@ mod tests {
         }
     }
 
-    /// What the reactor does not wake up for would be done half a second late.
+    /// A deadline that the poll timeout misses would be handled half a second late.
     #[test]
     fn nothing_that_is_due_is_slept_through() {
         let now = Instant::now();
@@ -237,12 +238,12 @@ mod tests {
         assert_eq!(count(&reactor, "heartbeats_missed"), 1);
     }
 
-    /// Otherwise it would count as silent at the next send_heartbeats.
+    /// Without a ping, the client would count as silent at the next heartbeat.
     #[test]
     fn a_backlog_does_not_hide_the_heartbeat() {
         let mut reactor = beating();
         let id = open(&mut reactor, 1, 1);
-        // By itself alone, one that is longer than the bound passes.
+        // One message may exceed the limit on its own.
         let long = vec![b'x'; 2 * limits().send_queue_bytes];
         reactor.send(id, Opcode::Text, &long);
         let waiting = connection(&mut reactor, id).send_queue.memory();

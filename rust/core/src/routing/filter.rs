@@ -1,34 +1,34 @@
-//! What a listener asked for: the precedence of `entityId`, `deviceId` and `homeId`.
+//! The precedence of the query parameters `entityId`, `deviceId` and `homeId`.
 //!
-//! Spec 000, *userSession/websocket*: "If both homeId and deviceId parameters are present at the
-//! same time, only deviceId will take effect. Also, if both deviceId and entityId parameters are
-//! present at the same time, only entityId will take effect."
+//! Spec 000, *userSession/websocket*: "If both homeId and deviceId parameters are present at the same time,
+//! only deviceId will take effect. Also, if both deviceId and entityId parameters are present at the same
+//! time, only entityId will take effect."
 
 use std::collections::HashSet;
 use std::hash::Hash;
 
 use crate::input::Invalid;
 
-/// How many values a filter may have.
+/// The maximum number of values of one filter.
 pub const MAX_VALUES: usize = 1_000;
 
-/// The one filter in effect. Values stand in the order in which they were given, each once.
+/// The one filter in effect. Values keep the order in which they were given; duplicates are removed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Selection<'a> {
-    /// No filter: every home the user is a member of.
+    /// No filter: every home that the user is a member of.
     All,
     Homes(Vec<u64>),
     Devices(Vec<u64>),
     Entities(Vec<&'a str>),
 }
 
-/// Picks the filter in effect from the values of the three query parameters.
+/// Selects the filter in effect from the values of the three query parameters.
 ///
-/// Precedence comes first: a filter that is set aside is not even parsed. Homes and devices may be
-/// comma lists, entities not.
+/// A filter without effect is not parsed. `homeId` and `deviceId` may be comma-separated lists, `entityId`
+/// may not.
 ///
 /// # Errors
-/// The filter in effect has an empty or malformed value, or more than [`MAX_VALUES`] of them.
+/// The filter in effect has an empty or malformed value, or more than [`MAX_VALUES`] values.
 pub fn select<'a>(
     homes: &[&str],
     devices: &[&str],
@@ -71,7 +71,7 @@ fn parse_ids(field: &'static str, values: &[&str]) -> Result<Vec<u64>, Invalid> 
 }
 
 fn parse_id(digits: &str) -> Option<u64> {
-    // `parse` alone would take a sign.
+    // `parse` alone would accept a sign.
     if !digits.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }

@@ -1,12 +1,12 @@
 //! The index: topics → audiences → connections.
 //!
-//! A *audience* is an immutable, interned set of topics with an encoding; connections that ask for
-//! the same share one. An event is matched to audiences, and only then to connections, so that the
-//! cost of a match grows with what matches and not with how many subscribe.
+//! An *audience* is an immutable, interned set of topics with an encoding. Connections with the same set
+//! share one audience. An event is matched to audiences first and to connections second: the cost of a
+//! match depends on the number of matches, not on the number of subscribers.
 //!
-//! Every pair of a topic and an audience is stored on both sides together with its place on the other
-//! side, so that the last leaver of an audience removes it in time proportional to its own topics,
-//! however popular they are.
+//! Every pair of a topic and an audience is stored on both sides, each with its place on the other side. So
+//! the removal of an audience takes time proportional to the number of its own topics, however many
+//! audiences share them.
 
 use std::hash::BuildHasher;
 
@@ -17,12 +17,12 @@ use smallvec::SmallVec;
 use crate::routing::topic::{Topic, TopicRef};
 use crate::wire::encoding::Encoding;
 
-/// Number of an audience; reused after its last connection left.
+/// Number of an audience. It is reused after the last connection left.
 pub type AudienceId = u32;
 /// Number of a connection's slot in the reactor.
 pub type Slot = u32;
 
-/// One end of a topic–audience pair: the record on the other side, and our place in its list.
+/// One end of a topic–audience pair: the record on the other side, and this link's place in its list.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     target: u32,
@@ -40,16 +40,18 @@ struct Audience {
     topics: SmallVec<[Link; 2]>,
     connections: SmallVec<[Slot; 4]>,
     encoding: Encoding,
-    /// The last match that found this audience: an event that reaches it by two topics is delivered once.
+    /// Number of the last match that found this audience. An event that matches it by two topics is
+    /// delivered once.
     last_match: u32,
 }
 
-/// Where a connection stands after [`Index::change`].
+/// Audience and place of a connection after [`Index::change`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Change {
     pub audience: AudienceId,
     pub place: u32,
-    /// Who took its place in the old audience, and must remember that.
+    /// The connection that moved to the vacated place in the old audience; its owner must store the new
+    /// place.
     pub moved: Option<Slot>,
 }
 
@@ -69,8 +71,8 @@ pub struct Index {
 impl Index {
     /// Puts a connection into the audience of exactly these topics and this encoding.
     ///
-    /// Answers the audience and the connection's place among its members, which [`Index::leave`]
-    /// wants back. The audience's open block must have been sealed before.
+    /// Returns the audience and the connection's place among its members; [`Index::leave`] needs both. The
+    /// caller must have sealed the open block of the audience.
     pub fn join(
         &mut self,
         slot: Slot,
@@ -83,10 +85,10 @@ impl Index {
         self.join_interned(slot, &ids, encoding)
     }
 
-    /// Moves a connection to the audience of other topics: those of its own that are to `keep`, and
-    /// `more`. `None` when that is what it has already.
+    /// Moves a connection to another audience. Its topics are those of the old audience for which `keep` is
+    /// true, and `more`. Returns `None` if that is the same set.
     ///
-    /// The open block of its audience must have been sealed before.
+    /// The caller must have sealed the open block of the old audience.
     pub fn change(
         &mut self,
         slot: Slot,
@@ -113,7 +115,7 @@ impl Index {
         if ids == before {
             return None;
         }
-        // In this order the topics that it keeps always have a listener, and stay as they are.
+        // Join first: topics that both sets contain never lose their last audience, and are not freed.
         let (audience, new_place) = self.join_interned(slot, &ids, encoding);
         Some(Change {
             audience,
@@ -122,7 +124,7 @@ impl Index {
         })
     }
 
-    /// The audiences that hear a topic which is `wanted`, each once. Looks at every topic there is.
+    /// The audiences with a topic for which `wanted` is true, each once. Scans all topics.
     pub fn audiences_of(&mut self, wanted: impl Fn(&Topic) -> bool) -> Vec<AudienceId> {
         self.begin_match();
         let mut found = Vec::new();
@@ -142,10 +144,10 @@ impl Index {
         found
     }
 
-    /// Takes a connection out of its audience; the last one takes the audience along.
+    /// Removes a connection from its audience. The last connection removes the audience.
     ///
-    /// Answers the slot of the member that moved to `place`, if one did: its owner must remember
-    /// the new place.
+    /// Returns the slot of the member that moved to `place`, if one did: its owner must store the new
+    /// place.
     pub fn leave(&mut self, audience_id: AudienceId, place: u32) -> Option<Slot> {
         let audience = self.audiences.get_mut(audience_id as usize)?.as_mut()?;
         if place as usize >= audience.connections.len() {
@@ -159,7 +161,7 @@ impl Index {
         moved
     }
 
-    /// Appends the audiences that hear any of `topics` to `matched`, each once.
+    /// Appends the audiences with any of `topics` to `matched`, each once.
     pub fn find(&mut self, topics: &[TopicRef<'_>], matched: &mut Vec<AudienceId>) {
         self.begin_match();
         for topic in topics {
@@ -206,22 +208,23 @@ impl Index {
             .map(|record| &record.topic)
     }
 
-    /// The memory of an audience's topics, about, as if no other audience had them.
+    /// The approximate memory of an audience's topics, as if no other audience shared them.
     pub fn topic_bytes(&self, audience: AudienceId) -> usize {
         self.topics(audience).map(Topic::bytes).sum()
     }
 
-    /// How many audiences there are.
+    /// The number of audiences.
     pub fn audience_count(&self) -> usize {
         self.audience_table.len()
     }
 
-    /// How many topics somebody listens to.
+    /// The number of topics with at least one subscriber.
     pub fn topic_count(&self) -> usize {
         self.topic_table.len()
     }
 
-    /// Begins a match. After 2³² of them the oldest stamps would pass for new ones, and hide an audience.
+    /// Starts a match. The counter wraps after 2³² matches; old numbers would then look current and hide an
+    /// audience, so they are reset.
     fn begin_match(&mut self) {
         self.last_match = self.last_match.wrapping_add(1);
         if self.last_match == 0 {
@@ -236,7 +239,7 @@ impl Index {
         self.audiences.get(audience_id as usize)?.as_ref()
     }
 
-    /// `topics` are sorted, each once.
+    /// `topics` must be sorted and unique.
     fn join_interned(
         &mut self,
         slot: Slot,
@@ -343,7 +346,7 @@ impl Index {
         }
     }
 
-    /// Removes one audience from a topic's list and tells the audience that took its place.
+    /// Removes one audience from a topic's list, and updates the link of the audience that took its place.
     fn unlink(&mut self, link: Link) {
         let Some(record) = self.topics[link.target as usize].as_mut() else {
             return;
@@ -405,7 +408,7 @@ mod tests {
         };
         let mut index = Index::default();
         let (audience, _) = index.join(3, &[HOME], Encoding::Plain);
-        // Its last_match is the very first, and the next match's would be that again.
+        // The audience has the first match number; the next match would get the same number after the wrap.
         index.last_match = u32::MAX;
         for _ in 0..3 {
             let mut matched = Vec::new();

@@ -1,4 +1,4 @@
-//! Which connections get an event: topics, subscriptions and audiences. No I/O here.
+//! Which connections receive an event: topics, subscriptions and audiences. No I/O.
 
 pub mod filter;
 pub mod index;

@@ -1,5 +1,7 @@
-//! What the newest control record about each key was, so that an older one that is repeated
-//! after it (a relay may do that) changes nothing.
+//! Deduplication of control records.
+//!
+//! The relay may repeat a control record. A record that is older than the newest record with the same key
+//! must change nothing; this module remembers the position of the newest one.
 
 use std::hash::BuildHasher;
 use std::time::{Duration, Instant};
@@ -7,13 +9,13 @@ use std::time::{Duration, Instant};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 
-/// A generation is closed when it is so previous. A relay repeats what a crash left within a second or
-/// two, and every minute at the latest.
+/// Age at which a generation is closed. After a crash the relay repeats records within two seconds, and
+/// within a minute at the latest.
 const GENERATION: Duration = Duration::from_secs(300);
-/// And when it has so many dedup: both generations stay below 8 MB.
+/// Number of keys at which a generation is closed. Both generations together stay below 8 MB.
 const MAX_RECORDS: usize = 32_768;
 
-/// What a control record is about, in one shard, or in whichever shard it is read first.
+/// What a control record is about, in one shard; without a shard, in the shard where it is read first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct RecordKey {
     pub shard: Option<u32>,
@@ -22,14 +24,15 @@ pub struct RecordKey {
     pub home: u64,
     pub device: u64,
     pub key_tag: u64,
-    /// A hash of what else tells it from others: of a right whose it was, of an entity its id.
+    /// A hash of the rest of the identity: the users of a permission, or the id of an entity.
     pub detail: u64,
 }
 
-/// Where a record stands in its project's outbox stream: milliseconds, and a number within them.
+/// Position of a record in the outbox stream of its project: milliseconds, and a number within the
+/// millisecond.
 pub type OutboxPosition = (u64, u64);
 
-/// How a record compares with what was noted about its key before.
+/// How a record compares with the newest known record with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Freshness {
     Newer,
@@ -37,7 +40,7 @@ pub enum Freshness {
     Older,
 }
 
-/// A bounded memory: what nobody spoke about for a generation or two is forgotten.
+/// A bounded memory of positions. A key without records for two generations is forgotten.
 #[derive(Debug)]
 pub struct RecordDedup {
     current: HashMap<RecordKey, OutboxPosition, RandomState>,
@@ -57,12 +60,13 @@ impl RecordDedup {
         }
     }
 
-    /// What tells a record from others of its type about the same ids.
+    /// The hash that distinguishes records of one type about the same ids.
     pub fn detail(&self, record_type: u64, body: &[u8]) -> u64 {
         self.hasher.hash_one((record_type, body))
     }
 
-    /// Compares a record with the newest one about its key, which it becomes unless it is older.
+    /// Compares a record with the newest one with its key. Unless it is older, the record becomes the
+    /// newest.
     pub fn observe(&mut self, key: RecordKey, position: OutboxPosition, now: Instant) -> Freshness {
         if self.current.len() >= MAX_RECORDS || now.duration_since(self.began) >= GENERATION {
             self.previous = std::mem::take(&mut self.current);
@@ -77,7 +81,7 @@ impl RecordDedup {
         freshness
     }
 
-    /// The place of the newest record about a key, if it is remembered.
+    /// The position of the newest record with this key, if it is remembered.
     pub fn newest(&self, key: &RecordKey) -> Option<OutboxPosition> {
         self.current
             .get(key)

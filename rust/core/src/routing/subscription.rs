@@ -1,4 +1,4 @@
-//! What a connection asks for, after precedence and authorisation.
+//! What a connection subscribes to, after precedence and authorisation.
 
 use std::net::IpAddr;
 
@@ -9,12 +9,12 @@ use crate::connection::Principal;
 use crate::connection::ids::ConnectionId;
 use crate::wire::encoding::Encoding;
 
-/// What a connection wants to hear, after precedence and permissions.
+/// What a connection receives.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Subscription {
     /// All events of these homes.
     Homes(Vec<u64>),
-    /// The events of these devices, each in the home that it is in.
+    /// The events of these devices, each in its current home.
     Devices(Vec<DeviceInHome>),
     /// The events of these entities, in each of these homes.
     Entities {
@@ -27,37 +27,37 @@ pub enum Subscription {
     Commands(u64),
 }
 
-/// A device, and the home it was in when its listener was authorised.
+/// A device, and its home when the connection was authorised.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeviceInHome {
     pub device: u64,
     pub home: u64,
 }
 
-/// An entity, and the home it was bound to when its listener was authorised.
+/// An entity, and the home that it was bound to when the connection was authorised.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BoundEntity {
     pub entity: Box<str>,
     pub home: u64,
 }
 
-/// A connection before it has a socket.
+/// A connection that has no socket yet.
 #[derive(Debug)]
 pub struct Reservation {
     pub id: ConnectionId,
     pub principal: Principal,
     pub subscription: Subscription,
-    /// Whether homes that the user enters or leaves change the subscription.
+    /// Whether the subscription changes with the homes that the user joins or leaves.
     pub follow: bool,
-    /// Homes of the user that are deactivated: they are followed, and heard once they are activated.
+    /// Deactivated homes of the user. The connection receives their events once they are activated.
     pub deactivated_homes: Vec<u64>,
     pub encoding: Encoding,
-    /// Where the client is, for the limit on connections of one address.
+    /// The client's address, for the limit on connections of one address.
     pub address: Option<IpAddr>,
 }
 
 impl Reservation {
-    /// The memory of what it asks for, in bytes, about; as if nobody else listened to the same.
+    /// The approximate memory of the topics in bytes, as if no other connection shared them.
     pub fn topic_bytes(&self) -> usize {
         let named = |name: &str| topic_bytes(Some(name.len()));
         let asked = match &self.subscription {
@@ -65,7 +65,7 @@ impl Reservation {
             Subscription::Devices(devices) => devices.len() * topic_bytes(None),
             Subscription::Commands(_) => topic_bytes(None),
             Subscription::Bound(bound) => bound.iter().map(|it| named(&it.entity)).sum(),
-            // The names alone, where there is no home yet.
+            // Without a home, only the names are counted.
             Subscription::Entities { homes, entities } => {
                 homes.len().max(1) * entities.iter().map(|it| named(it)).sum::<usize>()
             }
@@ -74,11 +74,12 @@ impl Reservation {
     }
 }
 
-/// The entities that a connection hears in whatever home its user is a member of.
+/// The entities whose events a connection receives in every home of its user.
 #[derive(Debug)]
 pub struct FollowedEntities(pub Vec<Box<str>>);
 
-/// Whether further homes can change what is heard, and what would be heard in them, if not everything.
+/// Whether further homes can change the subscription, and the entities to receive in them (`None`: all
+/// events).
 pub fn followed(subscription: Subscription) -> (bool, Option<Box<FollowedEntities>>) {
     match subscription {
         Subscription::Homes(_) => (true, None),

@@ -1,13 +1,14 @@
-//! Topics: what an envelope is about, and what a connection asked for.
+//! Topics: what an envelope is matched by.
 
 use std::hash::Hash;
 
-/// A topic, borrowed: how an event names what it is about without allocating.
+/// A borrowed topic. An event makes its topics without allocating.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum TopicRef<'a> {
-    /// Everything of one home.
+    /// All events of one home.
     Home { project: u64, home: u64 },
-    /// The events of one device in one home: when it moves, nobody hears it who may not.
+    /// The events of one device in one home. A device that moves has another topic, so old subscribers no
+    /// longer match.
     Device {
         project: u64,
         home: u64,
@@ -15,28 +16,30 @@ pub enum TopicRef<'a> {
     },
     /// The commands to one device.
     Command { project: u64, device: u64 },
-    /// The events of one entity, heard in one home.
+    /// The events of one entity in one home.
     Entity {
         project: u64,
         home: u64,
         entity: &'a str,
     },
-    /// A home that is deactivated. Nothing is about it; who follows homes is found by it once it is activated.
+    /// A deactivated home. No event has this topic; on activation it finds the connections to subscribe
+    /// again.
     DeactivatedHome { project: u64, home: u64 },
 }
 
-/// The memory of a topic that somebody listens to, about: its record, its place in the tables and the links
-/// between it and an audience.
+/// The approximate memory of a topic with a subscriber: its record, its place in the tables and the links
+/// to an audience.
 const TOPIC_BYTES: usize = 200;
-/// What the name of an entity costs in_same_account its bytes, which a connection keeps once more for homes to come.
+/// The additional memory of an entity name beside its bytes. A connection stores the name once more for
+/// future homes.
 const NAME_BYTES: usize = 100;
 
-/// The memory of a topic with a name of so many bytes, or without one, about.
+/// The approximate memory of a topic, with a name of this length or without one.
 pub fn topic_bytes(name: Option<usize>) -> usize {
     TOPIC_BYTES + name.map_or(0, |length| NAME_BYTES + 2 * length)
 }
 
-/// A topic, owned. 32 bytes: entity names are boxed, since most topics are two or three integers.
+/// An owned topic. It has 32 bytes: entity names are boxed, because most topics are two or three integers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Topic {
     Home {
@@ -68,7 +71,7 @@ pub struct EntityTopic {
 }
 
 impl Topic {
-    /// The project of what it is about.
+    /// The project of the topic.
     pub fn project(&self) -> u64 {
         match *self {
             Self::Home { project, .. }
@@ -79,7 +82,7 @@ impl Topic {
         }
     }
 
-    /// The home that it is heard in; commands are heard in none.
+    /// The home of the topic; commands have none.
     pub fn home(&self) -> Option<u64> {
         match *self {
             Self::Home { home, .. }
@@ -90,7 +93,7 @@ impl Topic {
         }
     }
 
-    /// The id whose shard carries what it is about: a home, or the device that is commanded.
+    /// The id that selects the shard of the topic's events: a home, or the device of a command.
     pub fn shard_key(&self) -> u64 {
         match *self {
             Self::Home { home, .. }
@@ -101,7 +104,7 @@ impl Topic {
         }
     }
 
-    /// What it takes of memory, about.
+    /// The approximate memory of the topic.
     pub fn bytes(&self) -> usize {
         match self {
             Self::Entity(topic) => topic_bytes(Some(topic.entity.len())),

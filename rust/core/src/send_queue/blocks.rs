@@ -1,10 +1,10 @@
-//! Open blocks: the frames that an audience got in this turn, one copy for all of its connections.
+//! Open blocks: the frames that an audience gets in this turn, in one copy for all of its connections.
 
 use crate::routing::index::AudienceId;
 
-/// Buffers larger than this are given back to the allocator after their turn.
+/// Larger buffers are freed after their turn.
 const SPARE_BYTES: usize = 256 << 10;
-/// At most this many spare buffers are kept.
+/// The maximum number of spare buffers.
 const SPARE_BUFFERS: usize = 4096;
 const CLOSED: u32 = u32::MAX;
 
@@ -16,18 +16,18 @@ pub struct OpenBlock {
     pub frames: u32,
 }
 
-/// The blocks of this turn. An audience has at most one open; sealing it closes it, and a later frame
-/// opens another.
+/// The blocks of this turn. An audience has at most one open block. Sealing closes it; a later frame opens
+/// another.
 #[derive(Debug, Default)]
 pub struct Blocks {
     open: Vec<OpenBlock>,
-    /// Scope → its place in `open`.
+    /// Audience → its place in `open`.
     place_of_audience: Vec<u32>,
     spare: Vec<Vec<u8>>,
 }
 
 impl Blocks {
-    /// Appends one frame to the audience's block. Answers the block's length in bytes.
+    /// Appends one frame to the audience's block. Returns the block's length in bytes.
     pub fn append(&mut self, audience: AudienceId, frame: &[u8]) -> usize {
         let block = self.block(audience);
         block.bytes.extend_from_slice(frame);
@@ -58,7 +58,7 @@ impl Blocks {
         None
     }
 
-    /// Gives a handed-out block's buffer back for reuse.
+    /// Takes back the buffer of a written block for reuse.
     pub fn recycle(&mut self, mut block: OpenBlock) {
         if block.bytes.capacity() <= SPARE_BYTES && self.spare.len() < SPARE_BUFFERS {
             block.bytes.clear();

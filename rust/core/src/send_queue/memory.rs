@@ -1,30 +1,32 @@
-//! Frames kept for sockets that lag, and the running sum of what all of them take.
+//! The memory of unsent frames, and its running sum over all connections of one reactor.
 //!
-//! What is counted is *memory*, not queued bytes: a block that a thousand slow_consumers connections share
-//! lies in memory once and counts once, or a single popular event would look like a thousand and
-//! close clients for nothing. Each place in a queue counts in_same_account it, because with small
-//! frames the queues are what takes the memory. The sum is kept by what is dropped, so that no way in
-//! which a connection ends can forget to subtract; what is written through at once never comes here.
+//! What counts is *memory*, not queued bytes. A block that a thousand slow consumers share lies in memory
+//! once and counts once; otherwise one popular event would count a thousand times and evict clients without
+//! need. Each entry in a queue counts, too, because with small frames the queues take most of the memory.
+//!
+//! Drops update the sum, so no way in which a connection ends can forget to subtract. Frames that are
+//! written at once are never counted.
 
 use std::cell::Cell;
 use std::ops::Deref;
 use std::rc::Rc;
 use std::time::Instant;
 
-/// What the allocator adds to each allocation, about.
+/// The approximate overhead of one allocation.
 const ALLOCATION: usize = 16;
 
-/// The memory of kept bytes: the record with the two counts of its `Rc`, and the bytes, one allocation each.
+/// The memory of a shared block: the record with the two counts of its `Rc`, and the bytes, one allocation
+/// each.
 const fn shared_memory(length: usize) -> usize {
     2 * size_of::<usize>() + size_of::<SharedBlock>() + length + 2 * ALLOCATION
 }
 
-/// What one place in a queue costs that holds so many bytes, if nobody shares them.
+/// The memory of one queue entry of this length, if no other connection shares its bytes.
 pub const fn entry_memory(length: usize) -> usize {
     size_of::<QueueEntry>() + shared_memory(length)
 }
 
-/// What the send queues of one reactor take together, and about what time it is.
+/// The memory of all send queues of one reactor, and the start time of its turn.
 #[derive(Clone, Debug)]
 pub struct MemoryAccount(Rc<Totals>);
 
@@ -35,7 +37,7 @@ struct Totals {
 }
 
 impl MemoryAccount {
-    /// An empty one.
+    /// An empty account.
     pub fn new(now: Instant) -> Self {
         Self(Rc::new(Totals {
             bytes: Cell::new(0),
@@ -48,7 +50,8 @@ impl MemoryAccount {
         self.0.bytes.get()
     }
 
-    /// What is kept from now on is this old: nobody reads a clock to keep something.
+    /// Sets the time that blocks get from now on. One time for each turn saves reading the clock for each
+    /// block.
     pub fn set_now(&self, now: Instant) {
         self.0.now.set(now);
     }
@@ -62,7 +65,7 @@ impl MemoryAccount {
     }
 }
 
-/// Bytes that at least one socket did not take yet.
+/// Bytes that at least one socket has not taken yet.
 #[derive(Debug)]
 pub struct SharedBlock {
     bytes: Box<[u8]>,
@@ -72,13 +75,13 @@ pub struct SharedBlock {
 }
 
 impl SharedBlock {
-    /// A copy of `bytes`, in the memory_account's sum for as long as somebody holds it. With a `sequence` other than
-    /// 0 they are one frame, of which is told when the kernel has taken it whole.
+    /// A copy of `bytes`, counted in the account until the last reference is dropped. With a `sequence`
+    /// other than 0 the bytes are one frame of a queued command, and its write is reported.
     pub fn new(bytes: &[u8], sequence: u64, memory_account: &MemoryAccount) -> Rc<Self> {
         Self::since(bytes, sequence, memory_account.0.now.get(), memory_account)
     }
 
-    /// Something new, as old as this turn, in the same sum.
+    /// A new block in the same account, with the time of this turn.
     pub fn in_same_account(&self, bytes: &[u8]) -> Rc<Self> {
         Self::new(bytes, 0, &self.memory_account)
     }
@@ -88,7 +91,7 @@ impl SharedBlock {
         self.sequence
     }
 
-    /// A copy of a part, as old as the whole.
+    /// A copy of a part, with the time of the whole.
     pub fn part(&self, start: usize, end: usize) -> Rc<Self> {
         Self::since(
             &self.bytes[start..end],
@@ -129,13 +132,13 @@ impl Deref for SharedBlock {
     }
 }
 
-/// A place in one connection's queue.
+/// An entry in the send queue of one connection.
 #[derive(Debug)]
 pub struct QueueEntry {
     pub bytes: Rc<SharedBlock>,
     /// Events in it; 0 for a control frame.
     pub frames: u32,
-    /// Whether it answers pings.
+    /// Whether it is a pong.
     pub is_pong: bool,
 }
 
@@ -155,12 +158,12 @@ impl QueueEntry {
         entry
     }
 
-    /// What it costs its connection, as if nobody shared the bytes: that much would be kept for it alone.
+    /// Its memory, as if no other connection shared the bytes: it would be kept for this one alone.
     pub fn memory(&self) -> usize {
         entry_memory(self.bytes.len())
     }
 
-    /// When the turn began in which it had to wait.
+    /// Start time of the turn in which it was queued.
     pub fn since(&self) -> Instant {
         self.bytes.since
     }

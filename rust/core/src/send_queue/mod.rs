@@ -1,7 +1,7 @@
-//! The send_queue: frames that one socket could not take yet, bounded by the memory that they hold.
+//! The send queue: unsent frames of one connection, bounded by their memory.
 //!
-//! The usual case never queues: a block is write_counts straight from the turn's buffer. Only what the
-//! kernel did not take is kept, as a share of a block that all slow_consumers connections have in common.
+//! In the usual case nothing is queued: a block is written straight from the buffer of the turn. Only what
+//! the kernel did not take is kept, as a reference to a block that all slow consumers share.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice, Write};
@@ -15,34 +15,34 @@ use crate::wire::frame::end_of_frame;
 use crate::wire::frame::pongs::Pongs;
 use memory::{MemoryAccount, QueueEntry, SharedBlock};
 
-/// At most this many entries go into one `writev`.
+/// The maximum number of entries in one `writev`.
 const ENTRIES_PER_WRITE: usize = 64;
 
-/// What became of frames that were offered to a socket.
+/// The result of offering frames to a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OfferResult {
-    /// WriteCounts, all of it.
+    /// Everything was written.
     Written,
-    /// WriteCounts in part or not at all; the rest waits, within the bound.
+    /// The frames were written in part or not at all. The rest is queued, within the limit.
     Queued,
-    /// The bound is passed: the client does not read fast enough and has to be closed.
+    /// The limit is exceeded: the client does not read fast enough and must be evicted.
     LimitExceeded,
     /// The socket is dead.
     SocketDead,
 }
 
-/// Counts of what went to sockets; summed up by the reactor once per turn.
+/// What was written to sockets. The reactor adds it to the counters once per turn.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub struct WriteCounts {
-    /// Event frames that the kernel add_frames whole.
+    /// Event frames that the kernel took completely.
     pub frames: u64,
-    /// Calls of `send` or `writev` that add_frames bytes.
+    /// Calls of `send` or `writev` that wrote bytes.
     pub writes: u64,
     /// Calls that found the kernel's buffer full.
     pub blocked: u64,
-    /// Bytes that the kernel add_frames.
+    /// Bytes that the kernel took.
     pub bytes: u64,
-    /// Tickets of frames that the kernel add_frames whole, in order; whoever writes takes them out.
+    /// Sequences of frames that the kernel took completely, in order. The caller takes them out.
     pub sequences: Vec<u64>,
 }
 
@@ -55,7 +55,7 @@ impl WriteCounts {
     }
 }
 
-/// Bytes handed to several sockets at once: shared only once a socket in_slow_consumers behind.
+/// Bytes for several sockets. They are copied and shared only once a socket does not take them.
 pub struct Block<'a> {
     bytes: &'a [u8],
     frames: u32,
@@ -76,7 +76,8 @@ impl<'a> Block<'a> {
         }
     }
 
-    /// One frame with a sequence: it comes back in [`WriteCounts::sequences`] once the kernel add_frames the whole of it.
+    /// One frame with a sequence. The sequence appears in [`WriteCounts::sequences`] once the kernel took
+    /// the whole frame.
     pub fn with_sequence(
         bytes: &'a [u8],
         sequence: u64,
@@ -95,27 +96,27 @@ impl<'a> Block<'a> {
     }
 }
 
-/// The queue of one connection. Allocates nothing while its client keeps up.
+/// The queue of one connection. It allocates nothing while its client keeps up.
 #[derive(Debug, Default)]
 pub struct SendQueue {
     entries: VecDeque<QueueEntry>,
-    /// The memory of what waits, in bytes: many small entries take far more of it than they have bytes. What
-    /// is shared counts whole here, for it is kept as long as the furthest behind needs it.
+    /// The memory of the entries, in bytes: many small entries take far more memory than they have bytes.
+    /// Shared blocks count in full, because the slowest connection keeps them alive.
     memory: usize,
-    /// The answer to the last ping since a pong was queued that still waits: it is queued behind that one.
+    /// The pong for the last ping that came while another pong was queued. It is queued after that one.
     last_pong: Option<Box<[u8]>>,
-    /// Bytes of the first entry that are write_counts already. (No entry is as long as 4 GiB.)
+    /// Bytes of the first entry that are written already. (No entry is as long as 4 GiB.)
     offset: u32,
-    /// The kernel's buffer is full: wait until it says writable.
+    /// The kernel's buffer is full; the socket is not writable.
     blocked: bool,
     /// Whether a pong is among the entries; there is at most one.
     pong_waits: bool,
 }
 
 impl SendQueue {
-    /// Writes `block` now if nothing waits before it, and queues what the kernel does not take.
+    /// Writes `block` at once if the queue is empty, and queues what the kernel does not take.
     ///
-    /// Without a socket (a reservation) everything queues. `limit` is in bytes of memory.
+    /// Without a socket (a reservation) everything is queued. `limit` is in bytes of memory.
     pub fn offer(
         &mut self,
         socket: Option<&mut impl Write>,
@@ -142,7 +143,7 @@ impl SendQueue {
         if too_slow && taken == 0 {
             return OfferResult::LimitExceeded;
         }
-        // A frame that was begun has to be ended, also for a client that is given up.
+        // A partly written frame must be completed, also for a client that is evicted.
         if self.entries.is_empty() {
             self.offset = taken as u32;
         }
@@ -154,9 +155,9 @@ impl SendQueue {
         }
     }
 
-    /// Writes `pongs`, the answers to the pings of one read, if nothing waits. Otherwise only the last ping is
-    /// answered, as RFC 6455 section 5.5.3 allows, behind what waits. However many pings come meanwhile, one pong
-    /// waits in the queue and one in_same_account it: pings cost no memory, and no pong overtakes an event.
+    /// Writes `pongs`, the answers to the pings of one read, if the queue is empty. Otherwise it answers
+    /// only the last ping, as RFC 6455 section 5.5.3 allows, after the queued frames. At most one pong is
+    /// queued and one is stored beside it. So pings take no memory, and no pong overtakes an event.
     pub fn offer_pongs(
         &mut self,
         socket: Option<&mut impl Write>,
@@ -186,10 +187,10 @@ impl SendQueue {
         OfferResult::Queued
     }
 
-    /// Notes that the kernel has room again and writes what waits.
+    /// Writes what is queued, after the socket became writable.
     ///
     /// # Errors
-    /// The socket's error, other than that it would block.
+    /// The socket's error, except that it would block.
     pub fn flush(
         &mut self,
         socket: &mut impl Write,
@@ -217,8 +218,9 @@ impl SendQueue {
         Ok(())
     }
 
-    /// Puts frames with sequences before everything that waits, of which nothing was write_counts yet, and takes
-    /// out of that what has a sequence up to `seen`: it was among them, or is not wanted any more.
+    /// Puts frames with sequences before all queued entries, of which nothing was written yet. Queued
+    /// entries with a sequence up to `seen` are removed: they are among these frames, or were delivered or
+    /// deleted.
     pub fn prepend<'a>(&mut self, frames: impl Iterator<Item = Block<'a>>, seen: u64) {
         debug_assert_eq!(self.offset, 0);
         let later = std::mem::take(&mut self.entries);
@@ -231,28 +233,28 @@ impl SendQueue {
         self.memory = self.entries.iter().map(QueueEntry::memory).sum();
     }
 
-    /// Whether it is of interest that the kernel has room again.
+    /// Whether a writable socket changes anything.
     pub fn waits_for_writable(&self) -> bool {
         self.blocked || !self.entries.is_empty()
     }
 
-    /// Whether nothing waits.
+    /// Whether nothing is queued.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
     }
 
-    /// The memory of what waits, in bytes.
+    /// The memory of the queue, in bytes.
     pub fn memory(&self) -> usize {
         self.memory
     }
 
-    /// Since when the first byte that waits does; `None` when nothing waits.
+    /// When the first entry was queued; `None` if the queue is empty.
     pub fn oldest_since(&self) -> Option<Instant> {
         self.entries.front().map(QueueEntry::since)
     }
 
-    /// Drops everything but the rest of a frame that is write_counts in part, so that a close frame
-    /// can follow where a client's parser expects a frame.
+    /// Drops everything except the rest of a partly written frame, so that a close frame can follow where
+    /// the client's parser expects a frame.
     pub fn drop_unwritten(&mut self) {
         let rest = self.entries.front().and_then(|entry| {
             let offset = self.offset as usize;
@@ -265,7 +267,7 @@ impl SendQueue {
         self.last_pong = None;
         self.pong_waits = false;
         if let Some(bytes) = rest {
-            // A sequence goes with it: its frame will be whole.
+            // The sequence stays: its frame will be complete.
             self.push(QueueEntry::new(bytes, 0));
         }
     }
@@ -301,7 +303,7 @@ impl SendQueue {
         }
     }
 
-    /// The kernel has the whole of a entry that waited.
+    /// The kernel has taken a whole entry.
     fn entry_written(&mut self, entry: &QueueEntry, write_counts: &mut WriteCounts) {
         write_counts.add_frames(entry.frames, entry.bytes.sequence());
         self.memory -= entry.memory();

@@ -41,8 +41,8 @@ fn scripted(takes: &[usize]) -> Scripted {
 }
 
 proptest! {
-    /// Whatever the kernel takes at a time, all bytes arrive once, in order, all frames are
-    /// counted, and the count of memory is exact.
+    /// Whatever the kernel takes at a time, all bytes arrive once and in order, all frames are counted, and
+    /// the memory is exact.
     #[test]
     fn everything_arrives_in_order(
         lengths in prop::collection::vec((1usize..40, 1u32..4), 1..20),
@@ -82,7 +82,7 @@ proptest! {
 }
 
 proptest! {
-    /// A sequence is told when the last byte of its frame is the kernel's, and not before.
+    /// A sequence is reported with the last byte of its frame, and not before.
     #[test]
     fn a_ticket_is_told_with_the_last_byte_of_its_frame(
         lengths in prop::collection::vec((1usize..40, any::<bool>()), 1..20),
@@ -142,7 +142,7 @@ fn the_bound_is_exact_and_nothing_is_queued_past_it() {
     }
 }
 
-/// Bytes alone would say that half a million entries of two bytes are one megabyte.
+/// Counted in bytes alone, half a million entries of two bytes would be one megabyte.
 #[test]
 fn small_pieces_reach_the_bound_by_their_memory() {
     const LIMIT: usize = 1 << 20;
@@ -179,7 +179,7 @@ fn ping(
     )
 }
 
-/// The answers among `bytes`, by their payloads, and the events, by theirs.
+/// The payloads of the frames in `bytes`, events and pongs.
 fn received(mut bytes: &[u8]) -> Vec<String> {
     let mut all = Vec::new();
     while let [_, length, rest @ ..] = bytes {
@@ -205,7 +205,7 @@ fn while_something_waits_pings_have_one_place_and_the_last_is_answered() {
                 OfferResult::Queued
             );
         };
-    // Of the event the kernel takes one byte.
+    // The kernel takes one byte of the event.
     let mut socket = scripted(&[1]);
     offer(&mut send_queue, &mut socket, &mut write_counts);
     let mut most = 0;
@@ -231,7 +231,7 @@ fn while_something_waits_pings_have_one_place_and_the_last_is_answered() {
     send_queue.flush(&mut socket, &mut write_counts).unwrap();
     assert_eq!(received(&socket.got), ["event", "0", "event", "999"]);
     assert_eq!((send_queue.memory(), memory_account.bytes()), (0, 0));
-    // And the place is free again.
+    // The place of the pong is free again.
     socket.takes = [100].into();
     assert_eq!(
         ping(&mut send_queue, &mut socket, &memory_account, "next"),

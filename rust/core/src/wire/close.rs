@@ -1,25 +1,26 @@
-//! Close codes: the one table of what this server says when it ends a connection, and what a client
-//! should do then. `docs/close-codes.md` is made from it.
+//! Close codes: the one table of the codes that this server sends, and of what a client should do then.
+//! `docs/close-codes.md` is generated from it.
 
-/// A WebSocket close code with its reason. Below 4500: come back; from 4500 on: don't, with this key.
+/// A WebSocket close code with its reason. Below 4500 a client should reconnect; from 4500 on it should
+/// not, with this key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CloseCode {
     /// The number on the wire (RFC 6455 section 7.4).
     pub code: u16,
-    /// A few words for whoever reads a log; at most 123 bytes. Where RFC 6455 was broken the frame
-    /// says more exactly how.
+    /// A short text for logs; at most 123 bytes. After a violation of RFC 6455 the frame has a more precise
+    /// reason.
     pub reason: &'static str,
     /// What a client should do, and after which delay.
     pub advice: &'static str,
 }
 
-/// The client closed, and this is the answer in kind.
+/// The client closed; this is the reply.
 pub const NORMAL: CloseCode = CloseCode {
     code: 1000,
     reason: "normal closure",
     advice: "You closed. Reconnect when you want to listen again.",
 };
-/// The node goes away.
+/// The node stops.
 pub const GOING_AWAY: CloseCode = CloseCode {
     code: 1001,
     reason: "going away",
@@ -31,19 +32,19 @@ pub const PROTOCOL_ERROR: CloseCode = CloseCode {
     reason: "protocol error",
     advice: "Your client broke RFC 6455: mend it. Reconnect after 10 s.",
 };
-/// A message of a type that is not taken here.
+/// A message of a type that is not accepted.
 pub const UNSUPPORTED: CloseCode = CloseCode {
     code: 1003,
     reason: "unsupported data",
     advice: "You sent a kind of message that is not taken here: mend your client. Reconnect after 10 s.",
 };
-/// A text that is not UTF-8.
+/// A text message that is not UTF-8.
 pub const INVALID_PAYLOAD: CloseCode = CloseCode {
     code: 1007,
     reason: "invalid payload",
     advice: "You sent a text that is not UTF-8: mend your client. Reconnect after 10 s.",
 };
-/// The client sends more than it may.
+/// The client exceeds its rate of frames or bytes.
 pub const RATE_EXCEEDED: CloseCode = CloseCode {
     code: 1008,
     reason: "too many frames or bytes",
@@ -55,13 +56,13 @@ pub const TOO_BIG: CloseCode = CloseCode {
     reason: "message too big",
     advice: "You sent a message longer than the limit: send shorter ones. Reconnect after 10 s.",
 };
-/// Something failed on our side.
+/// An error of the server.
 pub const INTERNAL_ERROR: CloseCode = CloseCode {
     code: 1011,
     reason: "internal error",
     advice: "The server failed. Reconnect after 1 s, then twice as long each time, up to 1 min.",
 };
-/// The handshake took too long on our side.
+/// The handshake took too long on the server.
 pub const TRY_AGAIN: CloseCode = CloseCode {
     code: 1013,
     reason: "try again",
@@ -80,27 +81,27 @@ pub const RESYNC: CloseCode = CloseCode {
     reason: "resync: events may be missing",
     advice: "Events may be missing. Reconnect after a random delay of up to 1 s and read the present state anew.",
 };
-/// Nothing was heard from the client for two heartbeats.
+/// Nothing was received from the client for two heartbeats.
 pub const HEARTBEAT_MISSED: CloseCode = CloseCode {
     code: 4003,
     reason: "no heartbeat",
     advice: "Your pongs did not arrive. Reconnect at once.",
 };
-/// What the connection listens to has moved.
+/// A topic of the subscription has moved.
 pub const RESUBSCRIBE: CloseCode = CloseCode {
     code: 4004,
     reason: "resubscribe: what you listen to has moved",
     advice: "A device or entity that you listen to is in another home now, or what you may hear changed just before \
              you came. Reconnect at once: you are authorised anew.",
 };
-/// Nothing is left that the connection may hear.
+/// Nothing is left of the subscription.
 pub const ACCESS_ENDED: CloseCode = CloseCode {
     code: 4500,
     reason: "access ended",
     advice: "You are no longer a member, lost the permission, the home or device is gone, or the home is deactivated. \
              Don't reconnect until that has changed.",
 };
-/// The user or device that the key speaks for is deleted.
+/// The principal of the key was deleted.
 pub const PRINCIPAL_DELETED: CloseCode = CloseCode {
     code: 4501,
     reason: "user or device deleted",
@@ -112,14 +113,14 @@ pub const KEY_ENDED: CloseCode = CloseCode {
     reason: "key ended: log in again",
     advice: "The key was revoked or rotated, or its session ended or expired. Don't reconnect with it: log in again.",
 };
-/// The project is disabled or deleted.
+/// The project was disabled or deleted.
 pub const PROJECT_ENDED: CloseCode = CloseCode {
     code: 4503,
     reason: "project disabled or deleted",
     advice: "The project is disabled or deleted. Don't reconnect until its owner says so.",
 };
 
-/// Every code that this server says, in ascending order.
+/// Every code that this server sends, in ascending order.
 pub const TABLE: [&CloseCode; 17] = [
     &NORMAL,
     &GOING_AWAY,

@@ -1,4 +1,4 @@
-//! What subscribers are sent, made from an envelope once per encoding.
+//! JSON and frames for subscribers, made from an envelope once for each encoding.
 
 use std::io::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
@@ -6,10 +6,10 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::bus::envelope::{CommandHeader, EventHeader};
 use crate::wire::frame::{Opcode, append_framed};
 
-/// The last millisecond of the year 9999, after which RFC 3339 has no notation.
+/// The last millisecond of the year 9999; RFC 3339 has no notation for later ones.
 const MAX_TIME_MS: u64 = 253_402_300_799_999;
 
-/// The encoding of a connection's events; one frame is made per event and encoding.
+/// The encoding of a connection's events. One frame is made for each event and encoding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Encoding {
@@ -27,7 +27,7 @@ pub fn append_command_frame(out: &mut Vec<u8>, command: &CommandHeader<'_>) {
     append_framed(out, Opcode::Text, |out| append_command_json(out, command));
 }
 
-/// Appends an event as the Event object of the spec; absent members are left out.
+/// Appends an event as the Event object of the spec, without absent members.
 pub fn append_event_json(out: &mut Vec<u8>, event: &EventHeader<'_>) {
     out.reserve(EVENT_OVERHEAD + event.body.len());
     out.extend_from_slice(br#"{"eventType":"#);
@@ -50,7 +50,7 @@ pub fn append_event_json(out: &mut Vec<u8>, event: &EventHeader<'_>) {
     out.push(b'}');
 }
 
-/// Appends a command as the DeviceCommand object of the spec: what was PUT, nothing added.
+/// Appends a command as the DeviceCommand object of the spec, exactly as it was PUT.
 pub fn append_command_json(out: &mut Vec<u8>, command: &CommandHeader<'_>) {
     out.extend_from_slice(br#"{"action":"#);
     append_string(out, command.action);
@@ -58,7 +58,7 @@ pub fn append_command_json(out: &mut Vec<u8>, command: &CommandHeader<'_>) {
     out.push(b'}');
 }
 
-/// Room for everything but the event data of a usual device event.
+/// Room for everything except the event data of a usual device event.
 const EVENT_OVERHEAD: usize = 192;
 
 /// Appends the client's own JSON, if there is any.
@@ -83,10 +83,10 @@ fn append_id(out: &mut Vec<u8>, prefix: &str, id: u64) {
     }
 }
 
-/// Appends `2026-11-21T11:00:00.123Z`: always three digits of a second.
+/// Appends `2026-11-21T11:00:00.123Z`, always with three digits of a second.
 fn append_time(out: &mut Vec<u8>, time_ms: u64) {
     let time = UNIX_EPOCH + Duration::from_millis(time_ms.min(MAX_TIME_MS));
-    // A vector takes every write, and the time was brought into the range of the format.
+    // Writing to a vector cannot fail, and the time is within the range of the format.
     let written = write!(out, "{}", humantime::format_rfc3339_millis(time));
     debug_assert!(written.is_ok());
 }

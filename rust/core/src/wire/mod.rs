@@ -1,4 +1,4 @@
-//! What a client sees: WebSocket frames, JSON objects and close codes. No I/O here.
+//! The protocol that a client sees: WebSocket frames, JSON objects and close codes. No I/O.
 
 pub mod close;
 pub mod encoding;

@@ -1,21 +1,21 @@
 //! The envelope: an event, command or control record as it travels on the bus.
 //!
-//! A version byte, a msgpack array (the header, which is all that routing looks at), then the body:
-//! the client's own JSON of `eventData` or `parameters`, empty when absent. Deactivated versions may add
-//! members at the end of a header; a reader skips those it does not know, of whatever type.
+//! A version byte, a msgpack array (the header, which is all that routing reads), then the body: the
+//! client's own JSON of `eventData` or `parameters`, empty if absent. Later versions may append members to
+//! a header. A reader skips members that it does not know, of any type.
 
 mod msgpack;
 
 use msgpack::{Reader, put_array, put_optional_str, put_str, put_uint};
 
-/// The version this code writes, and the only one it reads.
+/// The version that this code writes, and the only one that it reads.
 pub const VERSION: u8 = 1;
 
 const EVENT: u64 = 1;
 const COMMAND: u64 = 2;
 const CONTROL: u64 = 3;
 
-/// A decoded envelope. It borrows everything from the record.
+/// A decoded envelope. It borrows everything from the encoded bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Envelope<'a> {
     Event(EventHeader<'a>),
@@ -23,12 +23,12 @@ pub enum Envelope<'a> {
     Control(ControlHeader<'a>),
 }
 
-/// What a device, server or entity reported.
+/// An event of a device, server or entity.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct EventHeader<'a> {
     pub project: u64,
     pub home: u64,
-    /// The device it came from; 0: none.
+    /// The device that sent it; 0: none.
     pub device: u64,
     pub entity: Option<&'a str>,
     /// Milliseconds since 1970, UTC.
@@ -36,14 +36,14 @@ pub struct EventHeader<'a> {
     pub event_type: &'a str,
     pub device_class: Option<&'a str>,
     pub device_ip: Option<&'a str>,
-    /// The project key it was sent with; 0: none.
+    /// The project key that it was sent with; 0: none.
     pub project_key_id: u64,
     pub project_key_name: Option<&'a str>,
     /// The client's own JSON of `eventData`; empty: absent.
     pub body: &'a str,
 }
 
-/// What is sent to one device.
+/// A command to one device.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CommandHeader<'a> {
     pub project: u64,
@@ -51,54 +51,55 @@ pub struct CommandHeader<'a> {
     /// Milliseconds since 1970, UTC.
     pub time_ms: u64,
     pub action: &'a str,
-    /// Its number among the commands that are kept for the device until it has them, each later one's
-    /// greater; 0: it is kept nowhere.
+    /// The sequence of a queued command, which grows with each command of the device; 0: the command is not
+    /// queued.
     pub sequence: u64,
-    /// When one that is kept is not to be delivered any more, in milliseconds since 1970, UTC.
+    /// When a queued command expires, in milliseconds since 1970, UTC.
     pub expires_ms: u64,
     /// The client's own JSON of `parameters`; empty: absent.
     pub body: &'a str,
 }
 
-/// Something every node must hear in order. RecordDedup that it is not about are 0.
+/// A change that every node must apply in order. Ids that it does not concern are 0.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ControlHeader<'a> {
     pub project: u64,
-    /// What happened, as a number; one that the reader does not know is its to skip.
+    /// The type as a number. A reader skips types that it does not know.
     pub record_type: u64,
     pub user: u64,
     pub home: u64,
     pub device: u64,
     /// The first eight bytes of the key's SHA-256, big endian.
     pub key_tag: u64,
-    /// Where the record stands in the project's outbox stream: milliseconds.
+    /// Position of the record in the project's outbox stream: milliseconds.
     pub outbox_ms: u64,
-    /// Where the record stands in the project's outbox stream: number within the millisecond.
+    /// Position of the record in the project's outbox stream: number within the millisecond.
     pub outbox_seq: u64,
     pub body: &'a [u8],
 }
 
-/// What a control record says; the numbers are on the bus.
+/// The types of control records. The numbers are on the bus.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum RecordType {
     MemberAdded = 1,
     MemberRemoved = 2,
     UserDeleted = 3,
-    /// Revoked or rotated, or its session ended.
+    /// The key was revoked or rotated, or its session ended.
     KeyEnded = 4,
     DeviceDeleted = 5,
-    /// `home` is the new one, the body the old one's decimal digits; 0: none.
+    /// `home` is the new home; the body has the decimal digits of the old one (0: none).
     DeviceMoved = 6,
     HomeDeleted = 7,
     ProjectDisabled = 8,
     ProjectDeleted = 9,
     ProjectEnabled = 10,
-    /// The right to read `home`, or `device` in it, or an entity in it: the body says whose.
+    /// The permission to read `home`, or `device` in it, or an entity in it. The body names the entity and
+    /// the users.
     PermissionEnded = 11,
-    /// `home` is the one that it was bound to, the body its id.
+    /// `home` is the home that it was bound to; the body is the entity's id.
     EntityMoved = 12,
-    /// Nothing is heard of it until it is activated.
+    /// No event of the home is delivered until it is activated.
     HomeDeactivated = 13,
     HomeActivated = 14,
     /// A member was added to a home that is deactivated.
@@ -106,7 +107,7 @@ pub enum RecordType {
 }
 
 impl RecordType {
-    /// The type of this number; `None` for one of a later version.
+    /// The type with this number; `None` for a type of a later version.
     pub fn from_number(number: u64) -> Option<Self> {
         Some(match number {
             1 => Self::MemberAdded,
@@ -129,7 +130,7 @@ impl RecordType {
     }
 }
 
-/// Why a record could not be read. It is to be counted and skipped.
+/// Why an envelope could not be decoded. The reader counts and skips it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
     #[error("the record is cut short")]
@@ -146,10 +147,10 @@ pub enum Malformed {
     NotUtf8,
 }
 
-/// Decodes a record without allocating.
+/// Decodes an envelope without allocating.
 ///
 /// # Errors
-/// [`Malformed`] for whatever is no envelope of this version; any bytes at all may be given.
+/// [`Malformed`] for bytes that are no envelope of this version. Any bytes may be given.
 pub fn decode(record: &[u8]) -> Result<Envelope<'_>, Malformed> {
     let (&version, rest) = record.split_first().ok_or(Malformed::CutShort)?;
     if version != VERSION {
@@ -164,7 +165,7 @@ pub fn decode(record: &[u8]) -> Result<Envelope<'_>, Malformed> {
     }
 }
 
-/// Whether this is a control record, by its first members alone: it may yet prove malformed.
+/// Whether this is a control record, by its first members alone. It may still be malformed.
 pub fn is_control(record: &[u8]) -> bool {
     let kind = || {
         Header::open(record.strip_prefix(&[VERSION])?)
@@ -175,14 +176,14 @@ pub fn is_control(record: &[u8]) -> bool {
     kind() == Some(CONTROL)
 }
 
-/// Writes an event.
+/// Encodes an event.
 pub fn encode_event(event: &EventHeader<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     append_event(&mut out, event);
     out
 }
 
-/// Writes an event behind what is there.
+/// Appends an encoded event.
 pub fn append_event(out: &mut Vec<u8>, event: &EventHeader<'_>) {
     let texts = event.event_type.len()
         + event.entity.map_or(0, str::len)
@@ -203,7 +204,7 @@ pub fn append_event(out: &mut Vec<u8>, event: &EventHeader<'_>) {
     out.extend_from_slice(event.body.as_bytes());
 }
 
-/// Writes a command.
+/// Encodes a command.
 pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     let members = if command.sequence == 0 { 5 } else { 7 };
@@ -216,8 +217,8 @@ pub fn encode_command(command: &CommandHeader<'_>) -> Vec<u8> {
     out
 }
 
-/// Writes a command that will be kept: what comes before its sequence, a msgpack integer that is not known
-/// yet, and what comes behind.
+/// Encodes a queued command in two parts. Its sequence, a msgpack integer that is not known yet, belongs
+/// between them.
 pub fn encode_command_around_sequence(command: &CommandHeader<'_>) -> (Vec<u8>, Vec<u8>) {
     let (mut head, mut tail) = (Vec::new(), Vec::new());
     start_command(&mut head, command, 7);
@@ -235,7 +236,7 @@ fn start_command(out: &mut Vec<u8>, command: &CommandHeader<'_>, members: u8) {
     put_str(out, command.action);
 }
 
-/// Writes a control record.
+/// Encodes a control record.
 pub fn encode_control(control: &ControlHeader<'_>) -> Vec<u8> {
     let mut out = Vec::new();
     start(&mut out, CONTROL, 9, control.body.len());
@@ -251,7 +252,7 @@ pub fn encode_control(control: &ControlHeader<'_>) -> Vec<u8> {
     out
 }
 
-/// Begins a record, with room for `text_bytes` and all the numbers.
+/// Starts an envelope and reserves room for `text_bytes` and all numbers.
 fn start(out: &mut Vec<u8>, kind: u64, members: u8, text_bytes: usize) {
     const WIDEST_UINT: usize = 9;
     out.reserve(text_bytes + 2 + usize::from(members) * WIDEST_UINT);
@@ -302,7 +303,7 @@ fn decode_control(mut header: Header<'_>) -> Result<ControlHeader<'_>, Malformed
     })
 }
 
-/// The members of a header that are still to be read.
+/// The members of a header that were not read yet.
 struct Header<'a> {
     reader: Reader<'a>,
     members: u32,
@@ -320,7 +321,7 @@ impl<'a> Header<'a> {
         self.reader.uint()
     }
 
-    /// A member that earlier versions did not write: 0 if it is not there.
+    /// A member that earlier versions did not write; 0 if it is absent.
     fn uint_if_there(&mut self) -> Result<u64, Malformed> {
         if self.members == 0 {
             return Ok(0);
@@ -337,14 +338,14 @@ impl<'a> Header<'a> {
         self.reader.optional_str()
     }
 
-    /// What comes after the header, whose surplus members are skipped.
+    /// The bytes after the header. Unknown members of the header are skipped.
     fn body(mut self) -> Result<&'a [u8], Malformed> {
         self.reader.skip(u64::from(self.members))?;
         Ok(self.reader.rest())
     }
 
-    /// The body as text. It goes into text frames as it is, and one that is not UTF-8 would have
-    /// every listener break off.
+    /// The body as text. It is copied into text frames, and clients close the connection on text that is
+    /// not UTF-8.
     fn json_body(self) -> Result<&'a str, Malformed> {
         str::from_utf8(self.body()?).map_err(|_| Malformed::NotUtf8)
     }

@@ -1,4 +1,4 @@
-//! The little of msgpack that a header needs, borrowed and without recursion.
+//! The subset of msgpack that a header needs, borrowed and without recursion.
 
 use rmp::Marker;
 
@@ -19,7 +19,7 @@ impl<'a> Reader<'a> {
         self.bytes
     }
 
-    /// Opens an array; answers how many members follow.
+    /// Opens an array; returns the number of its members.
     pub(super) fn array(&mut self) -> Result<u32, Malformed> {
         match self.marker()? {
             Marker::FixArray(len) => Ok(u32::from(len)),
@@ -56,10 +56,10 @@ impl<'a> Reader<'a> {
             .map_err(|_| Malformed::NotUtf8)
     }
 
-    /// Skips values of any type, however deep they are nested.
+    /// Skips values of any type, at any depth of nesting.
     pub(super) fn skip(&mut self, mut values: u64) -> Result<(), Malformed> {
-        // Each turn takes a byte at least, so it ends with the record even if a map claims 2^32
-        // entries, and `values` cannot overflow.
+        // Each iteration consumes at least one byte. So the loop ends with the input even if a map claims
+        // 2^32 entries, and `values` cannot overflow.
         while values > 0 {
             values -= 1;
             let (bytes, nested) = self.extent()?;
@@ -69,7 +69,7 @@ impl<'a> Reader<'a> {
         Ok(())
     }
 
-    /// Reads a marker and its length: how many bytes of its own, and how many values, follow.
+    /// Reads a marker and its length. Returns the number of its own bytes and of nested values that follow.
     fn extent(&mut self) -> Result<(u64, u64), Malformed> {
         let extent = match self.marker()? {
             Marker::Null | Marker::True | Marker::False => (0, 0),
@@ -151,7 +151,7 @@ pub(super) fn put_str(out: &mut Vec<u8>, text: &str) {
         0..=31 => out.push(Marker::FixStr(len as u8).to_u8()),
         32..=0xFF => put(out, Marker::Str8, &[len as u8]),
         0x100..=0xFFFF => put(out, Marker::Str16, &(len as u16).to_be_bytes()),
-        // No text is longer than a body, and those are bounded far below 4 GiB.
+        // Texts are shorter than a body, and bodies are limited to far less than 4 GiB.
         _ => put(out, Marker::Str32, &(len as u32).to_be_bytes()),
     }
     out.extend_from_slice(text.as_bytes());

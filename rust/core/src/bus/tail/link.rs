@@ -20,10 +20,10 @@ const DEFAULT_PORT: u16 = 6379;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 const WRITE_TIMEOUT: Duration = Duration::from_secs(2);
 const FIRST_BUFFER: usize = 64 << 10;
-/// A buffer that one large reply has grown beyond this is given back.
+/// A buffer that a large reply has grown beyond this is shrunk again.
 const KEPT_BUFFER: usize = 1 << 20;
 
-/// Where Redis is: `redis://`, `rediss://` or `unix://`, as the bus's URLs are.
+/// The address of Redis: `redis://`, `rediss://` or `unix://`, as in the URLs of the bus.
 #[derive(Clone)]
 pub struct Address {
     url: Url,
@@ -32,7 +32,7 @@ pub struct Address {
 
 impl Address {
     /// # Errors
-    /// [`TailError::Address`], which never repeats the URL: it may hold a password.
+    /// [`TailError::Address`]. It never repeats the URL, which may contain a password.
     pub fn parse(url: &str) -> Result<Self, TailError> {
         let url = Url::parse(url).map_err(|_| TailError::Address("is no URL"))?;
         let tls = match url.scheme() {
@@ -44,7 +44,7 @@ impl Address {
     }
 
     /// # Errors
-    /// The kernel's, or what TLS says.
+    /// The kernel's, or those of TLS.
     fn open(&self, reply_timeout: Duration) -> io::Result<Stream> {
         if self.url.scheme() == "unix" {
             let stream = UnixStream::connect(decoded(self.url.path()))?;
@@ -96,7 +96,7 @@ fn connect(host: &str, port: u16) -> io::Result<TcpStream> {
     Err(refused)
 }
 
-/// TLS by the query parameters that the Python clients know: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`.
+/// TLS by the query parameters of the Python clients: `ssl_ca_certs`, `ssl_certfile`, `ssl_keyfile`.
 fn tls_of(url: &Url) -> Result<Arc<ClientConfig>, TailError> {
     const UNREADABLE: TailError =
         TailError::Address("names a certificate file that cannot be read");
@@ -168,24 +168,24 @@ impl Stream {
     }
 }
 
-/// A connection that has authenticated.
+/// An authenticated connection.
 pub struct Link {
     stream: Stream,
-    /// What was received and not consumed: `buffer[start..filled]`.
+    /// Bytes that were received and not consumed: `buffer[start..filled]`.
     buffer: Vec<u8>,
     start: usize,
     filled: usize,
-    /// Length of the reply that was handed out last.
+    /// Length of the last returned reply.
     reply_length: usize,
     parser: Parser,
 }
 
 impl Link {
-    /// Connects and authenticates. A reply may be `reply_timeout` late before the connection counts as
-    /// dead.
+    /// Connects and authenticates. The connection counts as dead if a reply takes longer than
+    /// `reply_timeout`.
     ///
     /// # Errors
-    /// The kernel's; [`TailError::Refused`] when Redis does not want us.
+    /// The kernel's; [`TailError::Refused`] if Redis refuses the credentials.
     pub fn open(address: &Address, reply_timeout: Duration) -> Result<Self, TailError> {
         let mut link = Self {
             stream: address.open(reply_timeout)?,
@@ -204,7 +204,7 @@ impl Link {
         Ok(link)
     }
 
-    /// One command, and its reply.
+    /// Sends one command and returns its reply.
     ///
     /// # Errors
     /// As [`Link::reply`].
@@ -215,7 +215,7 @@ impl Link {
         self.reply()
     }
 
-    /// Sends commands that were made by [`append_command`].
+    /// Sends commands made by [`append_command`].
     ///
     /// # Errors
     /// The kernel's.
@@ -226,8 +226,8 @@ impl Link {
     /// The next reply, in the order of the commands.
     ///
     /// # Errors
-    /// The kernel's, [`TailError::NotResp`], and [`TailError::Refused`] if the reply is an error:
-    /// that one leaves the connection usable.
+    /// The kernel's, [`TailError::NotResp`], and [`TailError::Refused`] if the reply is an error. After
+    /// `Refused` the connection is still usable.
     pub fn reply(&mut self) -> Result<Reply<'_>, TailError> {
         self.drop_last_reply();
         loop {
@@ -253,7 +253,7 @@ impl Link {
         }
     }
 
-    /// The reply that was handed out last is done with.
+    /// Consumes the last returned reply.
     fn drop_last_reply(&mut self) {
         if self.reply_length == 0 {
             return;
@@ -270,7 +270,7 @@ impl Link {
         }
     }
 
-    /// Nothing is read into no room: moves what there is to the front, or grows.
+    /// Makes room in a full buffer: moves the unconsumed bytes to the front, or grows.
     fn make_room(&mut self) {
         if self.filled < self.buffer.len() {
             return;

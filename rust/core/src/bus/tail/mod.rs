@@ -1,12 +1,11 @@
-//! The tail: reads every shard and feeds the reactor.
+//! The stream reader (tail): reads every shard and feeds the reactor.
 //!
-//! It remembers how far it read in each shard, and reads on from there after every reconnect:
-//! nothing is read twice, and nothing is missed that Redis still has. What Redis has no more is
-//! noticed, by checks at each shard's account: after every reconnect, whenever a shard is behind,
-//! and every few seconds.
+//! It stores its position in each shard and continues there after every reconnect. So nothing is read
+//! twice, and nothing is missed that Redis still has. Checks of each shard's entry counts find what Redis
+//! has no more. Checks run after every reconnect, whenever a shard is behind, and every few seconds.
 //!
-//! On one Redis a single connection waits for all shards. On a cluster a command may not cross
-//! slots, so there each shard has a connection of its own.
+//! On a single Redis one connection waits for all shards. In a cluster a command may not cross slots, so
+//! each shard has a connection of its own.
 
 pub mod link;
 pub mod reply;
@@ -27,23 +26,22 @@ use link::{Address, Link, append_head, append_word};
 use reply::{Element, NotResp, Reply};
 use shard_reader::{CheckResult, ENTRIES_PER_READ, GapCause, ShardReader};
 
-/// How long Redis may be silent on purpose, in milliseconds: a node that has not last_replies from Redis
-/// for a second trusts no cached key, so a quiet bus must answer more often than that.
+/// How long an XREAD waits, in milliseconds. A node trusts no cached key when Redis was silent for a
+/// second, so a quiet bus must answer more often than that.
 const BLOCK_MS: u64 = 400;
-/// How long a reply may take beyond that before the connection counts as dead.
+/// How long a reply may take before the connection counts as dead.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(BLOCK_MS + 2_000);
-/// Between two checks at all shards while Redis has something to say; it is checked_at at all of them
-/// at once when it has nothing.
+/// Interval between checks of all shards while entries arrive. A bus without entries is checked more often.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 const IDLE_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 const FIRST_BACKOFF: Duration = Duration::from_millis(20);
 const MAX_BACKOFF: Duration = Duration::from_millis(500);
 
-/// Gives a shard whose Redis fell back a new epoch, unless somebody was faster.
+/// Gives a shard whose history was lost a new epoch, unless another node did so first.
 const RENEW_EPOCH: &str = "if (redis.call('GET', KEYS[1]) or '') == ARGV[1] then \
      redis.call('SET', KEYS[1], ARGV[2]) end return redis.call('GET', KEYS[1])";
 
-/// Why the tail cannot read.
+/// Why the stream reader cannot read.
 #[derive(Debug, thiserror::Error)]
 pub enum TailError {
     /// The URL cannot be used.
@@ -55,15 +53,15 @@ pub enum TailError {
     /// Redis refused a command.
     #[error("Redis refused: {0}")]
     Refused(String),
-    /// What was reached is no Redis.
+    /// The server is not Redis.
     #[error(transparent)]
     NotResp(#[from] NotResp),
-    /// Redis answered something that is no answer to what was asked.
+    /// Redis sent a reply that does not match the command.
     #[error("Redis answered {0} in a form that is not a stream's")]
     Reply(&'static str),
 }
 
-/// What the tail works with.
+/// What the stream reader works with.
 #[derive(Clone)]
 pub struct TailContext {
     pub inbox: Arc<Inbox>,
@@ -72,7 +70,7 @@ pub struct TailContext {
     pub cache_versions: Arc<CacheVersions>,
 }
 
-/// When Redis last answered each of the tail's connections.
+/// When Redis last answered on each connection.
 #[derive(Debug)]
 pub struct LastReplies {
     started: Instant,
@@ -93,7 +91,7 @@ impl LastReplies {
         self.last[connection].store(now, Ordering::Relaxed);
     }
 
-    /// How long the connection that waits longest has been waiting for an answer.
+    /// The time since the last answer, of the connection for which it is longest.
     pub fn silence(&self) -> Duration {
         let oldest = self.last.iter().map(|last| last.load(Ordering::Relaxed));
         let oldest = Duration::from_millis(oldest.min().unwrap_or(0));
@@ -101,7 +99,7 @@ impl LastReplies {
     }
 }
 
-/// A running tail.
+/// A running stream reader.
 #[derive(Debug)]
 pub struct Tail {
     stop: Arc<AtomicBool>,
@@ -109,7 +107,7 @@ pub struct Tail {
 }
 
 impl Tail {
-    /// Connects, notes where each shard ends now, and begins to read from there.
+    /// Connects, stores the end of each shard, and starts to read from there.
     ///
     /// # Errors
     /// See [`TailError`].
@@ -138,7 +136,7 @@ impl Tail {
         }
         for (mut reader, link) in readers {
             let notifier = Arc::clone(&context.notifier);
-            // Nobody waits for it: it ends by itself with its next answer from Redis.
+            // The thread is detached: it ends by itself with its next reply from Redis.
             drop(guarded("tail", notifier, move || {
                 reader.run(link);
                 Ok(())
@@ -152,7 +150,7 @@ impl Tail {
         self.last_replies.silence()
     }
 
-    /// Reads no more. The threads end with their next answers from Redis; nobody waits for them.
+    /// Stops reading. The detached threads end with their next replies from Redis.
     pub fn stop(&self) {
         self.stop.store(true, Ordering::Relaxed);
     }
@@ -164,7 +162,7 @@ fn is_cluster(link: &mut Link) -> Result<bool, TailError> {
     Ok(memchr::memmem::find(text, b"cluster_enabled:1").is_some())
 }
 
-/// Which shards share a connection.
+/// Groups the shards by connection.
 fn groups(cluster: bool, shards: u32) -> Vec<Vec<ShardReader>> {
     let all = (0..shards).map(ShardReader::new);
     if cluster {
@@ -181,7 +179,7 @@ struct Reader {
     last_replies: Arc<LastReplies>,
     number: usize,
     stop: Arc<AtomicBool>,
-    /// When all shards were last checked_at at.
+    /// When all shards were last checked.
     checked_at: Instant,
 }
 
@@ -210,14 +208,14 @@ impl Reader {
         self.stop.load(Ordering::Relaxed)
     }
 
-    /// A connection on which every shard was checked_at at.
+    /// A new connection on which every shard was checked.
     fn reconnect(&mut self) -> Option<Link> {
         let mut link = Link::open(&self.address, REPLY_TIMEOUT).ok()?;
         self.check(&mut link).ok()?;
         Some(link)
     }
 
-    /// Reads until the connection fails. Answers whether it was ever of use.
+    /// Reads until the connection fails. Returns whether any read succeeded.
     fn read_until_error(&mut self, mut link: Link) -> bool {
         let mut useful = false;
         let mut command = Vec::new();
@@ -239,7 +237,7 @@ impl Reader {
         useful
     }
 
-    /// One XREAD that waits.
+    /// Sends one blocking XREAD and routes its entries.
     fn read(&mut self, link: &mut Link, command: &[u8]) -> Result<Outcome, TailError> {
         link.send(command)?;
         let mut reply = link.reply()?;
@@ -270,7 +268,7 @@ impl Reader {
         }
     }
 
-    /// Notes where each shard ends.
+    /// Stores the end of each shard as its position.
     fn start_at_end(&mut self, link: &mut Link) -> Result<(), TailError> {
         link.send(&self.checks())?;
         for shard in &mut self.shards {
@@ -280,13 +278,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Looks at all shards: what is new in them, and what is missing.
+    /// Checks all shards: reads new entries and finds gaps.
     fn check(&mut self, link: &mut Link) -> Result<(), TailError> {
         link.send(&self.checks())?;
         let (mut taken, mut without_epoch) = (Vec::new(), Vec::new());
         let outcome = self.take_checks(link, &mut taken, &mut without_epoch);
-        // In one piece, like what an XREAD brings: who is sent for again, by a record in one shard, still hears
-        // what was acknowledged before that in another.
+        // In one batch, as after an XREAD. A record in one shard may request a new subscription; events
+        // that other shards acknowledged before must be delivered first.
         self.route(taken);
         outcome?;
         self.last_replies.note(self.number);
@@ -297,7 +295,7 @@ impl Reader {
         Ok(())
     }
 
-    /// Takes what all checks result, and notes the shards that need a new epoch.
+    /// Takes the results of all checks, and collects the shards that need a new epoch.
     fn take_checks(
         &mut self,
         link: &mut Link,
@@ -329,7 +327,7 @@ impl Reader {
         checks
     }
 
-    /// Says what is missing, before what comes after it is handed on.
+    /// Reports a gap, before later entries are routed.
     fn report_gap(&self, index: usize, result: &CheckResult) {
         let Some(cause) = result.gap else {
             return;
@@ -340,7 +338,7 @@ impl Reader {
             GapCause::Trimmed(entries) => Stats::add(&stats.trimmed_unread, entries),
             GapCause::HistoryLost => Stats::add(&stats.fell_back, 1),
         }
-        // Control records may be among what is missing.
+        // Control records may be among the missing entries.
         self.context.cache_versions.increment(shard);
         self.context.inbox.send(Command::Gap { shard });
         self.context.notifier.push(Notification::Gap {
@@ -349,7 +347,7 @@ impl Reader {
         });
     }
 
-    /// Whoever holds positions of the history that is lost must learn that they are worthless.
+    /// A new epoch tells other readers that their positions in the lost history are worthless.
     fn renew_epoch(&mut self, link: &mut Link, index: usize) -> Result<(), TailError> {
         let shard = &mut self.shards[index];
         let before = String::from_utf8_lossy(shard.epoch()).into_owned();
@@ -366,7 +364,8 @@ impl Reader {
         }
         for entry in &taken {
             if envelope::is_control(&entry.envelope) {
-                // First: whoever reads the store after this is as new as the mark.
+                // Before the record is routed: what is read from the store from now on is as new as this
+                // version.
                 self.context.cache_versions.increment(entry.shard);
             }
         }
@@ -376,13 +375,13 @@ impl Reader {
     }
 }
 
-/// What one XREAD brought.
+/// The result of one XREAD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Outcome {
-    /// Nothing, for as long as it waited.
+    /// No entries until the timeout.
     Idle,
     Busy,
-    /// As much of a shard as one reply takes: there may be more, and it may be trimmed meanwhile.
+    /// One reply was not enough for a shard. There may be more entries, and Redis may trim them meanwhile.
     Behind,
 }
 
@@ -399,7 +398,7 @@ fn take_read(
         _ => return Err(WRONG),
     };
     let (mut outcome, mut foreign) = (Outcome::Busy, 0);
-    // Redis answers in the order in which it was asked.
+    // Redis answers in the order of the request.
     let mut shards = shards.iter_mut();
     for _ in 0..streams {
         reply.array().ok_or(WRONG)?;
@@ -416,7 +415,7 @@ fn take_read(
     Ok(outcome)
 }
 
-/// The EXEC of the next check.
+/// The EXEC reply of the next check.
 fn check_reply(link: &mut Link) -> Result<Reply<'_>, TailError> {
     for _ in 0..ShardReader::REPLIES_BEFORE_EXEC {
         link.reply()?;
@@ -424,7 +423,7 @@ fn check_reply(link: &mut Link) -> Result<Reply<'_>, TailError> {
     link.reply()
 }
 
-/// 64 bits that no other history has. The hasher's keys are the process's random numbers.
+/// 64 random bits. The keys of the hasher are the random numbers of the process.
 fn random_epoch() -> String {
     let bits = std::hash::RandomState::new().hash_one(std::time::SystemTime::now());
     format!("{bits:016x}")

@@ -1,12 +1,12 @@
-//! RESP2 replies, read where they lie: no copy, no allocation for each element.
+//! RESP2 replies, parsed in place: no copy, no allocation for each element.
 //!
-//! A reply arrives in pieces. What is complete of it is kept as flat items that point into the
-//! buffer, so that a piece costs what it brings and not what came before it.
-//! (Protocol: "Redis serialization protocol specification", RESP2.)
+//! A reply arrives in pieces. Parsed elements are stored as flat items that point into the buffer. So the
+//! cost of a piece depends on its own length and not on what came before. (Protocol: "Redis serialization
+//! protocol specification", RESP2.)
 
 use std::ops::Range;
 
-/// What Redis said that is no RESP2.
+/// The server's bytes are not RESP2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("Redis answered what is no RESP2")]
 pub struct NotResp;
@@ -21,22 +21,22 @@ enum Item {
     Array(usize),
 }
 
-/// Reads one reply after the other out of a growing buffer.
+/// Parses one reply after the other from a growing buffer.
 #[derive(Debug, Default)]
 pub struct Parser {
     items: Vec<Item>,
-    /// How many elements each open array still waits for.
+    /// The number of missing elements of each open array.
     open: Vec<usize>,
     position: usize,
 }
 
 impl Parser {
-    /// Reads on in `buffer`, which begins where this reply does and only grew since the last call.
+    /// Continues in `buffer`, which starts with this reply and has only grown since the last call.
     ///
-    /// Answers the length of the reply once it is complete; then [`Parser::reply`] shows it.
+    /// Returns the length of the reply once it is complete; then [`Parser::reply`] returns it.
     ///
     /// # Errors
-    /// [`NotResp`]: the connection is of no more use.
+    /// [`NotResp`]: the connection cannot be used any more.
     pub fn read(&mut self, buffer: &[u8]) -> Result<Option<usize>, NotResp> {
         loop {
             let Some((item, end)) = next_item(buffer, self.position)? else {
@@ -60,7 +60,7 @@ impl Parser {
         }
     }
 
-    /// An element is complete, and with it every array that it was the last of.
+    /// Counts a complete element, and closes every array that it completes.
     fn close_arrays(&mut self) {
         while let Some(missing) = self.open.last_mut() {
             *missing -= 1;
@@ -71,7 +71,7 @@ impl Parser {
         }
     }
 
-    /// The complete reply, read from its first element on.
+    /// The complete reply, from its first element.
     pub fn reply<'a>(&'a self, buffer: &'a [u8]) -> Reply<'a> {
         Reply {
             items: &self.items,
@@ -79,7 +79,7 @@ impl Parser {
         }
     }
 
-    /// Makes ready for the next reply, which begins at the start of its buffer.
+    /// Prepares for the next reply, which starts at the beginning of its buffer.
     pub fn clear(&mut self) {
         self.items.clear();
         self.open.clear();
@@ -87,12 +87,12 @@ impl Parser {
     }
 }
 
-/// The item that begins at `start`, and where it ends; nothing while it is incomplete.
+/// The item that starts at `start`, and its end; `None` while it is incomplete.
 fn next_item(buffer: &[u8], start: usize) -> Result<Option<(Item, usize)>, NotResp> {
     let Some(&kind) = buffer.get(start) else {
         return Ok(None);
     };
-    // No line has a carriage return in it, so that one byte is enough to check for.
+    // A line contains no carriage return, so searching for that byte is enough.
     let Some(length) = memchr::memchr(b'\r', &buffer[start + 1..]) else {
         return Ok(None);
     };
@@ -139,15 +139,15 @@ fn integer(digits: &[u8]) -> Result<i64, NotResp> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element<'a> {
     Text(&'a [u8]),
-    /// What Redis refused with.
+    /// The text of an error reply.
     Error(&'a [u8]),
     Integer(i64),
     Nil,
-    /// That many elements follow, and belong to it.
+    /// An array of that many elements, which follow.
     Array(usize),
 }
 
-/// A reply that is read element by element, in the order in which it was sent.
+/// A reply, read element by element in the order of the bytes.
 #[derive(Clone, Debug)]
 pub struct Reply<'a> {
     items: &'a [Item],
@@ -155,7 +155,7 @@ pub struct Reply<'a> {
 }
 
 impl<'a> Reply<'a> {
-    /// The next element; what belongs to an array comes next by itself.
+    /// The next element. The elements of an array follow it.
     pub fn element(&mut self) -> Option<Element<'a>> {
         let (item, rest) = self.items.split_first()?;
         self.items = rest;
@@ -168,7 +168,7 @@ impl<'a> Reply<'a> {
         })
     }
 
-    /// The next element, if it is an array: how many elements it has.
+    /// The number of elements of the next element, if it is an array.
     pub fn array(&mut self) -> Option<usize> {
         match self.element()? {
             Element::Array(count) => Some(count),
@@ -184,7 +184,7 @@ impl<'a> Reply<'a> {
         }
     }
 
-    /// Passes over the next element with all that belongs to it.
+    /// Skips the next element with everything in it.
     pub fn skip(&mut self) {
         let mut elements = 1;
         while elements > 0 {

@@ -1,4 +1,4 @@
-//! One shard as its reader knows it: how far it was read, and what tells that something is missing.
+//! The reader of one shard: its position, and the detection of missing entries.
 
 use std::fmt;
 
@@ -8,10 +8,10 @@ use super::reply::{Element, Reply};
 use crate::bus::append::events_key;
 use crate::reactor::inbox::Entry;
 
-/// Entries of one shard in one reply.
+/// Maximum number of entries of one shard in one reply.
 pub const ENTRIES_PER_READ: usize = 512;
 
-/// How far a shard was read: the id of its last entry, `<ms>-<seq>`.
+/// A position in a shard: the id of an entry, `<ms>-<seq>`.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct StreamId {
     pub ms: u64,
@@ -40,8 +40,8 @@ impl fmt::Display for StreamId {
 pub enum GapCause {
     /// That many entries were trimmed before they were read.
     Trimmed(u64),
-    /// Redis lost what it had: restored from an older file, failed over to a replica that was
-    /// behind, or restarted empty.
+    /// Redis lost entries: it was restored from an older file, failed over to a replica that was behind, or
+    /// restarted empty.
     HistoryLost,
 }
 
@@ -54,30 +54,30 @@ impl fmt::Display for GapCause {
     }
 }
 
-/// What a check at a shard result, besides entries.
+/// The result of a check of a shard, besides its entries.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CheckResult {
     pub gap: Option<GapCause>,
-    /// Whether there is more to read than was taken.
+    /// Whether there are more entries to read.
     pub more: bool,
-    /// Redis fell back, and nobody has given the shard a new epoch yet.
+    /// The history was lost, and no node has given the shard a new epoch yet.
     pub needs_epoch: bool,
 }
 
-/// A shard and its reader's place in it.
+/// A shard and the reader's position in it.
 #[derive(Clone, Debug)]
 pub struct ShardReader {
     pub number: u32,
     key: String,
     position: StreamId,
-    /// How many entries were ever added up to `position`; Redis counts the same (`entries-added`).
-    /// Unknown after a gap, until the shard was read to its end.
+    /// The number of entries ever added up to `position`, as in Redis (`entries-added`). Unknown after a
+    /// gap, until the shard was read to its end.
     count: Option<u64>,
-    /// The random name of the shard's history; empty until Python has given it one.
+    /// The random name of the shard's history; empty until Python sets one.
     epoch: Vec<u8>,
 }
 
-/// What `XINFO STREAM` says of a stream. A stream that is not there is empty.
+/// The reply to `XINFO STREAM`. A missing stream is empty.
 #[derive(Clone, Copy, Debug, Default)]
 struct Information {
     length: u64,
@@ -106,7 +106,7 @@ impl ShardReader {
         self.position
     }
 
-    /// The key of the shard's epoch; the same as `homewire.bus.shards.epoch_key`.
+    /// The key of the shard's epoch; must equal `homewire.bus.shards.epoch_key`.
     pub fn epoch_key(&self) -> String {
         format!("hw:{{e{}}}:epoch", self.number)
     }
@@ -116,13 +116,13 @@ impl ShardReader {
         &self.epoch
     }
 
-    /// Somebody gave the shard this epoch.
+    /// Another node gave the shard this epoch.
     pub fn set_epoch(&mut self, epoch: &[u8]) {
         self.epoch = epoch.to_vec();
     }
 
-    /// Appends the commands of one check: epoch, entries and account of one moment. In one
-    /// transaction, on one slot: counts that belong to different moments prove nothing.
+    /// Appends the commands of one check: epoch, entries and entry counts. They form one transaction on one
+    /// slot, because counts of different moments prove nothing.
     pub fn append_check(&self, out: &mut Vec<u8>) {
         append_command(out, &["MULTI"]);
         append_command(out, &["GET", &self.epoch_key()]);
@@ -136,13 +136,13 @@ impl ShardReader {
         append_command(out, &["EXEC"]);
     }
 
-    /// Replies to the commands of a check, before that of its EXEC.
+    /// The number of replies to a check before that of its EXEC.
     pub const REPLIES_BEFORE_EXEC: usize = 4;
 
-    /// Begins at the shard's end, by the EXEC of a check.
+    /// Starts at the shard's end, by the EXEC reply of a check.
     ///
     /// # Errors
-    /// [`TailError::Reply`] for what is no answer to a check.
+    /// [`TailError::Reply`] for a reply that does not match a check.
     pub fn start_at_end(&mut self, reply: &mut Reply<'_>) -> Result<(), TailError> {
         let epoch = check_epoch(reply)?;
         reply.skip();
@@ -153,10 +153,10 @@ impl ShardReader {
         Ok(())
     }
 
-    /// Takes entries and account out of the EXEC of a check.
+    /// Takes entries and counts from the EXEC reply of a check.
     ///
     /// # Errors
-    /// [`TailError::Reply`] for what is no answer to a check.
+    /// [`TailError::Reply`] for a reply that does not match a check.
     pub fn take_check(
         &mut self,
         reply: &mut Reply<'_>,
@@ -202,11 +202,12 @@ impl ShardReader {
         }
         let count = self.count?;
         if now.added < count {
-            // Fewer than were read: it fell back, and what came since may have covered that up.
+            // Fewer than were read: the history was lost, and later entries may hide that from the
+            // position.
             return Some(GapCause::HistoryLost);
         }
-        // Read to the end, everything that was added must have been read. Before that, at least
-        // everything that was trimmed.
+        // At the end of the shard, all added entries must have been read. Before the end, at least all
+        // trimmed ones.
         let must_be_read = if more {
             now.added.saturating_sub(now.length)
         } else {
@@ -216,10 +217,10 @@ impl ShardReader {
         (missing > 0).then_some(GapCause::Trimmed(missing))
     }
 
-    /// Takes the entries of one stream out of a reply and moves the position behind them.
+    /// Takes the entries of one stream from a reply and moves the position behind them.
     ///
     /// # Errors
-    /// [`TailError::Reply`] for what is no list of entries.
+    /// [`TailError::Reply`] for a reply that is not a list of entries.
     pub fn take_entries(
         &mut self,
         reply: &mut Reply<'_>,
@@ -250,7 +251,7 @@ fn take_envelope<'a>(reply: &mut Reply<'a>) -> Result<Option<&'a [u8]>, TailErro
     const WRONG: TailError = TailError::Reply("XREAD");
     let fields = match reply.element() {
         Some(Element::Array(count)) => count / 2,
-        // An entry that was deleted while it was read has none.
+        // An entry that was deleted while it was read has no fields.
         Some(Element::Nil) => 0,
         _ => return Err(WRONG),
     };
@@ -278,7 +279,7 @@ fn information(reply: &mut Reply<'_>) -> Result<Information, TailError> {
     let mut information = Information::default();
     let pairs = match reply.element() {
         Some(Element::Array(count)) => count / 2,
-        // There is no such key.
+        // The key does not exist.
         Some(Element::Error(_)) => return Ok(information),
         _ => return Err(WRONG),
     };

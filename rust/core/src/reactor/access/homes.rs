@@ -1,5 +1,7 @@
-//! Control records about homes and who is in them: connections that follow their user's homes hear them,
-//! wait for them, or hear them no more.
+//! Control records about homes and their members.
+//!
+//! A connection that follows its user's homes subscribes to a home when the user joins it, waits while the
+//! home is deactivated, and unsubscribes when the user leaves it.
 
 use smallvec::SmallVec;
 
@@ -12,17 +14,17 @@ use crate::routing::record_dedup::RecordKey;
 use crate::routing::topic::{Topic, TopicRef};
 use crate::wire::close;
 
-/// When a home is heard that a connection follows.
+/// Whether a joined home is active.
 #[derive(Clone, Copy)]
 pub(super) enum HomeState {
     Active,
-    /// Once it is activated.
+    /// The connection subscribes once the home is activated.
     Deactivated,
 }
 
 impl Reactor {
-    /// Whether a membership is older than what is known of its home: one that is repeated behind the home's
-    /// deactivation would let it be heard.
+    /// Whether a membership record is older than the newest record about its home. A repeated membership
+    /// must not subscribe to a home that was deactivated since.
     pub(super) fn home_changed(
         &self,
         shard: u32,
@@ -92,7 +94,7 @@ impl Reactor {
         }
     }
 
-    /// Who follows homes waits for it, in the place of what they heard of it; the others remove_topics that for good.
+    /// Connections that follow homes wait for the activation. Others lose the topics for good.
     pub(super) fn home_deactivated(&mut self, shard: u32, record: &ControlHeader<'_>) {
         let (project, home) = (record.project, record.home);
         if !self.is_shard_of(shard, home) {
@@ -126,14 +128,16 @@ impl Reactor {
         }
     }
 
-    /// The connection's user joined_homes the record's home, which it hears if it follows its user's homes.
+    /// The user of the connection joined the home of the record. A connection that follows homes subscribes
+    /// to it.
     fn join_home(&mut self, slot: Slot, record: &ControlHeader<'_>, state: HomeState) {
         let home = record.home;
         let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
             return;
         };
         if was_revoked_before(connection, record) {
-            // It may hear it: it came when the store knew of this and the tail did not.
+            // The topic may exist already: the connection was reserved when the store had this record and
+            // the stream reader had not.
             let was_revoked = connection.revoked_at.is_some();
             if self.remove_topics(slot, |topic| topic.home() == Some(home)) && was_revoked {
                 self.unsubscribe_after_batch(slot);
@@ -143,7 +147,8 @@ impl Reactor {
         if !may_join_homes(connection) {
             return;
         }
-        // Of who named its homes, too, for the same reason: it has to remove_topics this one if it revoked_at before.
+        // Also for connections that name their homes, for the same reason: they must lose this home if
+        // their key was revoked earlier.
         if connection.pending_close.is_none() {
             connection.joined_homes.retain(|(known, _)| *known != home);
             connection.joined_homes.push((home, position(record)));
@@ -153,7 +158,7 @@ impl Reactor {
         }
     }
 
-    /// What a connection that follows homes has of this one, in the place of what it had of it.
+    /// Replaces the topics of this home.
     fn subscribe_to_home(&mut self, slot: Slot, record: &ControlHeader<'_>, state: HomeState) {
         let (project, home) = (record.project, record.home);
         let Some(connection) = self.connections.at(slot) else {
@@ -183,13 +188,14 @@ impl Reactor {
     }
 }
 
-/// Whether a connection hears more than what was read with the record that sends it away.
+/// Whether a connection still subscribes to joined homes: it has no pending close, or waits for copies of
+/// its record in other shards.
 fn may_join_homes(connection: &Connection) -> bool {
     connection.pending_close.is_none() || connection.revoked_at.is_some()
 }
 
-/// Whether a connection had revoked_at when its user joined_homes the record's home. Who is pending_close by a later record
-/// hears until that one's copy in this shard.
+/// Whether the connection was revoked before its user joined the home of the record. A connection that a
+/// *later* record revoked keeps receiving events until that record's copy in this shard is applied.
 fn was_revoked_before(connection: &Connection, record: &ControlHeader<'_>) -> bool {
     connection
         .revoked_at
@@ -197,8 +203,9 @@ fn was_revoked_before(connection: &Connection, record: &ControlHeader<'_>) -> bo
         || key_ended_before(record, connection.principal.key_tag)
 }
 
-/// Whether this key had revoked_at when its user joined_homes the home. The end's own copies are in the shards of that
-/// moment, and in the user's: it may be read after this record, and what follows here must not be heard.
+/// Whether this key ended before its user joined the home. The copies of that end are in the shards of that
+/// moment and in the user's shard, and may be read after this record. Events of the joined home must not be
+/// delivered meanwhile.
 fn key_ended_before(record: &ControlHeader<'_>, key_tag: u64) -> bool {
     record
         .body

@@ -1,4 +1,4 @@
-//! The keys that connections were made with: which are in use, and the end of one that only this node noticed.
+//! The keys of connections: which are in use, and the end of a key that only this node noticed.
 
 use super::super::Reactor;
 use crate::connection::{Connection, PrincipalId, PrincipalKind, State};
@@ -6,7 +6,7 @@ use crate::reactor::notifications::Notification;
 use crate::wire::close;
 
 impl Reactor {
-    /// Tells the keys of the users of open connections, in a part that takes `limit` looks.
+    /// Reports the keys of users of open connections, in parts of `limit` slots.
     pub(in crate::reactor) fn report_keys_in_use(&mut self, cursor: u32, limit: u32) {
         let end = self
             .connections
@@ -29,7 +29,7 @@ impl Reactor {
             .push(Notification::KeysInUse { next, keys });
     }
 
-    /// No copies in other shards are to be waited for: they are unsubscribed at once.
+    /// There are no copies in other shards to wait for, so the connections are unsubscribed at once.
     pub(in crate::reactor) fn end_key(&mut self, principal_id: PrincipalId, key_tag: u64) {
         for slot in self.connections.slots_of(principal_id) {
             let is_of_key = |it: &Connection| it.principal.key_tag == key_tag;

@@ -1,7 +1,7 @@
-//! Control records: who may hear what changes here, in line with the events of the same shard.
+//! Access changes: control records, applied in order with the events of the same shard.
 //!
-//! A record is copied to the shards it concerns. Each copy acts on the topics of its own shard only,
-//! so that every event read before it is still delivered, and none that is read after it.
+//! A record is copied to all shards that it concerns. Each copy changes only topics of its own shard. So
+//! every event before it is delivered, and none after it.
 
 mod homes;
 mod keys;
@@ -22,7 +22,7 @@ use crate::wire::close::{self, CloseCode};
 use homes::HomeState;
 
 impl Reactor {
-    /// Applies the copy of a record that stood in this shard.
+    /// Applies the copy of a record in this shard.
     pub(super) fn apply(&mut self, shard: u32, record: &ControlHeader<'_>) {
         let Some(kind) = RecordType::from_number(record.record_type) else {
             Stats::add(&self.shared.stats.control_records_unknown, 1);
@@ -53,7 +53,7 @@ impl Reactor {
             RecordType::ProjectDisabled | RecordType::ProjectDeleted => {
                 self.project_ended(shard, kind, record);
             }
-            // It lets nobody hear more who is connected: the gateway asks for its mark.
+            // It gives open connections no further access; the handshake depends on its cache version.
             RecordType::ProjectEnabled => {}
             RecordType::PermissionEnded => self.permission_ended(shard, record),
             RecordType::EntityMoved => self.entity_moved(shard, record),
@@ -70,7 +70,7 @@ impl Reactor {
             shard,
             project: record.project,
             user: record.user,
-            // Moves of one device are about the device, wherever it goes.
+            // Moves of one device have the same key, whatever the home.
             home: if kind == RecordType::DeviceMoved {
                 0
             } else {
@@ -95,7 +95,7 @@ impl Reactor {
 
     fn key_ended(&mut self, shard: u32, record: &ControlHeader<'_>) {
         let principal_id = match (record.user, record.device) {
-            // A project's key: nobody is connected with one.
+            // A key of a project; no connection is made with one.
             (0, 0) => return,
             (0, device) => principal_id(PrincipalKind::Device, record.project, device),
             (user, _) => principal_id(PrincipalKind::User, record.project, user),
@@ -128,8 +128,8 @@ impl Reactor {
         }
     }
 
-    /// The first copy condemns all connections of the project, and each those who listen in its
-    /// shard: so only one of the many copies looks at every connection of the node.
+    /// The first copy revokes all connections of the project, each further copy those with topics in its
+    /// shard. So only one of the many copies scans all connections of the node.
     fn project_ended(&mut self, shard: u32, kind: RecordType, record: &ControlHeader<'_>) {
         let project = record.project;
         if self.freshness(None, kind, record) == Freshness::Newer {
@@ -186,10 +186,11 @@ impl Reactor {
         }
     }
 
-    /// One copy of a record that ends everything for this connection.
+    /// Applies one copy of a record that revokes the connection.
     ///
-    /// The record knows the homes of that moment. Shards have no common order: one that the user
-    /// joined_homes later may be heard already, and none of the copies would revocation that.
+    /// The record has copies in the shards of its user's homes at that moment. Shards have no common order:
+    /// the connection may already be subscribed to a home that the user joined later, and no copy would
+    /// remove it. So every copy removes such homes.
     fn revoke(&mut self, slot: Slot, shard: u32, revocation: Revocation) {
         let shards = self.limits.shards;
         self.close_after_grace(slot, revocation.why, revocation.position);
@@ -207,12 +208,12 @@ impl Reactor {
         }
     }
 
-    /// Takes the topics that are `gone` from a connection. Answers whether it had one.
+    /// Removes the topics for which `gone` is true. Returns whether there was one.
     pub(super) fn remove_topics(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
         let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
             return false;
         };
-        // Looked at before: sealing for nothing would cost its neighbours a write each.
+        // Checked first: sealing without a change would cost the other members a write each.
         if !self.index.topics(connection.audience).any(&gone) {
             return false;
         }
@@ -244,17 +245,18 @@ impl Reactor {
             let all = connection.held.set_topic_bytes(bytes);
             is_too_much = !more.is_empty() && all > self.limits.principal_topic_bytes;
         }
-        // What is in its new audience's block was routed before it came.
+        // The block of the new audience contains events from before the change.
         self.seal(change.audience, change.place as usize);
         Stats::add(&self.shared.stats.rescopes, 1);
         if is_too_much {
-            // It comes again, and is told at its handshake which limit that is.
+            // The client reconnects, and its handshake names the limit.
             self.mark_for_close(slot, &close::RESUBSCRIBE);
             self.unsubscribe_after_batch(slot);
         }
     }
 
-    /// A connection lost what the record is about.
+    /// The connection lost the topic of the record: closes it if it has no topics left, or requests a new
+    /// subscription.
     pub(super) fn close_or_resubscribe(&mut self, slot: Slot, record: &ControlHeader<'_>) {
         let predates = self
             .connections
@@ -305,7 +307,7 @@ impl Reactor {
     }
 }
 
-/// How a record ends all that somebody hears.
+/// How a record revokes a connection.
 #[derive(Clone, Copy)]
 struct Revocation {
     why: &'static CloseCode,
@@ -325,10 +327,10 @@ pub(super) fn position(record: &ControlHeader<'_>) -> OutboxPosition {
     (record.outbox_ms, record.outbox_seq)
 }
 
-/// Whether a record is from before the connection was reserved, and the tail was behind. What the
-/// store said then may have known of it, and of what undid it since: who is told to go away for good
-/// might be wronged, so it is told to come again. (If our clock is behind that of Redis, a moment
-/// longer it is told the former.)
+/// Whether the record is older than the reservation, because the stream reader was behind. The handshake
+/// may then have read a state that includes the record and later changes. A final close code could be
+/// wrong, so the client is asked to reconnect. (If our clock is behind that of Redis, the final code is
+/// sent for a moment longer.)
 fn predates_reservation(record: &ControlHeader<'_>, connection: &Connection) -> bool {
     record.outbox_ms <= connection.reserved_ms
 }

@@ -1,5 +1,5 @@
-//! ConnectionTable that have to go because of what the bus said: a control record, or that entries of
-//! it may be missing. They are unsubscribed at once, and closed with their code a few at a time.
+//! Pending closes: connections that a control record or a gap requires to close. They are unsubscribed at
+//! once, and closed with their code some at a time.
 
 use std::time::Instant;
 
@@ -12,11 +12,11 @@ use crate::routing::record_dedup::OutboxPosition;
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
 
-/// Closing costs a write each: with more in one turn, everybody else's deliveries would wait.
+/// Each close costs a write. With more in one turn, deliveries to other connections would be delayed.
 pub(in crate::reactor) const CLOSES_PER_TURN: usize = 128;
 
 impl Reactor {
-    /// Decides how this connection will be closed. Only the first reason counts.
+    /// Sets the pending close of this connection. Only the first one counts.
     pub(super) fn mark_for_close(
         &mut self,
         slot: Slot,
@@ -30,8 +30,8 @@ impl Reactor {
         Some(connection.id)
     }
 
-    /// Condemns a connection that may wait for the other copies of the record, which stands there in
-    /// the send queue, but not for long.
+    /// Sets the pending close of a connection that keeps receiving until the other copies of its record
+    /// arrive, but no longer than the close grace. `position` is the outbox position of the record.
     pub(super) fn close_after_grace(
         &mut self,
         slot: Slot,
@@ -47,21 +47,22 @@ impl Reactor {
         }
     }
 
-    /// A pending_close connection hears no more once everything is routed that was read with the record.
+    /// Unsubscribes a connection with a pending close once the current batch is routed.
     pub(super) fn unsubscribe_after_batch(&mut self, slot: Slot) {
         if let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) {
             self.unsubscribing.push(connection.id);
         }
     }
 
-    /// Nothing is left of a batch. Whether that revoked_at so many that it took a turn's time.
+    /// The current batch is routed. Returns whether the closes fill a turn.
     pub(in crate::reactor) fn end_batch(&mut self) -> bool {
         let waiting = self.pending_close.len();
         for id in std::mem::take(&mut self.unsubscribing) {
             let Some(connection) = self.connections.get(id) else {
                 continue;
             };
-            // A membership that is older than the end of its key: that has a copy there too.
+            // A membership record older than the end of its key has added a topic; the end has a copy in
+            // that shard, too.
             if connection.revoked_at.is_none() || !self.has_topics(id.slot()) {
                 self.unsubscribe(id.slot());
             }
@@ -69,7 +70,7 @@ impl Reactor {
         self.closes_fill_turn(waiting)
     }
 
-    /// A pending_close connection hears no more. It is closed in its turn, or once it is adopted.
+    /// Unsubscribes a connection with a pending close. It is closed in its turn, or once it is adopted.
     pub(super) fn unsubscribe(&mut self, slot: Slot) {
         let Some(connection) = self
             .connections
@@ -85,14 +86,14 @@ impl Reactor {
         }
     }
 
-    /// The other copies of its record did not come in time.
+    /// The close grace is over.
     pub(in crate::reactor) fn unsubscribe_after_grace(&mut self, id: ConnectionId) {
         if self.connections.get(id).is_some() {
             self.unsubscribe(id.slot());
         }
     }
 
-    /// Closes some of those who were pending_close.
+    /// Closes some of the unsubscribed connections.
     pub(in crate::reactor) fn close_marked(&mut self) {
         for _ in 0..CLOSES_PER_TURN {
             let Some(id) = self.pending_close.pop_front() else {
@@ -103,7 +104,7 @@ impl Reactor {
         self.handle_failed_sends();
     }
 
-    /// Closes one that was pending_close and hears no more, with the code that it was pending_close to.
+    /// Closes a connection that is unsubscribed, with the code of its pending close.
     pub(in crate::reactor) fn close_if_marked(&mut self, id: ConnectionId) {
         if let Some(connection) = self.connections.get(id).filter(|it| it.unsubscribed)
             && let Some(why) = connection.pending_close
@@ -112,8 +113,8 @@ impl Reactor {
         }
     }
 
-    /// Entries of this shard may be missing, a close_grace among them: whoever hears something of
-    /// it, or would have been told there that its key revoked_at, comes again.
+    /// Entries of this shard may be missing, a revocation among them. Closes every connection with a topic
+    /// in the shard, and those whose key's end would be announced there.
     pub(in crate::reactor) fn resync(&mut self, shard: u32) {
         Stats::add(&self.shared.stats.gaps, 1);
         let shards = self.limits.shards;
@@ -169,10 +170,10 @@ mod tests {
         }])
     }
 
-    /// Lets many connections of one project end at once, while another's events go on.
+    /// Closes many connections of one project, while events of another one are delivered.
     fn end_many(what: Command, told: impl Fn(&Reactor) -> u64) {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
-        // Without a socket, what they are told waits: only this test's witness has one.
+        // Connections without a socket queue everything; only the witness has a socket.
         for user in 0..MANY {
             open(&mut reactor, LARGE, user);
         }

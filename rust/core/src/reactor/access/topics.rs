@@ -1,4 +1,4 @@
-//! Control records about single topics: what is heard is elsewhere now, or somebody may not read it any more.
+//! Control records about single topics: a device or entity moved, or a permission ended.
 
 use serde::Deserialize;
 
@@ -40,7 +40,7 @@ impl Reactor {
         }
     }
 
-    /// Its subscribers come back, and are authorised anew.
+    /// Closes the subscribers of the topic; they reconnect and are authorised again.
     fn request_resubscribe(&mut self, topic: TopicRef<'_>) {
         for slot in self.subscribers(topic) {
             self.mark_for_close(slot, &close::RESUBSCRIBE);
@@ -71,23 +71,23 @@ impl Reactor {
     }
 }
 
-/// A right that some users have no more.
+/// A permission that users have lost.
 #[derive(Debug, PartialEq, Eq, Deserialize)]
 pub struct EndedPermission {
-    /// The entity whose events might be read; otherwise it is the record's device, or its home.
+    /// The entity that was readable; without one, the record's device, or its home.
     #[serde(default)]
     entity: Option<String>,
-    /// Who had it.
+    /// The users who had it.
     pub users: Vec<u64>,
 }
 
 impl EndedPermission {
-    /// What a record's body says; `None` if it is no such body.
+    /// Parses the body of a record; `None` if it is malformed.
     pub fn read(body: &[u8]) -> Option<Self> {
         serde_json::from_slice(body).ok()
     }
 
-    /// The one topic that was heard by this right; `None` if it was one to write, or about what is in no home.
+    /// The topic that the permission gave access to; `None` for a permission to write, or without a home.
     pub fn topic(&self, record: &ControlHeader<'_>) -> Option<TopicRef<'_>> {
         let (project, home, device) = (record.project, record.home, record.device);
         if home == 0 {

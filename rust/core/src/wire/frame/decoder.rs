@@ -1,4 +1,4 @@
-//! Frames that a client sends: masked, fragmented, in pieces of any size.
+//! Frames from a client: masked, fragmented, in pieces of any size.
 
 use std::borrow::Cow;
 use std::mem;
@@ -20,41 +20,41 @@ const MASK_LEN: usize = 4;
 
 const TEXT_NOT_UTF8: Violation = Violation::not_utf8("text is not UTF-8");
 
-/// What a client said. Payloads that arrived in one piece are borrowed from the input.
+/// What a client sent. Payloads that arrived in one piece are borrowed from the input.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Incoming<'a> {
     /// A whole text message, checked to be UTF-8.
     Text(Cow<'a, [u8]>),
     /// A whole binary message.
     Binary(Cow<'a, [u8]>),
-    /// A ping: its payload belongs into the pong.
+    /// A ping; the pong must have the same payload.
     Ping(Cow<'a, [u8]>),
     /// A pong.
     Pong(Cow<'a, [u8]>),
-    /// The last thing a client says. No code: the frame was empty.
+    /// A close frame. It has no code if its payload was empty.
     Close {
         code: Option<u16>,
         reason: Cow<'a, str>,
     },
 }
 
-/// The reading half of one connection.
+/// The receiving half of one connection.
 ///
-/// It holds a partly received header itself and everything else in a box that is freed with the
-/// end of the message, because ten thousands of decoders are idle at any time.
+/// It stores a partly received header itself. Everything else is in a box that is freed at the end of the
+/// message, because tens of thousands of decoders are idle at any time.
 #[derive(Debug)]
 pub struct Decoder {
     pending: Option<Box<Pending>>,
-    /// The longest message, over all its fragments, in bytes.
+    /// The maximum message length over all fragments, in bytes.
     limit: u32,
-    /// Payload of the current frame that has not arrived.
+    /// Payload bytes of the current frame that have not arrived.
     remaining: u32,
-    /// The header of the current frame. Its last four bytes, the mask, turn with the payload.
+    /// The header of the current frame. Its last four bytes, the mask, are rotated with the payload.
     header: [u8; MAX_HEADER],
     header_len: u8,
     phase: Phase,
     keep: bool,
-    /// Frames whose header came since they were last asked for.
+    /// Frames whose header arrived since [`Decoder::take_frames`].
     frames: u32,
 }
 
@@ -62,18 +62,18 @@ pub struct Decoder {
 enum Phase {
     Header,
     Payload,
-    /// After a close or a violation: nothing more is taken.
+    /// After a close or a violation: further input is ignored.
     Finished,
 }
 
-/// What was received of frames that are not complete.
+/// The received part of incomplete frames.
 #[derive(Debug, Default)]
 struct Pending {
     message: Option<Message>,
     control: Vec<u8>,
 }
 
-/// A data message whose end has not arrived.
+/// An incomplete data message.
 #[derive(Debug)]
 struct Message {
     payload: Vec<u8>,
@@ -83,7 +83,7 @@ struct Message {
 }
 
 impl Decoder {
-    /// A decoder of messages of up to `max_message_bytes` (at most 4 GiB).
+    /// A decoder for messages of up to `max_message_bytes` (at most 4 GiB).
     pub fn new(max_message_bytes: usize) -> Self {
         Self {
             pending: None,
@@ -97,8 +97,8 @@ impl Decoder {
         }
     }
 
-    /// A decoder that holds text and binary messages to the same rules, but forgets them: they are
-    /// neither stored nor reported.
+    /// A decoder that checks text and binary messages by the same rules, but neither stores nor reports
+    /// them.
     pub fn discarding(max_message_bytes: usize) -> Self {
         Self {
             keep: false,
@@ -106,13 +106,13 @@ impl Decoder {
         }
     }
 
-    /// Takes bytes from the front of `input` up to the end of the next message or control frame.
+    /// Consumes bytes from the front of `input` up to the end of the next message or control frame.
     ///
-    /// Unmasks in place. Answers `None` when `input` is used up, always so after a close or a
-    /// violation: call it in a loop for each piece that was received.
+    /// Unmasks in place. Returns `None` when `input` is used up, and always after a close or a violation.
+    /// Call it in a loop for each received piece.
     ///
     /// # Errors
-    /// The [`Violation`] with the byte that makes it one, however the bytes were cut into pieces.
+    /// The [`Violation`] at the byte that causes it, however the bytes were split.
     pub fn decode<'a>(
         &mut self,
         input: &mut &'a mut [u8],
@@ -129,7 +129,7 @@ impl Decoder {
         result
     }
 
-    /// How many frames began since this was last asked: fragments and control frames, too.
+    /// The number of frames that started since the last call, including fragments and control frames.
     pub fn take_frames(&mut self) -> u32 {
         mem::take(&mut self.frames)
     }
@@ -139,7 +139,7 @@ impl Decoder {
         self.phase == Phase::Finished
     }
 
-    /// Bytes on the heap: what was allocated for a message or control frame not complete yet.
+    /// Heap bytes of an incomplete message or control frame.
     pub fn buffered_bytes(&self) -> usize {
         self.pending.as_ref().map_or(0, |pending| {
             let message = pending.message.as_ref();
@@ -163,7 +163,7 @@ impl Decoder {
         }
     }
 
-    /// Reads on in the header, judging each part as soon as it is there. Answers whether it is
+    /// Reads the header and checks each part as soon as it is there. Returns whether the header is
     /// complete.
     fn read_header(&mut self, input: &mut &mut [u8]) -> Result<bool, Violation> {
         loop {
@@ -229,7 +229,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Sets `remaining`, or refuses the frame before any of its payload is stored.
+    /// Sets `remaining`, or rejects the frame before any of its payload is stored.
     fn check_length(&mut self) -> Result<(), Violation> {
         let [_, second, a, b, c, d, e, f, g, h, ..] = self.header;
         let (length, minimum) = match second & LENGTH {
@@ -249,12 +249,12 @@ impl Decoder {
                 return Err(Violation::too_big());
             }
         }
-        // A data frame is within the limit of 32 bits, a control frame within 125 bytes.
+        // A data frame is within the 32-bit limit, a control frame within 125 bytes.
         self.remaining = u32::try_from(length).map_err(|_| Violation::too_big())?;
         Ok(())
     }
 
-    /// Takes what there is of the payload; answers what it completes.
+    /// Consumes available payload; returns what it completes.
     fn read_payload<'a>(
         &mut self,
         input: &mut &'a mut [u8],
@@ -341,7 +341,7 @@ impl Decoder {
         }
     }
 
-    /// Unmasks the next piece of the payload and turns the mask to where the following one begins.
+    /// Unmasks the next piece of the payload and rotates the mask for the following piece.
     fn unmask(&mut self, piece: &mut [u8]) {
         let mask_start = 2 + extended_length(self.header[1]);
         let mask = &mut self.header[mask_start..mask_start + MASK_LEN];
@@ -388,7 +388,7 @@ impl Message {
     }
 }
 
-/// How many bytes follow the first two to state the length.
+/// The number of bytes after the first two that state the length.
 const fn extended_length(second: u8) -> usize {
     match second & LENGTH {
         LENGTH_16 => 2,

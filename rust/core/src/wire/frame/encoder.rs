@@ -1,4 +1,4 @@
-//! Frames that the server sends: whole, unmasked.
+//! Frames from the server: whole and unmasked.
 
 use super::{MAX_CLOSE_REASON, Opcode};
 
@@ -6,10 +6,10 @@ const FIN: u8 = 0x80;
 const LENGTH_16: u8 = 126;
 const LENGTH_64: u8 = 127;
 const MAX_HEADER: usize = 10;
-/// The header of a payload of 126 to 65,535 bytes: what nearly every event is.
+/// The header length for payloads of 126 to 65,535 bytes, which most events have.
 const USUAL_HEADER: usize = 4;
 
-/// How many bytes the header of an unmasked frame takes: 2, 4 or 10.
+/// The length of the header of an unmasked frame: 2, 4 or 10 bytes.
 pub const fn header_len(payload_len: usize) -> usize {
     match payload_len {
         0..=125 => 2,
@@ -25,16 +25,16 @@ pub fn append_frame(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
     out.extend_from_slice(payload);
 }
 
-/// Appends the header of a frame whose payload of `payload_len` bytes the caller appends next.
+/// Appends the header of a frame. The caller appends the payload of `payload_len` bytes next.
 pub fn append_header(out: &mut Vec<u8>, opcode: Opcode, payload_len: usize) {
     let header = header(opcode, payload_len);
     out.extend_from_slice(&header[..header_len(payload_len)]);
 }
 
-/// Appends a frame whose payload is what `write` appends, of a length not known before.
+/// Appends a frame whose payload is what `write` appends, of unknown length.
 ///
-/// `write` must only append. The payload is written in its place; only one of less than 126 bytes
-/// or more than 65,535 is moved afterwards.
+/// `write` must only append. The payload is written in its final place, and moved only if it has less than
+/// 126 or more than 65,535 bytes.
 pub fn append_framed(out: &mut Vec<u8>, opcode: Opcode, write: impl FnOnce(&mut Vec<u8>)) {
     let start = out.len();
     out.extend_from_slice(&[0; USUAL_HEADER]);
@@ -52,7 +52,7 @@ pub fn append_framed(out: &mut Vec<u8>, opcode: Opcode, write: impl FnOnce(&mut 
     out[start..start + header_len].copy_from_slice(&header(opcode, payload_len)[..header_len]);
 }
 
-/// Appends a close frame. A reason of more than 123 bytes is cut, between characters.
+/// Appends a close frame. A reason of more than 123 bytes is cut between characters.
 pub fn append_close(out: &mut Vec<u8>, code: u16, reason: &str) {
     let mut end = reason.len().min(MAX_CLOSE_REASON);
     while !reason.is_char_boundary(end) {
@@ -81,8 +81,8 @@ fn header(opcode: Opcode, payload_len: usize) -> [u8; MAX_HEADER] {
     header
 }
 
-/// The end of the frame that the byte before `offset` belongs to, in a block of whole unmasked
-/// frames (RFC 6455 section 5.2); `offset` itself where it lies between two frames.
+/// The end of the frame that contains the byte before `offset`, in a block of whole unmasked frames (RFC
+/// 6455 section 5.2); `offset` itself if it lies between two frames.
 pub fn end_of_frame(block: &[u8], offset: usize) -> usize {
     let mut end = 0;
     while end < offset {

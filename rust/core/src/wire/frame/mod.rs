@@ -1,7 +1,7 @@
-//! WebSocket frames (RFC 6455), server side, without I/O: bytes in, messages out, and back.
+//! WebSocket frames (RFC 6455) of the server side, without I/O.
 //!
-//! The [`Decoder`] takes what a client sent, in pieces of any size; the `append_*` functions write
-//! what the server sends. Neither knows a socket.
+//! The [`Decoder`] takes bytes from a client in pieces of any size; the `append_*` functions write the
+//! frames of the server.
 
 mod decoder;
 mod encoder;
@@ -16,10 +16,10 @@ pub use encoder::{
 /// The longest payload of a ping, pong or close frame, in bytes (RFC 6455, 5.5).
 pub const MAX_CONTROL_PAYLOAD: usize = 125;
 
-/// The longest reason of a close frame, in bytes: its payload begins with the two of the code.
+/// The maximum reason length of a close frame, in bytes: the payload starts with the two bytes of the code.
 pub const MAX_CLOSE_REASON: usize = MAX_CONTROL_PAYLOAD - 2;
 
-/// What a frame carries (RFC 6455, 5.2).
+/// The type of a frame (RFC 6455, 5.2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum Opcode {
@@ -32,7 +32,7 @@ pub enum Opcode {
 }
 
 impl Opcode {
-    /// The opcode of a number of four bits; `None` for the reserved ones.
+    /// The opcode of a four-bit number; `None` for reserved ones.
     pub const fn from_bits(bits: u8) -> Option<Self> {
         match bits {
             0 => Some(Self::Continuation),
@@ -45,19 +45,19 @@ impl Opcode {
         }
     }
 
-    /// Whether this is a close, ping or pong, which may stand between the fragments of a message.
+    /// Whether this is a close, ping or pong, which may come between the fragments of a message.
     pub const fn is_control(self) -> bool {
         self as u8 >= 8
     }
 }
 
-/// A client broke the protocol: the connection is to be closed with this code and reason.
+/// A protocol violation of the client. The connection is closed with this code and reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{reason} (close code {code})")]
 pub struct Violation {
-    /// 1002, 1007 or 1009 (RFC 6455, 7.4.1).
+    /// 1002, 1007 or 1009 (RFC 6455, 7.4.1), from the table of close codes.
     pub code: u16,
-    /// For the close frame and the log; never contains what the client sent.
+    /// For the close frame and the log. It never contains what the client sent.
     pub reason: &'static str,
 }
 
@@ -80,7 +80,7 @@ impl Violation {
 
 /// Whether a client may send this code in a close frame (RFC 6455, 7.4, and the IANA registry).
 ///
-/// 1004, 1005, 1006 and 1015 are reserved, 1016 to 2999 unassigned, all others out of range.
+/// 1004, 1005, 1006 and 1015 are reserved, 1016 to 2999 are unassigned, all others are out of range.
 pub const fn is_close_code(code: u16) -> bool {
     matches!(code, 1000..=1003 | 1007..=1014 | 3000..=4999)
 }

@@ -1,15 +1,15 @@
-//! The answers to pings: few at once, never a queue.
+//! Answers to pings, bounded in number.
 
 use crate::wire::frame::{Opcode, append_frame};
 
-/// Answers to the pings of one read: the first few, and always the last.
+/// Answers to the pings of one read: the first ones, and always the last.
 ///
-/// RFC 6455 would have the last one do. But a client may send some at once and count the answers, as case 2.10 of
-/// the Autobahn suite does with ten, so as many as here are answered; they are one write.
+/// RFC 6455 requires only the last one. But a client may send several at once and count the answers, as
+/// case 2.10 of the Autobahn suite does with ten. So the first pings are answered, too, in one write.
 #[derive(Debug, Default)]
 pub struct Pongs {
     bytes: Vec<u8>,
-    /// Where the last one begins.
+    /// Start of the last answer.
     last: usize,
     count: usize,
 }
@@ -17,7 +17,7 @@ pub struct Pongs {
 impl Pongs {
     const MOST: usize = 16;
 
-    /// Answers a ping with this payload; beyond the most, in the place of the last answer.
+    /// Answers a ping with this payload. At the maximum it replaces the last answer.
     pub fn add(&mut self, payload: &[u8]) {
         if self.count == Self::MOST {
             self.bytes.truncate(self.last);
@@ -33,12 +33,12 @@ impl Pongs {
         self.bytes.is_empty()
     }
 
-    /// All of the answers, as frames.
+    /// All answers, as frames.
     pub fn all(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Forgets all, and keeps the buffer.
+    /// Removes all answers and keeps the buffer.
     pub fn clear(&mut self) {
         self.bytes.clear();
         (self.last, self.count) = (0, 0);

@@ -1,12 +1,12 @@
-//! UTF-8 checked as it arrives, in pieces that may end inside a character.
+//! Incremental check of UTF-8 in pieces that may end inside a character.
 
 use std::str;
 
-/// The text so far contains a byte that cannot stand there.
+/// The text contains a byte that is not valid there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct NotUtf8;
 
-/// What is known of a text whose end has not arrived: the bytes of its unfinished last character.
+/// State of an incomplete text: the bytes of its unfinished last character.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Utf8 {
     unfinished: [u8; 3],
@@ -14,8 +14,8 @@ pub(super) struct Utf8 {
 }
 
 impl Utf8 {
-    /// Takes the next piece. Fails with the piece that holds the first impossible byte, even if
-    /// the character it belongs to is not complete (Autobahn 6.4 asks for this).
+    /// Takes the next piece. Fails at the first invalid byte, even if its character is incomplete (Autobahn
+    /// 6.4 requires this).
     pub(super) fn push(&mut self, piece: &[u8]) -> Result<(), NotUtf8> {
         let rest = self.finish_character(piece)?;
         match str::from_utf8(rest) {
@@ -35,7 +35,7 @@ impl Utf8 {
         self.len == 0
     }
 
-    /// Completes the unfinished character, if there is one; answers what comes after it.
+    /// Completes the unfinished character, if there is one; returns the rest of the piece.
     fn finish_character<'a>(&mut self, mut piece: &'a [u8]) -> Result<&'a [u8], NotUtf8> {
         while self.len > 0
             && let Some((&byte, rest)) = piece.split_first()
@@ -47,7 +47,7 @@ impl Utf8 {
             character[len] = byte;
             match str::from_utf8(&character[..=len]) {
                 Ok(_) => self.len = 0,
-                // Three bytes can be unfinished, four never: the index stays in bounds.
+                // At most three bytes can be unfinished, so the index stays in bounds.
                 Err(error) if error.error_len().is_none() => {
                     self.unfinished[len] = byte;
                     self.len += 1;
