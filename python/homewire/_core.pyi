@@ -3,21 +3,21 @@
 from typing import Literal, final
 
 __all__ = [
-    "AppendHeads",
     "CommandInput",
     "Core",
     "EventBatch",
     "EventInput",
     "InvalidField",
     "PlacedEvents",
+    "XaddPrefixes",
     "close_codes",
     "command_envelope",
     "event_envelope",
     "event_json",
     "event_route",
-    "kept_command_envelope",
     "parse_command",
     "parse_event",
+    "queued_command_envelope",
     "select_filter",
     "shard_of",
 ]
@@ -25,7 +25,7 @@ __all__ = [
 _SubscriptionKind = Literal["homes", "devices", "entities", "bound", "command"]
 
 class InvalidField(Exception):
-    """Input that is refused: `field` names the member, `problem` says what is wrong with it."""
+    """Rejected input: `field` names the member, `problem` says what is wrong with it."""
 
     field: str
     problem: str
@@ -48,10 +48,10 @@ class CommandInput:
 
 def shard_of(id: int, shards: int) -> int: ...
 def close_codes() -> list[tuple[int, str, str]]:
-    """Each close code that the core says, its reason, and what a client should do; ascending."""
+    """Each close code that the core sends, its reason, and what a client should do; ascending."""
 
 def parse_event(body: bytes, from_client: bool = False) -> EventInput:
-    """`from_client` refuses the event types of the platform. Raises InvalidField."""
+    """`from_client` rejects the event types of the platform. Raises InvalidField."""
 
 def parse_command(body: bytes) -> CommandInput: ...
 def event_envelope(
@@ -66,16 +66,16 @@ def event_envelope(
     project_key_name: str | None,
 ) -> bytes: ...
 def event_route(envelope: bytes) -> tuple[int, int, str] | None:
-    """Project, home and type of an event; None for every other envelope, also one that is malformed."""
+    """Project, home and type of an event; None for every other or malformed envelope."""
 
 def event_json(envelope: bytes) -> bytes | None:
-    """The Event object, byte for byte as listeners get it; None for every other envelope."""
+    """The Event object, byte for byte as subscribers receive it; None for every other envelope."""
 
 def command_envelope(input: CommandInput, project: int, device: int, time_ms: int) -> bytes: ...
-def kept_command_envelope(
+def queued_command_envelope(
     input: CommandInput, project: int, device: int, time_ms: int, expires_ms: int
 ) -> tuple[bytes, bytes]:
-    """The envelope of a command that will be kept: its ticket, a msgpack integer, stands between the two."""
+    """The envelope of a queued command: its sequence, a msgpack integer, belongs between the two parts."""
 
 def select_filter(
     home_ids: list[str], device_ids: list[str], entity_ids: list[str]
@@ -86,12 +86,12 @@ class EventBatch:
     """A bulk body, NDJSON or a JSON array, checked item by item."""
 
     def __new__(cls, body: bytes, from_client: bool = True) -> EventBatch:
-        """`from_client` refuses the items of an event type of the platform. Raises InvalidField."""
+        """`from_client` rejects items with an event type of the platform. Raises InvalidField."""
 
     def __len__(self) -> int: ...
     @property
     def names_entities(self) -> bool:
-        """Whether one of the events is about an entity."""
+        """Whether any event is about an entity."""
 
     def targets(self) -> tuple[set[int], set[int]]: ...
     def place(
@@ -105,35 +105,35 @@ class EventBatch:
         shards: int,
         deactivated: set[int] = ...,
     ) -> PlacedEvents:
-        """Every item with its shard and envelope, or with why it has none. `homes` are those of the
-        project, without the `deactivated`; `devices` give each device's home (0: none) and class."""
+        """Every item with its shard and envelope, or with the reason of its refusal. `homes` are those of the
+        project, without the `deactivated` ones; `devices` gives each device's home (0: none) and class."""
 
 @final
 class PlacedEvents:
-    """The items of a bulk body, in order. Its length is how many have a place."""
+    """The items of a bulk body, in order. Its length is the number of placed items."""
 
     def __len__(self) -> int: ...
     @property
     def last_shard(self) -> int | None:
         """The shard of the last placed item."""
 
-    def commands(self, heads: AppendHeads) -> bytes:
+    def commands(self, prefixes: XaddPrefixes) -> bytes:
         """One XADD for each placed item, in order."""
 
     def placed(self) -> list[tuple[int, int, bytes]]:
-        """Of each placed item its index in the body, its shard and its envelope."""
+        """For each placed item its index in the body, its shard and its envelope."""
 
     def results(self, outcomes: list[bytes | str]) -> bytes:
-        """The answer's body, `{"results": […]}`. `outcomes` has for each placed item its stream id, or
+        """The body of the response, `{"results": […]}`. `outcomes` has for each placed item its stream id, or
         as a string the JSON of its failure. Raises ValueError for too few."""
 
 @final
-class AppendHeads:
-    """XADDs as bytes. All of them but the envelope is prepared, once for each shard."""
+class XaddPrefixes:
+    """XADDs as bytes. Everything except the envelope is prepared once for each shard."""
 
-    def __new__(cls, shards: int) -> AppendHeads: ...
+    def __new__(cls, shards: int) -> XaddPrefixes: ...
     def renew(self, cutoff_ms: int) -> None:
-        """From now on each shard's next append removes entries older than `cutoff_ms`."""
+        """The next append to each shard removes entries older than `cutoff_ms`."""
 
     def xadd(self, shard: int, envelope: bytes) -> bytes:
         """One whole XADD. Raises ValueError for a shard that does not exist."""
@@ -152,11 +152,11 @@ _Notification = (
 
 @final
 class Core:
-    """The reactor and the tail: two threads that never need the GIL.
+    """The reactor and the stream reader: threads that never need the GIL.
 
-    Times are in milliseconds, sizes in bytes. With `deliver_messages` the messages of clients come
-    as notifications; otherwise they are checked against RFC 6455 and dropped. 0 leaves a socket's buffer
-    and time to the kernel.
+    Times are in milliseconds, sizes in bytes. With `deliver_messages` clients' messages come as
+    notifications; otherwise they are checked against RFC 6455 and dropped. 0 leaves a socket's buffer
+    and timeout to the kernel.
     """
 
     def __new__(
@@ -166,11 +166,11 @@ class Core:
         reservation_ms: int = 5_000,
         close_ms: int = 5_000,
         shards: int = 64,
-        outbox_bytes: int = 8_388_608,
+        send_queue_bytes: int = 8_388_608,
         message_bytes: int = 65_536,
         inbox_bytes: int = 16_777_216,
         deliver_messages: bool = False,
-        outboxes_bytes: int = ...,
+        send_queues_bytes: int = ...,
         unsent_age_ms: int = 30_000,
         messages_bytes: int = 4_194_304,
         socket_send_buffer_bytes: int = 0,
@@ -185,7 +185,7 @@ class Core:
         """Readable while there are notifications."""
 
     def start_tail(self, url: str) -> None:
-        """Begin to read every shard from its end of now on. Raises ConnectionError, ValueError."""
+        """Start to read every shard from its current end. Raises ConnectionError, ValueError."""
 
     def reserve(
         self,
@@ -199,72 +199,73 @@ class Core:
         homes: list[int] = ...,
         follow: bool = False,
         address: str | None = None,
-        waiting: list[int] = ...,
+        deactivated_homes: list[int] = ...,
     ) -> int:
         """Put a connection into the index, without a socket. Its id is never used twice.
 
-        `homes` gives for each of `ids` the home that it is in, if they are devices. Entities are heard in
-        each of the homes `ids`; `bound` ones each in its own, `ids` being as many. With `follow` the homes
-        that the user enters or leaves change what is heard, and the user's homes `waiting`, which are
-        deactivated, are heard from their activation on.
+        For devices, `homes` has the home of each of `ids`. For entities, `ids` are the homes of their
+        events; for `bound` ones `ids` has the home of each entity. With `follow` the subscription changes
+        with the homes that the user joins or leaves, and `deactivated_homes` are added once they are
+        activated.
         """
 
-    def held(
+    def connection_counts(
         self, principal_kind: str, project: int, principal_id: int, address: str | None
     ) -> tuple[int, int, int, int, int]:
-        """How many connections, reserved ones too, this node has of the principal, of its project and of
-        the address. Of IPv6 a /64 counts as one address. Then the memory of the topics of the principal's
-        connections and of the project's, in bytes, about."""
+        """The number of connections on this node, including reservations, of the principal, of its project
+        and of the address (of IPv6: its /64). Then the approximate memory of the topics of the principal's
+        connections and of the project's, in bytes."""
 
-    def held_above(
+    def connections_above(
         self, user: int, device: int, project: int, address: int
     ) -> list[tuple[Literal["user", "device", "project", "address"], int, str, int]]:
-        """Who holds more connections than is said for its kind: kind, project (0 for an address), id (or
-        the address, of IPv6 the /64's first; empty for a project) and count."""
+        """The principals, projects and addresses with more connections than the limit of their kind: kind,
+        project (0 for an address), id (or the address, of IPv6 the first of the /64; empty for a project)
+        and count."""
 
-    def mark(self, shards: list[int]) -> int:
-        """How many control records of these shards this node has read. What was read from the store
-        while it stood still is as new as the mark."""
+    def cache_version(self, shards: list[int]) -> int:
+        """The number of control records that this node has read from these shards. A value that was read from
+        the store is current as long as this number is unchanged."""
 
-    def mark_of_all(self) -> int:
+    def cache_version_of_all(self) -> int:
         """The same over all shards."""
 
     def adopt(self, id: int, fd: int, early: bytes) -> None:
-        """Take over `fd`, a duplicate made for this call and the core's from then on, also if this fails.
+        """Adopt `fd`, a duplicate made for this call. The core owns it from then on, also on failure.
         Raises OSError."""
 
     def deliver_first(self, id: int, seen: int, envelopes: list[bytes]) -> None:
-        """Give a reservation of a device's commands those that were kept for it, in the order of their
-        tickets: before everything that is routed. `seen` is the last ticket that was given out when they
-        were read; what is routed with one up to that is not delivered again."""
+        """Deliver queued commands to a reservation of their device, in the order of their sequences and
+        before everything that is routed. `seen` is the last sequence that was assigned when they were read; a
+        routed command with a sequence up to `seen` is not delivered again."""
 
     def abandon(self, id: int) -> None:
-        """Undo a reservation; of no effect once it was adopted."""
+        """Remove a reservation; without effect once it was adopted."""
 
     def send(self, id: int, opcode: int, payload: bytes) -> None:
-        """Send one frame behind every event that the connection already got."""
+        """Send one frame after all events that were routed to the connection."""
 
     def close(self, id: int, code: int, reason: str) -> None:
-        """Begin the close handshake."""
+        """Start the close handshake."""
 
     def keys_in_use(self, cursor: int, limit: int) -> None:
-        """Ask for the keys of users that connections are open with, from `cursor` on (0: the beginning).
+        """Request the keys of users of open connections, from `cursor` on (0: the start).
 
-        The notification `keys` answers, with the next cursor (0: that was all) and project, user and key tag
-        of each key. At most `limit` connections are looked at; a key may come again in a later part.
+        The notification `keys` has the next cursor (0: that was all) and project, user and key tag of each
+        key. At most `limit` connections are scanned; a key may come again in a later part.
         """
 
     def end_key(self, project: int, user: int, key_tag: int) -> None:
-        """Close every connection that was made with this key of a user, with the code of a key that ended."""
+        """Close every connection made with this key of a user, with the code of an ended key."""
 
     def notifications(self) -> list[_Notification]:
-        """Everything that happened since the last call."""
+        """All notifications since the last call."""
 
     def stats(self) -> dict[str, int]:
         """Counters by name."""
 
     def tail_silence_ms(self) -> int:
-        """How long ago Redis last answered the tail."""
+        """The time since Redis last answered the stream reader."""
 
-    def stop(self, code: int, reason: str, patience_ms: int) -> None:
-        """Close every connection, wait at most so long for the clients, end the threads."""
+    def stop(self, code: int, reason: str, timeout_ms: int) -> None:
+        """Close every connection, wait at most `timeout_ms` for the clients, and stop the threads."""

@@ -331,7 +331,9 @@ def _add_realtime_tier(
         shards=settings.shards,
         queued_commands=store.queued_commands,
         longest_kept_s=settings.kept_command_s,
-        kept_bounds=Bounds(settings.queued_commands, min(settings.kept_command_bytes, settings.outbox_bytes)),
+        kept_bounds=Bounds(
+            settings.queued_commands, min(settings.kept_command_bytes, settings.send_queue_bytes)
+        ),
         is_connected=partial(core_event_handlers.connected_devices.is_connected, store.presence),
         platform_types=settings.platform_event_types,
     )
@@ -404,14 +406,14 @@ def _start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
         reservation_ms=_ms(settings.reservation_s),
         close_ms=_ms(settings.close_s),
         shards=settings.shards,
-        outbox_bytes=settings.outbox_bytes,
+        send_queue_bytes=settings.send_queue_bytes,
         message_bytes=settings.message_bytes,
         inbox_bytes=settings.inbox_bytes,
         deliver_messages=client_messages is not None,
         inbound_frames_per_s=settings.inbound_frames_per_s,
         inbound_bytes_per_s=settings.inbound_bytes_per_s,
         user_topic_bytes=settings.user_topic_bytes,
-        outboxes_bytes=settings.outboxes_bytes or memory_bytes() // 4,
+        send_queues_bytes=settings.send_queues_bytes or memory_bytes() // 4,
         unsent_age_ms=_ms(settings.unsent_age_s),
         messages_bytes=client_messages.waiting_bytes if client_messages else WAITING_MESSAGES_BYTES,
         socket_send_buffer_bytes=settings.socket_send_buffer_bytes,

@@ -288,17 +288,17 @@ class Settings:
     close_s: float = setting(
         5.0, "How long a client has to answer a close frame, also at shutdown.", unit="s", minimum=0.1
     )
-    outbox_bytes: int = setting(
+    send_queue_bytes: int = setting(
         8 * MIB,
-        "Memory of what waits for one slow client; beyond it the client is closed. As much as the largest "
-        "bulk of events takes (8 MiB), or a client that reads as fast as its link goes is closed by it.",
+        "Maximum memory of the send queue of one connection; a slower client is closed with 4001. Less than "
+        "the largest bulk of events (8 MiB) may close clients that read as fast as their link allows.",
         unit="bytes",
         minimum=KIB,
     )
-    outboxes_bytes: int = setting(
+    send_queues_bytes: int = setting(
         0,
-        "Memory of what waits for all slow clients together; beyond it those furthest behind are closed. "
-        "0: a quarter of the machine's memory, or of the container's.",
+        "Maximum memory of all send queues together; beyond it the connections with the longest queues are "
+        "closed with 4001. 0: a quarter of the memory of the machine, or of the container.",
         unit="bytes",
         minimum=0,
     )
@@ -464,7 +464,7 @@ class Settings:
     )
     kept_command_bytes: int = setting(
         256 * KIB,
-        "Commands kept for one device in sum, at most `outbox_bytes`; beyond it 429.",
+        "Commands kept for one device in sum, at most `send_queue_bytes`; beyond it 429.",
         unit="bytes",
         minimum=KIB,
     )
@@ -907,10 +907,11 @@ def _check(settings: Settings) -> None:
 
 def contradictions(settings: Settings) -> Iterator[tuple[str, str]]:
     """Settings that contradict a bound: what is so and what to do, in words for the operator."""
-    if settings.outbox_bytes < LARGEST_BULK_BYTES:
+    if settings.send_queue_bytes < LARGEST_BULK_BYTES:
         yield (
-            f"{named('outbox_bytes')}: {settings.outbox_bytes} bytes do not hold the largest bulk of events, "
-            f"{LARGEST_BULK_BYTES} bytes: it may close a client with 4001 that reads all its link gives",
+            f"{named('send_queue_bytes')}: {settings.send_queue_bytes} bytes are less than the largest bulk "
+            f"of events, {LARGEST_BULK_BYTES} bytes: a client that reads as fast as its link allows may be "
+            "closed with 4001",
             "raise it, or send smaller bulks",
         )
 

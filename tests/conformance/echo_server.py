@@ -36,7 +36,7 @@ async def echo_server() -> AsyncIterator[str]:
                 port=0,
                 redis_url=redis.url,
                 message_bytes=LARGEST_MESSAGE,
-                outbox_bytes=QUEUED_ECHOES,
+                send_queue_bytes=QUEUED_ECHOES,
                 # Group 9 sends as much as it can, in pieces as small as it can.
                 inbound_frames_per_s=0,
                 inbound_bytes_per_s=0,

@@ -156,5 +156,5 @@ async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float 
 
 async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:
     """Append `(shard, envelope)` items as one bulk request does."""
-    commands = b"".join([bus.heads.xadd(shard, envelope) for shard, envelope in items])
+    commands = b"".join([bus.prefixes.xadd(shard, envelope) for shard, envelope in items])
     return await bus.append_all(commands, len(items), items[-1][0])

@@ -14,8 +14,8 @@ MOST_BYTES = 60_000_000
 async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quick: Socket, size: int) -> int:
     """Numbered events of `size` bytes until the node gave somebody up; `quick` gets each of them at once."""
     data = {"text": "x" * size}
-    count, before = 0, (await node.metrics())["too_slow_total"]
-    while (await node.metrics())["too_slow_total"] == before:
+    count, before = 0, (await node.metrics())["evicted_total"]
+    while (await node.metrics())["evicted_total"] == before:
         events = [{"homeId": home, "eventType": str(count + n), "eventData": data} for n in range(20)]
         await tenant.send(*events)
         for event in events:
@@ -39,7 +39,7 @@ async def close_one_that_does_not_read(node: NodeProcess, size: int) -> None:
             assert await heard_until_given_up(slow) < sent
             await slow.send_bytes(close_frame(4001))
             assert await slow.at_end()
-        assert (await node.metrics())["too_slow_total"] == 1
+        assert (await node.metrics())["evicted_total"] == 1
 
 
 async def heard_until_given_up(slow: Socket) -> int:

@@ -528,11 +528,11 @@ def test_check_finds_the_embedded_server_fit(alone: Commands) -> None:
 def test_check_warns_of_a_send_queue_that_does_not_hold_the_largest_bulk(
     alone: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("HOMEWIRE_OUTBOX_BYTES", "1MiB")
+    monkeypatch.setenv("HOMEWIRE_SEND_QUEUE_BYTES", "1MiB")
     alone.run("check", "--port", 0, "--json")
     (finding,) = (each for each in json.loads(alone.out)["checks"] if each["check"] == "settings")
     assert finding["level"] == "warning"
-    assert "HOMEWIRE_OUTBOX_BYTES" in finding["seen"]
+    assert "HOMEWIRE_SEND_QUEUE_BYTES" in finding["seen"]
     assert finding["advice"]
 
 

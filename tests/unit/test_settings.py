@@ -56,9 +56,9 @@ def test_flag_wins_over_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize(("text", "size"), [("2MiB", 2 * 1024 * 1024), ("64KiB", 65_536), ("70000", 70_000)])
 def test_sizes_with_units(monkeypatch: pytest.MonkeyPatch, text: str, size: int) -> None:
-    monkeypatch.setenv("HOMEWIRE_OUTBOX_BYTES", text)
-    assert load().outbox_bytes == size
-    assert type(load().outbox_bytes) is int
+    monkeypatch.setenv("HOMEWIRE_SEND_QUEUE_BYTES", text)
+    assert load().send_queue_bytes == size
+    assert type(load().send_queue_bytes) is int
 
 
 @pytest.mark.parametrize(
@@ -68,7 +68,7 @@ def test_sizes_with_units(monkeypatch: pytest.MonkeyPatch, text: str, size: int)
         ("port", "http"),
         ("durability", "never"),
         ("shards", 0),
-        ("outbox_bytes", 10),
+        ("send_queue_bytes", 10),
         ("workers", 2),
         ("workers", 0),
         ("redis_url", "localhost:6379"),
@@ -111,8 +111,8 @@ def test_base_url_is_one_that_can_be_called(host: str, url: str) -> None:
 
 def test_a_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
     assert list(contradictions(Settings())) == []
-    ((problem, advice),) = contradictions(Settings(outbox_bytes=1024 * 1024))
-    assert "HOMEWIRE_OUTBOX_BYTES" in problem
+    ((problem, advice),) = contradictions(Settings(send_queue_bytes=1024 * 1024))
+    assert "HOMEWIRE_SEND_QUEUE_BYTES" in problem
     assert "4001" in problem
     assert "raise it" in advice
 

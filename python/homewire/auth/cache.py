@@ -40,11 +40,11 @@ _MOVED: Final = -1
 class Marks(Protocol):
     """What is asked of the core."""
 
-    def mark(self, shards: list[int], /) -> int:
+    def cache_version(self, shards: list[int], /) -> int:
         """How many control records of these shards this node has read."""
         ...
 
-    def mark_of_all(self) -> int:
+    def cache_version_of_all(self) -> int:
         """The same over all shards."""
         ...
 
@@ -83,7 +83,7 @@ class CacheVersions:
         self._shards = shards
         self._current: dict[int, ShardVersion] = {}
         self._forgotten = 0
-        self._reviewed = self._total = self._marks.mark_of_all()
+        self._reviewed = self._total = self._marks.cache_version_of_all()
 
     def heard(self) -> bool:
         """Whether Redis was heard within the last second: else nothing remembered counts."""
@@ -92,7 +92,7 @@ class CacheVersions:
     def total(self) -> int:
         """The mark of all shards, and how often some were forgotten: it stands only if both do. Equal totals
         are one object: entries keep it, many the same."""
-        total = self._marks.mark_of_all() + self._forgotten
+        total = self._marks.cache_version_of_all() + self._forgotten
         if total != self._total:
             self._total = total
         return self._total
@@ -118,7 +118,7 @@ class CacheVersions:
 
     def trusts(self, mark: ShardVersion) -> bool:
         """Whether what was read at `mark` is still so. For one entry; see `review` for many."""
-        return self._marks.mark(mark) == mark.records and self._marks.tail_silence_ms() <= SILENCE_MS
+        return self._marks.cache_version(mark) == mark.records and self._marks.tail_silence_ms() <= SILENCE_MS
 
     def review(self) -> bool:
         """Empty every mark that has moved; whether those that are left may be trusted.
@@ -126,16 +126,16 @@ class CacheVersions:
         Costs a look at the total as long as it stands, and one at each shard in use when it moved.
         """
         # Read before the shards: what moves meanwhile is found the next time.
-        total = self._marks.mark_of_all()
+        total = self._marks.cache_version_of_all()
         if total != self._reviewed:
             for shard, mark in list(self._current.items()):
-                if self._marks.mark(mark) != mark.records:
+                if self._marks.cache_version(mark) != mark.records:
                     self._current.pop(shard).expire()
             self._reviewed = total
         return self._marks.tail_silence_ms() <= SILENCE_MS
 
     def _mark(self, shard: int) -> ShardVersion:
-        records = self._marks.mark([shard])
+        records = self._marks.cache_version([shard])
         known = self._current.get(shard)
         if known is not None:
             if known.records == records:
@@ -148,10 +148,10 @@ class CacheVersions:
 class _Nothing:
     """No tail: nobody would tell what changed."""
 
-    def mark(self, _shards: list[int], /) -> int:
+    def cache_version(self, _shards: list[int], /) -> int:
         return 0
 
-    def mark_of_all(self) -> int:
+    def cache_version_of_all(self) -> int:
         return 0
 
     def tail_silence_ms(self) -> int:

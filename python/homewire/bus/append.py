@@ -29,7 +29,7 @@ from typing import cast
 import structlog
 from hiredis import ReplyError
 
-from homewire._core import AppendHeads
+from homewire._core import XaddPrefixes
 from homewire.bus import wire
 from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, events_key
 from homewire.bus.wire import Batch, Reply
@@ -73,7 +73,7 @@ class Bus:
         self._timer: asyncio.TimerHandle | None = None
         self._newest_id = b"0-0"
         self._newest_shard: int | None = None
-        self._heads = AppendHeads(settings.shards)
+        self._prefixes = XaddPrefixes(settings.shards)
         self._trim_at = 0.0
         self._seldom = Seldom(1.0)
         self._supervisor: asyncio.Task[None] | None = None
@@ -118,7 +118,7 @@ class Bus:
 
     async def append(self, shard: int, envelope: bytes) -> bytes:
         """Append one envelope; its stream id `<ms>-<seq>`, after Redis said yes. Raises BusError."""
-        batch = self._submit(self.heads.xadd(shard, envelope), 1)
+        batch = self._submit(self.prefixes.xadd(shard, envelope), 1)
         reply = (await batch.waiter)[0]
         if type(reply) is not bytes:
             raise self._failure(reply)
@@ -127,7 +127,7 @@ class Bus:
         return reply
 
     async def append_all(self, commands: bytes, count: int, last_shard: int) -> list[bytes | BusError]:
-        """Send `count` XADDs, made with `heads`; for each its stream id, or why it has none.
+        """Send `count` XADDs, made with `prefixes`; for each its stream id, or why it has none.
 
         `last_shard` is the shard of the last of them.
         """
@@ -260,13 +260,13 @@ class Bus:
     # -- age limit --
 
     @property
-    def heads(self) -> AppendHeads:
+    def prefixes(self) -> XaddPrefixes:
         """What XADDs are to be made with now; not for keeping."""
         now = self._loop.time()
         if now >= self._trim_at:
-            self._heads.renew(self._cutoff_ms())
+            self._prefixes.renew(self._cutoff_ms())
             self._trim_at = now + TRIM_INTERVAL
-        return self._heads
+        return self._prefixes
 
     def _cutoff_ms(self) -> int:
         """By Redis' own clock, read from its newest id: with ours, a clock that is a quarter of an hour
@@ -341,7 +341,7 @@ class Bus:
         _raise_refusal([up_to_newest])
         if wire.still_has(newest, up_to_newest, information):
             return
-        _log.error("bus.fell_back", shard=shard, newest_confirmed=newest.decode())
+        _log.error("bus.history_lost", shard=shard, newest_confirmed=newest.decode())
         shards = range(self._settings.shards)
         renewals = [("SET", epoch_key(number), secrets.token_hex(8)) for number in shards]
         _raise_refusal(await exchange(connection, *renewals))

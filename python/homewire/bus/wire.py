@@ -1,6 +1,6 @@
 """What the bus writes together, and counts.
 
-Commands as bytes: all but XADD, which the core writes (`AppendHeads`).
+Commands as bytes: all but XADD, which the core writes (`XaddPrefixes`).
 """
 
 from __future__ import annotations

@@ -84,7 +84,7 @@ async def _append(bus: Bus, placed: PlacedEvents) -> Sequence[Outcome]:
     last_shard = placed.last_shard
     if last_shard is None:
         return []
-    return await bus.append_all(placed.commands(bus.heads), len(placed), last_shard)
+    return await bus.append_all(placed.commands(bus.prefixes), len(placed), last_shard)
 
 
 async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> list[Outcome]:
@@ -93,7 +93,7 @@ async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> lis
     taken = [(shard, envelope) for index, shard, envelope in items if index not in refused]
     stored: list[bytes | BusError] = []
     if taken:
-        commands = b"".join(bus.heads.xadd(shard, envelope) for shard, envelope in taken)
+        commands = b"".join(bus.prefixes.xadd(shard, envelope) for shard, envelope in taken)
         stored = await bus.append_all(commands, len(taken), taken[-1][0])
     outcomes = iter(stored)
     return [misplaced() if index in refused else next(outcomes) for index, _, _ in items]

@@ -7,7 +7,7 @@ from typing import Final
 
 from aiohttp import web
 
-from homewire._core import InvalidField, command_envelope, kept_command_envelope, parse_command, shard_of
+from homewire._core import InvalidField, command_envelope, parse_command, queued_command_envelope, shard_of
 from homewire.auth.access import by_right, judged, require_active, require_project_key, right_needed
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
@@ -45,7 +45,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
     if keep_s is not None and ingest.queued_commands is not None:
         now = ingest.clock()
         expires = now + keep_s * 1000
-        head, tail = kept_command_envelope(command, principal.project_id, device_id, now, expires)
+        head, tail = queued_command_envelope(command, principal.project_id, device_id, now, expires)
         kept = QueuedCommand(device_id, head, tail, expires)
         await _keep(ingest, ingest.queued_commands, request, principal, kept, body)
         return whole_answer(request, 204)

@@ -122,7 +122,9 @@ class ConnectionLimits:
         """
         kind = principal.kind.value
         self._handshakes.take((kind, principal.id))
-        own, project, here, *topic_bytes = self.core.held(kind, principal.project_id, principal.id, address)
+        own, project, here, *topic_bytes = self.core.connection_counts(
+            kind, principal.project_id, principal.id, address
+        )
         # Most are far from their limits, and pay for a comparison each.
         if own >= self._share_above[kind]:
             self._require(own, (kind, principal.project_id, str(principal.id)))
@@ -158,7 +160,9 @@ class ConnectionLimits:
     def to_share(self) -> dict[Subject, int]:
         """Who holds more than a sixteenth of a limit here, and how much."""
         above = self._share_above
-        found = self.core.held_above(above["user"], above["device"], above["project"], above["address"])
+        found = self.core.connections_above(
+            above["user"], above["device"], above["project"], above["address"]
+        )
         return {(kind, project, name): count for kind, project, name, count in found}
 
 
@@ -258,7 +262,7 @@ def network_of(address: str) -> str:
 
 
 Subject: TypeAlias = tuple[str, int, str]
-"""Kind, project (0 for an address), id or address: as `Core.held_above` names it."""
+"""Kind, project (0 for an address), id or address: as `Core.connections_above` names it."""
 LONGEST_TEXT: Final = 40
 """Two numbers of 64 bits."""
 

@@ -13,17 +13,17 @@ from homewire import _core
 _REASONS: Final = {code: reason for code, reason, _ in _core.close_codes()}
 
 GOING_AWAY: Final = 1001
-"""With this code a node that stops closes its connections."""
+"""A node that stops closes its connections with this code."""
 TRY_AGAIN: Final = 1013
-"""What a client is told when the service cannot say at the moment."""
+"""The service is too busy to authorise a handshake."""
 KEY_ENDED: Final = 4502
-"""With this code whoever is connected with a key that ended is closed."""
+"""Closes the connections of a key that ended."""
 FIRST_FINAL_CODE: Final = 4500
-"""From this code on a client must not come back with the same key."""
+"""From this code on a client must not reconnect with the same key."""
 
 
 def reason(code: int) -> str:
-    """The words that go with a code of the table. Raises KeyError for any other."""
+    """The reason of a code of the table. Raises KeyError for any other code."""
     return _REASONS[code]
 
 
@@ -34,16 +34,16 @@ def markdown() -> str:
         "",
         "Made by `make docs` from `rust/core/src/wire/close.rs`.",
         "",
-        "With one of these codes homewire ends a WebSocket connection. Below 4500: come back, after the",
-        "delay that the table gives. From 4500 on: don't, with this key. Where a client broke RFC 6455 the",
-        "frame names the rule instead of the reason here. A client that closes gets its own code back.",
+        "homewire closes a WebSocket connection with one of these codes. Below 4500: reconnect, after the",
+        "delay in the table. From 4500 on: do not reconnect with this key. After a violation of RFC 6455 the",
+        "frame names the rule instead of the reason below. A client that closes receives its own code.",
         "",
-        "| code | reason | come back | what to do |",
+        "| code | reason | reconnect | what to do |",
         "| --- | --- | --- | --- |",
     ]
     for code, reason, advice in _core.close_codes():
-        comes_back = "yes" if code < FIRST_FINAL_CODE else "no"
-        lines.append(f"| {code} | {reason} | {comes_back} | {advice} |")
+        reconnects = "yes" if code < FIRST_FINAL_CODE else "no"
+        lines.append(f"| {code} | {reason} | {reconnects} | {advice} |")
     return "\n".join(lines) + "\n"
 
 

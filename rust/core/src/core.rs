@@ -112,12 +112,12 @@ impl Core {
     }
 
     /// The numbers of connections, including reservations, of a principal, its project and an address.
-    pub fn held(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
+    pub fn connection_counts(&self, principal: Principal, address: Option<IpAddr>) -> Counts {
         self.counts.held(principal, address)
     }
 
     /// The principals, projects and addresses with more connections than their threshold.
-    pub fn held_above(&self, more: Thresholds) -> Vec<(CountKey, u32)> {
+    pub fn connections_above(&self, more: Thresholds) -> Vec<(CountKey, u32)> {
         self.counts.above(more)
     }
 

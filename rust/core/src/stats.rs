@@ -20,67 +20,67 @@ macro_rules! counters {
 counters! {
     /// Connections with a socket, now.
     connections,
-    /// Reservations without a socket, now.
+    /// Connections that are reserved and not adopted yet, now.
     reservations,
-    /// Scopes, now.
-    scopes,
-    /// Topics that somebody listens to, now.
+    /// Audiences: distinct sets of topics of the connections, now.
+    audiences,
+    /// Topics with at least one subscriber, now.
     topics,
-    /// Bytes of envelopes between tail and reactor, now.
+    /// Bytes of envelopes between the stream reader and the reactor, now.
     inbox_bytes,
-    /// Memory of what waits in all outboxes, in bytes, now.
-    outboxes_bytes,
-    /// Connections that something waits for, or did at the last look, now.
-    lagging,
-    /// Bytes of clients' messages that Python did not take yet, now.
+    /// Memory of all send queues, in bytes, now.
+    send_queues_bytes,
+    /// Connections with unsent frames, now or within the last second.
+    slow_consumers,
+    /// Clients' messages that Python did not take yet, in bytes, now.
     messages_bytes,
     /// Reservations made.
     reserved,
     /// Reservations that were not adopted in time.
     reservations_expired,
-    /// Sockets adopted.
+    /// Sockets adopted from aiohttp.
     adopted,
-    /// Connections that ended.
+    /// Connections that ended, including reservations.
     closed,
-    /// Connections closed because their client did not read.
-    too_slow,
-    /// Connections closed because all outboxes together were too large and theirs was among the longest.
-    too_slow_in_sum,
-    /// Connections closed because what waited for them was too old.
-    too_slow_by_age,
-    /// Times that a socket was not read because Python did not take the messages.
-    messages_held,
+    /// Slow consumers that were closed with 4001.
+    evicted,
+    /// Slow consumers evicted because all send queues together exceeded their limit, longest queue first.
+    evicted_by_memory,
+    /// Slow consumers evicted because a byte was unsent for longer than its limit.
+    evicted_by_age,
+    /// Times that a socket was not read because Python did not take clients' messages.
+    reads_paused,
     /// Connections closed because their client was silent.
     heartbeats_missed,
-    /// Connections closed because their client broke the protocol.
+    /// Connections closed because their client violated RFC 6455.
     violations,
-    /// Connections closed because their client sent more frames or bytes a second than it may.
+    /// Connections closed because their client exceeded its rate of frames or bytes.
     inbound_exceeded,
-    /// Turns that ended with sockets left to read: the next ones go on with them.
+    /// Turns of the reactor that reached their read limit and left sockets to the next turns.
     reads_deferred,
     /// Envelopes read from the bus.
     envelopes,
-    /// Envelopes that could not be decoded, or stood in a shard where they do not belong: skipped.
+    /// Envelopes that were skipped: malformed, or in the wrong shard.
     malformed,
     /// Control records applied.
     control_records,
-    /// Control records older than what was applied about the same subject: ignored.
+    /// Control records ignored because a newer one was applied before.
     control_records_older,
-    /// Control records of a type that this version does not know: skipped.
+    /// Control records skipped because this version does not know their type.
     control_records_unknown,
-    /// Connections closed because a control record ended what they may hear, or moved it.
+    /// Connections closed because a control record ended or moved their access.
     revoked,
-    /// Changes of what an open connection hears.
-    rescopes,
+    /// Changes of the topics of open connections.
+    subscription_changes,
     /// Times that entries of a shard may have been missed.
     gaps,
     /// Connections closed because entries may have been missed.
     resynced,
-    /// Envelopes that at least one scope wanted.
+    /// Envelopes with at least one subscriber on this node.
     matched,
     /// Event and command frames that the kernel took, over all sockets.
     deliveries,
-    /// Calls of `send` and `writev` that took bytes.
+    /// Calls of send and writev that wrote bytes.
     writes,
     /// Calls that found a socket's buffer full.
     blocked_writes,
@@ -90,14 +90,14 @@ counters! {
     messages,
     /// Turns of the reactor that had envelopes.
     turns,
-    /// Connections made by the tail to Redis after the first.
+    /// Times that the stream reader reconnected to Redis.
     tail_reconnects,
-    /// Entries of the shards that carry no envelope: counted and skipped.
+    /// Entries of the shards without an envelope, which were skipped.
     foreign_entries,
-    /// Entries that Redis trimmed before they were read.
+    /// Entries that Redis trimmed before this node had read them.
     trimmed_unread,
-    /// Times that a shard was found to have lost what it had.
-    fell_back,
+    /// Times that a shard had lost entries.
+    history_lost,
 }
 
 impl Stats {

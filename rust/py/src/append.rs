@@ -1,21 +1,21 @@
-//! `AppendHeads`: the commands that the bus writes.
+//! `XaddPrefixes`: the XADD commands of the bus.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use homewire_core::bus::append::XaddPrefixes;
+use homewire_core::bus::append::XaddPrefixes as Prefixes;
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 /// XADDs as bytes, with prepared prefixes.
 #[pyclass(frozen, module = "homewire._core")]
-pub struct AppendHeads(Mutex<XaddPrefixes>);
+pub struct XaddPrefixes(Mutex<Prefixes>);
 
 #[pymethods]
-impl AppendHeads {
+impl XaddPrefixes {
     #[new]
     fn new(shards: u32) -> Self {
-        Self(Mutex::new(XaddPrefixes::new(shards)))
+        Self(Mutex::new(Prefixes::new(shards)))
     }
 
     fn renew(&self, cutoff_ms: u64) {
@@ -36,8 +36,8 @@ impl AppendHeads {
     }
 }
 
-impl AppendHeads {
-    pub fn lock(&self) -> MutexGuard<'_, XaddPrefixes> {
+impl XaddPrefixes {
+    pub fn lock(&self) -> MutexGuard<'_, Prefixes> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -1,5 +1,5 @@
-//! `EventBatch` and `PlacedEvents`: many events in one body, from the client's bytes to Redis'
-//! commands and back to one answer, without a Python object for each.
+//! `EventBatch` and `PlacedEvents`: a bulk body, from the client's bytes to Redis commands and back to one
+//! response, without a Python object for each event.
 
 use std::borrow::Cow;
 use std::ops::Range;
@@ -11,23 +11,23 @@ use homewire_core::input::{self, Invalid};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
 
-use crate::append::AppendHeads;
+use crate::append::XaddPrefixes;
 use crate::errors;
 
-/// What an envelope has around its texts, nearly always.
+/// The usual size of an envelope without its texts.
 const HEADER_BYTES: usize = 96;
-/// What an XADD has around its envelope, nearly always.
+/// The usual size of an XADD without its envelope.
 const XADD_BYTES: usize = 80;
 
 /// A bulk body, NDJSON or a JSON array, checked item by item.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct EventBatch {
     items: Vec<Result<Item, Invalid>>,
-    /// All names and data, one behind the other: one allocation for all items.
+    /// All names and data, concatenated in one allocation.
     texts: String,
 }
 
-/// An event of a bulk body; its texts lie in those of the batch.
+/// An event of a bulk body, as ranges of the texts of the batch.
 struct Item {
     event_type: Range<usize>,
     entity_id: Option<Range<usize>>,
@@ -37,37 +37,37 @@ struct Item {
     device_id: u64,
 }
 
-/// The items of a bulk body, each with its shard and envelope, or with why it has none.
+/// The items of a bulk body, each with its shard and envelope, or with the reason of its refusal.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct PlacedEvents {
     items: Vec<Result<Placed, Refusal>>,
     accepted: usize,
-    /// All envelopes, one behind the other.
+    /// All envelopes, concatenated.
     envelopes: Vec<u8>,
 }
 
 struct Placed {
     shard: u32,
-    /// Where its envelope lies.
+    /// The range of its envelope.
     envelope: Range<usize>,
 }
 
 /// The result of a refused item, as JSON.
 struct Refusal(String);
 
-/// Where an item goes: home, device (0: none) and device class.
+/// Where an item belongs: home, device (0: none) and device class.
 struct Target<'a> {
     home: u64,
     device: u64,
     device_class: Option<&'a str>,
 }
 
-/// Why an item goes nowhere: reason, field, problem.
+/// Why an item has no target: reason, field, problem.
 type NoTarget = (&'static str, &'static str, Cow<'static, str>);
 
 #[pymethods]
 impl EventBatch {
-    /// `from_client` refuses the event types of the platform.
+    /// `from_client` rejects the event types of the platform.
     #[new]
     #[pyo3(signature = (body, from_client = true))]
     fn new(py: Python<'_>, body: &[u8], from_client: bool) -> PyResult<Self> {
@@ -88,7 +88,7 @@ impl EventBatch {
         self.items.len()
     }
 
-    /// Whether one of the events is about an entity.
+    /// Whether any event is about an entity.
     #[getter]
     fn names_entities(&self) -> bool {
         self.items
@@ -97,7 +97,7 @@ impl EventBatch {
             .any(|item| item.entity_id.is_some())
     }
 
-    /// The distinct home ids and device ids that have to be looked up.
+    /// The distinct home ids and device ids to look up.
     fn targets(&self) -> (HashSet<u64>, HashSet<u64>) {
         let (mut homes, mut devices) = (HashSet::default(), HashSet::default());
         for item in self.items.iter().flatten() {
@@ -110,8 +110,8 @@ impl EventBatch {
         (homes, devices)
     }
 
-    /// Gives every item its place. `homes` are those of the project, without the `deactivated`; `devices`
-    /// map a device's id to its home (0: none) and class.
+    /// Finds the target of every item. `homes` are those of the project, without the `deactivated` ones;
+    /// `devices` maps a device's id to its home (0: none) and class.
     #[expect(clippy::too_many_arguments, reason = "one flat call per body")]
     #[pyo3(signature = (
         project, time_ms, project_key_id, project_key_name, homes, devices, shards,
@@ -174,7 +174,7 @@ impl EventBatch {
 }
 
 impl EventBatch {
-    /// Keeps what `bulk` borrows from a body of so many bytes.
+    /// Copies what `bulk` borrows from a body of this length.
     fn of(bulk: input::Bulk<'_>, body_bytes: usize) -> Self {
         let mut texts = String::with_capacity(body_bytes);
         let mut keep = |text: &str| {
@@ -200,13 +200,13 @@ impl EventBatch {
 
 #[pymethods]
 impl PlacedEvents {
-    /// How many items have a place.
+    /// The number of placed items.
     fn __len__(&self) -> usize {
         self.accepted
     }
 
     /// One XADD for each placed item, in order.
-    fn commands<'py>(&self, py: Python<'py>, prefixes: &AppendHeads) -> Bound<'py, PyBytes> {
+    fn commands<'py>(&self, py: Python<'py>, prefixes: &XaddPrefixes) -> Bound<'py, PyBytes> {
         let mut prefixes = prefixes.lock();
         let mut out = Vec::with_capacity(self.envelopes.len() + XADD_BYTES * self.accepted);
         for placed in self.items.iter().flatten() {
@@ -226,7 +226,7 @@ impl PlacedEvents {
             .map(|placed| placed.shard)
     }
 
-    /// Of each placed item its index in the body, shard and envelope.
+    /// For each placed item its index in the body, its shard and its envelope.
     fn placed<'py>(&self, py: Python<'py>) -> Vec<(usize, u32, Bound<'py, PyBytes>)> {
         let indexed = self.items.iter().enumerate();
         indexed
@@ -235,8 +235,8 @@ impl PlacedEvents {
             .collect()
     }
 
-    /// The whole answer as JSON. `outcomes` has for each placed item its stream id as bytes, or
-    /// the JSON of its failure as a string.
+    /// The whole response as JSON. `outcomes` has for each placed item its stream id as bytes, or the JSON
+    /// of its failure as a string.
     fn results<'py>(
         &self,
         py: Python<'py>,
@@ -268,7 +268,7 @@ impl PlacedEvents {
 
 fn put_outcome(out: &mut Vec<u8>, shard: u32, outcome: &Bound<'_, PyAny>) -> PyResult<()> {
     if let Ok(id) = outcome.cast::<PyBytes>() {
-        // Digits and a dash: nothing to escape.
+        // Digits and a dash need no escapes.
         out.extend_from_slice(b"{\"status\":204,\"id\":\"");
         out.extend_from_slice(itoa::Buffer::new().format(shard).as_bytes());
         out.push(b'.');
@@ -289,7 +289,7 @@ impl Refusal {
     }
 }
 
-/// Where an event goes. A device decides its home; a home named in_same_account it must be that one.
+/// The target of an event. A device determines its home; a home in the same item must be that one.
 fn target<'a>(
     event: &Item,
     homes: &HashSet<u64>,

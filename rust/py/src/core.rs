@@ -1,4 +1,4 @@
-//! `Core`: the reactor and the tail.
+//! `Core`: the reactor and the stream reader.
 
 use std::net::IpAddr;
 use std::time::Duration;
@@ -20,10 +20,11 @@ use pyo3::types::{PyBytes, PyDict};
 
 use crate::errors;
 
-/// How long a client whose key ended may hear anything at all, wherever the copies of that word are.
+/// Maximum time that a connection of an ended key may receive events, in whichever shards the copies of the
+/// record are.
 const CLOSE_GRACE: Duration = Duration::from_secs(1);
 
-/// The reactor and the tail: two threads that never need the GIL.
+/// The reactor and the stream reader: threads that never need the GIL.
 #[pyclass(frozen, module = "homewire._core")]
 pub struct Core(Inner);
 
@@ -33,8 +34,8 @@ impl Core {
     #[expect(clippy::too_many_arguments, reason = "named, in Python")]
     #[pyo3(signature = (
         *, heartbeat_ms = 25_000, reservation_ms = 5_000, close_ms = 5_000,
-        shards = 64, outbox_bytes = 8_388_608, message_bytes = 65_536, inbox_bytes = 16_777_216,
-        deliver_messages = false, outboxes_bytes = usize::MAX, unsent_age_ms = 30_000,
+        shards = 64, send_queue_bytes = 8_388_608, message_bytes = 65_536, inbox_bytes = 16_777_216,
+        deliver_messages = false, send_queues_bytes = usize::MAX, unsent_age_ms = 30_000,
         messages_bytes = 4_194_304, socket_send_buffer_bytes = 0, socket_unsent_bytes = 0,
         socket_timeout_ms = 0, inbound_frames_per_s = 0, inbound_bytes_per_s = 0,
         user_topic_bytes = 0,
@@ -44,11 +45,11 @@ impl Core {
         reservation_ms: u64,
         close_ms: u64,
         shards: u32,
-        outbox_bytes: usize,
+        send_queue_bytes: usize,
         message_bytes: usize,
         inbox_bytes: usize,
         deliver_messages: bool,
-        outboxes_bytes: usize,
+        send_queues_bytes: usize,
         unsent_age_ms: u64,
         messages_bytes: usize,
         socket_send_buffer_bytes: usize,
@@ -64,8 +65,8 @@ impl Core {
             reservation: Duration::from_millis(reservation_ms),
             close_grace: CLOSE_GRACE,
             close: Duration::from_millis(close_ms),
-            send_queue_bytes: outbox_bytes,
-            send_queues_bytes: outboxes_bytes,
+            send_queue_bytes,
+            send_queues_bytes,
             unsent_age: Duration::from_millis(unsent_age_ms),
             inbound: Rates {
                 frames_per_s: inbound_frames_per_s,
@@ -135,7 +136,7 @@ impl Core {
         Ok(id.as_u64())
     }
 
-    fn held(
+    fn connection_counts(
         &self,
         principal_kind: &str,
         project: u64,
@@ -148,7 +149,7 @@ impl Core {
             id: principal_id,
             key_tag: 0,
         };
-        let counts = self.0.held(principal, address_of(address));
+        let counts = self.0.connection_counts(principal, address_of(address));
         Ok((
             counts.principal,
             counts.project,
@@ -158,7 +159,7 @@ impl Core {
         ))
     }
 
-    fn held_above(
+    fn connections_above(
         &self,
         py: Python<'_>,
         user: u32,
@@ -172,15 +173,15 @@ impl Core {
             project,
             address,
         };
-        let found = py.detach(|| self.0.held_above(more));
+        let found = py.detach(|| self.0.connections_above(more));
         found.into_iter().map(count_tuple).collect()
     }
 
-    fn mark(&self, shards: Vec<u32>) -> u64 {
+    fn cache_version(&self, shards: Vec<u32>) -> u64 {
         self.0.cache_version(shards)
     }
 
-    fn mark_of_all(&self) -> u64 {
+    fn cache_version_of_all(&self) -> u64 {
         self.0.cache_version_of_all()
     }
 
@@ -241,15 +242,12 @@ impl Core {
         u64::try_from(self.0.silence().as_millis()).unwrap_or(u64::MAX)
     }
 
-    fn stop(&self, py: Python<'_>, code: u16, reason: String, patience_ms: u64) {
-        py.detach(|| {
-            self.0
-                .stop(code, reason, Duration::from_millis(patience_ms))
-        });
+    fn stop(&self, py: Python<'_>, code: u16, reason: String, timeout_ms: u64) {
+        py.detach(|| self.0.stop(code, reason, Duration::from_millis(timeout_ms)));
     }
 }
 
-/// What aiohttp calls the remote: an address, maybe with the zone of an interface.
+/// aiohttp's name of the peer: an address, possibly with an interface zone.
 fn address_of(text: Option<&str>) -> Option<IpAddr> {
     let text = text?;
     text.split_once('%')

@@ -26,12 +26,12 @@ pub fn invalid(py: Python<'_>, invalid: Invalid) -> PyErr {
     }
 }
 
-/// An answer for every item that was stored, or it is no answer.
+/// Every stored item needs an outcome.
 pub fn too_few_outcomes() -> PyErr {
     PyValueError::new_err("there are fewer outcomes than placed items")
 }
 
-/// A URL that cannot be used is a `ValueError`; Redis that cannot be read from a `ConnectionError`.
+/// An invalid URL is a `ValueError`; a failure of Redis is a `ConnectionError`.
 pub fn tail(error: TailError) -> PyErr {
     match error {
         TailError::Address(_) => PyValueError::new_err(error.to_string()),

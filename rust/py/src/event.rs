@@ -1,11 +1,11 @@
-//! Events out of envelopes, for those who are told of them by other means than a socket.
+//! Events from envelopes, for delivery by other means than a socket.
 
 use homewire_core::bus::envelope::{self, Envelope};
 use homewire_core::wire::encoding::append_event_json;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-/// Project, home and type of an event; `None` for every other envelope, also one that is malformed.
+/// Project, home and type of an event; `None` for every other or malformed envelope.
 #[pyfunction]
 pub fn event_route(envelope: &[u8]) -> Option<(u64, u64, &str)> {
     match envelope::decode(envelope) {
@@ -14,7 +14,7 @@ pub fn event_route(envelope: &[u8]) -> Option<(u64, u64, &str)> {
     }
 }
 
-/// The Event object that listeners get; `None` for every other envelope.
+/// The Event object as subscribers receive it; `None` for every other envelope.
 #[pyfunction]
 pub fn event_json<'py>(py: Python<'py>, envelope: &[u8]) -> Option<Bound<'py, PyBytes>> {
     match envelope::decode(envelope) {

@@ -1,4 +1,4 @@
-//! Bodies and filters of requests: checked by the core, handed on as opaque values.
+//! Bodies and filters of requests: checked by the core, passed on as opaque values.
 
 use std::borrow::Cow;
 
@@ -54,7 +54,7 @@ pub fn shard_of(id: u64, shards: u32) -> u32 {
     shard::shard_of(id, shards)
 }
 
-/// Checks the body of `PUT …/event`. `from_client` refuses the event types of the platform. Raises
+/// Checks the body of `PUT …/event`. `from_client` rejects the event types of the platform. Raises
 /// `InvalidField`.
 #[pyfunction]
 #[pyo3(signature = (body, from_client = false))]
@@ -127,10 +127,9 @@ pub fn command_envelope<'py>(
     PyBytes::new(py, &envelope::encode_command(&header))
 }
 
-/// The envelope of a command that will be queued, in two parts: its sequence, a msgpack integer, is to stand
-/// between them.
+/// The envelope of a queued command in two parts. Its sequence, a msgpack integer, belongs between them.
 #[pyfunction]
-pub fn kept_command_envelope<'py>(
+pub fn queued_command_envelope<'py>(
     py: Python<'py>,
     input: &CommandInput,
     project: u64,

@@ -1,4 +1,4 @@
-//! The Python face of homewire-core: extract, call, map errors, nothing else.
+//! The Python extension of homewire-core: extracts arguments, calls the core and maps errors.
 
 mod append;
 mod batch;
@@ -14,7 +14,7 @@ use pyo3::prelude::*;
 #[pymodule]
 mod _core {
     #[pymodule_export]
-    use crate::append::AppendHeads;
+    use crate::append::XaddPrefixes;
     #[pymodule_export]
     use crate::batch::{EventBatch, PlacedEvents};
     #[pymodule_export]
@@ -27,7 +27,7 @@ mod _core {
     use crate::event::{event_json, event_route};
     #[pymodule_export]
     use crate::input::{
-        CommandInput, EventInput, command_envelope, event_envelope, kept_command_envelope,
-        parse_command, parse_event, select_filter, shard_of,
+        CommandInput, EventInput, command_envelope, event_envelope, parse_command, parse_event,
+        queued_command_envelope, select_filter, shard_of,
     };
 }

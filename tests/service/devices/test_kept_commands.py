@@ -21,7 +21,7 @@ ACTION_AT = 4
 MOST, MOST_BYTES = 40, 200_000
 FILLING = 500
 """Commands of 30 kB that are enough to fill every buffer of a kernel."""
-ROOMY = {"outbox_bytes": 32 * 1024 * 1024}
+ROOMY = {"send_queue_bytes": 32 * 1024 * 1024}
 """All of them find room in an outbox: a node that stands still for a while gets them at once."""
 
 
@@ -92,7 +92,7 @@ async def fill(world: World) -> int:
     """
     big = {"x": "y" * 30_000}
     for sent in range(FILLING):
-        if (await world.nodes[0].metrics())["outboxes_bytes"] > 300_000:
+        if (await world.nodes[0].metrics())["send_queues_bytes"] > 300_000:
             return sent
         assert await put(world, "filling", None, big) == (204, None)
     raise AssertionError("the kernel takes everything")

@@ -95,7 +95,7 @@ async def test_entries_trimmed_before_they_were_read_are_counted_and_their_liste
             lost = 7 - len([each for each in heard if int(each) < 7])
             await goes_on(tenant, homes[1], sockets[1])
             metrics = await node.metrics()
-            assert (metrics["trimmed_unread_total"], metrics["fell_back_total"]) == (lost, 0)
+            assert (metrics["trimmed_unread_total"], metrics["history_lost_total"]) == (lost, 0)
             await eventually(lambda: is_logged(node, f"{lost} trimmed before they were read"))
             assert (await other.metrics())["trimmed_unread_total"] == 0
 
@@ -112,7 +112,7 @@ async def test_what_was_trimmed_after_it_was_read_is_no_gap() -> None:
             await goes_on(tenant, homes[0], sockets[0])
             await goes_on(tenant, homes[1], sockets[1])
             metrics = await node.metrics()
-            assert (metrics["trimmed_unread_total"], metrics["fell_back_total"]) == (0, 0)
+            assert (metrics["trimmed_unread_total"], metrics["history_lost_total"]) == (0, 0)
 
 
 async def reconnected(node: NodeProcess) -> None:
@@ -184,7 +184,7 @@ async def test_an_event_that_was_confirmed_read_by_nobody_and_lost_is_noticed() 
                 server.start()
                 await reconnected(other)
             await heard_until_resync(sockets[0])
-            assert "bus.fell_back" in other.log.read_text()
+            assert "bus.history_lost" in other.log.read_text()
 
 
 @pytest.mark.parametrize("how", ["restarted empty", "emptied while it runs"])
@@ -233,4 +233,4 @@ async def test_garbage_in_a_stream_is_counted_and_skipped() -> None:
             metrics = await node.metrics()
             assert metrics["foreign_entries_total"] == 2
             assert metrics["malformed_total"] == 5
-            assert metrics["fell_back_total"] == 0
+            assert metrics["history_lost_total"] == 0

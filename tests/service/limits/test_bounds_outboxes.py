@@ -66,7 +66,7 @@ async def hears(tenant: Tenant, listener: Listener, name: str) -> None:
 
 
 async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together() -> None:
-    bounds = {"outbox_bytes": 16 * MIB, "outboxes_bytes": 3 * MIB, "socket_unsent_bytes": KERNEL_BYTES}
+    bounds = {"send_queue_bytes": 16 * MIB, "send_queues_bytes": 3 * MIB, "socket_unsent_bytes": KERNEL_BYTES}
     with private_node(**bounds) as node:
         async with (
             tenant_of(node) as tenant,
@@ -74,19 +74,19 @@ async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together
         ):
             await send(tenant, little, 300_000)
             await send(tenant, far, 2_400_000)
-            assert (await node.metrics())["too_slow_total"] == 0
+            assert (await node.metrics())["evicted_total"] == 0
             # It is these few bytes that pass the bound, and not who gets them that goes.
-            while not (await node.metrics())["too_slow_total"]:
+            while not (await node.metrics())["evicted_total"]:
                 await send(tenant, little, 60_000)
                 await hears(tenant, none, "meanwhile")
             assert await close_code(far.socket) == 4001
-            await node.until("too_slow_in_sum_total", 1)
+            await node.until("evicted_by_memory_total", 1)
             figures = await node.metrics()
-            assert figures["too_slow_total"] == 1
-            assert figures["outboxes_bytes"] < 3 * MIB
+            assert figures["evicted_total"] == 1
+            assert figures["send_queues_bytes"] < 3 * MIB
             await hears(tenant, little, "little")
             await hears(tenant, none, "none")
-            await node.until("outboxes_bytes", 0)
+            await node.until("send_queues_bytes", 0)
 
 
 async def test_what_waits_too_long_closes_its_connection_alone() -> None:
@@ -96,12 +96,12 @@ async def test_what_waits_too_long_closes_its_connection_alone() -> None:
             began = loop.time()
             # Well within the outbox's own bound.
             await send(tenant, stalled, 600_000)
-            while not (await node.metrics())["too_slow_by_age_total"]:
+            while not (await node.metrics())["evicted_by_age_total"]:
                 await hears(tenant, other, "meanwhile")
                 assert loop.time() - began < 15
             assert loop.time() - began >= 2
             assert await close_code(stalled.socket) == 4001
-            assert (await node.metrics())["too_slow_total"] == 1
+            assert (await node.metrics())["evicted_total"] == 1
             await hears(tenant, other, "after")
 
 
@@ -117,7 +117,7 @@ async def kernel_takes(tenant: Tenant, node: NodeProcess) -> float:
         return (await node.metrics())["bytes_written_total"] - before
 
 
-USUAL: dict[str, Any] = {"outbox_bytes": 16 * MIB, "socket_unsent_bytes": 0}
+USUAL: dict[str, Any] = {"send_queue_bytes": 16 * MIB, "socket_unsent_bytes": 0}
 BOUNDED = USUAL | {"socket_unsent_bytes": KERNEL_BYTES}
 
 
@@ -141,11 +141,11 @@ async def test_the_kernel_holds_little_for_a_client_that_does_not_read(
 
 
 async def test_a_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
-    with private_node(outbox_bytes=16 * MIB, socket_timeout_s=2) as node:
+    with private_node(send_queue_bytes=16 * MIB, socket_timeout_s=2) as node:
         async with tenant_of(node) as tenant, listeners(tenant, True, False) as (stalled, other):
             await send(tenant, stalled, 6 * MIB)
             await node.until("connections", 1, within=30)
-            assert (await node.metrics())["too_slow_total"] == 0
+            assert (await node.metrics())["evicted_total"] == 0
             await hears(tenant, other, "after")
 
 
@@ -172,7 +172,7 @@ async def test_clients_wait_whose_messages_python_does_not_take() -> None:
             talking.socket.writer.transport.set_write_buffer_limits()
             await talking.socket.writer.drain()
             await eventually(lambda: all_taken(node, said))
-            assert (await node.metrics())["messages_held_total"] > 0
+            assert (await node.metrics())["reads_paused_total"] > 0
             assert await talking.socket.is_alive()
 
 

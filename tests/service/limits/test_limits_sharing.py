@@ -198,7 +198,9 @@ async def test_connections_of_two_nodes_are_held_to_the_limit(redis_client: Redi
         assert len(two.open(user, 20)) == 9
         for connection in held[:5]:
             here.abandon(connection)
-        await eventually(lambda: true_when(here.held("user", user.project_id, user.id, None)[0] == 15))
+        await eventually(
+            lambda: true_when(here.connection_counts("user", user.project_id, user.id, None)[0] == 15)
+        )
         # Nobody there held more since, but somebody was refused: that is why it looks again.
         await one.sharing.share()
         await two.sharing.share()
@@ -234,7 +236,9 @@ async def test_a_node_that_stops_takes_its_word_back(redis_client: Redis, user: 
         assert await redis_client.exists(key)
         for connection in held[:3]:
             core.abandon(connection)
-        await eventually(lambda: true_when(core.held("user", user.project_id, user.id, None)[0] == 1))
+        await eventually(
+            lambda: true_when(core.connection_counts("user", user.project_id, user.id, None)[0] == 1)
+        )
         await node.sharing.share()
         assert not await redis_client.exists(key)
         assert node.admission.published == {}
@@ -270,7 +274,7 @@ async def test_without_redis_each_node_limits_by_its_own_count(server: BusServer
             for _ in range(1_000):
                 overload.admission.check(user, ADDRESS)
                 reserve(core, user)
-        assert core.held("user", 1, 10, None)[0] == 32
+        assert core.connection_counts("user", 1, 10, None)[0] == 32
         # Whether or not the second turns in between.
         assert not all(accepts(overload.rates, sender, 100) for _ in range(1_000))
         assert not task.done()

@@ -78,7 +78,7 @@ async def check(rounds: int) -> None:
             metrics = await node.metrics()
             for name in ("reserved", "adopted", "closed"):
                 assert metrics[f"{name}_total"] == (rounds + 1) * 1000
-            assert metrics["scopes"] == metrics["topics"] == 0
+            assert metrics["audiences"] == metrics["topics"] == 0
 
 
 @pytest.mark.timeout(180)

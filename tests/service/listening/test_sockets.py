@@ -31,7 +31,7 @@ from kit.slow_clients import (
 
 EVENTS = "/userSession/websocket"
 MESSAGE_BYTES = 65_536
-OUTBOX_BYTES = 262_144
+SEND_QUEUE_BYTES = 262_144
 """More than the reactor hands out at once: a client that keeps up never exceeds it."""
 
 
@@ -181,18 +181,18 @@ async def test_a_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenan
 
 
 async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None:
-    with private_node(outbox_bytes=OUTBOX_BYTES, close_s=30) as node:
+    with private_node(send_queue_bytes=SEND_QUEUE_BYTES, close_s=30) as node:
         await close_one_that_does_not_read(node, 30_000)
 
 
 async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
-    with private_node(outbox_bytes=1024, close_s=30) as node:
+    with private_node(send_queue_bytes=1024, close_s=30) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)
             async with await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow:
                 sent = 0
-                while not (await node.metrics())["too_slow_total"]:
+                while not (await node.metrics())["evicted_total"]:
                     await tenant.send(
                         {"homeId": home, "eventType": str(sent), "eventData": {"text": "x" * 60_001}}
                     )
@@ -201,7 +201,7 @@ async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
 
 
 async def test_a_slow_client_that_never_reads_again_is_let_go() -> None:
-    with private_node(outbox_bytes=OUTBOX_BYTES, close_s=0.5) as node:
+    with private_node(send_queue_bytes=SEND_QUEUE_BYTES, close_s=0.5) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             home = await tenant.home(user)

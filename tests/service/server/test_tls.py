@@ -30,14 +30,14 @@ from kit.slow_clients import (
 )
 
 EVENTS = "/userSession/websocket"
-OUTBOX_BYTES = 262_144
+SEND_QUEUE_BYTES = 262_144
 LOOPS = ["uvloop", "asyncio"]
 
 
 @pytest.fixture(scope="module", params=LOOPS)
 def node(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
     with private_node(
-        tls=True, steps=True, event_loop=request.param, outbox_bytes=OUTBOX_BYTES, close_s=1
+        tls=True, steps=True, event_loop=request.param, send_queue_bytes=SEND_QUEUE_BYTES, close_s=1
     ) as running:
         yield running
 
@@ -108,7 +108,7 @@ async def test_bytes_behind_the_request(tenant: Tenant, size: int) -> None:
 
 @pytest.mark.parametrize("event_loop", LOOPS)
 async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(event_loop: str) -> None:
-    with private_node(tls=True, event_loop=event_loop, outbox_bytes=OUTBOX_BYTES, close_s=30) as node:
+    with private_node(tls=True, event_loop=event_loop, send_queue_bytes=SEND_QUEUE_BYTES, close_s=30) as node:
         await close_one_that_does_not_read(node, 7_000)
 
 

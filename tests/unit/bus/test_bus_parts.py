@@ -11,7 +11,7 @@ from hiredis import ReplyError, pack_command
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire._core import AppendHeads, shard_of
+from homewire._core import XaddPrefixes, shard_of
 from homewire.bus.retention import water_level
 from homewire.bus.shards import BusSettings, BusStats
 from homewire.bus.wire import Batch
@@ -23,15 +23,15 @@ from homewire.settings import Settings
 
 @given(st.integers(0, 63), st.integers(0, 2**44), st.binary(max_size=300))
 def test_a_prepared_xadd_is_the_packed_command(shard: int, cutoff: int, envelope: bytes) -> None:
-    heads = AppendHeads(64)
-    heads.renew(cutoff)
+    prefixes = XaddPrefixes(64)
+    prefixes.renew(cutoff)
     key = f"hw:{{e{shard}}}:events"
     trimming = ("XADD", key, "MINID", "~", cutoff, "LIMIT", 1000, "*", "e", envelope)
     plain = ("XADD", key, "*", "e", envelope)
     packed, bare = (pack_command(words) for words in (trimming, plain))  # type: ignore[arg-type]  # wants 1-tuples
-    assert [heads.xadd(shard, envelope) for _ in range(3)] == [packed, bare, bare]
-    heads.renew(cutoff)
-    assert [heads.xadd(shard, envelope) for _ in range(2)] == [packed, bare]
+    assert [prefixes.xadd(shard, envelope) for _ in range(3)] == [packed, bare, bare]
+    prefixes.renew(cutoff)
+    assert [prefixes.xadd(shard, envelope) for _ in range(2)] == [packed, bare]
 
 
 @given(st.integers(1, 2**63 - 1), st.sampled_from([1, 16, 64, 16384]))

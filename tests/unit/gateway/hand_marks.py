@@ -27,10 +27,10 @@ class HandMarks:
         self.records: Counter[int] = Counter()
         self.silence_ms = 0
 
-    def mark(self, shards: list[int], /) -> int:
+    def cache_version(self, shards: list[int], /) -> int:
         return sum(self.records[shard] for shard in shards)
 
-    def mark_of_all(self) -> int:
+    def cache_version_of_all(self) -> int:
         return self.records.total()
 
     def tail_silence_ms(self) -> int:

@@ -124,7 +124,7 @@ def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Princi
     # What a connection held is given back with it.
     for each in (first, second):
         core.abandon(each)
-    while core.held("user", 1, 10, None)[3]:
+    while core.connection_counts("user", 1, 10, None)[3]:
         pass
     connect(admission)
 
@@ -239,6 +239,6 @@ def test_keys_lie_in_the_slot_of_their_project_or_address(subject: Subject, key:
 )
 def test_python_and_the_core_name_an_address_alike(core: Core, address: str) -> None:
     core.reserve("user", 1, 10, 0, "homes", [1], [], address=address)
-    assert core.held("user", 1, 10, address)[:3] == (1, 1, 1)
-    named = [name for kind, _, name, _ in core.held_above(NEVER, NEVER, NEVER, 0) if kind == "address"]
+    assert core.connection_counts("user", 1, 10, address)[:3] == (1, 1, 1)
+    named = [name for kind, _, name, _ in core.connections_above(NEVER, NEVER, NEVER, 0) if kind == "address"]
     assert named == [network_of(address)]

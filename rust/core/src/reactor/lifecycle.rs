@@ -286,7 +286,7 @@ impl Reactor {
         match connection.state {
             State::Open => {
                 connection.send_queue.drop_unwritten();
-                Stats::add(&self.shared.stats.too_slow, 1);
+                Stats::add(&self.shared.stats.evicted, 1);
                 self.close_with(id, close::SLOW_CONSUMER);
             }
             State::Reserved => self.remove(id, EndCode::ABNORMAL),

@@ -372,9 +372,9 @@ impl Reactor {
         Stats::add(&stats.bytes_written, write_counts.bytes);
         Stats::set(&stats.connections, self.open);
         Stats::set(&stats.reservations, self.reserved);
-        Stats::set(&stats.scopes, self.index.audience_count() as u64);
-        Stats::set(&stats.outboxes_bytes, self.memory_account.bytes() as u64);
-        Stats::set(&stats.lagging, self.slow_consumers.count() as u64);
+        Stats::set(&stats.audiences, self.index.audience_count() as u64);
+        Stats::set(&stats.send_queues_bytes, self.memory_account.bytes() as u64);
+        Stats::set(&stats.slow_consumers, self.slow_consumers.count() as u64);
         Stats::set(&stats.topics, self.index.topic_count() as u64);
     }
 }

@@ -84,7 +84,7 @@ impl Reactor {
             }
             self.evict(id);
             self.handle_failed_sends();
-            Stats::add(&self.shared.stats.too_slow_in_sum, 1);
+            Stats::add(&self.shared.stats.evicted_by_memory, 1);
         }
     }
 
@@ -113,7 +113,7 @@ impl Reactor {
         });
         for id in overdue {
             self.evict(id);
-            Stats::add(&self.shared.stats.too_slow_by_age, 1);
+            Stats::add(&self.shared.stats.evicted_by_age, 1);
         }
     }
 }
@@ -158,10 +158,10 @@ mod tests {
         reactor.turn(&no_events(), now);
         now += AGE;
         reactor.turn(&no_events(), now);
-        assert_eq!(count(&reactor, "too_slow_by_age"), 0);
+        assert_eq!(count(&reactor, "evicted_by_age"), 0);
         now += AGE_TOLERANCE;
         reactor.turn(&no_events(), now);
-        assert_eq!(count(&reactor, "too_slow_by_age"), 1);
+        assert_eq!(count(&reactor, "evicted_by_age"), 1);
     }
 
     /// A client that reads slowly but steadily always has unsent frames, but no old ones.
@@ -179,7 +179,7 @@ mod tests {
         for second in 1..20 {
             send(&reactor, id, A_SECOND);
             reactor.turn(&no_events(), began + Duration::from_secs(second));
-            assert_eq!(count(&reactor, "too_slow"), 0, "in second {second}");
+            assert_eq!(count(&reactor, "evicted"), 0, "in second {second}");
             let mut rest = buffer.as_mut_slice();
             while !rest.is_empty() {
                 match client.read(rest) {

@@ -73,7 +73,7 @@ impl Reactor {
         let (mut reads, mut bytes) = (0, 0);
         while let Some(id) = self.unread.pop_front() {
             if self.limits.deliver_messages && self.shared.notifier.is_full() {
-                Stats::add(&self.shared.stats.messages_held, 1);
+                Stats::add(&self.shared.stats.reads_paused, 1);
                 self.read_paused.push(id);
                 continue;
             }

@@ -255,7 +255,7 @@ mod tests {
             waiting + memory::entry_memory(2),
             "the ping"
         );
-        assert_eq!(count(&reactor, "too_slow"), 0);
+        assert_eq!(count(&reactor, "evicted"), 0);
     }
 
     #[test]

@@ -139,8 +139,8 @@ impl SendQueue {
             }
             self.blocked = true;
         }
-        let too_slow = self.memory + memory::entry_memory(block.bytes.len()) > limit;
-        if too_slow && taken == 0 {
+        let evicted = self.memory + memory::entry_memory(block.bytes.len()) > limit;
+        if evicted && taken == 0 {
             return OfferResult::LimitExceeded;
         }
         // A partly written frame must be completed, also for a client that is evicted.
@@ -148,7 +148,7 @@ impl SendQueue {
             self.offset = taken as u32;
         }
         self.push(QueueEntry::new(block.share(), block.frames));
-        if too_slow {
+        if evicted {
             OfferResult::LimitExceeded
         } else {
             OfferResult::Queued

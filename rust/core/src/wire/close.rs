@@ -18,7 +18,7 @@ pub struct CloseCode {
 pub const NORMAL: CloseCode = CloseCode {
     code: 1000,
     reason: "normal closure",
-    advice: "You closed. Reconnect when you want to listen again.",
+    advice: "Your client closed the connection. Reconnect to subscribe again.",
 };
 /// The node stops.
 pub const GOING_AWAY: CloseCode = CloseCode {
@@ -30,37 +30,25 @@ pub const GOING_AWAY: CloseCode = CloseCode {
 pub const PROTOCOL_ERROR: CloseCode = CloseCode {
     code: 1002,
     reason: "protocol error",
-    advice: "Your client broke RFC 6455: mend it. Reconnect after 10 s.",
-};
-/// A message of a type that is not accepted.
-pub const UNSUPPORTED: CloseCode = CloseCode {
-    code: 1003,
-    reason: "unsupported data",
-    advice: "You sent a kind of message that is not taken here: mend your client. Reconnect after 10 s.",
+    advice: "Your client violated RFC 6455: correct it. Reconnect after 10 s.",
 };
 /// A text message that is not UTF-8.
 pub const INVALID_PAYLOAD: CloseCode = CloseCode {
     code: 1007,
     reason: "invalid payload",
-    advice: "You sent a text that is not UTF-8: mend your client. Reconnect after 10 s.",
+    advice: "Your client sent a text message that is not UTF-8: correct it. Reconnect after 10 s.",
 };
 /// The client exceeds its rate of frames or bytes.
 pub const RATE_EXCEEDED: CloseCode = CloseCode {
     code: 1008,
     reason: "too many frames or bytes",
-    advice: "You sent more frames or bytes a second than one connection may: send less. Reconnect after 10 s.",
+    advice: "Your client sent more frames or bytes per second than one connection may: send less. Reconnect after 10 s.",
 };
 /// A message that is too long.
 pub const TOO_BIG: CloseCode = CloseCode {
     code: 1009,
     reason: "message too big",
-    advice: "You sent a message longer than the limit: send shorter ones. Reconnect after 10 s.",
-};
-/// An error of the server.
-pub const INTERNAL_ERROR: CloseCode = CloseCode {
-    code: 1011,
-    reason: "internal error",
-    advice: "The server failed. Reconnect after 1 s, then twice as long each time, up to 1 min.",
+    advice: "Your client sent a message that is longer than the limit: send shorter ones. Reconnect after 10 s.",
 };
 /// The handshake took too long on the server.
 pub const TRY_AGAIN: CloseCode = CloseCode {
@@ -72,40 +60,40 @@ pub const TRY_AGAIN: CloseCode = CloseCode {
 pub const SLOW_CONSUMER: CloseCode = CloseCode {
     code: 4001,
     reason: "too slow: reconnect",
-    advice: "You did not read fast enough and events were dropped. Reconnect after 1 s and read what you \
-             missed; if it happens again, listen to less.",
+    advice: "Your client did not read fast enough, and events were dropped. Reconnect after 1 s and read the \
+             present state; if it happens again, subscribe to less.",
 };
 /// Entries of a shard may be missing.
 pub const RESYNC: CloseCode = CloseCode {
     code: 4002,
     reason: "resync: events may be missing",
-    advice: "Events may be missing. Reconnect after a random delay of up to 1 s and read the present state anew.",
+    advice: "Events may be missing. Reconnect after a random delay of up to 1 s and read the present state again.",
 };
 /// Nothing was received from the client for two heartbeats.
 pub const HEARTBEAT_MISSED: CloseCode = CloseCode {
     code: 4003,
     reason: "no heartbeat",
-    advice: "Your pongs did not arrive. Reconnect at once.",
+    advice: "No pong or other byte of your client arrived. Reconnect at once.",
 };
 /// A topic of the subscription has moved.
 pub const RESUBSCRIBE: CloseCode = CloseCode {
     code: 4004,
     reason: "resubscribe: what you listen to has moved",
-    advice: "A device or entity that you listen to is in another home now, or what you may hear changed just before \
-             you came. Reconnect at once: you are authorised anew.",
+    advice: "A device or entity of the subscription moved to another home, or permissions changed just before the \
+             handshake. Reconnect at once: the connection is authorised again.",
 };
 /// Nothing is left of the subscription.
 pub const ACCESS_ENDED: CloseCode = CloseCode {
     code: 4500,
     reason: "access ended",
-    advice: "You are no longer a member, lost the permission, the home or device is gone, or the home is deactivated. \
-             Don't reconnect until that has changed.",
+    advice: "Nothing is left of the subscription: the membership or permission ended, the home or device was deleted, \
+             or the home is deactivated. Don't reconnect until that has changed.",
 };
 /// The principal of the key was deleted.
 pub const PRINCIPAL_DELETED: CloseCode = CloseCode {
     code: 4501,
     reason: "user or device deleted",
-    advice: "The user or device of this key is deleted. Don't reconnect; forget the key.",
+    advice: "The user or device of this key was deleted. Don't reconnect; delete the key.",
 };
 /// The key was revoked or rotated, or its session ended.
 pub const KEY_ENDED: CloseCode = CloseCode {
@@ -117,19 +105,17 @@ pub const KEY_ENDED: CloseCode = CloseCode {
 pub const PROJECT_ENDED: CloseCode = CloseCode {
     code: 4503,
     reason: "project disabled or deleted",
-    advice: "The project is disabled or deleted. Don't reconnect until its owner says so.",
+    advice: "The project is disabled or deleted. Don't reconnect until its administrator enables it.",
 };
 
 /// Every code that this server sends, in ascending order.
-pub const TABLE: [&CloseCode; 17] = [
+pub const TABLE: [&CloseCode; 15] = [
     &NORMAL,
     &GOING_AWAY,
     &PROTOCOL_ERROR,
-    &UNSUPPORTED,
     &INVALID_PAYLOAD,
     &RATE_EXCEEDED,
     &TOO_BIG,
-    &INTERNAL_ERROR,
     &TRY_AGAIN,
     &SLOW_CONSUMER,
     &RESYNC,

@@ -417,7 +417,7 @@ impl Checked {
         for now in [
             "connections",
             "reservations",
-            "scopes",
+            "audiences",
             "topics",
             "inbox_bytes",
         ] {

@@ -50,11 +50,11 @@ fn settles(node: &Node, count: u32) {
         project_topic_bytes: u64::from(count) * ONE_HOME,
     };
     let deadline = Instant::now() + TIMEOUT;
-    while node.core.held(DEVICE, here()) != wanted {
+    while node.core.connection_counts(DEVICE, here()) != wanted {
         assert!(
             Instant::now() < deadline,
             "{:?}",
-            node.core.held(DEVICE, here())
+            node.core.connection_counts(DEVICE, here())
         );
         std::thread::yield_now();
     }
@@ -67,7 +67,7 @@ fn a_burst_is_counted_before_the_reactor_hears_of_it() {
     for _ in 0..50 {
         reserve(&node);
     }
-    assert_eq!(node.core.held(DEVICE, here()).principal, 50);
+    assert_eq!(node.core.connection_counts(DEVICE, here()).principal, 50);
     let more = Thresholds {
         user: 0,
         device: 49,
@@ -78,7 +78,7 @@ fn a_burst_is_counted_before_the_reactor_hears_of_it() {
         project: PROJECT,
         id: 7,
     };
-    assert!(node.core.held_above(more).contains(&(device, 50)));
+    assert!(node.core.connections_above(more).contains(&(device, 50)));
 }
 
 #[test]
@@ -112,7 +112,7 @@ fn the_count_falls_when_the_client_goes_and_not_before() {
     let _staying = node.adopt(stays, b"");
     let going = node.adopt(goes, b"");
     node.fence();
-    assert_eq!(node.core.held(DEVICE, here()).principal, 2);
+    assert_eq!(node.core.connection_counts(DEVICE, here()).principal, 2);
     drop(going);
     settles(&node, 1);
 }

@@ -71,7 +71,7 @@ fn being_added_twice_changes_nothing() {
     let added = member(MEMBER_ADDED, 1, 1, 2);
     route_all(&node, [copy(2, &added), copy(2, &added), event(2, "once")]);
     assert_eq!(received_so_far(&node, id, &mut client), events(&["once"]));
-    assert_eq!(node.stat("rescopes"), 0);
+    assert_eq!(node.stat("subscription_changes"), 0);
     assert_eq!(node.stat("control_records"), 2);
 }
 

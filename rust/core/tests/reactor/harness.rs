@@ -251,7 +251,7 @@ impl Node {
         let mut write_counts = 0;
         client.socket.set_nonblocking(true).unwrap();
         loop {
-            let is_paused = self.stat("messages_held") > 0;
+            let is_paused = self.stat("reads_paused") > 0;
             match client.socket.write(&frames[write_counts % frames.len()..]) {
                 Ok(count) => write_counts += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {

@@ -136,7 +136,7 @@ fn a_client_that_is_gone_takes_its_scope_along() {
     drop(client);
     assert_eq!(node.closed(id), 1006);
     node.core.stop(1001, String::new(), Duration::ZERO);
-    assert_eq!((node.stat("scopes"), node.stat("topics")), (0, 0));
+    assert_eq!((node.stat("audiences"), node.stat("topics")), (0, 0));
 }
 
 #[test]

@@ -61,18 +61,18 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     let (_, mut keeps_up) = node.connect(homes(&[3]));
     fall_behind(&node, 1, 500 << 10);
     fall_behind(&node, 2, 2 << 20);
-    assert_eq!(node.stat("too_slow"), 0, "the bound is not reached");
+    assert_eq!(node.stat("evicted"), 0, "the bound is not reached");
     // Whose event it is that passes the bound is not who is closed.
     let body = body(50_000);
     let deadline = Instant::now() + TIMEOUT;
-    while node.stat("too_slow_in_sum") == 0 {
+    while node.stat("evicted_by_memory") == 0 {
         assert!(Instant::now() < deadline, "nobody is closed");
         node.route(event_with_body(1, "behind", &body));
         node.fence();
     }
-    assert_eq!(node.stat("too_slow_in_sum"), 1);
-    assert_eq!(node.stat("too_slow"), 1);
-    assert!((node.stat("outboxes_bytes") as usize) < BOUND);
+    assert_eq!(node.stat("evicted_by_memory"), 1);
+    assert_eq!(node.stat("evicted"), 1);
+    assert!((node.stat("send_queues_bytes") as usize) < BOUND);
     assert_eq!(code_at_end(&mut far_behind), 4001);
     drop(far_behind);
     assert_eq!(node.closed(more), 4001);
@@ -81,7 +81,7 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
         let received = client.receive_until(&Received::event("stays"));
         assert!(received.iter().all(|it| *it == Received::event("behind")));
     }
-    wait_until(&node, "outboxes_bytes", 0);
+    wait_until(&node, "send_queues_bytes", 0);
     node.core.close(less, 4000, String::new());
     assert_eq!(a_little_behind.receive(), Received::Close(Some(4000)));
 }
@@ -96,14 +96,14 @@ fn what_is_shared_counts_once() {
     });
     let mut clients: Vec<_> = (0..CLIENTS).map(|_| node.connect(homes(&[1])).1).collect();
     fall_behind(&node, 1, 200 << 10);
-    wait_until(&node, "lagging", CLIENTS as u64);
-    assert!((200 << 10..2 << 20).contains(&(node.stat("outboxes_bytes") as usize)));
+    wait_until(&node, "slow_consumers", CLIENTS as u64);
+    assert!((200 << 10..2 << 20).contains(&(node.stat("send_queues_bytes") as usize)));
     node.route(event(1, "last"));
     for client in &mut clients {
         client.receive_until(&Received::event("last"));
     }
-    wait_until(&node, "outboxes_bytes", 0);
-    assert_eq!(node.stat("too_slow"), 0);
+    wait_until(&node, "send_queues_bytes", 0);
+    assert_eq!(node.stat("evicted"), 0);
 }
 
 /// However a connection ends, what it kept is subtracted.
@@ -114,12 +114,12 @@ fn nothing_is_left_in_the_sum() {
     let (closed, client) = node.connect(homes(&[1]));
     let (_, lost) = node.connect(homes(&[1]));
     fall_behind(&node, 1, 100 << 10);
-    assert!(node.stat("outboxes_bytes") > 0);
+    assert!(node.stat("send_queues_bytes") > 0);
     node.core.abandon(reserved);
     node.core.close(closed, 4000, String::new());
     drop((client, lost));
     wait_until(&node, "connections", 0);
-    wait_until(&node, "outboxes_bytes", 0);
+    wait_until(&node, "send_queues_bytes", 0);
 }
 
 #[test]
@@ -132,9 +132,9 @@ fn what_waits_too_long_is_not_waited_for() {
     let (_, mut keeps_up) = node.connect(homes(&[2]));
     let began = Instant::now();
     fall_behind(&node, 1, 100 << 10);
-    node.wait_for("too_slow_by_age");
+    node.wait_for("evicted_by_age");
     assert!(began.elapsed() >= Duration::from_secs(2), "too early");
-    assert_eq!(node.stat("too_slow"), 1);
+    assert_eq!(node.stat("evicted"), 1);
     assert_eq!(code_at_end(&mut stalled), 4001);
     drop(stalled);
     assert_eq!(node.closed(id), 4001);
@@ -210,7 +210,7 @@ fn the_kernel_holds_no_more_than_it_may() {
         let taken = node.stat("bytes_written");
         // Beside it, one segment of loopback and what the client's own kernel took.
         assert!(taken < 2 * BOUND, "{taken} with {options:?}");
-        assert_eq!(node.stat("too_slow"), 0);
+        assert_eq!(node.stat("evicted"), 0);
     }
 }
 

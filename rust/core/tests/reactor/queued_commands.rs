@@ -176,7 +176,7 @@ fn what_a_slow_client_did_not_take_is_never_told() {
     let id = reserve(&node);
     let mut client = node.adopt(id, b"");
     let mut routed = 0;
-    while node.stat("too_slow") == 0 {
+    while node.stat("evicted") == 0 {
         routed += 1;
         node.route(live(routed, 50_000));
         node.fence();

@@ -30,7 +30,7 @@ fn who_does_not_read_is_closed_and_slows_nobody() {
         let mut others: Vec<_> = (0..OTHERS).map(|_| node.connect(homes(&[1])).1).collect();
         let body = body(length);
         let mut routed = 0;
-        while node.stat("too_slow") == 0 {
+        while node.stat("evicted") == 0 {
             for _ in 0..10 {
                 node.route(event_with_body(1, &routed.to_string(), &body));
                 for other in &mut others {
@@ -46,7 +46,7 @@ fn who_does_not_read_is_closed_and_slows_nobody() {
         assert_eq!(slow.receive(), Received::End);
         drop(slow);
         assert_eq!(node.closed(id), 4001);
-        assert_eq!(node.stat("too_slow"), 1);
+        assert_eq!(node.stat("evicted"), 1);
         node.route(event(1, "the others stay"));
         for mut other in others {
             assert_eq!(other.receive(), Received::event("the others stay"));
@@ -105,7 +105,7 @@ fn messages_of_its_own_have_the_same_bound() {
         node.core.send(id, Opcode::Text, long.clone().into_bytes());
     }
     node.route(event(1, "too late"));
-    node.wait_for("too_slow");
+    node.wait_for("evicted");
     let received = client.receive_until(&Received::Close(Some(4001)));
     assert_eq!(received, [Received::Text(long)]);
     drop(client);
@@ -123,7 +123,7 @@ fn falling_behind_twice_in_a_turn_ends_with_a_close_frame() {
     node.occupy();
     node.route(event(1, "lost"));
     node.core.send(id, Opcode::Text, long);
-    node.wait_for("too_slow");
+    node.wait_for("evicted");
     assert_eq!(client.receive_until(&Received::Close(Some(4001))).len(), 1);
     drop(client);
     assert_eq!(node.closed(id), 4001);
@@ -139,7 +139,7 @@ fn pings_cost_no_memory_while_no_answer_is_read() {
     });
     let (_, mut client) = node.connect(homes(&[1]));
     let many = client_frame(0x89, &[b'?'; 125]).repeat(400);
-    while node.stat("lagging") == 0 {
+    while node.stat("slow_consumers") == 0 {
         client.socket.write_all(&many).unwrap();
     }
     for _ in 0..50 {
@@ -147,11 +147,11 @@ fn pings_cost_no_memory_while_no_answer_is_read() {
     }
     client.send(Opcode::Ping, b"last");
     node.fence();
-    assert!((1..10_000).contains(&node.stat("outboxes_bytes")));
+    assert!((1..10_000).contains(&node.stat("send_queues_bytes")));
     for pong in client.receive_until(&Received::Pong(b"last".to_vec())) {
         assert_eq!(pong, Received::Pong(vec![b'?'; 125]));
     }
-    assert_eq!(node.stat("too_slow"), 0);
+    assert_eq!(node.stat("evicted"), 0);
     node.route(event(1, "it is served"));
     assert_eq!(client.receive(), Received::event("it is served"));
 }

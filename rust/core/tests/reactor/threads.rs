@@ -88,7 +88,7 @@ fn every_word_of_every_thread_is_obeyed_once() {
     }
     node.core.stop(1001, String::new(), Duration::ZERO);
     assert_eq!(node.stat("envelopes"), PRODUCERS * ROUNDS);
-    assert_eq!((node.stat("scopes"), node.stat("inbox_bytes")), (0, 0));
+    assert_eq!((node.stat("audiences"), node.stat("inbox_bytes")), (0, 0));
 }
 
 /// Whoever finds the inbox full waits; only the one who found the last room may pass the bound.

@@ -336,7 +336,7 @@ impl Reader {
         let stats = &self.context.stats;
         match cause {
             GapCause::Trimmed(entries) => Stats::add(&stats.trimmed_unread, entries),
-            GapCause::HistoryLost => Stats::add(&stats.fell_back, 1),
+            GapCause::HistoryLost => Stats::add(&stats.history_lost, 1),
         }
         // Control records may be among the missing entries.
         self.context.cache_versions.increment(shard);

@@ -247,7 +247,7 @@ impl Reactor {
         }
         // The block of the new audience contains events from before the change.
         self.seal(change.audience, change.place as usize);
-        Stats::add(&self.shared.stats.rescopes, 1);
+        Stats::add(&self.shared.stats.subscription_changes, 1);
         if is_too_much {
             // The client reconnects, and its handshake names the limit.
             self.mark_for_close(slot, &close::RESUBSCRIBE);

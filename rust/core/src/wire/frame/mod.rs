@@ -3,6 +3,8 @@
 //! The [`Decoder`] takes bytes from a client in pieces of any size; the `append_*` functions write the
 //! frames of the server.
 
+use super::close;
+
 mod decoder;
 mod encoder;
 pub mod pongs;
@@ -63,17 +65,23 @@ pub struct Violation {
 
 impl Violation {
     const fn protocol(reason: &'static str) -> Self {
-        Self { code: 1002, reason }
+        Self {
+            code: close::PROTOCOL_ERROR.code,
+            reason,
+        }
     }
 
     const fn not_utf8(reason: &'static str) -> Self {
-        Self { code: 1007, reason }
+        Self {
+            code: close::INVALID_PAYLOAD.code,
+            reason,
+        }
     }
 
     const fn too_big() -> Self {
         Self {
-            code: 1009,
-            reason: "message too big",
+            code: close::TOO_BIG.code,
+            reason: close::TOO_BIG.reason,
         }
     }
 }
