@@ -49,7 +49,7 @@ class PageShell:
         """Host and port of the node, and the URL of its metrics, once one runs."""
         self._blocks = Path(tempfile.mkdtemp(dir=directory))
         self._count = 0
-        self._listeners: list[int] = []
+        self._pipes: list[int] = []
         if not (directory / ".venv").exists():
             (directory / ".venv").symlink_to(ROOT / ".venv")
         self._bash = subprocess.Popen(
@@ -66,10 +66,12 @@ class PageShell:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End what the blocks left running: all of it is in the process group that this bash leads."""
+        """End what the blocks left running, the process group that this bash leads, and wait for it."""
         with self._bash:
             os.killpg(self._bash.pid, signal.SIGTERM)
-        for pipe in self._listeners:
+        for pipe in self._pipes:
+            while self._said(pipe):
+                pass
             os.close(pipe)
 
     def run(self, block: Block) -> str:
@@ -100,12 +102,12 @@ class PageShell:
             for line in said.splitlines():
                 if f'"{kind}"' in line:
                     return line
-            said += self._read(self._listeners[-1])
+            said += self._read(self._pipes[-1])
 
     def _start(self, script: Path, output: Path) -> str:
         os.mkfifo(output)
         pipe = os.open(output, os.O_RDONLY | os.O_NONBLOCK)
-        self._listeners.append(pipe)
+        self._pipes.append(pipe)
         before = 0 if "homewire run" in script.read_text() else self._taken_over()
         self._say(f". {script} > {output} 2>&1 < /dev/null; echo done")
         assert self._heard() == "done\n", script.read_text()
@@ -133,11 +135,16 @@ class PageShell:
         return float(count)
 
     def _read(self, pipe: int) -> str:
-        select.select([pipe], [], [])
-        said = os.read(pipe, 65536).decode()
+        said = self._said(pipe)
         if not said:
             raise AssertionError("a command that was to stay has ended")
         return said
+
+    @staticmethod
+    def _said(pipe: int) -> str:
+        """What was printed next; nothing if the program has ended."""
+        select.select([pipe], [], [])
+        return os.read(pipe, 65536).decode()
 
     def _say(self, line: str) -> None:
         assert self._bash.stdin is not None

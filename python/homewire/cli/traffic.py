@@ -268,8 +268,8 @@ def _print_command(text: str) -> None:
     if command is None:
         print(printable(text), flush=True)
         return
-    line = f"{command.get('timestamp')}  {command.get('action')}  {_compact(command.get('parameters', {}))}"
-    print(printable(line), flush=True)
+    # A command has no timestamp: it arrives as it was sent.
+    print(printable(f"{command.get('action')}  {_compact(command.get('parameters', {}))}"), flush=True)
 
 
 def _decoded(text: str) -> Any:
