@@ -17,14 +17,12 @@ from homewire.openapi import realtime
 from homewire.permissions import api as permissions
 from homewire.rest.operation import Endpoint, Operation
 from homewire.sessions import api as user_session
-from homewire.users import address_changes_api as address_changes
 from homewire.users import api as users
-from homewire.users import verification
+from homewire.users import verification_api as verification
 from homewire.webhooks import api as smart_modules
 
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *users.OPERATIONS,
-    *address_changes.OPERATIONS,
     *homes.OPERATIONS,
     *members.OPERATIONS,
     *devices.OPERATIONS,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from redis.asyncio import Redis
 
-from homewire.auth.principals import Principals
+from homewire.auth.tokens import Principals
 from homewire.devices.provisioning import Provisioning
 from homewire.devices.store import Devices
 from homewire.entities.store import Entities
@@ -17,25 +17,21 @@ from homewire.homes.members import Members
 from homewire.homes.store import HomeCleanup, Homes
 from homewire.housekeeping import CleanupJob, Housekeeping
 from homewire.kv.store import KeyValues
-from homewire.logins.attempts import Attempts
 from homewire.logins.passwords import PROJECT_WAITING, Passwords
-from homewire.logins.tokens import LoginTokens, NodeLogins
+from homewire.logins.store import Attempts, LoginTokens, NodeLogins
 from homewire.permissions.store import Permissions
 from homewire.presence.nodes import Nodes
 from homewire.presence.store import Presence
-from homewire.projects.keys import ProjectKeys
-from homewire.projects.recount import Recount
-from homewire.projects.store import Apps, Projects
-from homewire.projects.usage import Usage
+from homewire.projects.store import Apps, ProjectKeys, Projects
+from homewire.projects.usage import Recount, Usage
 from homewire.sessions.activity import SessionUses
 from homewire.sessions.store import USUAL, Lifetime, Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
-from homewire.users.address_changes import AddressChanges
-from homewire.users.departures import UserDeletion
+from homewire.users.deletion import UserDeletion
 from homewire.users.registrations import USUAL_AGES, Ages, Registrations
 from homewire.users.store import Users
-from homewire.users.verifications import Verifications
+from homewire.users.verification import AddressChanges, Verifications
 from homewire.webhooks.deliveries import ModuleDeliveries
 from homewire.webhooks.store import SmartModules
 

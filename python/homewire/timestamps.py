@@ -1,9 +1,14 @@
-"""Timestamps as the MODE resources write them: RFC 3339, UTC, with `Z`."""
+"""Times: ms since 1970 inside, RFC 3339 in UTC with `Z` in the MODE resources."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime
 from functools import lru_cache
+
+
+def milliseconds(seconds: float) -> int:
+    """A duration of a setting, in s, as ms: at least 1."""
+    return max(1, round(seconds * 1000))
 
 
 def timestamp(ms: int) -> str:

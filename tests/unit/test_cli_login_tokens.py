@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from test_cli import Commands, alone, homewire, project
 
-from homewire.logins import tokens as login_tokens
+from homewire.logins.store import parse_login_token
 from homewire.repositories import Store
 
 __all__ = ["alone", "homewire"]
@@ -18,7 +18,7 @@ def test_a_token_is_made_and_good(homewire: Commands) -> None:
     assert list(made) == ["token"]
 
     async def redeemed(store: Store) -> bool:
-        says = login_tokens.parse(made["token"])
+        says = parse_login_token(made["token"])
         assert says is not None
         return (says.project_id, says.user_id) == (p, user_id) and await store.login_tokens.redeem(says)
 

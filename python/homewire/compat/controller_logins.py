@@ -16,10 +16,9 @@ from homewire.auth import tokens
 from homewire.auth.models import PrincipalKind
 from homewire.errors import Conflict, InvalidInput, LoginRefused, Unauthenticated, UnknownRecord
 from homewire.hosts import projects_by_host, without_port
-from homewire.logins import tokens as login_tokens
-from homewire.logins.attempting import attempting, login_attempt, token_guesses
-from homewire.logins.login import by_password, opened
-from homewire.logins.tokens import Logins
+from homewire.logins.api import by_password, opened
+from homewire.logins.attempt_limits import attempting, login_attempt, token_guesses
+from homewire.logins.store import Logins, LoginToken, parse_login_token
 from homewire.projects.models import Project
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -85,7 +84,7 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
 
     The session of a key lives no longer than that key's own. Raises Conflict (TOO_MANY_SESSIONS).
     """
-    token = login_tokens.parse(call.body.token)
+    token = parse_login_token(call.body.token)
     key = tokens.parse(call.body.token)
     named = token or key
     if named is None:
@@ -190,7 +189,7 @@ async def _project_with(api: Api, request: web.Request, project_id: int, refusal
     return project
 
 
-async def _redeemed(api: Api, token: login_tokens.LoginToken) -> int | None:
+async def _redeemed(api: Api, token: LoginToken) -> int | None:
     """Whose token it is; None: it is not good."""
     if await api.store.login_tokens.redeem(token):
         return token.user_id

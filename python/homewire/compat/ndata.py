@@ -11,8 +11,7 @@ from aiohttp import web
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.compat.ndata_list import Names, Selection, result, unnamed
-from homewire.compat.ndata_query import OPERATORS, Part, parse
-from homewire.compat.ndata_rows import NDataSession, QueryResult, session_of
+from homewire.compat.ndata_query import OPERATORS, NDataSession, Part, QueryResult, parse, session_of
 from homewire.errors import NotFound, PermissionDenied
 from homewire.projects.models import KeyScope
 from homewire.rest.context import Api

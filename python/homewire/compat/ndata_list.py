@@ -21,8 +21,7 @@ from operator import itemgetter
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
 
-from homewire.compat.ndata_query import Direction, Question
-from homewire.compat.ndata_rows import DEVICE_NAME, USER_NAME, Row, shown
+from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Question, Row, shown
 from homewire.compat.user_agents import device_of
 from homewire.errors import Unavailable
 from homewire.rest.context import Api

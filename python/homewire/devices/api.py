@@ -15,8 +15,8 @@ from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.patching import changes
 from homewire.rest.visibility import device_in_path, require_home, require_place
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp, whole_seconds

@@ -16,8 +16,8 @@ from homewire.devices.api import home_not_visible, to_response
 from homewire.errors import InvalidInput, PermissionDenied, Unauthenticated, UnknownRecord
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import WholeObject
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
-from homewire.rest.patching import WholeObject
 from homewire.rest.visibility import home_in_path
 from homewire.timestamps import timestamp, whole_seconds
 

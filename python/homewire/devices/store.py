@@ -14,7 +14,7 @@ from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.devices.models import Device, DeviceLocation
 from homewire.errors import UnknownRecord
-from homewire.projects.keys import rotate
+from homewire.projects.store import rotate
 from homewire.sessions.scripts import EndedSessions
 from homewire.sessions.store import Sessions
 from homewire.store import checks

@@ -13,8 +13,8 @@ from homewire.errors import InvalidInput, NotFound, UnknownRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.patching import WholeObject, changes
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 

@@ -15,8 +15,8 @@ from homewire.homes.store import ANYBODY
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.patching import WholeObject, changes
 from homewire.rest.visibility import home_in_path
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp

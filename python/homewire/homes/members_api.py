@@ -14,14 +14,14 @@ from homewire.errors import Conflict, InvalidInput, NotFound, TooManyRequests
 from homewire.homes.api import asking
 from homewire.homes.members import Invitee, Person
 from homewire.homes.models import Role
-from homewire.logins.attempting import additions, invitations_to, rationed
+from homewire.logins.attempt_limits import additions, invitations_to, rationed
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import Posting
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, Paging
-from homewire.rest.patching import WholeObject, changes
 from homewire.rest.visibility import home_in_path
 from homewire.store import checks
 from homewire.store.parts import Part

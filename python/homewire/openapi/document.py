@@ -15,7 +15,7 @@ import msgspec
 
 from homewire import __version__
 from homewire.openapi import realtime
-from homewire.openapi.examples import described, example, parameter, samples
+from homewire.openapi.fields import described, example, parameter, samples
 from homewire.rest.operation import TEXTS, Access, BodyKind, Endpoint
 from homewire.rest.shapes import SHAPES, ErrorShape
 from homewire.server.answers import AUTH_KEY, RANGE, USER_ID

@@ -13,8 +13,8 @@ from homewire.permissions.store import parsed
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import WholeObject
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.patching import WholeObject
 from homewire.store.parts import Part
 
 

@@ -1,21 +1,25 @@
 """How much is stored, as the scripts count it (`accounting.lua`).
 
 Scripts of the counters of what is stored (`accounting.py`).
+
+Counting anew what a project stores; `accounting.lua` says what counts.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final, NamedTuple
 
 import structlog
 
 from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable
-from homewire.store.accounting import Quotas
-from homewire.store.database import Database, require_ok
+from homewire.store.accounting import COSTS, Quotas
+from homewire.store.database import ATTEMPTS, PAGE, Argument, Database, require_ok, retries_exhausted
 from homewire.store.keys import PROJECTS, ProjectSlot
 from homewire.store.script import changing, removing
 
@@ -23,7 +27,7 @@ LOOK_S: Final = 60.0
 """Between two looks at what all projects store, for the metrics."""
 FORGOTTEN: Final = 100
 """Charges given back by one script."""
-CHUNK: Final = 200
+PROJECTS_PER_READ: Final = 200
 """Projects looked at in one round trip."""
 PROJECT: Final = "project"
 
@@ -83,8 +87,8 @@ class Usage:
     async def _look(self) -> Stored:
         found = Stored()
         async for page in self._database.index_pages(PROJECTS):
-            for start in range(0, len(page), CHUNK):
-                some = page[start : start + CHUNK]
+            for start in range(0, len(page), PROJECTS_PER_READ):
+                some = page[start : start + PROJECTS_PER_READ]
                 # One command each: they lie in other slots. Asked for in one turn, they are one round trip.
                 reads = (
                     self._database.read(
@@ -121,3 +125,201 @@ for i = 1, #ARGV, 3 do
 end
 return unannounced('usage_corrected')
 """)
+
+
+CORRECTED: Final = 300
+"""Counters corrected by one script: each is read and written."""
+RECORDS_PER_READ: Final = 200
+"""Keys looked at in one round trip."""
+ALONE: Final = "0"
+"""The owner of what counts for the project alone."""
+
+Counters = dict[str, int]
+Counted = tuple[str, int, int]
+"""Owner, records, bytes."""
+
+
+class Recount:
+    """Corrects the counters of a project, from before there were quotas or whenever in doubt."""
+
+    def __init__(self, database: Database, usage: Usage) -> None:
+        self._database = database
+        self._usage = usage
+
+    async def recount(self, project_id: int) -> Stored:
+        """Count anew what a project stores, and correct its counters; what they are then.
+
+        It looks at the names of all keys of the deployment. Raises UnknownRecord, and Conflict if others
+        change the project all the time.
+        """
+        slot = ProjectSlot(project_id)
+        for _ in range(ATTEMPTS):
+            await self._usage.forget_expired(project_id)
+            counters, payers = await self._counters(slot)
+            found = await self._count(slot, payers)
+            wrong = [
+                (name, counters.get(name, 0), found[name])
+                for name in sorted({*counters, *found})
+                if counters.get(name, 0) != found[name]
+            ]
+            if await self._correct(slot, wrong):
+                return await self._usage.of(project_id)
+        raise retries_exhausted("project")
+
+    async def counted(self, project_id: int) -> tuple[Counters, Counters]:
+        """The counters of a project by their names: as they are, and as they should be."""
+        slot = ProjectSlot(project_id)
+        counters, payers = await self._counters(slot)
+        found = await self._count(slot, payers)
+        return counters, {name: value for name, value in found.items() if value}
+
+    async def _counters(self, slot: ProjectSlot) -> tuple[Counters, dict[str, str]]:
+        counters: Counters = {}
+        payers: dict[str, str] = {}
+        async for fields, _ in self._database.hash_pages(slot.usage):
+            for name, value in fields.items():
+                owner, _, what = name.decode().partition(":")
+                if what == "payer":
+                    payers[owner] = value.decode()
+                else:
+                    counters[name.decode()] = int(value)
+        return counters, payers
+
+    async def _correct(self, slot: ProjectSlot, wrong: Sequence[tuple[str, int, int]]) -> bool:
+        for start in range(0, len(wrong), CORRECTED):
+            words = [word for each in wrong[start : start + CORRECTED] for word in each]
+            answer = await self._database.change(CORRECT_USAGE, slot, [slot.usage], words)
+            if answer[0] == "moved":
+                return False
+            require_ok(answer, project=slot.project_id)
+        return True
+
+    async def _count(self, slot: ProjectSlot, payers: dict[str, str]) -> Counter[str]:
+        found: Counter[str] = Counter()
+
+        def add(owner: str, records: int, size: int) -> None:
+            for each in (PROJECT, owner, *((payers[owner],) if owner in payers else ())):
+                found[f"{each}:bytes"] += size
+                found[f"{each}:records"] += records
+
+        # A name may be given twice.
+        names = sorted(
+            {
+                name.decode()[len(slot.prefix) :]
+                async for page in self._database.scan(slot.prefix + "*", PAGE)
+                for name in page
+            }
+        )
+        wanted = [(look, match) for name in names for look in _LOOKS if (match := look.name.fullmatch(name))]
+        for start in range(0, len(wanted), RECORDS_PER_READ):
+            for counted in await self._look(slot, wanted[start : start + RECORDS_PER_READ]):
+                add(*counted)
+        async for fields, _ in self._database.hash_pages(slot.entities):
+            for counted in await self._entities(slot, fields):
+                add(*counted)
+        async for charge in self._charges(slot):
+            add(*charge)
+        async for page in self._database.index_pages(slot.deleted_homes):
+            for home_id in page:
+                # Its record is gone, and counts until the rest is.
+                add(f"h{home_id}", 1, COSTS["home"])
+        return found
+
+    async def _look(self, slot: ProjectSlot, wanted: Sequence[tuple[_Look, re.Match[str]]]) -> list[Counted]:
+        commands: list[Sequence[Argument]] = [
+            (name, slot.prefix + match.expand(key), *arguments)
+            for look, match in wanted
+            for name, key, *arguments in look.commands
+        ]
+        replies = iter(await self._database.read_together(*commands))
+        return [
+            look.counted(match.groups(), [next(replies) for _ in look.commands]) for look, match in wanted
+        ]
+
+    async def _entities(self, slot: ProjectSlot, fields: dict[bytes, bytes]) -> list[Counted]:
+        if not fields:
+            return []
+        places = await self._database.read("HMGET", slot.entity_places, *fields)
+        return [
+            (f"h{place.split(b' ', 1)[0].decode()}", 1, COSTS["entity"] + len(record))
+            for place, record in zip(places, fields.values(), strict=True)
+            if place is not None
+        ]
+
+    async def _charges(self, slot: ProjectSlot) -> Any:
+        start = 0
+        while members := await self._database.read("ZRANGE", slot.expiring, start, start + PAGE - 1):
+            for member in members:
+                _, owner, size, records = member.decode().split(" ")
+                yield owner, int(records), int(size)
+            start += len(members)
+
+
+class _Look(NamedTuple):
+    """How one kind of key is counted."""
+
+    name: re.Pattern[str]
+    commands: tuple[tuple[str, ...], ...]
+    """Each with the key's name as a template for the match, and its other arguments."""
+    counted: Callable[[Sequence[str], Sequence[Any]], Counted]
+    """From the groups of the match and the replies."""
+
+
+def _owner(home: bytes | None) -> str:
+    return ALONE if home in (None, b"0") else f"h{int(home or 0)}"
+
+
+def _many(kind: str, name: str, command: str, of_home: bool = False) -> _Look:
+    """A key with records of one kind in it."""
+
+    def counted(ids: Sequence[str], replies: Sequence[Any]) -> Counted:
+        return f"h{ids[0]}" if of_home else ALONE, int(replies[0]), int(replies[0]) * COSTS[kind]
+
+    return _Look(re.compile(name), ((command, r"\g<0>"),), counted)
+
+
+def _one(kind: str, name: str, of_home: bool = False) -> _Look:
+    """A key that is one record."""
+    return _many(kind, name, "EXISTS", of_home)
+
+
+def _values(owner: str, replies: Sequence[Any]) -> Counted:
+    size, records = int(replies[0] or 0), int(replies[1])
+    return owner, records, size + records * COSTS["value"]
+
+
+_LOOKS: Final = (
+    _one("user", r"user:\d+"),
+    _one("home", r"home:(\d+)", of_home=True),
+    _many("member", r"home:(\d+):members", "HLEN", of_home=True),
+    _one("group", r"group:\d+"),
+    _many("group_member", r"group:\d+:members", "ZCARD"),
+    _many("right", r"group:\d+:rights", "ZCARD"),
+    _many("right", r"user:\d+:grants", "ZCARD"),
+    _many("right", r"user:\d+:rights", "HLEN"),
+    _many("app", r"apps", "HLEN"),
+    _one("project_key", r"project_key:\d+"),
+    _Look(
+        re.compile(r"device:(\d+)"),
+        (("HGET", r"\g<0>", "home"),),
+        lambda _, replies: (_owner(replies[0]), 1, COSTS["device"]),
+    ),
+    _Look(
+        re.compile(r"home:(\d+):values"),
+        (("HGET", r"\g<0>", "_bytes"), ("ZCARD", r"home:\1:value_keys")),
+        lambda ids, replies: _values(f"h{ids[0]}", replies),
+    ),
+    _Look(
+        re.compile(r"device:(\d+):values"),
+        (
+            ("HGET", r"\g<0>", "_bytes"), ("ZCARD", r"device:\1:value_keys"),
+            ("HGET", r"device:\1", "home"),
+        ),
+        lambda _, replies: _values(_owner(replies[2]), replies),
+    ),
+    _Look(
+        re.compile(r"module:[^:]+"),
+        (("HGET", r"\g<0>", "charged"),),
+        lambda _, replies: (ALONE, 1, int(replies[0] or COSTS["module"])),
+    ),
+)  # fmt: skip

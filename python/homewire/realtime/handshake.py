@@ -40,7 +40,7 @@ from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.answers import HandedOff
 from homewire.server.clients import client_address
 from homewire.server.query import refuse_misspelt
-from homewire.sessions.sockets import Sockets
+from homewire.sessions.expiry import Sockets
 
 Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]
 """Does something for a reservation, of that principal, before it is adopted."""

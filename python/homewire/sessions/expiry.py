@@ -1,4 +1,6 @@
-"""Writes down which sessions were used: many in one step, behind the requests and never in their way.
+"""Open sockets: each uses its session, and none outlives it.
+
+Writes down which sessions were used: many in one step, behind the requests and never in their way.
 
 Sessions of a node: their uses and their sockets, put together.
 """
@@ -6,24 +8,233 @@ Sessions of a node: their uses and their sockets, put together.
 from __future__ import annotations
 
 import asyncio
-from typing import Final
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from time import monotonic
+from typing import Final, Protocol
 
 import structlog
 
+from homewire.auth.models import Principal
 from homewire.auth.tokens import key_tag
-from homewire.concurrency import run_when_signaled
+from homewire.concurrency import is_cancelling, run_when_signaled, wait_debounced
 from homewire.errors import Unavailable
+from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN, reason
 from homewire.sessions.activity import (
+    MOST_TOUCHED,
     NOTES,
     ActivityBuffer,
     Batch,
+    Found,
+    KeySought,
     SessionDeadline,
     SessionUses,
     Use,
     noted_every_ms,
 )
-from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
-from homewire.sessions.sockets import LOOK_EVERY_S, SocketCore, Sockets
+from homewire.sessions.deadlines import ActiveKeys, Deadlines, KeyTeller, SocketKey
+from homewire.store.database import wall_clock_ms
+
+CHUNK: Final = 100
+"""Connections that are looked at together: two round trips to read their sessions, one to write their use."""
+LOOK_EVERY_S: Final = 240.0
+"""From the beginning of one look at all open sockets to that of the next."""
+LONGEST_PAUSE_S: Final = 1.0
+SHORTEST_PAUSE_S: Final = 0.02
+"""Between two chunks: what a look costs Redis in a second is bounded however many sockets there are."""
+SPREAD: Final = 0.7
+"""The part of LOOK_EVERY_S over which a look is spread."""
+TICK_S: Final = 0.1
+"""How late the end of a session may be noticed."""
+REST_S: Final = 1.0
+"""Between two looks at the clock while none is due: somebody may set it."""
+DECIDED_WITHIN_S: Final = 0.5
+"""How long Redis may take to say whether a session goes on that was to end by now."""
+
+_log = structlog.get_logger(__name__)
+
+
+class SocketCore(KeyTeller, Protocol):
+    """What is asked of the core."""
+
+    def end_key(self, project: int, user: int, key_tag: int, /) -> None:
+        """Close every connection of a user's key that ended."""
+
+    def close(self, id: int, code: int, reason: str, /) -> None:
+        """Close one connection."""
+
+    def stats(self) -> dict[str, int]:
+        """Its figures; `connections` is one."""
+        ...
+
+
+class Sockets:
+    """The open sockets of this node and the sessions behind them."""
+
+    def __init__(
+        self,
+        core: SocketCore,
+        keys: ActiveKeys,
+        sessions: SessionUses,
+        deadlines: Deadlines,
+        look_every_s: float = LOOK_EVERY_S,
+        clock: Callable[[], int] = wall_clock_ms,
+    ) -> None:
+        self._core = core
+        self._keys = keys
+        self._sessions = sessions
+        self._deadlines = deadlines
+        self._look_every_s = look_every_s
+        self._clock = clock
+        self._looks = self._expired = self._undecided = 0
+
+    def opened(self, connection_id: int, principal: Principal) -> None:
+        """A connection was reserved: it will be open, or told closed."""
+        if principal.session_id:
+            key = SocketKey.of(principal)
+            self._deadlines.see(key, SessionDeadline(principal.expires_ms, principal.ends_ms))
+            if key.device_id or key in self._deadlines:
+                self._keys.remember(connection_id, key)
+
+    async def run(self) -> None:
+        """Look at open sockets until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._look_again_and_again())
+            group.create_task(self._watch_deadlines())
+
+    def figures(self) -> dict[str, int]:
+        """For the metrics."""
+        return {
+            "session_deadlines": len(self._deadlines),
+            "session_looks": self._looks,
+            "sessions_expired": self._expired,
+            "sessions_undecided": self._undecided,
+        }
+
+    async def _look_again_and_again(self) -> None:
+        whole = True
+        while not is_cancelling():
+            began = monotonic()
+            if whole:
+                self._deadlines.turn()
+            try:
+                await self._look_at_all()
+                whole, rest = True, self._look_every_s - (monotonic() - began)
+                self._looks += 1
+            except (Unavailable, OSError) as error:
+                if whole:
+                    _log.info("sessions.look_interrupted", error=type(error).__name__)
+                whole, rest = False, min(RETRY_S, self._look_every_s)
+            if not is_cancelling():
+                await asyncio.sleep(max(rest, SHORTEST_PAUSE_S))
+
+    async def _look_at_all(self) -> None:
+        """Every key in use once, spread over a part of the time until the next look. Raises Unavailable."""
+        await self._look_at(self._keys.of_devices())
+        chunks = self._core.stats()["connections"] / CHUNK + 1
+        pause = self._look_every_s * SPREAD / chunks
+        cursor = 0
+        while not is_cancelling():
+            cursor, keys = await self._keys.part(self._core, cursor, CHUNK)
+            await self._look_at(keys)
+            if cursor == 0:
+                return
+            # Where many connections were once, and few are now, a part may be empty.
+            if keys:
+                await asyncio.sleep(min(max(pause, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))
+
+    async def _look_at(self, keys: Iterable[SocketKey]) -> None:
+        """Each key in use is a use of its session; what has none any more is closed. Raises Unavailable."""
+        projects = defaultdict[int, list[SocketKey]](list)
+        for key in keys:
+            projects[key.project_id].append(key)
+        # Together, so that many small projects share their trips to Redis.
+        await asyncio.gather(*(self._look_at_some(*each) for each in projects.items()))
+
+    async def _look_at_some(self, project_id: int, keys: Sequence[SocketKey]) -> None:
+        found = await self._sessions.of_keys(project_id, {_sought(key) for key in keys})
+        standings = await self._used(project_id, found)
+        for key in keys:
+            self._decide(key, standings.get(_sought(key)))
+
+    async def _used(
+        self, project_id: int, found: dict[KeySought, Found]
+    ) -> dict[KeySought, SessionDeadline | None]:
+        """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""
+        now = self._clock()
+        standings: dict[KeySought, SessionDeadline | None] = {
+            key: each.standing for key, each in found.items()
+        }
+        idle = [
+            (key, Use(each.session_id, key.user_id, key.device_id, each.key_hash, now))
+            for key, each in found.items()
+            if each.is_due(now)
+        ]
+        for start in range(0, len(idle), MOST_TOUCHED):
+            keys, uses = zip(*idle[start : start + MOST_TOUCHED], strict=True)
+            standings.update(zip(keys, await self._sessions.touch(project_id, uses), strict=True))
+        return standings
+
+    def _decide(self, key: SocketKey, standing: SessionDeadline | None) -> None:
+        if standing is None or 0 < standing.expires_ms <= self._clock():
+            self._end(key)
+        else:
+            self._deadlines.see(key, standing)
+
+    async def _watch_deadlines(self) -> None:
+        while not is_cancelling():
+            late = self._deadlines.due()
+            # Whatever happened since, beyond its absolute end nothing lives.
+            now = self._clock()
+            doubtful = []
+            for key, standing in late:
+                if 0 < standing.ends_ms <= now:
+                    self._end(key)
+                else:
+                    doubtful.append(key)
+            if doubtful:
+                await self._decide_late(doubtful)
+            await wait_debounced(self._deadlines.sooner, TICK_S, self._rest_s())
+
+    def _rest_s(self) -> float:
+        next_ms = self._deadlines.next_ms()
+        due_s = REST_S if next_ms is None else (next_ms - self._clock()) / 1000
+        return min(max(due_s, TICK_S), REST_S)
+
+    async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
+        """They were to end by now unless they were used, here or elsewhere. Only Redis knows."""
+        # All at once: however many they are, nobody waits for others.
+        chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
+        await asyncio.gather(*map(self._decide_some, chunks))
+
+    async def _decide_some(self, keys: Sequence[SocketKey]) -> None:
+        try:
+            async with asyncio.timeout(DECIDED_WITHIN_S):
+                await self._look_at(keys)
+        except (Unavailable, OSError, TimeoutError):
+            for key in keys:
+                self._give_up(key)
+
+    def _end(self, key: SocketKey) -> None:
+        """Its session is over."""
+        self._expired += 1
+        self._close(key, KEY_ENDED)
+        if key.user_id:
+            self._core.end_key(key.project_id, key.user_id, key.key_tag)
+
+    def _give_up(self, key: SocketKey) -> None:
+        """Whether its session goes on nobody knows."""
+        self._undecided += 1
+        self._close(key, TRY_AGAIN)
+
+    def _close(self, key: SocketKey, code: int) -> None:
+        for connection_id in self._keys.connections(key):
+            self._core.close(connection_id, code, reason(code))
+
+
+def _sought(key: SocketKey) -> KeySought:
+    return KeySought(key.user_id, key.device_id, key.key_tag)
+
 
 GATHERED_S: Final = 0.25
 """How long the first use waits for others that share its step."""
@@ -32,8 +243,6 @@ BATCHES: Final = 32
 RETRY_S: Final = 1.0
 SHUTDOWN_S: Final = 2.0
 """How long a node that ends may take to write what waits. What is lost is a minute of last accesses."""
-
-_log = structlog.get_logger(__name__)
 
 
 class ActivityWriter:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from homewire.auth.models import PrincipalKind
-from homewire.errors import InvalidInput, PermissionDenied
-from homewire.limits.connections import network_of
+from homewire.auth.models import Principal, PrincipalKind
+from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.messages.calling_codes import listed_codes, may_be_sent_to
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import Posting
@@ -18,6 +18,7 @@ from homewire.rest.context import Api
 from homewire.server.clients import client_address
 from homewire.sessions.store import Login
 from homewire.store.proofs import PendingVerification, ProofKind
+from homewire.timestamps import milliseconds
 from homewire.users.models import User
 from homewire.users.registrations import Several
 
@@ -85,11 +86,6 @@ def require_sms_country(api: Api, project: Project, phone: str) -> None:
         )
 
 
-def remote_network(request: web.Request) -> str:
-    """The client's address, as limits count it; empty where there is none."""
-    return network_of(client_address(request) or "")
-
-
 async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerification:
     """Whoever has the number is told a sign-in code. Raises Unavailable."""
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
@@ -153,6 +149,7 @@ def login_of(api: Api, request: web.Request) -> Login:
     return Login(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
 
 
-def milliseconds(seconds: float) -> int:
-    """At least one."""
-    return max(1, round(seconds * 1000))
+async def require_self(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """Check that the caller is the user of the path. Raises NotFound."""
+    if ids["userId"] != caller.id:
+        raise NotFound

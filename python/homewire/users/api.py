@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Final
 
 import msgspec
 
-from homewire.auth.models import Principal
 from homewire.errors import Conflict, NotFound, Unauthenticated, UnknownRecord
 from homewire.logins import passwords
 from homewire.logins import passwords as common_passwords
-from homewire.logins.attempting import (
+from homewire.logins.attempt_limits import (
     attempting,
     messages_to,
     password_changes,
@@ -23,8 +22,8 @@ from homewire.logins.attempting import (
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
 from homewire.rest.context import Api
+from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.patching import WholeObject, changes
 from homewire.store import checks
 from homewire.store.parts import Part
 from homewire.store.proofs import ProofKind
@@ -34,12 +33,13 @@ from homewire.users.accounts import (
     open_project,
     refuse_other_systems,
     require_byou_key,
+    require_self,
     require_sms_country,
     required,
     token_by_mail,
 )
 from homewire.users.models import User as UserRecord
-from homewire.users.verification import new_password
+from homewire.users.verification_api import new_password
 
 _MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})
 
@@ -151,12 +151,6 @@ async def _registering(
             raise attempt.wrong(error) from None
 
 
-async def only_themself(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The user of the path calls. Raises NotFound."""
-    if ids["userId"] != caller.id:
-        raise NotFound
-
-
 async def _user(api: Api, project_id: int, user_id: int) -> UserRecord:
     user = await api.store.users.get(project_id, user_id)
     if user is None:
@@ -259,7 +253,7 @@ OPERATIONS: Final = (
         summary="Get the user whose key it is",
         source="spec 001, Get User",
         access=Access(user=True),
-        visible=only_themself,
+        visible=require_self,
         handler=get_user,
         answer=models.User,
     ),
@@ -278,7 +272,7 @@ OPERATIONS: Final = (
         "UTC, which answers leave out.",
         source="spec 001, Update User",
         access=Access(user=True),
-        visible=only_themself,
+        visible=require_self,
         handler=update_user,
         body=UserPatch,
         success=204,
@@ -295,7 +289,7 @@ OPERATIONS: Final = (
         "longest becomes owner. Of a user with more than 20 homes that follows after the answer.",
         source="spec 001, Delete User",
         access=Access(user=True),
-        visible=only_themself,
+        visible=require_self,
         handler=delete_user,
         success=204,
     ),

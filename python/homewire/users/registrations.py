@@ -16,7 +16,7 @@ from homewire.settings import Settings
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import MessageFactory, NewProof, PendingVerification, ProofKind, new_token, posted
-from homewire.users.departures import UserDeletion
+from homewire.users.deletion import UserDeletion
 from homewire.users.models import User
 from homewire.users.scripts import ISSUE_VERIFICATION, REGISTER_AGAIN, VERIFY_EMAIL
 

@@ -20,7 +20,7 @@ from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retrie
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.proofs import PendingVerification, ProofKind, new_code, new_token, posted
-from homewire.users.departures import NOTHING, UserDeletion
+from homewire.users.deletion import NOTHING, UserDeletion
 from homewire.users.models import User
 from homewire.users.registrations import Registrations
 from homewire.users.scripts import CREATE_USER, NOTE_FAILED_LOGIN, REGISTER_USER, REHASH_PASSWORD, UPDATE_USER

@@ -1,303 +1,431 @@
-"""How somebody proves that an address is theirs (spec 001, *Authentication*).
+"""What people prove with that an address is theirs: tokens in e-mails, codes in SMS. Stored only as hashes,
+each works once and for a while, and of each kind only a user's newest.
 
-Whether an address is registered is told by `/auth/user/sms` alone, as the spec wants it.
+Scripts of what people prove with that an address is theirs. See `script.py` for what they answer.
 
-Changing a password: what proves that a user may, and who is told.
+New e-mail addresses and phone numbers of users: they count when their user has proven them by a code.
+
+Scripts of new addresses and numbers of users. See `script.py` for what they answer.
 """
 
 from __future__ import annotations
 
-from typing import Any, Final
-
-import msgspec
+import hashlib
+import secrets
+from typing import Final
 
 from homewire.auth import tokens
-from homewire.errors import InvalidInput
-from homewire.logins import passwords as common_passwords
-from homewire.logins.attempting import (
-    attempting,
-    login_attempt,
-    messages_to,
-    rationed,
-    sms_to,
-    token_guesses,
-    trust,
-)
-from homewire.messages.message import Message, MessageKind
+from homewire.errors import InvalidInput, UnknownRecord
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem
-from homewire.rest import models
-from homewire.rest.context import Api
-from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
-from homewire.sessions.models import Session
-from homewire.store import checks
-from homewire.store.proofs import ProofKind
-from homewire.users.accounts import milliseconds, open_project, require_sms_country, send_code, send_token
+from homewire.sessions.store import Sessions
+from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
+from homewire.store.keys import ProjectSlot
+from homewire.store.proofs import MessageFactory, ProofKind, code_hash, new_code, new_token, posted
+from homewire.store.script import changing, removing
+from homewire.users.deletion import NOTHING
 from homewire.users.models import User
-from homewire.users.store import PasswordChange
-from homewire.users.verifications import invalid_token
+from homewire.users.registrations import Registrations
+from homewire.users.scripts import VERIFYING
+from homewire.users.store import Users, taken
+
+CODE_TRIES: Final = 5
+"""Wrong tries that a code outlives, less one: one in 200,000 guesses it."""
+DECOY_MS: Final = 1000
 
 
-class Phone(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Initiate User Authentication with SMS*."""
+class Verifications:
+    """The codes and tokens of the users of a project. What a `saying` makes of one goes out with it."""
 
-    project_id: models.Id
-    phone_number: str
+    def __init__(self, database: Database, sessions: Sessions, registrations: Registrations) -> None:
+        self._database = database
+        self._registrations = registrations
+        self._sessions = sessions
 
+    async def issue_token(
+        self,
+        project_id: int,
+        user_id: int,
+        kind: ProofKind,
+        lifetime_ms: int,
+        saying: MessageFactory | None = None,
+    ) -> str:
+        """A new token, which is shown this once. The one before it is dead.
 
-class Email(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Initiate User Email Verification* and *Initiate User Password Reset*."""
+        Raises UnknownRecord, and for EMAIL_VERIFICATION Several (`users/registrations.py`).
+        """
+        if kind is ProofKind.EMAIL_VERIFICATION:
+            return await self._registrations.issue(project_id, user_id, lifetime_ms, saying)
+        return await self._issue_token(project_id, user_id, kind, lifetime_ms, saying)
 
-    project_id: models.Id
-    email: str
+    async def issue_decoy(self, project_id: int, kind: ProofKind, saying: MessageFactory) -> None:
+        """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
+        nobody = -secrets.randbits(62)
+        if kind is ProofKind.EMAIL_VERIFICATION:
+            await self._registrations.issue(project_id, nobody, DECOY_MS, saying, decoy=True)
+            return
+        await self._issue_token(project_id, nobody, kind, DECOY_MS, saying, decoy=True)
 
+    async def _issue_token(
+        self,
+        project_id: int,
+        user_id: int,
+        kind: ProofKind,
+        lifetime_ms: int,
+        saying: MessageFactory | None,
+        *,
+        decoy: bool = False,
+    ) -> str:
+        slot, proof = ProjectSlot(project_id), new_token(project_id, kind)
+        message = posted(saying, proof.secret)
+        for _ in range(ATTEMPTS):
+            before = await self._database.read("HGET", slot.user_proofs(user_id), kind.value)
+            replaced = before.decode() if before else ""
+            answer = await self._database.change(
+                ISSUE_TOKEN,
+                slot,
+                [
+                    slot.user(user_id), slot.user_proofs(user_id),
+                    slot.proof(replaced or NOTHING), slot.proof(proof.hash),
+                ],
+                [user_id, kind.value, replaced, proof.hash, lifetime_ms, int(decoy), *message],
+            )  # fmt: skip
+            if answer[0] != "moved":
+                require_ok(answer, project=project_id, user=user_id)
+                return proof.secret
+        raise retries_exhausted("user")
 
-class EmailProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Verify User Email Address*, and what our page asks for beside it."""
-
-    token: str
-    password: str | None = None
-
-
-class NewPassword(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Reset User Password*."""
-
-    token: str
-    new_password: str
-
-
-async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
-    """Send a sign-in code."""
-    project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
-    phone = checks.phone(call.body.phone_number)
-    # A number that nobody has counts, too: so many can be tried, and no more.
-    require_sms_country(api, project, phone)
-    async with rationed(api, project.id, await sms_to(api, call.request, project.id, phone)):
-        user = await api.store.users.by_phone(project.id, phone)
-        if user is not None:
-            await send_code(api, user)
-    if user is None:
-        raise InvalidInput("phoneNumber", "is not registered", reason="INVALID_PHONE_NUMBER")
-    return models.SMSMessageReceipt(recipient=phone)
-
-
-async def start_email_verification(api: Api, call: Call[NoQuery, Email]) -> None:
-    """Send the link that verifies an address, if somebody has it and it is not verified."""
-    await _start(api, call, ProofKind.EMAIL_VERIFICATION)
-
-
-async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
-    """Send the link to reset a password, if somebody has the address."""
-    await _start(api, call, ProofKind.PASSWORD_RESET)
-
-
-async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
-    project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
-    email = checks.email(call.body.email)
-    async with rationed(api, project.id, await messages_to(api, call.request, project.id, email)):
-        await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
-
-
-async def _recipient(api: Api, project_id: int, email: str, kind: ProofKind) -> User | None:
-    if kind is ProofKind.PASSWORD_RESET:
-        return await api.store.users.by_email(project_id, email)
-    user = await api.store.users.any_by_email(project_id, email)
-    return user if user is not None and user.registering else None
-
-
-async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
-    """Spend a token: its user is verified."""
-    project_id, counted = await _project(api, call.body.token), token_guesses(api, call.request)
-    async with attempting(api, project_id, counted) as attempt:
-        try:
-            if call.body.password is not None:
-                await _require_registrant(api, project_id, call.body.token, call.body.password)
-            await api.store.verifications.verify_email(call.body.token)
-        except InvalidInput as error:
-            raise attempt.wrong(error) from None
-
-
-async def _require_registrant(api: Api, project_id: int, token: str, password: str) -> None:
-    """Raise InvalidInput unless this is the password that was chosen at the registration, if one was.
-
-    The token proves that the address is read by the caller; this, that the caller registered. Without it the
-    owner of an address would confirm the registration of an attacker, and let the attacker in.
-    """
-    stored = await api.store.verifications.registered_password(token)
-    if stored and not await api.store.users.is_password(project_id, stored, password):
-        raise InvalidInput(
-            "password", "is not the one that was chosen at the registration", reason="INCORRECT_PASSWORD"
+    async def issue_code(
+        self, project_id: int, user_id: int, lifetime_ms: int, saying: MessageFactory | None = None
+    ) -> str:
+        """A new sign-in code, decimal digits. The one before it is dead. Raises UnknownRecord."""
+        slot, proof = ProjectSlot(project_id), new_code(project_id, user_id)
+        expires_ms = self._database.now_ms() + lifetime_ms
+        answer = await self._database.change(
+            ISSUE_CODE,
+            slot,
+            [slot.user(user_id), slot.user_proofs(user_id)],
+            [proof.hash, expires_ms, lifetime_ms, *posted(saying, proof.secret)],
         )
+        require_ok(answer, project=project_id, user=user_id)
+        return proof.secret
+
+    async def redeem_code(self, project_id: int, user_id: int, code: str) -> bool:
+        """Whether this is the user's code. It is spent then, and the user is verified.
+
+        The last of `CODE_TRIES` wrong tries takes the code away.
+        """
+        slot = ProjectSlot(project_id)
+        answer = await self._database.change(
+            REDEEM_CODE,
+            slot,
+            [
+                slot.user(user_id), slot.user_proofs(user_id), slot.users, slot.user_registrations(user_id),
+                slot.unverified_users, slot.invited_users,
+            ],
+            [code_hash(project_id, user_id, code), self._database.now_ms(), CODE_TRIES, user_id],
+        )  # fmt: skip
+        return _redeemed(answer)
+
+    async def holder(self, token: str, kind: ProofKind) -> tuple[int, int] | None:
+        """The project and the user that a token is from, while it is good for `kind`."""
+        reference = tokens.parse(token)
+        if reference is None:
+            return None
+        slot = ProjectSlot(reference.project_id)
+        found, _, user_id = (await self._database.read("GET", slot.proof(reference.hash)) or b"").partition(
+            b" "
+        )
+        return (reference.project_id, int(user_id)) if found.decode() == kind.value else None
+
+    async def registered_password(self, token: str) -> str:
+        """The hash of the password that the registration of a token was made with; empty if there was none.
+        Raises InvalidInput (INVALID_TOKEN)."""
+        found = await self._registrations.password_hash(token)
+        if found is None:
+            raise invalid_token()
+        return found
+
+    async def verify_email(self, token: str) -> None:
+        """Spend a token of EMAIL_VERIFICATION: its registration is the user. Raises InvalidInput
+        (INVALID_TOKEN)."""
+        if not await self._registrations.verify(token):
+            raise invalid_token()
+
+    async def reset_password(self, token: str, password_hash: str, posting: Posting | None = None) -> None:
+        """Spend a token of PASSWORD_RESET: its user has the new password, is verified, and has no session.
+
+        In this order: the sessions end, then password and token change in one step, which happens only if
+        there is no session. After a crash in between the token is still good. Raises InvalidInput
+        (INVALID_TOKEN).
+        """
+        for _ in range(ATTEMPTS):
+            answer = await self._redeem(token, password_hash, posting)
+            if answer == "ok":
+                return
+            holder = await self.holder(token, ProofKind.PASSWORD_RESET)
+            if answer != "moved" or holder is None:
+                raise invalid_token()
+            await self._sessions.end_all(*holder)
+        raise retries_exhausted("user")
+
+    async def _redeem(self, token: str, password_hash: str, posting: Posting | None) -> str:
+        kind = ProofKind.PASSWORD_RESET
+        holder, reference = await self.holder(token, kind), tokens.parse(token)
+        if holder is None or reference is None:
+            return "wrong"
+        slot, user_id = ProjectSlot(reference.project_id), holder[1]
+        answer = await self._database.change(
+            REDEEM_TOKEN,
+            slot,
+            [
+                slot.user(user_id), slot.user_proofs(user_id), slot.proof(reference.hash),
+                slot.user_sessions(user_id), slot.users, slot.user_registrations(user_id),
+                slot.unverified_users, slot.invited_users,
+            ],
+            [user_id, kind.value, reference.hash, self._database.now_ms(), password_hash,
+             *(posting or ("", ""))],
+        )  # fmt: skip
+        if answer[0] in ("wrong", "moved"):
+            return answer[0]
+        require_ok(answer, project=reference.project_id)
+        return "ok"
 
 
-async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
-    """Spend a token: its user has a new password, is verified, and has no session any more."""
-    token, verifications = call.body.token, api.store.verifications
-    project_id, counted = await _project(api, token), token_guesses(api, call.request)
-    async with attempting(api, project_id, counted) as attempt:
-        holder = await verifications.holder(token, ProofKind.PASSWORD_RESET)
-        user = holder and await api.store.users.get_any(*holder)
-        if not user:
-            raise attempt.wrong(invalid_token())
-        await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")
-        try:
-            password_hash = await api.store.users.password_hash(call.body.new_password, project_id)
-        except InvalidInput as error:
-            raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
-        # Wrong only since it was looked at: whoever outran this knew it, too.
-        await verifications.reset_password(token, password_hash, await told(api, user))
-    # Whoever was kept from logging in by the guesses of others is let in from here.
-    await trust(api, call.request, project_id, user.email or "")
+def _redeemed(answer: list[str]) -> bool:
+    if answer[0] == "wrong":
+        return False
+    require_ok(answer)
+    return True
 
 
-async def _project(api: Api, token: str) -> int:
-    """The project of a token. Raises InvalidInput (INVALID_TOKEN)."""
-    reference = tokens.parse(token)
-    project = None if reference is None else await api.store.projects.get(reference.project_id)
-    if project is None or project.disabled:
-        raise invalid_token()
-    return project.id
+def invalid_token() -> InvalidInput:
+    """The error of a token that is good for nothing."""
+    return InvalidInput("token", "is unknown, used or too old", reason="INVALID_TOKEN")
 
 
-_NOBODY: Final = Access(nobody=True, by_handler=True)
-"""Somebody who has no key yet; one that is given is not looked at."""
-_ERRORS: Final = frozenset({401, 403, 429})
-"""As in their tables, though a 401 is impossible where no key is looked at."""
+_LENGTHEN: Final = """
+-- The proofs of a user live as long as the longest of them.
+local function lengthen(lifetime)
+  if redis.call('PTTL', KEYS[4]) < tonumber(lifetime) then redis.call('PEXPIRE', KEYS[4], lifetime) end
+end
+local function registered()
+  local user = redis.call('HMGET', KEYS[3], 'created', 'invited', 'pending')
+  return user[1] and (user[2] ~= '1' or user[3] == '1')
+end
+"""
 
-OPERATIONS: Final = (
-    Operation(
-        name="startSMS",
-        method="POST",
-        path="/auth/user/sms",
-        tag="Authentication",
-        summary="Have a sign-in code sent to a phone",
-        description="The newest code counts, for some minutes and for 5 tries.",
-        source="spec 001, Initiate User Authentication with SMS",
-        access=_NOBODY,
-        handler=start_sms,
-        body=Phone,
-        body_kind=BodyKind.FORM,
-        answer=models.SMSMessageReceipt,
-        errors=_ERRORS,
-    ),
-    Operation(
-        name="verifyEmail",
-        method="POST",
-        path="/auth/user/emailVerification",
-        tag="Authentication",
-        summary="Verify an e-mail address by the token that was sent there",
-        description="With `password` only if it is the one that was chosen at the registration. A page of "
-        "your own should ask for it: the owner of the address may not be who registered.",
-        source="spec 001, Verify User Email Address",
-        access=_NOBODY,
-        handler=verify_email,
-        body=EmailProof,
-        body_kind=BodyKind.FORM,
-        errors=_ERRORS,
-    ),
-    Operation(
-        name="startEmailVerification",
-        method="POST",
-        path="/auth/user/emailVerification/start",
-        tag="Authentication",
-        summary="Have the link that verifies an e-mail address sent again",
-        description="The answer is the same for every address; the newest link counts.",
-        source="spec 001, Initiate User Email Verification",
-        access=_NOBODY,
-        handler=start_email_verification,
-        body=Email,
-        body_kind=BodyKind.FORM,
-        errors=_ERRORS,
-    ),
-    Operation(
-        name="resetPassword",
-        method="POST",
-        path="/auth/user/passwordReset",
-        tag="Authentication",
-        summary="Set a new password by the token that was sent to the user",
-        description="All sessions of the user end, and a mail tells the user. Who has the token reads the "
-        "mail of that address, so it counts as verified.",
-        source="spec 001, Reset User Password",
-        access=_NOBODY,
-        handler=reset_password,
-        body=NewPassword,
-        body_kind=BodyKind.FORM,
-        errors=_ERRORS,
-    ),
-    Operation(
-        name="startPasswordReset",
-        method="POST",
-        path="/auth/user/passwordReset/start",
-        tag="Authentication",
-        summary="Have a link to reset the password sent",
-        description="The answer is the same for every address; the newest link counts.",
-        source="spec 001, Initiate User Password Reset",
-        access=_NOBODY,
-        handler=start_password_reset,
-        body=Email,
-        body_kind=BodyKind.FORM,
-        errors=_ERRORS,
-    ),
+ISSUE_TOKEN: Final = changing(
+    f"""
+-- KEYS: …, user, proofs of the user, token that it replaces, token
+-- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms, 1 if it is for nobody,
+--       queue and letter that tell it
+{_LENGTHEN}
+if not registered() and ARGV[6] ~= '1' then return {{'unknown', 'user'}} end
+if (redis.call('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[3] then return {{'moved'}} end
+redis.call('UNLINK', KEYS[5])
+redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])
+redis.call('SET', KEYS[6], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[5])
+lengthen(ARGV[5])
+queue_message(ARGV[7], ARGV[8])
+return unannounced('token_issued')
+""",
+    sends=True,
+)
+
+ISSUE_CODE: Final = changing(
+    f"""
+-- KEYS: …, user, proofs of the user. ARGV: hash, expires, lifetime in ms, queue and letter that tell it
+{_LENGTHEN}
+if not registered() then return {{'unknown', 'user'}} end
+redis.call('HSET', KEYS[4], 'code', ARGV[1], 'code_expires', ARGV[2], 'code_tries', '0')
+lengthen(ARGV[3])
+queue_message(ARGV[4], ARGV[5])
+return unannounced('code_issued')
+""",
+    sends=True,
+)
+
+REDEEM_CODE: Final = removing(f"""
+{VERIFYING}
+-- KEYS: …, user, proofs of the user, users, registrations of the user, unverified users, invited users
+-- ARGV: hash, now, most tries, user id
+-- A try counts before it is looked at, and the last one takes the code away.
+local code = redis.call('HMGET', KEYS[4], 'code', 'code_expires')
+if not code[1] or tonumber(code[2]) <= tonumber(ARGV[2]) then return {{'wrong'}} end
+local right = code[1] == ARGV[1]
+if right or redis.call('HINCRBY', KEYS[4], 'code_tries', 1) >= tonumber(ARGV[3]) then
+  redis.call('HDEL', KEYS[4], 'code', 'code_expires', 'code_tries')
+end
+if not right or redis.call('EXISTS', KEYS[3]) == 0 then return {{'wrong'}} end
+verified(KEYS[3], ARGV[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
+return unannounced('code_redeemed')
+""")
+
+REDEEM_TOKEN: Final = removing(
+    f"""
+{VERIFYING}
+-- KEYS: …, user, proofs of the user, token, sessions of the user, users, registrations of the user,
+--       unverified users, invited users
+-- ARGV: user id, kind, hash, now, new password's hash, queue and letter that tell the user
+-- Whoever has the token reads the mail of that address. A new password is set only when no session is left.
+if redis.call('GET', KEYS[5]) ~= ARGV[2] .. ' ' .. ARGV[1] or redis.call('HGET', KEYS[4], ARGV[2]) ~= ARGV[3]
+  or redis.call('EXISTS', KEYS[3]) == 0 then return {{'wrong'}} end
+if redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[4], '+inf') > 0 then return {{'moved'}} end
+redis.call('HSET', KEYS[3], 'password', ARGV[5])
+-- Who was invited, and registered more than once, has no name yet: the newest registration gives one.
+local newest = redis.call('ZRANGE', KEYS[8], -1, -1)[1]
+if newest and redis.call('HGET', KEYS[3], 'name') == '' then
+  redis.call('HSET', KEYS[3], 'name', string.match(newest, '^%S+ %S+ (.*)$'))
+end
+verified(KEYS[3], ARGV[1], KEYS[7], KEYS[8], KEYS[9], KEYS[10])
+redis.call('UNLINK', KEYS[5])
+redis.call('HDEL', KEYS[4], ARGV[2])
+queue_message(ARGV[6], ARGV[7])
+return unannounced('token_redeemed')
+""",
+    sends=True,
 )
 
 
-async def new_password(
-    api: Api, call: Call[Any, Any], user: User, password: str, current: str | None, *, keep_others: bool
-) -> PasswordChange:
-    """What is to be stored of a new password that a user chose with the present one, or soon after a login.
-
-    Raises InvalidInput (INSUFFICIENT_AUTH without a proof, PASSWORD_TOO_WEAK, PASSWORD_TOO_SHORT),
-    TooManyRequests, Unavailable.
-    """
-    project = await api.store.projects.get(user.project_id)
-    if project is None or project.accounts is not AccountSystem.EMAIL:
-        raise InvalidInput("password", "is for projects with email accounts")
-    replaces = await require_proof(api, call, user, current)
-    await common_passwords.refuse(password, (user.name, user.email))
-    posting = await told(api, user)
-    hashed = await api.store.users.password_hash(password, user.project_id)
-    return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, posting)
+CHANGE_CODE_DIGITS: Final = 8
+"""More than of a code to sign in: a user who holds a key may ask for one after the other."""
+CHANGE_CODE_TRIES: Final = 5
+"""Wrong tries that a code outlives, less one."""
 
 
-async def require_proof(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
-    """The caller knows the present password, or logged in not long ago. The hash of that password.
+class AddressChanges:
+    """Changes the address that the users of a project are known by: an e-mail address, or a number."""
 
-    Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
-    """
-    stored = await api.store.users.stored_password(user.project_id, user.id)
-    if current:
-        await _prove(api, call, user, stored, current)
-    else:
-        await _require_recent_login(api, call)
-    return stored
+    def __init__(self, database: Database, sessions: Sessions, users: Users) -> None:
+        self._database = database
+        self._sessions = sessions
+        self._users = users
 
+    async def begin(self, user: User, address: str, lifetime_ms: int, saying: MessageFactory) -> None:
+        """Have a code sent to a new address, given in its normal form. The code before it is dead.
 
-async def told(api: Api, user: User) -> Posting:
-    """The message that tells the owner of an account. Raises Unavailable."""
-    kind = MessageKind.PASSWORD_CHANGED
-    await api.messages.require_room(kind)
-    return api.messages.posting(Message(user.project_id, kind, user.email or ""))
-
-
-async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
-    async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
-        if not await api.store.users.is_password(user.project_id, stored, current):
-            await api.store.users.note_failed_login(user.project_id, user.id)
-            raise attempt.wrong(
-                InvalidInput("currentPassword", "is not the present password", reason="INSUFFICIENT_AUTH")
-            )
-
-
-async def _require_recent_login(api: Api, call: Call[Any, Any]) -> None:
-    session = await api.store.sessions.get(call.project_id, call.principal.session_id)
-    if session is None or not _is_recent(api, session):
-        within = f"{api.settings.recent_login_s:g} s"
-        raise InvalidInput(
-            "currentPassword", f"is required, or a login within the last {within}", reason="INSUFFICIENT_AUTH"
+        Raises UnknownRecord, and Conflict (EMAIL_IN_USE, USER_EXISTS, USER_EXISTS_UNVERIFIED).
+        """
+        slot, code = (
+            ProjectSlot(user.project_id),
+            f"{secrets.randbelow(10**CHANGE_CODE_DIGITS):0{CHANGE_CODE_DIGITS}}",
         )
+        answer = await self._database.change(
+            BEGIN_CHANGE,
+            slot,
+            [slot.user(user.id), slot.user_proofs(user.id), self._directory(slot, user)],
+            [
+                user.id, address.lower(), address, _hash(user, code),
+                self._database.now_ms() + lifetime_ms, lifetime_ms, *saying(code),
+            ],
+        )  # fmt: skip
+        await self._require_free(user, answer)
+
+    async def finish(self, user: User, code: str, session_id: str, posting: Posting) -> bool:
+        """Whether the code is right: the new address counts then, and the user's other sessions have ended.
+
+        `posting` tells the address before. Raises as `begin` does.
+        """
+        slot = ProjectSlot(user.project_id)
+        for _ in range(ATTEMPTS):
+            answer = await self._database.change(
+                FINISH_CHANGE,
+                slot,
+                [
+                    slot.user(user.id), slot.user_proofs(user.id), self._directory(slot, user),
+                    slot.user_sessions(user.id), slot.user_registrations(user.id),
+                ],
+                [
+                    user.id, _hash(user, code), self._database.now_ms(), CHANGE_CODE_TRIES, session_id,
+                    _system(user).value, *posting,
+                ],
+            )  # fmt: skip
+            if answer[0] == "wrong":
+                return False
+            if answer[0] != "moved":
+                await self._require_free(user, answer)
+                return True
+            await self._sessions.end_all(user.project_id, user.id, but=session_id)
+        raise retries_exhausted("user")
+
+    async def _require_free(self, user: User, answer: list[str]) -> None:
+        if answer[0] == "held":
+            holder = await self._users.get_any(user.project_id, int(answer[1]))
+            if holder is None:
+                raise retries_exhausted("user")
+            raise taken(_system(user).value, holder)
+        require_ok(answer, project=user.project_id, user=user.id)
+
+    @staticmethod
+    def _directory(slot: ProjectSlot, user: User) -> str:
+        return slot.emails if _system(user) is AccountSystem.EMAIL else slot.phones
 
 
-def _is_recent(api: Api, session: Session) -> bool:
-    """Whether a login opened it just now. A key of another session proves nothing anew."""
-    age_ms = api.store.now_ms() - session.started_ms
-    return not session.ancestors and age_ms < milliseconds(api.settings.recent_login_s)
+def _system(user: User) -> AccountSystem:
+    """By what the user is known."""
+    if user.email is None and user.phone is None:
+        raise UnknownRecord("address of user", user.id)
+    return AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE
+
+
+def _hash(user: User, code: str) -> str:
+    return hashlib.sha256(f"{user.project_id}.{user.id}.{code}".encode("utf-8", "replace")).hexdigest()
+
+
+BEGIN_CHANGE: Final = changing(
+    """
+-- KEYS: …, user, proofs of the user, users by address. ARGV: user id, address in its unique form, address,
+--       hash of the code, expires, lifetime in ms, queue and letter that tell it
+local user = redis.call('HMGET', KEYS[3], 'created', 'invited')
+if not user[1] or user[2] == '1' then return {'unknown', 'user'} end
+local holder = redis.call('HGET', KEYS[5], ARGV[2])
+if holder and holder ~= ARGV[1] then return {'held', holder} end
+redis.call('HSET', KEYS[4], 'change', ARGV[4], 'change_unique', ARGV[2], 'change_to', ARGV[3],
+  'change_expires', ARGV[5], 'change_tries', '0')
+-- The proofs of a user live as long as the longest of them.
+if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[6]) then redis.call('PEXPIRE', KEYS[4], ARGV[6]) end
+queue_message(ARGV[7], ARGV[8])
+return unannounced('address_change_begun')
+""",
+    sends=True,
+)
+
+FINISH_CHANGE: Final = removing(
+    """
+-- KEYS: …, user, proofs of the user, users by address, sessions of the user, registrations of the user
+-- ARGV: user id, hash of the code, now, most tries, session that stays, email or phone, queue and letter that
+--       tell the address before
+-- A try counts before it is looked at, and the last one takes the code away. A right code is kept until it
+-- counts: then only the session that gave it is left, and nothing that was sent to the old address is good.
+local function forget()
+  redis.call('HDEL', KEYS[4], 'change', 'change_unique', 'change_to', 'change_expires', 'change_tries')
+end
+local change = redis.call('HMGET', KEYS[4], 'change', 'change_unique', 'change_to', 'change_expires')
+if not change[1] or tonumber(change[4]) <= tonumber(ARGV[3]) then return {'wrong'} end
+if change[1] ~= ARGV[2] then
+  if redis.call('HINCRBY', KEYS[4], 'change_tries', 1) >= tonumber(ARGV[4]) then forget() end
+  return {'wrong'}
+end
+if redis.call('HEXISTS', KEYS[3], 'created') == 0 then return {'unknown', 'user'} end
+local holder = redis.call('HGET', KEYS[5], change[2])
+if holder and holder ~= ARGV[1] then
+  forget()
+  return {'held', holder}
+end
+local others = redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[3], '+inf')
+if tonumber(redis.call('ZSCORE', KEYS[6], ARGV[5]) or 0) > tonumber(ARGV[3]) then others = others - 1 end
+if others > 0 then return {'moved'} end
+local unique = ARGV[6] == 'email' and 'unique_email' or 'phone'
+local before = redis.call('HGET', KEYS[3], unique)
+if before and before ~= '' then redis.call('HDEL', KEYS[5], before) end
+redis.call('HSET', KEYS[5], change[2], ARGV[1])
+redis.call('HSET', KEYS[3], unique, change[2], ARGV[6], change[3])
+forget()
+redis.call('HDEL', KEYS[4], 'passwordReset', 'code', 'code_expires', 'code_tries')
+redis.call('UNLINK', KEYS[7])
+queue_message(ARGV[7], ARGV[8])
+return unannounced('address_changed')
+""",
+    sends=True,
+)

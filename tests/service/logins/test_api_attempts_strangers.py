@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from homewire.logins.attempts import IN_A_ROW
+from homewire.logins.store import IN_A_ROW
 from homewire.projects.models import AccountSystem
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
 from kit.node import NodeProcess, Reply, private_node

@@ -13,7 +13,7 @@ from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.store import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
-from homewire.users.verifications import CODE_TRIES
+from homewire.users.verification import CODE_TRIES
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
 from kit.node import NodeProcess, private_node
 

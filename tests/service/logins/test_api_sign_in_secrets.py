@@ -15,7 +15,7 @@ from homewire.sessions.store import Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
-from homewire.users.verifications import REDEEM_TOKEN
+from homewire.users.verification import REDEEM_TOKEN
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from kit.node import NodeProcess, Reply, private_node
 from kit.recovery import dying_change

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from homewire.logins import tokens as login_tokens
-from homewire.logins.tokens import MOST
+from homewire.logins.store import MOST, parse_login_token
 from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 from kit.accounts import Desk
@@ -16,7 +15,7 @@ LIFETIME_MS = 60_000
 
 async def good(desk: Desk, token: str) -> bool:
     """Whether the token is, and is spent now."""
-    says = login_tokens.parse(token)
+    says = parse_login_token(token)
     return says is not None and await desk.tenant.store.login_tokens.redeem(says)
 
 
@@ -24,7 +23,7 @@ async def test_a_project_key_gets_one_for_a_user(by_email: Desk) -> None:
     user, key = await by_email.member(), await by_email.project_key(KeyScope.ADMIN)
     made = await by_email.tenant.ask("POST", f"/users/{user}/loginToken", key)
     assert (made.status, made.body.keys()) == (201, {"token", "expirationTime"})
-    says = login_tokens.parse(made.body["token"])
+    says = parse_login_token(made.body["token"])
     assert says is not None
     assert (says.project_id, says.user_id) == (by_email.project, user)
     assert await good(by_email, made.body["token"])

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from homewire.store.database import LOOK_AFTER_MS
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
-from homewire.users.departures import LEFT_AT_ONCE
+from homewire.users.deletion import LEFT_AT_ONCE
 from kit.home_with_members import House, house_of
 from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
 from kit.recovery import dying_change

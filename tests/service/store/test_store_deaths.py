@@ -31,7 +31,7 @@ from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, U
 from homewire.events.queued_commands import Bounds
 from homewire.homes.members import Invitee
 from homewire.homes.models import Role
-from homewire.logins import tokens as login_tokens
+from homewire.logins.store import parse_login_token
 from homewire.messages.models import Posting, PostingQueue
 from homewire.redis.connect import connect
 from homewire.repositories import Store
@@ -109,7 +109,7 @@ async def redeem_code(store: Store, world: World) -> None:
 
 
 async def redeem_login_token(store: Store, world: World) -> None:
-    stands_for = login_tokens.parse(world.login_token)
+    stands_for = parse_login_token(world.login_token)
     assert stands_for is not None
     await store.login_tokens.redeem(stands_for)
 

@@ -18,7 +18,7 @@ from homewire.sessions.store import Login
 from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
-from homewire.users.departures import LEFT_AT_ONCE
+from homewire.users.deletion import LEFT_AT_ONCE
 from homewire.users.models import User
 from homewire.users.scripts import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 
@@ -301,7 +301,7 @@ async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
 async def test_what_a_deleted_user_asked_for_makes_no_device(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.users.departures.LEFT_AT_ONCE", 0)
+    monkeypatch.setattr("homewire.users.deletion.LEFT_AT_ONCE", 0)
     project = await store.projects.create("demand", AccountSystem.EMAIL, on_demand_provisioning=True)
     user, guest = await new_user(store, project, "gone"), await new_user(store, project, "guest")
     home = (await store.homes.create(project.id, "home", user.id)).id

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from typing import Any, cast
 
 import pytest
-from hand_marks import HandMarks, fresh
 
 from homewire._core import Core
 from homewire.auth.cache import BYPASS
@@ -18,8 +17,9 @@ from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.handshake import Claim, Gateway, reserve
 from homewire.realtime.subscription import Subscription
 from homewire.sessions.deadlines import ActiveKeys, Deadlines
-from homewire.sessions.sockets import Sockets
+from homewire.sessions.expiry import Sockets
 from homewire.settings import Settings
+from kit.shard_counts import ShardCounts, cache_versions
 
 USER = Principal(PrincipalKind.USER, 1, 7, 0)
 
@@ -37,7 +37,7 @@ class Scene:
 
     def __init__(self, core: Core) -> None:
         self.core = core
-        self.marks = HandMarks()
+        self.counts = ShardCounts()
         self.homes: tuple[int, ...] | None = (1,)
         self.looked_up: list[int] = []
         self.steps: list[str] = []
@@ -58,11 +58,13 @@ class Scene:
         coming = self.changes.get(step)
         if coming:
             self.homes = coming.pop(0)
-            self.marks.hear(USER.id)
+            self.counts.count_record(USER.id)
 
     async def reserve(self) -> None:
         admission = ConnectionLimits(self.core, Settings())
-        await reserve(self.core, fresh(self.marks), admission, self.look_up, "127.0.0.1", self.observe)
+        await reserve(
+            self.core, cache_versions(self.counts), admission, self.look_up, "127.0.0.1", self.observe
+        )
 
     def reservations(self) -> int:
         return self.steps.count("reserve")
@@ -71,9 +73,11 @@ class Scene:
 async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> None:
     """The core's thread reads sockets before it takes what it is asked: it may tell of the end of a device's
     last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
-    connected_devices, unused, marks = ConnectedDevices(), cast(Any, None), HandMarks()
+    connected_devices, unused, counts = ConnectedDevices(), cast(Any, None), ShardCounts()
     sockets = Sockets(core, ActiveKeys(), unused, Deadlines())
-    gateway = Gateway(core, unused, unused, fresh(marks), unused, unused, unused, sockets, connected_devices)
+    gateway = Gateway(
+        core, unused, unused, cache_versions(counts), unused, unused, unused, sockets, connected_devices
+    )
     device = Principal(PrincipalKind.DEVICE, 1, 9, 0)
 
     async def look_up(_as_of: int) -> Claim:
@@ -81,7 +85,9 @@ async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> 
 
     async def reserved() -> int:
         admission = ConnectionLimits(core, Settings())
-        return (await reserve(core, fresh(marks), admission, look_up, None, None, gateway.reserved))[0]
+        return (
+            await reserve(core, cache_versions(counts), admission, look_up, None, None, gateway.reserved)
+        )[0]
 
     last = await reserved()
     connected_devices.adopted(last)
@@ -98,7 +104,7 @@ async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> 
 
 async def test_without_a_record_it_is_looked_up_once(core: Core) -> None:
     scene = Scene(core)
-    scene.marks.hear(3)
+    scene.counts.count_record(3)
     await scene.reserve()
     assert scene.looked_up == [1]
     assert scene.steps == ["look up", "reserve", "authorise", "answer"]

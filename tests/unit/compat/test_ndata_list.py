@@ -16,8 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homewire.compat.ndata_list import Bounds, Found, Selection, result
-from homewire.compat.ndata_query import OPERATORS, parse
-from homewire.compat.ndata_rows import MEMBERS, Kind
+from homewire.compat.ndata_query import MEMBERS, OPERATORS, Kind, parse
 from homewire.errors import Unavailable
 from homewire.rest.context import SortSlots
 from homewire.sessions.models import Session

@@ -1,4 +1,4 @@
-"""Marks that are set by hand, and a clock: what the caches take from outside, as plain values."""
+"""Inputs of the caches as plain values: how many records of each shard were read, and the time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Clock:
         return self.now
 
 
-class HandMarks:
+class ShardCounts:
     """How many records of each shard were read, and how long Redis has been silent."""
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class HandMarks:
     def tail_silence_ms(self) -> int:
         return self.silence_ms
 
-    def hear(self, identifier: int) -> None:
+    def count_record(self, identifier: int) -> None:
         """A record in the shard of this id is read."""
         self.records[shard_of(identifier)] += 1
 
@@ -46,9 +46,9 @@ def shard_of(identifier: int) -> int:
     return _core.shard_of(identifier, SHARDS)
 
 
-def fresh(marks: HandMarks) -> CacheVersions:
+def cache_versions(counts: ShardCounts) -> CacheVersions:
     """Freshness by these marks."""
-    return CacheVersions(marks, SHARDS)
+    return CacheVersions(counts, SHARDS)
 
 
 def two_of_different_shards() -> tuple[int, int]:

@@ -15,10 +15,12 @@ from aiohttp import web
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import NotConfirmed, RequestError, StoreError, Unavailable
-from homewire.logins.attempts import Account, Allowance, Delays
+from homewire.limits.connections import network_of
+from homewire.logins.store import Account, Allowance, Delays
 from homewire.rest.context import Api
+from homewire.server.clients import client_address
 from homewire.store.keys import DAY_MS
-from homewire.users.accounts import milliseconds, remote_network
+from homewire.timestamps import milliseconds
 
 Wrong = TypeVar("Wrong", bound=Exception)
 
@@ -143,6 +145,11 @@ def _settled(task: asyncio.Task[None]) -> None:
     if not task.cancelled():
         # Else asyncio says that nobody looked at it, when the request was cancelled.
         task.exception()
+
+
+def remote_network(request: web.Request) -> str:
+    """The client's address, as limits count it; empty where there is none."""
+    return network_of(client_address(request) or "")
 
 
 def neighbourhood(request: web.Request) -> str:

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from homewire.errors import InvalidInput
-from homewire.rest.patching import WholeObject, changes
+from homewire.rest.decoding import WholeObject, changes
 
 Maybe = msgspec.UNSET
 

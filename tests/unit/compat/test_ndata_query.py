@@ -4,8 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from homewire.compat.ndata_query import MAX_LENGTH, MAX_OPERATIONS, OPERATORS, Question, parse
-from homewire.compat.ndata_rows import DEVICE_NAME, MEMBERS, USER_NAME, Row
+from homewire.compat.ndata_query import (
+    DEVICE_NAME,
+    MAX_LENGTH,
+    MAX_OPERATIONS,
+    MEMBERS,
+    OPERATORS,
+    USER_NAME,
+    Question,
+    Row,
+    parse,
+)
 from homewire.errors import InvalidInput
 
 STARTED = 1_691_147_978_015

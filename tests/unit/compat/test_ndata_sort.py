@@ -10,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from homewire.compat.ndata_list import READ_BYTES, Entry, Sorter, sort_key
-from homewire.compat.ndata_query import Direction
-from homewire.compat.ndata_rows import MEMBERS, Row
+from homewire.compat.ndata_query import MEMBERS, Direction, Row
 
 texts = st.text(st.sampled_from("\0\1aAbé\uffff\U0001f600:;"), max_size=4)
 numbers = st.integers(-(2**63), 2**63 - 1) | st.integers(0, 2)

@@ -12,7 +12,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN
 from homewire.sessions.activity import Found, KeySought, SessionDeadline, SessionUses, Use
 from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
-from homewire.sessions.sockets import CHUNK, Sockets
+from homewire.sessions.expiry import CHUNK, Sockets
 from homewire.store.database import wall_clock_ms
 
 HOUR = 3_600_000
@@ -102,7 +102,7 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
 
 
 async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("homewire.sessions.sockets.REST_S", HOUR)
+    monkeypatch.setattr("homewire.sessions.expiry.REST_S", HOUR)
     keys = ActiveKeys()
     core = Core(keys)
     sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())

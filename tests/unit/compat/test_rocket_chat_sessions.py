@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 import pytest
 
-from homewire.compat.rocket_chat_session import decode_sort, most_important, selected, shown
+from homewire.compat.rocket_chat import decode_sort, most_important, selected, shown
 from homewire.errors import InvalidInput
 from homewire.sessions.models import Session
 

@@ -6,7 +6,6 @@ from collections.abc import Awaitable, Callable, Collection
 from typing import Protocol
 
 import pytest
-from hand_marks import Clock, HandMarks, fresh, shard_of, two_of_different_shards
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from homewire.auth.cache import (
     VersionedIds,
     VersionedRecords,
 )
+from kit.shard_counts import Clock, ShardCounts, cache_versions, shard_of, two_of_different_shards
 
 HERE, ELSEWHERE = two_of_different_shards()
 
@@ -98,17 +98,17 @@ KINDS: list[Kind] = [OneByOne, Unplaced, Records, Ids]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def memory(kind: Kind, marks: HandMarks, capacity: int = 1_000, clock: Clock | None = None) -> Memory:
-    return kind(fresh(marks), capacity, 1.0, clock or Clock())
+def memory(kind: Kind, counts: ShardCounts, capacity: int = 1_000, clock: Clock | None = None) -> Memory:
+    return kind(cache_versions(counts), capacity, 1.0, clock or Clock())
 
 
 @every_kind
 async def test_what_is_announced_is_forgotten_and_nothing_else(kind: Kind) -> None:
-    marks = HandMarks()
-    cache = memory(kind, marks)
+    counts = ShardCounts()
+    cache = memory(kind, counts)
     await cache.learn([HERE, ELSEWHERE])
     assert cache.known([HERE, ELSEWHERE]) == {HERE, ELSEWHERE}
-    marks.hear(HERE)
+    counts.count_record(HERE)
     assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
     await cache.learn([HERE])
     assert cache.known([HERE, ELSEWHERE]) == {HERE, ELSEWHERE}
@@ -117,9 +117,9 @@ async def test_what_is_announced_is_forgotten_and_nothing_else(kind: Kind) -> No
 @every_kind
 async def test_what_is_announced_while_the_store_is_read_is_not_kept(kind: Kind) -> None:
     """The read may have been before the change: only the mark of before vouches for it."""
-    marks = HandMarks()
-    cache = memory(kind, marks)
-    await cache.learn([HERE], meanwhile=lambda: marks.hear(HERE))
+    counts = ShardCounts()
+    cache = memory(kind, counts)
+    await cache.learn([HERE], meanwhile=lambda: counts.count_record(HERE))
     assert cache.known([HERE]) == set()
     await cache.learn([HERE])
     assert cache.known([HERE]) == {HERE}
@@ -127,14 +127,14 @@ async def test_what_is_announced_while_the_store_is_read_is_not_kept(kind: Kind)
 
 async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() -> None:
     """Who a key speaks for tells the shard only after the read; its mark may have moved by then."""
-    marks = HandMarks()
-    cache: VersionedCache[str, int] = VersionedCache(fresh(marks), 10)
+    counts = ShardCounts()
+    cache: VersionedCache[str, int] = VersionedCache(cache_versions(counts), 10)
 
     async def read() -> int:
         return HERE
 
     def announced(value: int) -> int:
-        marks.hear(value)
+        counts.count_record(value)
         return value
 
     assert await cache.read_unplaced("key", read, announced) == HERE
@@ -144,7 +144,7 @@ async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() ->
 @every_kind
 async def test_what_this_node_announced_is_forgotten_before_it_is_read(kind: Kind) -> None:
     """The tail comes to the record later, when the change was answered already."""
-    freshness = fresh(HandMarks())
+    freshness = cache_versions(ShardCounts())
     cache: Memory = kind(freshness, 1_000, 1.0, Clock())
     await cache.learn([HERE, ELSEWHERE])
     freshness.forget({shard_of(HERE)})
@@ -157,14 +157,14 @@ async def test_what_this_node_announced_is_forgotten_before_it_is_read(kind: Kin
 
 @every_kind
 async def test_nothing_is_trusted_while_redis_is_silent(kind: Kind) -> None:
-    marks = HandMarks()
-    cache = memory(kind, marks)
+    counts = ShardCounts()
+    cache = memory(kind, counts)
     await cache.learn([HERE])
-    marks.silence_ms = SILENCE_MS
+    counts.silence_ms = SILENCE_MS
     assert cache.known([HERE]) == {HERE}
-    marks.silence_ms = SILENCE_MS + 1
+    counts.silence_ms = SILENCE_MS + 1
     assert cache.known([HERE]) == set()
-    marks.silence_ms = 0
+    counts.silence_ms = 0
     assert cache.known([HERE]) == {HERE}
 
 
@@ -177,24 +177,24 @@ async def test_without_a_tail_nothing_is_remembered(kind: Kind) -> None:
 
 async def test_a_handshake_takes_only_what_was_read_at_the_total_it_names() -> None:
     """A record of any shard may be another copy of a change that the entry does not know."""
-    marks = HandMarks()
-    one = OneByOne(fresh(marks), 10, 1.0, Clock())
-    records = Records(fresh(marks), 10, 1.0, Clock())
+    counts = ShardCounts()
+    one = OneByOne(cache_versions(counts), 10, 1.0, Clock())
+    records = Records(cache_versions(counts), 10, 1.0, Clock())
     await one.learn([HERE])
     await records.learn([HERE])
     assert one.cache.get(HERE, 0) == "value 1"
     assert records.cache.known("owner", [HERE], 0) == {HERE: "value 1"}
     assert one.cache.get(HERE, BYPASS) is None
     assert records.cache.known("owner", [HERE], BYPASS) == {}
-    marks.hear(ELSEWHERE)
+    counts.count_record(ELSEWHERE)
     assert one.cache.get(HERE, 1) is None
     assert records.cache.known("owner", [HERE], 1) == {}
     assert one.known([HERE]) == records.known([HERE]) == {HERE}
 
 
 async def test_only_what_is_missing_is_read_and_only_what_exists_is_kept() -> None:
-    marks = HandMarks()
-    cache: VersionedIds[str] = VersionedIds(fresh(marks), 10)
+    counts = ShardCounts()
+    cache: VersionedIds[str] = VersionedIds(cache_versions(counts), 10)
     asked: list[list[int]] = []
 
     async def read(missing: list[int]) -> set[int]:
@@ -209,7 +209,7 @@ async def test_only_what_is_missing_is_read_and_only_what_exists_is_kept() -> No
 
 @every_kind
 async def test_ids_beyond_the_capacity_push_older_ones_out(kind: Kind) -> None:
-    cache = memory(kind, HandMarks(), capacity=4)
+    cache = memory(kind, ShardCounts(), capacity=4)
     for number in range(1, 8):
         await cache.learn([number])
     assert cache.known(range(1, 8)) == {5, 6, 7}
@@ -217,7 +217,7 @@ async def test_ids_beyond_the_capacity_push_older_ones_out(kind: Kind) -> None:
 
 @every_kind
 async def test_a_cache_without_capacity_remembers_nothing(kind: Kind) -> None:
-    cache = memory(kind, HandMarks(), capacity=0)
+    cache = memory(kind, ShardCounts(), capacity=0)
     await cache.learn([HERE])
     assert cache.known([HERE]) == set()
 
@@ -231,13 +231,13 @@ async def test_ids_are_known_for_half_a_lifetime_and_never_beyond_it_or_a_change
     kind: Kind, steps: list[tuple[float, set[int], set[int]]]
 ) -> None:
     """`seen` is when each id was read last, without a record of its shard since."""
-    clock, marks = Clock(), HandMarks()
-    cache = memory(kind, marks, clock=clock)
+    clock, counts = Clock(), ShardCounts()
+    cache = memory(kind, counts, clock=clock)
     seen: dict[int, float] = {}
     for wait, learnt, changed in steps:
         clock.now += wait
         for each in changed:
-            marks.hear(each)
+            counts.count_record(each)
             seen = {other: at for other, at in seen.items() if shard_of(other) != shard_of(each)}
         known = cache.known(range(1, 10))
         assert {each for each, at in seen.items() if clock.now - at < 0.5} <= known

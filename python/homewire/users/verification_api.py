@@ -1,0 +1,427 @@
+"""How somebody proves that an address is theirs (spec 001, *Authentication*).
+
+Whether an address is registered is told by `/auth/user/sms` alone, as the spec wants it.
+
+Changing a password: what proves that a user may, and who is told.
+
+Changing the e-mail address or phone number that a user is known by.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import msgspec
+
+from homewire.auth import tokens
+from homewire.errors import Conflict, InvalidInput, NotFound
+from homewire.logins import passwords as common_passwords
+from homewire.logins.attempt_limits import (
+    attempting,
+    login_attempt,
+    messages_to,
+    rationed,
+    registrations,
+    sms_to,
+    token_guesses,
+    trust,
+)
+from homewire.messages.message import Message, MessageKind
+from homewire.messages.models import Posting
+from homewire.projects.models import AccountSystem
+from homewire.rest import models
+from homewire.rest.context import Api
+from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.sessions.models import Session
+from homewire.store import checks
+from homewire.store.proofs import ProofKind
+from homewire.timestamps import milliseconds
+from homewire.users.accounts import (
+    open_project,
+    refuse_other_systems,
+    require_self,
+    require_sms_country,
+    required,
+    send_code,
+    send_token,
+)
+from homewire.users.models import User
+from homewire.users.store import PasswordChange
+from homewire.users.verification import invalid_token
+
+
+class Phone(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Initiate User Authentication with SMS*."""
+
+    project_id: models.Id
+    phone_number: str
+
+
+class Email(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Initiate User Email Verification* and *Initiate User Password Reset*."""
+
+    project_id: models.Id
+    email: str
+
+
+class EmailProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Verify User Email Address*, and what our page asks for beside it."""
+
+    token: str
+    password: str | None = None
+
+
+class NewPassword(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The body of *Reset User Password*."""
+
+    token: str
+    new_password: str
+
+
+async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageReceipt:
+    """Send a sign-in code."""
+    project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
+    phone = checks.phone(call.body.phone_number)
+    # A number that nobody has counts, too: so many can be tried, and no more.
+    require_sms_country(api, project, phone)
+    async with rationed(api, project.id, await sms_to(api, call.request, project.id, phone)):
+        user = await api.store.users.by_phone(project.id, phone)
+        if user is not None:
+            await send_code(api, user)
+    if user is None:
+        raise InvalidInput("phoneNumber", "is not registered", reason="INVALID_PHONE_NUMBER")
+    return models.SMSMessageReceipt(recipient=phone)
+
+
+async def start_email_verification(api: Api, call: Call[NoQuery, Email]) -> None:
+    """Send the link that verifies an address, if somebody has it and it is not verified."""
+    await _start(api, call, ProofKind.EMAIL_VERIFICATION)
+
+
+async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
+    """Send the link to reset a password, if somebody has the address."""
+    await _start(api, call, ProofKind.PASSWORD_RESET)
+
+
+async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
+    project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
+    email = checks.email(call.body.email)
+    async with rationed(api, project.id, await messages_to(api, call.request, project.id, email)):
+        await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
+
+
+async def _recipient(api: Api, project_id: int, email: str, kind: ProofKind) -> User | None:
+    if kind is ProofKind.PASSWORD_RESET:
+        return await api.store.users.by_email(project_id, email)
+    user = await api.store.users.any_by_email(project_id, email)
+    return user if user is not None and user.registering else None
+
+
+async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
+    """Spend a token: its user is verified."""
+    project_id, counted = await _project(api, call.body.token), token_guesses(api, call.request)
+    async with attempting(api, project_id, counted) as attempt:
+        try:
+            if call.body.password is not None:
+                await _require_registrant(api, project_id, call.body.token, call.body.password)
+            await api.store.verifications.verify_email(call.body.token)
+        except InvalidInput as error:
+            raise attempt.wrong(error) from None
+
+
+async def _require_registrant(api: Api, project_id: int, token: str, password: str) -> None:
+    """Raise InvalidInput unless this is the password that was chosen at the registration, if one was.
+
+    The token proves that the address is read by the caller; this, that the caller registered. Without it the
+    owner of an address would confirm the registration of an attacker, and let the attacker in.
+    """
+    stored = await api.store.verifications.registered_password(token)
+    if stored and not await api.store.users.is_password(project_id, stored, password):
+        raise InvalidInput(
+            "password", "is not the one that was chosen at the registration", reason="INCORRECT_PASSWORD"
+        )
+
+
+async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
+    """Spend a token: its user has a new password, is verified, and has no session any more."""
+    token, verifications = call.body.token, api.store.verifications
+    project_id, counted = await _project(api, token), token_guesses(api, call.request)
+    async with attempting(api, project_id, counted) as attempt:
+        holder = await verifications.holder(token, ProofKind.PASSWORD_RESET)
+        user = holder and await api.store.users.get_any(*holder)
+        if not user:
+            raise attempt.wrong(invalid_token())
+        await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")
+        try:
+            password_hash = await api.store.users.password_hash(call.body.new_password, project_id)
+        except InvalidInput as error:
+            raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
+        # Wrong only since it was looked at: whoever outran this knew it, too.
+        await verifications.reset_password(token, password_hash, await told(api, user))
+    # Whoever was kept from logging in by the guesses of others is let in from here.
+    await trust(api, call.request, project_id, user.email or "")
+
+
+async def _project(api: Api, token: str) -> int:
+    """The project of a token. Raises InvalidInput (INVALID_TOKEN)."""
+    reference = tokens.parse(token)
+    project = None if reference is None else await api.store.projects.get(reference.project_id)
+    if project is None or project.disabled:
+        raise invalid_token()
+    return project.id
+
+
+_NOBODY: Final = Access(nobody=True, by_handler=True)
+"""Somebody who has no key yet; one that is given is not looked at."""
+_ERRORS: Final = frozenset({401, 403, 429})
+"""As in their tables, though a 401 is impossible where no key is looked at."""
+
+
+async def new_password(
+    api: Api, call: Call[Any, Any], user: User, password: str, current: str | None, *, keep_others: bool
+) -> PasswordChange:
+    """What is to be stored of a new password that a user chose with the present one, or soon after a login.
+
+    Raises InvalidInput (INSUFFICIENT_AUTH without a proof, PASSWORD_TOO_WEAK, PASSWORD_TOO_SHORT),
+    TooManyRequests, Unavailable.
+    """
+    project = await api.store.projects.get(user.project_id)
+    if project is None or project.accounts is not AccountSystem.EMAIL:
+        raise InvalidInput("password", "is for projects with email accounts")
+    replaces = await require_proof(api, call, user, current)
+    await common_passwords.refuse(password, (user.name, user.email))
+    posting = await told(api, user)
+    hashed = await api.store.users.password_hash(password, user.project_id)
+    return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, posting)
+
+
+async def require_proof(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
+    """The caller knows the present password, or logged in not long ago. The hash of that password.
+
+    Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
+    """
+    stored = await api.store.users.stored_password(user.project_id, user.id)
+    if current:
+        await _prove(api, call, user, stored, current)
+    else:
+        await _require_recent_login(api, call)
+    return stored
+
+
+async def told(api: Api, user: User) -> Posting:
+    """The message that tells the owner of an account. Raises Unavailable."""
+    kind = MessageKind.PASSWORD_CHANGED
+    await api.messages.require_room(kind)
+    return api.messages.posting(Message(user.project_id, kind, user.email or ""))
+
+
+async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
+    async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
+        if not await api.store.users.is_password(user.project_id, stored, current):
+            await api.store.users.note_failed_login(user.project_id, user.id)
+            raise attempt.wrong(
+                InvalidInput("currentPassword", "is not the present password", reason="INSUFFICIENT_AUTH")
+            )
+
+
+async def _require_recent_login(api: Api, call: Call[Any, Any]) -> None:
+    session = await api.store.sessions.get(call.project_id, call.principal.session_id)
+    if session is None or not _is_recent(api, session):
+        within = f"{api.settings.recent_login_s:g} s"
+        raise InvalidInput(
+            "currentPassword", f"is required, or a login within the last {within}", reason="INSUFFICIENT_AUTH"
+        )
+
+
+def _is_recent(api: Api, session: Session) -> bool:
+    """Whether a login opened it just now. A key of another session proves nothing anew."""
+    age_ms = api.store.now_ms() - session.started_ms
+    return not session.ancestors and age_ms < milliseconds(api.settings.recent_login_s)
+
+
+class NewAddress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A new e-mail address or phone number, as the account system of the project says, and what proves that
+    the user may change it."""
+
+    email: str | None = None
+    phone_number: str | None = None
+    current_password: str | None = None
+
+
+class AddressProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The code that was sent to the new address."""
+
+    code: str
+
+
+async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> None:
+    """Send a code to the new address."""
+    user = await _user(api, call.project_id, call.ids["userId"])
+    accounts = AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE
+    refuse_other_systems(call.body, accounts)
+    if accounts is AccountSystem.EMAIL:
+        kind, address = MessageKind.EMAIL_CHANGE, checks.email(required("email", call.body.email))
+    else:
+        address, kind = (
+            checks.phone(required("phoneNumber", call.body.phone_number)),
+            MessageKind.PHONE_CHANGE,
+        )
+        project = await api.store.projects.get(user.project_id)
+        if project is None:
+            raise NotFound
+        require_sms_country(api, project, address)
+    await require_proof(api, call, user, call.body.current_password)
+    await api.messages.require_room(kind)
+    lifetime_ms = milliseconds(api.settings.code_lifetime_s)
+
+    def saying(code: str) -> Posting:
+        until_ms = api.store.now_ms() + lifetime_ms
+        return api.messages.posting(
+            Message(user.project_id, kind, address, code=code, good_until_ms=until_ms)
+        )
+
+    counted = messages_to if accounts is AccountSystem.EMAIL else sms_to
+    # As of registrations: that an address has a user is told only so often.
+    async with attempting(api, user.project_id, registrations(api, call.request)) as attempt:
+        try:
+            async with rationed(
+                api, user.project_id, await counted(api, call.request, user.project_id, address)
+            ):
+                await api.store.address_changes.begin(user, address, lifetime_ms, saying)
+        except Conflict as error:
+            raise attempt.wrong(error) from None
+
+
+async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
+    """Spend the code: the new address counts, and the one before is told."""
+    user = await _user(api, call.project_id, call.ids["userId"])
+    kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
+    await api.messages.require_room(kind)
+    posting = api.messages.posting(Message(user.project_id, kind, user.email or user.phone or ""))
+    async with login_attempt(api, call.request, user.project_id, f"address change {user.id}") as attempt:
+        session_id = call.principal.session_id
+        if not await api.store.address_changes.finish(user, call.body.code, session_id, posting):
+            raise attempt.wrong(InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE"))
+
+
+async def _user(api: Api, project_id: int, user_id: int) -> User:
+    user = await api.store.users.get(project_id, user_id)
+    if user is None:
+        raise NotFound
+    if user.email is None and user.phone is None:
+        raise InvalidInput("email", "is for projects with email or phone accounts")
+    return user
+
+
+_STATUSES: Final = frozenset({401, 403, 404, 429})
+
+OPERATIONS: Final = (
+    Operation(
+        name="startSMS",
+        method="POST",
+        path="/auth/user/sms",
+        tag="Authentication",
+        summary="Have a sign-in code sent to a phone",
+        description="The newest code counts, for some minutes and for 5 tries.",
+        source="spec 001, Initiate User Authentication with SMS",
+        access=_NOBODY,
+        handler=start_sms,
+        body=Phone,
+        body_kind=BodyKind.FORM,
+        answer=models.SMSMessageReceipt,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="verifyEmail",
+        method="POST",
+        path="/auth/user/emailVerification",
+        tag="Authentication",
+        summary="Verify an e-mail address by the token that was sent there",
+        description="With `password` only if it is the one that was chosen at the registration. A page of "
+        "your own should ask for it: the owner of the address may not be who registered.",
+        source="spec 001, Verify User Email Address",
+        access=_NOBODY,
+        handler=verify_email,
+        body=EmailProof,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="startEmailVerification",
+        method="POST",
+        path="/auth/user/emailVerification/start",
+        tag="Authentication",
+        summary="Have the link that verifies an e-mail address sent again",
+        description="The answer is the same for every address; the newest link counts.",
+        source="spec 001, Initiate User Email Verification",
+        access=_NOBODY,
+        handler=start_email_verification,
+        body=Email,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="resetPassword",
+        method="POST",
+        path="/auth/user/passwordReset",
+        tag="Authentication",
+        summary="Set a new password by the token that was sent to the user",
+        description="All sessions of the user end, and a mail tells the user. Who has the token reads the "
+        "mail of that address, so it counts as verified.",
+        source="spec 001, Reset User Password",
+        access=_NOBODY,
+        handler=reset_password,
+        body=NewPassword,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="startPasswordReset",
+        method="POST",
+        path="/auth/user/passwordReset/start",
+        tag="Authentication",
+        summary="Have a link to reset the password sent",
+        description="The answer is the same for every address; the newest link counts.",
+        source="spec 001, Initiate User Password Reset",
+        access=_NOBODY,
+        handler=start_password_reset,
+        body=Email,
+        body_kind=BodyKind.FORM,
+        errors=_ERRORS,
+    ),
+    Operation(
+        name="startAddressChange",
+        method="POST",
+        path="/users/{userId}/addressChange/start",
+        tag="Users",
+        summary="Have a code sent to a new e-mail address or phone number",
+        description="The body has email or phoneNumber, as the account system of the project says. It needs "
+        "currentPassword, or a login within recent_login_s: else 403 INSUFFICIENT_AUTH. An address that "
+        "another user has is refused as at registration. The newest code counts, for code_lifetime_s and 5 "
+        "tries; until POST /users/{userId}/addressChange takes it, nothing is changed.",
+        source="homewire's own",
+        access=Access(user=True),
+        visible=require_self,
+        handler=start_address_change,
+        body=NewAddress,
+        success=204,
+        errors=_STATUSES,
+    ),
+    Operation(
+        name="changeAddress",
+        method="POST",
+        path="/users/{userId}/addressChange",
+        tag="Users",
+        summary="Change the e-mail address or phone number by the code that was sent there",
+        description="From the answer on the user is known by the new one. The user's other sessions end. "
+        "What was sent to the address before (a link to reset the password, a code) is good for nothing, and "
+        "a message tells it.",
+        source="homewire's own",
+        access=Access(user=True),
+        visible=require_self,
+        handler=change_address,
+        body=AddressProof,
+        success=204,
+        errors=_STATUSES,
+    ),
+)
