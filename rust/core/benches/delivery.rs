@@ -1,8 +1,8 @@
 //! Deliveries over socket pairs, by the whole core. Prints one JSON line.
 //!
-//! `cargo bench --bench delivery -- --clients 100 --events 20000 --batch 32`; made for profilers too:
-//! `valgrind --tool=callgrind target/release/deps/delivery-… --events 2000`. With `--permission 1` the clients
-//! hear by rights instead of memberships.
+//! `cargo bench --bench delivery -- --clients 100 --events 20000 --batch 32`; also for profilers: `valgrind
+//! --tool=callgrind target/release/deps/delivery-… --events 2000`. With `--permission 1` the clients
+//! subscribe by permissions instead of memberships.
 
 use std::io::{self, Read};
 use std::os::fd::IntoRawFd;
@@ -22,7 +22,7 @@ use homewire_core::wire::encoding::Encoding;
 const HOME: u64 = 1;
 const DEVICE: u64 = 7;
 const ENTITY: &str = "stove";
-/// With its envelope's other members the message has 200 bytes.
+/// With the other members of its envelope the message has 200 bytes.
 const BODY: &str = r#"{"load":12.5,"memory":48.25,"note":"xxxxxxxxxxxxxxxxxxxxxxxxx"}"#;
 
 fn main() -> io::Result<()> {
@@ -72,7 +72,7 @@ fn main() -> io::Result<()> {
         let count = batch.min(events - routed);
         core.route(vec![entry.clone(); count]);
         routed += count;
-        // The others' frames wait in their sockets meanwhile.
+        // Frames of the other clients wait in their sockets meanwhile.
         while stat(&core, "deliveries") < (routed * clients) as u64 {
             for socket in &mut sockets {
                 drain(socket, &mut buffer)?;
@@ -94,7 +94,7 @@ fn main() -> io::Result<()> {
     Ok(())
 }
 
-/// A third of the clients each hears a home, a device and an entity.
+/// A third of the clients each subscribes to a home, a device and an entity.
 fn subscription(number: usize, permission: bool) -> Subscription {
     match number % 3 {
         0 => Subscription::Homes(vec![HOME]),
@@ -125,7 +125,7 @@ fn connect(core: &Core, number: usize, permission: bool) -> io::Result<UnixStrea
         id,
         principal,
         subscription: subscription(number, permission),
-        // An entity is heard in the homes that its listener enters later, too, unless rights say who hears.
+        // An entity is received in homes that its user joins later, too, except with permissions.
         follow: !permission && number % 3 == 2,
         deactivated_homes: Vec::new(),
         encoding: Encoding::Plain,
@@ -161,7 +161,7 @@ fn argument(name: &str, default: usize) -> usize {
         .unwrap_or(default)
 }
 
-/// What the reactor's thread ran for. NaN where there is no /proc.
+/// The processor time of the reactor's thread. NaN without /proc.
 fn reactor_cpu_seconds() -> f64 {
     let Ok(tasks) = std::fs::read_dir("/proc/self/task") else {
         return f64::NAN;

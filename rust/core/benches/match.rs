@@ -1,7 +1,7 @@
 //! One match among a million audiences: time, and memory per audience. Prints JSON lines.
 //!
-//! `cargo bench --bench match`; `-- --audiences 100000` for fewer. With 100 topics each a million audiences
-//! want 5 GB, so those are a tenth unless `--all` is given.
+//! `cargo bench --bench match`; `-- --audiences 100000` for fewer. With 100 topics each, a million
+//! audiences take 5 GB, so there are a tenth unless `--all` is given.
 
 use std::hint::black_box;
 use std::time::Instant;
@@ -12,10 +12,10 @@ use homewire_core::wire::encoding::Encoding;
 
 const MATCHES: usize = 2_000_000;
 const TOPICS_EACH: usize = 100;
-/// How many audiences share a topic on average, where audiences have many.
-const SCOPES_PER_TOPIC: usize = 4;
+/// The average number of audiences of a topic, for audiences with many topics.
+const AUDIENCES_PER_TOPIC: usize = 4;
 
-/// SplitMix64: random enough to defeat caches and hash tables alike, and the same on every run.
+/// SplitMix64: random enough for caches and hash tables, and the same on every run.
 struct Random(u64);
 
 impl Random {
@@ -48,7 +48,7 @@ fn main() {
     measure(
         with_many,
         TOPICS_EACH,
-        with_many * TOPICS_EACH / SCOPES_PER_TOPIC,
+        with_many * TOPICS_EACH / AUDIENCES_PER_TOPIC,
     );
 }
 
@@ -82,9 +82,9 @@ fn measure(audiences: usize, topics_each: usize, universe: usize) {
     }
     let hit_ns = nanoseconds(began) / MATCHES as f64;
 
-    let strangers: Vec<u64> = (0..MATCHES).map(|_| random.next()).collect();
+    let misses: Vec<u64> = (0..MATCHES).map(|_| random.next()).collect();
     let began = Instant::now();
-    for &event in &strangers {
+    for &event in &misses {
         matched.clear();
         index.find(&about(event), &mut matched);
         black_box(&matched);
@@ -93,8 +93,8 @@ fn measure(audiences: usize, topics_each: usize, universe: usize) {
 
     println!(
         "{{\"audiences\": {}, \"topics\": {}, \"topics_each\": {topics_each}, \"ns_per_match\": {hit_ns:.0}, \
-         \"scopes_per_match\": {:.2}, \"ns_per_matched_scope\": {:.0}, \"ns_per_match_of_nobody\": {miss_ns:.0}, \
-         \"ns_per_join\": {join_ns:.0}, \"bytes_per_scope\": {:.0}}}",
+         \"audiences_per_match\": {:.2}, \"ns_per_matched_audience\": {:.0}, \"ns_per_miss\": {miss_ns:.0}, \
+         \"ns_per_join\": {join_ns:.0}, \"bytes_per_audience\": {:.0}}}",
         index.audience_count(),
         index.topic_count(),
         found as f64 / MATCHES as f64,
@@ -103,7 +103,7 @@ fn measure(audiences: usize, topics_each: usize, universe: usize) {
     );
 }
 
-/// What a device's event asks the index: its home has listeners, the device itself has none.
+/// The topics of a device's event: its home has subscribers, the device has none.
 fn about(home_id: u64) -> [TopicRef<'static>; 2] {
     let device = TopicRef::Device {
         project: 1,
@@ -121,8 +121,7 @@ fn nanoseconds(since: Instant) -> f64 {
     since.elapsed().as_nanos() as f64
 }
 
-/// The process's resident memory: what the kernel gave, the allocator's own overhead included.
-/// 0 where there is no /proc.
+/// The resident memory of the process, including the overhead of the allocator. 0 without /proc.
 fn resident_bytes() -> usize {
     const PAGE: usize = 4096;
     std::fs::read_to_string("/proc/self/statm")

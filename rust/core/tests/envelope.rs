@@ -34,7 +34,7 @@ fn event_json(event: &EventHeader<'_>) -> String {
 // ---- the bus format -------------------------------------------------------------------------
 
 #[test]
-fn the_bytes_of_an_event() {
+fn event_has_exact_bytes() {
     let event = EventHeader {
         entity: None,
         device_ip: None,
@@ -56,7 +56,7 @@ fn the_bytes_of_an_event() {
 }
 
 #[test]
-fn the_bytes_of_a_command_and_a_control_record() {
+fn command_and_control_record_have_exact_bytes() {
     let command = CommandHeader {
         project: 1,
         device: 2,
@@ -73,15 +73,15 @@ fn the_bytes_of_a_command_and_a_control_record() {
         decode(b"\x01\x95\x02\x01\x02\x03\xa3dim{}"),
         Ok(Envelope::Command(command))
     );
-    let kept = CommandHeader {
+    let queued = CommandHeader {
         sequence: 300,
         expires_ms: 9,
         ..command
     };
     let bytes = b"\x01\x97\x02\x01\x02\x03\xa3dim\xcd\x01\x2c\x09{}";
-    assert_eq!(encode_command(&kept), bytes);
-    assert_eq!(decode(bytes), Ok(Envelope::Command(kept)));
-    let (head, tail) = encode_command_around_sequence(&kept);
+    assert_eq!(encode_command(&queued), bytes);
+    assert_eq!(decode(bytes), Ok(Envelope::Command(queued)));
+    let (head, tail) = encode_command_around_sequence(&queued);
     assert_eq!([&head, &b"\xcd\x01\x2c"[..], &tail].concat(), bytes);
     let control = ControlHeader {
         project: 1,
@@ -99,9 +99,9 @@ fn the_bytes_of_a_command_and_a_control_record() {
     assert_eq!(decode(bytes), Ok(Envelope::Control(control)));
 }
 
-/// Integers and strings may be written wider than need be, and the array, too.
+/// Integers, strings and the array may be written wider than necessary.
 #[test]
-fn other_writers_may_choose_other_widths() {
+fn wider_encodings_are_decoded() {
     let wide = [
         &b"\x01\xdc\x00\x05\xcc\x02\xcd\x00\x01\xce\x00\x00\x00\x02"[..],
         b"\xcf\x00\x00\x00\x00\x00\x00\x00\x03\xdb\x00\x00\x00\x03dim{}",
@@ -112,7 +112,7 @@ fn other_writers_may_choose_other_widths() {
 }
 
 #[test]
-fn what_is_no_envelope_says_why() {
+fn malformed_envelope_names_reason() {
     for (record, expected) in [
         (&b""[..], Malformed::CutShort),
         (
@@ -224,7 +224,7 @@ fn surplus_members_of_any_type_are_skipped() {
         let cut = with_surplus(&bare, b"", 11, &[&value[..value.len() - 1]]);
         assert_eq!(decode(&cut), Err(Malformed::CutShort), "{value:x?}");
     }
-    // As deep as a record can be long: no recursion.
+    // As deep as an envelope is long: no recursion.
     let deep = [vec![0x91; 200_000], vec![0xC0]].concat();
     let deep = with_surplus(&record, body, 11, &[&deep]);
     assert_eq!(decode(&deep), Ok(Envelope::Event(EVENT)));
@@ -288,10 +288,10 @@ fn any_event() -> impl Strategy<Value = AnyEvent> {
 
 proptest! {
     #[test]
-    fn an_event_comes_back(event in any_event()) {
+    fn event_round_trips(event in any_event()) {
         let record = encode_event(&event.header());
         prop_assert_eq!(decode(&record), Ok(Envelope::Event(event.header())));
-        // Without its end it is cut short, as far as the header goes; beyond, the body is shorter.
+        // Cut within the header it is malformed; cut later, the body is shorter.
         let header_end = record.len() - event.body.len();
         for end in 0..header_end {
             prop_assert_eq!(decode(&record[..end]), Err(Malformed::CutShort), "cut to {}", end);
@@ -299,7 +299,7 @@ proptest! {
     }
 
     #[test]
-    fn commands_and_control_records_come_back(
+    fn commands_and_control_records_round_trip(
         ids in [id(), id(), id(), id(), id(), id(), id(), id()],
         action in name(),
         body in ".{0,60}",
@@ -360,10 +360,10 @@ proptest! {
     }
 }
 
-// ---- what listeners are sent ----------------------------------------------------------------
+// ---- what subscribers receive --------------------------------------------------------------
 
 #[test]
-fn an_event_as_listeners_get_it() {
+fn event_has_exact_json() {
     let event = EventHeader {
         time_ms: 1_795_258_800_007,
         ..EVENT
@@ -407,7 +407,7 @@ fn strings_are_escaped() {
 }
 
 #[test]
-fn a_command_as_its_device_gets_it() {
+fn command_has_exact_json() {
     let mut command = CommandHeader {
         action: "dim",
         body: r#"{"level": 1e400}"#,

@@ -1,4 +1,4 @@
-//! Precedence over all mixtures, and what each filter may contain.
+//! Precedence over all combinations, and what each filter may contain.
 
 use homewire_core::routing::filter::{MAX_VALUES, Selection, select};
 
@@ -24,7 +24,7 @@ fn field_of(homes: &[&str], devices: &[&str], entities: &[&str]) -> Option<&'sta
 }
 
 #[test]
-fn precedence_in_all_eight_mixtures() {
+fn precedence_holds_in_all_eight_combinations() {
     let (h, d, e) = (&["1", "2"][..], &["3", "4"][..], &["5", "a,b"][..]);
     let homes = Ok(Selection::Homes(vec![1, 2]));
     let devices = Ok(Selection::Devices(vec![3, 4]));
@@ -40,7 +40,7 @@ fn precedence_in_all_eight_mixtures() {
 }
 
 #[test]
-fn a_filter_set_aside_refuses_nothing() {
+fn filter_without_effect_is_not_checked() {
     let many = vec!["1"; MAX_VALUES + 1];
     for bad in MALFORMED.map(|value| vec![value]).into_iter().chain([many]) {
         assert_eq!(select(&bad, &["3"], &[]), Ok(Selection::Devices(vec![3])));
@@ -52,7 +52,7 @@ fn a_filter_set_aside_refuses_nothing() {
 }
 
 #[test]
-fn a_filter_in_effect_names_itself() {
+fn invalid_filter_in_effect_is_named() {
     for bad in MALFORMED {
         assert_eq!(field_of(&["1", bad], &[], &[]), Some("homeId"), "{bad:?}");
         assert_eq!(
@@ -61,12 +61,12 @@ fn a_filter_in_effect_names_itself() {
             "{bad:?}"
         );
     }
-    // Precedence comes before validity: a bad entity does not fall back to a good device.
+    // Precedence comes before validity: an invalid entity does not fall back to a valid device.
     assert_eq!(field_of(&["1"], &["1"], &["e", ""]), Some("entityId"));
 }
 
 #[test]
-fn comma_lists_and_repeats_mix_in_order_each_value_once() {
+fn comma_lists_and_repeats_keep_order_without_duplicates() {
     let selected = select(&["3,1", "2", "1,3,4"], &[], &[]);
     assert_eq!(selected, Ok(Selection::Homes(vec![3, 1, 2, 4])));
     let selected = select(&[], &[], &["b", "a", "b"]);
@@ -76,14 +76,14 @@ fn comma_lists_and_repeats_mix_in_order_each_value_once() {
 }
 
 #[test]
-fn a_thousand_values_pass_and_one_more_does_not() {
+fn thousand_values_are_accepted_and_one_more_is_not() {
     let ids: Vec<String> = (1..=MAX_VALUES).map(|id| id.to_string()).collect();
     let ids: Vec<&str> = ids.iter().map(String::as_str).collect();
     let joined = ids.join(",");
     let homes = Selection::Homes((1..=MAX_VALUES as u64).collect());
     assert_eq!(select(&[&joined], &[], &[]), Ok(homes));
     assert!(select(&[], &[], &ids).is_ok());
-    // Counted before repeats are dropped.
+    // Counted before duplicates are removed.
     assert_eq!(field_of(&[&joined, "1"], &[], &[]), Some("homeId"));
     assert_eq!(field_of(&[], &[&joined, "1"], &[]), Some("deviceId"));
     assert_eq!(

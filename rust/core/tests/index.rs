@@ -1,4 +1,4 @@
-//! The index against a naive model: a list of listeners and what each asked for.
+//! The index against a naive model: a list of subscribers and the topics of each.
 #![allow(clippy::unwrap_used)] // Failing loudly is what a test is for.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -9,8 +9,8 @@ use homewire_core::wire::encoding::Encoding;
 use proptest::collection::vec;
 use proptest::prelude::*;
 
-/// Few enough that listeners share topics and whole sets of them, and alike enough that a mistaken
-/// member (project, home, kind) would be another topic.
+/// Few enough that subscribers share topics and whole sets, and similar enough that a confused member
+/// (project, home, kind) is another topic.
 const UNIVERSE: [TopicRef<'static>; 11] = [
     home(1, 1),
     home(1, 2),
@@ -49,12 +49,12 @@ const fn entity(project: u64, home: u64, entity: &'static str) -> TopicRef<'stat
     }
 }
 
-/// What is done to an index.
+/// A step on an index.
 #[derive(Clone, Debug)]
 enum Step {
-    /// With these topics, repeated and in any order.
+    /// With these topics, with duplicates and in any order.
     Join(Vec<TopicRef<'static>>),
-    /// Whoever stands there among those who are in.
+    /// The subscriber at this index.
     Leave(prop::sample::Index),
     Find(Vec<TopicRef<'static>>),
 }
@@ -69,17 +69,17 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     vec(step, 1..80)
 }
 
-struct Listener {
+struct Subscriber {
     topics: BTreeSet<TopicRef<'static>>,
     audience: AudienceId,
     place: u32,
 }
 
-/// The index, and in_same_account it what its user has to remember.
+/// The index, and what its caller must store.
 #[derive(Default)]
 struct Checked {
     index: Index,
-    listeners: BTreeMap<Slot, Listener>,
+    subscribers: BTreeMap<Slot, Subscriber>,
     next: Slot,
 }
 
@@ -88,30 +88,30 @@ impl Checked {
         let slot = self.next;
         self.next += 1;
         let (audience, place) = self.index.join(slot, topics, Encoding::Plain);
-        let listener = Listener {
+        let subscriber = Subscriber {
             topics: topics.iter().copied().collect(),
             audience,
             place,
         };
-        self.listeners.insert(slot, listener);
+        self.subscribers.insert(slot, subscriber);
     }
 
-    fn leave(&mut self, who: prop::sample::Index) {
-        if self.listeners.is_empty() {
+    fn leave(&mut self, which: prop::sample::Index) {
+        if self.subscribers.is_empty() {
             return;
         }
         let slot = *self
-            .listeners
+            .subscribers
             .keys()
-            .nth(who.index(self.listeners.len()))
+            .nth(which.index(self.subscribers.len()))
             .unwrap();
-        let gone = self.listeners.remove(&slot).unwrap();
+        let gone = self.subscribers.remove(&slot).unwrap();
         if let Some(moved) = self.index.leave(gone.audience, gone.place) {
-            self.listeners.get_mut(&moved).unwrap().place = gone.place;
+            self.subscribers.get_mut(&moved).unwrap().place = gone.place;
         }
     }
 
-    /// Who hears an event about these topics, from the index; each as often as it would.
+    /// The subscribers of an event with these topics, as often as the index returns them.
     fn find(&mut self, topics: &[TopicRef<'_>]) -> Vec<Slot> {
         let mut matched = Vec::new();
         self.index.find(topics, &mut matched);
@@ -124,27 +124,27 @@ impl Checked {
     }
 
     fn find_naively(&self, topics: &[TopicRef<'_>]) -> Vec<Slot> {
-        self.listeners
+        self.subscribers
             .iter()
-            .filter(|(_, listener)| topics.iter().any(|topic| listener.topics.contains(topic)))
+            .filter(|(_, subscriber)| topics.iter().any(|topic| subscriber.topics.contains(topic)))
             .map(|(&slot, _)| slot)
             .collect()
     }
 
     fn check(&mut self) -> Result<(), TestCaseError> {
-        let sets: BTreeSet<_> = self.listeners.values().map(|it| &it.topics).collect();
+        let sets: BTreeSet<_> = self.subscribers.values().map(|it| &it.topics).collect();
         let topics: BTreeSet<_> = sets.iter().copied().flatten().collect();
         prop_assert_eq!(self.index.audience_count(), sets.len());
         prop_assert_eq!(self.index.topic_count(), topics.len());
-        for (&slot, listener) in &self.listeners {
-            let members = self.index.members(listener.audience);
-            prop_assert_eq!(members.get(listener.place as usize), Some(&slot));
+        for (&slot, subscriber) in &self.subscribers {
+            let members = self.index.members(subscriber.audience);
+            prop_assert_eq!(members.get(subscriber.place as usize), Some(&slot));
             let topics: BTreeSet<_> = self
                 .index
-                .topics(listener.audience)
+                .topics(subscriber.audience)
                 .map(|it| it.as_ref())
                 .collect();
-            prop_assert_eq!(&topics, &listener.topics);
+            prop_assert_eq!(&topics, &subscriber.topics);
         }
         for topic in UNIVERSE {
             prop_assert_eq!(self.find(&[topic]), self.find_naively(&[topic]));
@@ -156,24 +156,24 @@ impl Checked {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
 
-    /// After every step everybody hears what they asked for, once; whoever asks for the same shares a
-    /// audience; and when everybody left nothing is kept.
+    /// After every step each subscriber matches its topics once. Equal sets share an audience. After the
+    /// last leave nothing is left.
     #[test]
-    fn everybody_hears_what_they_asked_for(steps in steps()) {
+    fn subscribers_match_their_topics(steps in steps()) {
         let mut checked = Checked::default();
         for step in steps {
             match step {
                 Step::Join(topics) => checked.join(&topics),
-                Step::Leave(who) => checked.leave(who),
+                Step::Leave(which) => checked.leave(which),
                 Step::Find(topics) => {
                     prop_assert_eq!(checked.find(&topics), checked.find_naively(&topics));
                 }
             }
             checked.check()?;
         }
-        while let Some((_, gone)) = checked.listeners.pop_first() {
+        while let Some((_, gone)) = checked.subscribers.pop_first() {
             if let Some(moved) = checked.index.leave(gone.audience, gone.place) {
-                checked.listeners.get_mut(&moved).unwrap().place = gone.place;
+                checked.subscribers.get_mut(&moved).unwrap().place = gone.place;
             }
             checked.check()?;
         }
@@ -182,7 +182,7 @@ proptest! {
 }
 
 #[test]
-fn an_event_about_three_topics_of_one_scope_is_heard_once() {
+fn event_with_three_topics_of_one_audience_matches_once() {
     let mut checked = Checked::default();
     let topics = [home(1, 1), device(1, 1), entity(1, 1, "lamp")];
     checked.join(&topics);
@@ -191,7 +191,7 @@ fn an_event_about_three_topics_of_one_scope_is_heard_once() {
 }
 
 #[test]
-fn nobody_hears_for_who_asked_for_nothing() {
+fn empty_subscription_matches_nothing() {
     let mut checked = Checked::default();
     checked.join(&[]);
     assert!(checked.find(&UNIVERSE).is_empty());
@@ -202,12 +202,12 @@ fn nobody_hears_for_who_asked_for_nothing() {
 }
 
 #[test]
-fn leaving_twice_or_from_nowhere_changes_nothing() {
+fn repeated_or_unknown_leave_changes_nothing() {
     let mut checked = Checked::default();
     checked.join(&[home(1, 1)]);
-    let Listener {
+    let Subscriber {
         audience, place, ..
-    } = checked.listeners[&0];
+    } = checked.subscribers[&0];
     assert_eq!(checked.index.leave(audience, place + 1), None);
     assert_eq!(checked.index.leave(audience + 1, 0), None);
     assert_eq!(checked.find(&[home(1, 1)]), [0]);

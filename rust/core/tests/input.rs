@@ -1,4 +1,4 @@
-//! Bodies of events and commands: what passes passes untouched, what does not names its field.
+//! Bodies of events and commands: valid ones are unchanged, invalid ones name their field.
 
 use homewire_core::input::{
     EventInput, MAX_DATA_BYTES, MAX_ITEMS, parse_bulk, parse_command, parse_event,
@@ -23,7 +23,7 @@ fn data(body: &str) -> Option<String> {
     parse_event(body.as_bytes()).ok()?.data.map(String::from)
 }
 
-/// The field at fault, of an event or a command. Its problem must not repeat the body.
+/// The invalid field of an event or a command. The problem must not repeat the body.
 fn fault(body: impl AsRef<[u8]>) -> Option<&'static str> {
     let invalid = parse_event(body.as_ref()).err()?;
     assert!(!invalid.problem.contains("SECRET"), "{invalid}");
@@ -40,7 +40,7 @@ fn command_fault(body: &str) -> Option<&'static str> {
 }
 
 #[test]
-fn an_event_with_everything() {
+fn event_with_all_members_is_parsed() {
     let body = r#" {"homeId":7,"other":[1,{"x":"\ud800"}],"eventData": {"n" : 9007199254740993.10 },
         "entityId":"lamp","eventType":"it\u00e9m","deviceId":8,"timestamp":"0001-01-01T00:00:00Z"} "#;
     let expected = EventInput {
@@ -70,7 +70,7 @@ fn null_means_absent() {
 }
 
 #[test]
-fn event_data_pass_byte_for_byte() {
+fn event_data_are_unchanged() {
     for json in [
         "{}",
         r#"{"big":123456789012345678901234567890,"e":1E+2,"neg":-0.0}"#,
@@ -83,7 +83,7 @@ fn event_data_pass_byte_for_byte() {
 }
 
 #[test]
-fn the_body_must_be_a_json_object() {
+fn body_must_be_json_object() {
     for body in [
         "",
         " ",
@@ -114,7 +114,7 @@ fn the_body_must_be_a_json_object() {
 }
 
 #[test]
-fn members_name_themselves() {
+fn invalid_member_is_named() {
     let long = |len: usize| format!(r#""{}""#, "é".repeat(len / 2));
     for (json, field) in [
         ("{}".to_owned(), "eventType"),
@@ -158,7 +158,7 @@ fn members_name_themselves() {
 }
 
 #[test]
-fn event_data_are_bounded_in_depth() {
+fn event_data_depth_is_limited() {
     assert_eq!(data(&with_data(&nested(64))), Some(nested(64)));
     let lists = |levels| {
         format!(
@@ -182,7 +182,7 @@ fn event_data_are_bounded_in_depth() {
         let command = format!(r#"{{"action":"a","parameters":{}}}"#, nested(levels));
         assert_eq!(command_fault(&command), Some("parameters"));
     }
-    // Deep, but not an object; deep, but nobody's business.
+    // Deep, but not an object; deep, but in an unknown member.
     let array = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
     assert_eq!(fault(with_data(&array)), Some("eventData"));
     let ignored = format!(r#"{{"x":{array},"eventType":"t"}}"#);
@@ -199,7 +199,7 @@ fn event_data_are_bounded_in_depth() {
 }
 
 #[test]
-fn event_data_are_bounded_in_size() {
+fn event_data_size_is_limited() {
     let sized = |len: usize| format!(r#"{{"a":"{}"}}"#, "x".repeat(len - 8));
     assert_eq!(fault(with_data(&sized(MAX_DATA_BYTES))), None);
     assert_eq!(
@@ -209,14 +209,14 @@ fn event_data_are_bounded_in_size() {
 }
 
 #[test]
-fn a_path_overrides_ids_in_the_body_whatever_they_are() {
+fn ids_in_body_are_ignored_for_path() {
     let body = r#"{"eventType":"t","homeId":"x","homeId":-1,"deviceId":{},"timestamp":1,"originDeviceId":[]}"#;
     let event = parse_event(body.as_bytes()).unwrap();
     assert_eq!((event.home_id, event.device_id), (0, 0));
 }
 
 #[test]
-fn ids_of_routed_events() {
+fn ids_of_routed_events_are_parsed() {
     for (id, expected) in [("0", 0), ("1", 1), ("9223372036854775807", i64::MAX as u64)] {
         let body = format!(r#"{{"eventType":"t","homeId":{id},"deviceId": {id} }}"#);
         let event = parse_routed_event(body.as_bytes()).unwrap();
@@ -247,7 +247,7 @@ fn ids_of_routed_events() {
 }
 
 #[test]
-fn commands() {
+fn commands_are_parsed() {
     let body = br#"{"parameters":{"level": 1e400},"action":"dim","deviceId":"x"}"#;
     let command = parse_command(body).unwrap();
     assert_eq!(command.action, "dim");
@@ -267,7 +267,7 @@ fn commands() {
 }
 
 #[test]
-fn each_line_of_a_bulk_body_stands_for_itself() {
+fn each_line_of_bulk_body_has_own_result() {
     let body = [
         &b"\n  \r\n{\"eventType\":\"a\",\"homeId\":1}\r\n"[..],
         b"SECRET\n{\"eventType\":\"\xff\"}\n\n",
@@ -291,7 +291,7 @@ fn each_line_of_a_bulk_body_stands_for_itself() {
 }
 
 #[test]
-fn each_element_of_a_bulk_array_stands_for_itself() {
+fn each_element_of_bulk_array_has_own_result() {
     let body = format!(
         r#" [ {{"eventType":"a","eventData":{{"x": 1.10}}}} ,1,null,"SECRET",[{{}}],{{}},{},{{"eventType":"b"}}] "#,
         with_data(&nested(100))
@@ -322,7 +322,7 @@ fn each_element_of_a_bulk_array_stands_for_itself() {
 }
 
 #[test]
-fn bulk_bodies_are_refused_as_a_whole() {
+fn bulk_body_is_rejected_as_whole() {
     let bulk_fault = |body: &[u8]| parse_bulk(body).err().map(|it| it.field);
     let item = r#"{"eventType":"t"}"#;
     for body in [
@@ -369,7 +369,7 @@ fn json() -> impl Strategy<Value = serde_json::Value> {
 
 proptest! {
     #[test]
-    fn any_event_that_serde_writes_is_read_back(event_type in ".{1,60}", value in json()) {
+    fn any_serialised_event_is_parsed(event_type in ".{1,60}", value in json()) {
         let body = serde_json::json!({"eventType": event_type, "eventData": value}).to_string();
         match parse_event(body.as_bytes()) {
             Ok(event) => {
@@ -399,7 +399,7 @@ proptest! {
 }
 
 #[test]
-fn a_type_of_the_platform_is_not_a_clients() {
+fn platform_event_type_is_rejected_from_client() {
     let typed = |name: &str| format!(r#"{{"eventType":"{name}"}}"#);
     for name in [
         "_deviceConnected_",

@@ -40,7 +40,7 @@ mod tests {
     use super::{crc16, shard_of};
 
     #[test]
-    fn known_vectors() {
+    fn crc16_matches_known_vectors() {
         assert_eq!(crc16(b"123456789"), 0x31C3);
         assert_eq!(crc16(b""), 0);
         assert_eq!(crc16(b"A"), 0x58E5);

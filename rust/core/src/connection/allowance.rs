@@ -75,7 +75,7 @@ mod tests {
     const LONGEST: usize = 4000;
 
     #[test]
-    fn a_burst_is_taken_and_one_frame_more_is_not() {
+    fn burst_is_accepted_and_next_frame_is_not() {
         let mut allowance = Allowance::default();
         for _ in 0..50 {
             assert!(allowance.take(7.0, 1, 0, &RATES, LONGEST));
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[test]
-    fn a_steady_client_at_its_rate_is_always_within() {
+    fn steady_client_at_rate_is_accepted() {
         let mut allowance = Allowance::default();
         for second in 0..1000 {
             assert!(allowance.take(f64::from(second), 10, 1000, &RATES, LONGEST));
@@ -93,7 +93,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_count_and_the_longest_message_is_always_within() {
+    fn bytes_are_limited_and_longest_message_is_accepted() {
         let mut allowance = Allowance::default();
         assert!(allowance.take(0.0, 1, 2 * LONGEST, &RATES, LONGEST));
         assert!(!allowance.take(0.0, 1, 1, &RATES, LONGEST));
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn zero_is_no_limit() {
+    fn zero_rate_is_unlimited() {
         let mut allowance = Allowance::default();
         assert!(allowance.take(0.0, u32::MAX, usize::MAX, &Rates::default(), LONGEST));
     }

@@ -141,7 +141,7 @@ mod tests {
     proptest! {
         /// Slots are added and removed in any order, under any principal; the naive model is a map.
         #[test]
-        fn each_principal_has_exactly_its_slots(
+        fn principal_has_exactly_its_slots(
             steps in proptest::collection::vec((0u32..40, 0u8..12), 1..300)
         ) {
             let mut principals = SlotsByPrincipal::default();

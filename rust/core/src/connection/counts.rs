@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_of_topics_are_given_back_as_they_were_taken_or_changed() {
+    fn topic_bytes_are_released_as_counted_or_changed() {
         let all = Arc::new(ConnectionCounts::default());
         let bytes = |id| {
             let held = all.held(user(1, id), None);
@@ -284,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn each_subject_has_a_count_of_its_own() {
+    fn each_key_has_its_own_count() {
         let all = Arc::new(ConnectionCounts::default());
         let here = address("192.0.2.1");
         let device = Principal {
@@ -305,7 +305,7 @@ mod tests {
     }
 
     #[test]
-    fn who_holds_nothing_is_forgotten() {
+    fn key_without_connections_is_removed() {
         let all = Arc::new(ConnectionCounts::default());
         for id in 0..10_000 {
             drop(all.add(user(1, id), address("192.0.2.1"), 0));
@@ -317,20 +317,20 @@ mod tests {
     }
 
     #[test]
-    fn a_row_that_is_used_again_counts_from_one() {
+    fn reused_row_counts_from_one() {
         let all = Arc::new(ConnectionCounts::default());
-        let kept = all.add(user(1, 1), None, 0);
+        let first = all.add(user(1, 1), None, 0);
         drop(all.add(user(2, 2), None, 0));
         let next = all.add(user(3, 3), None, 0);
         assert_eq!(all.held(user(3, 3), None), counts(1, 1, 0));
         assert_eq!(all.held(user(2, 2), None), counts(0, 0, 0));
         drop(next);
         assert_eq!(all.held(user(1, 1), None), counts(1, 1, 0));
-        drop(kept);
+        drop(first);
     }
 
     #[test]
-    fn an_address_is_one_however_it_is_written() {
+    fn address_counts_once_in_any_notation() {
         let all = Arc::new(ConnectionCounts::default());
         let _old = all.add(user(1, 1), address("::ffff:192.0.2.1"), 0);
         let _new = all.add(user(1, 1), address("2001:db8:0:7::1"), 0);
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_has_who_holds_more_than_is_said_for_its_kind() {
+    fn above_lists_keys_over_threshold_of_their_kind() {
         let all = Arc::new(ConnectionCounts::default());
         let many = ROWS_AT_ONCE as u64 + 10;
         let _ones: Vec<CountGuard> = (0..many).map(|id| all.add(user(1, id), None, 0)).collect();
@@ -370,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn threads_do_not_lose_count() {
+    fn concurrent_counts_are_exact() {
         let all = Arc::new(ConnectionCounts::default());
         std::thread::scope(|scope| {
             for _ in 0..4 {

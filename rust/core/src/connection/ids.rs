@@ -65,7 +65,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_comes_back_under_another_name() {
+    fn reused_slot_has_new_id() {
         let ids = ConnectionIds::default();
         let first = ids.allocate();
         ids.release(first);

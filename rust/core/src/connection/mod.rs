@@ -131,7 +131,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_idle_connection_is_small() {
+    fn idle_connection_is_small() {
         assert!(
             size_of::<Connection>() <= 288,
             "{}",

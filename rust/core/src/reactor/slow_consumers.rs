@@ -150,7 +150,7 @@ mod tests {
 
     /// The age counts from the turn of the frame, even if the turn before was long ago.
     #[test]
-    fn what_waits_is_no_older_than_its_turn() {
+    fn unsent_frame_is_not_older_than_its_turn() {
         let mut reactor = reactor_with_age_limit();
         let id = open(&mut reactor, 1, 1);
         let mut now = Instant::now() + Duration::from_secs(60);
@@ -166,7 +166,7 @@ mod tests {
 
     /// A client that reads slowly but steadily always has unsent frames, but no old ones.
     #[test]
-    fn who_reads_slowly_but_steadily_stays() {
+    fn slow_but_steady_reader_is_not_evicted() {
         const A_SECOND: usize = 600_000;
         let mut reactor = reactor_with_age_limit();
         let id = reserve(&mut reactor, 1, 1);

@@ -175,7 +175,7 @@ impl Reactor {
                         .notifier
                         .push(Notification::AllowanceExceeded { principal_id });
                 }
-                // After the notification: whoever sees the count can rely on the notification being queued.
+                // After the notification: when the count is visible, the notification is queued already.
                 Stats::add(&self.shared.stats.inbound_exceeded, 1);
                 self.close_for_violation(
                     id,
@@ -328,7 +328,7 @@ mod tests {
     /// Twenty clients have more bytes than one turn reads. Each turn delivers events, each client gets its
     /// share, and in the end everything is read.
     #[test]
-    fn a_flood_has_a_budget_and_each_turn_delivers() {
+    fn flood_is_read_within_budget_and_each_turn_delivers() {
         for frame in [EMPTY_PING, EMPTY_TEXT] {
             let (mut reactor, mut now) = (reactor(limits()), Instant::now());
             let mut ids = Vec::new();
@@ -341,15 +341,18 @@ mod tests {
                 clients.push(client);
             }
             let witness = reserve(&mut reactor, LISTENER, 1);
-            let mut listener = adopt(&mut reactor, witness);
-            listener.set_nonblocking(true).unwrap();
+            let mut witness_client = adopt(&mut reactor, witness);
+            witness_client.set_nonblocking(true).unwrap();
             let mut events = next_events(&mut reactor);
             let (mut turns, mut buffer) = (0, [0; 1000]);
             loop {
                 reactor.shared.inbox.send(event());
                 reactor.turn(&events, now);
                 turns += 1;
-                assert!(listener.read(&mut buffer).unwrap() > 0, "turn {turns}");
+                assert!(
+                    witness_client.read(&mut buffer).unwrap() > 0,
+                    "turn {turns}"
+                );
                 now += MAX_READ_PAUSE;
                 if reactor.unread.is_empty() {
                     match next_events_now(&mut reactor) {
@@ -371,7 +374,7 @@ mod tests {
 
     /// The end of one client's flood is not read before the start of another client's input.
     #[test]
-    fn sockets_are_read_by_turns() {
+    fn sockets_are_read_in_turns() {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
         let loud = reserve(&mut reactor, 1, 1);
         let mut loud = adopt(&mut reactor, loud);
@@ -391,7 +394,7 @@ mod tests {
 
     /// After a turn that reached the limit, further turns deliver but do not read.
     #[test]
-    fn a_flood_is_not_read_all_the_time() {
+    fn reading_pauses_after_full_turn() {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
         let mut clients = Vec::new();
         for user in 0..CLIENTS {
@@ -400,7 +403,7 @@ mod tests {
             fill(&mut clients[user as usize], &EMPTY_TEXT);
         }
         let witness = reserve(&mut reactor, LISTENER, 1);
-        let mut listener = adopt(&mut reactor, witness);
+        let mut witness_client = adopt(&mut reactor, witness);
         let events = next_events(&mut reactor);
         reactor.turn(&events, now);
         assert_eq!(count(&reactor, "reads_deferred"), 1);
@@ -409,7 +412,7 @@ mod tests {
         let (waiting, mut buffer) = (reactor.unread.len(), [0; 1000]);
         reactor.shared.inbox.send(event());
         reactor.turn(&no_events(), now);
-        assert!(listener.read(&mut buffer).unwrap() > 0);
+        assert!(witness_client.read(&mut buffer).unwrap() > 0);
         assert_eq!(reactor.unread.len(), waiting);
         assert_eq!(count(&reactor, "reads_deferred"), 1);
         reactor.turn(&no_events(), now + MAX_READ_PAUSE);

@@ -180,7 +180,7 @@ mod tests {
 
     /// A deadline that the poll timeout misses would be handled half a second late.
     #[test]
-    fn nothing_that_is_due_is_slept_through() {
+    fn poll_timeout_ends_at_each_deadline() {
         let now = Instant::now();
         let soon = Duration::from_millis(10);
         let expectations: [fn(&mut Timers, Instant); 4] = [
@@ -199,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn heartbeats_are_spread_over_their_interval() {
+    fn heartbeats_are_spread_over_interval() {
         let mut reactor = beating();
         let ids: Vec<_> = (0..2 * u64::from(PARTS))
             .map(|user| open(&mut reactor, 1, user))
@@ -220,7 +220,7 @@ mod tests {
     }
 
     #[test]
-    fn any_byte_is_an_answer_to_a_heartbeat() {
+    fn any_byte_answers_heartbeat() {
         const PONG: [u8; 6] = [0x8A, 0x80, 0x37, 0xFA, 0x21, 0x3D];
         let mut reactor = beating();
         let id = reserve(&mut reactor, 1, 1);
@@ -240,7 +240,7 @@ mod tests {
 
     /// Without a ping, the client would count as silent at the next heartbeat.
     #[test]
-    fn a_backlog_does_not_hide_the_heartbeat() {
+    fn heartbeat_is_sent_despite_backlog() {
         let mut reactor = beating();
         let id = open(&mut reactor, 1, 1);
         // One message may exceed the limit on its own.
@@ -259,7 +259,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_asked_late_has_its_time_to_answer() {
+    fn client_pinged_late_has_full_time_to_answer() {
         for held_up in (1..3 * PARTS).step_by(5) {
             let mut reactor = beating();
             let slots = PARTS.into();
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn adoption_in_time_stops_that_clock() {
+    fn adoption_cancels_reservation_deadline() {
         let mut reactor = reactor(Limits {
             reservation: Duration::from_secs(1),
             ..limits()

@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_is_older_is_older() {
+    fn only_lower_position_is_older() {
         let now = Instant::now();
         let mut dedup = RecordDedup::new(now);
         for (position, freshness) in [
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn what_nobody_speaks_about_is_forgotten_after_two_generations() {
+    fn key_is_forgotten_after_two_generations() {
         let now = Instant::now();
         let mut dedup = RecordDedup::new(now);
         dedup.observe(user(1), (5, 0), now);
@@ -147,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_bounded_however_much_happens_at_once() {
+    fn memory_is_bounded_under_load() {
         let now = Instant::now();
         let mut dedup = RecordDedup::new(now);
         for number in 0..10 * MAX_RECORDS as u64 {

@@ -44,7 +44,7 @@ proptest! {
     /// Whatever the kernel takes at a time, all bytes arrive once and in order, all frames are counted, and
     /// the memory is exact.
     #[test]
-    fn everything_arrives_in_order(
+    fn all_bytes_arrive_in_order(
         lengths in prop::collection::vec((1usize..40, 1u32..4), 1..20),
         takes in prop::collection::vec(0usize..60, 0..60),
         flush_after in prop::collection::vec(any::<bool>(), 20),
@@ -84,7 +84,7 @@ proptest! {
 proptest! {
     /// A sequence is reported with the last byte of its frame, and not before.
     #[test]
-    fn a_ticket_is_told_with_the_last_byte_of_its_frame(
+    fn sequence_is_reported_with_last_byte_of_frame(
         lengths in prop::collection::vec((1usize..40, any::<bool>()), 1..20),
         takes in prop::collection::vec(0usize..60, 0..60),
     ) {
@@ -116,7 +116,7 @@ proptest! {
 }
 
 #[test]
-fn the_bound_is_exact_and_nothing_is_queued_past_it() {
+fn limit_is_exact() {
     let memory_account = MemoryAccount::new(Instant::now());
     let bound = memory::entry_memory(10);
     for (limit, first) in [
@@ -144,7 +144,7 @@ fn the_bound_is_exact_and_nothing_is_queued_past_it() {
 
 /// Counted in bytes alone, half a million entries of two bytes would be one megabyte.
 #[test]
-fn small_pieces_reach_the_bound_by_their_memory() {
+fn small_entries_reach_limit_by_their_memory() {
     const LIMIT: usize = 1 << 20;
     let memory_account = MemoryAccount::new(Instant::now());
     let mut send_queue = SendQueue::default();
@@ -191,7 +191,7 @@ fn received(mut bytes: &[u8]) -> Vec<String> {
 }
 
 #[test]
-fn while_something_waits_pings_have_one_place_and_the_last_is_answered() {
+fn queued_pings_take_one_place_and_last_is_answered() {
     let memory_account = MemoryAccount::new(Instant::now());
     let mut send_queue = SendQueue::default();
     let mut write_counts = WriteCounts::default();
@@ -240,7 +240,7 @@ fn while_something_waits_pings_have_one_place_and_the_last_is_answered() {
 }
 
 #[test]
-fn a_pong_that_was_begun_is_ended_before_the_next() {
+fn partly_written_pong_is_completed_before_next() {
     let memory_account = MemoryAccount::new(Instant::now());
     let mut send_queue = SendQueue::default();
     let mut socket = scripted(&[2]);
@@ -256,7 +256,7 @@ fn a_pong_that_was_begun_is_ended_before_the_next() {
 }
 
 #[test]
-fn a_frame_that_was_begun_is_ended_also_past_the_bound() {
+fn partly_written_frame_is_completed_beyond_limit() {
     let memory_account = MemoryAccount::new(Instant::now());
     let mut bytes = Vec::new();
     frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");
@@ -279,7 +279,7 @@ fn a_frame_that_was_begun_is_ended_also_past_the_bound() {
 }
 
 #[test]
-fn lagging_connections_share_one_copy() {
+fn slow_consumers_share_one_copy() {
     let memory_account = MemoryAccount::new(Instant::now());
     let mut block = Block::new(b"frame", 1, &memory_account);
     let mut write_counts = WriteCounts::default();
@@ -302,7 +302,7 @@ fn lagging_connections_share_one_copy() {
 }
 
 #[test]
-fn dropping_keeps_the_rest_of_a_frame_that_was_begun() {
+fn drop_unwritten_keeps_rest_of_partly_written_frame() {
     let memory_account = MemoryAccount::new(Instant::now());
     let mut bytes = Vec::new();
     frame::append_frame(&mut bytes, frame::Opcode::Text, b"first");

@@ -132,7 +132,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_table_is_in_order_and_fits_into_close_frames() {
+    fn table_is_sorted_and_reasons_fit_close_frames() {
         assert!(TABLE.is_sorted_by(|one, next| one.code < next.code));
         for row in TABLE {
             assert!(row.reason.len() <= 123, "{}", row.code);
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn the_advice_says_what_the_number_promises() {
+    fn advice_matches_range_of_code() {
         for row in TABLE {
             assert_ne!(
                 row.advice.contains("Don't reconnect"),

@@ -1,4 +1,4 @@
-//! What clients say: pings, messages, violations, and what happens while nobody takes messages.
+//! Input from clients: pings, messages and violations, and backpressure while Python takes no messages.
 
 use std::io::Write;
 
@@ -6,7 +6,8 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Node, Received, client_frame, event, homes, limits};
+use crate::client::{Received, client_frame};
+use crate::harness::{Node, event, homes, limits};
 
 const FIN: u8 = 0x80;
 const TEXT: u8 = Opcode::Text as u8;
@@ -14,7 +15,7 @@ const BINARY: u8 = Opcode::Binary as u8;
 const CONTINUATION: u8 = Opcode::Continuation as u8;
 
 #[test]
-fn a_pong_echoes_the_ping() {
+fn pong_has_payload_of_ping() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect(homes(&[1]));
     for payload in [&b""[..], b"ping", &[0xFF; 125]] {
@@ -25,7 +26,7 @@ fn a_pong_echoes_the_ping() {
 }
 
 #[test]
-fn messages_come_whole_and_in_order() {
+fn messages_are_reported_whole_and_in_order() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     for (first, payload) in [
@@ -50,7 +51,7 @@ fn messages_come_whole_and_in_order() {
 }
 
 #[test]
-fn messages_that_nobody_wants_are_checked_and_dropped() {
+fn undelivered_messages_are_checked_and_dropped() {
     let mut node = Node::start(Limits {
         deliver_messages: false,
         ..limits()
@@ -67,7 +68,7 @@ fn messages_that_nobody_wants_are_checked_and_dropped() {
 }
 
 #[test]
-fn violations_close_and_events_come_before_the_close() {
+fn violation_closes_after_routed_events() {
     let too_long = client_frame(FIN | BINARY, &vec![0; limits().message_bytes + 1]);
     let mut two_parts = client_frame(TEXT, &vec![b'x'; limits().message_bytes]);
     two_parts.extend(client_frame(FIN | CONTINUATION, b"x"));
@@ -93,7 +94,7 @@ fn violations_close_and_events_come_before_the_close() {
 }
 
 #[test]
-fn the_longest_message_is_taken() {
+fn longest_message_is_accepted() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     let payload = vec![7; limits().message_bytes];
@@ -105,11 +106,11 @@ fn the_longest_message_is_taken() {
     );
 }
 
-/// Messages wait in the client's own socket once four megabytes of them are not taken.
+/// Beyond four megabytes of untaken messages, further ones stay in the client's own socket.
 #[test]
-fn clients_wait_while_nobody_takes_their_messages() {
+fn reading_pauses_while_messages_are_not_taken() {
     const BOUND: usize = 4 << 20;
-    /// What the kernel holds of a unix socket, and one turn's reads.
+    /// The buffer of a unix socket, and the reads of one turn.
     const ON_THE_WAY: usize = 1 << 20;
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
@@ -120,7 +121,7 @@ fn clients_wait_while_nobody_takes_their_messages() {
         write_counts >= BOUND,
         "it waits too early, after {write_counts} bytes"
     );
-    // The others are served all the while.
+    // Other connections receive events meanwhile.
     let (_, mut subscriber) = node.connect(homes(&[1]));
     node.route(event(1, "meanwhile"));
     assert_eq!(subscriber.receive(), Received::event("meanwhile"));

@@ -1,4 +1,4 @@
-//! Counts of connections: raised with the reservation, lowered however the connection ends.
+//! Connection counts: incremented by the reservation, decremented however the connection ends.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
@@ -40,7 +40,7 @@ fn reserve(node: &Node) -> ConnectionId {
     id
 }
 
-/// Waits until every one of the three counts is `count`.
+/// Waits until each of the three counts is `count`.
 fn settles(node: &Node, count: u32) {
     let wanted = Counts {
         principal: count,
@@ -61,7 +61,7 @@ fn settles(node: &Node, count: u32) {
 }
 
 #[test]
-fn a_burst_is_counted_before_the_reactor_hears_of_it() {
+fn burst_is_counted_before_reactor_handles_it() {
     let node = Node::start(limits());
     node.occupy();
     for _ in 0..50 {
@@ -82,7 +82,7 @@ fn a_burst_is_counted_before_the_reactor_hears_of_it() {
 }
 
 #[test]
-fn the_count_falls_when_a_handshake_is_given_up() {
+fn abandoned_reservation_is_not_counted() {
     let node = Node::start(limits());
     let first = reserve(&node);
     let second = reserve(&node);
@@ -94,7 +94,7 @@ fn the_count_falls_when_a_handshake_is_given_up() {
 }
 
 #[test]
-fn the_count_falls_when_a_reservation_expires() {
+fn expired_reservation_is_not_counted() {
     let node = Node::start(Limits {
         reservation: Duration::from_millis(20),
         ..limits()
@@ -105,7 +105,7 @@ fn the_count_falls_when_a_reservation_expires() {
 }
 
 #[test]
-fn the_count_falls_when_the_client_goes_and_not_before() {
+fn disconnected_client_is_not_counted() {
     let node = Node::start(limits());
     let stays = reserve(&node);
     let goes = reserve(&node);
@@ -118,19 +118,19 @@ fn the_count_falls_when_the_client_goes_and_not_before() {
 }
 
 #[test]
-fn the_count_falls_when_we_close() {
+fn closed_connection_is_not_counted() {
     let node = Node::start(Limits {
         close: Duration::from_millis(20),
         ..limits()
     });
     let id = reserve(&node);
-    let _deaf_client = node.adopt(id, b"");
+    let _silent_client = node.adopt(id, b"");
     node.core.close(id, 1000, String::new());
     settles(&node, 0);
 }
 
 #[test]
-fn nothing_is_counted_of_a_core_that_stopped() {
+fn stopped_core_counts_nothing() {
     let node = Node::start(limits());
     let open = reserve(&node);
     let _client = node.adopt(open, b"");

@@ -1,4 +1,4 @@
-//! Control records about users and their keys, and records that are to be ignored.
+//! Control records about users and their keys, and records that must be ignored.
 
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::bus::shard::shard_of;
@@ -6,9 +6,8 @@ use homewire_core::connection::Principal;
 use homewire_core::reactor::inbox::Entry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
-use crate::harness::{
-    Node, PROJECT, Received, SHARDS, command, copy, device, event, homes, limits, user,
-};
+use crate::client::Received;
+use crate::harness::{Node, PROJECT, SHARDS, command, copy, device, event, homes, limits, user};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, KEY_ENDED, MEMBER_ADDED, MEMBER_REMOVED,
     PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED, device_event, device_in, entities,
@@ -16,7 +15,7 @@ use crate::records::{
 };
 
 #[test]
-fn ids_up_to_the_number_of_shards_are_each_in_their_own() {
+fn first_ids_are_each_in_own_shard() {
     let mut shards: Vec<_> = (1..=u64::from(SHARDS))
         .map(|id| shard_of(id, SHARDS))
         .collect();
@@ -26,7 +25,7 @@ fn ids_up_to_the_number_of_shards_are_each_in_their_own() {
 }
 
 #[test]
-fn who_becomes_a_member_hears_the_home_from_that_record_on() {
+fn new_member_receives_home_from_record_on() {
     let node = Node::start(limits());
     let (id, mut all) = node.connect_for(user(1), homes(&[1]), true);
     let (lamps_id, mut lamps) = node.connect_for(user(1), entities(&[], &["lamp", "door"]), true);
@@ -37,7 +36,7 @@ fn who_becomes_a_member_hears_the_home_from_that_record_on() {
         &node,
         [
             event(2, "before"),
-            // The user's own shard: it says nothing about the events of the home's.
+            // The copy in the user's own shard does not concern the events of the home.
             copy(1, &added),
             event(2, "between"),
             copy(2, &added),
@@ -65,7 +64,7 @@ fn who_becomes_a_member_hears_the_home_from_that_record_on() {
 }
 
 #[test]
-fn being_added_twice_changes_nothing() {
+fn repeated_membership_changes_nothing() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
     let added = member(MEMBER_ADDED, 1, 1, 2);
@@ -76,7 +75,7 @@ fn being_added_twice_changes_nothing() {
 }
 
 #[test]
-fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
+fn removed_member_receives_events_before_record_only() {
     let mut node = Node::start(limits());
     let (id, mut both) = node.connect_for(user(1), homes(&[1, 2]), false);
     let (only_id, mut only) = node.connect_for(user(1), homes(&[2]), false);
@@ -104,7 +103,7 @@ fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
         received_so_far(&node, others_id, &mut others),
         events(&["before", "between", "after", "other"])
     );
-    // Nothing is left of what these asked for.
+    // Nothing is left of these subscriptions.
     assert_eq!(
         only.receive_until(&Received::Close(Some(4500))),
         events(&["before", "between"])
@@ -113,7 +112,7 @@ fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
         subscriber.receive_until(&Received::Close(Some(4500))),
         events(&["before"])
     );
-    // Except for who would hear the next home that its user enters.
+    // This one follows homes and waits for the next one.
     assert_eq!(received_so_far(&node, lamp_id, &mut lamp), []);
     route_all(
         &node,
@@ -133,7 +132,7 @@ fn who_leaves_a_home_hears_what_came_before_the_record_and_nothing_after() {
 }
 
 #[test]
-fn a_record_of_one_project_does_nothing_in_another() {
+fn record_has_no_effect_in_other_project() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
     for record_type in MEMBER_REMOVED..=PROJECT_DELETED {
@@ -157,12 +156,12 @@ fn a_record_of_one_project_does_nothing_in_another() {
 }
 
 #[test]
-fn a_deleted_user_hears_each_shard_up_to_its_copy() {
+fn deleted_user_receives_each_shard_up_to_copy() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
     let (_, mut nothing) = node.connect_for(user(1), homes(&[]), true);
     let (other_id, mut other) = node.connect_for(user(2), homes(&[1, 2]), true);
-    // A device of the same number is somebody else.
+    // A device with the same number is another principal.
     let (device_id, mut of_device) = node.connect_for(device(1), homes(&[1]), false);
     let deleted = ControlHeader {
         user: 1,
@@ -175,7 +174,7 @@ fn a_deleted_user_hears_each_shard_up_to_its_copy() {
             copy(1, &deleted),
             event(1, "too late"),
             event(2, "two"),
-            // Not even a home that comes along now is heard.
+            // A home that is added now is not subscribed to either.
             copy(3, &member(MEMBER_ADDED, 2, 1, 3)),
             event(3, "never"),
             copy(2, &deleted),
@@ -200,7 +199,7 @@ fn a_deleted_user_hears_each_shard_up_to_its_copy() {
 }
 
 #[test]
-fn a_key_that_ended_ends_the_connections_made_with_it() {
+fn ended_key_closes_its_connections() {
     let node = Node::start(limits());
     let with_key = |principal: Principal, key_tag| Principal {
         key_tag,
@@ -252,7 +251,7 @@ fn a_key_that_ended_ends_the_connections_made_with_it() {
 }
 
 #[test]
-fn an_older_record_about_the_same_subject_is_ignored_in_that_shard() {
+fn older_record_with_same_key_is_ignored_in_shard() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
     route_all(
@@ -261,7 +260,7 @@ fn an_older_record_about_the_same_subject_is_ignored_in_that_shard() {
             copy(2, &member(MEMBER_ADDED, 5, 1, 2)),
             copy(2, &member(MEMBER_REMOVED, 4, 1, 2)),
             event(2, "still a member"),
-            // About somebody else, and about another home: younger is what each has its own of.
+            // Records about another user and another home have other keys.
             copy(1, &member(MEMBER_REMOVED, 3, 1, 1)),
             event(1, "no member"),
         ],
@@ -271,7 +270,7 @@ fn an_older_record_about_the_same_subject_is_ignored_in_that_shard() {
         events(&["still a member"])
     );
     assert_eq!(node.stat("control_records_older"), 1);
-    // Within a millisecond the second number counts; an equal one is a repetition.
+    // Within a millisecond the second number counts; an equal position is a repetition.
     let removed = ControlHeader {
         outbox_seq: 1,
         ..member(MEMBER_REMOVED, 5, 1, 2)
@@ -289,7 +288,7 @@ fn an_older_record_about_the_same_subject_is_ignored_in_that_shard() {
 }
 
 #[test]
-fn what_cannot_be_understood_is_counted_and_stops_nothing() {
+fn malformed_entry_is_counted_and_skipped() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), device_in(1, 7), false);
     let moved = |body: &'static [u8]| ControlHeader {
@@ -328,10 +327,10 @@ fn what_cannot_be_understood_is_counted_and_stops_nothing() {
     assert_eq!(node.stat("malformed"), 5 + lengths as u64);
 }
 
-/// Who counts shards differently writes where the control records of a home are not: its events
-/// would be heard by those who were removed.
+/// A writer with another number of shards uses a shard without the control records of the home. Removed
+/// members would receive its events.
 #[test]
-fn an_entry_in_a_wrong_shard_is_not_taken_for_one_in_its_own() {
+fn entry_in_wrong_shard_is_skipped() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
     let (commands_id, mut commands) = node.connect_for(device(1), Subscription::Commands(1), false);
@@ -370,119 +369,8 @@ fn an_entry_in_a_wrong_shard_is_not_taken_for_one_in_its_own() {
     assert_eq!(node.stat("matched"), 2);
 }
 
-/// Shards have no common order: the end, which has no copy in the new home's, may be read after all of that.
 #[test]
-fn who_enters_a_home_after_its_key_ended_never_hears_it() {
-    for own_shard_first in [false, true] {
-        let node = Node::start(limits());
-        let (_, mut client) = node.connect_for(user(1), homes(&[3]), true);
-        let ended = ControlHeader {
-            user: 1,
-            ..record(KEY_ENDED, 1)
-        };
-        let own = copy(1, &ended);
-        let joined = ControlHeader {
-            // Another key that ended lately, then this one.
-            body: b"00000000000000ff0000000000000000",
-            ..member(MEMBER_ADDED, 2, 1, 2)
-        };
-        let mut entries = vec![event(3, "before"), copy(2, &joined), event(2, "secret")];
-        entries.insert(if own_shard_first { 0 } else { 3 }, own);
-        entries.push(copy(3, &ended));
-        for entry in entries {
-            route_all(&node, [entry]);
-        }
-        // Without the home it entered too late, nothing keeps it.
-        assert_eq!(
-            client.receive_until(&Received::Close(Some(4502))),
-            events(&["before"])
-        );
-    }
-}
-
-#[test]
-fn who_entered_a_home_before_its_key_ended_hears_it_up_to_there() {
-    let node = Node::start(limits());
-    let (_, mut client) = node.connect_for(user(1), homes(&[]), true);
-    let ended = ControlHeader {
-        user: 1,
-        ..record(KEY_ENDED, 5)
-    };
-    route_all(
-        &node,
-        [
-            copy(1, &ended),
-            copy(2, &member(MEMBER_ADDED, 4, 1, 2)),
-            event(2, "before"),
-            copy(2, &ended),
-            event(2, "secret"),
-        ],
-    );
-    assert_eq!(
-        client.receive_until(&Received::Close(Some(4502))),
-        events(&["before"])
-    );
-}
-
-/// Who came when the store knew of its entry and the tail did not: the end's copies are not in that home's shard.
-#[test]
-fn who_named_a_home_that_it_entered_after_its_end_hears_it_no_more() {
-    let node = Node::start(limits());
-    let (_, mut client) = node.connect_for(user(1), homes(&[2]), false);
-    let ended = record(USER_DELETED, 1);
-    let ended = ControlHeader { user: 1, ..ended };
-    for entry in [
-        copy(2, &member(MEMBER_ADDED, 2, 1, 2)),
-        event(2, "before"),
-        copy(1, &ended),
-        event(2, "secret"),
-    ] {
-        route_all(&node, [entry]);
-    }
-    assert_eq!(
-        client.receive_until(&Received::Close(Some(4501))),
-        events(&["before"])
-    );
-}
-
-/// The same in every order in which the two may be read.
-#[test]
-fn who_named_a_home_loses_it_at_the_later_of_its_entry_and_its_end() {
-    let ended = ControlHeader {
-        user: 1,
-        ..record(KEY_ENDED, 1)
-    };
-    let joined = member(MEMBER_ADDED, 2, 1, 2);
-    let entered_without_its_key = ControlHeader {
-        body: b"0000000000000000",
-        ..joined
-    };
-    let orders = [
-        // The entry, then the end.
-        vec![copy(2, &joined), event(2, "before"), copy(1, &ended)],
-        // The end, which ends this connection too, then the entry.
-        vec![copy(1, &ended), event(2, "before"), copy(2, &joined)],
-        // The entry, which knows of the end; that is read last.
-        vec![event(2, "before"), copy(2, &entered_without_its_key)],
-    ];
-    for entries in orders {
-        let node = Node::start(limits());
-        let (_, mut client) = node.connect_for(user(1), homes(&[2]), false);
-        for entry in entries
-            .into_iter()
-            .chain([event(2, "secret"), copy(1, &ended)])
-        {
-            route_all(&node, [entry]);
-        }
-        assert_eq!(
-            client.receive_until(&Received::Close(Some(4502))),
-            events(&["before"])
-        );
-    }
-}
-
-#[test]
-fn whoever_listens_to_a_device_that_moved_hears_the_others_as_far_as_was_read() {
+fn subscriber_of_moved_device_receives_rest_of_batch() {
     let node = Node::start(limits());
     let both = Subscription::Devices(vec![
         DeviceInHome { device: 8, home: 1 },
@@ -510,7 +398,7 @@ fn whoever_listens_to_a_device_that_moved_hears_the_others_as_far_as_was_read() 
 }
 
 #[test]
-fn a_record_from_before_a_connection_sends_it_away_only_to_come_again() {
+fn record_before_reservation_requests_resubscribe() {
     let disabled = ControlHeader {
         record_type: PROJECT_DISABLED,
         outbox_ms: 1,

@@ -1,8 +1,9 @@
-//! Homes that are deactivated: who follows homes waits for them, the others lose them.
+//! Deactivated homes: connections that follow homes wait for the activation, others lose the topics.
 
 use homewire_core::bus::envelope::ControlHeader;
 
-use crate::harness::{Node, Received, copy, event, homes, limits, user};
+use crate::client::Received;
+use crate::harness::{Node, copy, event, homes, limits, user};
 use crate::records::{
     HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS,
     device_event, device_in, entities, entity_event, events, member, of_home, received_so_far,
@@ -10,7 +11,7 @@ use crate::records::{
 };
 
 #[test]
-fn who_names_a_deactivated_home_loses_it_for_good() {
+fn named_deactivated_home_is_removed() {
     let node = Node::start(limits());
     let (_, mut home) = node.connect_for(user(1), homes(&[2]), false);
     let (_, mut subscriber) = node.connect_for(user(1), device_in(2, 7), false);
@@ -37,11 +38,11 @@ fn who_names_a_deactivated_home_loses_it_for_good() {
 }
 
 #[test]
-fn who_follows_homes_hears_it_again_from_its_activation_on() {
+fn followed_home_is_received_again_after_activation() {
     let node = Node::start(limits());
     let (all_id, mut all) = node.connect_for(user(1), homes(&[2]), true);
     let (lamp_id, mut lamp) = node.connect_for(user(1), entities(&[2], &["lamp"]), true);
-    // Of a node that came when it was deactivated already.
+    // A connection that was reserved after the deactivation.
     let late_id = node.reserve_with_deactivated(user(3), homes(&[1]), true, &[2]);
     let mut late = node.adopt(late_id, b"");
     let lit = |name| entity_event(2, "lamp", name);
@@ -55,7 +56,7 @@ fn who_follows_homes_hears_it_again_from_its_activation_on() {
                 copy(2, &of_home(HOME_ACTIVATED, moment + 2, 2)),
                 lit("after"),
                 event(2, "for all"),
-                // A relay says again what it said, and what is not so any more.
+                // The relay repeats records, among them one that no longer applies.
                 copy(2, &of_home(HOME_ACTIVATED, moment + 2, 2)),
                 copy(2, &of_home(HOME_DEACTIVATED, moment + 1, 2)),
                 lit("still"),
@@ -72,7 +73,7 @@ fn who_follows_homes_hears_it_again_from_its_activation_on() {
 }
 
 #[test]
-fn who_becomes_a_member_meanwhile_waits_like_all_others() {
+fn member_added_while_deactivated_waits() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), true);
     let (ended_id, mut ended) = node.connect_for(user(1), homes(&[1]), true);
@@ -93,9 +94,9 @@ fn who_becomes_a_member_meanwhile_waits_like_all_others() {
     );
 }
 
-/// A node that is behind its store had authorised it for the home as it is now.
+/// The handshake authorised it for the current state; the stream reader was behind.
 #[test]
-fn who_heard_it_before_the_record_of_waiting_is_read_waits_too() {
+fn subscriber_before_waiting_record_waits_too() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[2]), true);
     route_all(
@@ -111,7 +112,7 @@ fn who_heard_it_before_the_record_of_waiting_is_read_waits_too() {
 }
 
 #[test]
-fn a_key_that_had_ended_when_its_user_came_to_wait_hears_nothing() {
+fn key_ended_before_waiting_receives_nothing() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), true);
     let waits = ControlHeader {
@@ -130,7 +131,7 @@ fn a_key_that_had_ended_when_its_user_came_to_wait_hears_nothing() {
 }
 
 #[test]
-fn who_leaves_a_deactivated_home_or_sees_it_deleted_waits_no_more() {
+fn left_or_deleted_home_is_not_waited_for() {
     for ends in [member(MEMBER_REMOVED, 2, 1, 2), of_home(HOME_DELETED, 2, 2)] {
         let node = Node::start(limits());
         let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
@@ -149,7 +150,7 @@ fn who_leaves_a_deactivated_home_or_sees_it_deleted_waits_no_more() {
 }
 
 #[test]
-fn a_membership_that_is_repeated_behind_the_deactivation_opens_nothing() {
+fn membership_repeated_after_deactivation_is_ignored() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), true);
     let added = member(MEMBER_ADDED, 1, 1, 2);
@@ -172,7 +173,7 @@ fn a_membership_that_is_repeated_behind_the_deactivation_opens_nothing() {
 }
 
 #[test]
-fn a_deactivation_from_before_a_connection_sends_it_away_only_to_come_again() {
+fn deactivation_before_reservation_requests_resubscribe() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect_for(user(1), homes(&[2]), false);
     let stale = ControlHeader {
@@ -184,7 +185,7 @@ fn a_deactivation_from_before_a_connection_sends_it_away_only_to_come_again() {
 }
 
 #[test]
-fn another_shards_copy_and_another_projects_home_change_nothing() {
+fn copy_in_other_shard_or_project_changes_nothing() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[2]), true);
     let elsewhere = ControlHeader {

@@ -1,12 +1,13 @@
-//! A running core and its clients.
+//! A running core.
 
 use std::collections::VecDeque;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::os::fd::IntoRawFd;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::client::{Client, Received};
 use homewire_core::bus::envelope::{
     CommandHeader, ControlHeader, EventHeader, encode_command, encode_control, encode_event,
 };
@@ -21,21 +22,20 @@ use homewire_core::reactor::inbox::Entry;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::{DeviceInHome, Reservation, Subscription};
 use homewire_core::wire::encoding::Encoding;
-use homewire_core::wire::frame::{Opcode, append_header};
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
 
-/// When a test gives up; nothing that works comes near it.
+/// When a test gives up; a passing test never comes near it.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
-/// What is left to one of the deadlines of [`limits`] comes too late for that.
+/// Longer than a test waits: a test that depends on one of the deadlines of [`limits`] fails.
 const TOO_LATE: Duration = Duration::from_secs(60);
 pub const PROJECT: u64 = 1;
 /// The homes, users and devices 1, 2, 3 and 4 are each in a shard of their own.
 pub const SHARDS: u32 = 4;
-/// The home whose events only a [`Node`]'s own witness hears.
+/// The home of the [`Node`]'s own witness connections.
 const WITNESSED: u64 = 999;
 
-/// Heartbeats never come: nothing but what a test does wakes the reactor.
+/// Heartbeats never come: only the test wakes the reactor.
 pub fn limits() -> Limits {
     Limits {
         shards: SHARDS,
@@ -65,7 +65,7 @@ pub fn devices(ids: &[u64]) -> Subscription {
     Subscription::Devices(ids.iter().map(in_home).collect())
 }
 
-/// An event of a home; `name` is its type, by which a test knows it again.
+/// An event of a home; `name` is its type, by which the test recognises it.
 pub fn event(home: u64, name: &str) -> Entry {
     event_with_body(home, name, "")
 }
@@ -87,7 +87,7 @@ pub fn entry(event: &EventHeader<'_>) -> Entry {
     }
 }
 
-/// A user, with its key number 0.
+/// A user, with key tag 0.
 pub fn user(id: u64) -> Principal {
     Principal {
         kind: PrincipalKind::User,
@@ -97,7 +97,7 @@ pub fn user(id: u64) -> Principal {
     }
 }
 
-/// A device, with its key number 0.
+/// A device, with key tag 0.
 pub fn device(id: u64) -> Principal {
     Principal {
         kind: PrincipalKind::Device,
@@ -168,7 +168,7 @@ impl Node {
         self.reserve_with_deactivated(principal, subscription, follow, &[])
     }
 
-    /// The same for a user who is also in these homes, which are deactivated.
+    /// The same for a user with these deactivated homes.
     pub fn reserve_with_deactivated(
         &self,
         principal: Principal,
@@ -216,7 +216,7 @@ impl Node {
         assert!(self.core.route(vec![entry]));
     }
 
-    /// Returns after the turn in which everything that was queued before was obeyed.
+    /// Returns after the turn that handled everything queued before.
     pub fn fence(&self) {
         let (id, mut witness) = self.connect_for(user(WITNESSED), homes(&[WITNESSED]), false);
         self.route(event(WITNESSED, "fence"));
@@ -224,7 +224,7 @@ impl Node {
         self.core.close(id, 1000, String::new());
     }
 
-    /// Keeps the reactor busy for long enough that what is queued next makes one turn.
+    /// Keeps the reactor busy long enough that the commands queued next are in one turn.
     pub fn occupy(&self) {
         let id = self.reserve(devices(&Vec::from_iter(1000..4000)));
         self.core.abandon(id);
@@ -235,7 +235,7 @@ impl Node {
         stats.iter().find(|(it, _)| *it == name).unwrap().1
     }
 
-    /// Waits until this was counted, which nothing else tells.
+    /// Waits until this counter is not 0; nothing else reports it.
     pub fn wait_for(&self, name: &str) {
         let deadline = Instant::now() + TIMEOUT;
         while self.stat(name) == 0 {
@@ -244,16 +244,16 @@ impl Node {
         }
     }
 
-    /// Says this over and over, until the core reads no more of it and the kernel has no more room: how
-    /// many bytes they took, `most` at the most.
+    /// Sends the frames again and again until the core stops reading and the kernel's buffer is full.
+    /// Returns how many bytes were taken, at most `most`.
     pub fn send_until_paused(&self, client: &mut Client, frames: &[u8], most: usize) -> usize {
         let deadline = Instant::now() + TIMEOUT;
-        let mut write_counts = 0;
+        let mut written = 0;
         client.socket.set_nonblocking(true).unwrap();
         loop {
             let is_paused = self.stat("reads_paused") > 0;
-            match client.socket.write(&frames[write_counts % frames.len()..]) {
-                Ok(count) => write_counts += count,
+            match client.socket.write(&frames[written % frames.len()..]) {
+                Ok(count) => written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
                     if is_paused {
                         break;
@@ -263,13 +263,13 @@ impl Node {
                 }
                 Err(error) => panic!("{error}"),
             }
-            assert!(write_counts <= most, "nobody waits");
+            assert!(written <= most, "reading never pauses");
         }
         client.socket.set_nonblocking(false).unwrap();
-        write_counts
+        written
     }
 
-    /// The next thing that the core tells Python.
+    /// The next notification.
     pub fn notification(&mut self) -> Notification {
         let deadline = Instant::now() + TIMEOUT;
         let mut events = Events::with_capacity(1);
@@ -282,7 +282,7 @@ impl Node {
                 let left = deadline.saturating_duration_since(Instant::now());
                 assert!(!left.is_zero(), "the core has nothing to say");
                 match self.poll.poll(&mut events, Some(left)) {
-                    // Whoever stops the process and lets it go on ends its system calls.
+                    // A signal that stops and continues the process interrupts system calls.
                     Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                     outcome => outcome.unwrap(),
                 }
@@ -290,7 +290,7 @@ impl Node {
         }
     }
 
-    /// The next thing that the core tells Python about this connection.
+    /// The next notification about this connection.
     pub fn notification_about(&mut self, wanted: ConnectionId) -> Notification {
         loop {
             match self.notification() {
@@ -305,7 +305,7 @@ impl Node {
         }
     }
 
-    /// Waits for the end of this connection; the code that the core gives for it.
+    /// Waits for the end of this connection; returns its close code.
     pub fn closed(&mut self, id: ConnectionId) -> u16 {
         loop {
             match self.notification_about(id) {
@@ -322,150 +322,5 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         self.core.stop(1001, String::new(), Duration::ZERO);
-    }
-}
-
-/// What a client gets to hear.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Received {
-    /// An event or command, by its type or action; or any other text.
-    Text(String),
-    Ping(Vec<u8>),
-    Pong(Vec<u8>),
-    Close(Option<u16>),
-    /// The end of the stream, between two frames.
-    End,
-}
-
-impl Received {
-    pub fn event(name: &str) -> Self {
-        Self::Text(name.to_owned())
-    }
-}
-
-/// A client: writes frames as clients do, and reads the server's, whole and unmasked.
-pub struct Client {
-    pub socket: UnixStream,
-    received: Vec<u8>,
-}
-
-impl Client {
-    pub fn new(socket: UnixStream) -> Self {
-        socket.set_read_timeout(Some(TIMEOUT)).unwrap();
-        Self {
-            socket,
-            received: Vec::new(),
-        }
-    }
-
-    pub fn send(&mut self, opcode: Opcode, payload: &[u8]) {
-        self.socket
-            .write_all(&client_frame(0x80 | opcode as u8, payload))
-            .unwrap();
-    }
-
-    pub fn send_close(&mut self, code: u16) {
-        self.send(Opcode::Close, &code.to_be_bytes());
-    }
-
-    /// The next frame.
-    pub fn receive(&mut self) -> Received {
-        let Some((first, payload)) = self.frame() else {
-            return Received::End;
-        };
-        match first {
-            0x81 => Received::Text(name_of(&payload)),
-            0x88 => Received::Close(
-                payload
-                    .get(..2)
-                    .map(|code| u16::from_be_bytes(code.try_into().unwrap())),
-            ),
-            0x89 => Received::Ping(payload),
-            0x8A => Received::Pong(payload),
-            other => panic!("a frame that begins with {other:#x}"),
-        }
-    }
-
-    /// Everything up to and without `last`.
-    pub fn receive_until(&mut self, last: &Received) -> Vec<Received> {
-        self.receive_until_one_of(std::slice::from_ref(last))
-    }
-
-    pub fn receive_until_one_of(&mut self, last: &[Received]) -> Vec<Received> {
-        let mut all = Vec::new();
-        loop {
-            let received = self.receive();
-            if last.contains(&received) {
-                return all;
-            }
-            assert_ne!(received, Received::End, "after {all:?}");
-            all.push(received);
-        }
-    }
-
-    /// First byte and payload of the next frame; `None` at the end of the stream.
-    fn frame(&mut self) -> Option<(u8, Vec<u8>)> {
-        if !self.fill(2) {
-            assert!(self.received.is_empty(), "a frame is cut short");
-            return None;
-        }
-        let header = match self.received[1] {
-            126 => 4,
-            127 => 10,
-            short => {
-                assert!(short < 126, "a masked frame");
-                2
-            }
-        };
-        assert!(self.fill(header), "a frame is cut short");
-        let length = match header {
-            4 => u64::from(u16::from_be_bytes(self.received[2..4].try_into().unwrap())),
-            10 => u64::from_be_bytes(self.received[2..10].try_into().unwrap()),
-            _ => u64::from(self.received[1]),
-        };
-        let end = header + length as usize;
-        assert!(self.fill(end), "a frame is cut short");
-        let first = self.received[0];
-        let payload = self.received[header..end].to_vec();
-        self.received.drain(..end);
-        Some((first, payload))
-    }
-
-    /// Reads until there are so many bytes; `false` when the stream ends before.
-    fn fill(&mut self, bytes: usize) -> bool {
-        let mut buffer = [0; 4096];
-        while self.received.len() < bytes {
-            match self.socket.read(&mut buffer) {
-                Ok(0) => return false,
-                // How a unix socket says that the other end was closed with our bytes unread.
-                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return false,
-                Ok(count) => self.received.extend_from_slice(&buffer[..count]),
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => panic!("{error} after {} bytes", self.received.len()),
-            }
-        }
-        true
-    }
-}
-
-/// A masked frame, from the first byte (FIN, reserved bits, opcode) on.
-pub fn client_frame(first: u8, payload: &[u8]) -> Vec<u8> {
-    const MASK: [u8; 4] = [0x37, 0xFA, 0x21, 0x3D];
-    let mut frame = Vec::new();
-    append_header(&mut frame, Opcode::Text, payload.len());
-    frame[0] = first;
-    frame[1] |= 0x80;
-    frame.extend_from_slice(&MASK);
-    frame.extend(payload.iter().zip(MASK.iter().cycle()).map(|(a, b)| a ^ b));
-    frame
-}
-
-fn name_of(payload: &[u8]) -> String {
-    match serde_json::from_slice::<serde_json::Value>(payload) {
-        Ok(json) => {
-            let name = json.get("eventType").or_else(|| json.get("action"));
-            name.and_then(|it| it.as_str()).unwrap().to_owned()
-        }
-        Err(_) => String::from_utf8(payload.to_vec()).unwrap(),
     }
 }

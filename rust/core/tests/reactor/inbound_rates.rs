@@ -1,4 +1,4 @@
-//! What clients may send, and what becomes of those that send more.
+//! Limits on what clients send.
 
 use std::io::Write;
 
@@ -7,12 +7,13 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Node, Received, client_frame, event, homes, limits, user};
+use crate::client::{Received, client_frame};
+use crate::harness::{Node, event, homes, limits, user};
 
 const PING: u8 = 0x80 | Opcode::Ping as u8;
 const TEXT: u8 = 0x80 | Opcode::Text as u8;
 
-/// The burst is five seconds' worth: so low a rate that no moment in which the process stands still matters.
+/// The burst is five seconds of the rate. The rate is so low that a stalled process does not matter.
 fn restrained() -> Limits {
     Limits {
         inbound: Rates {
@@ -25,7 +26,7 @@ fn restrained() -> Limits {
 }
 
 #[test]
-fn who_sends_more_than_it_may_is_closed_with_1008_and_the_others_stay() {
+fn client_over_rate_is_closed_with_1008_and_others_stay() {
     let fragments = [
         client_frame(Opcode::Text as u8, b""),
         client_frame(Opcode::Continuation as u8, b"").repeat(100),
@@ -58,7 +59,7 @@ fn who_sends_more_than_it_may_is_closed_with_1008_and_the_others_stay() {
 }
 
 #[test]
-fn bytes_have_a_rate_too_and_the_longest_message_is_within() {
+fn byte_rate_is_limited_and_longest_message_is_accepted() {
     let mut node = Node::start(Limits {
         inbound: Rates {
             frames_per_s: 0,
@@ -73,15 +74,15 @@ fn bytes_have_a_rate_too_and_the_longest_message_is_within() {
         node.notification_about(id),
         Notification::Message { .. }
     ));
-    // Two of the longest are the least burst that there is.
+    // The minimum burst is two messages of the maximum length.
     client.send(Opcode::Binary, &longest);
     assert_eq!(client.receive(), Received::Close(Some(1008)));
 }
 
-/// Case 2.10 of the Autobahn suite counts ten answers to ten pings at once. Many more get few answers, and the
-/// last of them always gets one.
+/// Case 2.10 of the Autobahn suite counts ten answers to ten pings at once. Of many pings, some are
+/// answered, and always the last.
 #[test]
-fn some_pings_at_once_are_all_answered_and_of_many_the_last_is() {
+fn few_pings_at_once_are_all_answered_and_last_of_many() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect(homes(&[1]));
     let ten: Vec<u8> = (0..10).flat_map(|it| client_frame(PING, &[it])).collect();

@@ -1,11 +1,12 @@
-//! The keys that connections are open with, and the end of one that only this node noticed.
+//! The keys of open connections, and the end of a key that only this node noticed.
 
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::connection::{Principal, PrincipalId};
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
 
-use crate::harness::{Node, PROJECT, Received, device, event, homes, limits, user};
+use crate::client::Received;
+use crate::harness::{Node, PROJECT, device, event, homes, limits, user};
 use crate::records::{KEY_ENDED, events, everywhere, received_so_far, record, route_all};
 
 fn with_key(principal: Principal, key_tag: u64) -> Principal {
@@ -24,7 +25,7 @@ fn part(node: &mut Node, cursor: u32, limit: u32) -> (u32, Vec<(u64, u64, u64)>)
     }
 }
 
-/// All parts of an answer, each of `limit` connections, and how many there were.
+/// All parts of a result, each of `limit` slots, and the number of parts.
 fn keys_in_use(node: &mut Node, limit: u32) -> (Vec<(u64, u64, u64)>, u32) {
     let (mut all, mut cursor, mut parts) = (Vec::new(), 0, 0);
     loop {
@@ -43,7 +44,7 @@ fn keys_in_use(node: &mut Node, limit: u32) -> (Vec<(u64, u64, u64)>, u32) {
 }
 
 #[test]
-fn the_keys_of_open_connections_of_users_are_told_in_parts() {
+fn keys_of_open_user_connections_are_reported_in_parts() {
     let mut node = Node::start(limits());
     assert_eq!(keys_in_use(&mut node, 10), (vec![], 1));
     let mut clients = Vec::new();
@@ -59,7 +60,7 @@ fn the_keys_of_open_connections_of_users_are_told_in_parts() {
     assert_eq!(keys_in_use(&mut node, 100), (expected.clone(), 1));
     assert_eq!(keys_in_use(&mut node, 7), (expected.clone(), 4));
     assert_eq!(keys_in_use(&mut node, 1).0, expected);
-    // One that is gone uses its key no more, nor one whose key ended.
+    // A closed connection does not use its key any more, nor does one whose key ended.
     let (id, first) = clients.remove(0);
     drop(first);
     node.closed(id);
@@ -75,7 +76,7 @@ fn of_user(id: u64) -> PrincipalId {
 }
 
 #[test]
-fn an_ended_key_closes_each_connection_that_was_made_with_it() {
+fn end_key_closes_all_its_connections() {
     let node = Node::start(limits());
     let (_, mut one) = node.connect_for(with_key(user(1), 7), homes(&[1]), true);
     let (_, mut two) = node.connect_for(with_key(user(1), 7), homes(&[2]), false);
@@ -106,9 +107,9 @@ fn an_ended_key_closes_each_connection_that_was_made_with_it() {
     assert_eq!(node.stat("revoked"), 3);
 }
 
-/// Its record comes later, and is told of to nobody again.
+/// The record comes later and has no further effect.
 #[test]
-fn the_record_of_a_key_that_ended_here_already_changes_nothing() {
+fn record_of_key_that_ended_before_changes_nothing() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect_for(with_key(user(1), 7), homes(&[1]), true);
     node.core.end_key(of_user(1), 7);

@@ -1,4 +1,4 @@
-//! A connection's life: adoption, heartbeats, closing, and what comes too late.
+//! The life cycle of a connection: adoption, heartbeats, closing, and late commands.
 
 use std::io::Write;
 use std::sync::{Arc, mpsc};
@@ -9,10 +9,11 @@ use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Node, Received, TIMEOUT, client_frame, event, homes, limits};
+use crate::client::{Received, client_frame};
+use crate::harness::{Node, TIMEOUT, event, homes, limits};
 
 #[test]
-fn early_bytes_are_heard_behind_what_was_routed_before() {
+fn early_bytes_are_handled_after_routed_events() {
     let node = Node::start(limits());
     let id = node.reserve(homes(&[1]));
     node.route(event(1, "first"));
@@ -31,7 +32,7 @@ fn early_bytes_are_heard_behind_what_was_routed_before() {
 }
 
 #[test]
-fn a_reservation_that_is_not_adopted_in_time_is_undone() {
+fn reservation_without_adoption_expires() {
     let mut node = Node::start(Limits {
         reservation: Duration::from_millis(30),
         ..limits()
@@ -45,7 +46,7 @@ fn a_reservation_that_is_not_adopted_in_time_is_undone() {
 }
 
 #[test]
-fn an_old_id_means_nothing_to_its_slots_next_connection() {
+fn old_id_does_not_reach_next_connection_in_slot() {
     let mut node = Node::start(limits());
     let (old, client) = node.connect(homes(&[1]));
     drop(client);
@@ -55,8 +56,8 @@ fn an_old_id_means_nothing_to_its_slots_next_connection() {
     assert_ne!(new, old);
     node.core.abandon(old);
     node.core.close(old, 4000, String::new());
-    let mut stranger = node.adopt(old, b"");
-    assert_eq!(stranger.receive(), Received::Close(Some(1013)));
+    let mut late = node.adopt(old, b"");
+    assert_eq!(late.receive(), Received::Close(Some(1013)));
     let mut client = node.adopt(new, b"");
     node.core.send(old, Opcode::Text, b"for another".to_vec());
     node.core.close(old, 4000, String::new());
@@ -66,7 +67,7 @@ fn an_old_id_means_nothing_to_its_slots_next_connection() {
 }
 
 #[test]
-fn we_close() {
+fn server_close_handshake_completes() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     node.route(event(1, "before"));
@@ -81,9 +82,9 @@ fn we_close() {
 }
 
 #[test]
-fn the_client_closes() {
+fn client_close_handshake_completes() {
     let mut node = Node::start(limits());
-    for (payload, answer, told) in [
+    for (payload, answer, reported) in [
         (&b"\x03\xE8bye"[..], Some(1000), 1000),
         (&b""[..], None, 1005),
     ] {
@@ -92,12 +93,12 @@ fn the_client_closes() {
         assert_eq!(client.receive(), Received::Close(answer));
         assert_eq!(client.receive(), Received::End);
         drop(client);
-        assert_eq!(node.closed(id), told);
+        assert_eq!(node.closed(id), reported);
     }
 }
 
 #[test]
-fn a_client_that_does_not_answer_a_close_is_dropped() {
+fn unanswered_close_is_cut_after_deadline() {
     let mut node = Node::start(Limits {
         close: Duration::from_millis(50),
         ..limits()
@@ -109,9 +110,9 @@ fn a_client_that_does_not_answer_a_close_is_dropped() {
     assert_eq!(client.receive(), Received::End);
 }
 
-/// The end of a stream that comes along with its last bytes makes no event of its own.
+/// The end of a stream that arrives with its last bytes causes no event of its own.
 #[test]
-fn last_words_and_the_end_of_the_stream_come_together() {
+fn close_frame_with_end_of_stream_is_handled() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     node.fence();
@@ -130,7 +131,7 @@ fn last_words_and_the_end_of_the_stream_come_together() {
 }
 
 #[test]
-fn a_client_that_is_gone_takes_its_scope_along() {
+fn disconnected_client_removes_its_audience() {
     let mut node = Node::start(limits());
     let (id, client) = node.connect(homes(&[1, 2]));
     drop(client);
@@ -140,7 +141,7 @@ fn a_client_that_is_gone_takes_its_scope_along() {
 }
 
 #[test]
-fn a_silent_client_is_asked_and_then_closed() {
+fn silent_client_is_pinged_then_closed() {
     let mut node = Node::start(Limits {
         heartbeat: Duration::from_millis(100),
         ..limits()
@@ -156,7 +157,7 @@ fn a_silent_client_is_asked_and_then_closed() {
 }
 
 #[test]
-fn stopping_closes_everybody_and_waits_for_their_answers() {
+fn stop_closes_all_and_waits_for_answers() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect(homes(&[1]));
     node.reserve(homes(&[1]));
@@ -178,7 +179,7 @@ fn stopping_closes_everybody_and_waits_for_their_answers() {
 }
 
 #[test]
-fn stopping_does_not_wait_for_ever() {
+fn stop_ends_after_timeout() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     node.fence();
@@ -191,15 +192,15 @@ fn stopping_does_not_wait_for_ever() {
     assert_eq!(client.receive(), Received::End);
 }
 
-/// A wait that ends beyond the end of time makes the reactor panic: here after many full turns, in
-/// one that has begun with more envelopes than the inbox holds.
+/// A deadline beyond the range of `Instant` makes the reactor panic: here after many full turns, in a turn
+/// that started with more envelopes than the inbox may hold.
 #[test]
-fn a_panic_is_told_and_nobody_waits_for_the_dead() {
-    let patience_without_end = Limits {
+fn panic_is_reported_and_unblocks_senders() {
+    let endless_deadline = Limits {
         reservation: Duration::MAX,
         ..limits()
     };
-    let mut node = Node::with_inbox(patience_without_end, 1_000);
+    let mut node = Node::with_inbox(endless_deadline, 1_000);
     const FULL_TURNS: usize = 40 * 256;
     let long = event(1, &"x".repeat(100));
     assert!(node.core.route(vec![long.clone(); FULL_TURNS + 44]));

@@ -1,4 +1,4 @@
-//! What all connections together may keep, how long, and what the kernel may hold for one.
+//! Limits on the memory and age of all send queues, and on what the kernel buffers for one socket.
 
 use std::net::TcpListener;
 use std::os::fd::IntoRawFd;
@@ -9,18 +9,17 @@ use homewire_core::connection::socket::SocketOptions;
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 
-use crate::harness::{
-    Client, Node, Received, TIMEOUT, client_frame, event, event_with_body, homes, limits,
-};
+use crate::client::{Client, Received, client_frame};
+use crate::harness::{Node, TIMEOUT, event, event_with_body, homes, limits};
 
-/// Thresholds than the kernel holds of a unix socket.
+/// More than the kernel buffers for a unix socket.
 const KERNEL_BYTES: usize = 512 << 10;
 
 fn body(length: usize) -> String {
     format!("\"{}\"", "x".repeat(length - 2))
 }
 
-/// Routes so many bytes of events more than the kernel holds of a socket that nobody reads.
+/// Routes that many bytes of events more than the kernel buffers for a socket whose client does not read.
 fn fall_behind(node: &Node, home: u64, bytes: usize) {
     let body = body(50_000);
     for _ in 0..(KERNEL_BYTES + bytes) / body.len() {
@@ -29,7 +28,7 @@ fn fall_behind(node: &Node, home: u64, bytes: usize) {
     node.fence();
 }
 
-/// Waits until a figure, which is published at the end of a turn, has this value.
+/// Waits until a metric, which is published at the end of a turn, has this value.
 fn wait_until(node: &Node, name: &str, value: u64) {
     let deadline = Instant::now() + TIMEOUT;
     while node.stat(name) != value {
@@ -49,7 +48,7 @@ fn code_at_end(client: &mut Client) -> u16 {
 }
 
 #[test]
-fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
+fn longest_queue_is_evicted_first_over_memory_limit() {
     const BOUND: usize = 4 << 20;
     let mut node = Node::start(Limits {
         send_queue_bytes: 8 << 20,
@@ -62,11 +61,11 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     fall_behind(&node, 1, 500 << 10);
     fall_behind(&node, 2, 2 << 20);
     assert_eq!(node.stat("evicted"), 0, "the bound is not reached");
-    // Whose event it is that passes the bound is not who is closed.
+    // The event that exceeds the limit belongs to another connection than the evicted one.
     let body = body(50_000);
     let deadline = Instant::now() + TIMEOUT;
     while node.stat("evicted_by_memory") == 0 {
-        assert!(Instant::now() < deadline, "nobody is closed");
+        assert!(Instant::now() < deadline, "no eviction");
         node.route(event_with_body(1, "behind", &body));
         node.fence();
     }
@@ -86,9 +85,9 @@ fn the_furthest_behind_go_first_when_all_together_keep_too_much() {
     assert_eq!(a_little_behind.receive(), Received::Close(Some(4000)));
 }
 
-/// Twenty that share what waits keep little more than one alone.
+/// Twenty connections that share unsent frames use little more memory than one.
 #[test]
-fn what_is_shared_counts_once() {
+fn shared_frames_count_once() {
     const CLIENTS: usize = 20;
     let node = Node::start(Limits {
         send_queues_bytes: 2 << 20,
@@ -106,9 +105,9 @@ fn what_is_shared_counts_once() {
     assert_eq!(node.stat("evicted"), 0);
 }
 
-/// However a connection ends, what it kept is subtracted.
+/// However a connection ends, its memory is subtracted.
 #[test]
-fn nothing_is_left_in_the_sum() {
+fn ended_connections_release_their_memory() {
     let node = Node::start(limits());
     let reserved = node.reserve(homes(&[1]));
     let (closed, client) = node.connect(homes(&[1]));
@@ -123,7 +122,7 @@ fn nothing_is_left_in_the_sum() {
 }
 
 #[test]
-fn what_waits_too_long_is_not_waited_for() {
+fn consumer_with_old_frames_is_evicted() {
     let mut node = Node::start(Limits {
         unsent_age: Duration::from_secs(2),
         ..limits()
@@ -142,9 +141,9 @@ fn what_waits_too_long_is_not_waited_for() {
     assert_eq!(keeps_up.receive(), Received::event("stays"));
 }
 
-/// Empty messages take memory too while nobody takes them.
+/// Empty messages take memory, too, while they are not taken.
 #[test]
-fn empty_messages_have_a_bound() {
+fn empty_messages_are_limited() {
     let mut node = Node::start(Limits {
         messages_bytes: 10_000,
         ..limits()
@@ -153,15 +152,15 @@ fn empty_messages_have_a_bound() {
     let many = client_frame(0x81, b"").repeat(100);
     node.send_until_paused(&mut client, &many, 8 << 20);
     assert!(node.stat("messages_bytes") > 10_000);
-    // One read, and hardly more than the bound, was taken.
+    // One read was taken, and hardly more than the limit.
     assert!(node.stat("messages") < 50_000);
     drop(client);
     while !matches!(node.notification_about(id), Notification::Closed { .. }) {}
     assert_eq!(node.stat("messages_bytes"), 0);
 }
 
-/// A TCP connection adopted with these options, whose client has the smallest receive buffer and does
-/// not read: the node after much more was routed than the kernel may hold, and the client.
+/// A TCP connection with these options whose client has the smallest receive buffer and does not read. The
+/// node has routed much more than both kernels may buffer.
 fn stalled_tcp(socket: SocketOptions) -> (Node, ConnectionId, socket2::Socket) {
     let node = Node::start(Limits {
         socket,
@@ -189,7 +188,7 @@ fn stalled_tcp(socket: SocketOptions) -> (Node, ConnectionId, socket2::Socket) {
 }
 
 #[test]
-fn the_kernel_holds_no_more_than_it_may() {
+fn kernel_buffers_stay_within_socket_options() {
     const BOUND: u64 = 128 << 10;
     let unbounded = SocketOptions::default();
     let (node, _, _client) = stalled_tcp(unbounded);
@@ -208,14 +207,14 @@ fn the_kernel_holds_no_more_than_it_may() {
     ] {
         let (node, _, _client) = stalled_tcp(options);
         let taken = node.stat("bytes_written");
-        // Beside it, one segment of loopback and what the client's own kernel took.
+        // Plus one segment of loopback, and what the client's kernel took.
         assert!(taken < 2 * BOUND, "{taken} with {options:?}");
         assert_eq!(node.stat("evicted"), 0);
     }
 }
 
 #[test]
-fn a_peer_that_takes_nothing_is_given_up_by_the_kernel() {
+fn tcp_user_timeout_ends_stalled_peer() {
     let (mut node, id, _client) = stalled_tcp(SocketOptions {
         timeout: Duration::from_secs(1),
         ..SocketOptions::default()

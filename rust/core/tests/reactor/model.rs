@@ -1,7 +1,5 @@
-//! The naive model: a list of subscribers with what each hears, and what a control record does to it
-//! as the contract says it, without an index, audiences, principals or turns.
-
-use std::collections::BTreeMap;
+//! The naive model: a list of subscribers with their topics, and the effect of each control record as
+//! documented; without an index, audiences or turns.
 
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::bus::shard::shard_of;
@@ -9,7 +7,8 @@ use homewire_core::connection::ids::ConnectionId;
 use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
-use crate::harness::{Client, Received, SHARDS};
+use crate::client::{Client, Received};
+use crate::harness::SHARDS;
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_ACTIVATED, HOME_DEACTIVATED, HOME_DELETED, KEY_ENDED,
     MEMBER_ADDED, MEMBER_REMOVED, MEMBER_WAITS, PROJECT_DELETED, PROJECT_DISABLED, USER_DELETED,
@@ -30,7 +29,7 @@ pub enum About {
     },
 }
 
-/// What a subscriber topics to hear, of its own project.
+/// A topic of a subscriber in its own project.
 #[derive(Clone, Debug, PartialEq)]
 enum Topic {
     Home(u64),
@@ -43,7 +42,7 @@ enum Topic {
         entity: String,
     },
     Command(u64),
-    /// To hear this home once it is activated.
+    /// A deactivated home, to subscribe to once it is activated.
     Waiting(u64),
 }
 
@@ -93,13 +92,13 @@ impl Topic {
 pub enum Phase {
     Reserved,
     Open,
-    /// Its reservation was undone.
+    /// The reservation was abandoned.
     Undone,
-    /// Adopted after that: it is to come again.
+    /// Adopted after that, and closed with 1013.
     Refused,
     /// We closed it with this code.
     Closed(u16),
-    /// The client closed. It may still have heard what it had not by the last fence.
+    /// The client closed. It may have received some of the events since the last fence.
     Left,
     Vanished,
 }
@@ -109,21 +108,21 @@ pub struct Subscriber {
     pub principal: Principal,
     pub phase: Phase,
     pub client: Option<Client>,
-    /// Everything it is to hear, in order.
+    /// Everything that it must receive, in order.
     pub expected: Vec<Received>,
-    /// How much of it was routed before the last fence.
+    /// The number of expected events that were routed before the last fence.
     pub settled: usize,
-    /// The code with which it will be closed.
+    /// The code of its pending close.
     pub pending_close: Option<u16>,
-    /// Whether it hears no more because of that.
+    /// Whether it receives no more events.
     pub unsubscribed: bool,
     topics: Vec<Topic>,
     follows: Option<Followed>,
-    /// Homes that its user entered, with the moment of the record.
+    /// Homes that its user joined, with the moments of the records.
     joined: Vec<(u64, u64)>,
-    /// The moment of the record that ends it shard by shard.
+    /// The moment of the record that revokes it shard by shard.
     revoked_at: Option<u64>,
-    /// Whether it is unsubscribed behind the batch.
+    /// Whether it is unsubscribed at the end of the batch.
     unsubscribes_after_batch: bool,
 }
 
@@ -189,15 +188,15 @@ impl Subscriber {
         }
     }
 
-    fn lose(&mut self, gone: impl Fn(&Topic) -> bool) -> bool {
+    fn remove_topics(&mut self, gone: impl Fn(&Topic) -> bool) -> bool {
         let before = self.topics.len();
         self.topics.retain(|topic| !gone(topic));
         self.topics.len() < before
     }
 
-    /// What a lost membership, home or device does.
+    /// The effect of a lost membership, home or device.
     fn remove_access(&mut self, gone: impl Fn(&Topic) -> bool) {
-        if !self.lose(gone) || !self.topics.is_empty() {
+        if !self.remove_topics(gone) || !self.topics.is_empty() {
             return;
         }
         if self.revoked_at.is_some() {
@@ -219,13 +218,13 @@ impl Subscriber {
                 .iter()
                 .any(|(known, joined)| *known == home && *joined > moment)
         };
-        self.lose(|topic| topic.shard() == shard || topic.home().is_some_and(is_later));
+        self.remove_topics(|topic| topic.shard() == shard || topic.home().is_some_and(is_later));
         if self.topics.is_empty() {
             self.unsubscribes_after_batch = true;
         }
     }
 
-    /// Everything that was read together has been routed.
+    /// The batch is routed.
     pub fn end_of_batch(&mut self) {
         if std::mem::take(&mut self.unsubscribes_after_batch)
             && self.is_subscribed()
@@ -239,9 +238,9 @@ impl Subscriber {
         let key = format!("{:016x}", self.principal.key_tag);
         let has_ended = str::from_utf8(ended).unwrap().contains(&key);
         if has_ended || self.revoked_at.is_some_and(|ended| ended <= moment) {
-            let was_heard = self.lose(|topic| topic.home() == Some(home));
+            let was_subscribed = self.remove_topics(|topic| topic.home() == Some(home));
             self.unsubscribes_after_batch |=
-                was_heard && self.topics.is_empty() && self.revoked_at.is_some();
+                was_subscribed && self.topics.is_empty() && self.revoked_at.is_some();
             return;
         }
         if !self.may_join_homes(moment) {
@@ -261,7 +260,7 @@ impl Subscriber {
     }
 
     fn follow(&mut self, home: u64, is_active: bool) {
-        self.lose(|topic| topic.home() == Some(home));
+        self.remove_topics(|topic| topic.home() == Some(home));
         match &self.follows {
             _ if !is_active => self.topics.push(Topic::Waiting(home)),
             None => {}
@@ -276,7 +275,7 @@ impl Subscriber {
         }
     }
 
-    fn apply(&mut self, shard: u32, record: &ControlHeader<'_>, is_first_copy: bool) {
+    pub fn apply(&mut self, shard: u32, record: &ControlHeader<'_>, is_first_copy: bool) {
         let at_home = record.home != 0 && shard_of(record.home, SHARDS) == shard;
         let at_device = record.device != 0 && shard_of(record.device, SHARDS) == shard;
         let is = |kind, id| self.principal.kind == kind && self.principal.id == id;
@@ -354,7 +353,7 @@ impl Subscriber {
         let had_it = self.topics.contains(&Topic::Device { home: old, device });
         if had_it && old != record.home && shard_of(old, SHARDS) == shard {
             self.mark_for_close(4004);
-            self.lose(|topic| *topic == Topic::Device { home: old, device });
+            self.remove_topics(|topic| *topic == Topic::Device { home: old, device });
             self.unsubscribes_after_batch = true;
         }
     }
@@ -395,58 +394,5 @@ fn topics(subscription: &Subscription) -> Vec<Topic> {
             })
             .collect(),
         Subscription::Commands(device) => vec![Topic::Command(*device)],
-    }
-}
-
-/// The newest record about each subject, by shard; under no shard, that of a whole project.
-#[derive(Default)]
-pub struct Newest(BTreeMap<(Option<u32>, [u64; 5]), u64>);
-
-impl Newest {
-    /// Whether the record is older than one that was applied before; if not, it is now the newest.
-    fn overtook(&mut self, shard: Option<u32>, record: &ControlHeader<'_>) -> Option<bool> {
-        let home = if record.record_type == DEVICE_MOVED {
-            0
-        } else {
-            record.home
-        };
-        let subject = [
-            record.project,
-            record.user,
-            home,
-            record.device,
-            record.key_tag,
-        ];
-        let newest = self.0.get(&(shard, subject)).copied();
-        if newest.is_some_and(|newest| newest > record.outbox_ms) {
-            return None;
-        }
-        self.0.insert((shard, subject), record.outbox_ms);
-        if matches!(record.record_type, MEMBER_ADDED | MEMBER_WAITS) {
-            let of_home = self.0.get(&(shard, [record.project, 0, home, 0, 0]));
-            if of_home.is_some_and(|newest| *newest > record.outbox_ms) {
-                return None;
-            }
-        }
-        Some(newest != Some(record.outbox_ms))
-    }
-
-    /// What the copy of a record does to everybody.
-    pub fn apply(
-        &mut self,
-        subscribers: &mut [Subscriber],
-        shard: u32,
-        record: &ControlHeader<'_>,
-    ) {
-        if self.overtook(Some(shard), record).is_none() {
-            return;
-        }
-        let ends_project = matches!(record.record_type, PROJECT_DISABLED | PROJECT_DELETED);
-        let is_first_copy = ends_project && self.overtook(None, record) == Some(true);
-        for subscriber in subscribers {
-            if subscriber.is_subscribed() && subscriber.principal.project == record.project {
-                subscriber.apply(shard, record, is_first_copy);
-            }
-        }
     }
 }

@@ -1,16 +1,17 @@
-//! Control records about devices, homes and projects that moved or are gone.
+//! Control records about devices, homes and projects that moved or were deleted.
 
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
-use crate::harness::{Node, Received, SHARDS, command, copy, device, event, homes, limits, user};
+use crate::client::Received;
+use crate::harness::{Node, SHARDS, command, copy, device, event, homes, limits, user};
 use crate::records::{
     DEVICE_DELETED, DEVICE_MOVED, HOME_DELETED, PROJECT_DELETED, PROJECT_DISABLED, PROJECT_ENABLED,
     device_event, device_in, entities, events, everywhere, received_so_far, record, route_all,
 };
 
 #[test]
-fn a_deleted_device_ends_its_commands_and_who_listened_to_it_alone() {
+fn deleted_device_closes_its_commands_and_sole_subscribers() {
     let node = Node::start(limits());
     let (_, mut commands) = node.connect_for(device(1), Subscription::Commands(1), false);
     let (_, mut alone) = node.connect_for(user(1), device_in(2, 1), false);
@@ -56,7 +57,7 @@ fn a_deleted_device_ends_its_commands_and_who_listened_to_it_alone() {
 }
 
 #[test]
-fn a_moved_device_is_not_heard_by_those_who_may_not_follow_it() {
+fn moved_device_is_not_received_in_old_home() {
     let node = Node::start(limits());
     let (_, mut subscriber) = node.connect_for(user(1), device_in(1, 7), false);
     let (there_id, mut there) = node.connect_for(user(2), device_in(2, 7), false);
@@ -79,7 +80,7 @@ fn a_moved_device_is_not_heard_by_those_who_may_not_follow_it() {
             copy(1, &moved("1", 2, 1)),
             device_event(1, 7, "ghost"),
             command(7, "on"),
-            // It was in no home before, or is where it was: nobody's listening changes.
+            // It had no home before, or its home is unchanged: no subscription changes.
             copy(2, &moved("0", 2, 2)),
             copy(2, &moved("2", 2, 3)),
             device_event(2, 7, "stays"),
@@ -104,9 +105,9 @@ fn a_moved_device_is_not_heard_by_those_who_may_not_follow_it() {
     assert_eq!(node.stat("malformed"), 0);
 }
 
-/// A move that a relay repeats after the device moved back ends nobody who listens to it there.
+/// A move that the relay repeats after the device moved back has no effect on subscribers there.
 #[test]
-fn an_older_move_of_the_same_device_is_ignored() {
+fn older_move_of_device_is_ignored() {
     let node = Node::start(limits());
     let away = ControlHeader {
         device: 7,
@@ -131,7 +132,7 @@ fn an_older_move_of_the_same_device_is_ignored() {
 }
 
 #[test]
-fn a_deleted_home_is_heard_by_nobody() {
+fn deleted_home_is_received_by_no_connection() {
     let node = Node::start(limits());
     let (_, mut home) = node.connect_for(user(1), homes(&[2]), false);
     let (_, mut lamp) = node.connect_for(user(2), entities(&[2], &["lamp"]), false);
@@ -168,7 +169,7 @@ fn a_deleted_home_is_heard_by_nobody() {
 }
 
 #[test]
-fn an_ended_project_is_heard_in_each_shard_up_to_its_copy() {
+fn ended_project_is_received_in_each_shard_up_to_copy() {
     for record_type in [PROJECT_DISABLED, PROJECT_DELETED] {
         let node = Node::start(limits());
         let (_, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
@@ -195,7 +196,7 @@ fn an_ended_project_is_heard_in_each_shard_up_to_its_copy() {
         assert_eq!(commands.receive_until(&end), events(&["in time"]));
         let (id, mut next) = node.connect_for(user(1), homes(&[1]), true);
         route_all(&node, everywhere(&record(PROJECT_ENABLED, 2)));
-        // Relays may repeat; but what was enabled since is not disabled again.
+        // The relay may repeat records; but a project that was enabled since is not disabled again.
         route_all(&node, everywhere(&ended));
         node.route(event(1, "again"));
         assert_eq!(received_so_far(&node, id, &mut next), events(&["again"]));

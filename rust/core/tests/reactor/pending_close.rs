@@ -1,4 +1,4 @@
-//! How those end who may hear no more: late, reserved, many at once, or behind a gap.
+//! Pending closes: delayed, of reservations, of many connections, and after a gap.
 
 use std::time::Duration;
 
@@ -9,16 +9,15 @@ use homewire_core::reactor::Limits;
 use homewire_core::routing::subscription::Subscription;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{
-    Node, PROJECT, Received, SHARDS, copy, device, entry, event, homes, limits, user,
-};
+use crate::client::Received;
+use crate::harness::{Node, PROJECT, SHARDS, copy, device, entry, event, homes, limits, user};
 use crate::records::{
     MEMBER_ADDED, MEMBER_REMOVED, PROJECT_DISABLED, USER_DELETED, device_in, entities,
     entity_event, events, member, received_so_far, record, route_all,
 };
 
 #[test]
-fn who_waits_for_copies_that_do_not_come_is_closed_all_the_same() {
+fn missing_copies_do_not_prevent_close_after_grace() {
     let mut node = Node::start(Limits {
         close_grace: Duration::from_millis(300),
         ..limits()
@@ -31,7 +30,7 @@ fn who_waits_for_copies_that_do_not_come_is_closed_all_the_same() {
         ..record(USER_DELETED, 1)
     };
     node.route(copy(1, &deleted));
-    // Nobody else's doing wakes the reactor for this.
+    // Only the timer of the close grace can wake the reactor here.
     assert_eq!(client.receive(), Received::Close(Some(4501)));
     assert_eq!(
         node.adopt(reserved, b"").receive(),
@@ -47,7 +46,7 @@ fn who_waits_for_copies_that_do_not_come_is_closed_all_the_same() {
 }
 
 #[test]
-fn a_connection_that_waits_for_other_copies_hears_their_shards() {
+fn connection_in_grace_receives_shards_without_copy() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
     let deleted = ControlHeader {
@@ -55,19 +54,22 @@ fn a_connection_that_waits_for_other_copies_hears_their_shards() {
         ..record(USER_DELETED, 1)
     };
     node.route(copy(1, &deleted));
-    route_all(&node, [event(1, "deaf"), event(2, "acknowledged before")]);
+    route_all(
+        &node,
+        [event(1, "unsubscribed"), event(2, "acknowledged before")],
+    );
     assert_eq!(
         received_so_far(&node, id, &mut client),
         events(&["acknowledged before"])
     );
-    // Whoever closes it: it hears why it must not come back.
+    // The code of the pending close replaces the requested one.
     node.core.close(id, 1001, "going away".to_owned());
     assert_eq!(client.receive(), Received::Close(Some(4501)));
     assert_eq!(node.stat("revoked"), 1);
 }
 
 #[test]
-fn a_reservation_hears_of_records_too() {
+fn record_closes_reservation_on_adoption() {
     let mut node = Node::start(limits());
     let added = node.reserve_for(user(1), homes(&[1]), true);
     let removed = node.reserve_for(user(2), homes(&[1, 2]), false);
@@ -102,7 +104,7 @@ fn a_reservation_hears_of_records_too() {
         events(&["before", "other"])
     );
     for (id, code) in [(nothing_left, 4500), (deleted, 4501)] {
-        // 101 was said: what it may hear comes first, then why there is no more.
+        // 101 was sent: routed events come first, then the close code.
         let mut client = node.adopt(id, b"");
         assert_eq!(
             client.receive_until(&Received::Close(Some(code))),
@@ -118,7 +120,7 @@ fn a_reservation_hears_of_records_too() {
 }
 
 #[test]
-fn what_a_condemned_client_says_is_nobodys_business() {
+fn client_with_pending_close_cannot_send_messages() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1, 2]), true);
     let deleted = ControlHeader {
@@ -137,10 +139,10 @@ fn what_a_condemned_client_says_is_nobodys_business() {
 }
 
 #[test]
-fn a_gap_ends_those_who_may_have_missed_something() {
+fn gap_closes_connections_that_may_miss_entries() {
     let mut node = Node::start(limits());
     let (id, mut home) = node.connect_for(user(1), homes(&[2, 3]), true);
-    // What became of this key would have been said in the shard of its user.
+    // The end of this key would be announced in the shard of its user.
     let (_, mut owner) = node.connect_for(user(2), homes(&[1]), true);
     let (_, mut commands) = node.connect_for(device(2), Subscription::Commands(2), false);
     let (_, mut lamp) = node.connect_for(user(1), entities(&[2], &["lamp"]), false);
@@ -170,7 +172,7 @@ fn a_gap_ends_those_who_may_have_missed_something() {
         received_so_far(&node, other_id, &mut other),
         events(&["third", "next"])
     );
-    // Who came after it missed nothing.
+    // A connection from after the gap missed nothing.
     let mut client = node.adopt(later, b"");
     assert_eq!(
         received_so_far(&node, later, &mut client),
@@ -183,11 +185,11 @@ fn a_gap_ends_those_who_may_have_missed_something() {
     assert_eq!(node.stat("revoked"), 0);
 }
 
-/// Thresholds than one turn closes, and what another project hears goes on meanwhile. (That it goes on in
-/// between is tested turn by turn, in the reactor itself.)
+/// More than one turn closes, while events of another project are delivered. (A unit test of the reactor
+/// checks the turns one by one.)
 #[test]
-fn the_end_of_a_large_project_holds_up_nobody() {
-    // Two descriptors each, and many systems give a process no more than 1024 for all tests.
+fn end_of_large_project_does_not_delay_others() {
+    // Two descriptors each; many systems give a process no more than 1024 for all tests.
     const MANY: u64 = 260;
     let node = Node::start(limits());
     let elsewhere = |name: String| {

@@ -1,14 +1,11 @@
-//! Control records about permissions to read, and about entities that are bound elsewhere.
-
-use std::collections::BTreeSet;
+//! Control records about permissions to read, and about entities that were bound to another home.
 
 use homewire_core::bus::envelope::ControlHeader;
-use homewire_core::connection::ids::ConnectionId;
 use homewire_core::reactor::inbox::Entry;
 use homewire_core::routing::subscription::{BoundEntity, Subscription};
-use proptest::prelude::*;
 
-use crate::harness::{Client, Node, PROJECT, Received, copy, event, homes, limits, user};
+use crate::client::Received;
+use crate::harness::{Node, copy, event, homes, limits, user};
 use crate::records::{
     ENTITY_MOVED, HOME_DELETED, PERMISSION_ENDED, device_event, device_in, entities, entity_event,
     events, everywhere, received_so_far, record, route_all,
@@ -16,14 +13,14 @@ use crate::records::{
 
 /// What may be read, each in a home.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Permission {
+pub enum Permission {
     Home(u64),
     Device(u64, u64),
     Entity(u64, &'static str),
 }
 
-/// One of each kind in home 1, and others that differ in one thing.
-const PERMISSIONS: [Permission; 7] = [
+/// One of each kind in home 1, and others that differ in one member.
+pub const PERMISSIONS: [Permission; 7] = [
     Permission::Home(1),
     Permission::Device(1, 7),
     Permission::Entity(1, "lamp"),
@@ -34,13 +31,13 @@ const PERMISSIONS: [Permission; 7] = [
 ];
 
 impl Permission {
-    fn home(self) -> u64 {
+    pub fn home(self) -> u64 {
         match self {
             Self::Home(home) | Self::Device(home, _) | Self::Entity(home, _) => home,
         }
     }
 
-    fn subscription(self) -> Subscription {
+    pub fn subscription(self) -> Subscription {
         match self {
             Self::Home(home) => homes(&[home]),
             Self::Device(home, device) => device_in(home, device),
@@ -48,8 +45,8 @@ impl Permission {
         }
     }
 
-    /// An event that is heard by this permission, and by that to the home.
-    fn event(self, name: &str) -> Entry {
+    /// An event that matches this permission and the permission to read the home.
+    pub fn event(self, name: &str) -> Entry {
         match self {
             Self::Home(home) => event(home, name),
             Self::Device(home, device) => device_event(home, device, name),
@@ -57,8 +54,8 @@ impl Permission {
         }
     }
 
-    /// The record of its end, but for its body.
-    fn ended(self, moment: u64) -> ControlHeader<'static> {
+    /// The record of its end, without a body.
+    pub fn ended(self, moment: u64) -> ControlHeader<'static> {
         ControlHeader {
             home: self.home(),
             device: match self {
@@ -69,7 +66,7 @@ impl Permission {
         }
     }
 
-    fn body(self, users: &[u64]) -> String {
+    pub fn body(self, users: &[u64]) -> String {
         match self {
             Self::Entity(_, entity) => format!(r#"{{"entity":"{entity}","users":{users:?}}}"#),
             Self::Home(_) | Self::Device(..) => format!(r#"{{"users":{users:?}}}"#),
@@ -77,7 +74,7 @@ impl Permission {
     }
 }
 
-fn bound(entities: &[(u64, &str)]) -> Subscription {
+pub fn bound(entities: &[(u64, &str)]) -> Subscription {
     let each = |&(home, entity): &(u64, &str)| BoundEntity {
         entity: entity.into(),
         home,
@@ -86,7 +83,7 @@ fn bound(entities: &[(u64, &str)]) -> Subscription {
 }
 
 #[test]
-fn the_end_of_a_right_takes_its_own_topic_from_its_own_users() {
+fn ended_permission_removes_only_its_topic_from_its_users() {
     for ended in PERMISSIONS {
         let node = Node::start(limits());
         let subscribers = |user_id| {
@@ -136,7 +133,7 @@ fn the_end_of_a_right_takes_its_own_topic_from_its_own_users() {
 }
 
 #[test]
-fn who_has_another_filter_value_left_hears_that_on() {
+fn connection_with_other_topic_left_stays() {
     let node = Node::start(limits());
     let (id, mut both) = node.connect_for(user(1), homes(&[1, 2]), false);
     let (lamps_id, mut lamps) =
@@ -153,14 +150,14 @@ fn who_has_another_filter_value_left_hears_that_on() {
         &node,
         [
             event(1, "one"),
-            // The user's own shard is that of home 1 here; of home 2 it says nothing.
+            // The user's own shard is that of home 1; it does not concern home 2.
             copy(2, &home),
             copy(2, &end(Permission::Entity(1, "lamp"))),
             entity_event(1, "lamp", "lit"),
             copy(1, &home),
             copy(1, &end(Permission::Entity(1, "lamp"))),
             entity_event(1, "lamp", "never"),
-            // Each is heard in the home that it is bound to, and not in the other's.
+            // Each is received in the home that it is bound to, and not in the other.
             entity_event(1, "door", "never"),
             entity_event(2, "lamp", "elsewhere"),
             entity_event(2, "door", "open"),
@@ -177,7 +174,7 @@ fn who_has_another_filter_value_left_hears_that_on() {
 }
 
 #[test]
-fn the_end_of_a_right_to_write_or_of_what_is_nowhere_takes_nothing() {
+fn ended_write_permission_removes_nothing() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
     let write = ControlHeader {
@@ -198,9 +195,9 @@ fn the_end_of_a_right_to_write_or_of_what_is_nowhere_takes_nothing() {
     assert_eq!(node.stat("malformed"), 0);
 }
 
-/// It may have been granted again before its principal_id came: who was behind can't know.
+/// The permission may have been granted again before the reservation: the stream reader was behind.
 #[test]
-fn a_right_that_ended_before_its_holder_came_sends_it_away_to_come_again() {
+fn permission_end_before_reservation_requests_resubscribe() {
     let node = Node::start(limits());
     let (_, mut client) = node.connect_for(user(1), homes(&[1, 2]), false);
     let stale = ControlHeader {
@@ -224,7 +221,7 @@ fn a_right_that_ended_before_its_holder_came_sends_it_away_to_come_again() {
 }
 
 #[test]
-fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
+fn older_end_of_same_permission_is_ignored() {
     let node = Node::start(limits());
     let end = |permission: Permission, moment| ControlHeader {
         body: br#"{"users":[1]}"#,
@@ -279,7 +276,7 @@ fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
             ),
         ],
     );
-    // An equal one is a repetition, and of an entity that takes its subscribers.
+    // An equal position is a repetition; an entity's move closes its subscribers.
     assert_eq!(lamp.receive(), Received::Close(Some(4004)));
     assert_eq!(other.receive(), Received::Close(Some(4004)));
     assert_eq!(received_so_far(&node, id, &mut home), []);
@@ -299,7 +296,7 @@ fn an_older_end_of_the_same_right_is_ignored_and_of_another_is_not() {
 }
 
 #[test]
-fn who_listens_to_an_entity_that_is_bound_elsewhere_comes_again() {
+fn subscriber_of_rebound_entity_resubscribes() {
     let node = Node::start(limits());
     let (_, mut subscriber) = node.connect_for(user(1), bound(&[(1, "lamp"), (2, "door")]), false);
     let (_, mut member) = node.connect_for(user(2), entities(&[1], &["lamp"]), true);
@@ -345,7 +342,7 @@ fn who_listens_to_an_entity_that_is_bound_elsewhere_comes_again() {
 }
 
 #[test]
-fn a_body_that_says_nothing_is_counted_and_ends_nothing() {
+fn malformed_body_is_counted_and_changes_nothing() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
     let (lamp_id, mut lamp) = node.connect_for(user(1), bound(&[(1, "lamp")]), false);
@@ -392,124 +389,4 @@ fn a_body_that_says_nothing_is_counted_and_ends_nothing() {
         node.stat("malformed"),
         (of_rights.len() + of_entities.len()) as u64
     );
-}
-
-/// A subscriber of the property below.
-struct Subscriber {
-    user: u64,
-    left: BTreeSet<Permission>,
-    id: ConnectionId,
-    client: Client,
-}
-
-#[derive(Clone, Debug)]
-enum Step {
-    Event(usize),
-    /// Of a permission, from those of the users 1 to 3 whose bit is set; in every shard, or in that of home
-    /// 3 alone, where nothing of it is heard.
-    End {
-        permission: usize,
-        users: u8,
-        elsewhere: bool,
-    },
-}
-
-fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = prop_oneof![
-        2 => (0..PERMISSIONS.len()).prop_map(Step::Event),
-        1 => (0..PERMISSIONS.len(), 0u8..8, any::<bool>())
-            .prop_map(|(permission, users, elsewhere)| Step::End { permission, users, elsewhere }),
-    ];
-    proptest::collection::vec(step, 1..60)
-}
-
-/// Filters are of one kind: for each user, what it may read of each.
-fn filters() -> Vec<Vec<Permission>> {
-    let of_kind =
-        |wanted: fn(&Permission) -> bool| PERMISSIONS.into_iter().filter(wanted).collect();
-    vec![
-        of_kind(|it| matches!(it, Permission::Home(_))),
-        of_kind(|it| matches!(it, Permission::Device(..))),
-        of_kind(|it| matches!(it, Permission::Entity(..))),
-    ]
-}
-
-fn subscription_to(permissions: &[Permission]) -> Subscription {
-    let mut all = permissions
-        .iter()
-        .map(|permission| permission.subscription());
-    let Some(mut first) = all.next() else {
-        return homes(&[]);
-    };
-    for next in all {
-        match (&mut first, next) {
-            (Subscription::Homes(more), Subscription::Homes(next)) => more.extend(next),
-            (Subscription::Devices(more), Subscription::Devices(next)) => more.extend(next),
-            (Subscription::Bound(more), Subscription::Bound(next)) => more.extend(next),
-            _ => panic!("a filter of two kinds"),
-        }
-    }
-    first
-}
-
-fn receives(permissions: &BTreeSet<Permission>, about: Permission) -> bool {
-    permissions.contains(&about) || permissions.contains(&Permission::Home(about.home()))
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
-
-    /// Any permissions end for any users between any events; the naive model is a set of permissions for each subscriber.
-    #[test]
-    fn each_listener_hears_what_its_rights_cover_at_that_moment(steps in steps()) {
-        let node = Node::start(limits());
-        let mut subscribers = Vec::new();
-        for number in 1..=3 {
-            for permissions in filters() {
-                let (id, client) =
-                    node.connect_for(user(number), subscription_to(&permissions), false);
-                let left = BTreeSet::from_iter(permissions);
-                subscribers.push((Subscriber { user: number, left, id, client }, Vec::new()));
-            }
-        }
-        for (moment, step) in steps.into_iter().enumerate() {
-            let name = moment.to_string();
-            match step {
-                Step::Event(about) => {
-                    node.route(PERMISSIONS[about].event(&name));
-                    for (subscriber, expected) in &mut subscribers {
-                        if receives(&subscriber.left, PERMISSIONS[about]) {
-                            expected.push(Received::event(&name));
-                        }
-                    }
-                }
-                Step::End { permission, users, elsewhere } => {
-                    let permission = PERMISSIONS[permission];
-                    let users: Vec<u64> =
-                        (1..=3).filter(|user| users >> (user - 1) & 1 == 1).collect();
-                    let body = permission.body(&users);
-                    let ended = ControlHeader { body: body.as_bytes(), ..permission.ended(moment as u64) };
-                    if elsewhere {
-                        node.route(copy(3, &ended));
-                        continue;
-                    }
-                    route_all(&node, everywhere(&ended));
-                    for (subscriber, _) in &mut subscribers {
-                        if users.contains(&subscriber.user) {
-                            subscriber.left.remove(&permission);
-                        }
-                    }
-                }
-            }
-        }
-        for (mut subscriber, expected) in subscribers {
-            let received = if subscriber.left.is_empty() {
-                subscriber.client.receive_until(&Received::Close(Some(4500)))
-            } else {
-                received_so_far(&node, subscriber.id, &mut subscriber.client)
-            };
-            prop_assert_eq!(received, expected, "user {} of project {}", subscriber.user, PROJECT);
-        }
-        prop_assert_eq!(node.stat("malformed"), 0);
-    }
 }

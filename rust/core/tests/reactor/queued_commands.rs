@@ -1,4 +1,4 @@
-//! Commands that are kept until the kernel took them: what comes first, what is told, and when.
+//! Queued commands: their order, and the notifications about their delivery.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -11,7 +11,8 @@ use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
 
-use crate::harness::{Client, Node, PROJECT, Received, SHARDS, command, device, homes, limits};
+use crate::client::{Client, Received};
+use crate::harness::{Node, PROJECT, SHARDS, command, device, homes, limits};
 
 const DEVICE: u64 = 2;
 
@@ -20,8 +21,8 @@ fn in_a_minute() -> u64 {
     (since + Duration::from_secs(60)).as_millis() as u64
 }
 
-/// A command that is kept under `sequence`, which is also its action; `length` bytes of parameters.
-fn kept(sequence: u64, length: usize, expires_ms: u64) -> Vec<u8> {
+/// A queued command with this `sequence`, which is also its action, and `length` bytes of parameters.
+fn queued(sequence: u64, length: usize, expires_ms: u64) -> Vec<u8> {
     encode_command(&CommandHeader {
         project: PROJECT,
         device: DEVICE,
@@ -36,12 +37,12 @@ fn kept(sequence: u64, length: usize, expires_ms: u64) -> Vec<u8> {
 fn live(sequence: u64, length: usize) -> Entry {
     Entry {
         shard: shard_of(DEVICE, SHARDS),
-        envelope: kept(sequence, length, in_a_minute()),
+        envelope: queued(sequence, length, in_a_minute()),
     }
 }
 
 fn first(sequences: impl IntoIterator<Item = u64>) -> Vec<Vec<u8>> {
-    let each = |sequence| kept(sequence, 10, in_a_minute());
+    let each = |sequence| queued(sequence, 10, in_a_minute());
     sequences.into_iter().map(each).collect()
 }
 
@@ -57,8 +58,8 @@ fn received(client: &mut Client, count: usize) -> Vec<String> {
     (0..count).map(one).collect()
 }
 
-/// The sequences that the core tells of this connection, so many.
-fn write_counts(node: &mut Node, id: ConnectionId, count: usize) -> Vec<u64> {
+/// The next `count` sequences that are reported as written to this connection.
+fn written(node: &mut Node, id: ConnectionId, count: usize) -> Vec<u64> {
     let mut sequences = Vec::new();
     while sequences.len() < count {
         match node.notification_about(id) {
@@ -74,8 +75,8 @@ fn is_written(notification: &Notification) -> bool {
     matches!(notification, Notification::Written { .. })
 }
 
-/// All that was told of this connection until now.
-fn told(node: &mut Node, id: ConnectionId) -> Vec<Notification> {
+/// All notifications about this connection so far.
+fn notifications(node: &mut Node, id: ConnectionId) -> Vec<Notification> {
     node.fence();
     let about = |it: &Notification| match it {
         Notification::Written { id: of, .. }
@@ -88,11 +89,11 @@ fn told(node: &mut Node, id: ConnectionId) -> Vec<Notification> {
 }
 
 #[test]
-fn what_was_kept_comes_before_what_is_live() {
+fn queued_commands_come_before_live_ones() {
     let mut node = Node::start(limits());
     let id = reserve(&node);
     node.route(command(DEVICE, "live"));
-    // Relayed only now, but kept before what was kept was read: it is among the first.
+    // Routed late, but queued before the queue was read: it is among the first.
     node.route(live(2, 10));
     node.route(live(4, 10));
     node.core.deliver_first(id, 3, first([1, 2, 3]));
@@ -106,11 +107,11 @@ fn what_was_kept_comes_before_what_is_live() {
         received(&mut client, 8),
         ["1", "2", "3", "live", "4", "5", "6", "last"]
     );
-    assert_eq!(write_counts(&mut node, id, 6), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(written(&mut node, id, 6), [1, 2, 3, 4, 5, 6]);
 }
 
 #[test]
-fn who_has_nothing_kept_knows_what_not_to_hear_again() {
+fn empty_queue_still_sets_last_sequence() {
     let node = Node::start(limits());
     let id = reserve(&node);
     node.core.deliver_first(id, 7, Vec::new());
@@ -120,24 +121,24 @@ fn who_has_nothing_kept_knows_what_not_to_hear_again() {
 }
 
 #[test]
-fn what_expired_is_not_delivered() {
+fn expired_command_is_not_delivered() {
     let mut node = Node::start(limits());
     let id = reserve(&node);
-    let kept = vec![kept(1, 10, 1), kept(2, 10, in_a_minute())];
-    node.core.deliver_first(id, 2, kept);
+    let queued = vec![queued(1, 10, 1), queued(2, 10, in_a_minute())];
+    node.core.deliver_first(id, 2, queued);
     let mut client = node.adopt(id, b"");
     let expired = Entry {
-        envelope: self::kept(3, 10, 1),
+        envelope: self::queued(3, 10, 1),
         ..live(3, 10)
     };
     node.route(expired);
     node.route(live(4, 10));
     assert_eq!(received(&mut client, 2), ["2", "4"]);
-    assert_eq!(write_counts(&mut node, id, 2), [2, 4]);
+    assert_eq!(written(&mut node, id, 2), [2, 4]);
 }
 
 #[test]
-fn what_is_no_kept_command_is_counted_and_skipped() {
+fn invalid_queued_command_is_counted_and_skipped() {
     let node = Node::start(limits());
     let id = reserve(&node);
     let without_ticket = command(DEVICE, "no sequence").envelope;
@@ -148,7 +149,7 @@ fn what_is_no_kept_command_is_counted_and_skipped() {
 }
 
 #[test]
-fn it_is_told_once_the_kernel_has_the_whole_frame() {
+fn command_is_reported_once_kernel_has_whole_frame() {
     const COUNT: u64 = 40;
     let mut node = Node::start(Limits {
         send_queue_bytes: 16 << 20,
@@ -159,19 +160,19 @@ fn it_is_told_once_the_kernel_has_the_whole_frame() {
     for sequence in 1..=COUNT {
         node.route(live(sequence, 50_000));
     }
-    let early = told(&mut node, id)
+    let early = notifications(&mut node, id)
         .iter()
         .filter(|it| is_written(it))
         .count();
     assert!((1..COUNT as usize).contains(&early), "{early}");
     let blocked = received(&mut client, COUNT as usize);
-    let late = write_counts(&mut node, id, COUNT as usize - early);
+    let late = written(&mut node, id, COUNT as usize - early);
     assert_eq!(blocked.last().unwrap(), "40");
     assert_eq!(late, Vec::from_iter(early as u64 + 1..=COUNT));
 }
 
 #[test]
-fn what_a_slow_client_did_not_take_is_never_told() {
+fn unsent_command_of_slow_client_is_not_reported() {
     let mut node = Node::start(limits());
     let id = reserve(&node);
     let mut client = node.adopt(id, b"");
@@ -185,18 +186,21 @@ fn what_a_slow_client_did_not_take_is_never_told() {
     client.send_close(4001);
     assert_eq!(client.receive(), Received::End);
     drop(client);
-    let told: Vec<_> = std::iter::from_fn(|| match node.notification_about(id) {
+    let notifications: Vec<_> = std::iter::from_fn(|| match node.notification_about(id) {
         Notification::Closed { .. } => None,
         other => Some(other),
     })
     .collect();
-    // Whatever it got, a frame that was begun as the rest was dropped too, is told; nothing else.
-    assert_eq!(told.iter().filter(|it| is_written(it)).count(), got);
+    // Delivered commands are reported, and the one whose frame was partly written; no others.
+    assert_eq!(
+        notifications.iter().filter(|it| is_written(it)).count(),
+        got
+    );
     assert!((got as u64) < routed);
 }
 
 #[test]
-fn each_socket_of_a_device_gets_it_and_tells() {
+fn each_socket_of_device_receives_and_reports() {
     let node = Node::start(limits());
     let ids = [reserve(&node), reserve(&node)];
     let mut clients = ids.map(|id| node.adopt(id, b""));
@@ -214,7 +218,7 @@ fn each_socket_of_a_device_gets_it_and_tells() {
 }
 
 #[test]
-fn a_device_is_told_of_and_a_user_is_not() {
+fn only_device_connections_are_reported() {
     let mut node = Node::start(limits());
     let reserved = |id| Notification::Reserved {
         id,
@@ -222,23 +226,23 @@ fn a_device_is_told_of_and_a_user_is_not() {
         device: DEVICE,
     };
     let id = reserve(&node);
-    // Before anybody answered the client, so that the end of its last socket comes behind it.
-    assert_eq!(told(&mut node, id), [reserved(id)]);
+    // Before the client received 101, so that the end of its last socket comes later.
+    assert_eq!(notifications(&mut node, id), [reserved(id)]);
     let _client = node.adopt(id, b"");
-    assert_eq!(told(&mut node, id), [Notification::Adopted { id }]);
+    assert_eq!(notifications(&mut node, id), [Notification::Adopted { id }]);
     let (id, _user) = node.connect(homes(&[1]));
-    assert_eq!(told(&mut node, id), []);
-    // Never adopted: nothing between its beginning and its end.
+    assert_eq!(notifications(&mut node, id), []);
+    // Never adopted: no notification between its start and its end.
     let id = reserve(&node);
     node.core.abandon(id);
     assert_eq!(
-        told(&mut node, id),
+        notifications(&mut node, id),
         [reserved(id), Notification::Closed { id, code: 1006 }]
     );
 }
 
 #[test]
-fn too_late_for_one_that_is_open() {
+fn deliver_first_has_no_effect_on_open_connection() {
     let node = Node::start(limits());
     let id = reserve(&node);
     let mut client = node.adopt(id, b"");
@@ -251,27 +255,27 @@ fn too_late_for_one_that_is_open() {
 enum Step {
     /// Without a sequence.
     Plain,
-    /// The next sequence is given out, and its copy is routed now.
-    SharedBlock,
-    /// The same, but its copy comes only after the next fetch.
-    KeptAndLate,
-    /// The copy of an earlier sequence comes again.
+    /// The next sequence is assigned, and its copy is routed now.
+    Queued,
+    /// The same, but its copy is routed only after the next fetch.
+    QueuedLate,
+    /// A copy of an earlier sequence is routed again.
     Again(prop::sample::Index),
     Adopt,
 }
 
 proptest! {
     /// Whatever is routed before and after the fetch and the adoption: every sequence is delivered once and
-    /// told once, those that were fetched first, and otherwise in order.
+    /// reported once, the fetched ones first, and otherwise in order.
     #[test]
-    fn every_ticket_comes_once(
+    fn every_sequence_is_delivered_once(
         before in prop::collection::vec(step(), 0..10),
         after in prop::collection::vec(step(), 0..10),
         fetched_from in 0_u64..5,
     ) {
         let mut node = Node::start(limits());
         let id = reserve(&node);
-        // Tickets up to this were given out before the reservation.
+        // Sequences up to this one were assigned before the reservation.
         let (mut last, mut late) = (fetched_from, Vec::new());
         let (mut plain, mut expected) = (0, Vec::new());
         let mut client = None;
@@ -284,14 +288,14 @@ proptest! {
                         node.route(command(DEVICE, &name));
                         expected.push(name);
                     }
-                    Step::SharedBlock => {
+                    Step::Queued => {
                         last += 1;
                         node.route(live(last, 10));
                         if is_fetched {
                             expected.push(last.to_string());
                         }
                     }
-                    Step::KeptAndLate if !is_fetched => {
+                    Step::QueuedLate if !is_fetched => {
                         last += 1;
                         late.push(last);
                     }
@@ -315,15 +319,15 @@ proptest! {
         node.route(command(DEVICE, "end"));
         expected.push("end".to_owned());
         prop_assert_eq!(received(&mut client, expected.len()), expected);
-        prop_assert_eq!(write_counts(&mut node, id, last as usize), Vec::from_iter(1..=last));
+        prop_assert_eq!(written(&mut node, id, last as usize), Vec::from_iter(1..=last));
     }
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
         Just(Step::Plain),
-        Just(Step::SharedBlock),
-        Just(Step::KeptAndLate),
+        Just(Step::Queued),
+        Just(Step::QueuedLate),
         any::<prop::sample::Index>().prop_map(Step::Again),
         Just(Step::Adopt),
     ]

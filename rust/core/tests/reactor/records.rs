@@ -1,4 +1,4 @@
-//! Control records as the bus carries them, and what they are about.
+//! Builders of control records, and of the events around them.
 
 use homewire_core::bus::envelope::{ControlHeader, EventHeader};
 use homewire_core::connection::ids::ConnectionId;
@@ -6,7 +6,8 @@ use homewire_core::reactor::inbox::Entry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Client, Node, PROJECT, Received, SHARDS, copy, entry};
+use crate::client::{Client, Received};
+use crate::harness::{Node, PROJECT, SHARDS, copy, entry};
 
 pub const MEMBER_ADDED: u64 = 1;
 pub const MEMBER_REMOVED: u64 = 2;
@@ -24,10 +25,10 @@ pub const HOME_DEACTIVATED: u64 = 13;
 pub const HOME_ACTIVATED: u64 = 14;
 pub const MEMBER_WAITS: u64 = 15;
 
-/// Moments of send queues are counted from here, in ms since 1970: later than any connection of a test.
+/// Outbox positions count from here, in milliseconds since 1970: later than any connection of a test.
 pub const LATER: u64 = 1 << 50;
 
-/// A record of this type at this moment of the project's send queue.
+/// A record of this type at this moment in the project's outbox.
 pub fn record(record_type: u64, moment: u64) -> ControlHeader<'static> {
     ControlHeader {
         project: PROJECT,
@@ -45,7 +46,7 @@ pub fn member(record_type: u64, moment: u64, user: u64, home: u64) -> ControlHea
     }
 }
 
-/// A record that is about a home and nobody in it.
+/// A record about a home.
 pub fn of_home(record_type: u64, moment: u64, home: u64) -> ControlHeader<'static> {
     member(record_type, moment, 0, home)
 }
@@ -81,12 +82,12 @@ pub fn entity_event(home: u64, entity: &str, name: &str) -> Entry {
     })
 }
 
-/// Routes all of it in one batch.
+/// Routes all entries in one batch.
 pub fn route_all(node: &Node, entries: impl IntoIterator<Item = Entry>) {
     assert!(node.core.route(Vec::from_iter(entries)));
 }
 
-/// What a client hears until a message that is sent to it after everything that was routed.
+/// What a client receives before a message that is sent to it now.
 pub fn received_so_far(node: &Node, id: ConnectionId, client: &mut Client) -> Vec<Received> {
     node.core.send(id, Opcode::Text, b"so far".to_vec());
     client.receive_until(&Received::Text("so far".to_owned()))
@@ -96,7 +97,7 @@ pub fn events(names: &[&str]) -> Vec<Received> {
     names.iter().map(|name| Received::event(name)).collect()
 }
 
-/// The copies of one record in all shards.
+/// The copies of a record in all shards.
 pub fn everywhere(record: &ControlHeader<'_>) -> Vec<Entry> {
     (1..=u64::from(SHARDS))
         .map(|shard_key| copy(shard_key, record))

@@ -1,18 +1,19 @@
-//! Clients that do not read, and what they cost the others.
+//! Clients that do not read, and their effect on others.
 
 use std::io::Write;
 
 use homewire_core::reactor::Limits;
 use homewire_core::wire::frame::Opcode;
 
-use crate::harness::{Client, Node, Received, client_frame, event, event_with_body, homes, limits};
+use crate::client::{Client, Received, client_frame};
+use crate::harness::{Node, event, event_with_body, homes, limits};
 
 /// A body of `length` bytes of JSON.
 fn body(length: usize) -> String {
     format!("\"{}\"", "x".repeat(length - 2))
 }
 
-/// Reads up to the close frame: the numbers of the events, which must be without a gap.
+/// Reads up to the close frame. Returns the number of events, whose numbers must have no gap.
 fn numbers_until_closed(client: &mut Client, code: u16) -> usize {
     let received = client.receive_until(&Received::Close(Some(code)));
     for (number, received) in received.iter().enumerate() {
@@ -22,7 +23,7 @@ fn numbers_until_closed(client: &mut Client, code: u16) -> usize {
 }
 
 #[test]
-fn who_does_not_read_is_closed_and_slows_nobody() {
+fn slow_consumer_is_evicted_and_delays_no_other() {
     const OTHERS: usize = 20;
     for length in [1_000, 100_000] {
         let mut node = Node::start(limits());
@@ -38,7 +39,7 @@ fn who_does_not_read_is_closed_and_slows_nobody() {
                 }
                 routed += 1;
             }
-            assert!(routed * length < 64 << 20, "nobody is too slow");
+            assert!(routed * length < 64 << 20, "no eviction");
         }
         let received = numbers_until_closed(&mut slow, 4001);
         assert!(0 < received && received < routed);
@@ -55,7 +56,7 @@ fn who_does_not_read_is_closed_and_slows_nobody() {
 }
 
 #[test]
-fn who_reads_late_but_within_the_bound_misses_nothing() {
+fn late_reader_within_limit_receives_everything() {
     let node = Node::start(limits());
     let (id, mut late) = node.connect(homes(&[1]));
     let body = body(10_000);
@@ -72,7 +73,7 @@ fn who_reads_late_but_within_the_bound_misses_nothing() {
 }
 
 #[test]
-fn an_event_longer_than_any_buffer_arrives() {
+fn event_longer_than_any_buffer_arrives() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     let body = body(900_000);
@@ -84,7 +85,7 @@ fn an_event_longer_than_any_buffer_arrives() {
 }
 
 #[test]
-fn a_reservation_has_the_same_bound() {
+fn reservation_has_same_limit() {
     let mut node = Node::start(limits());
     let id = node.reserve(homes(&[1]));
     let body = body(100_000);
@@ -96,10 +97,10 @@ fn a_reservation_has_the_same_bound() {
 }
 
 #[test]
-fn messages_of_its_own_have_the_same_bound() {
+fn sent_messages_have_same_limit() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
-    // One that is longer than the bound passes it by itself alone; the next is too much.
+    // One message may exceed the limit on its own; the next one is too much.
     let long = "x".repeat(2 << 20);
     for _ in 0..3 {
         node.core.send(id, Opcode::Text, long.clone().into_bytes());
@@ -112,9 +113,9 @@ fn messages_of_its_own_have_the_same_bound() {
     assert_eq!(node.closed(id), 4001);
 }
 
-/// Too slow twice in one turn is too slow once: the close frame is still said.
+/// Exceeding the limit twice in one turn evicts once: the close frame is still sent.
 #[test]
-fn falling_behind_twice_in_a_turn_ends_with_a_close_frame() {
+fn exceeding_limit_twice_in_turn_sends_one_close_frame() {
     let mut node = Node::start(limits());
     let (id, mut client) = node.connect(homes(&[1]));
     let long = vec![b'x'; 2 << 20];
@@ -129,8 +130,8 @@ fn falling_behind_twice_in_a_turn_ends_with_a_close_frame() {
     assert_eq!(node.closed(id), 4001);
 }
 
-/// Whoever pings and reads no answer costs one place for a pong: it is not closed for what waits, and once it
-/// reads, the last ping is answered behind what the kernel took.
+/// A client that pings and reads no answers costs one queued pong. It is not evicted, and once it reads,
+/// its last ping is answered after what the kernel had taken.
 #[test]
 fn pings_cost_no_memory_while_no_answer_is_read() {
     let node = Node::start(Limits {

@@ -1,4 +1,4 @@
-//! Where threads meet: several producers and a reactor that falls asleep between their words.
+//! Thread interaction: several producers, and a reactor that sleeps between their commands.
 
 use std::collections::HashSet;
 use std::hint;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 use homewire_core::reactor::Limits;
 use homewire_core::reactor::notifications::Notification;
 
-use crate::harness::{Client, Node, Received, TIMEOUT, event, homes, limits};
+use crate::client::{Client, Received};
+use crate::harness::{Node, TIMEOUT, event, homes, limits};
 
 const PRODUCERS: u64 = 4;
 
-/// Nothing but a producer's wake-up ends this reactor's sleep: one that is lost is never made up for.
+/// Only a producer's wake-up ends the sleep of this reactor: a lost one is never made up for.
 fn sleeper() -> Limits {
     Limits {
         reservation: Duration::from_secs(1_000_000),
@@ -21,8 +22,8 @@ fn sleeper() -> Limits {
     }
 }
 
-/// One producer alone, so that no other's wake-up makes up for a lost one, whose next word comes at
-/// every moment of the reactor's falling asleep.
+/// One producer alone, so that no other wake-up hides a lost one. Its next command comes at every moment of
+/// the reactor's going to sleep.
 #[test]
 fn no_wake_up_is_lost() {
     const WORDS: u64 = 10_000;
@@ -41,7 +42,7 @@ fn no_wake_up_is_lost() {
 }
 
 #[test]
-fn producers_do_not_disturb_each_other() {
+fn concurrent_producers_keep_their_order() {
     let node = Node::start(sleeper());
     let core = &node.core;
     let subscribers: Vec<Client> = (0..PRODUCERS)
@@ -61,7 +62,7 @@ fn producers_do_not_disturb_each_other() {
 }
 
 #[test]
-fn every_word_of_every_thread_is_obeyed_once() {
+fn every_command_of_every_thread_is_handled_once() {
     const ROUNDS: u64 = 2_000;
     let mut node = Node::start(sleeper());
     thread::scope(|scope| {
@@ -82,7 +83,7 @@ fn every_word_of_every_thread_is_obeyed_once() {
     let mut ended = HashSet::new();
     for _ in 0..PRODUCERS * ROUNDS {
         match node.notification() {
-            Notification::Closed { id, code: 1006 } => assert!(ended.insert(id), "told twice"),
+            Notification::Closed { id, code: 1006 } => assert!(ended.insert(id), "reported twice"),
             other => panic!("{other:?}"),
         }
     }
@@ -91,9 +92,9 @@ fn every_word_of_every_thread_is_obeyed_once() {
     assert_eq!((node.stat("audiences"), node.stat("inbox_bytes")), (0, 0));
 }
 
-/// Whoever finds the inbox full waits; only the one who found the last room may pass the bound.
+/// A producer that finds the inbox full waits; only the one that took the last room may exceed the limit.
 #[test]
-fn the_inbox_stays_within_its_bound() {
+fn inbox_stays_within_limit() {
     const BOUND: usize = 64 << 10;
     const BATCHES: u64 = 400;
     let node = Node::with_inbox(sleeper(), BOUND);
@@ -103,12 +104,13 @@ fn the_inbox_stays_within_its_bound() {
     thread::scope(|scope| {
         for _ in 0..PRODUCERS {
             scope.spawn(|| {
-                // Whether they get ahead of the reactor is the scheduler's to say: until one had to wait.
+                // Whether producers overtake the reactor depends on the scheduler: continue until one had
+                // to wait.
                 while batches.load(Ordering::Relaxed) < BATCHES
                     || fullest.load(Ordering::Relaxed) < BOUND
                 {
                     let before = batches.fetch_add(1, Ordering::Relaxed);
-                    assert!(before < 100 * BATCHES, "nobody had to wait");
+                    assert!(before < 100 * BATCHES, "no producer had to wait");
                     node.occupy();
                     assert!(node.core.route(batch.clone()));
                     fullest.fetch_max(node.stat("inbox_bytes") as usize, Ordering::Relaxed);
@@ -122,6 +124,6 @@ fn the_inbox_stays_within_its_bound() {
     assert_eq!(node.stat("malformed"), 0);
     node.core.stop(1001, String::new(), Duration::ZERO);
     assert_eq!(node.stat("inbox_bytes"), 0);
-    // The fence's event is the one more.
+    // One more is the event of the fence.
     assert_eq!(node.stat("envelopes"), batches.into_inner() * 8 + 1);
 }

@@ -206,7 +206,7 @@ mod tests {
     const REPLY: &[u8] = b"*3\r\n*0\r\n*2\r\n$3\r\na\r\n\r\n*2\r\n:-5\r\n$-1\r\n-ERR no\r\n+OK\r\n";
 
     #[test]
-    fn a_reply_is_the_same_at_every_split() {
+    fn reply_is_equal_at_every_split() {
         for split in 0..REPLY.len() {
             let mut parser = Parser::default();
             let first = parser.read(&REPLY[..split]).unwrap();
@@ -229,7 +229,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_reply_is_refused() {
+    fn invalid_reply_is_rejected() {
         for wrong in [
             &b"HTTP/1.1 400\r\n"[..],
             b"$x\r\n",

@@ -171,7 +171,7 @@ mod tests {
     }
 
     /// Closes many connections of one project, while events of another one are delivered.
-    fn end_many(what: Command, told: impl Fn(&Reactor) -> u64) {
+    fn end_many(what: Command, reported: impl Fn(&Reactor) -> u64) {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
         // Connections without a socket queue everything; only the witness has a socket.
         for user in 0..MANY {
@@ -179,7 +179,7 @@ mod tests {
         }
         reactor.shared.inbox.send(what);
         reactor.turn(&no_events(), now);
-        assert_eq!(told(&reactor), CLOSES_PER_TURN as u64);
+        assert_eq!(reported(&reactor), CLOSES_PER_TURN as u64);
         assert_eq!(
             reactor.index.topic_count(),
             0,
@@ -189,31 +189,31 @@ mod tests {
         let witness = reserve(&mut reactor, OTHER, 1);
         let _client = adopt(&mut reactor, witness);
         let mut turns = 1;
-        while told(&reactor) < MANY {
+        while reported(&reactor) < MANY {
             assert!(!reactor.is_idle(), "it would fall asleep");
             reactor.shared.inbox.send(Command::Route(vec![event()]));
             reactor.turn(&no_events(), now);
             turns += 1;
             let deliveries = reactor.shared.stats.snapshot();
             assert!(deliveries.contains(&("deliveries", turns - 1)));
-            assert_eq!(told(&reactor), MANY.min(turns * CLOSES_PER_TURN as u64));
+            assert_eq!(reported(&reactor), MANY.min(turns * CLOSES_PER_TURN as u64));
         }
         assert!(reactor.is_idle());
     }
 
     #[test]
-    fn ten_thousand_of_a_disabled_project_end_in_turns_between_which_others_hear() {
+    fn disabled_project_closes_ten_thousand_in_turns_with_deliveries_between() {
         end_many(disabled(), |reactor| count(reactor, "revoked"));
     }
 
     #[test]
-    fn ten_thousand_end_behind_a_gap_in_turns_between_which_others_hear() {
+    fn gap_closes_ten_thousand_in_turns_with_deliveries_between() {
         let gap = Command::Gap { shard: 0 };
         end_many(gap, |reactor| count(reactor, "resynced"));
     }
 
     #[test]
-    fn a_record_that_ends_many_is_the_last_of_its_turn() {
+    fn record_that_closes_many_ends_its_turn() {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
         for user in 0..=CLOSES_PER_TURN as u64 {
             open(&mut reactor, LARGE, user);

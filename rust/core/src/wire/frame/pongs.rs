@@ -63,7 +63,7 @@ mod tests {
     }
 
     #[test]
-    fn few_pings_are_all_answered_and_of_many_the_last_is() {
+    fn few_pings_are_all_answered_and_last_of_many() {
         for (pings, answered) in [(1, 1), (10, 10), (16, 16), (17, 16), (200, 16)] {
             let pongs = answers(pings);
             let payloads: Vec<u8> = pongs.all().chunks(3).map(|frame| frame[2]).collect();
