@@ -198,7 +198,7 @@ async def running(
             "logins": audit.logins,
             "refusals": audit.refusals,
         }
-        registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.figures)
+        registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.metric_sources)
         problem = _problem(core, parts.bus)
         app.add_routes(health.public_routes(problem))
         admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
@@ -233,7 +233,7 @@ class Parts:
     store: Store
     entrance: ServerLimits
     reader: BodyReader
-    figures: list[metrics.Figures]
+    metric_sources: list[metrics.MetricsSource]
     """For the metrics; both tiers add theirs."""
 
 
@@ -252,8 +252,8 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
     entrance = ServerLimits.of(settings, store.refusals)
     reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
-    figures = [store.usage.figures, *entrance.figures(), store.passwords.figures]
-    return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, figures)
+    metric_sources = [store.usage.metrics, *entrance.metrics(), store.passwords.metrics]
+    return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, metric_sources)
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,7 +284,7 @@ def _start_lifetimes(parts: Parts, core: Core, core_event_handlers: CoreEventHan
     session_expiry = SessionExpiry(core, core_event_handlers.keys_in_use, uses, ttl_s)
     parts.stack.push_async_callback(session_expiry.close)
     in_background(parts.stack, session_expiry.run(), parts.failed)
-    parts.figures.append(session_expiry.figures)
+    parts.metric_sources.append(session_expiry.metrics)
     return session_expiry
 
 
@@ -307,8 +307,8 @@ def _add_realtime_tier(
     in_background(stack, presence_publisher.run(), parts.failed)
     stack.push_async_callback(core_event_handlers.delivered.close)
     in_background(stack, core_event_handlers.delivered.run(), parts.failed)
-    parts.figures.extend(
-        (core_event_handlers.connected_devices.figures, core_event_handlers.delivered.figures)
+    parts.metric_sources.extend(
+        (core_event_handlers.connected_devices.metrics, core_event_handlers.delivered.metrics)
     )
     gateway = websocket.Gateway(
         core,
@@ -330,9 +330,9 @@ def _add_realtime_tier(
         reader=parts.reader,
         shards=settings.shards,
         queued_commands=store.queued_commands,
-        longest_kept_s=settings.kept_command_s,
+        longest_kept_s=settings.queued_command_s,
         kept_bounds=Bounds(
-            settings.queued_commands, min(settings.kept_command_bytes, settings.send_queue_bytes)
+            settings.queued_commands, min(settings.queued_command_bytes, settings.send_queue_bytes)
         ),
         is_connected=partial(core_event_handlers.connected_devices.is_connected, store.presence),
         platform_types=settings.platform_event_types,
@@ -347,9 +347,9 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audi
     in_background(stack, delivery.run(), parts.failed)
     webhooks = Webhooks(parts.url, settings)
     in_background(stack, webhooks.run(), parts.failed)
-    parts.figures.extend((delivery.figures, webhooks.figures))
+    parts.metric_sources.extend((delivery.metrics, webhooks.metrics))
     slots = SortSlots(settings.sorted_lists, settings.sorted_lists_per_project)
-    parts.figures.append(slots.figures)
+    parts.metric_sources.append(slots.metrics)
     api = Api(
         store,
         known.directory,
@@ -407,14 +407,14 @@ def _start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
         close_ms=_ms(settings.close_s),
         shards=settings.shards,
         send_queue_bytes=settings.send_queue_bytes,
-        message_bytes=settings.message_bytes,
+        message_bytes=settings.client_message_bytes,
         inbox_bytes=settings.inbox_bytes,
         deliver_messages=client_messages is not None,
         inbound_frames_per_s=settings.inbound_frames_per_s,
         inbound_bytes_per_s=settings.inbound_bytes_per_s,
         user_topic_bytes=settings.user_topic_bytes,
         send_queues_bytes=settings.send_queues_bytes or memory_bytes() // 4,
-        unsent_age_ms=_ms(settings.unsent_age_s),
+        unsent_age_ms=_ms(settings.send_queue_age_s),
         messages_bytes=client_messages.waiting_bytes if client_messages else WAITING_MESSAGES_BYTES,
         socket_send_buffer_bytes=settings.socket_send_buffer_bytes,
         socket_unsent_bytes=settings.socket_unsent_bytes,

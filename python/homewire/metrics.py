@@ -1,4 +1,4 @@
-"""Metrics: what the core, the bus, the relay and the limits count, for Prometheus.
+"""The table of all metrics, and the collector that exports them to Prometheus.
 
 `python -m homewire.metrics` prints docs/metrics.md.
 """
@@ -18,13 +18,15 @@ from homewire._core import Core
 from homewire.access_changes.relay import Relay
 from homewire.bus.append import Bus
 
-Figures = Callable[[], Mapping[str, int]]
-"""Figures by their names in the tables, read at scrape time."""
+MetricsSource = Callable[[], Mapping[str, int]]
+"""Called at each scrape: values by their names in `GAUGES` and `COUNTERS`."""
 
 GAUGES: Final = {
     "connections": "Connections with a socket.",
-    "stored_bytes": "What all projects store, as quotas count it; the same on all nodes, up to a minute old.",
-    "stored_records": "The same in records.",
+    "stored_bytes": "Bytes that all projects store, as quotas count them. All nodes report the same "
+    "sum, up to a minute old.",
+    "stored_records": "Records that all projects store, as quotas count them. All nodes report the "
+    "same sum, up to a minute old.",
     "reservations": "Connections that are reserved and not adopted yet.",
     "audiences": "Audiences: distinct sets of topics of the connections.",
     "topics": "Topics with at least one subscriber.",
@@ -32,24 +34,25 @@ GAUGES: Final = {
     "send_queues_bytes": "Memory of all send queues, in bytes.",
     "slow_consumers": "Connections with unsent frames, now or within the last second.",
     "messages_bytes": "Bytes of clients' messages that Python did not take yet; 0 until there is a protocol.",
-    "devices_held": "Devices that hold a command WebSocket on this node.",
-    "presence_to_say": "Devices whose coming or going is not written down yet.",
-    "commands_to_remove": "Kept commands that were delivered and are not taken out of their queue yet.",
-    "session_uses_waiting": "Sessions whose last access is not written down yet.",
-    "session_deadlines": "Keys of open sockets that end within a day.",
-    "heads_awaited": "Connections without a complete request head.",
+    "devices_connected": "Devices that have a command WebSocket on this node.",
+    "presence_changes_waiting": "Devices with a presence change that is not stored yet.",
+    "queued_command_removals_waiting": "Queued commands that were delivered and are not removed from "
+    "their queue yet.",
+    "session_uses_waiting": "Sessions whose last access is not stored yet.",
+    "session_deadlines": "Keys with open sockets whose session ends within a day.",
+    "request_headers_awaited": "HTTP connections whose request header is incomplete.",
     "connections_idle": "HTTP connections that wait for their next request.",
-    "handshakes_in_flight": "WebSocket handshakes being served.",
-    "handshakes_waiting": "WebSocket handshakes waiting for their turn.",
-    "ingest_bytes": "Request bodies held, in bytes.",
-    "answer_bytes": "Answers of more than 64 KiB that clients did not take yet, in bytes.",
-    "sorted_lists": "Lists of sessions that are sorted in a file.",
+    "handshakes_in_flight": "WebSocket handshakes in progress.",
+    "handshakes_waiting": "WebSocket handshakes that wait for a free place.",
+    "request_bodies_bytes": "Bytes of request bodies in memory.",
+    "response_bytes": "Bytes of responses over 64 KiB that clients have not read yet.",
+    "sorted_lists": "Session lists that are being sorted in a file.",
     "mail_waiting": "E-mails that are not sent yet, on all nodes.",
     "sms_waiting": "SMS that are not sent yet, on all nodes.",
-    "bus_in_flight_bytes": "Bytes sent to Redis and not confirmed yet.",
-    "webhooks_waiting": "Deliveries that wait for the webhooks that this node delivers to.",
+    "bus_in_flight_bytes": "Bytes written to Redis and not confirmed yet.",
+    "webhooks_waiting": "Deliveries that wait in the streams of the webhooks that this node serves.",
 }
-"""Figures that go up and down; every other figure only grows."""
+"""Metrics that go up and down; all others are counters."""
 
 COUNTERS: Final = {
     "reserved": "Reservations made.",
@@ -59,25 +62,31 @@ COUNTERS: Final = {
     "evicted": "Slow consumers that were closed with 4001.",
     "evicted_by_memory": "Slow consumers evicted because all send queues together exceeded "
     "`send_queues_bytes`, longest queue first.",
-    "evicted_by_age": "Slow consumers evicted because a byte was unsent for longer than `unsent_age_s`.",
+    "evicted_by_age": "Slow consumers evicted because a byte was unsent for longer than `send_queue_age_s`.",
     "reads_paused": "Times that a socket was not read because Python did not take clients' messages.",
-    "commands_delivered": "Kept commands that the kernel took.",
-    "session_uses_written": "Times that the last access of a session was written down.",
-    "session_uses_dropped": "Uses of sessions that were not noted because too many waited.",
-    "session_looks": "Looks at all open sockets that came to their end: each uses its session.",
-    "sessions_expired": "Keys whose sockets were closed because their session was over.",
-    "sessions_undecided": "The same, because Redis could not be asked whether it goes on.",
-    "heads_timed_out": "Connections cut because their request head was not complete in time.",
+    "queued_commands_delivered": "Queued commands that the kernel accepted for sending.",
+    "session_uses_written": "Last accesses of sessions that were stored.",
+    "session_uses_dropped": "Last accesses of sessions that were dropped because too many waited.",
+    "session_checks": "Completed checks of all open sockets. Each check counts as a use of the "
+    "sockets' sessions.",
+    "sessions_expired": "Keys whose sockets were closed because their session had ended.",
+    "sessions_closed_unchecked": "Keys whose sockets were closed because Redis could not be asked "
+    "whether their session had ended.",
+    "request_headers_timed_out": "Connections closed because their request header was incomplete "
+    "after request_header_timeout_s.",
     "accepted": "TCP connections accepted.",
-    "proxy_headers_refused": "Connections of trusted proxies closed because their PROXY protocol header was "
-    "missing, malformed or late.",
-    "connections_closed_for_room": "Connections that did nothing and were closed when descriptors ran out.",
-    "accept_pauses": "Times that nobody was accepted for a second, for want of descriptors or memory.",
-    "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or too long.",
-    "ingest_refused": "Requests answered 503 because too many bytes of bodies were held.",
-    "answers_refused": "Requests answered 503 because too many bytes of answers were held.",
-    "answers_cut": "Connections cut within an answer: not taken by its client, or not to be made whole.",
-    "sorted_lists_refused": "Requests answered 503 because too many lists were sorted in files.",
+    "proxy_headers_refused": "Connections of trusted proxies closed because their PROXY protocol "
+    "header was missing, malformed or late.",
+    "connections_evicted": "Idle connections closed because file descriptors ran out.",
+    "accept_pauses": "Pauses of one second in accepting, for lack of file descriptors or memory.",
+    "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or because one "
+    "waited too long.",
+    "request_bodies_refused": "Requests answered 503 because request bodies took request_bodies_bytes.",
+    "responses_refused": "Requests answered 503 because unread responses took their limit of bytes.",
+    "responses_aborted": "Connections closed within a response, because the client stopped reading "
+    "or the rest could not be produced.",
+    "sorted_lists_refused": "Requests answered 503 because too many session lists were being sorted "
+    "in files.",
     "heartbeats_missed": "Connections closed because their client was silent.",
     "violations": "Connections closed because their client violated RFC 6455.",
     "inbound_exceeded": "Connections closed with 1008: their client exceeded `inbound_frames_per_s` or "
@@ -104,56 +113,60 @@ COUNTERS: Final = {
     "turns": "Turns of the reactor that had envelopes.",
     "tail_reconnects": "Times that the stream reader reconnected to Redis.",
     "bus_appended": "Envelopes that Redis confirmed.",
-    "bus_bytes": "Bytes written to Redis.",
-    "bus_flushes": "Writes to Redis; appended / flushes is the size of a group commit.",
+    "bus_bytes": "Bytes written to Redis by the bus.",
+    "bus_flushes": "Writes of the bus to Redis. bus_appended / bus_flushes is the mean size of a "
+    "group commit.",
     "bus_not_confirmed": "Appends whose outcome is unknown.",
-    "bus_unavailable": "Appends refused because Redis was away or too much was in flight.",
-    "bus_repeated": "Events sent again with an Idempotency-Key and not stored again.",
+    "bus_unavailable": "Appends refused because Redis was unreachable or append_in_flight_bytes was reached.",
+    "bus_duplicates": "Events repeated with an Idempotency-Key and not stored again.",
     "bus_reconnects": "Connections to Redis that the bus lost.",
-    "relay_records": "Changes that every node must hear, relayed from an outbox to all their shards.",
-    "relay_copies": "Copies of them that Redis confirmed; one a shard.",
-    "relay_leftovers": "Of relay_records, those found by the timer and not by the change that made them.",
-    "relay_not_understood": "Outbox entries that are no record and were dropped.",
-    "relay_failures": "Times that Redis kept the timer from relaying.",
-    "relay_messages": "Messages to people, relayed to the queue of what sends them.",
-    "relay_messages_kept": "Messages to people that were kept, because nothing is set that could send them.",
-    "webhooks_picked": "Events put into the stream of a webhook.",
-    "webhooks_delivered": "Events that a webhook took.",
-    "webhooks_failed": "Requests to a webhook that were not answered 200.",
-    "webhooks_retried": "Of these, those that are to be tried again.",
-    "webhooks_dead": "Deliveries to webhooks that were given up and are dead letters.",
-    "webhooks_missed": "Events trimmed before any node, or any other than one that died, could look.",
-    "mail_sent": "E-mails that the SMTP server took.",
-    "mail_failed": "Tries to send an e-mail that failed.",
-    "mail_dead": "E-mails that were given up.",
-    "mail_not_understood": "Entries of the queue of e-mails that are no message and were dropped.",
-    "mail_expired": "E-mails that were not sent before the token in them expired, and then not at all.",
-    "sms_sent": "SMS that the gateway took.",
-    "sms_failed": "Tries to send an SMS that failed.",
-    "sms_dead": "SMS that were given up.",
-    "sms_not_understood": "Entries of the queue of SMS that are no message and were dropped.",
-    "sms_expired": "SMS that were not sent before the code in them expired, and then not at all.",
-    "passwords_turned_away": "Requests answered 503 because too many passwords waited, or too long.",
+    "relay_records": "Control records relayed from a transactional outbox to their shards.",
+    "relay_copies": "Copies of control records that Redis confirmed, one for each shard.",
+    "relay_late_records": "Control records that the timer relayed, because the change that wrote "
+    "them did not.",
+    "relay_malformed": "Outbox entries that could not be decoded and were dropped.",
+    "relay_failures": "Rounds of the relay's timer that failed because of Redis.",
+    "relay_messages": "E-mails and SMS relayed to the queue of their sender.",
+    "relay_messages_without_sender": "E-mails and SMS stored for `homewire messages`, because no "
+    "sender is configured.",
+    "webhooks_dispatched": "Events written to the stream of a webhook.",
+    "webhooks_delivered": "Events that a webhook answered with 200.",
+    "webhooks_failed": "Requests to webhooks that failed or were not answered 200.",
+    "webhooks_retried": "Failed requests to webhooks that will be tried again.",
+    "webhooks_dead_letters": "Deliveries to webhooks that became dead letters.",
+    "webhooks_missed": "Events that were trimmed from their shard before they were dispatched to webhooks.",
+    "mail_sent": "E-mails that the SMTP server accepted.",
+    "mail_failed": "Attempts to send an e-mail that failed.",
+    "mail_dead_letters": "E-mails that became dead letters.",
+    "mail_malformed": "Entries of the e-mail queue that could not be decoded and were dropped.",
+    "mail_expired": "E-mails that were dropped because the token in them had expired.",
+    "sms_sent": "SMS that the gateway accepted.",
+    "sms_failed": "Attempts to send an SMS that failed.",
+    "sms_dead_letters": "SMS that became dead letters.",
+    "sms_malformed": "Entries of the SMS queue that could not be decoded and were dropped.",
+    "sms_expired": "SMS that were dropped because the code in them had expired.",
+    "passwords_refused": "Requests answered 503 because too many passwords waited to be hashed, or "
+    "one waited too long.",
 }
 
 LABELLED: Final = {
-    "logins": ("outcome", "Logins on this node: `ok`, or the reason of the refusal."),
+    "logins": ("outcome", "Logins on this node, by outcome: `ok`, or the reason of the refusal."),
     "quota_refused": (
         "setting",
-        "Changes refused because a project or user stores all it may, by the quota's setting.",
+        "Changes refused because of a quota, by the name of its setting.",
     ),
-    "refusals": ("reason", "Requests that were refused, by the reason of their answer (docs/errors.md)."),
+    "refusals": ("reason", "Requests that were refused, by the reason in the response (docs/errors.md)."),
     "refused": (
         "limit",
-        "Requests and handshakes answered 429, and connections closed at once, by the setting that is the "
-        "limit.",
+        "Requests and handshakes answered 429, and connections closed at accept, by the name of the limit's "
+        "setting.",
     ),
 }
-"""Counters with a label: its name, and what is counted."""
+"""Counters with one label: the label's name, and the HELP text."""
 
 
 class HomewireCollector(Collector):
-    """Reads the counters at scrape time; counting costs the hot paths nothing but an addition."""
+    """Reads the counters at each scrape, so that counting costs the hot paths one addition."""
 
     def __init__(
         self,
@@ -161,7 +174,7 @@ class HomewireCollector(Collector):
         bus: Bus,
         relay: Relay,
         labelled: Mapping[str, Mapping[str, int]],
-        more: Sequence[Figures],
+        more: Sequence[MetricsSource],
     ) -> None:
         self._core = core
         self._bus = bus
@@ -171,14 +184,14 @@ class HomewireCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """One metric family per row of the tables."""
-        figures = dict(self._core.stats()) if self._core is not None else {}
+        values = dict(self._core.stats()) if self._core is not None else {}
         for field in fields(self._bus.stats):
-            figures[f"bus_{field.name}"] = getattr(self._bus.stats, field.name)
+            values[f"bus_{field.name}"] = getattr(self._bus.stats, field.name)
         for field in fields(self._relay.stats):
-            figures[f"relay_{field.name}"] = getattr(self._relay.stats, field.name)
+            values[f"relay_{field.name}"] = getattr(self._relay.stats, field.name)
         for more in self._more:
-            figures.update(more())
-        for name, value in figures.items():
+            values.update(more())
+        for name, value in values.items():
             if name in GAUGES:
                 yield GaugeMetricFamily(f"homewire_{name}", GAUGES[name], value=value)
             else:
@@ -195,11 +208,11 @@ def registry(
     bus: Bus,
     relay: Relay,
     labelled: Mapping[str, Mapping[str, int]],
-    more: Sequence[Figures] = (),
+    more: Sequence[MetricsSource] = (),
 ) -> CollectorRegistry:
-    """A registry of this process: homewire's figures, and those of process and Python.
+    """A registry with homewire's metrics and those of the process and of Python.
 
-    `labelled` has, for names of `LABELLED`, counts by the value of the label.
+    `labelled` maps names of `LABELLED` to counts by label value.
     """
     metrics = CollectorRegistry()
     metrics.register(HomewireCollector(core, bus, relay, labelled, more))
@@ -215,10 +228,10 @@ def markdown() -> str:
         "# Metrics",
         "",
         "Made by `make docs` from `python/homewire/metrics.py`. `GET /metrics` at the admin port (settings",
-        "`admin_host` and `admin_port`) says them in Prometheus' format, with those of process and Python.",
-        "All are of one node unless the row says otherwise; they begin at 0 with each start.",
+        "`admin_host` and `admin_port`) returns them for Prometheus, with those of process and Python.",
+        "Each value is of one node unless its row says otherwise. Counters begin at 0 at each start.",
         "",
-        "| metric | kind | what it is |",
+        "| metric | type | meaning |",
         "| --- | --- | --- |",
     ]
     lines += [f"| `homewire_{name}` | gauge | {meaning} |" for name, meaning in sorted(GAUGES.items())]

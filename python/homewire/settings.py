@@ -138,14 +138,14 @@ class Settings:
     proxy_protocol: bool = setting(
         False,
         "Whether each connection of a trusted proxy begins with a PROXY protocol header, version 2. One "
-        "without it, or whose header is malformed or late (head_timeout_s), is closed.",
+        "without it, or whose header is malformed or late (request_header_timeout_s), is closed.",
     )
     public_url: str | None = setting(
         None,
         "Where people reach this homewire, e.g. https://home.example.com: the beginning of the links in "
         "mails. Unset: host and port of the node.",
     )
-    head_timeout_s: float = setting(
+    request_header_timeout_s: float = setting(
         10.0,
         "How long a whole request head may take, from the connection or a next request's first byte on.",
         unit="s",
@@ -184,31 +184,31 @@ class Settings:
         unit="s",
         minimum=0.1,
     )
-    ingest_bytes: int = setting(
+    request_bodies_bytes: int = setting(
         64 * MIB,
         "Request bodies held at once, over all requests; beyond it 503.",
         unit="bytes",
         minimum=4 * MIB,
     )
-    answer_bytes: int = setting(
+    response_bytes: int = setting(
         64 * MIB,
         "Answers held at once because their clients did not take them yet; beyond it 503. One project may "
         "have half of it.",
         unit="bytes",
         minimum=4 * MIB,
     )
-    answer_bytes_per_principal: int = setting(
+    response_bytes_per_principal: int = setting(
         8 * MIB,
         "The same of one user, device or project key, or of one address without a key; beyond it 503.",
         unit="bytes",
         minimum=MIB,
     )
-    answer_stall_s: float = setting(
+    response_stall_s: float = setting(
         30.0, "How long a client may take nothing of its answer before it is cut.", unit="s", minimum=0.1
     )
-    answer_rate_bytes_per_s: int = setting(
+    response_min_bytes_per_s: int = setting(
         4 * KIB,
-        "The lowest rate at which an answer has to be taken, after the first answer_stall_s.",
+        "The lowest rate at which an answer has to be taken, after the first response_stall_s.",
         unit="bytes/s",
         minimum=1,
     )
@@ -302,7 +302,7 @@ class Settings:
         unit="bytes",
         minimum=0,
     )
-    unsent_age_s: float = setting(
+    send_queue_age_s: float = setting(
         30.0,
         "How long an event waits for a slow client (it is looked once a second); then the client is closed.",
         unit="s",
@@ -321,7 +321,7 @@ class Settings:
     socket_timeout_s: float = setting(
         45.0,
         "TCP_USER_TIMEOUT of each connection: how long its peer may confirm nothing, or take nothing. More "
-        "than unsent_age_s and close_s together, or who is too slow gets no close code. 0: the kernel's own.",
+        "than send_queue_age_s and close_s together, or slow clients get no close code. 0: kernel's default.",
         unit="s",
         minimum=0,
     )
@@ -340,7 +340,7 @@ class Settings:
         minimum=0,
         maximum=2048 * MIB,
     )
-    message_bytes: int = setting(
+    client_message_bytes: int = setting(
         64 * KIB,
         "Longest message that the client of a WebSocket may send; beyond it close code 1009. The bodies of "
         "events and commands have a limit of their own, 64 KiB.",
@@ -456,13 +456,13 @@ class Settings:
         unit="s",
         minimum=0.5,
     )
-    kept_command_s: int = setting(
+    queued_command_s: int = setting(
         604_800, "The longest that a command may be kept for a device (`queue`).", unit="s", minimum=1
     )
     queued_commands: int = setting(
         100, "Commands kept for one device; beyond it 429.", unit="commands", minimum=1, maximum=500
     )
-    kept_command_bytes: int = setting(
+    queued_command_bytes: int = setting(
         256 * KIB,
         "Commands kept for one device in sum, at most `send_queue_bytes`; beyond it 429.",
         unit="bytes",
@@ -568,17 +568,17 @@ class Settings:
         "Secret, at least 16 characters, that these posts are signed with. Needed with sms_url.",
         secret=True,
     )
-    notify_attempt_s: float = setting(
+    message_attempt_s: float = setting(
         20.0, "How long one try to hand over an e-mail or SMS may take.", unit="s", minimum=0.1
     )
-    notify_tries: int = setting(20, "How often that is tried.", unit="tries", minimum=1)
-    notify_pause_s: float = setting(
+    message_tries: int = setting(20, "How often that is tried.", unit="tries", minimum=1)
+    message_backoff_s: float = setting(
         1.0,
         "Pause before the second try; the next ones are twice as long each, up to five minutes.",
         unit="s",
         minimum=0.1,
     )
-    notify_age_s: float = setting(
+    message_age_s: float = setting(
         3600.0, "How long it is tried: what it says may be worth nothing later.", unit="s", minimum=1
     )
 

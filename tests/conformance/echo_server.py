@@ -35,7 +35,7 @@ async def echo_server() -> AsyncIterator[str]:
             settings = Settings(
                 port=0,
                 redis_url=redis.url,
-                message_bytes=LARGEST_MESSAGE,
+                client_message_bytes=LARGEST_MESSAGE,
                 send_queue_bytes=QUEUED_ECHOES,
                 # Group 9 sends as much as it can, in pieces as small as it can.
                 inbound_frames_per_s=0,

@@ -107,13 +107,13 @@ class RelayStats:
     records: int = 0
     """Outbox entries of which every copy was confirmed."""
     copies: int = 0
-    leftovers: int = 0
+    late_records: int = 0
     """Of `records`, those that `run` found and not the change that made them."""
     messages: int = 0
     """Messages to people that were put into a queue."""
-    messages_kept: int = 0
+    messages_without_sender: int = 0
     """Those that were kept, because nothing carries them."""
-    not_understood: int = 0
+    malformed: int = 0
     failures: int = 0
     """Rounds of `run`, or outboxes in it, that Redis kept from being relayed."""
 
@@ -214,7 +214,7 @@ class Relay:
             if length == 0:
                 continue
             try:
-                self.stats.leftovers += await self._draining.take(project_id)
+                self.stats.late_records += await self._draining.take(project_id)
             except (RedisError, OSError) as error:
                 self._note_failure(error, project=project_id)
         return [each for each, length in zip(projects, lengths, strict=True) if length == 0]
@@ -275,7 +275,7 @@ class Relay:
         for entry_id, fields in entries:
             announcement = parse(project_id, entry_id, fields)
             if announcement is None:
-                self._note_not_understood(project_id, entry_id)
+                self._note_malformed(project_id, entry_id)
                 continue
             understood += 1
             if isinstance(announcement, Posting):
@@ -297,7 +297,7 @@ class Relay:
         for queue, letters in by_queue.items():
             (queued,) = await self._trips.run(QUEUE, queue_call(project_id, queue, COPIED_KEPT_MS, letters))
             if queue is PostingQueue.KEPT:
-                self.stats.messages_kept += queued
+                self.stats.messages_without_sender += queued
             else:
                 self.stats.messages += queued
         self.stats.records += understood
@@ -315,10 +315,10 @@ class Relay:
     async def _send(self, *command: str | int | bytes) -> Any:
         return (await self._trips.ask(command))[0]
 
-    def _note_not_understood(self, project_id: int, entry_id: bytes) -> None:
-        self.stats.not_understood += 1
-        if self._seldom.may("relay.not_understood"):
-            _log.error("relay.not_understood", project=project_id, entry=entry_id.decode())
+    def _note_malformed(self, project_id: int, entry_id: bytes) -> None:
+        self.stats.malformed += 1
+        if self._seldom.may("relay.malformed"):
+            _log.error("relay.malformed", project=project_id, entry=entry_id.decode())
 
     def _note_failure(self, error: Exception, **about: int) -> None:
         self.stats.failures += 1

@@ -172,7 +172,7 @@ class Bus:
             raise self._failure(reply)
         added, *ids = reply
         self.stats.appended += added
-        self.stats.repeated += len(ids) - added
+        self.stats.duplicates += len(ids) - added
         return ids
 
     async def _call_script(

@@ -117,7 +117,7 @@ class BusStats:
     """Writes to the transport; `appended / flushes` is the size of a group commit."""
     not_confirmed: int = 0
     unavailable: int = 0
-    repeated: int = 0
+    duplicates: int = 0
     """Entries asked for again with an Idempotency-Key and answered from its record."""
     reconnects: int = 0
     in_flight_bytes: int = 0

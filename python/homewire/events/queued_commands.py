@@ -76,9 +76,9 @@ class QueuedCommands:
         if answer[0] == "reused":
             return False
         if answer == ["full", "commands"]:
-            raise TooManyRequests("kept_commands", RETRY_AFTER_S, most=bounds.commands)
+            raise TooManyRequests("queued_commands", RETRY_AFTER_S, most=bounds.commands)
         if answer == ["full", "bytes"]:
-            raise TooManyRequests("kept_command_bytes", RETRY_AFTER_S, most=bounds.bytes)
+            raise TooManyRequests("queued_command_bytes", RETRY_AFTER_S, most=bounds.bytes)
         require_ok(answer, project=project_id, device=device_id)
         return True
 
@@ -192,7 +192,7 @@ if redis.call('ZCARD', KEYS[4]) == 0 then
 elseif was_charged then
   book_until(last, commands_charge(KEYS[3], KEYS[4]))
 end
-return unannounced('commands_delivered')
+return unannounced('queued_commands_delivered')
 """,
     charges=True,
 )

@@ -101,9 +101,9 @@ class Passwords:
         """Whether a hash was made with other parameters than new ones are."""
         return _HASHER.check_needs_rehash(stored)
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the metrics."""
-        return {"passwords_turned_away": self._turned_away}
+        return {"passwords_refused": self._turned_away}
 
     async def _in_turn(self, lane: Lane, project_id: int, work: Callable[[], Result]) -> Result:
         await self._wait(lane, project_id)

@@ -49,7 +49,7 @@ class MailCarrier:
             use_tls=settings.smtp_tls == "tls",
             start_tls=settings.smtp_tls == "starttls",
             tls_context=self._tls,
-            timeout=settings.notify_attempt_s,
+            timeout=settings.message_attempt_s,
             # What it would look up otherwise may keep a machine without DNS for long.
             local_hostname=socket.gethostname(),
         )

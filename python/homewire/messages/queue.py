@@ -56,7 +56,7 @@ class Queue:
     """The letters of one channel. Every method raises Unavailable; what changes something, NotConfirmed."""
 
     def __init__(self, redis: Redis, channel: Channel) -> None:
-        self.not_understood = 0
+        self.malformed = 0
         """Entries that are no letters, whoever wrote them, and were dropped."""
         self._redis = redis
         self._channel = channel
@@ -136,11 +136,9 @@ class Queue:
                 letters.append(_entry(entry_id, fields))
             except (KeyError, ValueError):
                 await run_script(self._redis, DONE, [self._name], [GROUP, entry_id])
-                self.not_understood += 1
-                if self._seldom.may("not_understood"):
-                    _log.error(
-                        "messages.not_understood", channel=self._channel.value, entry=entry_id.decode()
-                    )
+                self.malformed += 1
+                if self._seldom.may("malformed"):
+                    _log.error("messages.malformed", channel=self._channel.value, entry=entry_id.decode())
         return letters
 
     async def _make_group(self) -> None:

@@ -91,15 +91,15 @@ class MessageWorker:
         finally:
             await self._finish()
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         name = self._channel.value
         return {
             f"{name}_sent": self._sent,
             f"{name}_failed": self._failed,
-            f"{name}_dead": self._dead,
+            f"{name}_dead_letters": self._dead,
             f"{name}_expired": self._expired,
-            f"{name}_not_understood": self._queue.not_understood,
+            f"{name}_malformed": self._queue.malformed,
             f"{name}_waiting": self._waiting,
         }
 
@@ -215,7 +215,10 @@ class Delivery:
         carried = carriers(settings)
         own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(carried)))
         patience = Patience(
-            settings.notify_attempt_s, settings.notify_tries, settings.notify_pause_s, settings.notify_age_s
+            settings.message_attempt_s,
+            settings.message_tries,
+            settings.message_backoff_s,
+            settings.message_age_s,
         )
         return cls(
             MessageOutbox(redis, sealer, settings.public_base_url, carried),
@@ -242,9 +245,9 @@ class Delivery:
         finally:
             await self.redis.aclose()
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
-        figures: dict[str, int] = {}
+        metrics: dict[str, int] = {}
         for courier in self.couriers:
-            figures.update(courier.figures())
-        return figures
+            metrics.update(courier.metrics())
+        return metrics

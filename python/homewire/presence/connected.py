@@ -125,9 +125,9 @@ class ConnectedDevices:
         """How many devices are held."""
         return len(self._held)
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the metrics."""
-        return {"devices_held": len(self), "presence_to_say": self.waiting()}
+        return {"devices_connected": len(self), "presence_changes_waiting": self.waiting()}
 
     def waiting(self) -> int:
         """Of how many devices something is still to be said."""

@@ -71,7 +71,7 @@ class Usage:
         """How often a quota refused a change on this node, by the name of its setting."""
         return self._database.quota_refusals
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         return {"stored_bytes": self._sum.bytes, "stored_records": self._sum.records}
 

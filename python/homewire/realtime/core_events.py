@@ -212,11 +212,11 @@ class Delivered:
         except TimeoutError:
             _log.info("commands.not_removed", devices=len(self._tickets))
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the metrics."""
         return {
-            "commands_delivered": self._delivered,
-            "commands_to_remove": sum(map(len, self._tickets.values())),
+            "queued_commands_delivered": self._delivered,
+            "queued_command_removals_waiting": sum(map(len, self._tickets.values())),
         }
 
     def _complain(self) -> None:

@@ -44,7 +44,7 @@ class SortSlots:
             # A counter keeps what is 0.
             self._taken += Counter()
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         return {"sorted_lists": self._taken.total(), "sorted_lists_refused": self._refused}
 

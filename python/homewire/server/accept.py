@@ -161,7 +161,7 @@ class Acceptor:
             for task in unfinished:
                 task.cancel()
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         return {
             "accepted": self._accepted,

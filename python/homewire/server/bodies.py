@@ -28,7 +28,7 @@ class BodiesFull(Unavailable):
     """So many bytes of bodies are held already. What was not read of this one is not going to be."""
 
     def __init__(self) -> None:
-        super().__init__(limit="ingest_bytes")
+        super().__init__(limit="request_bodies_bytes")
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -61,9 +61,9 @@ class BodyBudget:
         """The same routes, whose requests hold nothing once they are answered."""
         return wrapped(routes, self._releasing)
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
-        return {"ingest_bytes": self._held, "ingest_refused": self._refused}
+        return {"request_bodies_bytes": self._held, "request_bodies_refused": self._refused}
 
     def _releasing(self, handler: Handler) -> Handler:
         async def release_after(request: web.Request) -> web.StreamResponse:

@@ -151,11 +151,11 @@ class Connections:
         """A request begins, or the connection ended."""
         self._idle.pop(connection, None)
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         return {
             "connections_idle": len(self._idle),
-            "connections_closed_for_room": self._closed_for_room,
+            "connections_evicted": self._closed_for_room,
         }
 
     def _descriptors(self) -> int:
@@ -209,9 +209,9 @@ class RequestHeaderTimeout:
         if self._timer is not None:
             self._timer.cancel()
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
-        return {"heads_awaited": len(self._deadlines), "heads_timed_out": self._timed_out}
+        return {"request_headers_awaited": len(self._deadlines), "request_headers_timed_out": self._timed_out}
 
     def _cut(self) -> None:
         self._timer = None

@@ -49,7 +49,7 @@ class ServerLimits:
     @classmethod
     def of(cls, settings: Settings, refusals: Counter[str]) -> ServerLimits:
         """As the settings have it. `refusals` counts what is refused, by the setting."""
-        heads = RequestHeaderTimeout(settings.head_timeout_s)
+        heads = RequestHeaderTimeout(settings.request_header_timeout_s)
         connections = Connections(
             heads, settings.address_tcp_connections, settings.descriptor_reserve, refusals
         )
@@ -57,7 +57,7 @@ class ServerLimits:
         return cls(
             Acceptor(
                 settings.accepts_per_turn,
-                settings.head_timeout_s,
+                settings.request_header_timeout_s,
                 TrustedProxies.of(settings),
                 connections,
                 proxy_protocol=settings.proxy_protocol,
@@ -70,18 +70,18 @@ class ServerLimits:
             HandshakeLimiter(
                 settings.handshakes, settings.handshake_queue, settings.handshake_wait_s, rates.handshake
             ),
-            BodyBudget(settings.ingest_bytes),
+            BodyBudget(settings.request_bodies_bytes),
             Answers(
-                settings.answer_bytes,
-                settings.answer_bytes_per_principal,
-                Pace(settings.answer_stall_s, settings.answer_rate_bytes_per_s),
+                settings.response_bytes,
+                settings.response_bytes_per_principal,
+                Pace(settings.response_stall_s, settings.response_min_bytes_per_s),
             ),
         )
 
-    def figures(self) -> list[Callable[[], Mapping[str, int]]]:
+    def metrics(self) -> list[Callable[[], Mapping[str, int]]]:
         """For the metrics."""
         bounds = (self.acceptor, self.heads, self.connections, self.handshakes, self.bodies, self.answers)
-        return [each.figures for each in bounds]
+        return [each.metrics for each in bounds]
 
 
 LONGEST_RETRY_S: Final = 5
@@ -117,7 +117,7 @@ class HandshakeLimiter:
         """The same routes, whose handlers wait for their turn."""
         return wrapped(routes, self._taking_turns)
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         return {
             "handshakes_in_flight": self._in_flight,

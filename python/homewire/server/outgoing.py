@@ -68,20 +68,24 @@ class Answers:
     _refused: int = 0
     _cut: int = 0
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
-        return {"answer_bytes": self._held, "answers_refused": self._refused, "answers_cut": self._cut}
+        return {
+            "response_bytes": self._held,
+            "responses_refused": self._refused,
+            "responses_aborted": self._cut,
+        }
 
     def admit(self, owners: Owners, size: int) -> Outgoing:
         """Count an answer of `size` bytes. Raises AnswersFull where there is no room; an owner of whom
         nothing is held has room for one answer, however large."""
-        limits = (("answer_bytes_per_principal", self.share), ("answer_bytes", self.limit // 2))
+        limits = (("response_bytes_per_principal", self.share), ("response_bytes", self.limit // 2))
         for owner, (setting, limit) in zip(owners, limits, strict=False):
             held = self._by_owner.get(owner, 0)
             if held and held + size > limit:
                 self._refuse(setting)
         if self._held and self._held + size > self.limit:
-            self._refuse("answer_bytes")
+            self._refuse("response_bytes")
         return self.count(owners, size)
 
     def count(self, owners: Owners, size: int) -> Outgoing:

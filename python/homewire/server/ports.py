@@ -59,7 +59,7 @@ async def open_admin_port(
     """Serve `app` to operators, and to no page of a browser; its URL. Raises ConfigurationError."""
     manners = Manners(settings.request_line_bytes, any_origin=False)
     runner, server = await make_runner(app, manners, entrance.heads)
-    acceptor = Acceptor(settings.accepts_per_turn, settings.head_timeout_s)
+    acceptor = Acceptor(settings.accepts_per_turn, settings.request_header_timeout_s)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
     stack.push_async_callback(acceptor.close)

@@ -272,7 +272,7 @@ class ActivityBuffer:
         """How many uses are still to be written."""
         return self._count
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the metrics."""
         return {
             "session_uses_waiting": self.waiting(),

@@ -64,7 +64,7 @@ class SocketCore(KeyTeller, Protocol):
         """Close one connection."""
 
     def stats(self) -> dict[str, int]:
-        """Its figures; `connections` is one."""
+        """Its metrics; `connections` is one."""
         ...
 
 
@@ -102,13 +102,13 @@ class Sockets:
             group.create_task(self._look_again_and_again())
             group.create_task(self._watch_deadlines())
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the metrics."""
         return {
             "session_deadlines": len(self._deadlines),
-            "session_looks": self._looks,
+            "session_checks": self._looks,
             "sessions_expired": self._expired,
-            "sessions_undecided": self._undecided,
+            "sessions_closed_unchecked": self._undecided,
         }
 
     async def _look_again_and_again(self) -> None:
@@ -322,6 +322,6 @@ class SessionExpiry:
         """Write what waits. To be called when `run` has ended."""
         await self._keeper.close()
 
-    def figures(self) -> dict[str, int]:
+    def metrics(self) -> dict[str, int]:
         """For the metrics."""
-        return self.uses.figures() | self.sockets.figures()
+        return self.uses.metrics() | self.sockets.metrics()

@@ -233,7 +233,7 @@ class DeliveryWorker:
         return None
 
     async def _bury(self, entry: str, reason: str, tries: int) -> None:
-        self._around.stats.dead += 1
+        self._around.stats.dead_letters += 1
         await self._deliveries.bury(self._module, entry, reason, tries, self._settings.webhook_dead_letters)
 
     def _raise_failures(self) -> None:

@@ -179,8 +179,8 @@ class Dispatcher:
             module, events, settings.webhook_waiting_bytes, settings.webhook_dead_letters
         )
         if refused is not None:
-            self._stats.picked += len(events)
-            self._stats.dead += refused
+            self._stats.dispatched += len(events)
+            self._stats.dead_letters += refused
 
     async def _expect(self, wanted: Iterable[ModuleName]) -> None:
         now = asyncio.get_running_loop().time()

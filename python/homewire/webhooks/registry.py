@@ -98,16 +98,16 @@ class ModuleRegistry:
 class WebhookStats:
     """Plain counters, read by the metrics page."""
 
-    picked: int = 0
+    dispatched: int = 0
     delivered: int = 0
     failed: int = 0
     retried: int = 0
-    dead: int = 0
+    dead_letters: int = 0
     missed: int = 0
     waiting: dict[ModuleName, int] = field(default_factory=dict)
     """Of the modules that this node delivers to, when it last looked."""
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         counts = asdict(self) | {"waiting": sum(self.waiting.values())}
         return {f"webhooks_{name}": count for name, count in counts.items()}

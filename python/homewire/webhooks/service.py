@@ -46,9 +46,9 @@ class Webhooks:
         self._tasks: dict[ModuleName, asyncio.Task[None]] = {}
         self._logged_at: dict[str, float] = {}
 
-    def figures(self) -> Mapping[str, int]:
+    def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
-        return self._stats.figures()
+        return self._stats.metrics()
 
     async def run(self) -> None:
         """Pick and deliver until cancelled."""

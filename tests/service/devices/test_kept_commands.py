@@ -30,7 +30,7 @@ def nodes() -> Iterator[Sequence[NodeProcess]]:
     with running_nodes(
         2,
         queued_commands=MOST,
-        kept_command_bytes=MOST_BYTES,
+        queued_command_bytes=MOST_BYTES,
         presence_lease_s=30,
         user_events_per_s=10_000,
         device_connections=0,
@@ -179,7 +179,7 @@ async def test_a_queue_has_bounds(world: World) -> None:
     assert await put(world, "expires") == (204, None)
     status, answer = await put(world, "one too many")
     assert status == 429
-    assert answer["data"] == {"limit": "kept_commands", "most": MOST}
+    assert answer["data"] == {"limit": "queued_commands", "most": MOST}
     # What expired makes room. (Its ticket was the last one.)
     ends = ProjectSlot(world.tenant.project).device_command_ends(world.device.id)
     assert await world.tenant.redis.zadd(ends, {str(MOST): wall_clock_ms() - 1}, ch=True) == 1
@@ -192,7 +192,7 @@ async def test_a_queue_has_bounds(world: World) -> None:
         assert await put(world, "big", 60, {"x": "y" * 60_000}) == (204, None)
     status, answer = await put(world, "too big", 60, {"x": "y" * 60_000})
     assert status == 429
-    assert answer["data"] == {"limit": "kept_command_bytes", "most": MOST_BYTES}
+    assert answer["data"] == {"limit": "queued_command_bytes", "most": MOST_BYTES}
     await queue(world, "small")
 
 

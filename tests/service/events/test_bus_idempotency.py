@@ -18,7 +18,7 @@ async def test_a_repeat_gets_the_same_id_and_stores_nothing(server: BusServer, r
         again = await bus.append_once(5, "scope", "print", [b"event, stamped later"])
         assert first is not None
         assert again == first
-        assert (bus.stats.appended, bus.stats.repeated) == (1, 1)
+        assert (bus.stats.appended, bus.stats.duplicates) == (1, 1)
     assert await envelopes_of(redis, 5) == [b"event"]
 
 

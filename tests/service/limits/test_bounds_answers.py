@@ -28,8 +28,8 @@ PAGE: Final = BYTES_READ + VALUE_BYTES + VALUES * 100
 
 @pytest.fixture(scope="module")
 def strict() -> Iterator[NodeProcess]:
-    options = {"answer_bytes_per_principal": MANY * 2 * MIB, "answer_rate_bytes_per_s": 10**6}
-    with private_node(answer_stall_s=STALL_S, **options) as node:
+    options = {"response_bytes_per_principal": MANY * 2 * MIB, "response_min_bytes_per_s": 10**6}
+    with private_node(response_stall_s=STALL_S, **options) as node:
         yield node
 
 
@@ -73,7 +73,7 @@ async def test_lists_that_nobody_reads_are_bounded_and_cut(strict: NodeProcess) 
         for _ in range(MANY):
             connection = await asked(stack, strict, request(f"/homes/{target}/kv", hostile.key))
             assert (await head_of(connection)).startswith("HTTP/1.1 200 ")
-        assert (await strict.metrics())["answer_bytes"] <= MANY * (PAGE + PIECE)
+        assert (await strict.metrics())["response_bytes"] <= MANY * (PAGE + PIECE)
 
         reply = await tenant.ask("GET", f"/homes/{own}/kv", honest.key)
         assert reply.status == 200
@@ -81,15 +81,15 @@ async def test_lists_that_nobody_reads_are_bounded_and_cut(strict: NodeProcess) 
         assert reply.range == f"0-{VALUES - 1}/{VALUES}"
         assert strict.resident_bytes - before < 100 * MIB, "whole they would be 160 MB, twice"
 
-        await strict.until("answers_cut_total", MANY, within=50)
-        await strict.until("answer_bytes", 0)
+        await strict.until("responses_aborted_total", MANY, within=50)
+        await strict.until("response_bytes", 0)
         assert (await tenant.ask("GET", f"/homes/{target}/kv?limit=1", hostile.key)).status == 200
 
 
 async def test_who_has_too_many_unread_gets_no_more(short_directory: Path) -> None:
     """The first answers go on as long as their client does not read; others of that user are refused."""
     directory = short_directory / "data"
-    with running_node(directory, answer_bytes_per_principal=MIB, answer_stall_s=600) as node:
+    with running_node(directory, response_bytes_per_principal=MIB, response_stall_s=600) as node:
         async with tenant_of(node) as tenant, AsyncExitStack() as stack:
             hostile, honest = await tenant.user(), await tenant.user()
             target, own = await full_home(tenant, hostile), await full_home(tenant, honest)
@@ -101,12 +101,12 @@ async def test_who_has_too_many_unread_gets_no_more(short_directory: Path) -> No
             assert (status, len(unread) > 1) == ("503", True)
             refused = await tenant.ask("GET", path, hostile.key)
             assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
-            assert refused.body["data"] == {"limit": "answer_bytes_per_principal"}
-            assert (await node.metrics())["answers_refused_total"] == 2
+            assert refused.body["data"] == {"limit": "response_bytes_per_principal"}
+            assert (await node.metrics())["responses_refused_total"] == 2
             assert len((await tenant.ask("GET", f"/homes/{own}/kv", honest.key)).body) == VALUES
             for connection in unread:
                 await connection.drop()
-            await node.until("answer_bytes", 0)
+            await node.until("response_bytes", 0)
             assert len((await tenant.ask("GET", path, hostile.key)).body) == VALUES
 
 
@@ -115,13 +115,13 @@ async def test_a_client_that_asks_on_without_reading_is_cut(strict: NodeProcess)
     async with tenant_of(strict) as tenant, AsyncExitStack() as stack:
         user = await tenant.user()
         home = await full_home(tenant, user)
-        before, figures = strict.resident_bytes, await strict.metrics()
+        before, metrics = strict.resident_bytes, await strict.metrics()
         one = request(f"/homes/{home}/kv/k001", user.key)
         await asked(stack, strict, 1_000 * one)
 
         async def is_cut() -> bool:
             assert strict.resident_bytes - before < 30 * MIB, "answered whole it would be 40 MB"
-            return (await strict.metrics())["answers_cut_total"] > figures["answers_cut_total"]
+            return (await strict.metrics())["responses_aborted_total"] > metrics["responses_aborted_total"]
 
         await eventually(is_cut, 50)
         assert (await tenant.ask("GET", f"/homes/{home}/kv/k001", user.key)).status == 200

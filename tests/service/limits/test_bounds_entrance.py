@@ -28,7 +28,7 @@ MIB = 1024 * 1024
 @pytest.fixture(scope="module", params=LOOPS)
 def impatient(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
     """A node that waits `HEAD_S` for a head."""
-    with private_node(head_timeout_s=HEAD_S, event_loop=request.param) as node:
+    with private_node(request_header_timeout_s=HEAD_S, event_loop=request.param) as node:
         yield node
 
 
@@ -41,12 +41,12 @@ async def seconds_until_cut(connection: RawConnection, began: float) -> float:
 
 @pytest.mark.parametrize("start", [b"", HEALTH[:20]])
 async def test_who_does_not_say_what_it_wants_is_cut(impatient: NodeProcess, start: bytes) -> None:
-    before = (await impatient.metrics())["heads_timed_out_total"]
+    before = (await impatient.metrics())["request_headers_timed_out_total"]
     began = asyncio.get_running_loop().time()
     async with await RawConnection.open(impatient.url) as connection, asyncio.timeout(20):
         connection.writer.write(start)
         assert await seconds_until_cut(connection, began) >= HEAD_S * 0.9
-    assert (await impatient.metrics())["heads_timed_out_total"] == before + 1
+    assert (await impatient.metrics())["request_headers_timed_out_total"] == before + 1
 
 
 async def drip(connection: RawConnection, head: bytes) -> None:
@@ -156,9 +156,9 @@ async def test_handshakes_wait_for_their_turn_and_beyond_the_queue_they_are_sent
                     for waiting in (first, second, third):
                         await waiting.accepted()
                         assert await waiting.is_alive()
-        figures = await node.metrics()
-        assert figures["handshakes_refused_total"] == 1
-        assert figures["handshakes_in_flight"] == figures["handshakes_waiting"] == 0
+        metrics = await node.metrics()
+        assert metrics["handshakes_refused_total"] == 1
+        assert metrics["handshakes_in_flight"] == metrics["handshakes_waiting"] == 0
         await hears(tenant, listener, home, "after")
 
 
@@ -259,37 +259,42 @@ async def test_nobody_new_is_accepted_while_the_others_are_told(loop: str) -> No
 
 
 async def test_bodies_beyond_the_sum_are_sent_away() -> None:
-    bounds = {"ingest_bytes": 4 * MIB, "body_timeout_s": 20}
+    bounds = {"request_bodies_bytes": 4 * MIB, "body_timeout_s": 20}
     async with node_with_listener(**bounds) as (node, tenant, listener, home):
         head = request_head("POST /events", tenant, f"Content-Length: {4 * MIB}")
         async with await RawConnection.open(node.url) as announced:
             announced.writer.write(head)
             # Nothing of it has come.
-            await node.until("ingest_bytes", 4 * MIB)
+            await node.until("request_bodies_bytes", 4 * MIB)
             event = orjson.dumps({"eventType": "refused"})
             answer = await raw_request(
                 node.url, event_head(tenant, home, f"Content-Length: {len(event)}") + event
             )
             assert (answer.status, answer.headers["retry-after"]) == (503, "1")
-            assert answer.json()["data"]["limit"] == "ingest_bytes"
+            assert answer.json()["data"]["limit"] == "request_bodies_bytes"
             chunked = event_head(tenant, home, CHUNKED)
             answer = await raw_request(node.url, chunked + b"%x\r\n%b\r\n0\r\n\r\n" % (len(event), event))
             assert answer.status == 503
             # Others are not touched by it.
             assert (await raw_request(node.url, HEALTH)).status == 200
             assert await listener.is_alive()
-        await node.until("ingest_bytes", 0)
+        await node.until("request_bodies_bytes", 0)
         await hears(tenant, listener, home, "after")
-        figures = await node.metrics()
-        assert (figures["ingest_refused_total"], figures["ingest_bytes"]) == (2, 0)
+        metrics = await node.metrics()
+        assert (metrics["request_bodies_refused_total"], metrics["request_bodies_bytes"]) == (2, 0)
 
 
 async def test_what_is_not_announced_counts_as_it_comes() -> None:
-    async with node_with_listener(ingest_bytes=4 * MIB, body_timeout_s=20) as (node, tenant, listener, home):
+    async with node_with_listener(request_bodies_bytes=4 * MIB, body_timeout_s=20) as (
+        node,
+        tenant,
+        listener,
+        home,
+    ):
         head = request_head("POST /events", tenant, CHUNKED)
         async with await RawConnection.open(node.url) as connection:
             connection.writer.write(head + b"%x\r\n%b\r\n" % (MIB, b" " * MIB))
-            await node.until("ingest_bytes", MIB)
+            await node.until("request_bodies_bytes", MIB)
         # The client is gone, and with it what it sent.
-        await node.until("ingest_bytes", 0)
+        await node.until("request_bodies_bytes", 0)
         await hears(tenant, listener, home, "after")

@@ -81,16 +81,16 @@ async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together
                 await hears(tenant, none, "meanwhile")
             assert await close_code(far.socket) == 4001
             await node.until("evicted_by_memory_total", 1)
-            figures = await node.metrics()
-            assert figures["evicted_total"] == 1
-            assert figures["send_queues_bytes"] < 3 * MIB
+            metrics = await node.metrics()
+            assert metrics["evicted_total"] == 1
+            assert metrics["send_queues_bytes"] < 3 * MIB
             await hears(tenant, little, "little")
             await hears(tenant, none, "none")
             await node.until("send_queues_bytes", 0)
 
 
 async def test_what_waits_too_long_closes_its_connection_alone() -> None:
-    with private_node(unsent_age_s=2, socket_unsent_bytes=KERNEL_BYTES) as node:
+    with private_node(send_queue_age_s=2, socket_unsent_bytes=KERNEL_BYTES) as node:
         async with tenant_of(node) as tenant, listeners(tenant, True, False) as (stalled, other):
             loop = asyncio.get_running_loop()
             began = loop.time()
@@ -200,5 +200,5 @@ async def talk_until_not_read(socket: Socket, deliver: Callable[[], Awaitable[No
 
 
 async def all_taken(node: NodeProcess, said: int) -> bool:
-    figures = await node.metrics()
-    return figures["messages_total"] == said and figures["messages_bytes"] == 0
+    metrics = await node.metrics()
+    return metrics["messages_total"] == said and metrics["messages_bytes"] == 0

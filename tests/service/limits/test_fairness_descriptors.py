@@ -27,7 +27,7 @@ GONE = (ConnectionError, EOFError)
 def scarce(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
     """A node with few descriptors, where an address may have as many of them as it can get."""
     tls, event_loop = request.param
-    patient = {"head_timeout_s": 60, "keep_alive_s": 600}
+    patient = {"request_header_timeout_s": 60, "keep_alive_s": 600}
     with private_node(tls=tls, event_loop=event_loop, address_tcp_connections=0, **patient) as node:
         few_descriptors(node)
         yield node
@@ -76,10 +76,10 @@ async def test_who_does_nothing_makes_room_for_others(
     scarce: NodeProcess, first: bytes, answered: bool
 ) -> None:
     before = scarce.descriptors
-    closed = (await scarce.metrics())["connections_closed_for_room_total"]
+    closed = (await scarce.metrics())["connections_evicted_total"]
     async with crowd(scarce.url, first, answered):
         await is_served(scarce)
-        assert (await scarce.metrics())["connections_closed_for_room_total"] > closed
+        assert (await scarce.metrics())["connections_evicted_total"] > closed
     await scarce.settles(before, 30)
 
 
@@ -91,9 +91,9 @@ async def test_an_address_has_a_part_of_the_descriptors_at_most() -> None:
             # A quarter of what is not the reserve.
             assert node.descriptors <= before + FILES // 4
             await is_served(node)
-            figures = await node.metrics()
-            assert figures['refused_total{limit="address_tcp_connections"}'] > 0
-            assert figures["connections_closed_for_room_total"] == 0
+            metrics = await node.metrics()
+            assert metrics['refused_total{limit="address_tcp_connections"}'] > 0
+            assert metrics["connections_evicted_total"] == 0
         await node.settles(before, 30)
 
 

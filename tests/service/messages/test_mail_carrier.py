@@ -33,7 +33,7 @@ def letter(
 
 
 def carrier(server: MailServer, **other: Any) -> MailCarrier:
-    return MailCarrier(Settings(**{**server.settings(), "notify_attempt_s": 20.0, **other}))
+    return MailCarrier(Settings(**{**server.settings(), "message_attempt_s": 20.0, **other}))
 
 
 @pytest_asyncio.fixture

@@ -15,7 +15,7 @@ async def test_a_kill_loses_nothing(short_directory: Path) -> None:
     """Neither what was in hand, nor what nobody had taken yet."""
     data_dir = short_directory / "data"
     async with mail_server() as mails:
-        chosen = {**mails.settings(), "notify_attempt_s": ATTEMPT_S, "durability": "always"}
+        chosen = {**mails.settings(), "message_attempt_s": ATTEMPT_S, "durability": "always"}
         with running_node(data_dir, **chosen) as node:
             async with tenant_of(node) as tenant:
                 await PostOffice(node, tenant).send(verification(tenant, "slow-fay@example.com"))

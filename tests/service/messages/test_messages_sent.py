@@ -52,7 +52,7 @@ def ports() -> Iterator[tuple[NodeProcess, int, int]]:
     """One node for the whole file, and the ports it sends to: who listens there comes and goes."""
     with reserved_port() as smtp, reserved_port() as sms:
         chosen = {**MailServer(smtp).settings(), **SmsGateway(f"http://127.0.0.1:{sms}/sms").settings()}
-        with private_node(**chosen, notify_tries=3, notify_pause_s=0.1) as node:
+        with private_node(**chosen, message_tries=3, message_backoff_s=0.1) as node:
             yield node, smtp, sms
 
 
@@ -78,7 +78,7 @@ async def test_a_mail_goes_out_and_leaves_nothing_behind(world: World) -> None:
 async def test_a_server_that_is_away_is_waited_for() -> None:
     """For as many tries as there are without settings: a server takes its time to come back."""
     async with mail_server() as mails:
-        with private_node(**mails.settings(), notify_pause_s=0.1) as node:
+        with private_node(**mails.settings(), message_backoff_s=0.1) as node:
             async with tenant_of(node) as tenant:
                 await mails.stop()
                 await PostOffice(node, tenant).send(verification(tenant, "ben@example.com"))
@@ -99,9 +99,9 @@ async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(world: Wo
 
 
 async def test_what_is_refused_for_good_is_dead_at_once(world: World) -> None:
-    before = (await world.node.metrics())["mail_dead_total"]
+    before = (await world.node.metrics())["mail_dead_letters_total"]
     await world.post.send(verification(world.tenant, "refused-dan@example.com"))
-    await world.node.until("mail_dead_total", before + 1)
+    await world.node.until("mail_dead_letters_total", before + 1)
     (dead,) = await world.node.outbox("--dead", "--project", world.tenant.project)
     assert dead.pop("createdAt")
     assert dead == {
@@ -125,11 +125,11 @@ async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(world: Worl
     await all_carried(world.tenant)
     after = await world.node.metrics()
     assert after["mail_sent_total"] == before["mail_sent_total"] + 1
-    assert after["mail_dead_total"] == before["mail_dead_total"]
+    assert after["mail_dead_letters_total"] == before["mail_dead_letters_total"]
 
 
 async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_carried(world: World) -> None:
-    before = (await world.node.metrics())["mail_not_understood_total"]
+    before = (await world.node.metrics())["mail_malformed_total"]
     queue, redis = message_queue(Channel.MAIL), world.tenant.redis
     garbage: list[dict[Any, Any]] = [
         {"x": "y"}, {"m": b"\xff", "n": 0, "c": 0}, {"m": "sealed", "n": "few", "c": 0}, {"m": "no times"}
@@ -140,8 +140,8 @@ async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_
     await world.post.send(verification(world.tenant, "fay@example.com"))
     envelope, _ = await world.mails.mail()
     assert envelope["to"] == "fay@example.com"
-    await world.node.until("mail_not_understood_total", before + len(garbage))
-    assert world.node.logged().count("messages.not_understood") == 1
+    await world.node.until("mail_malformed_total", before + len(garbage))
+    assert world.node.logged().count("messages.malformed") == 1
 
 
 async def test_an_sms_is_posted_signed(world: World) -> None:
@@ -164,7 +164,7 @@ async def test_a_code_that_expired_is_sent_no_more(world: World) -> None:
     assert (await world.sms.post())[1]["to"] == "+14155550125"
     await all_carried(world.tenant)
     assert world.sms.posts.empty()
-    assert (await world.node.metrics())["sms_dead_total"] == before["sms_dead_total"]
+    assert (await world.node.metrics())["sms_dead_letters_total"] == before["sms_dead_letters_total"]
 
 
 async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(world: World) -> None:
@@ -172,15 +172,15 @@ async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(worl
     await world.post.send(code(world.tenant))
     ids = {(await world.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}
     assert len(ids) == 1
-    before = (await world.node.metrics())["sms_dead_total"]
+    before = (await world.node.metrics())["sms_dead_letters_total"]
     world.sms.answers[:] = [422]
     await world.post.send(code(world.tenant))
     headers, _ = await world.sms.post()
     assert headers["X-Homewire-Message-Id"] not in ids
-    await world.node.until("sms_dead_total", before + 1)
+    await world.node.until("sms_dead_letters_total", before + 1)
     world.sms.answers[:] = [503] * 3
     await world.post.send(code(world.tenant))
     for _ in range(3):
         await world.sms.post()
-    await world.node.until("sms_dead_total", before + 2)
+    await world.node.until("sms_dead_letters_total", before + 2)
     assert world.sms.posts.empty()

@@ -121,7 +121,7 @@ async def test_a_process_killed_between_record_and_announcement(
         async with child(server, world, "change", world.home, guest) as said:
             assert said == "recorded"
         await until(world.is_relayed, SOON_S)
-        await eventually(lambda: relay.stats.leftovers == 1)
+        await eventually(lambda: relay.stats.late_records == 1)
     assert await world.store.homes.of_user(world.project, guest) == []
     removed = [copy for copy in await world.copies_about(guest) if copy.type == 2]
     assert {copy.shard for copy in removed} == shards_of(world.home, guest)
@@ -325,11 +325,11 @@ async def test_garbage_in_an_outbox_stops_nobody(
     relay = Relay(redis, SHARDS)
     await Store(redis, relay).homes.add_member(world.project, world.home, guests[-1])
     await until(world.is_relayed)
-    assert relay.stats.not_understood == len(garbage)
+    assert relay.stats.malformed == len(garbage)
     assert relay.stats.records == len(guests)
     at_home = [copy.user for copy in await world.copies_about(*guests) if copy.shard in shards_of(world.home)]
     assert list(dict.fromkeys(at_home)) == guests
-    assert [line.kwargs["event"] for line in lines.calls] == ["relay.not_understood"]
+    assert [line.kwargs["event"] for line in lines.calls] == ["relay.malformed"]
 
 
 async def test_what_is_not_pending_is_found_by_the_sweep(redis: Redis, world: World) -> None:
@@ -421,7 +421,7 @@ async def test_a_node_relays_what_others_left(node: NodeProcess, tenant: Tenant)
     about = [copy for copy in await copies(tenant.redis, tenant.project) if copy.user == guest.id]
     assert {copy.shard for copy in about} == shards_of(guest.id, home)
     # Leftovers of other tests' projects count too.
-    await node.reaches("relay_leftovers_total", before["relay_leftovers_total"] + 1)
+    await node.reaches("relay_late_records_total", before["relay_late_records_total"] + 1)
     after = await node.metrics()
     # The core reads what was written here.
     await node.reaches("envelopes_total", before["envelopes_total"] + len(about))

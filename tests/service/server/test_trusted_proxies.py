@@ -191,7 +191,7 @@ def proxy_header(source: str, command: int = 1, extension: bytes = b"") -> bytes
 def balanced(request: pytest.FixtureRequest) -> Iterator[NodeProcess]:
     """A node whose balancer speaks the PROXY protocol, with TLS and without, on both loops."""
     tls, event_loop = request.param
-    bounds = {"head_timeout_s": HEADER_S, "address_connections": 1}
+    bounds = {"request_header_timeout_s": HEADER_S, "address_connections": 1}
     with private_node(
         trusted_proxies=BALANCER, proxy_protocol=True, tls=tls, event_loop=event_loop, **bounds
     ) as node:

@@ -266,7 +266,7 @@ async def test_nodes_share_the_work(server: BusServer, receiver: Receiver) -> No
     with started(server, webhook_lease_s=600) as one, started(server, webhook_lease_s=600) as other:
 
         async def picked() -> list[float]:
-            return [(await each.metrics())["webhooks_picked_total"] for each in (one, other)]
+            return [(await each.metrics())["webhooks_dispatched_total"] for each in (one, other)]
 
         async with tenant_of(one) as tenant:
             home = await tenant.home(await tenant.user())

@@ -243,9 +243,9 @@ async def test_so_many_lists_are_sorted_in_files_and_no_more() -> None:
     running.append(listing(2))
     await anext(running[-1])
     assert await refused(2) == await refused(3) == "sorted_lists"
-    assert slots.figures() == {"sorted_lists": 3, "sorted_lists_refused": 3}
+    assert slots.metrics() == {"sorted_lists": 3, "sorted_lists_refused": 3}
     await running[0].aclose()
     assert len([chunk async for chunk in listing(1)]) == 2
     for each in running:
         await each.aclose()
-    assert slots.figures()["sorted_lists"] == 0
+    assert slots.metrics()["sorted_lists"] == 0

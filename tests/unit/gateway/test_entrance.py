@@ -67,7 +67,7 @@ async def accept_in_turns() -> None:
         turn = loop.create_future()
         loop.call_soon(turn.set_result, None)
         await turn
-        accepted.append(acceptor.figures()["accepted"])
+        accepted.append(acceptor.metrics()["accepted"])
     # Two, since what runs last in one turn and first in the next sees the accepts of both.
     assert max(after - before for before, after in pairwise(accepted)) <= 2 * 5
     for client in clients:
@@ -93,7 +93,7 @@ async def listen_everywhere() -> None:
     with pytest.raises(OSError, match="in use"):
         await second.bind("127.0.0.1", port, 16)
     await second.close()
-    while acceptor.figures()["accepted"] == 0:  # noqa: ASYNC110
+    while acceptor.metrics()["accepted"] == 0:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await acceptor.close()
     await Ends.all_gone()
@@ -153,7 +153,7 @@ async def begin_the_next_head_early() -> None:
     answer.set()
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     assert await reader.read() == b""
-    assert heads.figures() == {"heads_awaited": 0, "heads_timed_out": 1}
+    assert heads.metrics() == {"request_headers_awaited": 0, "request_headers_timed_out": 1}
     writer.close()
     await acceptor.close()
     await runner.cleanup()

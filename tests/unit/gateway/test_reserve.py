@@ -128,7 +128,7 @@ async def test_what_ends_at_each_step_is_refused_and_leaves_no_reservation(core:
         await scene.reserve()
     assert "answer" not in scene.steps
     async with asyncio.timeout(10):
-        while (figures := core.stats())["reserved"] == 0 or figures["reservations"]:  # noqa: ASYNC110
+        while (metrics := core.stats())["reserved"] == 0 or metrics["reservations"]:  # noqa: ASYNC110
             await asyncio.sleep(0.01)
 
 

@@ -53,7 +53,7 @@ async def serving(
     app.router.add_get("/", handle)
     async with TestClient(TestServer(app)) as client:
         yield client
-    assert counted.figures()["answer_bytes"] == 0
+    assert counted.metrics()["response_bytes"] == 0
 
 
 async def test_all_chunks_arrive() -> None:
@@ -116,7 +116,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
     async with serving(sent, answers) as client:
         writer = await asked(client)
         await asyncio.wait_for(sent.closed.wait(), 20)
-        assert answers.figures() == {"answer_bytes": 0, "answers_refused": 0, "answers_cut": 1}
+        assert answers.metrics() == {"response_bytes": 0, "responses_refused": 0, "responses_aborted": 1}
         writer.transport.abort()
 
 
@@ -132,7 +132,7 @@ async def test_a_client_that_drips_is_cut() -> None:
                 seconds += 10
         with pytest.raises(ConnectionResetError):
             await taken(outgoing, request, 5_000)
-    assert answers.figures()["answers_cut"] == 1
+    assert answers.metrics()["responses_aborted"] == 1
 
 
 async def taken(outgoing: Outgoing, request: web.Request, size: int) -> None:
@@ -165,12 +165,12 @@ async def test_no_more_is_held_than_may_be() -> None:
     answers = Answers(limit=8 * MIB, share=MIB + PIECE, pace=Pace(stall_s=60.0))
     async with serving(Sent(*[bytes(MIB)] * LARGE), answers) as client:
         writer = await asked(client)
-        await until(lambda: answers.figures()["answer_bytes"] > 0)
+        await until(lambda: answers.metrics()["response_bytes"] > 0)
         async with client.get("/") as answer:
-            assert (answer.status, await answer.text()) == (503, "answer_bytes_per_principal")
-        assert answers.figures()["answer_bytes"] <= MIB + PIECE
+            assert (answer.status, await answer.text()) == (503, "response_bytes_per_principal")
+        assert answers.metrics()["response_bytes"] <= MIB + PIECE
         writer.transport.abort()
-        await until(lambda: answers.figures()["answer_bytes"] == 0)
+        await until(lambda: answers.metrics()["response_bytes"] == 0)
 
 
 def test_a_project_has_half_and_all_have_the_whole() -> None:
@@ -178,20 +178,20 @@ def test_a_project_has_half_and_all_have_the_whole() -> None:
     first = answers.admit((1, "project"), 3 * MIB)
     with pytest.raises(AnswersFull) as refused:
         answers.admit((1, "project"), 1)
-    assert refused.value.data == {"limit": "answer_bytes_per_principal"}
+    assert refused.value.data == {"limit": "response_bytes_per_principal"}
     with pytest.raises(AnswersFull) as refused:
         answers.admit((2, "project"), 2 * MIB)
-    assert refused.value.data == {"limit": "answer_bytes"}
+    assert refused.value.data == {"limit": "response_bytes"}
     second = answers.admit((3, "another"), 3 * MIB)
     third = answers.admit((4,), 2 * MIB)
     with pytest.raises(AnswersFull):
         answers.admit((5,), 1)
-    assert answers.figures()["answers_refused"] == 3
+    assert answers.metrics()["responses_refused"] == 3
     for each in (first, second, third):
         each.resize(0)
     # An owner of whom nothing is held has room for one, however large.
     answers.admit((1, "project"), 7 * MIB).resize(0)
-    assert answers.figures()["answer_bytes"] == 0
+    assert answers.metrics()["response_bytes"] == 0
     assert answers._by_owner == {}
 
 

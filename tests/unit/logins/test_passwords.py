@@ -40,7 +40,7 @@ async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away()
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
         await passwords.verify(stored, PASSWORD)
-    assert passwords.figures() == {"passwords_turned_away": 1}
+    assert passwords.metrics() == {"passwords_refused": 1}
     assert not any(task.done() for task in verifying[cores:]), "they did not wait"
     assert all(await asyncio.gather(*verifying))
     assert await passwords.verify(stored, PASSWORD)

@@ -96,7 +96,7 @@ def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
     uses = ActivityBuffer(MINUTE)
     for number in range(1, 6):
         uses.note(principal(number), "hash")
-    assert uses.figures() == {
+    assert uses.metrics() == {
         "session_uses_waiting": 3, "session_uses_written": 0, "session_uses_dropped": 2,
     }  # fmt: skip
     assert noted(uses) == [(7, [1, 2, 3])]

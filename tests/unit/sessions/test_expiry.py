@@ -98,7 +98,7 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
     running.cancel()
     assert {number for number, code in core.closed.items() if code == KEY_ENDED} == set(range(10))
     assert {number for number, code in core.closed.items() if code == TRY_AGAIN} == set(range(10, MANY))
-    assert sockets.figures()["sessions_undecided"] == MANY - 10
+    assert sockets.metrics()["sessions_closed_unchecked"] == MANY - 10
 
 
 async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
