@@ -50,8 +50,9 @@ class PageShell:
         self._blocks = Path(tempfile.mkdtemp(dir=directory))
         self._count = 0
         self._pipes: list[int] = []
-        if not (directory / ".venv").exists():
-            (directory / ".venv").symlink_to(ROOT / ".venv")
+        for name in (".venv", "docs"):
+            if not (directory / name).exists():
+                (directory / name).symlink_to(ROOT / name)
         self._bash = subprocess.Popen(
             ["bash", "--noprofile", "--norc", "-eo", "pipefail"],
             stdin=subprocess.PIPE,
@@ -113,6 +114,8 @@ class PageShell:
         assert self._heard() == "done\n", script.read_text()
         if "homewire run" in script.read_text():
             return self._node_ready(pipe)
+        if "homewire listen" not in script.read_text():
+            return self._read(pipe)
         # A listener says nothing until an event comes; the node counts its socket.
         while self._taken_over() == before:
             if select.select([pipe], [], [], 0.05)[0]:

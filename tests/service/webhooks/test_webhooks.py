@@ -65,8 +65,8 @@ async def test_an_event_arrives_signed_and_as_listeners_get_it(
 
 
 def documented() -> Any:
-    """The receiver's check of docs/webhooks.md, as it stands there."""
-    text = (Path(__file__).parents[3] / "docs/webhooks.md").read_text()
+    """The receiver's check of docs/api/webhooks.md, as it stands there."""
+    text = (Path(__file__).parents[3] / "docs/api/webhooks.md").read_text()
     [example] = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     names: dict[str, Any] = {}
     exec(example, names)
