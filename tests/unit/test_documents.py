@@ -17,7 +17,6 @@ ROOT = Path(__file__).parents[2]
 TOP = ("README.md", "ARCHITECTURE.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md", "bench/README.md")
 PAGES = sorted([*(ROOT / name for name in TOP), *(ROOT / "docs").rglob("*.md")])
 SETTINGS = {field.name for field in dataclasses.fields(Settings)}
-METRICS = {*GAUGES, *COUNTERS, *LABELLED}
 METRICS = {*GAUGES, *(f"{name}_total" for name in (*COUNTERS, *LABELLED))}
 NO_SETTINGS = {"KEY", "KEY_FILE", "URL", "SEED", "SERVICE_HOST"}
 """What commands, examples, tests and Kubernetes put into the environment beside the settings."""
@@ -112,7 +111,7 @@ def words_of_the_code() -> set[str]:
         if source.suffix in {".py", ".pyi", ".rs", ".lua"} and source != Path(__file__):
             found.update(re.findall(r"\w+", source.read_text()))
     found.update(ENVIRONMENT_PREFIX + name.upper() + end for name in SETTINGS for end in ("", "_FILE"))
-    found.update(f"homewire_{name}{end}" for name in METRICS for end in ("", "_total"))
+    found.update({*METRICS, *COUNTERS, *LABELLED}, (f"homewire_{name}" for name in METRICS))
     return found
 
 
