@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import structlog
 
-from homewire.settings import LogFormat, LogLevel
+from homewire.settings.fields import LogFormat, LogLevel
 
 
 def configure(level: LogLevel, log_format: LogFormat) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import typer
 
-from homewire.environment import read_secret
+from homewire.settings.environment import read_secret
 
 
 def password(given: str | None, file: Path | None) -> str:

@@ -21,7 +21,8 @@ from homewire.cli.options import Json, serving_command
 from homewire.errors import ConfigurationError
 from homewire.hosts import is_loopback
 from homewire.machine import open_file_limit
-from homewire.settings import MIB, Settings
+from homewire.settings import Settings
+from homewire.settings.fields import MIB
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis as RedisClient

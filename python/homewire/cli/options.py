@@ -10,9 +10,9 @@ from typing import Annotated, Any, Final, get_type_hints
 import typer
 
 from homewire.cli.output import complain
-from homewire.environment import read_secret
 from homewire.errors import ConfigurationError
 from homewire.settings import Settings, in_environment, load, named, rows
+from homewire.settings.environment import read_secret
 
 _TABLE = {row.name: row for row in rows()}
 

@@ -11,7 +11,8 @@ from homewire.bus.append import Bus
 from homewire.events.queued_commands import Bounds, QueuedCommands
 from homewire.limits.rates import Rates
 from homewire.server.bodies import BodyReader
-from homewire.settings import BULK_BODY_BYTES, Settings
+from homewire.settings import Settings
+from homewire.settings.fields import BULK_BODY_BYTES
 
 KIBIBYTE = 1024
 

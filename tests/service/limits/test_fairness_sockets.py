@@ -10,7 +10,7 @@ from typing import Any
 import orjson
 import pytest
 
-from homewire.settings import BULK_BODY_BYTES, BULK_ITEMS, KIB
+from homewire.settings.fields import BULK_BODY_BYTES, BULK_ITEMS, KIB
 from kit.client import CLOSE, PING, PONG, TEXT, Frame, Socket, frame, listen, refusal
 from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
 

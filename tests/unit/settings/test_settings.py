@@ -11,17 +11,11 @@ import pytest
 
 from homewire._core import event_envelope, event_json, parse_event
 from homewire.errors import ConfigurationError
-from homewire.settings import (
-    ADDED_TO_AN_EVENT_BYTES,
-    Settings,
-    contradictions,
-    load,
-    markdown,
-    redacted,
-    rows,
-)
+from homewire.settings import Settings, contradictions, load, redacted, rows
+from homewire.settings.__main__ import markdown
+from homewire.settings.fields import ADDED_TO_AN_EVENT_BYTES
 
-PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
+PAGE = Path(__file__).parents[3] / "docs" / "settings.md"
 
 
 def test_page_is_current() -> None:
