@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from homewire._core import shard_of
-from homewire.projects.models import AccountSystem
+from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from kit.accounts import PASSWORD, desk_of
 from kit.client import listen, refusal
 from kit.control_records import SHARDS
@@ -63,6 +63,36 @@ async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
         value = {"value": 2}
         assert (await tenant.ask("PUT", f"/homes/{home}/kv/light", member.key, value)).status == 404
         assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 404
+
+
+async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProcess, tail: HeldTail) -> None:
+    """By each permission that is asked for in a request, whether to a user or to a group of theirs."""
+    async with tenant_of(late, access_control=AccessControl.PERMISSION) as tenant:
+        owner, guest = await tenant.user(), await tenant.user()
+        home = await tenant.home(owner)
+        device = (await tenant.device(home)).id
+        _, admin = await tenant.store.project_keys.create(tenant.project, "admin", [KeyScope.ADMIN])
+        project = f"/projects/{tenant.project}"
+        made = await tenant.ask("POST", f"{project}/groups", admin, {"name": "guests"})
+        group = made.body["id"]
+        path = f"{project}/groups/{group}/members/{guest.id}"
+        assert (await tenant.ask("PUT", path, admin)).status == 204
+        for right, path in (
+            (f"write:home:{home}", f"/homes/{home}/kv/light"),
+            (f"write:device:{device}", f"/devices/{device}/kv/light"),
+        ):
+            for whose in ({"userId": guest.id}, {"groupId": group}):
+                granted = await tenant.ask(
+                    "POST", f"{project}/permissions", admin, {**whose, "permission": right}
+                )
+                assert granted.status == 204
+                assert (await tenant.ask("PUT", path, guest.key, {"value": 1})).status == 204
+                tail.may_hear.clear()
+                [(name, number)] = whose.items()
+                revoked = f"{project}/permissions?{name}={number}&permission={right}"
+                assert (await tenant.ask("DELETE", revoked, admin)).status == 204
+                assert (await tenant.ask("PUT", path, guest.key, {"value": 2})).status == 404
+                tail.may_hear.set()
 
 
 async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: HeldTail) -> None:

@@ -17,7 +17,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
 from homewire.limits.connections import ConnectionLimits, ConnectionSharing
 from homewire.limits.limits import Limits
-from homewire.limits.rates import Rates, RateSharing
+from homewire.limits.rates import BYTES, EVENTS, KEYS, PROJECT, SETTINGS, Rates, RateSharing
 from homewire.limits.sharing import SharedClock
 from homewire.redis.connect import connect
 from homewire.settings import Settings
@@ -38,8 +38,8 @@ LIMITS = Settings(
 class RateNode:
     """One node's rates. Its second never ends, so that nothing here depends on the time of day."""
 
-    def __init__(self, redis: Redis) -> None:
-        self.rates = Rates(LIMITS, lambda: float(SECOND))
+    def __init__(self, redis: Redis, limits: Settings = LIMITS) -> None:
+        self.rates = Rates(limits, lambda: float(SECOND))
         self.sharing = RateSharing(redis, self.rates, SharedClock(redis))
 
     def accepts(self, sender: Principal, count: int) -> bool:
@@ -70,24 +70,25 @@ class Clock(SharedClock):
 class HolderNode:
     """One node's connections, with a real core."""
 
-    def __init__(self, redis: Redis, core: Core) -> None:
+    def __init__(self, redis: Redis, core: Core, limits: Settings = LIMITS) -> None:
         self.clock = Clock(redis)
         self.core = core
-        self.admission = ConnectionLimits(core, LIMITS, clock=self.clock.steady)
+        self.admission = ConnectionLimits(core, limits, clock=self.clock.steady)
         self.sharing = ConnectionSharing(redis, self.admission, self.clock)
 
-    def open(self, user: Principal, most: int) -> list[int]:
+    def open(self, principal: Principal, most: int, address: str = ADDRESS) -> list[int]:
         """As many of `most` connections as are admitted."""
         ids: list[int] = []
         with suppress(TooManyRequests):
             for _ in range(most):
-                self.admission.check(user, ADDRESS)
-                ids.append(reserve(self.core, user))
+                self.admission.check(principal, address)
+                ids.append(reserve(self.core, principal, address))
         return ids
 
 
-def reserve(core: Core, user: Principal) -> int:
-    return core.reserve("user", user.project_id, user.id, 0, "homes", [1], [], address=ADDRESS)
+def reserve(core: Core, principal: Principal, address: str = ADDRESS) -> int:
+    kind, project = principal.kind.value, principal.project_id
+    return core.reserve(kind, project, principal.id, 0, "homes", [1], [], address=address)
 
 
 @contextmanager
@@ -133,6 +134,34 @@ async def test_the_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, de
     assert three.accepts(device, 11)
     await three.sharing.share()
     assert not three.accepts(device, 1)
+
+
+@pytest.mark.parametrize("unit", SETTINGS)
+@pytest.mark.parametrize(
+    "kind", [PrincipalKind.DEVICE, PrincipalKind.USER, PrincipalKind.PROJECT_KEY, PROJECT]
+)
+async def test_each_rate_is_shared_by_two_nodes(
+    redis_client: Redis, project: int, unit: str, kind: str
+) -> None:
+    """Events, bytes and Idempotency-Keys, each of a sender and of a project."""
+    unlimited = {setting: 0 for settings in SETTINGS.values() for setting in settings.values()}
+    limits = Settings(**{**unlimited, SETTINGS[unit][kind]: 160})  # type: ignore[arg-type]  # all are numbers
+    one, two = RateNode(redis_client, limits), RateNode(redis_client, limits)
+    sender_kind = PrincipalKind.DEVICE if kind == PROJECT else PrincipalKind(kind)
+    sender = Principal(sender_kind, project, 1_000_000 + project, 0)
+    # Of a project another one, at the other node.
+    other = Principal(sender_kind, project, 2_000_000 + project, 0) if kind == PROJECT else sender
+
+    def take(node: RateNode, who: Principal, count: int) -> None:
+        {EVENTS: node.rates.take, BYTES: node.rates.take_bytes, KEYS: node.rates.take_keys}[unit](who, count)
+
+    take(one, sender, 149)
+    await one.sharing.share()
+    take(two, other, 11)
+    await two.sharing.share()
+    with pytest.raises(TooManyRequests) as refused:
+        take(two, other, 1)
+    assert refused.value.data == {"limit": SETTINGS[unit][kind], "most": 160}
 
 
 async def test_who_comes_near_a_limit_ends_the_rest_of_who_shares(
@@ -205,6 +234,27 @@ async def test_connections_of_two_nodes_are_held_to_the_limit(redis_client: Redi
         await one.sharing.share()
         await two.sharing.share()
         assert len(two.open(user, 20)) == 5
+
+
+@pytest.mark.parametrize("limit", ["user", "device", "project", "address"])
+async def test_each_limit_of_connections_is_shared_by_two_nodes(
+    redis_client: Redis, project: int, limit: str
+) -> None:
+    unlimited = dict.fromkeys(("user_connections", "device_connections"), 0)
+    limits = replace(LIMITS, **{**unlimited, f"{limit}_connections": 32})
+    kind = PrincipalKind.DEVICE if limit == "device" else PrincipalKind.USER
+    here_as, there_as = (Principal(kind, project, 1_000_000 + project, 0) for _ in range(2))
+    if limit in ("project", "address"):
+        there_as = Principal(kind, project, 2_000_000 + project, 0)
+    address = f"2001:db8:{project % 65_536:x}::1"
+    with running_core() as here, running_core() as there:
+        one = HolderNode(redis_client, here, limits)
+        two = HolderNode(redis_client, there, limits)
+        assert len(one.open(here_as, 20, address)) == 20
+        await one.sharing.share()
+        assert len(two.open(there_as, 3, address)) == 3
+        await two.sharing.share()
+        assert len(two.open(there_as, 20, address)) == 9
 
 
 async def true_when(holds: bool) -> bool:

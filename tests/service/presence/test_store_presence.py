@@ -9,15 +9,19 @@ import pytest
 from redis.asyncio import Redis
 
 from homewire._core import event_route, shard_of
+from homewire.access_changes.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.devices.models import DevicePresence
+from homewire.errors import Unavailable
 from homewire.presence import reaper
+from homewire.presence.nodes import Nodes
 from homewire.presence.reaper import Reaper
 from homewire.presence.store import DEAD, NODES_KEPT, PresenceChange
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import NODES, ProjectSlot
 from kit.node import eventually
+from kit.redis_server import BusServer
 
 LONG_MS = 600_000
 
@@ -185,6 +189,53 @@ async def test_nobody_is_condemned_before_all_had_the_time_to_renew(
         await asyncio.gather(reaping, return_exceptions=True)
         await nodes.forget("late")
         await house.redis.zrem(NODES, "dead")
+
+
+class CountingNodes(Nodes):
+    """Counts how often Redis could not be asked which nodes live."""
+
+    failures = 0
+
+    async def alive(self, since: float = 0.0) -> frozenset[str]:
+        try:
+            return await super().alive(since)
+        except Unavailable:
+            self.failures += 1
+            raise
+
+
+async def test_after_an_outage_no_node_is_dead_before_all_had_a_lease_to_renew(
+    server: BusServer, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nodes come back one after the other."""
+    store, clock = Store(redis, Relay(redis, 64)), HeldClock()
+    store.nodes = nodes = CountingNodes(store.nodes._database)
+    assert await nodes.renew("late", 1, new=True)
+    assert await nodes.renew("dead", 1, new=True)
+    monkeypatch.setattr(reaper, "monotonic", clock)
+    reaping = asyncio.create_task(Reaper(store, 1.0).run())
+    try:
+        await clock.seen()
+        server.kill()
+
+        async def is_missed() -> bool:
+            return nodes.failures > 0
+
+        await eventually(is_missed)
+        clock.now = 2.0
+        await asyncio.to_thread(server.start)
+        await clock.seen()
+        assert await nodes.renew("late", LONG_MS)
+        clock.now = 3.0
+
+        async def is_dead() -> bool:
+            return (await redis.zscore(NODES, "dead") or 0) < 0
+
+        await eventually(is_dead)
+        assert await nodes.renew("late", LONG_MS)
+    finally:
+        reaping.cancel()
+        await asyncio.gather(reaping, return_exceptions=True)
 
 
 async def test_a_device_that_moves_is_told_of_in_the_home_it_is_in(house: House) -> None:

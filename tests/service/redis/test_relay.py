@@ -174,6 +174,20 @@ async def test_relays_at_one_outbox_neither_lose_nor_reorder(
     await check_complete_and_in_order(world, guests, order)
 
 
+async def test_records_copied_again_behind_later_ones_stand_once_in_each_shard(
+    redis: Redis, world: World
+) -> None:
+    """A relay that was slow copies a page which another one copied, followed by the next."""
+    relay, guests = Relay(redis, SHARDS), await world.guests(2)
+    order = await world.left(*guests)
+    first, second = await redis.xrange(world.outbox)
+    for page in ([first], [second], [first]):
+        await relay._copy(world.project, page)
+    assert len(await world.copies_about(*guests)) == sum(len(shards_of(each, world.home)) for each in guests)
+    await relay.announce(world.project)
+    await check_complete_and_in_order(world, guests, order)
+
+
 async def test_changes_beside_running_relays_neither_get_lost_nor_reordered(
     server: BusServer, redis: Redis, world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

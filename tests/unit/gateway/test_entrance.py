@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import ssl
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from itertools import pairwise
 
 import pytest
@@ -14,6 +16,7 @@ from aiohttp import web
 from homewire.server.accept import Acceptor, bound_sockets
 from homewire.server.connections import RequestHeaderTimeout
 from homewire.server.http import Manners, make_runner
+from kit import certificates
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
 REQUEST = b"GET / HTTP/1.1\r\nHost: h\r\n\r\n"
@@ -121,6 +124,40 @@ async def accept_with_a_timeout() -> None:
     assert await made == [45_000, 100_000]
     writer.close()
     await writer.wait_closed()
+    await acceptor.close()
+    await Ends.all_gone()
+
+
+def client_hello() -> bytes:
+    """The first bytes of a TLS client."""
+    outgoing = ssl.MemoryBIO()
+    client = ssl.create_default_context().wrap_bio(ssl.MemoryBIO(), outgoing, server_hostname="h")
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+@pytest.mark.parametrize("share", [0.0, 0.5, 1.0])
+def test_tls_client_that_goes_silent_is_closed(run: Callable[[Awaitable[None]], None], share: float) -> None:
+    """Before its ClientHello, in the middle of it, and behind it. An event loop's own limit is a minute."""
+    hello = client_hello()
+    run(go_silent_in_tls(hello[: int(len(hello) * share)]))
+
+
+async def go_silent_in_tls(begin: bytes) -> None:
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(*certificates.files())
+    acceptor = Acceptor(5, 0.1)
+    port = await acceptor.bind("127.0.0.1", 0, 16)
+    acceptor.start(lambda _peer, _left: Ends(), tls)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(begin)
+    # What the server answered, and then its end. Bytes that it did not read make that a reset.
+    with suppress(ConnectionResetError):
+        await reader.read()
+    writer.close()
+    with suppress(ConnectionResetError):
+        await writer.wait_closed()
     await acceptor.close()
     await Ends.all_gone()
 

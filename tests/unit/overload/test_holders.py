@@ -84,6 +84,21 @@ def test_a_burst_ends_at_the_limit_and_others_go_on(core: Core, limit: str, stra
     connect(admission, stranger)
 
 
+@pytest.mark.parametrize(
+    ("limit", "principal"), [("user", USER), ("device", DEVICE), ("project", USER), ("address", USER)]
+)
+def test_each_refused_connection_is_counted_by_its_limit(
+    core: Core, limit: str, principal: Principal
+) -> None:
+    refusals: Counter[str] = Counter()
+    chosen: dict[str, Any] = UNLIMITED | {f"{limit}_connections": 1}
+    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=lambda: NOW_MS / 1000)
+    connect(admission, principal)
+    for _ in range(3):
+        refusal(admission, principal)
+    assert +refusals == {f"{limit}_connections": 3}
+
+
 def test_a_device_and_an_address_have_limits_too(core: Core) -> None:
     admission = admission_of(core, device=2, address=4)
     connect(admission, DEVICE)
