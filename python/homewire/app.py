@@ -358,6 +358,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audi
         parts.reader,
         settings,
         answers=parts.entrance.answers,
+        turns=parts.entrance.turns,
         sort_slots=slots,
         audit=audit,
         rates=rates,

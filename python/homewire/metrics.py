@@ -44,6 +44,7 @@ GAUGES: Final = {
     "connections_idle": "HTTP connections that wait for their next request.",
     "handshakes_in_flight": "WebSocket handshakes in progress.",
     "handshakes_waiting": "WebSocket handshakes that wait for a free place.",
+    "requests_waiting": "REST requests that wait for their turn.",
     "request_bodies_bytes": "Bytes of request bodies in memory.",
     "response_bytes": "Bytes of responses over 64 KiB that clients have not read yet.",
     "sorted_lists": "Session lists that are being sorted in a file.",
@@ -79,6 +80,9 @@ COUNTERS: Final = {
     "header was missing, malformed or late.",
     "connections_evicted": "Idle connections closed because file descriptors ran out.",
     "accept_pauses": "Pauses of one second in accepting, for lack of file descriptors or memory.",
+    "requests_delayed": "REST requests that waited for their turn (requests_at_once).",
+    "requests_refused": "REST requests answered 503 because too many waited for a turn, or because one "
+    "waited too long.",
     "handshakes_refused": "WebSocket handshakes answered 503 because too many waited, or because one "
     "waited too long.",
     "request_bodies_refused": "Requests answered 503 because request bodies took request_bodies_bytes.",

@@ -15,6 +15,7 @@ from homewire.limits.rates import Rates
 from homewire.messages.message import Messages
 from homewire.repositories import Store
 from homewire.server.bodies import BodyReader
+from homewire.server.limits import RequestTurns
 from homewire.server.outgoing import Answers
 from homewire.settings import Settings
 
@@ -67,6 +68,8 @@ class Api:
     settings: Settings = field(default_factory=Settings)
     answers: Answers = field(default_factory=Answers)
     """How many bytes of answers may be held."""
+    turns: RequestTurns = field(default_factory=lambda: RequestTurns(0))
+    """How many requests are served at once."""
     sort_slots: SortSlots = field(default_factory=lambda: SortSlots())
     audit: Audit = field(default_factory=Audit)
     rates: Rates = field(default_factory=lambda: Rates(Settings()))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
-from contextlib import aclosing
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
 from typing import Any, Final
 from urllib.parse import quote
@@ -65,7 +65,8 @@ async def serve(
     api.audit.begins(request, operation)
     try:
         call = await _call(api, operation, names, request)
-        answer = await operation.handler(api, call)
+        async with api.turns.of(call.caller, request):
+            answer = await operation.handler(api, call)
         if isinstance(answer, Part) and answer.rest is not None:
             return await _streamed(api, call, answer, answer.rest)
         api.audit.done(request)
@@ -190,21 +191,25 @@ async def _streamed(
 ) -> web.StreamResponse:
     """A list of several pages. What RANGE says of it is how it was when it began."""
     request, headers = call.request, {RANGE: range_header(part)}
+    chunks = _chunks(part.first, rest, partial(api.turns.of, call.caller, request))
     return await Streamed.begun(
-        request, _chunks(part.first, rest), api.answers, owners_of(call.caller, request), headers=headers
+        request, chunks, api.answers, owners_of(call.caller, request), headers=headers
     )
 
 
-async def _chunks(first: list[Any], rest: AsyncGenerator[list[Any]]) -> AsyncGenerator[bytes]:
-    """A JSON array, a page at a time."""
+async def _chunks(
+    first: list[Any], rest: AsyncGenerator[list[Any]], turn: Callable[[], AbstractAsyncContextManager[None]]
+) -> AsyncGenerator[bytes]:
+    """A JSON array, a page at a time. Each is made in a turn of its own: a slow client holds none."""
     chunk = _encode(first)[:-1]
     del first
     async with aclosing(rest):
-        yield chunk
-        async for page in rest:
-            chunk = b"," + _encode(page)[1:-1]
-            page.clear()
+        while chunk:
             yield chunk
+            async with turn():
+                page = await anext(rest, None)
+                chunk = b"" if page is None else b"," + _encode(page)[1:-1]
+                del page
     yield b"]"
 
 

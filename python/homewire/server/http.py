@@ -20,6 +20,7 @@ from homewire.errors import (
     MethodNotAllowed,
     MethodNotImplemented,
     RequestError,
+    TooManyRequests,
     UnknownPath,
 )
 from homewire.hosts import origin_of
@@ -36,6 +37,7 @@ from homewire.server.clients import Peer
 from homewire.server.connections import Connections, RequestHeaderTimeout
 from homewire.server.cookies import expire_dead_cookies
 from homewire.server.cors import allow_origins, preflight
+from homewire.server.limits import PROBES, REFUSAL_DELAY_S
 from homewire.server.outgoing import OWNERS, PIECE, Answers, AnswersFull, owners_of
 from homewire.server.streamed import Streamed
 
@@ -54,14 +56,20 @@ Render = Callable[[web.Request, RequestError], web.Response]
 def render_errors(render: Render, count: Callable[[web.Request], None] | None = None) -> Any:
     """The middleware that renders every error that a handler raises, and those of routing.
 
-    `count` is told of each request first, and raises TooManyRequests for one too many.
+    `count` is told of each request first, and raises TooManyRequests for one too many: that is answered
+    `REFUSAL_DELAY_S` later. A probe beyond the limit is only delayed.
     """
 
     @web.middleware
     async def rendering(request: web.Request, handler: Handler) -> web.StreamResponse:
         try:
             if count is not None:
-                count(request)
+                try:
+                    count(request)
+                except TooManyRequests:
+                    await asyncio.sleep(REFUSAL_DELAY_S)
+                    if request.path not in PROBES:
+                        raise
             if not request.raw_path.startswith("/"):
                 _refuse_other_host(request)
             return await handler(request)

@@ -13,18 +13,19 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections import Counter, deque
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import suppress
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from homewire.auth.models import Principal
+from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests, Unavailable
 from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
+from homewire.limits.turns import Turns
 from homewire.server.accept import Acceptor
 from homewire.server.answers import HandedOff
 from homewire.server.bodies import BodyBudget, Handler, wrapped
@@ -43,6 +44,7 @@ class ServerLimits:
     heads: RequestHeaderTimeout
     connections: Connections
     handshakes: HandshakeLimiter
+    turns: RequestTurns
     bodies: BodyBudget
     answers: Answers
 
@@ -70,6 +72,7 @@ class ServerLimits:
             HandshakeLimiter(
                 settings.handshakes, settings.handshake_queue, settings.handshake_wait_s, rates.handshake
             ),
+            RequestTurns(settings.requests_at_once),
             BodyBudget(settings.request_bodies_bytes),
             Answers(
                 settings.response_bytes,
@@ -80,12 +83,26 @@ class ServerLimits:
 
     def metrics(self) -> list[Callable[[], Mapping[str, int]]]:
         """For the metrics."""
-        bounds = (self.acceptor, self.heads, self.connections, self.handshakes, self.bodies, self.answers)
+        bounds = (
+            self.acceptor,
+            self.heads,
+            self.connections,
+            self.handshakes,
+            self.turns,
+            self.bodies,
+            self.answers,
+        )
         return [each.metrics for each in bounds]
 
 
 LONGEST_RETRY_S: Final = 5
-Count: TypeAlias = Callable[[web.Request], None]
+WAITING_REQUESTS: Final = 1_000
+"""The most requests of one subject that wait for their turn."""
+REQUEST_WAIT_S: Final = 30.0
+REFUSAL_DELAY_S: Final = 1.0
+"""A refusal by rate is answered this late: a client that does not wait would have the next one at once, and a
+refusal costs the loop as much as a small answer. The client's connections bound how many are delayed."""
+Count: TypeAlias = Callable[[web.Request], Awaitable[None]]
 
 
 class TooManyHandshakes(Unavailable):
@@ -101,17 +118,12 @@ class TooManyHandshakes(Unavailable):
 
 
 class HandshakeLimiter:
-    """At most `limit` at once; `queue` more wait up to `wait_s`. First come, first served."""
+    """At most `limit` handshakes at once; `queue` more wait up to `wait_s`. First come, first served."""
 
     def __init__(self, limit: int, queue: int, wait_s: float, count: Count) -> None:
         """`count` is told of each before it waits, and raises TooManyRequests for one too many."""
-        self._limit = limit
-        self._queue = queue
-        self._wait_s = wait_s
+        self._turns = Turns(limit, queue=queue, wait_s=wait_s, refusal=TooManyHandshakes)
         self._count = count
-        self._in_flight = 0
-        self._waiting: deque[asyncio.Future[None]] = deque()
-        self._refused = 0
 
     def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
         """The same routes, whose handlers wait for their turn."""
@@ -120,64 +132,64 @@ class HandshakeLimiter:
     def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         return {
-            "handshakes_in_flight": self._in_flight,
-            "handshakes_waiting": len(self._waiting),
-            "handshakes_refused": self._refused,
+            "handshakes_in_flight": self._turns.taken,
+            "handshakes_waiting": self._turns.waiting,
+            "handshakes_refused": self._turns.refused,
         }
 
     def _taking_turns(self, handler: Handler) -> Handler:
         async def take_turn(request: web.Request) -> web.StreamResponse:
-            self._count(request)
-            if self._in_flight < self._limit and not self._waiting:
-                self._in_flight += 1
-            else:
-                await self._wait()
-            try:
+            await self._count(request)
+            async with self._turns.of(None):
                 if request.transport is None:
                     return HandedOff()  # Its client gave up while it waited.
                 return await handler(request)
-            finally:
-                self._pass_on()
 
         return take_turn
 
-    async def _wait(self) -> None:
-        """Wait for the place of somebody who is done. Raises TooManyHandshakes."""
-        if len(self._waiting) >= self._queue:
-            self._refused += 1
-            raise TooManyHandshakes
-        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(turn)
-        try:
-            async with asyncio.timeout(self._wait_s):
-                await turn
-        except TimeoutError as error:
-            self._leave(turn)
-            self._refused += 1
-            raise TooManyHandshakes from error
-        except BaseException:
-            self._leave(turn)
-            raise
 
-    def _leave(self, turn: asyncio.Future[None]) -> None:
-        """Give up waiting; a turn that came in the same moment goes to the next."""
-        if turn.done() and not turn.cancelled():
-            self._pass_on()
+class RequestTurns:
+    """How many requests of the REST service are served at once: of a project, a user, a device, an address
+    without a key. This shares the event loop fairly: see `Turns`."""
+
+    def __init__(self, most: int) -> None:
+        """`most` of a project or address, half of it of a user or device; 0: no limit."""
+        self._projects = Turns(most, queue=WAITING_REQUESTS, wait_s=REQUEST_WAIT_S, refusal=_too_many)
+        half = (most + 1) // 2
+        self._principals = Turns(half, queue=WAITING_REQUESTS, wait_s=REQUEST_WAIT_S, refusal=_too_many)
+
+    @asynccontextmanager
+    async def of(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
+        """Hold a turn. Raises Unavailable when too many wait already, or this one waited too long."""
+        if caller is None:
+            async with self._projects.of(network_of(client_address(request) or "")):
+                yield
+        elif caller.kind is PrincipalKind.PROJECT_KEY:
+            async with self._projects.of(caller.project_id):
+                yield
         else:
-            with suppress(ValueError):  # Who passed its turn on was faster, and skipped it.
-                self._waiting.remove(turn)
+            async with (
+                self._principals.of((caller.kind, caller.id)),
+                self._projects.of(caller.project_id),
+            ):
+                yield
 
-    def _pass_on(self) -> None:
-        while self._waiting:
-            turn = self._waiting.popleft()
-            if not turn.done():
-                turn.set_result(None)
-                return
-        self._in_flight -= 1
+    def metrics(self) -> Mapping[str, int]:
+        """For the metrics."""
+        both = (self._projects, self._principals)
+        return {
+            "requests_waiting": sum(each.waiting for each in both),
+            "requests_delayed": sum(each.delayed for each in both),
+            "requests_refused": sum(each.refused for each in both),
+        }
+
+
+def _too_many() -> Unavailable:
+    return Unavailable(limit="requests_at_once", problem="so many requests of this project or address wait")
 
 
 PROBES: Final = frozenset({"/healthz", "/readyz"})
-"""What balancers ask, which may have the address of many clients: answered also beyond the limit."""
+"""Requests of load balancers, which may have the address of many clients: answered beyond the limit, too."""
 
 
 class RequestRates:
@@ -193,15 +205,11 @@ class RequestRates:
 
     def request(self, request: web.Request) -> None:
         """Count a request for its address. Raises TooManyRequests."""
-        try:
-            self._requests.take(network_of(client_address(request) or ""))
-        except TooManyRequests:
-            if request.path not in PROBES:
-                raise
+        self._requests.take(network_of(client_address(request) or ""))
 
-    def handshake(self, request: web.Request) -> None:
-        """Count a handshake for its address. Raises TooManyRequests."""
-        self._handshakes.take(network_of(client_address(request) or ""))
+    async def handshake(self, request: web.Request) -> None:
+        """Count a handshake for its address. Raises TooManyRequests, `REFUSAL_DELAY_S` later."""
+        await _take(self._handshakes, network_of(client_address(request) or ""))
 
     def authenticating(
         self, authenticate: Callable[[web.Request], Awaitable[Principal]]
@@ -211,7 +219,15 @@ class RequestRates:
 
         async def counted(request: web.Request) -> Principal:
             principal = await authenticate(request)
-            self._principals.take((principal.kind, principal.id))
+            await _take(self._principals, (principal.kind, principal.id))
             return principal
 
         return counted
+
+
+async def _take(buckets: Buckets, subject: Hashable) -> None:
+    try:
+        buckets.take(subject)
+    except TooManyRequests:
+        await asyncio.sleep(REFUSAL_DELAY_S)
+        raise

@@ -1,6 +1,5 @@
 """Settings of accounts: sessions, logins, verification, and what may be stored."""
 
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """Settings of the limits per principal, project and address: rates, connections, topics."""
 
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -1,6 +1,5 @@
 """Settings of WebSockets: timeouts, send queues, kernel buffers, presence and queued commands."""
 
-
 from __future__ import annotations
 
 from dataclasses import dataclass

@@ -117,6 +117,13 @@ class ServerSection:
     handshake_wait_s: float = setting(
         5.0, "Maximum waiting time of a WebSocket handshake; after it 503.", unit="s", minimum=0.1
     )
+    requests_at_once: int = setting(
+        8,
+        "Maximum REST requests of one project, or of one address without a key, in progress; half as many of "
+        "one user or device. Others wait. 0: no limit.",
+        unit="requests",
+        minimum=0,
+    )
     request_bodies_bytes: int = setting(
         64 * MIB,
         "Maximum memory of request bodies, over all requests; beyond it 503.",

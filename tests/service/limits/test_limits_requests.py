@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -42,7 +43,7 @@ async def test_an_address_without_a_key_is_refused_and_others_are_not() -> None:
         assert (await answer(node, "/homes", "dead", HONEST)).status == 401
         # A balancer's probes have the address of many clients.
         for path in ("/healthz", "/readyz"):
-            for _ in range(20):
+            for _ in range(2):
                 assert (await answer(node, path, "", HOSTILE)).status == 200
         assert (await node.metrics())['refused_total{limit="address_requests_per_s"}'] >= 1
 
@@ -78,3 +79,15 @@ async def test_handshakes_are_refused_too(whose: str) -> None:
             assert names(refusal, limit)
             assert (await handshake(quiet.key, HONEST)).status == 101
             assert (await node.metrics())[f'refused_total{{limit="{limit}"}}'] >= 1
+
+
+async def test_requests_of_one_user_wait_for_each_other_and_all_are_answered() -> None:
+    with private_node(requests_at_once=1) as node:
+        async with tenant_of(node) as tenant:
+            user = await tenant.user()
+            # Whether two of them meet is the machine's affair; of so many some do.
+            while not (await node.metrics())["requests_delayed_total"]:
+                asked = [answer(node, f"/users/{user.id}", user.key, HONEST) for _ in range(50)]
+                assert {each.status for each in await asyncio.gather(*asked)} == {200}
+            figures = await node.metrics()
+            assert figures["requests_waiting"] == figures["requests_refused_total"] == 0
