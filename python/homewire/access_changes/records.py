@@ -1,7 +1,7 @@
 """Control records: what every node must hear in order, and which shards a record is copied to.
 
 A record begins as an entry of a project's outbox, written by the same script as the change itself
-(`store/scripts/`), and travels as an envelope (`rust/core/src/envelope.rs`) in every shard whose
+(`store/scripts/`), and travels as an envelope (`rust/core/src/bus/envelope/mod.rs`) in every shard whose
 readers it concerns. Fields of an outbox entry, all of them text:
 
 | field | what                                                                        |

@@ -103,7 +103,7 @@ def _is_deactivated(home_id: int) -> InvalidInput:
 
 
 _HOME, _ENTITY = 2, 4
-"""Places in the header of an event's envelope (`rust/core/src/envelope.rs`)."""
+"""Places in the header of an event's envelope (`rust/core/src/bus/envelope/mod.rs`)."""
 _ELSEWHERE: Final = "is bound to another home"
 
 Placed = tuple[int, int, bytes]

@@ -245,7 +245,7 @@ class Entities:
 
 
 def is_id(entity_id: str) -> bool:
-    """Whether events and filters may name it (`MAX_NAME_BYTES` in `rust/core/src/input.rs`)."""
+    """Whether events and filters may name it (`MAX_NAME_BYTES` in `rust/core/src/input/mod.rs`)."""
     try:
         return 0 < len(entity_id.encode()) <= checks.MAX_NAME
     except UnicodeEncodeError:

@@ -1,7 +1,7 @@
 """Connections of a user, a device, a project and an address: checked at the handshake, shared by leases.
 
-The core counts what this node holds (`rust/core/src/tally.rs`). Who holds more than a sixteenth of a
-limit here is published in Redis under this node's boot id, with a lease, and read back at the same time.
+The core counts what this node holds (`rust/core/src/connection/counts.rs`). Who holds more than a sixteenth
+of a limit here is published in Redis under this node's boot id, with a lease, and read back at the same time.
 
 What other nodes hold, as last read, believed for as long as each one's lease lasts.
 

@@ -25,7 +25,7 @@ _NO_TIMEZONE: Final = re.compile(r"posix|right/|Factory|localtime|.{65}")
 MAX_VALUE_KEY: Final = 256
 MAX_JSON_BYTES: Final = 64 * 1024
 MAX_JSON_DEPTH: Final = 64
-"""As of `eventData` (`rust/core/src/input.rs`)."""
+"""As of `eventData` (`rust/core/src/input/mod.rs`)."""
 _VALUE_KEY: Final = re.compile(r"[A-Za-z0-9]++(?:[_-]++[A-Za-z0-9]++)*+", re.ASCII)
 _LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)

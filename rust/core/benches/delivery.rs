@@ -15,7 +15,7 @@ use homewire_core::connection::socket::SocketOptions;
 use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::core::Core;
 use homewire_core::reactor::Limits;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::routing::subscription::{BoundEntity, DeviceInHome, Reservation, Subscription};
 use homewire_core::wire::encoding::Encoding;
 
@@ -50,7 +50,7 @@ fn main() -> io::Result<()> {
     let mut sockets = (0..clients)
         .map(|number| connect(&core, number, permission))
         .collect::<io::Result<Vec<_>>>()?;
-    let entry = Entry {
+    let entry = ShardEntry {
         shard: 0,
         envelope: encode_event(&EventHeader {
             project: 1,

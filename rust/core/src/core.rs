@@ -16,7 +16,7 @@ use crate::connection::counts::{ConnectionCounts, CountKey, Counts, Thresholds};
 use crate::connection::ids::ConnectionId;
 use crate::connection::socket::{Socket, SocketOptions, own_descriptor};
 use crate::connection::{Principal, PrincipalId};
-use crate::reactor::inbox::{Command, Entry, Inbox};
+use crate::reactor::inbox::{Inbox, ReactorCommand, ShardEntry};
 use crate::reactor::notifications::{Notification, Notifier};
 use crate::reactor::{Limits, Reactor, Shared, WAKER};
 use crate::routing::subscription::Reservation;
@@ -104,7 +104,7 @@ impl Core {
             reservation.address,
             reservation.topic_bytes(),
         );
-        self.shared.inbox.send_without_wake(Command::Reserve(
+        self.shared.inbox.send_without_wake(ReactorCommand::Reserve(
             Box::new(reservation),
             held,
             wall_clock_ms(),
@@ -139,7 +139,9 @@ impl Core {
     /// The kernel's, if the descriptor is not an open socket.
     pub fn adopt(&self, id: ConnectionId, descriptor: i32, early: Vec<u8>) -> io::Result<()> {
         let socket = Socket::new(own_descriptor(descriptor)?, &self.socket)?;
-        self.shared.inbox.send(Command::Adopt { id, socket, early });
+        self.shared
+            .inbox
+            .send(ReactorCommand::Adopt { id, socket, early });
         Ok(())
     }
 
@@ -147,21 +149,23 @@ impl Core {
     /// before everything that is routed. `seen` is the last sequence that was assigned when they were read.
     /// A routed command with a sequence up to `seen` is not delivered again.
     pub fn deliver_first(&self, id: ConnectionId, seen: u64, envelopes: Vec<Vec<u8>>) {
-        self.shared.inbox.send_without_wake(Command::DeliverFirst {
-            id,
-            seen,
-            envelopes,
-        });
+        self.shared
+            .inbox
+            .send_without_wake(ReactorCommand::DeliverFirst {
+                id,
+                seen,
+                envelopes,
+            });
     }
 
     /// Removes a reservation.
     pub fn abandon(&self, id: ConnectionId) {
-        self.shared.inbox.send(Command::Abandon(id));
+        self.shared.inbox.send(ReactorCommand::Abandon(id));
     }
 
     /// Sends a message to one connection, after all events that were routed to it.
     pub fn send(&self, id: ConnectionId, opcode: Opcode, payload: Vec<u8>) {
-        self.shared.inbox.send(Command::Send {
+        self.shared.inbox.send(ReactorCommand::Send {
             id,
             opcode,
             payload,
@@ -170,38 +174,42 @@ impl Core {
 
     /// Starts the close handshake of one connection.
     pub fn close(&self, id: ConnectionId, code: u16, reason: String) {
-        self.shared.inbox.send(Command::Close { id, code, reason });
+        self.shared
+            .inbox
+            .send(ReactorCommand::Close { id, code, reason });
     }
 
     /// Requests the keys of users of open connections, from `cursor` on (0: the start). At most `limit`
     /// slots are scanned; [`Notification::KeysInUse`] has the result.
     pub fn keys_in_use(&self, cursor: u32, limit: u32) {
-        self.shared.inbox.send(Command::KeysInUse { cursor, limit });
+        self.shared
+            .inbox
+            .send(ReactorCommand::KeysInUse { cursor, limit });
     }
 
     /// Closes every connection made with this key, as a control record would.
     pub fn end_key(&self, principal_id: PrincipalId, key_tag: u64) {
-        self.shared.inbox.send(Command::EndKey {
+        self.shared.inbox.send(ReactorCommand::EndKey {
             principal_id,
             key_tag,
         });
     }
 
     /// Routes envelopes like the stream reader; for benchmarks and tests of the core alone.
-    pub fn route(&self, entries: Vec<Entry>) -> bool {
+    pub fn route(&self, entries: Vec<ShardEntry>) -> bool {
         self.shared.inbox.route(entries)
     }
 
     /// Reports a gap in this shard, like the stream reader.
     pub fn gap(&self, shard: u32) -> bool {
-        self.shared.inbox.send(Command::Gap { shard })
+        self.shared.inbox.send(ReactorCommand::Gap { shard })
     }
 
     /// All notifications since the last call.
     pub fn notifications(&self) -> impl Iterator<Item = Notification> + use<> {
         let (items, was_full) = self.shared.notifier.take();
         if was_full {
-            self.shared.inbox.send(Command::ResumeReads);
+            self.shared.inbox.send(ReactorCommand::ResumeReads);
         }
         items.into_iter()
     }
@@ -227,7 +235,7 @@ impl Core {
         {
             tail.stop();
         }
-        self.shared.inbox.send(Command::Stop {
+        self.shared.inbox.send(ReactorCommand::Stop {
             code,
             reason,
             timeout,

@@ -38,7 +38,7 @@ pub struct Principal {
 
 impl Principal {
     /// The principal without the key.
-    pub fn principal_id(&self) -> PrincipalId {
+    pub fn identity(&self) -> PrincipalId {
         PrincipalId {
             kind: self.kind,
             project: self.project,
@@ -78,7 +78,7 @@ pub struct Connection {
     pub principal: Principal,
     /// Counts the connection. It stands before the socket and is dropped first: the count falls before the
     /// client sees the end.
-    pub held: CountGuard,
+    pub count_guard: CountGuard,
     pub socket: Option<Socket>,
     pub decoder: Decoder,
     pub send_queue: SendQueue,
@@ -105,7 +105,7 @@ pub struct Connection {
     /// The code of the close frame that was sent or received; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
-    pub answered: bool,
+    pub active_since_ping: bool,
     /// Whether it left its audience and receives no more events.
     pub unsubscribed: bool,
     /// Whether the peer has shut its side. No further edge announces the rest of its bytes.

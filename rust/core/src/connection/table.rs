@@ -18,7 +18,7 @@ impl ConnectionTable {
     /// Puts a connection into the slot of its id.
     pub fn insert(&mut self, connection: Connection) {
         let slot = connection.id.slot();
-        let principal_id = connection.principal.principal_id();
+        let principal_id = connection.principal.identity();
         if self.slots.len() <= slot as usize {
             self.slots.resize_with(slot as usize + 1, || None);
         }
@@ -54,7 +54,7 @@ impl ConnectionTable {
 
     /// Removes the connection with exactly this id.
     pub fn remove(&mut self, id: ConnectionId) -> Option<Box<Connection>> {
-        let principal_id = self.get(id)?.principal.principal_id();
+        let principal_id = self.get(id)?.principal.identity();
         self.by_principal.remove(id.slot(), principal_id, |slot| {
             principal_of(&self.slots, slot)
         });
@@ -95,5 +95,5 @@ impl ConnectionTable {
 
 fn principal_of(slots: &[Option<Box<Connection>>], slot: Slot) -> Option<PrincipalId> {
     let connection = slots.get(slot as usize)?.as_deref()?;
-    Some(connection.principal.principal_id())
+    Some(connection.principal.identity())
 }

@@ -5,7 +5,7 @@ use smallvec::SmallVec;
 use super::{Reactor, SendFailure};
 use crate::bus::envelope::{self, CommandHeader, ControlHeader, Envelope, EventHeader};
 use crate::bus::shard::shard_of;
-use crate::reactor::inbox::Entry;
+use crate::reactor::inbox::ShardEntry;
 use crate::routing::index::{AudienceId, Index};
 use crate::routing::topic::TopicRef;
 use crate::send_queue::blocks::{Blocks, OpenBlock};
@@ -33,7 +33,7 @@ pub(super) enum Routed<'a> {
 /// envelope in the wrong shard: its writer uses another number of shards, and the control records of its
 /// home are in the right one.
 pub(super) fn route<'a>(
-    entry: &'a Entry,
+    entry: &'a ShardEntry,
     shards: u32,
     index: &mut Index,
     blocks: &mut Blocks,

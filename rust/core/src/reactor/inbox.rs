@@ -21,13 +21,13 @@ use crate::wire::frame::Opcode;
 
 /// An entry of a shard, as it was read.
 #[derive(Debug, Clone)]
-pub struct Entry {
+pub struct ShardEntry {
     pub shard: u32,
     pub envelope: Vec<u8>,
 }
 
 /// A command to the reactor.
-pub enum Command {
+pub enum ReactorCommand {
     /// The reservation, its share of the counts, and when it was made (milliseconds since 1970, UTC). It
     /// may stay in the queue for a while.
     Reserve(Box<Reservation>, CountGuard, u64),
@@ -54,7 +54,7 @@ pub enum Command {
         code: u16,
         reason: String,
     },
-    Route(Vec<Entry>),
+    Route(Vec<ShardEntry>),
     /// Entries of this shard may be missing between earlier and later ones.
     Gap {
         shard: u32,
@@ -80,7 +80,7 @@ pub enum Command {
 
 /// The sending side, shared by the threads of Python and the stream reader.
 pub struct Inbox {
-    sender: Sender<Command>,
+    sender: Sender<ReactorCommand>,
     waker: Waker,
     asleep: AtomicBool,
     stopped: AtomicBool,
@@ -92,7 +92,7 @@ pub struct Inbox {
 
 impl Inbox {
     /// `limit` is in bytes of envelopes.
-    pub fn new(waker: Waker, limit: usize, stats: Arc<Stats>) -> (Self, Receiver<Command>) {
+    pub fn new(waker: Waker, limit: usize, stats: Arc<Stats>) -> (Self, Receiver<ReactorCommand>) {
         let (sender, receiver) = crossbeam_channel::unbounded();
         let inbox = Self {
             sender,
@@ -109,12 +109,12 @@ impl Inbox {
 
     /// Queues a command that needs its place in the order but no immediate handling. The next other command
     /// or timer wakes the reactor. This saves a handshake one thread switch.
-    pub fn send_without_wake(&self, command: Command) -> bool {
+    pub fn send_without_wake(&self, command: ReactorCommand) -> bool {
         self.sender.send(command).is_ok()
     }
 
     /// Queues a command and wakes the reactor. Returns whether the reactor still runs.
-    pub fn send(&self, command: Command) -> bool {
+    pub fn send(&self, command: ReactorCommand) -> bool {
         if self.sender.send(command).is_err() {
             return false;
         }
@@ -125,7 +125,7 @@ impl Inbox {
     }
 
     /// Queues envelopes. Blocks while too many bytes are queued; the events stay in Redis meanwhile.
-    pub fn route(&self, entries: Vec<Entry>) -> bool {
+    pub fn route(&self, entries: Vec<ShardEntry>) -> bool {
         let bytes: usize = entries.iter().map(|entry| entry.envelope.len()).sum();
         let mut guard = self.has_room.lock().unwrap_or_else(PoisonError::into_inner);
         while self.stats.inbox_bytes.load(Ordering::Relaxed) as usize >= self.limit {
@@ -141,7 +141,7 @@ impl Inbox {
             .inbox_bytes
             .fetch_add(bytes as u64, Ordering::Relaxed);
         drop(guard);
-        self.send(Command::Route(entries))
+        self.send(ReactorCommand::Route(entries))
     }
 
     /// The reactor has handled this many bytes of envelopes.
@@ -165,7 +165,7 @@ impl Inbox {
 
     /// The reactor is about to sleep; every command from now on wakes it. Returns whether it may sleep,
     /// because no command came before.
-    pub(crate) fn prepare_sleep(&self, commands: &Receiver<Command>) -> bool {
+    pub(crate) fn prepare_sleep(&self, commands: &Receiver<ReactorCommand>) -> bool {
         // In this order: a command between the two steps is either seen here or wakes the reactor.
         self.asleep.store(true, Ordering::SeqCst);
         commands.is_empty()
@@ -210,7 +210,7 @@ mod tests {
                 let mut sent = 0;
                 while began.elapsed() < Duration::from_secs(1) {
                     sent += 1;
-                    inbox.send(Command::ResumeReads);
+                    inbox.send(ReactorCommand::ResumeReads);
                     while received.load(Ordering::Relaxed) < sent {
                         if over.load(Ordering::Relaxed) {
                             return;
@@ -220,7 +220,7 @@ mod tests {
                     pause(sent % 31);
                 }
                 over.store(true, Ordering::Relaxed);
-                inbox.send(Command::ResumeReads);
+                inbox.send(ReactorCommand::ResumeReads);
             });
             let mut events = Events::with_capacity(1);
             let mut count = 0;

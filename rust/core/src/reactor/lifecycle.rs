@@ -32,7 +32,12 @@ impl EndCode {
 }
 
 impl Reactor {
-    pub(super) fn reserve(&mut self, reservation: Reservation, held: CountGuard, at_ms: u64) {
+    pub(super) fn reserve(
+        &mut self,
+        reservation: Reservation,
+        count_guard: CountGuard,
+        at_ms: u64,
+    ) {
         let Reservation {
             id,
             principal,
@@ -65,7 +70,7 @@ impl Reactor {
         self.connections.insert(Connection {
             id,
             principal,
-            held,
+            count_guard,
             socket: None,
             decoder,
             send_queue: SendQueue::default(),
@@ -81,7 +86,7 @@ impl Reactor {
             pending_close: None,
             revoked_at: None,
             close_code: 1006,
-            answered: true,
+            active_since_ping: true,
             unsubscribed: false,
             peer_finished: false,
             in_slow_consumers: false,

@@ -30,7 +30,7 @@ use crate::connection::ids::ConnectionId;
 use crate::connection::ids::ConnectionIds;
 use crate::connection::socket::SocketOptions;
 use crate::connection::table::ConnectionTable;
-use crate::reactor::inbox::{Command, Entry, Inbox};
+use crate::reactor::inbox::{Inbox, ReactorCommand, ShardEntry};
 use crate::reactor::notifications::Notifier;
 use crate::routing::index::{AudienceId, Index};
 use crate::routing::record_dedup::RecordDedup;
@@ -119,14 +119,14 @@ pub(crate) enum SendFailure {
 pub(crate) struct Reactor {
     poll: Poll,
     shared: Shared,
-    commands: Receiver<Command>,
+    commands: Receiver<ReactorCommand>,
     limits: Limits,
     connections: ConnectionTable,
     index: Index,
     blocks: Blocks,
     timers: Timers,
     /// Envelopes of a batch that the last turn did not handle.
-    backlog: std::vec::IntoIter<Entry>,
+    backlog: std::vec::IntoIter<ShardEntry>,
     /// Sockets to read, in order; each at most once.
     unread: VecDeque<ConnectionId>,
     /// No socket is read before this time.
@@ -136,9 +136,9 @@ pub(crate) struct Reactor {
     failed_sends: Vec<(ConnectionId, SendFailure)>,
     /// Connections to unsubscribe at the end of the batch. Entries of other shards in the batch may be
     /// older than the record, and are still delivered.
-    unsubscribing: Vec<ConnectionId>,
+    to_unsubscribe: Vec<ConnectionId>,
     /// Unsubscribed connections that still have to be closed; each at most once.
-    pending_close: VecDeque<ConnectionId>,
+    close_queue: VecDeque<ConnectionId>,
     record_dedup: RecordDedup,
     slow_consumers: SlowConsumers,
     memory_account: MemoryAccount,
@@ -166,7 +166,7 @@ impl Reactor {
     pub(crate) fn new(
         poll: Poll,
         shared: Shared,
-        commands: Receiver<Command>,
+        commands: Receiver<ReactorCommand>,
         limits: Limits,
     ) -> Self {
         Self {
@@ -183,8 +183,8 @@ impl Reactor {
             next_read: Instant::now(),
             read_paused: Vec::new(),
             failed_sends: Vec::new(),
-            unsubscribing: Vec::new(),
-            pending_close: VecDeque::new(),
+            to_unsubscribe: Vec::new(),
+            close_queue: VecDeque::new(),
             record_dedup: RecordDedup::new(Instant::now()),
             slow_consumers: SlowConsumers::new(Instant::now()),
             memory_account: MemoryAccount::new(Instant::now()),
@@ -223,7 +223,7 @@ impl Reactor {
         self.seal_all();
         self.evict_slow_consumers();
         self.serve_timers(now);
-        self.close_marked();
+        self.serve_close_queue();
         self.publish();
     }
 
@@ -256,7 +256,7 @@ impl Reactor {
     /// Whether nothing but socket reads is left over from the last turn.
     fn is_idle(&self) -> bool {
         self.backlog.len() == 0
-            && self.pending_close.is_empty()
+            && self.close_queue.is_empty()
             && !self.slow_consumers.is_over_limit()
     }
 
@@ -264,10 +264,10 @@ impl Reactor {
     /// before any later command.
     fn take_commands(&mut self) {
         let mut envelopes = 0;
-        let mut release = 0;
+        let mut released = 0;
         for _ in 0..COMMANDS_PER_TURN {
             while let Some(entry) = self.backlog.next() {
-                release += entry.envelope.len();
+                released += entry.envelope.len();
                 envelopes += 1;
                 let routed = delivery::route(
                     &entry,
@@ -289,10 +289,10 @@ impl Reactor {
                         false
                     }
                     Routed::Control(record) => {
-                        let waiting = self.pending_close.len();
+                        let queued_before = self.close_queue.len();
                         self.apply(entry.shard, &record);
                         self.handle_failed_sends();
-                        self.closes_fill_turn(waiting)
+                        self.closes_fill_turn(queued_before)
                     }
                 };
                 if is_enough {
@@ -310,9 +310,9 @@ impl Reactor {
             }
             match self.commands.try_recv() {
                 Ok(command) => {
-                    let waiting = self.pending_close.len();
+                    let queued_before = self.close_queue.len();
                     self.handle_command(command);
-                    if self.closes_fill_turn(waiting) {
+                    if self.closes_fill_turn(queued_before) {
                         break;
                     }
                 }
@@ -321,40 +321,42 @@ impl Reactor {
         }
         if envelopes > 0 {
             Stats::add(&self.shared.stats.turns, 1);
-            self.shared.inbox.release(release);
+            self.shared.inbox.release(released);
         }
     }
 
-    /// Whether closing the connections added since `waiting` fills a turn.
-    fn closes_fill_turn(&self, waiting: usize) -> bool {
-        self.pending_close.len() > waiting + access::pending_close::CLOSES_PER_TURN
+    /// Whether closing the connections added since `queued_before` fills a turn.
+    fn closes_fill_turn(&self, queued_before: usize) -> bool {
+        self.close_queue.len() > queued_before + access::pending_close::CLOSES_PER_TURN
     }
 
-    fn handle_command(&mut self, command: Command) {
+    fn handle_command(&mut self, command: ReactorCommand) {
         match command {
-            Command::Route(entries) => self.backlog = entries.into_iter(),
-            Command::Reserve(reservation, held, at_ms) => self.reserve(*reservation, held, at_ms),
-            Command::Adopt { id, socket, early } => self.adopt(id, socket, early),
-            Command::Gap { shard } => self.resync(shard),
-            Command::Abandon(id) => self.abandon(id),
-            Command::DeliverFirst {
+            ReactorCommand::Route(entries) => self.backlog = entries.into_iter(),
+            ReactorCommand::Reserve(reservation, count_guard, at_ms) => {
+                self.reserve(*reservation, count_guard, at_ms)
+            }
+            ReactorCommand::Adopt { id, socket, early } => self.adopt(id, socket, early),
+            ReactorCommand::Gap { shard } => self.resync(shard),
+            ReactorCommand::Abandon(id) => self.abandon(id),
+            ReactorCommand::DeliverFirst {
                 id,
                 seen,
                 envelopes,
             } => self.deliver_first(id, seen, &envelopes),
-            Command::Send {
+            ReactorCommand::Send {
                 id,
                 opcode,
                 payload,
             } => self.send(id, opcode, &payload),
-            Command::Close { id, code, reason } => self.close(id, code, &reason),
-            Command::KeysInUse { cursor, limit } => self.report_keys_in_use(cursor, limit),
-            Command::EndKey {
+            ReactorCommand::Close { id, code, reason } => self.close(id, code, &reason),
+            ReactorCommand::KeysInUse { cursor, limit } => self.report_keys_in_use(cursor, limit),
+            ReactorCommand::EndKey {
                 principal_id,
                 key_tag,
             } => self.end_key(principal_id, key_tag),
-            Command::ResumeReads => self.unread.extend(self.read_paused.drain(..)),
-            Command::Stop {
+            ReactorCommand::ResumeReads => self.unread.extend(self.read_paused.drain(..)),
+            ReactorCommand::Stop {
                 code,
                 reason,
                 timeout,

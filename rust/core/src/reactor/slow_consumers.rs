@@ -124,7 +124,7 @@ mod tests {
 
     use super::*;
     use crate::reactor::Limits;
-    use crate::reactor::inbox::Command;
+    use crate::reactor::inbox::ReactorCommand;
     use crate::reactor::test_reactor::{
         adopt, connection, count, limits, no_events, open, reactor, reserve,
     };
@@ -141,7 +141,7 @@ mod tests {
     }
 
     fn send(reactor: &Reactor, id: ConnectionId, bytes: usize) {
-        reactor.shared.inbox.send(Command::Send {
+        reactor.shared.inbox.send(ReactorCommand::Send {
             id,
             opcode: Opcode::Binary,
             payload: vec![0; bytes],

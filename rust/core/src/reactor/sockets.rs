@@ -166,29 +166,25 @@ impl Reactor {
             ClientAction::Close(code) => self.peer_closed(id, code),
             ClientAction::Violation(violation) => {
                 Stats::add(&self.shared.stats.violations, 1);
-                self.close_for_violation(id, violation.code, violation.reason);
+                self.close_and_drain(id, violation.code, violation.reason);
             }
             ClientAction::RateExceeded => {
                 if let Some(connection) = self.connections.get(id) {
-                    let principal_id = connection.principal.principal_id();
+                    let principal_id = connection.principal.identity();
                     self.shared
                         .notifier
                         .push(Notification::AllowanceExceeded { principal_id });
                 }
                 // After the notification: when the count is visible, the notification is queued already.
                 Stats::add(&self.shared.stats.inbound_exceeded, 1);
-                self.close_for_violation(
-                    id,
-                    close::RATE_EXCEEDED.code,
-                    close::RATE_EXCEEDED.reason,
-                );
+                self.close_and_drain(id, close::RATE_EXCEEDED.code, close::RATE_EXCEEDED.reason);
             }
             ClientAction::SocketDead => self.remove(id, EndCode::ABNORMAL),
         }
     }
 
     /// Closes a connection whose further input is ignored.
-    fn close_for_violation(&mut self, id: ConnectionId, code: u16, reason: &str) {
+    fn close_and_drain(&mut self, id: ConnectionId, code: u16, reason: &str) {
         let mut frame = Vec::new();
         frame::append_close(&mut frame, code, reason);
         match self.connections.get(id).map(|connection| connection.state) {
@@ -201,14 +197,14 @@ impl Reactor {
         let Some(connection) = self.connections.get(id) else {
             return ClientAction::Nothing;
         };
-        connection.answered = true;
+        connection.active_since_ping = true;
         if matches!(connection.state, State::Draining | State::Shut) {
             return ClientAction::Nothing;
         }
         let open = connection.state == State::Open;
         // A client with a pending close may not send messages, but its pings are answered until it is
         // closed.
-        let may_speak = connection.pending_close.is_none();
+        let may_send = connection.pending_close.is_none();
         let length = bytes.len();
         let mut rest = bytes;
         let mut action = loop {
@@ -225,7 +221,7 @@ impl Reactor {
                 Err(violation) => break ClientAction::Violation(violation),
             };
             Stats::add(&self.shared.stats.messages, 1);
-            if open && may_speak {
+            if open && may_send {
                 self.shared.notifier.push(Notification::Message {
                     id,
                     text,
@@ -293,31 +289,31 @@ mod tests {
     use super::*;
     use crate::bus::envelope::{EventHeader, encode_event};
     use crate::reactor::READ_BUFFER;
-    use crate::reactor::inbox::{Command, Entry};
+    use crate::reactor::inbox::{ReactorCommand, ShardEntry};
     use crate::reactor::test_reactor::{
         adopt, count, limits, next_events, no_events, reactor, reserve,
     };
 
     const EMPTY_PING: [u8; 6] = [0x89, 0x80, 1, 2, 3, 4];
     const EMPTY_TEXT: [u8; 6] = [0x81, 0x80, 1, 2, 3, 4];
-    const LISTENER: u64 = 2;
+    const WITNESS: u64 = 2;
     const CLIENTS: u64 = 20;
 
     fn fill(client: &mut UnixStream, frame: &[u8]) -> usize {
         client.set_nonblocking(true).unwrap();
         let many = frame.repeat(10_000);
-        let mut write_counts = 0;
-        while let Ok(more) = client.write(&many[write_counts % frame.len()..]) {
-            write_counts += more;
+        let mut written = 0;
+        while let Ok(more) = client.write(&many[written % frame.len()..]) {
+            written += more;
         }
-        write_counts
+        written
     }
 
-    fn event() -> Command {
-        Command::Route(vec![Entry {
+    fn event() -> ReactorCommand {
+        ReactorCommand::Route(vec![ShardEntry {
             shard: 0,
             envelope: encode_event(&EventHeader {
-                project: LISTENER,
+                project: WITNESS,
                 home: 1,
                 event_type: "on",
                 ..EventHeader::default()
@@ -340,7 +336,7 @@ mod tests {
                 flood += fill(&mut client, &frame);
                 clients.push(client);
             }
-            let witness = reserve(&mut reactor, LISTENER, 1);
+            let witness = reserve(&mut reactor, WITNESS, 1);
             let mut witness_client = adopt(&mut reactor, witness);
             witness_client.set_nonblocking(true).unwrap();
             let mut events = next_events(&mut reactor);
@@ -402,7 +398,7 @@ mod tests {
             clients.push(adopt(&mut reactor, id));
             fill(&mut clients[user as usize], &EMPTY_TEXT);
         }
-        let witness = reserve(&mut reactor, LISTENER, 1);
+        let witness = reserve(&mut reactor, WITNESS, 1);
         let mut witness_client = adopt(&mut reactor, witness);
         let events = next_events(&mut reactor);
         reactor.turn(&events, now);

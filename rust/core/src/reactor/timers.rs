@@ -138,7 +138,7 @@ impl Reactor {
                 continue;
             }
             let id = connection.id;
-            if !std::mem::take(&mut connection.answered) {
+            if !std::mem::take(&mut connection.active_since_ping) {
                 Stats::add(&self.shared.stats.heartbeats_missed, 1);
                 self.close_with(id, close::HEARTBEAT_MISSED);
             } else {
@@ -277,7 +277,7 @@ mod tests {
                     if asked.is_some_and(|(before, _)| waiting == before) || waiting == 0 {
                         continue;
                     }
-                    client.answered = true;
+                    client.active_since_ping = true;
                     if let Some((_, last)) = asked.replace((waiting, now)) {
                         let time = now - last;
                         assert!(time > INTERVAL * 2 / 3, "{time:?} after {held_up} parts");

@@ -3,7 +3,7 @@
 
 use homewire_core::bus::envelope::{ControlHeader, EventHeader};
 use homewire_core::bus::shard::shard_of;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
 use homewire_core::wire::frame::Opcode;
@@ -152,7 +152,7 @@ impl Checked {
         }
     }
 
-    fn route_record(&mut self, record: &Record, entries: &mut Vec<Entry>) {
+    fn route_record(&mut self, record: &Record, entries: &mut Vec<ShardEntry>) {
         self.moment += 1;
         let header = ControlHeader {
             outbox_ms: LATER + self.moment.saturating_sub(record.late),
@@ -253,7 +253,7 @@ impl Checked {
     }
 }
 
-fn envelope(about: &About, name: &str) -> Entry {
+fn envelope(about: &About, name: &str) -> ShardEntry {
     match *about {
         About::Event {
             project,

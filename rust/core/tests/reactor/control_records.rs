@@ -3,7 +3,7 @@
 use homewire_core::bus::envelope::ControlHeader;
 use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::Principal;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 
 use crate::client::Received;
@@ -298,7 +298,7 @@ fn malformed_entry_is_counted_and_skipped() {
         ..record(DEVICE_MOVED, 1)
     };
     let removed = copy(1, &member(MEMBER_REMOVED, 1, 1, 1));
-    let cut_short = |length: usize| Entry {
+    let cut_short = |length: usize| ShardEntry {
         shard: removed.shard,
         envelope: removed.envelope[..length].to_vec(),
     };
@@ -334,7 +334,7 @@ fn entry_in_wrong_shard_is_skipped() {
     let node = Node::start(limits());
     let (id, mut client) = node.connect_for(user(1), homes(&[1]), false);
     let (commands_id, mut commands) = node.connect_for(device(1), Subscription::Commands(1), false);
-    let misplaced = |entry: Entry| Entry {
+    let misplaced = |entry: ShardEntry| ShardEntry {
         shard: shard_of(2, SHARDS),
         ..entry
     };

@@ -18,7 +18,7 @@ use homewire_core::connection::socket::SocketOptions;
 use homewire_core::connection::{Principal, PrincipalKind};
 use homewire_core::core::Core;
 use homewire_core::reactor::Limits;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::{DeviceInHome, Reservation, Subscription};
 use homewire_core::wire::encoding::Encoding;
@@ -66,11 +66,11 @@ pub fn devices(ids: &[u64]) -> Subscription {
 }
 
 /// An event of a home; `name` is its type, by which the test recognises it.
-pub fn event(home: u64, name: &str) -> Entry {
+pub fn event(home: u64, name: &str) -> ShardEntry {
     event_with_body(home, name, "")
 }
 
-pub fn event_with_body(home: u64, name: &str, body: &str) -> Entry {
+pub fn event_with_body(home: u64, name: &str, body: &str) -> ShardEntry {
     entry(&EventHeader {
         project: PROJECT,
         home,
@@ -80,8 +80,8 @@ pub fn event_with_body(home: u64, name: &str, body: &str) -> Entry {
     })
 }
 
-pub fn entry(event: &EventHeader<'_>) -> Entry {
-    Entry {
+pub fn entry(event: &EventHeader<'_>) -> ShardEntry {
+    ShardEntry {
         shard: shard_of(event.home, SHARDS),
         envelope: encode_event(event),
     }
@@ -105,12 +105,12 @@ pub fn device(id: u64) -> Principal {
     }
 }
 
-pub fn command(device: u64, name: &str) -> Entry {
+pub fn command(device: u64, name: &str) -> ShardEntry {
     command_of(PROJECT, device, name)
 }
 
-pub fn command_of(project: u64, device: u64, name: &str) -> Entry {
-    Entry {
+pub fn command_of(project: u64, device: u64, name: &str) -> ShardEntry {
+    ShardEntry {
         shard: shard_of(device, SHARDS),
         envelope: encode_command(&CommandHeader {
             project,
@@ -122,8 +122,8 @@ pub fn command_of(project: u64, device: u64, name: &str) -> Entry {
 }
 
 /// The copy of a control record in the shard of this id.
-pub fn copy(shard_key: u64, record: &ControlHeader<'_>) -> Entry {
-    Entry {
+pub fn copy(shard_key: u64, record: &ControlHeader<'_>) -> ShardEntry {
+    ShardEntry {
         shard: shard_of(shard_key, SHARDS),
         envelope: encode_control(record),
     }
@@ -212,7 +212,7 @@ impl Node {
         (id, self.adopt(id, b""))
     }
 
-    pub fn route(&self, entry: Entry) {
+    pub fn route(&self, entry: ShardEntry) {
         assert!(self.core.route(vec![entry]));
     }
 

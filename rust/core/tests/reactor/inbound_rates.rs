@@ -45,7 +45,7 @@ fn client_over_rate_is_closed_with_1008_and_others_stay() {
         assert_eq!(loud.receive(), Received::End);
         drop(loud);
         let exceeded = Notification::AllowanceExceeded {
-            principal_id: user(1).principal_id(),
+            principal_id: user(1).identity(),
         };
         assert_eq!(node.notification_about(id), exceeded);
         assert_eq!(node.closed(id), 1008);

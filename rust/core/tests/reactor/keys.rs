@@ -72,7 +72,7 @@ fn keys_of_open_user_connections_are_reported_in_parts() {
 }
 
 fn of_user(id: u64) -> PrincipalId {
-    user(id).principal_id()
+    user(id).identity()
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Control records about permissions to read, and about entities that were bound to another home.
 
 use homewire_core::bus::envelope::ControlHeader;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::routing::subscription::{BoundEntity, Subscription};
 
 use crate::client::Received;
@@ -46,7 +46,7 @@ impl Permission {
     }
 
     /// An event that matches this permission and the permission to read the home.
-    pub fn event(self, name: &str) -> Entry {
+    pub fn event(self, name: &str) -> ShardEntry {
         match self {
             Self::Home(home) => event(home, name),
             Self::Device(home, device) => device_event(home, device, name),

@@ -6,7 +6,7 @@ use homewire_core::bus::envelope::{CommandHeader, encode_command};
 use homewire_core::bus::shard::shard_of;
 use homewire_core::connection::ids::ConnectionId;
 use homewire_core::reactor::Limits;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::reactor::notifications::Notification;
 use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
@@ -34,8 +34,8 @@ fn queued(sequence: u64, length: usize, expires_ms: u64) -> Vec<u8> {
     })
 }
 
-fn live(sequence: u64, length: usize) -> Entry {
-    Entry {
+fn live(sequence: u64, length: usize) -> ShardEntry {
+    ShardEntry {
         shard: shard_of(DEVICE, SHARDS),
         envelope: queued(sequence, length, in_a_minute()),
     }
@@ -127,7 +127,7 @@ fn expired_command_is_not_delivered() {
     let queued = vec![queued(1, 10, 1), queued(2, 10, in_a_minute())];
     node.core.deliver_first(id, 2, queued);
     let mut client = node.adopt(id, b"");
-    let expired = Entry {
+    let expired = ShardEntry {
         envelope: self::queued(3, 10, 1),
         ..live(3, 10)
     };

@@ -2,7 +2,7 @@
 
 use homewire_core::bus::envelope::{ControlHeader, EventHeader};
 use homewire_core::connection::ids::ConnectionId;
-use homewire_core::reactor::inbox::Entry;
+use homewire_core::reactor::inbox::ShardEntry;
 use homewire_core::routing::subscription::{DeviceInHome, Subscription};
 use homewire_core::wire::frame::Opcode;
 
@@ -62,7 +62,7 @@ pub fn device_in(home: u64, device: u64) -> Subscription {
     Subscription::Devices(vec![DeviceInHome { device, home }])
 }
 
-pub fn device_event(home: u64, device: u64, name: &str) -> Entry {
+pub fn device_event(home: u64, device: u64, name: &str) -> ShardEntry {
     entry(&EventHeader {
         project: PROJECT,
         home,
@@ -72,7 +72,7 @@ pub fn device_event(home: u64, device: u64, name: &str) -> Entry {
     })
 }
 
-pub fn entity_event(home: u64, entity: &str, name: &str) -> Entry {
+pub fn entity_event(home: u64, entity: &str, name: &str) -> ShardEntry {
     entry(&EventHeader {
         project: PROJECT,
         home,
@@ -83,7 +83,7 @@ pub fn entity_event(home: u64, entity: &str, name: &str) -> Entry {
 }
 
 /// Routes all entries in one batch.
-pub fn route_all(node: &Node, entries: impl IntoIterator<Item = Entry>) {
+pub fn route_all(node: &Node, entries: impl IntoIterator<Item = ShardEntry>) {
     assert!(node.core.route(Vec::from_iter(entries)));
 }
 
@@ -98,7 +98,7 @@ pub fn events(names: &[&str]) -> Vec<Received> {
 }
 
 /// The copies of a record in all shards.
-pub fn everywhere(record: &ControlHeader<'_>) -> Vec<Entry> {
+pub fn everywhere(record: &ControlHeader<'_>) -> Vec<ShardEntry> {
     (1..=u64::from(SHARDS))
         .map(|shard_key| copy(shard_key, record))
         .collect()

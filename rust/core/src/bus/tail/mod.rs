@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use crate::bus::cache_versions::CacheVersions;
 use crate::bus::envelope;
 use crate::core::guarded;
-use crate::reactor::inbox::{Command, Entry, Inbox};
+use crate::reactor::inbox::{Inbox, ReactorCommand, ShardEntry};
 use crate::reactor::notifications::{Notification, Notifier};
 use crate::stats::Stats;
 use link::{Address, Link, append_head, append_word};
@@ -121,7 +121,7 @@ impl Tail {
         let stop = Arc::new(AtomicBool::new(false));
         let mut readers = Vec::with_capacity(groups.len());
         for (number, shards) in groups.into_iter().enumerate() {
-            let mut reader = Reader {
+            let mut reader = GroupReader {
                 address: address.clone(),
                 shards,
                 context: context.clone(),
@@ -172,7 +172,7 @@ fn groups(cluster: bool, shards: u32) -> Vec<Vec<ShardReader>> {
     }
 }
 
-struct Reader {
+struct GroupReader {
     address: Address,
     shards: Vec<ShardReader>,
     context: TailContext,
@@ -183,7 +183,7 @@ struct Reader {
     checked_at: Instant,
 }
 
-impl Reader {
+impl GroupReader {
     fn run(&mut self, link: Link) {
         let mut current = Some(link);
         let mut backoff = FIRST_BACKOFF;
@@ -299,7 +299,7 @@ impl Reader {
     fn take_checks(
         &mut self,
         link: &mut Link,
-        taken: &mut Vec<Entry>,
+        taken: &mut Vec<ShardEntry>,
         without_epoch: &mut Vec<usize>,
     ) -> Result<(), TailError> {
         for index in 0..self.shards.len() {
@@ -340,7 +340,7 @@ impl Reader {
         }
         // Control records may be among the missing entries.
         self.context.cache_versions.increment(shard);
-        self.context.inbox.send(Command::Gap { shard });
+        self.context.inbox.send(ReactorCommand::Gap { shard });
         self.context.notifier.push(Notification::Gap {
             shard,
             cause: cause.to_string(),
@@ -358,7 +358,7 @@ impl Reader {
         Ok(())
     }
 
-    fn route(&mut self, taken: Vec<Entry>) {
+    fn route(&mut self, taken: Vec<ShardEntry>) {
         if taken.is_empty() {
             return;
         }
@@ -388,7 +388,7 @@ enum Outcome {
 fn take_read(
     shards: &mut [ShardReader],
     reply: &mut Reply<'_>,
-    taken: &mut Vec<Entry>,
+    taken: &mut Vec<ShardEntry>,
     stats: &Stats,
 ) -> Result<Outcome, TailError> {
     const WRONG: TailError = TailError::Reply("XREAD");

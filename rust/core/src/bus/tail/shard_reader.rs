@@ -6,7 +6,7 @@ use super::TailError;
 use super::link::{append_command, append_head, append_word};
 use super::reply::{Element, Reply};
 use crate::bus::append::events_key;
-use crate::reactor::inbox::Entry;
+use crate::reactor::inbox::ShardEntry;
 
 /// Maximum number of entries of one shard in one reply.
 pub const ENTRIES_PER_READ: usize = 512;
@@ -160,7 +160,7 @@ impl ShardReader {
     pub fn take_check(
         &mut self,
         reply: &mut Reply<'_>,
-        taken: &mut Vec<Entry>,
+        taken: &mut Vec<ShardEntry>,
         foreign: &mut u64,
     ) -> Result<CheckResult, TailError> {
         let epoch = check_epoch(reply)?.unwrap_or_default().to_vec();
@@ -224,7 +224,7 @@ impl ShardReader {
     pub fn take_entries(
         &mut self,
         reply: &mut Reply<'_>,
-        taken: &mut Vec<Entry>,
+        taken: &mut Vec<ShardEntry>,
         foreign: &mut u64,
     ) -> Result<usize, TailError> {
         const WRONG: TailError = TailError::Reply("XREAD");
@@ -235,7 +235,7 @@ impl ShardReader {
             self.position = id;
             self.count = self.count.map(|count| count + 1);
             match take_envelope(reply)? {
-                Some(envelope) => taken.push(Entry {
+                Some(envelope) => taken.push(ShardEntry {
                     shard: self.number,
                     envelope: envelope.to_vec(),
                 }),

@@ -198,7 +198,7 @@ impl Reactor {
             return;
         };
         let mut later = std::mem::take(&mut connection.joined_homes);
-        later.retain(|(_, joined_homes)| *joined_homes > revocation.position);
+        later.retain(|(_, joined_at)| *joined_at > revocation.position);
         self.remove_topics(slot, |topic| {
             shard_of(topic.shard_key(), shards) == shard
                 || later.iter().any(|(home, _)| topic.home() == Some(*home))
@@ -239,16 +239,16 @@ impl Reactor {
             connection.place = place;
         }
         let bytes = self.index.topic_bytes(change.audience);
-        let mut is_too_much = false;
+        let mut exceeds_limit = false;
         if let Some(connection) = self.connections.at(slot) {
             (connection.audience, connection.place) = (change.audience, change.place);
-            let all = connection.held.set_topic_bytes(bytes);
-            is_too_much = !more.is_empty() && all > self.limits.principal_topic_bytes;
+            let all = connection.count_guard.set_topic_bytes(bytes);
+            exceeds_limit = !more.is_empty() && all > self.limits.principal_topic_bytes;
         }
         // The block of the new audience contains events from before the change.
         self.seal(change.audience, change.place as usize);
         Stats::add(&self.shared.stats.subscription_changes, 1);
-        if is_too_much {
+        if exceeds_limit {
             // The client reconnects, and its handshake names the limit.
             self.mark_for_close(slot, &close::RESUBSCRIBE);
             self.unsubscribe_after_batch(slot);

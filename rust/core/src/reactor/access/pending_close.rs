@@ -1,5 +1,5 @@
-//! Pending closes: connections that a control record or a gap requires to close. They are unsubscribed at
-//! once, and closed with their code some at a time.
+//! Pending closes: connections that a control record or a gap requires to close. They are unsubscribed first,
+//! and then closed with their code, a limited number in each turn.
 
 use std::time::Instant;
 
@@ -50,14 +50,14 @@ impl Reactor {
     /// Unsubscribes a connection with a pending close once the current batch is routed.
     pub(super) fn unsubscribe_after_batch(&mut self, slot: Slot) {
         if let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) {
-            self.unsubscribing.push(connection.id);
+            self.to_unsubscribe.push(connection.id);
         }
     }
 
     /// The current batch is routed. Returns whether the closes fill a turn.
     pub(in crate::reactor) fn end_batch(&mut self) -> bool {
-        let waiting = self.pending_close.len();
-        for id in std::mem::take(&mut self.unsubscribing) {
+        let queued_before = self.close_queue.len();
+        for id in std::mem::take(&mut self.to_unsubscribe) {
             let Some(connection) = self.connections.get(id) else {
                 continue;
             };
@@ -67,7 +67,7 @@ impl Reactor {
                 self.unsubscribe(id.slot());
             }
         }
-        self.closes_fill_turn(waiting)
+        self.closes_fill_turn(queued_before)
     }
 
     /// Unsubscribes a connection with a pending close. It is closed in its turn, or once it is adopted.
@@ -82,7 +82,7 @@ impl Reactor {
         let (id, state) = (connection.id, connection.state);
         self.leave_audience(id);
         if state == State::Open {
-            self.pending_close.push_back(id);
+            self.close_queue.push_back(id);
         }
     }
 
@@ -94,9 +94,9 @@ impl Reactor {
     }
 
     /// Closes some of the unsubscribed connections.
-    pub(in crate::reactor) fn close_marked(&mut self) {
+    pub(in crate::reactor) fn serve_close_queue(&mut self) {
         for _ in 0..CLOSES_PER_TURN {
-            let Some(id) = self.pending_close.pop_front() else {
+            let Some(id) = self.close_queue.pop_front() else {
                 break;
             };
             self.close_if_marked(id);
@@ -139,15 +139,15 @@ mod tests {
 
     use super::*;
     use crate::bus::envelope::{ControlHeader, EventHeader, encode_control, encode_event};
-    use crate::reactor::inbox::{Command, Entry};
+    use crate::reactor::inbox::{ReactorCommand, ShardEntry};
     use crate::reactor::test_reactor::{adopt, count, limits, no_events, open, reactor, reserve};
 
     const MANY: u64 = 10_000;
     const LARGE: u64 = 1;
     const OTHER: u64 = 2;
 
-    fn event() -> Entry {
-        Entry {
+    fn event() -> ShardEntry {
+        ShardEntry {
             shard: 0,
             envelope: encode_event(&EventHeader {
                 project: OTHER,
@@ -158,20 +158,20 @@ mod tests {
         }
     }
 
-    fn disabled() -> Command {
+    fn disabled() -> ReactorCommand {
         let record = ControlHeader {
             project: LARGE,
             record_type: 8,
             ..ControlHeader::default()
         };
-        Command::Route(vec![Entry {
+        ReactorCommand::Route(vec![ShardEntry {
             shard: 0,
             envelope: encode_control(&record),
         }])
     }
 
     /// Closes many connections of one project, while events of another one are delivered.
-    fn end_many(what: Command, reported: impl Fn(&Reactor) -> u64) {
+    fn end_many(what: ReactorCommand, reported: impl Fn(&Reactor) -> u64) {
         let (mut reactor, now) = (reactor(limits()), Instant::now());
         // Connections without a socket queue everything; only the witness has a socket.
         for user in 0..MANY {
@@ -191,7 +191,10 @@ mod tests {
         let mut turns = 1;
         while reported(&reactor) < MANY {
             assert!(!reactor.is_idle(), "it would fall asleep");
-            reactor.shared.inbox.send(Command::Route(vec![event()]));
+            reactor
+                .shared
+                .inbox
+                .send(ReactorCommand::Route(vec![event()]));
             reactor.turn(&no_events(), now);
             turns += 1;
             let deliveries = reactor.shared.stats.snapshot();
@@ -208,7 +211,7 @@ mod tests {
 
     #[test]
     fn gap_closes_ten_thousand_in_turns_with_deliveries_between() {
-        let gap = Command::Gap { shard: 0 };
+        let gap = ReactorCommand::Gap { shard: 0 };
         end_many(gap, |reactor| count(reactor, "resynced"));
     }
 
@@ -220,7 +223,10 @@ mod tests {
         }
         reserve(&mut reactor, OTHER, 1);
         reactor.shared.inbox.send(disabled());
-        reactor.shared.inbox.send(Command::Route(vec![event()]));
+        reactor
+            .shared
+            .inbox
+            .send(ReactorCommand::Route(vec![event()]));
         reactor.turn(&no_events(), now);
         assert_eq!(count(&reactor, "matched"), 0);
         reactor.turn(&no_events(), now);
