@@ -121,6 +121,7 @@ impl Reactor {
 #[cfg(test)]
 mod tests {
     use std::io::{self, Read};
+    use std::os::unix::net::UnixStream;
 
     use super::*;
     use crate::reactor::Limits;
@@ -162,6 +163,63 @@ mod tests {
         now += AGE_TOLERANCE;
         reactor.turn(&no_events(), now);
         assert_eq!(count(&reactor, "evicted_by_age"), 1);
+    }
+
+    /// Has the client not read until a frame is unsent, then read everything.
+    fn fall_behind_and_catch_up(
+        reactor: &mut Reactor,
+        id: ConnectionId,
+        client: &mut UnixStream,
+        mut now: Instant,
+    ) -> Instant {
+        send(reactor, id, 1 << 20);
+        now += CHECK_INTERVAL;
+        reactor.turn(&no_events(), now);
+        assert_eq!(reactor.slow_consumers.count(), 1);
+        let mut buffer = vec![0; 1 << 16];
+        while !connection(reactor, id).send_queue.is_empty() {
+            match client.read(&mut buffer) {
+                Err(error) if error.kind() != io::ErrorKind::WouldBlock => panic!("{error}"),
+                _ => reactor.flush(id),
+            }
+        }
+        now += CHECK_INTERVAL;
+        reactor.turn(&no_events(), now);
+        assert_eq!(reactor.slow_consumers.count(), 0);
+        now
+    }
+
+    #[test]
+    fn connection_that_falls_behind_again_is_evicted_by_age() {
+        let mut reactor = reactor_with_age_limit();
+        let id = reserve(&mut reactor, 1, 1);
+        let mut client = adopt(&mut reactor, id);
+        client.set_nonblocking(true).unwrap();
+        let mut now = Instant::now();
+        for _ in 0..2 {
+            now = fall_behind_and_catch_up(&mut reactor, id, &mut client, now);
+        }
+        send(&reactor, id, 1 << 20);
+        reactor.turn(&no_events(), now);
+        assert_eq!(count(&reactor, "evicted_by_age"), 0);
+        reactor.turn(&no_events(), now + AGE + AGE_TOLERANCE);
+        assert_eq!(count(&reactor, "evicted_by_age"), 1);
+    }
+
+    #[test]
+    fn connection_that_falls_behind_again_is_evicted_by_memory() {
+        let mut reactor = reactor(Limits {
+            send_queue_bytes: 16 << 20,
+            send_queues_bytes: 2 << 20,
+            ..limits()
+        });
+        let id = reserve(&mut reactor, 1, 1);
+        let mut client = adopt(&mut reactor, id);
+        client.set_nonblocking(true).unwrap();
+        let now = fall_behind_and_catch_up(&mut reactor, id, &mut client, Instant::now());
+        send(&reactor, id, 4 << 20);
+        reactor.turn(&no_events(), now);
+        assert_eq!(count(&reactor, "evicted_by_memory"), 1);
     }
 
     /// A client that reads slowly but steadily always has unsent frames, but no old ones.

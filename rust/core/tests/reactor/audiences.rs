@@ -11,7 +11,7 @@ use proptest::prelude::*;
 use proptest::sample::Index;
 
 use crate::client::Received;
-use crate::harness::{Node, SHARDS, command_of, copy, entry, limits};
+use crate::harness::{Node, SHARDS, command_of, copy, entry, limits, property};
 use crate::model::{About, Phase, Subscriber};
 use crate::newest_records::Newest;
 use crate::records::LATER;
@@ -273,7 +273,7 @@ fn envelope(about: &About, name: &str) -> ShardEntry {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases.max(400)))]
+    #![proptest_config(property(ProptestConfig::default().cases.max(400)))]
 
     /// Each connection receives exactly the matching events between its reservation and its end, in order,
     /// as control records change its topics, and then the documented close code.

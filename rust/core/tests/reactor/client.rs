@@ -34,6 +34,7 @@ pub struct Client {
 impl Client {
     pub fn new(socket: UnixStream) -> Self {
         socket.set_read_timeout(Some(TIMEOUT)).unwrap();
+        socket.set_write_timeout(Some(TIMEOUT)).unwrap();
         Self {
             socket,
             received: Vec::new(),

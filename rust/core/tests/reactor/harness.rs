@@ -24,16 +24,28 @@ use homewire_core::routing::subscription::{DeviceInHome, Reservation, Subscripti
 use homewire_core::wire::encoding::Encoding;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token};
+use proptest::test_runner::Config as ProptestConfig;
 
 /// When a test gives up; a passing test never comes near it.
 pub const TIMEOUT: Duration = Duration::from_secs(20);
 /// Longer than a test waits: a test that depends on one of the deadlines of [`limits`] fails.
 const TOO_LATE: Duration = Duration::from_secs(60);
+/// How long a failing property is made smaller: each case that fails may take [`TIMEOUT`] itself.
+const SHRINKING_MS: u32 = 20_000;
 pub const PROJECT: u64 = 1;
 /// The homes, users and devices 1, 2, 3 and 4 are each in a shard of their own.
 pub const SHARDS: u32 = 4;
 /// The home of the [`Node`]'s own witness connections.
 const WITNESSED: u64 = 999;
+
+/// So many cases; a property that fails reports within about a minute.
+pub fn property(cases: u32) -> ProptestConfig {
+    ProptestConfig {
+        cases,
+        max_shrink_time: SHRINKING_MS,
+        ..ProptestConfig::default()
+    }
+}
 
 /// Heartbeats never come: only the test wakes the reactor.
 pub fn limits() -> Limits {

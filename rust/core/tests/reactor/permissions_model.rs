@@ -8,7 +8,7 @@ use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
 
 use crate::client::{Client, Received};
-use crate::harness::{Node, PROJECT, copy, homes, limits, user};
+use crate::harness::{Node, PROJECT, copy, homes, limits, property, user};
 use crate::records::{everywhere, received_so_far, route_all};
 
 use crate::permissions::{PERMISSIONS, Permission};
@@ -76,7 +76,7 @@ fn receives(permissions: &BTreeSet<Permission>, about: Permission) -> bool {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
+    #![proptest_config(property(48))]
 
     /// Any permissions end for any users between any events. The naive model is a set of permissions for
     /// each subscriber.

@@ -12,7 +12,7 @@ use homewire_core::routing::subscription::Subscription;
 use proptest::prelude::*;
 
 use crate::client::{Client, Received};
-use crate::harness::{Node, PROJECT, SHARDS, command, device, homes, limits};
+use crate::harness::{Node, PROJECT, SHARDS, command, device, homes, limits, property};
 
 const DEVICE: u64 = 2;
 
@@ -179,6 +179,7 @@ fn unsent_command_of_slow_client_is_not_reported() {
     let mut routed = 0;
     while node.stat("evicted") == 0 {
         routed += 1;
+        assert!(routed < 1_000, "no eviction");
         node.route(live(routed, 50_000));
         node.fence();
     }
@@ -265,6 +266,8 @@ enum Step {
 }
 
 proptest! {
+    #![proptest_config(property(ProptestConfig::default().cases))]
+
     /// Whatever is routed before and after the fetch and the adoption: every sequence is delivered once and
     /// reported once, the fetched ones first, and otherwise in order.
     #[test]

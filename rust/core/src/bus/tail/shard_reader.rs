@@ -302,3 +302,7 @@ fn number(reply: &mut Reply<'_>) -> Option<u64> {
         _ => None,
     }
 }
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)] // Failing loudly is what a test is for.
+mod tests;
