@@ -1,66 +1,25 @@
-"""Work that goes on beside everything else.
-
-Noticing a cancellation that redis-py did not let through.
-
-Work that one does for all who asked for it before it began.
-
-Questions that come while others are being answered are asked together, in one round trip.
-"""
+"""Tasks in the background, coalescing of concurrent requests, and writing behind requests."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import math
-from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, Sequence
 from contextlib import AsyncExitStack
-from typing import Any, Final, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
+
+from homewire.errors import Unavailable
 
 
 def in_background(
     stack: AsyncExitStack, work: Coroutine[Any, Any, None], failed: asyncio.Future[Exception]
 ) -> None:
-    """Start `work`. It is cancelled when `stack` ends; the first error of all such work goes to `failed`."""
+    """Run `work` in a task until `stack` ends. The first error of any such task becomes the result of
+    `failed`."""
     task = asyncio.create_task(work)
     task.add_done_callback(lambda done: _task_ended(done, failed))
     stack.push_async_callback(_cancelled, task)
-
-
-async def run_when_signaled(
-    something: asyncio.Event,
-    work: Callable[[], Awaitable[bool]],
-    retry_s: float,
-    complain: Callable[[], None],
-) -> None:
-    """Do `work` whenever there is `something` to do, until cancelled.
-
-    It answers whether all that it tried could be done. If not, the next round is `retry_s` later, and for
-    the first of several such rounds `complain` is called.
-    """
-    failed = False
-    while not is_cancelling():
-        await something.wait()
-        if await work():
-            failed = False
-            continue
-        if not failed:
-            complain()
-        failed = True
-        if not is_cancelling():
-            await asyncio.sleep(retry_s)
-
-
-async def wait_debounced(event: asyncio.Event, least_s: float, most_s: float) -> None:
-    """Wait for `event` and clear it: at least `least_s`, so that rounds do not follow on each other's heels,
-    and at most `most_s`."""
-    await asyncio.sleep(least_s)
-    try:
-        async with asyncio.timeout(most_s - least_s):
-            await event.wait()
-    except TimeoutError:
-        return
-    finally:
-        event.clear()
 
 
 def _task_ended(task: asyncio.Task[None], failed: asyncio.Future[Exception]) -> None:
@@ -75,150 +34,212 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
+async def wait_debounced(event: asyncio.Event, least_s: float, most_s: float) -> None:
+    """Wait for `event` and clear it: at least `least_s`, at most `most_s` (seconds)."""
+    await asyncio.sleep(least_s)
+    try:
+        async with asyncio.timeout(most_s - least_s):
+            await event.wait()
+    except TimeoutError:
+        return
+    finally:
+        event.clear()
+
+
 def is_cancelling() -> bool:
-    """Whether this task was cancelled, also if it did not notice: redis-py sends by `asyncio.wait_for`,
-    and that, in Python 3.11, swallows a cancellation which arrives as the send completes. It was half
-    of them when measured. A time-out (`asyncio.timeout`) is such a cancellation too, and as easily lost."""
+    """Whether this task was cancelled, even if the cancellation got lost.
+
+    redis-py sends by `asyncio.wait_for`, which in Python 3.11 swallows a cancellation that arrives as the
+    send completes; in a measurement it swallowed half of them. `asyncio.timeout` cancels the task, too.
+    """
     task = asyncio.current_task()
     return task is not None and task.cancelling() > 0
 
 
-Work = Callable[[int], Awaitable[int]]
+Key = TypeVar("Key", bound=Hashable)
+Item = TypeVar("Item")
+Reply = TypeVar("Reply")
 
 
-class SingleFlight:
-    """One turn at a time for each project; whoever asks while it lasts is served by the next one, together.
+class SingleFlight(Generic[Key, Item, Reply]):
+    """One call at a time for each key. Requests that come during a call share the next one.
 
-    A turn is a task of its own: who asked may go away, and the others have their answer all the same.
+    A call is a task of its own, so a cancelled caller does not cancel it for the others.
     """
 
     def __init__(
-        self, work: Work, limit_s: float, rest: Callable[[int], Awaitable[None]] | None = None
+        self,
+        call: Callable[[Key, Sequence[Item]], Awaitable[Sequence[Reply]]],
+        timeout_s: float | None = None,
+        *,
+        most: int | None = None,
+        after: Callable[[Key], Awaitable[None]] | None = None,
     ) -> None:
-        """`work` is given the project's id, and has `limit_s` seconds. `rest` is done behind the last turn,
-        when all were answered, unless somebody asks for another."""
-        self._work = work
-        self._limit_s = limit_s
-        self._rest = rest
-        self._waiting: dict[int, list[asyncio.Future[int]]] = {}
-        self._under_way: dict[int, asyncio.Task[None]] = {}
+        """`call` gets a key and the items of at most `most` requests, and returns one reply for each.
+
+        It is cancelled after `timeout_s` seconds. `after` runs behind the last call for a key, when all
+        requests were answered.
+        """
+        self._call = call
+        self._timeout_s = timeout_s
+        self._most = most
+        self._after = after
+        self._waiting: dict[Key, list[tuple[Item, asyncio.Future[Reply]]]] = {}
+        self._in_flight: dict[Key, asyncio.Task[None]] = {}
 
     def __len__(self) -> int:
-        """Projects at which a turn is under way."""
-        return len(self._under_way)
+        """Number of keys with a call in flight."""
+        return len(self._in_flight)
 
     async def close(self) -> None:
-        """Wait for the turns that are under way, and for the rest behind them."""
-        if self._under_way:
-            await asyncio.wait(tuple(self._under_way.values()))
+        """Wait for the calls in flight, and for `after` behind them."""
+        if self._in_flight:
+            await asyncio.wait(tuple(self._in_flight.values()))
 
-    async def take(self, project_id: int, deadline: float = math.inf) -> int:
-        """Wait for a turn that begins after this was called. What the work answered, if this was the first to
-        ask for it; else 0. Raises what the work raised, TimeoutError after its time or at the `deadline`
-        (loop time)."""
+    async def ask(self, key: Key, item: Item, deadline: float = math.inf) -> Reply:
+        """The reply of a call that begins after this request.
+
+        Raises what the call raised; TimeoutError at the call's timeout, or at `deadline` (loop time).
+        """
         loop = asyncio.get_running_loop()
-        waiter: asyncio.Future[int] = loop.create_future()
-        self._waiting.setdefault(project_id, []).append(waiter)
-        if project_id not in self._under_way:
-            self._under_way[project_id] = asyncio.create_task(self._serve(project_id))
+        reply: asyncio.Future[Reply] = loop.create_future()
+        self._waiting.setdefault(key, []).append((item, reply))
+        if key not in self._in_flight:
+            self._in_flight[key] = asyncio.create_task(self._serve(key))
         if deadline == math.inf:
-            return await waiter
+            return await reply
         # As `asyncio.timeout` does, which takes five times as long.
-        timer = loop.call_at(deadline, _give_up, waiter)
+        timer = loop.call_at(deadline, _time_out, reply)
         try:
-            return await waiter
+            return await reply
         finally:
             timer.cancel()
 
-    async def _serve(self, project_id: int) -> None:
+    async def _serve(self, key: Key) -> None:
         try:
-            while waiters := self._waiting.pop(project_id, None):
-                await self._serve_together(project_id, waiters)
-                if self._rest is not None and project_id not in self._waiting:
-                    await self._rest(project_id)
+            while requests := self._waiting.pop(key, None):
+                if self._most is not None and len(requests) > self._most:
+                    self._waiting[key] = requests[self._most :]
+                    del requests[self._most :]
+                await self._serve_together(key, requests)
+                if self._after is not None and key not in self._waiting:
+                    await self._after(key)
         finally:
-            del self._under_way[project_id]
-            # Only of a turn that was cancelled somebody is left.
-            for waiter in self._waiting.pop(project_id, ()):
-                waiter.cancel()
+            del self._in_flight[key]
+            # Only a cancelled call leaves requests.
+            for _, reply in self._waiting.pop(key, ()):
+                reply.cancel()
 
-    async def _serve_together(self, project_id: int, waiters: list[asyncio.Future[int]]) -> None:
-        answer = 0
-        failure: Exception | None = None
+    async def _serve_together(self, key: Key, requests: list[tuple[Item, asyncio.Future[Reply]]]) -> None:
         try:
-            async with asyncio.timeout(self._limit_s):
-                answer = await self._work(project_id)
+            async with asyncio.timeout(self._timeout_s):
+                answers = await self._call(key, [item for item, _ in requests])
         except asyncio.CancelledError:
-            for waiter in waiters:
-                waiter.cancel()
+            for _, reply in requests:
+                reply.cancel()
             raise
         except Exception as error:
-            # Theirs to handle, whatever it is.
-            failure = error
-        for waiter in waiters:
-            if waiter.done():
-                continue
-            if failure is None:
-                waiter.set_result(answer)
-                answer = 0
-            else:
-                waiter.set_exception(failure)
+            # The callers handle it, whatever it is.
+            for _, reply in requests:
+                if not reply.done():
+                    reply.set_exception(error)
+            return
+        for (_, reply), answer in zip(requests, answers, strict=True):
+            if not reply.done():
+                reply.set_result(answer)
 
 
-def _give_up(waiter: asyncio.Future[int]) -> None:
-    if not waiter.done():
-        waiter.set_exception(TimeoutError())
+def _time_out(reply: asyncio.Future[Any]) -> None:
+    if not reply.done():
+        reply.set_exception(TimeoutError())
 
 
-Question = TypeVar("Question")
-Reply = TypeVar("Reply")
+class WriteBuffer(Protocol[Item]):
+    """Changes that wait to be stored, in batches of type `Item`."""
 
-MOST: Final = 100
+    pending: asyncio.Event
+    """Set while a change waits."""
+
+    def take(self, batches: int, /) -> list[Item]:
+        """Remove and return at most `batches` batches."""
+        ...
+
+    def put_back(self, batches: Iterable[Item], /) -> None:
+        """Return batches that could not be stored. They stand before newer changes."""
+        ...
+
+    def waiting(self) -> int:
+        """Number of changes that wait."""
+        ...
 
 
-class Together(Generic[Question, Reply]):
-    """Asks for many. The first goes out at once; whoever comes before its reply shares the next trip.
+class WriteBehind(Generic[Item]):
+    """Stores the changes of a buffer in the background, so that no request waits for it.
 
-    So thousands at one moment take one connection to Redis and not all of them, and nobody waits for more
-    than the trip under way and its own.
+    A batch that fails goes back to the buffer and is written again after `retry_s`. It may have been stored,
+    so writing it twice must do no harm.
     """
 
-    def __init__(self, ask: Callable[[Sequence[Question]], Awaitable[Sequence[Reply]]]) -> None:
-        self._ask = ask
-        self._waiting: list[tuple[Question, asyncio.Future[Reply]]] = []
-        self._asking: asyncio.Task[None] | None = None
+    def __init__(
+        self,
+        buffer: WriteBuffer[Item],
+        write: Callable[[Item], Awaitable[None]],
+        *,
+        batches: int,
+        failed: Callable[[int], None],
+        gather_s: float = 0.0,
+        retry_s: float = 1.0,
+    ) -> None:
+        """`write` stores one batch, and raises Unavailable or OSError if it can not. `batches` are written
+        concurrently. `gather_s` is how long the first change waits for others. `failed` is called with the
+        number of waiting changes, once for each series of failures.
+        """
+        self._buffer = buffer
+        self._write = write
+        self._batches = batches
+        self._failed = failed
+        self._gather_s = gather_s
+        self._retry_s = retry_s
 
-    async def ask(self, question: Question) -> Reply:
-        """The reply to one question. Raises what the whole trip raised."""
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
-        if self._asking is None:
-            self._asking = asyncio.create_task(self._ask_all())
-        return await future
+    async def run(self) -> None:
+        """Write until cancelled. While Redis is unavailable, the changes wait."""
+        failing = False
+        while not is_cancelling():
+            await self._buffer.pending.wait()
+            if self._gather_s:
+                await asyncio.sleep(self._gather_s)
+            while self._buffer.waiting() and not is_cancelling():
+                if await self._write_some():
+                    failing = False
+                    continue
+                if not failing:
+                    self._failed(self._buffer.waiting())
+                failing = True
+                if not is_cancelling():
+                    await asyncio.sleep(self._retry_s)
 
-    async def _ask_all(self) -> None:
+    async def drain(self) -> bool:
+        """Write until nothing waits or a write fails; whether nothing waits. Call it when `run` has ended."""
+        while self._buffer.waiting():
+            if not await self._write_some():
+                return False
+        return True
+
+    async def _write_some(self) -> bool:
+        """Write the next batches concurrently; whether all were stored."""
+        batches = self._buffer.take(self._batches)
         try:
-            while self._waiting:
-                some, self._waiting = self._waiting[:MOST], self._waiting[MOST:]
-                asked = [(question, future) for question, future in some if not future.done()]
-                try:
-                    replies = await self._ask([question for question, _ in asked])
-                except Exception as error:
-                    _fail(asked, error)
-                except asyncio.CancelledError as error:
-                    _fail(asked, error)
-                    raise
-                else:
-                    for (_, future), reply in zip(asked, replies, strict=True):
-                        if not future.done():
-                            future.set_result(reply)
-        finally:
-            self._asking = None
-            _fail(self._waiting, asyncio.CancelledError())
-            self._waiting = []
+            stored = await asyncio.gather(*map(self._is_stored, batches))
+        except BaseException:
+            self._buffer.put_back(batches)
+            raise
+        failed = [batch for batch, is_stored in zip(batches, stored, strict=True) if not is_stored]
+        self._buffer.put_back(failed)
+        return not failed
 
-
-def _fail(asked: Sequence[tuple[object, asyncio.Future[Reply]]], error: BaseException) -> None:
-    for _, future in asked:
-        if not future.done():
-            future.set_exception(error)
+    async def _is_stored(self, batch: Item) -> bool:
+        try:
+            await self._write(batch)
+        except (Unavailable, OSError):
+            return False
+        return True

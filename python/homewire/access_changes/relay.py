@@ -125,7 +125,7 @@ class Relay:
         self.stats = RelayStats()
         self._trips = AutoPipeline(redis)
         self._shards = shards
-        self._draining = SingleFlight(self._drain, COMMAND_S, self._delete_copied)
+        self._draining = SingleFlight(self._drain, COMMAND_S, after=self._delete_copied)
         self._expecting = SingleFlight(self._note_expected, COMMAND_S)
         self._copied: dict[int, list[bytes]] = {}
         """By project: the entries of its outbox whose copies are confirmed."""
@@ -145,7 +145,7 @@ class Relay:
         """Before a change that is announced: what a crash leaves will be found. Raises Unavailable."""
         if not self.is_expected(project_id):
             with translate_redis_errors():
-                await self._expecting.take(project_id)
+                await self._expecting.ask(project_id, None)
 
     async def announce(self, project_id: int, deadline: float = math.inf) -> None:
         """Copy what is in the project's outbox now; it is deleted in the next trip.
@@ -154,7 +154,7 @@ class Relay:
         record stands, and `run` goes on with it.
         """
         try:
-            await self._draining.take(project_id, deadline)
+            await self._draining.ask(project_id, None, deadline)
         except (RedisError, OSError) as error:
             # Perhaps another Redis answers by now, that knows nothing of what was expected.
             self._expected_until.pop(project_id, None)
@@ -214,24 +214,27 @@ class Relay:
             if length == 0:
                 continue
             try:
-                self.stats.late_records += await self._draining.take(project_id)
+                self.stats.late_records += await self._draining.ask(project_id, None)
             except (RedisError, OSError) as error:
                 self._note_failure(error, project=project_id)
         return [each for each, length in zip(projects, lengths, strict=True) if length == 0]
 
-    async def _note_expected(self, project_id: int) -> int:
+    async def _note_expected(self, project_id: int, requests: Sequence[None]) -> Sequence[None]:
         if self.is_expected(project_id):
-            return 0
+            return requests
         began = asyncio.get_running_loop().time()
         await self._trips.run(EXPECT, ([PENDING], [project_id]))
         if len(self._expected_until) >= EXPECTED_PROJECTS:
             self._expected_until.clear()
         self._expected_until[project_id] = began + EXPECTED_FOR_S
-        return 1
+        return requests
 
-    async def _drain(self, project_id: int) -> int:
-        """Copy what stands in an outbox; how many entries. Bounded, so that no outbox keeps those who ask for
-        the next turn waiting: what is left is theirs."""
+    async def _drain(self, project_id: int, requests: Sequence[None]) -> list[int]:
+        """Copy the entries of an outbox to their shards.
+
+        Returns the number of entries for the first request, and 0 for the others. It stops behind a page that
+        is not full, so that a busy outbox does not delay the requests that wait: they copy the rest.
+        """
         relayed = 0
         while True:
             if is_cancelling():
@@ -243,7 +246,7 @@ class Relay:
             relayed += len(entries)
             # What came behind a page that was not full is of changes that announce it themselves.
             if len(entries) < ENTRIES:
-                return relayed
+                return [relayed, *[0] * (len(requests) - 1)]
 
     async def _entries(self, project_id: int) -> list[Entry]:
         """The oldest in an outbox that were not copied; those that were are deleted in the same trip."""

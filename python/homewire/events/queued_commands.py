@@ -15,14 +15,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from homewire.concurrency import Together
+from homewire.concurrency import SingleFlight
 from homewire.errors import TooManyRequests
 from homewire.store.database import PAGE, Argument, Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import changing, reading, removing
 
 RETRY_AFTER_S: Final = 10
-"""To a queue that is full: there is no telling when the device comes."""
+"""Seconds, for a queue that is full: when the device will connect is unknown."""
+READ_TOGETHER: Final = 100
+"""Maximum number of queues that are read in one round trip: a restart may connect thousands of devices."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +50,7 @@ class QueuedCommands:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._reading = Together(self._read_many)
+        self._reading = SingleFlight(self._read_many, most=READ_TOGETHER)
 
     async def keep(
         self,
@@ -87,9 +89,9 @@ class QueuedCommands:
 
         As of a moment after the call.
         """
-        return await self._reading.ask((project_id, device_id))
+        return await self._reading.ask(None, (project_id, device_id))
 
-    async def _read_many(self, devices: Sequence[tuple[int, int]]) -> list[tuple[int, list[bytes]]]:
+    async def _read_many(self, _: None, devices: Sequence[tuple[int, int]]) -> list[tuple[int, list[bytes]]]:
         now: list[Argument] = [self._database.now_ms()]
         calls = [(_names(ProjectSlot(project_id), device_id), now) for project_id, device_id in devices]
         return [_kept(reply) for reply in await self._database.ask_many(READ, calls)]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 from homewire.presence.store import MOST_WORDS, Presence, PresenceChange
 from homewire.store.database import wall_clock_ms
 
 Device: TypeAlias = tuple[int, int]
 """A device as project id and device id."""
-Batch: TypeAlias = tuple[int, list[PresenceChange]]
+ProjectChanges: TypeAlias = tuple[int, list[PresenceChange]]
 """Words of one kind about devices of one project."""
 
 
@@ -27,8 +27,8 @@ class ConnectedDevices:
     """
 
     def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
-        self.to_say: Final = asyncio.Event()
-        """Set while there is something to say."""
+        self.pending = asyncio.Event()
+        """Set while a change waits."""
         self._clock = clock
         self._devices: dict[int, Device] = {}
         self._reserved: set[int] = set()
@@ -80,12 +80,12 @@ class ConnectedDevices:
         for device in self._held:
             self._note(device, holds=True)
 
-    def take(self, batches: int) -> list[Batch]:
+    def take(self, batches: int) -> list[ProjectChanges]:
         """What is to be said next: of each device only its first word, which is not waiting any more.
 
         Projects take turns: who had one stands behind the others.
         """
-        taken: list[Batch] = []
+        taken: list[ProjectChanges] = []
         for project_id in list(self._waiting):
             devices = self._waiting[project_id]
             firsts = [words[0] for words in devices.values()]
@@ -103,7 +103,7 @@ class ConnectedDevices:
                 self._waiting[project_id] = self._waiting.pop(project_id)
         return taken
 
-    def put_back(self, batches: Iterable[Batch]) -> None:
+    def put_back(self, batches: Iterable[ProjectChanges]) -> None:
         """What was taken and could not be said: before all that came since."""
         for project_id, words in batches:
             for word in words:
@@ -111,7 +111,7 @@ class ConnectedDevices:
                 waiting.insert(0, word)
                 _shorten(waiting)
         if self._waiting:
-            self.to_say.set()
+            self.pending.set()
 
     async def is_connected(self, presence: Presence, project_id: int, device_id: int) -> bool:
         """Whether a node holds the device, this one or another: that one by the record, which is read now."""
@@ -139,7 +139,7 @@ class ConnectedDevices:
         waiting = self._waiting.setdefault(project_id, {}).setdefault(device_id, [])
         waiting.append(PresenceChange(device_id, holds, self._generation, self._clock()))
         _shorten(waiting)
-        self.to_say.set()
+        self.pending.set()
 
     def _said(self, project_id: int, device_id: int) -> None:
         devices = self._waiting[project_id]
@@ -150,7 +150,7 @@ class ConnectedDevices:
         if not devices:
             del self._waiting[project_id]
             if not self._waiting:
-                self.to_say.clear()
+                self.pending.clear()
 
 
 def _shorten(waiting: list[PresenceChange]) -> None:

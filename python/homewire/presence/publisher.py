@@ -16,82 +16,67 @@ from typing import Final
 
 import structlog
 
-from homewire.concurrency import is_cancelling, run_when_signaled
+from homewire.concurrency import WriteBehind, is_cancelling
 from homewire.errors import Unavailable
-from homewire.presence.connected import Batch, ConnectedDevices
+from homewire.presence.connected import ConnectedDevices, ProjectChanges
 from homewire.presence.nodes import Nodes
 from homewire.repositories import Store
 
 BATCHES: Final = 8
-"""Said at once, so that many small projects do not wait for each other."""
+"""Number of batches written concurrently, so that small projects do not wait for each other."""
 RETRY_S: Final = 1.0
 SHUTDOWN_S: Final = 8.0
-"""How long a node that ends may take to say so of all its devices. Others do what is left."""
+"""Maximum time to disconnect all devices at shutdown. Other nodes do the rest."""
 
 _log = structlog.get_logger(__name__)
 
 
 class PresencePublisher:
-    """Between the holdings and the store."""
+    """Stores the presence changes of this node's devices, and renews the node's lease."""
 
     def __init__(self, store: Store, connected_devices: ConnectedDevices, lease_s: float) -> None:
         self._store = store
-        self._holdings = connected_devices
+        self._connected = connected_devices
         self._noted: set[int] = set()
+        """Projects that the node's record has under the present boot id."""
         self._lease = Lease(store.nodes, lease_s, self._start_anew)
+        self._writer = WriteBehind(
+            connected_devices, self._write, batches=BATCHES, failed=_warn, retry_s=RETRY_S
+        )
 
     async def run(self) -> None:
-        """Speak until cancelled."""
+        """Write changes and renew the lease until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._lease.run())
-            group.create_task(run_when_signaled(self._holdings.to_say, self._round, RETRY_S, self._complain))
+            group.create_task(self._writer.run())
 
     async def close(self) -> None:
-        """What is still held is held no more, and this node neither. To be called when `run` has ended."""
-        self._holdings.close_all()
+        """Disconnect all devices of this node, then end its lease. Call it when `run` has ended."""
+        self._connected.close_all()
         try:
             async with asyncio.timeout(SHUTDOWN_S):
-                while self._holdings.waiting():
-                    if not await self._round():
-                        break
-                await self._lease.end(tidy=not self._holdings.waiting())
+                tidy = await self._writer.drain()
+                await self._lease.end(tidy=tidy)
         except (Unavailable, OSError):
-            _log.info("presence.end_not_said", devices=self._holdings.waiting())
+            _log.info("presence.end_not_written", devices=self._connected.waiting())
 
-    def _complain(self) -> None:
-        _log.warning("presence.not_said", devices=self._holdings.waiting())
-
-    async def _round(self) -> bool:
-        """Say some of what is to be said. Whether all of that could be."""
-        try:
-            await self._lease.require()
-        except (Unavailable, OSError):
-            return False
-        boot_id, batches = self._lease.boot_id, self._holdings.take(BATCHES)
-        try:
-            said = await asyncio.gather(*(self._say(boot_id, batch) for batch in batches))
-        except BaseException:
-            # What was said of it does no harm when it is said again.
-            self._holdings.put_back(batches)
-            raise
-        failed = [batch for batch, is_said in zip(batches, said, strict=True) if not is_said]
-        self._holdings.put_back(failed)
-        return not failed
-
-    async def _say(self, boot_id: str, batch: Batch) -> bool:
-        project_id, words = batch
-        try:
-            if project_id not in self._noted:
-                await self._store.nodes.note_project(boot_id, project_id)
-                self._noted.add(project_id)
-            await self._store.presence.say(project_id, boot_id, words)
-        except (Unavailable, OSError):
-            return False
-        return True
+    async def _write(self, batch: ProjectChanges) -> None:
+        project_id, changes = batch
+        await self._lease.require()
+        boot_id = self._lease.boot_id
+        if project_id not in self._noted:
+            await self._store.nodes.note_project(boot_id, project_id)
+            self._noted.add(project_id)
+        # Changes that are written twice do no harm: the record has their generation.
+        await self._store.presence.say(project_id, boot_id, changes)
 
     def _start_anew(self) -> None:
         self._noted.clear()
-        self._holdings.say_again()
+        self._connected.say_again()
+
+
+def _warn(waiting: int) -> None:
+    _log.warning("presence.not_written", devices=waiting)
 
 
 RENEWALS: Final = 3

@@ -12,15 +12,15 @@ Kept commands at the gateway: read for a new socket, removed once the kernel has
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeAlias
 
 import structlog
 
 from homewire._core import Core
-from homewire.concurrency import run_when_signaled
-from homewire.errors import CoreFailure, Unavailable
+from homewire.concurrency import WriteBehind
+from homewire.errors import CoreFailure
 from homewire.events.queued_commands import QueuedCommands
 from homewire.presence.connected import ConnectedDevices, Device
 from homewire.realtime.tls_bridge import KernelBounds, TlsBridges
@@ -120,7 +120,7 @@ class CoreEventHandlers:
 
     pumps: TlsBridges
     connected_devices: ConnectedDevices
-    delivered: Delivered
+    delivered: QueuedCommandRemover
     keys_in_use: ActiveKeys
 
     @classmethod
@@ -128,7 +128,9 @@ class CoreEventHandlers:
         """New ones, that know of no connection yet."""
         connected_devices = ConnectedDevices()
         pumps = TlsBridges(settings.close_s, KernelBounds.of(settings))
-        return cls(pumps, connected_devices, Delivered(queued_commands, connected_devices), ActiveKeys())
+        return cls(
+            pumps, connected_devices, QueuedCommandRemover(queued_commands, connected_devices), ActiveKeys()
+        )
 
     def closed(self, connection_id: int) -> None:
         """The core let go of a connection."""
@@ -163,8 +165,11 @@ async def report_skipped(core: Counts, interval_s: float = INTERVAL_S) -> None:
         await asyncio.sleep(interval_s)
 
 
+DeviceTickets: TypeAlias = tuple[Device, list[int]]
+"""A device, and tickets of commands to remove from its queue."""
+
 AT_ONCE: Final = 16
-"""Devices whose queues are shortened at the same time."""
+"""Number of devices whose queues are shortened concurrently."""
 RETRY_S: Final = 1.0
 SHUTDOWN_S: Final = 3.0
 
@@ -181,64 +186,68 @@ async def deliver_first(
         core.deliver_first(connection_id, last, envelopes)
 
 
-class Delivered:
-    """Takes out of the queues what the kernel took. What a crash keeps it from is delivered once more."""
+class QueuedCommandRemover:
+    """Removes queued commands from their queues once the kernel has accepted them.
+
+    What a crash leaves in a queue is delivered once more.
+    """
 
     def __init__(self, commands: QueuedCommands, connected_devices: ConnectedDevices) -> None:
         self._commands = commands
-        self._holdings = connected_devices
+        self._connected = connected_devices
         self._tickets: dict[Device, list[int]] = {}
-        self._some = asyncio.Event()
         self._delivered = 0
+        self.pending = asyncio.Event()
+        """Set while a removal waits."""
+        self._writer = WriteBehind(
+            self, self._remove, batches=AT_ONCE, failed=_warn_of_removals, retry_s=RETRY_S
+        )
+        self.run = self._writer.run
 
     def written(self, connection_id: int, ticket: int) -> None:
-        """The kernel took the whole frame of a kept command."""
-        device = self._holdings.device_of(connection_id)
+        """The kernel accepted the whole frame of the queued command with this ticket."""
+        device = self._connected.device_of(connection_id)
         self._delivered += 1
         if device is not None:
             self._tickets.setdefault(device, []).append(ticket)
-            self._some.set()
-
-    async def run(self) -> None:
-        """Remove until cancelled."""
-        await run_when_signaled(self._some, self._remove_some, RETRY_S, self._complain)
+            self.pending.set()
 
     async def close(self) -> None:
-        """Remove what is left. To be called when `run` has ended."""
+        """Remove the rest, for at most SHUTDOWN_S seconds. Call it when `run` has ended."""
         try:
             async with asyncio.timeout(SHUTDOWN_S):
-                while self._tickets and await self._remove_some():
-                    pass
+                await self._writer.drain()
         except TimeoutError:
-            _log.info("commands.not_removed", devices=len(self._tickets))
+            _warn_of_removals(self.waiting())
+
+    def take(self, batches: int) -> list[DeviceTickets]:
+        """Remove and return the tickets of at most `batches` devices."""
+        taken = [(device, self._tickets.pop(device)) for device in list(self._tickets)[:batches]]
+        if not self._tickets:
+            self.pending.clear()
+        return taken
+
+    def put_back(self, batches: Iterable[DeviceTickets]) -> None:
+        """Return tickets that could not be removed, before newer ones."""
+        for device, tickets in batches:
+            self._tickets[device] = tickets + self._tickets.get(device, [])
+            self.pending.set()
+
+    def waiting(self) -> int:
+        """Number of devices with tickets to remove."""
+        return len(self._tickets)
 
     def metrics(self) -> dict[str, int]:
-        """For the metrics."""
+        """Values of `metrics.GAUGES` and `metrics.COUNTERS`."""
         return {
             "queued_commands_delivered": self._delivered,
             "queued_command_removals_waiting": sum(map(len, self._tickets.values())),
         }
 
-    def _complain(self) -> None:
-        _log.warning("commands.not_removed", devices=len(self._tickets))
+    async def _remove(self, batch: DeviceTickets) -> None:
+        (project_id, device_id), tickets = batch
+        await self._commands.remove(project_id, device_id, tickets)
 
-    async def _remove_some(self) -> bool:
-        """Whether all of it could be done."""
-        some = [(device, self._tickets.pop(device)) for device in list(self._tickets)[:AT_ONCE]]
-        if not self._tickets:
-            self._some.clear()
-        outcomes = await asyncio.gather(*(self._remove(device, tickets) for device, tickets in some))
-        return all(outcomes)
 
-    async def _remove(self, device: Device, tickets: list[int]) -> bool:
-        project_id, device_id = device
-        try:
-            await self._commands.remove(project_id, device_id, tickets)
-        except (Unavailable, OSError):
-            self._tickets[device] = tickets + self._tickets.get(device, [])
-            self._some.set()
-            return False
-        except BaseException:
-            self._tickets[device] = tickets + self._tickets.get(device, [])
-            raise
-        return True
+def _warn_of_removals(devices: int) -> None:
+    _log.warning("commands.not_removed", devices=devices)

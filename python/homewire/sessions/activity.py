@@ -8,7 +8,7 @@ Which sessions were used: noted by every request, to be written at most once a m
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from homewire.auth.models import Principal, PrincipalKind
@@ -202,7 +202,7 @@ MOST_REMEMBERED: Final = 50_000
 """Keys of which it is remembered that they were noted, in each of two generations. Whoever is forgotten too
 early is noted again, and the script that writes it sees that it is too early."""
 
-Batch: TypeAlias = tuple[int, list[Use]]
+ProjectUses: TypeAlias = tuple[int, list[Use]]
 """Uses in one project, as many as one script takes."""
 
 
@@ -211,8 +211,8 @@ class ActivityBuffer:
 
     def __init__(self, pause_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:
         """A session's use is noted when the last one was, here, at least `pause_ms` ago."""
-        self.to_write: Final = asyncio.Event()
-        """Set while something waits."""
+        self.pending = asyncio.Event()
+        """Set while a use waits."""
         self._pause_ms = pause_ms
         self._clock = clock
         self._turns_at = 0
@@ -242,12 +242,12 @@ class ActivityBuffer:
         use = Use(principal.session_id, user_id, device_id, key_hash, now)
         self._wait(principal.project_id, [use])
 
-    def take(self, batches: int) -> list[Batch]:
+    def take(self, batches: int) -> list[ProjectUses]:
         """Of at most so many projects what is to be written next; it does not wait any more.
 
         Projects take turns: who had one stands behind the others.
         """
-        taken: list[Batch] = []
+        taken: list[ProjectUses] = []
         for project_id in list(self._waiting)[:batches]:
             uses = self._waiting.pop(project_id)
             some = [uses.pop(session_id) for session_id in list(uses)[:MOST_TOUCHED]]
@@ -256,13 +256,14 @@ class ActivityBuffer:
             self._count -= len(some)
             taken.append((project_id, some))
         if not self._waiting:
-            self.to_write.clear()
+            self.pending.clear()
         return taken
 
-    def put_back(self, project_id: int, uses: list[Use]) -> None:
-        """What was taken and could not be written, unless the session was used since."""
-        newer = self._waiting.get(project_id, {})
-        self._wait(project_id, [use for use in uses if use.session_id not in newer])
+    def put_back(self, batches: Iterable[ProjectUses]) -> None:
+        """Return batches that could not be written, without sessions that were used since."""
+        for project_id, uses in batches:
+            newer = self._waiting.get(project_id, {})
+            self._wait(project_id, [use for use in uses if use.session_id not in newer])
 
     def written(self, count: int) -> None:
         """So many of those taken were written."""
@@ -285,7 +286,7 @@ class ActivityBuffer:
         self._count -= len(waiting)
         waiting.update((use.session_id, use) for use in uses)
         self._count += len(waiting)
-        self.to_write.set()
+        self.pending.set()
 
     def _remember(self, key_tag: int, now: int) -> None:
         if now >= self._turns_at or len(self._noted) >= MOST_REMEMBERED:

@@ -7,13 +7,13 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.presence.connected import Batch, ConnectedDevices, Device
+from homewire.presence.connected import ConnectedDevices, Device, ProjectChanges
 from homewire.presence.store import MOST_WORDS
 
 PROJECT = 7
 
 
-def said(batches: list[Batch]) -> list[tuple[int, bool]]:
+def said(batches: list[ProjectChanges]) -> list[tuple[int, bool]]:
     return [(word.device_id, word.holds) for _, words in batches for word in words]
 
 
@@ -45,16 +45,16 @@ def test_a_handshake_alone_is_nothing_to_tell() -> None:
     connected_devices.say_again()
     connected_devices.closed(1)
     assert connected_devices.take(9) == []
-    assert not connected_devices.to_say.is_set()
+    assert not connected_devices.pending.is_set()
 
 
 def test_the_first_socket_and_the_last_are_told() -> None:
     connected_devices = ConnectedDevices(lambda: 5)
     opened(connected_devices, 1, PROJECT, 10)
     opened(connected_devices, 2, PROJECT, 10)
-    assert connected_devices.to_say.is_set()
+    assert connected_devices.pending.is_set()
     assert said(connected_devices.take(9)) == [(10, True)]
-    assert not connected_devices.to_say.is_set()
+    assert not connected_devices.pending.is_set()
     connected_devices.closed(1)
     connected_devices.closed(1)
     connected_devices.closed(99)
@@ -134,7 +134,7 @@ def test_in_the_end_the_record_says_what_is_held(steps: list[tuple[str, int, int
     sockets, handshakes = dict[int, Device](), dict[int, Device]()
     number = 0
 
-    def write(batches: list[Batch]) -> None:
+    def write(batches: list[ProjectChanges]) -> None:
         for project, words in batches:
             for word in words:
                 device = project, word.device_id
@@ -166,7 +166,7 @@ def test_in_the_end_the_record_says_what_is_held(steps: list[tuple[str, int, int
     for connection in handshakes:
         connected_devices.closed(connection)
     while connected_devices.waiting():
-        assert connected_devices.to_say.is_set()
+        assert connected_devices.pending.is_set()
         write(connected_devices.take(2))
     assert record == set(sockets.values())
     assert len(connected_devices) == len(record)

@@ -50,7 +50,7 @@ def test_a_session_is_noted_once_a_minute() -> None:
 def test_keys_that_are_no_sessions_are_not_noted() -> None:
     uses = ActivityBuffer(MINUTE)
     uses.note(principal(1, session=False), "hash")
-    assert not uses.to_write.is_set()
+    assert not uses.pending.is_set()
     assert uses.take(9) == []
 
 
@@ -70,7 +70,7 @@ def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
     (first,) = uses.take(1)
     assert (first[0], len(first[1])) == (1, MOST_TOUCHED)
     assert noted(uses) == [(2, [1_000]), (1, list(range(MOST_TOUCHED, MOST_TOUCHED + 5)))]
-    assert not uses.to_write.is_set()
+    assert not uses.pending.is_set()
     assert uses.waiting() == 0
 
 
@@ -81,11 +81,11 @@ def test_what_could_not_be_written_waits_again_behind_what_is_newer() -> None:
     [(project, taken)] = uses.take(9)
     clock.now += MINUTE
     uses.note(principal(1), "hash")
-    uses.put_back(project, taken)
+    uses.put_back([(project, taken)])
     [(_, [use])] = uses.take(9)
     assert use.used_ms == clock.now
-    uses.put_back(project, [use])
-    assert uses.to_write.is_set()
+    uses.put_back([(project, [use])])
+    assert uses.pending.is_set()
     assert noted(uses) == [(7, [1])]
 
 
