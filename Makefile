@@ -26,7 +26,7 @@ export PIP_QUIET := 1
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help build run test test-rust test-python test-cluster test-cluster-short hearing fuzz-core fuzz-api conformance lint format audit bench docs lock clean
+.PHONY: help build run test test-rust test-python test-cluster test-cluster-short test-model fuzz-core fuzz-api conformance lint format audit bench docs lock clean
 
 help: ## list these verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-14s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -58,8 +58,8 @@ test-cluster: build $(CLIENTS) $(BROWSER) ## the service tests and those of the 
 test-cluster-short: build
 	HOMEWIRE_TEST_CLUSTER=1 $(BIN)/pytest -m "not slow" -o cache_dir=.pytest_cache/cluster $(WORKERS) $(IN_CLUSTER) $(ARGS)
 
-hearing: build ## who hears what, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
-	$(BIN)/pytest tests/service/delivery_model/test_who_hears_what.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
+test-model: build ## deliveries against a model, over 200 new random interleavings (HOMEWIRE_SEEDS=n other numbers; HOMEWIRE_SEED=n that one)
+	$(BIN)/pytest tests/service/delivery_model/test_delivery.py -m $(if $(HOMEWIRE_SEED),"not slow",slow) -s $(ARGS)
 
 fuzz-core: $(DEPENDENCIES) ## the core's properties, each over 20,000 random cases (PROPTEST_CASES=n other numbers)
 	PROPTEST_CASES=$(or $(PROPTEST_CASES),20000) cargo test --locked -p homewire-core

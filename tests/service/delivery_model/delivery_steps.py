@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeAlias
 
-from hearing_model import Filter, Key, Permission
+from delivery_model import Filter, Key, Permission
 
 
 @dataclass(frozen=True)

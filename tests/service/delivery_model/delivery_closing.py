@@ -1,4 +1,4 @@
-"""When a connection has to be closed, and with which codes it may be (the model of `hearing_model.py`)."""
+"""When a connection has to be closed, and with which codes it may be (the model of `delivery_model.py`)."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from itertools import product
 from math import inf
 from typing import Any, Final
 
-from hearing_model import NOWHERE, Change, Code, Fact, Kind, Listener, Permission, Thing, Truth
+from delivery_model import NOWHERE, Change, Code, Fact, Kind, Listener, Permission, Thing, Truth
 
 BEHIND_S: Final = 30.0
 """How long ago a change may have been that a node which was stopped has yet to read."""

@@ -6,7 +6,7 @@ questions about a listener and an event: whether it *must* be heard, because wha
 listener had the right and the subscription, and whether it *may* be, because there were moments at which it
 would have had them. What lies in between is left to the router.
 
-Ids are those of the plan (`hearing_plan.py`), not those of the store.
+Ids are those of the plan (`delivery_plan.py`), not those of the store.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from math import inf
 from typing import Final
 
-from hearing_closing import allowed, due, may_accept, may_doubt, must_accept
-from hearing_model import NOWHERE, Code, Event, Listener, Truth
+from delivery_closing import allowed, due, may_accept, may_doubt, must_accept
+from delivery_model import NOWHERE, Code, Event, Listener, Truth
 
 CLOSED_WITHIN_S: Final = 2.0
 """The contract: whoever may hear nothing any more is closed after that, once the change was answered."""

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from hearing_model import Key, Permission
+from delivery_model import Key, Permission
 
 
 @dataclass

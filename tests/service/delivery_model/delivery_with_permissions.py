@@ -8,11 +8,11 @@ from time import monotonic
 from typing import Final
 
 import aiohttp
-import hearing_model
-from hearing_model import NOWHERE, Fact, Kind
-from hearing_rights_plan import GROUP
-from hearing_steps import Bind, Grant, Plan, Revoke, Step
-from hearing_world import World
+import delivery_model
+from delivery_model import NOWHERE, Fact, Kind
+from delivery_nodes import World
+from delivery_rights_plan import GROUP
+from delivery_steps import Bind, Grant, Plan, Revoke, Step
 
 from homewire.entities.models import Entity
 from homewire.permissions.models import Permission, PermissionKind
@@ -36,7 +36,7 @@ class WorldOfRights(World):
         for entity, home in self.plan.bindings:
             await self._make_entity(entity, home)
             self.truth.bindings[entity] = Fact(home)
-        self._granted: set[tuple[int | None, hearing_model.Permission]] = set()
+        self._granted: set[tuple[int | None, delivery_model.Permission]] = set()
         self._group = (await store.groups.create(project, "group")).id
         for user in GROUP:
             await store.groups.enter(project, self._group, self._users[user])
@@ -58,7 +58,7 @@ class WorldOfRights(World):
             case _:
                 await super()._change(step)
 
-    async def _grant(self, user: int | None, right: hearing_model.Permission) -> None:
+    async def _grant(self, user: int | None, right: delivery_model.Permission) -> None:
         asked, real = monotonic(), self._real(right)
         if user is None:
             await self._store.groups.grant(self._project, self._group, real)
@@ -67,7 +67,7 @@ class WorldOfRights(World):
         self._granted.add((user, right))
         self._note_rights(user, right, asked)
 
-    async def _revoke(self, user: int | None, right: hearing_model.Permission) -> None:
+    async def _revoke(self, user: int | None, right: delivery_model.Permission) -> None:
         asked, real = monotonic(), self._real(right)
         if user is None:
             await self._store.groups.revoke(self._project, self._group, real)
@@ -87,7 +87,7 @@ class WorldOfRights(World):
             await self._make_entity(entity, home)
             truth.become(home, asked, monotonic())
 
-    def _note_rights(self, whose: int | None, right: hearing_model.Permission, asked: float) -> None:
+    def _note_rights(self, whose: int | None, right: delivery_model.Permission, asked: float) -> None:
         """Who has it from a grant and from the group loses it with the last of the two."""
         for user in GROUP if whose is None else (whose,):
             has_it = (user, right) in self._granted or (user in GROUP and (None, right) in self._granted)
@@ -95,7 +95,7 @@ class WorldOfRights(World):
             if fact.changes[-1].value != has_it:
                 fact.become(has_it, asked, monotonic())
 
-    def _real(self, right: hearing_model.Permission) -> Permission:
+    def _real(self, right: delivery_model.Permission) -> Permission:
         real = {Kind.HOMES: self.real_homes, Kind.DEVICES: self.real_devices}.get(right.kind)
         subject = right.what if real is None else real[int(right.what)]
         return Permission(READS[right.kind], str(subject))

@@ -1,4 +1,4 @@
-"""Plans for `test_who_hears_what.py`: what is done, and what of it at the same time.
+"""Plans for `test_delivery.py`: what is done, and what of it at the same time.
 
 A plan is made from a number alone, before anything runs, so that the number replays it. It is a list of
 rounds; the tracks of a round run at the same time, the steps of a track one after the other. Changes that
@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from random import Random
 from typing import Final, TypeVar
 
-from hearing_expected import Claims, Expected
-from hearing_model import NOWHERE, Filter, Key, Kind
-from hearing_steps import (
+from delivery_expected import Claims, Expected
+from delivery_model import NOWHERE, Filter, Key, Kind
+from delivery_steps import (
     AddMember,
     Connect,
     CreateHome,

@@ -1,4 +1,4 @@
-"""Plans of `hearing_plan.py` carried out on two nodes, with everything noted that the model wants to know."""
+"""Plans of `delivery_plan.py` carried out on two nodes, with everything noted that the model wants to know."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from time import monotonic
 from typing import Any, Final
 
 import aiohttp
-import hearing_closing
+import delivery_closing
 import orjson
-from hearing_model import NOWHERE, Event, Fact, Key, Kind, Listener, Truth
-from hearing_plan import KEYS, USERS
-from hearing_steps import (
+from delivery_model import NOWHERE, Event, Fact, Key, Kind, Listener, Truth
+from delivery_plan import KEYS, USERS
+from delivery_steps import (
     AddMember,
     Connect,
     CreateHome,
@@ -428,7 +428,7 @@ class World:
     def _waits(self, seat: Seat, numbers: set[int]) -> bool:
         if not seat.is_open:
             return False
-        if hearing_closing.due(self.truth, seat.listener) < inf:
+        if delivery_closing.due(self.truth, seat.listener) < inf:
             return True
         numbers.difference_update(number for number, _, _ in seat.listener.heard)
         return bool(numbers)

@@ -14,13 +14,13 @@ from random import Random
 from time import monotonic
 
 import pytest
-from hearing_judge import Judge
-from hearing_model import NOWHERE, Filter, Key, Kind
-from hearing_plan import NODES, plan
-from hearing_rights_plan import rights_plan
-from hearing_steps import Connect, Item, Plan, Round, Send, SendMany, Track
-from hearing_world import World
-from hearing_worlds import worlds
+from delivery_judge import Judge
+from delivery_model import NOWHERE, Filter, Key, Kind
+from delivery_nodes import World
+from delivery_plan import NODES, plan
+from delivery_rights_plan import rights_plan
+from delivery_steps import Connect, Item, Plan, Round, Send, SendMany, Track
+from delivery_with_permissions import worlds
 
 from kit.two_nodes import Pair, Processes, pair_of, running_pair
 

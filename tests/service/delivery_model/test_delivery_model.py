@@ -1,4 +1,4 @@
-"""The model that `test_who_hears_what.py` believes."""
+"""The model that `test_delivery.py` believes."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from dataclasses import replace
 from math import inf
 
 import pytest
-from hearing_closing import allowed, due, may_accept, must_accept
-from hearing_judge import Judge
-from hearing_model import Code, Event, Fact, Filter, Key, Kind, Listener, Permission, Truth
-from hearing_plan import plan
-from hearing_rights_plan import rights_plan
+from delivery_closing import allowed, due, may_accept, must_accept
+from delivery_judge import Judge
+from delivery_model import Code, Event, Fact, Filter, Key, Kind, Listener, Permission, Truth
+from delivery_plan import plan
+from delivery_rights_plan import rights_plan
 
 USER, HOME, OTHER, DEVICE = 1, 7, 8, 3
 FIRST = Key(False, USER, 0)

@@ -6,9 +6,9 @@ from collections.abc import Callable, Hashable, Iterable
 from dataclasses import replace
 from typing import Final
 
-from hearing_model import NOWHERE, Filter, Kind, Permission
-from hearing_plan import ENTITIES, HOMES, USERS, Planner
-from hearing_steps import Bind, Grant, Item, MoveDevice, Plan, Revoke, Send, Step, Track
+from delivery_model import NOWHERE, Filter, Kind, Permission
+from delivery_plan import ENTITIES, HOMES, USERS, Planner
+from delivery_steps import Bind, Grant, Item, MoveDevice, Plan, Revoke, Send, Step, Track
 
 GROUP: Final = (1, 2)
 """The users who are in the group."""
