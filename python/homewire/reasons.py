@@ -43,7 +43,7 @@ REASONS: Final[dict[str, Reason]] = {
         401, "There is no key, or it is not, or no longer, valid.", "Log in again."
     ),
     "PERMISSION_DENIED": Reason(
-        403, "The key is of the wrong kind, lacks a permission, or cannot see this.", _NOT_YOURS
+        403, "The key is of the wrong kind, lacks a scope or permission, or cannot see this.", _NOT_YOURS
     ),
     "CROSS_SITE": Reason(
         403,

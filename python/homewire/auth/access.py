@@ -148,4 +148,4 @@ def require_project_key(principal: Principal, permission: KeyScope) -> None:
     if principal.kind is not PrincipalKind.PROJECT_KEY or principal.permissions.isdisjoint(
         (permission, KeyScope.ADMIN)
     ):
-        raise PermissionDenied(needs=f"a project key with the permission {permission}")
+        raise PermissionDenied(needs=f"a project key with the scope {permission}")

@@ -171,7 +171,7 @@ OPERATIONS: Final = (
         summary="Get a key for a user",
         description="With e-mail accounts the body has email and password, with phone accounts phoneNumber "
         "and the code that was sent there; both with the id of an app of the project. With BYOU accounts it "
-        "has userId, and a project key with the permission byou is needed; in other projects the header is "
+        "has userId, and a project key with the scope byou is needed; in other projects the header is "
         "not looked at. An unknown address and a wrong password get the same answer. The first right code "
         "verifies a phone number.",
         source="spec 001, Authenticate a User",

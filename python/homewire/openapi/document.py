@@ -46,32 +46,33 @@ _ABOUT: Final = """\
 homewire routes events between connected homes, devices and apps, and keeps their users, homes, devices and \
 values.
 
-Keys. A request names its key in the header Authorization, as `ModeCloud <key>`, `Bearer <key>` or the key \
-alone. A key speaks for a user, a device or the project; what it may do stands at each operation. A project \
-key with the permission `admin` may do what any other project key may. A user's key, which is a session, may \
-as well come in `X-Auth-Token`, with the user's id in `X-User-Id`, or in the cookie `homewire_session` \
-(`__Host-homewire_session` by https). Two headers that name different keys are 401; on a WebSocket \
-Authorization counts before `authToken`. Beside a key in a header or in `authToken` no cookie counts. An \
-answer expires a cookie whose session is over. What changes something with the cookie alone, and a \
-WebSocket, is 403 for a page of another origin.
+Keys. Send the key in the header Authorization, as `ModeCloud <key>`, `Bearer <key>` or the key alone. A \
+key belongs to a user, a device or the project; each operation names the keys that it takes. A project key \
+with the scope `admin` may do what any other project key may. A user's key, which is a session, may also \
+be sent in `X-Auth-Token` with the user's id in `X-User-Id`, or in the cookie `homewire_session` \
+(`__Host-homewire_session` by https). Two headers with different keys are answered 401. On a WebSocket, \
+Authorization wins over `authToken`. A cookie beside a key in a header or in `authToken` is ignored. Two \
+different cookies without such a key are answered 401. An answer expires a cookie whose session is over. A \
+request with the cookie alone that changes something, or opens a WebSocket, is answered 403 for a page of \
+another origin.
 
-Source. Most operations follow a document of another vendor, which `Source` names: spec 000 (*User Session*) \
-and 001 (*Resources*) of the MODE cloud API, 002 (*Sessions Controller*), 003 (*Sessions*, with NData), 004 \
-(Rocket.Chat's sessions), or the data models of their clients.
+Source. Most operations follow a document of another vendor, which `Source` names: spec 000 (*User \
+Session*) and 001 (*Resources*) of the MODE cloud API, 002 (*Sessions Controller*), 003 (*Sessions*, with \
+NData), 004 (Rocket.Chat's sessions), or the data models of their clients.
 
 Paths. An id has one spelling (no leading zeros), and no path ends with a slash: anything else is 404. A \
-plain request to the path of a WebSocket is 403, as the specification has it. Answers to GET of more than \
-1 KB are compressed for who accepts gzip or deflate, unless a cookie came along.
+plain request to the path of a WebSocket is 403, as spec 000 requires. Answers to GET of more than 1 KB \
+are compressed for clients that accept gzip or deflate, unless the request has a cookie.
 
-Errors. Every error is JSON; the session APIs have shapes and statuses of their own, which stand there. \
-Elsewhere: `reason`, an upper-case code, and `data`, what a person needs to mend the \
-request. In this order: no or dead key 401 (403 where the operation has no 401); a key of the wrong kind, or \
-without the permission, 403; an id that is unknown or that the caller cannot see, 404 (403 where the \
-operation has no 404); any other bad input 403, naming the field. A method that a path does not have is \
-answered 405 with `Allow`; 429 and 503 say in `Retry-After` when to come back. After a \
-503 NOT_CONFIRMED nobody can tell whether the change was made.
+Errors. Every error is JSON. The session APIs have shapes and statuses of their own, which their \
+operations describe. Elsewhere an error has `reason`, an upper-case code, and `data`, which says what to \
+correct. The checks have an order: no key, or one that is not valid, 401 (403 where the operation has no \
+401); a key of the wrong kind, or without the scope, 403; an id that is unknown or that the caller cannot \
+see, 404 (403 where the operation has no 404); any other bad input 403, naming the field. A method that a \
+path does not have is answered 405 with `Allow`. 429 and 503 say in `Retry-After` when to try again. After \
+a 503 NOT_CONFIRMED the outcome of the change is unknown.
 
-Bodies. Unknown fields are ignored. A web form may be urlencoded, multipart or JSON; in the first two, \
+Bodies. Unknown members are ignored. A web form may be urlencoded, multipart or JSON. In the first two, \
 numbers and booleans are text, and an empty field counts as missing. A GET may be a HEAD as well.
 """
 
@@ -155,7 +156,7 @@ def _header_key(whose: str) -> Part:
 _SECURITY_SCHEMES: Final[Part] = {
     "userKey": _header_key("a user"),
     "deviceKey": _header_key("a device"),
-    "projectKey": _header_key("a project, with one of the permissions that stand at the operation"),
+    "projectKey": _header_key("a project, with the scope that the operation names"),
     "sessionCookie": {
         "type": "apiKey",
         "in": "cookie",

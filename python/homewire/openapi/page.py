@@ -129,11 +129,11 @@ def _keys(operation: Part) -> str:
 
 
 def _key(requirement: Part) -> str:
-    for scheme, permissions in requirement.items():
+    for scheme, scopes in requirement.items():
         if scheme == "projectKey":
-            if not permissions:
+            if not scopes:
                 return "any project key"
-            return f"a project key with the permission <code>{escape(permissions[0])}</code>"
+            return f"a project key with the scope <code>{escape(scopes[0])}</code>"
         return _KEYS[scheme]
     return "no key"
 

@@ -130,7 +130,7 @@ def may_call(access: Access, caller: Principal) -> bool:
 def _needed(access: Access) -> str:
     kinds = ["a user's key"] * access.user + ["a device's key"] * access.device
     if access.permission is not None:
-        kinds.append(f"a project key with the permission {access.permission}")
+        kinds.append(f"a project key with the scope {access.permission}")
     return " or ".join(kinds) or "no key"
 
 

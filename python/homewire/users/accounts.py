@@ -70,7 +70,7 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
     if caller.kind is not PrincipalKind.PROJECT_KEY or caller.permissions.isdisjoint(
         (KeyScope.BYOU, KeyScope.ADMIN)
     ):
-        raise PermissionDenied(needs=f"a project key with the permission {KeyScope.BYOU}")
+        raise PermissionDenied(needs=f"a project key with the scope {KeyScope.BYOU}")
     if caller.project_id != project.id:
         raise InvalidInput("projectId", "is not the project of the key")
 

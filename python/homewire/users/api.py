@@ -220,7 +220,7 @@ OPERATIONS: Final = (
         "The user is not verified until then; an e-mail address that is not verified may be registered "
         "again, and the registration whose link is used is the user, under the same id. With BYOU accounts "
         "name and externalKey may be left out, and a "
-        "project key with the permission byou is needed. Somebody who was added to a home under that address "
+        "project key with the scope byou is needed. Somebody who was added to a home under that address "
         "becomes this user, with the same id.",
         source="spec 001, Create User",
         access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
