@@ -19,7 +19,7 @@ from bench.report import Goal, Spread, Table
 from bench.servers import LOAD_CORE, BenchError, Process
 from bench.stores import opened
 from homewire.projects.models import AccountSystem
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 
 MILLI = 1e3
 NANOSECOND = 1e-9

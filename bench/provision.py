@@ -83,7 +83,7 @@ async def together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
     from homewire.projects.models import AccountSystem, KeyScope
-    from homewire.sessions.store import Login
+    from homewire.sessions.models import Login
 
     async with opened(redis_url) as (store, _):
         project = await store.projects.create("bench", AccountSystem.EMAIL)
@@ -132,7 +132,7 @@ class Account:
 
 
 async def _accounts(redis_url: str, world: World, count: int) -> list[Account]:
-    from homewire.sessions.store import Login
+    from homewire.sessions.models import Login
 
     async with opened(redis_url) as (store, _):
 
@@ -168,7 +168,7 @@ def fill(redis_url: str, world: World, *, values: int, size: int) -> None:
 
 
 async def _log_in(redis_url: str, world: World, people: list[Account], sessions: int) -> None:
-    from homewire.sessions.store import Login
+    from homewire.sessions.models import Login
 
     async with opened(redis_url) as (store, _):
         login = Login("127.0.0.1", user_agent="bench")

@@ -30,7 +30,7 @@ from bench.stores import opened
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 
 GROUP = 250
 """Members of a group whose right is revoked."""

@@ -25,7 +25,8 @@ from homewire.presence.store import Presence
 from homewire.projects.store import Apps, ProjectKeys, Projects
 from homewire.projects.usage import Recount, Usage
 from homewire.sessions.activity import SessionUses
-from homewire.sessions.store import USUAL, Lifetime, Sessions
+from homewire.sessions.models import USUAL, Lifetime
+from homewire.sessions.store import Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.users.deletion import UserDeletion

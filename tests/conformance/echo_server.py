@@ -18,7 +18,7 @@ from homewire.realtime.core_events import ClientMessages
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.settings import Settings
 
 LARGEST_MESSAGE = 32 * 1024 * 1024

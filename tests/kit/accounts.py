@@ -11,7 +11,7 @@ from homewire.messages.message import Message
 from homewire.messages.outbox import kept_letters
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.settings import Settings
 from kit.node import NodeProcess, Reply, Tenant, tenant_of
 

@@ -33,7 +33,7 @@ from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTED_EVERY_MS, Use
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit import certificates
 from kit.warm import WarmProcess, run_homewire

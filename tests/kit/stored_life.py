@@ -20,7 +20,7 @@ from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import KeyScope, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTED_EVERY_MS, Use
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.webhooks.models import ModuleType
 

@@ -6,8 +6,7 @@ import pytest
 from test_cli import Commands, alone, homewire, project
 
 from homewire.repositories import Store
-from homewire.sessions.models import Session
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login, Session
 
 __all__ = ["alone", "homewire"]
 

@@ -17,10 +17,11 @@ from typing import Final, NamedTuple
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.projects.models import KeyScope
-from homewire.projects.scripts import LOOK_UP_KEY
 from homewire.store.database import Database
 from homewire.store.keys import ProjectSlot
+from homewire.store.script import lua, reading
 
+LOOK_UP_KEY: Final = reading(lua("homewire.projects", "look_up_key"))
 SECRET_BYTES: Final = 32
 # 32 bytes are 43 characters of base64url without padding.
 _SHAPE: Final = re.compile(r"v1\.([1-9][0-9]{0,15})\.[A-Za-z0-9_-]{43}", re.ASCII)

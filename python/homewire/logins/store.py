@@ -34,8 +34,25 @@ from homewire.auth.tokens import SECRET_BYTES, token_hash
 from homewire.errors import TooManyRequests
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.script import changing, removing
-from homewire.users.scripts import NOTE_FAILED_LOGIN
+from homewire.store.script import changing, lua, removing
+from homewire.users.store import NOTE_FAILED_LOGIN
+
+BUSY_MS: Final = 1_000
+"""When to try again if only attempts without a result are in the way."""
+IN_A_ROW: Final = 100
+"""Wrong attempts in a row after which no delay is long enough (NIST 800-63B, 5.2.2)."""
+MAX_NETWORKS: Final = 16
+"""Networks that are remembered for an account: those of the latest logins."""
+KNOWN_MS: Final = 90 * 86_400_000
+"""How long a network is remembered."""
+TAKE_ATTEMPT: Final = changing(lua(__package__, "take_attempt", BUSY_MS=BUSY_MS, IN_A_ROW=IN_A_ROW))
+COUNT_ATTEMPT: Final = changing(lua(__package__, "count_attempt"))
+RELEASE_ATTEMPT: Final = removing(lua(__package__, "release_attempt"))
+TRUST_NETWORK: Final = changing(
+    lua(__package__, "trust_network", MAX_NETWORKS=MAX_NETWORKS, KNOWN_MS=KNOWN_MS)
+)
+CREATE_LOGIN_TOKEN: Final = changing(lua(__package__, "create_login_token"))
+REDEEM_LOGIN_TOKEN: Final = removing(lua(__package__, "redeem_login_token"))
 
 HASH_DIGITS: Final = 32
 LEASE_MS: Final = 30_000
@@ -187,81 +204,6 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
 
 
-_NOW: Final = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
-_BUSY_MS: Final = 1_000
-"""When to come again if only attempts without a verdict are in the way."""
-IN_A_ROW: Final = 100
-"""Wrong guesses in a row after which no delay is long enough (NIST 800-63B, 5.2.2)."""
-NETWORKS_KNOWN: Final = 16
-"""Networks that are remembered of an account: those where it logged in last."""
-KNOWN_MS: Final = 90 * 86_400_000
-"""For how long."""
-
-TAKE_ATTEMPT: Final = changing(f"""
--- KEYS: …, counter and leases of each limit. ARGV: id of the attempt, lease in ms, then of each limit how
---       many, first delay in ms, longest
--- All of them lease a place, or, when one is at its limit, none; then which, and how many ms to wait. Without
--- a delay a limit is one until its counter goes. With one, what is beyond it comes one at a time, each after
--- a delay that is twice the one before.
-{_NOW}
-for i = 0, (#ARGV - 2) / 3 - 1 do
-  local at, most, delay = 2 * i + 3, tonumber(ARGV[3 * i + 3]), tonumber(ARGV[3 * i + 4])
-  local counted = redis.call('HMGET', KEYS[at], 'n', 'last')
-  local n, wait = tonumber(counted[1] or '0'), 0
-  local open = redis.call('ZCOUNT', KEYS[at + 1], '(' .. now, '+inf')
-  if n < most then
-    if n + open >= most then wait = {_BUSY_MS} end
-  elseif delay == 0 or n >= {IN_A_ROW} then
-    -- A counter that goes in this very moment has -2 ms left.
-    wait = math.max(redis.call('PTTL', KEYS[at]), 1)
-  else
-    wait = counted[2] + math.min(delay * 2 ^ (n - most), tonumber(ARGV[3 * i + 5])) - now
-    if wait <= 0 and open > 0 then wait = {_BUSY_MS} end
-  end
-  if wait > 0 then return {{'limit', tostring(i), string.format('%d', math.ceil(wait))}} end
-end
-for i = 4, #KEYS, 2 do
-  redis.call('ZADD', KEYS[i], now + ARGV[2], ARGV[1])
-  redis.call('PEXPIRE', KEYS[i], ARGV[2])
-end
-return unannounced('attempt_leased')
-""")
-
-COUNT_ATTEMPT: Final = changing(f"""
--- KEYS: …, counter and leases of each limit. ARGV: id of the attempt, then of each limit its window in ms,
---       and 1 if that begins anew
-{_NOW}
-for i = 3, #KEYS, 2 do
-  redis.call('ZREM', KEYS[i + 1], ARGV[1])
-  redis.call('HSET', KEYS[i], 'last', now)
-  if redis.call('HINCRBY', KEYS[i], 'n', 1) == 1 or ARGV[i] == '1' then
-    redis.call('PEXPIRE', KEYS[i], ARGV[i - 1])
-  end
-end
-return unannounced('attempt_counted')
-""")
-
-RELEASE_ATTEMPT: Final = removing("""
--- KEYS: …, leases of each limit. ARGV: id of the attempt
-for i = 3, #KEYS do redis.call('ZREM', KEYS[i], ARGV[1]) end
-return unannounced('attempt_released')
-""")
-
-TRUST_NETWORK: Final = changing(f"""
--- KEYS: …, networks known of an account, counters of the limits of the account. ARGV: network
--- A right guess: no wrong ones in a row are left, and from this network the next ones are the owner's.
-{_NOW}
-redis.call('ZADD', KEYS[3], now, ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[3], 0, -1 - {NETWORKS_KNOWN})
-redis.call('PEXPIRE', KEYS[3], {KNOWN_MS})
-for i = 4, #KEYS do redis.call('UNLINK', KEYS[i]) end
-return unannounced('network_trusted')
-""")
-
-
 MOST: Final = 20
 """Login tokens of one user that are good at the same time; with one more the one that expires first goes."""
 # It names its user, whose tokens lie in one key. No key has this shape, so neither passes for the other.
@@ -314,28 +256,6 @@ def parse_login_token(token: str) -> LoginToken | None:
     """What a well-shaped login token says; None, without any look-up, for everything else."""
     shape = _SHAPE.fullmatch(token)
     return LoginToken(int(shape[1]), int(shape[2]), token_hash(token)) if shape else None
-
-
-CREATE_LOGIN_TOKEN: Final = changing("""
--- KEYS: …, user, login tokens of the user. ARGV: hash, now, expires, most
--- Those whose time is over go, and with one too many the one that expires first.
-local user = redis.call('HMGET', KEYS[3], 'created', 'invited')
-if not user[1] or user[2] == '1' then return {'unknown', 'user'} end
-redis.call('ZREMRANGEBYSCORE', KEYS[4], '-inf', ARGV[2])
-redis.call('ZADD', KEYS[4], ARGV[3], ARGV[1])
-redis.call('ZREMRANGEBYRANK', KEYS[4], 0, -1 - tonumber(ARGV[4]))
-redis.call('PEXPIREAT', KEYS[4], redis.call('ZRANGE', KEYS[4], -1, -1, 'WITHSCORES')[2])
-return unannounced('login_token_created')
-""")
-
-REDEEM_LOGIN_TOKEN: Final = removing("""
--- KEYS: …, login tokens of the user. ARGV: hash, now
--- Whoever takes it away has it: of many at once, one.
-local expires = redis.call('ZSCORE', KEYS[3], ARGV[1])
-if not expires or tonumber(expires) <= tonumber(ARGV[2]) then return {'wrong'} end
-redis.call('ZREM', KEYS[3], ARGV[1])
-return unannounced('login_token_redeemed')
-""")
 
 
 class Logins(NamedTuple):

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Mapping
+from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.errors import UnknownRecord
 from homewire.projects.models import (
@@ -23,23 +25,28 @@ from homewire.projects.models import (
     Project,
     ProjectKey,
 )
-from homewire.projects.scripts import (
-    BURY_PROJECT,
-    CONFIGURE_PROJECT,
-    CREATE_APP,
-    CREATE_PROJECT_KEY,
-    DELETE_APP,
-    DISABLE_PROJECT,
-    ENABLE_PROJECT,
-    REVOKE_PROJECT_KEY,
-    ROTATE_KEY,
-    UNLIST_PROJECT,
-)
 from homewire.sessions.store import Sessions
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, LOOK_AFTER_MS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
-from homewire.store.script import Script
+from homewire.store.script import Script, changing, lua, removing, standalone
+
+UNLIST_PROJECT: Final = standalone(lua(__package__, "unlist_project"))
+DELETE_PROJECT: Final = removing(lua(__package__, "delete_project"), announces={RecordType.PROJECT_DELETED})
+DISABLE_PROJECT: Final = removing(
+    lua(__package__, "disable_project"), announces={RecordType.PROJECT_DISABLED}
+)
+ENABLE_PROJECT: Final = removing(lua(__package__, "enable_project"), announces={RecordType.PROJECT_ENABLED})
+CONFIGURE_PROJECT: Final = changing(
+    lua(__package__, "configure_project"), announces={RecordType.PROJECT_ENABLED}
+)
+CREATE_APP: Final = changing(lua(__package__, "create_app"), charges=True)
+DELETE_APP: Final = removing(lua(__package__, "delete_app"), charges=True)
+CREATE_PROJECT_KEY: Final = changing(lua(__package__, "create_project_key"), charges=True)
+REVOKE_PROJECT_KEY: Final = removing(
+    lua(__package__, "revoke_project_key"), announces={RecordType.KEY_ENDED}, charges=True
+)
+ROTATE_KEY: Final = changing(lua(__package__, "rotate_key"), announces={RecordType.KEY_ENDED})
 
 
 class Projects:
@@ -175,7 +182,7 @@ class Projects:
         require_ok(answer, project=project_id)
 
     async def _bury(self, project_id: int) -> None:
-        answer = await self._database.change(BURY_PROJECT, ProjectSlot(project_id), [])
+        answer = await self._database.change(DELETE_PROJECT, ProjectSlot(project_id), [])
         if answer != ["unknown", "project"]:  # As it is when it was buried before.
             require_ok(answer)
 

@@ -21,7 +21,10 @@ from homewire.errors import Unavailable
 from homewire.store.accounting import COSTS, Quotas
 from homewire.store.database import ATTEMPTS, PAGE, Argument, Database, require_ok, retries_exhausted
 from homewire.store.keys import PROJECTS, ProjectSlot
-from homewire.store.script import changing, removing
+from homewire.store.script import changing, lua, removing
+
+FORGET_EXPIRED: Final = removing(lua(__package__, "forget_expired_charges"), charges=True)
+CORRECT_USAGE: Final = changing(lua(__package__, "correct_usage"))
 
 LOOK_S: Final = 60.0
 """Between two looks at what all projects store, for the metrics."""
@@ -99,32 +102,6 @@ class Usage:
                 for stored, records in await asyncio.gather(*reads):
                     found = Stored(found.bytes + int(stored or 0), found.records + int(records or 0))
         return found
-
-
-FORGET_EXPIRED: Final = removing(
-    """
--- ARGV: how many charges at most. How many were given back.
-return unannounced('expired_forgotten', tostring(forget_expired(tonumber(ARGV[1]))))
-""",
-    charges=True,
-)
-
-CORRECT_USAGE: Final = changing("""
--- KEYS: …, usage. ARGV: for each counter its name, its value as it was read, its value as it was counted anew
--- All of them, or none if one of them has changed meanwhile.
-local usage = KEYS[3]
-for i = 1, #ARGV, 3 do
-  if (redis.call('HGET', usage, ARGV[i]) or '0') ~= ARGV[i + 1] then return {'moved'} end
-end
-for i = 1, #ARGV, 3 do
-  if ARGV[i + 2] == '0' then
-    redis.call('HDEL', usage, ARGV[i])
-  else
-    redis.call('HSET', usage, ARGV[i], ARGV[i + 2])
-  end
-end
-return unannounced('usage_corrected')
-""")
 
 
 CORRECTED: Final = 300

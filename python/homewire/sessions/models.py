@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
+
+from homewire.store.keys import DAY_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +48,34 @@ class Session:
     ancestors: tuple[str, ...] = ()
     """The sessions whose keys led to this one, from the one that a login opened to the one whose key made it.
     Empty: a login opened it. It ends with each of them, and no later than they may."""
+
+
+@dataclass(frozen=True, slots=True)
+class Login:
+    """Where a session comes from: what it records of the request that opened it."""
+
+    address: str = ""
+    """Of the peer."""
+    host: str = ""
+    """The Host header."""
+    user_agent: str = ""
+    node: str = ""
+    """UUID of the node that took it (`Api.node_id`)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """When sessions are over by themselves."""
+
+    slides_ms: int = 30 * DAY_MS
+    """After so long without use."""
+    absolute_ms: int = 365 * DAY_MS
+    """However much they are used; 0: never."""
+
+    @classmethod
+    def of_seconds(cls, slides: float, absolute: float) -> Lifetime:
+        """From the settings."""
+        return cls(round(slides * 1000), round(absolute * 1000))
+
+
+USUAL: Final = Lifetime()

@@ -8,21 +8,35 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, replace
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.errors import Conflict, Unavailable, UnknownRecord
-from homewire.sessions.models import Session
-from homewire.sessions.scripts import (
-    END_SESSION,
-    FORGET_SESSIONS,
-    LEASE_SESSION,
-    OPEN_NODE_SESSION,
-    OPEN_SESSION,
-    EndedSessions,
-)
+from homewire.sessions.ended_sessions import EndedSessions
+from homewire.sessions.models import Lifetime, Login, Session
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
-from homewire.store.keys import DAY_MS, ENDED_SESSION_KEPT_MS, ProjectSlot
-from homewire.store.script import Script
+from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
+from homewire.store.script import Script, changing, lua, removing
+
+ENDED_KEPT_MS: Final = 60_000
+"""How much later than another shard, at most, a reader may come to the user's own, where the end of a key
+stands in any case."""
+ALWAYS_OPENED: Final = 10
+"""Live sessions of a user or device that no quota refuses."""
+LEASE_MS: Final = 30_000
+"""How long a request keeps its session from being ended, unless it ends before."""
+
+OPEN_SESSION: Final = changing(lua(__package__, "open_session", ALWAYS_OPENED=ALWAYS_OPENED), charges=True)
+OPEN_NODE_SESSION: Final = changing(
+    lua(__package__, "open_node_session", ALWAYS_OPENED=ALWAYS_OPENED), charges=True
+)
+END_SESSION: Final = removing(
+    lua(__package__, "end_session", ENDED_KEPT_MS=ENDED_KEPT_MS),
+    announces={RecordType.KEY_ENDED},
+    charges=True,
+)
+UNLIST_SESSIONS: Final = removing(lua(__package__, "unlist_sessions"))
+LEASE_SESSION: Final = changing(lua(__package__, "lease_session", LEASE_MS=LEASE_MS))
 
 MAX_SESSIONS: Final = 200
 """Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
@@ -42,37 +56,6 @@ FORGOTTEN_AFTER_MS: Final = 60_000
 """How long, by this node's clock, a session was over when it leaves the index: another clock may be slow."""
 ID_BYTES: Final = 12
 """A session id is random and tells nothing of the key: 24 hex digits (the `_id` of spec 004)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Login:
-    """Where a session comes from: what it records of the request that opened it."""
-
-    address: str = ""
-    """Of the peer."""
-    host: str = ""
-    """The Host header."""
-    user_agent: str = ""
-    node: str = ""
-    """UUID of the node that took it (`Api.node_id`)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Lifetime:
-    """When sessions are over by themselves."""
-
-    slides_ms: int = 30 * DAY_MS
-    """After so long without use."""
-    absolute_ms: int = 365 * DAY_MS
-    """However much they are used; 0: never."""
-
-    @classmethod
-    def of_seconds(cls, slides: float, absolute: float) -> Lifetime:
-        """From the settings."""
-        return cls(round(slides * 1000), round(absolute * 1000))
-
-
-USUAL: Final = Lifetime()
 
 
 @dataclass(frozen=True, slots=True)
@@ -381,7 +364,7 @@ class Sessions:
         return [session for session in found if session is not None and self.is_live(session)]
 
     async def _forget(self, slot: ProjectSlot, ids: Sequence[str], *indexes: str) -> None:
-        answer = await self._database.change(FORGET_SESSIONS, slot, [slot.sessions, *indexes], ids)
+        answer = await self._database.change(UNLIST_SESSIONS, slot, [slot.sessions, *indexes], ids)
         require_ok(answer, project=slot.project_id)
 
     async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session | None]:

@@ -16,7 +16,7 @@ from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.proofs import PendingVerification, ProofKind
 from homewire.timestamps import milliseconds
 from homewire.users.models import User

@@ -5,14 +5,21 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+from homewire.access_changes.records import RecordType
 from homewire.errors import UnknownRecord
 from homewire.groups.store import QUIT_ALL_GROUPS
 from homewire.homes.models import HomeMember
 from homewire.homes.store import Homes
-from homewire.sessions.scripts import EndedSessions
+from homewire.sessions.ended_sessions import EndedSessions
 from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
-from homewire.users.scripts import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
+from homewire.store.script import lua, removing
+
+DELETE_USER: Final = removing(
+    lua(__package__, "delete_user"), announces={RecordType.USER_DELETED}, charges=True, tombstones=True
+)
+LEAVE_HOMES: Final = removing(lua(__package__, "leave_homes"), charges=True)
+HAND_OVER_HOME: Final = removing(lua(__package__, "hand_over_home"), charges=True)
 
 HOMES_LEFT: Final = 50
 """Homes that a deleted user leaves in one script, which touches twenty elements for each, of 1,000."""

@@ -16,12 +16,16 @@ from homewire.settings import Settings
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import MessageFactory, NewProof, PendingVerification, ProofKind, new_token, posted
+from homewire.store.script import changing, lua, removing
 from homewire.users.deletion import UserDeletion
 from homewire.users.models import User
-from homewire.users.scripts import ISSUE_VERIFICATION, REGISTER_AGAIN, VERIFY_EMAIL
 
 NO_PASSWORD: Final = "-"  # noqa: S105 (a mark)
 """In the place of a password's hash, in what is kept of a registration."""
+REGISTER_AGAIN: Final = changing(lua(__package__, "register_again"), sends=True)
+ISSUE_VERIFICATION: Final = changing(lua(__package__, "issue_verification"), sends=True)
+VERIFY_EMAIL: Final = removing(lua(__package__, "verify_email"))
+
 SWEPT_AT_ONCE: Final = 100
 """Users that one look for old ones finds."""
 

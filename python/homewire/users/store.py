@@ -6,7 +6,7 @@ import builtins
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 from homewire.errors import Conflict, InvalidInput, RequestError, Unavailable, UnknownRecord
 from homewire.logins import passwords as common_passwords
@@ -20,10 +20,16 @@ from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retrie
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.proofs import PendingVerification, ProofKind, new_code, new_token, posted
+from homewire.store.script import changing, lua
 from homewire.users.deletion import NOTHING, UserDeletion
 from homewire.users.models import User
 from homewire.users.registrations import Registrations
-from homewire.users.scripts import CREATE_USER, NOTE_FAILED_LOGIN, REGISTER_USER, REHASH_PASSWORD, UPDATE_USER
+
+CREATE_USER: Final = changing(lua(__package__, "create_user"), charges=True)
+REGISTER_USER: Final = changing(lua(__package__, "register_user"), sends=True, charges=True)
+UPDATE_USER: Final = changing(lua(__package__, "update_user"), sends=True)
+REHASH_PASSWORD: Final = changing(lua(__package__, "rehash_password"))
+NOTE_FAILED_LOGIN: Final = changing(lua(__package__, "note_failed_login"))
 
 
 class Recognised(NamedTuple):

@@ -22,12 +22,18 @@ from homewire.sessions.store import Sessions
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import MessageFactory, ProofKind, code_hash, new_code, new_token, posted
-from homewire.store.script import changing, removing
+from homewire.store.script import changing, lua, removing
 from homewire.users.deletion import NOTHING
 from homewire.users.models import User
 from homewire.users.registrations import Registrations
-from homewire.users.scripts import VERIFYING
 from homewire.users.store import Users, taken
+
+ISSUE_TOKEN: Final = changing(lua(__package__, "issue_token"), sends=True)
+ISSUE_CODE: Final = changing(lua(__package__, "issue_code"), sends=True)
+REDEEM_CODE: Final = removing(lua(__package__, "redeem_code"))
+REDEEM_TOKEN: Final = removing(lua(__package__, "redeem_token"), sends=True)
+BEGIN_CHANGE: Final = changing(lua(__package__, "begin_address_change"), sends=True)
+FINISH_CHANGE: Final = removing(lua(__package__, "finish_address_change"), sends=True)
 
 CODE_TRIES: Final = 5
 """Wrong tries that a code outlives, less one: one in 200,000 guesses it."""
@@ -204,90 +210,6 @@ def invalid_token() -> InvalidInput:
     return InvalidInput("token", "is unknown, used or too old", reason="INVALID_TOKEN")
 
 
-_LENGTHEN: Final = """
--- The proofs of a user live as long as the longest of them.
-local function lengthen(lifetime)
-  if redis.call('PTTL', KEYS[4]) < tonumber(lifetime) then redis.call('PEXPIRE', KEYS[4], lifetime) end
-end
-local function registered()
-  local user = redis.call('HMGET', KEYS[3], 'created', 'invited', 'pending')
-  return user[1] and (user[2] ~= '1' or user[3] == '1')
-end
-"""
-
-ISSUE_TOKEN: Final = changing(
-    f"""
--- KEYS: …, user, proofs of the user, token that it replaces, token
--- ARGV: user id, kind, hash that it replaces or nothing, hash, lifetime in ms, 1 if it is for nobody,
---       queue and letter that tell it
-{_LENGTHEN}
-if not registered() and ARGV[6] ~= '1' then return {{'unknown', 'user'}} end
-if (redis.call('HGET', KEYS[4], ARGV[2]) or '') ~= ARGV[3] then return {{'moved'}} end
-redis.call('UNLINK', KEYS[5])
-redis.call('HSET', KEYS[4], ARGV[2], ARGV[4])
-redis.call('SET', KEYS[6], ARGV[2] .. ' ' .. ARGV[1], 'PX', ARGV[5])
-lengthen(ARGV[5])
-queue_message(ARGV[7], ARGV[8])
-return unannounced('token_issued')
-""",
-    sends=True,
-)
-
-ISSUE_CODE: Final = changing(
-    f"""
--- KEYS: …, user, proofs of the user. ARGV: hash, expires, lifetime in ms, queue and letter that tell it
-{_LENGTHEN}
-if not registered() then return {{'unknown', 'user'}} end
-redis.call('HSET', KEYS[4], 'code', ARGV[1], 'code_expires', ARGV[2], 'code_tries', '0')
-lengthen(ARGV[3])
-queue_message(ARGV[4], ARGV[5])
-return unannounced('code_issued')
-""",
-    sends=True,
-)
-
-REDEEM_CODE: Final = removing(f"""
-{VERIFYING}
--- KEYS: …, user, proofs of the user, users, registrations of the user, unverified users, invited users
--- ARGV: hash, now, most tries, user id
--- A try counts before it is looked at, and the last one takes the code away.
-local code = redis.call('HMGET', KEYS[4], 'code', 'code_expires')
-if not code[1] or tonumber(code[2]) <= tonumber(ARGV[2]) then return {{'wrong'}} end
-local right = code[1] == ARGV[1]
-if right or redis.call('HINCRBY', KEYS[4], 'code_tries', 1) >= tonumber(ARGV[3]) then
-  redis.call('HDEL', KEYS[4], 'code', 'code_expires', 'code_tries')
-end
-if not right or redis.call('EXISTS', KEYS[3]) == 0 then return {{'wrong'}} end
-verified(KEYS[3], ARGV[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
-return unannounced('code_redeemed')
-""")
-
-REDEEM_TOKEN: Final = removing(
-    f"""
-{VERIFYING}
--- KEYS: …, user, proofs of the user, token, sessions of the user, users, registrations of the user,
---       unverified users, invited users
--- ARGV: user id, kind, hash, now, new password's hash, queue and letter that tell the user
--- Whoever has the token reads the mail of that address. A new password is set only when no session is left.
-if redis.call('GET', KEYS[5]) ~= ARGV[2] .. ' ' .. ARGV[1] or redis.call('HGET', KEYS[4], ARGV[2]) ~= ARGV[3]
-  or redis.call('EXISTS', KEYS[3]) == 0 then return {{'wrong'}} end
-if redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[4], '+inf') > 0 then return {{'moved'}} end
-redis.call('HSET', KEYS[3], 'password', ARGV[5])
--- Who was invited, and registered more than once, has no name yet: the newest registration gives one.
-local newest = redis.call('ZRANGE', KEYS[8], -1, -1)[1]
-if newest and redis.call('HGET', KEYS[3], 'name') == '' then
-  redis.call('HSET', KEYS[3], 'name', string.match(newest, '^%S+ %S+ (.*)$'))
-end
-verified(KEYS[3], ARGV[1], KEYS[7], KEYS[8], KEYS[9], KEYS[10])
-redis.call('UNLINK', KEYS[5])
-redis.call('HDEL', KEYS[4], ARGV[2])
-queue_message(ARGV[6], ARGV[7])
-return unannounced('token_redeemed')
-""",
-    sends=True,
-)
-
-
 CHANGE_CODE_DIGITS: Final = 8
 """More than of a code to sign in: a user who holds a key may ask for one after the other."""
 CHANGE_CODE_TRIES: Final = 5
@@ -371,61 +293,3 @@ def _system(user: User) -> AccountSystem:
 
 def _hash(user: User, code: str) -> str:
     return hashlib.sha256(f"{user.project_id}.{user.id}.{code}".encode("utf-8", "replace")).hexdigest()
-
-
-BEGIN_CHANGE: Final = changing(
-    """
--- KEYS: …, user, proofs of the user, users by address. ARGV: user id, address in its unique form, address,
---       hash of the code, expires, lifetime in ms, queue and letter that tell it
-local user = redis.call('HMGET', KEYS[3], 'created', 'invited')
-if not user[1] or user[2] == '1' then return {'unknown', 'user'} end
-local holder = redis.call('HGET', KEYS[5], ARGV[2])
-if holder and holder ~= ARGV[1] then return {'held', holder} end
-redis.call('HSET', KEYS[4], 'change', ARGV[4], 'change_unique', ARGV[2], 'change_to', ARGV[3],
-  'change_expires', ARGV[5], 'change_tries', '0')
--- The proofs of a user live as long as the longest of them.
-if redis.call('PTTL', KEYS[4]) < tonumber(ARGV[6]) then redis.call('PEXPIRE', KEYS[4], ARGV[6]) end
-queue_message(ARGV[7], ARGV[8])
-return unannounced('address_change_begun')
-""",
-    sends=True,
-)
-
-FINISH_CHANGE: Final = removing(
-    """
--- KEYS: …, user, proofs of the user, users by address, sessions of the user, registrations of the user
--- ARGV: user id, hash of the code, now, most tries, session that stays, email or phone, queue and letter that
---       tell the address before
--- A try counts before it is looked at, and the last one takes the code away. A right code is kept until it
--- counts: then only the session that gave it is left, and nothing that was sent to the old address is good.
-local function forget()
-  redis.call('HDEL', KEYS[4], 'change', 'change_unique', 'change_to', 'change_expires', 'change_tries')
-end
-local change = redis.call('HMGET', KEYS[4], 'change', 'change_unique', 'change_to', 'change_expires')
-if not change[1] or tonumber(change[4]) <= tonumber(ARGV[3]) then return {'wrong'} end
-if change[1] ~= ARGV[2] then
-  if redis.call('HINCRBY', KEYS[4], 'change_tries', 1) >= tonumber(ARGV[4]) then forget() end
-  return {'wrong'}
-end
-if redis.call('HEXISTS', KEYS[3], 'created') == 0 then return {'unknown', 'user'} end
-local holder = redis.call('HGET', KEYS[5], change[2])
-if holder and holder ~= ARGV[1] then
-  forget()
-  return {'held', holder}
-end
-local others = redis.call('ZCOUNT', KEYS[6], '(' .. ARGV[3], '+inf')
-if tonumber(redis.call('ZSCORE', KEYS[6], ARGV[5]) or 0) > tonumber(ARGV[3]) then others = others - 1 end
-if others > 0 then return {'moved'} end
-local unique = ARGV[6] == 'email' and 'unique_email' or 'phone'
-local before = redis.call('HGET', KEYS[3], unique)
-if before and before ~= '' then redis.call('HDEL', KEYS[5], before) end
-redis.call('HSET', KEYS[5], change[2], ARGV[1])
-redis.call('HSET', KEYS[3], unique, change[2], ARGV[6], change[3])
-forget()
-redis.call('HDEL', KEYS[4], 'passwordReset', 'code', 'code_expires', 'code_tries')
-redis.call('UNLINK', KEYS[7])
-queue_message(ARGV[7], ARGV[8])
-return unannounced('address_changed')
-""",
-    sends=True,
-)

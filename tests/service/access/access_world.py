@@ -14,7 +14,7 @@ from homewire.entities.models import Entity
 from homewire.kv.store import Bounds, Owner
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope
-from homewire.sessions.store import Lifetime, Login
+from homewire.sessions.models import Lifetime, Login
 from homewire.store.proofs import ProofKind
 from homewire.webhooks.models import ModuleType
 from kit.node import DEFAULT_PROJECT, Account, NodeProcess, Tenant, tenant_of

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from homewire.sessions.store import Lifetime, Login
+from homewire.sessions.models import Lifetime, Login
 from kit.client import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
 from kit.moments import a_later_moment
 from kit.node import Account, NodeProcess, Tenant, eventually, private_node, tenant_of

@@ -14,7 +14,7 @@ from homewire.homes.models import Role
 from homewire.homes.store import LEFT_MS
 from homewire.projects.models import AccountSystem, Invitations
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from kit.client import listen
 from kit.home_with_members import House, house_of

@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import Session
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login, Session
 from homewire.timestamps import timestamp
 from kit.accounts import Desk
 from kit.node import Account, NodeProcess, Reply, Tenant, tenant_of

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from homewire.auth.models import PrincipalKind
 from homewire.projects.models import AccountSystem
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of
 from kit.browser import HOSTS, Browser, browser_of, cookie_of, refused
 from kit.node import NodeProcess, eventually, private_node

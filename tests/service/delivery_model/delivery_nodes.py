@@ -41,7 +41,7 @@ from delivery_steps import (
 from homewire.access_changes.relay import Relay
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from kit.client import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 from kit.node import ALL_PERMISSIONS
 from kit.two_nodes import SHARDS, Pair

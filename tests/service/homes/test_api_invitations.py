@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit.home_with_members import House, house_of, key_of
 from kit.node import Account, NodeProcess, Reply, Tenant, tenant_of

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from homewire.redis.connect import connect
-from homewire.sessions.scripts import ALWAYS_OPENED
-from homewire.sessions.store import MAX_DERIVED
+from homewire.sessions.store import ALWAYS_OPENED, MAX_DERIVED
 from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.key_space import names_of

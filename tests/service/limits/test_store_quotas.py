@@ -24,8 +24,8 @@ from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.projects.usage import Stored
 from homewire.repositories import Store
-from homewire.sessions.scripts import ALWAYS_OPENED
-from homewire.sessions.store import Lifetime, Login
+from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.store import ALWAYS_OPENED
 from homewire.store.accounting import COSTS, Quotas
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot

@@ -7,7 +7,7 @@ from urllib.parse import quote
 import pytest
 
 from homewire.projects.models import AccessControl, AccountSystem
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from kit.client import PING, PONG, Frame, Socket, frame, listen, raw_request, refusal, upgrade_request
 from kit.node import NodeProcess, Tenant, tenant_of
 

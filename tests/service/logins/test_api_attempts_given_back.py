@@ -18,7 +18,7 @@ from homewire.logins.store import REDEEM_LOGIN_TOKEN
 from homewire.projects.models import AccountSystem
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
-from homewire.users.scripts import VERIFY_EMAIL
+from homewire.users.registrations import VERIFY_EMAIL
 from homewire.users.verification import REDEEM_CODE, REDEEM_TOKEN
 from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of
 from kit.browser import HOSTS, browser_of

@@ -10,7 +10,7 @@ import pytest
 
 from homewire.messages.message import MessageKind
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from homewire.users.verification import CODE_TRIES

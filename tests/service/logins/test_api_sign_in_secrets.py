@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from homewire.errors import Conflict
 from homewire.projects.models import AccountSystem
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script

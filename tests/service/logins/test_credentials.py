@@ -13,7 +13,7 @@ import pytest_asyncio
 from multidict import CIMultiDict
 
 from homewire.auth.tokens import mint
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from kit.client import listen, raw_request, refusal
 from kit.node import Account, NodeProcess, Tenant, private_node, tenant_of
 

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.users.models import User
 from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from kit.node import NodeProcess, private_node

@@ -18,7 +18,7 @@ from homewire.homes.store import REMOVE_MEMBERS
 from homewire.projects.models import AccountSystem, KeyScope, OfflineCommands, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTED_EVERY_MS, Use
-from homewire.sessions.store import Lifetime, Login
+from homewire.sessions.models import Lifetime, Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
 from homewire.users.models import User

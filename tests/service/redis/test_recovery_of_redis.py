@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from homewire.errors import HomewireError
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from kit.client import CLOSE, Socket
 from kit.node import Account
 from kit.recovery import PATIENCE_S, House, house_of

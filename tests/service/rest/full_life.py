@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit.accounts import APP, PASSWORD, Desk
 from kit.client import listen

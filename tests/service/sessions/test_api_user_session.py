@@ -7,7 +7,7 @@ import re
 from typing import cast
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit.accounts import APP, PASSWORD, Desk, desk_of
 from kit.client import CLOSE, listen

@@ -14,8 +14,7 @@ from homewire.access_changes.relay import Relay
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.activity import noted_every_ms
-from homewire.sessions.models import Session
-from homewire.sessions.store import Lifetime, Login
+from homewire.sessions.models import Lifetime, Login, Session
 from homewire.store.database import wall_clock_ms
 from kit.client import Socket, listen
 from kit.node import Account, NodeProcess, Tenant, eventually, private_node, tenant_of

@@ -15,8 +15,8 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import Use
-from homewire.sessions.models import Session
-from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS, Lifetime, Login
+from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User

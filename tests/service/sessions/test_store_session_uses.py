@@ -20,8 +20,7 @@ from homewire.sessions.activity import (
     Use,
     noted_every_ms,
 )
-from homewire.sessions.models import Session
-from homewire.sessions.store import Lifetime, Login
+from homewire.sessions.models import Lifetime, Login, Session
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.users.models import User

@@ -14,8 +14,8 @@ from homewire.auth.tokens import parse
 from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
-from homewire.sessions.models import Session
-from homewire.sessions.store import MAX_NODE_SESSIONS, PAGE, Lifetime, Login
+from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.store import MAX_NODE_SESSIONS, PAGE
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User

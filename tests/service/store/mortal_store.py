@@ -23,7 +23,7 @@ from homewire.projects.models import AccountSystem
 from homewire.redis.connect import Pool, connect
 from homewire.redis.connection import Batch, RedisConnection
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.webhooks.models import ModuleType

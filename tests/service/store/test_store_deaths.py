@@ -35,7 +35,7 @@ from homewire.logins.store import parse_login_token
 from homewire.messages.models import Posting, PostingQueue
 from homewire.redis.connect import connect
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
 from homewire.store.proofs import PendingVerification, ProofKind
 from kit.node import eventually

@@ -16,7 +16,8 @@ from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.redis.connection import Command
 from homewire.redis.pipeline import AutoPipeline
 from homewire.repositories import Store
-from homewire.sessions.store import MAX_SESSIONS, Lifetime, Login
+from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.store import MAX_SESSIONS
 from homewire.store.database import wall_clock_ms
 from homewire.users.models import User
 

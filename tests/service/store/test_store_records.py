@@ -13,7 +13,7 @@ from homewire.errors import Conflict, InvalidInput, NotConfirmed, UnknownRecord
 from homewire.homes.models import Role
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope, Project
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User

@@ -7,7 +7,7 @@ import pytest
 from homewire.access_changes.relay import Relay
 from homewire.messages.message import MessageKind
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, field, reason

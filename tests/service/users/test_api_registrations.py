@@ -11,7 +11,7 @@ from homewire.access_changes.relay import Relay
 from homewire.messages.message import MessageKind
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.registrations import Ages

@@ -13,7 +13,7 @@ from homewire.logins.passwords import _HASHER
 from homewire.messages.message import MessageKind
 from homewire.messages.models import Posting, PostingQueue
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind

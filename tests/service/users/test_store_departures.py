@@ -14,13 +14,12 @@ from homewire.homes.models import Role
 from homewire.homes.store import DELETE_HOME
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
-from homewire.sessions.store import Login
+from homewire.sessions.models import Login
 from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
-from homewire.users.deletion import LEFT_AT_ONCE
+from homewire.users.deletion import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES, LEFT_AT_ONCE
 from homewire.users.models import User
-from homewire.users.scripts import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES
 
 
 @pytest.fixture

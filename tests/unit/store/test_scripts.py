@@ -121,7 +121,7 @@ UNCHARGED = {
     "UPDATE_DEVICE": "fields of at most 256 characters",
     "SET_CLAIMABLE": "a time",
     "ROTATE_KEY": "a key instead of another",
-    "BURY_PROJECT": "the state of the project",
+    "DELETE_PROJECT": "the state of the project",
     "DISABLE_PROJECT": "the state of the project",
     "ENABLE_PROJECT": "the state of the project",
     "CONFIGURE_PROJECT": "two URLs and a word of a project",

@@ -1,0 +1,3 @@
+-- Mark the project as deleted: all its keys are dead, and every change is refused.
+redis.call('HSET', project, 'state', 'deleted')
+return announce('project_deleted', {})

@@ -1,0 +1,49 @@
+"""Records of sessions that are over: readable for a while, and only the newest of each user and device."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Final
+
+from homewire.errors import Unavailable
+from homewire.store.database import Database, require_ok
+from homewire.store.keys import ProjectSlot
+from homewire.store.script import lua, removing
+
+DELETE_ENDED_SESSIONS: Final = removing(lua(__package__, "delete_ended_sessions"), charges=True)
+FORGOTTEN: Final = 50
+"""Sessions that one script forgets, which touches ten elements for each."""
+
+
+class EndedSessions:
+    """Keeps at most `most` sessions of each user and device that are over; 0: all, for 30 days."""
+
+    def __init__(self, database: Database, most: int = 0) -> None:
+        self._database = database
+        self._most = most
+
+    async def forget_oldest(self, slot: ProjectSlot, index: str) -> None:
+        """Those in excess. Whose session was just opened or ended is not told of a Redis that is away: the
+        next time makes up for it."""
+        if self._most:
+            with suppress(Unavailable):
+                await self._forget(slot, index, self._most)
+
+    async def forget_all(self, slot: ProjectSlot, index: str) -> None:
+        """Those of a user or device that is deleted. Raises Unavailable."""
+        await self._forget(slot, index, 0)
+
+    async def _forget(self, slot: ProjectSlot, index: str, kept: int) -> None:
+        more = True
+        while more:
+            count, oldest = await self._database.read_together(
+                ("ZCARD", index), ("ZRANGE", index, 0, FORGOTTEN - 1)
+            )
+            ids = [each.decode() for each in oldest[: max(0, count - kept)]]
+            if not ids:
+                return
+            answer = await self._database.change(
+                DELETE_ENDED_SESSIONS, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
+            )
+            require_ok(answer, project=slot.project_id)
+            more = count - len(ids) > kept
