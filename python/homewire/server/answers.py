@@ -8,14 +8,11 @@ Names of headers that are ours, and what all answers say.
 
 from __future__ import annotations
 
-import asyncio
-import gzip
-import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 import orjson
 from aiohttp import HttpVersion11, hdrs, web
@@ -158,53 +155,6 @@ def may_be_compressed(request: web.BaseRequest, response: web.StreamResponse) ->
         return False
     body = response.body if isinstance(response, web.Response) else None
     return len(body) > SHORTEST_COMPRESSED if isinstance(body, bytes) else response.content_length is None
-
-
-class _Made(NamedTuple):
-    body: bytes
-    zipped: bytes
-    etag: str
-
-
-class Document:
-    """One of them. It is made when it is asked for first, beside the event loop."""
-
-    def __init__(
-        self,
-        make: Callable[[], bytes],
-        content_type: str,
-        headers: Mapping[str, str] | None = None,
-    ) -> None:
-        self._make = make
-        self._content_type = content_type
-        self._charset = "utf-8" if content_type.startswith("text/") else None
-        # A new one is seen at once: each time it is asked whether it is still the same.
-        self._headers = {hdrs.CACHE_CONTROL: "no-cache", hdrs.VARY: hdrs.ACCEPT_ENCODING, **(headers or {})}
-        self._made: _Made | None = None
-
-    async def serve(self, request: web.Request) -> web.Response:
-        """200 with the document, or 304 for who names it in If-None-Match."""
-        if self._made is None:
-            # It takes a tenth of a second, in which others want to be served.
-            self._made = await asyncio.to_thread(self._all)
-        made = self._made
-        known = request.if_none_match or ()
-        zipped = accepted_coding(request) is ContentCoding.gzip and len(made.body) > SHORTEST_COMPRESSED
-        etag = f"{made.etag}-gzip" if zipped else made.etag
-        headers = {**self._headers, hdrs.ETAG: f'"{etag}"'}
-        if any(each.value in ("*", etag) for each in known):
-            return web.Response(status=304, headers=headers)
-        if zipped:
-            headers[hdrs.CONTENT_ENCODING] = ContentCoding.gzip.value
-        body = made.zipped if zipped else made.body
-        return web.Response(
-            body=body, content_type=self._content_type, charset=self._charset, headers=headers
-        )
-
-    def _all(self) -> _Made:
-        body = self._make()
-        etag = hashlib.sha256(body).hexdigest()[:32]
-        return _Made(body, gzip.compress(body, mtime=0), etag)
 
 
 SERVER: Final = "homewire"

@@ -6,8 +6,6 @@ nothing. A page is one answer, with its style and script in it, and may load not
 
 from __future__ import annotations
 
-import base64
-import hashlib
 from pathlib import Path
 from string import Template
 from typing import Final
@@ -15,7 +13,7 @@ from typing import Final
 from aiohttp import web
 
 from homewire.messages.texts import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
-from homewire.server.answers import Document
+from homewire.server.static import StaticDocument, static_page
 
 _HERE: Final = Path(__file__).parent
 
@@ -49,47 +47,16 @@ def routes() -> list[web.RouteDef]:
         done="Your new password is saved. You can sign in with it now.",
     )
     return [
-        web.get(VERIFICATION_PAGE, _document(verification).serve),
-        web.get(PASSWORD_RESET_PAGE, _document(password_reset).serve),
+        web.get(VERIFICATION_PAGE, verification.serve),
+        web.get(PASSWORD_RESET_PAGE, password_reset.serve),
     ]
 
 
-def _page(**texts: str) -> bytes:
-    """A page of our own words: nothing in it is from a user."""
-    return (
-        Template(_file("page.html"))
-        .substitute(texts, style=_file("page.css"), script=_file("page.js"))
-        .encode()
-    )
-
-
-def _document(page: bytes) -> Document:
-    headers = {
-        "Content-Security-Policy": _policy(),
-        "Referrer-Policy": "no-referrer",
-        "X-Frame-Options": "DENY",
-    }
-    return Document(lambda: page, "text/html", headers)
-
-
-def _policy() -> str:
-    """Its own style and script, by their hashes; requests to this homewire; nothing else."""
-    return "; ".join(
-        (
-            "default-src 'none'",
-            f"style-src {_hash('page.css')}",
-            f"script-src {_hash('page.js')}",
-            "connect-src 'self'",
-            "base-uri 'none'",
-            "form-action 'none'",
-            "frame-ancestors 'none'",
-        )
-    )
-
-
-def _hash(name: str) -> str:
-    digest = hashlib.sha256(_file(name).encode()).digest()
-    return f"'sha256-{base64.b64encode(digest).decode()}'"
+def _page(**texts: str) -> StaticDocument:
+    """A page of homewire's own words: nothing in it is from a user."""
+    style, script = _file("page.css"), _file("page.js")
+    page = Template(_file("page.html")).substitute(texts, style=style, script=script).encode()
+    return static_page(lambda: page, style, script)
 
 
 def _file(name: str) -> str:
