@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 MANY_HOMES: Final = 1_000
 """As many as a user may be a member of (`homes_per_user`)."""
 AT_ONCE: Final = 20
-"""The most that are left before the deletion is answered (`LEFT_AT_ONCE`)."""
+"""The most that are left before the deletion is answered (`HOMES_LEFT_AT_ONCE`)."""
 DEVICES_A_HOME: Final = 2
 IN_FLIGHT: Final = 24
 ENDS_S: Final = 300.0

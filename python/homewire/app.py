@@ -444,7 +444,7 @@ def _watch_core(
         core_event_handlers.connected_devices.adopted,
         core_event_handlers.delivered.written,
         overload.admission.allowance_exceeded,
-        core_event_handlers.keys_in_use.answered,
+        core_event_handlers.keys_in_use.on_page,
     )
     parts.stack.callback(watch.close)
     watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))

@@ -17,20 +17,20 @@ from homewire.homes.members import Members
 from homewire.homes.store import HomeCleanup, Homes
 from homewire.housekeeping import CleanupJob, Housekeeping
 from homewire.kv.store import KeyValues
-from homewire.logins.passwords import PROJECT_WAITING, Passwords
+from homewire.logins.passwords import MAX_PROJECT_WAITING, Passwords
 from homewire.logins.store import Attempts, LoginTokens, NodeLogins
 from homewire.permissions.store import Permissions
 from homewire.presence.nodes import Nodes
 from homewire.presence.store import Presence
 from homewire.projects.store import Apps, ProjectKeys, Projects
 from homewire.projects.usage import Recount, Usage
-from homewire.sessions.activity import SessionUses
-from homewire.sessions.models import USUAL, Lifetime
+from homewire.sessions.activity import SessionActivity
+from homewire.sessions.models import DEFAULT_LIFETIME, Lifetime
 from homewire.sessions.store import Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas
 from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
 from homewire.users.deletion import UserDeletion
-from homewire.users.registrations import USUAL_AGES, Ages, Registrations
+from homewire.users.registrations import DEFAULT_REGISTRATION_LIMITS, RegistrationLimits, Registrations
 from homewire.users.store import Users
 from homewire.users.verification import AddressChanges, Verifications
 from homewire.webhooks.deliveries import ModuleDeliveries
@@ -68,7 +68,7 @@ class Store:
             ended_sessions=settings.ended_sessions,
             quotas=Quotas.of(settings),
             project_passwords=settings.project_passwords,
-            ages=Ages.of(settings),
+            ages=RegistrationLimits.of(settings),
         )
 
     def __init__(
@@ -78,11 +78,11 @@ class Store:
         clock: Clock = wall_clock_ms,
         *,
         homes_per_user: int = 0,
-        lifetime: Lifetime = USUAL,
+        lifetime: Lifetime = DEFAULT_LIFETIME,
         ended_sessions: int = 0,
         quotas: Quotas = NO_QUOTAS,
-        project_passwords: int = PROJECT_WAITING,
-        ages: Ages = USUAL_AGES,
+        project_passwords: int = MAX_PROJECT_WAITING,
+        ages: RegistrationLimits = DEFAULT_REGISTRATION_LIMITS,
     ) -> None:
         self.now_ms = clock
         self._database = database = Database(redis, relay, clock, quotas)
@@ -100,15 +100,15 @@ class Store:
         self.provisioning = Provisioning(database)
         self.permissions = Permissions(database)
         self.groups = Groups(database)
-        self.session_uses = SessionUses(database)
+        self.session_uses = SessionActivity(database)
         self.nodes = Nodes(database)
         self.queued_commands = QueuedCommands(database)
         self.presence = Presence(database, self.nodes)
         self.passwords = Passwords(project_passwords, self.refusals)
-        departures = UserDeletion(database, self.homes)
-        self.registrations = Registrations(database, departures, ages)
+        deletion = UserDeletion(database, self.homes)
+        self.registrations = Registrations(database, deletion, ages)
         self.users = Users(
-            database, self.projects, departures, self.registrations, self.sessions, self.passwords
+            database, self.projects, deletion, self.registrations, self.sessions, self.passwords
         )
         self.address_changes = AddressChanges(database, self.sessions, self.users)
         self.members = Members(database, self.homes, self.users)

@@ -32,7 +32,7 @@ from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
-from homewire.sessions.activity import NOTED_EVERY_MS, Use
+from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
 from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit import certificates
@@ -360,7 +360,9 @@ class Tenant:
         key_hash = await self.redis.hget(ProjectSlot(self.project).session(session_id), "key")
         assert session is not None
         assert isinstance(key_hash, bytes)
-        use = Use(session_id, session.user_id, 0, key_hash.decode(), session.started_ms + NOTED_EVERY_MS)
+        use = SessionUse(
+            session_id, session.user_id, 0, key_hash.decode(), session.started_ms + NOTE_INTERVAL_MS
+        )
         await self.store.session_uses.touch(self.project, [use])
 
     async def home(self, owner: Account) -> int:

@@ -19,7 +19,7 @@ from homewire.kv.store import Bounds, Owner
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import KeyScope, Project
 from homewire.repositories import Store
-from homewire.sessions.activity import NOTED_EVERY_MS, Use
+from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
 from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.webhooks.models import ModuleType
@@ -247,8 +247,8 @@ class StoredLife:
     async def _use_session(self) -> None:
         session = await self.store.sessions.get(self.project.id, self._any(self.sessions))
         if session is not None:
-            later = session.last_access_ms + NOTED_EVERY_MS
-            use = Use(session.id, session.user_id, session.device_id, session.key_hash, later)
+            later = session.last_access_ms + NOTE_INTERVAL_MS
+            use = SessionUse(session.id, session.user_id, session.device_id, session.key_hash, later)
             await self.store.session_uses.touch(self.project.id, [use])
 
     async def _delete_entity(self) -> None:

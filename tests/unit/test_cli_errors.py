@@ -151,7 +151,7 @@ def test_a_password_comes_from_a_file_or_standard_input(homewire: Commands, tmp_
     assert done.returncode == 0, done.stderr
     for email in ("u@example.com", "v@example.com"):
         known = homewire.on_store(
-            lambda store, email=email: store.users.recognise(made["projectId"], email, "correct horse 9")  # type: ignore[misc]
+            lambda store, email=email: store.users.authenticate(made["projectId"], email, "correct horse 9")  # type: ignore[misc]
         )
         assert known is not None
     assert homewire.run(*words, "--email", "w@example.com") == 2

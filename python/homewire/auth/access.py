@@ -29,7 +29,7 @@ from homewire.projects.models import AccessControl, KeyScope
 Allowed = TypeVar("Allowed")
 
 
-async def judged(
+async def authorize_with_fresh_location(
     directory: HomeDirectory,
     project_id: int,
     device_id: int,
@@ -48,7 +48,7 @@ async def judged(
         return await judge(located.get(device_id))
 
 
-async def by_right(
+async def has_permission(
     directory: HomeDirectory, caller: Principal, kind: PermissionKind, subject: int
 ) -> bool | None:
     """Whether the caller has this right to a home or device.
@@ -63,7 +63,7 @@ async def by_right(
     return bool(await directory.rights_of(caller.project_id, caller.id, (f"{kind}:{subject}",)))
 
 
-def right_needed(kind: PermissionKind, subject: int) -> PermissionDenied:
+def permission_needed(kind: PermissionKind, subject: int) -> PermissionDenied:
     """What somebody gets who sees a home or device, and may not change it."""
     return PermissionDenied(needs=f"the permission {Permission(kind, str(subject))}")
 
@@ -73,12 +73,12 @@ DEACTIVATED = "HOME_DEACTIVATED"
 
 async def require_active(directory: HomeDirectory, project_id: int, home_id: int) -> None:
     """Raises InvalidInput, naming the home, if it is deactivated. One that does not exist is not."""
-    _, deactivated = await parted(directory, project_id, (home_id,))
+    _, deactivated = await split_by_active(directory, project_id, (home_id,))
     if deactivated:
         raise _is_deactivated(home_id)
 
 
-async def why_not_active(directory: HomeDirectory, project_id: int, home_id: int) -> RequestError:
+async def inactive_home_error(directory: HomeDirectory, project_id: int, home_id: int) -> RequestError:
     """What to raise for a home that is not active: InvalidInput if it is deactivated, NotFound if there is
     none."""
     if await directory.existing_homes(project_id, (home_id,)):
@@ -86,7 +86,7 @@ async def why_not_active(directory: HomeDirectory, project_id: int, home_id: int
     return NotFound()
 
 
-async def parted(
+async def split_by_active(
     directory: HomeDirectory, project_id: int, home_ids: Collection[int]
 ) -> tuple[set[int], set[int]]:
     """The homes that are active, and those that are deactivated. Mostly all are active, and then it is one
@@ -118,10 +118,12 @@ async def require_binding(
         return
     bound = await directory.entity_homes(project_id, (entity_id,))
     if bound.get(entity_id, home_id) != home_id:
-        raise misplaced()
+        raise bound_elsewhere()
 
 
-async def misplaced_items(directory: HomeDirectory, project_id: int, placed: Sequence[Placed]) -> set[int]:
+async def items_bound_elsewhere(
+    directory: HomeDirectory, project_id: int, placed: Sequence[Placed]
+) -> set[int]:
     """The indexes of those items whose entity is bound to another home. One look-up for all."""
     named = {index: named for index, _, envelope in placed if (named := _named(envelope)) is not None}
     bound: Mapping[str, int] = {}
@@ -130,7 +132,7 @@ async def misplaced_items(directory: HomeDirectory, project_id: int, placed: Seq
     return {index for index, (entity_id, home) in named.items() if bound.get(entity_id, home) != home}
 
 
-def misplaced() -> InvalidInput:
+def bound_elsewhere() -> InvalidInput:
     """Why such an event is refused."""
     return InvalidInput("entityId", _ELSEWHERE)
 

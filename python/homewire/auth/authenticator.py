@@ -67,7 +67,7 @@ class Authenticator:
         finally:
             await self.note_dead_cookies(request, credential)
 
-    def of_websocket(self, request: web.Request) -> Credential:
+    def for_websocket(self, request: web.Request) -> Credential:
         """The credential of a handshake; it counts as a change. Raises PermissionDenied (CROSS_SITE).
 
         What a page of another origin opened with somebody's cookie, it could read.
@@ -86,13 +86,13 @@ class Authenticator:
         if not values or len(values) > MOST_COOKIES:
             return
         try:
-            if not any([await self._lives(value) for value in values]):
+            if not any([await self._is_valid(value) for value in values]):
                 request[DEAD_COOKIES] = counted_names(request)
         except RequestError:
             # Not known now. The next answer tells.
             return
 
-    async def _lives(self, key: str) -> bool:
+    async def _is_valid(self, key: str) -> bool:
         try:
             await self.principal(Credential(key, by_cookie=True), used=False)
         except Unauthenticated:

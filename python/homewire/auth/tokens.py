@@ -66,7 +66,7 @@ def _reference(project_id: int, token: str) -> TokenReference:
     return TokenReference(project_id, token_hash(token))
 
 
-_NOBODY: Final = frozenset[KeyScope]()
+_NO_SCOPES: Final = frozenset[KeyScope]()
 
 
 class Principals:
@@ -109,4 +109,4 @@ class Principals:
 
 @lru_cache(maxsize=256)
 def _permissions(words: str) -> frozenset[KeyScope]:
-    return frozenset(KeyScope(word) for word in words.split()) if words else _NOBODY
+    return frozenset(KeyScope(word) for word in words.split()) if words else _NO_SCOPES

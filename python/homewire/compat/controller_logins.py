@@ -16,15 +16,15 @@ from homewire.auth import tokens
 from homewire.auth.models import PrincipalKind
 from homewire.errors import Conflict, InvalidInput, LoginRefused, Unauthenticated, UnknownRecord
 from homewire.hosts import projects_by_host, without_port
-from homewire.logins.api import by_password, opened
-from homewire.logins.attempt_limits import attempting, login_attempt, token_guesses
+from homewire.logins.api import log_in_by_password, open_session
+from homewire.logins.attempt_limits import limited_attempt, login_attempt, token_attempts
 from homewire.logins.store import Logins, LoginToken, parse_login_token
 from homewire.projects.models import Project
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Call, NoQuery, WithCookie
 from homewire.sessions.models import Session
-from homewire.users.accounts import login_of
+from homewire.users.accounts import client_info
 from homewire.users.models import User
 
 APP: Final = "sessions-controller"
@@ -66,8 +66,8 @@ class SessionInfoResponse(models.Answer):
 
 async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
     """Open a session for somebody who knows their password."""
-    project = await project_of(api, call.request)
-    user, session, key = await by_password(
+    project = await resolve_project(api, call.request)
+    user, session, key = await log_in_by_password(
         api,
         call.request,
         project,
@@ -90,13 +90,13 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
     if named is None:
         raise _wrong_token()
     project = await _project_with(api, call.request, named.project_id, _wrong_token())
-    async with attempting(api, project.id, token_guesses(api, call.request)) as attempt:
+    async with limited_attempt(api, project.id, token_attempts(api, call.request)) as attempt:
         parent = None if token else await _session_of(api, call.body.token)
         user_id = await _redeemed(api, token) if token else parent and parent.user_id
         if not user_id:
-            raise attempt.wrong(_wrong_token())
+            raise attempt.failed(_wrong_token())
     try:
-        session, made = await opened(
+        session, made = await open_session(
             api,
             call.request,
             project.id,
@@ -130,12 +130,12 @@ async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCo
             or caller.session_id
         ):
             await api.store.node_logins.note_failed(project.id, login)
-            raise attempt.wrong(_wrong_key())
+            raise attempt.failed(_wrong_key())
     try:
         _, made = await api.store.sessions.open_node(
             project.id,
             login,
-            login_of(api, call.request),
+            client_info(api, call.request),
             app_id=APP,
             key_hash=key.hash,
             authentication_type=COOKIE,
@@ -176,7 +176,7 @@ async def _project_with(api: Api, request: web.Request, project_id: int, refusal
     Raises `refusal` for the token of another project, and InvalidInput (UNKNOWN_PROJECT).
     """
     try:
-        project = await project_of(api, request)
+        project = await resolve_project(api, request)
     except InvalidInput as error:
         if error.reason != AMBIGUOUS:
             raise
@@ -213,7 +213,7 @@ def _device_id(login: int | str) -> int | None:
 
 
 def _wrong_token() -> LoginRefused:
-    return LoginRefused("INVALID_TOKEN", field="token", problem="is unknown, used or too old")
+    return LoginRefused("INVALID_TOKEN", field="token", problem="is unknown, used or expired")
 
 
 def _wrong_key() -> LoginRefused:
@@ -224,7 +224,7 @@ AMBIGUOUS: Final = "AMBIGUOUS_PROJECT"
 UNKNOWN: Final = "UNKNOWN_PROJECT"
 
 
-async def project_of(api: Api, request: web.Request) -> Project:
+async def resolve_project(api: Api, request: web.Request) -> Project:
     """The project of the request's Host in the setting `project_hosts`, else `default_project`, else the
     only one that there is.
 

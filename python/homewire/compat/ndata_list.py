@@ -208,7 +208,7 @@ class Names:
 
     async def __call__(self, found: Sequence[Found]) -> list[Found]:
         """The same with the names in their rows; those of many are looked up together."""
-        users = await self._api.store.users.any_of(
+        users = await self._api.store.users.get_many(
             self._project_id, list({each.session.user_id for each in found if each.session.user_id})
         )
         devices = await self._api.store.devices.get_many(

@@ -12,10 +12,10 @@ from typing import Annotated, Any, Final, Literal
 
 import msgspec
 
-from homewire.compat.controller_logins import project_of
+from homewire.compat.controller_logins import resolve_project
 from homewire.compat.user_agents import device_of
 from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
-from homewire.logins.api import by_password
+from homewire.logins.api import log_in_by_password
 from homewire.rest.context import Api
 from homewire.rest.models import Answer, Timestamp
 from homewire.rest.operation import Access, BodyKind, Call, Count, NoQuery, Operation
@@ -264,8 +264,8 @@ async def log_in(api: Api, call: Call[NoQuery, Login]) -> LoginAnswer:
     name = call.body.user or call.body.username or call.body.email
     if not name:
         raise InvalidInput("user", "is required")
-    project = await project_of(api, call.request)
-    user, session, key = await by_password(
+    project = await resolve_project(api, call.request)
+    user, session, key = await log_in_by_password(
         api, call.request, project, name, call.body.password, app_id=APP_ID
     )
     opened = Opened(user_id=str(user.id), auth_token=key, me=_me(user, session))

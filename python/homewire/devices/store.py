@@ -322,7 +322,7 @@ class Devices:
         indexes = [slot.device_ended_sessions(device_id) for device_id in records]
         counts = await self._database.read_together(*(("EXISTS", index) for index in indexes))
         for index in (index for index, count in zip(indexes, counts, strict=True) if count):
-            await self._ended.forget_all(slot, index)
+            await self._ended.delete_all(slot, index)
         names: list[str] = []
         arguments: list[str | int] = []
         for device_id, record in records.items():

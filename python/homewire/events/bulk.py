@@ -19,7 +19,7 @@ import orjson
 from aiohttp import web
 
 from homewire._core import EventBatch, InvalidField, PlacedEvents, shard_of
-from homewire.auth.access import misplaced, misplaced_items, parted, require_project_key
+from homewire.auth.access import bound_elsewhere, items_bound_elsewhere, require_project_key, split_by_active
 from homewire.auth.models import Principal
 from homewire.bus.append import Bus
 from homewire.bus.shards import BusError
@@ -53,7 +53,7 @@ async def post_events(ingest: Ingest, request: web.Request) -> web.StreamRespons
     refused: set[int] = set()
     outcomes: Sequence[Outcome]
     if batch.names_entities:
-        refused = await misplaced_items(ingest.directory, principal.project_id, placed.placed())
+        refused = await items_bound_elsewhere(ingest.directory, principal.project_id, placed.placed())
     if key is not None:
         once = claim(ingest.rates, key, principal, "POST /events", body, len(batch))
         outcomes = await _append_once(ingest, once, placed, refused)
@@ -73,7 +73,7 @@ async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> Pla
     located = await directory.locate(project_id, device_ids) if device_ids else {}
     devices = {device_id: (place.home_id or 0, place.device_class) for device_id, place in located.items()}
     home_ids.update(home for home, _ in devices.values() if home)
-    homes, deactivated = await parted(directory, project_id, home_ids)
+    homes, deactivated = await split_by_active(directory, project_id, home_ids)
     return batch.place(
         project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards, deactivated
     )
@@ -96,7 +96,7 @@ async def _append_some(bus: Bus, placed: PlacedEvents, refused: set[int]) -> lis
         commands = b"".join(bus.prefixes.xadd(shard, envelope) for shard, envelope in taken)
         stored = await bus.append_all(commands, len(taken), taken[-1][0])
     outcomes = iter(stored)
-    return [misplaced() if index in refused else next(outcomes) for index, _, _ in items]
+    return [bound_elsewhere() if index in refused else next(outcomes) for index, _, _ in items]
 
 
 async def _append_once(ingest: Ingest, once: Once, placed: PlacedEvents, refused: set[int]) -> list[Outcome]:
@@ -106,7 +106,7 @@ async def _append_once(ingest: Ingest, once: Once, placed: PlacedEvents, refused
     outcomes: dict[int, Outcome] = {}
     for index, shard, envelope in placed.placed():
         if index in refused:
-            outcomes[index] = misplaced()
+            outcomes[index] = bound_elsewhere()
         else:
             by_shard[shard].append((index, envelope))
     steps = [_append_shard(ingest.bus, once, shard, labelled) for shard, labelled in by_shard.items()]

@@ -8,7 +8,13 @@ from typing import Final
 from aiohttp import web
 
 from homewire._core import InvalidField, command_envelope, parse_command, queued_command_envelope, shard_of
-from homewire.auth.access import by_right, judged, require_active, require_project_key, right_needed
+from homewire.auth.access import (
+    authorize_with_fresh_location,
+    has_permission,
+    permission_needed,
+    require_active,
+    require_project_key,
+)
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
@@ -118,7 +124,7 @@ async def _require_visible(ingest: Ingest, principal: Principal, device_id: int)
     members get PermissionDenied. Who sees it gets InvalidInput if its home is deactivated.
     """
     require_place = partial(_require_place, ingest, principal, device_id)
-    await judged(ingest.directory, principal.project_id, device_id, require_place)
+    await authorize_with_fresh_location(ingest.directory, principal.project_id, device_id, require_place)
 
 
 async def _require_place(
@@ -136,10 +142,10 @@ async def _require_place(
 async def _require_access(ingest: Ingest, principal: Principal, device_id: int, home_id: int | None) -> None:
     if home_id is None:
         raise NotFound
-    permitted = await by_right(ingest.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
+    permitted = await has_permission(ingest.directory, principal, PermissionKind.WRITE_DEVICE, device_id)
     if permitted:
         return
     if not await ingest.directory.member_of(principal.project_id, principal.id, (home_id,)):
         raise NotFound
     if permitted is False:
-        raise right_needed(PermissionKind.WRITE_DEVICE, device_id)
+        raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)

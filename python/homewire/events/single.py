@@ -5,7 +5,7 @@ from __future__ import annotations
 from aiohttp import web
 
 from homewire._core import EventInput, InvalidField, event_envelope, parse_event, shard_of
-from homewire.auth.access import require_active, require_binding, require_project_key, why_not_active
+from homewire.auth.access import inactive_home_error, require_active, require_binding, require_project_key
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
@@ -55,7 +55,7 @@ async def put_home_event(ingest: Ingest, request: web.Request) -> web.StreamResp
     ingest.rates.take(principal)
     home_id = path_id(request, "homeId")
     if home_id not in await ingest.directory.active_homes(principal.project_id, (home_id,)):
-        raise await why_not_active(ingest.directory, principal.project_id, home_id)
+        raise await inactive_home_error(ingest.directory, principal.project_id, home_id)
     key = idempotency_key(request)
     body = await ingest.reader.read(request, ingest.body_bytes)
     ingest.rates.take_bytes(principal, len(body))

@@ -139,7 +139,7 @@ async def _require_user(api: Api, caller: Principal, user_id: int) -> None:
     if caller.kind is PrincipalKind.USER:
         known = caller.id == user_id
     else:
-        known = bool(await api.store.users.any_of(caller.project_id, [user_id]))
+        known = bool(await api.store.users.get_many(caller.project_id, [user_id]))
     if not known:
         raise PermissionDenied(field="userId", problem="is no user whose homes the key may see")
 

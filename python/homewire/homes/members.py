@@ -145,5 +145,5 @@ class Members:
 
     async def _known(self, project_id: int, members: Sequence[HomeMember]) -> list[Person]:
         """Without those who were deleted meanwhile."""
-        users = await self._users.any_of(project_id, [member.user_id for member in members])
+        users = await self._users.get_many(project_id, [member.user_id for member in members])
         return [(member, users[member.user_id]) for member in members if member.user_id in users]

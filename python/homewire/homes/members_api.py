@@ -14,7 +14,7 @@ from homewire.errors import Conflict, InvalidInput, NotFound, TooManyRequests
 from homewire.homes.api import asking
 from homewire.homes.members import Invitee, Person
 from homewire.homes.models import Role
-from homewire.logins.attempt_limits import additions, invitations_to, rationed
+from homewire.logins.attempt_limits import invitation_limits, limited_action, member_limits
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import Posting
 from homewire.projects.models import KeyScope
@@ -103,8 +103,8 @@ async def add_member(api: Api, call: Call[NoQuery, NewMember]) -> models.HomeMem
     invitee.check(project.accounts)
     async with AsyncExitStack() as stack:
         if call.principal.kind is PrincipalKind.USER:
-            counted = additions(api, call.principal.id)
-            await stack.enter_async_context(rationed(api, call.project_id, counted))
+            counted = member_limits(api, call.principal.id)
+            await stack.enter_async_context(limited_action(api, call.project_id, counted))
         posting = await stack.enter_async_context(_invitation(api, call, home_id, invitee))
         try:
             added = await api.store.members.invite(
@@ -157,9 +157,9 @@ async def _invitation(
             known = await api.store.users.any_by_email(call.project_id, invitee.email)
             # Who is known is written to as they spelled it themselves.
             email = known.email if known is not None and known.email else checks.email(invitee.email)
-            counted = invitations_to(api, call.request, call.principal, email)
+            counted = invitation_limits(api, call.request, call.principal, email)
             try:
-                await stack.enter_async_context(rationed(api, call.project_id, counted))
+                await stack.enter_async_context(limited_action(api, call.project_id, counted))
             except TooManyRequests:
                 # A member all the same: only nobody's mailbox is to be filled by adding and removing them.
                 pass

@@ -26,9 +26,9 @@ from homewire.sessions.models import Session
 from homewire.store import checks
 from homewire.timestamps import milliseconds, timestamp
 from homewire.users.accounts import (
-    login_of,
+    client_info,
     open_project,
-    refuse_other_systems,
+    reject_other_account_systems,
     require_byou_key,
     required,
 )
@@ -69,7 +69,7 @@ async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.Authentication
 async def authenticate_user(api: Api, call: Call[NoQuery, Credentials]) -> models.ClientAuthentication:
     """Open a session for somebody who proves who they are."""
     project = await open_project(api, call.body.project_id)
-    refuse_other_systems(call.body, project.accounts)
+    reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
         case AccountSystem.EMAIL:
             return await _by_password(api, call, project)
@@ -85,7 +85,7 @@ async def _by_password(
     app_id = await _app(api, call, project)
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
-    _, session, key = await by_password(api, call.request, project, email, password, app_id=app_id)
+    _, session, key = await log_in_by_password(api, call.request, project, email, password, app_id=app_id)
     return _answer(session, key)
 
 
@@ -99,8 +99,10 @@ async def _by_code(
         user = await api.store.users.by_phone(project.id, phone)
         if user is None or not await api.store.verifications.redeem_code(project.id, user.id, code):
             await api.store.users.note_failed_login(project.id, user.id if user else 0)
-            raise attempt.wrong(InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE"))
-    return await _opened(api, call, user.id, app_id)
+            raise attempt.failed(
+                InvalidInput("code", "is wrong, used or expired", reason="INVALID_AUTH_CODE")
+            )
+    return await _open_session(api, call, user.id, app_id)
 
 
 async def _by_project_key(
@@ -111,7 +113,7 @@ async def _by_project_key(
         raise InvalidInput("userId", "is required")
     app_id = await _app(api, call, project) if call.body.app_id else ""
     try:
-        return await _opened(api, call, call.body.user_id, app_id)
+        return await _open_session(api, call, call.body.user_id, app_id)
     except UnknownRecord as error:
         raise InvalidInput("userId", "is no user of the project") from error
 
@@ -123,10 +125,10 @@ async def _app(api: Api, call: Call[NoQuery, Credentials], project: Project) -> 
     return app_id
 
 
-async def _opened(
+async def _open_session(
     api: Api, call: Call[NoQuery, Credentials], user_id: int, app_id: str
 ) -> models.ClientAuthentication:
-    return _answer(*await opened(api, call.request, call.body.project_id, user_id, app_id))
+    return _answer(*await open_session(api, call.request, call.body.project_id, user_id, app_id))
 
 
 def _answer(session: Session, key: str) -> models.ClientAuthentication:
@@ -156,7 +158,7 @@ OPERATIONS: Final = (
             user=True,
             device=True,
             permission=KeyScope.READ,
-            every_project_key=True,
+            any_project_key=True,
             by_handler=True,
         ),
         handler=get_auth,
@@ -200,7 +202,7 @@ OPERATIONS: Final = (
 )
 
 
-async def by_password(
+async def log_in_by_password(
     api: Api,
     request: web.Request,
     project: Project,
@@ -220,17 +222,17 @@ async def by_password(
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
     # It counts before it is looked at, so that many at once are no more than one after the other.
-    async with login_attempt(api, request, project.id, _in_one_way(name)) as attempt:
-        recognised = await api.store.users.recognise(project.id, name, password)
+    async with login_attempt(api, request, project.id, _normal_form(name)) as attempt:
+        recognised = await api.store.users.authenticate(project.id, name, password)
         if recognised is None:
-            raise attempt.wrong(_wrong())
+            raise attempt.failed(_wrong_credentials())
         user = recognised.user
         if not user.verified:
             # Within: who knows the password of a registration is not yet the owner of the address.
             await api.store.users.note_failed_login(project.id, user.id)
             raise LoginRefused("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
     try:
-        session, key = await opened(
+        session, key = await open_session(
             api,
             request,
             project.id,
@@ -241,11 +243,11 @@ async def by_password(
         )
     except (Conflict, UnknownRecord) as error:
         # Changed, or the user deleted, since it was right.
-        raise _wrong() from error
+        raise _wrong_credentials() from error
     return user, session, key
 
 
-async def opened(
+async def open_session(
     api: Api,
     request: web.Request,
     project_id: int,
@@ -261,7 +263,7 @@ async def opened(
         project_id,
         user_id,
         app_id,
-        login_of(api, request),
+        client_info(api, request),
         authentication_type=authentication_type,
         password_hash=password_hash,
         parent=parent,
@@ -270,7 +272,7 @@ async def opened(
     return session, key
 
 
-def _in_one_way(name: str) -> str:
+def _normal_form(name: str) -> str:
     """An address as it is counted, in whatever way it was written; what is none as it is."""
     try:
         return checks.email(name)
@@ -278,6 +280,6 @@ def _in_one_way(name: str) -> str:
         return name
 
 
-def _wrong() -> LoginRefused:
+def _wrong_credentials() -> LoginRefused:
     """One answer for a wrong password and for an address that nobody has."""
     return LoginRefused("INCORRECT_PASSWORD", problem="e-mail address or password is wrong")

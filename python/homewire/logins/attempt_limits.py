@@ -1,7 +1,7 @@
-"""What may be done only so often: guesses of passwords, codes and tokens, messages to people, new passwords.
+"""Limits of attempts to log in, of tokens, of messages, and of new passwords.
 
-`attempting` is around each guess, `rationed` around the others. Both lease places in their limits before
-anything else is done, and say afterwards whether it counts.
+A handler makes each attempt within `limited_attempt`, and each other action within `limited_action`. Both
+lease a place in each limit before the body runs, and decide afterwards whether it counts.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from aiohttp import web
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import NotConfirmed, RequestError, StoreError, Unavailable
 from homewire.limits.connections import network_of
-from homewire.logins.store import Account, Allowance, Delays
+from homewire.logins.store import Account, AttemptLimit, Delays
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
 from homewire.store.keys import DAY_MS
@@ -29,7 +29,7 @@ SMS_LEFT_FOR_KNOWN: Final = 4
 SMS_OF_ONE_NUMBER: Final = 10
 """One number gets one in so many, or as many as it may get at once if that is more."""
 
-_settling: Final[set[asyncio.Task[None]]] = set()
+_running: Final[set[asyncio.Task[None]]] = set()
 """The loop itself would not keep them."""
 
 
@@ -41,14 +41,16 @@ class Attempt:
     def __init__(self) -> None:
         self.counts = False
 
-    def wrong(self, error: Wrong) -> Wrong:
+    def failed(self, error: Wrong) -> Wrong:
         """This error, which tells that the attempt was wrong: it counts."""
         self.counts = True
         return error
 
 
 @asynccontextmanager
-async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[Attempt]:
+async def limited_attempt(
+    api: Api, project_id: int, allowances: Sequence[AttemptLimit]
+) -> AsyncIterator[Attempt]:
     """An attempt, made in the body; `raise attempt.wrong(…)` counts it, and nothing else does.
 
     Places are given back for whatever else ends the body: an error, a time-out, a request that is cancelled.
@@ -56,54 +58,54 @@ async def attempting(api: Api, project_id: int, allowances: Sequence[Allowance])
     counted is answered with that: nobody is told a verdict which does not count. Raises TooManyRequests.
     """
     attempts = api.store.attempts
-    lease = await attempts.take(project_id, allowances)
+    lease = await attempts.lease(project_id, allowances)
     attempt = Attempt()
     try:
         yield attempt
     finally:
         if attempt.counts:
-            await _surely(attempts.count(lease))
+            await _shielded(attempts.count(lease))
         else:
             # Else the lease ends by itself: what the body came to is more important.
             with suppress(Unavailable, StoreError):
-                await _surely(attempts.give_back(lease))
+                await _shielded(attempts.release(lease))
 
 
 @asynccontextmanager
 async def login_attempt(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
-    """A guess of what an account is proved with; otherwise like `attempting`.
+    """A guess of what an account is proved with; otherwise like `limited_attempt`.
 
     It is counted by account and network, and for all networks where nobody logged in to the account lately.
     Beyond a limit the next guesses come one at a time, after delays that double. A body that ends without an
     error was a right guess: the network is known from then on, and what was wrong before is forgotten.
     """
-    account = Account(name.lower(), neighbourhood(request))
-    limits = [_of_network(api, account)]
-    if not await api.store.attempts.knows(project_id, account):
-        limits.append(_of_strangers(api, account))
-    by_address = Allowance(
+    account = Account(name.lower(), subnet(request))
+    limits = [_network_limit(api, account)]
+    if not await api.store.attempts.is_known_network(project_id, account):
+        limits.append(_other_networks_limit(api, account))
+    by_address = AttemptLimit(
         "address_attempts", api.settings.address_attempts, remote_network(request), _window_ms(api)
     )
-    async with attempting(api, project_id, (by_address, *limits)) as attempt:
+    async with limited_attempt(api, project_id, (by_address, *limits)) as attempt:
         yield attempt
     await trust(api, request, project_id, name)
 
 
 async def trust(api: Api, request: web.Request, project_id: int, name: str) -> None:
     """The owner of an account proved that: the guesses of others do not keep this network out."""
-    account = Account(name.lower(), neighbourhood(request))
-    limits = (_of_network(api, account), _of_strangers(api, account))
+    account = Account(name.lower(), subnet(request))
+    limits = (_network_limit(api, account), _other_networks_limit(api, account))
     with suppress(Unavailable, StoreError):
-        await _surely(api.store.attempts.trust(project_id, account, limits))
+        await _shielded(api.store.attempts.trust(project_id, account, limits))
 
 
-def _of_network(api: Api, account: Account) -> Allowance:
-    settings, whose = api.settings, f"{account.name} from {account.network}"
-    return Allowance("account_attempts", settings.account_attempts, whose, *_delays(api))
+def _network_limit(api: Api, account: Account) -> AttemptLimit:
+    settings, subject = api.settings, f"{account.name} from {account.network}"
+    return AttemptLimit("account_attempts", settings.account_attempts, subject, *_delays(api))
 
 
-def _of_strangers(api: Api, account: Account) -> Allowance:
-    return Allowance("stranger_attempts", api.settings.stranger_attempts, account.name, *_delays(api))
+def _other_networks_limit(api: Api, account: Account) -> AttemptLimit:
+    return AttemptLimit("stranger_attempts", api.settings.stranger_attempts, account.name, *_delays(api))
 
 
 def _delays(api: Api) -> tuple[int, Delays]:
@@ -119,9 +121,11 @@ def _window_ms(api: Api) -> int:
 
 
 @asynccontextmanager
-async def rationed(api: Api, project_id: int, allowances: Sequence[Allowance]) -> AsyncIterator[None]:
+async def limited_action(
+    api: Api, project_id: int, allowances: Sequence[AttemptLimit]
+) -> AsyncIterator[None]:
     """What the body does counts, unless it certainly was not done. Raises TooManyRequests."""
-    async with attempting(api, project_id, allowances) as attempt:
+    async with limited_attempt(api, project_id, allowances) as attempt:
         attempt.counts = True
         try:
             yield
@@ -132,16 +136,16 @@ async def rationed(api: Api, project_id: int, allowances: Sequence[Allowance]) -
             raise
 
 
-async def _surely(settling: Coroutine[Any, Any, None]) -> None:
+async def _shielded(settling: Coroutine[Any, Any, None]) -> None:
     """Do this, even if the request is cancelled meanwhile."""
     task = asyncio.create_task(settling)
-    _settling.add(task)
-    task.add_done_callback(_settled)
+    _running.add(task)
+    task.add_done_callback(_forget)
     await asyncio.shield(task)
 
 
-def _settled(task: asyncio.Task[None]) -> None:
-    _settling.discard(task)
+def _forget(task: asyncio.Task[None]) -> None:
+    _running.discard(task)
     if not task.cancelled():
         # Else asyncio says that nobody looked at it, when the request was cancelled.
         task.exception()
@@ -152,13 +156,13 @@ def remote_network(request: web.Request) -> str:
     return network_of(client_address(request) or "")
 
 
-def neighbourhood(request: web.Request) -> str:
+def subnet(request: web.Request) -> str:
     """The network that a guess for an account comes from: people move within a /24, and of IPv6 a /64."""
     network = remote_network(request)
     return network if ":" in network else network.rpartition(".")[0]
 
 
-def token_guesses(api: Api, request: web.Request) -> tuple[Allowance, ...]:
+def token_attempts(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
     """Of whom the guess of a token counts, which names no account.
 
     Apart from guesses of passwords: those must not keep anybody of the same network from a link that was
@@ -167,17 +171,19 @@ def token_guesses(api: Api, request: web.Request) -> tuple[Allowance, ...]:
     return (_address_attempts(api, request, "token"),)
 
 
-def registrations(api: Api, request: web.Request) -> tuple[Allowance, ...]:
+def registration_limits(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
     """Of whom a registration counts that is refused because the address has a user: it tells that."""
     return (_address_attempts(api, request, "registration"),)
 
 
-def _address_attempts(api: Api, request: web.Request, what: str) -> Allowance:
-    whose = f"{what} {remote_network(request)}"
-    return Allowance("address_attempts", api.settings.address_attempts, whose, _window_ms(api))
+def _address_attempts(api: Api, request: web.Request, what: str) -> AttemptLimit:
+    subject = f"{what} {remote_network(request)}"
+    return AttemptLimit("address_attempts", api.settings.address_attempts, subject, _window_ms(api))
 
 
-async def messages_to(api: Api, request: web.Request, project_id: int, to: str) -> tuple[Allowance, ...]:
+async def message_limits(
+    api: Api, request: web.Request, project_id: int, to: str
+) -> tuple[AttemptLimit, ...]:
     """The limits that count a message which is asked for, to an address or number.
 
     By the network that it is asked from first; and for all networks where nobody logged in to the account
@@ -186,64 +192,67 @@ async def messages_to(api: Api, request: web.Request, project_id: int, to: str) 
     return _messages_to(api, request, to, is_known=await _is_known(api, request, project_id, to))
 
 
-async def sms_to(api: Api, request: web.Request, project_id: int, phone: str) -> tuple[Allowance, ...]:
+async def sms_limits(api: Api, request: web.Request, project_id: int, phone: str) -> tuple[AttemptLimit, ...]:
     """The same of an SMS, which costs money: a project has so many a day, for all its users together.
 
     A part of these is left for users at networks where they logged in lately, and one number gets no more
     than a part: so neither strangers nor one user can use up the SMS of all others.
     """
-    most, is_known = api.settings.project_sms_per_day, await _is_known(api, request, project_id, phone)
-    limits = [*_messages_to(api, request, phone, is_known=is_known), _sms_a_day(most, "")]
-    if most:
-        of_one = max(api.settings.recipient_messages, most // SMS_OF_ONE_NUMBER)
+    max_attempts, is_known = (
+        api.settings.project_sms_per_day,
+        await _is_known(api, request, project_id, phone),
+    )
+    limits = [*_messages_to(api, request, phone, is_known=is_known), _sms_a_day(max_attempts, "")]
+    if max_attempts:
+        of_one = max(api.settings.recipient_messages, max_attempts // SMS_OF_ONE_NUMBER)
         # Apart: strangers must not use up what the owner of the number may ask for.
         limits.append(_sms_a_day(of_one, f"to {phone} by {'its user' if is_known else 'strangers'}"))
         if not is_known:
-            limits.append(_sms_a_day(most - most // SMS_LEFT_FOR_KNOWN, "strangers"))
+            limits.append(_sms_a_day(max_attempts - max_attempts // SMS_LEFT_FOR_KNOWN, "strangers"))
     return tuple(limits)
 
 
-def _sms_a_day(most: int, whose: str) -> Allowance:
-    return Allowance("project_sms_per_day", most, whose, DAY_MS)
+def _sms_a_day(max_attempts: int, subject: str) -> AttemptLimit:
+    return AttemptLimit("project_sms_per_day", max_attempts, subject, DAY_MS)
 
 
 async def _is_known(api: Api, request: web.Request, project_id: int, to: str) -> bool:
     """Whether the owner of an address or number logged in from the client's network lately."""
-    return await api.store.attempts.knows(project_id, Account(to.lower(), neighbourhood(request)))
+    return await api.store.attempts.is_known_network(project_id, Account(to.lower(), subnet(request)))
 
 
-def _messages_to(api: Api, request: web.Request, to: str, *, is_known: bool) -> tuple[Allowance, ...]:
+def _messages_to(api: Api, request: web.Request, to: str, *, is_known: bool) -> tuple[AttemptLimit, ...]:
     settings, window_ms = api.settings, _window_ms(api)
-    from_there = f"{to.lower()} from {neighbourhood(request)}"
+    from_there = f"{to.lower()} from {subnet(request)}"
     limits = (
-        Allowance("address_messages", settings.address_messages, remote_network(request), window_ms),
-        Allowance("account_messages", settings.account_messages, from_there, window_ms),
+        AttemptLimit("address_messages", settings.address_messages, remote_network(request), window_ms),
+        AttemptLimit("account_messages", settings.account_messages, from_there, window_ms),
     )
     if is_known:
         return limits
-    return (*limits, Allowance("recipient_messages", settings.recipient_messages, to.lower(), window_ms))
+    return (*limits, AttemptLimit("recipient_messages", settings.recipient_messages, to.lower(), window_ms))
 
 
-def invitations_to(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[Allowance, ...]:
+def invitation_limits(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[AttemptLimit, ...]:
     """Of whom a mail counts that tells somebody they were added to a home.
 
     Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
     server, which invites for many.
     """
     settings, window_ms = api.settings, _window_ms(api)
-    whose = f"invitation {to.lower()}"
-    allowances = [Allowance("account_messages", settings.account_messages, whose, window_ms)]
+    subject = f"invitation {to.lower()}"
+    allowances = [AttemptLimit("account_messages", settings.account_messages, subject, window_ms)]
     if caller.kind is PrincipalKind.USER:
-        whose = f"invitation {remote_network(request)}"
-        allowances.append(Allowance("address_messages", settings.address_messages, whose, window_ms))
+        subject = f"invitation {remote_network(request)}"
+        allowances.append(AttemptLimit("address_messages", settings.address_messages, subject, window_ms))
     return tuple(allowances)
 
 
-def additions(api: Api, user_id: int) -> tuple[Allowance, ...]:
+def member_limits(api: Api, user_id: int) -> tuple[AttemptLimit, ...]:
     """Of whom a new member of a home counts, within a day."""
-    return (Allowance("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
+    return (AttemptLimit("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
 
 
-def password_changes(api: Api, user_id: int) -> tuple[Allowance, ...]:
+def password_change_limits(api: Api, user_id: int) -> tuple[AttemptLimit, ...]:
     """Of whom a new password counts: each takes the machine as long as a login."""
-    return (Allowance("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)
+    return (AttemptLimit("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)

@@ -31,9 +31,9 @@ from homewire.errors import InvalidInput, TooManyRequests, Unavailable
 
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 256
-WAITING: Final = 256
+MAX_WAITING: Final = 256
 """Passwords that wait in a lane for each core, at most. Who comes then had better come again."""
-PROJECT_WAITING: Final = 64
+MAX_PROJECT_WAITING: Final = 64
 """What a project may have in a lane unless a setting says otherwise."""
 WAIT_S: Final = 4.0
 """How long one waits for its turn: longer than that no request waits for anything."""
@@ -44,7 +44,7 @@ LIMIT: Final = "project_passwords"
 """The setting that bounds what one project has in a lane."""
 # OWASP's second choice for argon2id: 2 passes over 19 MiB on one lane.
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
-_NOBODYS: Final = (
+_DUMMY_HASH: Final = (
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 )
 """A hash with the parameters of `_HASHER` that is no password's."""
@@ -83,18 +83,18 @@ class Passwords:
         self._turned_away = 0
         self._threads = ThreadPoolExecutor(cores, "passwords", _yield_to_others)
         self._free = cores
-        self._lanes = {lane: _Queue(cores * WAITING, project_waiting) for lane in Lane}
+        self._lanes = {lane: _Queue(cores * MAX_WAITING, project_waiting) for lane in Lane}
 
     async def hash(self, password: str, project_id: int = 0, lane: Lane = Lane.REGISTRATION) -> str:
         """The argon2id hash of a new password. Raises InvalidInput for one of an impossible length."""
-        secret = checked(password)
+        secret = check_length(password)
         return await self._in_turn(lane, project_id, lambda: _HASHER.hash(secret))
 
     async def verify(self, stored: str, password: str, project_id: int = 0, lane: Lane = Lane.LOGIN) -> bool:
         """Whether `password` is the one that was hashed to `stored`. Where nothing is stored, the answer
         takes as long."""
         given = password[: MAX_LENGTH + 1]
-        return await self._in_turn(lane, project_id, lambda: _matches(stored or _NOBODYS, given))
+        return await self._in_turn(lane, project_id, lambda: _matches(stored or _DUMMY_HASH, given))
 
     @staticmethod
     def is_outdated(stored: str) -> bool:
@@ -123,7 +123,7 @@ class Passwords:
             raise Unavailable(problem="too many passwords wait to be looked at")
         if queue.is_full_for(project_id):
             self._refusals[LIMIT] += 1
-            raise TooManyRequests(LIMIT, most=queue.most_of_project)
+            raise TooManyRequests(LIMIT, max_attempts=queue.most_of_project)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.add(project_id, turn)
         try:
@@ -151,9 +151,9 @@ class Passwords:
 class _Queue:
     """Those who wait in one lane, by project; the projects take turns."""
 
-    def __init__(self, most: int, most_of_project: int) -> None:
+    def __init__(self, max_attempts: int, most_of_project: int) -> None:
         self.most_of_project = most_of_project
-        self._most = most
+        self._most = max_attempts
         self._size = 0
         self._waiting: OrderedDict[int, deque[asyncio.Future[None]]] = OrderedDict()
 
@@ -195,7 +195,7 @@ class _Queue:
         return None
 
 
-def checked(password: str) -> bytes:
+def check_length(password: str) -> bytes:
     """A new password as it is hashed. Raises InvalidInput for one that cannot be.
 
     In the form NFC (RFC 8265, section 4.2): one keyboard sends é as one character, another as two.
@@ -232,7 +232,7 @@ def _is_hash_of(stored: str, password: str) -> bool:
         return False
 
 
-async def refuse(password: str, own: Iterable[str | None], field: str = "password") -> None:
+async def reject_guessable(password: str, own: Iterable[str | None], field: str = "password") -> None:
     """Raise InvalidInput (PASSWORD_TOO_WEAK) for one that is too easy to guess.
 
     `own` is what others may know of the user: name and e-mail address.
@@ -240,7 +240,7 @@ async def refuse(password: str, own: Iterable[str | None], field: str = "passwor
     given = password.casefold().strip()
     if len(set(given)) < 2:
         raise _too_weak(field, "must have different characters")
-    if _spelled_alike(given) in {_spelled_alike(text) for each in own if each for text in _parts_of(each)}:
+    if _same_spelling(given) in {_same_spelling(text) for each in own if each for text in _parts_of(each)}:
         raise _too_weak(field, "must not be your name or e-mail address")
     # Reading the list takes 60 ms, once.
     if given in await asyncio.to_thread(_common):
@@ -253,7 +253,7 @@ def _parts_of(text: str) -> tuple[str, str]:
     return known, known.partition("@")[0]
 
 
-def _spelled_alike(text: str) -> str:
+def _same_spelling(text: str) -> str:
     return "".join(each for each in text if each.isalnum())
 
 

@@ -78,23 +78,23 @@ class Delays(NamedTuple):
     longest_ms: int
 
 
-WALL: Final = Delays(0, 0)
+NO_DELAYS: Final = Delays(0, 0)
 """Until the window ends."""
 
 
 @dataclass(frozen=True, slots=True)
-class Allowance:
+class AttemptLimit:
     """How often one of something may try, in a window."""
 
     setting: str
     """The limit's name; what is counted, too."""
-    most: int
+    max_attempts: int
     """0: as often as it likes."""
-    whose: str
+    subject: str
     """An address, or what an account is known by."""
     window_ms: int
     """How long what counts is remembered: from the first one on; with delays from the last one on."""
-    delays: Delays = WALL
+    delays: Delays = NO_DELAYS
 
 
 class Account(NamedTuple):
@@ -105,12 +105,12 @@ class Account(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Lease:
+class AttemptLease:
     """The places of one attempt."""
 
     project_id: int
     attempt_id: str
-    allowances: tuple[Allowance, ...]
+    allowances: tuple[AttemptLimit, ...]
     """Those that have a limit."""
 
 
@@ -123,14 +123,14 @@ class Attempts:
         self._refusals = refusals
         refusals.update(dict.fromkeys(LIMITS, 0))
 
-    async def take(self, project_id: int, allowances: Sequence[Allowance]) -> Lease:
+    async def lease(self, project_id: int, allowances: Sequence[AttemptLimit]) -> AttemptLease:
         """Lease a place for an attempt, before it is made: of many at once no more than the limit get one.
 
         Raises TooManyRequests naming the setting whose limit was reached (no place is leased then), and
         UnknownRecord without the project.
         """
-        limited = tuple(each for each in allowances if each.most > 0)
-        lease = Lease(project_id, secrets.token_hex(8), limited)
+        limited = tuple(each for each in allowances if each.max_attempts > 0)
+        lease = AttemptLease(project_id, secrets.token_hex(8), limited)
         if not limited:
             return lease
         slot = ProjectSlot(project_id)
@@ -141,22 +141,22 @@ class Attempts:
             [
                 lease.attempt_id,
                 LEASE_MS,
-                *(number for each in limited for number in (each.most, *each.delays)),
+                *(number for each in limited for number in (each.max_attempts, *each.delays)),
             ],
         )
         if answer[0] == "limit":
             reached = limited[int(answer[1])]
             self._refusals[reached.setting] += 1
             seconds = max(1, -(-int(answer[2]) // 1000))
-            raise TooManyRequests(reached.setting, seconds, most=reached.most)
+            raise TooManyRequests(reached.setting, seconds, max_attempts=reached.max_attempts)
         require_ok(answer, project=project_id)
         return lease
 
-    async def count(self, lease: Lease) -> None:
+    async def count(self, lease: AttemptLease) -> None:
         """The attempt was wrong: it counts."""
         if lease.allowances:
             slot = ProjectSlot(lease.project_id)
-            windows = [(each.window_ms, int(each.delays != WALL)) for each in lease.allowances]
+            windows = [(each.window_ms, int(each.delays != NO_DELAYS)) for each in lease.allowances]
             answer = await self._database.change(
                 COUNT_ATTEMPT,
                 slot,
@@ -165,24 +165,24 @@ class Attempts:
             )
             require_ok(answer, project=lease.project_id)
 
-    async def give_back(self, lease: Lease) -> None:
+    async def release(self, lease: AttemptLease) -> None:
         """The attempt was not wrong: its places are free. Doing that twice is harmless."""
         if lease.allowances:
             slot = ProjectSlot(lease.project_id)
-            names = [slot.attempt_leases(each.setting, _hash(each.whose)) for each in lease.allowances]
+            names = [slot.attempt_leases(each.setting, _hash(each.subject)) for each in lease.allowances]
             answer = await self._database.change(RELEASE_ATTEMPT, slot, names, [lease.attempt_id])
             if answer != ["unknown", "project"]:
                 require_ok(answer)
 
-    async def knows(self, project_id: int, account: Account) -> bool:
+    async def is_known_network(self, project_id: int, account: Account) -> bool:
         """Whether somebody logged in to an account from this network lately."""
         known = ProjectSlot(project_id).known_networks(_hash(account.name))
         return await self._database.read("ZSCORE", known, _hash(account.network)) is not None
 
-    async def trust(self, project_id: int, account: Account, allowances: Sequence[Allowance]) -> None:
+    async def trust(self, project_id: int, account: Account, allowances: Sequence[AttemptLimit]) -> None:
         """The account's owner is at this network: what was wrong before is forgotten in these limits."""
         slot = ProjectSlot(project_id)
-        counters = [slot.attempts(each.setting, _hash(each.whose)) for each in allowances]
+        counters = [slot.attempts(each.setting, _hash(each.subject)) for each in allowances]
         answer = await self._database.change(
             TRUST_NETWORK,
             slot,
@@ -192,11 +192,11 @@ class Attempts:
         require_ok(answer, project=project_id)
 
 
-def _counters_and_leases(slot: ProjectSlot, allowances: Sequence[Allowance]) -> list[str]:
+def _counters_and_leases(slot: ProjectSlot, allowances: Sequence[AttemptLimit]) -> list[str]:
     names: list[str] = []
     for each in allowances:
-        whose = _hash(each.whose)
-        names += slot.attempts(each.setting, whose), slot.attempt_leases(each.setting, whose)
+        subject = _hash(each.subject)
+        names += slot.attempts(each.setting, subject), slot.attempt_leases(each.setting, subject)
     return names
 
 
@@ -204,7 +204,7 @@ def _hash(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()[:HASH_DIGITS]
 
 
-MOST: Final = 20
+MAX_LOGIN_TOKENS: Final = 20
 """Login tokens of one user that are good at the same time; with one more the one that expires first goes."""
 # It names its user, whose tokens lie in one key. No key has this shape, so neither passes for the other.
 _SHAPE: Final = re.compile(r"v1\.([1-9][0-9]{0,15})\.([1-9][0-9]{0,15})\.[A-Za-z0-9_-]{43}", re.ASCII)
@@ -235,7 +235,7 @@ class LoginTokens:
             CREATE_LOGIN_TOKEN,
             slot,
             [slot.user(user_id), slot.user_login_tokens(user_id)],
-            [token_hash(token), now, expires_ms, MOST],
+            [token_hash(token), now, expires_ms, MAX_LOGIN_TOKENS],
         )
         require_ok(answer, project=project_id, user=user_id)
         return token, expires_ms

@@ -34,7 +34,7 @@ FINISHING_S: Final = 5.0
 """What the steps in Redis behind a try may take until others believe that its node died."""
 LAST_S: Final = 2.0
 """What is under way at a stop has this long."""
-LONGEST_PAUSE_S: Final = 300.0
+MAX_PAUSE_S: Final = 300.0
 
 FindProject = Callable[[int], Awaitable[Project | None]]
 
@@ -165,7 +165,7 @@ class MessageWorker:
 
     async def _put_off(self, entry: Entry, problem: str) -> None:
         self._failed += 1
-        pause_s = min(self._patience.pause_s * 2**entry.tries, LONGEST_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
+        pause_s = min(self._patience.pause_s * 2**entry.tries, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
         age_s = (await self._queue.now_ms() - entry.since_ms) / 1000
         if entry.tries + 1 >= self._patience.tries or age_s + pause_s > self._patience.age_s:
             await self._bury(entry, problem)

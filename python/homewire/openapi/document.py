@@ -259,7 +259,7 @@ def _security(endpoint: Endpoint) -> Iterator[Part]:
     if access.device:
         yield {"deviceKey": []}
     if access.permission is not None:
-        yield {"projectKey": [] if access.every_project_key else [str(access.permission)]}
+        yield {"projectKey": [] if access.any_project_key else [str(access.permission)]}
     if endpoint.websocket:
         yield {"authToken": []}
 

@@ -15,7 +15,7 @@ from homewire.presence.store import DEAD, PresenceChange
 from homewire.repositories import Store
 from homewire.store.database import wall_clock_ms
 
-LONGEST_PAUSE_S: Final = 1.0
+MAX_PAUSE_S: Final = 1.0
 FORGOTTEN_S: Final = 60.0
 """How long after that a node is looked after once more: what it sent last may have arrived late."""
 
@@ -38,7 +38,7 @@ class Reaper:
 
     async def run(self) -> None:
         """Look until cancelled."""
-        pause_s, there_since = min(LONGEST_PAUSE_S, self._lease_s / 10), float("inf")
+        pause_s, there_since = min(MAX_PAUSE_S, self._lease_s / 10), float("inf")
         while not is_cancelling():
             try:
                 await self._store.nodes.alive()

@@ -155,7 +155,7 @@ class Projects:
         )
         if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
             raise UnknownRecord("project", project_id)
-        await self._bury(project_id)
+        await self._mark_deleted(project_id)
 
     async def deleted(self) -> builtins.list[int]:
         """Deleted projects that still have records to sweep."""
@@ -167,7 +167,7 @@ class Projects:
             raise UnknownRecord("deleted project", project_id)
         slot = ProjectSlot(project_id)
         # Also for the outbox, which goes with the rest: what stands in it is heard first.
-        await self._bury(project_id)
+        await self._mark_deleted(project_id)
         removed = 0
         async for names in self._database.scan(slot.prefix + "*", PAGE):
             # The tombstone goes last: until then it refuses changes that would leave new records behind.
@@ -181,7 +181,7 @@ class Projects:
         answer = await self._database.change(script, ProjectSlot(project_id), [])
         require_ok(answer, project=project_id)
 
-    async def _bury(self, project_id: int) -> None:
+    async def _mark_deleted(self, project_id: int) -> None:
         answer = await self._database.change(DELETE_PROJECT, ProjectSlot(project_id), [])
         if answer != ["unknown", "project"]:  # As it is when it was buried before.
             require_ok(answer)

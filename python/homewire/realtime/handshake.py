@@ -40,7 +40,7 @@ from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.answers import HandedOff
 from homewire.server.clients import client_address
 from homewire.server.query import refuse_misspelt
-from homewire.sessions.expiry import Sockets
+from homewire.sessions.expiry import SocketExpiry
 
 Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]
 """Does something for a reservation, of that principal, before it is adopted."""
@@ -70,7 +70,7 @@ class Gateway:
     admission: ConnectionLimits
     pumps: TlsBridges
     queued_commands: QueuedCommands
-    sockets: Sockets
+    sockets: SocketExpiry
     connected_devices: ConnectedDevices
     observe: Observer | None = None
     """Called before each step; see `handoff.Observer`."""
@@ -98,7 +98,7 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
     """GET /userSession/websocket (spec 000, *Listen to events*)."""
     # Before the key is looked at: a misspelt `authToken` would be answered as a missing key.
     refuse_misspelt(request, FOR_EVENTS)
-    credential = gateway.authenticator.of_websocket(request)
+    credential = gateway.authenticator.for_websocket(request)
 
     async def look_up(at_version: int) -> Claim:
         principal = await gateway.authenticator.principal(credential, at_version)
@@ -112,7 +112,7 @@ async def listen_to_events(gateway: Gateway, request: web.Request) -> web.Stream
 async def receive_commands(gateway: Gateway, request: web.Request) -> web.StreamResponse:
     """GET /devices/{deviceId}/command (spec 001, *Receive Commands*)."""
     refuse_misspelt(request, FOR_COMMANDS)
-    credential = gateway.authenticator.of_websocket(request)
+    credential = gateway.authenticator.for_websocket(request)
 
     async def look_up(at_version: int) -> Claim:
         principal = await gateway.authenticator.principal(credential, at_version)

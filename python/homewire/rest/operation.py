@@ -49,7 +49,7 @@ class Access:
     device: bool = False
     permission: KeyScope | None = None
     """Of a project key. None: no project key."""
-    every_project_key: bool = False
+    any_project_key: bool = False
     """Whether a project key without that permission does, too."""
     nobody: bool = False
     """Whether it may be called without a key, too. One that is given and is not valid is refused."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 
-from homewire.auth.access import by_right, judged, right_needed
+from homewire.auth.access import authorize_with_fresh_location, has_permission, permission_needed
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
 from homewire.errors import NotFound
@@ -27,18 +27,18 @@ async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> N
     """The same of what changes a home's values; where rights say who may, the right to write it is needed
     and enough. Raises NotFound, and PermissionDenied for members without the right."""
     home_id = ids["homeId"]
-    permitted = await by_right(api.directory, caller, PermissionKind.WRITE_HOME, home_id)
+    permitted = await has_permission(api.directory, caller, PermissionKind.WRITE_HOME, home_id)
     if permitted:
         return
     await require_home(api, caller, home_id)
     if permitted is False:
-        raise right_needed(PermissionKind.WRITE_HOME, home_id)
+        raise permission_needed(PermissionKind.WRITE_HOME, home_id)
 
 
 async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
     """The same of what changes a device's values. Nobody has a right to a device that is in no home."""
     device_id = ids["deviceId"]
-    permitted = await by_right(api.directory, caller, PermissionKind.WRITE_DEVICE, device_id)
+    permitted = await has_permission(api.directory, caller, PermissionKind.WRITE_DEVICE, device_id)
     if permitted:
         located = await api.store.devices.locate(caller.project_id, (device_id,))
         if device_id not in located or located[device_id].home_id is None:
@@ -46,7 +46,7 @@ async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) ->
         return
     await require_device(api, caller, device_id)
     if permitted is False:
-        raise right_needed(PermissionKind.WRITE_DEVICE, device_id)
+        raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)
 
 
 async def require_home(api: Api, caller: Principal, home_id: int) -> None:
@@ -65,7 +65,9 @@ async def require_device(api: Api, caller: Principal, device_id: int) -> DeviceL
     """Where the device is. Raises NotFound unless the caller may see it."""
     if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
         raise NotFound
-    return await judged(api.directory, caller.project_id, device_id, partial(_checked, api, caller))
+    return await authorize_with_fresh_location(
+        api.directory, caller.project_id, device_id, partial(_checked, api, caller)
+    )
 
 
 async def _checked(api: Api, caller: Principal, location: DeviceLocation | None) -> DeviceLocation:

@@ -82,7 +82,7 @@ async def _bind(
         ) from error
 
 
-LOOK_EVERY_S: Final = 2.0
+CHECK_INTERVAL_S: Final = 2.0
 """Files that were the same twice are complete: a certificate and its key are not replaced in one moment."""
 Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
@@ -117,7 +117,7 @@ class Certificate:
         """Take it anew whenever its files have changed, until cancelled."""
         seen = self._taken
         while True:
-            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.sleep(CHECK_INTERVAL_S)
             before, seen = seen, self._stamp()
             if seen == before and seen != self._taken:
                 self.reload()

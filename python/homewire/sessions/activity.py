@@ -18,17 +18,17 @@ from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.store.script import changing, lua
 
 TOUCH_SESSIONS: Final = changing(lua(__package__, "touch_sessions"), charges=True)
-MOST_TOUCHED: Final = 50
+MAX_TOUCHED: Final = 50
 """Sessions of one script: each is three elements and up to seven commands, and while it runs, Redis does
 nothing else. So many took 2 ms on a busy machine."""
-NOTED_EVERY_MS: Final = 60_000
+NOTE_INTERVAL_MS: Final = 60_000
 """Between two notes of a session's last access, at least, whichever node makes them."""
 NOTES: Final = 4
 """In the time that a session lives without being used, at least: one that lives for less than so many minutes
 is noted more often than once a minute, or a user who is there would lose it."""
 
 
-class Use(NamedTuple):
+class SessionUse(NamedTuple):
     """A session was used at a time, in ms since 1970."""
 
     session_id: str
@@ -48,7 +48,7 @@ class SessionDeadline(NamedTuple):
     """Whatever happens; 0: it has no such end."""
 
 
-class KeySought(NamedTuple):
+class KeyReference(NamedTuple):
     """Whose key it is, and the first 8 bytes of its hash."""
 
     user_id: int
@@ -57,32 +57,32 @@ class KeySought(NamedTuple):
     key_tag: int
 
 
-class Found(NamedTuple):
+class LiveSession(NamedTuple):
     """A live session, found by the tag of its key."""
 
     session_id: str
     key_hash: str
     last_access_ms: int
     slides_ms: int
-    standing: SessionDeadline
+    deadline: SessionDeadline
 
     def is_due(self, now: int) -> bool:
         """Whether a use at this time would be noted."""
-        return now - self.last_access_ms >= noted_every_ms(self.slides_ms)
+        return now - self.last_access_ms >= note_interval_ms(self.slides_ms)
 
 
-def noted_every_ms(slides_ms: int) -> int:
+def note_interval_ms(slides_ms: int) -> int:
     """How long after a noted use of a session the next one is, given how long it lives unused."""
-    return min(NOTED_EVERY_MS, slides_ms // NOTES)
+    return min(NOTE_INTERVAL_MS, slides_ms // NOTES)
 
 
-class SessionUses:
+class SessionActivity:
     """Writes that sessions were used, and looks up how keys in use stand."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def touch(self, project_id: int, uses: Sequence[Use]) -> list[SessionDeadline | None]:
+    async def touch(self, project_id: int, uses: Sequence[SessionUse]) -> list[SessionDeadline | None]:
         """Note these uses, at most MOST_TOUCHED, and slide the ends of the sessions.
 
         How each stands afterwards, None for one that is over. One that was noted less than a minute before
@@ -98,15 +98,17 @@ class SessionUses:
                 _index(slot, use.user_id, use.device_id),
             )
         ]
-        said = [part for use in uses for part in (use.session_id, use.key_hash, use.used_ms)]
+        said = [page for use in uses for page in (use.session_id, use.key_hash, use.used_ms)]
         answer = await self._database.change(
-            TOUCH_SESSIONS, slot, names, [NOTED_EVERY_MS, NOTES, ENDED_SESSION_KEPT_MS, *said]
+            TOUCH_SESSIONS, slot, names, [NOTE_INTERVAL_MS, NOTES, ENDED_SESSION_KEPT_MS, *said]
         )
         if answer[0] == "unknown":
             return [None] * len(uses)
-        return [_standing(*words) for words in zip(answer[1::2], answer[2::2], strict=True)]
+        return [_deadline(*words) for words in zip(answer[1::2], answer[2::2], strict=True)]
 
-    async def of_keys(self, project_id: int, keys: Collection[KeySought]) -> dict[KeySought, Found]:
+    async def of_keys(
+        self, project_id: int, keys: Collection[KeyReference]
+    ) -> dict[KeyReference, LiveSession]:
         """The live sessions of keys; without those that are over. Raises Unavailable.
 
         In two round trips, whatever the number of keys: there is no index by tag, for few users have more
@@ -122,16 +124,16 @@ class SessionUses:
             for holder, reply in zip(holders, replies, strict=True)
             for session_id in reply
         ]
-        found: dict[KeySought, Found] = {}
+        found: dict[KeyReference, LiveSession] = {}
         for start in range(0, len(live), PAGE):
             page = live[start : start + PAGE]
             sessions = await self._read(slot, [session_id for _, session_id in page])
             for (holder, _), session in zip(page, sessions, strict=True):
                 if session is not None:
-                    found[KeySought(*holder, key_tag(session.key_hash))] = session
+                    found[KeyReference(*holder, key_tag(session.key_hash))] = session
         return {key: session for key, session in found.items() if key in keys}
 
-    async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Found | None]:
+    async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[LiveSession | None]:
         fields = ("key", "closed", "last_access", "slides", "expires", "ends")
         records = await self._database.read_together(
             *(("HMGET", slot.session(session_id), *fields) for session_id in ids)
@@ -143,25 +145,25 @@ def _index(slot: ProjectSlot, user_id: int, device_id: int) -> str:
     return slot.user_sessions(user_id) if user_id else slot.device_sessions(device_id)
 
 
-def _standing(expires: str, ends: str) -> SessionDeadline | None:
+def _deadline(expires: str, ends: str) -> SessionDeadline | None:
     return SessionDeadline(int(expires), int(ends)) if expires != "0" else None
 
 
-def _found(session_id: str, record: Sequence[bytes | None]) -> Found | None:
+def _found(session_id: str, record: Sequence[bytes | None]) -> LiveSession | None:
     key, closed, *times = record
     if key is None or closed != b"0":
         return None
     last_access, slides, expires, ends = (int(each or 0) for each in times)
-    return Found(session_id, key.decode(), last_access, slides, SessionDeadline(expires, ends))
+    return LiveSession(session_id, key.decode(), last_access, slides, SessionDeadline(expires, ends))
 
 
-MOST_WAITING: Final = 10_000
+MAX_WAITING: Final = 10_000
 """Uses that wait to be written. More are dropped, and counted: the session's next request notes it again."""
-MOST_REMEMBERED: Final = 50_000
+MAX_REMEMBERED: Final = 50_000
 """Keys of which it is remembered that they were noted, in each of two generations. Whoever is forgotten too
 early is noted again, and the script that writes it sees that it is too early."""
 
-ProjectUses: TypeAlias = tuple[int, list[Use]]
+ProjectUses: TypeAlias = tuple[int, list[SessionUse]]
 """Uses in one project, as many as one script takes."""
 
 
@@ -179,7 +181,7 @@ class ActivityBuffer:
         """Key tag → when its use was noted. Turned once in a pause, so that `_before` has all older ones that
         still count."""
         self._before: dict[int, int] = {}
-        self._waiting: dict[int, dict[str, Use]] = {}
+        self._waiting: dict[int, dict[str, SessionUse]] = {}
         self._count = 0
         """Of all of them."""
         self._written = self._dropped = 0
@@ -192,13 +194,13 @@ class ActivityBuffer:
         last = self._noted.get(principal.key_tag) or self._before.get(principal.key_tag, 0)
         if now - last < self._pause_ms:
             return
-        if self._count >= MOST_WAITING:
+        if self._count >= MAX_WAITING:
             self._dropped += 1
             return
         self._remember(principal.key_tag, now)
         is_user = principal.kind is PrincipalKind.USER
         user_id, device_id = (principal.id, 0) if is_user else (0, principal.id)
-        use = Use(principal.session_id, user_id, device_id, key_hash, now)
+        use = SessionUse(principal.session_id, user_id, device_id, key_hash, now)
         self._wait(principal.project_id, [use])
 
     def take(self, batches: int) -> list[ProjectUses]:
@@ -209,7 +211,7 @@ class ActivityBuffer:
         taken: list[ProjectUses] = []
         for project_id in list(self._waiting)[:batches]:
             uses = self._waiting.pop(project_id)
-            some = [uses.pop(session_id) for session_id in list(uses)[:MOST_TOUCHED]]
+            some = [uses.pop(session_id) for session_id in list(uses)[:MAX_TOUCHED]]
             if uses:
                 self._waiting[project_id] = uses
             self._count -= len(some)
@@ -240,7 +242,7 @@ class ActivityBuffer:
             "session_uses_dropped": self._dropped,
         }
 
-    def _wait(self, project_id: int, uses: list[Use]) -> None:
+    def _wait(self, project_id: int, uses: list[SessionUse]) -> None:
         waiting = self._waiting.setdefault(project_id, {})
         self._count -= len(waiting)
         waiting.update((use.session_id, use) for use in uses)
@@ -248,7 +250,7 @@ class ActivityBuffer:
         self.pending.set()
 
     def _remember(self, key_tag: int, now: int) -> None:
-        if now >= self._turns_at or len(self._noted) >= MOST_REMEMBERED:
+        if now >= self._turns_at or len(self._noted) >= MAX_REMEMBERED:
             self._before, self._noted = self._noted, {}
             self._turns_at = now + self._pause_ms
         self._noted[key_tag] = now

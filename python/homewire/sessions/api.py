@@ -44,7 +44,7 @@ async def terminate_user_session(api: Api, call: Call[NoQuery, None]) -> None:
 async def end_user_sessions(api: Api, call: Call[SessionsQuery, None]) -> None:
     """End the caller's other sessions, or all of them."""
     own = "" if call.query.current else call.principal.session_id
-    await api.store.sessions.end_all(call.project_id, call.principal.id, but=own)
+    await api.store.sessions.end_all(call.project_id, call.principal.id, except_id=own)
 
 
 OPERATIONS: Final = (

@@ -27,34 +27,34 @@ class Deadlines:
 
     def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
         self._clock = clock
-        self._new, self._old = _Seen(), _Seen()
+        self._new, self._old = _Generation(), _Generation()
         self.sooner: Final = asyncio.Event()
         """Set when something is kept that may be over before all others."""
 
-    def see(self, key: SocketKey, standing: SessionDeadline) -> None:
+    def observe(self, key: SocketKey, deadline: SessionDeadline) -> None:
         """A socket is open with this key, whose session stands so."""
         known = self._old.remove(key) or self._new.remove(key)
-        if known is not None and known.expires_ms > standing.expires_ms > 0:
+        if known is not None and known.expires_ms > deadline.expires_ms > 0:
             # Read earlier, and answered later.
-            standing = known
-        if 0 < standing.expires_ms <= self._clock() + HORIZON_MS:
+            deadline = known
+        if 0 < deadline.expires_ms <= self._clock() + HORIZON_MS:
             next_ms = self.next_ms()
-            self._new.put(key, standing)
-            if next_ms is None or standing.expires_ms < next_ms:
+            self._new.put(key, deadline)
+            if next_ms is None or deadline.expires_ms < next_ms:
                 self.sooner.set()
 
-    def learn(self, key: SocketKey, standing: SessionDeadline) -> None:
+    def update_if_known(self, key: SocketKey, deadline: SessionDeadline) -> None:
         """The same of a key that may have no socket: what is not known here is not kept either."""
         if key in self:
-            self.see(key, standing)
+            self.observe(key, deadline)
 
     def __contains__(self, key: SocketKey) -> bool:
         """Whether a key is kept here: it ends soon."""
         return key in self._new or key in self._old
 
-    def turn(self) -> None:
+    def begin_generation(self) -> None:
         """A look at all open sockets begins, and the last one had come to its end."""
-        self._old, self._new = self._new, _Seen()
+        self._old, self._new = self._new, _Generation()
 
     def due(self) -> list[tuple[SocketKey, SessionDeadline]]:
         """The keys that are past what is known of their end. Each is answered once."""
@@ -72,47 +72,47 @@ class Deadlines:
         return len(self._new) + len(self._old)
 
 
-class _Seen:
+class _Generation:
     """Keys by their end. One that slides keeps its place in the heap, and gets the next when that comes."""
 
-    __slots__ = ("_heap", "_placed", "_standings")
+    __slots__ = ("_deadlines", "_heap", "_placed")
 
     def __init__(self) -> None:
-        self._standings: dict[SocketKey, SessionDeadline] = {}
+        self._deadlines: dict[SocketKey, SessionDeadline] = {}
         self._heap: list[tuple[int, SocketKey]] = []
         self._placed: set[SocketKey] = set()
         """Those that are in the heap, known or forgotten."""
 
     def __contains__(self, key: SocketKey) -> bool:
-        return key in self._standings
+        return key in self._deadlines
 
     def __len__(self) -> int:
-        return len(self._standings)
+        return len(self._deadlines)
 
     @property
     def next_ms(self) -> int | None:
         return self._heap[0][0] if self._heap else None
 
-    def put(self, key: SocketKey, standing: SessionDeadline) -> None:
-        self._standings[key] = standing
+    def put(self, key: SocketKey, deadline: SessionDeadline) -> None:
+        self._deadlines[key] = deadline
         if key not in self._placed:
             self._placed.add(key)
-            heappush(self._heap, (standing.expires_ms, key))
+            heappush(self._heap, (deadline.expires_ms, key))
 
     def remove(self, key: SocketKey) -> SessionDeadline | None:
-        return self._standings.pop(key, None)
+        return self._deadlines.pop(key, None)
 
     def due(self, now: int) -> Iterator[tuple[SocketKey, SessionDeadline]]:
         while self._heap and self._heap[0][0] <= now:
             _, key = heappop(self._heap)
-            standing = self._standings.get(key)
-            if standing is not None and standing.expires_ms > now:
-                heappush(self._heap, (standing.expires_ms, key))
+            deadline = self._deadlines.get(key)
+            if deadline is not None and deadline.expires_ms > now:
+                heappush(self._heap, (deadline.expires_ms, key))
                 continue
             self._placed.remove(key)
-            if standing is not None:
-                del self._standings[key]
-                yield key, standing
+            if deadline is not None:
+                del self._deadlines[key]
+                yield key, deadline
 
 
 class SocketKey(NamedTuple):
@@ -131,7 +131,7 @@ class SocketKey(NamedTuple):
         return cls(principal.project_id, 0, principal.key_tag, principal.id)
 
 
-class KeyTeller(Protocol):
+class ActiveKeySource(Protocol):
     """What is asked of the core."""
 
     def keys_in_use(self, cursor: int, limit: int, /) -> None:
@@ -150,13 +150,13 @@ class ActiveKeys:
         self._keys: dict[int, SocketKey] = {}
         self._connections: dict[SocketKey, set[int]] = {}
 
-    async def part(self, core: KeyTeller, cursor: int, limit: int) -> tuple[int, set[SocketKey]]:
+    async def page(self, core: ActiveKeySource, cursor: int, limit: int) -> tuple[int, set[SocketKey]]:
         """Where the next part begins, 0 behind the last, and the keys of this one."""
         self._asked = asyncio.get_running_loop().create_future()
         core.keys_in_use(cursor, limit)
         return await self._asked
 
-    def answered(self, cursor: int, keys: Sequence[tuple[int, int, int]]) -> None:
+    def on_page(self, cursor: int, keys: Sequence[tuple[int, int, int]]) -> None:
         """The core's answer."""
         if self._asked is not None and not self._asked.done():
             self._asked.set_result((cursor, {SocketKey(*key) for key in keys}))
@@ -178,7 +178,7 @@ class ActiveKeys:
         """Those of a key that are remembered."""
         return tuple(self._connections.get(key, ()))
 
-    def of_devices(self) -> list[SocketKey]:
+    def device_keys(self) -> list[SocketKey]:
         """The keys of node sessions."""
         return [key for key in self._connections if key.device_id]
 

@@ -11,7 +11,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.script import lua, removing
 
 DELETE_ENDED_SESSIONS: Final = removing(lua(__package__, "delete_ended_sessions"), charges=True)
-FORGOTTEN: Final = 50
+DELETED_PER_SCRIPT: Final = 50
 """Sessions that one script forgets, which touches ten elements for each."""
 
 
@@ -22,22 +22,22 @@ class EndedSessions:
         self._database = database
         self._most = most
 
-    async def forget_oldest(self, slot: ProjectSlot, index: str) -> None:
+    async def delete_oldest(self, slot: ProjectSlot, index: str) -> None:
         """Those in excess. Whose session was just opened or ended is not told of a Redis that is away: the
         next time makes up for it."""
         if self._most:
             with suppress(Unavailable):
-                await self._forget(slot, index, self._most)
+                await self._unlist(slot, index, self._most)
 
-    async def forget_all(self, slot: ProjectSlot, index: str) -> None:
+    async def delete_all(self, slot: ProjectSlot, index: str) -> None:
         """Those of a user or device that is deleted. Raises Unavailable."""
-        await self._forget(slot, index, 0)
+        await self._unlist(slot, index, 0)
 
-    async def _forget(self, slot: ProjectSlot, index: str, kept: int) -> None:
+    async def _unlist(self, slot: ProjectSlot, index: str, kept: int) -> None:
         more = True
         while more:
             count, oldest = await self._database.read_together(
-                ("ZCARD", index), ("ZRANGE", index, 0, FORGOTTEN - 1)
+                ("ZCARD", index), ("ZRANGE", index, 0, DELETED_PER_SCRIPT - 1)
             )
             ids = [each.decode() for each in oldest[: max(0, count - kept)]]
             if not ids:

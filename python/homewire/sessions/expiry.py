@@ -22,40 +22,40 @@ from homewire.concurrency import WriteBehind, is_cancelling, wait_debounced
 from homewire.errors import Unavailable
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN, reason
 from homewire.sessions.activity import (
-    MOST_TOUCHED,
+    MAX_TOUCHED,
     NOTES,
     ActivityBuffer,
-    Found,
-    KeySought,
+    KeyReference,
+    LiveSession,
     ProjectUses,
+    SessionActivity,
     SessionDeadline,
-    SessionUses,
-    Use,
-    noted_every_ms,
+    SessionUse,
+    note_interval_ms,
 )
-from homewire.sessions.deadlines import ActiveKeys, Deadlines, KeyTeller, SocketKey
+from homewire.sessions.deadlines import ActiveKeys, ActiveKeySource, Deadlines, SocketKey
 from homewire.store.database import wall_clock_ms
 
 CHUNK: Final = 100
 """Connections that are looked at together: two round trips to read their sessions, one to write their use."""
-LOOK_EVERY_S: Final = 240.0
+CHECK_INTERVAL_S: Final = 240.0
 """From the beginning of one look at all open sockets to that of the next."""
-LONGEST_PAUSE_S: Final = 1.0
-SHORTEST_PAUSE_S: Final = 0.02
+MAX_PAUSE_S: Final = 1.0
+MIN_PAUSE_S: Final = 0.02
 """Between two chunks: what a look costs Redis in a second is bounded however many sockets there are."""
 SPREAD: Final = 0.7
 """The part of LOOK_EVERY_S over which a look is spread."""
 TICK_S: Final = 0.1
 """How late the end of a session may be noticed."""
-REST_S: Final = 1.0
+CLOCK_CHECK_S: Final = 1.0
 """Between two looks at the clock while none is due: somebody may set it."""
-DECIDED_WITHIN_S: Final = 0.5
+DECISION_TIMEOUT_S: Final = 0.5
 """How long Redis may take to say whether a session goes on that was to end by now."""
 
 _log = structlog.get_logger(__name__)
 
 
-class SocketCore(KeyTeller, Protocol):
+class SocketCore(ActiveKeySource, Protocol):
     """What is asked of the core."""
 
     def end_key(self, project: int, user: int, key_tag: int, /) -> None:
@@ -69,118 +69,118 @@ class SocketCore(KeyTeller, Protocol):
         ...
 
 
-class Sockets:
+class SocketExpiry:
     """The open sockets of this node and the sessions behind them."""
 
     def __init__(
         self,
         core: SocketCore,
         keys: ActiveKeys,
-        sessions: SessionUses,
+        sessions: SessionActivity,
         deadlines: Deadlines,
-        look_every_s: float = LOOK_EVERY_S,
+        check_interval_s: float = CHECK_INTERVAL_S,
         clock: Callable[[], int] = wall_clock_ms,
     ) -> None:
         self._core = core
         self._keys = keys
         self._sessions = sessions
         self._deadlines = deadlines
-        self._look_every_s = look_every_s
+        self._look_every_s = check_interval_s
         self._clock = clock
-        self._looks = self._expired = self._undecided = 0
+        self._checks = self._expired = self._undecided = 0
 
     def opened(self, connection_id: int, principal: Principal) -> None:
         """A connection was reserved: it will be open, or told closed."""
         if principal.session_id:
             key = SocketKey.of(principal)
-            self._deadlines.see(key, SessionDeadline(principal.expires_ms, principal.ends_ms))
+            self._deadlines.observe(key, SessionDeadline(principal.expires_ms, principal.ends_ms))
             if key.device_id or key in self._deadlines:
                 self._keys.remember(connection_id, key)
 
     async def run(self) -> None:
         """Look at open sockets until cancelled."""
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._look_again_and_again())
+            group.create_task(self._check_repeatedly())
             group.create_task(self._watch_deadlines())
 
     def metrics(self) -> dict[str, int]:
         """For the metrics."""
         return {
             "session_deadlines": len(self._deadlines),
-            "session_checks": self._looks,
+            "session_checks": self._checks,
             "sessions_expired": self._expired,
             "sessions_closed_unchecked": self._undecided,
         }
 
-    async def _look_again_and_again(self) -> None:
+    async def _check_repeatedly(self) -> None:
         whole = True
         while not is_cancelling():
             began = monotonic()
             if whole:
-                self._deadlines.turn()
+                self._deadlines.begin_generation()
             try:
-                await self._look_at_all()
+                await self._check_all()
                 whole, rest = True, self._look_every_s - (monotonic() - began)
-                self._looks += 1
+                self._checks += 1
             except (Unavailable, OSError) as error:
                 if whole:
                     _log.info("sessions.look_interrupted", error=type(error).__name__)
                 whole, rest = False, min(RETRY_S, self._look_every_s)
             if not is_cancelling():
-                await asyncio.sleep(max(rest, SHORTEST_PAUSE_S))
+                await asyncio.sleep(max(rest, MIN_PAUSE_S))
 
-    async def _look_at_all(self) -> None:
+    async def _check_all(self) -> None:
         """Every key in use once, spread over a part of the time until the next look. Raises Unavailable."""
-        await self._look_at(self._keys.of_devices())
+        await self._check(self._keys.device_keys())
         chunks = self._core.stats()["connections"] / CHUNK + 1
         pause = self._look_every_s * SPREAD / chunks
         cursor = 0
         while not is_cancelling():
-            cursor, keys = await self._keys.part(self._core, cursor, CHUNK)
-            await self._look_at(keys)
+            cursor, keys = await self._keys.page(self._core, cursor, CHUNK)
+            await self._check(keys)
             if cursor == 0:
                 return
             # Where many connections were once, and few are now, a part may be empty.
             if keys:
-                await asyncio.sleep(min(max(pause, SHORTEST_PAUSE_S), LONGEST_PAUSE_S))
+                await asyncio.sleep(min(max(pause, MIN_PAUSE_S), MAX_PAUSE_S))
 
-    async def _look_at(self, keys: Iterable[SocketKey]) -> None:
+    async def _check(self, keys: Iterable[SocketKey]) -> None:
         """Each key in use is a use of its session; what has none any more is closed. Raises Unavailable."""
         projects = defaultdict[int, list[SocketKey]](list)
         for key in keys:
             projects[key.project_id].append(key)
         # Together, so that many small projects share their trips to Redis.
-        await asyncio.gather(*(self._look_at_some(*each) for each in projects.items()))
+        await asyncio.gather(*(self._check_project(*each) for each in projects.items()))
 
-    async def _look_at_some(self, project_id: int, keys: Sequence[SocketKey]) -> None:
-        found = await self._sessions.of_keys(project_id, {_sought(key) for key in keys})
-        standings = await self._used(project_id, found)
+    async def _check_project(self, project_id: int, keys: Sequence[SocketKey]) -> None:
+        found = await self._sessions.of_keys(project_id, {_reference(key) for key in keys})
+        deadlines_found = await self._used(project_id, found)
         for key in keys:
-            self._decide(key, standings.get(_sought(key)))
+            self._decide(key, deadlines_found.get(_reference(key)))
 
     async def _used(
-        self, project_id: int, found: dict[KeySought, Found]
-    ) -> dict[KeySought, SessionDeadline | None]:
+        self, project_id: int, found: dict[KeyReference, LiveSession]
+    ) -> dict[KeyReference, SessionDeadline | None]:
         """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""
         now = self._clock()
-        standings: dict[KeySought, SessionDeadline | None] = {
-            key: each.standing for key, each in found.items()
+        deadlines_found: dict[KeyReference, SessionDeadline | None] = {
+            key: each.deadline for key, each in found.items()
         }
         idle = [
-            (key, Use(each.session_id, key.user_id, key.device_id, each.key_hash, now))
+            (key, SessionUse(each.session_id, key.user_id, key.device_id, each.key_hash, now))
             for key, each in found.items()
             if each.is_due(now)
         ]
-        for start in range(0, len(idle), MOST_TOUCHED):
-            keys, uses = zip(*idle[start : start + MOST_TOUCHED], strict=True)
-            standings.update(zip(keys, await self._sessions.touch(project_id, uses), strict=True))
-        return standings
+        for start in range(0, len(idle), MAX_TOUCHED):
+            keys, uses = zip(*idle[start : start + MAX_TOUCHED], strict=True)
+            deadlines_found.update(zip(keys, await self._sessions.touch(project_id, uses), strict=True))
+        return deadlines_found
 
-    def _decide(self, key: SocketKey, standing: SessionDeadline | None) -> None:
-        if standing is None or 0 < standing.expires_ms <= self._clock():
+    def _decide(self, key: SocketKey, deadline: SessionDeadline | None) -> None:
+        if deadline is None or 0 < deadline.expires_ms <= self._clock():
             self._end(key)
         else:
-            self._deadlines.see(key, standing)
+            self._deadlines.observe(key, deadline)
 
     async def _watch_deadlines(self) -> None:
         while not is_cancelling():
@@ -188,19 +188,19 @@ class Sockets:
             # Whatever happened since, beyond its absolute end nothing lives.
             now = self._clock()
             doubtful = []
-            for key, standing in late:
-                if 0 < standing.ends_ms <= now:
+            for key, deadline in late:
+                if 0 < deadline.ends_ms <= now:
                     self._end(key)
                 else:
                     doubtful.append(key)
             if doubtful:
                 await self._decide_late(doubtful)
-            await wait_debounced(self._deadlines.sooner, TICK_S, self._rest_s())
+            await wait_debounced(self._deadlines.sooner, TICK_S, self._wait_s())
 
-    def _rest_s(self) -> float:
+    def _wait_s(self) -> float:
         next_ms = self._deadlines.next_ms()
-        due_s = REST_S if next_ms is None else (next_ms - self._clock()) / 1000
-        return min(max(due_s, TICK_S), REST_S)
+        due_s = CLOCK_CHECK_S if next_ms is None else (next_ms - self._clock()) / 1000
+        return min(max(due_s, TICK_S), CLOCK_CHECK_S)
 
     async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
         """They were to end by now unless they were used, here or elsewhere. Only Redis knows."""
@@ -210,8 +210,8 @@ class Sockets:
 
     async def _decide_some(self, keys: Sequence[SocketKey]) -> None:
         try:
-            async with asyncio.timeout(DECIDED_WITHIN_S):
-                await self._look_at(keys)
+            async with asyncio.timeout(DECISION_TIMEOUT_S):
+                await self._check(keys)
         except (Unavailable, OSError, TimeoutError):
             for key in keys:
                 self._give_up(key)
@@ -233,11 +233,11 @@ class Sockets:
             self._core.close(connection_id, code, reason(code))
 
 
-def _sought(key: SocketKey) -> KeySought:
-    return KeySought(key.user_id, key.device_id, key.key_tag)
+def _reference(key: SocketKey) -> KeyReference:
+    return KeyReference(key.user_id, key.device_id, key.key_tag)
 
 
-GATHERED_S: Final = 0.25
+GATHER_S: Final = 0.25
 """How long the first use waits for others, to be written with them."""
 BATCHES: Final = 32
 """Number of projects whose uses are written concurrently."""
@@ -250,17 +250,17 @@ class SessionExpiry:
     """What makes sessions of this node's users live on, and closes what outlived them."""
 
     def __init__(
-        self, core: SocketCore, keys: ActiveKeys, sessions: SessionUses, session_ttl_s: float
+        self, core: SocketCore, keys: ActiveKeys, sessions: SessionActivity, session_ttl_s: float
     ) -> None:
         """`session_ttl_s` is how long sessions live unused: with short lives it is looked more often."""
         self._sessions = sessions
         self._deadlines = deadlines = Deadlines()
-        self.uses: Final = ActivityBuffer(noted_every_ms(round(session_ttl_s * 1000)))
-        self.sockets: Final = Sockets(
-            core, keys, sessions, deadlines, min(LOOK_EVERY_S, session_ttl_s / NOTES)
+        self.uses: Final = ActivityBuffer(note_interval_ms(round(session_ttl_s * 1000)))
+        self.sockets: Final = SocketExpiry(
+            core, keys, sessions, deadlines, min(CHECK_INTERVAL_S, session_ttl_s / NOTES)
         )
         self._writer = WriteBehind(
-            self.uses, self._write, batches=BATCHES, failed=_warn, gather_s=GATHERED_S, retry_s=RETRY_S
+            self.uses, self._write, batches=BATCHES, failed=_warn, gather_s=GATHER_S, retry_s=RETRY_S
         )
 
     async def run(self) -> None:
@@ -282,12 +282,12 @@ class SessionExpiry:
     async def _write(self, batch: ProjectUses) -> None:
         project_id, uses = batch
         # A use that is noted twice does no harm: the second note comes too early.
-        standings = await self._sessions.touch(project_id, uses)
+        deadlines_found = await self._sessions.touch(project_id, uses)
         self.uses.written(len(uses))
-        for use, deadline in zip(uses, standings, strict=True):
+        for use, deadline in zip(uses, deadlines_found, strict=True):
             if deadline is not None:
                 key = SocketKey(project_id, use.user_id, key_tag(use.key_hash), use.device_id)
-                self._deadlines.learn(key, deadline)
+                self._deadlines.update_if_known(key, deadline)
 
 
 def _warn(waiting: int) -> None:

@@ -78,4 +78,4 @@ class Lifetime:
         return cls(round(slides * 1000), round(absolute * 1000))
 
 
-USUAL: Final = Lifetime()
+DEFAULT_LIFETIME: Final = Lifetime()

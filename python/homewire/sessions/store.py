@@ -153,41 +153,46 @@ class Sessions:
         return await self._live_of(project_id, index, MAX_NODE_SESSIONS)
 
     async def pages(self, project_id: int) -> AsyncIterator[list[Session]]:
-        """All live sessions of a project, node sessions too, from the oldest on, at most `PAGE` at a time.
+        """All live sessions of a project, with node sessions, from the oldest on, at most `PAGE` at a time.
 
-        Stable while others come and go: what lives all along is in exactly one page. What is over and still
-        stands in the index leaves it.
+        A session that is live all the time is in exactly one page. Sessions that are over are removed from
+        the index.
         """
         slot = ProjectSlot(project_id)
         start, seen = "-inf", set[str]()
         while True:
-            # Those that started in the same ms as the last one, and were given with it, are asked for again.
+            # Read the sessions that started in the same ms as the last one again: there may be more of them.
             count = PAGE + len(seen)
             reply = await self._database.read(
                 "ZRANGEBYSCORE", slot.sessions, start, "+inf", "WITHSCORES", "LIMIT", 0, count
             )
             entries = _scored(reply)
-            ids = [session_id for session_id, _ in entries if session_id not in seen]
-            if ids and (live := await self._live_or_forgotten(slot, ids)):
+            unseen = [entry for entry in entries if entry[0] not in seen]
+            page = unseen[:PAGE]
+            if page and (live := await self._live_or_unlisted(slot, [entry[0] for entry in page])):
                 yield live
-            if len(entries) < count:
+            if len(entries) < count and len(page) == len(unseen):
                 return
-            last = entries[-1][1]
-            seen = {session_id for session_id, score in entries if score == last}
+            last = page[-1][1]
+            seen = {session_id for session_id, score in entries if score == last} - {
+                session_id for session_id, _ in unseen[PAGE:]
+            }
             start = last
 
-    async def end(self, project_id: int, session_id: str, *, though_leased: bool = False) -> Session:
+    async def end(self, project_id: int, session_id: str, *, despite_leases: bool = False) -> Session:
         """End a live session and those that its key led to: their keys are dead when this returns. The
         session as it is then.
 
         Raises UnknownRecord, and Conflict (SESSION_IN_USE) while somebody has a lease on one of them, unless
-        they are to end `though_leased`.
+        they are to end `despite_leases`.
         """
         session = await self.get(project_id, session_id)
         if session is None:
             raise UnknownRecord("session", session_id)
         for _ in range(ATTEMPTS):
-            answer = await self._end(session, await self._led_to(session), though_leased=though_leased)
+            answer = await self._end(
+                session, await self._derived_from(session), despite_leases=despite_leases
+            )
             if answer[0] != "moved":
                 require_ok(answer, project=project_id, session=session_id)
                 break
@@ -196,17 +201,17 @@ class Sessions:
         ended = await self.get(project_id, session_id)
         if ended is None:
             raise UnknownRecord("session", session_id)
-        await self._ended.forget_oldest(ProjectSlot(project_id), _holder(session).ended)
+        await self._ended.delete_oldest(ProjectSlot(project_id), _holder(session).ended)
         return ended
 
-    async def end_all(self, project_id: int, user_id: int, but: str = "") -> None:
-        """End every session that the user has now, leased or not; without the one whose id is `but`.
+    async def end_all(self, project_id: int, user_id: int, except_id: str = "") -> None:
+        """End every session that the user has now, leased or not; without the one whose id is `except_id`.
 
-        A session that was made with the key of another one ends with that, also if it is `but`. Who proves
-        anew who they are meanwhile keeps what that opened.
+        A derived session ends with the one that it was derived from, also if it is `except_id`. Sessions of
+        logins that happen meanwhile stay.
         """
         for session in await self.of_user(project_id, user_id):
-            if session.id != but:
+            if session.id != except_id:
                 await self._end_if_live(project_id, session.id)
 
     async def end_all_of_device(self, project_id: int, device_id: int) -> None:
@@ -275,7 +280,7 @@ class Sessions:
             if answer[0] != "full":
                 identifiers = {"user": session.user_id, "device": session.device_id}
                 require_ok(answer, project=session.project_id, **identifiers)
-                await self._ended.forget_oldest(ProjectSlot(session.project_id), holder.ended)
+                await self._ended.delete_oldest(ProjectSlot(session.project_id), holder.ended)
                 return session, token
             await self._remove(ProjectSlot(session.project_id), holder.sessions, answer[1], session.user_id)
         raise retries_exhausted("user" if session.user_id else "device")
@@ -297,7 +302,7 @@ class Sessions:
             ],
         )  # fmt: skip
 
-    async def _led_to(self, session: Session) -> list[tuple[str, str]]:
+    async def _derived_from(self, session: Session) -> list[tuple[str, str]]:
         """Ids and hashes of the sessions that the key of a session led to."""
         if not session.user_id:
             return []
@@ -308,12 +313,12 @@ class Sessions:
         return [(each, (key or b"").decode()) for each, key in zip(ids, keys, strict=True)]
 
     async def _end(
-        self, session: Session, led_to: Sequence[tuple[str, str]], *, though_leased: bool
+        self, session: Session, derived: Sequence[tuple[str, str]], *, despite_leases: bool
     ) -> list[str]:
         slot, now = ProjectSlot(session.project_id), self._database.now_ms()
         user_id, device_id = session.user_id, session.device_id
         index = slot.device_sessions(device_id) if device_id else slot.user_sessions(user_id)
-        ending = [(session.id, session.key_hash), *led_to]
+        ending = [(session.id, session.key_hash), *derived]
         names = [
             name
             for each, key in ending
@@ -327,19 +332,19 @@ class Sessions:
                 slot.user_derived(user_id), *names, _holder(session).ended,
             ],
             [
-                now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, int(though_leased),
-                *(part for each in ending for part in each),
+                now, now + ENDED_SESSION_KEPT_MS, user_id, device_id, int(despite_leases),
+                *(page for each in ending for page in each),
             ],
         )  # fmt: skip
 
     async def _remove(self, slot: ProjectSlot, index: str, session_id: str, user_id: int = 0) -> None:
         if not await self._end_if_live(slot.project_id, session_id):
             # Over already, or a member of the index that lost its record.
-            await self._forget(slot, [session_id], index, slot.user_derived(user_id))
+            await self._unlist(slot, [session_id], index, slot.user_derived(user_id))
 
     async def _end_if_live(self, project_id: int, session_id: str) -> bool:
         try:
-            await self.end(project_id, session_id, though_leased=True)
+            await self.end(project_id, session_id, despite_leases=True)
         except UnknownRecord:
             return False
         return True
@@ -350,7 +355,7 @@ class Sessions:
         found = await self._read(ProjectSlot(project_id), [member.decode() for member in reply])
         return [session for session in found if session is not None and self.is_live(session)]
 
-    async def _live_or_forgotten(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session]:
+    async def _live_or_unlisted(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session]:
         """Those of the sessions that are live; the others leave the project's index."""
         found = await self._read(slot, ids)
         past = self._database.now_ms() - FORGOTTEN_AFTER_MS
@@ -360,10 +365,10 @@ class Sessions:
             if session is None or session.closed_ms or session.expires_ms < past
         ]
         if over:
-            await self._forget(slot, over)
+            await self._unlist(slot, over)
         return [session for session in found if session is not None and self.is_live(session)]
 
-    async def _forget(self, slot: ProjectSlot, ids: Sequence[str], *indexes: str) -> None:
+    async def _unlist(self, slot: ProjectSlot, ids: Sequence[str], *indexes: str) -> None:
         answer = await self._database.change(UNLIST_SESSIONS, slot, [slot.sessions, *indexes], ids)
         require_ok(answer, project=slot.project_id)
 

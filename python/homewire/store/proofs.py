@@ -32,7 +32,7 @@ class PendingVerification:
     """Somebody who registers is told a code or token, that is good for so long."""
 
     lifetime_ms: int
-    saying: MessageFactory
+    make_message: MessageFactory
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +61,6 @@ def code_hash(project_id: int, user_id: int, code: str) -> str:
     return hashlib.sha256(f"{project_id}.{user_id}.{code}".encode("utf-8", "replace")).hexdigest()
 
 
-def posted(saying: MessageFactory | None, secret: str) -> tuple[str, str]:
+def posted(make_message: MessageFactory | None, secret: str) -> tuple[str, str]:
     """The last arguments of a script that tells somebody a secret; None: it tells nobody."""
-    return ("", "") if saying is None else saying(secret)
+    return ("", "") if make_message is None else make_message(secret)

@@ -20,7 +20,7 @@ from homewire.sessions.models import Login
 from homewire.store.proofs import PendingVerification, ProofKind
 from homewire.timestamps import milliseconds
 from homewire.users.models import User
-from homewire.users.registrations import Several
+from homewire.users.registrations import SeveralRegistrations
 
 FIELDS: Final = {
     AccountSystem.EMAIL: ("email", "password"),
@@ -43,7 +43,7 @@ async def open_project(api: Api, project_id: int, *systems: AccountSystem) -> Pr
     return project
 
 
-def refuse_other_systems(body: msgspec.Struct, accounts: AccountSystem) -> None:
+def reject_other_account_systems(body: msgspec.Struct, accounts: AccountSystem) -> None:
     """Raise InvalidInput for what belongs to another account system. What is empty does not count."""
     spelled = dict(zip(body.__struct_fields__, body.__struct_encode_fields__, strict=True))
     for system, names in FIELDS.items():
@@ -91,12 +91,12 @@ async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerificat
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
 
-    def saying(code: str) -> Posting:
+    def make_message(code: str) -> Posting:
         until_ms = api.store.now_ms() + lifetime_ms
         kind = MessageKind.SIGN_IN_CODE
         return api.messages.posting(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
 
-    return PendingVerification(lifetime_ms, saying)
+    return PendingVerification(lifetime_ms, make_message)
 
 
 async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> PendingVerification:
@@ -105,32 +105,36 @@ async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) 
     await api.messages.require_room(message_kind)
     lifetime_ms = milliseconds(lifetime_s(api, kind))
 
-    def saying(token: str) -> Posting:
+    def make_message(token: str) -> Posting:
         until_ms = api.store.now_ms() + lifetime_ms
         return api.messages.posting(
             Message(project_id, message_kind, email, token=token, good_until_ms=until_ms)
         )
 
-    return PendingVerification(lifetime_ms, saying)
+    return PendingVerification(lifetime_ms, make_message)
 
 
 async def send_code(api: Api, user: User) -> None:
     """Send the user of a phone project a new sign-in code."""
-    proving = await code_by_sms(api, user.project_id, user.phone or "")
+    verification = await code_by_sms(api, user.project_id, user.phone or "")
     issue = api.store.verifications.issue_code
-    await issue(user.project_id, user.id, proving.lifetime_ms, proving.saying)
+    await issue(user.project_id, user.id, verification.lifetime_ms, verification.make_message)
 
 
 async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | None) -> None:
     """Send the user of an e-mail project a new token. For None as much is done, and nobody gets it."""
-    proving = await token_by_mail(api, project_id, kind, (user.email if user is not None else None) or "")
+    verification = await token_by_mail(
+        api, project_id, kind, (user.email if user is not None else None) or ""
+    )
     verifications = api.store.verifications
     if user is None:
-        await verifications.issue_decoy(project_id, kind, proving.saying)
+        await verifications.issue_decoy(project_id, kind, verification.make_message)
         return
     try:
-        await verifications.issue_token(project_id, user.id, kind, proving.lifetime_ms, proving.saying)
-    except Several:
+        await verifications.issue_token(
+            project_id, user.id, kind, verification.lifetime_ms, verification.make_message
+        )
+    except SeveralRegistrations:
         # Nobody can tell which of the registrations is from who asks. A link to set a password of their own
         # verifies the address as well.
         await send_token(api, project_id, ProofKind.PASSWORD_RESET, user)
@@ -143,7 +147,7 @@ def lifetime_s(api: Api, kind: ProofKind) -> float:
     return api.settings.verification_lifetime_s
 
 
-def login_of(api: Api, request: web.Request) -> Login:
+def client_info(api: Api, request: web.Request) -> Login:
     """What a session is to record of the request that opened it."""
     headers, address = request.headers, client_address(request) or ""
     return Login(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)

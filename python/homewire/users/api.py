@@ -10,14 +10,13 @@ import msgspec
 
 from homewire.errors import Conflict, NotFound, Unauthenticated, UnknownRecord
 from homewire.logins import passwords
-from homewire.logins import passwords as common_passwords
 from homewire.logins.attempt_limits import (
-    attempting,
-    messages_to,
-    password_changes,
-    rationed,
-    registrations,
-    sms_to,
+    limited_action,
+    limited_attempt,
+    message_limits,
+    password_change_limits,
+    registration_limits,
+    sms_limits,
 )
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
@@ -31,7 +30,7 @@ from homewire.timestamps import timestamp
 from homewire.users.accounts import (
     code_by_sms,
     open_project,
-    refuse_other_systems,
+    reject_other_account_systems,
     require_byou_key,
     require_self,
     require_sms_country,
@@ -99,7 +98,7 @@ def shown(user: UserRecord) -> models.User:
 async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
     """Register somebody, and write to them; or, with the key of a BYOU project, enter one of its users."""
     project = await open_project(api, call.body.project_id)
-    refuse_other_systems(call.body, project.accounts)
+    reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
         case AccountSystem.EMAIL:
             return shown(await _register_by_email(api, call, project))
@@ -119,11 +118,13 @@ async def _register_by_email(api: Api, call: Call[NoQuery, NewUser], project: Pr
     email = checks.email(required("email", call.body.email))
     password = required("password", call.body.password)
     name = checks.name("name", required("name", call.body.name))
-    passwords.checked(password)
-    await common_passwords.refuse(password, (name, email))
+    passwords.check_length(password)
+    await passwords.reject_guessable(password, (name, email))
     async with _registering(api, call, project, email):
-        proving = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
-        return await api.store.users.create(project.id, name, email=email, password=password, proving=proving)
+        verification = await token_by_mail(api, project.id, ProofKind.EMAIL_VERIFICATION, email)
+        return await api.store.users.create(
+            project.id, name, email=email, password=password, verification=verification
+        )
 
 
 async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Project) -> UserRecord:
@@ -131,8 +132,8 @@ async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Pr
     name = checks.name("name", required("name", call.body.name))
     require_sms_country(api, project, phone)
     async with _registering(api, call, project, phone):
-        proving = await code_by_sms(api, project.id, phone)
-        return await api.store.users.create(project.id, name, phone=phone, proving=proving)
+        verification = await code_by_sms(api, project.id, phone)
+        return await api.store.users.create(project.id, name, phone=phone, verification=verification)
 
 
 @asynccontextmanager
@@ -141,14 +142,14 @@ async def _registering(
 ) -> AsyncIterator[None]:
     """A registration that is refused takes nothing of what may be sent to the address. That there is a user
     is told only so often."""
-    async with attempting(api, project.id, registrations(api, call.request)) as attempt:
-        counted = sms_to if project.accounts is AccountSystem.PHONE else messages_to
+    async with limited_attempt(api, project.id, registration_limits(api, call.request)) as attempt:
+        counted = sms_limits if project.accounts is AccountSystem.PHONE else message_limits
         try:
-            async with rationed(api, project.id, await counted(api, call.request, project.id, to)):
+            async with limited_action(api, project.id, await counted(api, call.request, project.id, to)):
                 await api.store.users.require_free(project.id, to)
                 yield
         except Conflict as error:
-            raise attempt.wrong(error) from None
+            raise attempt.failed(error) from None
 
 
 async def _user(api: Api, project_id: int, user_id: int) -> UserRecord:
@@ -175,7 +176,9 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
     async with AsyncExitStack() as stack:
         chosen = None
         if password is not None:
-            await stack.enter_async_context(rationed(api, user.project_id, password_changes(api, user.id)))
+            await stack.enter_async_context(
+                limited_action(api, user.project_id, password_change_limits(api, user.id))
+            )
             chosen = await new_password(
                 api,
                 call,

@@ -21,12 +21,12 @@ DELETE_USER: Final = removing(
 LEAVE_HOMES: Final = removing(lua(__package__, "leave_homes"), charges=True)
 HAND_OVER_HOME: Final = removing(lua(__package__, "hand_over_home"), charges=True)
 
-HOMES_LEFT: Final = 50
+HOMES_PER_SCRIPT: Final = 50
 """Homes that a deleted user leaves in one script, which touches twenty elements for each, of 1,000."""
-LEFT_AT_ONCE: Final = 20
+HOMES_LEFT_AT_ONCE: Final = 20
 """Homes that a deleted user is taken out of before the deletion is answered: some 15 ms each, if they go with
 the user. More are left to housekeeping: nobody waits for an answer so long."""
-NOTHING: Final = "none"
+NO_KEY: Final = "none"
 """In the name of a key that does not exist."""
 
 
@@ -58,7 +58,7 @@ class UserDeletion:
             if answer[0] != "moved":
                 if answer[0] == "ok" or not await self._database.present(departing, [user_id]):
                     require_ok(answer, project=project_id, user=user_id)
-                if int(await self._database.read("ZCARD", slot.user_homes(user_id))) > LEFT_AT_ONCE:
+                if int(await self._database.read("ZCARD", slot.user_homes(user_id))) > HOMES_LEFT_AT_ONCE:
                     return await self._database.note_unfinished(project_id, 0)
                 return await self._leave(project_id, user_id)
         raise retries_exhausted("user")
@@ -71,9 +71,9 @@ class UserDeletion:
 
     async def _leave(self, project_id: int, user_id: int) -> None:
         await self._leave_homes(project_id, user_id)
-        await self._quit_groups(project_id, user_id)
+        await self._leave_groups(project_id, user_id)
         slot = ProjectSlot(project_id)
-        await self._ended.forget_all(slot, slot.user_ended_sessions(user_id))
+        await self._ended.delete_all(slot, slot.user_ended_sessions(user_id))
         await self._database.write("ZREM", ProjectSlot(project_id).departing_users, user_id)
 
     async def _remove(self, project_id: int, user_id: int, only_unverified: bool) -> list[str]:
@@ -90,7 +90,7 @@ class UserDeletion:
             name
             for session_id, record in zip(ids, records, strict=True)
             # An expired session may have lost its record already, and its key with it.
-            for name in (slot.session(session_id), slot.key(record.get("key", NOTHING)))
+            for name in (slot.session(session_id), slot.key(record.get("key", NO_KEY)))
         ]
         return await self._database.change(
             DELETE_USER,
@@ -98,7 +98,7 @@ class UserDeletion:
             [
                 slot.user(user_id), slot.users, slot.emails, slot.phones, slot.external_keys,
                 slot.user_sessions(user_id), slot.departing_users, slot.user_homes(user_id),
-                slot.user_proofs(user_id), slot.proof(token or NOTHING),
+                slot.user_proofs(user_id), slot.proof(token or NO_KEY),
                 slot.user_login_tokens(user_id), slot.sessions, slot.user_derived(user_id),
                 slot.user_registrations(user_id), slot.unverified_users, slot.invited_users,
                 slot.user_pending(user_id), slot.user_left(user_id), *sessions,
@@ -114,17 +114,17 @@ class UserDeletion:
         slot = ProjectSlot(project_id)
         # With the deleted homes, which `Homes.of_user` leaves out.
         async for page in self._database.index_pages(slot.user_homes(user_id)):
-            for start in range(0, len(page), HOMES_LEFT):
-                homes = page[start : start + HOMES_LEFT]
+            for start in range(0, len(page), HOMES_PER_SCRIPT):
+                homes = page[start : start + HOMES_PER_SCRIPT]
                 names = [name for each in homes for name in (slot.home(each), slot.home_members(each))]
                 answer = await self._database.change(
                     LEAVE_HOMES, slot, [slot.user_homes(user_id), *names], [user_id, *homes]
                 )
                 require_ok(answer, project=project_id)
                 for home_id in map(int, answer[1:]):
-                    await self._give_up(project_id, home_id, user_id)
+                    await self._leave_last_home(project_id, home_id, user_id)
 
-    async def _quit_groups(self, project_id: int, user_id: int) -> None:
+    async def _leave_groups(self, project_id: int, user_id: int) -> None:
         """Also with what was granted to the user: nobody can add to that any more."""
         slot = ProjectSlot(project_id)
         groups = map(int, await self._database.read("ZRANGE", slot.user_groups(user_id), 0, -1))
@@ -139,7 +139,7 @@ class UserDeletion:
         )  # fmt: skip
         require_ok(answer, project=project_id)
 
-    async def _give_up(self, project_id: int, home_id: int, user_id: int) -> None:
+    async def _leave_last_home(self, project_id: int, home_id: int, user_id: int) -> None:
         """Take the user out of a home that is left without an owner, or without anybody."""
         slot = ProjectSlot(project_id)
         for _ in range(ATTEMPTS):

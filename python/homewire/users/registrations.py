@@ -26,11 +26,11 @@ REGISTER_AGAIN: Final = changing(lua(__package__, "register_again"), sends=True)
 ISSUE_VERIFICATION: Final = changing(lua(__package__, "issue_verification"), sends=True)
 VERIFY_EMAIL: Final = removing(lua(__package__, "verify_email"))
 
-SWEPT_AT_ONCE: Final = 100
+SWEEP_PAGE: Final = 100
 """Users that one look for old ones finds."""
 
 
-class Ages(NamedTuple):
+class RegistrationLimits(NamedTuple):
     """How many registrations of an address there may be, and how old who is no user yet."""
 
     registrations: int = 20
@@ -38,7 +38,7 @@ class Ages(NamedTuple):
     invited_ms: int = 30 * 86_400_000
 
     @classmethod
-    def of(cls, settings: Settings) -> Ages:
+    def of(cls, settings: Settings) -> RegistrationLimits:
         """Those of a deployment."""
         return cls(
             settings.address_registrations,
@@ -47,10 +47,10 @@ class Ages(NamedTuple):
         )
 
 
-USUAL_AGES: Final = Ages()
+DEFAULT_REGISTRATION_LIMITS: Final = RegistrationLimits()
 
 
-class Several(Conflict):
+class SeveralRegistrations(Conflict):
     """An address has several registrations, or none that is still good: a token for which of them?"""
 
     def __init__(self) -> None:
@@ -60,13 +60,13 @@ class Several(Conflict):
 class Registrations:
     """The registrations by e-mail of a project's addresses, until one of them is verified."""
 
-    def __init__(self, database: Database, departures: UserDeletion, ages: Ages) -> None:
+    def __init__(self, database: Database, deletion: UserDeletion, ages: RegistrationLimits) -> None:
         self._database = database
-        self._departures = departures
+        self._deletion = deletion
         self.ages: Final = ages
 
     async def again(
-        self, holder: User, user: User, password_hash: str, proving: PendingVerification
+        self, holder: User, user: User, password_hash: str, verification: PendingVerification
     ) -> User | None:
         """One more registration of the address of `holder`; the user that it will be when it is verified.
 
@@ -79,8 +79,9 @@ class Registrations:
             slot,
             [slot.user(holder.id), slot.user_registrations(holder.id), slot.proof(proof.hash)],
             [
-                holder.id, email.lower(), proof.hash, now + proving.lifetime_ms, proving.lifetime_ms,
-                password_hash, user.name, now, self.ages.registrations, *posted(proving.saying, proof.secret),
+                holder.id, email.lower(), proof.hash, now + verification.lifetime_ms,
+                verification.lifetime_ms, password_hash, user.name, now, self.ages.registrations,
+                *posted(verification.make_message, proof.secret),
             ],
         )  # fmt: skip
         if answer[0] == "moved":
@@ -93,7 +94,7 @@ class Registrations:
         project_id: int,
         user_id: int,
         lifetime_ms: int,
-        saying: MessageFactory | None,
+        make_message: MessageFactory | None,
         *,
         decoy: bool = False,
     ) -> str:
@@ -112,11 +113,11 @@ class Registrations:
             ],
             [
                 user_id, proof.hash, now + lifetime_ms, lifetime_ms, now, int(decoy),
-                *posted(saying, proof.secret),
+                *posted(make_message, proof.secret),
             ],
         )  # fmt: skip
         if answer[0] == "several":
-            raise Several
+            raise SeveralRegistrations
         require_ok(answer, project=project_id, user=user_id)
         return proof.secret
 
@@ -176,12 +177,12 @@ class Registrations:
     async def _sweep(self, project_id: int, index: str, since_ms: int) -> None:
         while True:
             found = await self._database.read(
-                "ZRANGEBYSCORE", index, "-inf", since_ms, "LIMIT", 0, SWEPT_AT_ONCE
+                "ZRANGEBYSCORE", index, "-inf", since_ms, "LIMIT", 0, SWEEP_PAGE
             )
             for user_id in map(int, found):
                 try:
-                    await self._departures.delete(project_id, user_id, only_unverified=True)
+                    await self._deletion.delete(project_id, user_id, only_unverified=True)
                 except UnknownRecord:
                     await self._database.write("ZREM", index, user_id)
-            if len(found) < SWEPT_AT_ONCE:
+            if len(found) < SWEEP_PAGE:
                 return

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Final, NamedTuple
 
 from homewire.errors import Conflict, InvalidInput, RequestError, Unavailable, UnknownRecord
-from homewire.logins import passwords as common_passwords
+from homewire.logins import passwords
 from homewire.logins.passwords import Lane, Passwords
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem, Project
@@ -21,7 +21,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.proofs import PendingVerification, ProofKind, new_code, new_token, posted
 from homewire.store.script import changing, lua
-from homewire.users.deletion import NOTHING, UserDeletion
+from homewire.users.deletion import NO_KEY, UserDeletion
 from homewire.users.models import User
 from homewire.users.registrations import Registrations
 
@@ -32,7 +32,7 @@ REHASH_PASSWORD: Final = changing(lua(__package__, "rehash_password"))
 NOTE_FAILED_LOGIN: Final = changing(lua(__package__, "note_failed_login"))
 
 
-class Recognised(NamedTuple):
+class AuthenticatedUser(NamedTuple):
     """A user who knew their password."""
 
     user: User
@@ -59,7 +59,7 @@ class Users:
         self,
         database: Database,
         projects: Projects,
-        departures: UserDeletion,
+        deletion: UserDeletion,
         registrations: Registrations,
         sessions: Sessions,
         passwords: Passwords,
@@ -67,7 +67,7 @@ class Users:
         self._database = database
         self._projects = projects
         self._sessions = sessions
-        self._departures = departures
+        self._deletion = deletion
         self._registrations = registrations
         self._passwords = passwords
 
@@ -80,10 +80,10 @@ class Users:
         password: str | None = None,
         external_key: str | None = None,
         verified: bool = False,
-        proving: PendingVerification | None = None,
+        verification: PendingVerification | None = None,
     ) -> User:
         """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
-        and there `name` may be empty. With `proving` they are sent a verification token, or a sign-in code.
+        and there `name` may be empty. With `verification` a token or a sign-in code is sent.
 
         An e-mail address that nobody verified may be registered again: see `Registrations`. Who was invited
         under an address keeps id and memberships. Users of a BYOU project are always
@@ -99,13 +99,13 @@ class Users:
         email = checks.email(email) if email is not None else None
         phone = checks.phone(phone) if phone is not None else None
         if password is not None:
-            await common_passwords.refuse(password, (name, email))
+            await passwords.reject_guessable(password, (name, email))
         password_hash = await self._passwords.hash(password, project_id) if password is not None else ""
         user = User(
             await self._database.new_id(), project_id, name, self._database.now_ms(), email, phone,
             verified or project.accounts is AccountSystem.BYOU, external_key,
         )  # fmt: skip
-        return await self._store(user, password_hash, proving)
+        return await self._store(user, password_hash, verification)
 
     async def get(self, project_id: int, user_id: int) -> User | None:
         """A registered user, None if there is none of this id."""
@@ -141,7 +141,7 @@ class Users:
         if holder is not None and (holder.verified or what != "email"):
             raise taken(what, holder)
 
-    async def recognise(self, project_id: int, email: str, password: str) -> Recognised | None:
+    async def authenticate(self, project_id: int, email: str, password: str) -> AuthenticatedUser | None:
         """The registered user of an address whose password this is. A wrong one is noted with the user.
 
         Who is unknown, has no password, or gives no address costs as much time as a wrong password.
@@ -153,7 +153,7 @@ class Users:
         if await self._passwords.verify(stored, password, project_id):
             user = _user(project_id, user_id, record)
             if not user.invited or user.pending:
-                return Recognised(user, await self._rehashed(slot, user_id, stored, password))
+                return AuthenticatedUser(user, await self._rehashed(slot, user_id, stored, password))
         await self.note_failed_login(project_id, user_id)
         return None
 
@@ -234,7 +234,7 @@ class Users:
                 raise Conflict("CONFLICT", "the password was changed meanwhile")
             if answer[0] != "moved":
                 return require_ok(answer, project=slot.project_id, user=user_id)
-            await self._sessions.end_all(slot.project_id, user_id, but=kept or "")
+            await self._sessions.end_all(slot.project_id, user_id, except_id=kept or "")
         raise retries_exhausted("user")
 
     async def list(
@@ -259,14 +259,14 @@ class Users:
         wanted, found, matches = search.casefold(), list[int](), 0
         async for page in self._database.index_pages(index):
             for user in await self._read(project_id, page):
-                if not _mentions(user, wanted):
+                if not _matches_search(user, wanted):
                     continue
                 if skip <= matches and (limit is None or len(found) < limit):
                     found.append(user.id)
                 matches += 1
         return await Part.by_ids(found, skip, matches, read)
 
-    async def any_of(self, project_id: int, user_ids: Sequence[int]) -> dict[int, User]:
+    async def get_many(self, project_id: int, user_ids: Sequence[int]) -> dict[int, User]:
         """Those of `user_ids` that there are, also who was only invited."""
         pages = [user_ids[start : start + PAGE] for start in range(0, len(user_ids), PAGE)]
         return {user.id: user for page in pages for user in await self._read(project_id, page)}
@@ -277,11 +277,11 @@ class Users:
 
         A crash half-way leaves stale members; `sweep` removes them, or deleting again. Raises UnknownRecord.
         """
-        await self._departures.delete(project_id, user_id)
+        await self._deletion.delete(project_id, user_id)
 
     async def sweep(self, project_id: int) -> None:
         """Finish what a crash interrupted: take deleted users out of their homes."""
-        await self._departures.sweep(project_id)
+        await self._deletion.sweep(project_id)
 
     async def _read(self, project_id: int, ids: Sequence[int]) -> builtins.list[User]:
         """Those of at most a page of users that are still there."""
@@ -300,7 +300,7 @@ class Users:
         user_id = await self._database.read("HGET", ProjectSlot(project_id).emails, unique)
         return await self.get_any(project_id, int(user_id or 0))
 
-    async def _store(self, user: User, password_hash: str, proving: PendingVerification | None) -> User:
+    async def _store(self, user: User, password_hash: str, verification: PendingVerification | None) -> User:
         slot, email = ProjectSlot(user.project_id), user.email or ""
         invited = False
         for _ in range(ATTEMPTS):
@@ -312,16 +312,16 @@ class Users:
                 user.id, user.created_ms, user.name, password_hash, email, email.lower(),
                 user.phone or "", user.external_key or "", int(user.verified), int(invited),
             ]  # fmt: skip
-            if proving is None:
+            if verification is None:
                 answer = await self._database.change(CREATE_USER, slot, names, arguments)
             else:
-                proof_names, proof = _first_proof(slot, user, proving, self._database.now_ms())
+                proof_names, proof = _first_proof(slot, user, verification, self._database.now_ms())
                 answer = await self._database.change(
                     REGISTER_USER, slot, [*names, *proof_names], [*arguments, *proof]
                 )
             if answer[0] == "taken":
                 holder = await self.get_any(user.project_id, int(answer[2]))
-                again = proving if answer[1] == "email" and holder and not holder.verified else None
+                again = verification if answer[1] == "email" and holder and not holder.verified else None
                 if holder is not None and again is not None:
                     pending = await self._registrations.again(holder, user, password_hash, again)
                     if pending is not None:
@@ -340,17 +340,18 @@ class Users:
 
 
 def _first_proof(
-    slot: ProjectSlot, user: User, proving: PendingVerification, now_ms: int
+    slot: ProjectSlot, user: User, verification: PendingVerification, now_ms: int
 ) -> tuple[list[str], list[str | int]]:
     """What REGISTER_USER is told beside what CREATE_USER is, for this id of the user."""
     if user.phone is not None:
-        proof, token = new_code(user.project_id, user.id), NOTHING
+        proof, token = new_code(user.project_id, user.id), NO_KEY
     else:
         proof = new_token(user.project_id, ProofKind.EMAIL_VERIFICATION)
         token = proof.hash
-    lifetime_ms = proving.lifetime_ms
+    lifetime_ms = verification.lifetime_ms
     return [slot.user_proofs(user.id), slot.proof(token)], [
-        proof.kind, proof.hash, now_ms + lifetime_ms, lifetime_ms, *posted(proving.saying, proof.secret)
+        proof.kind, proof.hash, now_ms + lifetime_ms, lifetime_ms,
+        *posted(verification.make_message, proof.secret),
     ]  # fmt: skip
 
 
@@ -371,7 +372,7 @@ def _unique_email(name: str) -> str:
         return ""
 
 
-def _mentions(user: User, wanted: str) -> bool:
+def _matches_search(user: User, wanted: str) -> bool:
     texts = (user.name, user.email, user.phone, user.external_key)
     return any(wanted in text.casefold() for text in texts if text)
 

@@ -23,7 +23,7 @@ from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exha
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import MessageFactory, ProofKind, code_hash, new_code, new_token, posted
 from homewire.store.script import changing, lua, removing
-from homewire.users.deletion import NOTHING
+from homewire.users.deletion import NO_KEY
 from homewire.users.models import User
 from homewire.users.registrations import Registrations
 from homewire.users.store import Users, taken
@@ -41,7 +41,7 @@ DECOY_MS: Final = 1000
 
 
 class Verifications:
-    """The codes and tokens of the users of a project. What a `saying` makes of one goes out with it."""
+    """The codes and tokens of the users of a project. What a `make_message` makes of one goes out with it."""
 
     def __init__(self, database: Database, sessions: Sessions, registrations: Registrations) -> None:
         self._database = database
@@ -54,23 +54,23 @@ class Verifications:
         user_id: int,
         kind: ProofKind,
         lifetime_ms: int,
-        saying: MessageFactory | None = None,
+        make_message: MessageFactory | None = None,
     ) -> str:
         """A new token, which is shown this once. The one before it is dead.
 
         Raises UnknownRecord, and for EMAIL_VERIFICATION Several (`users/registrations.py`).
         """
         if kind is ProofKind.EMAIL_VERIFICATION:
-            return await self._registrations.issue(project_id, user_id, lifetime_ms, saying)
-        return await self._issue_token(project_id, user_id, kind, lifetime_ms, saying)
+            return await self._registrations.issue(project_id, user_id, lifetime_ms, make_message)
+        return await self._issue_token(project_id, user_id, kind, lifetime_ms, make_message)
 
-    async def issue_decoy(self, project_id: int, kind: ProofKind, saying: MessageFactory) -> None:
+    async def issue_decoy(self, project_id: int, kind: ProofKind, make_message: MessageFactory) -> None:
         """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
         nobody = -secrets.randbits(62)
         if kind is ProofKind.EMAIL_VERIFICATION:
-            await self._registrations.issue(project_id, nobody, DECOY_MS, saying, decoy=True)
+            await self._registrations.issue(project_id, nobody, DECOY_MS, make_message, decoy=True)
             return
-        await self._issue_token(project_id, nobody, kind, DECOY_MS, saying, decoy=True)
+        await self._issue_token(project_id, nobody, kind, DECOY_MS, make_message, decoy=True)
 
     async def _issue_token(
         self,
@@ -78,12 +78,12 @@ class Verifications:
         user_id: int,
         kind: ProofKind,
         lifetime_ms: int,
-        saying: MessageFactory | None,
+        make_message: MessageFactory | None,
         *,
         decoy: bool = False,
     ) -> str:
         slot, proof = ProjectSlot(project_id), new_token(project_id, kind)
-        message = posted(saying, proof.secret)
+        message = posted(make_message, proof.secret)
         for _ in range(ATTEMPTS):
             before = await self._database.read("HGET", slot.user_proofs(user_id), kind.value)
             replaced = before.decode() if before else ""
@@ -92,7 +92,7 @@ class Verifications:
                 slot,
                 [
                     slot.user(user_id), slot.user_proofs(user_id),
-                    slot.proof(replaced or NOTHING), slot.proof(proof.hash),
+                    slot.proof(replaced or NO_KEY), slot.proof(proof.hash),
                 ],
                 [user_id, kind.value, replaced, proof.hash, lifetime_ms, int(decoy), *message],
             )  # fmt: skip
@@ -102,7 +102,7 @@ class Verifications:
         raise retries_exhausted("user")
 
     async def issue_code(
-        self, project_id: int, user_id: int, lifetime_ms: int, saying: MessageFactory | None = None
+        self, project_id: int, user_id: int, lifetime_ms: int, make_message: MessageFactory | None = None
     ) -> str:
         """A new sign-in code, decimal digits. The one before it is dead. Raises UnknownRecord."""
         slot, proof = ProjectSlot(project_id), new_code(project_id, user_id)
@@ -111,7 +111,7 @@ class Verifications:
             ISSUE_CODE,
             slot,
             [slot.user(user_id), slot.user_proofs(user_id)],
-            [proof.hash, expires_ms, lifetime_ms, *posted(saying, proof.secret)],
+            [proof.hash, expires_ms, lifetime_ms, *posted(make_message, proof.secret)],
         )
         require_ok(answer, project=project_id, user=user_id)
         return proof.secret
@@ -207,7 +207,7 @@ def _redeemed(answer: list[str]) -> bool:
 
 def invalid_token() -> InvalidInput:
     """The error of a token that is good for nothing."""
-    return InvalidInput("token", "is unknown, used or too old", reason="INVALID_TOKEN")
+    return InvalidInput("token", "is unknown, used or expired", reason="INVALID_TOKEN")
 
 
 CHANGE_CODE_DIGITS: Final = 8
@@ -224,7 +224,7 @@ class AddressChanges:
         self._sessions = sessions
         self._users = users
 
-    async def begin(self, user: User, address: str, lifetime_ms: int, saying: MessageFactory) -> None:
+    async def begin(self, user: User, address: str, lifetime_ms: int, make_message: MessageFactory) -> None:
         """Have a code sent to a new address, given in its normal form. The code before it is dead.
 
         Raises UnknownRecord, and Conflict (EMAIL_IN_USE, USER_EXISTS, USER_EXISTS_UNVERIFIED).
@@ -239,7 +239,7 @@ class AddressChanges:
             [slot.user(user.id), slot.user_proofs(user.id), self._directory(slot, user)],
             [
                 user.id, address.lower(), address, _hash(user, code),
-                self._database.now_ms() + lifetime_ms, lifetime_ms, *saying(code),
+                self._database.now_ms() + lifetime_ms, lifetime_ms, *make_message(code),
             ],
         )  # fmt: skip
         await self._require_free(user, answer)
@@ -268,7 +268,7 @@ class AddressChanges:
             if answer[0] != "moved":
                 await self._require_free(user, answer)
                 return True
-            await self._sessions.end_all(user.project_id, user.id, but=session_id)
+            await self._sessions.end_all(user.project_id, user.id, except_id=session_id)
         raise retries_exhausted("user")
 
     async def _require_free(self, user: User, answer: list[str]) -> None:

@@ -15,15 +15,15 @@ import msgspec
 
 from homewire.auth import tokens
 from homewire.errors import Conflict, InvalidInput, NotFound
-from homewire.logins import passwords as common_passwords
+from homewire.logins import passwords
 from homewire.logins.attempt_limits import (
-    attempting,
+    limited_action,
+    limited_attempt,
     login_attempt,
-    messages_to,
-    rationed,
-    registrations,
-    sms_to,
-    token_guesses,
+    message_limits,
+    registration_limits,
+    sms_limits,
+    token_attempts,
     trust,
 )
 from homewire.messages.message import Message, MessageKind
@@ -38,7 +38,7 @@ from homewire.store.proofs import ProofKind
 from homewire.timestamps import milliseconds
 from homewire.users.accounts import (
     open_project,
-    refuse_other_systems,
+    reject_other_account_systems,
     require_self,
     require_sms_country,
     required,
@@ -84,7 +84,7 @@ async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageRe
     phone = checks.phone(call.body.phone_number)
     # A number that nobody has counts, too: so many can be tried, and no more.
     require_sms_country(api, project, phone)
-    async with rationed(api, project.id, await sms_to(api, call.request, project.id, phone)):
+    async with limited_action(api, project.id, await sms_limits(api, call.request, project.id, phone)):
         user = await api.store.users.by_phone(project.id, phone)
         if user is not None:
             await send_code(api, user)
@@ -106,7 +106,7 @@ async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
 async def _start(api: Api, call: Call[NoQuery, Email], kind: ProofKind) -> None:
     project = await open_project(api, call.body.project_id, AccountSystem.EMAIL)
     email = checks.email(call.body.email)
-    async with rationed(api, project.id, await messages_to(api, call.request, project.id, email)):
+    async with limited_action(api, project.id, await message_limits(api, call.request, project.id, email)):
         await send_token(api, project.id, kind, await _recipient(api, project.id, email, kind))
 
 
@@ -119,14 +119,14 @@ async def _recipient(api: Api, project_id: int, email: str, kind: ProofKind) -> 
 
 async def verify_email(api: Api, call: Call[NoQuery, EmailProof]) -> None:
     """Spend a token: its user is verified."""
-    project_id, counted = await _project(api, call.body.token), token_guesses(api, call.request)
-    async with attempting(api, project_id, counted) as attempt:
+    project_id, counted = await _project(api, call.body.token), token_attempts(api, call.request)
+    async with limited_attempt(api, project_id, counted) as attempt:
         try:
             if call.body.password is not None:
                 await _require_registrant(api, project_id, call.body.token, call.body.password)
             await api.store.verifications.verify_email(call.body.token)
         except InvalidInput as error:
-            raise attempt.wrong(error) from None
+            raise attempt.failed(error) from None
 
 
 async def _require_registrant(api: Api, project_id: int, token: str, password: str) -> None:
@@ -145,13 +145,13 @@ async def _require_registrant(api: Api, project_id: int, token: str, password: s
 async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
     """Spend a token: its user has a new password, is verified, and has no session any more."""
     token, verifications = call.body.token, api.store.verifications
-    project_id, counted = await _project(api, token), token_guesses(api, call.request)
-    async with attempting(api, project_id, counted) as attempt:
+    project_id, counted = await _project(api, token), token_attempts(api, call.request)
+    async with limited_attempt(api, project_id, counted) as attempt:
         holder = await verifications.holder(token, ProofKind.PASSWORD_RESET)
         user = holder and await api.store.users.get_any(*holder)
         if not user:
-            raise attempt.wrong(invalid_token())
-        await common_passwords.refuse(call.body.new_password, (user.name, user.email), "newPassword")
+            raise attempt.failed(invalid_token())
+        await passwords.reject_guessable(call.body.new_password, (user.name, user.email), "newPassword")
         try:
             password_hash = await api.store.users.password_hash(call.body.new_password, project_id)
         except InvalidInput as error:
@@ -171,7 +171,7 @@ async def _project(api: Api, token: str) -> int:
     return project.id
 
 
-_NOBODY: Final = Access(nobody=True, by_handler=True)
+_NO_SCOPES: Final = Access(nobody=True, by_handler=True)
 """Somebody who has no key yet; one that is given is not looked at."""
 _ERRORS: Final = frozenset({401, 403, 429})
 """As in their tables, though a 401 is impossible where no key is looked at."""
@@ -188,14 +188,14 @@ async def new_password(
     project = await api.store.projects.get(user.project_id)
     if project is None or project.accounts is not AccountSystem.EMAIL:
         raise InvalidInput("password", "is for projects with email accounts")
-    replaces = await require_proof(api, call, user, current)
-    await common_passwords.refuse(password, (user.name, user.email))
+    replaces = await require_reauthentication(api, call, user, current)
+    await passwords.reject_guessable(password, (user.name, user.email))
     posting = await told(api, user)
     hashed = await api.store.users.password_hash(password, user.project_id)
     return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, posting)
 
 
-async def require_proof(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
+async def require_reauthentication(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
     """The caller knows the present password, or logged in not long ago. The hash of that password.
 
     Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
@@ -219,7 +219,7 @@ async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, curren
     async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
         if not await api.store.users.is_password(user.project_id, stored, current):
             await api.store.users.note_failed_login(user.project_id, user.id)
-            raise attempt.wrong(
+            raise attempt.failed(
                 InvalidInput("currentPassword", "is not the present password", reason="INSUFFICIENT_AUTH")
             )
 
@@ -258,7 +258,7 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
     """Send a code to the new address."""
     user = await _user(api, call.project_id, call.ids["userId"])
     accounts = AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE
-    refuse_other_systems(call.body, accounts)
+    reject_other_account_systems(call.body, accounts)
     if accounts is AccountSystem.EMAIL:
         kind, address = MessageKind.EMAIL_CHANGE, checks.email(required("email", call.body.email))
     else:
@@ -270,26 +270,26 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
         if project is None:
             raise NotFound
         require_sms_country(api, project, address)
-    await require_proof(api, call, user, call.body.current_password)
+    await require_reauthentication(api, call, user, call.body.current_password)
     await api.messages.require_room(kind)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
 
-    def saying(code: str) -> Posting:
+    def make_message(code: str) -> Posting:
         until_ms = api.store.now_ms() + lifetime_ms
         return api.messages.posting(
             Message(user.project_id, kind, address, code=code, good_until_ms=until_ms)
         )
 
-    counted = messages_to if accounts is AccountSystem.EMAIL else sms_to
+    counted = message_limits if accounts is AccountSystem.EMAIL else sms_limits
     # As of registrations: that an address has a user is told only so often.
-    async with attempting(api, user.project_id, registrations(api, call.request)) as attempt:
+    async with limited_attempt(api, user.project_id, registration_limits(api, call.request)) as attempt:
         try:
-            async with rationed(
+            async with limited_action(
                 api, user.project_id, await counted(api, call.request, user.project_id, address)
             ):
-                await api.store.address_changes.begin(user, address, lifetime_ms, saying)
+                await api.store.address_changes.begin(user, address, lifetime_ms, make_message)
         except Conflict as error:
-            raise attempt.wrong(error) from None
+            raise attempt.failed(error) from None
 
 
 async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
@@ -301,7 +301,9 @@ async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
     async with login_attempt(api, call.request, user.project_id, f"address change {user.id}") as attempt:
         session_id = call.principal.session_id
         if not await api.store.address_changes.finish(user, call.body.code, session_id, posting):
-            raise attempt.wrong(InvalidInput("code", "is wrong, used or too old", reason="INVALID_AUTH_CODE"))
+            raise attempt.failed(
+                InvalidInput("code", "is wrong, used or expired", reason="INVALID_AUTH_CODE")
+            )
 
 
 async def _user(api: Api, project_id: int, user_id: int) -> User:
@@ -324,7 +326,7 @@ OPERATIONS: Final = (
         summary="Have a sign-in code sent to a phone",
         description="The newest code counts, for some minutes and for 5 tries.",
         source="spec 001, Initiate User Authentication with SMS",
-        access=_NOBODY,
+        access=_NO_SCOPES,
         handler=start_sms,
         body=Phone,
         body_kind=BodyKind.FORM,
@@ -340,7 +342,7 @@ OPERATIONS: Final = (
         description="With `password` only if it is the one that was chosen at the registration. A page of "
         "your own should ask for it: the owner of the address may not be who registered.",
         source="spec 001, Verify User Email Address",
-        access=_NOBODY,
+        access=_NO_SCOPES,
         handler=verify_email,
         body=EmailProof,
         body_kind=BodyKind.FORM,
@@ -354,7 +356,7 @@ OPERATIONS: Final = (
         summary="Have the link that verifies an e-mail address sent again",
         description="The answer is the same for every address; the newest link counts.",
         source="spec 001, Initiate User Email Verification",
-        access=_NOBODY,
+        access=_NO_SCOPES,
         handler=start_email_verification,
         body=Email,
         body_kind=BodyKind.FORM,
@@ -369,7 +371,7 @@ OPERATIONS: Final = (
         description="All sessions of the user end, and a mail tells the user. Who has the token reads the "
         "mail of that address, so it counts as verified.",
         source="spec 001, Reset User Password",
-        access=_NOBODY,
+        access=_NO_SCOPES,
         handler=reset_password,
         body=NewPassword,
         body_kind=BodyKind.FORM,
@@ -383,7 +385,7 @@ OPERATIONS: Final = (
         summary="Have a link to reset the password sent",
         description="The answer is the same for every address; the newest link counts.",
         source="spec 001, Initiate User Password Reset",
-        access=_NOBODY,
+        access=_NO_SCOPES,
         handler=start_password_reset,
         body=Email,
         body_kind=BodyKind.FORM,

@@ -82,10 +82,10 @@ async def play(plans: list[Plan], pair: Pair) -> list[str]:
                 await world.settle()
         for world in made:
             await world.finish()
-        return [complaint for world in made for complaint in judged(world, pair)]
+        return [complaint for world in made for complaint in authorize_with_fresh_location(world, pair)]
 
 
-def judged(world: World, pair: Pair) -> list[str]:
+def authorize_with_fresh_location(world: World, pair: Pair) -> list[str]:
     assured = {name: seat.assured for name, seat in world.seats.items()}
     judge = Judge(world.truth, world.listeners, world.events, assured, monotonic(), pair.absences)
     return world.complaints + judge.complaints()

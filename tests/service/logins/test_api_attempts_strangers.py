@@ -130,8 +130,8 @@ async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodePr
             return await post(desk, address, "/auth/user", appId=APP, phoneNumber=PHONE, code=code)
 
         assert (await sign_in_with(await issue(desk.project, user.id, 60_000), HOME)).status == 200
-        wrong = await sign_in_with("x", HOTEL)
-        assert reason(wrong) == "INVALID_AUTH_CODE"
+        failed = await sign_in_with("x", HOTEL)
+        assert reason(failed) == "INVALID_AUTH_CODE"
         redis = desk.tenant.redis
         async for name in redis.scan_iter(f"*{{p{desk.project}}}:attempts:stranger_attempts:*"):
             if await redis.type(name) == b"hash":

@@ -228,7 +228,7 @@ async def test_a_token_works_once_however_many_try(by_email: Desk) -> None:
     )
     assert sorted(reply.status for reply in replies) == [200, 403, 403, 403]
     won = next(each for each, reply in zip(passwords, replies, strict=True) if reply.status == 200)
-    assert await store.users.recognise(project, EMAIL, won)
+    assert await store.users.authenticate(project, EMAIL, won)
 
 
 async def test_messages_go_to_whom_they_are_for_and_nobody_learns_of_it(by_email: Desk) -> None:

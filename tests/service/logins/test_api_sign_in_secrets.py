@@ -140,7 +140,7 @@ async def test_nothing_that_was_sent_is_stored_or_logged(desk: Desk, patient_nod
 
 async def test_a_login_that_a_reset_outruns_opens_nothing(desk: Desk) -> None:
     store, user = desk.tenant.store, await desk.member()
-    recognised = await store.users.recognise(desk.project, EMAIL, PASSWORD)
+    recognised = await store.users.authenticate(desk.project, EMAIL, PASSWORD)
     assert recognised is not None
     token = await store.verifications.issue_token(desk.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
     await store.verifications.reset_password(token, await store.users.password_hash(NEW))
@@ -164,7 +164,7 @@ async def test_a_session_opened_during_a_reset_ends_with_it(
     monkeypatch.setattr(store.users._database, "change", outrun)
     await store.verifications.reset_password(token, await store.users.password_hash(NEW))
     assert [await store.principals.lookup(key) for key in opened] == [None] * 3
-    assert await store.users.recognise(desk.project, EMAIL, NEW)
+    assert await store.users.authenticate(desk.project, EMAIL, NEW)
 
 
 @pytest.mark.parametrize("step", ["record", "delete"])
@@ -179,7 +179,7 @@ async def test_a_reset_that_is_killed_can_be_made_again(desk: Desk, step: str) -
     # Between the ends of two sessions: the password is still the old one, and the token good.
     left = [key for key in keys if await store.principals.lookup(key) is not None]
     assert len(left) == (2 if step == "record" else 1)
-    assert await store.users.recognise(desk.project, EMAIL, PASSWORD)
+    assert await store.users.authenticate(desk.project, EMAIL, PASSWORD)
     again = await desk.post("/auth/user/passwordReset", token=token, newPassword=NEW)
     assert again.status == 200
     assert [await store.principals.lookup(key) for key in keys] == [None, None]

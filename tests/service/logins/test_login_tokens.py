@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from homewire.logins.store import MOST, parse_login_token
+from homewire.logins.store import MAX_LOGIN_TOKENS, parse_login_token
 from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 from kit.accounts import Desk
@@ -78,8 +78,8 @@ async def test_it_is_stored_as_a_hash_and_grows_old(by_email: Desk) -> None:
 
 async def test_a_user_has_so_many(by_email: Desk) -> None:
     user, create = await by_email.member(), by_email.tenant.store.login_tokens.create
-    made = [(await create(by_email.project, user, LIFETIME_MS + n))[0] for n in range(MOST + 2)]
-    assert [await good(by_email, token) for token in made] == [False] * 2 + [True] * MOST
+    made = [(await create(by_email.project, user, LIFETIME_MS + n))[0] for n in range(MAX_LOGIN_TOKENS + 2)]
+    assert [await good(by_email, token) for token in made] == [False] * 2 + [True] * MAX_LOGIN_TOKENS
 
 
 async def test_they_go_with_their_user(by_email: Desk) -> None:

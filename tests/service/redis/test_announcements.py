@@ -17,7 +17,7 @@ from homewire.homes.models import Role
 from homewire.homes.store import REMOVE_MEMBERS
 from homewire.projects.models import AccountSystem, KeyScope, OfflineCommands, Project
 from homewire.repositories import Store
-from homewire.sessions.activity import NOTED_EVERY_MS, Use
+from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
 from homewire.sessions.models import Lifetime, Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
@@ -281,8 +281,8 @@ async def test_what_nobody_must_hear_of_is_silent(
         session, key = await store.sessions.open(project.id, user.id, "app", Login())
         reference = parse(key)
         assert reference is not None
-        used = session.started_ms + NOTED_EVERY_MS
-        await store.session_uses.touch(project.id, [Use(session.id, user.id, 0, reference.hash, used)])
+        used = session.started_ms + NOTE_INTERVAL_MS
+        await store.session_uses.touch(project.id, [SessionUse(session.id, user.id, 0, reference.hash, used)])
         await store.devices.create(project.id, "lamp", home_id=home)
         await store.project_keys.create(project.id, "k", set())
         await store.apps.create(project.id, "app")

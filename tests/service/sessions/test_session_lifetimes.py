@@ -13,7 +13,7 @@ import pytest_asyncio
 from homewire.access_changes.relay import Relay
 from homewire.redis.connect import connect
 from homewire.repositories import Store
-from homewire.sessions.activity import noted_every_ms
+from homewire.sessions.activity import note_interval_ms
 from homewire.sessions.models import Lifetime, Login, Session
 from homewire.store.database import wall_clock_ms
 from kit.client import Socket, listen
@@ -97,7 +97,7 @@ async def test_an_open_socket_keeps_its_session_alive_and_without_it_the_session
         slid = await now(tenant, session)
         assert slid.expires_ms == slid.last_access_ms + SLIDES_MS > wall_clock_ms()
         notes = slid.version - session.version
-        assert 1 <= notes <= (slid.last_access_ms - session.started_ms) / noted_every_ms(SLIDES_MS)
+        assert 1 <= notes <= (slid.last_access_ms - session.started_ms) / note_interval_ms(SLIDES_MS)
         assert await status(pair[0], user) == 200
 
     async def is_over() -> bool:

@@ -14,7 +14,7 @@ from homewire.access_changes.relay import Relay
 from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
-from homewire.sessions.activity import Use
+from homewire.sessions.activity import SessionUse
 from homewire.sessions.models import Lifetime, Login, Session
 from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS
 from homewire.store.database import wall_clock_ms
@@ -114,7 +114,7 @@ class World:
         if name == "log in with key":
             await self._open(known)
         elif name == "use":
-            use = Use(session.id, self.user.id, 0, session.key_hash, self.now)
+            use = SessionUse(session.id, self.user.id, 0, session.key_hash, self.now)
             await store.session_uses.touch(project, [use])
             # Noted four times in its life, at most; what is over stays so.
             if self.live(known) and self.now - known.last_ms >= SLIDES_MS // 4:
@@ -128,12 +128,12 @@ class World:
                 with pytest.raises(UnknownRecord):
                     await store.sessions.end(project, session.id)
         else:
-            but = session.id if name == "end the others" else ""
-            await store.sessions.end_all(project, self.user.id, but=but)
+            except_id = session.id if name == "end the others" else ""
+            await store.sessions.end_all(project, self.user.id, except_id=except_id)
             for each in self.sessions:
-                if self.live(each) and each.session.id != but:
+                if self.live(each) and each.session.id != except_id:
                     self.end(each)
-            assert not [each for each in self.sessions if self.live(each) and each.session.id != but]
+            assert not [each for each in self.sessions if self.live(each) and each.session.id != except_id]
 
     async def check(self) -> None:
         keys = await asyncio.gather(*(is_live(self.store, known.key) for known in self.sessions))

@@ -13,12 +13,12 @@ from homewire.auth.tokens import TokenReference, parse
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import (
-    MOST_TOUCHED,
-    NOTED_EVERY_MS,
-    KeySought,
+    MAX_TOUCHED,
+    NOTE_INTERVAL_MS,
+    KeyReference,
     SessionDeadline,
-    Use,
-    noted_every_ms,
+    SessionUse,
+    note_interval_ms,
 )
 from homewire.sessions.models import Lifetime, Login, Session
 from homewire.store.database import wall_clock_ms
@@ -44,8 +44,8 @@ def reference(token: str) -> TokenReference:
     return parsed
 
 
-def use(session: Session, token: str, used_ms: int) -> Use:
-    return Use(session.id, session.user_id, session.device_id, reference(token).hash, used_ms)
+def use(session: Session, token: str, used_ms: int) -> SessionUse:
+    return SessionUse(session.id, session.user_id, session.device_id, reference(token).hash, used_ms)
 
 
 async def opened(store: Store, user: User, slides_ms: int, absolute_ms: int = 0) -> tuple[Session, str]:
@@ -71,7 +71,7 @@ async def test_a_use_is_noted_and_slides_everything_that_says_when_the_session_e
     store: Store, redis_client: Redis, user: User
 ) -> None:
     session, token = await opened(store, user, HOUR)
-    used = session.started_ms + NOTED_EVERY_MS
+    used = session.started_ms + NOTE_INTERVAL_MS
     assert await store.session_uses.touch(user.project_id, [use(session, token, used)]) == [
         SessionDeadline(used + HOUR, 0)
     ]
@@ -86,11 +86,11 @@ async def test_a_use_is_noted_and_slides_everything_that_says_when_the_session_e
 
 async def test_nothing_is_written_within_a_minute_whoever_asks(store: Store, user: User) -> None:
     session, token = await opened(store, user, HOUR)
-    early = [use(session, token, session.started_ms + NOTED_EVERY_MS - 1)] * 2
-    standing = SessionDeadline(session.expires_ms, 0)
-    assert await store.session_uses.touch(user.project_id, early) == [standing] * 2
+    early = [use(session, token, session.started_ms + NOTE_INTERVAL_MS - 1)] * 2
+    deadline = SessionDeadline(session.expires_ms, 0)
+    assert await store.session_uses.touch(user.project_id, early) == [deadline] * 2
     assert await store.sessions.get(user.project_id, session.id) == session
-    late = use(session, token, session.started_ms + NOTED_EVERY_MS)
+    late = use(session, token, session.started_ms + NOTE_INTERVAL_MS)
     both = await asyncio.gather(*(store.session_uses.touch(user.project_id, [late]) for _ in range(2)))
     assert both[0] == both[1]
     now = await store.sessions.get(user.project_id, session.id)
@@ -112,13 +112,13 @@ async def test_no_use_goes_beyond_the_absolute_end(store: Store, redis_client: R
     session, token = await opened(store, user, HOUR, absolute_ms=HOUR + 90_000)
     end = session.started_ms + HOUR + 90_000
     for minute in range(1, 4):
-        used = session.started_ms + minute * NOTED_EVERY_MS
-        [standing] = await store.session_uses.touch(user.project_id, [use(session, token, used)])
-        assert standing == SessionDeadline(min(used + HOUR, end), end)
+        used = session.started_ms + minute * NOTE_INTERVAL_MS
+        [deadline] = await store.session_uses.touch(user.project_id, [use(session, token, used)])
+        assert deadline == SessionDeadline(min(used + HOUR, end), end)
     assert await ends(redis_client, session, token) == [end] * 5
     now = await store.sessions.get(user.project_id, session.id)
     assert now is not None
-    assert (now.last_access_ms, now.expires_ms) == (session.started_ms + 3 * NOTED_EVERY_MS, end)
+    assert (now.last_access_ms, now.expires_ms) == (session.started_ms + 3 * NOTE_INTERVAL_MS, end)
 
 
 async def test_the_session_of_a_device_slides_too(
@@ -128,7 +128,7 @@ async def test_the_session_of_a_device_slides_too(
     session, token = await store.sessions.open_node(
         project.id, device.id, Login(), lifetime=Lifetime(HOUR, 0)
     )
-    used = session.started_ms + NOTED_EVERY_MS
+    used = session.started_ms + NOTE_INTERVAL_MS
     await store.session_uses.touch(project.id, [use(session, token, used)])
     assert await ends(redis_client, session, token) == [used + HOUR] * 5
 
@@ -154,12 +154,14 @@ async def test_what_is_over_stays_so(
     session, token = await opened(store, user, slides_ms)
     await over(store, session)
     before = await store.sessions.get(user.project_id, session.id)
-    late = use(session, token, session.started_ms + noted_every_ms(slides_ms))
+    late = use(session, token, session.started_ms + note_interval_ms(slides_ms))
     assert await store.session_uses.touch(user.project_id, [late]) == [None]
     assert await store.principals.lookup(token) is None
     assert await store.sessions.get(user.project_id, session.id) == before
     assert (
-        await store.session_uses.of_keys(user.project_id, {KeySought(user.id, 0, reference(token).key_tag)})
+        await store.session_uses.of_keys(
+            user.project_id, {KeyReference(user.id, 0, reference(token).key_tag)}
+        )
         == {}
     )
 
@@ -167,7 +169,7 @@ async def test_what_is_over_stays_so(
 async def test_a_session_with_another_key_than_the_one_used_is_not_touched(store: Store, user: User) -> None:
     session, _ = await opened(store, user, HOUR)
     _, token = await opened(store, user, HOUR)
-    late = session.started_ms + NOTED_EVERY_MS
+    late = session.started_ms + NOTE_INTERVAL_MS
     assert await store.session_uses.touch(user.project_id, [use(session, token, late)]) == [None]
     assert await store.sessions.get(user.project_id, session.id) == session
 
@@ -177,23 +179,21 @@ async def test_many_are_touched_at_once_and_found_by_the_tags_of_their_keys(
 ) -> None:
     users = [
         await store.users.create(project.id, "user", email=f"{number}@example.com")
-        for number in range(MOST_TOUCHED)
+        for number in range(MAX_TOUCHED)
     ]
     made = [await opened(store, user, HOUR) for user in users]
-    keys = {KeySought(session.user_id, 0, reference(token).key_tag) for session, token in made}
-    later = Store(redis_client, Relay(redis_client, 64), lambda: wall_clock_ms() + NOTED_EVERY_MS)
+    keys = {KeyReference(session.user_id, 0, reference(token).key_tag) for session, token in made}
+    later = Store(redis_client, Relay(redis_client, 64), lambda: wall_clock_ms() + NOTE_INTERVAL_MS)
     found = await later.session_uses.of_keys(
-        project.id, keys | {KeySought(users[0].id, 0, 1), KeySought(0, 7, 7)}
+        project.id, keys | {KeyReference(users[0].id, 0, 1), KeyReference(0, 7, 7)}
     )
     assert {(session.user_id, session.id) for session, _ in made} == {
         (key.user_id, each.session_id) for key, each in found.items()
     }
-    assert all(each.is_due(each.last_access_ms + NOTED_EVERY_MS) for each in found.values())
-    used = made[-1][0].started_ms + NOTED_EVERY_MS
+    assert all(each.is_due(each.last_access_ms + NOTE_INTERVAL_MS) for each in found.values())
+    used = made[-1][0].started_ms + NOTE_INTERVAL_MS
     uses = [use(session, token, used) for session, token in made]
-    assert (
-        await store.session_uses.touch(project.id, uses) == [SessionDeadline(used + HOUR, 0)] * MOST_TOUCHED
-    )
+    assert await store.session_uses.touch(project.id, uses) == [SessionDeadline(used + HOUR, 0)] * MAX_TOUCHED
     assert {
         each.last_access_ms for each in (await store.session_uses.of_keys(project.id, keys)).values()
     } == {used}
@@ -202,5 +202,5 @@ async def test_many_are_touched_at_once_and_found_by_the_tags_of_their_keys(
 async def test_of_a_deleted_project_nothing_lives(store: Store, user: User) -> None:
     session, token = await opened(store, user, HOUR)
     await store.projects.delete(user.project_id)
-    late = use(session, token, session.started_ms + NOTED_EVERY_MS)
+    late = use(session, token, session.started_ms + NOTE_INTERVAL_MS)
     assert await store.session_uses.touch(user.project_id, [late]) == [None]

@@ -8,7 +8,7 @@ from redis.asyncio import Redis
 
 from homewire.store.database import LOOK_AFTER_MS
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
-from homewire.users.deletion import LEFT_AT_ONCE
+from homewire.users.deletion import HOMES_LEFT_AT_ONCE
 from kit.home_with_members import House, house_of
 from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
 from kit.recovery import dying_change
@@ -104,7 +104,7 @@ async def many_homes(node: NodeProcess, turn: asyncio.Lock) -> None:
     async with tenant_of(node) as tenant:
         async with turn:
             user, guest = await tenant.user(), await tenant.user()
-            homes = await tenant.homes(user, LEFT_AT_ONCE + 5)
+            homes = await tenant.homes(user, HOMES_LEFT_AT_ONCE + 5)
             await tenant.store.homes.add_member(tenant.project, homes[0], guest.id)
             await deleted(tenant, f"/users/{user.id}", user.key)
             assert (await tenant.ask("GET", f"/users/{user.id}", user.key)).status == 401

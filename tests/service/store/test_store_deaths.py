@@ -82,19 +82,19 @@ TOLD: Final = PendingVerification(LIFETIME_MS, lambda _: Posting(PostingQueue.KE
 async def invite_by_mail(store: Store, world: World) -> None:
     project, invitee = await store.projects.get(world.project), Invitee(email="new@example.com")
     assert project is not None
-    await store.members.invite(project, world.tent, invitee, posting=TOLD.saying(""))
+    await store.members.invite(project, world.tent, invitee, posting=TOLD.make_message(""))
 
 
 MESSAGES: Final = {
     "who registers": Change(
-        lambda s, w: s.users.create(w.project, "New", email="new@example.com", proving=TOLD)
+        lambda s, w: s.users.create(w.project, "New", email="new@example.com", verification=TOLD)
     ),
     "who was invited registers": Change(
-        lambda s, w: s.users.create(w.project, "G", email="guest@example.com", proving=TOLD)
+        lambda s, w: s.users.create(w.project, "G", email="guest@example.com", verification=TOLD)
     ),
     "who forgot the password": Change(
         lambda s, w: s.verifications.issue_token(
-            w.project, w.ada, ProofKind.PASSWORD_RESET, LIFETIME_MS, TOLD.saying
+            w.project, w.ada, ProofKind.PASSWORD_RESET, LIFETIME_MS, TOLD.make_message
         )
     ),
     "who is added to a home": Change(invite_by_mail),

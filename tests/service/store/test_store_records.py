@@ -56,10 +56,10 @@ async def test_users_read_back_as_they_were_made(store: Store, project: Project)
     assert await store.users.by_email(project.id, "gRACE@example.COM") == made
     assert await store.users.by_email(project.id, "nobody@example.com") is None
     assert await store.users.by_email(project.id, "no address") is None
-    recognised = await store.users.recognise(project.id, "Grace@example.com", "correct horse")
+    recognised = await store.users.authenticate(project.id, "Grace@example.com", "correct horse")
     assert recognised is not None
     assert recognised.user.id == made.id
-    assert await store.users.recognise(project.id, "Grace@example.com", "wrong horse") is None
+    assert await store.users.authenticate(project.id, "Grace@example.com", "wrong horse") is None
 
 
 async def test_an_email_is_taken_once_however_many_try(store: Store, project: Project) -> None:

@@ -14,7 +14,7 @@ from homewire.repositories import Store
 from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
-from homewire.users.registrations import Ages
+from homewire.users.registrations import RegistrationLimits
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from kit.node import NodeProcess, eventually, private_node
 
@@ -164,7 +164,7 @@ async def test_a_node_forgets_who_does_not_come(narrow_node: NodeProcess) -> Non
 async def test_who_does_not_come_is_forgotten(by_email: Desk) -> None:
     store, project = by_email.tenant.store, by_email.project
     guest, home, key = await invited(by_email, "guest@example.com")
-    ages = Ages(unverified_ms=7 * DAY_MS, invited_ms=30 * DAY_MS)
+    ages = RegistrationLimits(unverified_ms=7 * DAY_MS, invited_ms=30 * DAY_MS)
     lost = (await by_email.register(name="Eve", email="lost@example.com", password=PASSWORD)).body["id"]
     operators = (await store.users.create(project, "Op", email="op@example.com")).id
     seen = (await by_email.register(name="Bob", email="bob@example.com", password=PASSWORD)).body["id"]

@@ -122,7 +122,7 @@ async def test_a_change_that_another_one_outran_changes_nothing(by_email: Desk) 
     await users.update(by_email.project, user, password=first)
     with pytest.raises(Conflict):
         await users.update(by_email.project, user, password=second, name="Eve")
-    recognised = await users.recognise(by_email.project, EMAIL, NEW)
+    recognised = await users.authenticate(by_email.project, EMAIL, NEW)
     assert recognised is not None
     assert recognised.user.name == "Ada"
 

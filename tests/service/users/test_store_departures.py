@@ -18,7 +18,7 @@ from homewire.sessions.models import Login
 from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
-from homewire.users.deletion import DELETE_USER, HAND_OVER_HOME, LEAVE_HOMES, LEFT_AT_ONCE
+from homewire.users.deletion import DELETE_USER, HAND_OVER_HOME, HOMES_LEFT_AT_ONCE, LEAVE_HOMES
 from homewire.users.models import User
 
 
@@ -279,7 +279,9 @@ async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:
     guest = await new_user(store, project, "guest")
-    homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(LEFT_AT_ONCE + 1)]
+    homes = [
+        (await store.homes.create(project.id, "home", user.id)).id for _ in range(HOMES_LEFT_AT_ONCE + 1)
+    ]
     await store.homes.add_member(project.id, homes[0], guest.id)
     _, key = await store.sessions.open(project.id, user.id, "app", Login())
     await store.users.delete(project.id, user.id)
@@ -300,7 +302,7 @@ async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
 async def test_what_a_deleted_user_asked_for_makes_no_device(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("homewire.users.deletion.LEFT_AT_ONCE", 0)
+    monkeypatch.setattr("homewire.users.deletion.HOMES_LEFT_AT_ONCE", 0)
     project = await store.projects.create("demand", AccountSystem.EMAIL, on_demand_provisioning=True)
     user, guest = await new_user(store, project, "gone"), await new_user(store, project, "guest")
     home = (await store.homes.create(project.id, "home", user.id)).id

@@ -17,7 +17,7 @@ from homewire.presence.connected import ConnectedDevices
 from homewire.realtime.handshake import Claim, Gateway, reserve
 from homewire.realtime.subscription import Subscription
 from homewire.sessions.deadlines import ActiveKeys, Deadlines
-from homewire.sessions.expiry import Sockets
+from homewire.sessions.expiry import SocketExpiry
 from homewire.settings import Settings
 from kit.shard_counts import ShardCounts, cache_versions
 
@@ -74,7 +74,7 @@ async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> 
     """The core's thread reads sockets before it takes what it is asked: it may tell of the end of a device's
     last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
     connected_devices, unused, counts = ConnectedDevices(), cast(Any, None), ShardCounts()
-    sockets = Sockets(core, ActiveKeys(), unused, Deadlines())
+    sockets = SocketExpiry(core, ActiveKeys(), unused, Deadlines())
     gateway = Gateway(
         core, unused, unused, cache_versions(counts), unused, unused, unused, sockets, connected_devices
     )

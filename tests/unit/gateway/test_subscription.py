@@ -12,7 +12,6 @@ from typing import Any, cast
 
 import pytest
 from aiohttp.test_utils import make_mocked_request
-from hand_marks import SHARDS, HandMarks, fresh, shard_of
 
 from homewire.auth.cache import CacheVersions
 from homewire.auth.home_directory import HomeDirectory
@@ -21,6 +20,7 @@ from homewire.devices.models import DeviceLocation
 from homewire.errors import NotFound
 from homewire.projects.models import AccessControl
 from homewire.realtime.subscription import Filter, Subscription
+from kit.shard_counts import SHARDS, ShardCounts, cache_versions, shard_of
 
 HOME, DEVICE, ENTITY = 1, 2, "kitchen"
 USER = Principal(PrincipalKind.USER, 1, 3, 0)
@@ -66,8 +66,8 @@ class Handshakes:
 
     def __init__(self, access: AccessControl, query: str) -> None:
         self.stored = StoredAccess()
-        self.marks = HandMarks()
-        self.versions: CacheVersions = fresh(self.marks)
+        self.marks = ShardCounts()
+        self.versions: CacheVersions = cache_versions(self.marks)
         self.directory = HomeDirectory(cast(Any, self.stored), self.versions, 1000)
         self.access = access
         self.query = query
@@ -79,7 +79,7 @@ class Handshakes:
 
     def read_record_elsewhere(self) -> None:
         """The tail reads a record, and not yet its copies in the shards of the subjects."""
-        self.marks.hear(ELSEWHERE)
+        self.marks.count_record(ELSEWHERE)
 
 
 QUERIES = [f"?homeId={HOME}", f"?deviceId={DEVICE}", f"?entityId={ENTITY}"]

@@ -13,14 +13,14 @@ from homewire.errors import TooManyRequests, Unavailable
 from homewire.logins import passwords as passwords_module
 from homewire.logins.passwords import Lane, Passwords, usable_cores
 
-WAITING = 4
+MAX_WAITING = 4
 """Fewer than else, for each takes a core its time."""
 PASSWORD = "correct horse"
 
 
 @pytest.fixture(autouse=True)
 def few_wait(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(passwords_module, "WAITING", WAITING)
+    monkeypatch.setattr(passwords_module, "MAX_WAITING", MAX_WAITING)
     # A machine that stands still is no reason to send anybody away here.
     monkeypatch.setattr(passwords_module, "WAIT_S", 60.0)
 
@@ -35,7 +35,7 @@ async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away()
     passwords, _ = passwords_of()
     stored = await passwords.hash(PASSWORD)
     verifying = [
-        asyncio.create_task(passwords.verify(stored, PASSWORD)) for _ in range(cores * (1 + WAITING))
+        asyncio.create_task(passwords.verify(stored, PASSWORD)) for _ in range(cores * (1 + MAX_WAITING))
     ]
     await asyncio.sleep(0)
     with pytest.raises(Unavailable):
@@ -59,8 +59,8 @@ async def test_a_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
 
 async def test_who_gives_up_waiting_makes_room() -> None:
     passwords, _ = passwords_of()
-    most = usable_cores() * (1 + WAITING)
-    waiting = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(most)]
+    max_attempts = usable_cores() * (1 + MAX_WAITING)
+    waiting = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(max_attempts)]
     await asyncio.sleep(0)
     for task in waiting:
         task.cancel()

@@ -8,7 +8,7 @@ import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.sessions import activity as room
-from homewire.sessions.activity import MOST_TOUCHED, ActivityBuffer
+from homewire.sessions.activity import MAX_TOUCHED, ActivityBuffer
 
 MINUTE = 60_000
 
@@ -63,13 +63,13 @@ def test_a_node_session_is_its_device_s() -> None:
 
 def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
     uses = ActivityBuffer(MINUTE)
-    for number in range(MOST_TOUCHED + 5):
+    for number in range(MAX_TOUCHED + 5):
         uses.note(principal(number, project=1), "hash")
     uses.note(principal(1_000, project=2), "hash")
-    assert uses.waiting() == MOST_TOUCHED + 6
+    assert uses.waiting() == MAX_TOUCHED + 6
     (first,) = uses.take(1)
-    assert (first[0], len(first[1])) == (1, MOST_TOUCHED)
-    assert noted(uses) == [(2, [1_000]), (1, list(range(MOST_TOUCHED, MOST_TOUCHED + 5)))]
+    assert (first[0], len(first[1])) == (1, MAX_TOUCHED)
+    assert noted(uses) == [(2, [1_000]), (1, list(range(MAX_TOUCHED, MAX_TOUCHED + 5)))]
     assert not uses.pending.is_set()
     assert uses.waiting() == 0
 
@@ -92,7 +92,7 @@ def test_what_could_not_be_written_waits_again_behind_what_is_newer() -> None:
 def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(room, "MOST_WAITING", 3)
+    monkeypatch.setattr(room, "MAX_WAITING", 3)
     uses = ActivityBuffer(MINUTE)
     for number in range(1, 6):
         uses.note(principal(number), "hash")
@@ -106,7 +106,7 @@ def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
 
 
 def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(room, "MOST_REMEMBERED", 10)
+    monkeypatch.setattr(room, "MAX_REMEMBERED", 10)
     uses = ActivityBuffer(MINUTE)
     for number in range(1, 26):
         uses.note(principal(number), "hash")

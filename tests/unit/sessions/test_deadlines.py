@@ -31,7 +31,7 @@ def made() -> tuple[Clock, Deadlines]:
 
 def test_a_key_is_due_when_its_end_has_come_and_only_once() -> None:
     clock, deadlines = made()
-    deadlines.see(key(1), SessionDeadline(NOW + 10, NOW + 10))
+    deadlines.observe(key(1), SessionDeadline(NOW + 10, NOW + 10))
     clock.now += 9
     assert deadlines.due() == []
     clock.now += 1
@@ -42,8 +42,8 @@ def test_a_key_is_due_when_its_end_has_come_and_only_once() -> None:
 
 def test_one_that_slid_is_due_later() -> None:
     clock, deadlines = made()
-    deadlines.see(key(1), SessionDeadline(NOW + 10, 0))
-    deadlines.learn(key(1), SessionDeadline(NOW + 30, 0))
+    deadlines.observe(key(1), SessionDeadline(NOW + 10, 0))
+    deadlines.update_if_known(key(1), SessionDeadline(NOW + 30, 0))
     clock.now += 20
     assert deadlines.due() == []
     clock.now += 10
@@ -52,20 +52,20 @@ def test_one_that_slid_is_due_later() -> None:
 
 def test_what_slid_in_a_new_generation_is_not_due_in_the_old_one() -> None:
     clock, deadlines = made()
-    deadlines.see(key(1), SessionDeadline(NOW + 10, 0))
-    deadlines.turn()
-    deadlines.see(key(1), SessionDeadline(NOW + 30, 0))
+    deadlines.observe(key(1), SessionDeadline(NOW + 10, 0))
+    deadlines.begin_generation()
+    deadlines.observe(key(1), SessionDeadline(NOW + 30, 0))
     clock.now += 10
     assert deadlines.due() == []
 
 
 def test_what_ends_far_away_costs_nothing_and_what_slid_there_is_forgotten() -> None:
     clock, deadlines = made()
-    deadlines.see(key(1), SessionDeadline(NOW + HORIZON_MS + 1, 0))
+    deadlines.observe(key(1), SessionDeadline(NOW + HORIZON_MS + 1, 0))
     assert len(deadlines) == 0
-    deadlines.see(key(2), SessionDeadline(NOW + 10, 0))
-    deadlines.turn()
-    deadlines.see(key(2), SessionDeadline(NOW + HORIZON_MS + 1, 0))
+    deadlines.observe(key(2), SessionDeadline(NOW + 10, 0))
+    deadlines.begin_generation()
+    deadlines.observe(key(2), SessionDeadline(NOW + HORIZON_MS + 1, 0))
     assert len(deadlines) == 0
     clock.now += 10
     assert deadlines.due() == []
@@ -73,12 +73,12 @@ def test_what_ends_far_away_costs_nothing_and_what_slid_there_is_forgotten() -> 
 
 def test_a_key_without_sockets_is_not_learned_of_and_forgotten_after_two_looks() -> None:
     clock, deadlines = made()
-    deadlines.learn(key(1), SessionDeadline(NOW + 10, 0))
+    deadlines.update_if_known(key(1), SessionDeadline(NOW + 10, 0))
     assert len(deadlines) == 0
-    deadlines.see(key(1), SessionDeadline(NOW + 10, 0))
-    deadlines.turn()
+    deadlines.observe(key(1), SessionDeadline(NOW + 10, 0))
+    deadlines.begin_generation()
     assert len(deadlines) == 1
-    deadlines.turn()
+    deadlines.begin_generation()
     assert len(deadlines) == 0
     clock.now += 10
     assert deadlines.due() == []
@@ -86,7 +86,7 @@ def test_a_key_without_sockets_is_not_learned_of_and_forgotten_after_two_looks()
 
 def test_one_that_does_not_expire_is_never_due() -> None:
     clock, deadlines = made()
-    deadlines.see(key(1), SessionDeadline(0, 0))
+    deadlines.observe(key(1), SessionDeadline(0, 0))
     clock.now *= 1000
     assert deadlines.due() == []
 
@@ -107,10 +107,10 @@ def test_exactly_what_was_seen_and_not_slid_is_due(steps: list[tuple[int, int, s
             expires = clock.now + time
             # Ends only slide.
             expires = max(expires, model.get(key(number), (0, 0))[0])
-            deadlines.see(key(number), SessionDeadline(expires, 0))
+            deadlines.observe(key(number), SessionDeadline(expires, 0))
             model[key(number)] = expires, 0
         elif step == "turn":
-            deadlines.turn()
+            deadlines.begin_generation()
             model = {each: (end, looks + 1) for each, (end, looks) in model.items() if looks == 0}
         else:
             clock.now += time

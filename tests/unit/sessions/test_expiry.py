@@ -10,9 +10,9 @@ import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN
-from homewire.sessions.activity import Found, KeySought, SessionDeadline, SessionUses, Use
+from homewire.sessions.activity import KeyReference, LiveSession, SessionActivity, SessionDeadline, SessionUse
 from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
-from homewire.sessions.expiry import CHUNK, Sockets
+from homewire.sessions.expiry import CHUNK, SocketExpiry
 from homewire.store.database import wall_clock_ms
 
 HOUR = 3_600_000
@@ -34,7 +34,7 @@ class Core:
     def keys_in_use(self, cursor: int, limit: int) -> None:
         assert limit == CHUNK
         following = cursor + 1 if cursor + 1 < len(self.parts) else 0
-        self.keys.answered(following, self.parts[cursor])
+        self.keys.on_page(following, self.parts[cursor])
 
     def end_key(self, project: int, user: int, key_tag: int) -> None:
         self.ended.add(user)
@@ -52,8 +52,10 @@ class Core:
 class Silence:
     """A store whose Redis does not answer."""
 
-    async def of_keys(self, _project: int, _keys: Collection[KeySought]) -> dict[KeySought, Found]:
-        never: asyncio.Future[dict[KeySought, Found]] = asyncio.get_running_loop().create_future()
+    async def of_keys(
+        self, _project: int, _keys: Collection[KeyReference]
+    ) -> dict[KeyReference, LiveSession]:
+        never: asyncio.Future[dict[KeyReference, LiveSession]] = asyncio.get_running_loop().create_future()
         return await never
 
 
@@ -64,12 +66,12 @@ class Sessions:
         self.used: list[int] = []
         self.looked = asyncio.Event()
 
-    async def of_keys(self, _project: int, keys: Collection[KeySought]) -> dict[KeySought, Found]:
+    async def of_keys(self, _project: int, keys: Collection[KeyReference]) -> dict[KeyReference, LiveSession]:
         now = wall_clock_ms()
         live = SessionDeadline(now + HOUR, 0)
-        return {key: Found("", "", now - HOUR, 2 * HOUR, live) for key in keys if key.user_id % 2}
+        return {key: LiveSession("", "", now - HOUR, 2 * HOUR, live) for key in keys if key.user_id % 2}
 
-    async def touch(self, _project: int, uses: Sequence[Use]) -> list[SessionDeadline | None]:
+    async def touch(self, _project: int, uses: Sequence[SessionUse]) -> list[SessionDeadline | None]:
         self.used += [use.user_id for use in uses]
         if len(self.used) == 3:
             self.looked.set()
@@ -80,7 +82,7 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
     """Thousands log in in one minute, use nothing but a socket, and Redis goes away."""
     keys = ActiveKeys()
     core = Core(keys)
-    sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
+    sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines())
     soon = wall_clock_ms() + 100
     for number in range(MANY):
         principal = Principal(
@@ -102,10 +104,10 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
 
 
 async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("homewire.sessions.expiry.REST_S", HOUR)
+    monkeypatch.setattr("homewire.sessions.expiry.CLOCK_CHECK_S", HOUR)
     keys = ActiveKeys()
     core = Core(keys)
-    sockets = Sockets(core, keys, cast(SessionUses, Silence()), Deadlines())
+    sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines())
     running = asyncio.create_task(sockets.run())
     for _ in range(5):
         await asyncio.sleep(0)
@@ -120,7 +122,7 @@ async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest
 async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> None:
     keys, sessions = ActiveKeys(), Sessions()
     core = Core(keys, [(1, 1, 1), (1, 2, 2)], [], [(2, 3, 3), (1, 4, 4), (1, 5, 5)])
-    sockets = Sockets(core, keys, cast(SessionUses, sessions), Deadlines(), look_every_s=0.1)
+    sockets = SocketExpiry(core, keys, cast(SessionActivity, sessions), Deadlines(), check_interval_s=0.1)
     running = asyncio.create_task(sockets.run())
     await asyncio.wait_for(sessions.looked.wait(), 5)
     running.cancel()
@@ -134,7 +136,7 @@ def test_connections_are_remembered_until_they_are_told_closed() -> None:
     user, device = SocketKey(1, 2, 3), SocketKey(1, 0, 4, 5)
     for connection_id, key in enumerate([user, user, device]):
         keys.remember(connection_id, key)
-    assert (set(keys.connections(user)), keys.of_devices()) == ({0, 1}, [device])
+    assert (set(keys.connections(user)), keys.device_keys()) == ({0, 1}, [device])
     for connection_id in (0, 1, 2, 2, 99):
         keys.closed(connection_id)
-    assert (keys.connections(user), keys.of_devices(), len(keys)) == ((), [], 0)
+    assert (keys.connections(user), keys.device_keys(), len(keys)) == ((), [], 0)
