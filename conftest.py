@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis.internal.conjecture import engine
 
-# Hypothesis gives each example 200 ms, and a second to make some. On a busy machine an example fails by that alone.
+# Hypothesis gives each example 200 ms, and a second to make some: too little on a busy machine.
 settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("untimed")
 # A failing property of a node takes seconds an example: it has to report within a minute, not within five.

@@ -1,4 +1,4 @@
-"""Plans of `delivery_plan.py` carried out on two nodes, with everything noted that the model wants to know."""
+"""Carries out plans of `delivery_plan.py` on two nodes, and notes what the model needs."""
 
 from __future__ import annotations
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from time import monotonic
+from typing import Any
 
 import pytest
 from redis.asyncio import Redis
@@ -144,8 +145,8 @@ async def test_each_rate_is_shared_by_two_nodes(
     redis_client: Redis, project: int, unit: str, kind: str
 ) -> None:
     """Events, bytes and Idempotency-Keys, each of a sender and of a project."""
-    unlimited = {setting: 0 for settings in SETTINGS.values() for setting in settings.values()}
-    limits = Settings(**{**unlimited, SETTINGS[unit][kind]: 160})  # type: ignore[arg-type]  # all are numbers
+    chosen: dict[str, Any] = {setting: 0 for settings in SETTINGS.values() for setting in settings.values()}
+    limits = Settings(**{**chosen, SETTINGS[unit][kind]: 160})
     one, two = RateNode(redis_client, limits), RateNode(redis_client, limits)
     sender_kind = PrincipalKind.DEVICE if kind == PROJECT else PrincipalKind(kind)
     sender = Principal(sender_kind, project, 1_000_000 + project, 0)
@@ -240,8 +241,8 @@ async def test_connections_of_two_nodes_are_held_to_the_limit(redis_client: Redi
 async def test_each_limit_of_connections_is_shared_by_two_nodes(
     redis_client: Redis, project: int, limit: str
 ) -> None:
-    unlimited = dict.fromkeys(("user_connections", "device_connections"), 0)
-    limits = replace(LIMITS, **{**unlimited, f"{limit}_connections": 32})
+    chosen: dict[str, Any] = {"user_connections": 0, "device_connections": 0, f"{limit}_connections": 32}
+    limits = replace(LIMITS, **chosen)
     kind = PrincipalKind.DEVICE if limit == "device" else PrincipalKind.USER
     here_as, there_as = (Principal(kind, project, 1_000_000 + project, 0) for _ in range(2))
     if limit in ("project", "address"):

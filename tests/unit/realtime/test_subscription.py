@@ -66,8 +66,8 @@ class Handshakes:
 
     def __init__(self, access: AccessControl, query: str) -> None:
         self.stored = StoredAccess()
-        self.marks = ShardCounts()
-        self.versions: CacheVersions = cache_versions(self.marks)
+        self.counts = ShardCounts()
+        self.versions: CacheVersions = cache_versions(self.counts)
         self.directory = HomeDirectory(cast(Any, self.stored), self.versions, 1000)
         self.access = access
         self.query = query
@@ -79,7 +79,7 @@ class Handshakes:
 
     def read_record_elsewhere(self) -> None:
         """The tail reads a record, and not yet its copies in the shards of the subjects."""
-        self.marks.count_record(ELSEWHERE)
+        self.counts.count_record(ELSEWHERE)
 
 
 QUERIES = [f"?homeId={HOME}", f"?deviceId={DEVICE}", f"?entityId={ENTITY}"]
