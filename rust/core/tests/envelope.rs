@@ -114,13 +114,13 @@ fn wider_encodings_are_decoded() {
 #[test]
 fn malformed_envelope_names_reason() {
     for (record, expected) in [
-        (&b""[..], Malformed::CutShort),
+        (&b""[..], Malformed::Truncated),
         (
             b"\x02\x95\x02\x01\x02\x03\xa3dim",
             Malformed::UnknownVersion(2),
         ),
         (b"{\"eventType\"", Malformed::UnknownVersion(b'{')),
-        (b"\x01", Malformed::CutShort),
+        (b"\x01", Malformed::Truncated),
         (b"\x01\x90", Malformed::MissingMember),
         (
             b"\x01\x95\x04\x01\x02\x03\xa3dim",
@@ -131,7 +131,7 @@ fn malformed_envelope_names_reason() {
             Malformed::UnknownKind(0),
         ),
         (b"\x01\x94\x02\x01\x02\x03\xa3dim", Malformed::MissingMember),
-        (b"\x01\x95\x02\x01\x02\x03\xa4dim", Malformed::CutShort),
+        (b"\x01\x95\x02\x01\x02\x03\xa4dim", Malformed::Truncated),
         (b"\x01\x81\x02\x01", Malformed::WrongType),
         (b"\x01\x95\xa1x\x01\x02\x03\xa3dim", Malformed::WrongType),
         (b"\x01\x95\x02\xff\x02\x03\xa3dim", Malformed::WrongType),
@@ -153,7 +153,7 @@ fn malformed_envelope_names_reason() {
         ),
         (
             b"\x01\x98\x02\x01\x02\x03\xa3dim\x01\x02\xdf\xff\xff\xff\xff",
-            Malformed::CutShort,
+            Malformed::Truncated,
         ),
     ] {
         assert_eq!(decode(record), Err(expected), "{record:x?}");
@@ -222,7 +222,7 @@ fn surplus_members_of_any_type_are_skipped() {
     let bare = encode_event(&EventHeader { body: "", ..EVENT });
     for value in VALUES.into_iter().filter(|value| value.len() > 1) {
         let cut = with_surplus(&bare, b"", 11, &[&value[..value.len() - 1]]);
-        assert_eq!(decode(&cut), Err(Malformed::CutShort), "{value:x?}");
+        assert_eq!(decode(&cut), Err(Malformed::Truncated), "{value:x?}");
     }
     // As deep as an envelope is long: no recursion.
     let deep = [vec![0x91; 200_000], vec![0xC0]].concat();
@@ -294,7 +294,7 @@ proptest! {
         // Cut within the header it is malformed; cut later, the body is shorter.
         let header_end = record.len() - event.body.len();
         for end in 0..header_end {
-            prop_assert_eq!(decode(&record[..end]), Err(Malformed::CutShort), "cut to {}", end);
+            prop_assert_eq!(decode(&record[..end]), Err(Malformed::Truncated), "cut to {}", end);
         }
     }
 
@@ -320,7 +320,7 @@ proptest! {
         let record = encode_control(&control);
         prop_assert_eq!(decode(&record), Ok(Envelope::Control(control)));
         for end in 0..record.len() - body.len() {
-            prop_assert_eq!(decode(&record[..end]), Err(Malformed::CutShort));
+            prop_assert_eq!(decode(&record[..end]), Err(Malformed::Truncated));
         }
     }
 

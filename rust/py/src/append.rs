@@ -30,7 +30,7 @@ impl XaddPrefixes {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let mut out = Vec::with_capacity(envelope.len() + 80);
         if !self.lock().put(&mut out, shard, envelope) {
-            return Err(PyValueError::new_err("there is no such shard"));
+            return Err(PyValueError::new_err("unknown shard"));
         }
         Ok(PyBytes::new(py, &out))
     }

@@ -1,12 +1,12 @@
 //! `EventBatch` and `PlacedEvents`: a bulk body, from the client's bytes to Redis commands and back to one
 //! response, without a Python object for each event.
 
-use std::borrow::Cow;
 use std::ops::Range;
 
 use foldhash::{HashMap, HashSet};
 use homewire_core::bus::envelope::{self, EventHeader};
 use homewire_core::bus::shard::shard_of;
+use homewire_core::input::target::{Places, Target};
 use homewire_core::input::{self, Invalid};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyList};
@@ -54,16 +54,6 @@ struct Placed {
 
 /// The result of a refused item, as JSON.
 struct Refusal(String);
-
-/// Where an item belongs: home, device (0: none) and device class.
-struct Target<'a> {
-    home: u64,
-    device: u64,
-    device_class: Option<&'a str>,
-}
-
-/// Why an item has no target: reason, field, problem.
-type NoTarget = (&'static str, &'static str, Cow<'static, str>);
 
 #[pymethods]
 impl EventBatch {
@@ -150,13 +140,19 @@ impl EventBatch {
                 envelope: start..envelopes.len(),
             }
         };
+        let places = Places {
+            homes: &homes,
+            deactivated: &deactivated,
+            devices: &devices,
+        };
         let items: Vec<_> = self
             .items
             .iter()
             .map(|item| match item {
-                Ok(event) => target(event, &homes, &deactivated, &devices)
+                Ok(event) => places
+                    .target(event.home_id, event.device_id)
                     .map(|target| place(event, target))
-                    .map_err(|(reason, field, problem)| Refusal::new(reason, field, &problem)),
+                    .map_err(|it| Refusal::new(it.reason, it.field, &it.problem)),
                 Err(invalid) => Err(Refusal::new(
                     "INVALID_PARAMETER",
                     invalid.field,
@@ -286,52 +282,5 @@ impl Refusal {
         let status = if reason == "NOT_FOUND" { 404 } else { 403 };
         let result = serde_json::json!({"status": status, "reason": reason, "data": data});
         Self(result.to_string())
-    }
-}
-
-/// The target of an event. A device determines its home; a home in the same item must be that one.
-fn target<'a>(
-    event: &Item,
-    homes: &HashSet<u64>,
-    deactivated: &HashSet<u64>,
-    devices: &'a HashMap<u64, (u64, String)>,
-) -> Result<Target<'a>, NoTarget> {
-    let refused = |home| {
-        let problem = format!("home {home} is deactivated");
-        Err(("HOME_DEACTIVATED", "homeId", problem.into()))
-    };
-    if event.device_id == 0 {
-        return match event.home_id {
-            0 => Err((
-                "INVALID_PARAMETER",
-                "homeId",
-                "homeId or deviceId is needed".into(),
-            )),
-            home if homes.contains(&home) => Ok(Target {
-                home,
-                device: 0,
-                device_class: None,
-            }),
-            home if deactivated.contains(&home) => refused(home),
-            _ => Err(("NOT_FOUND", "homeId", "unknown".into())),
-        };
-    }
-    match devices.get(&event.device_id) {
-        None => Err(("NOT_FOUND", "deviceId", "unknown".into())),
-        Some((0, _)) => Err((
-            "DEVICE_NOT_IN_HOME",
-            "deviceId",
-            "the device is in no home".into(),
-        )),
-        Some((home, _)) if event.home_id != 0 && event.home_id != *home => {
-            let problem = "not the home of this device".into();
-            Err(("INVALID_PARAMETER", "homeId", problem))
-        }
-        Some((home, _)) if deactivated.contains(home) => refused(*home),
-        Some((home, device_class)) => Ok(Target {
-            home: *home,
-            device: event.device_id,
-            device_class: Some(device_class),
-        }),
     }
 }

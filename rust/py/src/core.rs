@@ -199,8 +199,8 @@ impl Core {
     }
 
     fn send(&self, id: u64, opcode: u8, payload: &[u8]) -> PyResult<()> {
-        let opcode = Opcode::from_bits(opcode)
-            .ok_or_else(|| PyValueError::new_err("there is no such opcode"))?;
+        let opcode =
+            Opcode::from_bits(opcode).ok_or_else(|| PyValueError::new_err("unknown opcode"))?;
         self.0
             .send(ConnectionId::from(id), opcode, payload.to_vec());
         Ok(())
@@ -269,7 +269,9 @@ fn principal_kind_of(kind: &str) -> PyResult<PrincipalKind> {
     match kind {
         "user" => Ok(PrincipalKind::User),
         "device" => Ok(PrincipalKind::Device),
-        _ => Err(PyValueError::new_err("a user or a device connects")),
+        _ => Err(PyValueError::new_err(
+            "principal_kind must be user or device",
+        )),
     }
 }
 
@@ -308,7 +310,9 @@ fn subscription(
                 .collect(),
         )),
         ("command", &[device]) => Ok(Subscription::Commands(device)),
-        _ => Err(PyValueError::new_err("there is no such subscription")),
+        _ => Err(PyValueError::new_err(
+            "kind, ids, entities and homes are no valid subscription",
+        )),
     }
 }
 

@@ -28,7 +28,7 @@ pub fn invalid(py: Python<'_>, invalid: Invalid) -> PyErr {
 
 /// Every stored item needs an outcome.
 pub fn too_few_outcomes() -> PyErr {
-    PyValueError::new_err("there are fewer outcomes than placed items")
+    PyValueError::new_err("fewer outcomes than placed items")
 }
 
 /// An invalid URL is a `ValueError`; a failure of Redis is a `ConnectionError`.

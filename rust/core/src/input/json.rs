@@ -19,7 +19,7 @@ pub(super) struct Field<'a> {
 impl<'a> Field<'a> {
     /// A required string.
     pub(super) fn required_name(self) -> Result<Cow<'a, str>, Invalid> {
-        let json = self.json.ok_or_else(|| self.invalid("is missing"))?;
+        let json = self.json.ok_or_else(|| self.invalid("is required"))?;
         self.parse_name(json)
     }
 
@@ -101,7 +101,7 @@ pub(super) fn read_members<'a, const COUNT: usize>(
         .and_then(|members| deserializer.end().map(|()| members))
         .map_err(|error| not_json(&error, "must be a JSON object"))?;
     match members.duplicate {
-        Some(name) => Err(Invalid::new(name, "is there more than once")),
+        Some(name) => Err(Invalid::new(name, "must not occur more than once")),
         None => Ok(members.fields),
     }
 }
@@ -125,7 +125,10 @@ fn not_json(error: &serde_json::Error, wrong_type: &str) -> Invalid {
         return Invalid::new(BODY, wrong_type);
     }
     let (line, column) = (error.line(), error.column());
-    Invalid::new(BODY, format!("is not JSON at line {line}, column {column}"))
+    Invalid::new(
+        BODY,
+        format!("must be JSON: error at line {line}, column {column}"),
+    )
 }
 
 /// Whether valid JSON is nested deeper than `limit`, without recursion.

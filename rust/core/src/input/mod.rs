@@ -4,6 +4,7 @@
 //! order of members arrive as they were sent.
 
 mod json;
+pub mod target;
 
 use json::{Field, read_members};
 
@@ -63,7 +64,7 @@ impl EventInput<'_> {
     pub fn from_client(self) -> Result<Self, Invalid> {
         let name = self.event_type.as_bytes();
         if name.len() > 1 && name.starts_with(b"_") && name.ends_with(b"_") {
-            let problem = "must not begin and end with _: such types are the platform's own";
+            let problem = "must not begin and end with _: such types are reserved for the platform";
             return Err(Invalid::new("eventType", problem));
         }
         Ok(self)
@@ -128,7 +129,7 @@ pub fn parse_bulk(body: &[u8]) -> Result<Bulk<'_>, Invalid> {
         parse_lines(body)?
     };
     if items.is_empty() {
-        return Err(Invalid::new(BODY, "has no events"));
+        return Err(Invalid::new(BODY, "must have at least one event"));
     }
     Ok(items)
 }

@@ -133,11 +133,11 @@ impl RecordType {
 /// Why an envelope could not be decoded. The reader counts and skips it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Malformed {
-    #[error("the record is cut short")]
-    CutShort,
-    #[error("envelope version {0} is not known")]
+    #[error("the envelope is truncated")]
+    Truncated,
+    #[error("unknown envelope version {0}")]
     UnknownVersion(u8),
-    #[error("envelope kind {0} is not known")]
+    #[error("unknown envelope kind {0}")]
     UnknownKind(u64),
     #[error("the header has too few members")]
     MissingMember,
@@ -152,7 +152,7 @@ pub enum Malformed {
 /// # Errors
 /// [`Malformed`] for bytes that are no envelope of this version. Any bytes may be given.
 pub fn decode(record: &[u8]) -> Result<Envelope<'_>, Malformed> {
-    let (&version, rest) = record.split_first().ok_or(Malformed::CutShort)?;
+    let (&version, rest) = record.split_first().ok_or(Malformed::Truncated)?;
     if version != VERSION {
         return Err(Malformed::UnknownVersion(version));
     }

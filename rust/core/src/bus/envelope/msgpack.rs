@@ -103,7 +103,7 @@ impl<'a> Reader<'a> {
     }
 
     fn marker(&mut self) -> Result<Marker, Malformed> {
-        let (&byte, rest) = self.bytes.split_first().ok_or(Malformed::CutShort)?;
+        let (&byte, rest) = self.bytes.split_first().ok_or(Malformed::Truncated)?;
         self.bytes = rest;
         Ok(Marker::from_u8(byte))
     }
@@ -113,7 +113,7 @@ impl<'a> Reader<'a> {
         let (number, rest) = self
             .bytes
             .split_first_chunk::<BYTES>()
-            .ok_or(Malformed::CutShort)?;
+            .ok_or(Malformed::Truncated)?;
         self.bytes = rest;
         Ok(number
             .iter()
@@ -124,7 +124,7 @@ impl<'a> Reader<'a> {
         let (front, rest) = usize::try_from(len)
             .ok()
             .and_then(|len| self.bytes.split_at_checked(len))
-            .ok_or(Malformed::CutShort)?;
+            .ok_or(Malformed::Truncated)?;
         self.bytes = rest;
         Ok(front)
     }

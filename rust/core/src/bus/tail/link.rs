@@ -34,11 +34,15 @@ impl Address {
     /// # Errors
     /// [`TailError::Address`]. It never repeats the URL, which may contain a password.
     pub fn parse(url: &str) -> Result<Self, TailError> {
-        let url = Url::parse(url).map_err(|_| TailError::Address("is no URL"))?;
+        let url = Url::parse(url).map_err(|_| TailError::Address("is not a URL"))?;
         let tls = match url.scheme() {
             "redis" | "unix" => None,
             "rediss" => Some(tls_of(&url)?),
-            _ => return Err(TailError::Address("is no Redis URL")),
+            _ => {
+                return Err(TailError::Address(
+                    "must start with redis://, rediss:// or unix://",
+                ));
+            }
         };
         Ok(Self { url, tls })
     }
@@ -108,7 +112,7 @@ fn tls_of(url: &Url) -> Result<Arc<ClientConfig>, TailError> {
     };
     if query("ssl_cert_reqs").as_deref() == Some("none") {
         return Err(TailError::Address(
-            "asks for TLS without a check of the certificate: name it by ssl_ca_certs",
+            "disables the check of the certificate: set ssl_ca_certs instead of ssl_cert_reqs=none",
         ));
     }
     let mut roots = RootCertStore::empty();

@@ -57,7 +57,7 @@ pub enum TailError {
     #[error(transparent)]
     NotResp(#[from] NotResp),
     /// Redis sent a reply that does not match the command.
-    #[error("Redis answered {0} in a form that is not a stream's")]
+    #[error("unexpected reply from Redis to {0}")]
     Reply(&'static str),
 }
 

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 /// The server's bytes are not RESP2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("Redis answered what is no RESP2")]
+#[error("the server does not speak RESP2")]
 pub struct NotResp;
 
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,7 +1,7 @@
 //! Control records about homes and their members.
 //!
-//! A connection that follows its user's homes subscribes to a home when the user joins it, waits while the
-//! home is deactivated, and unsubscribes when the user leaves it.
+//! A connection may follow its user's homes. It then subscribes to a home when the user joins it, waits
+//! while the home is deactivated, and unsubscribes when the user leaves it.
 
 use smallvec::SmallVec;
 
