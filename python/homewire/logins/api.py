@@ -1,10 +1,8 @@
-"""Who calls, and how somebody gets a key (spec 001, *Authentication*).
+"""Logins: the principal of a key, sessions for users, and login tokens (spec 001, *Authentication*).
 
-Login tokens, for a project's own server (data models, *Sessions*).
-
-Somebody proves who they are and gets a session: the same for every view of sessions.
-
-A login always makes a new session with a new key. Whatever key or cookie came along is not looked at.
+Login tokens are for a project's own server (data models, *Sessions*). Every session API opens its sessions
+with the functions of this module. A login always opens a new session with a new key; a key or cookie of the
+request is ignored.
 """
 
 from __future__ import annotations
@@ -36,7 +34,7 @@ from homewire.users.models import User
 
 
 class Credentials(WholeObject, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Authenticate a User*: what is needed depends on the project's account system."""
+    """The body of *Authenticate a User*. The account system of the project decides which members it needs."""
 
     project_id: models.Id
     app_id: str | None = None
@@ -48,7 +46,7 @@ class Credentials(WholeObject, frozen=True, kw_only=True, rename="camel"):
 
 
 async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.AuthenticationInfo:
-    """Who the key speaks for; without a valid one nobody."""
+    """The principal of the key; `nobody` without a valid key."""
     try:
         caller = await api.authenticate(call.request)
     except Unauthenticated:
@@ -67,7 +65,7 @@ async def get_auth(api: Api, call: Call[NoQuery, None]) -> models.Authentication
 
 
 async def authenticate_user(api: Api, call: Call[NoQuery, Credentials]) -> models.ClientAuthentication:
-    """Open a session for somebody who proves who they are."""
+    """Open a session for a user who authenticates as the account system demands."""
     project = await open_project(api, call.body.project_id)
     reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
@@ -138,7 +136,7 @@ def _answer(session: Session, key: str) -> models.ClientAuthentication:
 
 
 async def create_login_token(api: Api, call: Call[NoQuery, None]) -> models.LoginToken:
-    """A token that lets the user in once."""
+    """A token for one login of the user."""
     lifetime_ms = milliseconds(api.settings.login_token_lifetime_s)
     token, expires_ms = await api.store.login_tokens.create(call.project_id, call.ids["userId"], lifetime_ms)
     return models.LoginToken(token=token, expiration_time=timestamp(expires_ms))
@@ -150,8 +148,8 @@ OPERATIONS: Final = (
         method="GET",
         path="/auth",
         tag="Authentication",
-        summary="Ask who the key speaks for",
-        description="Without a valid key the answer is a success, too: type nobody.",
+        summary="Get the principal of the key",
+        description="Without a valid key the answer is a success, too, with the type nobody.",
         source="spec 001, Get Authentication State",
         access=Access(
             nobody=True,
@@ -174,7 +172,7 @@ OPERATIONS: Final = (
         description="With e-mail accounts the body has email and password, with phone accounts phoneNumber "
         "and the code that was sent there; both with the id of an app of the project. With BYOU accounts it "
         "has userId, and a project key with the scope byou is needed; in other projects the header is "
-        "not looked at. An unknown address and a wrong password get the same answer. The first right code "
+        "ignored. An unknown address and a wrong password get the same answer. The first right code "
         "verifies a phone number.",
         source="spec 001, Authenticate a User",
         access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
@@ -189,10 +187,10 @@ OPERATIONS: Final = (
         method="POST",
         path="/users/{userId}/loginToken",
         tag="Users",
-        summary="Get a token that lets a user in once",
-        description="For a project's own server, which knows who its user is. POST /session/login-with-token "
-        "takes the token, once, within login_token_lifetime_s. A user has at most 20 of them; one more, and "
-        "the one that expires first is good no more.",
+        summary="Get a token for one login of a user",
+        description="For a project's own server, which has authenticated the user itself. "
+        "POST /session/login-with-token takes the token once, within login_token_lifetime_s. A user has at "
+        "most 20 of them: one more replaces the one that expires first.",
         source="homewire's own",
         access=Access(permission=KeyScope.ADMIN),
         handler=create_login_token,
@@ -212,23 +210,23 @@ async def log_in_by_password(
     app_id: str,
     authentication_type: str = "Bearer",
 ) -> tuple[User, Session, str]:
-    """A new session of the user whose e-mail address is `name`, and its key.
+    """A new session of the user with the e-mail address `name`, and its key.
 
-    `app_id` is the app, or the name of the view that somebody comes through; it is not looked up. One
-    answer, in the same time, for a wrong password and for a name that nobody has; both count as attempts.
+    `app_id` is the app, or the name of the session API; it is not looked up. A wrong password and an unknown
+    name get the same answer in the same time, and both count as attempts.
     Raises LoginRefused (INCORRECT_PASSWORD, USER_UNVERIFIED; NO_PASSWORDS in a project without e-mail
     accounts), TooManyRequests, Unavailable.
     """
     if project.accounts is not AccountSystem.EMAIL:
         raise LoginRefused("NO_PASSWORDS", problem=f"the project has {project.accounts} accounts")
-    # It counts before it is looked at, so that many at once are no more than one after the other.
+    # The attempt is counted before the password is checked: attempts at once are limited like a sequence.
     async with login_attempt(api, request, project.id, _normal_form(name)) as attempt:
         recognised = await api.store.users.authenticate(project.id, name, password)
         if recognised is None:
             raise attempt.failed(_wrong_credentials())
         user = recognised.user
         if not user.verified:
-            # Within: who knows the password of a registration is not yet the owner of the address.
+            # Within the attempt: the password of a registration does not prove the ownership of the address.
             await api.store.users.note_failed_login(project.id, user.id)
             raise LoginRefused("USER_UNVERIFIED", problem="the e-mail address was not verified yet")
     try:
@@ -242,7 +240,7 @@ async def log_in_by_password(
             password_hash=recognised.password_hash,
         )
     except (Conflict, UnknownRecord) as error:
-        # Changed, or the user deleted, since it was right.
+        # The password was changed, or the user deleted, after the check.
         raise _wrong_credentials() from error
     return user, session, key
 
@@ -258,7 +256,7 @@ async def open_session(
     password_hash: str = "",
     parent: Session | None = None,
 ) -> tuple[Session, str]:
-    """A new session of somebody who proved who they are, and its key. Raises as `Sessions.open` does."""
+    """A new session of an authenticated user, and its key. Raises the errors of `Sessions.open`."""
     session, key = await api.store.sessions.open(
         project_id,
         user_id,
@@ -273,7 +271,7 @@ async def open_session(
 
 
 def _normal_form(name: str) -> str:
-    """An address as it is counted, in whatever way it was written; what is none as it is."""
+    """The normal form of an address, which attempts are counted by; other names unchanged."""
     try:
         return checks.email(name)
     except InvalidInput:
@@ -281,5 +279,5 @@ def _normal_form(name: str) -> str:
 
 
 def _wrong_credentials() -> LoginRefused:
-    """One answer for a wrong password and for an address that nobody has."""
+    """The answer to a wrong password and to an unknown address."""
     return LoginRefused("INCORRECT_PASSWORD", problem="e-mail address or password is wrong")

@@ -25,16 +25,16 @@ from homewire.timestamps import milliseconds
 Wrong = TypeVar("Wrong", bound=Exception)
 
 SMS_LEFT_FOR_KNOWN: Final = 4
-"""One in so many SMS of a project's day is left for users at networks where they logged in lately."""
+"""1 in 4 of a project's SMS a day is reserved for users at networks where they logged in lately."""
 SMS_OF_ONE_NUMBER: Final = 10
-"""One number gets one in so many, or as many as it may get at once if that is more."""
+"""One number gets at most 1 in 10 of them, or `recipient_messages` if that is more."""
 
 _running: Final[set[asyncio.Task[None]]] = set()
-"""The loop itself would not keep them."""
+"""References to running tasks: the event loop keeps only weak ones."""
 
 
 class Attempt:
-    """One attempt. Unless it is said to count, its places are given back."""
+    """One attempt. Unless it counts, its places are released."""
 
     __slots__ = ("counts",)
 
@@ -42,7 +42,7 @@ class Attempt:
         self.counts = False
 
     def failed(self, error: Wrong) -> Wrong:
-        """This error, which tells that the attempt was wrong: it counts."""
+        """Count the attempt, and return the error to raise."""
         self.counts = True
         return error
 
@@ -51,11 +51,11 @@ class Attempt:
 async def limited_attempt(
     api: Api, project_id: int, allowances: Sequence[AttemptLimit]
 ) -> AsyncIterator[Attempt]:
-    """An attempt, made in the body; `raise attempt.wrong(…)` counts it, and nothing else does.
+    """The body makes an attempt; only `raise attempt.failed(…)` counts it.
 
-    Places are given back for whatever else ends the body: an error, a time-out, a request that is cancelled.
-    If Redis is away then, the places are free when their lease ends (30 s). A wrong attempt that could not be
-    counted is answered with that: nobody is told a verdict which does not count. Raises TooManyRequests.
+    Any other end of the body releases the places: an error, a timeout, a cancelled request. If Redis is
+    unreachable then, they are free when their lease ends (30 s). If a failed attempt cannot be counted, the
+    answer is that error, so that no client learns a result that does not count. Raises TooManyRequests.
     """
     attempts = api.store.attempts
     lease = await attempts.lease(project_id, allowances)
@@ -66,18 +66,18 @@ async def limited_attempt(
         if attempt.counts:
             await _shielded(attempts.count(lease))
         else:
-            # Else the lease ends by itself: what the body came to is more important.
+            # Otherwise the lease expires. The result of the body is more important.
             with suppress(Unavailable, StoreError):
                 await _shielded(attempts.release(lease))
 
 
 @asynccontextmanager
 async def login_attempt(api: Api, request: web.Request, project_id: int, name: str) -> AsyncIterator[Attempt]:
-    """A guess of what an account is proved with; otherwise like `limited_attempt`.
+    """An attempt to authenticate as an account; otherwise like `limited_attempt`.
 
-    It is counted by account and network, and for all networks where nobody logged in to the account lately.
-    Beyond a limit the next guesses come one at a time, after delays that double. A body that ends without an
-    error was a right guess: the network is known from then on, and what was wrong before is forgotten.
+    It is counted by account and network, and by account for all networks without a login to it lately. Beyond
+    a limit, attempts are allowed one at a time, after delays that double. A body that ends without an error
+    was a success: the network is remembered, and the failed attempts before it no longer count.
     """
     account = Account(name.lower(), subnet(request))
     limits = [_network_limit(api, account)]
@@ -92,7 +92,7 @@ async def login_attempt(api: Api, request: web.Request, project_id: int, name: s
 
 
 async def trust(api: Api, request: web.Request, project_id: int, name: str) -> None:
-    """The owner of an account proved that: the guesses of others do not keep this network out."""
+    """The owner of an account authenticated: failed attempts of others do not block this network."""
     account = Account(name.lower(), subnet(request))
     limits = (_network_limit(api, account), _other_networks_limit(api, account))
     with suppress(Unavailable, StoreError):
@@ -109,7 +109,7 @@ def _other_networks_limit(api: Api, account: Account) -> AttemptLimit:
 
 
 def _delays(api: Api) -> tuple[int, Delays]:
-    """How long what was wrong is remembered, longer than any delay; and the delays."""
+    """How long failed attempts count (ms), which is longer than any delay; and the delays."""
     delays = Delays(
         milliseconds(api.settings.attempts_delay_s), milliseconds(api.settings.attempts_delay_max_s)
     )
@@ -124,7 +124,7 @@ def _window_ms(api: Api) -> int:
 async def limited_action(
     api: Api, project_id: int, allowances: Sequence[AttemptLimit]
 ) -> AsyncIterator[None]:
-    """What the body does counts, unless it certainly was not done. Raises TooManyRequests."""
+    """The action of the body counts, unless an error says that it was not done. Raises TooManyRequests."""
     async with limited_attempt(api, project_id, allowances) as attempt:
         attempt.counts = True
         try:
@@ -137,7 +137,7 @@ async def limited_action(
 
 
 async def _shielded(settling: Coroutine[Any, Any, None]) -> None:
-    """Do this, even if the request is cancelled meanwhile."""
+    """Await this to its end, even if the request is cancelled meanwhile."""
     task = asyncio.create_task(settling)
     _running.add(task)
     task.add_done_callback(_forget)
@@ -147,32 +147,31 @@ async def _shielded(settling: Coroutine[Any, Any, None]) -> None:
 def _forget(task: asyncio.Task[None]) -> None:
     _running.discard(task)
     if not task.cancelled():
-        # Else asyncio says that nobody looked at it, when the request was cancelled.
+        # Retrieve it: otherwise asyncio logs an error for a request that was cancelled.
         task.exception()
 
 
 def remote_network(request: web.Request) -> str:
-    """The client's address, as limits count it; empty where there is none."""
+    """The network of the client's address, as limits count it; empty without an address."""
     return network_of(client_address(request) or "")
 
 
 def subnet(request: web.Request) -> str:
-    """The network that a guess for an account comes from: people move within a /24, and of IPv6 a /64."""
+    """The network that attempts for an account are counted by: /24 of IPv4, /64 of IPv6."""
     network = remote_network(request)
     return network if ":" in network else network.rpartition(".")[0]
 
 
 def token_attempts(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
-    """Of whom the guess of a token counts, which names no account.
+    """The limits of attempts to use a token, which names no account.
 
-    Apart from guesses of passwords: those must not keep anybody of the same network from a link that was
-    mailed to them.
+    They count apart from those of passwords, so that failed logins of a network do not block links in mails.
     """
     return (_address_attempts(api, request, "token"),)
 
 
 def registration_limits(api: Api, request: web.Request) -> tuple[AttemptLimit, ...]:
-    """Of whom a registration counts that is refused because the address has a user: it tells that."""
+    """The limits of registrations that are refused because the address has a user: the refusal reveals it."""
     return (_address_attempts(api, request, "registration"),)
 
 
@@ -184,19 +183,19 @@ def _address_attempts(api: Api, request: web.Request, what: str) -> AttemptLimit
 async def message_limits(
     api: Api, request: web.Request, project_id: int, to: str
 ) -> tuple[AttemptLimit, ...]:
-    """The limits that count a message which is asked for, to an address or number.
+    """The limits of messages to an address or number.
 
-    By the network that it is asked from first; and for all networks where nobody logged in to the account
-    lately: strangers that have as many sent as may be keep nobody from asking for their own.
+    They count by the network of the request, and together for all networks without a login to the account
+    lately. So the requests of strangers do not use up the messages of the owner.
     """
     return _messages_to(api, request, to, is_known=await _is_known(api, request, project_id, to))
 
 
 async def sms_limits(api: Api, request: web.Request, project_id: int, phone: str) -> tuple[AttemptLimit, ...]:
-    """The same of an SMS, which costs money: a project has so many a day, for all its users together.
+    """The limits of SMS, which cost money: those of messages, and the project's number of SMS a day.
 
-    A part of these is left for users at networks where they logged in lately, and one number gets no more
-    than a part: so neither strangers nor one user can use up the SMS of all others.
+    A part of these is reserved for users at networks where they logged in lately, and one number gets only a
+    part. So neither strangers nor one user can use up the SMS of all others.
     """
     max_attempts, is_known = (
         api.settings.project_sms_per_day,
@@ -205,7 +204,7 @@ async def sms_limits(api: Api, request: web.Request, project_id: int, phone: str
     limits = [*_messages_to(api, request, phone, is_known=is_known), _sms_a_day(max_attempts, "")]
     if max_attempts:
         of_one = max(api.settings.recipient_messages, max_attempts // SMS_OF_ONE_NUMBER)
-        # Apart: strangers must not use up what the owner of the number may ask for.
+        # Counted apart: strangers must not use up the messages of the number's owner.
         limits.append(_sms_a_day(of_one, f"to {phone} by {'its user' if is_known else 'strangers'}"))
         if not is_known:
             limits.append(_sms_a_day(max_attempts - max_attempts // SMS_LEFT_FOR_KNOWN, "strangers"))
@@ -234,10 +233,10 @@ def _messages_to(api: Api, request: web.Request, to: str, *, is_known: bool) -> 
 
 
 def invitation_limits(api: Api, request: web.Request, caller: Principal, to: str) -> tuple[AttemptLimit, ...]:
-    """Of whom a mail counts that tells somebody they were added to a home.
+    """The limits of mails that invite to a home.
 
-    Counted apart: who invites must not use up what the invited may ask for. A project key stands for a
-    server, which invites for many.
+    They count apart from `message_limits`, so that invitations do not use up the messages of the invited
+    user. A project key belongs to a server, which invites for many users.
     """
     settings, window_ms = api.settings, _window_ms(api)
     subject = f"invitation {to.lower()}"
@@ -249,10 +248,10 @@ def invitation_limits(api: Api, request: web.Request, caller: Principal, to: str
 
 
 def member_limits(api: Api, user_id: int) -> tuple[AttemptLimit, ...]:
-    """Of whom a new member of a home counts, within a day."""
+    """The limits of members that a user adds to homes, a day."""
     return (AttemptLimit("user_invitations", api.settings.user_invitations, str(user_id), DAY_MS),)
 
 
 def password_change_limits(api: Api, user_id: int) -> tuple[AttemptLimit, ...]:
-    """Of whom a new password counts: each takes the machine as long as a login."""
+    """The limits of new passwords of a user: each takes as much of a core as a login."""
     return (AttemptLimit("user_passwords", api.settings.user_passwords, str(user_id), _window_ms(api)),)

@@ -1,14 +1,11 @@
 """Passwords: argon2id, on threads, because one takes some 36 ms of a core and 19 MiB.
 
-At most one at a time for each core; the others wait, in lanes: logins go before changes, and those before
-registrations, so that what can be repeated later keeps nobody out. Within a lane the projects take turns, and
-one project has only so many places: its flood makes its own people wait, and nobody else's for longer than a
-turn.
+Each core hashes one password at a time. The others wait in lanes: logins before changes, and changes before
+registrations, which can be repeated later. Within a lane the projects take turns, and a project has a bounded
+number of places: a flood delays the project's own users, and those of others by one turn at most.
 
-Passwords that are among the first which anybody tries: common ones, and what is known of their user.
-
-The common ones are those of zxcvbn, some 30,000. Its estimates are not used: to make one of a password that
-was chosen for it takes half a second of a core.
+Guessable passwords are refused: those that contain the name of the user, and some 30,000 common ones of
+zxcvbn. Its estimates are not used: a password that is made for it takes 0.5 s of a core.
 """
 
 from __future__ import annotations
@@ -32,28 +29,28 @@ from homewire.errors import InvalidInput, TooManyRequests, Unavailable
 MIN_LENGTH: Final = 8
 MAX_LENGTH: Final = 256
 MAX_WAITING: Final = 256
-"""Passwords that wait in a lane for each core, at most. Who comes then had better come again."""
+"""Maximum number of passwords that wait in a lane, for each core."""
 MAX_PROJECT_WAITING: Final = 64
-"""What a project may have in a lane unless a setting says otherwise."""
+"""Maximum number of a project's passwords in a lane, unless a setting says otherwise."""
 WAIT_S: Final = 4.0
-"""How long one waits for its turn: longer than that no request waits for anything."""
-LOWER: Final = 5
-"""By so much the threads are nicer than the others: events go before passwords, which still get a quarter of
-a busy core."""
+"""Maximum time to wait for a turn."""
+NICENESS: Final = 5
+"""Added to the niceness of the threads: events go before passwords, which still get a quarter of a busy
+core."""
 LIMIT: Final = "project_passwords"
-"""The setting that bounds what one project has in a lane."""
+"""The setting that bounds the passwords of one project in a lane."""
 # OWASP's second choice for argon2id: 2 passes over 19 MiB on one lane.
 _HASHER: Final = PasswordHasher(time_cost=2, memory_cost=19 * 1024, parallelism=1, type=Type.ID)
 _DUMMY_HASH: Final = (
     "$argon2id$v=19$m=19456,t=2,p=1$AAAAAAAAAAAAAAAAAAAAAA$AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"
 )
-"""A hash with the parameters of `_HASHER` that is no password's."""
+"""A hash with the parameters of `_HASHER` that no password has."""
 
 Result = TypeVar("Result")
 
 
 class Lane(Enum):
-    """What a password is looked at for, the most urgent first."""
+    """The purpose of hashing a password, the most urgent first."""
 
     LOGIN = "login"
     CHANGE = "change"
@@ -75,30 +72,29 @@ class Passwords:
     """
 
     def __init__(self, project_waiting: int, refusals: Counter[str]) -> None:
-        """`project_waiting`: how many one project may have in a lane; 0: any number. `refusals` is where it
-        counts how often that was reached."""
+        """`project_waiting`: passwords of one project in a lane; 0: any number. `refusals` counts how often
+        that limit refused one."""
         cores = usable_cores()
         self._refusals = refusals
         refusals[LIMIT] += 0
         self._turned_away = 0
-        self._threads = ThreadPoolExecutor(cores, "passwords", _yield_to_others)
+        self._threads = ThreadPoolExecutor(cores, "passwords", _lower_priority)
         self._free = cores
         self._lanes = {lane: _Queue(cores * MAX_WAITING, project_waiting) for lane in Lane}
 
     async def hash(self, password: str, project_id: int = 0, lane: Lane = Lane.REGISTRATION) -> str:
-        """The argon2id hash of a new password. Raises InvalidInput for one of an impossible length."""
+        """The argon2id hash of a new password. Raises InvalidInput for a password of a wrong length."""
         secret = check_length(password)
         return await self._in_turn(lane, project_id, lambda: _HASHER.hash(secret))
 
     async def verify(self, stored: str, password: str, project_id: int = 0, lane: Lane = Lane.LOGIN) -> bool:
-        """Whether `password` is the one that was hashed to `stored`. Where nothing is stored, the answer
-        takes as long."""
+        """Whether `password` has the hash `stored`. With an empty hash the answer takes as long."""
         given = password[: MAX_LENGTH + 1]
         return await self._in_turn(lane, project_id, lambda: _matches(stored or _DUMMY_HASH, given))
 
     @staticmethod
     def is_outdated(stored: str) -> bool:
-        """Whether a hash was made with other parameters than new ones are."""
+        """Whether a hash has other parameters than new ones."""
         return _HASHER.check_needs_rehash(stored)
 
     def metrics(self) -> dict[str, int]:
@@ -108,22 +104,22 @@ class Passwords:
     async def _in_turn(self, lane: Lane, project_id: int, work: Callable[[], Result]) -> Result:
         await self._wait(lane, project_id)
         running = asyncio.get_running_loop().run_in_executor(self._threads, work)
-        # The core is taken until then, whether or not anybody still waits for what comes of it.
+        # The core is busy until then, even if the request was cancelled.
         running.add_done_callback(lambda _done: self._next())
         return await asyncio.shield(running)
 
     async def _wait(self, lane: Lane, project_id: int) -> None:
-        """Returns when a core is this one's."""
+        """Wait for a core."""
         queue = self._lanes[lane]
         if self._free and not any(self._lanes.values()):
             self._free -= 1
             return
         if queue.is_full:
             self._turned_away += 1
-            raise Unavailable(problem="too many passwords wait to be looked at")
+            raise Unavailable(problem="too many passwords wait to be checked")
         if queue.is_full_for(project_id):
             self._refusals[LIMIT] += 1
-            raise TooManyRequests(LIMIT, max_attempts=queue.most_of_project)
+            raise TooManyRequests(LIMIT, most=queue.project_capacity)
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         queue.add(project_id, turn)
         try:
@@ -135,11 +131,11 @@ class Passwords:
                 self._next()
             if isinstance(error, TimeoutError):
                 self._turned_away += 1
-                raise Unavailable(problem="too many passwords wait to be looked at") from error
+                raise Unavailable(problem="too many passwords wait to be checked") from error
             raise
 
     def _next(self) -> None:
-        """A core is free: whose turn is it?"""
+        """A core is free: give it to the next password."""
         for lane in Lane:
             turn = self._lanes[lane].next()
             if turn is not None:
@@ -149,11 +145,11 @@ class Passwords:
 
 
 class _Queue:
-    """Those who wait in one lane, by project; the projects take turns."""
+    """The passwords that wait in one lane, by project; the projects take turns."""
 
-    def __init__(self, max_attempts: int, most_of_project: int) -> None:
-        self.most_of_project = most_of_project
-        self._most = max_attempts
+    def __init__(self, capacity: int, project_capacity: int) -> None:
+        self.project_capacity = project_capacity
+        self._capacity = capacity
         self._size = 0
         self._waiting: OrderedDict[int, deque[asyncio.Future[None]]] = OrderedDict()
 
@@ -162,17 +158,17 @@ class _Queue:
 
     @property
     def is_full(self) -> bool:
-        return self._size >= self._most
+        return self._size >= self._capacity
 
     def is_full_for(self, project_id: int) -> bool:
-        return 0 < self.most_of_project <= len(self._waiting.get(project_id, ()))
+        return 0 < self.project_capacity <= len(self._waiting.get(project_id, ()))
 
     def add(self, project_id: int, turn: asyncio.Future[None]) -> None:
         self._waiting.setdefault(project_id, deque()).append(turn)
         self._size += 1
 
     def remove(self, project_id: int, turn: asyncio.Future[None]) -> None:
-        """Whoever has had their turn is not there any more."""
+        """Remove a turn that still waits."""
         waiting = self._waiting.get(project_id)
         if waiting is not None and turn in waiting:
             waiting.remove(turn)
@@ -181,7 +177,7 @@ class _Queue:
                 del self._waiting[project_id]
 
     def next(self) -> asyncio.Future[None] | None:
-        """Take the first of the project whose turn it is, which is the last one's then."""
+        """Take the first turn of the next project, which becomes the last project."""
         while self._waiting:
             project_id, waiting = next(iter(self._waiting.items()))
             turn = waiting.popleft()
@@ -196,9 +192,9 @@ class _Queue:
 
 
 def check_length(password: str) -> bytes:
-    """A new password as it is hashed. Raises InvalidInput for one that cannot be.
+    """A new password as the bytes that are hashed. Raises InvalidInput for a password of a wrong length.
 
-    In the form NFC (RFC 8265, section 4.2): one keyboard sends é as one character, another as two.
+    It is in the form NFC (RFC 8265, section 4.2): one keyboard sends é as one character, another as two.
     """
     password = unicodedata.normalize("NFC", password)
     if len(password) < MIN_LENGTH:
@@ -213,14 +209,14 @@ def check_length(password: str) -> bytes:
         raise InvalidInput("password", "is not valid Unicode") from None
 
 
-def _yield_to_others() -> None:
-    """Have the kernel prefer the other threads to this one: on Linux each has a priority of its own."""
+def _lower_priority() -> None:
+    """Lower the priority of this thread: on Linux each thread has its own."""
     if sys.platform == "linux":
-        os.nice(LOWER)
+        os.nice(NICENESS)
 
 
 def _matches(stored: str, password: str) -> bool:
-    # As it was typed, too: older hashes are of that.
+    # Older hashes are of the password as it was typed.
     forms = dict.fromkeys((unicodedata.normalize("NFC", password), password))
     return any(_is_hash_of(stored, form) for form in forms)
 
@@ -233,22 +229,22 @@ def _is_hash_of(stored: str, password: str) -> bool:
 
 
 async def reject_guessable(password: str, own: Iterable[str | None], field: str = "password") -> None:
-    """Raise InvalidInput (PASSWORD_TOO_WEAK) for one that is too easy to guess.
+    """Raise InvalidInput (PASSWORD_TOO_WEAK) for a password that is easy to guess.
 
-    `own` is what others may know of the user: name and e-mail address.
+    `own`: name and e-mail address of the user.
     """
     given = password.casefold().strip()
     if len(set(given)) < 2:
         raise _too_weak(field, "must have different characters")
-    if _same_spelling(given) in {_same_spelling(text) for each in own if each for text in _parts_of(each)}:
+    if _same_spelling(given) in {_same_spelling(text) for each in own if each for text in _name_parts(each)}:
         raise _too_weak(field, "must not be your name or e-mail address")
     # Reading the list takes 60 ms, once.
     if given in await asyncio.to_thread(_common):
-        raise _too_weak(field, "is among those that are tried first")
+        raise _too_weak(field, "is a common password")
 
 
-def _parts_of(text: str) -> tuple[str, str]:
-    """A name or an address, and what stands before the @."""
+def _name_parts(text: str) -> tuple[str, str]:
+    """A name or an address, and its part before the @."""
     known = text.casefold()
     return known, known.partition("@")[0]
 

@@ -1,23 +1,15 @@
-"""How often something may be tried, on all nodes together: by an address, and for an account.
+"""Repositories of logins: limits of attempts, login tokens, and logins of devices.
 
-An attempt leases a place in each of its limits before it is made, so that many at once are no more than one
-after the other. A wrong one is counted; every other one gives its place back. What cannot be given back,
-because Redis or the node went away, ends with the lease.
+Limits hold for all nodes together. An attempt leases a place in each of its limits before it is made, so that
+attempts at once are limited like a sequence. A failed attempt is counted; any other one releases its places.
+Places that cannot be released, because Redis or the node is down, expire.
 
-Guesses for an account are counted by the network that they come from, and then for all networks where nobody
-logged in to the account lately: so a stranger locks out strangers.
+Attempts for an account are counted by network, and together for all networks without a login to the account
+lately: a stranger locks out strangers only. A limit has two keys: the counter, a hash of `n` and `last` (ms,
+by the clock of Redis), and the leases, a sorted set with their ends as scores.
 
-The scripts that count attempts. See `script.py` for what they answer.
-
-Each limit has two keys: what was counted, a hash of `n` and, in ms of Redis' clock, `last`; and the leases
-of attempts without a verdict, a sorted set with their ends as scores.
-
-Login tokens: what a user enters with whom an operator, or their project's own server, let in. Each works
-once and for a while, and is stored only as a hash.
-
-Scripts of login tokens. See `script.py` for what they answer.
-
-When devices logged in, and when that was tried in vain: what a node session tells of (spec 002).
+A login token lets a user log in once, within its lifetime. It is stored as a hash. Logins of devices are what
+the view of a node session shows (spec 002).
 """
 
 from __future__ import annotations
@@ -56,7 +48,7 @@ REDEEM_LOGIN_TOKEN: Final = removing(lua(__package__, "redeem_login_token"))
 
 HASH_DIGITS: Final = 32
 LEASE_MS: Final = 30_000
-"""How long an attempt without a verdict takes a place: longer than a request that waits for everything."""
+"""How long an attempt without a result holds its places: longer than the longest request."""
 LIMITS: Final = (
     "account_attempts",
     "stranger_attempts",
@@ -72,33 +64,33 @@ LIMITS: Final = (
 
 
 class Delays(NamedTuple):
-    """How long a limit that was reached keeps the next one waiting; it doubles with each that is wrong."""
+    """The delay before the next attempt beyond a limit. It doubles with each failed attempt."""
 
     first_ms: int
     longest_ms: int
 
 
 NO_DELAYS: Final = Delays(0, 0)
-"""Until the window ends."""
+"""A limit stays reached until its window ends."""
 
 
 @dataclass(frozen=True, slots=True)
 class AttemptLimit:
-    """How often one of something may try, in a window."""
+    """How many attempts one subject has in a window."""
 
     setting: str
-    """The limit's name; what is counted, too."""
+    """The name of the limit."""
     max_attempts: int
-    """0: as often as it likes."""
+    """0: no limit."""
     subject: str
-    """An address, or what an account is known by."""
+    """A network, or the name of an account."""
     window_ms: int
-    """How long what counts is remembered: from the first one on; with delays from the last one on."""
+    """How long attempts count: from the first one on, or with delays from the last one on."""
     delays: Delays = NO_DELAYS
 
 
 class Account(NamedTuple):
-    """What is guessed at, and from where."""
+    """The account of an attempt, and the network of the client."""
 
     name: str
     network: str
@@ -111,7 +103,7 @@ class AttemptLease:
     project_id: int
     attempt_id: str
     allowances: tuple[AttemptLimit, ...]
-    """Those that have a limit."""
+    """The limits that are not 0."""
 
 
 class Attempts:
@@ -148,7 +140,7 @@ class Attempts:
             reached = limited[int(answer[1])]
             self._refusals[reached.setting] += 1
             seconds = max(1, -(-int(answer[2]) // 1000))
-            raise TooManyRequests(reached.setting, seconds, max_attempts=reached.max_attempts)
+            raise TooManyRequests(reached.setting, seconds, most=reached.max_attempts)
         require_ok(answer, project=project_id)
         return lease
 
@@ -205,14 +197,14 @@ def _hash(text: str) -> str:
 
 
 MAX_LOGIN_TOKENS: Final = 20
-"""Login tokens of one user that are good at the same time; with one more the one that expires first goes."""
-# It names its user, whose tokens lie in one key. No key has this shape, so neither passes for the other.
+"""Valid login tokens of one user. One more replaces the one that expires first."""
+# The token names its user, whose tokens are one Redis key. Keys of the API never have this shape.
 _SHAPE: Final = re.compile(r"v1\.([1-9][0-9]{0,15})\.([1-9][0-9]{0,15})\.[A-Za-z0-9_-]{43}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class LoginToken:
-    """Whose a login token says that it is: nothing is known of it yet."""
+    """A parsed login token, which was not looked up yet."""
 
     project_id: int
     user_id: int
@@ -227,7 +219,7 @@ class LoginTokens:
         self._database = database
 
     async def create(self, project_id: int, user_id: int, lifetime_ms: int) -> tuple[str, int]:
-        """A new token, which is shown this once, and when its time is over in ms. Raises UnknownRecord."""
+        """A new token, which is not stored, and its expiry in ms since 1970. Raises UnknownRecord."""
         token = f"v1.{project_id}.{user_id}.{secrets.token_urlsafe(SECRET_BYTES)}"
         slot, now = ProjectSlot(project_id), self._database.now_ms()
         expires_ms = now + lifetime_ms
@@ -241,7 +233,7 @@ class LoginTokens:
         return token, expires_ms
 
     async def redeem(self, token: LoginToken) -> bool:
-        """Whether the token is good. It is spent then: of many who try at once, one is told so."""
+        """Spend a token. Returns whether it was valid: of several requests at once, only one succeeds."""
         slot = ProjectSlot(token.project_id)
         answer = await self._database.change(
             REDEEM_LOGIN_TOKEN,
@@ -253,33 +245,33 @@ class LoginTokens:
 
 
 def parse_login_token(token: str) -> LoginToken | None:
-    """What a well-shaped login token says; None, without any look-up, for everything else."""
+    """A login token, parsed without a look-up; None for a malformed one."""
     shape = _SHAPE.fullmatch(token)
     return LoginToken(int(shape[1]), int(shape[2]), token_hash(token)) if shape else None
 
 
 class Logins(NamedTuple):
-    """The last ones, in ms since 1970; 0: never."""
+    """The times of the last logins, in ms since 1970; 0: never."""
 
     last_ms: int
     last_failed_ms: int
 
 
 class NodeLogins:
-    """Of the devices of a project. Those that succeeded are noted by the script that opens the session."""
+    """The logins of devices. The script that opens a session notes successful ones."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def of(self, project_id: int, device_id: int) -> Logins | None:
-        """Those of a device; None if there is no such device."""
+        """The logins of a device; None if there is no such device."""
         record = await self._database.read_hash(ProjectSlot(project_id).device(device_id))
         if not record:
             return None
         return Logins(int(record.get("last_login", 0)), int(record.get("last_failed_login", 0)))
 
     async def note_failed(self, project_id: int, device_id: int) -> None:
-        """Somebody tried in vain to log in as this device. For an unknown id as much is done, for nothing."""
+        """Note a failed login as this device. An unknown id takes as long, and changes nothing."""
         slot = ProjectSlot(project_id)
         await self._database.change(
             NOTE_FAILED_LOGIN, slot, [slot.device(device_id)], [self._database.now_ms()]

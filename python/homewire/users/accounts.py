@@ -1,4 +1,4 @@
-"""What registration and login have in common: projects, account systems, limits, and messages."""
+"""Account systems: what registration, login and verification have in common."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ FIELDS: Final = {
     AccountSystem.PHONE: ("phone_number", "code"),
     AccountSystem.BYOU: ("user_id", "external_key"),
 }
-"""What a request names somebody and proves with, by the account system that it belongs to."""
+"""The members of a request body that identify and authenticate a user, by account system."""
 
 
 async def open_project(api: Api, project_id: int, *systems: AccountSystem) -> Project:
-    """The project that somebody registers with or signs in to.
+    """The project of a registration or login.
 
-    Raises InvalidInput for one that does not exist or is disabled, or has none of these account systems.
+    Raises InvalidInput for a project that does not exist, is disabled, or has none of these account systems.
     """
     project = await api.store.projects.get(project_id)
     if project is None or project.disabled:
@@ -44,7 +44,7 @@ async def open_project(api: Api, project_id: int, *systems: AccountSystem) -> Pr
 
 
 def reject_other_account_systems(body: msgspec.Struct, accounts: AccountSystem) -> None:
-    """Raise InvalidInput for what belongs to another account system. What is empty does not count."""
+    """Raise InvalidInput for members of other account systems. Empty members are ignored."""
     spelled = dict(zip(body.__struct_fields__, body.__struct_encode_fields__, strict=True))
     for system, names in FIELDS.items():
         for name in names:
@@ -55,14 +55,14 @@ def reject_other_account_systems(body: msgspec.Struct, accounts: AccountSystem) 
 
 
 def required(field: str, value: str | None) -> str:
-    """The value. Raises InvalidInput when there is none."""
+    """The value. Raises InvalidInput if it is missing or empty."""
     if not value:
         raise InvalidInput(field, "is required")
     return value
 
 
 async def require_byou_key(api: Api, request: web.Request, project: Project) -> None:
-    """The request comes with a key of the project that may handle its users.
+    """Check that the key of the request is a project key with the scope `byou` or `admin`.
 
     Raises Unauthenticated, PermissionDenied, InvalidInput.
     """
@@ -76,7 +76,7 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
 
 
 def require_sms_country(api: Api, project: Project, phone: str) -> None:
-    """Raise InvalidInput for a number where SMS of the project may not be sent to."""
+    """Raise InvalidInput unless the project may send SMS to the country of this number."""
     listed = listed_codes(project.sms_country_codes or api.settings.sms_country_codes)
     if not may_be_sent_to(phone, listed):
         raise InvalidInput(
@@ -87,7 +87,7 @@ def require_sms_country(api: Api, project: Project, phone: str) -> None:
 
 
 async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerification:
-    """Whoever has the number is told a sign-in code. Raises Unavailable."""
+    """A sign-in code for this number, and the SMS with it. Raises Unavailable."""
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
 
@@ -100,7 +100,8 @@ async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerificat
 
 
 async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) -> PendingVerification:
-    """Whoever has the address is told a token; none: nobody is. Raises Unavailable."""
+    """A token for this address, and the mail with it. Without an address there is no mail. Raises
+    Unavailable."""
     message_kind = MessageKind(kind.value)
     await api.messages.require_room(message_kind)
     lifetime_ms = milliseconds(lifetime_s(api, kind))
@@ -122,7 +123,7 @@ async def send_code(api: Api, user: User) -> None:
 
 
 async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | None) -> None:
-    """Send the user of an e-mail project a new token. For None as much is done, and nobody gets it."""
+    """Send the user of an e-mail project a new token. For None it takes as long, and sends nothing."""
     verification = await token_by_mail(
         api, project_id, kind, (user.email if user is not None else None) or ""
     )
@@ -135,20 +136,20 @@ async def send_token(api: Api, project_id: int, kind: ProofKind, user: User | No
             project_id, user.id, kind, verification.lifetime_ms, verification.make_message
         )
     except SeveralRegistrations:
-        # Nobody can tell which of the registrations is from who asks. A link to set a password of their own
-        # verifies the address as well.
+        # It is unknown which of the registrations is the caller's. A link to set a new password verifies the
+        # address, too.
         await send_token(api, project_id, ProofKind.PASSWORD_RESET, user)
 
 
 def lifetime_s(api: Api, kind: ProofKind) -> float:
-    """How long a token is good."""
+    """How long a token is valid, in s."""
     if kind is ProofKind.PASSWORD_RESET:
         return api.settings.password_reset_lifetime_s
     return api.settings.verification_lifetime_s
 
 
 def client_info(api: Api, request: web.Request) -> Login:
-    """What a session is to record of the request that opened it."""
+    """What a session records of the request that opened it."""
     headers, address = request.headers, client_address(request) or ""
     return Login(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
 

@@ -55,7 +55,7 @@ class NewUser(WholeObject, frozen=True, kw_only=True, rename="camel"):
 
 
 class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Update User*. What is not name, password or time zone may be there as it is."""
+    """The body of *Update User*. Other members than name, password and time zone must not differ."""
 
     id: int | msgspec.UnsetType = msgspec.UNSET
     project_id: int | msgspec.UnsetType = msgspec.UNSET
@@ -67,21 +67,21 @@ class UserPatch(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     name: str | msgspec.UnsetType = msgspec.UNSET
     password: str | msgspec.UnsetType | None = msgspec.UNSET
     current_password: str | msgspec.UnsetType | None = msgspec.UNSET
-    """Proves that the user may choose a new one."""
+    """Needed for a new password."""
     keep_other_sessions: bool | msgspec.UnsetType = msgspec.UNSET
     """Whether a new password leaves the user's other sessions as they are."""
     ui_time_zone: str | msgspec.UnsetType = msgspec.UNSET
 
 
 class UserQuery(Paging, kw_only=True, rename="camel"):
-    """Which users."""
+    """Selects users."""
 
     search: str = ""
-    """Part of a name, e-mail address, phone number or external key, in whatever case."""
+    """Part of a name, e-mail address, phone number or external key, in any case."""
 
 
 def shown(user: UserRecord) -> models.User:
-    """A user as answers show them."""
+    """A user as in answers of the REST API."""
     return models.User(
         id=user.id,
         project_id=user.project_id,
@@ -96,7 +96,7 @@ def shown(user: UserRecord) -> models.User:
 
 
 async def create_user(api: Api, call: Call[NoQuery, NewUser]) -> models.User:
-    """Register somebody, and write to them; or, with the key of a BYOU project, enter one of its users."""
+    """Register a user and send a verification; or create a user of a BYOU project, with its key."""
     project = await open_project(api, call.body.project_id)
     reject_other_account_systems(call.body, project.accounts)
     match project.accounts:
@@ -140,8 +140,8 @@ async def _register_by_phone(api: Api, call: Call[NoQuery, NewUser], project: Pr
 async def _registering(
     api: Api, call: Call[NoQuery, NewUser], project: Project, to: str
 ) -> AsyncIterator[None]:
-    """A registration that is refused takes nothing of what may be sent to the address. That there is a user
-    is told only so often."""
+    """Limit a registration. A refused one does not count against the messages to the address; a refusal that
+    reveals a user counts against the registrations of the client."""
     async with limited_attempt(api, project.id, registration_limits(api, call.request)) as attempt:
         counted = sms_limits if project.accounts is AccountSystem.PHONE else message_limits
         try:
@@ -169,9 +169,9 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
     user = await _user(api, call.project_id, call.ids["userId"])
     changed = changes(call.body, shown(user), _MUTABLE)
     if changed.get("name") == user.name:
-        # That of a BYOU user may be empty, and stay so.
+        # The name of a BYOU user may be empty, and stay so.
         del changed["name"]
-    # A password cannot be taken away: a client that sends the whole object has nothing to say about it.
+    # A password cannot be removed: clients that send the whole object leave it empty.
     password = changed.get("password") or None
     async with AsyncExitStack() as stack:
         chosen = None
@@ -193,13 +193,13 @@ async def update_user(api: Api, call: Call[NoQuery, UserPatch]) -> None:
 
 
 async def delete_user(api: Api, call: Call[NoQuery, None]) -> None:
-    """The caller goes, and what is only theirs. Nobody ends the session meanwhile: it goes with them."""
+    """Delete the caller. The session is leased, so that no other request ends it before."""
     sessions, project_id = api.store.sessions, call.project_id
     async with AsyncExitStack() as stack:
         try:
             await stack.enter_async_context(sessions.lease(project_id, call.principal.session_id))
         except UnknownRecord as error:
-            # Since the key was looked at.
+            # The session ended after the key was checked.
             raise Unauthenticated from error
         await api.store.users.delete(project_id, call.ids["userId"])
 
@@ -217,13 +217,13 @@ OPERATIONS: Final = (
         method="POST",
         path="/users",
         tag="Users",
-        summary="Register a user, or enter one of a BYOU project",
-        description="With e-mail accounts the body has email, password and name, and a link to verify the "
-        "address is sent there; with phone accounts phoneNumber and name, and a sign-in code is sent there. "
-        "The user is not verified until then; an e-mail address that is not verified may be registered "
-        "again, and the registration whose link is used is the user, under the same id. With BYOU accounts "
-        "name and externalKey may be left out, and a "
-        "project key with the scope byou is needed. Somebody who was added to a home under that address "
+        summary="Register a user, or create one of a BYOU project",
+        description="With e-mail accounts the body has email, password and name, and the server mails a link "
+        "that verifies the address. With phone accounts it has phoneNumber and name, and the server sends a "
+        "sign-in code. The user is not verified until the link or code is used.\n\n"
+        "An e-mail address that is not verified may be registered again. The registration whose link is used "
+        "becomes the user, under the same id. With BYOU accounts name and externalKey are optional, and a "
+        "project key with the scope byou is needed. A member of a home who was invited under the address "
         "becomes this user, with the same id.",
         source="spec 001, Create User",
         access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
@@ -240,7 +240,7 @@ OPERATIONS: Final = (
         path="/users",
         tag="Users",
         summary="List the users of the project",
-        description="With search all users are read.",
+        description="With search the server reads all users of the project.",
         source="data models, User",
         access=Access(permission=KeyScope.READ),
         handler=list_users,
@@ -253,7 +253,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/users/{userId}",
         tag="Users",
-        summary="Get the user whose key it is",
+        summary="Get the user of the key",
         source="spec 001, Get User",
         access=Access(user=True),
         visible=require_self,
@@ -266,12 +266,13 @@ OPERATIONS: Final = (
         path="/users/{userId}",
         tag="Users",
         summary="Change name, password or time zone",
-        description="All other members may be given as they are. A new password needs the present one, "
-        "currentPassword, or a login (not by the key of another session) within the last minutes "
+        description="All other members may be sent unchanged. A new password needs the present one, "
+        "currentPassword, or a login (not with the key of another session) within the last minutes "
         "(recent_login_s): else 403 INSUFFICIENT_AUTH. It ends the user's other sessions, unless "
-        "keepOtherSessions is true, and a mail tells the user. A session that was made with the key of "
-        "another one ends with that. A user may set `user_passwords` of them in a while.\n\n"
-        "uiTimeZone, the time zone that applications show times in, is one of the IANA database; at first "
+        "keepOtherSessions is true, and the server mails a notice to the user. A session that was opened "
+        "with the key of another one ends with it. `user_passwords` limits how often a user may set a "
+        "password.\n\n"
+        "uiTimeZone is the time zone of the IANA database in which applications show times. The default is "
         "UTC, which answers leave out.",
         source="spec 001, Update User",
         access=Access(user=True),
@@ -286,10 +287,11 @@ OPERATIONS: Final = (
         method="DELETE",
         path="/users/{userId}",
         tag="Users",
-        summary="Delete the user whose key it is",
-        description="All their keys are dead, and the address is free again. A home where they were the only "
-        "member is deleted; where they were the last owner of several members, the one who has been there "
-        "longest becomes owner. Of a user with more than 20 homes that follows after the answer.",
+        summary="Delete the user of the key",
+        description="All keys of the user are invalid, and the address is free again. A home where the user "
+        "was the only member is deleted. Where the user was the last owner of several members, the member "
+        "with the longest membership becomes owner. For a user with more than 20 homes this follows after "
+        "the answer.",
         source="spec 001, Delete User",
         access=Access(user=True),
         visible=require_self,

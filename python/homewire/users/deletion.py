@@ -1,4 +1,4 @@
-"""What is left to do when a user is deleted: their homes, and their groups."""
+"""Deletion of users: the record with its sessions and keys, then homes and groups."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ LEAVE_HOMES: Final = removing(lua(__package__, "leave_homes"), charges=True)
 HAND_OVER_HOME: Final = removing(lua(__package__, "hand_over_home"), charges=True)
 
 HOMES_PER_SCRIPT: Final = 50
-"""Homes that a deleted user leaves in one script, which touches twenty elements for each, of 1,000."""
+"""Homes that a deleted user leaves in one script: each is some 20 of the 1,000 elements that it may touch."""
 HOMES_LEFT_AT_ONCE: Final = 20
-"""Homes that a deleted user is taken out of before the deletion is answered: some 15 ms each, if they go with
-the user. More are left to housekeeping: nobody waits for an answer so long."""
+"""Homes that a deleted user leaves before the answer: some 15 ms each, if they are deleted, too. With more of
+them housekeeping does the rest after the answer."""
 NO_KEY: Final = "none"
-"""In the name of a key that does not exist."""
+"""The id in the name of a key that does not exist."""
 
 
 class UserDeletion:
     """Deletes users: the record, sessions and keys in one step, then home after home.
 
     A home where the user was the only member is deleted whole. Where they were the last owner of several
-    members (registered or invited), the one who has been there longest becomes its owner.
+    members (registered or invited), the member with the longest membership becomes owner.
     """
 
     def __init__(self, database: Database, homes: Homes) -> None:
@@ -43,11 +43,11 @@ class UserDeletion:
         self._ended = EndedSessions(database)
 
     async def delete(self, project_id: int, user_id: int, *, only_unverified: bool = False) -> None:
-        """Delete a user, or finish that; `only_unverified`: unless the user ever came, or still may verify a
-        registration. Raises UnknownRecord.
+        """Delete a user, or finish a deletion. Raises UnknownRecord.
 
-        Of a user with many homes only the record and the keys are gone when this returns. That is noted, so
-        any node finishes it.
+        With `only_unverified` a user stays who has logged in, or can still verify a registration. Of a user
+        with many homes only the record and the keys are deleted when this returns; the rest is noted, and any
+        node finishes it.
         """
         slot = ProjectSlot(project_id)
         departing = slot.departing_users
@@ -125,7 +125,7 @@ class UserDeletion:
                     await self._leave_last_home(project_id, home_id, user_id)
 
     async def _leave_groups(self, project_id: int, user_id: int) -> None:
-        """Also with what was granted to the user: nobody can add to that any more."""
+        """Leave all groups and remove the user's own permissions: no request can grant more of them."""
         slot = ProjectSlot(project_id)
         groups = map(int, await self._database.read("ZRANGE", slot.user_groups(user_id), 0, -1))
         answer = await self._database.change(
@@ -140,10 +140,10 @@ class UserDeletion:
         require_ok(answer, project=project_id)
 
     async def _leave_last_home(self, project_id: int, home_id: int, user_id: int) -> None:
-        """Take the user out of a home that is left without an owner, or without anybody."""
+        """Take the user out of a home that is left without an owner, or without members."""
         slot = ProjectSlot(project_id)
         for _ in range(ATTEMPTS):
-            # Of those who are departing, too. Who comes after this look keeps the home from being deleted.
+            # Users who are being deleted count, too. A member who joins after this read keeps the home.
             everybody = [
                 int(each)
                 async for page, _ in self._database.hash_pages(slot.home_members(home_id))
@@ -155,7 +155,7 @@ class UserDeletion:
                 if await self._delete_home(project_id, home_id, everybody):
                     return None
                 continue
-            # Who comes meanwhile has not been there longer; should the one chosen go, it is chosen again.
+            # New members have shorter memberships. If the chosen member leaves, the choice is repeated.
             next_owner = min(others, key=_succession)
             answer = await self._database.change(
                 HAND_OVER_HOME,
@@ -168,14 +168,14 @@ class UserDeletion:
         raise retries_exhausted("home")
 
     async def _delete_home(self, project_id: int, home_id: int, members: Sequence[int]) -> bool:
-        """Whether it is deleted: not if somebody else is a member by now."""
+        """Whether the home is deleted: not if it has another member by now."""
         try:
             return await self._homes.delete(project_id, home_id, members=sorted(set(members))[:PAGE])
         except UnknownRecord:
-            # Deleted by somebody else, members and all.
+            # Another node deleted it, with its members.
             return True
 
 
 def _succession(member: HomeMember) -> tuple[bool, int, int]:
-    """Who has been there longest comes first, and behind all others who has not accepted to be there."""
+    """Sorts members by the length of their membership, and those who have not accepted behind all others."""
     return member.typed is not None, member.since_ms, member.user_id

@@ -19,13 +19,13 @@ class User:
     external_key: str | None = None
     """The user's id in the account system of a BYOU project."""
     invited: bool = False
-    """Added to a home and not registered yet: no user to anybody but the members of that home."""
+    """Added to a home and not registered yet: visible to the members of that home only."""
     ui_time_zone: str = "UTC"
     """What times are shown to the user in, of the IANA database."""
     last_login_ms: int = 0
     """When a session was opened last, in whatever way; 0: never."""
     last_failed_login_ms: int = 0
-    """When somebody last tried in vain to log in as this user; 0: never."""
+    """When a login as this user last failed, in ms since 1970; 0: never."""
     pending: bool = False
     """Invited, and registered since; no registration is verified."""
 

@@ -1,8 +1,8 @@
-"""Registrations by e-mail that nobody has verified: they reserve nothing.
+"""Registrations by e-mail that are not verified: they reserve nothing.
 
-An address may be registered again while nobody verified it. All its registrations share one user id, that of
-the address; each has a token of its own, to which its password and name are bound. The token that comes back
-makes its registration the user, and ends the others.
+An address may be registered again until it is verified. All its registrations share one user id; each has a
+token of its own, which its password and name are bound to. The token that is used makes its registration the
+user, and ends the others.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ ISSUE_VERIFICATION: Final = changing(lua(__package__, "issue_verification"), sen
 VERIFY_EMAIL: Final = removing(lua(__package__, "verify_email"))
 
 SWEEP_PAGE: Final = 100
-"""Users that one look for old ones finds."""
+"""Users that one read of the sweep finds."""
 
 
 class RegistrationLimits(NamedTuple):
-    """How many registrations of an address there may be, and how old who is no user yet."""
+    """How many registrations an address may have, and how old unverified and invited users may get (ms)."""
 
     registrations: int = 20
     unverified_ms: int = 7 * 86_400_000
@@ -39,7 +39,7 @@ class RegistrationLimits(NamedTuple):
 
     @classmethod
     def of(cls, settings: Settings) -> RegistrationLimits:
-        """Those of a deployment."""
+        """The limits of the settings."""
         return cls(
             settings.address_registrations,
             round(settings.unverified_user_s * 1000),
@@ -51,7 +51,7 @@ DEFAULT_REGISTRATION_LIMITS: Final = RegistrationLimits()
 
 
 class SeveralRegistrations(Conflict):
-    """An address has several registrations, or none that is still good: a token for which of them?"""
+    """An address has several registrations, or none that is still valid, so that no token can be issued."""
 
     def __init__(self) -> None:
         super().__init__("USER_EXISTS_UNVERIFIED", "the address was registered several times, or long ago")
@@ -68,9 +68,9 @@ class Registrations:
     async def again(
         self, holder: User, user: User, password_hash: str, verification: PendingVerification
     ) -> User | None:
-        """One more registration of the address of `holder`; the user that it will be when it is verified.
+        """Add a registration to the address of `holder`, and return the user that it becomes once verified.
 
-        None if the address is not the holder's any more, or verified.
+        Returns None if the address no longer belongs to the holder, or is verified.
         """
         slot, now, email = ProjectSlot(holder.project_id), self._database.now_ms(), user.email or ""
         proof = new_token(holder.project_id, ProofKind.EMAIL_VERIFICATION)
@@ -98,7 +98,7 @@ class Registrations:
         *,
         decoy: bool = False,
     ) -> str:
-        """A new token for the only registration of a user, in the place of the one before.
+        """Issue a new token for the only registration of a user. It replaces the one before.
 
         Raises UnknownRecord for a user who is verified or never registered, Several.
         """
@@ -166,7 +166,7 @@ class Registrations:
         return True
 
     async def sweep(self, project_id: int) -> None:
-        """Delete who registered, or was invited, and did not come in time."""
+        """Delete users whose registration or invitation has expired."""
         slot = ProjectSlot(project_id)
         for index, age_ms in (
             (slot.unverified_users, self.ages.unverified_ms),

@@ -1,4 +1,4 @@
-"""Users: registered end-users of a project, signing in as its account system says."""
+"""The repository of users: end-users of a project, who log in as its account system says."""
 
 from __future__ import annotations
 
@@ -33,23 +33,23 @@ NOTE_FAILED_LOGIN: Final = changing(lua(__package__, "note_failed_login"))
 
 
 class AuthenticatedUser(NamedTuple):
-    """A user who knew their password."""
+    """A user whose password was right."""
 
     user: User
     password_hash: str
-    """Of that password: whoever acts on this can require that it has not changed since."""
+    """The hash of that password, to require that it has not changed since."""
 
 
 class PasswordChange(NamedTuple):
-    """A password that a user chose."""
+    """A new password of a user."""
 
     hash: str
     replaces: str
-    """Hash of the password that it follows: of another one it does not."""
+    """Hash of the password that it replaces: it replaces no other one."""
     session_id: str | None
-    """The session that stays; the user's others end. None: all stay."""
+    """The session that stays; the user's other sessions end. None: all stay."""
     posting: Posting
-    """Tells the user."""
+    """The notice to the user."""
 
 
 class Users:
@@ -85,10 +85,9 @@ class Users:
         """A new user. An e-mail project wants `email`, a phone project `phone`, a BYOU project neither,
         and there `name` may be empty. With `verification` a token or a sign-in code is sent.
 
-        An e-mail address that nobody verified may be registered again: see `Registrations`. Who was invited
-        under an address keeps id and memberships. Users of a BYOU project are always
-        verified. Raises InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS,
-        USER_EXISTS_UNVERIFIED).
+        An e-mail address that is not verified may be registered again: see `Registrations`. A user who was
+        invited under an address keeps id and memberships. Users of a BYOU project are verified. Raises
+        InvalidInput, UnknownRecord (project), Conflict (EMAIL_IN_USE, USER_EXISTS, USER_EXISTS_UNVERIFIED).
         """
         project = await self._projects.get(project_id)
         if project is None:
@@ -118,7 +117,7 @@ class Users:
         return _user(project_id, user_id, record) if record else None
 
     async def by_email(self, project_id: int, email: str) -> User | None:
-        """The registered user of an e-mail address, in whatever case it is written."""
+        """The registered user of an e-mail address, in any case."""
         try:
             unique = checks.email(email).lower()
         except InvalidInput:
@@ -142,9 +141,9 @@ class Users:
             raise taken(what, holder)
 
     async def authenticate(self, project_id: int, email: str, password: str) -> AuthenticatedUser | None:
-        """The registered user of an address whose password this is. A wrong one is noted with the user.
+        """The registered user of an address, if the password is right. A wrong one is noted with the user.
 
-        Who is unknown, has no password, or gives no address costs as much time as a wrong password.
+        An unknown or malformed address and a user without a password take as long as a wrong password.
         """
         slot = ProjectSlot(project_id)
         user_id = int(await self._database.read("HGET", slot.emails, _unique_email(email)) or 0)
@@ -166,19 +165,19 @@ class Users:
         return await self._passwords.verify(stored, password, project_id, Lane.CHANGE)
 
     async def _rehashed(self, slot: ProjectSlot, user_id: int, stored: str, password: str) -> str:
-        """The hash of a right password, anew if the parameters have changed since it was made."""
+        """The hash of a right password, made again if the parameters have changed."""
         if not self._passwords.is_outdated(stored):
             return stored
         try:
             new = await self._passwords.hash(password, slot.project_id, Lane.CHANGE)
         except (InvalidInput, RequestError, Unavailable):
-            # The next login does it. And what was long enough once is still right.
+            # The next login tries again. A password that was long enough once is still right.
             return stored
         answer = await self._database.change(REHASH_PASSWORD, slot, [slot.user(user_id)], [stored, new])
         return new if answer[0] == "ok" else stored
 
     async def note_failed_login(self, project_id: int, user_id: int) -> None:
-        """Somebody tried in vain to log in as this user. For an unknown id as much is done, for nothing.
+        """Note a failed login as this user. An unknown id takes as long, and changes nothing.
 
         (A successful login is noted by the script that opens its session.)
         """
@@ -186,7 +185,7 @@ class Users:
         await self._database.change(NOTE_FAILED_LOGIN, slot, [slot.user(user_id)], [self._database.now_ms()])
 
     async def password_hash(self, password: str, project_id: int = 0) -> str:
-        """What to store of a user's new password. Raises InvalidInput for one of an impossible length."""
+        """The hash of a new password. Raises InvalidInput for a password of a wrong length."""
         return await self._passwords.hash(password, project_id, Lane.CHANGE)
 
     async def update(
@@ -197,8 +196,8 @@ class Users:
         ui_time_zone: str | None = None,
         password: PasswordChange | None = None,
     ) -> None:
-        """Change what is given. The sessions that end with a new password end first: after a crash in between
-        it is the old one.
+        """Change the fields that are given. Sessions that end with a new password end before it is stored:
+        after a crash in between the old password is still valid.
 
         Raises InvalidInput, UnknownRecord, and Conflict if the password was changed meanwhile.
         """
@@ -240,10 +239,10 @@ class Users:
     async def list(
         self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
     ) -> tuple[builtins.list[User], int]:
-        """The users by id, without the first `skip`, at most `limit`; and how many there are in all.
+        """The users by id, without the first `skip`, at most `limit`; and the number of all of them.
 
-        With `search` those whose name, e-mail address, phone number or external key contains it, in
-        whatever case. All users are read for that, a page at a time.
+        `search` selects users whose name, e-mail address, phone number or external key contains it, in any
+        case. It reads all users, a page at a time.
         """
         part = await self.part(project_id, skip, limit, search)
         return await part.whole(), part.total
@@ -251,7 +250,7 @@ class Users:
     async def part(
         self, project_id: int, skip: int = 0, limit: int | None = None, search: str = ""
     ) -> Part[User]:
-        """The same, of which only the first page was read yet."""
+        """Like `list`, with only the first page read."""
         index, read = ProjectSlot(project_id).users, partial(self._read, project_id)
         if not search:
             ids, total = await self._database.index_slice(index, skip, limit)
@@ -267,31 +266,30 @@ class Users:
         return await Part.by_ids(found, skip, matches, read)
 
     async def get_many(self, project_id: int, user_ids: Sequence[int]) -> dict[int, User]:
-        """Those of `user_ids` that there are, also who was only invited."""
+        """The users of these ids that exist, invited ones, too."""
         pages = [user_ids[start : start + PAGE] for start in range(0, len(user_ids), PAGE)]
         return {user.id: user for page in pages for user in await self._read(project_id, page)}
 
     async def delete(self, project_id: int, user_id: int) -> None:
-        """Delete a user. Sessions and keys are gone in the same step, homes after it, of a user with many of
-        them later, by any node (see `UserDeletion`).
+        """Delete a user (see `UserDeletion`). Raises UnknownRecord.
 
-        A crash half-way leaves stale members; `sweep` removes them, or deleting again. Raises UnknownRecord.
+        A crash half-way leaves stale members; `sweep` or another deletion removes them.
         """
         await self._deletion.delete(project_id, user_id)
 
     async def sweep(self, project_id: int) -> None:
-        """Finish what a crash interrupted: take deleted users out of their homes."""
+        """Finish deletions that a crash interrupted: take deleted users out of their homes."""
         await self._deletion.sweep(project_id)
 
     async def _read(self, project_id: int, ids: Sequence[int]) -> builtins.list[User]:
-        """Those of at most a page of users that are still there."""
+        """The users of at most a page of ids that still exist."""
         records = await self._database.read_hashes([ProjectSlot(project_id).user(each) for each in ids])
         pairs = zip(ids, records, strict=True)
         return [_user(project_id, user_id, record) for user_id, record in pairs if record]
 
     async def _by(self, project_id: int, directory: str, value: str) -> User | None:
         user_id = await self._database.read("HGET", directory, value)
-        # Two round trips also for nobody: the time is not to tell.
+        # An unknown address takes two round trips, too: the time must not reveal it.
         return await self.get(project_id, int(user_id or 0))
 
     async def any_by_email(self, project_id: int, email: str) -> User | None:
@@ -331,7 +329,7 @@ class Users:
                 elif holder is not None:
                     user, invited = replace(user, id=holder.id), True
             elif answer[0] == "moved":
-                # The invitation was withdrawn, or accepted by somebody else.
+                # The invitation was withdrawn, or another registration accepted it.
                 user, invited = replace(user, id=await self._database.new_id()), False
             else:
                 require_ok(answer, project=user.project_id)

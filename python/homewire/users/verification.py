@@ -36,7 +36,7 @@ BEGIN_CHANGE: Final = changing(lua(__package__, "begin_address_change"), sends=T
 FINISH_CHANGE: Final = removing(lua(__package__, "finish_address_change"), sends=True)
 
 CODE_TRIES: Final = 5
-"""Wrong tries that a code outlives, less one: one in 200,000 guesses it."""
+"""Wrong tries after which a code is invalid: the chance to guess it is 1 in 200,000."""
 DECOY_MS: Final = 1000
 
 
@@ -56,7 +56,7 @@ class Verifications:
         lifetime_ms: int,
         make_message: MessageFactory | None = None,
     ) -> str:
-        """A new token, which is shown this once. The one before it is dead.
+        """A new token, which is not stored. The one before it becomes invalid.
 
         Raises UnknownRecord, and for EMAIL_VERIFICATION Several (`users/registrations.py`).
         """
@@ -65,12 +65,12 @@ class Verifications:
         return await self._issue_token(project_id, user_id, kind, lifetime_ms, make_message)
 
     async def issue_decoy(self, project_id: int, kind: ProofKind, make_message: MessageFactory) -> None:
-        """A token of nobody, so that nobody takes as long as somebody. What it writes is gone at once."""
-        nobody = -secrets.randbits(62)
+        """Issue a token without a user, so that an unknown address takes as long. It expires at once."""
+        decoy_id = -secrets.randbits(62)
         if kind is ProofKind.EMAIL_VERIFICATION:
-            await self._registrations.issue(project_id, nobody, DECOY_MS, make_message, decoy=True)
+            await self._registrations.issue(project_id, decoy_id, DECOY_MS, make_message, decoy=True)
             return
-        await self._issue_token(project_id, nobody, kind, DECOY_MS, make_message, decoy=True)
+        await self._issue_token(project_id, decoy_id, kind, DECOY_MS, make_message, decoy=True)
 
     async def _issue_token(
         self,
@@ -211,13 +211,13 @@ def invalid_token() -> InvalidInput:
 
 
 CHANGE_CODE_DIGITS: Final = 8
-"""More than of a code to sign in: a user who holds a key may ask for one after the other."""
+"""More than a sign-in code has: a user with a key may request any number of them."""
 CHANGE_CODE_TRIES: Final = 5
-"""Wrong tries that a code outlives, less one."""
+"""Wrong tries after which the code is invalid."""
 
 
 class AddressChanges:
-    """Changes the address that the users of a project are known by: an e-mail address, or a number."""
+    """Changes the e-mail address or phone number that identifies a user."""
 
     def __init__(self, database: Database, sessions: Sessions, users: Users) -> None:
         self._database = database
@@ -225,7 +225,7 @@ class AddressChanges:
         self._users = users
 
     async def begin(self, user: User, address: str, lifetime_ms: int, make_message: MessageFactory) -> None:
-        """Have a code sent to a new address, given in its normal form. The code before it is dead.
+        """Send a code to a new address, which is in its normal form. The code before it becomes invalid.
 
         Raises UnknownRecord, and Conflict (EMAIL_IN_USE, USER_EXISTS, USER_EXISTS_UNVERIFIED).
         """
@@ -245,9 +245,10 @@ class AddressChanges:
         await self._require_free(user, answer)
 
     async def finish(self, user: User, code: str, session_id: str, posting: Posting) -> bool:
-        """Whether the code is right: the new address counts then, and the user's other sessions have ended.
+        """Whether the code is right. If so, the new address is stored and the user's other sessions have
+        ended.
 
-        `posting` tells the address before. Raises as `begin` does.
+        `posting` is the notice to the old address. Raises the errors of `begin`.
         """
         slot = ProjectSlot(user.project_id)
         for _ in range(ATTEMPTS):
@@ -285,7 +286,7 @@ class AddressChanges:
 
 
 def _system(user: User) -> AccountSystem:
-    """By what the user is known."""
+    """The account system of the user's address. Raises UnknownRecord for a user without one."""
     if user.email is None and user.phone is None:
         raise UnknownRecord("address of user", user.id)
     return AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE

@@ -1,10 +1,6 @@
-"""How somebody proves that an address is theirs (spec 001, *Authentication*).
+"""Verification of addresses, new passwords, and new addresses (spec 001, *Authentication*).
 
-Whether an address is registered is told by `/auth/user/sms` alone, as the spec wants it.
-
-Changing a password: what proves that a user may, and who is told.
-
-Changing the e-mail address or phone number that a user is known by.
+Only `/auth/user/sms` reveals whether an address is registered, as the specification demands it.
 """
 
 from __future__ import annotations
@@ -82,7 +78,7 @@ async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageRe
     """Send a sign-in code."""
     project = await open_project(api, call.body.project_id, AccountSystem.PHONE)
     phone = checks.phone(call.body.phone_number)
-    # A number that nobody has counts, too: so many can be tried, and no more.
+    # Requests for unknown numbers count, too: they reveal which numbers are registered.
     require_sms_country(api, project, phone)
     async with limited_action(api, project.id, await sms_limits(api, call.request, project.id, phone)):
         user = await api.store.users.by_phone(project.id, phone)
@@ -94,12 +90,12 @@ async def start_sms(api: Api, call: Call[NoQuery, Phone]) -> models.SMSMessageRe
 
 
 async def start_email_verification(api: Api, call: Call[NoQuery, Email]) -> None:
-    """Send the link that verifies an address, if somebody has it and it is not verified."""
+    """Send the link that verifies an address, if it is registered and not verified."""
     await _start(api, call, ProofKind.EMAIL_VERIFICATION)
 
 
 async def start_password_reset(api: Api, call: Call[NoQuery, Email]) -> None:
-    """Send the link to reset a password, if somebody has the address."""
+    """Send the link to reset a password, if the address is registered."""
     await _start(api, call, ProofKind.PASSWORD_RESET)
 
 
@@ -156,9 +152,9 @@ async def reset_password(api: Api, call: Call[NoQuery, NewPassword]) -> None:
             password_hash = await api.store.users.password_hash(call.body.new_password, project_id)
         except InvalidInput as error:
             raise InvalidInput("newPassword", error.data["problem"], reason=error.reason) from None
-        # Wrong only since it was looked at: whoever outran this knew it, too.
-        await verifications.reset_password(token, password_hash, await told(api, user))
-    # Whoever was kept from logging in by the guesses of others is let in from here.
+        # If another request used the token first, its caller knew it: this is no guess.
+        await verifications.reset_password(token, password_hash, await password_notice(api, user))
+    # The user can log in from here, whatever limits the guesses of others have reached.
     await trust(api, call.request, project_id, user.email or "")
 
 
@@ -171,8 +167,8 @@ async def _project(api: Api, token: str) -> int:
     return project.id
 
 
-_NO_SCOPES: Final = Access(nobody=True, by_handler=True)
-"""Somebody who has no key yet; one that is given is not looked at."""
+_ANONYMOUS: Final = Access(nobody=True, by_handler=True)
+"""No key is needed; a key that is given is ignored."""
 _ERRORS: Final = frozenset({401, 403, 429})
 """As in their tables, though a 401 is impossible where no key is looked at."""
 
@@ -190,32 +186,32 @@ async def new_password(
         raise InvalidInput("password", "is for projects with email accounts")
     replaces = await require_reauthentication(api, call, user, current)
     await passwords.reject_guessable(password, (user.name, user.email))
-    posting = await told(api, user)
+    posting = await password_notice(api, user)
     hashed = await api.store.users.password_hash(password, user.project_id)
     return PasswordChange(hashed, replaces, None if keep_others else call.principal.session_id, posting)
 
 
 async def require_reauthentication(api: Api, call: Call[Any, Any], user: User, current: str | None) -> str:
-    """The caller knows the present password, or logged in not long ago. The hash of that password.
+    """Check that the caller knows the present password, or logged in lately. Returns the password's hash.
 
     Raises InvalidInput (INSUFFICIENT_AUTH), TooManyRequests.
     """
     stored = await api.store.users.stored_password(user.project_id, user.id)
     if current:
-        await _prove(api, call, user, stored, current)
+        await _require_password(api, call, user, stored, current)
     else:
         await _require_recent_login(api, call)
     return stored
 
 
-async def told(api: Api, user: User) -> Posting:
-    """The message that tells the owner of an account. Raises Unavailable."""
+async def password_notice(api: Api, user: User) -> Posting:
+    """The notice to a user that the password was changed. Raises Unavailable."""
     kind = MessageKind.PASSWORD_CHANGED
     await api.messages.require_room(kind)
     return api.messages.posting(Message(user.project_id, kind, user.email or ""))
 
 
-async def _prove(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
+async def _require_password(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
     async with login_attempt(api, call.request, user.project_id, user.email or "") as attempt:
         if not await api.store.users.is_password(user.project_id, stored, current):
             await api.store.users.note_failed_login(user.project_id, user.id)
@@ -234,14 +230,13 @@ async def _require_recent_login(api: Api, call: Call[Any, Any]) -> None:
 
 
 def _is_recent(api: Api, session: Session) -> bool:
-    """Whether a login opened it just now. A key of another session proves nothing anew."""
+    """Whether a login opened the session lately. Derived sessions do not count."""
     age_ms = api.store.now_ms() - session.started_ms
     return not session.ancestors and age_ms < milliseconds(api.settings.recent_login_s)
 
 
 class NewAddress(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A new e-mail address or phone number, as the account system of the project says, and what proves that
-    the user may change it."""
+    """A new e-mail address or phone number, and the present password."""
 
     email: str | None = None
     phone_number: str | None = None
@@ -255,7 +250,7 @@ class AddressProof(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> None:
-    """Send a code to the new address."""
+    """Send a code to the new address (issue 12)."""
     user = await _user(api, call.project_id, call.ids["userId"])
     accounts = AccountSystem.EMAIL if user.email is not None else AccountSystem.PHONE
     reject_other_account_systems(call.body, accounts)
@@ -293,7 +288,7 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
 
 
 async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
-    """Spend the code: the new address counts, and the one before is told."""
+    """Spend the code: store the new address, and send a notice to the one before."""
     user = await _user(api, call.project_id, call.ids["userId"])
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
     await api.messages.require_room(kind)
@@ -323,10 +318,10 @@ OPERATIONS: Final = (
         method="POST",
         path="/auth/user/sms",
         tag="Authentication",
-        summary="Have a sign-in code sent to a phone",
-        description="The newest code counts, for some minutes and for 5 tries.",
+        summary="Send a sign-in code to a phone",
+        description="Only the newest code is valid, for some minutes and 5 tries.",
         source="spec 001, Initiate User Authentication with SMS",
-        access=_NO_SCOPES,
+        access=_ANONYMOUS,
         handler=start_sms,
         body=Phone,
         body_kind=BodyKind.FORM,
@@ -339,10 +334,10 @@ OPERATIONS: Final = (
         path="/auth/user/emailVerification",
         tag="Authentication",
         summary="Verify an e-mail address by the token that was sent there",
-        description="With `password` only if it is the one that was chosen at the registration. A page of "
-        "your own should ask for it: the owner of the address may not be who registered.",
+        description="With `password`, only if it is the password of the registration. A page of your own "
+        "should ask for it: a stranger may have registered with the address.",
         source="spec 001, Verify User Email Address",
-        access=_NO_SCOPES,
+        access=_ANONYMOUS,
         handler=verify_email,
         body=EmailProof,
         body_kind=BodyKind.FORM,
@@ -353,10 +348,10 @@ OPERATIONS: Final = (
         method="POST",
         path="/auth/user/emailVerification/start",
         tag="Authentication",
-        summary="Have the link that verifies an e-mail address sent again",
-        description="The answer is the same for every address; the newest link counts.",
+        summary="Send the link that verifies an e-mail address again",
+        description="The answer is the same for every address. Only the newest link is valid.",
         source="spec 001, Initiate User Email Verification",
-        access=_NO_SCOPES,
+        access=_ANONYMOUS,
         handler=start_email_verification,
         body=Email,
         body_kind=BodyKind.FORM,
@@ -368,10 +363,10 @@ OPERATIONS: Final = (
         path="/auth/user/passwordReset",
         tag="Authentication",
         summary="Set a new password by the token that was sent to the user",
-        description="All sessions of the user end, and a mail tells the user. Who has the token reads the "
-        "mail of that address, so it counts as verified.",
+        description="All sessions of the user end, and the server mails a notice. The token was sent to the "
+        "address, so the address is verified, too.",
         source="spec 001, Reset User Password",
-        access=_NO_SCOPES,
+        access=_ANONYMOUS,
         handler=reset_password,
         body=NewPassword,
         body_kind=BodyKind.FORM,
@@ -382,10 +377,10 @@ OPERATIONS: Final = (
         method="POST",
         path="/auth/user/passwordReset/start",
         tag="Authentication",
-        summary="Have a link to reset the password sent",
-        description="The answer is the same for every address; the newest link counts.",
+        summary="Send a link to reset the password",
+        description="The answer is the same for every address. Only the newest link is valid.",
         source="spec 001, Initiate User Password Reset",
-        access=_NO_SCOPES,
+        access=_ANONYMOUS,
         handler=start_password_reset,
         body=Email,
         body_kind=BodyKind.FORM,
@@ -396,11 +391,11 @@ OPERATIONS: Final = (
         method="POST",
         path="/users/{userId}/addressChange/start",
         tag="Users",
-        summary="Have a code sent to a new e-mail address or phone number",
+        summary="Send a code to a new e-mail address or phone number",
         description="The body has email or phoneNumber, as the account system of the project says. It needs "
-        "currentPassword, or a login within recent_login_s: else 403 INSUFFICIENT_AUTH. An address that "
-        "another user has is refused as at registration. The newest code counts, for code_lifetime_s and 5 "
-        "tries; until POST /users/{userId}/addressChange takes it, nothing is changed.",
+        "currentPassword, or a login within recent_login_s: else 403 INSUFFICIENT_AUTH. An address of "
+        "another user is refused as at registration. Only the newest code is valid, for code_lifetime_s and "
+        "5 tries. The address changes when POST /users/{userId}/addressChange takes the code.",
         source="homewire's own",
         access=Access(user=True),
         visible=require_self,
@@ -415,9 +410,9 @@ OPERATIONS: Final = (
         path="/users/{userId}/addressChange",
         tag="Users",
         summary="Change the e-mail address or phone number by the code that was sent there",
-        description="From the answer on the user is known by the new one. The user's other sessions end. "
-        "What was sent to the address before (a link to reset the password, a code) is good for nothing, and "
-        "a message tells it.",
+        description="From the answer on, the new address identifies the user. The user's other sessions end. "
+        "Links and codes that were sent to the old address become invalid, and the server sends a notice "
+        "there.",
         source="homewire's own",
         access=Access(user=True),
         visible=require_self,
