@@ -30,9 +30,9 @@ from homewire.bus.retention import Retention
 from homewire.bus.shards import BusSettings, ensure_epochs
 from homewire.concurrency import in_background
 from homewire.errors import ConfigurationError, CoreFailure, Unavailable
+from homewire.events.api import routes as ingest_routes
 from homewire.events.context import Ingest
 from homewire.events.queued_commands import Bounds
-from homewire.events.routes import routes as ingest_routes
 from homewire.hosts import listed_origins
 from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates
@@ -60,11 +60,17 @@ from homewire.repositories import Store
 from homewire.rest import shapes
 from homewire.rest.context import Api, SortSlots
 from homewire.rest.dispatch import routes as api_routes
-from homewire.server import health
 from homewire.server import http as server
-from homewire.server.bodies import BodyReader
 from homewire.server.limits import ServerLimits
-from homewire.server.ports import Certificate, open_admin_port, open_port
+from homewire.server.ports import (
+    Certificate,
+    Problem,
+    admin_routes,
+    open_admin_port,
+    open_port,
+    public_routes,
+)
+from homewire.server.requests import BodyReader
 from homewire.sessions.expiry import SessionExpiry
 from homewire.settings import Settings, contradictions, in_environment, redacted
 from homewire.tls import server_context
@@ -200,9 +206,9 @@ async def running(
         }
         registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.metric_sources)
         problem = _problem(core, parts.bus)
-        app.add_routes(health.public_routes(problem))
+        app.add_routes(public_routes(problem))
         admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
-        admin.add_routes(health.admin_routes(problem, registry))
+        admin.add_routes(admin_routes(problem, registry))
         stack.callback(parts.entrance.heads.close)
         admin_url = await open_admin_port(stack, settings, admin, parts.entrance)
         base_url = await open_port(stack, settings, app, parts.entrance, tls)
@@ -450,7 +456,7 @@ def _watch_core(
     watch.failed.add_done_callback(lambda future: _pass_on(future, parts.failed))
 
 
-def _problem(core: Core, bus: Bus) -> health.Problem:
+def _problem(core: Core, bus: Bus) -> Problem:
     def problem() -> str | None:
         if not bus.connected:
             return "the bus is not connected to Redis"

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from homewire.messages.message import Message
-from homewire.messages.outbox import kept_letters
+from homewire.messages.queue import kept_letters
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer
 from homewire.sessions.models import Login

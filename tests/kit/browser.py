@@ -11,7 +11,7 @@ from typing import Any, Final
 import aiohttp
 import orjson
 
-from homewire.server.cookies import HOST_SESSION, SESSION
+from homewire.server.browser import HOST_SESSION, SESSION
 from kit.accounts import Desk
 from kit.node import NodeProcess, Reply
 

@@ -20,7 +20,7 @@ from aiohttp import web
 
 from homewire.access_changes.relay import Relay
 from homewire.messages.message import Channel, Message, MessageKind
-from homewire.messages.outbox import MessageOutbox
+from homewire.messages.queue import MessageOutbox
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot, message_queue, messages_waiting

@@ -25,8 +25,8 @@ from aiohttp import web
 from homewire import app, log
 from homewire import settings as settings_table
 from homewire.app import Node, Role, running
+from homewire.events.api import routes as ingest_routes
 from homewire.events.context import Ingest
-from homewire.events.routes import routes as ingest_routes
 from homewire.machine import raise_open_file_limit
 from homewire.operations import OPERATIONS
 from homewire.realtime.core_events import ClientMessages

@@ -1,7 +1,7 @@
 """The relay: from the projects' outboxes to the shards.
 
 What every node must hear is written to the project's outbox by the script that makes it so
-and so is the message that is sent because of it: its queue (`messages/outbox.py`)
+and so is the message that is sent because of it: its queue (`messages/queue.py`)
 is one more place that entries are copied to. The outbox is in the project's slot, the shards are in others,
 so copying is a second step, and whoever was to do it may die in between. Hence three steps around every such
 change:
@@ -36,8 +36,7 @@ from homewire.concurrency import SingleFlight, is_cancelling
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
 from homewire.messages.models import Posting, PostingQueue
-from homewire.messages.outbox import queue_call
-from homewire.messages.queue import QUEUE
+from homewire.messages.queue import QUEUE, queue_call
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline, Call
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, ProjectSlot, ids_among

@@ -20,8 +20,7 @@ from homewire.errors import RequestError, Unauthenticated
 from homewire.projects.models import Project
 from homewire.repositories import Store
 from homewire.server.answers import AUTH_KEY, USER_ID
-from homewire.server.cookies import DEAD_COOKIES, counted_names, session_cookies
-from homewire.server.cors import refuse_cross_site
+from homewire.server.browser import DEAD_COOKIES, counted_names, refuse_cross_site, session_cookies
 
 SCHEMES: Final = frozenset({"modecloud", "bearer"})
 """Clients send ``ModeCloud <key>``, ``Bearer <key>``, or the key alone."""

@@ -35,8 +35,7 @@ from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, even
 from homewire.bus.wire import Batch, Reply
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
-from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.connection import RedisConnection, exchange, open_line
+from homewire.redis.connection import RedisAddress, RedisConnection, exchange, open_line, parse_address
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1

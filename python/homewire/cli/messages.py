@@ -12,7 +12,7 @@ from homewire.cli.scope import Scope, command
 from homewire.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from homewire.messages.outbox import KeptLetter
+    from homewire.messages.queue import KeptLetter
     from homewire.projects.models import Project
 
 
@@ -38,7 +38,7 @@ async def outbox(
 
     They contain codes and tokens. The last 1,000 are kept, for a day.
     """
-    from homewire.messages.outbox import dead_letters, kept_letters
+    from homewire.messages.queue import dead_letters, kept_letters
     from homewire.sealing import Sealer
 
     find = dead_letters if dead else kept_letters
@@ -67,7 +67,7 @@ async def audit(
 
 
 def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:
-    from homewire.messages.texts import link
+    from homewire.messages.message import link
 
     message = kept.letter.message
     line: dict[str, Any] = {

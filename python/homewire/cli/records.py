@@ -7,10 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from homewire.cli import asking
-from homewire.cli.asking import agreed
+from homewire.cli import output
 from homewire.cli.options import AnyProject, Device, Home, KeyId, Name, NamedProject, Project, User, Yes
-from homewire.cli.output import Answer, complain, printable
+from homewire.cli.output import Answer, agreed, complain, printable
 from homewire.cli.scope import Scope, command
 from homewire.demo import APP, open_session
 from homewire.errors import UnknownRecord
@@ -254,7 +253,7 @@ async def create_user(
         name,
         email=email,
         phone=phone,
-        password=None if email is None else asking.password(password, password_file),
+        password=None if email is None else output.password(password, password_file),
         verified=verified,
     )
     key = await open_session(scope.store, project_id, user.id, app)

@@ -17,8 +17,7 @@ from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation
 from homewire.rest.shapes import SESSIONS
-from homewire.server.outgoing import owners_of
-from homewire.server.streamed import Streamed
+from homewire.server.streaming import Streamed, owners_of
 from homewire.sessions.models import Session
 
 

@@ -24,8 +24,7 @@ from homewire.auth.models import Principal
 from homewire.bus.append import Bus
 from homewire.bus.shards import BusError
 from homewire.errors import BusUnavailable, InvalidInput, NotConfirmed, RequestError
-from homewire.events.context import Ingest
-from homewire.events.idempotency import Once, claim, idempotency_key, key_reused
+from homewire.events.context import Ingest, Once, claim, idempotency_key, key_reused
 from homewire.projects.models import KeyScope
 from homewire.server.answers import whole_answer
 

@@ -18,13 +18,12 @@ from homewire.auth.access import (
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied, UnknownRecord
-from homewire.events.context import Ingest
-from homewire.events.idempotency import append_event, claim, idempotency_key, key_reused
+from homewire.events.context import Ingest, append_event, claim, idempotency_key, key_reused
 from homewire.events.queued_commands import QueuedCommand, QueuedCommands
 from homewire.permissions.models import PermissionKind
 from homewire.projects.models import KeyScope, OfflineCommands
 from homewire.server.answers import whole_answer
-from homewire.server.query import path_id
+from homewire.server.requests import path_id
 
 LONGEST_NUMBER: Final = 10
 

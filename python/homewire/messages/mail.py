@@ -13,8 +13,7 @@ from email.utils import format_datetime, parseaddr
 import aiosmtplib
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.messages.message import QueuedMessage
-from homewire.messages.texts import link, mail_text
+from homewire.messages.message import QueuedMessage, link, mail_text
 from homewire.projects.models import Project
 from homewire.settings import Settings
 

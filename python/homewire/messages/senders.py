@@ -13,8 +13,7 @@ import aiohttp
 import orjson
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.messages.message import Channel, QueuedMessage
-from homewire.messages.texts import sms_text
+from homewire.messages.message import Channel, QueuedMessage, sms_text
 from homewire.projects.models import Project
 from homewire.settings import Settings
 from homewire.webhooks.client import HEADER, hmac_hex

@@ -17,8 +17,7 @@ from redis.asyncio import Redis
 from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
 from homewire.messages.message import Channel, QueuedMessage
-from homewire.messages.outbox import MessageOutbox
-from homewire.messages.queue import Entry, Queue
+from homewire.messages.queue import Entry, MessageOutbox, Queue
 from homewire.messages.senders import Sender, carriers
 from homewire.projects.models import Project
 from homewire.redis.connect import connect

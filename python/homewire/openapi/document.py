@@ -19,8 +19,8 @@ from homewire.openapi.fields import described, example, parameter, samples
 from homewire.rest.operation import TEXTS, Access, BodyKind, Endpoint
 from homewire.rest.shapes import SHAPES, ErrorShape
 from homewire.server.answers import AUTH_KEY, RANGE, USER_ID
-from homewire.server.cookies import HOST_SESSION, SESSION
-from homewire.server.query import LARGEST_ID
+from homewire.server.browser import HOST_SESSION, SESSION
+from homewire.server.requests import LARGEST_ID
 from homewire.webhooks.client import HEADER
 
 UNDOCUMENTED: Final = frozenset(

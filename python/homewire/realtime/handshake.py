@@ -39,7 +39,7 @@ from homewire.realtime.subscription import Filter, Subscription, check_listener,
 from homewire.realtime.tls_bridge import TlsBridges
 from homewire.server.answers import HandedOff
 from homewire.server.clients import client_address
-from homewire.server.query import refuse_misspelt
+from homewire.server.requests import refuse_misspelt
 from homewire.sessions.expiry import SocketExpiry
 
 Prepare: TypeAlias = Callable[[int, Principal], Awaitable[None]]

@@ -16,7 +16,7 @@ from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.permissions.models import PermissionKind
 from homewire.permissions.store import of_ids
 from homewire.projects.models import AccessControl, AccountSystem
-from homewire.server.query import require_utf8_query
+from homewire.server.requests import require_utf8_query
 
 MAX_TOPICS: Final = 1_000
 """Followed homes, filter values, and homes times entities of one connection."""

@@ -31,8 +31,15 @@ from redis.typing import EncodableT
 
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.machine import memory_bytes
-from homewire.redis.address import RedisAddress, parse_address
-from homewire.redis.connection import PING_S, RedisConnection, exchange, open_line, pack
+from homewire.redis.connection import (
+    PING_S,
+    RedisAddress,
+    RedisConnection,
+    exchange,
+    open_line,
+    pack,
+    parse_address,
+)
 
 if TYPE_CHECKING:
     # Who only starts the embedded server has no use for redis-py, which takes long to import.

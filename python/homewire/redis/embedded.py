@@ -27,9 +27,8 @@ import structlog
 
 from homewire.errors import ConfigurationError, DataDirInUse
 from homewire.redis import exec_child
-from homewire.redis.append_only_file import cut_damaged_tail
 from homewire.redis.connect import NOEVICTION, embedded_bytes
-from homewire.redis.data_dir import DataDirectory, noted_socket, running_url, socket_url
+from homewire.redis.data_dir import DataDirectory, cut_damaged_tail, noted_socket, running_url, socket_url
 
 Durability = Literal["always", "everysec"]
 """`always`: a write is answered after fsync. `everysec`: a crash of the machine may lose a second."""

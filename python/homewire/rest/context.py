@@ -14,9 +14,9 @@ from homewire.errors import Unavailable
 from homewire.limits.rates import Rates
 from homewire.messages.message import Messages
 from homewire.repositories import Store
-from homewire.server.bodies import BodyReader
 from homewire.server.limits import RequestTurns
-from homewire.server.outgoing import Answers
+from homewire.server.requests import BodyReader
+from homewire.server.streaming import Answers
 from homewire.settings import Settings
 
 

@@ -29,11 +29,9 @@ from homewire.rest.decoding import decode_fields, decode_form, decode_json
 from homewire.rest.operation import TEXTS, Access, BodyKind, Call, NoQuery, Operation, WithCookie
 from homewire.rest.shapes import SHAPE
 from homewire.server.answers import JSON, RANGE, names_key, whole_answer
-from homewire.server.cookies import expire_cookie, set_cookie
-from homewire.server.cors import refuse_cross_site
-from homewire.server.outgoing import OWNERS, owners_of
-from homewire.server.query import path_id, require_utf8_path, require_utf8_query
-from homewire.server.streamed import Streamed
+from homewire.server.browser import expire_cookie, refuse_cross_site, set_cookie
+from homewire.server.requests import path_id, require_utf8_path, require_utf8_query
+from homewire.server.streaming import OWNERS, Streamed, owners_of
 from homewire.store.parts import Part
 
 NO_CONTENT: Final = 204

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from homewire.server.query import LARGEST_ID
+from homewire.server.requests import LARGEST_ID
 
 Id = Annotated[int, msgspec.Meta(ge=1, le=LARGEST_ID)]
 """An id as it may be given in a query or body."""

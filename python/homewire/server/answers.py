@@ -20,7 +20,7 @@ from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_response import ContentCoding
 
 from homewire.errors import RequestError
-from homewire.server.outgoing import PIECE
+from homewire.server.streaming import PIECE
 
 JSON: Final = "application/json"
 

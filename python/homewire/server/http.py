@@ -33,13 +33,11 @@ from homewire.server.answers import (
     error_answer,
     may_be_compressed,
 )
+from homewire.server.browser import allow_origins, expire_dead_cookies, preflight
 from homewire.server.clients import Peer
 from homewire.server.connections import Connections, RequestHeaderTimeout
-from homewire.server.cookies import expire_dead_cookies
-from homewire.server.cors import allow_origins, preflight
 from homewire.server.limits import PROBES, REFUSAL_DELAY_S
-from homewire.server.outgoing import OWNERS, PIECE, Answers, AnswersFull, owners_of
-from homewire.server.streamed import Streamed
+from homewire.server.streaming import OWNERS, PIECE, Answers, AnswersFull, Streamed, owners_of
 
 logger = logging.getLogger(__name__)
 

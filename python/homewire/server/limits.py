@@ -28,10 +28,10 @@ from homewire.limits.connections import network_of
 from homewire.limits.turns import Turns
 from homewire.server.accept import Acceptor
 from homewire.server.answers import HandedOff
-from homewire.server.bodies import BodyBudget, Handler, wrapped
 from homewire.server.clients import TrustedProxies, client_address
 from homewire.server.connections import Connections, RequestHeaderTimeout
-from homewire.server.outgoing import Answers, Pace
+from homewire.server.requests import BodyBudget, Handler, wrapped
+from homewire.server.streaming import Answers, Pace
 from homewire.settings import Settings
 
 

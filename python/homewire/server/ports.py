@@ -1,24 +1,30 @@
-"""The two ports of a node: that of its clients, and the admin port, for operators alone.
+"""The ports of a node with their TLS certificate, and the health checks that they serve.
 
 The certificate of the port: taken anew when its files change, and when the operator says so (SIGHUP).
 
 A new context serves the connections that come from then on; those that are open keep theirs. What can't be
 used is logged, and the old certificate stays.
+
+At the port there is a status and no more: what keeps a node from serving, and all of the metrics, would tell
+strangers about its insides.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
+from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeAlias
 
 import structlog
 from aiohttp import web
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
-from homewire.errors import ConfigurationError
+from homewire.errors import ConfigurationError, Unavailable
 from homewire.hosts import listed_origins
 from homewire.server.accept import Acceptor
 from homewire.server.http import Manners, make_runner
@@ -132,3 +138,46 @@ def _stamp_of(path: Path | None) -> tuple[int, int, int] | None:
     except OSError:
         return None
     return (found.st_mtime_ns, found.st_size, found.st_ino) if found is not None else None
+
+
+Problem = Callable[[], str | None]
+"""What keeps this node from serving, None if nothing does."""
+
+
+def public_routes(problem: Problem) -> list[web.RouteDef]:
+    """What to mount at the URL root of the port."""
+    return [web.get("/healthz", healthz), web.get("/readyz", partial(readyz, problem))]
+
+
+def admin_routes(problem: Problem, metrics: CollectorRegistry) -> list[web.RouteDef]:
+    """What to mount at the URL root of the admin port."""
+    return [
+        web.get("/healthz", healthz),
+        web.get("/readyz", partial(explained_readyz, problem)),
+        web.get("/metrics", partial(expose, metrics)),
+    ]
+
+
+async def healthz(_request: web.Request) -> web.Response:
+    """200 while the event loop turns."""
+    return web.json_response({"status": "ok"})
+
+
+async def readyz(problem: Problem, _request: web.Request) -> web.Response:
+    """200 when events can be taken and are delivered. Raises Unavailable otherwise."""
+    if problem() is not None:
+        raise Unavailable
+    return web.json_response({"status": "ready"})
+
+
+async def explained_readyz(problem: Problem, _request: web.Request) -> web.Response:
+    """The same; Unavailable says why."""
+    reason = problem()
+    if reason is not None:
+        raise Unavailable(problem=reason)
+    return web.json_response({"status": "ready"})
+
+
+async def expose(metrics: CollectorRegistry, _request: web.Request) -> web.Response:
+    """Prometheus' text format."""
+    return web.Response(body=generate_latest(metrics), headers={"Content-Type": CONTENT_TYPE_LATEST})

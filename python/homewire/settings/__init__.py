@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 from homewire.errors import ConfigurationError
 from homewire.hosts import listed_networks, listed_origins, projects_by_host
-from homewire.messages.calling_codes import listed_codes
+from homewire.messages.models import listed_codes
 from homewire.settings import environment
 from homewire.settings.accounts import AccountsSection, QuotasSection
 from homewire.settings.bus import BusSection

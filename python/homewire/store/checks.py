@@ -8,7 +8,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from homewire.errors import InvalidInput
-from homewire.messages.calling_codes import listed_codes
+from homewire.messages.models import listed_codes
 
 MAX_NAME: Final = 256
 MAX_EMAIL: Final = 254

@@ -10,9 +10,8 @@ from aiohttp import web
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
-from homewire.messages.calling_codes import listed_codes, may_be_sent_to
 from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import Posting
+from homewire.messages.models import Posting, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.server.cookies import SESSION
+from homewire.server.browser import SESSION
 from homewire.store.proofs import ProofKind
 from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
 from kit.browser import HOSTS, Browser, browser_of, client_of, refused

@@ -22,10 +22,10 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.bus.append import Bus
 from homewire.devices.models import DeviceLocation
 from homewire.errors import RequestError, Unauthenticated
+from homewire.events.api import routes
 from homewire.events.context import Ingest
-from homewire.events.routes import routes
 from homewire.projects.models import KeyScope, Project
-from homewire.server.bodies import BodyReader
+from homewire.server.requests import BodyReader
 from kit.redis_server import PATIENCE_S, BusServer, envelopes_of, eventually, running_bus, running_server
 
 NOW_MS = 1_700_000_000_123

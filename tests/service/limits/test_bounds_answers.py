@@ -11,7 +11,7 @@ from typing import Any, Final
 import pytest
 
 from homewire.kv.store import BYTES_READ
-from homewire.server.outgoing import PIECE
+from homewire.server.streaming import PIECE
 from homewire.store.keys import ProjectSlot
 from kit.client import RawConnection
 from kit.node import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of

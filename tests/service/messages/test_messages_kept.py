@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from homewire.errors import ConfigurationError, Unavailable
-from homewire.messages import outbox as post_module
+from homewire.messages import queue as room
 from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
-from homewire.messages.outbox import MessageOutbox, kept_letters
+from homewire.messages.queue import MessageOutbox, kept_letters
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
@@ -101,7 +101,7 @@ async def test_what_another_data_directory_sealed_hides_nothing_else(
 async def test_the_oldest_go_and_all_go_in_the_end(
     node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(post_module, "KEPT", 3)
+    monkeypatch.setattr(room, "KEPT", 3)
     office = post(node, tenant)
     for number in range(5):
         await office.send(
@@ -109,14 +109,14 @@ async def test_the_oldest_go_and_all_go_in_the_end(
         )
     kept = [each.letter.message.to for each in await kept_letters(tenant.redis, sealer(node))]
     assert kept == [f"{number}@example.com" for number in (2, 3, 4)]
-    assert 0 < await tenant.redis.pttl(MESSAGES_KEPT) <= post_module.KEPT_MS
+    assert 0 < await tenant.redis.pttl(MESSAGES_KEPT) <= room.KEPT_MS
 
 
 async def test_where_too_many_wait_none_is_taken(
     node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those that are to be carried for the first time and those that are to be tried again."""
-    monkeypatch.setattr(post_module, "QUEUED", 2)
+    monkeypatch.setattr(room, "QUEUED", 2)
     queue, waiting = message_queue(Channel.MAIL), messages_waiting(Channel.MAIL)
     carrying = MessageOutbox(tenant.redis, sealer(node), BASE, [Channel.MAIL])
     try:

@@ -21,8 +21,8 @@ from homewire.access_changes.relay import Relay
 from homewire.errors import ConfigurationError, DataDirInUse, NotConfirmed, Unavailable
 from homewire.projects.models import AccountSystem
 from homewire.redis import data_dir as directory
-from homewire.redis.append_only_file import LONGEST_TAIL
 from homewire.redis.connect import connect, translate_redis_errors
+from homewire.redis.data_dir import LONGEST_TAIL
 from homewire.redis.embedded import EmbeddedServer, find_binary
 from homewire.repositories import Store
 from kit.moments import in_time

@@ -20,7 +20,7 @@ import orjson
 import pytest
 import pytest_asyncio
 
-from homewire.server.cookies import HOST_SESSION
+from homewire.server.browser import HOST_SESSION
 from kit import certificates
 from kit.client import PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
 from kit.node import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of

@@ -18,7 +18,7 @@ import pytest_asyncio
 from homewire.access_changes.relay import Relay
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
-from homewire.server.cookies import SESSION
+from homewire.server.browser import SESSION
 from kit.client import listen
 from kit.node import Reply, eventually
 from kit.two_nodes import Processes, running_pair

@@ -16,8 +16,7 @@ from homewire.bus.retention import water_level
 from homewire.bus.shards import BusSettings, BusStats
 from homewire.bus.wire import Batch
 from homewire.errors import ConfigurationError, NotConfirmed
-from homewire.redis.address import parse_address
-from homewire.redis.connection import RedisConnection
+from homewire.redis.connection import RedisConnection, parse_address
 from homewire.settings import Settings
 
 

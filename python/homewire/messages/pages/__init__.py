@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from homewire.messages.texts import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
+from homewire.messages.message import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
 from homewire.server.static import StaticDocument, static_page
 
 _HERE: Final = Path(__file__).parent

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import Commands, alone, homewire
+from test_cli_program import Commands, alone, homewire
 
 from homewire._core import event_envelope, parse_event
 from homewire.cli.scope import reachable_redis

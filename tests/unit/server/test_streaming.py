@@ -12,8 +12,7 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
-from homewire.server.outgoing import PIECE, Answers, AnswersFull, Outgoing, Pace
-from homewire.server.streamed import Streamed
+from homewire.server.streaming import PIECE, Answers, AnswersFull, Outgoing, Pace, Streamed
 
 MIB: Final = 1024 * 1024
 LARGE: Final = 30

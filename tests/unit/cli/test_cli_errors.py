@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import Commands, alone, homewire
+from test_cli_program import Commands, alone, homewire
 
 from homewire import demo
 from homewire.demo import Plan

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from test_cli import Commands, alone, homewire
+from test_cli_program import Commands, alone, homewire
 
 from homewire.store import parts
 

@@ -1,6 +1,8 @@
-"""Single events in: from the device itself, or to a home by a server (spec 001)."""
+"""Operations that send one event, and the routes of events and commands."""
 
 from __future__ import annotations
+
+from functools import partial
 
 from aiohttp import web
 
@@ -9,12 +11,13 @@ from homewire.auth.access import inactive_home_error, require_active, require_bi
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.devices.models import DeviceLocation
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
-from homewire.events.context import Ingest
-from homewire.events.idempotency import append_event, claim, idempotency_key
+from homewire.events.bulk import post_events
+from homewire.events.commands import put_device_command
+from homewire.events.context import Ingest, append_event, claim, idempotency_key
 from homewire.projects.models import KeyScope
 from homewire.server.answers import whole_answer
 from homewire.server.clients import client_address
-from homewire.server.query import path_id
+from homewire.server.requests import path_id
 
 NOT_IN_HOME = "DEVICE_NOT_IN_HOME"
 
@@ -96,3 +99,13 @@ def parse(body: bytes, ingest: Ingest) -> EventInput:
         return parse_event(body, not ingest.platform_types)
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
+
+
+def routes(ingest: Ingest) -> list[web.RouteDef]:
+    """What to mount at the URL root. Handlers raise `errors.RequestError`; a middleware renders it."""
+    return [
+        web.put("/devices/{deviceId}/event", partial(put_device_event, ingest)),
+        web.put("/homes/{homeId}/event", partial(put_home_event, ingest)),
+        web.put("/devices/{deviceId}/command", partial(put_device_command, ingest)),
+        web.post("/events", partial(post_events, ingest)),
+    ]

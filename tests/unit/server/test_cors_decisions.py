@@ -8,8 +8,8 @@ import pytest
 from aiohttp.test_utils import make_mocked_request
 
 from homewire.errors import PermissionDenied
+from homewire.server.browser import refuse_cross_site
 from homewire.server.clients import TrustedProxies
-from homewire.server.cors import refuse_cross_site
 from homewire.settings import Settings
 
 PROXIES = TrustedProxies.of(Settings(trusted_proxies="10.0.0.0/8"))

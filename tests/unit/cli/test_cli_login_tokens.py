@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from test_cli import Commands, alone, homewire, project
+from test_cli_program import Commands, alone, homewire, project
 
 from homewire.logins.store import parse_login_token
 from homewire.repositories import Store

@@ -9,8 +9,7 @@ from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
 from multidict import CIMultiDict
 
-from homewire.server.clients import TrustedProxies
-from homewire.server.cookies import (
+from homewire.server.browser import (
     DEAD_COOKIES,
     HOST_SESSION,
     SESSION,
@@ -19,6 +18,7 @@ from homewire.server.cookies import (
     session_cookies,
     set_cookie,
 )
+from homewire.server.clients import TrustedProxies
 from homewire.settings import Settings
 
 PROXIES = TrustedProxies.of(Settings(trusted_proxies="10.0.0.0/8"))

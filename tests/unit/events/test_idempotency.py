@@ -7,7 +7,7 @@ import dataclasses
 import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
-from homewire.events.idempotency import Once, claim
+from homewire.events.context import Once, claim
 from homewire.limits.rates import Rates
 from homewire.settings import Settings
 
