@@ -1,6 +1,6 @@
 //! Precedence over all combinations, and what each filter may contain.
 
-use homewire_core::routing::filter::{MAX_VALUES, Selection, select};
+use homewire_core::input::filter::{MAX_VALUES, Selection, select};
 
 const MALFORMED: [&str; 12] = [
     "",

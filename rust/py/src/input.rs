@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use homewire_core::bus::envelope::{self, CommandHeader, EventHeader};
 use homewire_core::bus::shard;
 use homewire_core::input;
-use homewire_core::routing::filter::{self, Selection};
+use homewire_core::input::filter::{self, Selection};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 

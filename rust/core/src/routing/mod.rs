@@ -1,6 +1,5 @@
 //! Which connections receive an event: topics, subscriptions and audiences. No I/O.
 
-pub mod filter;
 pub mod index;
 pub mod record_dedup;
 pub mod subscription;
