@@ -18,7 +18,7 @@ from kit import certificates
 
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG = 0, 1, 2, 8, 9, 10
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 """Far beyond what anything here takes; who waits longer waits in vain."""
 
 
@@ -129,7 +129,7 @@ class RawConnection:
         except ConnectionError:
             return  # The server was first.
 
-    async def at_end(self, within: float = PATIENCE_S) -> bool:
+    async def at_end(self, within: float = TIMEOUT_S) -> bool:
         """Whether the server closed its side, and sent nothing before."""
         async with asyncio.timeout(within):
             try:
@@ -139,7 +139,7 @@ class RawConnection:
 
     async def read_answer(self) -> Answer:
         """The next HTTP answer."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             head = (await self.reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
             headers = {}
             for line in head[1:-2]:
@@ -187,7 +187,7 @@ PRESENCE = (b'{"eventType":"_deviceConnected_"', b'{"eventType":"_deviceDisconne
 class Socket(RawConnection):
     """A WebSocket, from its handshake on."""
 
-    hears_presence = False
+    receives_presence = False
     """Whether `receive` gives what the platform says of devices that come and go. It comes when it comes, and
     most tests are about something else."""
 
@@ -218,16 +218,16 @@ class Socket(RawConnection):
         self.writer.write(wire)
         await self.writer.drain()
 
-    async def receive(self, within: float = PATIENCE_S) -> Frame:
+    async def receive(self, within: float = TIMEOUT_S) -> Frame:
         """The next frame. Pings, which may come at any moment, are answered on the way."""
         while True:
             received = await self.receive_any(within)
             if received.opcode == PING:
                 await self.send(PONG, received.payload)
-            elif self.hears_presence or not received.payload.startswith(PRESENCE):
+            elif self.receives_presence or not received.payload.startswith(PRESENCE):
                 return received
 
-    async def receive_any(self, within: float = PATIENCE_S) -> Frame:
+    async def receive_any(self, within: float = TIMEOUT_S) -> Frame:
         """The next frame, whatever it is, and nothing is answered."""
         async with asyncio.timeout(within):
             first, second = await self.reader.readexactly(2)
@@ -241,18 +241,18 @@ class Socket(RawConnection):
             payload = await self.reader.readexactly(size)
         return Frame(first & 0x0F, payload, bool(first & 0x80))
 
-    async def receive_text(self, within: float = PATIENCE_S) -> str:
+    async def receive_text(self, within: float = TIMEOUT_S) -> str:
         """The next data message."""
         received = await self.receive(within)
         assert received.opcode == TEXT, received
         assert received.final
         return received.payload.decode()
 
-    async def receive_json(self, within: float = PATIENCE_S) -> Any:
+    async def receive_json(self, within: float = TIMEOUT_S) -> Any:
         """The next data message, parsed."""
         return json.loads(await self.receive_text(within))
 
-    async def receive_type(self, within: float = PATIENCE_S) -> str:
+    async def receive_type(self, within: float = TIMEOUT_S) -> str:
         """The next event's type."""
         return str((await self.receive_json(within))["eventType"])
 
@@ -266,7 +266,7 @@ class Socket(RawConnection):
 async def listen(url: str, path: str, key: str | None, **options: Any) -> Socket:
     """A WebSocket on `path`. Raises Refused."""
     connection = await Socket.open(url, receive_buffer=options.pop("receive_buffer", None))
-    connection.hears_presence = options.pop("hears_presence", False)
+    connection.receives_presence = options.pop("receives_presence", False)
     try:
         await connection.upgrade(path, key, **options)
     except BaseException:

@@ -19,7 +19,7 @@ from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 
 SHARDS = 64
-Heard = tuple[str, dict[str, Any], set[int]]
+Announced = tuple[str, dict[str, Any], set[int]]
 """Type, subjects that are not 0, and the shards with a copy."""
 
 
@@ -91,7 +91,7 @@ async def copies(redis: Redis, project: int) -> list[Copy]:
     return [copy for copy in found if copy is not None and copy.project == project]
 
 
-async def heard_of(redis: Redis, project: int, change: Awaitable[object]) -> list[Heard]:
+async def announced_by(redis: Redis, project: int, change: Awaitable[object]) -> list[Announced]:
     """What was announced by a change, in the order of the outbox, which must be empty soon after."""
     before = {copy.outbox for copy in await copies(redis, project)}
     await change
@@ -99,25 +99,25 @@ async def heard_of(redis: Redis, project: int, change: Awaitable[object]) -> lis
     async def is_empty() -> bool:
         return await redis.xlen(ProjectSlot(project).outbox) == 0
 
-    heard = await _heard_since(redis, project, before)
+    received = await _announced_since(redis, project, before)
     # What was copied is deleted behind the answer.
     await until(is_empty)
-    return heard
+    return received
 
 
-async def _heard_since(redis: Redis, project: int, before: set[tuple[int, int]]) -> list[Heard]:
+async def _announced_since(redis: Redis, project: int, before: set[tuple[int, int]]) -> list[Announced]:
     """What stands in the shards, without those records."""
     records: dict[tuple[int, int], list[Copy]] = {}
     for copy in await copies(redis, project):
         if copy.outbox not in before:
             records.setdefault(copy.outbox, []).append(copy)
-    heard = []
+    received = []
     for outbox in sorted(records):
         some = records[outbox]
         assert len({copy.shard for copy in some}) == len(some), "a copy stands there twice"
         assert all((copy.type, copy.subjects) == (some[0].type, some[0].subjects) for copy in some)
-        heard.append((RecordType(some[0].type).name, some[0].subjects, {copy.shard for copy in some}))
-    return heard
+        received.append((RecordType(some[0].type).name, some[0].subjects, {copy.shard for copy in some}))
+    return received
 
 
 def shards_of(*ids: int) -> set[int]:

@@ -25,8 +25,8 @@ class HeldTail(ThreadingUnixStreamServer):
         super().__init__(str(path), _Connection)
         self.redis_path = urlsplit(redis_url).path
         self.url = f"unix://{path}"
-        self.may_hear = threading.Event()
-        self.may_hear.set()
+        self.may_read = threading.Event()
+        self.may_read.set()
         self.tails = set[socket.socket]()
         """The tails' connections, as they come to us."""
 
@@ -57,7 +57,7 @@ class _Connection(BaseRequestHandler):
         with suppress(OSError):
             while part := redis.recv(PART):
                 if is_tail.is_set():
-                    way.may_hear.wait()
+                    way.may_read.wait()
                 self.request.sendall(part)
             self.request.shutdown(socket.SHUT_RDWR)
 
@@ -74,6 +74,6 @@ def held_tail(redis_url: str) -> Iterator[HeldTail]:
         try:
             yield way
         finally:
-            way.may_hear.set()
+            way.may_read.set()
             way.shutdown()
             serving.join()

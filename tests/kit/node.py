@@ -97,7 +97,7 @@ class NodeProcess:
         self.process.stdin.write(order + "\n")
         self.process.stdin.flush()
 
-    async def hears(self, line: str) -> None:
+    async def prints(self, line: str) -> None:
         """Wait until the node says `line`, which must be the next thing it says."""
         assert self.process.stdout is not None
         said = await asyncio.wait_for(asyncio.to_thread(self.process.stdout.readline), START_S)

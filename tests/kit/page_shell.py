@@ -84,7 +84,7 @@ class PageShell:
         if block.stays:
             return self._start(script, output)
         self._say(f". {script} > {output} 2>&1 < /dev/null; echo done")
-        if self._heard() != "done\n":
+        if self._next_received() != "done\n":
             raise AssertionError(f"{block.text}\nfailed:\n{output.read_text()}")
         return output.read_text()
 
@@ -92,7 +92,7 @@ class PageShell:
         """What the blocks exported so far."""
         self._say("env -0 | base64 -w 0; echo")
         text = subprocess.run(
-            ["base64", "-d"], input=self._heard(), capture_output=True, text=True, check=True
+            ["base64", "-d"], input=self._next_received(), capture_output=True, text=True, check=True
         )
         return dict(each.split("=", 1) for each in text.stdout.split("\0") if each)
 
@@ -111,7 +111,7 @@ class PageShell:
         self._pipes.append(pipe)
         before = 0 if "homewire run" in script.read_text() else self._taken_over()
         self._say(f". {script} > {output} 2>&1 < /dev/null; echo done")
-        assert self._heard() == "done\n", script.read_text()
+        assert self._next_received() == "done\n", script.read_text()
         if "homewire run" in script.read_text():
             return self._node_ready(pipe)
         if "homewire listen" not in script.read_text():
@@ -154,6 +154,6 @@ class PageShell:
         self._bash.stdin.write(line + "\n")
         self._bash.stdin.flush()
 
-    def _heard(self) -> str:
+    def _next_received(self) -> str:
         assert self._bash.stdout is not None
         return self._bash.stdout.readline()

@@ -42,7 +42,7 @@ class World:
     owner: Account
     home: int
     device: Account
-    hearer: Socket
+    listener: Socket
     sockets: list[Socket] = field(default_factory=list)
     """Every command socket that was opened; they are dropped at the end."""
     _fences: Iterator[int] = field(default_factory=lambda: iter(range(10**9)))
@@ -54,10 +54,10 @@ class World:
         self.sockets.append(socket)
         return socket
 
-    async def hear(self, count: int, within: float = 10.0) -> list[tuple[int, str]]:
+    async def receive(self, count: int, within: float = 10.0) -> list[tuple[int, str]]:
         """The next events of the home, so many: of which device, and what."""
-        heard = [await self.hearer.receive_json(within) for _ in range(count)]
-        return [(event["originDeviceId"], event["eventType"]) for event in heard]
+        received = [await self.listener.receive_json(within) for _ in range(count)]
+        return [(event["originDeviceId"], event["eventType"]) for event in received]
 
     async def nothing_more(self) -> None:
         """Nothing was said of the home since the last that was heard."""
@@ -68,8 +68,8 @@ class World:
             headers = {"Authorization": self.tenant.key}
             async with http.put(f"/homes/{self.home}/event", json=body, headers=headers) as answer:
                 assert answer.status == 204
-        heard = await self.hearer.receive_json()
-        assert heard["eventType"] == name, heard
+        received = await self.listener.receive_json()
+        assert received["eventType"] == name, received
 
     async def is_held_by(self, nodes: int) -> None:
         """Wait until so many nodes have written that they hold the device: no handshake waits for that."""
@@ -105,10 +105,10 @@ async def world_of(nodes: Sequence[NodeProcess]) -> AsyncIterator[World]:
         owner = await tenant.user()
         home = await tenant.home(owner)
         device = await tenant.device(home)
-        hearer = await stack.enter_async_context(
-            await listen(tenant.url, "/userSession/websocket", owner.key, hears_presence=True)
+        listener = await stack.enter_async_context(
+            await listen(tenant.url, "/userSession/websocket", owner.key, receives_presence=True)
         )
-        world = World(tenant, nodes, owner, home, device, hearer)
+        world = World(tenant, nodes, owner, home, device, listener)
         try:
             yield world
         finally:

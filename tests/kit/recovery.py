@@ -21,7 +21,7 @@ from kit.warm import WarmProcess
 EVENTS: Final = "/userSession/websocket"
 HEARD_WITHIN_S: Final = 2.0
 """Of recovery: the contract."""
-PATIENCE_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 """How long it may take here, where machines stand still at times."""
 
 
@@ -34,7 +34,7 @@ class Dying:
 
     async def arrives(self) -> None:
         """Wait until it is at its step."""
-        assert await self._hears() == f"at {self._step}"
+        assert await self._receives() == f"at {self._step}"
 
     def dies(self) -> float:
         """kill -9; when that was."""
@@ -46,10 +46,10 @@ class Dying:
         """Let it through; its change is answered when this returns."""
         self._process.stdin.write("\n")
         self._process.stdin.flush()
-        assert await self._hears() == "done"
+        assert await self._receives() == "done"
 
-    async def _hears(self) -> str:
-        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), PATIENCE_S)
+    async def _receives(self) -> str:
+        line = await asyncio.wait_for(asyncio.to_thread(self._process.stdout.readline), TIMEOUT_S)
         return line.strip()
 
 
@@ -104,7 +104,7 @@ class House:
             assert status in (204, 503)
             return status == 204
 
-        await eventually(is_taken, PATIENCE_S)
+        await eventually(is_taken, TIMEOUT_S)
 
     async def send(self, home: int, name: str) -> None:
         await self.tenant.send({"homeId": home, "eventType": name})

@@ -22,7 +22,7 @@ from homewire.redis.embedded import find_binary
 from kit.node import CLUSTER, reserved_port
 from kit.suspension import resume, suspend
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 """Far beyond what anything here takes, on a machine that stands still for a moment, too."""
 
 
@@ -41,7 +41,7 @@ class BusServer:
         """Start it, and wait until it answers and has loaded its file."""
         self.launch()
         with BlockingRedis(unix_socket_path=str(self.socket)) as client:
-            until = time.monotonic() + PATIENCE_S
+            until = time.monotonic() + TIMEOUT_S
             while True:
                 try:
                     client.ping()
@@ -114,7 +114,7 @@ def running_server(*options: str) -> Iterator[BusServer]:
 @asynccontextmanager
 async def running_bus(server: BusServer, **settings: Any) -> AsyncIterator[Bus]:
     """A bus on `server`, with these settings. It is connected if the server is there, and does not hang."""
-    bus = Bus(BusSettings(server.url, **{"connect_timeout": PATIENCE_S, **settings}))
+    bus = Bus(BusSettings(server.url, **{"connect_timeout": TIMEOUT_S, **settings}))
     await bus.start()
     try:
         yield bus
@@ -133,25 +133,25 @@ async def envelopes_of(redis: Redis, shard: int) -> list[bytes]:
     return [fields[b"e"] for _, fields in await entries_of(redis, shard)]
 
 
-async def eventually(condition: Callable[[], bool], within: float = PATIENCE_S) -> None:
+async def eventually(condition: Callable[[], bool], within: float = TIMEOUT_S) -> None:
     """Wait until `condition()` is true; an outside process gives us no event to wait for."""
     async with asyncio.timeout(within):
         while not condition():  # noqa: ASYNC110 -- as the docstring says
             await asyncio.sleep(0.005)
 
 
-async def deaf(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = PATIENCE_S) -> int:
+async def not_cancelled(redis: Redis, tasks: Sequence[asyncio.Task[None]], within: float = TIMEOUT_S) -> int:
     """How many of the tasks, cancelled wherever they are, do not end by it. They have ended afterwards."""
     for task in tasks:
         await redis.ping()
         task.cancel()
     _, running = await asyncio.wait(tasks, timeout=within)
-    unheard = len(running)
+    running_on = len(running)
     while running:
         for task in running:
             task.cancel()
         _, running = await asyncio.wait(running, timeout=0.05)
-    return unheard
+    return running_on
 
 
 async def append_many(bus: Bus, items: Sequence[tuple[int, bytes]]) -> list[bytes | BusError]:

@@ -36,21 +36,21 @@ async def close_one_that_does_not_read(node: NodeProcess, size: int) -> None:
         ):
             sent = await send_until_too_slow(node, tenant, home, quick, size)
             assert await quick.is_alive()
-            assert await heard_until_given_up(slow) < sent
+            assert await received_until_evicted(slow) < sent
             await slow.send_bytes(close_frame(4001))
             assert await slow.at_end()
         assert (await node.metrics())["evicted_total"] == 1
 
 
-async def heard_until_given_up(slow: Socket) -> int:
+async def received_until_evicted(slow: Socket) -> int:
     """How much reaches a slow client: all of it whole, in order, and then the code that says: come back."""
-    heard = 0
+    texts = 0
     while (received := await slow.receive_any()).opcode != CLOSE:
         if received.opcode == TEXT:
-            assert received.payload.startswith(b'{"eventType":"%d",' % heard)
-            heard += 1
+            assert received.payload.startswith(b'{"eventType":"%d",' % texts)
+            texts += 1
     assert received.close_code == 4001
-    return heard
+    return texts
 
 
 async def let_go_of_one_that_never_reads_again(

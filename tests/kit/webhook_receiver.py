@@ -17,7 +17,7 @@ from homewire.settings import Settings
 from homewire.webhooks.registration import create_webhook
 from kit.node import NodeProcess, Tenant
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 
 Answer = Callable[["Received"], Awaitable[web.StreamResponse | int]]
 
@@ -68,7 +68,7 @@ class Receiver:
     def url(self) -> str:
         return self.origin + "/hook?a=b%20c&d=%C3%A9"
 
-    async def next(self, within: float = PATIENCE_S) -> Received:
+    async def next(self, within: float = TIMEOUT_S) -> Received:
         """The next request that nobody looked at yet."""
         async with asyncio.timeout(within):
             return await self._queue.get()

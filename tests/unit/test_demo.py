@@ -152,9 +152,9 @@ async def test_sensors_report_with_their_own_keys_and_outlive_failures() -> None
     reporting = asyncio.create_task(reporter.run())
     try:
         async with asyncio.timeout(10):
-            heard = [await received.get(), await received.get()]
+            requests = [await received.get(), await received.get()]
     finally:
         reporting.cancel()
         await asyncio.gather(reporting, return_exceptions=True)
         await runner.cleanup()
-    assert heard == [("/devices/7/event", "ModeCloud v1.1.key")] * 2
+    assert requests == [("/devices/7/event", "ModeCloud v1.1.key")] * 2

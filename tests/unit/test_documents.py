@@ -59,7 +59,7 @@ def prose(page: Path) -> str:
     return FENCE.sub("", page.read_text())
 
 
-def anchors(page: Path) -> set[str]:
+def fragments(page: Path) -> set[str]:
     """The anchors that GitHub gives to the page's headings."""
     seen: Counter[str] = Counter()
     found = set()
@@ -78,9 +78,9 @@ def links(page: Path) -> list[str]:
 
 
 def broken(page: Path, target: str) -> bool:
-    path, _, anchor = target.partition("#")
+    path, _, fragment = target.partition("#")
     to = (page.parent / path).resolve() if path else page
-    return not to.exists() or (bool(anchor) and anchor not in anchors(to))
+    return not to.exists() or (bool(fragment) and fragment not in fragments(to))
 
 
 @every_page

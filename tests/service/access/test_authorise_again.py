@@ -166,15 +166,15 @@ async def ends_at(node: NodeProcess, house: House, step: str, ending: Ending, pa
         if ending.change is not House.delete_device:
             await ending.report(house, "after")
         node.say(f"go {step}")
-        heard, end = await until_its_end(socket)
+        types, end = await until_its_end(socket)
     if isinstance(end, int):
         assert end == ending.status
         assert step not in RESERVED_FOR_GOOD
     else:
         assert end.close_code == ending.code_at(step)
-    assert "after" not in heard
+    assert "after" not in types
     if step in RESERVED_FOR_GOOD and ending.query != "?deviceId={device}":
-        assert heard == ["before"], "what was acknowledged before the change was asked for"
+        assert types == ["before"], "what was acknowledged before the change was asked for"
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -211,11 +211,11 @@ async def test_who_enters_a_home_at_a_step_hears_it(
         steps.say(f"go {step}")
         await socket.accepted()
         await house.report("later")
-        heard = [await socket.receive_type()]
-        while heard[-1] != "later":
-            heard.append(await socket.receive_type())
+        types = [await socket.receive_type()]
+        while types[-1] != "later":
+            types.append(await socket.receive_type())
     # An event of before the 101 goes with its reservation, if that was found to be another one.
-    assert heard == ["after", "later"] or (heard == ["later"] and step not in RESERVED_FOR_GOOD)
+    assert types == ["after", "later"] or (types == ["later"] and step not in RESERVED_FOR_GOOD)
 
 
 @pytest.mark.parametrize("step", STEPS)
@@ -229,14 +229,14 @@ async def test_a_device_that_moves_to_another_home_of_the_user(
         await house.move_device(new)
         steps.say(f"go {step}")
         await socket.accepted()
-        end = await hears_or_ends(socket, house)
+        end = await receives_or_ends(socket, house)
     if end is not None:
         assert end.close_code == 4004
         async with await listen(steps.url, path, house.user.key) as again:
-            assert await hears_or_ends(again, house) is None
+            assert await receives_or_ends(again, house) is None
 
 
-async def hears_or_ends(socket: Socket, house: House) -> Frame | None:
+async def receives_or_ends(socket: Socket, house: House) -> Frame | None:
     """None once an event of the device, from where it is now, was heard; or the close frame."""
     async with asyncio.timeout(10):
         while True:
@@ -315,10 +315,10 @@ async def test_no_remembered_key_is_trusted_while_redis_hangs() -> None:
 async def stopped_at(node: NodeProcess, step: str, path: str, key: str) -> AsyncIterator[Socket]:
     """A handshake that has come to `step` and waits there; `go` lets it on."""
     node.say(f"pause {step}")
-    await node.hears(f"paused {step}")
+    await node.prints(f"paused {step}")
     async with await Socket.open(node.url) as socket:
         await socket.ask(path, key)
-        await node.hears(f"at {step}")
+        await node.prints(f"at {step}")
         yield socket
 
 
@@ -329,7 +329,7 @@ async def until_its_end(socket: Socket) -> tuple[list[str], int | Frame]:
         await socket.accepted()
     except Refused as refused:
         return [], refused.answer.status
-    heard = []
+    types = []
     while (received := await socket.receive()).opcode == TEXT:
-        heard.append(received.payload.decode().split('"')[3])
-    return heard, received
+        types.append(received.payload.decode().split('"')[3])
+    return types, received

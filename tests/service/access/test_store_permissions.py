@@ -23,7 +23,7 @@ from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
-from kit.control_records import copies, heard_of, shards_of
+from kit.control_records import announced_by, copies, shards_of
 
 
 @dataclass
@@ -70,9 +70,9 @@ async def test_a_right_is_had_until_its_last_source_goes(place: Place) -> None:
     await store.groups.enter(project, group.id, user)
     await store.groups.grant(project, group.id, right)
     assert await place.held(user) == {str(right)}
-    assert await heard_of(place.redis, project, store.permissions.revoke(project, user, right)) == []
+    assert await announced_by(place.redis, project, store.permissions.revoke(project, user, right)) == []
     assert await place.held(user) == {str(right)}
-    [(name, _, shards)] = await heard_of(place.redis, project, store.groups.quit(project, group.id, user))
+    [(name, _, shards)] = await announced_by(place.redis, project, store.groups.quit(project, group.id, user))
     assert (name, shards) == ("PERMISSION_ENDED", shards_of(place.home, user))
     assert await place.held(user) == set()
     with pytest.raises(UnknownRecord, match="permission"):

@@ -78,8 +78,8 @@ async def test_attempts_count_together_however_the_address_is_written(hosting: N
         views = Views(desk, http)
         await desk.member("ada@bücher.example")
         spelled = ("ada@bücher.example", "ADA@BÜCHER.example", "ada@xn--bcher-kva.example")
-        guesses = list(product(VIEWS, spelled[1:])) * LIMIT
-        for view, name in guesses[:LIMIT]:
+        attempts = list(product(VIEWS, spelled[1:])) * LIMIT
+        for view, name in attempts[:LIMIT]:
             assert (await view(views, name, "wrong")).status in (401, 403)
         for view in VIEWS:
             for name in spelled:

@@ -34,7 +34,7 @@ class Judge:
         self._assured = assured
         self._now = now
         self._absences = absences
-        self._first_heard = _first_heard(listeners)
+        self._first_received = _first_received(listeners)
 
     def complaints(self) -> list[str]:
         found = [
@@ -56,7 +56,7 @@ class Judge:
             (
                 when - self._awake(listener.node, max(self._events[number].answered, listener.answered))
                 for listener in self._listeners
-                for number, _, when in listener.heard
+                for number, _, when in listener.received
                 if number in self._events
             ),
             default=0.0,
@@ -74,34 +74,34 @@ class Judge:
             yield f"was refused with {listener.status}"
 
     def _missing(self, listener: Listener) -> Iterator[str]:
-        heard = {number for number, _, _ in listener.heard}
+        received = {number for number, _, _ in listener.received}
         if listener.code == Code.MOVED and may_doubt(self._truth, listener):
             return  # It comes again, and was never promised anything.
         until = inf if listener.left == inf else self._assured.get(listener.name, -inf)
         for event in self._events.values():
-            if event.number in heard or event.answered > until:
+            if event.number in received or event.answered > until:
                 continue
-            if self._truth.must_hear(listener, event):
+            if self._truth.must_receive(listener, event):
                 yield f"did not hear {event}"
 
     def _wrong(self, listener: Listener) -> Iterator[str]:
-        for number, times in Counter(number for number, _, _ in listener.heard).items():
+        for number, times in Counter(number for number, _, _ in listener.received).items():
             if times > 1:
                 yield f"heard event {number} {times} times"
-        for number, home, when in listener.heard:
+        for number, home, when in listener.received:
             event = self._events.get(number)
             if event is None:
                 yield f"heard {number}, which is no event of its project"
-            elif not self._truth.may_hear(listener, event):
+            elif not self._truth.may_receive(listener, event):
                 yield f"must not hear, and heard after {when - event.asked:.4f} s, {event}"
             elif not event.command and home not in self._truth.homes_of(event) - {NOWHERE}:
                 yield f"heard as of home {home}: {event}"
-            elif self._first_heard[listener.node][number] < listener.asked:
+            elif self._first_received[listener.node][number] < listener.asked:
                 yield f"heard what others had heard before it came: {event}"
 
     def _disorder(self, listener: Listener) -> Iterator[str]:
         by_home: defaultdict[int, list[Event]] = defaultdict(list)
-        for number, home, _ in listener.heard:
+        for number, home, _ in listener.received:
             if number in self._events:
                 event = self._events[number]
                 for before in by_home[home]:
@@ -143,10 +143,10 @@ def _precedes(event: Event, other: Event) -> bool:
     return event.answered < other.asked
 
 
-def _first_heard(listeners: Sequence[Listener]) -> dict[int, defaultdict[int, float]]:
+def _first_received(listeners: Sequence[Listener]) -> dict[int, defaultdict[int, float]]:
     """For each node the moment at which somebody first heard each event."""
     first: dict[int, defaultdict[int, float]] = defaultdict(lambda: defaultdict(lambda: inf))
     for listener in listeners:
-        for number, _, when in listener.heard:
+        for number, _, when in listener.received:
             first[listener.node][number] = min(first[listener.node][number], when)
     return first

@@ -138,7 +138,7 @@ class Listener:
     """When the client went away by itself."""
     code: int | None = None
     closed: float = inf
-    heard: list[tuple[int, int, float]] = field(default_factory=list)
+    received: list[tuple[int, int, float]] = field(default_factory=list)
     """Number of the event, the home that it names (of a command NOWHERE), and when."""
 
     @property
@@ -204,7 +204,7 @@ class Truth:
     )
     """By user."""
 
-    def must_hear(self, listener: Listener, event: Event) -> bool:
+    def must_receive(self, listener: Listener, event: Event) -> bool:
         """Whether the listener, if it stays, has to hear the event."""
         if not listener.accepted or not event.taken or event.asked < listener.answered:
             return False
@@ -213,9 +213,9 @@ class Truth:
         if event.command or listener.filter.kind is Kind.COMMANDS:
             return _is_command_for(listener, event)
         homes = self.homes_of(event) - {NOWHERE}
-        return bool(homes) and all(self._must_hear_in(home, listener, event) for home in homes)
+        return bool(homes) and all(self._must_receive_in(home, listener, event) for home in homes)
 
-    def may_hear(self, listener: Listener, event: Event) -> bool:
+    def may_receive(self, listener: Listener, event: Event) -> bool:
         """Whether there were moments at which the event would rightly have reached the listener."""
         if not listener.accepted or not event.taken:
             return False
@@ -224,7 +224,7 @@ class Truth:
         if event.command or listener.filter.kind is Kind.COMMANDS:
             return _is_command_for(listener, event)
         homes = self.homes_of(event) - {NOWHERE}
-        return any(self._may_hear_in(home, listener, event) for home in homes)
+        return any(self._may_receive_in(home, listener, event) for home in homes)
 
     def must_take(self, event: Event) -> bool:
         """Whether a node that is asked has to take the event."""
@@ -283,7 +283,7 @@ class Truth:
             return {event.home}
         return self.places[event.device].possible(event.asked, event.answered)
 
-    def _must_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
+    def _must_receive_in(self, home: int, listener: Listener, event: Event) -> bool:
         if self._follows_homes(listener):
             facts = self.homes[home], self.members[listener.key.whose, home]
             stand = all(fact.surely_is(True, event.asked, event.answered) for fact in facts)
@@ -309,7 +309,7 @@ class Truth:
         )
         return not moved
 
-    def _may_hear_in(self, home: int, listener: Listener, event: Event) -> bool:
+    def _may_receive_in(self, home: int, listener: Listener, event: Event) -> bool:
         if self._follows_homes(listener):
             facts = self.homes[home], self.members[listener.key.whose, home]
             may = all(fact.may_be(True, *_window(listener, event)) for fact in facts)

@@ -46,7 +46,7 @@ from kit.client import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, li
 from kit.node import ALL_PERMISSIONS
 from kit.two_nodes import SHARDS, Pair
 
-PATIENCE_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 """Far beyond what anything here takes."""
 FOREVER_S: Final = 3600.0
 REFUSED: Final = frozenset({401, 403, 404})
@@ -298,7 +298,7 @@ class World:
             while listener.code is None:
                 frame = await seat.socket.receive(FOREVER_S)
                 if frame.opcode == TEXT:
-                    listener.heard.append((*self._named(orjson.loads(frame.payload)), monotonic()))
+                    listener.received.append((*self._named(orjson.loads(frame.payload)), monotonic()))
                 elif frame.opcode == CLOSE:
                     listener.code, listener.closed = frame.close_code, monotonic()
                     await seat.socket.send_bytes(close_frame(frame.close_code))
@@ -328,7 +328,7 @@ class World:
         if name % 2 and seat.listener.node not in self._pair.stopped:
             await seat.socket.send_bytes(close_frame(1000))
             assert seat.reader is not None
-            await asyncio.wait_for(seat.reader, PATIENCE_S)
+            await asyncio.wait_for(seat.reader, TIMEOUT_S)
         await _end(seat)
 
     async def _echo(self, seat: Seat) -> None:
@@ -337,7 +337,7 @@ class World:
         await seat.socket.send(PING, b"echo")
         assert seat.reader is not None
         answered = asyncio.create_task(seat.answered.wait())
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await asyncio.wait([answered, seat.reader], return_when=asyncio.FIRST_COMPLETED)
         answered.cancel()
 
@@ -410,7 +410,7 @@ class World:
         return status == 204
 
     async def _settle(self) -> None:
-        now, until = monotonic(), monotonic() + PATIENCE_S
+        now, until = monotonic(), monotonic() + TIMEOUT_S
         missing = {name: self._expected(seat) for name, seat in self.seats.items() if seat.is_open}
         while any(self._waits(self.seats[name], numbers) for name, numbers in missing.items()):
             self._progress.clear()
@@ -423,14 +423,14 @@ class World:
 
     def _expected(self, seat: Seat) -> set[int]:
         events = self.events.values()
-        return {event.number for event in events if self.truth.must_hear(seat.listener, event)}
+        return {event.number for event in events if self.truth.must_receive(seat.listener, event)}
 
     def _waits(self, seat: Seat, numbers: set[int]) -> bool:
         if not seat.is_open:
             return False
         if delivery_closing.due(self.truth, seat.listener) < inf:
             return True
-        numbers.difference_update(number for number, _, _ in seat.listener.heard)
+        numbers.difference_update(number for number, _, _ in seat.listener.received)
         return bool(numbers)
 
 

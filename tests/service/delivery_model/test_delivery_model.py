@@ -67,18 +67,18 @@ class TestEveryFilter:
     def test_it_must_hear_what_was_asked_for_behind_the_handshake(
         self, truth: Truth, someone: Listener
     ) -> None:
-        assert truth.must_hear(someone, device_event(11.5, 12))
-        assert not truth.must_hear(someone, device_event(10.5, 12))
-        assert truth.may_hear(someone, device_event(10.5, 12))
-        assert truth.may_hear(someone, device_event(8, 9))
+        assert truth.must_receive(someone, device_event(11.5, 12))
+        assert not truth.must_receive(someone, device_event(10.5, 12))
+        assert truth.may_receive(someone, device_event(10.5, 12))
+        assert truth.may_receive(someone, device_event(8, 9))
 
     def test_a_removal_divides_what_must_from_what_must_not(self, truth: Truth, someone: Listener) -> None:
         truth.members[USER, HOME].become(False, 20, 21)
-        assert truth.must_hear(someone, device_event(18, 19))
-        assert not truth.must_hear(someone, device_event(19, 20.5))
-        assert truth.may_hear(someone, device_event(19, 20.5))
-        assert truth.may_hear(someone, device_event(20.5, 22))
-        assert not truth.may_hear(someone, device_event(21.5, 22))
+        assert truth.must_receive(someone, device_event(18, 19))
+        assert not truth.must_receive(someone, device_event(19, 20.5))
+        assert truth.may_receive(someone, device_event(19, 20.5))
+        assert truth.may_receive(someone, device_event(20.5, 22))
+        assert not truth.may_receive(someone, device_event(21.5, 22))
 
     def test_whoever_is_a_member_again_hears_again_if_it_follows(
         self, truth: Truth, someone: Listener
@@ -86,16 +86,16 @@ class TestEveryFilter:
         truth.members[USER, HOME].become(False, 20, 21)
         truth.members[USER, HOME].become(True, 30, 31)
         follows = someone.filter.follows
-        assert truth.must_hear(someone, device_event(32, 33)) == follows
-        assert truth.may_hear(someone, device_event(32, 33)) == follows
-        assert not truth.must_hear(someone, device_event(30.5, 33))
-        assert not truth.may_hear(someone, device_event(25, 26))
+        assert truth.must_receive(someone, device_event(32, 33)) == follows
+        assert truth.may_receive(someone, device_event(32, 33)) == follows
+        assert not truth.must_receive(someone, device_event(30.5, 33))
+        assert not truth.may_receive(someone, device_event(25, 26))
 
     def test_a_change_before_it_came_is_none_of_its_business(self, truth: Truth, someone: Listener) -> None:
         truth.members[USER, HOME].become(False, 1, 2)
         truth.members[USER, HOME].become(True, 3, 4)
         assert must_accept(truth, someone)
-        assert truth.must_hear(someone, device_event(12, 13))
+        assert truth.must_receive(someone, device_event(12, 13))
         assert due(truth, someone) == inf
         # But its node may have yet to read of it, and no longer know what to believe.
         doubted = set() if someone.filter.follows else {Code.MOVED}
@@ -103,8 +103,8 @@ class TestEveryFilter:
 
     def test_an_ended_key_hears_nothing_more_and_is_closed(self, truth: Truth, someone: Listener) -> None:
         truth.keys[FIRST].become(False, 20, 21)
-        assert truth.must_hear(someone, device_event(18, 19))
-        assert not truth.may_hear(someone, device_event(22, 23))
+        assert truth.must_receive(someone, device_event(18, 19))
+        assert not truth.may_receive(someone, device_event(22, 23))
         assert due(truth, someone) == 21
         assert allowed(truth, replace(someone, closed=22)) == {Code.KEY_ENDED}
         late = replace(someone, asked=30, answered=31)
@@ -112,28 +112,28 @@ class TestEveryFilter:
         # By a node that has not heard yet; it closes at once.
         assert may_accept(truth, late)
         assert due(truth, late) == 31
-        assert not truth.may_hear(late, device_event(32, 33))
+        assert not truth.may_receive(late, device_event(32, 33))
 
     def test_a_disabled_project_is_over_for_good(self, truth: Truth, someone: Listener) -> None:
         truth.project.become(False, 20, 21)
         truth.project.become(True, 22, 23)
-        assert not truth.may_hear(someone, device_event(24, 25))
+        assert not truth.may_receive(someone, device_event(24, 25))
         assert allowed(truth, replace(someone, closed=24)) == {Code.PROJECT_ENDED}
         after = replace(someone, asked=24, answered=25)
         assert must_accept(truth, after)
         assert due(truth, after) == inf
         assert allowed(truth, replace(after, closed=26)) == {Code.MOVED}
-        assert truth.must_hear(after, device_event(26, 27))
+        assert truth.must_receive(after, device_event(26, 27))
 
     def test_a_deleted_home_is_silent(self, truth: Truth, someone: Listener) -> None:
         truth.homes[HOME].become(False, 20, 21)
-        assert not truth.may_hear(someone, device_event(22, 23))
+        assert not truth.may_receive(someone, device_event(22, 23))
         assert (due(truth, someone) == inf) == someone.filter.follows
 
     def test_another_home_is_nothing_to_a_filter(self, truth: Truth, someone: Listener) -> None:
-        heard = someone.filter.follows
-        assert truth.must_hear(someone, event(12, 13, OTHER)) == heard
-        assert truth.may_hear(someone, event(12, 13, OTHER)) == heard
+        received = someone.filter.follows
+        assert truth.must_receive(someone, event(12, 13, OTHER)) == received
+        assert truth.may_receive(someone, event(12, 13, OTHER)) == received
         truth.members[USER, OTHER].become(False, 20, 21)
         assert due(truth, someone) == inf
 
@@ -152,9 +152,9 @@ def test_a_home_that_is_made_later_is_followed(truth: Truth) -> None:
     truth.homes[9], someone = Fact(False), listener(Kind.ALL)
     truth.homes[9].become(True, 20, 21)
     truth.members[USER, 9].become(True, 20, 21)
-    assert truth.must_hear(someone, event(22, 23, 9))
-    assert truth.may_hear(someone, event(20.5, 23, 9))
-    assert not truth.must_hear(someone, event(20.5, 23, 9))
+    assert truth.must_receive(someone, event(22, 23, 9))
+    assert truth.may_receive(someone, event(20.5, 23, 9))
+    assert not truth.must_receive(someone, event(20.5, 23, 9))
 
 
 def test_a_moved_device_ends_its_listeners_and_nothing_is_promised_after() -> None:
@@ -165,19 +165,19 @@ def test_a_moved_device_ends_its_listeners_and_nothing_is_promised_after() -> No
     truth.places[DEVICE].become(OTHER, 20, 21)
     assert due(truth, someone) == 21
     assert allowed(truth, replace(someone, closed=22)) == {Code.MOVED}
-    assert not truth.may_hear(someone, device_event(22, 23))
+    assert not truth.may_receive(someone, device_event(22, 23))
     still = replace(device_event(22, 23), device=DEVICE + 1)
-    assert truth.may_hear(someone, still)
-    assert not truth.must_hear(someone, still)
-    assert truth.must_hear(someone, replace(still, asked=18, answered=19))
-    assert truth.must_hear(listener(Kind.ALL), device_event(22, 23))
+    assert truth.may_receive(someone, still)
+    assert not truth.must_receive(someone, still)
+    assert truth.must_receive(someone, replace(still, asked=18, answered=19))
+    assert truth.must_receive(listener(Kind.ALL), device_event(22, 23))
 
 
 def test_a_device_whose_place_is_uncertain_obliges_nobody(truth: Truth) -> None:
     truth.places[DEVICE].become(OTHER, 9, 12)
     someone = listener(Kind.DEVICES, DEVICE)
-    assert not truth.must_hear(someone, device_event(13, 14))
-    assert truth.may_hear(someone, device_event(13, 14))
+    assert not truth.must_receive(someone, device_event(13, 14))
+    assert truth.may_receive(someone, device_event(13, 14))
     assert due(truth, someone) == inf
     assert allowed(truth, replace(someone, closed=13)) == {Code.MOVED}
     assert not must_accept(truth, someone)
@@ -198,23 +198,23 @@ def test_an_event_in_a_home_that_may_have_changed(truth: Truth) -> None:
     truth.places[DEVICE].become(OTHER, 20, 22)
     truth.members[USER, OTHER] = Fact(False)
     someone = listener(Kind.ALL)
-    assert truth.must_hear(someone, device_event(18, 19))
-    assert not truth.must_hear(someone, device_event(21, 21.5))
-    assert truth.may_hear(someone, device_event(21, 21.5))
-    assert not truth.may_hear(someone, device_event(23, 24))
+    assert truth.must_receive(someone, device_event(18, 19))
+    assert not truth.must_receive(someone, device_event(21, 21.5))
+    assert truth.may_receive(someone, device_event(21, 21.5))
+    assert not truth.may_receive(someone, device_event(23, 24))
 
 
 def test_commands_are_for_the_sockets_of_their_device(truth: Truth) -> None:
     key = Key(True, DEVICE, 0)
     socket = Listener(0, 0, key, Filter(Kind.COMMANDS), 10, 11)
     command = Event(1, 12, 13, True, device=DEVICE, command=True)
-    assert truth.must_hear(socket, command)
-    assert not truth.may_hear(socket, replace(command, device=DEVICE + 1))
-    assert not truth.may_hear(socket, device_event(12, 13))
-    assert not truth.may_hear(listener(Kind.ALL), command)
+    assert truth.must_receive(socket, command)
+    assert not truth.may_receive(socket, replace(command, device=DEVICE + 1))
+    assert not truth.may_receive(socket, device_event(12, 13))
+    assert not truth.may_receive(listener(Kind.ALL), command)
     truth.keys[key].become(False, 20, 21)
     assert allowed(truth, replace(socket, closed=22)) == {Code.KEY_ENDED}
-    assert not truth.may_hear(socket, replace(command, asked=22, answered=23))
+    assert not truth.may_receive(socket, replace(command, asked=22, answered=23))
     truth.devices[DEVICE].become(False, 30, 31)
     assert not truth.must_take(replace(command, asked=32, answered=33))
 
@@ -236,23 +236,23 @@ def complaints(truth: Truth, someone: Listener, *events: Event, now: float = 100
 def test_the_judge_finds_each_kind_of_fault(truth: Truth) -> None:
     first, second = event(12, 13), replace(event(14, 15), number=2)
 
-    def heard(*numbers: int) -> list[tuple[int, int, float]]:
+    def received(*numbers: int) -> list[tuple[int, int, float]]:
         return [(number, HOME, 16.0) for number in numbers]
 
-    assert complaints(truth, replace(listener(Kind.ALL), heard=heard(1, 2)), first, second) == []
+    assert complaints(truth, replace(listener(Kind.ALL), received=received(1, 2)), first, second) == []
     for wrong, word in (
-        (heard(1), "did not hear"),
-        (heard(1, 2, 2), "heard event 2 2 times"),
-        (heard(2, 1), "heard event 1 behind 2"),
-        (heard(1, 2, 3), "no event of its project"),
+        (received(1), "did not hear"),
+        (received(1, 2, 2), "heard event 2 2 times"),
+        (received(2, 1), "heard event 1 behind 2"),
+        (received(1, 2, 3), "no event of its project"),
         ([(1, HOME, 16.0), (2, OTHER, 16.0)], "as of home"),
     ):
-        found = complaints(truth, replace(listener(Kind.ALL), heard=wrong), first, second)
+        found = complaints(truth, replace(listener(Kind.ALL), received=wrong), first, second)
         assert any(word in complaint for complaint in found), (word, found)
     truth.members[USER, HOME].become(False, 13.2, 13.8)
-    [_, complaint] = complaints(truth, replace(listener(Kind.ALL), heard=heard(1, 2)), first, second)
+    [_, complaint] = complaints(truth, replace(listener(Kind.ALL), received=received(1, 2)), first, second)
     assert "must not hear" in complaint
-    someone = replace(listener(Kind.HOMES, HOME), heard=heard(1))
+    someone = replace(listener(Kind.HOMES, HOME), received=received(1))
     [_, complaint] = complaints(truth, someone, first)
     assert "was not closed" in complaint
     [_, complaint] = complaints(truth, replace(someone, code=4500, closed=25), first)
@@ -288,11 +288,11 @@ class TestRights:
             if right.kind is someone.filter.kind:
                 fact.become(False, 20, 21)
                 fact.become(True, 30, 31)
-        assert truth.must_hear(someone, device_event(18, 19))
-        assert truth.may_hear(someone, device_event(20.5, 22))
-        assert not truth.may_hear(someone, device_event(21.5, 22))
+        assert truth.must_receive(someone, device_event(18, 19))
+        assert truth.may_receive(someone, device_event(20.5, 22))
+        assert not truth.may_receive(someone, device_event(21.5, 22))
         # Nobody follows here: it has to come again.
-        assert not truth.may_hear(someone, device_event(32, 33))
+        assert not truth.may_receive(someone, device_event(32, 33))
         assert due(truth, someone) == 21
         assert allowed(truth, replace(someone, closed=22)) == {Code.ACCESS_ENDED}
 
@@ -301,17 +301,17 @@ class TestRights:
         assert not may_accept(truth, listener(Kind.ALL))
         assert not may_accept(truth, listener(Kind.HOMES, OTHER))
         truth.members[USER, HOME].become(False, 20, 21)
-        assert truth.must_hear(listener(Kind.HOMES, HOME), event(22, 23))
+        assert truth.must_receive(listener(Kind.HOMES, HOME), event(22, 23))
 
     def test_an_entity_is_heard_in_the_home_that_it_is_bound_to(self, truth: Truth) -> None:
         someone = listener(Kind.ENTITIES)
-        assert truth.must_hear(someone, event(12, 13))
-        assert not truth.may_hear(someone, event(12, 13, OTHER))
+        assert truth.must_receive(someone, event(12, 13))
+        assert not truth.may_receive(someone, event(12, 13, OTHER))
         assert truth.must_take(event(12, 13))
         assert not truth.must_take(event(12, 13, OTHER))
         truth.bindings["lamp"].become(-1, 20, 21)
         assert truth.must_take(event(22, 23, OTHER))
         assert due(truth, someone) == 21
         assert allowed(truth, replace(someone, closed=22)) == {Code.MOVED}
-        assert not truth.may_hear(someone, event(22, 23))
+        assert not truth.may_receive(someone, event(22, 23))
         assert not may_accept(truth, replace(someone, asked=30, answered=31))

@@ -302,8 +302,8 @@ async def test_a_filter_of_bound_entities_is_a_topic_of_their_home(node: NodePro
         await node.until("topics", 1)
         await send(site, site.homes[1], None)
         await send(site, site.homes[1], "kitchen")
-        heard = await socket.receive_json()
-        assert (heard["entityId"], heard["homeId"]) == ("kitchen", site.homes[1])
+        received = await socket.receive_json()
+        assert (received["entityId"], received["homeId"]) == ("kitchen", site.homes[1])
         assert await socket.is_alive()
     # With one that nobody bound, in every home, as before.
     path = f"{SOCKET}?entityId=kitchen&entityId=unbound"

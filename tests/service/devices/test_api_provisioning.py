@@ -99,8 +99,8 @@ async def test_what_a_claimed_device_says_is_heard_in_its_home(house: House) -> 
             return (await house.call("PUT", path, device.key, json=event))[0] == 204
 
         await eventually(accepted)
-        heard = await ear.receive_json()
-        assert (heard["eventType"], heard["originDeviceId"], heard["homeId"]) == (
+        received = await ear.receive_json()
+        assert (received["eventType"], received["originDeviceId"], received["homeId"]) == (
             "lit",
             device.id,
             house.home,

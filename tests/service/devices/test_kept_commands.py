@@ -60,7 +60,7 @@ async def queue(world: World, *actions: str) -> None:
         assert await put(world, action) == (204, None)
 
 
-async def hear(socket: Socket, count: int) -> list[str]:
+async def receive_many(socket: Socket, count: int) -> list[str]:
     return [(await socket.receive_json())["action"] for _ in range(count)]
 
 
@@ -105,14 +105,14 @@ async def test_they_wait_and_come_first_and_in_order(world: World) -> None:
         await put(world, "4", queue=None)
         await queue(world, "5")
         await put(world, "6", queue=None)
-        assert await hear(socket, 6) == ["1", "2", "3", "4", "5", "6"]
+        assert await receive_many(socket, 6) == ["1", "2", "3", "4", "5", "6"]
         await until_kept(world, 0)
     slot, device_id = ProjectSlot(world.tenant.project), world.device.id
     left = [slot.device_commands(device_id), slot.device_command_ends(device_id)]
     assert await world.tenant.redis.exists(*left) == 0
     async with await world.connect(1) as socket:
         await put(world, "once", queue=None)
-        assert await hear(socket, 1) == ["once"]
+        assert await receive_many(socket, 1) == ["once"]
 
 
 async def test_a_command_arrives_as_it_was_put(world: World) -> None:
@@ -132,11 +132,11 @@ async def test_what_the_kernel_did_not_take_stays(world: World) -> None:
         assert await kept(world) == 2
         # Nobody waits for the first socket: they are in its outbox, and come on another one all the same.
         async with await world.connect(1) as other:
-            assert await hear(other, 2) == ["waits", "too"]
+            assert await receive_many(other, 2) == ["waits", "too"]
         await until_kept(world, 0)
         await queue(world, "last")
         assert await kept(world) == 1
-        assert await hear(socket, sent + 3) == ["filling"] * sent + ["waits", "too", "last"]
+        assert await receive_many(socket, sent + 3) == ["filling"] * sent + ["waits", "too", "last"]
         await until_kept(world, 0)
 
 
@@ -146,10 +146,10 @@ async def test_a_slow_reader_gets_its_queue_in_order(world: World) -> None:
     for name in names:
         assert await put(world, name, 60, parameters) == (204, None)
     async with await world.connect(0, receive_buffer=2048) as socket:
-        heard = []
+        received = []
         for _ in names:
-            heard += await hear(socket, 1)
-        assert heard == names
+            received += await receive_many(socket, 1)
+        assert received == names
         await until_kept(world, 0)
 
 
@@ -158,7 +158,7 @@ async def test_what_expired_is_not_delivered(world: World) -> None:
     await queue(world, "in time")
     await until_kept(world, 1)
     async with await world.connect() as socket:
-        assert await hear(socket, 1) == ["in time"]
+        assert await receive_many(socket, 1) == ["in time"]
         await until_kept(world, 0)
 
 
@@ -186,7 +186,7 @@ async def test_a_queue_has_bounds(world: World) -> None:
     assert await kept(world) == MOST - 1
     assert await put(world, "the last") == (204, None)
     async with await world.connect() as socket:
-        assert await hear(socket, MOST) == [*map(str, range(MOST - 1)), "the last"]
+        assert await receive_many(socket, MOST) == [*map(str, range(MOST - 1)), "the last"]
         await until_kept(world, 0)
     for _ in range(3):
         assert await put(world, "big", 60, {"x": "y" * 60_000}) == (204, None)
@@ -222,11 +222,11 @@ async def test_a_repeated_request_is_done_once(world: World) -> None:
     assert (status, answer["reason"]) == (403, "IDEMPOTENCY_KEY_REUSED")
     await queue(world, "end")
     async with await world.connect() as socket:
-        assert await hear(socket, 2) == ["once", "end"]
+        assert await receive_many(socket, 2) == ["once", "end"]
         # It is remembered also when the command is delivered.
         assert await put(world, "once", Idempotency_Key="a") == (204, None)
         await queue(world, "later")
-        assert await hear(socket, 1) == ["later"]
+        assert await receive_many(socket, 1) == ["later"]
 
 
 async def test_the_queue_goes_with_the_home(world: World) -> None:
@@ -244,7 +244,7 @@ async def test_the_queue_goes_with_the_home(world: World) -> None:
 async def test_none_is_lost_while_the_device_comes_and_goes(world: World) -> None:
     """Commands at any moment of a device's coming and going: all arrive, in order, hardly one twice."""
     count = 150
-    heard: list[int] = []
+    received: list[int] = []
     is_sent = asyncio.Event()
 
     async def send() -> None:
@@ -258,34 +258,34 @@ async def test_none_is_lost_while_the_device_comes_and_goes(world: World) -> Non
 
     async def come_and_go() -> None:
         turn = 0
-        while not (is_sent.is_set() and count - 1 in heard):
+        while not (is_sent.is_set() and count - 1 in received):
             turn += 1
-            known, before = set(heard), len(heard)
+            known, before = set(received), len(received)
             waiting = set(await kept_actions(world))
             async with await world.connect(turn % 2) as socket:
                 for _ in range(turn % 5 + 1):
                     try:
-                        heard.append(int((await socket.receive_json(0.3))["action"]))
+                        received.append(int((await socket.receive_json(0.3))["action"]))
                     except TimeoutError:
                         break
-                    if heard[-1] == count - 1:
+                    if received[-1] == count - 1:
                         break
                 # What the kernel has taken is the device's: it reads all of it before it goes.
                 await read_to_the_end(socket)
-            come = heard[before:]
+            come = received[before:]
             assert len(set(come)) == len(come), "one socket gets each once"
             assert (known & set(come)) <= waiting, "what was struck out before does not come again"
 
     async def read_to_the_end(socket: Socket) -> None:
         await socket.send(8, b"\x03\xe8")
         while (frame := await socket.receive()).opcode == 1:
-            heard.append(int(frame.payload.split(b'"')[3]))
+            received.append(int(frame.payload.split(b'"')[3]))
 
     await asyncio.gather(send(), come_and_go())
-    first = list(dict.fromkeys(heard))
+    first = list(dict.fromkeys(received))
     assert first == list(range(count))
     # How soon it is struck out is the nodes' affair, and they may stand still for a while.
-    assert len(heard) < count * 3
+    assert len(received) < count * 3
 
 
 async def test_a_node_killed_with_a_queue_at_hand_loses_nothing() -> None:
@@ -297,6 +297,6 @@ async def test_a_node_killed_with_a_queue_at_hand_loses_nothing() -> None:
             nodes[0].process.send_signal(signal.SIGKILL)
             await queue(world, "3")
             async with await world.connect(1) as other:
-                assert await hear(other, 3) == ["1", "2", "3"]
+                assert await receive_many(other, 3) == ["1", "2", "3"]
                 await until_kept(world, 0)
             await socket.drop()

@@ -14,7 +14,7 @@ from homewire.bus.shards import BusSettings, events_key
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from kit.node import CLUSTER
 from kit.redis_server import (
-    PATIENCE_S,
+    TIMEOUT_S,
     BusServer,
     append_many,
     entries_of,
@@ -130,10 +130,10 @@ async def test_default_deadlines_stay_within_five_seconds(server: BusServer) -> 
     assert defaults.outage_grace + DEADLINE_GRAIN < 1.5
     async with running_bus(server) as bus:
         server.hang()
-        async with asyncio.timeout(defaults.answer_timeout + PATIENCE_S):
+        async with asyncio.timeout(defaults.answer_timeout + TIMEOUT_S):
             with pytest.raises(NotConfirmed):
                 await bus.append(0, b"event")
-        async with asyncio.timeout(PATIENCE_S):  # no connection: the grace after the loss
+        async with asyncio.timeout(TIMEOUT_S):  # no connection: the grace after the loss
             with pytest.raises(BusUnavailable):
                 await bus.append(0, b"event")
         server.go_on()
@@ -142,7 +142,7 @@ async def test_default_deadlines_stay_within_five_seconds(server: BusServer) -> 
 @pytest.mark.skipif(CLUSTER, reason="in cluster mode a server takes no writes for 2 s after its start")
 async def test_a_quick_restart_costs_latency_not_an_error(server: BusServer, redis: Redis) -> None:
     # Quick is what comes within the grace.
-    async with running_bus(server, answer_timeout=2 * PATIENCE_S, outage_grace=PATIENCE_S) as bus:
+    async with running_bus(server, answer_timeout=2 * TIMEOUT_S, outage_grace=TIMEOUT_S) as bus:
         await bus.append(0, b"before")
         server.kill()
         await eventually(lambda: not bus.connected)
@@ -201,10 +201,10 @@ async def test_kill_9_under_load_loses_nothing_acknowledged(server: BusServer, r
     async def some_more() -> None:
         reached = len(acknowledged) + 500
         # Each few of them wait for the disk.
-        await eventually(lambda: len(acknowledged) > reached, within=3 * PATIENCE_S)
+        await eventually(lambda: len(acknowledged) > reached, within=3 * TIMEOUT_S)
 
     # A disk that takes its time is no hung server, whose connection would be given up.
-    async with running_bus(server, answer_timeout=3 * PATIENCE_S) as bus:
+    async with running_bus(server, answer_timeout=3 * TIMEOUT_S) as bus:
         publishers = [asyncio.create_task(publish(bus, shard)) for shard in range(20)]
         for _ in range(2):
             await some_more()
@@ -272,11 +272,11 @@ async def test_close_waits_for_the_answers(server: BusServer) -> None:
 async def test_credentials_and_tcp(server: BusServer, redis: Redis) -> None:
     await redis.config_set("requirepass", "p@ss/word")
     socket_path = server.url.removeprefix("unix://")
-    bus = Bus(BusSettings(f"unix://:{quote('p@ss/word', safe='')}@{socket_path}", connect_timeout=PATIENCE_S))
+    bus = Bus(BusSettings(f"unix://:{quote('p@ss/word', safe='')}@{socket_path}", connect_timeout=TIMEOUT_S))
     await bus.start()
     await bus.append(0, b"event")
     await bus.close()
-    wrong = Bus(BusSettings(f"unix://:secret-and-wrong@{socket_path}", connect_timeout=PATIENCE_S))
+    wrong = Bus(BusSettings(f"unix://:secret-and-wrong@{socket_path}", connect_timeout=TIMEOUT_S))
     with pytest.raises(ConfigurationError) as refused:
         await wrong.start()
     assert "secret-and-wrong" not in str(refused.value)

@@ -26,7 +26,7 @@ from homewire.events.api import routes
 from homewire.events.context import Ingest
 from homewire.projects.models import KeyScope, Project
 from homewire.server.requests import BodyReader
-from kit.redis_server import PATIENCE_S, BusServer, envelopes_of, eventually, running_bus, running_server
+from kit.redis_server import TIMEOUT_S, BusServer, envelopes_of, eventually, running_bus, running_server
 
 NOW_MS = 1_700_000_000_123
 SENDER = Principal(PrincipalKind.PROJECT_KEY, 1, 70, 0, "server", frozenset(KeyScope))
@@ -149,9 +149,9 @@ def redis_server() -> Iterator[BusServer]:
 class Bounds:
     """How long the service waits, in seconds: for nothing, unless a test says so."""
 
-    answer: float = 2 * PATIENCE_S
-    silence: float = 2 * PATIENCE_S
-    body: float = 3 * PATIENCE_S
+    answer: float = 2 * TIMEOUT_S
+    silence: float = 2 * TIMEOUT_S
+    body: float = 3 * TIMEOUT_S
 
 
 @pytest.fixture
@@ -280,7 +280,7 @@ async def raw(client: Client, framing: bytes, body: bytes) -> bytes:
     """What the server answers to bytes that no HTTP library would send; until it closes."""
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + framing + b"\r\n\r\n" + body)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         answer = await reader.readuntil(b"\r\n\r\n")
         length = int(answer.lower().partition(b"content-length: ")[2].split(b"\r\n")[0])
         answer += await reader.readexactly(length)
@@ -302,7 +302,7 @@ async def test_a_dripping_body_ends_at_the_total_timeout(client: Client) -> None
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b'5\r\n{"eve\r\n')
     answering = asyncio.create_task(reader.readuntil(b"\r\n"))
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while not answering.done():
             writer.write(b"1\r\nx\r\n")
             await asyncio.wait([answering], timeout=0.1)

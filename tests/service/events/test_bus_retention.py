@@ -9,7 +9,15 @@ from redis.asyncio import Redis
 
 from homewire.bus.retention import Retention
 from homewire.bus.shards import BusSettings, ensure_epochs, epoch_key, events_key
-from kit.redis_server import PATIENCE_S, BusServer, append_many, deaf, envelopes_of, eventually, running_bus
+from kit.redis_server import (
+    TIMEOUT_S,
+    BusServer,
+    append_many,
+    envelopes_of,
+    eventually,
+    not_cancelled,
+    running_bus,
+)
 
 AGE_MS = 60_000
 
@@ -114,7 +122,7 @@ async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> 
     server.kill()
     await asyncio.to_thread(server.start)
     await fill(redis, 1, 5, int(time.time() * 1000) - AGE_MS - 5_000)
-    async with asyncio.timeout(PATIENCE_S):
+    async with asyncio.timeout(TIMEOUT_S):
         while await redis.xlen(events_key(1)):  # noqa: ASYNC110 -- the server has no event for us
             await asyncio.sleep(0.01)
     assert not timer.done()
@@ -125,7 +133,7 @@ async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> 
 async def test_a_cancelled_timer_ends_wherever_it_was(server: BusServer, redis: Redis) -> None:
     settings = BusSettings(server.url, sweep_interval=0)
     timers = [asyncio.create_task(Retention(redis, settings).run()) for _ in range(20)]
-    assert await deaf(redis, timers) == 0
+    assert await not_cancelled(redis, timers) == 0
 
 
 async def test_epochs_are_made_once_and_differ(redis: Redis) -> None:

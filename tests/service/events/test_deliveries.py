@@ -40,7 +40,7 @@ async def test_deliveries_go_on_while_the_loop_and_the_gil_are_held(event_loop: 
                 await listen(held.url, path, device.key) as commands,
             ):
                 held.say("hold")
-                await held.hears("held")
+                await held.prints("held")
                 answer = asyncio.create_task(
                     raw_request(held.url, b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")
                 )
@@ -52,7 +52,7 @@ async def test_deliveries_go_on_while_the_loop_and_the_gil_are_held(event_loop: 
                 assert await commands.receive_text() == '{"action":"go"}'
                 assert not answer.done(), "the event loop was not held at all"
                 held.say("x")
-                await held.hears("released")
+                await held.prints("released")
                 assert (await answer).status == 200
 
 
@@ -80,8 +80,8 @@ async def test_listen_shows_each_event_in_a_line_whatever_its_sender_wrote(
             path, headers = f"/homes/{home}/event", {"Authorization": tenant.key}
             async with tenant.http.put(path, data=body, headers=headers) as answer:
                 assert answer.status == 204
-            heard = await asyncio.wait_for(for_machines.stdout.readline(), 10)
-            assert each.replace(b"\n", b"").replace(b"\r", b"") in heard
+            all_received = await asyncio.wait_for(for_machines.stdout.readline(), 10)
+            assert each.replace(b"\n", b"").replace(b"\r", b"") in all_received
             shown = (await asyncio.wait_for(for_people.stdout.readline(), 10)).decode()
             assert shown.removesuffix("\n").isprintable()
             if each is data[0]:
@@ -150,15 +150,15 @@ class Load:
 
         await eventually(reached, 20)
 
-    async def is_heard(self) -> None:
+    async def is_received(self) -> None:
         """Wait until everything was heard that is acknowledged by now."""
         wanted = set(self.acknowledged)
 
-        async def heard() -> bool:
+        async def all_received() -> bool:
             wanted.difference_update(self.received)
             return not wanted
 
-        await eventually(heard, 20)
+        await eventually(all_received, 20)
 
     def check(self) -> None:
         assert len(self.received) == len(set(self.received)), "delivered twice"
@@ -179,7 +179,7 @@ async def test_nothing_is_lost_or_repeated_when_redis_dies_under_load(
         load = Load(tenant, [await tenant.home(user) for _ in range(4)])
         async with await listen(durable.url, EVENTS, user.key) as socket:
 
-            async def hear() -> None:
+            async def receive_all() -> None:
                 # Each sender says goodbye when all its others are acknowledged.
                 missing = {"bye 0", "bye 1", "bye 2", "bye 3"}
                 while missing:
@@ -189,12 +189,12 @@ async def test_nothing_is_lost_or_repeated_when_redis_dies_under_load(
                     else:
                         load.received.append(kind)
 
-            listening = asyncio.create_task(hear())
+            listening = asyncio.create_task(receive_all())
             senders = asyncio.gather(*(load.send(number) for number in range(8)))
             for _ in range(3):
                 await load.reaches(150)
                 # So the readers are back, and lose their Redis once more.
-                await load.is_heard()
+                await load.is_received()
                 pid = await redis_pid(tenant)
                 os.kill(pid, how)
 
@@ -247,11 +247,11 @@ async def test_redis_hangs_and_goes_on(durable: NodeProcess) -> None:
 
             await eventually(ready)
             await tenant.send({"homeId": home, "eventType": "goes on"})
-            heard = []
-            while "goes on" not in heard:
-                heard.append(await socket.receive_type())
+            all_received = []
+            while "goes on" not in all_received:
+                all_received.append(await socket.receive_type())
             # What was answered 503 may have happened, but never twice.
-            assert len(heard) == len(set(heard))
+            assert len(all_received) == len(set(all_received))
             async with await listen(durable.url, EVENTS, user.key) as fresh:
                 await tenant.send({"homeId": home, "eventType": "for both"})
                 assert await fresh.receive_type() == await socket.receive_type() == "for both"

@@ -62,14 +62,14 @@ async def two_listeners(tenant: Tenant, node: NodeProcess) -> AsyncIterator[tupl
         yield homes, sockets
 
 
-async def heard_until_resync(socket: Socket) -> list[str]:
+async def received_until_resync(socket: Socket) -> list[str]:
     """The types of the events that come before the close frame."""
-    heard = []
+    received = []
     while (frame := await socket.receive_any()).opcode != CLOSE:
         if frame.opcode == TEXT:
-            heard.append(str(orjson.loads(frame.payload)["eventType"]))
+            received.append(str(orjson.loads(frame.payload)["eventType"]))
     assert frame.close_code == RESYNC
-    return heard
+    return received
 
 
 async def is_logged(node: NodeProcess, words: str) -> bool:
@@ -91,8 +91,8 @@ async def test_entries_trimmed_before_they_were_read_are_counted_and_their_liste
                 await tenant.send(*({"homeId": homes[0], "eventType": str(n)} for n in range(10)))
                 assert await tenant.redis.xtrim(stream, maxlen=3, approximate=False) > 7
             # Redis had answered the node's waiting XREAD with what came first.
-            heard = await heard_until_resync(sockets[0])
-            lost = 7 - len([each for each in heard if int(each) < 7])
+            received = await received_until_resync(sockets[0])
+            lost = 7 - len([each for each in received if int(each) < 7])
             await goes_on(tenant, homes[1], sockets[1])
             metrics = await node.metrics()
             assert (metrics["trimmed_unread_total"], metrics["history_lost_total"]) == (lost, 0)
@@ -143,7 +143,7 @@ async def test_an_append_only_file_that_was_cut_back_is_noticed() -> None:
             server.kill()
             cut(server, size)
             server.start()
-            await heard_until_resync(sockets[0])
+            await received_until_resync(sockets[0])
 
             async def renewed() -> bool:
                 return bool(before != await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS))))
@@ -169,7 +169,7 @@ async def test_a_cut_that_newer_entries_have_covered_is_noticed() -> None:
                 async with server.client() as client:
                     for _ in range(5):
                         await client.xadd(events_key(shard_of(homes[0], SHARDS)), {"e": event})
-            await heard_until_resync(sockets[0])
+            await received_until_resync(sockets[0])
 
 
 async def test_an_event_that_was_confirmed_read_by_nobody_and_lost_is_noticed() -> None:
@@ -183,7 +183,7 @@ async def test_an_event_that_was_confirmed_read_by_nobody_and_lost_is_noticed() 
                 cut(server, size)
                 server.start()
                 await reconnected(other)
-            await heard_until_resync(sockets[0])
+            await received_until_resync(sockets[0])
             assert "bus.history_lost" in other.log.read_text()
 
 
@@ -199,7 +199,7 @@ async def test_an_empty_redis_is_noticed(how: str) -> None:
             else:
                 await tenant.redis.flushall()
             for socket in sockets:
-                await heard_until_resync(socket)
+                await received_until_resync(socket)
 
             async def renewed() -> bool:
                 # One by one: in cluster mode they lie in many slots.

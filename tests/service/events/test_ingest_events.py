@@ -43,13 +43,13 @@ async def house(tenant: Tenant) -> tuple[Account, int, Account]:
     return user, home, await tenant.device(home)
 
 
-async def hear(tenant: Tenant, user: Account) -> Socket:
+async def receive(tenant: Tenant, user: Account) -> Socket:
     return await listen(tenant.url, "/userSession/websocket", user.key)
 
 
 async def test_the_example_of_send_device_event(tenant: Tenant) -> None:
     user, home, device = await house(tenant)
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         path = f"/devices/{device.id}/event"
         assert await tenant.put(path, f"ModeCloud {device.key}", SPEC_EVENT.encode()) == (204, None)
         event = await socket.receive_json()
@@ -66,7 +66,7 @@ async def test_the_example_of_send_device_event(tenant: Tenant) -> None:
 
 async def test_the_example_of_send_event_to_home(tenant: Tenant) -> None:
     user, home, _ = await house(tenant)
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         assert await tenant.put(f"/homes/{home}/event", tenant.key, SPEC_EVENT.encode()) == (204, None)
         event = await socket.receive_json()
     assert event.pop("timestamp").endswith("Z")
@@ -94,7 +94,7 @@ async def test_the_example_of_send_command(tenant: Tenant, sender: str) -> None:
 async def test_values_arrive_untouched(tenant: Tenant) -> None:
     user, home, device = await house(tenant)
     body = f'{{"eventData": {DELICATE}, "eventType": "t"}}'.encode()
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
         assert (await tenant.put(f"/homes/{home}/event", tenant.key, body))[0] == 204
         for _ in range(2):
@@ -110,7 +110,7 @@ async def test_values_arrive_untouched(tenant: Tenant) -> None:
 @pytest.mark.parametrize("data", ['"eventType":"t"', '"eventType":"t","eventData":null'])
 async def test_event_data_may_be_absent_or_null(tenant: Tenant, data: str) -> None:
     user, home, device = await house(tenant)
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         for path, key in ((f"/devices/{device.id}/event", device.key), (f"/homes/{home}/event", tenant.key)):
             assert (await tenant.put(path, key, f"{{{data}}}".encode()))[0] == 204
             assert "eventData" not in await socket.receive_json()
@@ -127,7 +127,7 @@ async def test_a_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
         "originDeviceIp": "",
         "timestamp": "0001-01-01T00:00:00Z",
     }
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
         event = await socket.receive_json()
     assert (event["homeId"], event["originDeviceId"], event["originDeviceClass"]) == (
@@ -157,7 +157,7 @@ async def test_what_the_body_says_about_its_origin_is_not_believed(tenant: Tenan
         "originProjectKeyName": "liar",
         "timestamp": "2000-01-01T00:00:00.000Z",
     }
-    async with await hear(tenant, user) as socket, await hear(tenant, stranger) as other:
+    async with await receive(tenant, user) as socket, await receive(tenant, stranger) as other:
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, lie))[0] == 204
         event = await socket.receive_json()
         assert await other.is_alive()
@@ -201,7 +201,7 @@ async def test_bodies_may_be_large_chunked_or_compressed(tenant: Tenant) -> None
             await asyncio.sleep(0)
 
     headers = {"Authorization": tenant.key}
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         for payload, more in (
             (body, {}),
             (pieces(), {}),
@@ -223,26 +223,26 @@ async def test_one_sender_is_heard_in_order_beside_others(tenant: Tenant) -> Non
             body = {"eventType": "t", "eventData": {"n": number}}
             assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
 
-    heard: dict[int, list[int]] = {device.id: [] for device in devices}
-    async with await hear(tenant, user) as socket:
+    received: dict[int, list[int]] = {device.id: [] for device in devices}
+    async with await receive(tenant, user) as socket:
         senders = asyncio.gather(*(report(device) for device in devices))
         for _ in range(count * len(devices)):
             event = await socket.receive_json()
-            heard[event["originDeviceId"]].append(event["eventData"]["n"])
+            received[event["originDeviceId"]].append(event["eventData"]["n"])
         await senders
         assert await socket.is_alive()
-    assert heard == {device.id: list(range(count)) for device in devices}
+    assert received == {device.id: list(range(count)) for device in devices}
 
 
 async def test_every_listener_of_a_home_hears_the_same_order(tenant: Tenant) -> None:
     user, home, _ = await house(tenant)
-    sockets = [await hear(tenant, user) for _ in range(4)]
+    sockets = [await receive(tenant, user) for _ in range(4)]
     batches = [[{"homeId": home, "eventType": f"{sender} {n}"} for n in range(100)] for sender in range(4)]
     await asyncio.gather(*(tenant.send(*batch) for batch in batches))
-    heard = [[await socket.receive_type() for _ in range(400)] for socket in sockets]
-    assert heard[0] == heard[1] == heard[2] == heard[3]
+    received = [[await socket.receive_type() for _ in range(400)] for socket in sockets]
+    assert received[0] == received[1] == received[2] == received[3]
     for sender, batch in enumerate(batches):
-        mine = [kind for kind in heard[0] if kind.startswith(f"{sender} ")]
+        mine = [kind for kind in received[0] if kind.startswith(f"{sender} ")]
         assert mine == [event["eventType"] for event in batch]
     for socket in sockets:
         await socket.drop()
@@ -317,7 +317,7 @@ async def test_bulk_answers_for_each_item(tenant: Tenant, form: str) -> None:
     body = f"[{','.join(lines)}]" if form == "array" else "\r\n\n".join(lines)
     before = await tenant.stored()
     headers = {"Authorization": tenant.key}
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         async with tenant.http.post("/events", data=body, headers=headers) as answer:
             assert answer.status == 200
             results = (await answer.json())["results"]
@@ -330,6 +330,6 @@ async def test_bulk_answers_for_each_item(tenant: Tenant, form: str) -> None:
 
 async def test_bulk_of_a_thousand(tenant: Tenant) -> None:
     user, home, _ = await house(tenant)
-    async with await hear(tenant, user) as socket:
+    async with await receive(tenant, user) as socket:
         await tenant.send(*({"homeId": home, "eventType": str(number)} for number in range(1000)))
         assert [await socket.receive_type() for _ in range(1000)] == [str(number) for number in range(1000)]

@@ -33,9 +33,9 @@ def late(tail: HeldTail) -> Iterator[NodeProcess]:
 
 
 @pytest.fixture(autouse=True)
-def _let_hear(tail: HeldTail) -> Iterator[None]:
+def _let_read(tail: HeldTail) -> Iterator[None]:
     yield
-    tail.may_hear.set()
+    tail.may_read.set()
 
 
 async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: HeldTail) -> None:
@@ -44,7 +44,7 @@ async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: Held
         key = (await desk.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
         ask = desk.tenant.ask
         assert (await ask("GET", "/userSession", key)).status == 200
-        tail.may_hear.clear()
+        tail.may_read.clear()
         assert (await ask("DELETE", "/userSession", key)).status == 204
         assert (await ask("GET", "/userSession", key)).status == 401
 
@@ -57,7 +57,7 @@ async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
         home = await tenant.home(owner)
         await tenant.store.homes.add_member(tenant.project, home, member.id)
         assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 200
-        tail.may_hear.clear()
+        tail.may_read.clear()
         path = f"/homes/{home}/members/{member.id}"
         assert (await tenant.ask("DELETE", path, owner.key)).status == 204
         value = {"value": 2}
@@ -87,12 +87,12 @@ async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProce
                 )
                 assert granted.status == 204
                 assert (await tenant.ask("PUT", path, guest.key, {"value": 1})).status == 204
-                tail.may_hear.clear()
+                tail.may_read.clear()
                 [(name, number)] = whose.items()
                 revoked = f"{project}/permissions?{name}={number}&permission={right}"
                 assert (await tenant.ask("DELETE", revoked, admin)).status == 204
                 assert (await tenant.ask("PUT", path, guest.key, {"value": 2})).status == 404
-                tail.may_hear.set()
+                tail.may_read.set()
 
 
 async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: HeldTail) -> None:
@@ -103,11 +103,11 @@ async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess
         for device in (await tenant.device(None), await tenant.device(await tenant.home(neighbour))):
             path = f"{PATH}?deviceId={device.id}"
             assert (await refusal(late.url, path, user.key)).status == 404
-            tail.may_hear.clear()
+            tail.may_read.clear()
             await tenant.store.devices.move(tenant.project, device.id, home)
             async with await listen(late.url, path, user.key) as socket:
                 assert await socket.is_alive()
-            tail.may_hear.set()
+            tail.may_read.set()
 
 
 async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
@@ -121,14 +121,14 @@ async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
         for device in (await tenant.device(None), await tenant.device(await tenant.home(neighbour))):
             command = (f"/devices/{device.id}/command", user.key, {"action": "go"})
             assert (await tenant.put(*command))[0] == 404
-            tail.may_hear.clear()
+            tail.may_read.clear()
             await tenant.store.devices.move(tenant.project, device.id, home)
             assert (await tenant.put(*command))[0] == 204
-            tail.may_hear.set()
+            tail.may_read.set()
         device = await tenant.device(None)
         report = (f"/devices/{device.id}/event", device.key, event)
         assert (await tenant.put(*report))[0] == 403
-        tail.may_hear.clear()
+        tail.may_read.clear()
         await tenant.store.devices.move(tenant.project, device.id, home)
         assert (await tenant.put(*report))[0] == 204
         await tenant.send(event | {"deviceId": device.id})
@@ -145,10 +145,10 @@ async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
         moved, stays = await tenant.device(homes[0]), await tenant.device(homes[-1])
         assert shard_of(homes[0], SHARDS) < shard_of(homes[-1], SHARDS)
         async with await listen(late.url, f"{PATH}?deviceId={moved.id},{stays.id}", user.key) as socket:
-            tail.may_hear.clear()
+            tail.may_read.clear()
             await tenant.send({"deviceId": stays.id, "eventType": "before"})
             await tenant.store.devices.move(tenant.project, moved.id, None)
             tail.cut()
-            tail.may_hear.set()
+            tail.may_read.set()
             assert await socket.receive_type() == "before"
             assert (await socket.receive()).close_code == COME_BACK

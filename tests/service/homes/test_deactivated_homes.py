@@ -18,7 +18,7 @@ import pytest_asyncio
 from homewire._core import event_envelope, event_json, parse_event, shard_of
 from homewire.bus.shards import events_key
 from homewire.projects.models import AccessControl
-from kit.client import PATIENCE_S, TEXT, Socket, listen, listen_if_allowed, refusal
+from kit.client import TEXT, TIMEOUT_S, Socket, listen, listen_if_allowed, refusal
 from kit.control_records import SHARDS
 from kit.moments import ROUNDS, in_time, meetings
 from kit.node import NodeProcess, Tenant, eventually, tenant_of
@@ -51,10 +51,10 @@ class House(TwoHomes):
     async def switch(self, on: bool, home: int = 0) -> None:
         await self.tenant.store.homes.set_deactivated(self.tenant.project, self.homes[home], not on)
 
-    async def comes_and_hears(self, path: str, kind: str) -> str:
+    async def receives_after_connecting(self, path: str, kind: str) -> str:
         """The type of what the member hears who comes now, when there is an event of the first home. Who
         comes to a node that has yet to read of a change from before is sent away, and comes again."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while True:
                 async with await listen(self.tenant.url, path, self.member.key) as socket:
                     await self.happen(kind, 0)
@@ -140,9 +140,9 @@ async def test_who_follows_homes_hears_it_again_without_coming_anew(house: House
                 await house.happen("back", 0)
                 await house.switch(False)
                 for socket in (there, later):
-                    heard = [await socket.receive_json() for _ in range(2)]
+                    types = [await socket.receive_json() for _ in range(2)]
                     # Of two homes: what a node reads at once it tells in the order of their shards.
-                    told = {each["eventType"]: each["homeId"] for each in heard}
+                    told = {each["eventType"]: each["homeId"] for each in types}
                     assert told == {"meanwhile": house.homes[1], "back": house.homes[0]}, round_
 
 
@@ -174,7 +174,7 @@ async def test_a_new_socket_that_names_it_is_refused_like_one_that_names_nothing
         nothing = await refusal(tenant.url, f"{PATH}?{name}=987654321", house.member.key)
         assert (answer.status, answer.body) == (nothing.status, nothing.body)
     await house.switch(True)
-    assert await house.comes_and_hears(house.path(name, 0), "here") == "here"
+    assert await house.receives_after_connecting(house.path(name, 0), "here") == "here"
 
 
 async def test_nothing_is_taken_for_it_and_all_of_it_can_be_read(house: House) -> None:

@@ -200,20 +200,20 @@ async def test_listeners_hear_each_change_once(tenant: Tenant, house: House) -> 
         assert (await ask(tenant, "DELETE", f"{house.path}/k", writer)).status == 204
         assert (await ask(tenant, "DELETE", f"{house.path}/k", writer)).status == 404
         assert (await ask(tenant, "DELETE", f"{house.device_path}/d", user.key)).status == 204
-        heard = [await everything.receive_json() for _ in range(4)]
+        received = [await everything.receive_json() for _ in range(4)]
         assert await everything.is_alive()
-        assert [(each["eventType"], each["eventData"]) for each in heard] == [
+        assert [(each["eventType"], each["eventData"]) for each in received] == [
             ("_keyValueSaved_", {"key": "k", "value": 9007199254740993}),
             ("_keyValueSaved_", {"key": "d", "value": {"n": [1]}}),
             ("_keyValueDeleted_", {"key": "k"}),
             ("_keyValueDeleted_", {"key": "d"}),
         ]
-        assert {each["homeId"] for each in heard} == {house.home}
-        assert [each.get("originDeviceId") for each in heard] == [None, device.id, None, device.id]
-        assert heard[1]["originDeviceClass"] == "sensor"
-        assert "originProjectKeyId" not in heard[0]
-        assert heard[2]["originProjectKeyName"] == "kv"
-        assert [await of_device.receive_json() for _ in range(2)] == [heard[1], heard[3]]
+        assert {each["homeId"] for each in received} == {house.home}
+        assert [each.get("originDeviceId") for each in received] == [None, device.id, None, device.id]
+        assert received[1]["originDeviceClass"] == "sensor"
+        assert "originProjectKeyId" not in received[0]
+        assert received[2]["originProjectKeyName"] == "kv"
+        assert [await of_device.receive_json() for _ in range(2)] == [received[1], received[3]]
         assert await of_device.is_alive()
 
 
@@ -347,9 +347,9 @@ async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(tenant: 
             answers = await asyncio.gather(*changes)
             done = sum(answer.status == 204 for answer in answers)
             assert {answer.status for answer in answers} <= {204, 404}
-            heard = [await socket.receive_json() for _ in range(done)]
+            received = [await socket.receive_json() for _ in range(done)]
             assert await socket.is_alive()
-            last = heard[-1]
+            last = received[-1]
             got = await ask(tenant, "GET", f"{house.path}/k", house.user.key)
             listed = (await ask(tenant, "GET", house.path, house.user.key)).json
             if last["eventType"] == "_keyValueSaved_":

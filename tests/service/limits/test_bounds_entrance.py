@@ -122,7 +122,7 @@ async def node_with_listener(**settings: Any) -> AsyncIterator[tuple[NodeProcess
                 yield node, tenant, listener, home
 
 
-async def hears(tenant: Tenant, listener: Socket, home: int, name: str) -> None:
+async def receives(tenant: Tenant, listener: Socket, home: int, name: str) -> None:
     await tenant.send({"homeId": home, "eventType": name})
     assert await listener.receive_type() == name
 
@@ -139,9 +139,9 @@ async def test_handshakes_wait_for_their_turn_and_beyond_the_queue_they_are_sent
     bounds = {"handshakes": 1, "handshake_queue": 3, "handshake_wait_s": 30, "reservation_s": 30}
     async with node_with_listener(steps=True, **bounds) as (node, tenant, listener, home):
         node.say("pause authorise")
-        await node.hears("paused authorise")
+        await node.prints("paused authorise")
         async with await ask(tenant) as first:
-            await node.hears("at authorise")
+            await node.prints("at authorise")
             async with await ask(tenant) as second:
                 await node.until("handshakes_waiting", 1)
                 await come_and_go(node, tenant)
@@ -151,7 +151,7 @@ async def test_handshakes_wait_for_their_turn_and_beyond_the_queue_they_are_sent
                         with pytest.raises(Refused) as refused:
                             await fourth.accepted()
                         sent_away(refused.value.answer)
-                    await hears(tenant, listener, home, "meanwhile")
+                    await receives(tenant, listener, home, "meanwhile")
                     node.say("go authorise")
                     for waiting in (first, second, third):
                         await waiting.accepted()
@@ -159,7 +159,7 @@ async def test_handshakes_wait_for_their_turn_and_beyond_the_queue_they_are_sent
         metrics = await node.metrics()
         assert metrics["handshakes_refused_total"] == 1
         assert metrics["handshakes_in_flight"] == metrics["handshakes_waiting"] == 0
-        await hears(tenant, listener, home, "after")
+        await receives(tenant, listener, home, "after")
 
 
 async def come_and_go(node: NodeProcess, tenant: Tenant) -> None:
@@ -184,9 +184,9 @@ async def test_a_handshake_waits_only_so_long_and_its_place_is_not_lost() -> Non
     bounds = {"handshakes": 1, "handshake_wait_s": 1, "reservation_s": 30}
     async with node_with_listener(steps=True, **bounds) as (node, tenant, _listener, _home):
         node.say("pause authorise")
-        await node.hears("paused authorise")
+        await node.prints("paused authorise")
         async with await ask(tenant) as first, await ask(tenant) as second:
-            await node.hears("at authorise")
+            await node.prints("at authorise")
             with pytest.raises(Refused) as refused:
                 await second.accepted()
             sent_away(refused.value.answer)
@@ -204,15 +204,15 @@ async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
     others = {"user_connections": 0, "event_loop": loop}
     async with node_with_listener(steps=True, **bounds, **others) as (node, tenant, listener, home):
         node.say("pause authorise")
-        await node.hears("paused authorise")
+        await node.prints("paused authorise")
         user = await tenant.user()
         storm = asyncio.gather(*(listen(node.url, EVENTS, user.key) for _ in range(300)))
         await node.until("handshakes_waiting", 298)
-        await hears(tenant, listener, home, "all of them wait")
+        await receives(tenant, listener, home, "all of them wait")
         node.say("go authorise")
         sent = 0
         while not storm.done():
-            await hears(tenant, listener, home, str(sent))
+            await receives(tenant, listener, home, str(sent))
             sent += 1
         sockets = await storm
         # A client may have its 101 a moment before the core has its socket.
@@ -225,14 +225,14 @@ async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
 async def test_running_out_of_descriptors_is_survived(loop: str) -> None:
     async with node_with_listener(event_loop=loop, descriptor_reserve=0) as (node, tenant, listener, home):
         # Its connection to the node is open from here on.
-        await hears(tenant, listener, home, "before")
+        await receives(tenant, listener, home, "before")
         limit = node.all_descriptors + 5
         process = psutil.Process(node.pid)
         usual = process.rlimit(psutil.RLIMIT_NOFILE)
         process.rlimit(resource.RLIMIT_NOFILE, (limit, usual[1]))
         idle = [await RawConnection.open(node.url) for _ in range(20)]
         await eventually(lambda: is_logged(node, "no connection is accepted"))
-        await hears(tenant, listener, home, "meanwhile")
+        await receives(tenant, listener, home, "meanwhile")
         process.rlimit(resource.RLIMIT_NOFILE, usual)
         assert (await raw_request(node.url, HEALTH)).status == 200
         assert (await node.metrics())["accept_pauses_total"] >= 1
@@ -279,7 +279,7 @@ async def test_bodies_beyond_the_sum_are_sent_away() -> None:
             assert (await raw_request(node.url, HEALTH)).status == 200
             assert await listener.is_alive()
         await node.until("request_bodies_bytes", 0)
-        await hears(tenant, listener, home, "after")
+        await receives(tenant, listener, home, "after")
         metrics = await node.metrics()
         assert (metrics["request_bodies_refused_total"], metrics["request_bodies_bytes"]) == (2, 0)
 
@@ -297,4 +297,4 @@ async def test_what_is_not_announced_counts_as_it_comes() -> None:
             await node.until("request_bodies_bytes", MIB)
         # The client is gone, and with it what it sent.
         await node.until("request_bodies_bytes", 0)
-        await hears(tenant, listener, home, "after")
+        await receives(tenant, listener, home, "after")

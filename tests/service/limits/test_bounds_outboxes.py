@@ -58,7 +58,7 @@ async def close_code(socket: Socket) -> int:
     return received.close_code
 
 
-async def hears(tenant: Tenant, listener: Listener, name: str) -> None:
+async def receives(tenant: Tenant, listener: Listener, name: str) -> None:
     """It hears the next event at once, behind whatever it did not read yet."""
     await tenant.send({"homeId": listener.home, "eventType": name})
     while (kind := await listener.socket.receive_type()) != name:
@@ -78,14 +78,14 @@ async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together
             # It is these few bytes that pass the bound, and not who gets them that goes.
             while not (await node.metrics())["evicted_total"]:
                 await send(tenant, little, 60_000)
-                await hears(tenant, none, "meanwhile")
+                await receives(tenant, none, "meanwhile")
             assert await close_code(far.socket) == 4001
             await node.until("evicted_by_memory_total", 1)
             metrics = await node.metrics()
             assert metrics["evicted_total"] == 1
             assert metrics["send_queues_bytes"] < 3 * MIB
-            await hears(tenant, little, "little")
-            await hears(tenant, none, "none")
+            await receives(tenant, little, "little")
+            await receives(tenant, none, "none")
             await node.until("send_queues_bytes", 0)
 
 
@@ -97,12 +97,12 @@ async def test_what_waits_too_long_closes_its_connection_alone() -> None:
             # Well within the outbox's own bound.
             await send(tenant, stalled, 600_000)
             while not (await node.metrics())["evicted_by_age_total"]:
-                await hears(tenant, other, "meanwhile")
+                await receives(tenant, other, "meanwhile")
                 assert loop.time() - began < 15
             assert loop.time() - began >= 2
             assert await close_code(stalled.socket) == 4001
             assert (await node.metrics())["evicted_total"] == 1
-            await hears(tenant, other, "after")
+            await receives(tenant, other, "after")
 
 
 async def kernel_takes(tenant: Tenant, node: NodeProcess) -> float:
@@ -113,7 +113,7 @@ async def kernel_takes(tenant: Tenant, node: NodeProcess) -> float:
         # Of what is read from several shards at once, the last may be delivered first; what is sent after
         # that was heard is read after all of it.
         for name in ("beside them", "behind them"):
-            await hears(tenant, other, name)
+            await receives(tenant, other, name)
         return (await node.metrics())["bytes_written_total"] - before
 
 
@@ -146,7 +146,7 @@ async def test_a_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
             await send(tenant, stalled, 6 * MIB)
             await node.until("connections", 1, within=30)
             assert (await node.metrics())["evicted_total"] == 0
-            await hears(tenant, other, "after")
+            await receives(tenant, other, "after")
 
 
 async def test_clients_wait_whose_messages_python_does_not_take() -> None:
@@ -161,13 +161,13 @@ async def test_clients_wait_whose_messages_python_does_not_take() -> None:
                     )
 
                     async def deliver() -> None:
-                        await hears(tenant, listening, "meanwhile")
+                        await receives(tenant, listening, "meanwhile")
 
                     node.say("hold")
-                    await node.hears("held")
+                    await node.prints("held")
                     said = await talk_until_not_read(talking.socket, deliver)
                     node.say("x")
-                    await node.hears("released")
+                    await node.prints("released")
             # What waited for longest is taken now, and then the rest.
             talking.socket.writer.transport.set_write_buffer_limits()
             await talking.socket.writer.drain()

@@ -43,7 +43,7 @@ async def flooded(tenant: Tenant, wire: bytes) -> AsyncIterator[list[Socket]]:
             task.cancel()
 
 
-async def hears_all(tenant: Tenant, home: int, listener: Socket, count: int) -> None:
+async def receives_all(tenant: Tenant, home: int, listener: Socket, count: int) -> None:
     """Each event is heard in its order before the next is sent, and a ping is answered all the while."""
     device = await tenant.device(home)
     for number in range(count):
@@ -71,7 +71,7 @@ async def test_flooding_sockets_leave_other_projects_every_event(
         async with await listen(node.url, EVENTS, user.key) as listener, flooded(hostile, FLOODS[kind]):
             before = (await node.metrics())["reads_deferred_total"]
             await node.reaches("reads_deferred_total", before + 10)
-            await hears_all(honest, home, listener, 30)
+            await receives_all(honest, home, listener, 30)
             # It went on all the while.
             before = (await node.metrics())["reads_deferred_total"]
             await node.reaches("reads_deferred_total", before + 10)
@@ -86,12 +86,12 @@ async def test_a_client_that_sends_more_than_its_allowance_is_closed_with_1008(k
             home = await honest.home(user)
             async with await listen(node.url, EVENTS, user.key) as listener:
                 async with flooded(hostile, FLOODS[kind]) as sockets:
-                    await hears_all(honest, home, listener, 10)
+                    await receives_all(honest, home, listener, 10)
                     for socket in sockets:
                         assert await close_code(socket) in (1008, None)
                 await node.until("inbound_exceeded_total", SOCKETS)
                 await node.until("connections", 1)
-                await hears_all(honest, home, listener, 10)
+                await receives_all(honest, home, listener, 10)
 
 
 async def test_closed_with_1008_delays_the_next_handshakes_of_that_user_alone() -> None:
@@ -172,8 +172,8 @@ async def test_the_largest_bulk_closes_no_client_that_reads_as_fast_as_its_link(
             async with await listen(node.url, EVENTS, user.key, receive_buffer=4096) as slow:
                 await tenant.send(*events)
                 await node.reaches("matched_total", BULK_ITEMS)
-                heard = [await slow.receive_type() for _ in events]
-                assert heard == [event["eventType"] for event in events]
+                texts = [await slow.receive_type() for _ in events]
+                assert texts == [event["eventType"] for event in events]
                 assert await slow.is_alive()
             assert (await node.metrics())["evicted_total"] == 0
 

@@ -23,7 +23,7 @@ from homewire.limits.sharing import SharedClock
 from homewire.redis.connect import connect
 from homewire.settings import Settings
 from kit.node import eventually
-from kit.redis_server import BusServer, deaf, running_server
+from kit.redis_server import BusServer, not_cancelled, running_server
 
 SECOND = 1000
 ADDRESS = "192.0.2.77"
@@ -354,6 +354,6 @@ async def test_it_ends_when_it_is_cancelled_wherever_it_was(server: BusServer) -
         # Long leases: only what each says at its end can remove its field.
         settings = replace(LIMITS, connection_lease_s=600)
         tasks = [asyncio.create_task(Limits(redis, core, settings, Counter()).run()) for _ in range(20)]
-        assert await deaf(redis, tasks) == 0
+        assert await not_cancelled(redis, tasks) == 0
         assert await redis.hgetall("hw:{p1}:held:user:10") == {}
     await redis.aclose()

@@ -32,7 +32,7 @@ async def tenant(steps: NodeProcess) -> AsyncIterator[Tenant]:
 
 async def pause(node: NodeProcess, step: str) -> None:
     node.say(f"pause {step}")
-    await node.hears(f"paused {step}")
+    await node.prints(f"paused {step}")
 
 
 async def test_an_event_acknowledged_after_the_101_is_delivered(steps: NodeProcess, tenant: Tenant) -> None:
@@ -41,7 +41,7 @@ async def test_an_event_acknowledged_after_the_101_is_delivered(steps: NodeProce
     home = await tenant.home(user)
     await pause(steps, "adopt")
     async with await listen(tenant.url, EVENTS, user.key) as socket:
-        await steps.hears("at adopt")
+        await steps.prints("at adopt")
         loop = asyncio.get_running_loop()
         until, sent = loop.time() + 1.0, 0
         while loop.time() < until:
@@ -49,8 +49,8 @@ async def test_an_event_acknowledged_after_the_101_is_delivered(steps: NodeProce
             sent += 1
         steps.say("go adopt")
         await tenant.send({"homeId": home, "eventType": "after"})
-        heard = [await socket.receive_type() for _ in range(sent + 1)]
-    assert heard == [*map(str, range(sent)), "after"]
+        received = [await socket.receive_type() for _ in range(sent + 1)]
+    assert received == [*map(str, range(sent)), "after"]
 
 
 async def test_a_command_acknowledged_after_the_101_is_delivered(steps: NodeProcess, tenant: Tenant) -> None:
@@ -58,7 +58,7 @@ async def test_a_command_acknowledged_after_the_101_is_delivered(steps: NodeProc
     path = f"/devices/{device.id}/command"
     await pause(steps, "adopt")
     async with await listen(tenant.url, path, device.key) as socket:
-        await steps.hears("at adopt")
+        await steps.prints("at adopt")
         assert (await tenant.put(path, tenant.key, {"action": "go"}))[0] == 204
         steps.say("go adopt")
         assert await socket.receive_text() == '{"action":"go"}'
@@ -72,7 +72,7 @@ async def test_what_was_sent_between_reservation_and_answer_is_heard(
     await pause(steps, "authorise")
     async with await Socket.open(tenant.url) as socket:
         await socket.ask(EVENTS, user.key)
-        await steps.hears("at authorise")
+        await steps.prints("at authorise")
         await tenant.send({"homeId": home, "eventType": "early"})
         steps.say("go authorise")
         await socket.accepted()
@@ -109,7 +109,7 @@ async def test_bytes_at_each_step(steps: NodeProcess, tenant: Tenant, step: str)
     await pause(steps, step)
     async with await Socket.open(tenant.url) as socket:
         await socket.ask(EVENTS, user.key, early=ping[:3])
-        await steps.hears(f"at {step}")
+        await steps.prints(f"at {step}")
         await socket.send_bytes(ping[3:7])
         steps.say(f"go {step}")
         await socket.accepted()
@@ -156,7 +156,7 @@ async def test_a_client_gone_at_each_step_leaves_nothing(
     for _ in range(5):
         socket = await Socket.open(tenant.url)
         await socket.ask(EVENTS, user.key, early=frame(PING, b"never heard"))
-        await steps.hears(f"at {step}")
+        await steps.prints(f"at {step}")
         await (socket.reset() if farewell == "reset" else socket.drop())
     steps.say(f"go {step}")
     await steps.until("reserved_total", reserved + 5)
@@ -172,7 +172,7 @@ async def test_half_closed_clients_are_let_go(steps: NodeProcess, tenant: Tenant
     before = steps.descriptors
     await pause(steps, "adopt")
     async with await listen(tenant.url, EVENTS, user.key) as socket:
-        await steps.hears("at adopt")
+        await steps.prints("at adopt")
         await socket.say_no_more()
         steps.say("go adopt")
         assert await socket.at_end()
@@ -183,7 +183,7 @@ async def test_a_closing_frame_before_the_adoption_is_answered(steps: NodeProces
     user = await tenant.user()
     await pause(steps, "adopt")
     async with await listen(tenant.url, EVENTS, user.key, early=close_frame(1000)) as socket:
-        await steps.hears("at adopt")
+        await steps.prints("at adopt")
         steps.say("go adopt")
         assert (await socket.receive()).close_code == 1000
         assert await socket.at_end()
@@ -212,7 +212,7 @@ async def test_a_reservation_that_takes_too_long_is_undone() -> None:
             user = await tenant.user()
             await pause(node, "adopt")
             async with await listen(node.url, EVENTS, user.key) as socket:
-                await node.hears("at adopt")
+                await node.prints("at adopt")
                 await node.until("reservations_expired_total", 1)
                 node.say("go adopt")
                 assert (await socket.receive()).close_code == 1013
@@ -233,7 +233,7 @@ async def test_shutdown_in_the_middle_of_a_handshake(step: str, event_loop: str)
             ):
                 await pause(node, step)
                 await socket.ask(EVENTS, user.key)
-                await node.hears(f"at {step}")
+                await node.prints(f"at {step}")
                 stopping = asyncio.create_task(node.stop())
                 farewell = await settled.receive()
                 assert (farewell.opcode, farewell.close_code) == (CLOSE, 1001)

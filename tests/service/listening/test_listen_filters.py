@@ -60,7 +60,7 @@ class House:
         assert home is not None
         return int(home)
 
-    def hears(self, mixture: str, event: dict[str, Any]) -> bool:
+    def receives(self, mixture: str, event: dict[str, Any]) -> bool:
         """The rule of spec 000, said once more and differently."""
         if "e" in mixture:
             return event.get("entityId") in ("one", "two") and self.home_of(event) in self.homes
@@ -78,7 +78,7 @@ class House:
             return {"deviceId": self.devices[0].id, "eventType": name}
         return {"homeId": self.homes[0], "eventType": name}
 
-    async def heard(self, socket: Socket, mixture: str, count: int) -> list[str]:
+    async def received(self, socket: Socket, mixture: str, count: int) -> list[str]:
         """The types of everything that arrives of `events()`, of which `count` should.
 
         The first sentinel may overtake events of other shards within one read of the tail, but what
@@ -98,9 +98,9 @@ class House:
     async def check(self, query: list[tuple[str, str]], mixture: str) -> None:
         path = f"{PATH}?{urlencode(query)}"
         async with await listen(self.tenant.url, path, self.user.key) as socket:
-            expected = [event["eventType"] for event in self.events() if self.hears(mixture, event)]
-            heard = await self.heard(socket, mixture, len(expected))
-        assert sorted(heard) == sorted(expected)
+            expected = [event["eventType"] for event in self.events() if self.receives(mixture, event)]
+            received = await self.received(socket, mixture, len(expected))
+        assert sorted(received) == sorted(expected)
         assert 0 < len(expected) < len(self.events())
 
     def query(self, mixture: str, *, comma: bool) -> list[tuple[str, str]]:
@@ -110,9 +110,9 @@ class House:
             "e": ("entityId", ["one", "two"]),
         }
         query = []
-        for letter in mixture:
-            name, given = values[letter]
-            query += [(name, ",".join(given))] if comma and letter != "e" else [(name, it) for it in given]
+        for initial in mixture:
+            name, given = values[initial]
+            query += [(name, ",".join(given))] if comma and initial != "e" else [(name, it) for it in given]
         return query
 
 
@@ -138,7 +138,7 @@ async def test_precedence(house: House, mixture: str, comma: bool) -> None:
 async def test_a_filter_that_is_set_aside_refuses_nothing(house: House, mixture: str, strange: str) -> None:
     """It is not parsed, not looked up, and does not change what is heard."""
     strangers = {"homeId": str(house.foreign_home), "deviceId": str(house.foreign_device.id)}
-    aside = [{"h": "homeId", "d": "deviceId"}[letter] for letter in mixture[:-1]]
+    aside = [{"h": "homeId", "d": "deviceId"}[initial] for initial in mixture[:-1]]
     query = house.query(mixture[-1], comma=False)
     for name in aside:
         query += [(name, value) for value in STRANGE[strange] or [strangers[name]]]

@@ -43,7 +43,7 @@ class House:
         for name in names:
             await self.tenant.store.permissions.grant(self.tenant.project, who.id, self.right(name))
 
-    async def hears(self, who: Account, path: str) -> list[str]:
+    async def receives(self, who: Account, path: str) -> list[str]:
         """The types of what arrives of an event of the home, of the device and of the entity."""
         async with await listen(self.tenant.url, path, who.key) as socket:
             await self.tenant.send(
@@ -87,13 +87,13 @@ async def house(node: NodeProcess) -> AsyncIterator[House]:
         yield made
 
 
-HEARD: Final = {"homeId": ["home", "device", "entity"], "deviceId": ["device"], "entityId": ["entity"]}
+RECEIVED: Final = {"homeId": ["home", "device", "entity"], "deviceId": ["device"], "entityId": ["entity"]}
 
 
 @pytest.mark.parametrize("name", READ)
 async def test_a_right_opens_its_filter_and_no_other(house: House, name: str) -> None:
     await house.grant(house.guest, name)
-    assert await house.hears(house.guest, house.path(name)) == HEARD[name]
+    assert await house.receives(house.guest, house.path(name)) == RECEIVED[name]
     for other in READ.keys() - {name}:
         await house.refused(house.guest, house.path(other))
         await house.refused(house.member, house.path(other))
@@ -110,19 +110,19 @@ async def test_without_a_filter_nobody_listens(house: House) -> None:
 
 async def test_the_filter_that_precedence_chooses_is_the_one_that_needs_a_right(house: House) -> None:
     await house.grant(house.guest, "deviceId")
-    assert await house.hears(house.guest, house.path("homeId", "deviceId")) == ["device"]
+    assert await house.receives(house.guest, house.path("homeId", "deviceId")) == ["device"]
     await house.refused(house.guest, house.path("deviceId", "entityId"))
     await house.grant(house.guest, "entityId")
-    assert await house.hears(house.guest, house.path("homeId", "deviceId", "entityId")) == ["entity"]
+    assert await house.receives(house.guest, house.path("homeId", "deviceId", "entityId")) == ["entity"]
 
 
 async def test_every_value_of_a_filter_needs_its_right(house: House) -> None:
     tenant = house.tenant
     await house.grant(house.guest, *READ)
     other = await tenant.home(house.member)
-    unheard = (await tenant.device(other)).id
+    running_on = (await tenant.device(other)).id
     await tenant.store.entities.create(Entity("attic", tenant.project, other, "room"), 10)
-    for name, value in (("homeId", str(other)), ("deviceId", str(unheard)), ("entityId", "attic")):
+    for name, value in (("homeId", str(other)), ("deviceId", str(running_on)), ("entityId", "attic")):
         await house.refused(house.guest, f"{house.path(name)}&{urlencode({name: value})}")
 
 
@@ -180,9 +180,9 @@ async def test_groups_give_what_they_have_and_the_last_source_counts(house: Hous
     await house.refused(house.guest, path)
     await groups.enter(tenant.project, group.id, house.guest.id)
     await house.grant(house.guest, "homeId")
-    assert await house.hears(house.guest, path)
+    assert await house.receives(house.guest, path)
     await tenant.store.permissions.revoke(tenant.project, house.guest.id, house.right("homeId"))
-    assert await house.hears(house.guest, path)
+    assert await house.receives(house.guest, path)
     await groups.quit(tenant.project, group.id, house.guest.id)
     await house.refused_soon(house.guest, path)
 

@@ -212,7 +212,7 @@ async def test_the_key_may_be_an_auth_token(tenant: Tenant) -> None:
     user = await tenant.user()
     device = await tenant.device(await tenant.home(user))
     for path, key in ((EVENTS, user.key), (f"/devices/{device.id}/command", device.key)):
-        every_byte = "".join(f"%{ord(letter):02x}" for letter in key)
+        every_byte = "".join(f"%{ord(character):02x}" for character in key)
         for token in (key, every_byte, quote(f"ModeCloud {key}"), f"Bearer+{key}"):
             async with await listen(tenant.url, f"{path}?authToken={token}", None) as socket:
                 assert await socket.is_alive()

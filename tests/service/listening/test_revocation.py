@@ -43,10 +43,10 @@ async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], in
     """What is heard from now on until the close frame, and its code. How soon after the change it comes is
     measured in `test_listen_revocation.py`."""
     await change
-    heard = list[str]()
+    received = list[str]()
     while (frame := await socket.receive()).opcode != CLOSE:
-        heard.append(frame.payload.decode())
-    return heard, frame.close_code
+        received.append(frame.payload.decode())
+    return received, frame.close_code
 
 
 @pytest.mark.parametrize("name", READ)
@@ -54,8 +54,8 @@ async def test_the_end_of_the_only_right_ends_the_connection(house: House, name:
     await house.grant(name, 0)
     async with await house.listening(name, 0) as socket:
         await house.happen("acknowledged before")
-        heard, code = await closed(socket, house.revoke(name, 0))
-    assert ([each.count("acknowledged before") for each in heard], code) == ([1], ACCESS_ENDED)
+        received, code = await closed(socket, house.revoke(name, 0))
+    assert ([each.count("acknowledged before") for each in received], code) == ([1], ACCESS_ENDED)
 
 
 @pytest.mark.parametrize("name", READ)

@@ -30,7 +30,7 @@ LATER_S: Final = 0.005
 ACCESS_ENDED: Final = 4500
 HEARD_WITHIN_S: Final = 2.0
 """Of recovery: the contract."""
-PATIENCE_S: Final = 10.0
+TIMEOUT_S: Final = 10.0
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ async def send_when_possible(tenant: Tenant, home: int, name: str) -> None:
         assert status in (204, 503)
         return status == 204
 
-    await eventually(is_taken, PATIENCE_S)
+    await eventually(is_taken, TIMEOUT_S)
 
 
 async def test_whoever_lost_the_right_is_closed_and_whoever_kept_it_hears(processes: Processes) -> None:
@@ -125,7 +125,7 @@ async def recovery(pair: Pair, random: Random) -> float:
             lost += not keeps
             for socket in sockets[holder.id]:
                 assert await socket.receive_type() == "before"
-                frame = await socket.receive(PATIENCE_S)
+                frame = await socket.receive(TIMEOUT_S)
                 if keeps:
                     assert frame.opcode == TEXT
                     assert b"after" in frame.payload

@@ -25,8 +25,8 @@ from kit.client import (
 from kit.node import NodeProcess, Tenant, private_node, tenant_of
 from kit.slow_clients import (
     close_one_that_does_not_read,
-    heard_until_given_up,
     let_go_of_one_that_never_reads_again,
+    received_until_evicted,
 )
 
 EVENTS = "/userSession/websocket"
@@ -197,7 +197,7 @@ async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
                         {"homeId": home, "eventType": str(sent), "eventData": {"text": "x" * 60_001}}
                     )
                     sent += 1
-                assert await heard_until_given_up(slow) <= sent
+                assert await received_until_evicted(slow) <= sent
 
 
 async def test_a_slow_client_that_never_reads_again_is_let_go() -> None:

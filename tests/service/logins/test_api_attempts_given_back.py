@@ -48,7 +48,7 @@ def way() -> Iterator[tuple[NodeProcess, FaultyWay]]:
 
 
 _numbers = itertools.count()
-Guess = Callable[[Desk], Coroutine[Any, Any, Reply]]
+Attempt = Callable[[Desk], Coroutine[Any, Any, Reply]]
 
 
 async def by_password(desk: Desk) -> Reply:
@@ -125,43 +125,43 @@ PLACES = {
 @pytest_asyncio.fixture(params=PLACES)
 async def place(
     request: pytest.FixtureRequest, way: tuple[NodeProcess, FaultyWay]
-) -> AsyncIterator[tuple[Desk, Guess, FaultyWay, bytes]]:
+) -> AsyncIterator[tuple[Desk, Attempt, FaultyWay, bytes]]:
     """A project, and how something is guessed right in it, again and again."""
-    accounts, guess, between = PLACES[request.param]
+    accounts, attempt, between = PLACES[request.param]
     async with desk_of(way[0], accounts) as desk:
-        yield desk, guess, way[1], between
+        yield desk, attempt, way[1], between
         way[1].cuts = way[1].holds = b""
 
 
-async def test_right_ones_are_given_back(place: tuple[Desk, Guess, FaultyWay, bytes]) -> None:
-    desk, guess, _, _ = place
+async def test_right_ones_are_given_back(place: tuple[Desk, Attempt, FaultyWay, bytes]) -> None:
+    desk, attempt, _, _ = place
     for _ in range(MOST + 1):
-        assert (await guess(desk)).status in (200, 201)
+        assert (await attempt(desk)).status in (200, 201)
 
 
 async def test_what_redis_left_without_a_verdict_is_given_back(
-    place: tuple[Desk, Guess, FaultyWay, bytes],
+    place: tuple[Desk, Attempt, FaultyWay, bytes],
 ) -> None:
-    desk, guess, way, between = place
+    desk, attempt, way, between = place
     # The scripts are loaded, and the accounts made.
-    assert (await guess(desk)).status in (200, 201)
+    assert (await attempt(desk)).status in (200, 201)
     for _ in range(MOST + 1):
         way.cuts = between
-        assert (await guess(desk)).status == 503
+        assert (await attempt(desk)).status == 503
         way.cuts = b""
-    assert (await guess(desk)).status in (200, 201)
+    assert (await attempt(desk)).status in (200, 201)
 
 
 async def test_a_client_that_hangs_up_has_guessed_nothing(
-    place: tuple[Desk, Guess, FaultyWay, bytes],
+    place: tuple[Desk, Attempt, FaultyWay, bytes],
 ) -> None:
-    desk, guess, way, between = place
-    assert (await guess(desk)).status in (200, 201)
+    desk, attempt, way, between = place
+    assert (await attempt(desk)).status in (200, 201)
     for _ in range(MOST + 1):
         way.held.clear()
         way.goes_on.clear()
         way.holds = between
-        asking = asyncio.create_task(guess(desk))
+        asking = asyncio.create_task(attempt(desk))
         assert await asyncio.to_thread(way.held.wait, 30)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -170,7 +170,7 @@ async def test_a_client_that_hangs_up_has_guessed_nothing(
         way.goes_on.set()
         # Its answer has nobody who reads it; the places are free when it is done.
         await settled(desk)
-    assert (await guess(desk)).status in (200, 201)
+    assert (await attempt(desk)).status in (200, 201)
 
 
 async def settled(desk: Desk) -> None:

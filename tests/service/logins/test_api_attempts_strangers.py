@@ -55,7 +55,7 @@ async def sign_in(desk: Desk, address: str, password: str = PASSWORD) -> Reply:
     return await post(desk, address, "/auth/user", appId=APP, email=EMAIL, password=password)
 
 
-async def guess(desk: Desk, address: str, times: int) -> None:
+async def attempt(desk: Desk, address: str, times: int) -> None:
     for _ in range(times):
         assert reason(await sign_in(desk, address, "wrong")) == "INCORRECT_PASSWORD"
 
@@ -78,7 +78,7 @@ async def test_a_stranger_keeps_nobody_else_out(desk: Desk) -> None:
     # The owner was at home lately.
     assert (await sign_in(desk, HOME)).status == 200
     for stranger in ("203.0.113.1", "203.1.113.1"):
-        await guess(desk, stranger, LIMITS["account_attempts"])
+        await attempt(desk, stranger, LIMITS["account_attempts"])
         assert limited(await sign_in(desk, stranger))[0] in ("account_attempts", "stranger_attempts")
     # All others together have used up theirs; who is known has not.
     assert limited(await sign_in(desk, HOTEL))[0] == "stranger_attempts"
@@ -88,7 +88,7 @@ async def test_a_stranger_keeps_nobody_else_out(desk: Desk) -> None:
 
 async def test_the_owner_gets_in_from_anywhere_by_the_reset_link(desk: Desk) -> None:
     for stranger in ("203.0.113.1", "203.1.113.1"):
-        await guess(desk, stranger, LIMITS["account_attempts"])
+        await attempt(desk, stranger, LIMITS["account_attempts"])
         # Nor do messages that a stranger asks for use up the owner's.
         for _ in range(LIMITS["account_messages"]):
             asked = await post(desk, stranger, "/auth/user/passwordReset/start", email=EMAIL)
@@ -107,7 +107,7 @@ async def test_the_owner_gets_in_from_anywhere_by_the_reset_link(desk: Desk) -> 
 
 async def test_delays_grow_and_end_with_a_right_guess(desk: Desk) -> None:
     assert (await sign_in(desk, HOME)).status == 200
-    await guess(desk, HOME, LIMITS["account_attempts"])
+    await attempt(desk, HOME, LIMITS["account_attempts"])
     for delay in (FIRST_S, 2 * FIRST_S, 4 * FIRST_S, 8 * FIRST_S, LONGEST_S, LONGEST_S):
         limit, wait = limited(await sign_in(desk, HOME))
         assert limit == "account_attempts"
@@ -115,10 +115,10 @@ async def test_delays_grow_and_end_with_a_right_guess(desk: Desk) -> None:
         assert delay / 2 < wait <= delay
         await pass_time(desk, delay)
         # One more, and no second one beside it.
-        await guess(desk, HOME, 1)
+        await attempt(desk, HOME, 1)
     await pass_time(desk, LONGEST_S)
     assert (await sign_in(desk, HOME)).status == 200
-    await guess(desk, HOME, LIMITS["account_attempts"])
+    await attempt(desk, HOME, LIMITS["account_attempts"])
 
 
 async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodeProcess) -> None:

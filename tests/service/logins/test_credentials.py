@@ -71,7 +71,7 @@ class Person:
         assert found is not None
         return found.name
 
-    async def hears(self, headers: Mapping[str, str], path: str = EVENTS) -> bool:
+    async def receives(self, headers: Mapping[str, str], path: str = EVENTS) -> bool:
         async with await listen(self.tenant.url, path, None, **under_scores(headers)) as socket:
             return await socket.is_alive()
 
@@ -108,7 +108,7 @@ async def test_a_key_may_come_in_each_way(ada: Person, way: Way) -> None:
     headers = way(ada.account)
     assert await ada.asks(headers) == (200, "")
     assert await ada.asks(headers, "PATCH") == (204, "")
-    assert await ada.hears(headers)
+    assert await ada.receives(headers)
 
 
 @pytest.mark.parametrize(("way", "beside"), BESIDES)
@@ -133,7 +133,7 @@ async def test_a_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: A
         for method, status in (("GET", 200), ("PATCH", 204)):
             assert await ada.asks(way(ada.account) | cookie(beside), method) == (status, "")
             assert is_expired(ada.forgotten) is is_dead
-        assert await ada.hears(way(ada.account) | cookie(beside))
+        assert await ada.receives(way(ada.account) | cookie(beside))
         assert await ada.asks(way(dead) | cookie(ada.account)) == NOBODY
         assert not ada.forgotten
 
@@ -162,8 +162,8 @@ def is_expired(cookies: Mapping[str, Morsel[str]]) -> bool:
 
 async def test_an_auth_token_decides_and_agrees_with_headers(ada: Person, bob: Account) -> None:
     path = f"{EVENTS}?authToken={ada.account.key}"
-    assert await ada.hears(cookie(ada.account), path)
-    assert await ada.hears(cookie(bob), path)
+    assert await ada.receives(cookie(ada.account), path)
+    assert await ada.receives(cookie(bob), path)
     assert await ada.refused(auth_key(bob), path) == NOBODY
 
 
@@ -178,7 +178,7 @@ async def test_a_header_that_stands_there_twice_says_the_same_or_nothing(ada: Pe
         assert await ada.asks(CIMultiDict(wrong)) == NOBODY
         assert await ada.asks(CIMultiDict(wrong), "PATCH") == NOBODY
     twice = f"{EVENTS}?authToken={ada.account.key}&authToken="
-    assert await ada.hears({}, twice + ada.account.key)
+    assert await ada.receives({}, twice + ada.account.key)
     assert await ada.refused({}, twice + bob.key) == NOBODY
 
 
@@ -264,15 +264,15 @@ async def test_nor_does_it_send_commands(ada: Person, tenant: Tenant) -> None:
 async def test_a_foreign_page_with_a_key_may(ada: Person, way: Way) -> None:
     assert await ada.asks(way(ada.account) | FOREIGN, "PATCH") == (204, "")
     assert await ada.asks(way(ada.account) | cookie(ada.account) | FOREIGN, "PATCH") == (204, "")
-    assert await ada.hears(way(ada.account) | FOREIGN)
-    assert await ada.hears(cookie(ada.account) | FOREIGN, f"{EVENTS}?authToken={ada.account.key}")
+    assert await ada.receives(way(ada.account) | FOREIGN)
+    assert await ada.receives(cookie(ada.account) | FOREIGN, f"{EVENTS}?authToken={ada.account.key}")
 
 
 async def test_our_own_page_may(ada: Person, tenant: Tenant) -> None:
     for page in ({"Origin": tenant.url}, {"Referer": f"{tenant.url}/docs"}, {}):
         assert await ada.asks(cookie(ada.account) | page, "PATCH") == (204, "")
     for page in ({"Origin": f"http://{WIRE_HOST}"}, {"Origin": f"https://{WIRE_HOST}:443"}, {}):
-        assert await ada.hears(cookie(ada.account) | page)
+        assert await ada.receives(cookie(ada.account) | page)
 
 
 @pytest.mark.parametrize("page", PAGES)
@@ -287,7 +287,7 @@ async def test_a_listed_page_may(node_with_origins: NodeProcess) -> None:
         ada = await person_of(tenant)
         listed = cookie(ada.account) | {"Origin": LISTED}
         assert await ada.asks(listed, "PATCH") == (204, "")
-        assert await ada.hears(listed)
+        assert await ada.receives(listed)
         assert await ada.asks(cookie(ada.account) | FOREIGN, "PATCH") == CROSS_SITE
         assert await ada.refused(cookie(ada.account) | FOREIGN) == CROSS_SITE
 

@@ -26,13 +26,13 @@ def project(name: str = "Sea view", **more: Any) -> Project:
     return Project(7, name, AccountSystem.EMAIL, AccessControl.MEMBERSHIP, False, 0, **more)
 
 
-def letter(
+def mail_of(
     kind: MessageKind = MessageKind.EMAIL_VERIFICATION, to: str = "ann@example.com", **more: Any
 ) -> QueuedMessage:
     return QueuedMessage.new(Message(7, kind, to, **{"token": TOKEN, **more}), BASE)
 
 
-def carrier(server: MailServer, **other: Any) -> MailCarrier:
+def sender(server: MailServer, **other: Any) -> MailCarrier:
     return MailCarrier(Settings(**{**server.settings(), "message_attempt_s": 20.0, **other}))
 
 
@@ -45,8 +45,8 @@ async def plain() -> AsyncIterator[MailServer]:
 @pytest.mark.parametrize("mode", MODES)
 async def test_a_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
     async with mail_server(mode) as server:
-        sent = letter()
-        await carrier(server).carry(sent, project())
+        sent = mail_of()
+        await sender(server).carry(sent, project())
         envelope, mail = await server.mail()
     assert envelope["secure"] is (mode != "none")
     assert envelope["user"] is (mode != "none")
@@ -65,18 +65,18 @@ async def test_a_server_that_is_not_believed_gets_nothing() -> None:
     async with mail_server() as server:
         with pytest.raises(NotSent) as refusal:
             # Without our authority the public ones are asked.
-            await carrier(server, smtp_ca=None).carry(letter(), project())
+            await sender(server, smtp_ca=None).carry(mail_of(), project())
     assert not isinstance(refusal.value, Undeliverable)
 
 
 async def test_what_each_mail_says(plain: MailServer) -> None:
-    out = carrier(plain)
+    out = sender(plain)
     own = project(password_reset_url="https://app.example.com/reset?t={token}")
-    await out.carry(letter(MessageKind.PASSWORD_RESET), own)
+    await out.carry(mail_of(MessageKind.PASSWORD_RESET), own)
     _, mail = await plain.mail()
     assert mail["Subject"] == "Sea view: choose a new password"
     assert f"https://app.example.com/reset?t={TOKEN}" in part(mail, "plain").split()
-    await out.carry(letter(MessageKind.INVITATION, token="", home_name="Zoë"), own)
+    await out.carry(mail_of(MessageKind.INVITATION, token="", home_name="Zoë"), own)
     _, mail = await plain.mail()
     assert mail["Subject"] == "Sea view: you were added to a home"
     assert "“Zoë” at Sea view" in part(mail, "plain")
@@ -84,7 +84,7 @@ async def test_what_each_mail_says(plain: MailServer) -> None:
 
 async def test_a_name_is_neither_header_nor_line_nor_markup(plain: MailServer) -> None:
     name = 'x\r\nBcc: all@example.com\r\n\r\n<script>alert("1")</script>\u202e'
-    await carrier(plain).carry(letter(MessageKind.INVITATION, token="", home_name=name), project(name))
+    await sender(plain).carry(mail_of(MessageKind.INVITATION, token="", home_name=name), project(name))
     envelope, mail = await plain.mail()
     assert envelope["to"] == "ann@example.com"
     assert mail["Bcc"] is None
@@ -101,7 +101,7 @@ async def test_a_name_is_neither_header_nor_line_nor_markup(plain: MailServer) -
     [("zoë@example.com", "zoë@example.com"), ("ann@exämple.com", "ann@xn--exmple-cua.com")],
 )
 async def test_addresses_beyond_ascii(plain: MailServer, to: str, written: str) -> None:
-    await carrier(plain).carry(letter(to=to), project())
+    await sender(plain).carry(mail_of(to=to), project())
     envelope, mail = await plain.mail()
     assert envelope["to"] == written
     assert mail["To"] == written
@@ -112,21 +112,21 @@ async def test_addresses_beyond_ascii(plain: MailServer, to: str, written: str) 
 )
 async def test_what_is_no_address_is_undeliverable(plain: MailServer, to: str) -> None:
     with pytest.raises(Undeliverable):
-        await carrier(plain).carry(letter(to=to), project())
-    await carrier(plain).carry(letter(), project())
+        await sender(plain).carry(mail_of(to=to), project())
+    await sender(plain).carry(mail_of(), project())
     envelope, _ = await plain.mail()
     assert envelope["to"] == "ann@example.com"
 
 
 async def test_a_refusal_for_good_is_told_from_one_for_now(plain: MailServer) -> None:
     with pytest.raises(Undeliverable, match="550"):
-        await carrier(plain).carry(letter(to="refused-ann@example.com"), project())
+        await sender(plain).carry(mail_of(to="refused-ann@example.com"), project())
     with pytest.raises(NotSent, match="451") as refusal:
-        await carrier(plain).carry(letter(to="later-ann@example.com"), project())
+        await sender(plain).carry(mail_of(to="later-ann@example.com"), project())
     assert not isinstance(refusal.value, Undeliverable)
     await plain.stop()
     with pytest.raises(NotSent) as refusal:
-        await carrier(plain).carry(letter(), project())
+        await sender(plain).carry(mail_of(), project())
     assert not isinstance(refusal.value, Undeliverable)
 
 

@@ -140,8 +140,8 @@ async def test_a_page_asks_for_what_only_the_registrant_knows(node: NodeProcess,
     mail = await sent(node, email, "emailVerification")
     endpoint, token = await form_of(tenant, mail["url"])
     # The owner of the address opens the link, and types a password of their own, or none (sent as a blank).
-    for guess in ("my usual password", " "):
-        async with tenant.http.post(endpoint, json={"token": token, "password": guess}) as answer:
+    for attempt in ("my usual password", " "):
+        async with tenant.http.post(endpoint, json={"token": token, "password": attempt}) as answer:
             assert answer.status == 403
             refused = await answer.json()
             assert (refused["reason"], refused["data"]["field"]) == ("INCORRECT_PASSWORD", "password")

@@ -90,10 +90,10 @@ async def test_what_another_data_directory_sealed_hides_nothing_else(
 ) -> None:
     foreign = Sealer("the secret of another directory", Path("unused"))
     await post(node, tenant).send(Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550100", code="1"))
-    letter = QueuedMessage.new(
+    queued = QueuedMessage.new(
         Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550101", code="2"), "http://other"
     )
-    await tenant.redis.xadd(MESSAGES_KEPT, {"m": letter.sealed(foreign), "c": 1})
+    await tenant.redis.xadd(MESSAGES_KEPT, {"m": queued.sealed(foreign), "c": 1})
     shown = await node.outbox("--project", str(tenant.project))
     assert [each["to"] for each in shown] == ["+14155550100"]
 

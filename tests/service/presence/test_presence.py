@@ -41,7 +41,7 @@ async def test_a_device_comes_and_goes(world: World) -> None:
     before = round(time.time() * 1000)
     assert not await world.is_connected()
     async with await world.connect():
-        event = await world.hearer.receive_json()
+        event = await world.listener.receive_json()
         assert event == {
             "eventType": CAME,
             "timestamp": event["timestamp"],
@@ -50,7 +50,7 @@ async def test_a_device_comes_and_goes(world: World) -> None:
             "originDeviceClass": "sensor",
         }
         assert await world.is_connected()
-    assert await world.hear(1) == [(world.device.id, WENT)]
+    assert await world.receive(1) == [(world.device.id, WENT)]
     presence = (await world.tenant.store.presence.of(world.tenant.project, [world.device.id]))[
         world.device.id
     ]
@@ -64,14 +64,14 @@ async def test_the_first_socket_and_the_last_count(world: World) -> None:
     """Also on different nodes, and whichever of them ends first."""
     for order in [(0, 1, 2), (2, 1, 0), (1, 0, 2)]:
         sockets = [await world.connect(0), await world.connect(1), await world.connect(0)]
-        assert await world.hear(1) == [(world.device.id, CAME)]
+        assert await world.receive(1) == [(world.device.id, CAME)]
         await world.is_held_by(2)
         for number in order[:-1]:
             await closed(sockets[number])
         await world.nothing_more()
         assert await world.is_connected()
         await closed(sockets[order[-1]])
-        assert await world.hear(1) == [(world.device.id, WENT)]
+        assert await world.receive(1) == [(world.device.id, WENT)]
         await world.nothing_more()
 
 
@@ -82,7 +82,7 @@ async def test_a_device_in_no_home_is_connected_and_nobody_hears(world: World) -
     await world.tenant.store.devices.move(world.tenant.project, stray.id, world.home)
     await world.nothing_more()
     await closed(socket)
-    assert await world.hear(1) == [(stray.id, WENT)]
+    assert await world.receive(1) == [(stray.id, WENT)]
 
 
 async def test_a_user_at_the_other_websocket_is_no_device(world: World) -> None:
@@ -96,7 +96,7 @@ async def test_what_comes_and_goes_again_and_again_is_told_by_turns(world: World
         await closed(await world.connect())
     socket = await world.connect()
     await world.becomes(True)
-    heard: list[str] = []
+    received: list[str] = []
     began_ms = wall_clock_ms()
     await closed(socket)
 
@@ -114,15 +114,15 @@ async def test_what_comes_and_goes_again_and_again_is_told_by_turns(world: World
             f"/homes/{world.home}/event", json={"eventType": "end"}, headers=headers
         ) as answer:
             assert answer.status == 204
-    while (name := await world.hearer.receive_type()) != "end":
-        heard.append(name)
-    assert heard == [CAME, WENT] * (len(heard) // 2)
-    assert len(heard) >= 2
+    while (name := await world.listener.receive_type()) != "end":
+        received.append(name)
+    assert received == [CAME, WENT] * (len(received) // 2)
+    assert len(received) >= 2
 
 
 async def test_a_deleted_device_leaves_no_record(world: World) -> None:
     async with await world.connect() as socket:
-        assert await world.hear(1) == [(world.device.id, CAME)]
+        assert await world.receive(1) == [(world.device.id, CAME)]
         await world.tenant.store.devices.delete(world.tenant.project, world.device.id)
         assert (await socket.receive()).close_code == 4501
     slot = ProjectSlot(world.tenant.project)
@@ -141,9 +141,9 @@ async def test_many_at_once_are_told_once_each(world: World) -> None:
     sockets = await asyncio.gather(
         *(world.connect(number % 2, device) for number, device in enumerate(devices))
     )
-    heard = await world.hear(len(devices))
-    assert Counter(heard) == {(device.id, CAME): 1 for device in devices}
+    received = await world.receive(len(devices))
+    assert Counter(received) == {(device.id, CAME): 1 for device in devices}
     await asyncio.gather(*(socket.drop() for socket in sockets))
-    heard = await world.hear(len(devices))
-    assert Counter(heard) == {(device.id, WENT): 1 for device in devices}
+    received = await world.receive(len(devices))
+    assert Counter(received) == {(device.id, WENT): 1 for device in devices}
     await world.nothing_more()

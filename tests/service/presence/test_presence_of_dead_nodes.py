@@ -18,14 +18,14 @@ async def test_a_node_that_ends_says_so_of_all_its_devices() -> None:
         async with world_of(nodes) as world:
             devices = [await world.tenant.device(world.home) for _ in range(120)]
             sockets = [await world.connect(0, device) for device in devices]
-            await world.hear(len(devices))
+            await world.receive(len(devices))
             ending = asyncio.create_task(nodes[0].stop())
             for socket in sockets:
                 await socket.receive()
                 await socket.drop()
-            heard = await world.hear(len(devices))
+            received = await world.receive(len(devices))
             assert await ending == 0
-            assert Counter(heard) == {(device.id, WENT): 1 for device in devices}
+            assert Counter(received) == {(device.id, WENT): 1 for device in devices}
             await world.nothing_more()
             assert await world.tenant.redis.zcard(NODES) == 1
 
@@ -37,25 +37,25 @@ async def test_a_killed_node_is_announced_once_though_two_look_after_it() -> Non
             for device in devices:
                 await world.connect(0, device)
             stays = await world.connect(1)
-            await world.hear(len(devices) + 1)
+            await world.receive(len(devices) + 1)
             # Every node was there for a whole lease.
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
             await world.becomes(False, BY_LEASE_S, devices[0])
-            heard = await world.hear(len(devices))
-            assert Counter(heard) == {(device.id, WENT): 1 for device in devices}
+            received = await world.receive(len(devices))
+            assert Counter(received) == {(device.id, WENT): 1 for device in devices}
             assert await world.is_connected()
             await asyncio.sleep(LEASE_S)
             await world.nothing_more()
             await stays.drop()
-            assert await world.hear(1) == [(world.device.id, WENT)]
+            assert await world.receive(1) == [(world.device.id, WENT)]
 
 
 async def test_who_comes_to_another_node_in_time_was_never_away() -> None:
     with running_nodes(2) as (_, nodes):
         async with world_of(nodes) as world:
             await world.connect(0)
-            await world.hear(1)
+            await world.receive(1)
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
             socket = await world.connect(1)
@@ -69,7 +69,7 @@ async def test_who_comes_to_another_node_in_time_was_never_away() -> None:
             assert await world.is_connected()
             await world.nothing_more()
             await socket.drop()
-            assert await world.hear(1) == [(world.device.id, WENT)]
+            assert await world.receive(1) == [(world.device.id, WENT)]
 
 
 async def test_with_no_node_left_nobody_is_connected() -> None:
@@ -85,14 +85,14 @@ async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> N
     with running_nodes(2) as (_, nodes):
         async with world_of(nodes) as world:
             async with await world.connect(0) as socket:
-                assert await world.hear(1) == [(world.device.id, CAME)]
+                assert await world.receive(1) == [(world.device.id, CAME)]
                 await asyncio.sleep(LEASE_S)
                 with suspended(nodes[0].pid):
-                    assert await world.hear(1, BY_LEASE_S) == [(world.device.id, WENT)]
-                assert await world.hear(1) == [(world.device.id, CAME)]
+                    assert await world.receive(1, BY_LEASE_S) == [(world.device.id, WENT)]
+                assert await world.receive(1) == [(world.device.id, CAME)]
                 assert await world.is_connected()
                 assert await socket.is_alive()
-            assert await world.hear(1) == [(world.device.id, WENT)]
+            assert await world.receive(1) == [(world.device.id, WENT)]
             await world.nothing_more()
 
 
@@ -100,7 +100,7 @@ async def test_when_redis_was_away_longer_than_all_leases_nobody_left() -> None:
     with running_nodes(2) as (server, nodes):
         async with world_of(nodes) as world:
             async with await world.connect(0):
-                assert await world.hear(1) == [(world.device.id, CAME)]
+                assert await world.receive(1) == [(world.device.id, CAME)]
                 await asyncio.sleep(LEASE_S)
                 server.hang()
                 await asyncio.sleep(LEASE_S + 1)
@@ -110,4 +110,4 @@ async def test_when_redis_was_away_longer_than_all_leases_nobody_left() -> None:
                 await asyncio.sleep(1.5 * LEASE_S)
                 await world.nothing_more()
                 assert await world.is_connected()
-            assert await world.hear(1) == [(world.device.id, WENT)]
+            assert await world.receive(1) == [(world.device.id, WENT)]

@@ -43,7 +43,7 @@ async def test_a_stepped_clock_announces_no_device_gone(
             home = await tenant.home(owner)
             device = await tenant.device(home)
             path = "/userSession/websocket"
-            async with await listen(node.url, path, owner.key, hears_presence=True) as listener:
+            async with await listen(node.url, path, owner.key, receives_presence=True) as listener:
                 async with await listen(node.url, f"/devices/{device.id}/command", device.key) as socket:
                     assert (await listener.receive_json())["eventType"] == "_deviceConnected_"
                     boots = await tenant.redis.zrange(NODES, 0, -1)

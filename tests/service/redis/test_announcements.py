@@ -22,7 +22,7 @@ from homewire.sessions.models import Lifetime, Login
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
 from homewire.users.models import User
-from kit.control_records import SHARDS, copies, dying_store, heard_of, shards_of
+from kit.control_records import SHARDS, announced_by, copies, dying_store, shards_of
 
 ABSENT = 987_654_321
 EVERYWHERE = set(range(SHARDS))
@@ -73,15 +73,15 @@ async def test_memberships(redis_client: Redis, store: Store, project: Project, 
     async def create() -> None:
         made.append((await store.homes.create(project.id, "home", user.id)).id)
 
-    heard = await heard_of(redis_client, project.id, create())
+    told = await announced_by(redis_client, project.id, create())
     [home] = made
-    assert heard == [("MEMBER_ADDED", {"user": user.id, "home": home}, shards_of(user.id, home))]
+    assert told == [("MEMBER_ADDED", {"user": user.id, "home": home}, shards_of(user.id, home))]
     guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
     subjects, shards = {"user": guest, "home": home}, shards_of(guest, home)
     adding = store.homes.add_member(project.id, home, guest)
-    assert await heard_of(redis_client, project.id, adding) == [("MEMBER_ADDED", subjects, shards)]
+    assert await announced_by(redis_client, project.id, adding) == [("MEMBER_ADDED", subjects, shards)]
     removing = store.homes.remove_member(project.id, home, guest)
-    assert await heard_of(redis_client, project.id, removing) == [("MEMBER_REMOVED", subjects, shards)]
+    assert await announced_by(redis_client, project.id, removing) == [("MEMBER_REMOVED", subjects, shards)]
 
 
 async def test_deactivated_homes(redis_client: Redis, store: Store, project: Project, home: int) -> None:
@@ -89,18 +89,18 @@ async def test_deactivated_homes(redis_client: Redis, store: Store, project: Pro
     guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
     for _ in range(2):
         deactivating = store.homes.set_deactivated(project.id, home, True)
-        heard = await heard_of(redis_client, project.id, deactivating)
-        assert heard == [("HOME_DEACTIVATED", subject, shard)]
+        told = await announced_by(redis_client, project.id, deactivating)
+        assert told == [("HOME_DEACTIVATED", subject, shard)]
         # As it is already: there is nothing to be heard of.
         again = store.homes.set_deactivated(project.id, home, True)
-        assert await heard_of(redis_client, project.id, again) == []
+        assert await announced_by(redis_client, project.id, again) == []
         adding = store.homes.add_member(project.id, home, guest)
-        heard = await heard_of(redis_client, project.id, adding)
-        assert heard == [("MEMBER_WAITS", {"user": guest, **subject}, shards_of(guest, home))]
+        told = await announced_by(redis_client, project.id, adding)
+        assert told == [("MEMBER_WAITS", {"user": guest, **subject}, shards_of(guest, home))]
         await store.homes.remove_member(project.id, home, guest)
         activating = store.homes.set_deactivated(project.id, home, False)
-        heard = await heard_of(redis_client, project.id, activating)
-        assert heard == [("HOME_ACTIVATED", subject, shard)]
+        told = await announced_by(redis_client, project.id, activating)
+        assert told == [("HOME_ACTIVATED", subject, shard)]
     with pytest.raises(UnknownRecord):
         await store.homes.set_deactivated(project.id, ABSENT, True)
 
@@ -110,9 +110,9 @@ async def test_a_deleted_user_is_heard_of_in_all_their_homes(
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
     await store.sessions.open(project.id, user.id, "app", Login())
-    heard = await heard_of(redis_client, project.id, store.users.delete(project.id, user.id))
+    told = await announced_by(redis_client, project.id, store.users.delete(project.id, user.id))
     deleted = [("HOME_DELETED", {"home": home}, EVERYWHERE) for home in homes]
-    assert heard == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes)), *deleted]
+    assert told == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes)), *deleted]
 
 
 async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
@@ -120,8 +120,8 @@ async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
     session, token = await store.sessions.open(project.id, user.id, "app", Login())
-    heard = await heard_of(redis_client, project.id, store.sessions.end(project.id, session.id))
-    assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards_of(user.id, *homes))]
+    told = await announced_by(redis_client, project.id, store.sessions.end(project.id, session.id))
+    assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards_of(user.id, *homes))]
 
 
 async def test_a_session_that_makes_room_is_heard_of(
@@ -132,24 +132,26 @@ async def test_a_session_that_makes_room_is_heard_of(
         (await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(lifetime)))[1]
         for lifetime in (60_000, 90_000)
     ]
-    heard = await heard_of(redis_client, project.id, store.sessions.open(project.id, user.id, "app", Login()))
-    assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(tokens[0])}, shards_of(user.id))]
+    told = await announced_by(
+        redis_client, project.id, store.sessions.open(project.id, user.id, "app", Login())
+    )
+    assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(tokens[0])}, shards_of(user.id))]
 
 
 async def test_keys_of_devices_and_projects(redis_client: Redis, store: Store, project: Project) -> None:
     device, token, _ = await store.devices.create(project.id, "lamp")
-    heard = await heard_of(redis_client, project.id, store.devices.rotate_key(project.id, device.id))
-    assert heard == [("KEY_ENDED", {"device": device.id, "key_tag": tag(token)}, shards_of(device.id))]
+    told = await announced_by(redis_client, project.id, store.devices.rotate_key(project.id, device.id))
+    assert told == [("KEY_ENDED", {"device": device.id, "key_tag": tag(token)}, shards_of(device.id))]
     key, token = await store.project_keys.create(project.id, "k", {KeyScope.READ})
     second: list[str] = []
 
     async def rotate() -> None:
         second.append(await store.project_keys.rotate(project.id, key.id))
 
-    heard = await heard_of(redis_client, project.id, rotate())
-    assert heard == [("KEY_ENDED", {"key_tag": tag(token)}, shards_of(key.id))]
-    heard = await heard_of(redis_client, project.id, store.project_keys.revoke(project.id, key.id))
-    assert heard == [("KEY_ENDED", {"key_tag": tag(second[0])}, shards_of(key.id))]
+    told = await announced_by(redis_client, project.id, rotate())
+    assert told == [("KEY_ENDED", {"key_tag": tag(token)}, shards_of(key.id))]
+    told = await announced_by(redis_client, project.id, store.project_keys.revoke(project.id, key.id))
+    assert told == [("KEY_ENDED", {"key_tag": tag(second[0])}, shards_of(key.id))]
 
 
 async def test_devices_come_and_go(
@@ -161,7 +163,7 @@ async def test_devices_come_and_go(
         moving = store.devices.move(project.id, device, new or None)
         subjects: dict[str, Any] = {"device": device, "body": b"%d" % old}
         shards = shards_of(device, *filter(None, (old, new)))
-        assert await heard_of(redis_client, project.id, moving) == [
+        assert await announced_by(redis_client, project.id, moving) == [
             ("DEVICE_MOVED", {**subjects, **({"home": new} if new else {})}, shards)
         ]
         assert await store.devices.locate(project.id, [device]) == {
@@ -172,12 +174,12 @@ async def test_devices_come_and_go(
         assert found.home_id == (new or None)
         for each in (home, other):
             assert await store.devices.of_home(project.id, each) == ([device] if each == new else [])
-    assert await heard_of(redis_client, project.id, store.devices.move(project.id, device, None)) == []
-    heard = await heard_of(redis_client, project.id, store.devices.delete(project.id, device))
-    assert heard == [("DEVICE_DELETED", {"device": device}, shards_of(device))]
+    assert await announced_by(redis_client, project.id, store.devices.move(project.id, device, None)) == []
+    told = await announced_by(redis_client, project.id, store.devices.delete(project.id, device))
+    assert told == [("DEVICE_DELETED", {"device": device}, shards_of(device))]
     placed = (await store.devices.create(project.id, "lamp", home_id=home))[0].id
-    heard = await heard_of(redis_client, project.id, store.devices.delete(project.id, placed))
-    assert heard == [("DEVICE_DELETED", {"device": placed, "home": home}, shards_of(placed, home))]
+    told = await announced_by(redis_client, project.id, store.devices.delete(project.id, placed))
+    assert told == [("DEVICE_DELETED", {"device": placed, "home": home}, shards_of(placed, home))]
 
 
 async def test_a_device_is_not_moved_to_where_it_cannot_be(
@@ -213,8 +215,8 @@ async def test_a_deleted_home_is_heard_of_everywhere(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
     device = (await store.devices.create(project.id, "lamp", home_id=home))[0].id
-    heard = await heard_of(redis_client, project.id, store.homes.delete(project.id, home))
-    assert heard == [("HOME_DELETED", {"home": home}, EVERYWHERE)]
+    told = await announced_by(redis_client, project.id, store.homes.delete(project.id, home))
+    assert told == [("HOME_DELETED", {"home": home}, EVERYWHERE)]
     assert await store.homes.get(project.id, home) is None
     assert await store.homes.of_user(project.id, user.id) == []
     assert await store.devices.locate(project.id, [device]) == {device: DeviceLocation(None, "lamp")}
@@ -232,9 +234,9 @@ async def test_projects(redis_client: Redis, store: Store, project: Project, use
         (store.projects.enable, "PROJECT_ENABLED", True),
         (store.projects.delete, "PROJECT_DELETED", False),
     ):
-        assert await heard_of(redis_client, project.id, switch(project.id)) == [(name, {}, EVERYWHERE)]
+        assert await announced_by(redis_client, project.id, switch(project.id)) == [(name, {}, EVERYWHERE)]
         assert (await store.principals.lookup(token) is not None) == alive
-        assert await heard_of(redis_client, project.id, _again(switch(project.id))) == []
+        assert await announced_by(redis_client, project.id, _again(switch(project.id))) == []
     for switch in (store.projects.disable, store.projects.enable):
         with pytest.raises(UnknownRecord):
             await switch(project.id)
@@ -252,7 +254,7 @@ async def test_settings_of_a_project_are_read_again(
 ) -> None:
     """The record ends nothing; nodes that remember the project see by it that it changed."""
     change = store.projects.configure(project.id, offline_commands=OfflineCommands.REFUSE)
-    assert await heard_of(redis_client, project.id, change) == [("PROJECT_ENABLED", {}, EVERYWHERE)]
+    assert await announced_by(redis_client, project.id, change) == [("PROJECT_ENABLED", {}, EVERYWHERE)]
 
 
 async def test_a_disabled_project_is_listed_as_such(store: Store, project: Project) -> None:
@@ -269,8 +271,8 @@ async def test_a_deleted_project_is_heard_of_before_its_outbox_goes(
 ) -> None:
     await dying_store(redis_client).projects.delete(project.id)
     assert await copies(redis_client, project.id) == []
-    heard = await heard_of(redis_client, project.id, store.projects.sweep(project.id))
-    assert heard == [("PROJECT_DELETED", {}, EVERYWHERE)]
+    told = await announced_by(redis_client, project.id, store.projects.sweep(project.id))
+    assert told == [("PROJECT_DELETED", {}, EVERYWHERE)]
 
 
 async def test_what_nobody_must_hear_of_is_silent(
@@ -287,7 +289,7 @@ async def test_what_nobody_must_hear_of_is_silent(
         await store.project_keys.create(project.id, "k", set())
         await store.apps.create(project.id, "app")
 
-    assert await heard_of(redis_client, project.id, quiet()) == []
+    assert await announced_by(redis_client, project.id, quiet()) == []
 
 
 async def test_a_refused_change_is_not_heard_of(
@@ -306,7 +308,7 @@ async def test_a_refused_change_is_not_heard_of(
             with pytest.raises((Conflict, UnknownRecord)):
                 await attempt
 
-    assert await heard_of(redis_client, project.id, refused()) == []
+    assert await announced_by(redis_client, project.id, refused()) == []
 
 
 @pytest.mark.parametrize(("count", "everywhere"), [(40, False), (1_500, True)])
@@ -317,10 +319,10 @@ async def test_a_user_of_many_homes(
     shards = EVERYWHERE if everywhere else shards_of(user.id, *homes)
     assert (shards == EVERYWHERE) == everywhere
     session, token = await store.sessions.open(project.id, user.id, "app", Login())
-    heard = await heard_of(redis_client, project.id, store.sessions.end(project.id, session.id))
-    assert heard == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards)]
-    heard = await heard_of(redis_client, project.id, store.users.delete(project.id, user.id))
-    assert heard == [("USER_DELETED", {"user": user.id}, shards)]
+    told = await announced_by(redis_client, project.id, store.sessions.end(project.id, session.id))
+    assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards)]
+    told = await announced_by(redis_client, project.id, store.users.delete(project.id, user.id))
+    assert told == [("USER_DELETED", {"user": user.id}, shards)]
     # What nobody waits for.
     await store.users.sweep(project.id)
     slot = ProjectSlot(project.id)
@@ -489,10 +491,12 @@ async def test_announcing_works_when_redis_is_full(
     await store.homes.add_member(project.id, home, guest)
     await redis_client.config_set("maxmemory", "1")
     try:
-        heard = await heard_of(redis_client, project.id, store.homes.remove_member(project.id, home, guest))
+        told = await announced_by(
+            redis_client, project.id, store.homes.remove_member(project.id, home, guest)
+        )
     finally:
         await redis_client.config_set("maxmemory", "0")
-    assert [name for name, _, _ in heard] == ["MEMBER_REMOVED"]
+    assert [name for name, _, _ in told] == ["MEMBER_REMOVED"]
 
 
 async def test_announcing_after_script_flush_works(
@@ -500,8 +504,8 @@ async def test_announcing_after_script_flush_works(
 ) -> None:
     guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
     await redis_client.script_flush()
-    heard = await heard_of(redis_client, project.id, store.homes.add_member(project.id, home, guest))
-    assert heard == [("MEMBER_ADDED", {"user": guest, "home": home}, shards_of(guest, home))]
+    told = await announced_by(redis_client, project.id, store.homes.add_member(project.id, home, guest))
+    assert told == [("MEMBER_ADDED", {"user": guest, "home": home}, shards_of(guest, home))]
 
 
 async def test_many_changes_at_once_are_all_heard_of(
@@ -516,7 +520,7 @@ async def test_many_changes_at_once_are_all_heard_of(
     async def all_at_once() -> None:
         await asyncio.gather(*(store.homes.add_member(project.id, home, guest) for guest in guests))
 
-    heard = await heard_of(redis_client, project.id, all_at_once())
-    assert sorted(subjects["user"] for _, subjects, _ in heard) == guests
-    assert all(shards == shards_of(subjects["user"], home) for _, subjects, shards in heard)
+    told = await announced_by(redis_client, project.id, all_at_once())
+    assert sorted(subjects["user"] for _, subjects, _ in told) == guests
+    assert all(shards == shards_of(subjects["user"], home) for _, subjects, shards in told)
     assert relay.stats.records == 60

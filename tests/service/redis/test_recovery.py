@@ -12,7 +12,7 @@ import pytest
 from homewire.access_changes.relay import INTERVAL_S, SWEEP_S
 from kit.client import CLOSE, Socket, listen
 from kit.node import tenant_of
-from kit.recovery import EVENTS, HEARD_WITHIN_S, PATIENCE_S, House, dying_change, house_of
+from kit.recovery import EVENTS, HEARD_WITHIN_S, TIMEOUT_S, House, dying_change, house_of
 from kit.two_nodes import Processes, running_pair
 
 BEFORE_RECORD: Final = ["expect", "record"]
@@ -36,7 +36,7 @@ def lasting() -> Iterator[Processes]:
 async def close_with(sockets: list[Socket], code: int) -> float:
     """Each is closed with this code, and hears nothing before; when that was."""
     for socket in sockets:
-        frame = await socket.receive(PATIENCE_S)
+        frame = await socket.receive(TIMEOUT_S)
         assert frame.opcode == CLOSE, frame
         assert frame.close_code == code
     return monotonic()
@@ -98,7 +98,7 @@ CHANGES: dict[str, Change] = {
 def test_whoever_waits_for_it_here_waits_for_the_look_that_keeps_the_contract() -> None:
     """It comes often enough, and what the tests below wait is far from the next chance: the sweep."""
     assert 2 * INTERVAL_S < HEARD_WITHIN_S
-    assert 2 * PATIENCE_S < SWEEP_S
+    assert 2 * TIMEOUT_S < SWEEP_S
 
 
 @pytest.mark.parametrize("name", CHANGES)
@@ -113,7 +113,7 @@ async def test_a_process_killed_between_record_and_announcement_leaves_nobody_un
         with dying_change(house.pair.nodes[0].redis_url, "announce", what, *given) as dying:
             await dying.arrives()
             died = dying.dies()
-            assert await close_with(sockets, code) - died < PATIENCE_S
+            assert await close_with(sockets, code) - died < TIMEOUT_S
         await house.announced()
         for witness in witnesses:
             assert await witness.is_alive()
@@ -146,7 +146,7 @@ async def test_a_change_that_died_after_its_record_is_heard(lasting: Processes, 
             await dying.arrives()
             died = dying.dies()
         await house.announced()
-        assert monotonic() - died < PATIENCE_S
+        assert monotonic() - died < TIMEOUT_S
         await house.send(house.home, "secret")
         await house.send(house.other_home, "open")
         for socket in sockets:
@@ -204,6 +204,6 @@ async def test_the_relay_is_killed_and_another_one_goes_on(processes: Processes)
                     dying.dies()
                 victim.process.kill()
                 died = monotonic()
-                assert await close_with(sockets, 4500) - died < PATIENCE_S
+                assert await close_with(sockets, 4500) - died < TIMEOUT_S
             await elsewhere.send({"homeId": own_home, "eventType": "calm"})
             assert await calm.receive_type() == "calm"

@@ -17,7 +17,7 @@ from homewire.errors import HomewireError
 from homewire.sessions.models import Login
 from kit.client import CLOSE, Socket
 from kit.node import Account
-from kit.recovery import PATIENCE_S, House, house_of
+from kit.recovery import TIMEOUT_S, House, house_of
 from kit.two_nodes import Processes, running_pair
 
 KILLS: Final = 4
@@ -94,7 +94,7 @@ async def kill_in_the_middle(house: House, guests: list[Guest], random: Random) 
     await asyncio.gather(*streams)
 
 
-async def hears_what_the_record_says(house: House, guest: Guest) -> None:
+async def receives_by_record(house: House, guest: Guest) -> None:
     tenant = house.tenant
     homes = await tenant.store.homes.of_user(tenant.project, guest.account.id)
     expected = {f"in {home}" for home in homes}
@@ -102,7 +102,7 @@ async def hears_what_the_record_says(house: House, guest: Guest) -> None:
     for session, sockets in guest.sessions.items():
         for socket in sockets:
             if session not in live:
-                frame = await socket.receive(PATIENCE_S)
+                frame = await socket.receive(TIMEOUT_S)
                 assert (frame.opcode, frame.close_code) == (CLOSE, 4502)
                 continue
             assert {await socket.receive_type() for _ in expected} == expected
@@ -120,8 +120,8 @@ async def test_redis_is_killed_in_a_stream_of_changes(processes: Processes, kill
         house.pair.server.start()
         recovered = monotonic()
         await house.announced()
-        assert monotonic() - recovered < PATIENCE_S
+        assert monotonic() - recovered < TIMEOUT_S
         for home in (house.home, house.other_home):
             await house.send_when_possible(home, f"in {home}")
         for guest in guests:
-            await hears_what_the_record_says(house, guest)
+            await receives_by_record(house, guest)

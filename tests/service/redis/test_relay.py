@@ -29,7 +29,7 @@ from homewire.store.keys import PROJECTS, ProjectSlot
 from kit.control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
 from kit.moments import in_time
 from kit.node import NodeProcess, Tenant
-from kit.redis_server import BusServer, deaf, eventually
+from kit.redis_server import BusServer, eventually, not_cancelled
 from kit.warm import WarmProcess
 
 CHILD = Path(__file__).with_name("relay_child.py")
@@ -180,7 +180,8 @@ async def test_records_copied_again_behind_later_ones_stand_once_in_each_shard(
     """A relay that was slow copies a page which another one copied, followed by the next."""
     relay, guests = Relay(redis, SHARDS), await world.guests(2)
     order = await world.left(*guests)
-    first, second = await redis.xrange(world.outbox)
+    entries: Any = await redis.xrange(world.outbox)
+    first, second = entries
     for page in ([first], [second], [first]):
         await relay._copy(world.project, page)
     assert len(await world.copies_about(*guests)) == sum(len(shards_of(each, world.home)) for each in guests)
@@ -351,17 +352,17 @@ async def test_what_is_not_pending_is_found_by_the_sweep(redis: Redis, world: Wo
     [guest] = await world.guests(1)
     await world.left(guest)
     await world.store.projects.create("another", AccountSystem.EMAIL)
-    buried = (await world.store.projects.create("buried", AccountSystem.EMAIL)).id
-    await dying_store(redis).projects.delete(buried)
+    deleted = (await world.store.projects.create("buried", AccountSystem.EMAIL)).id
+    await dying_store(redis).projects.delete(deleted)
     assert await redis.zcard(PROJECTS) == 2
     await redis.delete(PENDING)
     async with running(Relay(redis, SHARDS)):
 
         async def all_relayed() -> bool:
-            return await world.is_relayed() and await redis.xlen(ProjectSlot(buried).outbox) == 0
+            return await world.is_relayed() and await redis.xlen(ProjectSlot(deleted).outbox) == 0
 
         await until(all_relayed, SOON_S)
-    assert {copy.shard for copy in await copies(redis, buried)} == set(range(SHARDS))
+    assert {copy.shard for copy in await copies(redis, deleted)} == set(range(SHARDS))
 
 
 async def test_projects_are_pending_no_longer_than_they_must(
@@ -419,7 +420,7 @@ async def test_very_many_projects_are_pending(redis: Redis, world: World) -> Non
 async def test_a_cancelled_relay_ends_wherever_it_was(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "INTERVAL_S", 0)
     timers = [asyncio.create_task(Relay(redis, SHARDS).run()) for _ in range(20)]
-    assert await deaf(redis, timers) == 0
+    assert await not_cancelled(redis, timers) == 0
 
 
 async def test_a_node_relays_what_others_left(node: NodeProcess, tenant: Tenant) -> None:

@@ -16,14 +16,14 @@ from kit.client import listen
 from kit.node import Account, NodeProcess, eventually
 from kit.webhook_receiver import Received, Receiver, register
 
-DEAF: Final = "deaf"
+FAILING: Final = "deaf"
 """The smart module whose receiver refuses everything."""
 GOOD: Final = "good"
 
 
-async def refuse_the_deaf(received: Received) -> int:
+async def refuse_failing(received: Received) -> int:
     """The answer of a receiver that one module reaches and the other does not."""
-    return 500 if DEAF in received.path else 200
+    return 500 if FAILING in received.path else 200
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Life:
         await self.ask(204, "DELETE", f"/users/{self.ada.id}", self.ada.key)
         await self.ask(204, "DELETE", f"/projects/{project}/groups/{self.groups[1]}", self.server)
         # Smart modules, and devices that were there before anybody claimed them, are the operator's.
-        for module in (DEAF, GOOD):
+        for module in (FAILING, GOOD):
             await store.smart_modules.delete(project, module)
         for device in (await store.devices.page(project))[0]:
             await store.devices.delete(project, device.id)
@@ -181,8 +181,8 @@ class Life:
             await self.ask(201, "POST", entities, self.server, body | more)
 
     async def _modules(self) -> None:
-        self.receiver.answer = refuse_the_deaf
-        for module, homes in ((GOOD, None), (DEAF, [self.homes[0]])):
+        self.receiver.answer = refuse_failing
+        for module, homes in ((GOOD, None), (FAILING, [self.homes[0]])):
             url = f"{self.receiver.origin}/{module}"
             await register(self.desk.tenant, self.node, url, module=module, homes=homes)
 
@@ -222,7 +222,7 @@ class Life:
         async def has_dead_letters() -> bool:
             # And one that is still being tried.
             names = ProjectSlot(self.desk.project)
-            return bool(await tenant.redis.xlen(names.module_dead(DEAF)))
+            return bool(await tenant.redis.xlen(names.module_dead(FAILING)))
 
         await eventually(has_dead_letters, 30.0)
         await self.ask(204, "PUT", f"/homes/{self.homes[0]}/event", self.server, event)

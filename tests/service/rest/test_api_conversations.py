@@ -101,7 +101,7 @@ class Talk:
 
 @asynccontextmanager
 async def listen_to(desk: Desk, path: str, key: str) -> AsyncIterator[Socket]:
-    async with await listen(desk.tenant.url, path, key, hears_presence=True) as socket:
+    async with await listen(desk.tenant.url, path, key, receives_presence=True) as socket:
         yield socket
 
 
@@ -117,8 +117,8 @@ async def signed_in_by_email(talk: Talk, name: str, email: str) -> tuple[int, st
     registered = await desk.register(name=name, email=email, password=PASSWORD)
     assert (registered.status, registered.body["verified"]) == (201, False)
     assert reason(await desk.sign_in(email=email, password=PASSWORD)) == "USER_UNVERIFIED"
-    letter = (await desk.messages(email))[-1]
-    await talk.post(200, "/auth/user/emailVerification", None, token=letter.token)
+    message = (await desk.messages(email))[-1]
+    await talk.post(200, "/auth/user/emailVerification", None, token=message.token)
     credentials = {"projectId": desk.project, "appId": APP, "email": email, "password": PASSWORD}
     session = await talk.post(200, "/auth/user", None, **credentials)
     assert session["userId"] == registered.body["id"]
@@ -130,8 +130,8 @@ async def signed_in_by_phone(talk: Talk, name: str, phone: str) -> tuple[int, st
     desk = talk.desk
     registered = await desk.register(name=name, phoneNumber=phone)
     assert registered.status == 201
-    letter = (await desk.messages(phone))[-1]
-    session = await sign_in_by_code(talk, phone, letter.code)
+    message = (await desk.messages(phone))[-1]
+    session = await sign_in_by_code(talk, phone, message.code)
     return registered.body["id"], session["token"]
 
 
@@ -165,21 +165,21 @@ async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
         async with talk.ear(key) as ear, talk.ear(key_of_bob) as ear_of_bob:
             ears = [ear, ear_of_bob]
 
-            async def hears(event_type: str, device: int | None, data: Any = None) -> None:
+            async def receives(event_type: str, device: int | None, data: Any = None) -> None:
                 for each in ears:
                     event = await each.receive_json()
                     assert (event["eventType"], event["homeId"]) == (event_type, home)
                     assert (event.get("originDeviceId"), event.get("eventData")) == (device, data)
 
             async with talk.socket_of(lamp) as receiver:
-                await hears("_deviceConnected_", lamp.id)
+                await receives("_deviceConnected_", lamp.id)
                 await talk.device_says(lamp, "lit", {"lumen": 2**60})
-                await hears("lit", lamp.id, {"lumen": 2**60})
+                await receives("lit", lamp.id, {"lumen": 2**60})
                 await talk.ask(204, "PUT", f"/homes/{home}/kv/mood", key, {"value": ["calm"]})
-                await hears("_keyValueSaved_", None, {"key": "mood", "value": ["calm"]})
+                await receives("_keyValueSaved_", None, {"key": "mood", "value": ["calm"]})
                 await talk.command(key, lamp, receiver, {"action": "dim", "parameters": {"to": 0.5}})
                 await talk.command(key_of_bob, lamp, receiver, {"action": "off"})
-            await hears("_deviceDisconnected_", lamp.id)
+            await receives("_deviceDisconnected_", lamp.id)
 
             await talk.user_goes(ada, key, [ear], admin)
             # The home is Bob's now, and goes on.
@@ -187,7 +187,7 @@ async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
             assert shown["role"] == "owner"
             ears = [ear_of_bob]
             await talk.device_says(lamp, "still there", None)
-            await hears("still there", lamp.id)
+            await receives("still there", lamp.id)
 
 
 async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:

@@ -65,7 +65,7 @@ class Page(HTMLParser):
     def __init__(self) -> None:
         super().__init__()
         self.links: list[str] = []
-        self.anchors: list[str] = []
+        self.fragments: list[str] = []
         self.elements: set[str] = set()
         self.open: list[str] = []
         self.style = ""
@@ -82,7 +82,7 @@ class Page(HTMLParser):
             if name == "href":
                 self.links.append(value)
             elif name == "id":
-                self.anchors.append(value)
+                self.fragments.append(value)
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
@@ -102,13 +102,13 @@ async def page(node: NodeProcess) -> Page:
 
 
 async def test_the_page_has_a_place_for_every_operation(page: Page) -> None:
-    assert {endpoint.name for endpoint in ENDPOINTS} <= set(page.anchors)
-    assert len(set(page.anchors)) == len(page.anchors)
+    assert {endpoint.name for endpoint in ENDPOINTS} <= set(page.fragments)
+    assert len(set(page.fragments)) == len(page.fragments)
     assert not page.open, "every element is closed"
 
 
 async def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
-    within = {f"#{anchor}" for anchor in page.anchors}
+    within = {f"#{fragment}" for fragment in page.fragments}
     assert set(page.links) <= within | {"/openapi.json"}
     assert page.elements.isdisjoint({"script", "link", "img", "iframe", "form", "object"})
     assert "url(" not in page.style

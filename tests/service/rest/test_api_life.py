@@ -167,25 +167,25 @@ class Life(RuleBasedStateMachine):
             self.model.delete_home(home)
 
     @precondition(has_homes)
-    @rule(by=NUMBERS, where=NUMBERS, whom=NUMBERS, role=ROLES)
-    def add_member(self, by: int, where: int, whom: int, role: str) -> None:
-        user, home, other = self.user(by), self.home(where), self.user(whom)
+    @rule(by=NUMBERS, where=NUMBERS, other_number=NUMBERS, role=ROLES)
+    def add_member(self, by: int, where: int, other_number: int, role: str) -> None:
+        user, home, other = self.user(by), self.home(where), self.user(other_number)
         status = self.model.add_member(user, home, other, role)
         form = {"userId": other, "role": role}
         self.ask("POST", f"/homes/{home}/members", self.keys[user], status, data=form)
 
     @precondition(has_homes)
-    @rule(by=NUMBERS, where=NUMBERS, whom=NUMBERS, role=ROLES)
-    def set_role(self, by: int, where: int, whom: int, role: str) -> None:
-        user, home, other = self.user(by), self.home(where), self.user(whom)
+    @rule(by=NUMBERS, where=NUMBERS, other_number=NUMBERS, role=ROLES)
+    def set_role(self, by: int, where: int, other_number: int, role: str) -> None:
+        user, home, other = self.user(by), self.home(where), self.user(other_number)
         status = self.model.set_role(user, home, other, role)
         path = f"/homes/{home}/members/{other}"
         self.ask("PATCH", path, self.keys[user], status, json={"role": role})
 
     @precondition(has_homes)
-    @rule(by=NUMBERS, where=NUMBERS, whom=NUMBERS)
-    def remove_member(self, by: int, where: int, whom: int) -> None:
-        user, home, other = self.user(by), self.home(where), self.user(whom)
+    @rule(by=NUMBERS, where=NUMBERS, other_number=NUMBERS)
+    def remove_member(self, by: int, where: int, other_number: int) -> None:
+        user, home, other = self.user(by), self.home(where), self.user(other_number)
         status = self.model.remove_member(user, home, other)
         self.ask("DELETE", f"/homes/{home}/members/{other}", self.keys[user], status)
 

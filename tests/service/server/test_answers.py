@@ -7,13 +7,13 @@ from email.utils import parsedate_to_datetime
 
 import pytest
 
-from kit.client import PATIENCE_S, RawConnection
+from kit.client import TIMEOUT_S, RawConnection
 from kit.node import NodeProcess, Tenant
 
 
 async def said(url: str, requests: bytes) -> bytes:
     """All that the server says to these requests until it closes; the last one has to ask for that."""
-    async with await RawConnection.open(url) as connection, asyncio.timeout(PATIENCE_S):
+    async with await RawConnection.open(url) as connection, asyncio.timeout(TIMEOUT_S):
         connection.writer.write(requests)
         return await connection.reader.read()
 

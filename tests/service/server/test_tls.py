@@ -61,8 +61,8 @@ async def test_requests_events_and_sockets_over_tls(node: NodeProcess, tenant: T
         body = {"eventType": "one", "eventData": {"n": 1}}
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
         await tenant.send(*({"homeId": home, "eventType": str(number)} for number in range(500)))
-        heard = [(await listener.receive_json())["eventType"] for _ in range(501)]
-        assert heard == ["one", *map(str, range(500))]
+        received = [(await listener.receive_json())["eventType"] for _ in range(501)]
+        assert received == ["one", *map(str, range(500))]
         path = f"/devices/{device.id}/command"
         async with tenant.http.ws_connect(path, headers={"Authorization": device.key}) as commands:
             assert (await tenant.put(path, tenant.key, {"action": "go"}))[0] == 204
@@ -244,10 +244,10 @@ async def test_sigterm_in_the_middle_of_a_handshake(event_loop: str) -> None:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
             node.say("pause adopt")
-            await node.hears("paused adopt")
+            await node.prints("paused adopt")
             async with await Socket.open(node.url) as connection:
                 await connection.ask(EVENTS, user.key)
-                await node.hears("at adopt")
+                await node.prints("at adopt")
                 stopping = asyncio.create_task(node.stop())
                 await connection.accepted()
                 with suppress(BrokenPipeError):
@@ -267,13 +267,13 @@ async def test_the_command_line_over_tls() -> None:
         listener = await command("listen", *trusting, "--json")
         assert listener.stdout is not None
         async with asyncio.timeout(40):
-            heard = orjson.loads(await listener.stdout.readline())
-            assert "originDeviceId" in heard
-            home = str(heard["homeId"])
+            received = orjson.loads(await listener.stdout.readline())
+            assert "originDeviceId" in received
+            home = str(received["homeId"])
             sender = await command("send", "--home", home, "--type", "doorbell", *trusting)
             assert await sender.wait() == 0
-            while heard["eventType"] != "doorbell":
-                heard = orjson.loads(await listener.stdout.readline())
+            while received["eventType"] != "doorbell":
+                received = orjson.loads(await listener.stdout.readline())
         listener.terminate()
         await listener.wait()
         stranger = await command("send", "--home", home, "--type", "doorbell", *words)

@@ -87,7 +87,7 @@ async def test_a_failure_is_tried_again_after_growing_pauses(
     assert at[1] - at[0] >= 0.025
     assert at[2] - at[1] >= 0.05
     await eventually(lambda: done(tenant))
-    assert await letters(tenant) == []
+    assert await all_dead_letters(tenant) == []
 
 
 @pytest.mark.parametrize("status", [201, 202, 204, 301, 302, 400, 404, 410, 429, 500])
@@ -114,17 +114,17 @@ async def test_what_is_never_taken_becomes_a_dead_letter_and_can_be_retried(
     await register(tenant, patient, receiver.url)
     await send(tenant, await tenant.home(await tenant.user()), 1)
     first = await receiver.next()
-    await eventually(lambda: has_letters(tenant, 1))
+    await eventually(lambda: has_dead_letters(tenant, 1))
     assert len(receiver.all) == 4
-    [letter] = await letters(tenant)
-    assert (letter.reason, letter.tries, letter.event_id) == ("status 418", 4, first.event_id)
+    [dead_letter] = await all_dead_letters(tenant)
+    assert (dead_letter.reason, dead_letter.tries, dead_letter.event_id) == ("status 418", 4, first.event_id)
     await receiver.numbers(3)
     receiver.answer = ok
-    assert await tenant.store.module_deliveries.retry(tenant.project, "hook", [letter.id]) == 1
+    assert await tenant.store.module_deliveries.retry(tenant.project, "hook", [dead_letter.id]) == 1
     again = await receiver.next()
     assert (again.event_id, again.body) == (first.event_id, first.body)
     await eventually(lambda: done(tenant))
-    assert await letters(tenant) == []
+    assert await all_dead_letters(tenant) == []
 
 
 async def test_dead_letters_are_bounded_and_can_be_dropped(
@@ -137,11 +137,11 @@ async def test_dead_letters_are_bounded_and_can_be_dropped(
     await register(tenant, patient, receiver.url)
     await send(tenant, await tenant.home(await tenant.user()), *range(8))
     await eventually(lambda: done(tenant))
-    found = await letters(tenant)
+    found = await all_dead_letters(tenant)
     assert len(found) == 5
-    drop = [letter.id for letter in found[:2]]
+    drop = [dead_letter.id for dead_letter in found[:2]]
     assert await tenant.store.module_deliveries.drop(tenant.project, "hook", drop) == 2
-    assert await letters(tenant) == found[2:]
+    assert await all_dead_letters(tenant) == found[2:]
 
 
 async def test_what_finds_no_room_is_a_dead_letter(
@@ -154,8 +154,8 @@ async def test_what_finds_no_room_is_a_dead_letter(
         {"homeId": home, "eventType": "e", "eventData": {"n": n, "fill": "x" * 50_000}} for n in range(4)
     ]
     await tenant.send(*large)
-    await eventually(lambda: has_letters(tenant, 2))
-    assert {letter.reason for letter in await letters(tenant)} == {"too much waits"}
+    await eventually(lambda: has_dead_letters(tenant, 2))
+    assert {dead_letter.reason for dead_letter in await all_dead_letters(tenant)} == {"too much waits"}
     await tenant.store.smart_modules.resume(tenant.project, "hook")
     assert sorted(await receiver.numbers(2)) == [0, 1]
     await eventually(lambda: done(tenant))
@@ -180,7 +180,7 @@ async def test_what_waited_for_too_long_is_a_dead_letter(
         await tenant.redis.xadd(stream, fields, id=f"{since_ms}-0")
     await tenant.store.smart_modules.resume(tenant.project, "hook")
     await eventually(lambda: done(tenant))
-    assert [letter.reason for letter in await letters(tenant)] == ["too old"]
+    assert [dead_letter.reason for dead_letter in await all_dead_letters(tenant)] == ["too old"]
     assert [each.number for each in receiver.all] == [2]
 
 
@@ -196,8 +196,8 @@ async def test_a_receiver_that_does_not_answer_is_given_up_in_time(receiver: Rec
             await register(tenant, node, receiver.url)
             await send(tenant, await tenant.home(await tenant.user()), 1)
             await receiver.next()
-            await eventually(lambda: has_letters(tenant, 1), 20.0)
-            assert (await letters(tenant))[0].reason == "timed out"
+            await eventually(lambda: has_dead_letters(tenant, 1), 20.0)
+            assert (await all_dead_letters(tenant))[0].reason == "timed out"
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,8 @@ async def test_a_receiver_that_is_not_there(
     await register(tenant, patient, url)
     await send(tenant, await tenant.home(await tenant.user()), 1)
     # Who knows no names may take some seconds to say so, each time.
-    await eventually(lambda: has_letters(tenant, 1), 40.0)
-    assert (await letters(tenant))[0].reason == reason
+    await eventually(lambda: has_dead_letters(tenant, 1), 40.0)
+    assert (await all_dead_letters(tenant))[0].reason == reason
 
 
 async def test_a_redirect_is_not_followed(tenant: Tenant, patient: NodeProcess, receiver: Receiver) -> None:
@@ -224,9 +224,9 @@ async def test_a_redirect_is_not_followed(tenant: Tenant, patient: NodeProcess, 
     receiver.answer = elsewhere
     await register(tenant, patient, receiver.url)
     await send(tenant, await tenant.home(await tenant.user()), 1)
-    await eventually(lambda: has_letters(tenant, 1))
+    await eventually(lambda: has_dead_letters(tenant, 1))
     assert {each.path for each in receiver.all} == {receiver.url.removeprefix(receiver.origin)}
-    assert (await letters(tenant))[0].reason == "status 307"
+    assert (await all_dead_letters(tenant))[0].reason == "status 307"
 
 
 async def test_others_overtake_what_fails(tenant: Tenant, patient: NodeProcess, receiver: Receiver) -> None:
@@ -302,8 +302,8 @@ async def test_loopback_is_refused_by_whatever_name(careful: NodeProcess, host: 
         url = f"http://{host}:{port}/"
         await register(tenant, careful, url)
         await send(tenant, await tenant.home(await tenant.user()), 1)
-        await eventually(lambda: has_letters(tenant, 1))
-        reason = (await letters(tenant))[0].reason
+        await eventually(lambda: has_dead_letters(tenant, 1))
+        reason = (await all_dead_letters(tenant))[0].reason
         if host in ("127.1", "2130706433"):
             assert reason == "the URL can't be used"
         else:
@@ -316,9 +316,9 @@ async def test_private_addresses_are_refused_without_a_packet(careful: NodeProce
     async with tenant_of(careful) as tenant:
         await register(tenant, careful, f"http://{host}/")
         await send(tenant, await tenant.home(await tenant.user()), 1)
-        await eventually(lambda: has_letters(tenant, 1))
+        await eventually(lambda: has_dead_letters(tenant, 1))
         # Said instead of making a socket; an attempt would have been given up for another reason.
-        assert (await letters(tenant))[0].reason == "the address is not a public one"
+        assert (await all_dead_letters(tenant))[0].reason == "the address is not a public one"
 
 
 async def test_no_secret_is_logged_or_stored_openly(
@@ -331,7 +331,7 @@ async def test_no_secret_is_logged_or_stored_openly(
     url = receiver.origin + "/token-hunter2"
     key = await register(tenant, patient, url)
     await send(tenant, await tenant.home(await tenant.user()), 1)
-    await eventually(lambda: has_letters(tenant, 1))
+    await eventually(lambda: has_dead_letters(tenant, 1))
     record: Any = await tenant.redis.hgetall(ProjectSlot(tenant.project).smart_module("hook"))
     for secret in (key, "hunter2"):
         assert secret not in patient.logged()
@@ -342,12 +342,12 @@ async def ok(_: Received) -> int:
     return 200
 
 
-async def letters(tenant: Tenant) -> list[DeadLetter]:
+async def all_dead_letters(tenant: Tenant) -> list[DeadLetter]:
     return await tenant.store.module_deliveries.dead_letters(tenant.project, "hook")
 
 
-async def has_letters(tenant: Tenant, count: int) -> bool:
-    return len(await letters(tenant)) == count
+async def has_dead_letters(tenant: Tenant, count: int) -> bool:
+    return len(await all_dead_letters(tenant)) == count
 
 
 async def are_waiting(tenant: Tenant, count: int) -> bool:

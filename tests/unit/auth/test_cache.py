@@ -34,8 +34,8 @@ def nothing() -> None:
 
 
 class OneByOne:
-    def __init__(self, freshness: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
-        self.cache: VersionedCache[int, str] = VersionedCache(freshness, capacity, lifetime, clock)
+    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: VersionedCache[int, str] = VersionedCache(versions, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
         return {each for each in ids if self.cache.get(each) == f"value {each}"}
@@ -62,8 +62,8 @@ class Unplaced(OneByOne):
 
 
 class Records:
-    def __init__(self, freshness: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
-        self.cache: VersionedRecords[str, str] = VersionedRecords(freshness, capacity, lifetime, clock)
+    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: VersionedRecords[str, str] = VersionedRecords(versions, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
         found = self.cache.known("owner", ids)
@@ -79,8 +79,8 @@ class Records:
 
 
 class Ids:
-    def __init__(self, freshness: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
-        self.cache: VersionedIds[str] = VersionedIds(freshness, capacity, lifetime, clock)
+    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+        self.cache: VersionedIds[str] = VersionedIds(versions, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
         return self.cache.known("owner", ids)
@@ -144,12 +144,12 @@ async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() ->
 @every_kind
 async def test_what_this_node_announced_is_forgotten_before_it_is_read(kind: Kind) -> None:
     """The tail comes to the record later, when the change was answered already."""
-    freshness = cache_versions(ShardCounts())
-    cache: Memory = kind(freshness, 1_000, 1.0, Clock())
+    versions = cache_versions(ShardCounts())
+    cache: Memory = kind(versions, 1_000, 1.0, Clock())
     await cache.learn([HERE, ELSEWHERE])
-    freshness.forget({shard_of(HERE)})
+    versions.forget({shard_of(HERE)})
     assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
-    await cache.learn([HERE], meanwhile=lambda: freshness.forget({shard_of(HERE)}))
+    await cache.learn([HERE], meanwhile=lambda: versions.forget({shard_of(HERE)}))
     assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
     await cache.learn([HERE])
     assert cache.known([HERE, ELSEWHERE]) == {HERE, ELSEWHERE}

@@ -94,11 +94,11 @@ def test_dead_letters_are_shown_retried_and_dropped(commands: Commands, project:
         await store.module_deliveries.add(module, [(f"1.2-{n}", envelope) for n in range(3)], 0, 10)
 
     commands.on_store(die)
-    letters = commands.json("smart-module", "dead-letters", "list", *of_module)
-    assert [letter["eventId"] for letter in letters] == ["1.2-0", "1.2-1", "1.2-2"]
-    assert letters[0].keys() == {"letterId", "eventId", "reason", "tries", "event"}
-    assert letters[0]["event"]["eventData"] == {"n": 1}
-    one = letters[1]["letterId"]
+    dead_letters = commands.json("smart-module", "dead-letters", "list", *of_module)
+    assert [dead_letter["eventId"] for dead_letter in dead_letters] == ["1.2-0", "1.2-1", "1.2-2"]
+    assert dead_letters[0].keys() == {"letterId", "eventId", "reason", "tries", "event"}
+    assert dead_letters[0]["event"]["eventData"] == {"n": 1}
+    one = dead_letters[1]["letterId"]
     assert commands.json("smart-module", "dead-letters", "drop", *of_module, "--letter", one) == {
         "dropped": 1
     }
@@ -123,8 +123,8 @@ def test_what_somebody_else_wrote_among_dead_letters_can_be_seen_and_dropped(
             await client.aclose()
 
     asyncio.run(write())
-    letters = commands.json("smart-module", "dead-letters", "list", *of_module)
-    assert [(each["reason"], each["tries"], each["event"]) for each in letters] == [
+    dead_letters = commands.json("smart-module", "dead-letters", "list", *of_module)
+    assert [(each["reason"], each["tries"], each["event"]) for each in dead_letters] == [
         ("not understood", 0, None), ("\ufffd", 0, None)
     ]  # fmt: skip
     assert commands.json("smart-module", "dead-letters", "retry", *of_module) == {"retried": 1}

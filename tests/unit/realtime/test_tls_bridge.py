@@ -16,7 +16,7 @@ import uvloop
 
 from homewire.realtime.tls_bridge import KernelBounds, TlsBridges
 
-PATIENCE_S = 10.0
+TIMEOUT_S = 10.0
 MIB = 1024 * 1024
 STUCK_S = 0.5
 """Who could not send anything for so long is held up."""
@@ -49,18 +49,18 @@ class RedisConnection:
 
     async def core_reads(self, count: int) -> bytes:
         data = b""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while len(data) < count and (some := await loop().sock_recv(self.core, 65_536)):
                 data += some
         return data
 
     async def core_says(self, data: bytes) -> None:
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await loop().sock_sendall(self.core, data)
 
     async def ended(self) -> None:
         """Wait until there is no pump any more."""
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             while self.pumps:  # noqa: ASYNC110 (nobody announces it)
                 await asyncio.sleep(0.01)
 
@@ -96,9 +96,9 @@ def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLC
         server = await loop().create_server(Accepts, "127.0.0.1", 0, ssl=server_context)
         port = server.sockets[0].getsockname()[1]
         reader, writer = await asyncio.open_connection(
-            "127.0.0.1", port, ssl=client_context, ssl_shutdown_timeout=PATIENCE_S
+            "127.0.0.1", port, ssl=client_context, ssl_shutdown_timeout=TIMEOUT_S
         )
-        far, served = await asyncio.wait_for(core, PATIENCE_S)
+        far, served = await asyncio.wait_for(core, TIMEOUT_S)
         with far:
             far.setblocking(False)
             try:
@@ -152,9 +152,9 @@ def test_a_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
         line.writer.write(b"end")
         # The chunk that was not drained in time is on its way, too.
         whole = count + 65_536 + 3
-        heard = await line.core_reads(whole)
-        assert len(heard) == whole
-        assert heard.endswith(b"xxend")
+        received = await line.core_reads(whole)
+        assert len(received) == whole
+        assert received.endswith(b"xxend")
         await line.core_says(b"and back")
         assert await line.reader.readexactly(8) == b"and back"
 
@@ -176,7 +176,7 @@ def test_a_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
                     sent, chunk = sent + count, chunk[count:]
 
         await all_that_fits(say)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             assert await line.reader.readexactly(sent) == b"x" * sent
         await line.core_says(b"more")
         assert await line.reader.readexactly(4) == b"more"
@@ -188,7 +188,7 @@ def test_the_core_ends_its_half(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         await line.core_says(b"x" * 200_000)
         line.core.shutdown(socket.SHUT_WR)
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             assert len(await line.reader.read()) == 200_000
         assert await line.core_reads(1) == b""
         await line.ended()
@@ -201,13 +201,13 @@ def test_the_core_closes_with_something_unread(run: Run) -> None:
 
     async def body(line: RedisConnection) -> None:
         line.writer.write(b"never read")
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             await loop().sock_recv(line.core, 5)
         line.core.send(b"last words")
         line.core.close()
         for _ in range(20):
             line.writer.write(b"still talking")
-        async with asyncio.timeout(PATIENCE_S):
+        async with asyncio.timeout(TIMEOUT_S):
             assert await line.reader.read() == b"last words"
         await line.ended()
 
@@ -223,9 +223,9 @@ def test_the_client_leaves(run: Run, farewell: str) -> None:
             line.writer.close()
         else:
             line.writer.transport.abort()
-        heard = await line.core_reads(1_000_000)
+        received = await line.core_reads(1_000_000)
         if farewell == "close_notify":
-            assert len(heard) == 100_000
+            assert len(received) == 100_000
         await line.ended()
 
     run(body)

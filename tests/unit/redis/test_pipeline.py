@@ -65,38 +65,38 @@ async def test_what_was_answered_before_the_line_broke_was_answered(tmp_path: Pa
     def answer(command: list[bytes]) -> bytes | None:
         return None if command[1] == b"3" else b"$1\r\n%b\r\n" % command[1]
 
-    async with talking(tmp_path / "s", answer) as trips:
-        asked = [trips.ask(("GET", str(n)), ("GET", str(n + 1))) for n in (0, 2, 4)]
+    async with talking(tmp_path / "s", answer) as pipe:
+        asked = [pipe.ask(("GET", str(n)), ("GET", str(n + 1))) for n in (0, 2, 4)]
         first, *rest = await asyncio.gather(*asked, return_exceptions=True)
         assert first == [b"0", b"1"]
         # Of the second, one command was answered and the other one perhaps executed.
         assert [type(each) for each in rest] == [RedisConnectionError] * 2
-        assert await trips.ask(("GET", "7")) == [b"7"]
+        assert await pipe.ask(("GET", "7")) == [b"7"]
 
 
 async def test_credentials_come_first(tmp_path: Path) -> None:
-    heard: list[list[bytes]] = []
+    received: list[list[bytes]] = []
 
     def answer(command: list[bytes]) -> bytes:
-        heard.append(command)
+        received.append(command)
         return b"+OK\r\n" if command[0] == b"AUTH" else b"$1\r\nx\r\n"
 
-    async with talking(tmp_path / "s", answer, "ada:secret@") as trips:
-        assert await trips.ask(("GET", "a")) == [b"x"]
-    assert heard == [[b"AUTH", b"ada", b"secret"], [b"GET", b"a"]]
+    async with talking(tmp_path / "s", answer, "ada:secret@") as pipe:
+        assert await pipe.ask(("GET", "a")) == [b"x"]
+    assert received == [[b"AUTH", b"ada", b"secret"], [b"GET", b"a"]]
 
 
 async def test_refused_credentials_are_not_repeated_in_the_error(tmp_path: Path) -> None:
-    async with talking(tmp_path / "s", lambda _: b"-WRONGPASS hunter2\r\n", ":hunter2@") as trips:
+    async with talking(tmp_path / "s", lambda _: b"-WRONGPASS hunter2\r\n", ":hunter2@") as pipe:
         with pytest.raises(AuthenticationError) as refused:
-            await trips.ask(("GET", "a"))
+            await pipe.ask(("GET", "a"))
     assert "hunter2" not in str(refused.value)
 
 
 async def test_what_is_no_redis_ends_the_line(tmp_path: Path) -> None:
-    async with talking(tmp_path / "s", lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as trips:
+    async with talking(tmp_path / "s", lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as pipe:
         with pytest.raises(RedisConnectionError):
-            await trips.ask(("GET", "a"))
+            await pipe.ask(("GET", "a"))
 
 
 async def test_lines_that_are_not_let_in_are_given_up_and_who_waits_behind_them_is_told(
@@ -114,8 +114,8 @@ async def test_lines_that_are_not_let_in_are_given_up_and_who_waits_behind_them_
 
     async with await asyncio.start_unix_server(listen_only, tmp_path / "s"), asyncio.timeout(20):
         redis = connect(f"unix://ada:secret@{tmp_path}/s")
-        trips, many = AutoPipeline(redis), [("GET", "a")] * TOGETHER
-        asked = [trips.ask(*many) for _ in range(3 * AT_ONCE)]
+        pipe, many = AutoPipeline(redis), [("GET", "a")] * TOGETHER
+        asked = [pipe.ask(*many) for _ in range(3 * AT_ONCE)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(each) for each in outcomes} == {TimeoutError}
         # A line may be given up before the server's side of it was begun.
@@ -133,16 +133,16 @@ async def test_reads_that_a_connection_broke_under_are_asked_once_more(tmp_path:
         asked.append(command[1])
         return None if asked.count(b"a") == 1 else b"$1\r\nx\r\n"
 
-    async with talking(tmp_path / "s", answer, only_reads=True) as trips:
-        assert await trips.ask(("GET", "a")) == [b"x"]
+    async with talking(tmp_path / "s", answer, only_reads=True) as pipe:
+        assert await pipe.ask(("GET", "a")) == [b"x"]
     assert asked == [b"a", b"a"]
 
 
 async def test_reads_are_asked_no_third_time(tmp_path: Path) -> None:
     asked: list[bytes] = []
-    async with talking(tmp_path / "s", lambda command: asked.append(command[1]), only_reads=True) as trips:
+    async with talking(tmp_path / "s", lambda command: asked.append(command[1]), only_reads=True) as pipe:
         with pytest.raises(RedisConnectionError):
-            await trips.ask(("GET", "a"))
+            await pipe.ask(("GET", "a"))
     assert asked == [b"a", b"a"]
 
 
