@@ -13,7 +13,8 @@ from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer
 from homewire.sessions.models import Login
 from homewire.settings import Settings
-from kit.node import NodeProcess, Reply, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Reply, Tenant, tenant_of
 
 APP: Final = "controller_app"
 PASSWORD: Final = "correct horse"

@@ -13,7 +13,8 @@ import orjson
 
 from homewire.server.browser import HOST_SESSION, SESSION
 from kit.accounts import Desk
-from kit.node import NodeProcess, Reply
+from kit.node import NodeProcess
+from kit.tenant import Reply
 
 HOSTS: Final = ",".join(f"p{number}.test={number}" for number in range(1, 2000))
 """The setting `project_hosts` of a node whose projects have a host each, `p<id>.test`."""

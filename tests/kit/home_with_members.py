@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from homewire.projects.models import KeyScope
-from kit.node import Account, Reply, Tenant
+from kit.tenant import Account, Reply, Tenant
 
 
 @dataclass

@@ -25,7 +25,8 @@ from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot, message_queue, messages_waiting
 from kit import certificates, smtp_server
-from kit.node import NodeProcess, Tenant, eventually, reserved_port
+from kit.node import NodeProcess, eventually, reserved_port
+from kit.tenant import Tenant
 
 BASE = "https://home.example.com"
 TOKEN = "v1.7.a-secret_token"

@@ -8,7 +8,7 @@ from typing import Any, Final
 from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from homewire.timestamps import timestamp
-from kit.node import Tenant
+from kit.tenant import Tenant
 
 AGENTS: Final = ("curl/8.5.0", "Wget/1.21.4", "")
 DEVICES: Final = ("curl", "Wget", "")

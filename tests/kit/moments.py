@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from typing import Any, Final
 
-from kit.node import Tenant, eventually
+from kit.node import eventually
+from kit.tenant import Tenant
 
 ROUNDS: Final = 40
 """Of two things that are to meet in every order; as many more, up to MOST_ROUNDS, as it takes to see either

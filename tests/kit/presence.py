@@ -13,8 +13,9 @@ from homewire.devices.models import DevicePresence
 from homewire.presence.store import HOLDER
 from homewire.store.keys import ProjectSlot
 from kit.client import Socket, listen
-from kit.node import Account, NodeProcess, Tenant, eventually, running_node, tenant_of
+from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
+from kit.tenant import Account, Tenant, tenant_of
 
 LEASE_S: Final = 5.0
 BY_LEASE_S: Final = LEASE_S + 15.0

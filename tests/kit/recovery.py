@@ -14,7 +14,8 @@ from typing import Final
 import orjson
 
 from kit.client import Socket, listen
-from kit.node import Account, NodeProcess, Tenant, eventually, tenant_of
+from kit.node import NodeProcess, eventually
+from kit.tenant import Account, Tenant, tenant_of
 from kit.two_nodes import Pair, Processes, pair_of
 from kit.warm import WarmProcess
 

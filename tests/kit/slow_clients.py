@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from kit.client import CLOSE, TEXT, Socket, close_frame, listen
-from kit.node import Account, NodeProcess, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 

@@ -9,7 +9,7 @@ from urllib.parse import urlencode
 from homewire.entities.models import Entity
 from homewire.permissions.models import Permission, PermissionKind
 from kit.client import Socket, listen
-from kit.node import Account, Tenant
+from kit.tenant import Account, Tenant
 
 PATH: Final = "/userSession/websocket"
 READ: Final = {

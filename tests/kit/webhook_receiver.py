@@ -15,7 +15,8 @@ from aiohttp import web
 
 from homewire.settings import Settings
 from homewire.webhooks.registration import create_webhook
-from kit.node import NodeProcess, Tenant
+from kit.node import NodeProcess
+from kit.tenant import Tenant
 
 TIMEOUT_S = 10.0
 

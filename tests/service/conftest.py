@@ -17,8 +17,9 @@ from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
 from kit.accounts import Desk, desk_of
-from kit.node import CLUSTER, DEFAULT_PROJECT, NodeProcess, Tenant, private_node, tenant_of
+from kit.node import CLUSTER, NodeProcess, private_node
 from kit.redis_server import BusServer, running_server
+from kit.tenant import DEFAULT_PROJECT, Tenant, tenant_of
 from kit.webhook_receiver import Receiver, receiving
 
 

@@ -17,7 +17,8 @@ from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.sessions.models import Lifetime, Login
 from homewire.store.proofs import ProofKind
 from homewire.webhooks.models import ModuleType
-from kit.node import DEFAULT_PROJECT, Account, NodeProcess, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import DEFAULT_PROJECT, Account, Tenant, tenant_of
 
 PASSWORD: Final = "correct horse"
 

@@ -12,7 +12,8 @@ from homewire.groups import store as bounds
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, KeyScope
 from homewire.store.keys import ProjectSlot
-from kit.node import Account, NodeProcess, Reply, Tenant, eventually, tenant_of
+from kit.node import NodeProcess, eventually
+from kit.tenant import Account, Reply, Tenant, tenant_of
 
 COMMAND = {"action": "open"}
 VALUE = {"value": 1}

@@ -20,8 +20,9 @@ import pytest_asyncio
 from homewire.sessions.models import Lifetime, Login
 from kit.client import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
 from kit.moments import a_later_moment
-from kit.node import Account, NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
 from kit.suspension import suspended
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 STEPS = ["reserve", "authorise", "answer", "adopt"]

@@ -18,7 +18,8 @@ from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from kit.client import listen
 from kit.home_with_members import House, house_of
-from kit.node import Account, NodeProcess, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 DAY_MS = 86_400_000

@@ -18,7 +18,8 @@ from homewire.client import Client, Filter, Lost, Restored
 from homewire.errors import ClientError
 from homewire.node_address import NOTE
 from kit.client import listen
-from kit.node import Tenant, private_node, reserved_port, running_node, tenant_of
+from kit.node import private_node, reserved_port, running_node
+from kit.tenant import Tenant, tenant_of
 from kit.warm import run_homewire
 
 EVERYTHING = Filter()

@@ -10,7 +10,8 @@ from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Login, Session
 from homewire.timestamps import timestamp
 from kit.accounts import Desk
-from kit.node import Account, NodeProcess, Reply, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Account, Reply, Tenant, tenant_of
 
 CURL = Login(user_agent="curl/8.5.0")
 NOBODY = "0123456789abcdef01234567"

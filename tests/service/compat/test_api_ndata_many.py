@@ -16,7 +16,8 @@ from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 from kit.client import RawConnection
 from kit.many_sessions import Crowd, crowd_of
-from kit.node import NodeProcess, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import tenant_of
 
 MANY: Final = 5_000
 """With their padding several runs of a sorting, and more than the kernel takes for who doesn't read."""

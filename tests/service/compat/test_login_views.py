@@ -15,7 +15,8 @@ import pytest_asyncio
 from homewire.projects.models import AccountSystem
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of
 from kit.browser import HOSTS, client_of, cookie_of
-from kit.node import NodeProcess, Reply, private_node
+from kit.node import NodeProcess, private_node
+from kit.tenant import Reply
 
 LIMIT: Final = 21
 UNKNOWN: Final = "nobody@example.com"

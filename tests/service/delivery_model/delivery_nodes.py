@@ -43,7 +43,7 @@ from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
 from homewire.sessions.models import Login
 from kit.client import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
-from kit.node import ALL_PERMISSIONS
+from kit.tenant import ALL_PERMISSIONS
 from kit.two_nodes import SHARDS, Pair
 
 TIMEOUT_S: Final = 10.0

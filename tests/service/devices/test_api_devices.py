@@ -12,7 +12,8 @@ import pytest_asyncio
 from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.home_with_devices import House, house_of
-from kit.node import NodeProcess, Tenant, eventually, tenant_of
+from kit.node import NodeProcess, eventually
+from kit.tenant import Tenant, tenant_of
 
 RANGE = "vnd.tinkermode.range"
 LISTEN = "/userSession/websocket"

@@ -18,7 +18,8 @@ from homewire.projects.models import AccountSystem, KeyScope
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 from kit.client import listen, refusal
-from kit.node import Account, NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Account, Tenant, tenant_of
 
 RANGE = "vnd.tinkermode.range"
 SOCKET = "/userSession/websocket"

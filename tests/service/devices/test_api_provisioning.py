@@ -15,7 +15,8 @@ import pytest_asyncio
 
 from kit.client import listen
 from kit.home_with_devices import House, house_of
-from kit.node import Account, NodeProcess, Tenant, eventually, tenant_of
+from kit.node import NodeProcess, eventually
+from kit.tenant import Account, Tenant, tenant_of
 
 SLOW_S = 30
 """What may pass between a time that a node says and a look at the clock here."""

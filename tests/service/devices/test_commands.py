@@ -16,7 +16,8 @@ import pytest
 
 from homewire.redis.embedded import EmbeddedServer
 from kit.client import listen
-from kit.node import CLUSTER, Tenant, private_node, tenant_of
+from kit.node import CLUSTER, private_node
+from kit.tenant import Tenant, tenant_of
 from kit.warm import run_homewire
 
 MOST_ARGUMENTS = 2_010

@@ -14,8 +14,9 @@ from redis.exceptions import RedisError
 
 from kit.client import Refused, listen, raw_request
 from kit.moments import in_time
-from kit.node import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.suspension import suspended
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 

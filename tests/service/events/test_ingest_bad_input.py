@@ -14,7 +14,8 @@ import pytest_asyncio
 
 from homewire.projects.models import KeyScope
 from kit.client import Answer, RawConnection, listen, raw_request
-from kit.node import Account, NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Account, Tenant, tenant_of
 
 DEEP = '{"a":' * 100 + "1" + "}" * 100
 

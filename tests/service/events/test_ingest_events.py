@@ -10,7 +10,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from kit.client import Socket, listen
-from kit.node import Account, Tenant
+from kit.tenant import Account, Tenant
 
 SPEC_EVENT = """{
     "eventType": "sprinkler-status",

@@ -13,7 +13,8 @@ from kit.accounts import PASSWORD, desk_of
 from kit.client import listen, refusal
 from kit.control_records import SHARDS
 from kit.held_tail import HeldTail, held_tail
-from kit.node import CLUSTER, NodeProcess, private_node, tenant_of
+from kit.node import CLUSTER, NodeProcess, private_node
+from kit.tenant import tenant_of
 from kit.two_homes import PATH
 
 COME_BACK = 4004

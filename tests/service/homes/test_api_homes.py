@@ -13,7 +13,8 @@ from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.home_with_members import House, house_of
-from kit.node import NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Tenant, tenant_of
 
 ABSENT = 987_654_321
 

@@ -15,7 +15,8 @@ from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit.home_with_members import House, house_of, key_of
-from kit.node import Account, NodeProcess, Reply, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Account, Reply, Tenant, tenant_of
 
 ABSENT = 987_654_321
 ANN = "Ann@Example.com"

@@ -11,7 +11,7 @@ import pytest_asyncio
 from homewire.homes.models import Role
 from kit.client import listen
 from kit.home_with_members import House, house_of
-from kit.node import Tenant
+from kit.tenant import Tenant
 
 ABSENT = 987_654_321
 

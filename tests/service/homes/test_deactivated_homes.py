@@ -21,7 +21,8 @@ from homewire.projects.models import AccessControl
 from kit.client import TEXT, TIMEOUT_S, Socket, listen, listen_if_allowed, refusal
 from kit.control_records import SHARDS
 from kit.moments import ROUNDS, in_time, meetings
-from kit.node import NodeProcess, Tenant, eventually, tenant_of
+from kit.node import NodeProcess, eventually
+from kit.tenant import Tenant, tenant_of
 from kit.two_homes import PATH, READ, TwoHomes
 
 WITHIN_S: Final = 1.0

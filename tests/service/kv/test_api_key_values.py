@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 from kit.client import listen, raw_request
-from kit.node import Account, NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Account, Tenant, tenant_of
 
 RANGE = "vnd.tinkermode.range"
 SOCKET = "/userSession/websocket"

@@ -14,7 +14,8 @@ from homewire.kv.store import BYTES_READ
 from homewire.server.streaming import PIECE
 from homewire.store.keys import ProjectSlot
 from kit.client import RawConnection
-from kit.node import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node, running_node
+from kit.tenant import Account, Tenant, tenant_of
 
 VALUES: Final = 400
 VALUE_BYTES: Final = 40_000

@@ -15,7 +15,8 @@ import psutil
 import pytest
 
 from kit.client import Answer, RawConnection, Refused, Socket, listen, raw_request
-from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"

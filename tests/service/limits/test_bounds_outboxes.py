@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 
 from kit.client import CLOSE, TEXT, Socket, frame, listen
-from kit.node import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node, running_node
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 KIB = 1024

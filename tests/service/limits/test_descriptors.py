@@ -13,7 +13,8 @@ import pytest
 from aiohttp import ClientSession
 
 from kit.client import Refused, listen
-from kit.node import NodeProcess, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import tenant_of
 
 EVENTS = "/userSession/websocket"
 CLIENTS = 60

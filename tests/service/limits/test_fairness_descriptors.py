@@ -10,7 +10,8 @@ import psutil
 import pytest
 
 from kit.client import RawConnection, Socket
-from kit.node import NodeProcess, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import tenant_of
 
 EVENTS = "/userSession/websocket"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"

@@ -12,7 +12,8 @@ import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
 from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
-from kit.node import NodeProcess, Reply, private_node
+from kit.node import NodeProcess, private_node
+from kit.tenant import Reply
 
 FLOOD = 150
 PLACES = 8

@@ -11,7 +11,8 @@ import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
 from kit.accounts import APP, PHONE, Desk, desk_of
-from kit.node import NodeProcess, Reply, private_node
+from kit.node import NodeProcess, private_node
+from kit.tenant import Reply
 
 BUDGET = 40
 LEFT = BUDGET // 4

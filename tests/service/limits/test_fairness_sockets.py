@@ -12,7 +12,8 @@ import pytest
 
 from homewire.settings.fields import BULK_BODY_BYTES, BULK_ITEMS, KIB
 from kit.client import CLOSE, PING, PONG, TEXT, Frame, Socket, frame, listen, refusal
-from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 SOCKETS = 20

@@ -12,7 +12,8 @@ import pytest
 
 from homewire.projects.models import KeyScope
 from kit.client import Refused, Socket, listen, refusal
-from kit.node import Account, NodeProcess, Tenant, eventually, private_node, running_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node, running_node
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 EVENT = {"eventType": "t", "eventData": {}}

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from kit.client import Answer, RawConnection, Refused, Socket
-from kit.node import NodeProcess, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import tenant_of
 
 HOSTILE, HONEST = "127.0.0.3", "127.0.0.2"
 EVENTS = "/userSession/websocket"

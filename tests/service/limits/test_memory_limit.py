@@ -11,7 +11,8 @@ import pytest
 from homewire.machine import memory_bytes
 from homewire.redis.connect import connect
 from homewire.store.keys import ProjectSlot
-from kit.node import NodeProcess, Tenant, private_node, running_node, tenant_of
+from kit.node import NodeProcess, private_node, running_node
+from kit.tenant import Tenant, tenant_of
 
 EVENT = {"eventType": "t", "eventData": {}}
 COMMAND = {"action": "on", "parameters": {}}

@@ -15,7 +15,8 @@ from homewire.sessions.store import ALWAYS_OPENED, MAX_DERIVED
 from homewire.store.keys import ProjectSlot
 from kit.client import listen
 from kit.key_space import names_of
-from kit.node import Account, NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Account, Tenant, tenant_of
 
 BYTES, RECORDS, ENDED, KEYS = 400_000, 300, 5, 20
 EVENT = {"eventType": "t", "eventData": {}}

@@ -10,7 +10,8 @@ import pytest
 import pytest_asyncio
 
 from kit.client import CLOSE, PING, PONG, TEXT, Frame, Socket, close_frame, frame, listen
-from kit.node import NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 STEPS = ["reserve", "authorise", "answer", "adopt"]

@@ -9,7 +9,8 @@ from itertools import pairwise
 import pytest
 
 from kit.client import CLOSE, PING, TEXT, Refused, Socket, close_frame, frame, listen
-from kit.node import Tenant, private_node, tenant_of
+from kit.node import private_node
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 AT_ONCE = 100

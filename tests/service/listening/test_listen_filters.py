@@ -11,7 +11,8 @@ import pytest
 import pytest_asyncio
 
 from kit.client import Refused, Socket, listen, refusal
-from kit.node import CLUSTER, Account, NodeProcess, Tenant, tenant_of
+from kit.node import CLUSTER, NodeProcess
+from kit.tenant import Account, Tenant, tenant_of
 
 PATH = "/userSession/websocket"
 MIXTURES = ["", "h", "d", "e", "hd", "he", "de", "hde"]

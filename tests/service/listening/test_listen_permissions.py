@@ -14,7 +14,8 @@ from homewire.entities.models import Entity
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 from kit.client import Answer, Refused, listen, refusal
-from kit.node import Account, NodeProcess, Tenant, eventually, tenant_of
+from kit.node import NodeProcess, eventually
+from kit.tenant import Account, Tenant, tenant_of
 from kit.two_homes import PATH, READ
 
 

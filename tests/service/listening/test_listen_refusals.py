@@ -9,7 +9,8 @@ import pytest
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.sessions.models import Login
 from kit.client import PING, PONG, Frame, Socket, frame, listen, raw_request, refusal, upgrade_request
-from kit.node import NodeProcess, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 DEAD = "v1.1." + "A" * 43

@@ -17,7 +17,8 @@ from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 from kit.client import Socket, listen, listen_if_allowed
 from kit.moments import ROUNDS, in_time, meetings
-from kit.node import NodeProcess, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import tenant_of
 from kit.two_homes import READ, TwoHomes
 
 WITHIN_S: Final = 1.0

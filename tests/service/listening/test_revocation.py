@@ -10,7 +10,8 @@ import pytest_asyncio
 
 from homewire.projects.models import AccessControl
 from kit.client import CLOSE, Socket, listen
-from kit.node import NodeProcess, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Tenant, tenant_of
 from kit.two_homes import PATH, READ, TwoHomes
 
 RESUBSCRIBE: Final = 4004

@@ -22,12 +22,13 @@ from kit.client import (
     frame,
     listen,
 )
-from kit.node import NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
 from kit.slow_clients import (
     close_one_that_does_not_read,
     let_go_of_one_that_never_reads_again,
     received_until_evicted,
 )
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 MESSAGE_BYTES = 65_536

@@ -12,7 +12,8 @@ from redis.asyncio import Redis
 
 from homewire.projects.models import AccountSystem, KeyScope
 from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
-from kit.node import NodeProcess, Reply, Tenant, eventually, private_node, running_node
+from kit.node import NodeProcess, eventually, private_node, running_node
+from kit.tenant import Reply, Tenant
 
 LIMITS: dict[str, Any] = {
     "account_attempts": 3,

@@ -23,8 +23,9 @@ from homewire.users.verification import REDEEM_CODE, REDEEM_TOKEN
 from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of
 from kit.browser import HOSTS, browser_of
 from kit.faulty_link import FaultyWay, faulty_way
-from kit.node import NodeProcess, Reply, eventually, running_node
+from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import running_server
+from kit.tenant import Reply
 
 MOST = 2
 """Wrong guesses that a node bears here."""

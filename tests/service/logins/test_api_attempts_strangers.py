@@ -11,7 +11,8 @@ import pytest_asyncio
 from homewire.logins.store import IN_A_ROW
 from homewire.projects.models import AccountSystem
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
-from kit.node import NodeProcess, Reply, private_node
+from kit.node import NodeProcess, private_node
+from kit.tenant import Reply
 
 FIRST_S, LONGEST_S = 100, 1000
 LIMITS: dict[str, Any] = {

@@ -17,8 +17,9 @@ from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
 from homewire.users.verification import REDEEM_TOKEN
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
-from kit.node import NodeProcess, Reply, private_node
+from kit.node import NodeProcess, private_node
 from kit.recovery import dying_change
+from kit.tenant import Reply
 
 UNKNOWN = "nobody@example.com"
 NEW = "staple battery"

@@ -15,7 +15,8 @@ from multidict import CIMultiDict
 from homewire.auth.tokens import mint
 from homewire.sessions.models import Login
 from kit.client import listen, raw_request, refusal
-from kit.node import Account, NodeProcess, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS: Final = "/userSession/websocket"
 LISTED: Final = "https://app.example.com"

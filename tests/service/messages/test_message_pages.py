@@ -16,7 +16,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from kit.node import NodeProcess, Tenant
+from kit.node import NodeProcess
+from kit.tenant import Tenant
 
 PASSWORD = "correct horse 9"
 

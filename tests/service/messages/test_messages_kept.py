@@ -15,7 +15,8 @@ from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
 from kit.mailbox import BASE, PostOffice
-from kit.node import NodeProcess, Tenant
+from kit.node import NodeProcess
+from kit.tenant import Tenant
 
 TOKEN = "v1.7.a-secret_token"
 CODE = "483920"

@@ -6,7 +6,8 @@ import asyncio
 from pathlib import Path
 
 from kit.mailbox import PostOffice, all_carried, mail_server, verification
-from kit.node import running_node, tenant_of
+from kit.node import running_node
+from kit.tenant import tenant_of
 
 ATTEMPT_S = 2.0
 

@@ -24,7 +24,8 @@ from kit.mailbox import (
     sms_gateway,
     verification,
 )
-from kit.node import NodeProcess, Tenant, private_node, reserved_port, tenant_of
+from kit.node import NodeProcess, private_node, reserved_port
+from kit.tenant import Tenant, tenant_of
 
 CODE = "483920"
 

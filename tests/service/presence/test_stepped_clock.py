@@ -8,8 +8,9 @@ import pytest
 
 from homewire.store.keys import NODES, ProjectSlot
 from kit.client import listen
-from kit.node import Tenant, eventually, running_node, tenant_of
+from kit.node import eventually, running_node
 from kit.stepped_clock import SteppedClock
+from kit.tenant import Tenant, tenant_of
 
 HOUR = 3600
 LEASE_S = 3.0

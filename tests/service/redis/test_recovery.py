@@ -11,8 +11,8 @@ import pytest
 
 from homewire.access_changes.relay import INTERVAL_S, SWEEP_S
 from kit.client import CLOSE, Socket, listen
-from kit.node import tenant_of
 from kit.recovery import EVENTS, HEARD_WITHIN_S, TIMEOUT_S, House, dying_change, house_of
+from kit.tenant import tenant_of
 from kit.two_nodes import Processes, running_pair
 
 BEFORE_RECORD: Final = ["expect", "record"]

@@ -16,8 +16,8 @@ import pytest
 from homewire.errors import HomewireError
 from homewire.sessions.models import Login
 from kit.client import CLOSE, Socket
-from kit.node import Account
 from kit.recovery import TIMEOUT_S, House, house_of
+from kit.tenant import Account
 from kit.two_nodes import Processes, running_pair
 
 KILLS: Final = 4

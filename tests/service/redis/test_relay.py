@@ -28,8 +28,9 @@ from homewire.repositories import Store
 from homewire.store.keys import PROJECTS, ProjectSlot
 from kit.control_records import SHARDS, Copy, copies, dying_store, first_appearances, shards_of, until
 from kit.moments import in_time
-from kit.node import NodeProcess, Tenant
+from kit.node import NodeProcess
 from kit.redis_server import BusServer, eventually, not_cancelled
+from kit.tenant import Tenant
 from kit.warm import WarmProcess
 
 CHILD = Path(__file__).with_name("relay_child.py")

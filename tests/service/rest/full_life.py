@@ -13,7 +13,8 @@ from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit.accounts import APP, PASSWORD, Desk
 from kit.client import listen
-from kit.node import Account, NodeProcess, eventually
+from kit.node import NodeProcess, eventually
+from kit.tenant import Account
 from kit.webhook_receiver import Received, Receiver, register
 
 FAILING: Final = "deaf"

@@ -16,7 +16,8 @@ import pytest
 from homewire.projects.models import AccountSystem, KeyScope
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
 from kit.client import CLOSE, Socket, listen, refusal
-from kit.node import Account, NodeProcess, private_node
+from kit.node import NodeProcess, private_node
+from kit.tenant import Account
 from kit.webhook_receiver import receiving, register
 
 EVENTS = "/userSession/websocket"

@@ -28,7 +28,8 @@ from redis import Redis
 
 from homewire.bus.shards import events_key
 from homewire.projects.models import AccountSystem, KeyScope
-from kit.node import NodeProcess, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import tenant_of
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")
 DEVICES: Final = 3

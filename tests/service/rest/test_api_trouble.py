@@ -18,9 +18,10 @@ from test_api_access import ERROR
 from homewire.errors import InternalError
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.redis.connect import COMMAND_S
-from kit.node import DEFAULT_PROJECT, NodeProcess, eventually, private_node, running_node
+from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.node_child import SECRET
 from kit.redis_server import BusServer, running_server
+from kit.tenant import DEFAULT_PROJECT
 
 LONGEST_S = COMMAND_S + 3.5
 """One command, and before it a connection, are all that an operation waits for: 5 s. Two commands are 8."""

@@ -9,7 +9,8 @@ import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
 from kit.home_with_members import House, house_of
-from kit.node import NodeProcess, Reply, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Reply, Tenant, tenant_of
 
 NEVER = "0001-01-01T00:00:00Z"
 ZERO_USER = {

@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from kit.client import listen
-from kit.node import Account, Tenant
+from kit.tenant import Account, Tenant
 
 CLIENTS = Path(__file__).parents[2] / "clients"
 ENVIRONMENT = Path(sys.prefix) / "clients"

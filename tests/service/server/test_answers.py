@@ -8,7 +8,8 @@ from email.utils import parsedate_to_datetime
 import pytest
 
 from kit.client import TIMEOUT_S, RawConnection
-from kit.node import NodeProcess, Tenant
+from kit.node import NodeProcess
+from kit.tenant import Tenant
 
 
 async def said(url: str, requests: bytes) -> bytes:

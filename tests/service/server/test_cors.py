@@ -6,7 +6,8 @@ import pytest
 from aiohttp import ClientResponse
 
 from kit.client import raw_request
-from kit.node import NodeProcess, Tenant, private_node
+from kit.node import NodeProcess, private_node
+from kit.tenant import Tenant
 
 ORIGIN = {"Origin": "https://app.example.com"}
 

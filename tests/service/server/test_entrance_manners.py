@@ -17,7 +17,8 @@ import pytest
 
 from kit import certificates
 from kit.client import RawConnection, listen, raw_request
-from kit.node import NodeProcess, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import tenant_of
 
 EVENTS = "/userSession/websocket"
 HEALTH = b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n"

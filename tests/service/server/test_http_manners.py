@@ -13,7 +13,8 @@ from aiohttp import ClientResponse
 
 from homewire.projects.models import KeyScope
 from kit.client import raw_request, refusal
-from kit.node import NodeProcess, Tenant
+from kit.node import NodeProcess
+from kit.tenant import Tenant
 
 DOCUMENTS: Final = ("/", "/openapi.json", "/docs", "/verifyEmail")
 

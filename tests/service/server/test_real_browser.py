@@ -16,7 +16,8 @@ import pytest
 from aiohttp import web
 from aiohttp.test_utils import TestServer
 
-from kit.node import private_node, tenant_of
+from kit.node import private_node
+from kit.tenant import tenant_of
 
 BROWSER: Final = shutil.which("chromium")
 START_S: Final = 50.0

@@ -23,11 +23,12 @@ import pytest_asyncio
 from homewire.server.browser import HOST_SESSION
 from kit import certificates
 from kit.client import PING, PONG, TEXT, Frame, RawConnection, Socket, close_frame, frame, listen
-from kit.node import ROOT, NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import ROOT, NodeProcess, eventually, private_node
 from kit.slow_clients import (
     close_one_that_does_not_read,
     let_go_of_one_that_never_reads_again,
 )
+from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 SEND_QUEUE_BYTES = 262_144

@@ -21,7 +21,8 @@ from kit import certificates
 from kit.accounts import APP, EMAIL, PASSWORD, desk_of
 from kit.browser import HOSTS, JSON, cookie_of
 from kit.client import Refused, Socket, listen
-from kit.node import NodeProcess, Reply, Tenant, private_node, tenant_of
+from kit.node import NodeProcess, private_node
+from kit.tenant import Reply, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 BALANCER, STRANGER = "127.0.0.2", "127.0.0.3"

@@ -11,7 +11,8 @@ from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
 from kit.accounts import APP, PASSWORD, Desk, desk_of
 from kit.client import CLOSE, listen
-from kit.node import NodeProcess, Reply, Tenant, eventually
+from kit.node import NodeProcess, eventually
+from kit.tenant import Reply, Tenant
 
 SESSION = "/userSession"
 ENDED = 4502

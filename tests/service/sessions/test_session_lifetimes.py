@@ -17,8 +17,9 @@ from homewire.sessions.activity import note_interval_ms
 from homewire.sessions.models import Lifetime, Login, Session
 from homewire.store.database import wall_clock_ms
 from kit.client import Socket, listen
-from kit.node import Account, NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
 from kit.redis_server import BusServer, running_server
+from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
 TRY_AGAIN, KEY_ENDED = 1013, 4502

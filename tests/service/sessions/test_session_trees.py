@@ -20,7 +20,7 @@ from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User
-from kit.node import Tenant
+from kit.tenant import Tenant
 
 SLIDES_MS, ABSOLUTE_MS = 60_000, 80_000
 

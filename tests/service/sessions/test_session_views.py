@@ -20,7 +20,8 @@ from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.server.browser import SESSION
 from kit.client import listen
-from kit.node import Reply, eventually
+from kit.node import eventually
+from kit.tenant import Reply
 from kit.two_nodes import Processes, running_pair
 
 APP: Final = "controller_app"

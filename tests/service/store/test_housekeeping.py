@@ -10,8 +10,9 @@ from homewire.store.database import LOOK_AFTER_MS
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
 from homewire.users.deletion import HOMES_LEFT_AT_ONCE
 from kit.home_with_members import House, house_of
-from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
 from kit.recovery import dying_change
+from kit.tenant import Tenant, tenant_of
 
 WITHIN_S = LOOK_AFTER_MS / 1000 + 20
 

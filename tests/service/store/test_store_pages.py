@@ -11,7 +11,7 @@ from homewire.entities.models import Entity
 from homewire.kv.store import BYTES_READ, PAIRS_READ, Owner
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
-from kit.node import Tenant
+from kit.tenant import Tenant
 
 LARGE = 60_000
 

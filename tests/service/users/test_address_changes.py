@@ -11,7 +11,7 @@ from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, field, reason
-from kit.node import Reply
+from kit.tenant import Reply
 
 NEW, NEW_PHONE = "Ada.L@example.com", "+14155550199"
 HOUR_MS = 3_600_000

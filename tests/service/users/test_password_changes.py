@@ -19,7 +19,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.users.store import PasswordChange
 from kit.accounts import APP, EMAIL, PASSWORD, Desk, field, reason
-from kit.node import Reply
+from kit.tenant import Reply
 
 NEW: Final = "staple battery"
 LONG_AGO_MS: Final = 3_600_000

@@ -11,7 +11,8 @@ import pytest
 from homewire.projects.models import AccountSystem
 from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
 from kit.browser import client_of, cookie_of
-from kit.node import NodeProcess, Reply, private_node, running_node
+from kit.node import NodeProcess, private_node, running_node
+from kit.tenant import Reply
 
 LOGIN: Final = {"login": EMAIL, "password": PASSWORD}
 FROM_NOWHERE: Final = "elsewhere.test"

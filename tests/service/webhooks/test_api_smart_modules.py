@@ -12,7 +12,8 @@ import pytest
 from homewire.errors import Conflict, InvalidInput, UnknownRecord
 from homewire.projects.models import KeyScope
 from homewire.webhooks.models import ModuleType
-from kit.node import Account, NodeProcess, Tenant, tenant_of
+from kit.node import NodeProcess
+from kit.tenant import Account, Tenant, tenant_of
 from kit.webhook_receiver import register
 
 URL = "https://hooks.example.com/token-hunter2"

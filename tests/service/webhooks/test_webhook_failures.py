@@ -14,7 +14,8 @@ from aiohttp import web
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.webhooks.models import DeadLetter, SmartModule
-from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import Tenant, tenant_of
 from kit.webhook_receiver import Received, Receiver, receiving, register, send
 
 AGE_S = 3600

@@ -19,8 +19,9 @@ from homewire.store.database import wall_clock_ms
 from homewire.store.keys import MODULES_WAITING
 from homewire.webhooks.store import GROUP
 from kit.moments import a_later_moment
-from kit.node import NodeProcess, Tenant, eventually, running_node, tenant_of
+from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
+from kit.tenant import Tenant, tenant_of
 from kit.webhook_receiver import Received, Receiver, register, send
 
 SECRET = "0123456789abcdef0123456789abcdef"

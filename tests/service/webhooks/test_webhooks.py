@@ -20,7 +20,8 @@ from homewire.store.keys import ProjectSlot
 from homewire.webhooks.registration import post_test, rotate_key
 from kit.client import TIMEOUT_S, listen
 from kit.moments import a_later_moment
-from kit.node import NodeProcess, Tenant, eventually, private_node, tenant_of
+from kit.node import NodeProcess, eventually, private_node
+from kit.tenant import Tenant, tenant_of
 from kit.warm import run_homewire
 from kit.webhook_receiver import Received, Receiver, receiving, register, send
 
