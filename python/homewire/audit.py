@@ -1,8 +1,8 @@
-"""The audit trail: log lines of logins and of changes of who may do what, and counters for the metrics.
+"""The audit trail: log lines of logins and of changes of access, and counters for the metrics.
 
 A line has the event `audit`, the operation's name, its outcome (`ok`, or the reason of the refusal), the
-caller, the project, the client's address and the ids of the path. It has nothing of bodies, keys or e-mail
-addresses. Values, commands and events are data, not access: they leave no line.
+caller, the project, the client's address and the ids of the path. It contains no bodies, keys or e-mail
+addresses. Values, commands and events are data, not access: they are not logged.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ LOGINS: Final = frozenset(
         *(f"logIn{how}{where}" for how in ("", "WithToken", "Node") for where in ("", "AtApi")),
     }
 )
-"""Operations by which somebody proves who they are."""
+"""Operations that log a user or device in."""
 DATA: Final = "Key-value store"
-"""The tag of operations that change data, and nobody's access."""
+"""The tag of operations that change data, and no access."""
 
 TEXTS: Final = frozenset({"moduleId", "entityId"})
-"""Parts of paths that are shown though they are no integer ids."""
+"""Parts of paths that are logged, though they are no integer ids."""
 
 
 class AuditedOperation(Protocol):
@@ -57,19 +57,19 @@ _log = structlog.get_logger("homewire.audit")
 
 
 def note(request: web.Request, **facts: object) -> None:
-    """Have the line of this request say this, too. Ids only."""
+    """Add ids to the audit line of a request."""
     request.setdefault(_NOTES, {}).update(facts)
 
 
 def note_caller(request: web.Request, caller: Principal) -> None:
-    """Whose key the request has."""
+    """Add the caller of a request to its audit line."""
     # The name of a user's key is the app's.
-    who = caller.name if caller.kind is PrincipalKind.PROJECT_KEY else caller.id
-    note(request, caller=f"{caller.kind.value} {who}", project=caller.project_id)
+    name = caller.name if caller.kind is PrincipalKind.PROJECT_KEY else caller.id
+    note(request, caller=f"{caller.kind.value} {name}", project=caller.project_id)
 
 
 class Audit:
-    """The trail of one process. `logins` counts by outcome, `refusals` all refused requests by reason."""
+    """The audit trail of one process. `logins` counts outcomes, `refusals` refused requests by reason."""
 
     def __init__(self) -> None:
         self.logins: Counter[str] = Counter({OK: 0})
@@ -77,12 +77,12 @@ class Audit:
         self._seldom = Seldom(1.0)
 
     def begins(self, request: web.Request, operation: AuditedOperation) -> None:
-        """A request for an operation."""
+        """A request for an operation begins."""
         if operation.method != hdrs.METH_GET and operation.tag != DATA:
             request[_OPERATION] = operation
 
     def done(self, request: web.Request) -> None:
-        """The request was answered as it wished."""
+        """The request succeeded."""
         operation = request.get(_OPERATION)
         if operation is not None:
             self._write(request, cast("AuditedOperation", operation), OK)
@@ -93,7 +93,7 @@ class Audit:
         operation = request.get(_OPERATION)
         if operation is not None:
             limit = error.data.get("limit")
-            # One line a second for each limit: a flood of attempts is one fact, and must not fill a disk.
+            # One line a second for each limit: a flood of attempts must not fill the disk.
             is_due = limit is None or self._seldom.may(str(limit))
             self._write(
                 request, cast("AuditedOperation", operation), error.reason, limit=limit, is_due=is_due
@@ -122,7 +122,7 @@ class Audit:
 
 
 def _path(operation: AuditedOperation, request: web.Request) -> dict[str, str]:
-    # In the place of an id there may be a key, by mistake.
+    # A client may send a key in the place of an id, by mistake.
     texts = {name: request.match_info[name] for name in operation.parts}
     return {
         name: text for name, text in texts.items() if text.isdigit() or (name in TEXTS and len(text) < 65)

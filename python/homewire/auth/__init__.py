@@ -1,1 +1,1 @@
-"""Authentication and authorisation: who calls, and what that principal may do."""
+"""Authentication and authorisation: the principal of a request, and what it may do."""

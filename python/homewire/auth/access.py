@@ -1,15 +1,7 @@
-"""Where a device is, for somebody who may be refused because of it.
+"""Authorisation of requests: locations of devices, permissions of users, deactivated homes, bound entities.
 
-Whether a user may change something, where rights and not memberships say so.
-
-Homes that are deactivated: nothing is taken for them.
-
-Entities that are bound to a home: an event that names one has to be of that home.
-
-The store is asked each time, for all entities of a body at once, so a binding holds from the moment
-it was answered. Events without an entity cost nothing.
-
-Who may send what.
+Bindings of entities are read from the store for each request, all entities of a body at once, so that a
+binding holds from its answer on. Events without an entity cost nothing.
 """
 
 from __future__ import annotations
@@ -35,10 +27,10 @@ async def authorize_with_fresh_location(
     device_id: int,
     judge: Callable[[DeviceLocation | None], Awaitable[Allowed]],
 ) -> Allowed:
-    """What `judge` says of a device where it is; None: there is none.
+    """The result of `judge` for the location of a device; None: there is no such device.
 
-    Raises NotFound, as `judge` does, only by what the store has now: who moved the device through another
-    node a moment ago is not refused for where this one remembers it.
+    When `judge` raises NotFound for a cached location, it is called again with that of the store: another
+    node may have moved the device a moment ago.
     """
     located = await directory.locate(project_id, (device_id,))
     try:
@@ -51,9 +43,9 @@ async def authorize_with_fresh_location(
 async def has_permission(
     directory: HomeDirectory, caller: Principal, kind: PermissionKind, subject: int
 ) -> bool | None:
-    """Whether the caller has this right to a home or device.
+    """Whether the caller has this permission for a home or device.
 
-    None: rights say nothing here, because the caller is no user, or memberships say who may.
+    None: permissions do not apply, because the caller is no user or the project decides by memberships.
     """
     if caller.kind is not PrincipalKind.USER:
         return None
@@ -64,7 +56,7 @@ async def has_permission(
 
 
 def permission_needed(kind: PermissionKind, subject: int) -> PermissionDenied:
-    """What somebody gets who sees a home or device, and may not change it."""
+    """The refusal of a caller who may see a home or device, and may not change it."""
     return PermissionDenied(needs=f"the permission {Permission(kind, str(subject))}")
 
 

@@ -9,7 +9,7 @@ from homewire.projects.models import KeyScope
 
 
 class PrincipalKind(StrEnum):
-    """Who a key speaks for."""
+    """The kind of identity that a key belongs to."""
 
     USER = "user"
     DEVICE = "device"
@@ -18,7 +18,7 @@ class PrincipalKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Who a valid key speaks for. `key_tag` is the first 8 bytes of the key's SHA-256."""
+    """The identity of a valid key. `key_tag` is the first 8 bytes of the key's SHA-256."""
 
     kind: PrincipalKind
     project_id: int

@@ -3,7 +3,7 @@
 A token names its project, so that its slot is known without a lookup. Hashing without salt or
 stretching is right here: a random secret of 256 bits cannot be guessed from its hash.
 
-Who a key speaks for.
+Keys are looked up by their hash: see `Principals`.
 """
 
 from __future__ import annotations

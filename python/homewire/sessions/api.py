@@ -1,4 +1,4 @@
-"""The session that the caller's key is (spec 000), and the user's others. Its WebSocket is the gateway's."""
+"""The session of the caller's key (spec 000), and the user's other sessions."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from homewire.timestamps import timestamp
 
 
 class SessionsQuery(msgspec.Struct, kw_only=True, rename="camel"):
-    """Which of the caller's sessions end."""
+    """Selects which of the caller's sessions end."""
 
     current: bool = False
-    """Whether the session that the key is ends, too."""
+    """Whether the session of the key ends, too."""
 
 
 _STATUSES: Final = frozenset({401, 403, 404})
 
 
 async def get_user_session(api: Api, call: Call[NoQuery, None]) -> models.UserSession:
-    """The session. It may have ended since the key was looked at."""
+    """The session of the key. It may have ended after the key was checked."""
     session = await api.store.sessions.get(call.project_id, call.principal.session_id)
     if session is None or not api.store.sessions.is_live(session):
         raise NotFound
@@ -37,7 +37,7 @@ async def get_user_session(api: Api, call: Call[NoQuery, None]) -> models.UserSe
 
 
 async def terminate_user_session(api: Api, call: Call[NoQuery, None]) -> None:
-    """End it, with its key and everything that is connected with that."""
+    """End the session of the key, with all its connections."""
     await api.store.sessions.end(call.project_id, call.principal.session_id)
 
 
@@ -53,9 +53,9 @@ OPERATIONS: Final = (
         method="GET",
         path="/userSession",
         tag="User session",
-        summary="Read the session that the key is",
-        description="404 only if the session ended while it was being looked at; a key that is dead is 401. "
-        "The key of a device is 403, and so is that of a session which a device opened.",
+        summary="Get the session of the key",
+        description="404 only if the session ended during the request; an invalid key is 401. The key of a "
+        "device, or of a session that a device opened, is 403.",
         source="spec 000, Get user session info",
         access=Access(user=True),
         handler=get_user_session,
@@ -67,10 +67,10 @@ OPERATIONS: Final = (
         method="DELETE",
         path="/userSession",
         tag="User session",
-        summary="End the session, and the key with it",
-        description="From the answer on the key is good for nothing here, and milliseconds later on every "
-        "other node; every WebSocket that was opened with it is closed (4502). 409 SESSION_IN_USE while the "
-        "account is being deleted with that key.",
+        summary="End the session of the key",
+        description="From the answer on the key is invalid on this node, and some milliseconds later on "
+        "every other node. All WebSockets of the key are closed (4502). 409 SESSION_IN_USE while a request "
+        "with the key deletes the account.",
         source="spec 000, Terminate user session",
         access=Access(user=True),
         handler=terminate_user_session,
@@ -78,20 +78,12 @@ OPERATIONS: Final = (
         errors=_STATUSES | {409},
     ),
     Operation(
-        name="endUserSessions",
-        method="DELETE",
-        path="/userSessions",
-        tag="User session",
-        summary="End all other sessions of the user",
-        description="With current=true that of the key, too. Their keys are refused from the answer on, and "
-        "their WebSockets are closed (4502). A session that was made with the key of another one "
-        "(POST /session/login-with-token) ends with that, also if it is the caller's. What is answered 503 "
-        "may be done in part: call it again.",
-        source="homewire's own",
-        access=Access(user=True),
-        handler=end_user_sessions,
-        query=SessionsQuery,
-        success=204,
-        errors=frozenset({401, 403}),
+        name="endUserSessions", method="DELETE", path="/userSessions", tag="User session", summary="End all
+        other sessions of the user", description="With current=true the session of the key ends, too. The keys
+        are invalid from the answer " "on, and their WebSockets are closed (4502). A session that was opened
+        with the key of another one " "(POST /session/login-with-token) ends with it, also if it is the
+        caller's. After an answer of 503 " "some of the sessions may have ended: repeat the request.",
+        source="homewire's own", access=Access(user=True), handler=end_user_sessions, query=SessionsQuery,
+        success=204, errors=frozenset({401, 403}),
     ),
 )

@@ -1,7 +1,4 @@
-"""When the keys of open sockets end, as far as that is soon.
-
-Which keys hold sockets on this node: what the core tells, and what has to be remembered beside it.
-"""
+"""Sessions of open connections that expire soon, and the keys with connections on this node."""
 
 from __future__ import annotations
 
@@ -16,26 +13,26 @@ from homewire.store.database import wall_clock_ms
 from homewire.store.keys import DAY_MS
 
 HORIZON_MS: Final = DAY_MS
-"""What ends later is not kept here: the next look at open sockets, some minutes from now, finds it again. So
-a socket whose session lives for weeks costs nothing, and one that ends today some 400 bytes. A day, because
-for so long a node whose Redis is away still knows which of its sockets are over."""
+"""Later deadlines are not kept: the next check of open connections, some minutes later, finds them again. So
+a connection with a session of weeks costs nothing, and one that ends today some 400 bytes. During an outage
+of Redis of up to a day, a node still knows which sessions have expired."""
 
 
 class Deadlines:
-    """Two generations of what was seen: a look at all sockets begins a new one, and what neither it nor the
-    one before has seen is forgotten with its sockets."""
+    """Two generations of deadlines. A check of all connections begins a new one. A key that neither this nor
+    the last check has seen has no connection any more, and is forgotten."""
 
     def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
         self._clock = clock
         self._new, self._old = _Generation(), _Generation()
         self.sooner: Final = asyncio.Event()
-        """Set when something is kept that may be over before all others."""
+        """Set when a deadline is added that is earlier than all others."""
 
     def observe(self, key: SocketKey, deadline: SessionDeadline) -> None:
-        """A socket is open with this key, whose session stands so."""
+        """Note the deadline of a key with an open connection."""
         known = self._old.remove(key) or self._new.remove(key)
         if known is not None and known.expires_ms > deadline.expires_ms > 0:
-            # Read earlier, and answered later.
+            # This deadline was read before the known one.
             deadline = known
         if 0 < deadline.expires_ms <= self._clock() + HORIZON_MS:
             next_ms = self.next_ms()
@@ -44,36 +41,37 @@ class Deadlines:
                 self.sooner.set()
 
     def update_if_known(self, key: SocketKey, deadline: SessionDeadline) -> None:
-        """The same of a key that may have no socket: what is not known here is not kept either."""
+        """Note the deadline of a key that may have no connection, if the key is known."""
         if key in self:
             self.observe(key, deadline)
 
     def __contains__(self, key: SocketKey) -> bool:
-        """Whether a key is kept here: it ends soon."""
+        """Whether a deadline of the key is kept: it ends soon."""
         return key in self._new or key in self._old
 
     def begin_generation(self) -> None:
-        """A look at all open sockets begins, and the last one had come to its end."""
+        """A check of all open connections begins, after a complete one."""
         self._old, self._new = self._new, _Generation()
 
     def due(self) -> list[tuple[SocketKey, SessionDeadline]]:
-        """The keys that are past what is known of their end. Each is answered once."""
+        """Remove and return the keys with a deadline in the past."""
         now = self._clock()
         return [*self._old.due(now), *self._new.due(now)]
 
     def next_ms(self) -> int | None:
-        """The time before which none is due; it may be one that was forgotten meanwhile."""
+        """A time (ms) before which no deadline is due; it may be that of a key that was forgotten."""
         return min(
             (seen.next_ms for seen in (self._old, self._new) if seen.next_ms is not None), default=None
         )
 
     def __len__(self) -> int:
-        """How many are kept."""
+        """Number of keys."""
         return len(self._new) + len(self._old)
 
 
 class _Generation:
-    """Keys by their end. One that slides keeps its place in the heap, and gets the next when that comes."""
+    """Deadlines by key. A deadline that moves keeps its place in the heap until that time, and is put back
+    then."""
 
     __slots__ = ("_deadlines", "_heap", "_placed")
 
@@ -81,7 +79,7 @@ class _Generation:
         self._deadlines: dict[SocketKey, SessionDeadline] = {}
         self._heap: list[tuple[int, SocketKey]] = []
         self._placed: set[SocketKey] = set()
-        """Those that are in the heap, known or forgotten."""
+        """The keys in the heap, forgotten ones, too."""
 
     def __contains__(self, key: SocketKey) -> bool:
         return key in self._deadlines
@@ -116,7 +114,7 @@ class _Generation:
 
 
 class SocketKey(NamedTuple):
-    """A key that holds sockets: of a user, or (a node session) of a device."""
+    """A key with connections: of a user, or (node session) of a device."""
 
     project_id: int
     user_id: int
@@ -125,24 +123,25 @@ class SocketKey(NamedTuple):
 
     @classmethod
     def of(cls, principal: Principal) -> SocketKey:
-        """The key of somebody who connects."""
+        """The key of a principal."""
         if principal.kind is PrincipalKind.USER:
             return cls(principal.project_id, principal.id, principal.key_tag)
         return cls(principal.project_id, 0, principal.key_tag, principal.id)
 
 
 class ActiveKeySource(Protocol):
-    """What is asked of the core."""
+    """The part of the core that lists keys."""
 
     def keys_in_use(self, cursor: int, limit: int, /) -> None:
-        """Have it notify which users' keys hold connections, of `limit` places from `cursor` on."""
+        """Request the keys of users with connections: `limit` places from `cursor` on. A notification
+        answers."""
 
 
 class ActiveKeys:
-    """Asks the core for the keys of users, and itself remembers the few connections that it does not tell of.
+    """The keys with connections: those of users are listed by the core, others are remembered here.
 
-    Those are of node sessions, whose devices have other sockets by the thousand, and of keys that end soon:
-    in case that nobody knows whether they do, each is told so by its id.
+    Remembered are connections of node sessions, because devices have thousands of other connections, and
+    those of keys that end soon, which can be closed by their id.
     """
 
     def __init__(self) -> None:
@@ -151,23 +150,23 @@ class ActiveKeys:
         self._connections: dict[SocketKey, set[int]] = {}
 
     async def page(self, core: ActiveKeySource, cursor: int, limit: int) -> tuple[int, set[SocketKey]]:
-        """Where the next part begins, 0 behind the last, and the keys of this one."""
+        """The cursor of the next page, 0 after the last one, and the keys of this page."""
         self._asked = asyncio.get_running_loop().create_future()
         core.keys_in_use(cursor, limit)
         return await self._asked
 
     def on_page(self, cursor: int, keys: Sequence[tuple[int, int, int]]) -> None:
-        """The core's answer."""
+        """Handle the notification of the core."""
         if self._asked is not None and not self._asked.done():
             self._asked.set_result((cursor, {SocketKey(*key) for key in keys}))
 
     def remember(self, connection_id: int, key: SocketKey) -> None:
-        """A connection is reserved, until it is told closed."""
+        """Remember a reserved connection until it is closed."""
         self._keys[connection_id] = key
         self._connections.setdefault(key, set()).add(connection_id)
 
     def closed(self, connection_id: int) -> None:
-        """A connection ended; most are not known here."""
+        """Forget a closed connection, if it was remembered."""
         key = self._keys.pop(connection_id, None)
         if key is not None:
             self._connections[key].remove(connection_id)
@@ -175,7 +174,7 @@ class ActiveKeys:
                 del self._connections[key]
 
     def connections(self, key: SocketKey) -> Collection[int]:
-        """Those of a key that are remembered."""
+        """The remembered connections of a key."""
         return tuple(self._connections.get(key, ()))
 
     def device_keys(self) -> list[SocketKey]:
@@ -183,5 +182,5 @@ class ActiveKeys:
         return [key for key in self._connections if key.device_id]
 
     def __len__(self) -> int:
-        """How many connections are remembered."""
+        """Number of remembered connections."""
         return len(self._keys)

@@ -1,4 +1,4 @@
-"""Records of sessions that are over: readable for a while, and only the newest of each user and device."""
+"""Records of ended sessions: they can be read for a while, and only the newest of each user and device."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ from homewire.store.script import lua, removing
 
 DELETE_ENDED_SESSIONS: Final = removing(lua(__package__, "delete_ended_sessions"), charges=True)
 DELETED_PER_SCRIPT: Final = 50
-"""Sessions that one script forgets, which touches ten elements for each."""
+"""Records that one script deletes: each is ten elements."""
 
 
 class EndedSessions:
-    """Keeps at most `most` sessions of each user and device that are over; 0: all, for 30 days."""
+    """Keeps at most `most` ended sessions of each user and device; 0: all, for 30 days."""
 
     def __init__(self, database: Database, most: int = 0) -> None:
         self._database = database
         self._most = most
 
     async def delete_oldest(self, slot: ProjectSlot, index: str) -> None:
-        """Those in excess. Whose session was just opened or ended is not told of a Redis that is away: the
-        next time makes up for it."""
+        """Delete the oldest records beyond the limit. An unreachable Redis is no error for the request that
+        opened or ended a session: the next one deletes them."""
         if self._most:
             with suppress(Unavailable):
                 await self._unlist(slot, index, self._most)
 
     async def delete_all(self, slot: ProjectSlot, index: str) -> None:
-        """Those of a user or device that is deleted. Raises Unavailable."""
+        """Delete the records of a user or device that is deleted. Raises Unavailable."""
         await self._unlist(slot, index, 0)
 
     async def _unlist(self, slot: ProjectSlot, index: str, kept: int) -> None:

@@ -37,26 +37,26 @@ from homewire.sessions.deadlines import ActiveKeys, ActiveKeySource, Deadlines, 
 from homewire.store.database import wall_clock_ms
 
 CHUNK: Final = 100
-"""Connections that are looked at together: two round trips to read their sessions, one to write their use."""
+"""Connections that are checked together: two round trips to read their sessions, one to note their use."""
 CHECK_INTERVAL_S: Final = 240.0
-"""From the beginning of one look at all open sockets to that of the next."""
+"""Time between the beginnings of two checks of all open connections."""
 MAX_PAUSE_S: Final = 1.0
 MIN_PAUSE_S: Final = 0.02
-"""Between two chunks: what a look costs Redis in a second is bounded however many sockets there are."""
+"""Pause between two chunks: it bounds the load of a check on Redis, however many connections there are."""
 SPREAD: Final = 0.7
-"""The part of LOOK_EVERY_S over which a look is spread."""
+"""The part of CHECK_INTERVAL_S over which a check is spread."""
 TICK_S: Final = 0.1
-"""How late the end of a session may be noticed."""
+"""Maximum delay until an expiry is noticed."""
 CLOCK_CHECK_S: Final = 1.0
-"""Between two looks at the clock while none is due: somebody may set it."""
+"""Interval of reading the clock while no deadline is due: the clock may be set."""
 DECISION_TIMEOUT_S: Final = 0.5
-"""How long Redis may take to say whether a session goes on that was to end by now."""
+"""How long Redis may take to tell whether an expired session was used elsewhere."""
 
 _log = structlog.get_logger(__name__)
 
 
 class SocketCore(ActiveKeySource, Protocol):
-    """What is asked of the core."""
+    """The part of the core that closes connections."""
 
     def end_key(self, project: int, user: int, key_tag: int, /) -> None:
         """Close every connection of a user's key that ended."""
@@ -65,12 +65,13 @@ class SocketCore(ActiveKeySource, Protocol):
         """Close one connection."""
 
     def stats(self) -> dict[str, int]:
-        """Its metrics; `connections` is one."""
+        """The metrics of the core; `connections` is one."""
         ...
 
 
 class SocketExpiry:
-    """The open sockets of this node and the sessions behind them."""
+    """Closes the connections of this node whose sessions are over. An open connection is a use of its
+    session."""
 
     def __init__(
         self,
@@ -85,12 +86,12 @@ class SocketExpiry:
         self._keys = keys
         self._sessions = sessions
         self._deadlines = deadlines
-        self._look_every_s = check_interval_s
+        self._check_interval_s = check_interval_s
         self._clock = clock
         self._checks = self._expired = self._undecided = 0
 
     def opened(self, connection_id: int, principal: Principal) -> None:
-        """A connection was reserved: it will be open, or told closed."""
+        """A connection was reserved: it will be opened, or reported as closed."""
         if principal.session_id:
             key = SocketKey.of(principal)
             self._deadlines.observe(key, SessionDeadline(principal.expires_ms, principal.ends_ms))
@@ -98,7 +99,7 @@ class SocketExpiry:
                 self._keys.remember(connection_id, key)
 
     async def run(self) -> None:
-        """Look at open sockets until cancelled."""
+        """Check open connections until cancelled."""
         async with asyncio.TaskGroup() as group:
             group.create_task(self._check_repeatedly())
             group.create_task(self._watch_deadlines())
@@ -120,36 +121,36 @@ class SocketExpiry:
                 self._deadlines.begin_generation()
             try:
                 await self._check_all()
-                whole, rest = True, self._look_every_s - (monotonic() - began)
+                whole, rest = True, self._check_interval_s - (monotonic() - began)
                 self._checks += 1
             except (Unavailable, OSError) as error:
                 if whole:
-                    _log.info("sessions.look_interrupted", error=type(error).__name__)
-                whole, rest = False, min(RETRY_S, self._look_every_s)
+                    _log.info("sessions.check_interrupted", error=type(error).__name__)
+                whole, rest = False, min(RETRY_S, self._check_interval_s)
             if not is_cancelling():
                 await asyncio.sleep(max(rest, MIN_PAUSE_S))
 
     async def _check_all(self) -> None:
-        """Every key in use once, spread over a part of the time until the next look. Raises Unavailable."""
+        """Check every key with connections once, spread over the interval. Raises Unavailable."""
         await self._check(self._keys.device_keys())
         chunks = self._core.stats()["connections"] / CHUNK + 1
-        pause = self._look_every_s * SPREAD / chunks
+        pause = self._check_interval_s * SPREAD / chunks
         cursor = 0
         while not is_cancelling():
             cursor, keys = await self._keys.page(self._core, cursor, CHUNK)
             await self._check(keys)
             if cursor == 0:
                 return
-            # Where many connections were once, and few are now, a part may be empty.
+            # A page may be empty where there were more connections before.
             if keys:
                 await asyncio.sleep(min(max(pause, MIN_PAUSE_S), MAX_PAUSE_S))
 
     async def _check(self, keys: Iterable[SocketKey]) -> None:
-        """Each key in use is a use of its session; what has none any more is closed. Raises Unavailable."""
+        """Note a use of the session of each key; close the keys whose session is over. Raises Unavailable."""
         projects = defaultdict[int, list[SocketKey]](list)
         for key in keys:
             projects[key.project_id].append(key)
-        # Together, so that many small projects share their trips to Redis.
+        # Concurrently, so that many small projects share their round trips.
         await asyncio.gather(*(self._check_project(*each) for each in projects.items()))
 
     async def _check_project(self, project_id: int, keys: Sequence[SocketKey]) -> None:
@@ -161,7 +162,7 @@ class SocketExpiry:
     async def _used(
         self, project_id: int, found: dict[KeyReference, LiveSession]
     ) -> dict[KeyReference, SessionDeadline | None]:
-        """Note the use of those that were not used lately; how all of them stand. Raises Unavailable."""
+        """Note the use of sessions that were not used lately. Returns all deadlines. Raises Unavailable."""
         now = self._clock()
         deadlines_found: dict[KeyReference, SessionDeadline | None] = {
             key: each.deadline for key, each in found.items()
@@ -185,7 +186,7 @@ class SocketExpiry:
     async def _watch_deadlines(self) -> None:
         while not is_cancelling():
             late = self._deadlines.due()
-            # Whatever happened since, beyond its absolute end nothing lives.
+            # No use extends a session beyond its absolute end.
             now = self._clock()
             doubtful = []
             for key, deadline in late:
@@ -203,8 +204,8 @@ class SocketExpiry:
         return min(max(due_s, TICK_S), CLOCK_CHECK_S)
 
     async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
-        """They were to end by now unless they were used, here or elsewhere. Only Redis knows."""
-        # All at once: however many they are, nobody waits for others.
+        """Check keys whose sessions have expired, unless they were used through another node."""
+        # Concurrently: no chunk waits for another one.
         chunks = [keys[start : start + CHUNK] for start in range(0, len(keys), CHUNK)]
         await asyncio.gather(*map(self._decide_some, chunks))
 
@@ -217,14 +218,14 @@ class SocketExpiry:
                 self._give_up(key)
 
     def _end(self, key: SocketKey) -> None:
-        """Its session is over."""
+        """Close the connections of a key whose session is over."""
         self._expired += 1
         self._close(key, KEY_ENDED)
         if key.user_id:
             self._core.end_key(key.project_id, key.user_id, key.key_tag)
 
     def _give_up(self, key: SocketKey) -> None:
-        """Whether its session goes on nobody knows."""
+        """Close the connections of a key whose session could not be read in time."""
         self._undecided += 1
         self._close(key, TRY_AGAIN)
 
@@ -247,12 +248,12 @@ SHUTDOWN_S: Final = 2.0
 
 
 class SessionExpiry:
-    """What makes sessions of this node's users live on, and closes what outlived them."""
+    """Notes the use of sessions, which extends them, and closes connections of expired ones."""
 
     def __init__(
         self, core: SocketCore, keys: ActiveKeys, sessions: SessionActivity, session_ttl_s: float
     ) -> None:
-        """`session_ttl_s` is how long sessions live unused: with short lives it is looked more often."""
+        """`session_ttl_s`: the time without use until expiry. A short one makes the checks more frequent."""
         self._sessions = sessions
         self._deadlines = deadlines = Deadlines()
         self.uses: Final = ActivityBuffer(note_interval_ms(round(session_ttl_s * 1000)))

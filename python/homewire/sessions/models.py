@@ -12,17 +12,17 @@ from homewire.store.keys import DAY_MS
 class Session:
     """A user key is a session; the session APIs are views of this record.
 
-    Who signs in with a device's key gets one, too: a *node session*, whose `user_id` is 0.
+    A login with a device's key opens a *node session*, which has `user_id` 0.
     """
 
     id: str
     project_id: int
     user_id: int
     app_id: str
-    """The app, or the name of the view that it came through: sessions-controller, rocket.chat."""
+    """The app, or the name of the session API of the login: sessions-controller, rocket.chat."""
     started_ms: int
     expires_ms: int
-    """`slides_ms` after the last use that was written down, at `ends_ms` at the latest."""
+    """`slides_ms` after the last use that was noted, and at most `ends_ms`."""
     last_access_ms: int
     address: str
     user_agent: str
@@ -31,50 +31,50 @@ class Session:
     version: int
     """Counted up on every change."""
     closed_ms: int = 0
-    """0: not ended. Past `expires_ms` a session is over all the same."""
+    """When it was ended; 0: never. A session is also over after `expires_ms`."""
     host: str = ""
-    """Of the login's URL (its Host header)."""
+    """The Host header of the login."""
     node: str = ""
-    """UUID of the node that made it."""
+    """UUID of the node that opened it."""
     roles: tuple[str, ...] = ("user",)
     device_id: int = 0
-    """Of a node session; else 0."""
+    """The device of a node session; else 0."""
     slides_ms: int = 0
-    """Unused for so long, it is over."""
+    """It expires after this time without use."""
     ends_ms: int = 0
-    """When it is over however much it is used; 0: never."""
+    """Its absolute end, in ms since 1970; 0: none."""
     key_hash: str = field(default="", repr=False)
-    """SHA-256 of the key, 64 hex digits. The key itself is kept nowhere."""
+    """SHA-256 of the key, 64 hex digits. The key itself is not stored."""
     ancestors: tuple[str, ...] = ()
-    """The sessions whose keys led to this one, from the one that a login opened to the one whose key made it.
-    Empty: a login opened it. It ends with each of them, and no later than they may."""
+    """The ids of the sessions that a derived session comes from, that of the login first. Empty for a session
+    that a login opened. A session ends with each of its ancestors, and has their absolute end."""
 
 
 @dataclass(frozen=True, slots=True)
 class Login:
-    """Where a session comes from: what it records of the request that opened it."""
+    """What a session records of the request that opened it."""
 
     address: str = ""
-    """Of the peer."""
+    """The address of the client."""
     host: str = ""
     """The Host header."""
     user_agent: str = ""
     node: str = ""
-    """UUID of the node that took it (`Api.node_id`)."""
+    """UUID of the node that received it (`Api.node_id`)."""
 
 
 @dataclass(frozen=True, slots=True)
 class Lifetime:
-    """When sessions are over by themselves."""
+    """When sessions expire."""
 
     slides_ms: int = 30 * DAY_MS
-    """After so long without use."""
+    """Time without use."""
     absolute_ms: int = 365 * DAY_MS
-    """However much they are used; 0: never."""
+    """Time since the login, however much the session is used; 0: no such limit."""
 
     @classmethod
     def of_seconds(cls, slides: float, absolute: float) -> Lifetime:
-        """From the settings."""
+        """A lifetime in s, as settings have it."""
         return cls(round(slides * 1000), round(absolute * 1000))
 
 

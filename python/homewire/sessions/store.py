@@ -1,4 +1,4 @@
-"""Sessions: a user key *is* one, wherever somebody logs in. The session APIs are views of these records."""
+"""The repository of sessions: each user key *is* a session. All session APIs show these records."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ stands in any case."""
 ALWAYS_OPENED: Final = 10
 """Live sessions of a user or device that no quota refuses."""
 LEASE_MS: Final = 30_000
-"""How long a request keeps its session from being ended, unless it ends before."""
+"""How long a request can keep its session from being ended."""
 
 OPEN_SESSION: Final = changing(lua(__package__, "open_session", ALWAYS_OPENED=ALWAYS_OPENED), charges=True)
 OPEN_NODE_SESSION: Final = changing(
@@ -39,28 +39,31 @@ UNLIST_SESSIONS: Final = removing(lua(__package__, "unlist_sessions"))
 LEASE_SESSION: Final = changing(lua(__package__, "lease_session", LEASE_MS=LEASE_MS))
 
 MAX_SESSIONS: Final = 200
-"""Live sessions of one user; one more ends the one that expires first. All of a user's sessions and keys
-can so be removed by one script within the limit of elements."""
+"""Live sessions of one user: one more ends the one that expires first. So one script can delete all sessions
+and keys of a user within its limit of elements."""
 MAX_DERIVED: Final = 20
-"""Live sessions that the key of one login led to, one after the other or side by side. One more ends the one
-of them that expires first."""
+"""Live sessions that are derived from one login. One more ends the one of them that expires first."""
 MAX_ALL_DERIVED: Final = 60
-"""Of all logins of a user. They count among `MAX_SESSIONS`, and none takes the place of a login's own."""
+"""Live derived sessions of all logins of a user. They count in `MAX_SESSIONS`, and replace no session of a
+login.
+"""
 MAX_DEPTH: Final = 4
-"""Keys that lead from a login to a session, at most."""
+"""Maximum number of ancestors of a derived session."""
 MAX_NODE_SESSIONS: Final = 20
-"""Likewise of one device."""
+"""Live sessions of one device."""
 PAGE: Final = 50
-"""Sessions that `pages` gives at once."""
+"""Sessions of one page of `pages`."""
 FORGOTTEN_AFTER_MS: Final = 60_000
-"""How long, by this node's clock, a session was over when it leaves the index: another clock may be slow."""
+"""How long a session must be over, by this node's clock, before it leaves the index: another clock may be
+slow."""
 ID_BYTES: Final = 12
-"""A session id is random and tells nothing of the key: 24 hex digits (the `_id` of spec 004)."""
+"""Bytes of a session id, which is random: 24 hex digits (the `_id` of spec 004)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Holder:
-    """Who a session is of: where its record and its sessions are, and how a session is opened for it."""
+    """The user or device of a session: Redis keys of its record and sessions, and the script that opens
+    one."""
 
     record: str
     sessions: str
@@ -70,7 +73,7 @@ class _Holder:
 
 
 class Sessions:
-    """The sessions of the users of a project, and of those of its devices that signed in (node sessions)."""
+    """The sessions of the users of a project, and of its devices (node sessions)."""
 
     def __init__(self, database: Database, lifetime: Lifetime, most_ended: int = 0) -> None:
         self._database = database
@@ -90,14 +93,13 @@ class Sessions:
         lifetime: Lifetime | None = None,
         parent: Session | None = None,
     ) -> tuple[Session, str]:
-        """A new session and its key, which is shown this once. The only function that makes user keys.
+        """Open a session. Returns it and its key, which is not stored. No other function makes user keys.
 
-        `app_id` is not looked up: whether somebody may sign in with an app is the login's question. It may
-        be empty, for users of a BYOU project. With `password_hash` the session is opened only if that is
-        still the hash of the user's password. `lifetime` is the store's unless it is given. With the key of a
-        `parent` instead of a proof, it has that session's absolute end, and ends with it. Raises
-        UnknownRecord without the project, the user or a live parent, and Conflict (CONFLICT when the password
-        has changed, TOO_MANY_SESSIONS).
+        `app_id` is not looked up: the login does that. It may be empty for users of a BYOU project. With
+        `password_hash` the session is opened only if that is the hash of the user's password. `lifetime`
+        replaces that of the settings. With a `parent` the session is derived: it has the parent's absolute
+        end, and ends with it. Raises UnknownRecord without the project, the user or a live parent, and
+        Conflict (CONFLICT when the password has changed, TOO_MANY_SESSIONS).
         """
         session = self._new(project_id, app_id, login, authentication_type, roles, lifetime, user_id=user_id)
         if parent is not None:
@@ -116,11 +118,11 @@ class Sessions:
         roles: tuple[str, ...] = ("node",),
         lifetime: Lifetime | None = None,
     ) -> tuple[Session, str]:
-        """The same for a device: a node session. Its key may do what the device's own key may.
+        """Open a session of a device: a node session. Its key may do what the device's own key may.
 
-        With `key_hash` (SHA-256, hex) it is opened only if that is still the device's key. It ends with the
-        device, and when the device's key is rotated. Raises UnknownRecord without the project or the device,
-        and Conflict (CONFLICT) when the key was rotated.
+        With `key_hash` (SHA-256, hex) it is opened only if that is the hash of the device's key. It ends with
+        the device, and when the device's key is rotated. Raises UnknownRecord without the project or the
+        device, and Conflict (CONFLICT) when the key was rotated.
         """
         session = self._new(
             project_id, app_id, login, authentication_type, roles, lifetime, device_id=device_id
@@ -128,13 +130,13 @@ class Sessions:
         return await self._open(session, key_hash)
 
     async def get(self, project_id: int, session_id: str) -> Session | None:
-        """A session, live, expired or ended, as long as its record is kept."""
+        """A session, live or over, as long as its record is kept."""
         if not _is_id(session_id):
             return None
         return _session(project_id, session_id, await self._record(project_id, session_id))
 
     async def of_token(self, token: str) -> Session | None:
-        """The live session that a key is; None for a key that is none."""
+        """The live session of a key; None for any other key."""
         reference = tokens.parse(token)
         if reference is None:
             return None
@@ -144,7 +146,7 @@ class Sessions:
         return session if session is not None and self.is_live(session) else None
 
     async def of_user(self, project_id: int, user_id: int) -> list[Session]:
-        """The live sessions of a user, the one that expires first first."""
+        """The live sessions of a user, by their expiry."""
         return await self._live_of(project_id, ProjectSlot(project_id).user_sessions(user_id), MAX_SESSIONS)
 
     async def of_device(self, project_id: int, device_id: int) -> list[Session]:
@@ -180,11 +182,10 @@ class Sessions:
             start = last
 
     async def end(self, project_id: int, session_id: str, *, despite_leases: bool = False) -> Session:
-        """End a live session and those that its key led to: their keys are dead when this returns. The
-        session as it is then.
+        """End a live session and those that are derived from it: their keys are invalid when this returns.
 
-        Raises UnknownRecord, and Conflict (SESSION_IN_USE) while somebody has a lease on one of them, unless
-        they are to end `despite_leases`.
+        Returns the ended session. Raises UnknownRecord, and Conflict (SESSION_IN_USE) while a request leases
+        one of them, unless they are to end `despite_leases`.
         """
         session = await self.get(project_id, session_id)
         if session is None:
@@ -205,7 +206,7 @@ class Sessions:
         return ended
 
     async def end_all(self, project_id: int, user_id: int, except_id: str = "") -> None:
-        """End every session that the user has now, leased or not; without the one whose id is `except_id`.
+        """End all present sessions of a user, leased or not, except `except_id`.
 
         A derived session ends with the one that it was derived from, also if it is `except_id`. Sessions of
         logins that happen meanwhile stay.
@@ -215,16 +216,16 @@ class Sessions:
                 await self._end_if_live(project_id, session.id)
 
     async def end_all_of_device(self, project_id: int, device_id: int) -> None:
-        """The same for the node sessions of a device; its index is empty then, so that the device may go."""
+        """End all node sessions of a device. Its index is empty then, so that the device can be deleted."""
         index = ProjectSlot(project_id).device_sessions(device_id)
         for member in await self._database.read("ZRANGE", index, 0, -1):
             await self._remove(ProjectSlot(project_id), index, member.decode())
 
     @asynccontextmanager
     async def lease(self, project_id: int, session_id: str) -> AsyncIterator[None]:
-        """Keep a session from being ended while a request goes on that was made with it, 30 s at most.
+        """Keep the session of a request from being ended meanwhile, for at most 30 s.
 
-        Others may have a lease on it at the same time. Raises UnknownRecord if it is no live one.
+        Other requests may lease it, too. Raises UnknownRecord if it is not live.
         """
         slot, name = ProjectSlot(project_id), secrets.token_hex(8)
         leases = slot.session_leases(session_id)
@@ -235,7 +236,7 @@ class Sessions:
         try:
             yield
         finally:
-            # It ends by itself if Redis is away: not worth the error of a request that succeeded.
+            # The lease expires if Redis is unreachable: that must not fail a request that succeeded.
             with suppress(Unavailable):
                 await self._database.write("ZREM", leases, name)
 
@@ -269,7 +270,7 @@ class Sessions:
         )  # fmt: skip
 
     async def _open(self, session: Session, proof: str) -> tuple[Session, str]:
-        """`proof` is the hash of what somebody signed in with; nothing: it is not looked at."""
+        """`proof` is the hash of the password or key of the login; it is not checked if it is empty."""
         holder = _holder(session)
         token, reference = tokens.mint(session.project_id)
         session = replace(session, key_hash=reference.hash)
@@ -303,7 +304,7 @@ class Sessions:
         )  # fmt: skip
 
     async def _derived_from(self, session: Session) -> list[tuple[str, str]]:
-        """Ids and hashes of the sessions that the key of a session led to."""
+        """Ids and key hashes of the sessions that are derived from a session."""
         if not session.user_id:
             return []
         slot = ProjectSlot(session.project_id)
