@@ -64,15 +64,16 @@ DEACTIVATED = "HOME_DEACTIVATED"
 
 
 async def require_active(directory: HomeDirectory, project_id: int, home_id: int) -> None:
-    """Raises InvalidInput, naming the home, if it is deactivated. One that does not exist is not."""
+    """Raise InvalidInput, naming the home, if it is deactivated. A home that does not exist is no error
+    here."""
     _, deactivated = await split_by_active(directory, project_id, (home_id,))
     if deactivated:
         raise _is_deactivated(home_id)
 
 
 async def inactive_home_error(directory: HomeDirectory, project_id: int, home_id: int) -> RequestError:
-    """What to raise for a home that is not active: InvalidInput if it is deactivated, NotFound if there is
-    none."""
+    """The error for a home that is not active: InvalidInput if it is deactivated, NotFound if it does not
+    exist."""
     if await directory.existing_homes(project_id, (home_id,)):
         return _is_deactivated(home_id)
     return NotFound()
@@ -81,8 +82,7 @@ async def inactive_home_error(directory: HomeDirectory, project_id: int, home_id
 async def split_by_active(
     directory: HomeDirectory, project_id: int, home_ids: Collection[int]
 ) -> tuple[set[int], set[int]]:
-    """The homes that are active, and those that are deactivated. Mostly all are active, and then it is one
-    look-up."""
+    """The active homes, and the deactivated ones. It is one look-up if all are active."""
     active = await directory.active_homes(project_id, home_ids)
     if len(active) == len(home_ids):
         return active, set()
@@ -96,7 +96,7 @@ def _is_deactivated(home_id: int) -> InvalidInput:
 
 _HOME, _ENTITY = 2, 4
 """Places in the header of an event's envelope (`rust/core/src/bus/envelope/mod.rs`)."""
-_ELSEWHERE: Final = "is bound to another home"
+_BOUND_ELSEWHERE: Final = "is bound to another home"
 
 Placed = tuple[int, int, bytes]
 """An item's index in its body, its shard and its envelope."""
@@ -105,7 +105,8 @@ Placed = tuple[int, int, bytes]
 async def require_binding(
     directory: HomeDirectory, project_id: int, entity_id: str | None, home_id: int
 ) -> None:
-    """Raises InvalidInput if the entity is bound to another home. One that nobody bound is legal anywhere."""
+    """Raise InvalidInput if the entity is bound to another home. An entity without a home may be named
+    anywhere."""
     if entity_id is None:
         return
     bound = await directory.entity_homes(project_id, (entity_id,))
@@ -126,7 +127,7 @@ async def items_bound_elsewhere(
 
 def bound_elsewhere() -> InvalidInput:
     """Why such an event is refused."""
-    return InvalidInput("entityId", _ELSEWHERE)
+    return InvalidInput("entityId", _BOUND_ELSEWHERE)
 
 
 def _named(envelope: bytes) -> tuple[str, int] | None:
@@ -138,7 +139,7 @@ def _named(envelope: bytes) -> tuple[str, int] | None:
 
 
 def require_project_key(principal: Principal, permission: KeyScope) -> None:
-    """Raises PermissionDenied unless `principal` is a project key with `permission`, or with `admin`."""
+    """Raise PermissionDenied unless `principal` is a project key with this scope, or with `admin`."""
     if principal.kind is not PrincipalKind.PROJECT_KEY or principal.permissions.isdisjoint(
         (permission, KeyScope.ADMIN)
     ):

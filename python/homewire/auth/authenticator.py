@@ -1,7 +1,4 @@
-"""Who is calling: from a key in the request to a principal.
-
-Who calls, and what is where: what handlers are given to ask, without knowing who answers.
-"""
+"""Authentication: from the key of a request to its principal; and the ports that handlers use."""
 
 from __future__ import annotations
 
@@ -25,18 +22,18 @@ from homewire.server.browser import DEAD_COOKIES, counted_names, refuse_cross_si
 SCHEMES: Final = frozenset({"modecloud", "bearer"})
 """Clients send ``ModeCloud <key>``, ``Bearer <key>``, or the key alone."""
 SAFE_METHODS: Final = frozenset({hdrs.METH_GET, hdrs.METH_HEAD, hdrs.METH_OPTIONS})
-"""They change nothing, so that a page of another origin wins nothing by them."""
-MOST_COOKIES: Final = 2
-"""Different cookies of a session of one request that are looked up, to expire them."""
-Used: TypeAlias = Callable[[Principal, str], None]
-"""Called with who uses a session, and the SHA-256 of the key."""
+"""They change nothing, so a page of another origin gains nothing by them."""
+MAX_COOKIES: Final = 2
+"""Maximum number of different session cookies of a request that are looked up, to expire them."""
+UseCallback: TypeAlias = Callable[[Principal, str], None]
+"""Called with the principal that uses a session, and the SHA-256 of its key."""
 
 
 class Authenticator:
-    """Looks keys up in the store and remembers who they speak for, by the key's hash.
+    """Looks keys up in the store, and caches their principals by the key's hash.
 
-    A key that was ended through this node is refused from the answer on. If another node ended it, from the
-    moment on that this one's tail has read so: some milliseconds later, and a second if Redis falls silent.
+    A key that this node ended is refused from the answer on. A key that another node ended is refused when
+    the tail has read the record: some milliseconds later, and after a second without an answer of Redis.
     """
 
     def __init__(
@@ -45,17 +42,17 @@ class Authenticator:
         freshness: CacheVersions,
         capacity: int,
         cookie_origins: Container[str] = (),
-        used: Used | None = None,
+        used: UseCallback | None = None,
     ) -> None:
-        """`cookie_origins`: whose pages may act with a session's cookie, besides the service's own. `used`
-        is told of each request whose key is a session."""
+        """`cookie_origins`: origins whose pages may use a session's cookie, besides the service's own. `used`
+        is called for each request with the key of a session."""
         self._store = store
         self._cookie_origins = cookie_origins
         self._used = used
         self._principals: VersionedCache[str, Principal] = VersionedCache(freshness, capacity)
 
     async def __call__(self, request: web.Request) -> Principal:
-        """Who a request speaks for. Raises Unauthenticated, PermissionDenied (CROSS_SITE)."""
+        """The principal of a request. Raises Unauthenticated, PermissionDenied (CROSS_SITE)."""
         credential = Credential.of(request)
         if credential.by_cookie and request.method not in SAFE_METHODS:
             refuse_cross_site(request, self._cookie_origins)
@@ -67,9 +64,9 @@ class Authenticator:
             await self.note_dead_cookies(request, credential)
 
     def for_websocket(self, request: web.Request) -> Credential:
-        """The credential of a handshake; it counts as a change. Raises PermissionDenied (CROSS_SITE).
+        """The credential of a handshake. Raises PermissionDenied (CROSS_SITE).
 
-        What a page of another origin opened with somebody's cookie, it could read.
+        A handshake is treated like a change: a page of another origin could read the events of its WebSocket.
         """
         credential = Credential.of(request, websocket=True)
         if credential.by_cookie:
@@ -77,18 +74,18 @@ class Authenticator:
         return credential
 
     async def note_dead_cookies(self, request: web.Request, credential: Credential) -> None:
-        """Have the answer expire the cookies of the request, if they are the keys of no session.
+        """Let the answer expire the session cookies of the request, if none of them is a valid key.
 
-        A browser would send them with each request, and no script of its page can take them away.
+        A browser would send them with each request, and no script of the page can remove them.
         """
         values = set(credential.cookies)
-        if not values or len(values) > MOST_COOKIES:
+        if not values or len(values) > MAX_COOKIES:
             return
         try:
             if not any([await self._is_valid(value) for value in values]):
                 request[DEAD_COOKIES] = counted_names(request)
         except RequestError:
-            # Not known now. The next answer tells.
+            # It is unknown now whether they are valid: the next answer may expire them.
             return
 
     async def _is_valid(self, key: str) -> bool:
@@ -101,7 +98,7 @@ class Authenticator:
     async def principal(
         self, credential: Credential, at_version: int | None = None, *, used: bool = True
     ) -> Principal:
-        """The principal that a credential speaks for now. Raises Unauthenticated.
+        """The present principal of a credential. Raises Unauthenticated.
 
         `at_version`: for handshakes, see `VersionedCache.get`. `used`: whether that is a use of its session.
         """
@@ -122,7 +119,7 @@ class Authenticator:
 
 
 class Credential:
-    """The key of one request: parsed and hashed once, asked about as often as needed."""
+    """The key of one request, parsed and hashed once."""
 
     __slots__ = ("by_cookie", "cookies", "reference", "token", "user_id")
 
@@ -138,24 +135,23 @@ class Credential:
         self.token = _key(header or "")
         self.reference = parse(self.token)
         self.user_id = user_id
-        """Whose key it has to be; None: anybody's."""
+        """The user that the key must belong to; None: any principal."""
         self.by_cookie = by_cookie
-        """Whether only a cookie names the key: a browser adds that by itself."""
+        """Whether only a cookie has the key: browsers add cookies by themselves."""
         self.cookies = cookies
-        """The values of all cookies of a session that came along, whether they count or not."""
+        """The values of all session cookies of the request, used or not."""
 
     @classmethod
     def of(cls, request: web.Request, *, websocket: bool = False) -> Credential:
-        """What a request names as its key: in Authorization, in X-Auth-Token (then X-User-Id says whose it
-        is), in the cookie of a session. All headers have to name the same key. Where one names a key, no
-        cookie counts: a browser adds those by itself, also that of a session that is long over. A cookie
-        that somebody planted then decides nothing either.
+        """The key of a request: in Authorization, in X-Auth-Token with the user's id in X-User-Id, or in the
+        cookie of a session. All headers must have the same key. With a key in a header, cookies are ignored:
+        a browser adds them by itself, also those of sessions that are over, and an attacker may set one.
 
-        Where a client may be unable to set headers, on a WebSocket, the query's ``authToken`` counts when
-        there is no Authorization header (spec 000, *Listen to events*).
+        A WebSocket client may be unable to set headers: there the query's ``authToken`` counts if there is no
+        Authorization header (spec 000, *Listen to events*).
         """
         headers = request.headers
-        # All of each: whoever stands before us may have looked at another one than the first.
+        # All values of a header: a proxy may have checked another one than the first.
         given = headers.getall(hdrs.AUTHORIZATION, [])
         if not given and websocket:
             given = request.query.getall("authToken", [])
@@ -176,15 +172,15 @@ class Credential:
 
 
 def _key(header: str) -> str:
-    """The key of an Authorization header, whatever its scheme."""
+    """The key of an Authorization header, with any scheme."""
     scheme, _, key = header.strip().partition(" ")
     return key.strip() if scheme.lower() in SCHEMES else header.strip()
 
 
 def _user_id(request: web.Request) -> str:
-    """Who X-User-Id says it is; nobody's id, if nobody or several."""
-    said = {each.strip() for each in request.headers.getall(USER_ID, [])}
-    return said.pop() if len(said) == 1 else ""
+    """The value of X-User-Id; empty if it is missing or ambiguous."""
+    values = {each.strip() for each in request.headers.getall(USER_ID, [])}
+    return values.pop() if len(values) == 1 else ""
 
 
 def _is_user(principal: Principal, user_id: str) -> bool:
@@ -192,7 +188,7 @@ def _is_user(principal: Principal, user_id: str) -> bool:
 
 
 def _expired(principal: Principal) -> bool:
-    # No record announces that a key's time is over, nor that it has slid: then it is looked up again.
+    # No control record tells that a key has expired or was extended: look it up again.
     return 0 < principal.expires_ms <= time.time_ns() // 1_000_000
 
 
@@ -201,12 +197,12 @@ def _principal_id(principal: Principal) -> int:
 
 
 Authenticate = Callable[[web.Request], Awaitable[Principal]]
-"""Who a request speaks for, by its key. Raises Unauthenticated, and PermissionDenied for a page of another
-origin that acts with the cookie of a session."""
+"""Returns the principal of a request. Raises Unauthenticated, and PermissionDenied for a page of another
+origin that uses the cookie of a session."""
 
 
 class HomeDirectory(Protocol):
-    """Where homes and devices are: the gateway's cached view of the store.
+    """The cached view of homes, devices and permissions.
 
     An answer may be older than a change that another node answered already, by as much as this node's tail
     is behind: what comes in during these milliseconds is taken as from before the change.
@@ -223,7 +219,7 @@ class HomeDirectory(Protocol):
         ...
 
     async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
-        """The same as the store has it now."""
+        """Like `locate`, read from the store."""
         ...
 
     async def existing_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
@@ -231,18 +227,17 @@ class HomeDirectory(Protocol):
         ...
 
     async def active_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
-        """Those that are not deactivated."""
+        """The homes among `home_ids` that exist and are not deactivated."""
         ...
 
     async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
-        """The home that each of `entity_ids` is bound to; those that are bound to none are missing. As
-        the store has it now."""
+        """The home that each entity is bound to, read from the store; entities without a home are missing."""
         ...
 
     async def member_of(self, project_id: int, user_id: int, home_ids: Collection[int]) -> set[int]:
-        """Those of `home_ids` that the user may act in."""
+        """The homes among `home_ids` that the user is a member of."""
         ...
 
     async def rights_of(self, project_id: int, user_id: int, wanted: Collection[str]) -> set[str]:
-        """Those of these rights (`model.Permission`, as texts) that the user has."""
+        """The permissions among `wanted` (`permissions.models.Permission`, as texts) that the user has."""
         ...

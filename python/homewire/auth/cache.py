@@ -1,22 +1,20 @@
-"""Whether what was once read from the store is still so, without asking the store.
+"""Caches of the store, which are current without a request to the store.
 
-Every change that matters is announced by a control record in the shards it concerns, and the core
-counts, for each shard, the records that this node has read: its mark. What was read from the store
-while a mark stood still is as new as the mark, and stays so until the mark moves.
+Each change of access writes a control record to the shards that it concerns. For each shard, the core counts
+the records that this node has read: the version of the shard. A value that was read from the store at a
+version is current until that version changes. So a cached value is at most as old as the tail of this node is
+behind.
 
-So an answer is as old as this node's tail is behind, no older. What this node announced itself it forgets
-before the change is answered (`forget`): who is told that something ended finds it ended here, whether the
-tail has come to the record or not. A tail that hears nothing raises no mark: after a second of silence
-nothing remembered is trusted.
+After a change of its own, a node drops the values of its shards before it answers (`forget`): the caller
+finds the change here, even if the tail has not read the record. Without answers of Redis the tail raises no
+version, so after 1 s of silence no cached value is used. A value is cached for at most a minute.
 
-What a node remembers of the store, and for how long: while its mark stands, at most a minute.
+The caches keep two generations of plain dicts, and no time per entry: an entry is kept for at least half of
+its lifetime, and a new generation drops thousands of entries in one step. Beyond `capacity` entries the older
+half is dropped.
 
-All three caches keep two generations of plain dicts and no time per entry: an entry is remembered
-for at least half of its lifetime, and turning the generations forgets thousands in one step. Of more
-than `capacity` entries the older half is forgotten.
-
-The order of steps is the point, so it stands here once and callers only say what to read: marks are
-taken *before* the store is read. A change behind the read then moves them, however late its record is.
+The version is taken *before* the store is read. A change after the read then raises it, however late its
+record is. This order is implemented here once; callers only pass what to read.
 """
 
 from __future__ import annotations
@@ -29,16 +27,16 @@ from typing import Final, Generic, Protocol, TypeVar
 from homewire._core import shard_of
 
 SILENCE_MS: Final = 1_000
-"""A node that has not heard from Redis for longer trusts no cached key (docs/design/access-changes.md)."""
+"""After a longer silence of Redis, a node uses no cached key (docs/design/access-changes.md)."""
 
 BYPASS: Final = -1
-"""As the total that an answer has to be of: one that nothing remembered has, so the store is asked."""
+"""A total version that no cached value has, so that the store is read."""
 
 _MOVED: Final = -1
 
 
-class Marks(Protocol):
-    """What is asked of the core."""
+class CacheVersionSource(Protocol):
+    """The part of the core that counts records."""
 
     def cache_version(self, shards: list[int], /) -> int:
         """How many control records of these shards this node has read."""
@@ -49,16 +47,16 @@ class Marks(Protocol):
         ...
 
     def tail_silence_ms(self) -> int:
-        """How long ago Redis last answered the tail."""
+        """Time (ms) since Redis last answered the tail."""
         ...
 
 
 class ShardVersion(list[int]):
-    """One shard's mark at some moment, shared by everything that was read at it.
+    """The version of one shard at some time, shared by all values that were read at it.
 
-    It holds the shard's number until it was found to have moved, or is forgotten, then nothing. So it is
-    true as long as it stands, which a thousand are asked by `itertools.compress` without a line of Python,
-    and it is itself the list of shards that the core wants.
+    It is a list with the shard's number while it is current, and empty afterwards. So its truth value says
+    whether it is current, which `itertools.compress` tests for thousands of entries without a line of Python.
+    It is also the list of shards that the core takes.
     """
 
     __slots__ = ("records",)
@@ -68,74 +66,77 @@ class ShardVersion(list[int]):
         self.records = records
 
     def expire(self) -> None:
-        """It has moved, or is about to. Marks only grow, so this is for good."""
+        """It is no longer current, or will not be soon. Versions only grow, so this is final."""
         self.clear()
         self.records = _MOVED
 
 
 class CacheVersions:
-    """The marks of one node. Without a core (a process that is api only) nothing is ever trusted."""
+    """The versions of the shards on one node. Without a core no cached value is ever current."""
 
-    __slots__ = ("_current", "_forgotten", "_marks", "_reviewed", "_shards", "_total")
+    __slots__ = ("_current", "_forgotten", "_reviewed", "_shards", "_source", "_total")
 
-    def __init__(self, marks: Marks | None, shards: int) -> None:
-        self._marks: Marks = _Nothing() if marks is None else marks
+    def __init__(self, versions: CacheVersionSource | None, shards: int) -> None:
+        self._source: CacheVersionSource = _NoTail() if versions is None else versions
         self._shards = shards
         self._current: dict[int, ShardVersion] = {}
         self._forgotten = 0
-        self._reviewed = self._total = self._marks.cache_version_of_all()
+        self._reviewed = self._total = self._source.cache_version_of_all()
 
-    def heard(self) -> bool:
-        """Whether Redis was heard within the last second: else nothing remembered counts."""
-        return self._marks.tail_silence_ms() <= SILENCE_MS
+    def is_tail_alive(self) -> bool:
+        """Whether Redis answered within the last second: otherwise no cached value may be used."""
+        return self._source.tail_silence_ms() <= SILENCE_MS
 
     def total(self) -> int:
-        """The mark of all shards, and how often some were forgotten: it stands only if both do. Equal totals
-        are one object: entries keep it, many the same."""
-        total = self._marks.cache_version_of_all() + self._forgotten
+        """The version of all shards, which also counts the calls of `forget`. Equal totals are one object,
+        because many entries keep it."""
+        total = self._source.cache_version_of_all() + self._forgotten
         if total != self._total:
             self._total = total
         return self._total
 
-    def mark_of(self, identifier: int) -> ShardVersion:
-        """The mark, now, of the shard of a home, device, user, project or project key."""
-        return self._mark(shard_of(identifier, self._shards))
+    def version_of(self, identifier: int) -> ShardVersion:
+        """The present version of the shard of a home, device, user, project or project key."""
+        return self._version(shard_of(identifier, self._shards))
 
-    def marks_of(self, identifiers: Iterable[int]) -> dict[int, ShardVersion]:
-        """The same for many."""
+    def versions_of(self, identifiers: Iterable[int]) -> dict[int, ShardVersion]:
+        """The present versions of the shards of several ids."""
         shards = {each: shard_of(each, self._shards) for each in identifiers}
-        marks = {shard: self._mark(shard) for shard in set(shards.values())}
-        return {each: marks[shard] for each, shard in shards.items()}
+        versions = {shard: self._version(shard) for shard in set(shards.values())}
+        return {each: versions[shard] for each, shard in shards.items()}
 
     def forget(self, shards: Iterable[int]) -> None:
-        """Records were written to these shards by this node: what was read before is not so any more."""
-        # Also what is being read now, and has no mark yet, is not remembered then.
+        """Drop the values of these shards: this node wrote records to them."""
+        # Values that are being read now, without a version yet, are not cached either.
         self._forgotten += 1
         for shard in shards:
-            mark = self._current.pop(shard, None)
-            if mark is not None:
-                mark.expire()
+            version = self._current.pop(shard, None)
+            if version is not None:
+                version.expire()
 
-    def trusts(self, mark: ShardVersion) -> bool:
-        """Whether what was read at `mark` is still so. For one entry; see `review` for many."""
-        return self._marks.cache_version(mark) == mark.records and self._marks.tail_silence_ms() <= SILENCE_MS
+    def is_current(self, version: ShardVersion) -> bool:
+        """Whether a value that was read at `version` is current. For one entry; see `review` for many."""
+        return (
+            self._source.cache_version(version) == version.records
+            and self._source.tail_silence_ms() <= SILENCE_MS
+        )
 
     def review(self) -> bool:
-        """Empty every mark that has moved; whether those that are left may be trusted.
+        """Expire all versions that have changed. Returns whether the others may be used.
 
-        Costs a look at the total as long as it stands, and one at each shard in use when it moved.
+        It reads the total version, and those of all shards in use if the total has changed.
         """
-        # Read before the shards: what moves meanwhile is found the next time.
-        total = self._marks.cache_version_of_all()
+        # Read it before those of the shards: a change in between is found the next time.
+        total = self._source.cache_version_of_all()
         if total != self._reviewed:
-            for shard, mark in list(self._current.items()):
-                if self._marks.cache_version(mark) != mark.records:
+            for shard, version in list(self._current.items()):
+                if self._source.cache_version(version) != version.records:
                     self._current.pop(shard).expire()
             self._reviewed = total
-        return self._marks.tail_silence_ms() <= SILENCE_MS
+        return self._source.tail_silence_ms() <= SILENCE_MS
 
-    def _mark(self, shard: int) -> ShardVersion:
-        records = self._marks.cache_version([shard])
+    def _version(self, shard: int) -> ShardVersion:
+        records = self._source.cache_version([shard])
         known = self._current.get(shard)
         if known is not None:
             if known.records == records:
@@ -145,8 +146,8 @@ class CacheVersions:
         return fresh
 
 
-class _Nothing:
-    """No tail: nobody would tell what changed."""
+class _NoTail:
+    """A process without a tail, which reads no changes."""
 
     def cache_version(self, _shards: list[int], /) -> int:
         return 0
@@ -159,7 +160,7 @@ class _Nothing:
 
 
 LIFETIME_S: Final = 60.0
-"""No promise rests on it: it bounds what an error in the marks could do."""
+"""Maximum age of a cached value, in s. It bounds the effect of a fault in the versions."""
 
 Key = TypeVar("Key", bound=Hashable)
 Value = TypeVar("Value")
@@ -214,9 +215,9 @@ class _Generations(Generic[Key, Held]):
         self._old, self._new, self._count = self._new, {}, 0
 
     def _make_room(self, entries: int) -> bool:
-        """Whether so many entries more are to be remembered at all."""
+        """Make room for so many entries. Returns whether they may be cached."""
         half = self._capacity // 2
-        if entries > half or not self._freshness.heard():
+        if entries > half or not self._freshness.is_tail_alive():
             return False
         self._turn()
         if self._count + entries > half:
@@ -226,44 +227,45 @@ class _Generations(Generic[Key, Held]):
 
 
 class VersionedCache(_Generations[Key, Entry[Value]]):
-    """Values that are asked for one at a time, each good while the mark of one shard stands."""
+    """Values that are read one at a time. Each is current until the version of one shard changes."""
 
     __slots__ = ()
 
     def get(self, key: Key, at_version: int | None = None) -> Value | None:
-        """The value, if it is remembered and still so.
+        """The cached value, if the version of its shard is still current.
 
-        With `at_version` only if it was read while the total of all marks was that: not even another
-        shard's copy of a change that it does not know may have been read since.
+        With `at_version` it must also have been read at this total version: no control record of any shard
+        may have been read since. A handshake needs that, because the copies of one record arrive in different
+        shards in no fixed order.
         """
         self._turn()
         entry = self._new.get(key) or self._old.get(key)
         if entry is None or (at_version is not None and entry[1] != at_version):
             return None
-        return entry[2] if self._freshness.trusts(entry[0]) else None
+        return entry[2] if self._freshness.is_current(entry[0]) else None
 
     async def read(
         self, key: Key, identifier: int, read: Callable[[], Awaitable[Value | None]]
     ) -> Value | None:
         """Read a value that changes only with records of the shard of `identifier`; None is not kept."""
-        mark, total = self._freshness.mark_of(identifier), self._freshness.total()
+        version, total = self._freshness.version_of(identifier), self._freshness.total()
         value = await read()
         if value is not None:
-            self._put(key, (mark, total, value))
+            self._put(key, (version, total, value))
         return value
 
     async def read_unplaced(
         self, key: Key, read: Callable[[], Awaitable[Value | None]], identifier_of: Callable[[Value], int]
     ) -> Value | None:
-        """Read a value that itself tells which shard its changes are announced in."""
+        """Read a value that names itself the shard of its control records."""
         total = self._freshness.total()
         value = await read()
         if value is not None:
-            # The mark first: had the total been compared before, a record between the two would be
-            # counted in the mark and missing in the value.
-            mark = self._freshness.mark_of(identifier_of(value))
+            # Read the shard's version before the total is compared: a record between the two would be counted
+            # in the version and missing in the value.
+            version = self._freshness.version_of(identifier_of(value))
             if self._freshness.total() == total:
-                self._put(key, (mark, total, value))
+                self._put(key, (version, total, value))
         return value
 
     def _put(self, key: Key, entry: Entry[Value]) -> None:
@@ -272,7 +274,7 @@ class VersionedCache(_Generations[Key, Entry[Value]]):
 
 
 class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
-    """Records by id that are asked for by the thousand, kept apart by whose they are."""
+    """Records by id, in groups by their owner. One look-up takes thousands of ids."""
 
     __slots__ = ("_is_worth_it",)
 
@@ -288,14 +290,14 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         super().__init__(freshness, capacity, lifetime, clock)
         self._is_worth_it = is_worth_it
 
-    def known(self, whose: Key, ids: Collection[int], at_version: int | None = None) -> dict[int, Value]:
-        """Those of `ids` that are remembered and still so. `at_version` as in `VersionedCache.get`."""
+    def known(self, owner: Key, ids: Collection[int], at_version: int | None = None) -> dict[int, Value]:
+        """The cached records of `ids` that are current. `at_version` as in `VersionedCache.get`."""
         self._turn()
         known: dict[int, Value] = {}
         if self._freshness.review():
             wanted: Collection[int] = ids
             for generation in (self._new, self._old):
-                held = generation.get(whose)
+                held = generation.get(owner)
                 if held is not None and wanted:
                     for each in wanted:
                         entry = held.get(each)
@@ -306,28 +308,30 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
 
     async def find(
         self,
-        whose: Key,
+        owner: Key,
         ids: Collection[int],
         read: Callable[[list[int]], Awaitable[dict[int, Value]]],
         at_version: int | None = None,
     ) -> dict[int, Value]:
-        """The records of `ids`, from memory or by `read`; what does not exist is asked for again."""
-        known = self.known(whose, ids, at_version)
+        """The records of `ids`, cached or by `read`. Ids without a record are read each time."""
+        known = self.known(owner, ids, at_version)
         missing = _missing(ids, known)
         if missing:
-            marks, total = self._freshness.marks_of(missing), self._freshness.total()
+            versions, total = self._freshness.versions_of(missing), self._freshness.total()
             found = await read(missing)
             entries = {
-                each: (marks[each], total, value) for each, value in found.items() if self._is_worth_it(value)
+                each: (versions[each], total, value)
+                for each, value in found.items()
+                if self._is_worth_it(value)
             }
             if entries and self._make_room(len(entries)):
-                self._new.setdefault(whose, {}).update(entries)
+                self._new.setdefault(owner, {}).update(entries)
             known.update(found)
         return known
 
 
 class VersionedIds(_Generations[Key, dict[int, ShardVersion]]):
-    """Which ids exist, kept apart by whose they are.
+    """Ids that exist, in groups by their owner.
 
     Ids stand beside their marks, and `compress` picks those whose mark is true: a thousand are asked
     about in C, where a thousand single look-ups would cost more than checking the events that name them.
@@ -335,30 +339,30 @@ class VersionedIds(_Generations[Key, dict[int, ShardVersion]]):
 
     __slots__ = ()
 
-    def known(self, whose: Key, ids: Collection[int]) -> set[int]:
-        """Those of `ids` that are remembered and still exist."""
+    def known(self, owner: Key, ids: Collection[int]) -> set[int]:
+        """The cached ids that still exist."""
         self._turn()
         known: set[int] = set()
         if self._freshness.review():
             wanted: Collection[int] = ids
             for generation in (self._new, self._old):
-                held = generation.get(whose)
+                held = generation.get(owner)
                 if held is not None and wanted:
                     known.update(compress(wanted, map(held.get, wanted)))
                     wanted = _missing(ids, known)
         return known
 
     async def find(
-        self, whose: Key, ids: Collection[int], read: Callable[[list[int]], Awaitable[set[int]]]
+        self, owner: Key, ids: Collection[int], read: Callable[[list[int]], Awaitable[set[int]]]
     ) -> set[int]:
-        """Those of `ids` that exist, from memory or by `read`; what does not is asked for again."""
-        known = self.known(whose, ids)
+        """The ids that exist, cached or by `read`. Other ids are read each time."""
+        known = self.known(owner, ids)
         missing = _missing(ids, known)
         if missing:
-            marks = self._freshness.marks_of(missing)
+            versions = self._freshness.versions_of(missing)
             found = await read(missing)
             if found and self._make_room(len(found)):
-                self._new.setdefault(whose, {}).update((each, marks[each]) for each in found)
+                self._new.setdefault(owner, {}).update((each, versions[each]) for each in found)
             known |= found
         return known
 

@@ -1,4 +1,4 @@
-"""Where homes and devices are, and who may see them: the store, remembered while its marks stand."""
+"""The cached view of homes, devices, memberships and permissions (see `auth/cache.py`)."""
 
 from __future__ import annotations
 
@@ -58,9 +58,9 @@ class HomeDirectory:
         async def read() -> tuple[int, ...]:
             return tuple(await self._store.homes.followed_by(project_id, user_id))
 
-        whose = (project_id, user_id)
-        homes = self._homes.get(whose, at_version)
-        return homes if homes is not None else await self._homes.read(whose, user_id, read) or ()
+        owner = (project_id, user_id)
+        homes = self._homes.get(owner, at_version)
+        return homes if homes is not None else await self._homes.read(owner, user_id, read) or ()
 
     async def member_of(
         self, project_id: int, user_id: int, home_ids: Collection[int], at_version: int | None = None
@@ -110,20 +110,21 @@ class HomeDirectory:
         return await self._locations.find(project_id, device_ids, read, at_version)
 
     async def locate_now(self, project_id: int, device_ids: Collection[int]) -> dict[int, DeviceLocation]:
-        """The same as the store has it now: before somebody is refused who moved a device a moment ago."""
+        """Like `locate`, read from the store: before a refusal, another node may just have moved the
+        device."""
         return await self._store.devices.locate(project_id, tuple(device_ids))
 
 
 async def _remembered(
     cache: VersionedCache[tuple[int, int], tuple[Held, ...]],
-    whose: tuple[int, int],
+    owner: tuple[int, int],
     ids: Collection[Held],
     read: Callable[[list[Held]], Awaitable[set[Held]]],
     at_version: int | None,
 ) -> set[Held]:
-    """Those of `ids` that a user (of a project: `whose`) has, from memory or by `read`."""
+    """Those of `ids` that a user (of a project: `owner`) has, from memory or by `read`."""
     wanted = set(ids)
-    known = cache.get(whose, at_version) or ()
+    known = cache.get(owner, at_version) or ()
     if not wanted.issubset(known):
         # What is known is read again with the rest, so that an entry has one age.
         asked = sorted(wanted.union(known))
@@ -133,5 +134,5 @@ async def _remembered(
         async def ask() -> tuple[Held, ...]:
             return tuple(await read(asked))
 
-        known = await cache.read(whose, whose[1], ask) or ()
+        known = await cache.read(owner, owner[1], ask) or ()
     return wanted.intersection(known)

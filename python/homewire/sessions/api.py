@@ -78,12 +78,20 @@ OPERATIONS: Final = (
         errors=_STATUSES | {409},
     ),
     Operation(
-        name="endUserSessions", method="DELETE", path="/userSessions", tag="User session", summary="End all
-        other sessions of the user", description="With current=true the session of the key ends, too. The keys
-        are invalid from the answer " "on, and their WebSockets are closed (4502). A session that was opened
-        with the key of another one " "(POST /session/login-with-token) ends with it, also if it is the
-        caller's. After an answer of 503 " "some of the sessions may have ended: repeat the request.",
-        source="homewire's own", access=Access(user=True), handler=end_user_sessions, query=SessionsQuery,
-        success=204, errors=frozenset({401, 403}),
+        name="endUserSessions",
+        method="DELETE",
+        path="/userSessions",
+        tag="User session",
+        summary="End all other sessions of the user",
+        description="With current=true the session of the key ends, too. The keys are invalid from the "
+        "answer on, and their WebSockets are closed (4502). A session that was opened with the key of "
+        "another one (POST /session/login-with-token) ends with it, also if it is the caller's. After an "
+        "answer of 503 some of the sessions may have ended: repeat the request.",
+        source="homewire's own",
+        access=Access(user=True),
+        handler=end_user_sessions,
+        query=SessionsQuery,
+        success=204,
+        errors=frozenset({401, 403}),
     ),
 )
