@@ -35,7 +35,7 @@ MEDIA_TYPES: Final = {
     BodyKind.BATCH: (JSON,),
 }
 NDJSON: Final = "application/x-ndjson"
-"""One JSON object to a line: a text, as far as a schema can say."""
+"""One JSON object a line. A schema describes it as a text."""
 
 Part = dict[str, Any]
 """A part of the document."""
@@ -115,27 +115,27 @@ def document(endpoints: Sequence[Endpoint]) -> Part:
 
 _HEADERS: Final[Part] = {
     "Range": {
-        "description": "Which part of the list this is: `<first>-<last>/<total>`, or `*/<total>` when empty.",
+        "description": "The part of the list that this is: `<first>-<last>/<total>`, or `*/<total>`.",
         "required": True,
         "schema": {"type": "string", "pattern": r"^([0-9]+-[0-9]+|\*)/[0-9]+$"},
     },
     "Location": {
-        "description": "The path of what was made.",
+        "description": "The path of the new resource.",
         "required": True,
         "schema": {"type": "string", "pattern": "^/"},
     },
     "Challenge": {
-        "description": "How a request names its key.",
+        "description": "The scheme of the key in a request.",
         "required": True,
         "schema": {"type": "string", "pattern": "^Bearer "},
     },
     "RetryAfter": {
-        "description": "In how many seconds to come back.",
+        "description": "Seconds after which to repeat the request.",
         "required": True,
         "schema": {"type": "string", "pattern": "^[0-9]+$"},
     },
     "SessionCookie": {
-        "description": f"The cookie {SESSION} (by https {HOST_SESSION}): the key of a session that begins, "
+        "description": f"The cookie {SESSION} (by https {HOST_SESSION}) with the key of the new session, "
         "or expired.",
         "required": True,
         "schema": {"type": "string", "pattern": f"^(__Host-)?{SESSION}="},
@@ -198,13 +198,13 @@ class Types:
 
 
 def _webhook(named: Types) -> Part:
-    """What a smart module of the type webhook is sent."""
+    """The request that a smart module of the type webhook receives."""
     headers = (
         ("X-Mode-Event-Id", "The id of the event, the same at each try.", "3.1764524589000-0"),
         (
             HEADER,
             "`t=<unix seconds>,v1=<hex>`: HMAC-SHA256, under the module's key, of"
-            " `<t>.<event id>.<url>.<body>`. While the key is being replaced there are two v1.",
+            " `<t>.<event id>.<url>.<body>`. During the rotation of the key there are two v1.",
             f"t=1764524589,v1={'5e' * 32}",
         ),
         ("X-Mode-Signature", "Hex HMAC-SHA256 of URL and body. It covers neither time nor id.", "5e" * 32),
@@ -212,8 +212,8 @@ def _webhook(named: Types) -> Part:
     return {
         "operationId": "receiveEvent",
         "summary": "An event for a smart module of the type webhook",
-        "description": "Status 200 says that it was taken; after every other answer it comes again. Refuse a "
-        "signature whose time is more than five minutes away, and an event id that was taken before.",
+        "description": "Answer 200 to accept the event; after any other answer the server sends it again. "
+        "Refuse a signature with a time more than five minutes away, and an event id that you know.",
         "parameters": [
             {
                 "name": name,

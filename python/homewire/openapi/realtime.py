@@ -1,7 +1,7 @@
-"""What the router serves and the document describes: events and commands in, and the two WebSockets.
+"""The operations of the router for the OpenAPI document: sending events and commands, and the two WebSockets.
 
-The handlers are in `ingest/` and `realtime/handshake.py`, on their own short way past `api.dispatch`; a
-test holds these rows against the routes of a running node, and against what the routes answer.
+Their handlers are in `events/` and `realtime/handshake.py`, without `rest/dispatch.py`, which would cost
+time. A test compares these rows with the routes of a running node and with their answers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from homewire.rest.models import Answer, Id, Timestamp
 from homewire.rest.operation import SWITCHING_PROTOCOLS, Access, BodyKind, Endpoint
 
 _ERRORS: Final = frozenset({401, 403, 404, 429})
-_STAMPED: Final = (
-    "The server stamps time, home and origin; what a client sends under these names is set aside."
-)
+_STAMPED: Final = "The server sets time, home and origin of the event, and ignores members of these names."
 
 _SUBPROTOCOL: Final = (
     "There is no subprotocol. A handshake that offers some is answered 101 without one, as RFC 6455 has it;"
@@ -26,7 +24,7 @@ _SUBPROTOCOL: Final = (
 
 
 class Event(msgspec.Struct, kw_only=True, rename="camel"):
-    """What a device, server or entity reports, as it is sent."""
+    """An event that a device or server sends."""
 
     event_type: Annotated[str, msgspec.Meta(min_length=1)]
     event_data: dict[str, Any] | None = None
@@ -34,7 +32,7 @@ class Event(msgspec.Struct, kw_only=True, rename="camel"):
 
 
 class Stamps(Answer, kw_only=True):
-    """What the server says of each event itself."""
+    """The members of an event that the server sets."""
 
     timestamp: Timestamp
     home_id: Id
@@ -46,7 +44,7 @@ class Stamps(Answer, kw_only=True):
 
 
 class ReceivedEvent(Stamps, kw_only=True):
-    """An event as WebSockets and webhooks get it. What the server stamps, it says itself."""
+    """An event as WebSockets and webhooks receive it."""
 
     event_type: str
     event_data: dict[str, Any] | None = None
@@ -60,7 +58,7 @@ class DeviceConnectedEvent(Stamps, kw_only=True):
 
 
 class DeviceDisconnectedEvent(Stamps, kw_only=True):
-    """The last command WebSocket of a device ended. It has no event data."""
+    """The last command WebSocket of a device was closed. It has no event data."""
 
     event_type: Literal["_deviceDisconnected_"]
 
@@ -99,34 +97,34 @@ RECEIVED: Final = (
     KeyValueSavedEvent,
     KeyValueDeletedEvent,
 )
-"""What listeners get: events of applications, and those of the platform."""
+"""What subscribers receive: events of applications, and those of the platform."""
 
 
 class PlacedEvent(Event, kw_only=True, rename="camel"):
-    """An event of a batch, and what it is about: `deviceId` or `homeId`."""
+    """An event of a bulk body, with the device or home that it is about."""
 
     home_id: int | None = None
     device_id: int | None = None
 
 
 class Command(msgspec.Struct, kw_only=True, rename="camel"):
-    """What a device is told to do. It arrives as it was put, nothing added."""
+    """A command to a device. The device receives it unchanged."""
 
     action: Annotated[str, msgspec.Meta(min_length=1)]
     parameters: dict[str, Any] | None = None
 
 
 class CommandQuery(msgspec.Struct, kw_only=True, rename="camel"):
-    """What becomes of a command to a device that is not connected."""
+    """How a command to a device that is not connected is handled."""
 
     queue: Annotated[int, msgspec.Meta(ge=1)] | msgspec.UnsetType = msgspec.UNSET
-    """For how many seconds it is kept."""
+    """How many seconds the command is queued."""
     offline: OfflineCommands | msgspec.UnsetType = msgspec.UNSET
     """Without `queue`: `refuse` answers 403 `DEVICE_OFFLINE`, `drop` 204. The default is the project's."""
 
 
 class BatchResult(Answer):
-    """What became of one item: 204 and the event's id, or an error's status, reason and data."""
+    """The result of one item: 204 and the event's id, or status, reason and data of an error."""
 
     status: int
     id: str | None = None
@@ -141,7 +139,7 @@ class BatchResults(Answer):
 
 
 class ListenQuery(msgspec.Struct, kw_only=True, rename="camel"):
-    """Which events are to be heard. Only one name counts: entityId, else deviceId, else homeId."""
+    """Selects events. Only one of the parameters is used: entityId before deviceId before homeId."""
 
     home_id: list[int] | msgspec.UnsetType = msgspec.UNSET
     device_id: list[int] | msgspec.UnsetType = msgspec.UNSET
@@ -155,7 +153,7 @@ ENDPOINTS: Final = (
         path="/homes/{homeId}/event",
         tag="Events and commands",
         summary="Send an event to a home",
-        description=f"204 says that it is stored and on its way to the listeners. {_STAMPED}",
+        description=f"204 means that the event is stored and will be delivered to subscribers. {_STAMPED}",
         source="spec 001, Send Event to Home",
         access=Access(permission=KeyScope.SEND_EVENT),
         body=Event,
@@ -168,8 +166,8 @@ ENDPOINTS: Final = (
         method="PUT",
         path="/devices/{deviceId}/event",
         tag="Events and commands",
-        summary="Send an event of a device; only the device itself can",
-        description=f"204 says that it is stored and on its way to the listeners. {_STAMPED}",
+        summary="Send an event of a device, with the device's key",
+        description=f"204 means that the event is stored and will be delivered to subscribers. {_STAMPED}",
         source="spec 001, Send Device Event",
         access=Access(device=True),
         body=Event,
@@ -183,7 +181,7 @@ ENDPOINTS: Final = (
         path="/events",
         tag="Events and commands",
         summary="Send many events at once",
-        description="A bad item stops no other: each has a result of its own. At most 4 MiB and 1,000 items.",
+        description="Each item has a result, even beside invalid ones. At most 4 MiB and 1,000 items.",
         source="homewire's own",
         access=Access(permission=KeyScope.SEND_EVENT),
         body=list[PlacedEvent],
@@ -199,13 +197,13 @@ ENDPOINTS: Final = (
         tag="Events and commands",
         summary="Send a command to a device",
         description=(
-            "204 says that it was accepted, not that it was delivered. To a device that is not connected it"
-            " is dropped, unless `queue` says for how many seconds it is kept: then it is delivered in its"
-            " order when the device comes. 429 when as many are kept for the device as may be. With"
-            " `offline=refuse`, or in a project that is set so, such a command without `queue` is 403"
+            "204 means that the command was accepted, not that it was delivered. A command to a device that"
+            " is not connected is dropped, unless `queue` says how many seconds it is queued: then it is"
+            " delivered, in order, when the device connects. 429 if the device's queue is full. With"
+            " `offline=refuse`, or with that setting of the project, such a command without `queue` is 403"
             " `DEVICE_OFFLINE`.\n\n"
-            "In a project with access by permission a user needs the permission `write:device:<deviceId>`,"
-            " not membership."
+            "In a project with access by permission a user needs the permission `write:device:<deviceId>`;"
+            " membership does not suffice."
         ),
         source="spec 001, Send Command",
         access=Access(user=True, permission=KeyScope.SEND_COMMAND),
@@ -222,14 +220,15 @@ ENDPOINTS: Final = (
         tag="WebSockets",
         summary="Receive events as they happen",
         description=(
-            "Each message is one ReceivedEvent object. Without a filter: all homes that the user is a member"
-            " of, now and later. Not in projects with BYOU accounts, which bring their own users.\n\n"
+            "Each message is one ReceivedEvent object. Without a filter the connection receives the events of"
+            " all homes that the user is a member of, now or later. This operation is not available in"
+            " projects with BYOU accounts.\n\n"
             "The platform's own events are `_deviceConnected_`, `_deviceDisconnected_`, `_keyValueSaved_` and"
             " `_keyValueDeleted_`: see DeviceConnectedEvent, DeviceDisconnectedEvent, KeyValueSavedEvent and"
             " KeyValueDeletedEvent. Clients cannot send types that begin and end with `_`.\n\n"
             "In a project with access by permission a filter is required, each of its values needs the"
             " permission `read:home-events:<homeId>`, `read:device:<deviceId>` or"
-            " `read:entity-events:<entityId>`, and membership plays no part.\n\n"
+            " `read:entity-events:<entityId>`, and membership is not considered.\n\n"
             "A home, device or entity that is unknown or that the user cannot see is 404. An entity that is"
             " not registered may be named: events of every home may name it. A parameter that differs from"
             " one of these only by case or a missing `Id` is 403.\n\n" + _SUBPROTOCOL
@@ -246,7 +245,7 @@ ENDPOINTS: Final = (
         method="GET",
         path="/devices/{deviceId}/command",
         tag="WebSockets",
-        summary="Receive the commands for a device; only the device itself can",
+        summary="Receive the commands for a device, with the device's key",
         description=f"Each message is one Command object.\n\n{_SUBPROTOCOL}",
         source="spec 001, Receive Commands",
         access=Access(device=True),
