@@ -23,7 +23,7 @@ PHONE: Final = "+14155550123"
 
 
 @dataclass
-class Desk:
+class Accounts:
     """A project with one app."""
 
     node: NodeProcess
@@ -78,13 +78,13 @@ class Desk:
 
 
 @asynccontextmanager
-async def desk_of(
+async def accounts_of(
     node: NodeProcess, accounts: AccountSystem, *, on_demand: bool = False
-) -> AsyncIterator[Desk]:
+) -> AsyncIterator[Accounts]:
     """A new project on the node."""
     async with tenant_of(node, accounts, on_demand=on_demand) as tenant:
         await tenant.store.apps.create(tenant.project, APP)
-        yield Desk(node, tenant)
+        yield Accounts(node, tenant)
 
 
 def field(reply: Reply) -> str:

@@ -12,7 +12,7 @@ import aiohttp
 import orjson
 
 from homewire.server.browser import HOST_SESSION, SESSION
-from kit.accounts import Desk
+from kit.accounts import Accounts
 from kit.node import NodeProcess
 from kit.tenant import Reply
 
@@ -56,10 +56,10 @@ def cookie_of(reply: Reply) -> Morsel[str] | None:
 
 
 @asynccontextmanager
-async def browser_of(desk: Desk, project: int | None = None) -> AsyncIterator[Browser]:
-    """A browser in front of the desk's node, at the host of its project unless it is to be another."""
-    async with client_of(desk.node) as http:
-        yield Browser(http, desk.project if project is None else project)
+async def browser_of(people: Accounts, project: int | None = None) -> AsyncIterator[Browser]:
+    """A browser in front of the node of `people`, at the host of its project unless it is to be another."""
+    async with client_of(people.node) as http:
+        yield Browser(http, people.project if project is None else project)
 
 
 def client_of(node: NodeProcess) -> aiohttp.ClientSession:

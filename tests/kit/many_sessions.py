@@ -16,7 +16,7 @@ PAGE: Final = 500
 
 
 @dataclasses.dataclass(frozen=True)
-class Crowd:
+class ManySessions:
     """Many sessions: what an answer has of each, in the order in which they started."""
 
     tenant: Tenant
@@ -25,7 +25,9 @@ class Crowd:
     shown: list[dict[str, Any]]
 
 
-async def crowd_of(tenant: Tenant, key: str, count: int, users: int, padding: int = 0) -> Crowd:
+async def many_sessions_of(
+    tenant: Tenant, key: str, count: int, users: int, padding: int = 0
+) -> ManySessions:
     """`count` sessions of `users` users, in apps whose names have `padding` characters too many.
 
     They are copies of one that was opened as usual, so that nothing is missing in them.
@@ -65,7 +67,7 @@ async def crowd_of(tenant: Tenant, key: str, count: int, users: int, padding: in
                     }
                 )
             await pipeline.execute()
-    return Crowd(tenant, key, shown)
+    return ManySessions(tenant, key, shown)
 
 
 async def _users(tenant: Tenant, count: int) -> dict[int, str]:

@@ -35,7 +35,7 @@ def running_nodes(count: int, **settings: Any) -> Iterator[tuple[BusServer, Sequ
 
 
 @dataclass
-class World:
+class WatchedHome:
     """A home, its owner and one device; `hearer` hears the home on the last node."""
 
     tenant: Tenant
@@ -100,7 +100,7 @@ class World:
 
 
 @asynccontextmanager
-async def world_of(nodes: Sequence[NodeProcess]) -> AsyncIterator[World]:
+async def watched_home(nodes: Sequence[NodeProcess]) -> AsyncIterator[WatchedHome]:
     async with AsyncExitStack() as stack:
         tenant = await stack.enter_async_context(tenant_of(nodes[-1]))
         owner = await tenant.user()
@@ -109,9 +109,9 @@ async def world_of(nodes: Sequence[NodeProcess]) -> AsyncIterator[World]:
         listener = await stack.enter_async_context(
             await listen(tenant.url, "/userSession/websocket", owner.key, receives_presence=True)
         )
-        world = World(tenant, nodes, owner, home, device, listener)
+        watched = WatchedHome(tenant, nodes, owner, home, device, listener)
         try:
-            yield world
+            yield watched
         finally:
-            for socket in world.sockets:
+            for socket in watched.sockets:
                 await socket.drop()

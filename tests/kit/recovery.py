@@ -65,7 +65,7 @@ def dying_change(url: str, step: str, what: str, *arguments: int | str | None) -
 
 
 @dataclass
-class House:
+class HomesOnTwoNodes:
     """A user with two homes, a device in the first, and a second user to whom nothing happens."""
 
     pair: Pair
@@ -113,7 +113,7 @@ class House:
 
 
 @asynccontextmanager
-async def house_of(processes: Processes) -> AsyncIterator[House]:
+async def house_of(processes: Processes) -> AsyncIterator[HomesOnTwoNodes]:
     async with (
         pair_of(processes) as pair,
         tenant_of(pair.nodes[0]) as tenant,
@@ -126,4 +126,4 @@ async def house_of(processes: Processes) -> AsyncIterator[House]:
         device = await tenant.device(home)
         session = await tenant.store.sessions.of_token(user.key)
         assert session is not None
-        yield House(pair, tenant, owner, user, session.id, home, other, device, stack)
+        yield HomesOnTwoNodes(pair, tenant, owner, user, session.id, home, other, device, stack)

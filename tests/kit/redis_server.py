@@ -19,8 +19,8 @@ from homewire.bus.append import Bus
 from homewire.bus.shards import BusError, BusSettings, events_key
 from homewire.redis.connect import connect
 from homewire.redis.embedded import find_binary
+from kit.clock import resume, suspend
 from kit.node import CLUSTER, reserved_port
-from kit.suspension import resume, suspend
 
 TIMEOUT_S = 10.0
 """Far beyond what anything here takes, on a machine that stands still for a moment, too."""

@@ -14,9 +14,9 @@ import orjson
 from redis.asyncio import Redis
 
 from homewire.bus.shards import events_key
+from kit.clock import suspended
 from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
-from kit.suspension import suspended
 from kit.warm import run_homewire
 
 SHARDS: Final = 64

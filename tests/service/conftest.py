@@ -16,7 +16,7 @@ from homewire.projects.models import AccountSystem
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
-from kit.accounts import Desk, desk_of
+from kit.accounts import Accounts, accounts_of
 from kit.node import CLUSTER, NodeProcess, private_node
 from kit.redis_server import BusServer, running_server
 from kit.tenant import DEFAULT_PROJECT, Tenant, tenant_of
@@ -104,24 +104,24 @@ async def redis(server: BusServer) -> AsyncIterator[Redis]:
 
 
 @pytest_asyncio.fixture
-async def by_email(node: NodeProcess) -> AsyncIterator[Desk]:
+async def by_email(node: NodeProcess) -> AsyncIterator[Accounts]:
     """Accounts by e-mail, in a project of this test's own."""
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        yield desk
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        yield people
 
 
 @pytest_asyncio.fixture
-async def by_phone(node: NodeProcess) -> AsyncIterator[Desk]:
+async def by_phone(node: NodeProcess) -> AsyncIterator[Accounts]:
     """Accounts by phone number, likewise."""
-    async with desk_of(node, AccountSystem.PHONE) as desk:
-        yield desk
+    async with accounts_of(node, AccountSystem.PHONE) as people:
+        yield people
 
 
 @pytest_asyncio.fixture
-async def by_key(node: NodeProcess) -> AsyncIterator[Desk]:
+async def by_key(node: NodeProcess) -> AsyncIterator[Accounts]:
     """Accounts of a project's own, likewise."""
-    async with desk_of(node, AccountSystem.BYOU) as desk:
-        yield desk
+    async with accounts_of(node, AccountSystem.BYOU) as people:
+        yield people
 
 
 @pytest_asyncio.fixture

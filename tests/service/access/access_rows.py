@@ -1,7 +1,7 @@
 """The table: what every operation answers to every caller.
 
 A row names an operation, asks for something, and says what each caller gets. `{name}` in a request is
-what `access_world.World.value` has under that name. The columns of a row, in the order of `COLUMNS`:
+what `access_project.AccessProject.value` has under that name. The columns of a row, in the order of `COLUMNS`:
 
     nobody, dead keys | owner member stranger unverified alien | own other away device |
     project keys: bare read write-kv send-command send-event byou admin foreign
@@ -15,8 +15,8 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
+from access_project import CALLERS, AccessProject
 from access_reached import ELSEWHERE
-from access_world import CALLERS, World
 
 from homewire.operations import ENDPOINTS
 from homewire.projects.models import AccessControl, AccountSystem
@@ -53,18 +53,18 @@ class Ask:
         return http.request(self.endpoint.method, self.path, headers=self.headers, **body)
 
 
-async def filled(world: World, template: Any) -> Any:
+async def filled(subject: AccessProject, template: Any) -> Any:
     """The template with what its names stand for."""
     if isinstance(template, dict):
-        return {name: await filled(world, value) for name, value in template.items()}
+        return {name: await filled(subject, value) for name, value in template.items()}
     if isinstance(template, list):
-        return [await filled(world, value) for value in template]
+        return [await filled(subject, value) for value in template]
     if not isinstance(template, str):
         return template
     whole = PLACEHOLDER.fullmatch(template)
     if whole:
-        return await world.value(whole[1])
-    return template.format(**{name: await world.value(name) for name in PLACEHOLDER.findall(template)})
+        return await subject.value(whole[1])
+    return template.format(**{name: await subject.value(name) for name in PLACEHOLDER.findall(template)})
 
 
 @dataclass(frozen=True)
@@ -91,25 +91,25 @@ class Row:
             caller: status for callers, status in zip(COLUMNS, statuses, strict=True) for caller in callers
         }
 
-    async def ask(self, world: World, caller: str) -> Ask:
+    async def ask(self, subject: AccessProject, caller: str) -> Ask:
         """The request of this caller."""
-        key = world.keys[caller]
+        key = subject.keys[caller]
         if self.fresh:
-            person = await world.person()
-            world.known["fresh"] = person.id
+            person = await subject.person()
+            subject.known["fresh"] = person.id
             key = person.key if caller in self.fresh.split() else key
         authorization = {} if key is None else {"Authorization": f"ModeCloud {key}"}
         return Ask(
             self.operation,
-            await filled(world, self.path),
+            await filled(subject, self.path),
             {**self.headers, **authorization},
-            await filled(world, self.json),
-            await filled(world, self.form),
+            await filled(subject, self.json),
+            await filled(subject, self.form),
         )
 
-    def applies(self, world: World) -> bool:
+    def applies(self, subject: AccessProject) -> bool:
         """Whether it is for projects like this one."""
-        return world.accounts in self.accounts and world.access_control in self.access
+        return subject.accounts in self.accounts and subject.access_control in self.access
 
 
 UPGRADE: Final = {
@@ -440,17 +440,17 @@ ROWS: Final = (
 )  # fmt: skip
 
 
-async def successes(worlds: Iterable[World]) -> list[Ask]:
+async def successes(worlds: Iterable[AccessProject]) -> list[Ask]:
     """For each operation a request that succeeds in one of the worlds, as long as nothing is broken.
 
     Where a success takes what only a message tells: one that its handler refuses.
     """
     asks: dict[str, Ask] = {}
-    for world in worlds:
+    for subject in worlds:
         for row in ROWS:
-            if row.operation not in asks and row.applies(world):
+            if row.operation not in asks and row.applies(subject):
                 for caller in _succeeding(row):
-                    asks[row.operation] = await row.ask(world, caller)
+                    asks[row.operation] = await row.ask(subject, caller)
                     break
     return [asks[name] for name in ENDPOINT]
 

@@ -1,6 +1,6 @@
 """Every operation, caller, account system and access control, on a running node.
 
-The table is in `access_rows.py`, those who call in `access_world.py`. A new operation without a row
+The table is in `access_rows.py`, those who call in `access_project.py`. A new operation without a row
 fails here, and so does a status that no test reaches and nothing excuses.
 """
 
@@ -11,9 +11,9 @@ from typing import Final
 
 import aiohttp
 import pytest
+from access_project import CALLERS, AccessProject, world_of
 from access_reached import ELSEWHERE, IMPOSSIBLE
 from access_rows import ENDPOINT, ROWS, Row
-from access_world import CALLERS, World, world_of
 
 from homewire.operations import ENDPOINTS
 from homewire.projects.models import AccessControl, AccountSystem
@@ -45,13 +45,13 @@ def test_every_status_of_every_operation_is_reached() -> None:
 async def test_everybody_gets_what_the_table_says(
     node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
 ) -> None:
-    async with world_of(node, accounts, access_control) as world:
+    async with world_of(node, accounts, access_control) as subject:
         wrong = [
             f"{row.operation} by {caller} ({CALLERS[caller]}) on {row.path}: {problem}"
             for row in ROWS
-            if row.applies(world)
+            if row.applies(subject)
             for caller, expected in row.expected().items()
-            if (problem := await problem_of(world, row, caller, expected)) is not None
+            if (problem := await problem_of(subject, row, caller, expected)) is not None
         ]
     assert not wrong, "\n" + "\n".join(wrong)
 
@@ -64,11 +64,11 @@ ERROR: Final = {
 """How the errors of each shape begin."""
 
 
-async def problem_of(world: World, row: Row, caller: str, expected: int) -> str | None:
+async def problem_of(subject: AccessProject, row: Row, caller: str, expected: int) -> str | None:
     """What is wrong with the answer that the caller gets; None: nothing."""
-    ask = await row.ask(world, caller)
+    ask = await row.ask(subject, caller)
     endpoint = ask.endpoint
-    async with ask.sent(world.tenant.http) as answer:
+    async with ask.sent(subject.tenant.http) as answer:
         if answer.status == endpoint.success == 101:
             answer.close()
             return None if expected == 101 else "101"

@@ -160,16 +160,16 @@ async def test_a_full_group_takes_nobody_and_gives_and_takes_as_one(office: Offi
     tenant, project = office.tenant, office.tenant.project
     slot, group = ProjectSlot(project), (await tenant.store.groups.create(project, "group")).id
     # Nobody is behind these ids: making so many users takes long.
-    crowd = range(UNKNOWN, UNKNOWN + bounds.GROUP_MEMBERS)
-    await tenant.redis.zadd(slot.group_members(group), {str(each): each for each in crowd})
+    many = range(UNKNOWN, UNKNOWN + bounds.GROUP_MEMBERS)
+    await tenant.redis.zadd(slot.group_members(group), {str(each): each for each in many})
     reply = await office.ask("PUT", f"/groups/{group}/members/{office.guest.id}")
     assert (reply.status, reply.reason) == (403, "TOO_MANY_MEMBERS")
     right = f"read:home-events:{office.home}"
     assert (await office.grant(right, groupId=group)).status == 204
     held = tenant.store.permissions.held
-    assert [await held(project, each, [right]) for each in (crowd[0], crowd[-1])] == [{right}, {right}]
+    assert [await held(project, each, [right]) for each in (many[0], many[-1])] == [{right}, {right}]
     assert (await office.ask("DELETE", f"/permissions?groupId={group}&permission={right}")).status == 204
-    assert await tenant.redis.exists(*(slot.user_rights(each) for each in crowd)) == 0
+    assert await tenant.redis.exists(*(slot.user_rights(each) for each in many)) == 0
     assert (await office.ask("DELETE", f"/groups/{group}")).status == 204
     assert await tenant.redis.exists(slot.group_members(group), slot.deleted_groups) == 0
 

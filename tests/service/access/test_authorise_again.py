@@ -19,9 +19,8 @@ import pytest_asyncio
 
 from homewire.sessions.models import Lifetime, Login
 from kit.client import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
-from kit.moments import a_later_moment
+from kit.clock import a_later_moment, suspended
 from kit.node import NodeProcess, eventually, private_node
-from kit.suspension import suspended
 from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"
@@ -38,7 +37,7 @@ def steps() -> Iterator[NodeProcess]:
 
 
 @dataclass
-class House:
+class MemberHome:
     """A home of somebody else with a device, of which a user is a member."""
 
     tenant: Tenant
@@ -87,17 +86,17 @@ class House:
 
 
 @pytest_asyncio.fixture
-async def house(steps: NodeProcess) -> AsyncIterator[House]:
+async def member_home(steps: NodeProcess) -> AsyncIterator[MemberHome]:
     async with tenant_of(steps) as tenant:
         owner, user = await tenant.user(), await tenant.user()
         home = await tenant.home(owner)
-        made = House(tenant, owner, user, home, await tenant.device(home))
+        made = MemberHome(tenant, owner, user, home, await tenant.device(home))
         await made.add_member()
         yield made
 
 
-Act = Callable[[House], Awaitable[None]]
-Report = Callable[[House, str], Awaitable[None]]
+Act = Callable[[MemberHome], Awaitable[None]]
+Report = Callable[[MemberHome, str], Awaitable[None]]
 
 
 @dataclass(frozen=True)
@@ -110,7 +109,7 @@ class Ending:
     """Of the refusal, if the change is seen before the 101."""
     code: int
     """Of the close frame, if it is seen after."""
-    report: Report = House.report
+    report: Report = MemberHome.report
     older: int | None = None
     """Of the close frame, where that differs, if the change is from before the reservation."""
 
@@ -119,53 +118,57 @@ class Ending:
 
 
 ENDINGS = {
-    "membership, homeId": Ending("?homeId={home}", House.remove_member, 404, 4500, older=4004),
+    "membership, homeId": Ending("?homeId={home}", MemberHome.remove_member, 404, 4500, older=4004),
     "membership, deviceId": Ending(
-        "?deviceId={device}", House.remove_member, 404, 4500, House.report_device, older=4004
+        "?deviceId={device}", MemberHome.remove_member, 404, 4500, MemberHome.report_device, older=4004
     ),
-    "session": Ending("", House.end_session, 401, 4502),
-    "session, homeId": Ending("?homeId={home}", House.end_session, 401, 4502),
-    "session, entityId": Ending("?entityId=lamp", House.end_session, 401, 4502),
-    "user": Ending("", House.delete_user, 401, 4501),
-    "device": Ending("?deviceId={device}", House.delete_device, 404, 4500),
-    "device moved away": Ending("?deviceId={device}", House.move_device_away, 404, 4004, House.report_device),
+    "session": Ending("", MemberHome.end_session, 401, 4502),
+    "session, homeId": Ending("?homeId={home}", MemberHome.end_session, 401, 4502),
+    "session, entityId": Ending("?entityId=lamp", MemberHome.end_session, 401, 4502),
+    "user": Ending("", MemberHome.delete_user, 401, 4501),
+    "device": Ending("?deviceId={device}", MemberHome.delete_device, 404, 4500),
+    "device moved away": Ending(
+        "?deviceId={device}", MemberHome.move_device_away, 404, 4004, MemberHome.report_device
+    ),
 }
 DEVICE_ENDINGS = {
-    "key rotated": Ending("", House.rotate_device_key, 401, 4502, House.command),
-    "deleted": Ending("", House.delete_device, 401, 4501, House.command),
+    "key rotated": Ending("", MemberHome.rotate_device_key, 401, 4502, MemberHome.command),
+    "deleted": Ending("", MemberHome.delete_device, 401, 4501, MemberHome.command),
 }
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", ENDINGS)
 async def test_what_ends_at_a_step_ends_for_the_listener(
-    steps: NodeProcess, house: House, step: str, name: str
+    steps: NodeProcess, member_home: MemberHome, step: str, name: str
 ) -> None:
     ending = ENDINGS[name]
-    path = EVENTS + ending.query.format(home=house.home, device=house.device.id)
-    await ends_at(steps, house, step, ending, path, house.user.key)
+    path = EVENTS + ending.query.format(home=member_home.home, device=member_home.device.id)
+    await ends_at(steps, member_home, step, ending, path, member_home.user.key)
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", DEVICE_ENDINGS)
 async def test_what_ends_at_a_step_ends_for_the_device(
-    steps: NodeProcess, house: House, step: str, name: str
+    steps: NodeProcess, member_home: MemberHome, step: str, name: str
 ) -> None:
-    path = f"/devices/{house.device.id}/command"
-    await ends_at(steps, house, step, DEVICE_ENDINGS[name], path, house.device.key)
+    path = f"/devices/{member_home.device.id}/command"
+    await ends_at(steps, member_home, step, DEVICE_ENDINGS[name], path, member_home.device.key)
 
 
-async def ends_at(node: NodeProcess, house: House, step: str, ending: Ending, path: str, key: str) -> None:
+async def ends_at(
+    node: NodeProcess, member_home: MemberHome, step: str, ending: Ending, path: str, key: str
+) -> None:
     """A handshake with the change at one step. The key was used before, so the node remembers it."""
     async with await listen(node.url, path, key) as before:
         assert await before.is_alive()
     async with stopped_at(node, step, path, key) as socket:
         # What is recorded in the very millisecond of a reservation counts as from before it.
-        await a_later_moment(house.tenant)
-        await ending.report(house, "before")
-        await ending.change(house)
-        if ending.change is not House.delete_device:
-            await ending.report(house, "after")
+        await a_later_moment(member_home.tenant)
+        await ending.report(member_home, "before")
+        await ending.change(member_home)
+        if ending.change is not MemberHome.delete_device:
+            await ending.report(member_home, "after")
         node.say(f"go {step}")
         types, end = await until_its_end(socket)
     if isinstance(end, int):
@@ -181,37 +184,37 @@ async def ends_at(node: NodeProcess, house: House, step: str, ending: Ending, pa
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("query", ["", "?entityId=lamp"])
 async def test_who_leaves_the_last_home_at_a_step_stays_and_hears_nothing(
-    steps: NodeProcess, house: House, step: str, query: str
+    steps: NodeProcess, member_home: MemberHome, step: str, query: str
 ) -> None:
     """A connection that follows the memberships waits for the next one."""
-    async with stopped_at(steps, step, EVENTS + query, house.user.key) as socket:
-        await house.remove_member()
-        await house.report("after")
+    async with stopped_at(steps, step, EVENTS + query, member_home.user.key) as socket:
+        await member_home.remove_member()
+        await member_home.report("after")
         steps.say(f"go {step}")
         await socket.accepted()
-        await house.add_member()
-        await house.report("again")
+        await member_home.add_member()
+        await member_home.report("again")
         assert await socket.receive_type() == "again"
 
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("query", ["", "?entityId=lamp"])
 async def test_who_enters_a_home_at_a_step_hears_it(
-    steps: NodeProcess, house: House, step: str, query: str
+    steps: NodeProcess, member_home: MemberHome, step: str, query: str
 ) -> None:
-    await house.remove_member()
+    await member_home.remove_member()
     async with (
-        await listen(steps.url, EVENTS, house.owner.key) as owner,
-        stopped_at(steps, step, EVENTS + query, house.user.key) as socket,
+        await listen(steps.url, EVENTS, member_home.owner.key) as owner,
+        stopped_at(steps, step, EVENTS + query, member_home.user.key) as socket,
     ):
-        await house.report("before")
+        await member_home.report("before")
         # So the node has read it: what its tail still has before it, a reservation behind the entry hears.
         assert await owner.receive_type() == "before"
-        await house.add_member()
-        await house.report("after")
+        await member_home.add_member()
+        await member_home.report("after")
         steps.say(f"go {step}")
         await socket.accepted()
-        await house.report("later")
+        await member_home.report("later")
         types = [await socket.receive_type()]
         while types[-1] != "later":
             types.append(await socket.receive_type())
@@ -221,42 +224,44 @@ async def test_who_enters_a_home_at_a_step_hears_it(
 
 @pytest.mark.parametrize("step", STEPS)
 async def test_a_device_that_moves_to_another_home_of_the_user(
-    steps: NodeProcess, house: House, step: str
+    steps: NodeProcess, member_home: MemberHome, step: str
 ) -> None:
     """Its listener hears it there, or is told to come back, and then does."""
-    new = await house.tenant.home(house.user)
-    path = f"{EVENTS}?deviceId={house.device.id}"
-    async with stopped_at(steps, step, path, house.user.key) as socket:
-        await house.move_device(new)
+    new = await member_home.tenant.home(member_home.user)
+    path = f"{EVENTS}?deviceId={member_home.device.id}"
+    async with stopped_at(steps, step, path, member_home.user.key) as socket:
+        await member_home.move_device(new)
         steps.say(f"go {step}")
         await socket.accepted()
-        end = await receives_or_ends(socket, house)
+        end = await receives_or_ends(socket, member_home)
     if end is not None:
         assert end.close_code == 4004
-        async with await listen(steps.url, path, house.user.key) as again:
-            assert await receives_or_ends(again, house) is None
+        async with await listen(steps.url, path, member_home.user.key) as again:
+            assert await receives_or_ends(again, member_home) is None
 
 
-async def receives_or_ends(socket: Socket, house: House) -> Frame | None:
+async def receives_or_ends(socket: Socket, member_home: MemberHome) -> Frame | None:
     """None once an event of the device, from where it is now, was heard; or the close frame."""
     async with asyncio.timeout(10):
         while True:
             # The node takes events as from the old home until its tail has read that the device moved.
-            await house.report_device("here")
+            await member_home.report_device("here")
             await socket.send(PING, b"and now?")
             received = await socket.receive()
             if received.opcode != PONG:
                 return None if received.opcode == TEXT else received
 
 
-async def test_a_change_of_another_user_disturbs_no_handshake(steps: NodeProcess, house: House) -> None:
-    other = await house.tenant.user()
-    async with stopped_at(steps, "authorise", EVENTS, house.user.key) as socket:
+async def test_a_change_of_another_user_disturbs_no_handshake(
+    steps: NodeProcess, member_home: MemberHome
+) -> None:
+    other = await member_home.tenant.user()
+    async with stopped_at(steps, "authorise", EVENTS, member_home.user.key) as socket:
         for _ in range(3):
-            await house.tenant.home(other)
+            await member_home.tenant.home(other)
         steps.say("go authorise")
         await socket.accepted()
-        await house.report("heard")
+        await member_home.report("heard")
         assert await socket.receive_type() == "heard"
 
 

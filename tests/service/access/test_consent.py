@@ -17,7 +17,7 @@ from homewire.repositories import Store
 from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from kit.client import listen
-from kit.home_with_members import House, house_of
+from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess
 from kit.tenant import Account, Tenant, tenant_of
 
@@ -26,13 +26,13 @@ DAY_MS = 86_400_000
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> House:
-    return await house_of(tenant)
+async def at_home(tenant: Tenant) -> HomeWithMembers:
+    return await home_with_members(tenant)
 
 
-async def known(house: House) -> tuple[int, str]:
+async def known(at_home: HomeWithMembers) -> tuple[int, str]:
     """A verified user with a name: id and address."""
-    tenant = house.tenant
+    tenant = at_home.tenant
     user = await tenant.store.users.create(tenant.project, "Carl", email="Carl@example.com", verified=True)
     return user.id, "CARL@example.com"
 
@@ -42,175 +42,181 @@ def told(member: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in member.items() if name not in ("userId", "creationTime", "email")}
 
 
-async def member(house: House, key: str, user: int) -> dict[str, Any]:
-    answer = await house.ask("GET", f"{house.members}/{user}", key)
+async def member(at_home: HomeWithMembers, key: str, user: int) -> dict[str, Any]:
+    answer = await at_home.ask("GET", f"{at_home.members}/{user}", key)
     assert answer.status == 200
     found: dict[str, Any] = answer.body
-    [listed] = [each for each in (await house.ask("GET", house.members, key)).body if each["userId"] == user]
+    [listed] = [
+        each for each in (await at_home.ask("GET", at_home.members, key)).body if each["userId"] == user
+    ]
     assert listed == found
     return found
 
 
-async def test_an_inviter_is_told_of_a_user_what_is_told_of_nobody(house: House) -> None:
-    user, address = await known(house)
-    added = [await house.add(house.owner.key, email=each) for each in (address, "NOBODY@example.com")]
+async def test_an_inviter_is_told_of_a_user_what_is_told_of_nobody(at_home: HomeWithMembers) -> None:
+    user, address = await known(at_home)
+    added = [await at_home.add(at_home.owner.key, email=each) for each in (address, "NOBODY@example.com")]
     assert [each.status for each in added] == [201, 201]
     assert [each.body["email"] for each in added] == ["CARL@example.com", "NOBODY@example.com"]
     expected = {"verified": False, "role": "member", "accepted": False}
     assert [told(each.body) for each in added] == [expected, expected]
     assert added[0].body["userId"] == user
-    for key in (house.owner.key, house.member.key):
+    for key in (at_home.owner.key, at_home.member.key):
         for each in added:
-            assert await member(house, key, each.body["userId"]) == each.body
+            assert await member(at_home, key, each.body["userId"]) == each.body
     # The project is told.
-    shown = await member(house, house.reader, user)
+    shown = await member(at_home, at_home.reader, user)
     assert (shown["name"], shown["verified"], shown["email"], shown["accepted"]) == (
         "Carl", True, "Carl@example.com", False,
     )  # fmt: skip
-    again = [await house.add(house.owner.key, email=each) for each in (address, "nobody@example.com")]
+    again = [await at_home.add(at_home.owner.key, email=each) for each in (address, "nobody@example.com")]
     assert [(each.status, each.reason) for each in again] == [(403, "MEMBER_EXISTS")] * 2
 
 
-async def test_a_change_of_role_accepts_for_nobody(house: House) -> None:
-    user, address = await known(house)
-    await house.add(house.owner.key, email=address)
-    assert (await house.set_role(house.owner.key, user, "owner")).status == 204
-    assert told(await member(house, house.owner.key, user)) == {
+async def test_a_change_of_role_accepts_for_nobody(at_home: HomeWithMembers) -> None:
+    user, address = await known(at_home)
+    await at_home.add(at_home.owner.key, email=address)
+    assert (await at_home.set_role(at_home.owner.key, user, "owner")).status == 204
+    assert told(await member(at_home, at_home.owner.key, user)) == {
         "verified": False, "role": "owner", "accepted": False,
     }  # fmt: skip
-    refused = await house.ask("PATCH", f"{house.members}/{user}", house.owner.key, {"accepted": True})
+    refused = await at_home.ask("PATCH", f"{at_home.members}/{user}", at_home.owner.key, {"accepted": True})
     assert (refused.status, refused.body["data"]["field"]) == (403, "accepted")
-    assert "name" not in await member(house, house.owner.key, user)
+    assert "name" not in await member(at_home, at_home.owner.key, user)
 
 
-async def accept_by_looking(house: House) -> int:
-    return (await house.ask("GET", house.path, house.stranger.key)).status
+async def accept_by_looking(at_home: HomeWithMembers) -> int:
+    return (await at_home.ask("GET", at_home.path, at_home.stranger.key)).status
 
 
-async def accept_by_saying_so(house: House) -> int:
-    path = f"{house.members}/{house.stranger.id}"
-    whole = (await house.ask("GET", path, house.stranger.key)).body
+async def accept_by_saying_so(at_home: HomeWithMembers) -> int:
+    path = f"{at_home.members}/{at_home.stranger.id}"
+    whole = (await at_home.ask("GET", path, at_home.stranger.key)).body
     assert whole["accepted"] is False
-    return (await house.ask("PATCH", path, house.stranger.key, {**whole, "accepted": True})).status
+    return (await at_home.ask("PATCH", path, at_home.stranger.key, {**whole, "accepted": True})).status
 
 
 @pytest.mark.parametrize("accept", [accept_by_looking, accept_by_saying_so])
 async def test_a_stranger_s_home_is_received_and_the_stranger_shown_once_accepted(
-    house: House, accept: Any
+    at_home: HomeWithMembers, accept: Any
 ) -> None:
-    tenant, stranger = house.tenant, house.stranger
+    tenant, stranger = at_home.tenant, at_home.stranger
     async with await listen(tenant.url, EVENTS, stranger.key) as before:
-        assert (await house.add(house.owner.key, email="2@example.com")).status == 201
+        assert (await at_home.add(at_home.owner.key, email="2@example.com")).status == 201
         # A member at once: the home is in the list, and can be asked for.
-        homes = (await house.ask("GET", f"/homes?userId={stranger.id}", stranger.key)).body
-        assert {each["id"] for each in homes} == {house.home, house.elsewhere}
+        homes = (await at_home.ask("GET", f"/homes?userId={stranger.id}", stranger.key)).body
+        assert {each["id"] for each in homes} == {at_home.home, at_home.elsewhere}
         async with (
             await listen(tenant.url, EVENTS, stranger.key) as after,
-            await listen(tenant.url, f"{EVENTS}?homeId={house.home}", stranger.key) as asking,
+            await listen(tenant.url, f"{EVENTS}?homeId={at_home.home}", stranger.key) as asking,
         ):
-            await tenant.send({"homeId": house.home, "eventType": "unasked"})
-            await tenant.send({"homeId": house.elsewhere, "eventType": "own"})
+            await tenant.send({"homeId": at_home.home, "eventType": "unasked"})
+            await tenant.send({"homeId": at_home.elsewhere, "eventType": "own"})
             assert await asking.receive_type() == "unasked"
             assert [await each.receive_type() for each in (before, after)] == ["own", "own"]
-            assert await accept(house) in (200, 204)
-            shown = await member(house, house.owner.key, stranger.id)
+            assert await accept(at_home) in (200, 204)
+            shown = await member(at_home, at_home.owner.key, stranger.id)
             assert (shown["name"], "accepted" in shown) == ("user 2", False)
             # Of one shard: what came before would come before.
-            await tenant.send({"homeId": house.home, "eventType": "accepted"})
+            await tenant.send({"homeId": at_home.home, "eventType": "accepted"})
             assert [await each.receive_type() for each in (before, after)] == ["accepted", "accepted"]
     async with await listen(tenant.url, EVENTS, stranger.key) as later:
-        await tenant.send({"homeId": house.home, "eventType": "later"})
+        await tenant.send({"homeId": at_home.home, "eventType": "later"})
         assert await later.receive_type() == "later"
 
 
-async def test_an_activated_home_does_not_accept_for_anybody(house: House) -> None:
-    tenant, stranger, project = house.tenant, house.stranger, house.tenant.project
+async def test_an_activated_home_does_not_accept_for_anybody(at_home: HomeWithMembers) -> None:
+    tenant, stranger, project = at_home.tenant, at_home.stranger, at_home.tenant.project
     async with await listen(tenant.url, EVENTS, stranger.key) as socket:
-        await tenant.store.homes.set_deactivated(project, house.home, True)
-        assert (await house.add(house.owner.key, email="2@example.com")).status == 201
-        await tenant.store.homes.set_deactivated(project, house.home, False)
-        await tenant.send({"homeId": house.home, "eventType": "unasked"})
-        await tenant.send({"homeId": house.elsewhere, "eventType": "own"})
+        await tenant.store.homes.set_deactivated(project, at_home.home, True)
+        assert (await at_home.add(at_home.owner.key, email="2@example.com")).status == 201
+        await tenant.store.homes.set_deactivated(project, at_home.home, False)
+        await tenant.send({"homeId": at_home.home, "eventType": "unasked"})
+        await tenant.send({"homeId": at_home.elsewhere, "eventType": "own"})
         assert await socket.receive_type() == "own"
 
 
-async def test_who_shares_another_home_is_no_stranger(house: House) -> None:
-    tenant, project = house.tenant, house.tenant.project
-    common = await tenant.home(house.owner)
-    await tenant.store.homes.add_member(project, common, house.stranger.id)
-    async with await listen(tenant.url, EVENTS, house.stranger.key) as socket:
-        added = await house.add(house.owner.key, email="2@example.com")
+async def test_who_shares_another_home_is_no_stranger(at_home: HomeWithMembers) -> None:
+    tenant, project = at_home.tenant, at_home.tenant.project
+    common = await tenant.home(at_home.owner)
+    await tenant.store.homes.add_member(project, common, at_home.stranger.id)
+    async with await listen(tenant.url, EVENTS, at_home.stranger.key) as socket:
+        added = await at_home.add(at_home.owner.key, email="2@example.com")
         assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
-        await tenant.send({"homeId": house.home, "eventType": "shared"})
+        await tenant.send({"homeId": at_home.home, "eventType": "shared"})
         assert await socket.receive_type() == "shared"
 
 
-async def test_adding_somebody_twice_makes_no_acquaintance(house: House) -> None:
-    _, address = await known(house)
-    await house.add(house.owner.key, email=address)
-    for owner in (house.owner, house.stranger):
-        home = await house.tenant.home(owner)
-        added = await house.ask("POST", f"/homes/{home}/members", owner.key, {"email": address})
+async def test_adding_somebody_twice_makes_no_acquaintance(at_home: HomeWithMembers) -> None:
+    _, address = await known(at_home)
+    await at_home.add(at_home.owner.key, email=address)
+    for owner in (at_home.owner, at_home.stranger):
+        home = await at_home.tenant.home(owner)
+        added = await at_home.ask("POST", f"/homes/{home}/members", owner.key, {"email": address})
         assert told(added.body) == {"verified": False, "role": "member", "accepted": False}
 
 
-async def test_a_project_may_have_it_as_it_was(house: House) -> None:
-    tenant = house.tenant
+async def test_a_project_may_have_it_as_it_was(at_home: HomeWithMembers) -> None:
+    tenant = at_home.tenant
     await tenant.store.projects.configure(tenant.project, invitations=Invitations.IMMEDIATE)
-    async with await listen(tenant.url, EVENTS, house.stranger.key) as socket:
-        added = await house.add(house.owner.key, email="2@example.com")
+    async with await listen(tenant.url, EVENTS, at_home.stranger.key) as socket:
+        added = await at_home.add(at_home.owner.key, email="2@example.com")
         assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
-        await tenant.send({"homeId": house.home, "eventType": "unasked"})
+        await tenant.send({"homeId": at_home.home, "eventType": "unasked"})
         assert await socket.receive_type() == "unasked"
 
 
-async def test_the_project_adds_whom_it_likes(house: House) -> None:
-    added = await house.add(house.admin, email="2@example.com")
+async def test_the_project_adds_whom_it_likes(at_home: HomeWithMembers) -> None:
+    added = await at_home.add(at_home.admin, email="2@example.com")
     assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
-    assert (await member(house, house.owner.key, house.stranger.id))["name"] == "user 2"
+    assert (await member(at_home, at_home.owner.key, at_home.stranger.id))["name"] == "user 2"
 
 
-async def test_who_left_is_not_added_again_by_members(house: House) -> None:
-    tenant, me = house.tenant, f"{house.members}/{house.stranger.id}"
-    await house.add(house.owner.key, email="2@example.com")
-    assert (await house.ask("DELETE", me, house.stranger.key)).status == 204
-    for key in (house.owner.key, house.member.key):
-        refused = await house.add(key, email="2@example.com")
+async def test_who_left_is_not_added_again_by_members(at_home: HomeWithMembers) -> None:
+    tenant, me = at_home.tenant, f"{at_home.members}/{at_home.stranger.id}"
+    await at_home.add(at_home.owner.key, email="2@example.com")
+    assert (await at_home.ask("DELETE", me, at_home.stranger.key)).status == 204
+    for key in (at_home.owner.key, at_home.member.key):
+        refused = await at_home.add(key, email="2@example.com")
         assert (refused.status, refused.reason) == (403, "MEMBER_LEFT")
     later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + LEFT_MS + DAY_MS)
     project = await later.projects.get(tenant.project)
     assert project is not None
-    await later.members.invite(project, house.home, Invitee(email="2@example.com"), asking=house.owner.id)
-    assert (await house.ask("DELETE", me, house.owner.key)).status == 204
+    await later.members.invite(project, at_home.home, Invitee(email="2@example.com"), asking=at_home.owner.id)
+    assert (await at_home.ask("DELETE", me, at_home.owner.key)).status == 204
     # Who was removed by an owner has not left; but did before.
-    assert (await house.add(house.owner.key, email="2@example.com")).reason == "MEMBER_LEFT"
-    assert (await house.add(house.admin, email="2@example.com")).status == 201
-    assert (await house.ask("DELETE", f"{house.members}/{house.member.id}", house.owner.key)).status == 204
-    assert (await house.add(house.owner.key, email="1@example.com")).status == 201
+    assert (await at_home.add(at_home.owner.key, email="2@example.com")).reason == "MEMBER_LEFT"
+    assert (await at_home.add(at_home.admin, email="2@example.com")).status == 201
+    assert (
+        await at_home.ask("DELETE", f"{at_home.members}/{at_home.member.id}", at_home.owner.key)
+    ).status == 204
+    assert (await at_home.add(at_home.owner.key, email="1@example.com")).status == 201
 
 
-async def test_a_user_adds_so_many_a_day(house: House) -> None:
+async def test_a_user_adds_so_many_a_day(at_home: HomeWithMembers) -> None:
     for number in range(20):
-        assert (await house.add(house.owner.key, email=f"new{number}@example.com")).status == 201
-    late = await house.add(house.owner.key, email="late@example.com")
+        assert (await at_home.add(at_home.owner.key, email=f"new{number}@example.com")).status == 201
+    late = await at_home.add(at_home.owner.key, email="late@example.com")
     assert (late.status, late.body["data"]["limit"]) == (429, "user_invitations")
     assert int(late.headers["Retry-After"]) > 3_600
     # Refused, and nobody else's.
-    assert (await house.add(house.member.key, email="no address")).status == 403
-    for key in (house.member.key, house.admin):
-        assert (await house.add(key, email=f"{key[-6:]}@example.com")).status == 201
+    assert (await at_home.add(at_home.member.key, email="no address")).status == 403
+    for key in (at_home.member.key, at_home.admin):
+        assert (await at_home.add(key, email=f"{key[-6:]}@example.com")).status == 201
 
 
-async def test_strangers_add_somebody_to_so_many_homes(house: House, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_strangers_add_somebody_to_so_many_homes(
+    at_home: HomeWithMembers, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The answer is the same for those who are registered and those who are not."""
     monkeypatch.setattr("homewire.homes.store.MAX_PENDING", 2)
-    tenant, (user, address) = house.tenant, await known(house)
+    tenant, (user, address) = at_home.tenant, await known(at_home)
     project = await tenant.store.projects.get(tenant.project)
     assert project is not None
-    homes = [await tenant.home(house.owner) for _ in range(3)]
+    homes = [await tenant.home(at_home.owner) for _ in range(3)]
 
     async def invite(home: int, email: str) -> None:
-        await tenant.store.members.invite(project, home, Invitee(email=email), asking=house.owner.id)
+        await tenant.store.members.invite(project, home, Invitee(email=email), asking=at_home.owner.id)
 
     for email in (address, "nobody@example.com"):
         await invite(homes[0], email)
@@ -225,40 +231,40 @@ async def test_strangers_add_somebody_to_so_many_homes(house: House, monkeypatch
 
 
 async def test_what_strangers_add_somebody_to_fills_no_room_for_homes_of_their_own(
-    house: House,
+    at_home: HomeWithMembers,
 ) -> None:
-    tenant = house.tenant
+    tenant = at_home.tenant
     strict = Store(tenant.redis, Relay(tenant.redis, 64), homes_per_user=2)
     project = await strict.projects.get(tenant.project)
     assert project is not None
-    for home in (house.home, await tenant.home(house.owner)):
-        await strict.members.invite(project, home, Invitee(email="2@example.com"), asking=house.owner.id)
-    await strict.homes.create(tenant.project, "mine", house.stranger.id)
+    for home in (at_home.home, await tenant.home(at_home.owner)):
+        await strict.members.invite(project, home, Invitee(email="2@example.com"), asking=at_home.owner.id)
+    await strict.homes.create(tenant.project, "mine", at_home.stranger.id)
     with pytest.raises(Conflict) as refused:
-        await strict.homes.accept(tenant.project, house.home, house.stranger.id)
+        await strict.homes.accept(tenant.project, at_home.home, at_home.stranger.id)
     assert refused.value.reason == "EXCEEDED_MAX_HOMES"
-    await strict.homes.delete(tenant.project, house.elsewhere)
-    await strict.homes.accept(tenant.project, house.home, house.stranger.id)
+    await strict.homes.delete(tenant.project, at_home.elsewhere)
+    await strict.homes.accept(tenant.project, at_home.home, at_home.stranger.id)
 
 
-async def test_a_home_is_handed_to_who_accepted_to_be_there(house: House) -> None:
-    tenant, store = house.tenant, house.tenant.store
-    home = await tenant.home(house.owner)
+async def test_a_home_is_handed_to_who_accepted_to_be_there(at_home: HomeWithMembers) -> None:
+    tenant, store = at_home.tenant, at_home.tenant.store
+    home = await tenant.home(at_home.owner)
     project = await store.projects.get(tenant.project)
     assert project is not None
-    await store.members.invite(project, home, Invitee(email="2@example.com"), asking=house.owner.id)
+    await store.members.invite(project, home, Invitee(email="2@example.com"), asking=at_home.owner.id)
     later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + DAY_MS)
-    await later.homes.add_member(tenant.project, home, house.member.id)
-    await store.users.delete(tenant.project, house.owner.id)
+    await later.homes.add_member(tenant.project, home, at_home.member.id)
+    await store.users.delete(tenant.project, at_home.owner.id)
     roles = {each.user_id: each.role for each in await store.homes.members(tenant.project, home)}
-    assert roles == {house.member.id: Role.OWNER, house.stranger.id: Role.MEMBER}
+    assert roles == {at_home.member.id: Role.OWNER, at_home.stranger.id: Role.MEMBER}
 
 
-async def test_nothing_is_left_of_who_was_never_registered(house: House) -> None:
-    tenant = house.tenant
-    added = await house.add(house.owner.key, email="nobody@example.com")
+async def test_nothing_is_left_of_who_was_never_registered(at_home: HomeWithMembers) -> None:
+    tenant = at_home.tenant
+    added = await at_home.add(at_home.owner.key, email="nobody@example.com")
     user = added.body["userId"]
-    assert (await house.ask("DELETE", f"{house.members}/{user}", house.owner.key)).status == 204
+    assert (await at_home.ask("DELETE", f"{at_home.members}/{user}", at_home.owner.key)).status == 204
     names = [name async for name in tenant.redis.scan_iter(f"*:user:{user}*")]
     assert names == []
 

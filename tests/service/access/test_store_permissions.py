@@ -141,7 +141,7 @@ OPERATIONS: Final = 300
 
 
 @dataclass
-class Crowd:
+class RandomChanges:
     """Users and groups that random changes are made with, at the same time."""
 
     place: Place
@@ -207,18 +207,18 @@ def seed() -> int:
 async def test_rights_stay_true_whatever_changes_at_once(place: Place) -> None:
     """`HOMEWIRE_SEED=n` makes the same changes; their order is that of the moment."""
     number = seed()
-    crowd = Crowd(
+    random_changes = RandomChanges(
         place,
         [await place.user() for _ in range(8)],
         [(await place.store.groups.create(place.project, "group")).id for _ in range(5)],
         Random(number),
     )
     redis: Any = place.redis
-    slot, held, told = ProjectSlot(place.project), dict[int, Counter[bytes]](), await crowd.told()
+    slot, held, told = ProjectSlot(place.project), dict[int, Counter[bytes]](), await random_changes.told()
     for _ in range(10):
-        await asyncio.gather(*(crowd.change() for _ in range(OPERATIONS // 10)))
-        before, held = held, await crowd.counted()
-        news = await crowd.told() - told
+        await asyncio.gather(*(random_changes.change() for _ in range(OPERATIONS // 10)))
+        before, held = held, await random_changes.counted()
+        news = await random_changes.told() - told
         told |= news
         for user, sources in held.items():
             stored = await redis.hgetall(slot.user_rights(user))

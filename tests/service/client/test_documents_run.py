@@ -43,7 +43,7 @@ WITH_A_NODE = [
 
 
 @dataclass(frozen=True)
-class House:
+class Quickstart:
     """What the quickstart leaves: its directory, what it exported, its node."""
 
     directory: Path
@@ -52,11 +52,11 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    directory = tmp_path_factory.mktemp("house")
+def quickstart(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Quickstart]:
+    directory = tmp_path_factory.mktemp("quickstart")
     with PageShell(directory, outside()) as shell:
         follow(shell, blocks_of(QUICKSTART))
-        yield House(directory, shell.environment(), shell.node)
+        yield Quickstart(directory, shell.environment(), shell.node)
 
 
 def outside() -> dict[str, str]:
@@ -104,8 +104,8 @@ def first_words(text: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", [page for page in RUN if page not in WITH_A_NODE])
-def test_page_runs_behind_the_quickstart(page: str, house: House) -> None:
-    with PageShell(house.directory, house.environment, house.node) as shell:
+def test_page_runs_behind_the_quickstart(page: str, quickstart: Quickstart) -> None:
+    with PageShell(quickstart.directory, quickstart.environment, quickstart.node) as shell:
         follow(shell, blocks_of(page))
 
 
@@ -115,8 +115,8 @@ def test_page_runs_in_an_empty_directory(page: str, tmp_path: Path) -> None:
         follow(shell, blocks_of(page))
 
 
-def test_quickstart_runs(house: House) -> None:
-    assert house.node is not None
+def test_quickstart_runs(quickstart: Quickstart) -> None:
+    assert quickstart.node is not None
 
 
 def test_blocks_that_do_not_run_are_those_of_the_table() -> None:

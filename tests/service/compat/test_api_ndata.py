@@ -9,7 +9,7 @@ import pytest
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Login, Session
 from homewire.timestamps import timestamp
-from kit.accounts import Desk
+from kit.accounts import Accounts
 from kit.node import NodeProcess
 from kit.tenant import Account, Reply, Tenant, tenant_of
 
@@ -169,7 +169,7 @@ async def test_a_user_is_named_as_the_account_system_names_them(
         assert (shown["sessionId"], shown["identity"]["userName"]) == (session.id, name)
 
 
-async def test_who_has_no_name_is_named_by_their_id(by_key: Desk) -> None:
+async def test_who_has_no_name_is_named_by_their_id(by_key: Accounts) -> None:
     tenant = by_key.tenant
     user = await tenant.store.users.create(tenant.project, "")
     _, key = await tenant.store.sessions.open(tenant.project, user.id, "", CURL)

@@ -13,7 +13,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of
 from kit.browser import HOSTS, client_of, cookie_of
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
@@ -32,18 +32,18 @@ def hosting() -> Iterator[NodeProcess]:
 
 @dataclass
 class Views:
-    """Where somebody may log in to the project of a desk."""
+    """Where somebody may log in to a project."""
 
-    desk: Desk
+    people: Accounts
     http: aiohttp.ClientSession
 
     async def post(self, path: str, body: dict[str, Any], **headers: str) -> Reply:
-        given = {"Host": f"p{self.desk.project}.test", **headers}
+        given = {"Host": f"p{self.people.project}.test", **headers}
         async with self.http.post(path, json=body, headers=given) as answer:
             return Reply(answer.status, await answer.json(), answer.headers)
 
     async def mode(self, name: str, password: str = PASSWORD, **headers: str) -> Reply:
-        body = {"projectId": self.desk.project, "appId": APP, "email": name, "password": password}
+        body = {"projectId": self.people.project, "appId": APP, "email": name, "password": password}
         return await self.post("/auth/user", body, **headers)
 
     async def sessions_controller(self, name: str, password: str = PASSWORD, **headers: str) -> Reply:
@@ -69,15 +69,15 @@ def key_of(reply: Reply) -> str:
 
 @pytest_asyncio.fixture
 async def views(hosting: NodeProcess) -> AsyncIterator[Views]:
-    async with desk_of(hosting, AccountSystem.EMAIL) as desk, client_of(hosting) as http:
-        await desk.member()
-        yield Views(desk, http)
+    async with accounts_of(hosting, AccountSystem.EMAIL) as people, client_of(hosting) as http:
+        await people.member()
+        yield Views(people, http)
 
 
 async def test_attempts_count_together_however_the_address_is_written(hosting: NodeProcess) -> None:
-    async with desk_of(hosting, AccountSystem.EMAIL) as desk, client_of(hosting) as http:
-        views = Views(desk, http)
-        await desk.member("ada@bücher.example")
+    async with accounts_of(hosting, AccountSystem.EMAIL) as people, client_of(hosting) as http:
+        views = Views(people, http)
+        await people.member("ada@bücher.example")
         spelled = ("ada@bücher.example", "ADA@BÜCHER.example", "ada@xn--bcher-kva.example")
         attempts = list(product(VIEWS, spelled[1:])) * LIMIT
         for view, name in attempts[:LIMIT]:
@@ -93,9 +93,9 @@ async def test_attempts_count_together_however_the_address_is_written(hosting: N
 @pytest.mark.parametrize("view", VIEWS)
 async def test_a_login_always_makes_a_new_key(views: Views, view: View) -> None:
     """Nobody gets in by having planted a key before (session fixation), nor is it made good by the login."""
-    desk = views.desk
-    mine, planted = key_of(await view(views, EMAIL)), f"v1.{desk.project}." + "A" * 43
-    other = await desk.key(await desk.member("eve@example.com"))
+    people = views.people
+    mine, planted = key_of(await view(views, EMAIL)), f"v1.{people.project}." + "A" * 43
+    other = await people.key(await people.member("eve@example.com"))
     for brought in (mine, planted, other):
         for headers in (
             {"Cookie": f"homewire_session={brought}"},
@@ -105,9 +105,9 @@ async def test_a_login_always_makes_a_new_key(views: Views, view: View) -> None:
             reply = await view(views, EMAIL, **headers)
             assert reply.status in (200, 201), reply
             assert key_of(reply) not in (mine, planted, other)
-    assert await desk.tenant.store.principals.lookup(planted) is None
+    assert await people.tenant.store.principals.lookup(planted) is None
     # Who was logged in before still is: another browser's session is nobody else's business.
-    assert await desk.tenant.store.principals.lookup(mine) is not None
+    assert await people.tenant.store.principals.lookup(mine) is not None
 
 
 @pytest.mark.parametrize("view", DIALECTS)
@@ -136,10 +136,10 @@ async def test_a_refusal_says_nothing_of_who_is_known(
 @pytest.mark.parametrize("view", DIALECTS)
 async def test_nor_does_its_time(views: Views, view: View) -> None:
     """That of the processor: how long a request waits for one depends on everything else."""
-    await views.desk.tenant.store.users.create(views.desk.project, "none", email="without@example.com")
+    await views.people.tenant.store.users.create(views.people.project, "none", email="without@example.com")
     names = (EMAIL, UNKNOWN, "without@example.com")
     taken: dict[str, list[float]] = {name: [] for name in names}
-    node = views.desk.node
+    node = views.people.node
     for _ in range(9):
         for name in names:
             start = node.processor_s
@@ -153,8 +153,8 @@ async def test_nor_does_its_time(views: Views, view: View) -> None:
 @pytest.mark.parametrize("view", DIALECTS)
 async def test_passwords_are_for_projects_with_e_mail_accounts(hosting: NodeProcess, view: View) -> None:
     for accounts in (AccountSystem.PHONE, AccountSystem.BYOU):
-        async with desk_of(hosting, accounts) as desk, client_of(hosting) as http:
-            assert (await view(Views(desk, http), PHONE)).status == 401
+        async with accounts_of(hosting, accounts) as people, client_of(hosting) as http:
+            assert (await view(Views(people, http), PHONE)).status == 401
 
 
 @pytest.mark.parametrize("view", VIEWS)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.server.browser import SESSION
 from homewire.store.proofs import ProofKind
-from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
+from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
 from kit.browser import HOSTS, Browser, browser_of, client_of, refused
 from kit.client import CLOSE, listen
 from kit.node import NodeProcess, private_node
@@ -31,21 +31,21 @@ def hosting() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desk(hosting: NodeProcess) -> AsyncIterator[Desk]:
+async def people(hosting: NodeProcess) -> AsyncIterator[Accounts]:
     """An e-mail project of this test's own."""
-    async with desk_of(hosting, AccountSystem.EMAIL) as made:
+    async with accounts_of(hosting, AccountSystem.EMAIL) as made:
         yield made
 
 
 @pytest_asyncio.fixture
-async def browser(desk: Desk) -> AsyncIterator[Browser]:
+async def browser(people: Accounts) -> AsyncIterator[Browser]:
     """Somebody's, who is not logged in."""
-    async with browser_of(desk) as made:
+    async with browser_of(people) as made:
         yield made
 
 
-async def test_an_account_can_be_guessed_at_so_often(desk: Desk, browser: Browser) -> None:
-    await desk.member()
+async def test_an_account_can_be_guessed_at_so_often(people: Accounts, browser: Browser) -> None:
+    await people.member()
     for _ in range(OF_ACCOUNT):
         refused(await browser.ask("POST", "/session/login", {**LOGIN, "password": "wrong"}), 401)
     late = await browser.ask("POST", "/api/session/login", LOGIN)
@@ -53,25 +53,27 @@ async def test_an_account_can_be_guessed_at_so_often(desk: Desk, browser: Browse
     assert int(late.headers["Retry-After"]) > 0
 
 
-async def test_tokens_can_be_guessed_so_often(desk: Desk, browser: Browser) -> None:
-    user = await desk.member()
-    token, _ = await desk.tenant.store.login_tokens.create(desk.project, user, LIFETIME_MS)
-    for wrong in (f"v1.{desk.project}.{user}.{'A' * 43}", f"v1.{desk.project}.{'A' * 43}") * (ATTEMPTS // 2):
+async def test_tokens_can_be_guessed_so_often(people: Accounts, browser: Browser) -> None:
+    user = await people.member()
+    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    for wrong in (f"v1.{people.project}.{user}.{'A' * 43}", f"v1.{people.project}.{'A' * 43}") * (
+        ATTEMPTS // 2
+    ):
         refused(await browser.ask("POST", "/session/login-with-token", {"token": wrong}), 401)
     late = await browser.ask("POST", "/session/login-with-token", {"token": token})
     assert refused(late, 429)["limit"] == "address_attempts"
 
 
-async def test_right_ones_are_not_counted(desk: Desk, browser: Browser) -> None:
-    user = await desk.member()
+async def test_right_ones_are_not_counted(people: Accounts, browser: Browser) -> None:
+    user = await people.member()
     for _ in range(ATTEMPTS + 1):
-        token, _ = await desk.tenant.store.login_tokens.create(desk.project, user, LIFETIME_MS)
+        token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
         assert (await browser.ask("POST", "/session/login-with-token", {"token": token})).status == 201
 
 
-async def test_a_device_can_be_guessed_at_so_often(desk: Desk, browser: Browser) -> None:
-    device = await desk.tenant.device(None)
-    wrong = {"login": device.id, "password": f"v1.{desk.project}.{'A' * 43}"}
+async def test_a_device_can_be_guessed_at_so_often(people: Accounts, browser: Browser) -> None:
+    device = await people.tenant.device(None)
+    wrong = {"login": device.id, "password": f"v1.{people.project}.{'A' * 43}"}
     for _ in range(OF_ACCOUNT):
         refused(await browser.ask("POST", "/session/node/login", wrong), 401)
     right = {"login": str(device.id), "password": device.key}
@@ -80,25 +82,25 @@ async def test_a_device_can_be_guessed_at_so_often(desk: Desk, browser: Browser)
     )
 
 
-async def test_of_many_who_bring_one_token_one_gets_in(desk: Desk) -> None:
-    user = await desk.member()
-    token, _ = await desk.tenant.store.login_tokens.create(desk.project, user, LIFETIME_MS)
-    async with client_of(desk.node) as http:
-        browsers = [Browser(http, desk.project) for _ in range(ATTEMPTS)]
+async def test_of_many_who_bring_one_token_one_gets_in(people: Accounts) -> None:
+    user = await people.member()
+    token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
+    async with client_of(people.node) as http:
+        browsers = [Browser(http, people.project) for _ in range(ATTEMPTS)]
         body = {"token": token}
         replies = await asyncio.gather(
             *(each.ask("POST", "/session/login-with-token", body) for each in browsers)
         )
     assert sorted(reply.status for reply in replies) == [201] + [401] * (ATTEMPTS - 1)
-    assert len(await desk.tenant.store.sessions.of_user(desk.project, user)) == 1
+    assert len(await people.tenant.store.sessions.of_user(people.project, user)) == 1
     assert len([each for each in browsers if each.cookie]) == 1
 
 
-async def test_no_session_outlives_the_password_that_it_was_opened_under(desk: Desk) -> None:
+async def test_no_session_outlives_the_password_that_it_was_opened_under(people: Accounts) -> None:
     """Somebody with a stolen key opens session after session while its owner resets the password."""
-    user, store = await desk.member(), desk.tenant.store
-    key = await desk.key(user)
-    token = await store.verifications.issue_token(desk.project, user, ProofKind.PASSWORD_RESET, LIFETIME_MS)
+    user, store = await people.member(), people.tenant.store
+    key = await people.key(user)
+    token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, LIFETIME_MS)
     reset: asyncio.Event = asyncio.Event()
 
     async def steal(thief: Browser) -> None:
@@ -107,52 +109,52 @@ async def test_no_session_outlives_the_password_that_it_was_opened_under(desk: D
             if stolen.status != 201:
                 return
 
-    async with client_of(desk.node) as http:
-        thieves = [asyncio.create_task(steal(Browser(http, desk.project))) for _ in range(4)]
-        done = await desk.post("/auth/user/passwordReset", token=token, newPassword="staple battery")
+    async with client_of(people.node) as http:
+        thieves = [asyncio.create_task(steal(Browser(http, people.project))) for _ in range(4)]
+        done = await people.post("/auth/user/passwordReset", token=token, newPassword="staple battery")
         assert done.status == 200, done
-        assert await store.sessions.of_user(desk.project, user) == []
+        assert await store.sessions.of_user(people.project, user) == []
         reset.set()
         await asyncio.gather(*thieves)
-    assert await store.sessions.of_user(desk.project, user) == []
+    assert await store.sessions.of_user(people.project, user) == []
 
 
-async def test_a_token_that_a_project_got_grows_old(desk: Desk, browser: Browser) -> None:
-    user, key = await desk.member(), await desk.project_key(KeyScope.ADMIN)
-    made = await desk.tenant.ask("POST", f"/users/{user}/loginToken", key)
+async def test_a_token_that_a_project_got_grows_old(people: Accounts, browser: Browser) -> None:
+    user, key = await people.member(), await people.project_key(KeyScope.ADMIN)
+    made = await people.tenant.ask("POST", f"/users/{user}/loginToken", key)
     assert made.status == 201
     late = await browser.ask("POST", "/session/login-with-token", {"token": made.body["token"]})
     refused(late, 401, "INVALID_TOKEN")
 
 
-async def test_who_is_not_verified_does_not_get_in_by_password(desk: Desk, browser: Browser) -> None:
-    user = await desk.tenant.store.users.create(desk.project, "Ada", email=EMAIL, password=PASSWORD)
+async def test_who_is_not_verified_does_not_get_in_by_password(people: Accounts, browser: Browser) -> None:
+    user = await people.tenant.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
     refused(await browser.ask("POST", "/session/login", LOGIN), 401, "USER_UNVERIFIED")
     assert browser.cookie == ""
-    token, _ = await desk.tenant.store.login_tokens.create(desk.project, user.id, LIFETIME_MS)
+    token, _ = await people.tenant.store.login_tokens.create(people.project, user.id, LIFETIME_MS)
     entered = await browser.ask("POST", "/session/login-with-token", {"token": token})
     assert (entered.status, entered.body["lastFailedLogin"] > 0) == (201, True)
 
 
-async def test_logging_out_closes_what_was_opened_with_the_cookie(desk: Desk, browser: Browser) -> None:
-    await desk.member()
+async def test_logging_out_closes_what_was_opened_with_the_cookie(people: Accounts, browser: Browser) -> None:
+    await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     headers = {
         "Cookie": f"{SESSION}={browser.cookie}",
         "Host": browser.host,
         "Origin": f"http://{browser.host}",
     }
-    async with await listen(desk.node.url, "/userSession/websocket", None, **headers) as socket:
+    async with await listen(people.node.url, "/userSession/websocket", None, **headers) as socket:
         assert await socket.is_alive()
         assert (await browser.ask("POST", "/session/logout")).status == 201
         frame = await socket.receive(5.0)
         assert (frame.opcode, frame.close_code) == (CLOSE, KEY_ENDED)
 
 
-async def test_a_session_of_a_cookie_can_be_ended_elsewhere(desk: Desk, browser: Browser) -> None:
-    await desk.member()
+async def test_a_session_of_a_cookie_can_be_ended_elsewhere(people: Accounts, browser: Browser) -> None:
+    await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
-    ended = await desk.tenant.ask("DELETE", "/userSession", browser.cookie)
+    ended = await people.tenant.ask("DELETE", "/userSession", browser.cookie)
     assert ended.status == 204
     refused(await browser.ask("GET", "/session/user"), 401)
     refused(await browser.ask("POST", "/session/logout"), 401)

@@ -68,7 +68,7 @@ class Seat:
         return self.listener.code is None and self.listener.left == inf
 
 
-class World:
+class DeliveryRun:
     """One project, as a plan begins; `run` takes the plan's rounds."""
 
     def __init__(self, plan: Plan, pair: Pair, clients: Sequence[aiohttp.ClientSession]) -> None:

@@ -92,8 +92,8 @@ class Planner:
         )
 
     def plan(self) -> Plan:
-        world = self._world
-        members, places = tuple(sorted(world.members)), tuple(world.places.values())
+        run = self._world
+        members, places = tuple(sorted(run.members)), tuple(run.places.values())
         rounds = [self._arrivals(), *(self._round() for _ in range(ROUNDS - 1))]
         return Plan(self._seed, members, places, tuple(rounds))
 
@@ -167,12 +167,12 @@ class Planner:
     def _connect(self, wanted: Kind | None = None, key: Key | None = None) -> Step:
         if len(self._listeners) >= LISTENERS and wanted is None:
             return self._event()
-        chance, world = self._random.random(), self._world
-        if wanted is None and chance < 0.2 and world.devices:
-            return self._arrive(self._device_key(self._one(world.devices)), Filter(Kind.COMMANDS))
+        chance, run = self._random.random(), self._world
+        if wanted is None and chance < 0.2 and run.devices:
+            return self._arrive(self._device_key(self._one(run.devices)), Filter(Kind.COMMANDS))
         if key is None:
-            dead = world.ended and self._random.random() < 0.1
-            key = self._random.choice(world.ended if dead else world.keys)
+            dead = run.ended and self._random.random() < 0.1
+            key = self._random.choice(run.ended if dead else run.keys)
         return self._arrive(key, self._filter(key.whose, wanted))
 
     def _arrive(self, key: Key, wanted: Filter) -> Connect:
@@ -187,14 +187,14 @@ class Planner:
         kind = wanted or self._random.choice(
             [Kind.ALL, Kind.ALL, Kind.HOMES, Kind.HOMES, Kind.DEVICES, Kind.ENTITIES]
         )
-        world = self._world
-        homes = world.homes_of(user)
-        near = [device for device, home in sorted(world.places.items()) if home in homes]
+        run = self._world
+        homes = run.homes_of(user)
+        near = [device for device, home in sorted(run.places.items()) if home in homes]
         if kind is Kind.ENTITIES:
             return Filter(kind, entities=tuple(self._some(ENTITIES)))
         if kind is Kind.HOMES and homes:
             return Filter(
-                kind, tuple(self._some(homes if self._random.random() < 0.95 else sorted(world.homes)))
+                kind, tuple(self._some(homes if self._random.random() < 0.95 else sorted(run.homes)))
             )
         if kind is Kind.DEVICES and near:
             return Filter(kind, tuple(self._some(near)))
@@ -235,14 +235,14 @@ class Planner:
         return steps
 
     def _switch_home(self, wanted: int | None = None) -> list[Step]:
-        world = self._world
+        run = self._world
         # Those that are off do not stay so for long: there is little to be heard of them.
-        among = (world.deactivated & world.homes) or world.homes
+        among = (run.deactivated & run.homes) or run.homes
         home = self._one(among) if wanted is None else wanted
         if not self._claims.take(self._track, [("active", home)], [("home", home)]):
             return []
-        on = home in world.deactivated
-        world.deactivated ^= {home}
+        on = home in run.deactivated
+        run.deactivated ^= {home}
         return [SwitchHome(home, on, self._by_cli())]
 
     def _out_and_in(self) -> list[Step]:
@@ -312,10 +312,10 @@ class Planner:
         return steps
 
     def _add(self, user: int | None = None) -> list[Step]:
-        world = self._world
-        users = sorted(world.users) if user is None else [user]
-        every = [(each, home) for each in users for home in sorted(world.homes)]
-        free = [member for member in every if member not in world.members]
+        run = self._world
+        users = sorted(run.users) if user is None else [user]
+        every = [(each, home) for each in users for home in sorted(run.homes)]
+        free = [member for member in every if member not in run.members]
         if not free:
             return []
         user, home = self._random.choice(free)
@@ -353,11 +353,11 @@ class Planner:
         user = self._random.choice(sorted(self._world.users - {0}))
         if not self._claims.take(self._track, [("user", user)]):
             return []
-        world = self._world
-        world.users.remove(user)
-        world.ended += [key for key in world.keys if key.whose == user]
-        world.keys = [key for key in world.keys if key.whose != user]
-        world.members = {member for member in world.members if member[0] != user}
+        run = self._world
+        run.users.remove(user)
+        run.ended += [key for key in run.keys if key.whose == user]
+        run.keys = [key for key in run.keys if key.whose != user]
+        run.members = {member for member in run.members if member[0] != user}
         return [DeleteUser(user, self._by_cli())]
 
     def _create_home(self) -> list[Step]:
@@ -368,19 +368,19 @@ class Planner:
         return [CreateHome(home)]
 
     def _delete_home(self) -> list[Step]:
-        world = self._world
-        if len(world.homes) < 3:
+        run = self._world
+        if len(run.homes) < 3:
             return []
-        home = self._one(world.homes)
-        inside = [device for device, place in world.places.items() if place == home]
-        bound = [entity for entity, place in world.bindings.items() if place == home]
+        home = self._one(run.homes)
+        inside = [device for device, place in run.places.items() if place == home]
+        bound = [entity for entity, place in run.bindings.items() if place == home]
         claims = [*(("device", each) for each in inside), *(("entity", each) for each in bound)]
         if not self._claims.take(self._track, [("home", home), *claims]):
             return []
-        world.homes.remove(home)
-        world.members = {member for member in world.members if member[1] != home}
-        world.places.update(dict.fromkeys(inside, NOWHERE))
-        world.bindings.update(dict.fromkeys(bound, NOWHERE))
+        run.homes.remove(home)
+        run.members = {member for member in run.members if member[1] != home}
+        run.places.update(dict.fromkeys(inside, NOWHERE))
+        run.bindings.update(dict.fromkeys(bound, NOWHERE))
         return [DeleteHome(home, self._by_cli())]
 
     def _rotate(self) -> list[Step]:

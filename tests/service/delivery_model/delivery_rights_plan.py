@@ -24,13 +24,11 @@ def rights_plan(seed: int) -> Plan:
 class _RightsPlanner(Planner):
     def __init__(self, seed: int) -> None:
         super().__init__(seed)
-        choice, world = self._random, self._world
-        world.bindings = {entity: choice.randrange(HOMES) for entity in ENTITIES}
+        choice, run = self._random, self._world
+        run.bindings = {entity: choice.randrange(HOMES) for entity in ENTITIES}
         every = self._rights()
-        world.grants = {
-            (user, right) for user in range(USERS) for right in every if choice.random() < GRANTED
-        }
-        world.grants |= {(None, right) for right in choice.sample(every, 2)}
+        run.grants = {(user, right) for user in range(USERS) for right in every if choice.random() < GRANTED}
+        run.grants |= {(None, right) for right in choice.sample(every, 2)}
 
     def plan(self) -> Plan:
         bindings, grants = tuple(self._world.bindings.items()), tuple(_in_order(self._world.grants))
@@ -38,9 +36,9 @@ class _RightsPlanner(Planner):
 
     def _rights(self, *kinds: Kind) -> list[Permission]:
         """Those to what there is, of these kinds or of all."""
-        world = self._world
-        every = [Permission(Kind.HOMES, home) for home in sorted(world.homes)]
-        every += [Permission(Kind.DEVICES, device) for device in sorted(world.devices)]
+        run = self._world
+        every = [Permission(Kind.HOMES, home) for home in sorted(run.homes)]
+        every += [Permission(Kind.DEVICES, device) for device in sorted(run.devices)]
         every += [Permission(Kind.ENTITIES, entity) for entity in ENTITIES]
         return [right for right in every if not kinds or right.kind in kinds]
 
@@ -49,10 +47,10 @@ class _RightsPlanner(Planner):
         return (user, right) in grants or (user in GROUP and (None, right) in grants)
 
     def _is_somewhere(self, right: Permission) -> bool:
-        world = self._world
+        run = self._world
         if right.kind is Kind.DEVICES:
-            return world.places[int(right.what)] != NOWHERE
-        return right.kind is Kind.HOMES or world.bindings[str(right.what)] != NOWHERE
+            return run.places[int(right.what)] != NOWHERE
+        return right.kind is Kind.HOMES or run.bindings[str(right.what)] != NOWHERE
 
     def _filter(self, user: int, wanted: Kind | None = None) -> Filter:
         kinds = [Kind.HOMES] * 4 + [Kind.DEVICES] * 3 + [Kind.ENTITIES] * 3 + [Kind.ALL]

@@ -10,7 +10,7 @@ from typing import Final
 import aiohttp
 import delivery_model
 from delivery_model import NOWHERE, Fact, Kind
-from delivery_nodes import World
+from delivery_nodes import DeliveryRun
 from delivery_rights_plan import GROUP
 from delivery_steps import Bind, Grant, Plan, Revoke, Step
 
@@ -26,7 +26,7 @@ READS: Final = {
 }
 
 
-class WorldOfRights(World):
+class DeliveryRunByPermissions(DeliveryRun):
     """A project with access by permission, with a group of users."""
 
     _group = 0
@@ -102,12 +102,15 @@ class WorldOfRights(World):
 
 
 @asynccontextmanager
-async def worlds(plans: Sequence[Plan], pair: Pair) -> AsyncIterator[list[World]]:
-    """A world for each plan, all on the same nodes."""
+async def worlds(plans: Sequence[Plan], pair: Pair) -> AsyncIterator[list[DeliveryRun]]:
+    """A run for each plan, all on the same nodes."""
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(aiohttp.ClientSession(node.url)) for node in pair.nodes]
-        made = [(WorldOfRights if plan.by_rights else World)(plan, pair, clients) for plan in plans]
-        for world in made:
-            stack.push_async_callback(world.leave)
-            await world.build()
+        made = [
+            (DeliveryRunByPermissions if plan.by_rights else DeliveryRun)(plan, pair, clients)
+            for plan in plans
+        ]
+        for run in made:
+            stack.push_async_callback(run.leave)
+            await run.build()
         yield made

@@ -16,7 +16,7 @@ from time import monotonic
 import pytest
 from delivery_judge import Judge
 from delivery_model import NOWHERE, Filter, Key, Kind
-from delivery_nodes import World
+from delivery_nodes import DeliveryRun
 from delivery_plan import NODES, plan
 from delivery_rights_plan import rights_plan
 from delivery_steps import Connect, Item, Plan, Round, Send, SendMany, Track
@@ -76,19 +76,19 @@ async def play(plans: list[Plan], pair: Pair) -> list[str]:
         for rounds in zip(*(each.rounds for each in plans), strict=True):
             with pair.stop(rounds[0].stopped):
                 async with asyncio.TaskGroup() as group:
-                    for world, each in zip(made, rounds, strict=True):
-                        group.create_task(world.act(each.tracks))
-            for world in made:
-                await world.settle()
-        for world in made:
-            await world.finish()
-        return [complaint for world in made for complaint in authorize_with_fresh_location(world, pair)]
+                    for run, each in zip(made, rounds, strict=True):
+                        group.create_task(run.act(each.tracks))
+            for run in made:
+                await run.settle()
+        for run in made:
+            await run.finish()
+        return [complaint for run in made for complaint in authorize_with_fresh_location(run, pair)]
 
 
-def authorize_with_fresh_location(world: World, pair: Pair) -> list[str]:
-    assured = {name: seat.assured for name, seat in world.seats.items()}
-    judge = Judge(world.truth, world.listeners, world.events, assured, monotonic(), pair.absences)
-    return world.complaints + judge.complaints()
+def authorize_with_fresh_location(run: DeliveryRun, pair: Pair) -> list[str]:
+    assured = {name: seat.assured for name, seat in run.seats.items()}
+    judge = Judge(run.truth, run.listeners, run.events, assured, monotonic(), pair.absences)
+    return run.complaints + judge.complaints()
 
 
 async def trouble(made: Plan, processes: Processes) -> str:

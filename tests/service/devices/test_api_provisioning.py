@@ -14,7 +14,7 @@ import pytest
 import pytest_asyncio
 
 from kit.client import listen
-from kit.home_with_devices import House, house_of
+from kit.homes import HomeWithDevice, home_with_device
 from kit.node import NodeProcess, eventually
 from kit.tenant import Account, Tenant, tenant_of
 
@@ -43,23 +43,23 @@ STYLES = pytest.mark.parametrize("style", [urlencoded, multipart, as_json])
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> House:
+async def at_home(tenant: Tenant) -> HomeWithDevice:
     """In a project with pre-provisioned devices."""
-    return await house_of(tenant)
+    return await home_with_device(tenant)
 
 
 @pytest_asyncio.fixture
-async def on_demand(node: NodeProcess) -> AsyncIterator[House]:
+async def on_demand(node: NodeProcess) -> AsyncIterator[HomeWithDevice]:
     async with tenant_of(node, on_demand=True) as tenant:
-        yield await house_of(tenant)
+        yield await home_with_device(tenant)
 
 
-async def unclaimed(house: House, seconds: int | None = 60) -> tuple[Account, str]:
+async def unclaimed(at_home: HomeWithDevice, seconds: int | None = 60) -> tuple[Account, str]:
     """A device that lets itself be claimed for so long (None: not at all), and its code."""
-    device, key, code = await house.tenant.store.devices.create(house.tenant.project, "lamp")
+    device, key, code = await at_home.tenant.store.devices.create(at_home.tenant.project, "lamp")
     if seconds is not None:
         body = {"deviceId": device.id, "claimable": True, "duration": seconds}
-        assert (await house.call("POST", "/deviceRegistration", key, json=body))[0] == 200
+        assert (await at_home.call("POST", "/deviceRegistration", key, json=body))[0] == 200
     return Account(device.id, key), code
 
 
@@ -68,101 +68,101 @@ def seconds_from_now(timestamp: str) -> float:
 
 
 @STYLES
-async def test_a_claimed_device_is_in_the_home(house: House, style: Any) -> None:
-    device, code = await unclaimed(house)
-    before = (await house.get(f"/devices/{device.id}", device.key))[1]
+async def test_a_claimed_device_is_in_the_home(at_home: HomeWithDevice, style: Any) -> None:
+    device, code = await unclaimed(at_home)
+    before = (await at_home.get(f"/devices/{device.id}", device.key))[1]
     assert WHOLE_SECONDS.fullmatch(before["claimExpirationTime"])
-    body = style({"homeId": house.home, "claimCode": code.lower()})
-    status, claimed = await house.call("POST", "/devices", house.owner.key, **body)
+    body = style({"homeId": at_home.home, "claimCode": code.lower()})
+    status, claimed = await at_home.call("POST", "/devices", at_home.owner.key, **body)
     assert status == 201
     assert WHOLE_SECONDS.fullmatch(claimed["claimTime"])
-    assert (claimed["id"], claimed["homeId"], claimed["deviceClass"]) == (device.id, house.home, "lamp")
+    assert (claimed["id"], claimed["homeId"], claimed["deviceClass"]) == (device.id, at_home.home, "lamp")
     assert claimed.keys().isdisjoint({"apiKey", "claimCode", "claimExpirationTime"})
-    assert await house.get(f"/devices/{device.id}", house.owner.key) == (200, claimed)
-    assert (await house.get(f"/devices?homeId={house.home}", house.owner.key))[1][-1] == claimed
-    patched = await house.call("PATCH", f"/devices/{device.id}", house.owner.key, json=claimed)
+    assert await at_home.get(f"/devices/{device.id}", at_home.owner.key) == (200, claimed)
+    assert (await at_home.get(f"/devices?homeId={at_home.home}", at_home.owner.key))[1][-1] == claimed
+    patched = await at_home.call("PATCH", f"/devices/{device.id}", at_home.owner.key, json=claimed)
     assert patched == (204, None)
 
 
-async def test_what_a_claimed_device_says_is_heard_in_its_home(house: House) -> None:
-    device, code = await unclaimed(house)
+async def test_what_a_claimed_device_says_is_heard_in_its_home(at_home: HomeWithDevice) -> None:
+    device, code = await unclaimed(at_home)
     event, path = {"eventType": "lit"}, f"/devices/{device.id}/event"
-    async with await listen(house.tenant.url, f"{LISTEN}?homeId={house.home}", house.owner.key) as ear:
+    async with await listen(at_home.tenant.url, f"{LISTEN}?homeId={at_home.home}", at_home.owner.key) as ear:
         # In no home it has nobody to tell; this node remembers that now.
-        assert (await house.call("PUT", path, device.key, json=event))[0] == 403
-        body = {"homeId": house.home, "claimCode": code}
-        assert (await house.call("POST", "/devices", house.owner.key, json=body))[0] == 201
+        assert (await at_home.call("PUT", path, device.key, json=event))[0] == 403
+        body = {"homeId": at_home.home, "claimCode": code}
+        assert (await at_home.call("POST", "/devices", at_home.owner.key, json=body))[0] == 201
         # Whatever this node remembers: who claimed it is not refused.
         patch = {"json": {"name": "mine"}}
-        assert (await house.call("PATCH", f"/devices/{device.id}", house.owner.key, **patch))[0] == 204
+        assert (await at_home.call("PATCH", f"/devices/{device.id}", at_home.owner.key, **patch))[0] == 204
 
         async def accepted() -> bool:
-            return (await house.call("PUT", path, device.key, json=event))[0] == 204
+            return (await at_home.call("PUT", path, device.key, json=event))[0] == 204
 
         await eventually(accepted)
         received = await ear.receive_json()
         assert (received["eventType"], received["originDeviceId"], received["homeId"]) == (
             "lit",
             device.id,
-            house.home,
+            at_home.home,
         )
         # And when it has left, nobody there hears it.
-        assert (await house.call("DELETE", f"/devices/{device.id}", house.owner.key))[0] == 204
+        assert (await at_home.call("DELETE", f"/devices/{device.id}", at_home.owner.key))[0] == 204
 
         async def refused() -> bool:
-            return (await house.call("PUT", path, device.key, json=event))[0] == 403
+            return (await at_home.call("PUT", path, device.key, json=event))[0] == 403
 
         await eventually(refused)
 
 
-async def test_claims_that_fail_say_no_more_than_they_must(house: House) -> None:
-    silent = (await unclaimed(house, None))[1]
-    (over, expired) = await unclaimed(house, 1)
-    ended, code_of_ended = await unclaimed(house)
+async def test_claims_that_fail_say_no_more_than_they_must(at_home: HomeWithDevice) -> None:
+    silent = (await unclaimed(at_home, None))[1]
+    (over, expired) = await unclaimed(at_home, 1)
+    ended, code_of_ended = await unclaimed(at_home)
     body = {"deviceId": ended.id, "claimable": False}
-    assert (await house.call("POST", "/deviceRegistration", ended.key, json=body))[0] == 200
+    assert (await at_home.call("POST", "/deviceRegistration", ended.key, json=body))[0] == 200
 
     async def is_over() -> bool:
-        return "claimExpirationTime" not in (await house.get(f"/devices/{over.id}", over.key))[1]
+        return "claimExpirationTime" not in (await at_home.get(f"/devices/{over.id}", over.key))[1]
 
     await eventually(is_over)
 
     async def claim(code: str, home: int, key: str) -> tuple[int, Any]:
-        return await house.call("POST", "/devices", key, data={"homeId": str(home), "claimCode": code})
+        return await at_home.call("POST", "/devices", key, data={"homeId": str(home), "claimCode": code})
 
-    refused = await claim("ABCDEFGHJKLM", house.home, house.owner.key)
+    refused = await claim("ABCDEFGHJKLM", at_home.home, at_home.owner.key)
     assert (refused[0], refused[1]["reason"]) == (403, "DEVICE_NOT_CLAIMABLE")
     for code in (silent, expired, code_of_ended, "x" * 200, "ä"):
-        assert await claim(code, house.home, house.owner.key) == refused
+        assert await claim(code, at_home.home, at_home.owner.key) == refused
     # Who is no member of the home learns nothing of the code.
-    good = (await unclaimed(house))[1]
+    good = (await unclaimed(at_home))[1]
     for code in (good, silent):
-        for home in (house.home, 987_654_321):
-            status, answer = await claim(code, home, house.stranger.key)
+        for home in (at_home.home, 987_654_321):
+            status, answer = await claim(code, home, at_home.stranger.key)
             assert (status, answer["data"]["field"]) == (403, "homeId")
-    assert (await claim(good, house.home, house.owner.key))[0] == 201
-    neighbours = await house.tenant.home(house.stranger)
-    for home, key in ((house.home, house.owner.key), (neighbours, house.stranger.key)):
+    assert (await claim(good, at_home.home, at_home.owner.key))[0] == 201
+    neighbours = await at_home.tenant.home(at_home.stranger)
+    for home, key in ((at_home.home, at_home.owner.key), (neighbours, at_home.stranger.key)):
         status, answer = await claim(good, home, key)
         assert (status, answer["reason"]) == (403, "DEVICE_ALREADY_IN_HOME")
 
 
-async def test_of_many_claims_at_once_one_wins(house: House) -> None:
-    device, code = await unclaimed(house)
-    rivals = [await house.tenant.user() for _ in range(12)]
-    homes = [await house.tenant.home(rival) for rival in rivals]
+async def test_of_many_claims_at_once_one_wins(at_home: HomeWithDevice) -> None:
+    device, code = await unclaimed(at_home)
+    rivals = [await at_home.tenant.user() for _ in range(12)]
+    homes = [await at_home.tenant.home(rival) for rival in rivals]
     answers = await asyncio.gather(
         *(
-            house.call("POST", "/devices", rival.key, json={"homeId": home, "claimCode": code})
+            at_home.call("POST", "/devices", rival.key, json={"homeId": home, "claimCode": code})
             for rival, home in zip(rivals, homes, strict=True)
         )
     )
     assert Counter(status for status, _ in answers) == {201: 1, 403: 11}
     [winner] = [answer["homeId"] for status, answer in answers if status == 201]
     assert {answer["reason"] for status, answer in answers if status == 403} == {"DEVICE_ALREADY_IN_HOME"}
-    assert (await house.get(f"/devices/{device.id}", device.key))[1]["homeId"] == winner
+    assert (await at_home.get(f"/devices/{device.id}", device.key))[1]["homeId"] == winner
     for rival, home in zip(rivals, homes, strict=True):
-        listed = (await house.get(f"/devices?homeId={home}", rival.key))[1]
+        listed = (await at_home.get(f"/devices?homeId={home}", rival.key))[1]
         assert [each["id"] for each in listed] == ([device.id] if home == winner else [])
 
 
@@ -178,26 +178,28 @@ async def test_of_many_claims_at_once_one_wins(house: House) -> None:
 )
 @STYLES
 async def test_how_long_a_device_can_be_claimed(
-    house: House, style: Any, fields: dict[str, str], seconds: int
+    at_home: HomeWithDevice, style: Any, fields: dict[str, str], seconds: int
 ) -> None:
-    device, _ = await unclaimed(house)
+    device, _ = await unclaimed(at_home)
     body = style({"deviceId": device.id, **fields})
-    status, answer = await house.call("POST", "/deviceRegistration", device.key, **body)
+    status, answer = await at_home.call("POST", "/deviceRegistration", device.key, **body)
     assert status == 200
     assert WHOLE_SECONDS.fullmatch(answer.pop("claimExpirationTime"))
     assert answer == {}
-    shown = (await house.get(f"/devices/{device.id}", device.key))[1].get("claimExpirationTime")
+    shown = (await at_home.get(f"/devices/{device.id}", device.key))[1].get("claimExpirationTime")
     if seconds == 0:
         assert shown is None
     elif seconds > 1:
         assert seconds - SLOW_S < seconds_from_now(shown) <= seconds
 
 
-async def test_registrations_in_json_take_real_values_and_answer_when_it_ended(house: House) -> None:
-    device, _ = await unclaimed(house)
+async def test_registrations_in_json_take_real_values_and_answer_when_it_ended(
+    at_home: HomeWithDevice,
+) -> None:
+    device, _ = await unclaimed(at_home)
     for claimable, seconds in ((True, 3_600), (1, 3_600), (False, 0), (0, 0)):
         body = {"deviceId": device.id, "claimable": claimable, "duration": None}
-        status, answer = await house.call("POST", "/deviceRegistration", device.key, json=body)
+        status, answer = await at_home.call("POST", "/deviceRegistration", device.key, json=body)
         assert status == 200
         assert seconds - SLOW_S < seconds_from_now(answer["claimExpirationTime"]) <= seconds
 
@@ -214,24 +216,26 @@ async def test_registrations_in_json_take_real_values_and_answer_when_it_ended(h
         *(({"deviceId": "1"}, "deviceId"), ({"deviceId": "x"}, "deviceId")),
     ],
 )
-async def test_registrations_that_are_refused(house: House, fields: dict[str, str], field: str) -> None:
-    device, _ = await unclaimed(house, None)
+async def test_registrations_that_are_refused(
+    at_home: HomeWithDevice, fields: dict[str, str], field: str
+) -> None:
+    device, _ = await unclaimed(at_home, None)
     body = {"deviceId": str(device.id), "claimable": "1", **fields}
-    status, answer = await house.call("POST", "/deviceRegistration", device.key, data=body)
+    status, answer = await at_home.call("POST", "/deviceRegistration", device.key, data=body)
     assert (status, answer["data"]["field"]) == (403, field)
-    assert "claimExpirationTime" not in (await house.get(f"/devices/{device.id}", device.key))[1]
+    assert "claimExpirationTime" not in (await at_home.get(f"/devices/{device.id}", device.key))[1]
 
 
-async def token_of(house: House, **fields: str) -> str:
-    path, body = f"/homes/{house.home}/deviceProvisioning", {"deviceClass": "lamp", **fields}
-    status, answer = await house.call("POST", path, house.owner.key, data=body)
+async def token_of(at_home: HomeWithDevice, **fields: str) -> str:
+    path, body = f"/homes/{at_home.home}/deviceProvisioning", {"deviceClass": "lamp", **fields}
+    status, answer = await at_home.call("POST", path, at_home.owner.key, data=body)
     assert (status, answer.keys()) == (200, {"token", "expirationTime"})
     assert 3_600 - SLOW_S < seconds_from_now(answer["expirationTime"]) <= 3_600
     return str(answer["token"])
 
 
 @STYLES
-async def test_a_device_makes_itself_known_by_its_token(on_demand: House, style: Any) -> None:
+async def test_a_device_makes_itself_known_by_its_token(on_demand: HomeWithDevice, style: Any) -> None:
     token = await token_of(on_demand, deviceTag="kitchen")
     status, made = await on_demand.call("POST", "/devices", None, **style({"token": token}))
     assert status == 201
@@ -248,7 +252,7 @@ async def test_a_device_makes_itself_known_by_its_token(on_demand: House, style:
     assert (status, answer["reason"]) == (403, "INVALID_TOKEN")
 
 
-async def test_an_app_brings_the_token_for_its_device(on_demand: House) -> None:
+async def test_an_app_brings_the_token_for_its_device(on_demand: HomeWithDevice) -> None:
     token, home = await token_of(on_demand), on_demand.home
     right = {"homeId": home, "deviceClass": "lamp", "token": token}
     for wrong, field in (
@@ -265,7 +269,7 @@ async def test_an_app_brings_the_token_for_its_device(on_demand: House) -> None:
     assert (status, made["homeId"], "apiKey" in made) == (201, home, True)
 
 
-async def test_tokens_that_are_no_good(on_demand: House, node: NodeProcess) -> None:
+async def test_tokens_that_are_no_good(on_demand: HomeWithDevice, node: NodeProcess) -> None:
     store, project, home = on_demand.tenant.store, on_demand.tenant.project, on_demand.home
     begin = store.provisioning.begin
     expired, _ = await begin(project, home, on_demand.owner.id, "lamp", lifetime_ms=1)
@@ -292,7 +296,7 @@ async def test_tokens_that_are_no_good(on_demand: House, node: NodeProcess) -> N
     assert (await on_demand.get(f"/devices?homeId={home}", on_demand.owner.key))[1][1:] == []
 
 
-async def test_of_many_uses_of_a_token_at_once_one_wins(on_demand: House) -> None:
+async def test_of_many_uses_of_a_token_at_once_one_wins(on_demand: HomeWithDevice) -> None:
     token = await token_of(on_demand)
     keys = [None, on_demand.owner.key] * 6
     answers = await asyncio.gather(
@@ -304,22 +308,24 @@ async def test_of_many_uses_of_a_token_at_once_one_wins(on_demand: House) -> Non
     assert len(listed) == 2
 
 
-async def test_the_form_of_the_other_kind_of_project(house: House, on_demand: House) -> None:
+async def test_the_form_of_the_other_kind_of_project(
+    at_home: HomeWithDevice, on_demand: HomeWithDevice
+) -> None:
     claim = {"homeId": str(on_demand.home), "claimCode": "ABCDEFGHJKLM"}
     for where, key, body, field in (
-        (house, house.owner.key, {"token": "x"}, "token"),
-        (house, house.owner.key, {"homeId": str(house.home), "claimCode": "X", "token": "x"}, "token"),
-        (house, house.owner.key, {"homeId": str(house.home)}, "claimCode"),
-        (house, house.owner.key, {"claimCode": "X"}, "homeId"),
-        (house, house.owner.key, {"homeId": "kitchen", "claimCode": "X"}, "homeId"),
+        (at_home, at_home.owner.key, {"token": "x"}, "token"),
+        (at_home, at_home.owner.key, {"homeId": str(at_home.home), "claimCode": "X", "token": "x"}, "token"),
+        (at_home, at_home.owner.key, {"homeId": str(at_home.home)}, "claimCode"),
+        (at_home, at_home.owner.key, {"claimCode": "X"}, "homeId"),
+        (at_home, at_home.owner.key, {"homeId": "kitchen", "claimCode": "X"}, "homeId"),
         (on_demand, on_demand.owner.key, claim, "claimCode"),
         (on_demand, on_demand.owner.key, {"homeId": str(on_demand.home)}, "token"),
     ):
         status, answer = await where.call("POST", "/devices", key, data=body)
         assert (status, answer["data"]["field"]) == (403, field), body
-    assert (await house.call("POST", "/devices", None, data=claim))[0] == 401
-    path, body = f"/homes/{house.home}/deviceProvisioning", {"deviceClass": "lamp"}
-    assert (await house.call("POST", path, house.owner.key, data=body))[0] == 403
+    assert (await at_home.call("POST", "/devices", None, data=claim))[0] == 401
+    path, body = f"/homes/{at_home.home}/deviceProvisioning", {"deviceClass": "lamp"}
+    assert (await at_home.call("POST", path, at_home.owner.key, data=body))[0] == 403
     path = f"/homes/{on_demand.home}/deviceProvisioning"
     for body, field in (({}, "deviceClass"), ({"deviceClass": " "}, "deviceClass")):
         status, answer = await on_demand.call("POST", path, on_demand.owner.key, data=body)

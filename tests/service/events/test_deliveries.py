@@ -13,9 +13,8 @@ import pytest
 from redis.exceptions import RedisError
 
 from kit.client import Refused, listen, raw_request
-from kit.moments import in_time
+from kit.clock import in_time, suspended
 from kit.node import NodeProcess, eventually, private_node, running_node
-from kit.suspension import suspended
 from kit.tenant import Account, Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"

@@ -16,9 +16,9 @@ import pytest
 from homewire._core import shard_of
 from homewire.bus.shards import epoch_key, events_key
 from kit.client import CLOSE, TEXT, Socket, listen
+from kit.clock import suspended
 from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
-from kit.suspension import suspended
 from kit.tenant import Tenant, tenant_of
 
 EVENTS = "/userSession/websocket"

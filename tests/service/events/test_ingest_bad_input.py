@@ -21,7 +21,7 @@ DEEP = '{"a":' * 100 + "1" + "}" * 100
 
 
 @dataclass
-class House:
+class Targets:
     tenant: Tenant
     user: Account
     home: int
@@ -37,11 +37,11 @@ class House:
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> AsyncIterator[House]:
+async def targets(tenant: Tenant) -> AsyncIterator[Targets]:
     """Whatever the test does, nothing is stored."""
     user = await tenant.user()
     home = await tenant.home(user)
-    made = House(tenant, user, home, await tenant.device(home))
+    made = Targets(tenant, user, home, await tenant.device(home))
     before = await tenant.stored()
     yield made
     assert await tenant.stored() == before
@@ -90,22 +90,22 @@ def named(status: int, answer: Any) -> str:
         (b'{"NAME":"t","x":"' + b"x" * 90_000 + b'"}', "body"),
     ],
 )
-async def test_bad_bodies(house: House, body: bytes, field: str) -> None:
+async def test_bad_bodies(targets: Targets, body: bytes, field: str) -> None:
     for target in ("device event", "home event", "command"):
-        path, key = house.target(target)
+        path, key = targets.target(target)
         name, data = ("action", "parameters") if target == "command" else ("eventType", "eventData")
         sent = body.replace(b"NAME", name.encode()).replace(b"DATA", data.encode())
-        status, answer = await house.tenant.put(path, key, sent)
+        status, answer = await targets.tenant.put(path, key, sent)
         expected = {"NAME": name, "DATA": data}.get(field, field)
         assert named(status, answer) == expected, (target, answer)
 
 
 @pytest.mark.parametrize("entity", [b"1", b'""', b"[]", b'"' + b"x" * 257 + b'"'])
-async def test_bad_entities(house: House, entity: bytes) -> None:
+async def test_bad_entities(targets: Targets, entity: bytes) -> None:
     for target in ("device event", "home event"):
-        path, key = house.target(target)
+        path, key = targets.target(target)
         body = b'{"eventType":"t","entityId":' + entity + b"}"
-        assert named(*await house.tenant.put(path, key, body)) == "entityId"
+        assert named(*await targets.tenant.put(path, key, body)) == "entityId"
 
 
 @pytest.mark.parametrize(
@@ -124,35 +124,35 @@ async def test_bad_entities(house: House, entity: bytes) -> None:
         "%00",
     ],
 )
-async def test_unknown_path_ids(house: House, identifier: str) -> None:
+async def test_unknown_path_ids(targets: Targets, identifier: str) -> None:
     event, command = {"eventType": "t"}, {"action": "t"}
     for path, key, body in (
-        (f"/devices/{identifier}/event", house.device.key, event),
-        (f"/homes/{identifier}/event", house.tenant.key, event),
-        (f"/devices/{identifier}/command", house.tenant.key, command),
-        (f"/devices/{identifier}/command", house.user.key, command),
+        (f"/devices/{identifier}/event", targets.device.key, event),
+        (f"/homes/{identifier}/event", targets.tenant.key, event),
+        (f"/devices/{identifier}/command", targets.tenant.key, command),
+        (f"/devices/{identifier}/command", targets.user.key, command),
     ):
-        status, answer = await house.tenant.put(path, key, body)
+        status, answer = await targets.tenant.put(path, key, body)
         assert (status, answer) == (404, {"reason": "NOT_FOUND", "data": {}})
 
 
-async def test_what_is_somebody_elses_is_unknown(house: House, node: NodeProcess) -> None:
-    tenant = house.tenant
+async def test_what_is_somebody_elses_is_unknown(targets: Targets, node: NodeProcess) -> None:
+    tenant = targets.tenant
     stranger = await tenant.user()
-    neighbour = await tenant.device(house.home)
+    neighbour = await tenant.device(targets.home)
     adrift = await tenant.device(None)
     event, command = {"eventType": "t"}, {"action": "t"}
     unknown = (404, {"reason": "NOT_FOUND", "data": {}})
-    assert await tenant.put(f"/devices/{neighbour.id}/event", house.device.key, event) == unknown
-    assert await tenant.put(f"/devices/{house.device.id}/command", stranger.key, command) == unknown
-    assert await tenant.put(f"/devices/{adrift.id}/command", house.user.key, command) == unknown
+    assert await tenant.put(f"/devices/{neighbour.id}/event", targets.device.key, event) == unknown
+    assert await tenant.put(f"/devices/{targets.device.id}/command", stranger.key, command) == unknown
+    assert await tenant.put(f"/devices/{adrift.id}/command", targets.user.key, command) == unknown
     async with tenant_of(node) as other:
         their_home = await other.home(await other.user())
         their_device = await other.device(their_home)
         assert await tenant.put(f"/homes/{their_home}/event", tenant.key, event) == unknown
-        for key in (tenant.key, house.user.key):
+        for key in (tenant.key, targets.user.key):
             assert await tenant.put(f"/devices/{their_device.id}/command", key, command) == unknown
-        assert await tenant.put(f"/devices/{their_device.id}/event", house.device.key, event) == unknown
+        assert await tenant.put(f"/devices/{their_device.id}/event", targets.device.key, event) == unknown
         for item in ({"homeId": their_home}, {"deviceId": their_device.id}):
             items = [{**item, "eventType": "t"}]
             async with tenant.http.post(
@@ -161,14 +161,14 @@ async def test_what_is_somebody_elses_is_unknown(house: House, node: NodeProcess
                 assert (await answer.json())["results"][0]["status"] == 404
 
 
-async def test_keys_of_the_wrong_kind(house: House) -> None:
-    tenant = house.tenant
+async def test_keys_of_the_wrong_kind(targets: Targets) -> None:
+    tenant = targets.tenant
     _, weak = await tenant.store.project_keys.create(tenant.project, "weak", [KeyScope.READ])
     event, command = {"eventType": "t"}, {"action": "t"}
     cases: list[tuple[str, object, list[str]]] = [
-        (f"/devices/{house.device.id}/event", event, [house.user.key, tenant.key]),
-        (f"/homes/{house.home}/event", event, [house.user.key, house.device.key, weak]),
-        (f"/devices/{house.device.id}/command", command, [house.device.key, weak]),
+        (f"/devices/{targets.device.id}/event", event, [targets.user.key, tenant.key]),
+        (f"/homes/{targets.home}/event", event, [targets.user.key, targets.device.key, weak]),
+        (f"/devices/{targets.device.id}/command", command, [targets.device.key, weak]),
     ]
     for path, body, keys in cases:
         for key in keys:
@@ -179,21 +179,21 @@ async def test_keys_of_the_wrong_kind(house: House) -> None:
         for key in ("garbage", "v1.1.x", f"v1.{tenant.project}.{'A' * 43}", ""):
             status, answer = await tenant.put(path, key, body)
             assert (status, answer) == (401, {"reason": "AUTHORIZATION_REQUIRED", "data": {}})
-    for key in (house.user.key, house.device.key, weak):
+    for key in (targets.user.key, targets.device.key, weak):
         async with tenant.http.post("/events", json=[event], headers={"Authorization": key}) as answer:
             assert answer.status == 403
 
 
-async def test_an_event_of_a_device_without_a_home_has_a_reason(house: House) -> None:
-    adrift = await house.tenant.device(None)
-    status, answer = await house.tenant.put(f"/devices/{adrift.id}/event", adrift.key, {"eventType": "t"})
+async def test_an_event_of_a_device_without_a_home_has_a_reason(targets: Targets) -> None:
+    adrift = await targets.tenant.device(None)
+    status, answer = await targets.tenant.put(f"/devices/{adrift.id}/event", adrift.key, {"eventType": "t"})
     assert (status, answer["reason"], answer["data"]["field"]) == (403, "DEVICE_NOT_IN_HOME", "deviceId")
 
 
 @pytest.mark.parametrize("value", ["", " ", "x" * 256, "é", "two words"])
-async def test_bad_idempotency_keys(house: House, value: str) -> None:
-    path, key = house.target("home event")
-    answer = await house.tenant.put(path, key, {"eventType": "t"}, Idempotency_Key=value)
+async def test_bad_idempotency_keys(targets: Targets, value: str) -> None:
+    path, key = targets.target("home event")
+    answer = await targets.tenant.put(path, key, {"eventType": "t"}, Idempotency_Key=value)
     assert named(*answer) == "Idempotency-Key"
 
 
@@ -213,32 +213,32 @@ async def test_bad_idempotency_keys(house: House, value: str) -> None:
     ],
     ids=lambda body: f"{len(body)} bytes {body[:12]!r}",
 )
-async def test_bulk_bodies_that_are_refused_as_a_whole(house: House, body: bytes) -> None:
-    headers = {"Authorization": house.tenant.key}
-    async with house.tenant.http.post("/events", data=io.BytesIO(body), headers=headers) as answer:
+async def test_bulk_bodies_that_are_refused_as_a_whole(targets: Targets, body: bytes) -> None:
+    headers = {"Authorization": targets.tenant.key}
+    async with targets.tenant.http.post("/events", data=io.BytesIO(body), headers=headers) as answer:
         assert named(answer.status, await answer.json()) == "body"
 
 
-async def send_raw(house: House, head: str, body: bytes) -> Answer:
-    path, key = house.target("device event")
+async def send_raw(targets: Targets, head: str, body: bytes) -> Answer:
+    path, key = targets.target("device event")
     request = f"PUT {path} HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\n{head}\r\n\r\n".encode() + body
-    return await raw_request(house.tenant.url, request)
+    return await raw_request(targets.tenant.url, request)
 
 
-async def test_a_body_counted_in_characters_is_answered(house: House) -> None:
+async def test_a_body_counted_in_characters_is_answered(targets: Targets) -> None:
     """Content-Length says more than ever comes, or nothing comes; the client waits for its answer."""
     text = json.dumps({"eventType": "t", "eventData": {"a": "é" * 20}}, ensure_ascii=False)
     head = f"Content-Length: {len(text.encode())}"
     # It is not waited for longer than `read_answer` does: that is less than a body may take as a whole.
-    answers = await asyncio.gather(*(send_raw(house, head, sent) for sent in (text.encode("latin-1"), b"")))
+    answers = await asyncio.gather(*(send_raw(targets, head, sent) for sent in (text.encode("latin-1"), b"")))
     for answer in answers:
         assert named(answer.status, answer.json()) == "body"
 
 
-async def test_a_body_cut_short_by_its_length_is_refused(house: House) -> None:
+async def test_a_body_cut_short_by_its_length_is_refused(targets: Targets) -> None:
     """The usual form: the length in characters is less than the bytes, and the rest is no request."""
     text = json.dumps({"eventType": "t", "eventData": {"a": "é" * 20}}, ensure_ascii=False)
-    answer = await send_raw(house, f"Content-Length: {len(text)}", text.encode())
+    answer = await send_raw(targets, f"Content-Length: {len(text)}", text.encode())
     assert named(answer.status, answer.json()) in ("body", "request")
     assert "Content-Length" in answer.json()["data"]["problem"]
 
@@ -258,15 +258,17 @@ async def test_a_body_cut_short_by_its_length_is_refused(house: House) -> None:
         ("no colon", b""),
     ],
 )
-async def test_framing_that_is_no_http(house: House, head: str, body: bytes) -> None:
-    answer = await send_raw(house, head, body)
+async def test_framing_that_is_no_http(targets: Targets, head: str, body: bytes) -> None:
+    answer = await send_raw(targets, head, body)
     assert answer.status == 403
     assert set(answer.json()) == {"reason", "data"}
     assert answer.json()["reason"] == "INVALID_PARAMETER"
 
 
-async def test_a_client_that_leaves_within_its_body_disturbs_nobody(house: House, node: NodeProcess) -> None:
-    path, key = house.target("device event")
+async def test_a_client_that_leaves_within_its_body_disturbs_nobody(
+    targets: Targets, node: NodeProcess
+) -> None:
+    path, key = targets.target("device event")
     head = f"PUT {path} HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\nContent-Length: 100\r\n\r\n".encode()
     for _ in range(20):
         connection = await RawConnection.open(node.url)
@@ -278,18 +280,18 @@ async def test_a_client_that_leaves_within_its_body_disturbs_nobody(house: House
 
 @pytest.mark.parametrize("length", [9_000, 200_000])
 @pytest.mark.parametrize("path", ["/userSession/websocket", "/devices/1/command", "/healthz"])
-async def test_a_long_query_is_answered_in_our_shape(house: House, path: str, length: int) -> None:
-    request = f"GET {path}?authToken={house.user.key}&x={'x' * length} HTTP/1.1\r\nHost: h\r\n\r\n"
-    answer = await raw_request(house.tenant.url, request.encode())
+async def test_a_long_query_is_answered_in_our_shape(targets: Targets, path: str, length: int) -> None:
+    request = f"GET {path}?authToken={targets.user.key}&x={'x' * length} HTTP/1.1\r\nHost: h\r\n\r\n"
+    answer = await raw_request(targets.tenant.url, request.encode())
     if path != "/healthz" or length > 100_000:
         assert answer.status == 403
         assert set(answer.json()) == {"reason", "data"}
     assert answer.status in (200, 403)
 
 
-async def test_a_key_in_a_url_is_in_no_log(house: House, node: NodeProcess) -> None:
+async def test_a_key_in_a_url_is_in_no_log(targets: Targets, node: NodeProcess) -> None:
     """Whatever is wrong with the request: refused by the parser, by the router, by us, or broken off."""
-    url, secret = house.tenant.url, house.user.key
+    url, secret = targets.tenant.url, targets.user.key
     queries = [
         f"authToken={secret}",
         f"authToken={secret}&homeId=x",
@@ -326,32 +328,32 @@ async def test_a_key_in_a_url_is_in_no_log(house: House, node: NodeProcess) -> N
     assert "Traceback" not in log
 
 
-async def test_an_unknown_method_is_405_and_an_unknown_path_404(house: House) -> None:
+async def test_an_unknown_method_is_405_and_an_unknown_path_404(targets: Targets) -> None:
     for path, allowed in (("/events", "POST"), ("/homes/1/event", "PUT")):
-        async with house.tenant.http.delete(path, headers={"Authorization": house.tenant.key}) as answer:
+        async with targets.tenant.http.delete(path, headers={"Authorization": targets.tenant.key}) as answer:
             assert (answer.status, answer.headers["Allow"]) == (405, allowed)
             assert (await answer.json())["reason"] == "METHOD_NOT_ALLOWED"
-    async with house.tenant.http.get("/nowhere") as answer:
+    async with targets.tenant.http.get("/nowhere") as answer:
         assert (answer.status, (await answer.json())["reason"]) == (404, "NOT_FOUND")
 
 
-async def test_an_expectation_that_nobody_can_meet_is_refused_by_name(house: House) -> None:
+async def test_an_expectation_that_nobody_can_meet_is_refused_by_name(targets: Targets) -> None:
     for path in ("/events", "/homes"):
         head = f"POST {path} HTTP/1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 2\r\n\r\n{{}}"
-        answer = await raw_request(house.tenant.url, head.encode())
+        answer = await raw_request(targets.tenant.url, head.encode())
         assert (answer.status, answer.json()["data"]["field"]) == (403, "Expect")
 
 
 @pytest.mark.parametrize("name", ["_deviceDisconnected_", "_keyValueSaved_", "_mine_", "__"])
-async def test_event_types_of_the_platform_are_not_for_clients(house: House, name: str) -> None:
+async def test_event_types_of_the_platform_are_not_for_clients(targets: Targets, name: str) -> None:
     """A listener can trust them: neither a device nor a server can say that another device is gone."""
     event = {"eventType": name, "eventData": {}}
     for target in ("device event", "home event"):
-        path, key = house.target(target)
-        assert named(*await house.tenant.put(path, key, event)) == "eventType"
-    items = [{**event, "homeId": house.home}, {**event, "deviceId": house.device.id}]
-    headers = {"Authorization": house.tenant.key}
-    async with house.tenant.http.post("/events", json=items, headers=headers) as answer:
+        path, key = targets.target(target)
+        assert named(*await targets.tenant.put(path, key, event)) == "eventType"
+    items = [{**event, "homeId": targets.home}, {**event, "deviceId": targets.device.id}]
+    headers = {"Authorization": targets.tenant.key}
+    async with targets.tenant.http.post("/events", json=items, headers=headers) as answer:
         results = (await answer.json())["results"]
     for result in results:
         assert named(result["status"], {name: result[name] for name in ("reason", "data")}) == "eventType"

@@ -36,7 +36,7 @@ DELICATE = (
 """Numbers and escapes that most JSON libraries would change on their way through."""
 
 
-async def house(tenant: Tenant) -> tuple[Account, int, Account]:
+async def home_with_sensor(tenant: Tenant) -> tuple[Account, int, Account]:
     """A user, their home, and a device in it."""
     user = await tenant.user()
     home = await tenant.home(user)
@@ -48,7 +48,7 @@ async def receive(tenant: Tenant, user: Account) -> Socket:
 
 
 async def test_the_example_of_send_device_event(tenant: Tenant) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     async with await receive(tenant, user) as socket:
         path = f"/devices/{device.id}/event"
         assert await tenant.put(path, f"ModeCloud {device.key}", SPEC_EVENT.encode()) == (204, None)
@@ -65,7 +65,7 @@ async def test_the_example_of_send_device_event(tenant: Tenant) -> None:
 
 
 async def test_the_example_of_send_event_to_home(tenant: Tenant) -> None:
-    user, home, _ = await house(tenant)
+    user, home, _ = await home_with_sensor(tenant)
     async with await receive(tenant, user) as socket:
         assert await tenant.put(f"/homes/{home}/event", tenant.key, SPEC_EVENT.encode()) == (204, None)
         event = await socket.receive_json()
@@ -80,7 +80,7 @@ async def test_the_example_of_send_event_to_home(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("sender", ["user", "project"])
 async def test_the_example_of_send_command(tenant: Tenant, sender: str) -> None:
-    user, _, device = await house(tenant)
+    user, _, device = await home_with_sensor(tenant)
     path = f"/devices/{device.id}/command"
     async with await listen(tenant.url, path, device.key) as socket:
         key = user.key if sender == "user" else tenant.key
@@ -92,7 +92,7 @@ async def test_the_example_of_send_command(tenant: Tenant, sender: str) -> None:
 
 
 async def test_values_arrive_untouched(tenant: Tenant) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     body = f'{{"eventData": {DELICATE}, "eventType": "t"}}'.encode()
     async with await receive(tenant, user) as socket:
         assert (await tenant.put(f"/devices/{device.id}/event", device.key, body))[0] == 204
@@ -109,7 +109,7 @@ async def test_values_arrive_untouched(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("data", ['"eventType":"t"', '"eventType":"t","eventData":null'])
 async def test_event_data_may_be_absent_or_null(tenant: Tenant, data: str) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     async with await receive(tenant, user) as socket:
         for path, key in ((f"/devices/{device.id}/event", device.key), (f"/homes/{home}/event", tenant.key)):
             assert (await tenant.put(path, key, f"{{{data}}}".encode()))[0] == 204
@@ -117,7 +117,7 @@ async def test_event_data_may_be_absent_or_null(tenant: Tenant, data: str) -> No
 
 
 async def test_a_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     body = {
         "eventType": "t",
         "eventData": None,
@@ -144,7 +144,7 @@ async def test_a_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
 
 
 async def test_what_the_body_says_about_its_origin_is_not_believed(tenant: Tenant) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     stranger = await tenant.user()
     foreign = await tenant.home(stranger)
     lie = {
@@ -171,7 +171,7 @@ async def test_what_the_body_says_about_its_origin_is_not_believed(tenant: Tenan
 
 
 async def test_an_entity_in_a_device_event_and_in_a_home_event(tenant: Tenant) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     path = "/userSession/websocket?entityId=lamp"
     async with (
         await listen(tenant.url, path, user.key) as entity,
@@ -191,7 +191,7 @@ async def test_an_entity_in_a_device_event_and_in_a_home_event(tenant: Tenant) -
 
 
 async def test_bodies_may_be_large_chunked_or_compressed(tenant: Tenant) -> None:
-    user, home, _ = await house(tenant)
+    user, home, _ = await home_with_sensor(tenant)
     data = {"text": "x" * (65_536 - len('{"text":""}'))}
     body = json.dumps({"eventType": "t", "eventData": data}, separators=(",", ":")).encode()
 
@@ -214,7 +214,7 @@ async def test_bodies_may_be_large_chunked_or_compressed(tenant: Tenant) -> None
 
 
 async def test_one_sender_is_heard_in_order_beside_others(tenant: Tenant) -> None:
-    user, home, _ = await house(tenant)
+    user, home, _ = await home_with_sensor(tenant)
     devices = [await tenant.device(home) for _ in range(6)]
     count = 60
 
@@ -235,7 +235,7 @@ async def test_one_sender_is_heard_in_order_beside_others(tenant: Tenant) -> Non
 
 
 async def test_every_listener_of_a_home_hears_the_same_order(tenant: Tenant) -> None:
-    user, home, _ = await house(tenant)
+    user, home, _ = await home_with_sensor(tenant)
     sockets = [await receive(tenant, user) for _ in range(4)]
     batches = [[{"homeId": home, "eventType": f"{sender} {n}"} for n in range(100)] for sender in range(4)]
     await asyncio.gather(*(tenant.send(*batch) for batch in batches))
@@ -249,7 +249,7 @@ async def test_every_listener_of_a_home_hears_the_same_order(tenant: Tenant) -> 
 
 
 async def test_an_idempotency_key_makes_one_event_of_two_requests(tenant: Tenant) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     requests = [
         (f"/devices/{device.id}/event", device.key, {"eventType": "once"}, {"eventType": "other"}),
         (f"/homes/{home}/event", tenant.key, {"eventType": "once"}, {"eventType": "other"}),
@@ -270,7 +270,7 @@ async def test_an_idempotency_key_makes_one_event_of_two_requests(tenant: Tenant
 
 
 async def test_an_idempotency_key_of_bulk(tenant: Tenant) -> None:
-    _, home, device = await house(tenant)
+    _, home, device = await home_with_sensor(tenant)
     items = [
         {"homeId": home, "eventType": "a"},
         {"deviceId": device.id, "eventType": "b"},
@@ -293,7 +293,7 @@ async def test_an_idempotency_key_of_bulk(tenant: Tenant) -> None:
 
 @pytest.mark.parametrize("form", ["array", "ndjson"])
 async def test_bulk_answers_for_each_item(tenant: Tenant, form: str) -> None:
-    user, home, device = await house(tenant)
+    user, home, device = await home_with_sensor(tenant)
     adrift = await tenant.device(None)
     items: list[tuple[object, int, str | None]] = [
         ({"homeId": home, "eventType": "1", "eventData": {"n": 1}}, 204, None),
@@ -329,7 +329,7 @@ async def test_bulk_answers_for_each_item(tenant: Tenant, form: str) -> None:
 
 
 async def test_bulk_of_a_thousand(tenant: Tenant) -> None:
-    user, home, _ = await house(tenant)
+    user, home, _ = await home_with_sensor(tenant)
     async with await receive(tenant, user) as socket:
         await tenant.send(*({"homeId": home, "eventType": str(number)} for number in range(1000)))
         assert [await socket.receive_type() for _ in range(1000)] == [str(number) for number in range(1000)]

@@ -9,41 +9,41 @@ import pytest
 
 from homewire._core import shard_of
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope
-from kit.accounts import PASSWORD, desk_of
+from kit.accounts import PASSWORD, accounts_of
 from kit.client import listen, refusal
 from kit.control_records import SHARDS
-from kit.held_tail import HeldTail, held_tail
+from kit.homes import PATH
 from kit.node import CLUSTER, NodeProcess, private_node
+from kit.redis_link import RedisLink, redis_link
 from kit.tenant import tenant_of
-from kit.two_homes import PATH
 
 COME_BACK = 4004
 
 
 @pytest.fixture(scope="module")
-def tail(node: NodeProcess) -> Iterator[HeldTail]:
-    with held_tail(node.redis_url) as way:
+def tail(node: NodeProcess) -> Iterator[RedisLink]:
+    with redis_link(node.redis_url) as way:
         yield way
 
 
 @pytest.fixture(scope="module")
-def late(tail: HeldTail) -> Iterator[NodeProcess]:
+def late(tail: RedisLink) -> Iterator[NodeProcess]:
     """A node whose tail can be kept from reading."""
     with private_node(redis_url=tail.url) as node:
         yield node
 
 
 @pytest.fixture(autouse=True)
-def _let_read(tail: HeldTail) -> Iterator[None]:
+def _let_read(tail: RedisLink) -> Iterator[None]:
     yield
     tail.may_read.set()
 
 
-async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: HeldTail) -> None:
-    async with desk_of(late, AccountSystem.EMAIL) as desk:
-        await desk.member("ada@example.com")
-        key = (await desk.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
-        ask = desk.tenant.ask
+async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: RedisLink) -> None:
+    async with accounts_of(late, AccountSystem.EMAIL) as people:
+        await people.member("ada@example.com")
+        key = (await people.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
+        ask = people.tenant.ask
         assert (await ask("GET", "/userSession", key)).status == 200
         tail.may_read.clear()
         assert (await ask("DELETE", "/userSession", key)).status == 204
@@ -51,7 +51,7 @@ async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: Held
 
 
 async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
-    late: NodeProcess, tail: HeldTail
+    late: NodeProcess, tail: RedisLink
 ) -> None:
     async with tenant_of(late) as tenant:
         owner, member = await tenant.user(), await tenant.user()
@@ -66,7 +66,7 @@ async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
         assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 404
 
 
-async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProcess, tail: HeldTail) -> None:
+async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProcess, tail: RedisLink) -> None:
     """By each permission that is asked for in a request, whether to a user or to a group of theirs."""
     async with tenant_of(late, access_control=AccessControl.PERMISSION) as tenant:
         owner, guest = await tenant.user(), await tenant.user()
@@ -96,7 +96,7 @@ async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProce
                 tail.may_read.set()
 
 
-async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: HeldTail) -> None:
+async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: RedisLink) -> None:
     """Also where the node remembers it elsewhere, or nowhere."""
     async with tenant_of(late) as tenant:
         user, neighbour = await tenant.user(), await tenant.user()
@@ -112,7 +112,7 @@ async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess
 
 
 async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
-    late: NodeProcess, tail: HeldTail
+    late: NodeProcess, tail: RedisLink
 ) -> None:
     """Also through the node that refused it before."""
     event = {"eventType": "here"}
@@ -137,7 +137,7 @@ async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
 
 @pytest.mark.skipif(CLUSTER, reason="in cluster mode each shard is read on its own, whenever it can be")
 async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
-    late: NodeProcess, tail: HeldTail
+    late: NodeProcess, tail: RedisLink
 ) -> None:
     """Also by a tail that comes back and looks at one shard after the other."""
     async with tenant_of(late) as tenant:
@@ -149,7 +149,7 @@ async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
             tail.may_read.clear()
             await tenant.send({"deviceId": stays.id, "eventType": "before"})
             await tenant.store.devices.move(tenant.project, moved.id, None)
-            tail.cut()
+            tail.cut_readers()
             tail.may_read.set()
             assert await socket.receive_type() == "before"
             assert (await socket.receive()).close_code == COME_BACK

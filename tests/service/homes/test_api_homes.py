@@ -12,7 +12,7 @@ from homewire.homes.models import Role
 from homewire.projects.models import KeyScope
 from homewire.store.keys import ProjectSlot
 from kit.client import listen
-from kit.home_with_members import House, house_of
+from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess, private_node
 from kit.tenant import Tenant, tenant_of
 
@@ -20,24 +20,24 @@ ABSENT = 987_654_321
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> House:
-    return await house_of(tenant)
+async def at_home(tenant: Tenant) -> HomeWithMembers:
+    return await home_with_members(tenant)
 
 
-async def test_a_home_reads_back_as_it_was_made(house: House) -> None:
+async def test_a_home_reads_back_as_it_was_made(at_home: HomeWithMembers) -> None:
     wanted = {"name": "Hütte", "timezone": "Europe/Berlin", "color": "red", "deactivated": True}
-    made = await house.ask("POST", "/homes", house.owner.key, wanted)
+    made = await at_home.ask("POST", "/homes", at_home.owner.key, wanted)
     assert made.status == 201
     assert {name: made.body[name] for name in ("name", "timezone", "projectId")} == {
         "name": "Hütte",
         "timezone": "Europe/Berlin",
-        "projectId": house.tenant.project,
+        "projectId": at_home.tenant.project,
     }
     assert made.body.keys() == {"id", "projectId", "creationTime", "name", "timezone"}
-    for key in (house.owner.key, house.reader, house.admin):
-        assert (await house.ask("GET", f"/homes/{made.body['id']}", key)).body == made.body
-    members = await house.ask("GET", f"/homes/{made.body['id']}/members", house.owner.key)
-    assert [(each["userId"], each["role"]) for each in members.body] == [(house.owner.id, "owner")]
+    for key in (at_home.owner.key, at_home.reader, at_home.admin):
+        assert (await at_home.ask("GET", f"/homes/{made.body['id']}", key)).body == made.body
+    members = await at_home.ask("GET", f"/homes/{made.body['id']}/members", at_home.owner.key)
+    assert [(each["userId"], each["role"]) for each in members.body] == [(at_home.owner.id, "owner")]
 
 
 @pytest.mark.parametrize(
@@ -53,8 +53,8 @@ async def test_a_home_reads_back_as_it_was_made(house: House) -> None:
         ),
     ],
 )
-async def test_a_home_that_cannot_be_made(house: House, body: Any, field: str) -> None:
-    refused = await house.ask("POST", "/homes", house.owner.key, body)
+async def test_a_home_that_cannot_be_made(at_home: HomeWithMembers, body: Any, field: str) -> None:
+    refused = await at_home.ask("POST", "/homes", at_home.owner.key, body)
     assert (refused.status, refused.reason, refused.body["data"]["field"]) == (
         403,
         "INVALID_PARAMETER",
@@ -62,51 +62,51 @@ async def test_a_home_that_cannot_be_made(house: House, body: Any, field: str) -
     )
 
 
-async def test_only_users_make_homes(house: House) -> None:
-    for key, status in ((house.admin, 403), (None, 401), ("garbage", 401)):
-        assert (await house.ask("POST", "/homes", key, {"name": "h"})).status == status
+async def test_only_users_make_homes(at_home: HomeWithMembers) -> None:
+    for key, status in ((at_home.admin, 403), (None, 401), ("garbage", 401)):
+        assert (await at_home.ask("POST", "/homes", key, {"name": "h"})).status == status
 
 
-async def test_a_home_is_hidden_from_who_is_not_in_it(house: House) -> None:
-    hidden = await house.ask("GET", house.path, house.stranger.key)
-    unknown = await house.ask("GET", f"/homes/{ABSENT}", house.stranger.key)
+async def test_a_home_is_hidden_from_who_is_not_in_it(at_home: HomeWithMembers) -> None:
+    hidden = await at_home.ask("GET", at_home.path, at_home.stranger.key)
+    unknown = await at_home.ask("GET", f"/homes/{ABSENT}", at_home.stranger.key)
     assert (hidden.status, hidden.body) == (404, unknown.body)
-    assert (await house.ask("GET", "/homes/none", house.owner.key)).status == 404
+    assert (await at_home.ask("GET", "/homes/none", at_home.owner.key)).status == 404
     for method, body in (("PATCH", {"name": "mine"}), ("DELETE", None)):
-        assert (await house.ask(method, house.path, house.stranger.key, body)).status == 404
-    other = await house.tenant.store.projects.create("other", (await _project(house)).accounts)
-    foreign = (await house.tenant.store.project_keys.create(other.id, "k", [KeyScope.ADMIN]))[1]
-    assert (await house.ask("DELETE", house.path, foreign)).status == 404
-    assert (await house.ask("GET", house.path, house.owner.key)).body["name"] == "home"
+        assert (await at_home.ask(method, at_home.path, at_home.stranger.key, body)).status == 404
+    other = await at_home.tenant.store.projects.create("other", (await _project(at_home)).accounts)
+    foreign = (await at_home.tenant.store.project_keys.create(other.id, "k", [KeyScope.ADMIN]))[1]
+    assert (await at_home.ask("DELETE", at_home.path, foreign)).status == 404
+    assert (await at_home.ask("GET", at_home.path, at_home.owner.key)).body["name"] == "home"
 
 
-async def _project(house: House) -> Any:
-    return await house.tenant.store.projects.get(house.tenant.project)
+async def _project(at_home: HomeWithMembers) -> Any:
+    return await at_home.tenant.store.projects.get(at_home.tenant.project)
 
 
-async def test_owners_change_name_and_timezone(house: House) -> None:
-    for key in (house.owner.key, house.admin):
-        shown = (await house.ask("GET", house.path, key)).body
+async def test_owners_change_name_and_timezone(at_home: HomeWithMembers) -> None:
+    for key in (at_home.owner.key, at_home.admin):
+        shown = (await at_home.ask("GET", at_home.path, key)).body
         changed = {**shown, "name": "villa", "timezone": "Asia/Tokyo", "unknown": 1}
-        answer = await house.ask("PATCH", house.path, key, changed)
+        answer = await at_home.ask("PATCH", at_home.path, key, changed)
         assert (answer.status, answer.body) == (204, None)
-        assert (await house.ask("GET", house.path, key)).body == {
+        assert (await at_home.ask("GET", at_home.path, key)).body == {
             **shown,
             "name": "villa",
             "timezone": "Asia/Tokyo",
         }
         for nothing in (None, ""):
-            assert (await house.ask("PATCH", house.path, key, {"timezone": nothing})).status == 204
-            assert "timezone" not in (await house.ask("GET", house.path, key)).body
-        assert (await house.ask("PATCH", house.path, key, {"name": "home"})).status == 204
+            assert (await at_home.ask("PATCH", at_home.path, key, {"timezone": nothing})).status == 204
+            assert "timezone" not in (await at_home.ask("GET", at_home.path, key)).body
+        assert (await at_home.ask("PATCH", at_home.path, key, {"name": "home"})).status == 204
 
 
-async def test_members_change_nothing(house: House) -> None:
+async def test_members_change_nothing(at_home: HomeWithMembers) -> None:
     for method, body in (("PATCH", {"name": "mine"}), ("DELETE", None)):
-        refused = await house.ask(method, house.path, house.member.key, body)
+        refused = await at_home.ask(method, at_home.path, at_home.member.key, body)
         assert (refused.status, refused.reason) == (403, "PERMISSION_DENIED")
-        assert (await house.ask(method, house.path, house.reader, body)).status == 403
-    assert (await house.ask("GET", house.path, house.member.key)).body["name"] == "home"
+        assert (await at_home.ask(method, at_home.path, at_home.reader, body)).status == 403
+    assert (await at_home.ask("GET", at_home.path, at_home.member.key)).body["name"] == "home"
 
 
 @pytest.mark.parametrize(
@@ -121,78 +121,78 @@ async def test_members_change_nothing(house: House) -> None:
         ("timezone", "Nowhere/Land"),
     ],
 )
-async def test_what_a_change_may_not_say(house: House, field: str, value: Any) -> None:
-    for key in (house.owner.key, house.admin):
-        refused = await house.ask("PATCH", house.path, key, {"name": "new", field: value})
+async def test_what_a_change_may_not_say(at_home: HomeWithMembers, field: str, value: Any) -> None:
+    for key in (at_home.owner.key, at_home.admin):
+        refused = await at_home.ask("PATCH", at_home.path, key, {"name": "new", field: value})
         assert (refused.status, refused.body["data"]["field"]) == (403, field)
-    assert (await house.ask("GET", house.path, house.owner.key)).body["name"] == "home"
+    assert (await at_home.ask("GET", at_home.path, at_home.owner.key)).body["name"] == "home"
 
 
-async def test_the_project_deactivates_a_home_and_nobody_in_it(house: House) -> None:
-    refused = await house.ask("PATCH", house.path, house.owner.key, {"name": "x", "deactivated": True})
+async def test_the_project_deactivates_a_home_and_nobody_in_it(at_home: HomeWithMembers) -> None:
+    refused = await at_home.ask("PATCH", at_home.path, at_home.owner.key, {"name": "x", "deactivated": True})
     assert (refused.status, refused.body["data"]["field"]) == (403, "deactivated")
-    assert (await house.ask("PATCH", house.path, house.reader, {"deactivated": True})).status == 403
+    assert (await at_home.ask("PATCH", at_home.path, at_home.reader, {"deactivated": True})).status == 403
     changed = {"name": "Hütte", "deactivated": True}
     for _ in range(2):
-        assert (await house.ask("PATCH", house.path, house.admin, changed)).status == 204
-    shown = (await house.ask("GET", house.path, house.owner.key)).body
+        assert (await at_home.ask("PATCH", at_home.path, at_home.admin, changed)).status == 204
+    shown = (await at_home.ask("GET", at_home.path, at_home.owner.key)).body
     assert (shown["name"], shown["deactivated"]) == ("Hütte", True)
-    assert (await house.ask("GET", house.members, house.member.key)).status == 200
+    assert (await at_home.ask("GET", at_home.members, at_home.member.key)).status == 200
     # It may stand as it is in what an owner sends back.
-    assert (await house.ask("PATCH", house.path, house.owner.key, shown)).status == 204
-    refused = await house.ask("PATCH", house.path, house.owner.key, {"deactivated": False})
+    assert (await at_home.ask("PATCH", at_home.path, at_home.owner.key, shown)).status == 204
+    refused = await at_home.ask("PATCH", at_home.path, at_home.owner.key, {"deactivated": False})
     assert (refused.status, refused.body["data"]["field"]) == (403, "deactivated")
-    assert (await house.ask("PATCH", house.path, house.admin, {"deactivated": False})).status == 204
-    assert "deactivated" not in (await house.ask("GET", house.path, house.owner.key)).body
+    assert (await at_home.ask("PATCH", at_home.path, at_home.admin, {"deactivated": False})).status == 204
+    assert "deactivated" not in (await at_home.ask("GET", at_home.path, at_home.owner.key)).body
 
 
-async def test_a_deleted_home_is_gone_with_what_hung_on_it(house: House) -> None:
-    tenant = house.tenant
-    device = await tenant.device(house.home)
-    async with await listen(tenant.url, "/userSession/websocket", house.member.key) as socket:
-        deleted = await house.ask("DELETE", house.path, house.owner.key)
+async def test_a_deleted_home_is_gone_with_what_hung_on_it(at_home: HomeWithMembers) -> None:
+    tenant = at_home.tenant
+    device = await tenant.device(at_home.home)
+    async with await listen(tenant.url, "/userSession/websocket", at_home.member.key) as socket:
+        deleted = await at_home.ask("DELETE", at_home.path, at_home.owner.key)
         assert (deleted.status, deleted.body) == (204, None)
         # It was the only home that the socket heard, but it would hear of others.
-        await tenant.store.homes.add_member(tenant.project, house.elsewhere, house.member.id)
-        await tenant.send({"homeId": house.elsewhere, "eventType": "later"})
+        await tenant.store.homes.add_member(tenant.project, at_home.elsewhere, at_home.member.id)
+        await tenant.send({"homeId": at_home.elsewhere, "eventType": "later"})
         assert await socket.receive_type() == "later"
-    assert (await house.ask("GET", house.path, house.reader)).status == 404
-    assert (await house.ask("DELETE", house.path, house.admin)).status == 404
-    homes = await house.ask("GET", f"/homes?userId={house.member.id}", house.member.key)
-    assert [home["id"] for home in homes.body] == [house.elsewhere]
+    assert (await at_home.ask("GET", at_home.path, at_home.reader)).status == 404
+    assert (await at_home.ask("DELETE", at_home.path, at_home.admin)).status == 404
+    homes = await at_home.ask("GET", f"/homes?userId={at_home.member.id}", at_home.member.key)
+    assert [home["id"] for home in homes.body] == [at_home.elsewhere]
     released = await tenant.store.devices.get(tenant.project, device.id)
     assert released is not None
     assert released.home_id is None
     slot = ProjectSlot(tenant.project)
-    names = (slot.home(house.home), slot.home_members(house.home), slot.home_devices(house.home))
+    names = (slot.home(at_home.home), slot.home_members(at_home.home), slot.home_devices(at_home.home))
     assert await tenant.redis.exists(*names, slot.deleted_homes) == 0
 
 
-async def test_users_list_their_own_homes(house: House) -> None:
-    more = [await house.tenant.home(house.owner) for _ in range(4)]
-    ids = [house.home, *more]
-    path = f"/homes?userId={house.owner.id}"
-    for key in (house.owner.key, house.reader, house.admin):
-        whole = await house.ask("GET", path, key)
+async def test_users_list_their_own_homes(at_home: HomeWithMembers) -> None:
+    more = [await at_home.tenant.home(at_home.owner) for _ in range(4)]
+    ids = [at_home.home, *more]
+    path = f"/homes?userId={at_home.owner.id}"
+    for key in (at_home.owner.key, at_home.reader, at_home.admin):
+        whole = await at_home.ask("GET", path, key)
         assert (whole.status, [home["id"] for home in whole.body], whole.range) == (200, ids, "0-4/5")
-        some = await house.ask("GET", f"{path}&skip=1&limit=2", key)
+        some = await at_home.ask("GET", f"{path}&skip=1&limit=2", key)
         assert ([home["id"] for home in some.body], some.range) == (ids[1:3], "1-2/5")
-        none = await house.ask("GET", f"{path}&skip=5", key)
+        none = await at_home.ask("GET", f"{path}&skip=5", key)
         assert (none.body, none.range) == ([], "*/5")
-    assert whole.body[0] == (await house.ask("GET", house.path, house.owner.key)).body
-    newcomer = await house.tenant.user()
-    nothing = await house.ask("GET", f"/homes?userId={newcomer.id}", newcomer.key)
+    assert whole.body[0] == (await at_home.ask("GET", at_home.path, at_home.owner.key)).body
+    newcomer = await at_home.tenant.user()
+    nothing = await at_home.ask("GET", f"/homes?userId={newcomer.id}", newcomer.key)
     assert (nothing.body, nothing.range) == ([], "*/0")
 
 
-async def test_project_keys_list_all_homes(house: House) -> None:
-    path = f"/homes?projectId={house.tenant.project}"
-    whole = await house.ask("GET", path, house.reader)
-    assert ([home["id"] for home in whole.body], whole.range) == ([house.home, house.elsewhere], "0-1/2")
-    last = await house.ask("GET", f"{path}&skip=1&limit=10", house.reader)
-    assert ([home["id"] for home in last.body], last.range) == ([house.elsewhere], "1-1/2")
-    both = await house.ask("GET", f"{path}&userId={house.stranger.id}", house.reader)
-    assert [home["id"] for home in both.body] == [house.elsewhere]
+async def test_project_keys_list_all_homes(at_home: HomeWithMembers) -> None:
+    path = f"/homes?projectId={at_home.tenant.project}"
+    whole = await at_home.ask("GET", path, at_home.reader)
+    assert ([home["id"] for home in whole.body], whole.range) == ([at_home.home, at_home.elsewhere], "0-1/2")
+    last = await at_home.ask("GET", f"{path}&skip=1&limit=10", at_home.reader)
+    assert ([home["id"] for home in last.body], last.range) == ([at_home.elsewhere], "1-1/2")
+    both = await at_home.ask("GET", f"{path}&userId={at_home.stranger.id}", at_home.reader)
+    assert [home["id"] for home in both.body] == [at_home.elsewhere]
 
 
 @pytest.mark.parametrize(
@@ -211,12 +211,12 @@ async def test_project_keys_list_all_homes(house: House) -> None:
         ("events", "?projectId={project}"),
     ],
 )
-async def test_lists_that_nobody_gets(house: House, caller: str, query: str) -> None:
-    keys = {"owner": house.owner.key, "reader": house.reader, "events": house.tenant.key}
+async def test_lists_that_nobody_gets(at_home: HomeWithMembers, caller: str, query: str) -> None:
+    keys = {"owner": at_home.owner.key, "reader": at_home.reader, "events": at_home.tenant.key}
     given = query.format(
-        project=house.tenant.project, stranger=house.stranger.id, owner=house.owner.id, absent=ABSENT
+        project=at_home.tenant.project, stranger=at_home.stranger.id, owner=at_home.owner.id, absent=ABSENT
     )
-    assert (await house.ask("GET", f"/homes{given}", keys[caller])).status == 403
+    assert (await at_home.ask("GET", f"/homes{given}", keys[caller])).status == 403
 
 
 async def test_a_user_is_in_so_many_homes_at_most(node: NodeProcess) -> None:
@@ -241,16 +241,16 @@ async def test_a_user_is_in_so_many_homes_at_most(node: NodeProcess) -> None:
             assert (await tenant.ask("PATCH", me, user.key, accepted)).status == 204
 
 
-async def test_a_home_of_very_many_members_is_deleted_within_bounds(house: House) -> None:
-    slowest = [await slowest_of_deletion(house) for _ in range(3)]
+async def test_a_home_of_very_many_members_is_deleted_within_bounds(at_home: HomeWithMembers) -> None:
+    slowest = [await slowest_of_deletion(at_home) for _ in range(3)]
     # What else runs here disturbs one of them.
     assert min(slowest) <= 50_000, slowest
 
 
-async def slowest_of_deletion(house: House) -> int:
+async def slowest_of_deletion(at_home: HomeWithMembers) -> int:
     """The longest that a script kept Redis busy when a home with 3,000 members was deleted, in µs."""
-    tenant, slot, count = house.tenant, ProjectSlot(house.tenant.project), 3_000
-    home = await tenant.home(house.owner)
+    tenant, slot, count = at_home.tenant, ProjectSlot(at_home.tenant.project), 3_000
+    home = await tenant.home(at_home.owner)
     async with tenant.redis.pipeline(transaction=False) as pipeline:
         for user in range(10**9, 10**9 + count):
             pipeline.hset(slot.home_members(home), str(user), f"{Role.MEMBER} 1")
@@ -258,7 +258,7 @@ async def slowest_of_deletion(house: House) -> int:
         await pipeline.execute()
     await tenant.redis.config_set("slowlog-log-slower-than", 10_000)
     await tenant.redis.slowlog_reset()
-    assert (await house.ask("DELETE", f"/homes/{home}", house.owner.key)).status == 204
+    assert (await at_home.ask("DELETE", f"/homes/{home}", at_home.owner.key)).status == 204
     scripts = [each for each in await tenant.redis.slowlog_get(128) if b"EVAL" in each["command"]]
     assert await tenant.redis.exists(slot.home_members(home), slot.deleted_homes) == 0
     left = [tenant.redis.exists(slot.user_homes(user)) for user in range(10**9, 10**9 + count, 500)]
@@ -266,8 +266,8 @@ async def slowest_of_deletion(house: House) -> int:
     return max((int(each["duration"]) for each in scripts), default=0)
 
 
-async def test_who_was_removed_sees_the_home_no_more(house: House) -> None:
-    assert (await house.ask("GET", house.path, house.member.key)).status == 200
-    gone = await house.ask("DELETE", f"{house.path}/members/{house.member.id}", house.owner.key)
+async def test_who_was_removed_sees_the_home_no_more(at_home: HomeWithMembers) -> None:
+    assert (await at_home.ask("GET", at_home.path, at_home.member.key)).status == 200
+    gone = await at_home.ask("DELETE", f"{at_home.path}/members/{at_home.member.id}", at_home.owner.key)
     assert gone.status == 204
-    assert (await house.ask("GET", house.path, house.member.key)).status == 404
+    assert (await at_home.ask("GET", at_home.path, at_home.member.key)).status == 404

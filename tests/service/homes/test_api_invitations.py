@@ -14,7 +14,7 @@ import pytest_asyncio
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
-from kit.home_with_members import House, house_of, key_of
+from kit.homes import HomeWithMembers, home_with_members, key_of
 from kit.node import NodeProcess
 from kit.tenant import Account, Reply, Tenant, tenant_of
 
@@ -23,8 +23,8 @@ ANN = "Ann@Example.com"
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> House:
-    return await house_of(tenant)
+async def at_home(tenant: Tenant) -> HomeWithMembers:
+    return await home_with_members(tenant)
 
 
 @pytest_asyncio.fixture
@@ -54,29 +54,31 @@ async def keys_of(tenant: Tenant) -> set[str]:
     return {name.decode() async for name in tenant.redis.scan_iter(pattern, count=1000)}
 
 
-async def test_who_is_a_user_is_added_and_told(house: House, node: NodeProcess) -> None:
-    added = await house.ask("POST", house.members, house.member.key, {"email": "2@EXAMPLE.com"})
+async def test_who_is_a_user_is_added_and_told(at_home: HomeWithMembers, node: NodeProcess) -> None:
+    added = await at_home.ask("POST", at_home.members, at_home.member.key, {"email": "2@EXAMPLE.com"})
     assert added.status == 201
     # Nothing beyond what was typed: see test_consent.py.
     assert added.body == {
-        "userId": house.stranger.id,
+        "userId": at_home.stranger.id,
         "creationTime": added.body["creationTime"],
         "verified": False,
         "role": "member",
         "email": "2@example.com",
         "accepted": False,
     }
-    assert (await house.roles())[house.stranger.id] == "member"
-    again = await house.ask("POST", house.members, house.member.key, {"email": "2@example.com"})
+    assert (await at_home.roles())[at_home.stranger.id] == "member"
+    again = await at_home.ask("POST", at_home.members, at_home.member.key, {"email": "2@example.com"})
     assert (again.status, again.reason) == (403, "MEMBER_EXISTS")
     # Told once.
-    told = await node.outbox("--project", house.tenant.project)
+    told = await node.outbox("--project", at_home.tenant.project)
     assert [(each["to"], each["kind"]) for each in told] == [("2@example.com", "invitation")]
 
 
-async def test_who_is_nobody_yet_becomes_that_user_by_registering(house: House, node: NodeProcess) -> None:
-    tenant = house.tenant
-    added = await house.ask("POST", house.members, house.owner.key, {"email": ANN, "role": "owner"})
+async def test_who_is_nobody_yet_becomes_that_user_by_registering(
+    at_home: HomeWithMembers, node: NodeProcess
+) -> None:
+    tenant = at_home.tenant
+    added = await at_home.ask("POST", at_home.members, at_home.owner.key, {"email": ANN, "role": "owner"})
     assert (added.status, added.body["verified"], added.body["email"]) == (201, False, "Ann@example.com")
     assert "name" not in added.body
     ann = added.body["userId"]
@@ -86,26 +88,26 @@ async def test_who_is_nobody_yet_becomes_that_user_by_registering(house: House, 
     # To nobody but the members.
     assert await tenant.store.users.get(tenant.project, ann) is None
     assert await tenant.store.users.by_email(tenant.project, ANN) is None
-    listed = await house.ask("GET", f"/homes?userId={ann}", house.reader)
-    assert [home["id"] for home in listed.body] == [house.home]
-    elsewhere = f"/homes/{house.elsewhere}/members"
-    second = await house.ask("POST", elsewhere, house.stranger.key, {"email": "ann@EXAMPLE.com"})
+    listed = await at_home.ask("GET", f"/homes?userId={ann}", at_home.reader)
+    assert [home["id"] for home in listed.body] == [at_home.home]
+    elsewhere = f"/homes/{at_home.elsewhere}/members"
+    second = await at_home.ask("POST", elsewhere, at_home.stranger.key, {"email": "ann@EXAMPLE.com"})
     assert (second.status, second.body["userId"]) == (201, ann)
     user = await tenant.store.users.create(tenant.project, "Ann", email="ann@example.com")
     assert user.id == ann
-    assert await tenant.store.homes.of_user(tenant.project, ann) == [house.home, house.elsewhere]
-    shown = (await house.ask("GET", f"{house.members}/{ann}", house.reader)).body
+    assert await tenant.store.homes.of_user(tenant.project, ann) == [at_home.home, at_home.elsewhere]
+    shown = (await at_home.ask("GET", f"{at_home.members}/{ann}", at_home.reader)).body
     assert (shown["name"], shown["role"]) == ("Ann", "owner")
 
 
-async def test_of_invitations_at_one_moment_one_wins(house: House) -> None:
-    tenant = house.tenant
-    await tenant.store.homes.add_member(tenant.project, house.elsewhere, house.owner.id)
+async def test_of_invitations_at_one_moment_one_wins(at_home: HomeWithMembers) -> None:
+    tenant = at_home.tenant
+    await tenant.store.homes.add_member(tenant.project, at_home.elsewhere, at_home.owner.id)
     for number in range(5):
         body = {"email": f"new{number}@example.com"}
-        ways = [house.members, f"/homes/{house.elsewhere}/members"]
+        ways = [at_home.members, f"/homes/{at_home.elsewhere}/members"]
         answers = await asyncio.gather(
-            *(house.ask("POST", path, house.owner.key, body) for path in ways for _ in range(4))
+            *(at_home.ask("POST", path, at_home.owner.key, body) for path in ways for _ in range(4))
         )
         made = [answer for answer in answers if answer.status == 201]
         assert len(made) == 2
@@ -113,42 +115,44 @@ async def test_of_invitations_at_one_moment_one_wins(house: House) -> None:
         assert len({answer.body["userId"] for answer in made}) == 1
 
 
-async def test_an_invitation_and_a_registration_at_one_moment_make_one_user(house: House) -> None:
-    tenant = house.tenant
+async def test_an_invitation_and_a_registration_at_one_moment_make_one_user(at_home: HomeWithMembers) -> None:
+    tenant = at_home.tenant
     for number in range(10):
         email = f"new{number}@example.com"
         invited, user = await asyncio.gather(
-            house.ask("POST", house.members, house.owner.key, {"email": email}),
+            at_home.ask("POST", at_home.members, at_home.owner.key, {"email": email}),
             tenant.store.users.create(tenant.project, "New", email=email),
         )
         assert (invited.status, invited.body["userId"]) == (201, user.id)
         found = await tenant.store.users.by_email(tenant.project, email)
         assert found is not None
         assert found.id == user.id
-        assert await tenant.store.homes.of_user(tenant.project, user.id) == [house.home]
+        assert await tenant.store.homes.of_user(tenant.project, user.id) == [at_home.home]
 
 
-Ending = Callable[[House, int], Any]
+Ending = Callable[[HomeWithMembers, int], Any]
 
 
-async def _remove(house: House, user: int) -> Reply:
-    return await house.ask("DELETE", f"{house.members}/{user}", house.owner.key)
+async def _remove(at_home: HomeWithMembers, user: int) -> Reply:
+    return await at_home.ask("DELETE", f"{at_home.members}/{user}", at_home.owner.key)
 
 
-async def _delete_home(house: House, user: int) -> Reply:
-    return await house.ask("DELETE", house.path, house.owner.key)
+async def _delete_home(at_home: HomeWithMembers, user: int) -> Reply:
+    return await at_home.ask("DELETE", at_home.path, at_home.owner.key)
 
 
 @pytest.mark.parametrize("end", [_remove, _delete_home])
-async def test_who_was_only_invited_goes_with_the_last_membership(house: House, end: Ending) -> None:
-    tenant = house.tenant
+async def test_who_was_only_invited_goes_with_the_last_membership(
+    at_home: HomeWithMembers, end: Ending
+) -> None:
+    tenant = at_home.tenant
     body = {"email": "guest@example.com"}
-    guest = (await house.ask("POST", house.members, house.owner.key, body)).body["userId"]
-    elsewhere = f"/homes/{house.elsewhere}/members"
-    assert (await house.ask("POST", elsewhere, house.stranger.key, body)).body["userId"] == guest
-    assert (await end(house, guest)).status == 204
+    guest = (await at_home.ask("POST", at_home.members, at_home.owner.key, body)).body["userId"]
+    elsewhere = f"/homes/{at_home.elsewhere}/members"
+    assert (await at_home.ask("POST", elsewhere, at_home.stranger.key, body)).body["userId"] == guest
+    assert (await end(at_home, guest)).status == 204
     assert await tenant.store.users.get_any(tenant.project, guest) is not None
-    assert (await house.ask("DELETE", f"{elsewhere}/{guest}", house.stranger.key)).status == 204
+    assert (await at_home.ask("DELETE", f"{elsewhere}/{guest}", at_home.stranger.key)).status == 204
     assert await tenant.store.users.get_any(tenant.project, guest) is None
     assert not [name for name in await keys_of(tenant) if str(guest) in name.split(":")]
     fresh = await tenant.store.users.create(tenant.project, "Guest", email="guest@example.com")
@@ -168,34 +172,34 @@ async def test_who_was_only_invited_goes_with_the_last_membership(house: House, 
         ({"email": "x@example.com", "role": "king"}, "role"),
     ],
 )
-async def test_whom_an_email_project_does_not_add(house: House, body: Any, field: str) -> None:
-    before = await keys_of(house.tenant)
-    refused = await house.ask("POST", house.members, house.owner.key, body)
+async def test_whom_an_email_project_does_not_add(at_home: HomeWithMembers, body: Any, field: str) -> None:
+    before = await keys_of(at_home.tenant)
+    refused = await at_home.ask("POST", at_home.members, at_home.owner.key, body)
     assert (refused.status, refused.body["data"]["field"]) == (403, field)
-    assert await keys_of(house.tenant) == before
+    assert await keys_of(at_home.tenant) == before
 
 
-async def test_only_owners_make_owners(house: House) -> None:
-    refused = await house.add(house.member.key, email="x@example.com", role="owner")
+async def test_only_owners_make_owners(at_home: HomeWithMembers) -> None:
+    refused = await at_home.add(at_home.member.key, email="x@example.com", role="owner")
     assert (refused.status, refused.reason) == (403, "PERMISSION_DENIED")
-    assert (await house.add(house.member.key, email="x@example.com", role="member")).status == 201
-    for number, key in enumerate((house.owner.key, house.admin)):
-        made = await house.add(key, email=f"new{number}@example.com", role="owner")
+    assert (await at_home.add(at_home.member.key, email="x@example.com", role="member")).status == 201
+    for number, key in enumerate((at_home.owner.key, at_home.admin)):
+        made = await at_home.add(key, email=f"new{number}@example.com", role="owner")
         assert (made.status, made.body["role"]) == (201, "owner")
-    assert (await house.add(house.reader, email="q@example.com")).status == 403
+    assert (await at_home.add(at_home.reader, email="q@example.com")).status == 403
 
 
-async def test_forms_of_every_kind(house: House) -> None:
+async def test_forms_of_every_kind(at_home: HomeWithMembers) -> None:
     def form(**fields: str) -> AbstractAsyncContextManager[Any]:
-        headers = {"Authorization": house.owner.key}
-        return house.tenant.http.post(house.members, data=aiohttp.FormData(fields), headers=headers)
+        headers = {"Authorization": at_home.owner.key}
+        return at_home.tenant.http.post(at_home.members, data=aiohttp.FormData(fields), headers=headers)
 
     # A field that is empty says nothing.
     async with form(email="a@example.com", phoneNumber="", role="owner") as answer:
         assert (answer.status, (await answer.json())["role"]) == (201, "owner")
     parts = aiohttp.FormData({"email": "b@example.com"}, default_to_multipart=True)
-    headers = {"Authorization": house.owner.key}
-    async with house.tenant.http.post(house.members, data=parts, headers=headers) as answer:
+    headers = {"Authorization": at_home.owner.key}
+    async with at_home.tenant.http.post(at_home.members, data=parts, headers=headers) as answer:
         assert answer.status == 201
 
 

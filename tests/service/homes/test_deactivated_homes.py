@@ -19,11 +19,11 @@ from homewire._core import event_envelope, event_json, parse_event, shard_of
 from homewire.bus.shards import events_key
 from homewire.projects.models import AccessControl
 from kit.client import TEXT, TIMEOUT_S, Socket, listen, listen_if_allowed, refusal
+from kit.clock import ROUNDS, in_time, meetings
 from kit.control_records import SHARDS
-from kit.moments import ROUNDS, in_time, meetings
+from kit.homes import PATH, READ, TwoHomes
 from kit.node import NodeProcess, eventually
 from kit.tenant import Tenant, tenant_of
-from kit.two_homes import PATH, READ, TwoHomes
 
 WITHIN_S: Final = 1.0
 """From the request to the close (issue 6, point 7)."""
@@ -38,7 +38,7 @@ NAMED: Final = [
 """Filters that name something of a home, by what says who may hear it."""
 
 
-class House(TwoHomes):
+class SwitchedHomes(TwoHomes):
     """The first home is deactivated and activated."""
 
     async def happen_behind(self, kind: str) -> None:
@@ -79,194 +79,198 @@ class House(TwoHomes):
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> House:
-    return await House.of(tenant)
+async def switched(tenant: Tenant) -> SwitchedHomes:
+    return await SwitchedHomes.of(tenant)
 
 
 @pytest_asyncio.fixture
-async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncIterator[House]:
+async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncIterator[SwitchedHomes]:
     """In a project where memberships, or rights, say who hears what."""
     async with tenant_of(node, access_control=request.param) as tenant:
-        made = await House.of(tenant)
+        made = await SwitchedHomes.of(tenant)
         await made.grant_all(made.member)
         yield made
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
-async def test_a_socket_of_nothing_else_is_closed(any_house: House, name: str) -> None:
-    house, tenant = any_house, any_house.tenant
+async def test_a_socket_of_nothing_else_is_closed(any_house: SwitchedHomes, name: str) -> None:
+    switched, tenant = any_house, any_house.tenant
 
     async def close() -> float:
-        async with await house.listener(house.member, house.path(name, 0), homes=1) as socket:
-            await house.happen("before", 0)
+        async with await switched.listener(switched.member, switched.path(name, 0), homes=1) as socket:
+            await switched.happen("before", 0)
             begin = monotonic()
-            await house.switch(False)
+            await switched.switch(False)
             # As much of it as this node takes still is not heard.
-            await tenant.ask("PUT", f"/homes/{house.homes[0]}/event", tenant.key, {"eventType": "after"})
+            await tenant.ask("PUT", f"/homes/{switched.homes[0]}/event", tenant.key, {"eventType": "after"})
             assert await socket.receive_type() == "before"
             assert (await socket.receive()).close_code == NO_ACCESS
             took = monotonic() - begin
-        await house.switch(True)
+        await switched.switch(True)
         return took
 
     await in_time(close, WITHIN_S)
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
-async def test_a_socket_of_two_homes_hears_the_other_on(any_house: House, name: str) -> None:
-    house = any_house
-    async with await house.listener(house.member, house.path(name, 0, 1), homes=2) as socket:
-        await house.switch(False)
-        await house.happen("kept", 1)
+async def test_a_socket_of_two_homes_hears_the_other_on(any_house: SwitchedHomes, name: str) -> None:
+    switched = any_house
+    async with await switched.listener(switched.member, switched.path(name, 0, 1), homes=2) as socket:
+        await switched.switch(False)
+        await switched.happen("kept", 1)
         assert await socket.receive_type() == "kept"
-        await house.switch(True)
+        await switched.switch(True)
         # Who named a home is authorised for it once.
-        await house.happen("again")
-        assert (await socket.receive_json())["homeId"] == house.homes[1]
-        await house.switch(False, 1)
+        await switched.happen("again")
+        assert (await socket.receive_json())["homeId"] == switched.homes[1]
+        await switched.switch(False, 1)
         assert (await socket.receive()).close_code == NO_ACCESS
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_who_follows_homes_hears_it_again_without_coming_anew(house: House, filtered: bool) -> None:
+async def test_who_follows_homes_hears_it_again_without_coming_anew(
+    switched: SwitchedHomes, filtered: bool
+) -> None:
     """Also who came meanwhile, and did not hear it when they did."""
-    path = house.path("entityId", 0, 1) if filtered else PATH
-    async with await house.listener(house.member, path, homes=2) as there:
-        await house.switch(False)
-        async with await listen(house.tenant.url, path, house.member.key) as later:
+    path = switched.path("entityId", 0, 1) if filtered else PATH
+    async with await switched.listener(switched.member, path, homes=2) as there:
+        await switched.switch(False)
+        async with await listen(switched.tenant.url, path, switched.member.key) as later:
             for round_ in range(3):
-                await house.happen_behind("taken by a node that is behind")
-                await house.happen("meanwhile", 1)
-                await house.switch(True)
-                await house.happen("back", 0)
-                await house.switch(False)
+                await switched.happen_behind("taken by a node that is behind")
+                await switched.happen("meanwhile", 1)
+                await switched.switch(True)
+                await switched.happen("back", 0)
+                await switched.switch(False)
                 for socket in (there, later):
                     types = [await socket.receive_json() for _ in range(2)]
                     # Of two homes: what a node reads at once it tells in the order of their shards.
                     told = {each["eventType"]: each["homeId"] for each in types}
-                    assert told == {"meanwhile": house.homes[1], "back": house.homes[0]}, round_
+                    assert told == {"meanwhile": switched.homes[1], "back": switched.homes[0]}, round_
 
 
-async def test_whoever_becomes_a_member_meanwhile_hears_it_from_its_activation_on(house: House) -> None:
-    tenant, guest = house.tenant, house.guest
+async def test_whoever_becomes_a_member_meanwhile_hears_it_from_its_activation_on(
+    switched: SwitchedHomes,
+) -> None:
+    tenant, guest = switched.tenant, switched.guest
     async with await listen(tenant.url, PATH, guest.key) as socket:
-        await house.switch(False)
-        await tenant.store.homes.add_member(tenant.project, house.homes[0], guest.id)
-        await house.switch(True)
-        await house.happen("heard", 0)
+        await switched.switch(False)
+        await tenant.store.homes.add_member(tenant.project, switched.homes[0], guest.id)
+        await switched.switch(True)
+        await switched.happen("heard", 0)
         assert await socket.receive_type() == "heard"
-        await house.switch(False)
-        await tenant.store.homes.remove_member(tenant.project, house.homes[0], guest.id)
-        await house.switch(True)
-        await house.happen("not heard", 0)
-        await tenant.store.homes.add_member(tenant.project, house.homes[1], guest.id)
-        await house.happen("elsewhere", 1)
+        await switched.switch(False)
+        await tenant.store.homes.remove_member(tenant.project, switched.homes[0], guest.id)
+        await switched.switch(True)
+        await switched.happen("not heard", 0)
+        await tenant.store.homes.add_member(tenant.project, switched.homes[1], guest.id)
+        await switched.happen("elsewhere", 1)
         assert await socket.receive_type() == "elsewhere"
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
 async def test_a_new_socket_that_names_it_is_refused_like_one_that_names_nothing(
-    any_house: House, name: str
+    any_house: SwitchedHomes, name: str
 ) -> None:
-    house, tenant = any_house, any_house.tenant
-    await house.switch(False)
+    switched, tenant = any_house, any_house.tenant
+    await switched.switch(False)
     for numbers in ((0,), (1, 0)):
-        answer = await refusal(tenant.url, house.path(name, *numbers), house.member.key)
-        nothing = await refusal(tenant.url, f"{PATH}?{name}=987654321", house.member.key)
+        answer = await refusal(tenant.url, switched.path(name, *numbers), switched.member.key)
+        nothing = await refusal(tenant.url, f"{PATH}?{name}=987654321", switched.member.key)
         assert (answer.status, answer.body) == (nothing.status, nothing.body)
-    await house.switch(True)
-    assert await house.receives_after_connecting(house.path(name, 0), "here") == "here"
+    await switched.switch(True)
+    assert await switched.receives_after_connecting(switched.path(name, 0), "here") == "here"
 
 
-async def test_nothing_is_taken_for_it_and_all_of_it_can_be_read(house: House) -> None:
-    tenant, home, device = house.tenant, house.homes[0], house.devices[0]
+async def test_nothing_is_taken_for_it_and_all_of_it_can_be_read(switched: SwitchedHomes) -> None:
+    tenant, home, device = switched.tenant, switched.homes[0], switched.devices[0]
     for path in (f"/homes/{home}/kv/mood", f"/devices/{device.id}/kv/mood"):
-        assert (await tenant.ask("PUT", path, house.member.key, {"value": 1})).status == 204
-    await house.switch(False)
+        assert (await tenant.ask("PUT", path, switched.member.key, {"value": 1})).status == 204
+    await switched.switch(False)
     event = {"eventType": "on"}
-    await house.refuses("PUT", f"/homes/{home}/event", tenant.key, event)
-    await house.refuses("PUT", f"/devices/{device.id}/event", device.key, event)
-    for key in (house.member.key, tenant.key):
+    await switched.refuses("PUT", f"/homes/{home}/event", tenant.key, event)
+    await switched.refuses("PUT", f"/devices/{device.id}/event", device.key, event)
+    for key in (switched.member.key, tenant.key):
         for path in (f"/devices/{device.id}/command", f"/devices/{device.id}/command?queue=60"):
-            await house.refuses("PUT", path, key, {"action": "on"})
+            await switched.refuses("PUT", path, key, {"action": "on"})
     for path in (f"/homes/{home}/kv/mood", f"/devices/{device.id}/kv/mood"):
-        await house.refuses("PUT", path, house.member.key, {"value": 2})
-        await house.refuses("DELETE", path, house.member.key)
-        assert (await tenant.ask("GET", path, house.member.key)).body["value"] == 1
-    assert (await tenant.ask("GET", f"/homes/{home}", house.member.key)).body["deactivated"] is True
-    assert (await tenant.ask("GET", f"/devices/{device.id}", house.member.key)).body["homeId"] == home
+        await switched.refuses("PUT", path, switched.member.key, {"value": 2})
+        await switched.refuses("DELETE", path, switched.member.key)
+        assert (await tenant.ask("GET", path, switched.member.key)).body["value"] == 1
+    assert (await tenant.ask("GET", f"/homes/{home}", switched.member.key)).body["deactivated"] is True
+    assert (await tenant.ask("GET", f"/devices/{device.id}", switched.member.key)).body["homeId"] == home
     # Who may not see the home learns nothing of it.
-    for key, path in ((house.guest.key, f"/devices/{device.id}/command"), (tenant.key, "/homes/9/event")):
+    for key, path in ((switched.guest.key, f"/devices/{device.id}/command"), (tenant.key, "/homes/9/event")):
         assert (await tenant.ask("PUT", path, key, {"action": "on", **event})).status == 404
-    await house.switch(True)
+    await switched.switch(True)
     assert (await tenant.ask("PUT", f"/devices/{device.id}/event", device.key, event)).status == 204
     assert (
         await tenant.ask("PUT", f"/devices/{device.id}/command", tenant.key, {"action": "on"})
     ).status == 204
 
 
-async def test_of_many_events_those_of_it_are_refused_one_by_one(house: House) -> None:
-    tenant = house.tenant
-    await house.switch(False)
-    await house.refuses("PUT", f"/homes/{house.homes[0]}/event", tenant.key, {"eventType": "on"})
+async def test_of_many_events_those_of_it_are_refused_one_by_one(switched: SwitchedHomes) -> None:
+    tenant = switched.tenant
+    await switched.switch(False)
+    await switched.refuses("PUT", f"/homes/{switched.homes[0]}/event", tenant.key, {"eventType": "on"})
     events = [
-        {"homeId": house.homes[0], "eventType": "on"},
-        {"homeId": house.homes[1], "eventType": "on"},
-        {"deviceId": house.devices[0].id, "eventType": "on"},
-        {"deviceId": house.devices[1].id, "eventType": "on"},
+        {"homeId": switched.homes[0], "eventType": "on"},
+        {"homeId": switched.homes[1], "eventType": "on"},
+        {"deviceId": switched.devices[0].id, "eventType": "on"},
+        {"deviceId": switched.devices[1].id, "eventType": "on"},
         {"homeId": 987654321, "eventType": "on"},
     ]
     results = (await tenant.ask("POST", "/events", tenant.key, events)).body["results"]
-    deactivated = {"field": "homeId", "problem": f"home {house.homes[0]} is deactivated"}
+    deactivated = {"field": "homeId", "problem": f"home {switched.homes[0]} is deactivated"}
     reasons = [(each["status"], each.get("reason")) for each in results]
     refused = (403, "HOME_DEACTIVATED")
     assert reasons == [refused, (204, None), refused, (204, None), (404, "NOT_FOUND")]
     assert results[0]["data"] == results[2]["data"] == deactivated
 
 
-async def test_no_event_tells_that_a_device_of_it_comes_or_goes(house: House) -> None:
+async def test_no_event_tells_that_a_device_of_it_comes_or_goes(switched: SwitchedHomes) -> None:
     """Its command socket may be open, and hears what is sent to it once its home is active again."""
-    tenant, device = house.tenant, house.devices[0]
+    tenant, device = switched.tenant, switched.devices[0]
     path = f"/devices/{device.id}/command"
 
     async def is_connected(wanted: bool) -> bool:
         presence = await tenant.store.presence.of(tenant.project, [device.id])
         return presence[device.id].connected is wanted
 
-    await house.switch(False)
+    await switched.switch(False)
     async with await listen(tenant.url, path, device.key):
         await eventually(lambda: is_connected(True))
     await eventually(lambda: is_connected(False))
     async with await listen(tenant.url, path, device.key) as socket:
         await eventually(lambda: is_connected(True))
-        await house.switch(True)
+        await switched.switch(True)
         assert (await tenant.ask("PUT", path, tenant.key, {"action": "on"})).status == 204
         assert (await socket.receive_json())["action"] == "on"
     await eventually(lambda: is_connected(False))
     # Whether it is connected is written before the event of that is in the shard.
     await tenant.announced()
-    assert await _events_in_the_shard(tenant, house.homes[0]) == ["_deviceDisconnected_"]
+    assert await _events_in_the_shard(tenant, switched.homes[0]) == ["_deviceDisconnected_"]
 
 
-async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(house: House) -> None:
+async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(switched: SwitchedHomes) -> None:
     """Whoever connects meanwhile is refused, or let in and then closed; who follows homes hears it again."""
-    tenant, came_in, kept_out = house.tenant, 0, 0
+    tenant, came_in, kept_out = switched.tenant, 0, 0
 
     async def come(path: str, after_s: float) -> Socket | None:
         await asyncio.sleep(after_s)
-        return await listen_if_allowed(tenant.url, path, house.member.key)
+        return await listen_if_allowed(tenant.url, path, switched.member.key)
 
     async def deactivate(after_s: float) -> None:
         # From before the first step of a handshake to behind its last, a little later each time.
         await asyncio.sleep(after_s)
-        await house.switch(False)
+        await switched.switch(False)
 
     for number, (coming, deactivating) in enumerate(meetings()):
         if number >= ROUNDS and came_in and kept_out:
             break
         *sockets, follower, _ = await asyncio.gather(
-            come(house.path("homeId", 0), coming),
-            come(house.path("deviceId", 0), coming),
+            come(switched.path("homeId", 0), coming),
+            come(switched.path("deviceId", 0), coming),
             come(PATH, coming),
             deactivate(deactivating),
         )
@@ -279,30 +283,32 @@ async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(house: H
                 assert (await socket.receive()).close_code in (NO_ACCESS, COME_BACK)
                 came_in += 1
         async with follower:
-            await house.switch(True)
-            await house.happen("again", 0)
+            await switched.switch(True)
+            await switched.happen("again", 0)
             assert await follower.receive_type() == "again"
     assert came_in, "always too late"
     assert kept_out, "always too early"
 
 
-async def test_members_who_come_and_go_while_it_is_switched_hear_what_they_may(house: House) -> None:
+async def test_members_who_come_and_go_while_it_is_switched_hear_what_they_may(
+    switched: SwitchedHomes,
+) -> None:
     """Each event says what was so when it was sent."""
-    tenant, home, guest = house.tenant, house.homes[0], house.guest
+    tenant, home, guest = switched.tenant, switched.homes[0], switched.guest
     homes, is_member, is_on = tenant.store.homes, False, True
     async with await listen(tenant.url, PATH, guest.key) as socket:
-        await homes.add_member(tenant.project, house.homes[1], guest.id)
+        await homes.add_member(tenant.project, switched.homes[1], guest.id)
         for number, (switches, joins) in enumerate(pairwise([0, 1, 1, 0, 0, 1, 0, 1, 1, 1, 0, 0])):
             if switches:
                 is_on = not is_on
-                await house.switch(is_on)
+                await switched.switch(is_on)
             if joins:
                 is_member = not is_member
                 change = homes.add_member if is_member else homes.remove_member
                 await change(tenant.project, home, guest.id)
             if is_on:
-                await house.happen(f"{number} {is_member}", 0)
-            await house.happen(f"{number} end", 1)
+                await switched.happen(f"{number} {is_member}", 0)
+            await switched.happen(f"{number} end", 1)
             expected = {f"{number} end"} | ({f"{number} True"} if is_on and is_member else set())
             # In the order of the homes' shards, if the node read them at once.
             assert {await socket.receive_type() for _ in expected} == expected

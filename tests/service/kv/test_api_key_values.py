@@ -50,7 +50,7 @@ async def key_with(tenant: Tenant, *permissions: KeyScope) -> str:
 
 
 @dataclass
-class House:
+class ValueOwners:
     """A user's home with a device."""
 
     user: Account
@@ -67,10 +67,10 @@ class House:
 
 
 @pytest.fixture
-async def house(tenant: Tenant) -> House:
+async def owners(tenant: Tenant) -> ValueOwners:
     user = await tenant.user()
     home = await tenant.home(user)
-    return House(user, home, await tenant.device(home))
+    return ValueOwners(user, home, await tenant.device(home))
 
 
 @pytest.mark.parametrize(
@@ -93,14 +93,14 @@ async def house(tenant: Tenant) -> House:
         '"' + "x" * 65_534 + '"',
     ],
 )
-async def test_a_value_comes_back_byte_for_byte(tenant: Tenant, house: House, value: str) -> None:
-    for path in (house.path, house.device_path):
+async def test_a_value_comes_back_byte_for_byte(tenant: Tenant, owners: ValueOwners, value: str) -> None:
+    for path in (owners.path, owners.device_path):
         body = f'{{"value": {value} , "more": [1]}}'.encode()
-        answer = await ask(tenant, "PUT", f"{path}/a-1", house.user.key, body)
+        answer = await ask(tenant, "PUT", f"{path}/a-1", owners.user.key, body)
         assert (answer.status, answer.body) == (204, b"")
-        got = await ask(tenant, "GET", f"{path}/a-1", house.user.key)
+        got = await ask(tenant, "GET", f"{path}/a-1", owners.user.key)
         assert got.body.startswith(f'{{"key":"a-1","value":{value},"modificationTime":"20'.encode())
-        listed = await ask(tenant, "GET", path, house.user.key)
+        listed = await ask(tenant, "GET", path, owners.user.key)
         assert listed.body == b"[" + got.body + b"]"
 
 
@@ -125,41 +125,41 @@ async def test_a_value_comes_back_byte_for_byte(tenant: Tenant, house: House, va
     ],
 )
 async def test_what_is_no_value_is_refused_by_name(
-    tenant: Tenant, house: House, body: bytes, field: str
+    tenant: Tenant, owners: ValueOwners, body: bytes, field: str
 ) -> None:
-    for path in (house.path, house.device_path):
-        answer = await ask(tenant, "PUT", f"{path}/k", house.user.key, body)
+    for path in (owners.path, owners.device_path):
+        answer = await ask(tenant, "PUT", f"{path}/k", owners.user.key, body)
         assert (answer.status, answer.json["reason"]) == (403, "INVALID_PARAMETER")
         assert answer.json["data"]["field"] == field
-        assert (await ask(tenant, "GET", f"{path}/k", house.user.key)).status == 404
+        assert (await ask(tenant, "GET", f"{path}/k", owners.user.key)).status == 404
 
 
 @pytest.mark.parametrize("key", ["_a", "a_", "a.b", "a b", "é", "x" * 257, "_bytes", "a%2Fb"])
-async def test_what_is_no_key(tenant: Tenant, house: House, key: str) -> None:
-    path = f"{house.path}/{key}"
-    answer = await ask(tenant, "PUT", path, house.user.key, {"value": 1})
+async def test_what_is_no_key(tenant: Tenant, owners: ValueOwners, key: str) -> None:
+    path = f"{owners.path}/{key}"
+    answer = await ask(tenant, "PUT", path, owners.user.key, {"value": 1})
     assert (answer.status, answer.json["data"]["field"]) == (403, "key")
-    await put(tenant, f"{house.path}/a", house.user.key, 1)
+    await put(tenant, f"{owners.path}/a", owners.user.key, 1)
     for method in ("GET", "DELETE"):
-        assert (await ask(tenant, method, path, house.user.key)).status == 404
+        assert (await ask(tenant, method, path, owners.user.key)).status == 404
 
 
-async def test_a_whole_object_may_be_put_back(tenant: Tenant, house: House) -> None:
-    await put(tenant, f"{house.path}/k", house.user.key, {"on": True})
-    got = await ask(tenant, "GET", f"{house.path}/k", house.user.key)
-    assert (await ask(tenant, "PUT", f"{house.path}/k", house.user.key, got.body)).status == 204
+async def test_a_whole_object_may_be_put_back(tenant: Tenant, owners: ValueOwners) -> None:
+    await put(tenant, f"{owners.path}/k", owners.user.key, {"on": True})
+    got = await ask(tenant, "GET", f"{owners.path}/k", owners.user.key)
+    assert (await ask(tenant, "PUT", f"{owners.path}/k", owners.user.key, got.body)).status == 204
 
 
-async def test_who_may_read_and_write(tenant: Tenant, house: House) -> None:
-    stranger, other = await tenant.user(), await tenant.device(house.home)
+async def test_who_may_read_and_write(tenant: Tenant, owners: ValueOwners) -> None:
+    stranger, other = await tenant.user(), await tenant.device(owners.home)
     reader = await key_with(tenant, KeyScope.READ)
     writer = await key_with(tenant, KeyScope.WRITE_KV)
     admin = await key_with(tenant, KeyScope.ADMIN)
-    member, device = house.user.key, house.device.key
+    member, device = owners.user.key, owners.device.key
     # Of a home its devices are no members.
     for path, readers, writers in (
-        (house.path, {member, reader, admin}, {member, writer, admin}),
-        (house.device_path, {member, device, reader, admin}, {member, device, writer, admin}),
+        (owners.path, {member, reader, admin}, {member, writer, admin}),
+        (owners.device_path, {member, device, reader, admin}, {member, device, writer, admin}),
     ):
         for caller in (member, device, other.key, stranger.key, reader, writer, admin, "garbage"):
             refused = {401} if caller == "garbage" else {403, 404}
@@ -174,9 +174,11 @@ async def test_who_may_read_and_write(tenant: Tenant, house: House) -> None:
             assert (await ask(tenant, "DELETE", f"{path}/k", caller)).status in expected
 
 
-async def test_what_cannot_be_seen_is_answered_like_what_does_not_exist(tenant: Tenant, house: House) -> None:
+async def test_what_cannot_be_seen_is_answered_like_what_does_not_exist(
+    tenant: Tenant, owners: ValueOwners
+) -> None:
     stranger = await tenant.user()
-    await put(tenant, f"{house.path}/k", house.user.key, 1)
+    await put(tenant, f"{owners.path}/k", owners.user.key, 1)
     for method, end, status in (
         ("GET", "", 403),
         ("GET", "/k", 404),
@@ -184,23 +186,23 @@ async def test_what_cannot_be_seen_is_answered_like_what_does_not_exist(tenant: 
         ("DELETE", "/k", 404),
     ):
         body = {"value": 1} if method == "PUT" else None
-        unseen = await ask(tenant, method, house.path + end, stranger.key, body)
+        unseen = await ask(tenant, method, owners.path + end, stranger.key, body)
         unknown = await ask(tenant, method, f"/homes/987654321/kv{end}", stranger.key, body)
         assert (unseen.status, unseen.body) == (unknown.status, unknown.body)
         assert unseen.status == status
 
 
-async def test_listeners_hear_each_change_once(tenant: Tenant, house: House) -> None:
-    user, device = house.user, house.device
+async def test_listeners_hear_each_change_once(tenant: Tenant, owners: ValueOwners) -> None:
+    user, device = owners.user, owners.device
     everything = await listen(tenant.url, SOCKET, user.key)
     of_device = await listen(tenant.url, f"{SOCKET}?deviceId={device.id}", user.key)
     writer = await key_with(tenant, KeyScope.WRITE_KV)
     async with everything, of_device:
-        await put(tenant, f"{house.path}/k", user.key, 9007199254740993)
-        await put(tenant, f"{house.device_path}/d", device.key, {"n": [1]})
-        assert (await ask(tenant, "DELETE", f"{house.path}/k", writer)).status == 204
-        assert (await ask(tenant, "DELETE", f"{house.path}/k", writer)).status == 404
-        assert (await ask(tenant, "DELETE", f"{house.device_path}/d", user.key)).status == 204
+        await put(tenant, f"{owners.path}/k", user.key, 9007199254740993)
+        await put(tenant, f"{owners.device_path}/d", device.key, {"n": [1]})
+        assert (await ask(tenant, "DELETE", f"{owners.path}/k", writer)).status == 204
+        assert (await ask(tenant, "DELETE", f"{owners.path}/k", writer)).status == 404
+        assert (await ask(tenant, "DELETE", f"{owners.device_path}/d", user.key)).status == 204
         received = [await everything.receive_json() for _ in range(4)]
         assert await everything.is_alive()
         assert [(each["eventType"], each["eventData"]) for each in received] == [
@@ -209,7 +211,7 @@ async def test_listeners_hear_each_change_once(tenant: Tenant, house: House) -> 
             ("_keyValueDeleted_", {"key": "k"}),
             ("_keyValueDeleted_", {"key": "d"}),
         ]
-        assert {each["homeId"] for each in received} == {house.home}
+        assert {each["homeId"] for each in received} == {owners.home}
         assert [each.get("originDeviceId") for each in received] == [None, device.id, None, device.id]
         assert received[1]["originDeviceClass"] == "sensor"
         assert "originProjectKeyId" not in received[0]
@@ -219,32 +221,32 @@ async def test_listeners_hear_each_change_once(tenant: Tenant, house: House) -> 
 
 
 async def test_a_value_too_long_for_an_event_is_saved_and_told_without_it(
-    tenant: Tenant, house: House
+    tenant: Tenant, owners: ValueOwners
 ) -> None:
-    async with await listen(tenant.url, SOCKET, house.user.key) as socket:
-        await put(tenant, f"{house.path}/long", house.user.key, "x" * 65_534)
-        await put(tenant, f"{house.path}/fits", house.user.key, "x" * 65_000)
+    async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
+        await put(tenant, f"{owners.path}/long", owners.user.key, "x" * 65_534)
+        await put(tenant, f"{owners.path}/fits", owners.user.key, "x" * 65_000)
         assert (await socket.receive_json())["eventData"] == {"key": "long"}
         assert (await socket.receive_json())["eventData"] == {"key": "fits", "value": "x" * 65_000}
 
 
-async def test_nobody_hears_of_a_device_without_a_home(tenant: Tenant, house: House) -> None:
+async def test_nobody_hears_of_a_device_without_a_home(tenant: Tenant, owners: ValueOwners) -> None:
     device = await tenant.device(None)
     path = f"/devices/{device.id}/kv/k"
-    async with await listen(tenant.url, SOCKET, house.user.key) as socket:
+    async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
         await put(tenant, path, device.key, 1)
         assert (await ask(tenant, "GET", path, device.key)).json["value"] == 1
-        assert (await ask(tenant, "GET", path, house.user.key)).status == 404
-        await put(tenant, f"{house.path}/next", house.user.key, 1)
+        assert (await ask(tenant, "GET", path, owners.user.key)).status == 404
+        await put(tenant, f"{owners.path}/next", owners.user.key, 1)
         assert (await socket.receive_json())["eventData"]["key"] == "next"
 
 
-async def test_events_go_where_the_device_is_now(tenant: Tenant, house: House) -> None:
-    elsewhere = await tenant.home(house.user)
-    await put(tenant, f"{house.device_path}/k", house.device.key, 1)
-    await tenant.store.devices.move(tenant.project, house.device.id, elsewhere)
-    async with await listen(tenant.url, f"{SOCKET}?homeId={elsewhere}", house.user.key) as socket:
-        await put(tenant, f"{house.device_path}/k", house.device.key, 2)
+async def test_events_go_where_the_device_is_now(tenant: Tenant, owners: ValueOwners) -> None:
+    elsewhere = await tenant.home(owners.user)
+    await put(tenant, f"{owners.device_path}/k", owners.device.key, 1)
+    await tenant.store.devices.move(tenant.project, owners.device.id, elsewhere)
+    async with await listen(tenant.url, f"{SOCKET}?homeId={elsewhere}", owners.user.key) as socket:
+        await put(tenant, f"{owners.device_path}/k", owners.device.key, 2)
         assert (await socket.receive_json())["homeId"] == elsewhere
 
 
@@ -293,18 +295,18 @@ def first_difference(found: list[str], expected: list[str]) -> tuple[str | None,
     return next((pair for pair in zip_longest(found, expected) if pair[0] != pair[1]), None)
 
 
-async def test_a_list_without_bounds_is_whole(tenant: Tenant, house: House) -> None:
+async def test_a_list_without_bounds_is_whole(tenant: Tenant, owners: ValueOwners) -> None:
     slot, count = ProjectSlot(tenant.project), 1_501
     names = [f"k{number:04}" for number in range(count)]
-    await tenant.redis.hset(slot.values("home", house.home), mapping=dict.fromkeys(names, "7 1"))
-    await tenant.redis.zadd(slot.value_keys("home", house.home), dict.fromkeys(names, 0))
-    whole = await ask(tenant, "GET", house.path, house.user.key)
+    await tenant.redis.hset(slot.values("home", owners.home), mapping=dict.fromkeys(names, "7 1"))
+    await tenant.redis.zadd(slot.value_keys("home", owners.home), dict.fromkeys(names, 0))
+    whole = await ask(tenant, "GET", owners.path, owners.user.key)
     assert first_difference([each["key"] for each in whole.json], names) is None
     assert whole.headers[RANGE] == f"0-{count - 1}/{count}"
-    part = await ask(tenant, "GET", f"{house.path}?keyPrefix=k1&skip=100&limit=401", house.user.key)
+    part = await ask(tenant, "GET", f"{owners.path}?keyPrefix=k1&skip=100&limit=401", owners.user.key)
     assert first_difference([each["key"] for each in part.json], names[1100:1501]) is None
     assert part.headers[RANGE] == "100-500/501"
-    past = await ask(tenant, "GET", f"{house.path}?skip=2000", house.user.key)
+    past = await ask(tenant, "GET", f"{owners.path}?skip=2000", owners.user.key)
     assert (past.json, past.headers[RANGE]) == ([], f"*/{count}")
 
 
@@ -329,18 +331,20 @@ async def test_values_have_a_bound_for_each_home_and_device() -> None:
                 assert "131072 bytes" in refused.json["data"]["problem"]
 
 
-async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(tenant: Tenant, house: House) -> None:
+async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(
+    tenant: Tenant, owners: ValueOwners
+) -> None:
     slot = ProjectSlot(tenant.project)
-    values, keys = slot.values("home", house.home), slot.value_keys("home", house.home)
-    async with await listen(tenant.url, SOCKET, house.user.key) as socket:
+    values, keys = slot.values("home", owners.home), slot.value_keys("home", owners.home)
+    async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
         for turn in range(6):
             changes = [
                 ask(
                     tenant,
                     *(
-                        ("PUT", f"{house.path}/k", house.user.key, {"value": n})
+                        ("PUT", f"{owners.path}/k", owners.user.key, {"value": n})
                         if (n + turn) % 2
-                        else ("DELETE", f"{house.path}/k", house.user.key)
+                        else ("DELETE", f"{owners.path}/k", owners.user.key)
                     ),
                 )
                 for n in range(20)
@@ -351,8 +355,8 @@ async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(tenant: 
             received = [await socket.receive_json() for _ in range(done)]
             assert await socket.is_alive()
             last = received[-1]
-            got = await ask(tenant, "GET", f"{house.path}/k", house.user.key)
-            listed = (await ask(tenant, "GET", house.path, house.user.key)).json
+            got = await ask(tenant, "GET", f"{owners.path}/k", owners.user.key)
+            listed = (await ask(tenant, "GET", owners.path, owners.user.key)).json
             if last["eventType"] == "_keyValueSaved_":
                 assert got.json["value"] == last["eventData"]["value"]
                 assert [each["value"] for each in listed] == [got.json["value"]]
@@ -361,16 +365,18 @@ async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(tenant: 
             else:
                 assert (got.status, listed) == (404, [])
             # Of deletions at once one finds it, at most, and nothing is left.
-            await put(tenant, f"{house.path}/k", house.user.key, turn)
-            gone = [ask(tenant, "DELETE", f"{house.path}/k", house.user.key) for _ in range(4)]
+            await put(tenant, f"{owners.path}/k", owners.user.key, turn)
+            gone = [ask(tenant, "DELETE", f"{owners.path}/k", owners.user.key) for _ in range(4)]
             assert sorted(answer.status for answer in await asyncio.gather(*gone)) == [204, 404, 404, 404]
             assert [await socket.receive_type() for _ in range(2)] == ["_keyValueSaved_", "_keyValueDeleted_"]
             assert await tenant.redis.exists(values, keys) == 0
-            assert (await ask(tenant, "GET", house.path, house.user.key)).json == []
+            assert (await ask(tenant, "GET", owners.path, owners.user.key)).json == []
 
 
-async def test_a_home_with_100_000_values_is_deleted_without_a_stall(tenant: Tenant, house: House) -> None:
-    slowest = [await slowest_of_deletion(tenant, house.user) for _ in range(3)]
+async def test_a_home_with_100_000_values_is_deleted_without_a_stall(
+    tenant: Tenant, owners: ValueOwners
+) -> None:
+    slowest = [await slowest_of_deletion(tenant, owners.user) for _ in range(3)]
     # Taking them out one by one takes some 50 ms each time; what else runs here disturbs one of them.
     assert min(slowest) < 10_000, slowest
 
@@ -397,16 +403,16 @@ async def slowest_of_deletion(tenant: Tenant, user: Account) -> int:
     return max(int(entry["duration"]) for entry in entries)
 
 
-async def test_values_of_a_deleted_device_are_gone(tenant: Tenant, house: House) -> None:
-    await put(tenant, f"{house.device_path}/k", house.user.key, 1)
-    await tenant.store.devices.delete(tenant.project, house.device.id)
-    slot, device = ProjectSlot(tenant.project), house.device.id
+async def test_values_of_a_deleted_device_are_gone(tenant: Tenant, owners: ValueOwners) -> None:
+    await put(tenant, f"{owners.device_path}/k", owners.user.key, 1)
+    await tenant.store.devices.delete(tenant.project, owners.device.id)
+    slot, device = ProjectSlot(tenant.project), owners.device.id
     assert not await tenant.redis.exists(slot.values("device", device), slot.value_keys("device", device))
-    assert (await ask(tenant, "PUT", f"{house.device_path}/k", house.user.key, {"value": 1})).status == 404
+    assert (await ask(tenant, "PUT", f"{owners.device_path}/k", owners.user.key, {"value": 1})).status == 404
 
 
-async def test_a_key_is_spelled_by_its_bytes(tenant: Tenant, house: House) -> None:
-    head = f"Authorization: {house.user.key}\r\nHost: h\r\nConnection: close\r\n"
-    await put(tenant, f"{house.path}/k", house.user.key, 1)
-    request = f"GET {house.path}/%6B HTTP/1.1\r\n{head}\r\n"
+async def test_a_key_is_spelled_by_its_bytes(tenant: Tenant, owners: ValueOwners) -> None:
+    head = f"Authorization: {owners.user.key}\r\nHost: h\r\nConnection: close\r\n"
+    await put(tenant, f"{owners.path}/k", owners.user.key, 1)
+    request = f"GET {owners.path}/%6B HTTP/1.1\r\n{head}\r\n"
     assert (await raw_request(tenant.url, request.encode())).status == 200

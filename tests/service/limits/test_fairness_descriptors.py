@@ -40,7 +40,7 @@ def few_descriptors(node: NodeProcess) -> None:
 
 
 @asynccontextmanager
-async def crowd(url: str, first: bytes, answered: bool) -> AsyncIterator[None]:
+async def many_connections(url: str, first: bytes, answered: bool) -> AsyncIterator[None]:
     """As many connections of one address as it can open; each says `first`, and then nothing more."""
     opened: list[RawConnection] = []
     try:
@@ -78,7 +78,7 @@ async def test_who_does_nothing_makes_room_for_others(
 ) -> None:
     before = scarce.descriptors
     closed = (await scarce.metrics())["connections_evicted_total"]
-    async with crowd(scarce.url, first, answered):
+    async with many_connections(scarce.url, first, answered):
         await is_served(scarce)
         assert (await scarce.metrics())["connections_evicted_total"] > closed
     await scarce.settles(before, 30)
@@ -88,7 +88,7 @@ async def test_an_address_has_a_part_of_the_descriptors_at_most() -> None:
     with private_node(keep_alive_s=600) as node:
         few_descriptors(node)
         before = node.descriptors
-        async with crowd(node.url, HEALTH, True):
+        async with many_connections(node.url, HEALTH, True):
             # A quarter of what is not the reserve.
             assert node.descriptors <= before + FILES // 4
             await is_served(node)

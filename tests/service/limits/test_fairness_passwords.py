@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
-from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
+from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
 
@@ -36,28 +36,28 @@ def busy_node() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desks(busy_node: NodeProcess) -> AsyncIterator[tuple[Desk, Desk]]:
+async def desks(busy_node: NodeProcess) -> AsyncIterator[tuple[Accounts, Accounts]]:
     """Two projects on one node: of the one that floods, and of one whose people log in."""
     async with AsyncExitStack() as stack:
         first, second = [
-            await stack.enter_async_context(desk_of(busy_node, AccountSystem.EMAIL)) for _ in range(2)
+            await stack.enter_async_context(accounts_of(busy_node, AccountSystem.EMAIL)) for _ in range(2)
         ]
         yield first, second
 
 
-async def log_in_meanwhile(desk: Desk, flood: list[asyncio.Task[Reply]]) -> None:
+async def log_in_meanwhile(people: Accounts, flood: list[asyncio.Task[Reply]]) -> None:
     """One after the other, as long as the flood goes on, and once more."""
     going_on = True
     while going_on:
         going_on = not all(task.done() for task in flood)
-        assert (await desk.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+        assert (await people.sign_in(email=EMAIL, password=PASSWORD)).status == 200
 
 
 def limits_of(replies: list[Reply]) -> set[str]:
     return {reply.body["data"]["limit"] for reply in replies if reply.status == 429}
 
 
-async def test_one_user_changes_the_password_so_often(desks: tuple[Desk, Desk]) -> None:
+async def test_one_user_changes_the_password_so_often(desks: tuple[Accounts, Accounts]) -> None:
     hostile, honest = desks
     await honest.member()
     user = await hostile.member()
@@ -87,18 +87,18 @@ async def test_one_user_changes_the_password_so_often(desks: tuple[Desk, Desk]) 
     assert metrics['refused_total{limit="user_passwords"}'] == refused
 
 
-async def test_a_password_that_is_refused_is_not_counted(desks: tuple[Desk, Desk]) -> None:
-    desk, _ = desks
-    user = await desk.member()
-    path, key = f"/users/{user}", await desk.key(user)
+async def test_a_password_that_is_refused_is_not_counted(desks: tuple[Accounts, Accounts]) -> None:
+    people, _ = desks
+    user = await people.member()
+    path, key = f"/users/{user}", await people.key(user)
     for _ in range(LIMITS["user_passwords"] + 1):
-        assert (await desk.tenant.ask("PATCH", path, key, {"password": "short"})).status == 403
+        assert (await people.tenant.ask("PATCH", path, key, {"password": "short"})).status == 403
     for number in range(LIMITS["user_passwords"]):
         changed = {"password": f"staple battery {number}"}
-        assert (await desk.tenant.ask("PATCH", path, key, changed)).status == 204
+        assert (await people.tenant.ask("PATCH", path, key, changed)).status == 204
 
 
-async def test_a_flood_of_registrations_keeps_nobody_out(desks: tuple[Desk, Desk]) -> None:
+async def test_a_flood_of_registrations_keeps_nobody_out(desks: tuple[Accounts, Accounts]) -> None:
     hostile, honest = desks
     await honest.member()
     flood = [
@@ -111,7 +111,7 @@ async def test_a_flood_of_registrations_keeps_nobody_out(desks: tuple[Desk, Desk
     assert limits_of(replies) <= {"project_passwords"}
 
 
-async def test_a_full_lane_is_no_wrong_password(desks: tuple[Desk, Desk]) -> None:
+async def test_a_full_lane_is_no_wrong_password(desks: tuple[Accounts, Accounts]) -> None:
     hostile, honest = desks
     await honest.member()
     await hostile.member()

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
-from kit.accounts import APP, PHONE, Desk, desk_of
+from kit.accounts import APP, PHONE, Accounts, accounts_of
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
 
@@ -36,40 +36,40 @@ def behind_proxy() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desks(behind_proxy: NodeProcess) -> AsyncIterator[tuple[Desk, Desk]]:
+async def desks(behind_proxy: NodeProcess) -> AsyncIterator[tuple[Accounts, Accounts]]:
     """Two projects on one node: the one that strangers attack, and another. Each has a user."""
     async with AsyncExitStack() as stack:
         first, second = [
-            await stack.enter_async_context(desk_of(behind_proxy, AccountSystem.PHONE)) for _ in range(2)
+            await stack.enter_async_context(accounts_of(behind_proxy, AccountSystem.PHONE)) for _ in range(2)
         ]
-        for desk in (first, second):
-            await desk.tenant.store.users.create(desk.project, "Ada", phone=PHONE, verified=True)
+        for people in (first, second):
+            await people.tenant.store.users.create(people.project, "Ada", phone=PHONE, verified=True)
         yield first, second
 
 
-async def ask(desk: Desk, address: str, path: str, **options: Any) -> Reply:
+async def ask(people: Accounts, address: str, path: str, **options: Any) -> Reply:
     headers = {"X-Forwarded-For": address}
-    async with desk.tenant.http.post(path, headers=headers, **options) as answer:
+    async with people.tenant.http.post(path, headers=headers, **options) as answer:
         body = await answer.json() if answer.content_type == "application/json" else None
         return Reply(answer.status, body, answer.headers)
 
 
-async def ask_for_code(desk: Desk, address: str, phone: str = PHONE) -> Reply:
-    form = {"projectId": desk.project, "phoneNumber": phone}
-    return await ask(desk, address, "/auth/user/sms", data=form)
+async def ask_for_code(people: Accounts, address: str, phone: str = PHONE) -> Reply:
+    form = {"projectId": people.project, "phoneNumber": phone}
+    return await ask(people, address, "/auth/user/sms", data=form)
 
 
-async def register(desk: Desk, address: str, phone: str) -> Reply:
-    body = {"projectId": desk.project, "name": "Eve", "phoneNumber": phone}
-    return await ask(desk, address, "/users", json=body)
+async def register(people: Accounts, address: str, phone: str) -> Reply:
+    body = {"projectId": people.project, "name": "Eve", "phoneNumber": phone}
+    return await ask(people, address, "/users", json=body)
 
 
-async def log_in(desk: Desk, address: str) -> None:
+async def log_in(people: Accounts, address: str) -> None:
     """Ask for a code, and log in with it."""
-    assert (await ask_for_code(desk, address)).status == 200
-    sent = await desk.messages(PHONE)
-    form = {"projectId": desk.project, "appId": APP, "phoneNumber": PHONE, "code": sent[-1].code}
-    assert (await ask(desk, address, "/auth/user", data=form)).status == 200
+    assert (await ask_for_code(people, address)).status == 200
+    sent = await people.messages(PHONE)
+    form = {"projectId": people.project, "appId": APP, "phoneNumber": PHONE, "code": sent[-1].code}
+    assert (await ask(people, address, "/auth/user", data=form)).status == 200
 
 
 def limit(reply: Reply) -> str:
@@ -78,10 +78,10 @@ def limit(reply: Reply) -> str:
     return str(reply.body["data"]["limit"])
 
 
-async def use_up_registrations(desk: Desk) -> int:
+async def use_up_registrations(people: Accounts) -> int:
     """Register ever new numbers from ever new networks until the project refuses; how many it took."""
     for number in range(2 * BUDGET):
-        reply = await register(desk, f"203.0.{number}.1", f"+1415555{number:04}")
+        reply = await register(people, f"203.0.{number}.1", f"+1415555{number:04}")
         if reply.status != 201:
             assert limit(reply) == "project_sms_per_day"
             return number
@@ -89,7 +89,7 @@ async def use_up_registrations(desk: Desk) -> int:
 
 
 async def test_registrations_by_strangers_leave_a_part_of_the_budget_for_known_users(
-    desks: tuple[Desk, Desk],
+    desks: tuple[Accounts, Accounts],
 ) -> None:
     attacked, other = desks
     await log_in(attacked, AT_HOME)
@@ -102,20 +102,20 @@ async def test_registrations_by_strangers_leave_a_part_of_the_budget_for_known_u
     assert (await register(other, AWAY, "+14155559999")).status == 201
 
 
-async def test_one_address_uses_up_its_own_share_only(desks: tuple[Desk, Desk]) -> None:
+async def test_one_address_uses_up_its_own_share_only(desks: tuple[Accounts, Accounts]) -> None:
     attacked, other = desks
     replies = [await register(attacked, "203.0.113.1", f"+1415555{number:04}") for number in range(BUDGET)]
     assert sum(reply.status == 201 for reply in replies) == LIMITS["address_messages"]
     assert {limit(reply) for reply in replies if reply.status != 201} == {"address_messages"}
-    for desk in desks:
-        assert (await register(desk, AWAY, "+14155559999")).status == 201
+    for people in desks:
+        assert (await register(people, AWAY, "+14155559999")).status == 201
     await log_in(attacked, AT_HOME)
     # Nor does the address use up anything of its neighbours in another project.
     assert (await register(other, "203.0.113.1", "+14155558888")).status == 201
 
 
 async def test_strangers_that_ask_for_codes_of_a_user_do_not_keep_the_user_out(
-    desks: tuple[Desk, Desk],
+    desks: tuple[Accounts, Accounts],
 ) -> None:
     attacked, other = desks
     await log_in(attacked, AT_HOME)
@@ -127,7 +127,7 @@ async def test_strangers_that_ask_for_codes_of_a_user_do_not_keep_the_user_out(
     await log_in(other, AT_HOME)
 
 
-async def test_one_user_gets_no_more_than_a_part_of_the_budget(desks: tuple[Desk, Desk]) -> None:
+async def test_one_user_gets_no_more_than_a_part_of_the_budget(desks: tuple[Accounts, Accounts]) -> None:
     """From however many networks, at each of which the user logged in."""
     attacked, _ = desks
     for network in range(OF_ONE_NUMBER):

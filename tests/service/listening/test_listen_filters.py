@@ -24,7 +24,7 @@ STRANGE = {
 
 
 @dataclass
-class House:
+class ThreeHomes:
     """Three homes of one user with two devices each, and one home of somebody else.
 
     Filters name the first two homes, a device of the first and one of the second, and the entities
@@ -118,91 +118,95 @@ class House:
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> AsyncIterator[House]:
+async def three_homes(tenant: Tenant) -> AsyncIterator[ThreeHomes]:
     user, other = await tenant.user(), await tenant.user()
     homes = [await tenant.home(user) for _ in range(3)]
     devices = [await tenant.device(home) for home in homes for _ in range(2)]
     foreign_home = await tenant.home(other)
-    yield House(tenant, user, homes, devices, foreign_home, await tenant.device(foreign_home))
+    yield ThreeHomes(tenant, user, homes, devices, foreign_home, await tenant.device(foreign_home))
 
 
 @pytest.mark.parametrize("comma", [False, True], ids=["repeated", "comma"])
 @pytest.mark.parametrize("mixture", MIXTURES)
-async def test_precedence(house: House, mixture: str, comma: bool) -> None:
-    query = house.query(mixture, comma=comma)
-    await house.check(query, mixture)
-    await house.check(list(reversed(query)), mixture)
+async def test_precedence(three_homes: ThreeHomes, mixture: str, comma: bool) -> None:
+    query = three_homes.query(mixture, comma=comma)
+    await three_homes.check(query, mixture)
+    await three_homes.check(list(reversed(query)), mixture)
 
 
 @pytest.mark.parametrize("strange", STRANGE)
 @pytest.mark.parametrize("mixture", ["hd", "he", "de", "hde"])
-async def test_a_filter_that_is_set_aside_refuses_nothing(house: House, mixture: str, strange: str) -> None:
+async def test_a_filter_that_is_set_aside_refuses_nothing(
+    three_homes: ThreeHomes, mixture: str, strange: str
+) -> None:
     """It is not parsed, not looked up, and does not change what is heard."""
-    strangers = {"homeId": str(house.foreign_home), "deviceId": str(house.foreign_device.id)}
+    strangers = {"homeId": str(three_homes.foreign_home), "deviceId": str(three_homes.foreign_device.id)}
     aside = [{"h": "homeId", "d": "deviceId"}[initial] for initial in mixture[:-1]]
-    query = house.query(mixture[-1], comma=False)
+    query = three_homes.query(mixture[-1], comma=False)
     for name in aside:
         query += [(name, value) for value in STRANGE[strange] or [strangers[name]]]
-    await house.check(query, mixture)
+    await three_homes.check(query, mixture)
 
 
 @pytest.mark.parametrize("value", ["x", "", "-1", "+1", "1.5", "99999999999999999999", "0", "1,,2", " 1"])
 @pytest.mark.parametrize("name", ["homeId", "deviceId"])
-async def test_a_filter_in_effect_must_be_well_formed(house: House, name: str, value: str) -> None:
-    answer = await refusal(house.tenant.url, f"{PATH}?{urlencode({name: value})}", house.user.key)
+async def test_a_filter_in_effect_must_be_well_formed(three_homes: ThreeHomes, name: str, value: str) -> None:
+    answer = await refusal(three_homes.tenant.url, f"{PATH}?{urlencode({name: value})}", three_homes.user.key)
     assert (answer.status, answer.json()["data"]["field"]) == (403, name)
 
 
-async def test_an_empty_entity_is_refused(house: House) -> None:
-    answer = await refusal(house.tenant.url, f"{PATH}?entityId=", house.user.key)
+async def test_an_empty_entity_is_refused(three_homes: ThreeHomes) -> None:
+    answer = await refusal(three_homes.tenant.url, f"{PATH}?entityId=", three_homes.user.key)
     assert (answer.status, answer.json()["data"]["field"]) == (403, "entityId")
 
 
-async def test_what_cannot_be_seen_is_refused_like_what_does_not_exist(house: House) -> None:
-    mine = {"homeId": house.homes[0], "deviceId": house.devices[0].id}
-    strangers = {"homeId": house.foreign_home, "deviceId": house.foreign_device.id}
-    adrift = (await house.tenant.device(None)).id
+async def test_what_cannot_be_seen_is_refused_like_what_does_not_exist(three_homes: ThreeHomes) -> None:
+    mine = {"homeId": three_homes.homes[0], "deviceId": three_homes.devices[0].id}
+    strangers = {"homeId": three_homes.foreign_home, "deviceId": three_homes.foreign_device.id}
+    adrift = (await three_homes.tenant.device(None)).id
     for name, stranger in strangers.items():
         answers = []
         for invisible in (stranger, 999_999_999, 888_888_888, adrift):
             for query in ([(name, mine[name]), (name, invisible)], [(name, invisible)]):
                 path = f"{PATH}?{urlencode(query)}"
-                answers.append(await refusal(house.tenant.url, path, house.user.key))
+                answers.append(await refusal(three_homes.tenant.url, path, three_homes.user.key))
         assert {answer.status for answer in answers} == {404}
         # The Date is the clock's, the rest is one answer byte for byte.
         same = {(answer.body, str({**answer.headers, "date": ""})) for answer in answers}
         assert len(same) == 1, same
 
 
-async def test_an_entity_is_not_a_comma_list(house: House) -> None:
+async def test_an_entity_is_not_a_comma_list(three_homes: ThreeHomes) -> None:
     path = f"{PATH}?{urlencode({'entityId': 'one,two'})}"
-    async with await listen(house.tenant.url, path, house.user.key) as socket:
-        home = house.homes[0]
-        await house.tenant.send(
+    async with await listen(three_homes.tenant.url, path, three_homes.user.key) as socket:
+        home = three_homes.homes[0]
+        await three_homes.tenant.send(
             {"homeId": home, "entityId": "one", "eventType": "no"},
             {"homeId": home, "entityId": "one,two", "eventType": "yes"},
         )
         assert await socket.receive_type() == "yes"
 
 
-async def test_entities_are_text_of_any_kind(house: House) -> None:
+async def test_entities_are_text_of_any_kind(three_homes: ThreeHomes) -> None:
     for name in ("Küche/Licht &=?#", "日本", "a b+c", "x" * 256):
         path = f"{PATH}?{urlencode({'entityId': name})}"
-        async with await listen(house.tenant.url, path, house.user.key) as socket:
-            await house.tenant.send({"deviceId": house.devices[3].id, "entityId": name, "eventType": "t"})
+        async with await listen(three_homes.tenant.url, path, three_homes.user.key) as socket:
+            await three_homes.tenant.send(
+                {"deviceId": three_homes.devices[3].id, "entityId": name, "eventType": "t"}
+            )
             event = await socket.receive_json()
-        assert (event["entityId"], event["homeId"]) == (name, house.homes[1])
+        assert (event["entityId"], event["homeId"]) == (name, three_homes.homes[1])
 
 
-async def test_a_user_without_homes_connects_and_hears_nothing(house: House) -> None:
-    lonely = await house.tenant.user()
-    async with await listen(house.tenant.url, PATH, lonely.key) as socket:
-        await house.tenant.send(*house.events())
+async def test_a_user_without_homes_connects_and_hears_nothing(three_homes: ThreeHomes) -> None:
+    lonely = await three_homes.tenant.user()
+    async with await listen(three_homes.tenant.url, PATH, lonely.key) as socket:
+        await three_homes.tenant.send(*three_homes.events())
         assert await socket.is_alive()
 
 
-async def test_a_thousand_filter_values_and_no_more(house: House) -> None:
-    tenant, rich = house.tenant, await house.tenant.user()
+async def test_a_thousand_filter_values_and_no_more(three_homes: ThreeHomes) -> None:
+    tenant, rich = three_homes.tenant, await three_homes.tenant.user()
     homes = await tenant.homes(rich, 1000)
     for path in (
         PATH,
@@ -223,20 +227,22 @@ async def test_a_thousand_filter_values_and_no_more(house: House) -> None:
         assert answer.json()["data"]["field"] == query.split("=")[0]
 
 
-async def test_more_than_a_thousand_followed_homes_must_be_named(house: House) -> None:
-    rich = await house.tenant.user()
-    await house.tenant.homes(rich, 1001)
-    answer = await refusal(house.tenant.url, PATH, rich.key)
+async def test_more_than_a_thousand_followed_homes_must_be_named(three_homes: ThreeHomes) -> None:
+    rich = await three_homes.tenant.user()
+    await three_homes.tenant.homes(rich, 1001)
+    answer = await refusal(three_homes.tenant.url, PATH, rich.key)
     assert (answer.status, answer.json()["data"]["field"]) == (403, "homeId")
 
 
-async def test_homes_times_entities_are_at_most_a_thousand(house: House) -> None:
+async def test_homes_times_entities_are_at_most_a_thousand(three_homes: ThreeHomes) -> None:
     def path(count: int) -> str:
         return f"{PATH}?{urlencode([('entityId', f'e{number}') for number in range(count)])}"
 
-    url, key = house.tenant.url, house.user.key
+    url, key = three_homes.tenant.url, three_homes.user.key
     async with await listen(url, path(333), key) as socket:
-        await house.tenant.send({"homeId": house.homes[2], "entityId": "e332", "eventType": "last"})
+        await three_homes.tenant.send(
+            {"homeId": three_homes.homes[2], "entityId": "e332", "eventType": "last"}
+        )
         assert await socket.receive_type() == "last"
     with pytest.raises(Refused) as refused:
         await listen(url, path(334), key)
@@ -244,17 +250,19 @@ async def test_homes_times_entities_are_at_most_a_thousand(house: House) -> None
     assert refused.value.answer.json()["data"]["field"] == "entityId"
 
 
-async def test_projects_never_hear_each_other(house: House, node: NodeProcess) -> None:
+async def test_projects_never_hear_each_other(three_homes: ThreeHomes, node: NodeProcess) -> None:
     """Ids are unique in the deployment, entity ids are not; and no key reaches over."""
-    url, key = house.tenant.url, house.user.key
+    url, key = three_homes.tenant.url, three_homes.user.key
     async with tenant_of(node) as other:
         stranger = await other.user()
         home = await other.home(stranger)
         device = await other.device(home)
-        for path in (f"{PATH}?homeId={house.homes[0]}", f"{PATH}?deviceId={house.devices[0].id}"):
+        for path in (f"{PATH}?homeId={three_homes.homes[0]}", f"{PATH}?deviceId={three_homes.devices[0].id}"):
             assert (await refusal(url, path, stranger.key)).status == 404
-        assert (await other.put(f"/homes/{house.homes[0]}/event", other.key, {"eventType": "x"}))[0] == 404
-        path = f"/devices/{house.devices[0].id}/command"
+        assert (await other.put(f"/homes/{three_homes.homes[0]}/event", other.key, {"eventType": "x"}))[
+            0
+        ] == 404
+        path = f"/devices/{three_homes.devices[0].id}/command"
         assert (await other.put(path, other.key, {"action": "x"}))[0] == 404
         async with (
             await listen(url, f"{PATH}?entityId=one", key) as ours,
@@ -262,7 +270,9 @@ async def test_projects_never_hear_each_other(house: House, node: NodeProcess) -
         ):
             for _ in range(2):  # Two rounds: one read of the tail may turn two shards round.
                 await other.send({"deviceId": device.id, "entityId": "one", "eventType": "theirs"})
-                await house.tenant.send({"homeId": house.homes[0], "entityId": "one", "eventType": "ours"})
+                await three_homes.tenant.send(
+                    {"homeId": three_homes.homes[0], "entityId": "one", "eventType": "ours"}
+                )
                 for socket, name in ((ours, "ours"), (theirs, "theirs")):
                     assert await socket.receive_type() == name
                     assert await socket.is_alive()

@@ -14,13 +14,13 @@ from homewire.entities.models import Entity
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 from kit.client import Answer, Refused, listen, refusal
+from kit.homes import PATH, READ
 from kit.node import NodeProcess, eventually
 from kit.tenant import Account, Tenant, tenant_of
-from kit.two_homes import PATH, READ
 
 
 @dataclass
-class House:
+class PermittedHome:
     """A home of `member` with a device and an entity in it; `guest` is a member of nothing."""
 
     tenant: Tenant
@@ -79,11 +79,11 @@ class House:
 
 
 @pytest_asyncio.fixture
-async def house(node: NodeProcess) -> AsyncIterator[House]:
+async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHome]:
     async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
         member, guest = await tenant.user(), await tenant.user()
         home = await tenant.home(member)
-        made = House(tenant, member, guest, home, await tenant.device(home))
+        made = PermittedHome(tenant, member, guest, home, await tenant.device(home))
         await tenant.store.entities.create(Entity(made.entity, tenant.project, home, "room"), 10)
         yield made
 
@@ -92,62 +92,66 @@ RECEIVED: Final = {"homeId": ["home", "device", "entity"], "deviceId": ["device"
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_a_right_opens_its_filter_and_no_other(house: House, name: str) -> None:
-    await house.grant(house.guest, name)
-    assert await house.receives(house.guest, house.path(name)) == RECEIVED[name]
+async def test_a_right_opens_its_filter_and_no_other(permitted: PermittedHome, name: str) -> None:
+    await permitted.grant(permitted.guest, name)
+    assert await permitted.receives(permitted.guest, permitted.path(name)) == RECEIVED[name]
     for other in READ.keys() - {name}:
-        await house.refused(house.guest, house.path(other))
-        await house.refused(house.member, house.path(other))
+        await permitted.refused(permitted.guest, permitted.path(other))
+        await permitted.refused(permitted.member, permitted.path(other))
     # A member without the right is as anybody else.
-    await house.refused(house.member, house.path(name))
+    await permitted.refused(permitted.member, permitted.path(name))
 
 
-async def test_without_a_filter_nobody_listens(house: House) -> None:
-    await house.grant(house.guest, *READ)
-    await house.refused(house.guest, PATH, 403)
-    answer = await refusal(house.tenant.url, f"{PATH}?authToken={house.guest.key}", None)
+async def test_without_a_filter_nobody_listens(permitted: PermittedHome) -> None:
+    await permitted.grant(permitted.guest, *READ)
+    await permitted.refused(permitted.guest, PATH, 403)
+    answer = await refusal(permitted.tenant.url, f"{PATH}?authToken={permitted.guest.key}", None)
     assert answer.status == 403
 
 
-async def test_the_filter_that_precedence_chooses_is_the_one_that_needs_a_right(house: House) -> None:
-    await house.grant(house.guest, "deviceId")
-    assert await house.receives(house.guest, house.path("homeId", "deviceId")) == ["device"]
-    await house.refused(house.guest, house.path("deviceId", "entityId"))
-    await house.grant(house.guest, "entityId")
-    assert await house.receives(house.guest, house.path("homeId", "deviceId", "entityId")) == ["entity"]
+async def test_the_filter_that_precedence_chooses_is_the_one_that_needs_a_right(
+    permitted: PermittedHome,
+) -> None:
+    await permitted.grant(permitted.guest, "deviceId")
+    assert await permitted.receives(permitted.guest, permitted.path("homeId", "deviceId")) == ["device"]
+    await permitted.refused(permitted.guest, permitted.path("deviceId", "entityId"))
+    await permitted.grant(permitted.guest, "entityId")
+    assert await permitted.receives(permitted.guest, permitted.path("homeId", "deviceId", "entityId")) == [
+        "entity"
+    ]
 
 
-async def test_every_value_of_a_filter_needs_its_right(house: House) -> None:
-    tenant = house.tenant
-    await house.grant(house.guest, *READ)
-    other = await tenant.home(house.member)
+async def test_every_value_of_a_filter_needs_its_right(permitted: PermittedHome) -> None:
+    tenant = permitted.tenant
+    await permitted.grant(permitted.guest, *READ)
+    other = await tenant.home(permitted.member)
     running_on = (await tenant.device(other)).id
     await tenant.store.entities.create(Entity("attic", tenant.project, other, "room"), 10)
     for name, value in (("homeId", str(other)), ("deviceId", str(running_on)), ("entityId", "attic")):
-        await house.refused(house.guest, f"{house.path(name)}&{urlencode({name: value})}")
+        await permitted.refused(permitted.guest, f"{permitted.path(name)}&{urlencode({name: value})}")
 
 
-async def test_what_may_not_be_heard_is_refused_like_what_does_not_exist(house: House) -> None:
+async def test_what_may_not_be_heard_is_refused_like_what_does_not_exist(permitted: PermittedHome) -> None:
     for name, unknown in (("homeId", "999999999"), ("deviceId", "999999999"), ("entityId", "nothing")):
         answers = [
-            await house.refused(house.guest, path)
-            for path in (house.path(name), f"{PATH}?{urlencode({name: unknown})}")
+            await permitted.refused(permitted.guest, path)
+            for path in (permitted.path(name), f"{PATH}?{urlencode({name: unknown})}")
         ]
         assert len({(each.body, str({**each.headers, "date": ""})) for each in answers}) == 1
 
 
-async def test_a_device_is_heard_where_it_is_now(house: House) -> None:
-    tenant, path = house.tenant, house.path("deviceId")
-    await house.grant(house.guest, "deviceId")
-    await tenant.store.devices.move(tenant.project, house.device.id, None)
-    await house.refused_soon(house.guest, path)
-    other = await tenant.home(house.member)
-    await tenant.store.devices.move(tenant.project, house.device.id, other)
-    async with await listen(tenant.url, path, house.guest.key) as socket:
+async def test_a_device_is_heard_where_it_is_now(permitted: PermittedHome) -> None:
+    tenant, path = permitted.tenant, permitted.path("deviceId")
+    await permitted.grant(permitted.guest, "deviceId")
+    await tenant.store.devices.move(tenant.project, permitted.device.id, None)
+    await permitted.refused_soon(permitted.guest, path)
+    other = await tenant.home(permitted.member)
+    await tenant.store.devices.move(tenant.project, permitted.device.id, other)
+    async with await listen(tenant.url, path, permitted.guest.key) as socket:
 
         async def is_taken() -> bool:
             status, _ = await tenant.put(
-                f"/devices/{house.device.id}/event", house.device.key, {"eventType": "here"}
+                f"/devices/{permitted.device.id}/event", permitted.device.key, {"eventType": "here"}
             )
             return status == 204
 
@@ -156,50 +160,52 @@ async def test_a_device_is_heard_where_it_is_now(house: House) -> None:
         assert (await socket.receive_json())["homeId"] == other
 
 
-async def test_an_entity_is_heard_where_it_is_bound_and_nowhere_else(house: House) -> None:
-    tenant, path = house.tenant, house.path("entityId")
-    await house.grant(house.guest, "entityId")
-    await tenant.store.entities.delete(tenant.project, house.entity)
-    await house.refused_soon(house.guest, path)
-    other = await tenant.home(house.member)
-    await tenant.store.entities.create(Entity(house.entity, tenant.project, other, "room"), 10)
-    async with await listen(tenant.url, path, house.guest.key) as socket:
-        await tenant.send({"homeId": other, "entityId": house.entity, "eventType": "here"})
+async def test_an_entity_is_heard_where_it_is_bound_and_nowhere_else(permitted: PermittedHome) -> None:
+    tenant, path = permitted.tenant, permitted.path("entityId")
+    await permitted.grant(permitted.guest, "entityId")
+    await tenant.store.entities.delete(tenant.project, permitted.entity)
+    await permitted.refused_soon(permitted.guest, path)
+    other = await tenant.home(permitted.member)
+    await tenant.store.entities.create(Entity(permitted.entity, tenant.project, other, "room"), 10)
+    async with await listen(tenant.url, path, permitted.guest.key) as socket:
+        await tenant.send({"homeId": other, "entityId": permitted.entity, "eventType": "here"})
         assert (await socket.receive_json())["homeId"] == other
 
 
-async def test_a_right_to_a_deleted_home_opens_nothing(house: House) -> None:
-    await house.grant(house.guest, "homeId")
-    await house.tenant.store.homes.delete(house.tenant.project, house.home)
-    await house.refused_soon(house.guest, house.path("homeId"))
+async def test_a_right_to_a_deleted_home_opens_nothing(permitted: PermittedHome) -> None:
+    await permitted.grant(permitted.guest, "homeId")
+    await permitted.tenant.store.homes.delete(permitted.tenant.project, permitted.home)
+    await permitted.refused_soon(permitted.guest, permitted.path("homeId"))
 
 
-async def test_groups_give_what_they_have_and_the_last_source_counts(house: House) -> None:
-    tenant, groups, path = house.tenant, house.tenant.store.groups, house.path("homeId")
+async def test_groups_give_what_they_have_and_the_last_source_counts(permitted: PermittedHome) -> None:
+    tenant, groups, path = permitted.tenant, permitted.tenant.store.groups, permitted.path("homeId")
     group = await groups.create(tenant.project, "night watch")
-    await groups.grant(tenant.project, group.id, house.right("homeId"))
-    await house.refused(house.guest, path)
-    await groups.enter(tenant.project, group.id, house.guest.id)
-    await house.grant(house.guest, "homeId")
-    assert await house.receives(house.guest, path)
-    await tenant.store.permissions.revoke(tenant.project, house.guest.id, house.right("homeId"))
-    assert await house.receives(house.guest, path)
-    await groups.quit(tenant.project, group.id, house.guest.id)
-    await house.refused_soon(house.guest, path)
+    await groups.grant(tenant.project, group.id, permitted.right("homeId"))
+    await permitted.refused(permitted.guest, path)
+    await groups.enter(tenant.project, group.id, permitted.guest.id)
+    await permitted.grant(permitted.guest, "homeId")
+    assert await permitted.receives(permitted.guest, path)
+    await tenant.store.permissions.revoke(tenant.project, permitted.guest.id, permitted.right("homeId"))
+    assert await permitted.receives(permitted.guest, path)
+    await groups.quit(tenant.project, group.id, permitted.guest.id)
+    await permitted.refused_soon(permitted.guest, path)
 
 
-async def test_a_write_right_opens_no_filter(house: House) -> None:
-    grant, project = house.tenant.store.permissions.grant, house.tenant.project
-    await grant(project, house.guest.id, Permission(PermissionKind.WRITE_HOME, str(house.home)))
-    await grant(project, house.guest.id, Permission(PermissionKind.WRITE_DEVICE, str(house.device.id)))
+async def test_a_write_right_opens_no_filter(permitted: PermittedHome) -> None:
+    grant, project = permitted.tenant.store.permissions.grant, permitted.tenant.project
+    await grant(project, permitted.guest.id, Permission(PermissionKind.WRITE_HOME, str(permitted.home)))
+    await grant(
+        project, permitted.guest.id, Permission(PermissionKind.WRITE_DEVICE, str(permitted.device.id))
+    )
     for name in READ:
-        await house.refused(house.guest, house.path(name))
+        await permitted.refused(permitted.guest, permitted.path(name))
 
 
 async def test_where_memberships_say_who_hears_rights_say_nothing(tenant: Tenant) -> None:
     member, guest = await tenant.user(), await tenant.user()
-    house = House(tenant, member, guest, await tenant.home(member), Account(0, ""))
-    await house.grant(guest, "homeId")
-    await house.refused(guest, house.path("homeId"))
+    permitted = PermittedHome(tenant, member, guest, await tenant.home(member), Account(0, ""))
+    await permitted.grant(guest, "homeId")
+    await permitted.refused(guest, permitted.path("homeId"))
     async with await listen(tenant.url, PATH, member.key) as socket:
         assert await socket.is_alive()

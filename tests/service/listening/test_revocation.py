@@ -10,15 +10,15 @@ import pytest_asyncio
 
 from homewire.projects.models import AccessControl
 from kit.client import CLOSE, Socket, listen
+from kit.homes import PATH, READ, TwoHomes
 from kit.node import NodeProcess
 from kit.tenant import Tenant, tenant_of
-from kit.two_homes import PATH, READ, TwoHomes
 
 RESUBSCRIBE: Final = 4004
 ACCESS_ENDED: Final = 4500
 
 
-class House(TwoHomes):
+class PermittedHomes(TwoHomes):
     """What `guest` hears by rights."""
 
     async def grant(self, name: str, *numbers: int) -> None:
@@ -35,9 +35,9 @@ class House(TwoHomes):
 
 
 @pytest_asyncio.fixture
-async def house(node: NodeProcess) -> AsyncIterator[House]:
+async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
     async with tenant_of(node, access_control=AccessControl.PERMISSION) as tenant:
-        yield await House.of(tenant, ("lamp", "door"))
+        yield await PermittedHomes.of(tenant, ("lamp", "door"))
 
 
 async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], int]:
@@ -51,68 +51,72 @@ async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], in
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_the_end_of_the_only_right_ends_the_connection(house: House, name: str) -> None:
-    await house.grant(name, 0)
-    async with await house.listening(name, 0) as socket:
-        await house.happen("acknowledged before")
-        received, code = await closed(socket, house.revoke(name, 0))
+async def test_the_end_of_the_only_right_ends_the_connection(permitted: PermittedHomes, name: str) -> None:
+    await permitted.grant(name, 0)
+    async with await permitted.listening(name, 0) as socket:
+        await permitted.happen("acknowledged before")
+        received, code = await closed(socket, permitted.revoke(name, 0))
     assert ([each.count("acknowledged before") for each in received], code) == ([1], ACCESS_ENDED)
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_the_end_of_one_right_of_two_leaves_the_other(house: House, name: str) -> None:
-    await house.grant(name, 0, 1)
-    async with await house.listening(name, 0, 1) as socket:
-        await house.revoke(name, 0)
-        await house.happen("after")
+async def test_the_end_of_one_right_of_two_leaves_the_other(permitted: PermittedHomes, name: str) -> None:
+    await permitted.grant(name, 0, 1)
+    async with await permitted.listening(name, 0, 1) as socket:
+        await permitted.revoke(name, 0)
+        await permitted.happen("after")
         event = await socket.receive_json()
-        assert (event["eventType"], event["homeId"]) == ("after", house.homes[1])
-        assert await closed(socket, house.revoke(name, 1)) == ([], ACCESS_ENDED)
+        assert (event["eventType"], event["homeId"]) == ("after", permitted.homes[1])
+        assert await closed(socket, permitted.revoke(name, 1)) == ([], ACCESS_ENDED)
 
 
-async def test_who_has_a_right_by_a_group_too_keeps_it_until_that_ends(house: House) -> None:
-    store, project = house.tenant.store, house.tenant.project
+async def test_who_has_a_right_by_a_group_too_keeps_it_until_that_ends(permitted: PermittedHomes) -> None:
+    store, project = permitted.tenant.store, permitted.tenant.project
     group = await store.groups.create(project, "night watch")
-    await store.groups.grant(project, group.id, house.right("homeId", 0))
-    await store.groups.enter(project, group.id, house.guest.id)
-    await house.grant("homeId", 0)
-    async with await house.listening("homeId", 0) as socket:
-        await house.revoke("homeId", 0)
-        await house.happen("by the group")
+    await store.groups.grant(project, group.id, permitted.right("homeId", 0))
+    await store.groups.enter(project, group.id, permitted.guest.id)
+    await permitted.grant("homeId", 0)
+    async with await permitted.listening("homeId", 0) as socket:
+        await permitted.revoke("homeId", 0)
+        await permitted.happen("by the group")
         assert await socket.receive_type() == "by the group"
-        quitting = store.groups.quit(project, group.id, house.guest.id)
+        quitting = store.groups.quit(project, group.id, permitted.guest.id)
         assert await closed(socket, quitting) == ([], ACCESS_ENDED)
 
 
-async def test_who_listens_to_an_entity_that_is_bound_anew_comes_again(house: House) -> None:
-    await house.grant("entityId", 0, 1)
-    async with await house.listening("entityId", 1) as other:
-        async with await house.listening("entityId", 0, 1) as socket:
-            assert await closed(socket, house.bind_anew("lamp", house.homes[1])) == ([], RESUBSCRIBE)
+async def test_who_listens_to_an_entity_that_is_bound_anew_comes_again(permitted: PermittedHomes) -> None:
+    await permitted.grant("entityId", 0, 1)
+    async with await permitted.listening("entityId", 1) as other:
+        async with await permitted.listening("entityId", 0, 1) as socket:
+            assert await closed(socket, permitted.bind_anew("lamp", permitted.homes[1])) == ([], RESUBSCRIBE)
         assert await other.receive_type() == "first"
         assert await other.is_alive()
-    async with await listen(house.tenant.url, house.path("entityId", 0, 1), house.guest.key) as socket:
-        await house.tenant.send({"homeId": house.homes[1], "entityId": "lamp", "eventType": "here"})
-        assert (await socket.receive_json())["homeId"] == house.homes[1]
+    async with await listen(
+        permitted.tenant.url, permitted.path("entityId", 0, 1), permitted.guest.key
+    ) as socket:
+        await permitted.tenant.send({"homeId": permitted.homes[1], "entityId": "lamp", "eventType": "here"})
+        assert (await socket.receive_json())["homeId"] == permitted.homes[1]
 
 
-async def test_an_entity_is_heard_in_its_own_home_and_not_in_that_of_another(house: House) -> None:
+async def test_an_entity_is_heard_in_its_own_home_and_not_in_that_of_another(
+    permitted: PermittedHomes,
+) -> None:
     """Else a right would outlive its end, in the home of an entity that was named beside it."""
-    await house.grant("entityId", 0, 1)
-    async with await house.listening("entityId", 0, 1) as socket:
-        await house.revoke("entityId", 0)
-        await house.bind_anew("lamp", house.homes[1])
+    await permitted.grant("entityId", 0, 1)
+    async with await permitted.listening("entityId", 0, 1) as socket:
+        await permitted.revoke("entityId", 0)
+        await permitted.bind_anew("lamp", permitted.homes[1])
         for entity, name in (("lamp", "secret"), ("door", "heard")):
-            await house.tenant.send({"homeId": house.homes[1], "entityId": entity, "eventType": name})
+            await permitted.tenant.send({"homeId": permitted.homes[1], "entityId": entity, "eventType": name})
         assert await socket.receive_type() == "heard"
 
 
 async def test_a_member_who_listens_to_an_entity_that_is_bound_anew_comes_again(tenant: Tenant) -> None:
-    house = await House.of(tenant, ("lamp", "door"))
-    member, homes = house.member, house.homes
+    permitted = await PermittedHomes.of(tenant, ("lamp", "door"))
+    member, homes = permitted.member, permitted.homes
     path = f"{PATH}?entityId=lamp"
     async with await listen(tenant.url, path, member.key) as socket:
-        assert await closed(socket, house.bind_anew("lamp", homes[1])) == ([], RESUBSCRIBE)
+        assert await closed(socket, permitted.bind_anew("lamp", homes[1])) == ([], RESUBSCRIBE)
     async with await listen(tenant.url, path, member.key) as socket:
         await tenant.send({"homeId": homes[1], "entityId": "lamp", "eventType": "here"})
         assert await socket.receive_type() == "here"

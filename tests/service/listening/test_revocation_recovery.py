@@ -17,7 +17,7 @@ from homewire.errors import HomewireError
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 from kit.client import CLOSE, TEXT, Socket, listen
-from kit.moments import in_time
+from kit.clock import in_time
 from kit.node import eventually
 from kit.tenant import Account, Tenant, tenant_of
 from kit.two_nodes import Pair, Processes, pair_of, running_pair

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 
 from homewire.projects.models import AccountSystem, KeyScope
-from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
+from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.tenant import Reply, Tenant
 
@@ -43,164 +43,168 @@ def refused(reply: Reply) -> str:
 
 
 async def test_an_account_can_be_guessed_at_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
-        await desk.member()
-        await desk.member("bob@example.com")
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+        await people.member()
+        await people.member("bob@example.com")
         for _ in range(LIMITS["account_attempts"]):
-            assert reason(await desk.sign_in(email=EMAIL, password="wrong")) == "INCORRECT_PASSWORD"
-        assert refused(await desk.sign_in(email=EMAIL.upper(), password=PASSWORD)) == "account_attempts"
-        assert (await desk.sign_in(email="bob@example.com", password=PASSWORD)).status == 200
+            assert reason(await people.sign_in(email=EMAIL, password="wrong")) == "INCORRECT_PASSWORD"
+        assert refused(await people.sign_in(email=EMAIL.upper(), password=PASSWORD)) == "account_attempts"
+        assert (await people.sign_in(email="bob@example.com", password=PASSWORD)).status == 200
         # As long as it counts, nobody is told whether the address is known.
         for _ in range(LIMITS["account_attempts"]):
-            await desk.sign_in(email="nobody@example.com", password="wrong")
-        limit = refused(await desk.sign_in(email="nobody@example.com", password="wrong"))
+            await people.sign_in(email="nobody@example.com", password="wrong")
+        limit = refused(await people.sign_in(email="nobody@example.com", password="wrong"))
         assert limit in ("account_attempts", "address_attempts")
 
 
 async def test_many_guesses_at_once_are_no_more(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk, nodes[1].client() as elsewhere:
-        await desk.member()
-        other = Desk(nodes[1], Tenant(desk.tenant.store, desk.tenant.redis, nodes[1].url, desk.project, "", 0,
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people, nodes[1].client() as elsewhere:
+        await people.member()
+        other = Accounts(nodes[1], Tenant(people.tenant.store, people.tenant.redis, nodes[1].url, people.project, "", 0,
                                       elsewhere))  # fmt: skip
         replies = await asyncio.gather(
-            *(each.sign_in(email=EMAIL, password="wrong") for each in (desk, other) for _ in range(6))
+            *(each.sign_in(email=EMAIL, password="wrong") for each in (people, other) for _ in range(6))
         )
         statuses = sorted(reply.status for reply in replies)
         assert statuses == [403] * LIMITS["account_attempts"] + [429] * 9
 
 
 async def test_an_address_can_guess_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         for number in range(LIMITS["address_attempts"]):
-            await desk.sign_in(email=f"{number}@example.com", password="wrong")
-        assert refused(await desk.sign_in(email=EMAIL, password="wrong")) == "address_attempts"
+            await people.sign_in(email=f"{number}@example.com", password="wrong")
+        assert refused(await people.sign_in(email=EMAIL, password="wrong")) == "address_attempts"
         # Links that were mailed to people of the same network go on working.
-        await desk.member()
-        await desk.start("passwordReset/start", email=EMAIL)
-        form = {"token": await desk.token(), "newPassword": PASSWORD}
-        assert (await desk.post("/auth/user/passwordReset", **form)).status == 200
+        await people.member()
+        await people.start("passwordReset/start", email=EMAIL)
+        form = {"token": await people.token(), "newPassword": PASSWORD}
+        assert (await people.post("/auth/user/passwordReset", **form)).status == 200
 
 
 async def test_tokens_can_be_guessed_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         for number in range(LIMITS["address_attempts"]):
             path, more = (
                 ("/auth/user/emailVerification", {}),
                 ("/auth/user/passwordReset", {"newPassword": PASSWORD}),
             )[number % 2]
-            assert reason(await desk.post(path, token=a_token(desk), **more)) == "INVALID_TOKEN"
-        assert refused(await desk.post("/auth/user/emailVerification", token=a_token(desk))) == (
+            assert reason(await people.post(path, token=a_token(people), **more)) == "INVALID_TOKEN"
+        assert refused(await people.post("/auth/user/emailVerification", token=a_token(people))) == (
             "address_attempts"
         )
-        reset = await desk.post("/auth/user/passwordReset", token=a_token(desk), newPassword=PASSWORD)
+        reset = await people.post("/auth/user/passwordReset", token=a_token(people), newPassword=PASSWORD)
         assert refused(reset) == "address_attempts"
-        samples = await desk.node.metrics()
+        samples = await people.node.metrics()
         assert samples['refused_total{limit="address_attempts"}'] >= 2
 
 
-def a_token(desk: Desk) -> str:
+def a_token(people: Accounts) -> str:
     """One that nobody was sent."""
-    return f"v1.{desk.project}.{'A' * 43}"
+    return f"v1.{people.project}.{'A' * 43}"
 
 
 async def test_who_knows_the_password_is_never_refused(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
-        await desk.member()
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+        await people.member()
         for _ in range(LIMITS["address_attempts"] + 1):
-            assert (await desk.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+            assert (await people.sign_in(email=EMAIL, password=PASSWORD)).status == 200
 
 
 async def test_codes_can_be_guessed_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.PHONE) as desk:
-        await desk.register(name="Ada", phoneNumber=PHONE)
+    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
+        await people.register(name="Ada", phoneNumber=PHONE)
         for _ in range(LIMITS["account_attempts"]):
-            assert reason(await desk.sign_in(phoneNumber=PHONE, code="x")) == "INVALID_AUTH_CODE"
-        assert refused(await desk.sign_in(phoneNumber=PHONE, code=await desk.code())) == "account_attempts"
+            assert reason(await people.sign_in(phoneNumber=PHONE, code="x")) == "INVALID_AUTH_CODE"
+        assert (
+            refused(await people.sign_in(phoneNumber=PHONE, code=await people.code())) == "account_attempts"
+        )
 
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
 async def test_an_address_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess], what: str) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
-        await desk.member()
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+        await people.member()
         for email in (EMAIL, "nobody@example.com"):
             for _ in range(LIMITS["account_messages"]):
-                assert (await desk.start(what, email=email)).status == 200
-            limit = refused(await desk.start(what, email=email))
+                assert (await people.start(what, email=email)).status == 200
+            limit = refused(await people.start(what, email=email))
             assert limit == ("account_messages" if email == EMAIL else "address_messages")
 
 
 async def test_a_number_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.PHONE) as desk:
-        assert (await desk.register(name="Ada", phoneNumber=PHONE)).status == 201
-        assert (await desk.start("sms", phoneNumber=PHONE)).status == 200
-        assert refused(await desk.start("sms", phoneNumber=PHONE)) == "account_messages"
-        assert len(await desk.messages()) == LIMITS["account_messages"]
+    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
+        assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
+        assert (await people.start("sms", phoneNumber=PHONE)).status == 200
+        assert refused(await people.start("sms", phoneNumber=PHONE)) == "account_messages"
+        assert len(await people.messages()) == LIMITS["account_messages"]
 
 
 async def test_registrations_that_are_refused_use_up_no_messages(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
-        await desk.member()
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+        await people.member()
         for _ in range(LIMITS["account_messages"] + 1):
-            short = await desk.register(name="Bob", email="bob@example.com", password="short")
+            short = await people.register(name="Bob", email="bob@example.com", password="short")
             assert reason(short) == "PASSWORD_TOO_SHORT"
-            nameless = await desk.register(name="x" * 257, email="bob@example.com", password=PASSWORD)
+            nameless = await people.register(name="x" * 257, email="bob@example.com", password=PASSWORD)
             assert nameless.body["data"]["field"] == "name"
-            assert reason(await desk.register(name="Eve", email=EMAIL, password=PASSWORD)) == "EMAIL_IN_USE"
-        made = await desk.register(name="Bob", email="bob@example.com", password=PASSWORD)
+            assert reason(await people.register(name="Eve", email=EMAIL, password=PASSWORD)) == "EMAIL_IN_USE"
+        made = await people.register(name="Bob", email="bob@example.com", password=PASSWORD)
         assert made.status == 201
         # Whose address it is can still ask for a link.
-        assert (await desk.start("passwordReset/start", email=EMAIL)).status == 200
-        assert len(await desk.messages(EMAIL)) == 1
+        assert (await people.start("passwordReset/start", email=EMAIL)).status == 200
+        assert len(await people.messages(EMAIL)) == 1
         # But who has an account is not told as often as one likes.
         for _ in range(LIMITS["address_attempts"] - LIMITS["account_messages"] - 1):
-            await desk.register(name="Eve", email=EMAIL, password=PASSWORD)
-        assert refused(await desk.register(name="Eve", email=EMAIL, password=PASSWORD)) == "address_attempts"
-    async with desk_of(nodes[0], AccountSystem.PHONE) as desk:
+            await people.register(name="Eve", email=EMAIL, password=PASSWORD)
+        assert (
+            refused(await people.register(name="Eve", email=EMAIL, password=PASSWORD)) == "address_attempts"
+        )
+    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
         taken = "+14155550199"
-        await desk.tenant.store.users.create(desk.project, "Ada", phone=taken, verified=True)
+        await people.tenant.store.users.create(people.project, "Ada", phone=taken, verified=True)
         for _ in range(LIMITS["account_messages"] + 1):
-            assert reason(await desk.register(name="Eve", phoneNumber=taken)) == "USER_EXISTS"
-            nameless = await desk.register(name="x" * 257, phoneNumber=PHONE)
+            assert reason(await people.register(name="Eve", phoneNumber=taken)) == "USER_EXISTS"
+            nameless = await people.register(name="x" * 257, phoneNumber=PHONE)
             assert nameless.body["data"]["field"] == "name"
-        assert (await desk.start("sms", phoneNumber=taken)).status == 200
-        assert (await desk.register(name="Ada", phoneNumber=PHONE)).status == 201
+        assert (await people.start("sms", phoneNumber=taken)).status == 200
+        assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
 
 
 async def test_an_address_registers_so_many(nodes: tuple[NodeProcess, NodeProcess]) -> None:
-    async with desk_of(nodes[0], AccountSystem.PHONE) as desk:
+    async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
         for number in range(LIMITS["address_messages"]):
-            made = await desk.register(name="Ada", phoneNumber=f"+1415555010{number}")
+            made = await people.register(name="Ada", phoneNumber=f"+1415555010{number}")
             assert made.status == 201
-        assert refused(await desk.register(name="Ada", phoneNumber=PHONE)) == "address_messages"
+        assert refused(await people.register(name="Ada", phoneNumber=PHONE)) == "address_messages"
 
 
 async def test_a_project_that_brings_its_own_users_is_not_limited(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
-    async with desk_of(nodes[0], AccountSystem.BYOU) as desk:
-        key, user = await desk.project_key(KeyScope.BYOU), None
+    async with accounts_of(nodes[0], AccountSystem.BYOU) as people:
+        key, user = await people.project_key(KeyScope.BYOU), None
         for _ in range(LIMITS["address_attempts"] + 1):
-            user = (await desk.tenant.ask("POST", "/users", key, {"projectId": desk.project})).body["id"]
-            assert (await desk.sign_in(key, userId=user)).status == 200
+            user = (await people.tenant.ask("POST", "/users", key, {"projectId": people.project})).body["id"]
+            assert (await people.sign_in(key, userId=user)).status == 200
 
 
 async def test_limits_end_with_their_window() -> None:
     with private_node(**{**LIMITS, "attempts_window_s": 1}) as node:
-        async with desk_of(node, AccountSystem.EMAIL) as desk:
-            await desk.member()
+        async with accounts_of(node, AccountSystem.EMAIL) as people:
+            await people.member()
 
             async def refuses() -> bool:
-                return (await desk.start("passwordReset/start", email=EMAIL)).status == 429
+                return (await people.start("passwordReset/start", email=EMAIL)).status == 429
 
             async def admits() -> bool:
-                return (await desk.start("passwordReset/start", email=EMAIL)).status == 200
+                return (await people.start("passwordReset/start", email=EMAIL)).status == 200
 
             await eventually(refuses)
             await eventually(admits)
             # Nothing is left of it, however many addresses were tried.
-            await eventually(lambda: nothing_left(desk.tenant.redis))
+            await eventually(lambda: nothing_left(people.tenant.redis))
 
 
 async def nothing_left(redis: Redis) -> bool:
@@ -210,19 +214,19 @@ async def nothing_left(redis: Redis) -> bool:
 async def test_an_address_is_invited_so_often_and_a_member_all_the_same(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
-    async with desk_of(nodes[0], AccountSystem.EMAIL) as desk:
-        owner = await desk.member()
-        key, store = await desk.key(owner), desk.tenant.store
-        members = f"/homes/{(await store.homes.create(desk.project, 'home', owner)).id}/members"
+    async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
+        owner = await people.member()
+        key, store = await people.key(owner), people.tenant.store
+        members = f"/homes/{(await store.homes.create(people.project, 'home', owner)).id}/members"
         for _ in range(LIMITS["account_messages"] + 1):
-            added = await desk.tenant.ask("POST", members, key, {"email": "bob@example.com"})
+            added = await people.tenant.ask("POST", members, key, {"email": "bob@example.com"})
             assert added.status == 201
             # Of this one nobody is told, and nothing is counted.
-            again = await desk.tenant.ask("POST", members, key, {"email": "bob@example.com"})
+            again = await people.tenant.ask("POST", members, key, {"email": "bob@example.com"})
             assert again.reason == "MEMBER_EXISTS"
-            removed = await desk.tenant.ask("DELETE", f"{members}/{added.body['userId']}", key)
+            removed = await people.tenant.ask("DELETE", f"{members}/{added.body['userId']}", key)
             assert removed.status == 204
-        assert len(await desk.messages("bob@example.com")) == LIMITS["account_messages"]
+        assert len(await people.messages("bob@example.com")) == LIMITS["account_messages"]
         # Who is invited may still ask for messages of their own.
-        registered = await desk.register(name="Bob", email="bob@example.com", password=PASSWORD)
+        registered = await people.register(name="Bob", email="bob@example.com", password=PASSWORD)
         assert registered.status == 201

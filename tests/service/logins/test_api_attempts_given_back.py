@@ -20,10 +20,10 @@ from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
 from homewire.users.registrations import VERIFY_EMAIL
 from homewire.users.verification import REDEEM_CODE, REDEEM_TOKEN
-from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of
+from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of
 from kit.browser import HOSTS, browser_of
-from kit.faulty_link import FaultyWay, faulty_way
 from kit.node import NodeProcess, eventually, running_node
+from kit.redis_link import RedisLink, redis_link
 from kit.redis_server import running_server
 from kit.tenant import Reply
 
@@ -34,12 +34,12 @@ NEW = "staple battery"
 
 
 @pytest.fixture(scope="module")
-def way() -> Iterator[tuple[NodeProcess, FaultyWay]]:
+def way() -> Iterator[tuple[NodeProcess, RedisLink]]:
     """A node that bears few guesses, and its way to Redis."""
     limits: dict[str, Any] = {"account_attempts": MOST, "address_attempts": MOST}
     with ExitStack() as stack:
         server = stack.enter_context(running_server())
-        way = stack.enter_context(faulty_way(server.url))
+        way = stack.enter_context(redis_link(server.url))
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="hw-")))
         node = stack.enter_context(
             running_node(directory / "data", redis_url=way.url, project_hosts=HOSTS, **limits)
@@ -49,60 +49,62 @@ def way() -> Iterator[tuple[NodeProcess, FaultyWay]]:
 
 
 _numbers = itertools.count()
-Attempt = Callable[[Desk], Coroutine[Any, Any, Reply]]
+Attempt = Callable[[Accounts], Coroutine[Any, Any, Reply]]
 
 
-async def by_password(desk: Desk) -> Reply:
-    if await desk.tenant.store.users.by_email(desk.project, EMAIL) is None:
-        await desk.member()
-    return await desk.sign_in(email=EMAIL, password=PASSWORD)
+async def by_password(people: Accounts) -> Reply:
+    if await people.tenant.store.users.by_email(people.project, EMAIL) is None:
+        await people.member()
+    return await people.sign_in(email=EMAIL, password=PASSWORD)
 
 
-async def by_code(desk: Desk) -> Reply:
-    store = desk.tenant.store
-    user = await store.users.by_phone(desk.project, PHONE)
+async def by_code(people: Accounts) -> Reply:
+    store = people.tenant.store
+    user = await store.users.by_phone(people.project, PHONE)
     if user is None:
-        user = await store.users.create(desk.project, "Ada", phone=PHONE)
-    code = await store.verifications.issue_code(desk.project, user.id, MINUTE_MS)
-    return await desk.sign_in(phoneNumber=PHONE, code=code)
+        user = await store.users.create(people.project, "Ada", phone=PHONE)
+    code = await store.verifications.issue_code(people.project, user.id, MINUTE_MS)
+    return await people.sign_in(phoneNumber=PHONE, code=code)
 
 
-async def by_reset(desk: Desk) -> Reply:
-    store = desk.tenant.store
-    user = await store.users.by_email(desk.project, EMAIL)
-    user_id = await desk.member() if user is None else user.id
-    token = await store.verifications.issue_token(desk.project, user_id, ProofKind.PASSWORD_RESET, MINUTE_MS)
-    return await desk.post("/auth/user/passwordReset", token=token, newPassword=NEW)
-
-
-async def by_verification(desk: Desk) -> Reply:
-    store = desk.tenant.store
-    user = await store.users.create(desk.project, "Ada", email=f"{next(_numbers)}@example.com")
+async def by_reset(people: Accounts) -> Reply:
+    store = people.tenant.store
+    user = await store.users.by_email(people.project, EMAIL)
+    user_id = await people.member() if user is None else user.id
     token = await store.verifications.issue_token(
-        desk.project, user.id, ProofKind.EMAIL_VERIFICATION, MINUTE_MS
+        people.project, user_id, ProofKind.PASSWORD_RESET, MINUTE_MS
     )
-    return await desk.post("/auth/user/emailVerification", token=token)
+    return await people.post("/auth/user/passwordReset", token=token, newPassword=NEW)
 
 
-async def at_the_controller(desk: Desk) -> Reply:
-    if await desk.tenant.store.users.by_email(desk.project, EMAIL) is None:
-        await desk.member()
-    async with browser_of(desk) as browser:
+async def by_verification(people: Accounts) -> Reply:
+    store = people.tenant.store
+    user = await store.users.create(people.project, "Ada", email=f"{next(_numbers)}@example.com")
+    token = await store.verifications.issue_token(
+        people.project, user.id, ProofKind.EMAIL_VERIFICATION, MINUTE_MS
+    )
+    return await people.post("/auth/user/emailVerification", token=token)
+
+
+async def at_the_controller(people: Accounts) -> Reply:
+    if await people.tenant.store.users.by_email(people.project, EMAIL) is None:
+        await people.member()
+    async with browser_of(people) as browser:
         return await browser.ask("POST", "/session/login", {"login": EMAIL, "password": PASSWORD})
 
 
-async def by_login_token(desk: Desk) -> Reply:
-    store = desk.tenant.store
-    user = await store.users.by_email(desk.project, EMAIL)
-    user_id = await desk.member() if user is None else user.id
-    token, _ = await store.login_tokens.create(desk.project, user_id, MINUTE_MS)
-    async with browser_of(desk) as browser:
+async def by_login_token(people: Accounts) -> Reply:
+    store = people.tenant.store
+    user = await store.users.by_email(people.project, EMAIL)
+    user_id = await people.member() if user is None else user.id
+    token, _ = await store.login_tokens.create(people.project, user_id, MINUTE_MS)
+    async with browser_of(people) as browser:
         return await browser.ask("POST", "/session/login-with-token", {"token": token})
 
 
-async def as_a_device(desk: Desk) -> Reply:
-    device = await desk.tenant.device(None)
-    async with browser_of(desk) as browser:
+async def as_a_device(people: Accounts) -> Reply:
+    device = await people.tenant.device(None)
+    async with browser_of(people) as browser:
         body = {"login": device.id, "password": device.key}
         return await browser.ask("POST", "/session/node/login", body)
 
@@ -125,44 +127,44 @@ PLACES = {
 
 @pytest_asyncio.fixture(params=PLACES)
 async def place(
-    request: pytest.FixtureRequest, way: tuple[NodeProcess, FaultyWay]
-) -> AsyncIterator[tuple[Desk, Attempt, FaultyWay, bytes]]:
+    request: pytest.FixtureRequest, way: tuple[NodeProcess, RedisLink]
+) -> AsyncIterator[tuple[Accounts, Attempt, RedisLink, bytes]]:
     """A project, and how something is guessed right in it, again and again."""
     accounts, attempt, between = PLACES[request.param]
-    async with desk_of(way[0], accounts) as desk:
-        yield desk, attempt, way[1], between
+    async with accounts_of(way[0], accounts) as people:
+        yield people, attempt, way[1], between
         way[1].cuts = way[1].holds = b""
 
 
-async def test_right_ones_are_given_back(place: tuple[Desk, Attempt, FaultyWay, bytes]) -> None:
-    desk, attempt, _, _ = place
+async def test_right_ones_are_given_back(place: tuple[Accounts, Attempt, RedisLink, bytes]) -> None:
+    people, attempt, _, _ = place
     for _ in range(MOST + 1):
-        assert (await attempt(desk)).status in (200, 201)
+        assert (await attempt(people)).status in (200, 201)
 
 
 async def test_what_redis_left_without_a_verdict_is_given_back(
-    place: tuple[Desk, Attempt, FaultyWay, bytes],
+    place: tuple[Accounts, Attempt, RedisLink, bytes],
 ) -> None:
-    desk, attempt, way, between = place
+    people, attempt, way, between = place
     # The scripts are loaded, and the accounts made.
-    assert (await attempt(desk)).status in (200, 201)
+    assert (await attempt(people)).status in (200, 201)
     for _ in range(MOST + 1):
         way.cuts = between
-        assert (await attempt(desk)).status == 503
+        assert (await attempt(people)).status == 503
         way.cuts = b""
-    assert (await attempt(desk)).status in (200, 201)
+    assert (await attempt(people)).status in (200, 201)
 
 
 async def test_a_client_that_hangs_up_has_guessed_nothing(
-    place: tuple[Desk, Attempt, FaultyWay, bytes],
+    place: tuple[Accounts, Attempt, RedisLink, bytes],
 ) -> None:
-    desk, attempt, way, between = place
-    assert (await attempt(desk)).status in (200, 201)
+    people, attempt, way, between = place
+    assert (await attempt(people)).status in (200, 201)
     for _ in range(MOST + 1):
         way.held.clear()
         way.goes_on.clear()
         way.holds = between
-        asking = asyncio.create_task(attempt(desk))
+        asking = asyncio.create_task(attempt(people))
         assert await asyncio.to_thread(way.held.wait, 30)
         asking.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -170,15 +172,15 @@ async def test_a_client_that_hangs_up_has_guessed_nothing(
         way.holds = b""
         way.goes_on.set()
         # Its answer has nobody who reads it; the places are free when it is done.
-        await settled(desk)
-    assert (await attempt(desk)).status in (200, 201)
+        await settled(people)
+    assert (await attempt(people)).status in (200, 201)
 
 
-async def settled(desk: Desk) -> None:
+async def settled(people: Accounts) -> None:
     """No attempt is without a verdict."""
-    leases = f"*{{p{desk.project}}}:attempts:*:leases"
+    leases = f"*{{p{people.project}}}:attempts:*:leases"
 
     async def none_left() -> bool:
-        return not [name async for name in desk.tenant.redis.scan_iter(leases)]
+        return not [name async for name in people.tenant.redis.scan_iter(leases)]
 
     await eventually(none_left, 25.0)

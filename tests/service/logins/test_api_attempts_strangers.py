@@ -10,7 +10,7 @@ import pytest_asyncio
 
 from homewire.logins.store import IN_A_ROW
 from homewire.projects.models import AccountSystem
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, field, reason
 from kit.node import NodeProcess, private_node
 from kit.tenant import Reply
 
@@ -36,29 +36,29 @@ def behind_proxy() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desk(behind_proxy: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(behind_proxy, AccountSystem.EMAIL) as made:
+async def people(behind_proxy: NodeProcess) -> AsyncIterator[Accounts]:
+    async with accounts_of(behind_proxy, AccountSystem.EMAIL) as made:
         await made.member()
         yield made
 
 
-async def post(desk: Desk, address: str, path: str, **form: Any) -> Reply:
+async def post(people: Accounts, address: str, path: str, **form: Any) -> Reply:
     """A form from a client's address."""
-    given = {"projectId": desk.project, **form}
+    given = {"projectId": people.project, **form}
     headers = {"X-Forwarded-For": address}
-    async with desk.tenant.http.post(path, data=given, headers=headers) as answer:
+    async with people.tenant.http.post(path, data=given, headers=headers) as answer:
         content = await answer.read()
         body = await answer.json() if content else None
         return Reply(answer.status, body, answer.headers)
 
 
-async def sign_in(desk: Desk, address: str, password: str = PASSWORD) -> Reply:
-    return await post(desk, address, "/auth/user", appId=APP, email=EMAIL, password=password)
+async def sign_in(people: Accounts, address: str, password: str = PASSWORD) -> Reply:
+    return await post(people, address, "/auth/user", appId=APP, email=EMAIL, password=password)
 
 
-async def attempt(desk: Desk, address: str, times: int) -> None:
+async def attempt(people: Accounts, address: str, times: int) -> None:
     for _ in range(times):
-        assert reason(await sign_in(desk, address, "wrong")) == "INCORRECT_PASSWORD"
+        assert reason(await sign_in(people, address, "wrong")) == "INCORRECT_PASSWORD"
 
 
 def limited(reply: Reply) -> tuple[str, int]:
@@ -67,119 +67,123 @@ def limited(reply: Reply) -> tuple[str, int]:
     return reply.body["data"]["limit"], int(reply.headers["Retry-After"])
 
 
-async def pass_time(desk: Desk, seconds: float) -> None:
+async def pass_time(people: Accounts, seconds: float) -> None:
     """As if what was wrong had been so much longer ago."""
-    redis = desk.tenant.redis
-    async for name in redis.scan_iter(f"*{{p{desk.project}}}:attempts:*"):
+    redis = people.tenant.redis
+    async for name in redis.scan_iter(f"*{{p{people.project}}}:attempts:*"):
         if await redis.type(name) == b"hash":
             await redis.hincrby(name, "last", -round(seconds * 1000))
 
 
-async def test_a_stranger_keeps_nobody_else_out(desk: Desk) -> None:
+async def test_a_stranger_keeps_nobody_else_out(people: Accounts) -> None:
     # The owner was at home lately.
-    assert (await sign_in(desk, HOME)).status == 200
+    assert (await sign_in(people, HOME)).status == 200
     for stranger in ("203.0.113.1", "203.1.113.1"):
-        await attempt(desk, stranger, LIMITS["account_attempts"])
-        assert limited(await sign_in(desk, stranger))[0] in ("account_attempts", "stranger_attempts")
+        await attempt(people, stranger, LIMITS["account_attempts"])
+        assert limited(await sign_in(people, stranger))[0] in ("account_attempts", "stranger_attempts")
     # All others together have used up theirs; who is known has not.
-    assert limited(await sign_in(desk, HOTEL))[0] == "stranger_attempts"
-    assert (await sign_in(desk, HOME)).status == 200
-    assert (await sign_in(desk, "192.0.2.200")).status == 200
+    assert limited(await sign_in(people, HOTEL))[0] == "stranger_attempts"
+    assert (await sign_in(people, HOME)).status == 200
+    assert (await sign_in(people, "192.0.2.200")).status == 200
 
 
-async def test_the_owner_gets_in_from_anywhere_by_the_reset_link(desk: Desk) -> None:
+async def test_the_owner_gets_in_from_anywhere_by_the_reset_link(people: Accounts) -> None:
     for stranger in ("203.0.113.1", "203.1.113.1"):
-        await attempt(desk, stranger, LIMITS["account_attempts"])
+        await attempt(people, stranger, LIMITS["account_attempts"])
         # Nor do messages that a stranger asks for use up the owner's.
         for _ in range(LIMITS["account_messages"]):
-            asked = await post(desk, stranger, "/auth/user/passwordReset/start", email=EMAIL)
+            asked = await post(people, stranger, "/auth/user/passwordReset/start", email=EMAIL)
             assert asked.status == 200
-        refused = await post(desk, stranger, "/auth/user/passwordReset/start", email=EMAIL)
+        refused = await post(people, stranger, "/auth/user/passwordReset/start", email=EMAIL)
         assert limited(refused)[0] == "account_messages"
-    assert limited(await sign_in(desk, HOTEL))[0] == "stranger_attempts"
-    assert (await post(desk, HOTEL, "/auth/user/passwordReset/start", email=EMAIL)).status == 200
-    form = {"token": await desk.token(), "newPassword": "staple battery"}
-    assert (await post(desk, HOTEL, "/auth/user/passwordReset", **form)).status == 200
-    assert (await sign_in(desk, HOTEL, "staple battery")).status == 200
+    assert limited(await sign_in(people, HOTEL))[0] == "stranger_attempts"
+    assert (await post(people, HOTEL, "/auth/user/passwordReset/start", email=EMAIL)).status == 200
+    form = {"token": await people.token(), "newPassword": "staple battery"}
+    assert (await post(people, HOTEL, "/auth/user/passwordReset", **form)).status == 200
+    assert (await sign_in(people, HOTEL, "staple battery")).status == 200
     # An address is written to only so often, though.
-    fourth = await post(desk, "203.2.113.1", "/auth/user/passwordReset/start", email=EMAIL)
+    fourth = await post(people, "203.2.113.1", "/auth/user/passwordReset/start", email=EMAIL)
     assert limited(fourth)[0] == "recipient_messages"
 
 
-async def test_delays_grow_and_end_with_a_right_guess(desk: Desk) -> None:
-    assert (await sign_in(desk, HOME)).status == 200
-    await attempt(desk, HOME, LIMITS["account_attempts"])
+async def test_delays_grow_and_end_with_a_right_guess(people: Accounts) -> None:
+    assert (await sign_in(people, HOME)).status == 200
+    await attempt(people, HOME, LIMITS["account_attempts"])
     for delay in (FIRST_S, 2 * FIRST_S, 4 * FIRST_S, 8 * FIRST_S, LONGEST_S, LONGEST_S):
-        limit, wait = limited(await sign_in(desk, HOME))
+        limit, wait = limited(await sign_in(people, HOME))
         assert limit == "account_attempts"
         # Of what had passed when it was asked.
         assert delay / 2 < wait <= delay
-        await pass_time(desk, delay)
+        await pass_time(people, delay)
         # One more, and no second one beside it.
-        await attempt(desk, HOME, 1)
-    await pass_time(desk, LONGEST_S)
-    assert (await sign_in(desk, HOME)).status == 200
-    await attempt(desk, HOME, LIMITS["account_attempts"])
+        await attempt(people, HOME, 1)
+    await pass_time(people, LONGEST_S)
+    assert (await sign_in(people, HOME)).status == 200
+    await attempt(people, HOME, LIMITS["account_attempts"])
 
 
 async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodeProcess) -> None:
-    async with desk_of(behind_proxy, AccountSystem.PHONE) as desk:
-        user = await desk.tenant.store.users.create(desk.project, "Ada", phone=PHONE, verified=True)
-        issue = desk.tenant.store.verifications.issue_code
+    async with accounts_of(behind_proxy, AccountSystem.PHONE) as people:
+        user = await people.tenant.store.users.create(people.project, "Ada", phone=PHONE, verified=True)
+        issue = people.tenant.store.verifications.issue_code
 
         async def sign_in_with(code: str, address: str) -> Reply:
-            return await post(desk, address, "/auth/user", appId=APP, phoneNumber=PHONE, code=code)
+            return await post(people, address, "/auth/user", appId=APP, phoneNumber=PHONE, code=code)
 
-        assert (await sign_in_with(await issue(desk.project, user.id, 60_000), HOME)).status == 200
+        assert (await sign_in_with(await issue(people.project, user.id, 60_000), HOME)).status == 200
         failed = await sign_in_with("x", HOTEL)
         assert reason(failed) == "INVALID_AUTH_CODE"
-        redis = desk.tenant.redis
-        async for name in redis.scan_iter(f"*{{p{desk.project}}}:attempts:stranger_attempts:*"):
+        redis = people.tenant.redis
+        async for name in redis.scan_iter(f"*{{p{people.project}}}:attempts:stranger_attempts:*"):
             if await redis.type(name) == b"hash":
                 await redis.hset(name, "n", str(IN_A_ROW))
-        await pass_time(desk, 10 * LONGEST_S)
-        code = await issue(desk.project, user.id, 60_000)
+        await pass_time(people, 10 * LONGEST_S)
+        code = await issue(people.project, user.id, 60_000)
         # However long ago the last one was, and from wherever but where the owner is known.
         for stranger in (HOTEL, "203.0.113.1"):
             limit, wait = limited(await sign_in_with(code, stranger))
             assert limit == "stranger_attempts"
             assert wait > LONGEST_S
         assert (await sign_in_with(code, HOME)).status == 200
-        assert (await desk.node.metrics())['refused_total{limit="stranger_attempts"}'] >= 2
+        assert (await people.node.metrics())['refused_total{limit="stranger_attempts"}'] >= 2
 
 
 async def test_a_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> None:
     async with (
-        desk_of(behind_proxy, AccountSystem.PHONE) as desk,
-        desk_of(behind_proxy, AccountSystem.PHONE) as other,
+        accounts_of(behind_proxy, AccountSystem.PHONE) as people,
+        accounts_of(behind_proxy, AccountSystem.PHONE) as other,
     ):
         for number in range(LIMITS["project_sms_per_day"]):
-            assert (await desk.register(name="Ada", phoneNumber=f"+1415555010{number}")).status == 201
-        limit, wait = limited(await desk.register(name="Ada", phoneNumber=PHONE))
+            assert (await people.register(name="Ada", phoneNumber=f"+1415555010{number}")).status == 201
+        limit, wait = limited(await people.register(name="Ada", phoneNumber=PHONE))
         assert (limit, wait > 3600) == ("project_sms_per_day", True)
-        assert limited(await desk.start("sms", phoneNumber="+14155550100"))[0] == "project_sms_per_day"
-        assert len(await desk.messages()) == LIMITS["project_sms_per_day"]
+        assert limited(await people.start("sms", phoneNumber="+14155550100"))[0] == "project_sms_per_day"
+        assert len(await people.messages()) == LIMITS["project_sms_per_day"]
         assert (await other.register(name="Ada", phoneNumber=PHONE)).status == 201
         # Nor for a code to a new number.
-        user = await desk.tenant.store.users.create(desk.project, "Bo", phone="+14155550111", verified=True)
-        path, key = f"/users/{user.id}/addressChange/start", await desk.key(user.id)
-        changing = await desk.tenant.ask("POST", path, key, {"phoneNumber": PHONE})
+        user = await people.tenant.store.users.create(
+            people.project, "Bo", phone="+14155550111", verified=True
+        )
+        path, key = f"/users/{user.id}/addressChange/start", await people.key(user.id)
+        changing = await people.tenant.ask("POST", path, key, {"phoneNumber": PHONE})
         assert limited(changing)[0] == "project_sms_per_day"
 
 
 async def test_sms_go_to_the_countries_of_the_project(behind_proxy: NodeProcess) -> None:
-    async with desk_of(behind_proxy, AccountSystem.PHONE) as desk:
+    async with accounts_of(behind_proxy, AccountSystem.PHONE) as people:
         satellite, german = "+881612345678", "+4915123456789"
-        refused = await desk.register(name="Eve", phoneNumber=satellite)
+        refused = await people.register(name="Eve", phoneNumber=satellite)
         assert (reason(refused), field(refused)) == ("INVALID_PHONE_NUMBER", "phoneNumber")
-        assert field(await desk.start("sms", phoneNumber=satellite)) == "phoneNumber"
-        shown = await desk.node.cli(
-            "project", "set", "--project", desk.project, "--sms-country-codes", "+49, 43"
+        assert field(await people.start("sms", phoneNumber=satellite)) == "phoneNumber"
+        shown = await people.node.cli(
+            "project", "set", "--project", people.project, "--sms-country-codes", "+49, 43"
         )
         assert shown["smsCountryCodes"] == "43,49"
-        assert reason(await desk.register(name="Ada", phoneNumber=PHONE)) == "INVALID_PHONE_NUMBER"
-        assert await desk.messages() == []
-        assert (await desk.register(name="Ada", phoneNumber=german)).status == 201
-        reset = await desk.node.cli("project", "set", "--project", desk.project, "--sms-country-codes", "")
+        assert reason(await people.register(name="Ada", phoneNumber=PHONE)) == "INVALID_PHONE_NUMBER"
+        assert await people.messages() == []
+        assert (await people.register(name="Ada", phoneNumber=german)).status == 201
+        reset = await people.node.cli(
+            "project", "set", "--project", people.project, "--sms-country-codes", ""
+        )
         assert reset["smsCountryCodes"] is None
-        assert (await desk.register(name="Ada", phoneNumber=PHONE)).status == 201
+        assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201

@@ -14,7 +14,7 @@ from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from homewire.users.verification import CODE_TRIES
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, field, reason
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, field, reason
 from kit.node import NodeProcess, private_node
 
 NEW: str = "staple battery"
@@ -28,15 +28,15 @@ def hasty_node() -> Iterator[NodeProcess]:
         yield node
 
 
-async def who(desk: Desk, key: str | None) -> dict[str, Any]:
+async def who(people: Accounts, key: str | None) -> dict[str, Any]:
     """What `GET /auth` says."""
-    reply = await desk.tenant.ask("GET", "/auth", key)
+    reply = await people.tenant.ask("GET", "/auth", key)
     assert reply.status == 200
     found: dict[str, Any] = reply.body
     return found
 
 
-async def test_from_registration_to_a_key_by_email(by_email: Desk) -> None:
+async def test_from_registration_to_a_key_by_email(by_email: Accounts) -> None:
     user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
     assert reason(await by_email.sign_in(email=EMAIL, password=PASSWORD)) == "USER_UNVERIFIED"
     assert reason(await by_email.sign_in(email=EMAIL, password="wrong")) == "INCORRECT_PASSWORD"
@@ -61,7 +61,7 @@ async def test_from_registration_to_a_key_by_email(by_email: Desk) -> None:
     assert "aiohttp" in session.user_agent
 
 
-async def test_from_registration_to_a_key_by_phone(by_phone: Desk) -> None:
+async def test_from_registration_to_a_key_by_phone(by_phone: Accounts) -> None:
     user = (await by_phone.register(name="Ada", phoneNumber=PHONE)).body["id"]
     first = await by_phone.code()
     receipt = await by_phone.start("sms", phoneNumber="+1 415 555 0123")
@@ -76,7 +76,7 @@ async def test_from_registration_to_a_key_by_phone(by_phone: Desk) -> None:
     assert reason(await by_phone.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
 
 
-async def test_a_project_gets_keys_for_its_own_users(by_key: Desk) -> None:
+async def test_a_project_gets_keys_for_its_own_users(by_key: Accounts) -> None:
     key = await by_key.project_key(KeyScope.BYOU)
     user = (await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})).body["id"]
     signed_in = await by_key.sign_in(key, userId=user, appId=None)
@@ -92,15 +92,15 @@ async def test_a_project_gets_keys_for_its_own_users(by_key: Desk) -> None:
     assert (await by_key.sign_in(signed_in.body["token"], userId=user)).status == 403
 
 
-async def test_a_project_key_is_for_its_own_project(by_key: Desk, node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.BYOU) as other:
+async def test_a_project_key_is_for_its_own_project(by_key: Accounts, node: NodeProcess) -> None:
+    async with accounts_of(node, AccountSystem.BYOU) as other:
         key = await other.project_key(KeyScope.BYOU)
     user = await by_key.tenant.store.users.create(by_key.project, "Ada")
     assert field(await by_key.sign_in(key, userId=user.id)) == "projectId"
     assert field(await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})) == "projectId"
 
 
-async def test_who_asks_with_which_key(by_email: Desk) -> None:
+async def test_who_asks_with_which_key(by_email: Accounts) -> None:
     tenant = by_email.tenant
     device = await tenant.device(None)
     reader = await by_email.project_key(KeyScope.READ)
@@ -134,12 +134,12 @@ async def test_who_asks_with_which_key(by_email: Desk) -> None:
         ({"userId": 7}, "userId"),
     ],
 )
-async def test_bad_credentials_name_their_field(by_email: Desk, body: dict[str, Any], named: str) -> None:
+async def test_bad_credentials_name_their_field(by_email: Accounts, body: dict[str, Any], named: str) -> None:
     await by_email.member()
     assert field(await by_email.sign_in(**{"email": EMAIL, "password": PASSWORD, **body})) == named
 
 
-async def test_an_unknown_address_gets_the_answer_of_a_wrong_password(by_email: Desk) -> None:
+async def test_an_unknown_address_gets_the_answer_of_a_wrong_password(by_email: Accounts) -> None:
     await by_email.member()
     nameless = await by_email.tenant.store.users.create(by_email.project, "No", email="no@example.com")
     assert nameless.email is not None
@@ -151,13 +151,13 @@ async def test_an_unknown_address_gets_the_answer_of_a_wrong_password(by_email: 
         assert (unknown.status, unknown.body) == (wrong.status, wrong.body)
 
 
-async def test_a_key_in_the_header_matters_to_byou_alone(by_email: Desk) -> None:
+async def test_a_key_in_the_header_matters_to_byou_alone(by_email: Accounts) -> None:
     await by_email.member()
     for key in ("nonsense", await by_email.project_key()):
         assert (await by_email.sign_in(key, email=EMAIL, password=PASSWORD)).status == 200
 
 
-async def test_a_forgotten_password(by_email: Desk) -> None:
+async def test_a_forgotten_password(by_email: Accounts) -> None:
     user = await by_email.member()
     keys = [(await by_email.sign_in(email=EMAIL, password=PASSWORD)).body["token"] for _ in range(3)]
     started = await by_email.start("passwordReset/start", email="ADA@example.com")
@@ -177,7 +177,7 @@ async def test_a_forgotten_password(by_email: Desk) -> None:
     assert reason(await by_email.post(path, token=token, newPassword=PASSWORD)) == "INVALID_TOKEN"
 
 
-async def test_a_new_password_takes_back_the_token_that_could_reset_the_old(by_email: Desk) -> None:
+async def test_a_new_password_takes_back_the_token_that_could_reset_the_old(by_email: Accounts) -> None:
     user = await by_email.member()
     key = (await by_email.sign_in(email=EMAIL, password=PASSWORD)).body["token"]
     await by_email.start("passwordReset/start", email=EMAIL)
@@ -188,14 +188,14 @@ async def test_a_new_password_takes_back_the_token_that_could_reset_the_old(by_e
     assert reason(late) == "INVALID_TOKEN"
 
 
-async def test_who_resets_a_password_has_verified_the_address(by_email: Desk) -> None:
+async def test_who_resets_a_password_has_verified_the_address(by_email: Accounts) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     await by_email.start("passwordReset/start", email=EMAIL)
     await by_email.post("/auth/user/passwordReset", token=await by_email.token(), newPassword=NEW)
     assert (await by_email.sign_in(email=EMAIL, password=NEW)).status == 200
 
 
-async def test_a_token_is_good_for_what_it_was_sent_for(by_email: Desk) -> None:
+async def test_a_token_is_good_for_what_it_was_sent_for(by_email: Accounts) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     verification = await by_email.token()
     await by_email.start("passwordReset/start", email=EMAIL)
@@ -209,7 +209,7 @@ async def test_a_token_is_good_for_what_it_was_sent_for(by_email: Desk) -> None:
     assert (await by_email.post("/auth/user/emailVerification", token=verification)).status == 200
 
 
-async def test_the_newest_token_counts(by_email: Desk) -> None:
+async def test_the_newest_token_counts(by_email: Accounts) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     first = await by_email.token()
     await by_email.start("emailVerification/start", email=EMAIL)
@@ -218,7 +218,7 @@ async def test_the_newest_token_counts(by_email: Desk) -> None:
     assert (await by_email.post("/auth/user/emailVerification", token=second)).status == 200
 
 
-async def test_a_token_works_once_however_many_try(by_email: Desk) -> None:
+async def test_a_token_works_once_however_many_try(by_email: Accounts) -> None:
     user = await by_email.member()
     store, project = by_email.tenant.store, by_email.project
     token = await store.verifications.issue_token(project, user, ProofKind.PASSWORD_RESET, 60_000)
@@ -231,7 +231,7 @@ async def test_a_token_works_once_however_many_try(by_email: Desk) -> None:
     assert await store.users.authenticate(project, EMAIL, won)
 
 
-async def test_messages_go_to_whom_they_are_for_and_nobody_learns_of_it(by_email: Desk) -> None:
+async def test_messages_go_to_whom_they_are_for_and_nobody_learns_of_it(by_email: Accounts) -> None:
     await by_email.member()
     await by_email.tenant.store.users.create(by_email.project, "New", email="new@example.com")
     for what, expected in (
@@ -248,17 +248,17 @@ async def test_messages_go_to_whom_they_are_for_and_nobody_learns_of_it(by_email
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start", "sms"])
 async def test_messages_are_for_their_account_system(
-    by_email: Desk, by_phone: Desk, by_key: Desk, what: str
+    by_email: Accounts, by_phone: Accounts, by_key: Accounts, what: str
 ) -> None:
     right = by_phone if what == "sms" else by_email
-    for desk in (by_email, by_phone, by_key):
-        started = await desk.start(what, email=EMAIL, phoneNumber=PHONE)
-        if desk is not right:
+    for people in (by_email, by_phone, by_key):
+        started = await people.start(what, email=EMAIL, phoneNumber=PHONE)
+        if people is not right:
             assert field(started) == "projectId"
     assert await by_key.messages() == []
 
 
-async def test_an_unregistered_number_gets_no_code(by_phone: Desk) -> None:
+async def test_an_unregistered_number_gets_no_code(by_phone: Accounts) -> None:
     refused = await by_phone.start("sms", phoneNumber=PHONE)
     assert (reason(refused), field(refused)) == ("INVALID_PHONE_NUMBER", "phoneNumber")
     assert field(await by_phone.start("sms", phoneNumber="415")) == "phoneNumber"
@@ -266,7 +266,7 @@ async def test_an_unregistered_number_gets_no_code(by_phone: Desk) -> None:
     assert await by_phone.messages() == []
 
 
-async def test_wrong_tries_kill_a_code(by_phone: Desk) -> None:
+async def test_wrong_tries_kill_a_code(by_phone: Accounts) -> None:
     await by_phone.register(name="Ada", phoneNumber=PHONE)
     code = await by_phone.code()
     wrong = "000000" if code != "000000" else "000001"
@@ -281,7 +281,7 @@ async def test_wrong_tries_kill_a_code(by_phone: Desk) -> None:
     assert reason(await by_phone.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
 
 
-async def test_a_code_works_once_however_many_try(by_phone: Desk) -> None:
+async def test_a_code_works_once_however_many_try(by_phone: Accounts) -> None:
     await by_phone.register(name="Ada", phoneNumber=PHONE)
     code = await by_phone.code()
     replies = await asyncio.gather(*(by_phone.sign_in(phoneNumber=PHONE, code=code) for _ in range(5)))
@@ -289,16 +289,18 @@ async def test_a_code_works_once_however_many_try(by_phone: Desk) -> None:
 
 
 async def test_what_was_sent_grows_old(hasty_node: NodeProcess) -> None:
-    async with desk_of(hasty_node, AccountSystem.EMAIL) as desk:
-        await desk.register(name="Ada", email=EMAIL, password=PASSWORD)
-        assert reason(await desk.post("/auth/user/emailVerification", token=await desk.token())) == (
+    async with accounts_of(hasty_node, AccountSystem.EMAIL) as people:
+        await people.register(name="Ada", email=EMAIL, password=PASSWORD)
+        assert reason(await people.post("/auth/user/emailVerification", token=await people.token())) == (
             "INVALID_TOKEN"
         )
-        await desk.start("passwordReset/start", email=EMAIL)
-        late = await desk.post("/auth/user/passwordReset", token=await desk.token(), newPassword=NEW)
+        await people.start("passwordReset/start", email=EMAIL)
+        late = await people.post("/auth/user/passwordReset", token=await people.token(), newPassword=NEW)
         assert reason(late) == "INVALID_TOKEN"
         # Nor is anything of it kept.
-        assert [name async for name in desk.tenant.redis.scan_iter("*:proof*")] == []
-    async with desk_of(hasty_node, AccountSystem.PHONE) as desk:
-        await desk.register(name="Ada", phoneNumber=PHONE)
-        assert reason(await desk.sign_in(phoneNumber=PHONE, code=await desk.code())) == "INVALID_AUTH_CODE"
+        assert [name async for name in people.tenant.redis.scan_iter("*:proof*")] == []
+    async with accounts_of(hasty_node, AccountSystem.PHONE) as people:
+        await people.register(name="Ada", phoneNumber=PHONE)
+        assert (
+            reason(await people.sign_in(phoneNumber=PHONE, code=await people.code())) == "INVALID_AUTH_CODE"
+        )

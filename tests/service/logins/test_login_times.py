@@ -11,7 +11,7 @@ import pytest_asyncio
 from homewire.projects.models import AccountSystem
 from homewire.sessions.models import Login
 from homewire.users.models import User
-from kit.accounts import EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
+from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, private_node
 
 UNKNOWN = "nobody@example.com"
@@ -25,107 +25,110 @@ def patient_node() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desk(patient_node: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(patient_node, AccountSystem.EMAIL) as made:
+async def people(patient_node: NodeProcess) -> AsyncIterator[Accounts]:
+    async with accounts_of(patient_node, AccountSystem.EMAIL) as made:
         yield made
 
 
-async def stored(desk: Desk, user_id: int) -> User:
-    user = await desk.tenant.store.users.get(desk.project, user_id)
+async def stored(people: Accounts, user_id: int) -> User:
+    user = await people.tenant.store.users.get(people.project, user_id)
     assert user is not None
     return user
 
 
-def now(desk: Desk) -> int:
-    return desk.tenant.store.now_ms()
+def now(people: Accounts) -> int:
+    return people.tenant.store.now_ms()
 
 
-async def test_a_login_and_a_failed_one_are_noted_when_they_were(desk: Desk) -> None:
-    user = await desk.member()
-    assert ((await stored(desk, user)).last_login_ms, (await stored(desk, user)).last_failed_login_ms) == (
+async def test_a_login_and_a_failed_one_are_noted_when_they_were(people: Accounts) -> None:
+    user = await people.member()
+    assert (
+        (await stored(people, user)).last_login_ms,
+        (await stored(people, user)).last_failed_login_ms,
+    ) == (
         0,
         0,
     )
-    before = now(desk)
-    assert reason(await desk.sign_in(email=EMAIL, password="wrong")) == "INCORRECT_PASSWORD"
-    failed = await stored(desk, user)
-    assert before <= failed.last_failed_login_ms <= now(desk)
+    before = now(people)
+    assert reason(await people.sign_in(email=EMAIL, password="wrong")) == "INCORRECT_PASSWORD"
+    failed = await stored(people, user)
+    assert before <= failed.last_failed_login_ms <= now(people)
     assert failed.last_login_ms == 0
-    between = now(desk)
-    assert (await desk.sign_in(email=EMAIL.upper(), password=PASSWORD)).status == 200
-    both = await stored(desk, user)
-    assert between <= both.last_login_ms <= now(desk)
+    between = now(people)
+    assert (await people.sign_in(email=EMAIL.upper(), password=PASSWORD)).status == 200
+    both = await stored(people, user)
+    assert between <= both.last_login_ms <= now(people)
     assert both.last_failed_login_ms == failed.last_failed_login_ms
     # It is the moment at which the session began.
-    (session,) = await desk.tenant.store.sessions.of_user(desk.project, user)
+    (session,) = await people.tenant.store.sessions.of_user(people.project, user)
     assert both.last_login_ms == session.started_ms
 
 
-async def test_who_is_not_let_in_failed(desk: Desk) -> None:
+async def test_who_is_not_let_in_failed(people: Accounts) -> None:
     """Also with the right password."""
-    made = await desk.tenant.store.users.create(desk.project, "Ada", email=EMAIL, password=PASSWORD)
-    assert reason(await desk.sign_in(email=EMAIL, password=PASSWORD)) == "USER_UNVERIFIED"
-    user = await stored(desk, made.id)
+    made = await people.tenant.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
+    assert reason(await people.sign_in(email=EMAIL, password=PASSWORD)) == "USER_UNVERIFIED"
+    user = await stored(people, made.id)
     assert user.last_failed_login_ms > 0
     assert user.last_login_ms == 0
 
 
 async def test_what_is_no_password_login_counts_too(patient_node: NodeProcess) -> None:
-    async with desk_of(patient_node, AccountSystem.PHONE) as desk:
-        made = await desk.tenant.store.users.create(desk.project, "Ada", phone=PHONE)
-        assert reason(await desk.sign_in(phoneNumber=PHONE, code="000000")) == "INVALID_AUTH_CODE"
-        assert (await stored(desk, made.id)).last_failed_login_ms > 0
-        code = await desk.tenant.store.verifications.issue_code(desk.project, made.id, 60_000)
-        assert (await desk.sign_in(phoneNumber=PHONE, code=code)).status == 200
-        assert (await stored(desk, made.id)).last_login_ms > 0
+    async with accounts_of(patient_node, AccountSystem.PHONE) as people:
+        made = await people.tenant.store.users.create(people.project, "Ada", phone=PHONE)
+        assert reason(await people.sign_in(phoneNumber=PHONE, code="000000")) == "INVALID_AUTH_CODE"
+        assert (await stored(people, made.id)).last_failed_login_ms > 0
+        code = await people.tenant.store.verifications.issue_code(people.project, made.id, 60_000)
+        assert (await people.sign_in(phoneNumber=PHONE, code=code)).status == 200
+        assert (await stored(people, made.id)).last_login_ms > 0
 
 
-async def test_nothing_is_noted_of_who_is_unknown(desk: Desk) -> None:
+async def test_nothing_is_noted_of_who_is_unknown(people: Accounts) -> None:
     """Nor of who was only invited: they could not log in."""
-    store, project = desk.tenant.store, desk.project
-    keys = {name async for name in desk.tenant.redis.scan_iter(f"*{{p{project}}}*")}
+    store, project = people.tenant.store, people.project
+    keys = {name async for name in people.tenant.redis.scan_iter(f"*{{p{project}}}*")}
     for email in (UNKNOWN, "no address at all", ""):
-        await desk.sign_in(email=email, password="wrong")
-    assert {name async for name in desk.tenant.redis.scan_iter(f"*{{p{project}}}*")} == keys
-    user = await desk.member()
+        await people.sign_in(email=email, password="wrong")
+    assert {name async for name in people.tenant.redis.scan_iter(f"*{{p{project}}}*")} == keys
+    user = await people.member()
     await store.users.delete(project, user)
     await store.users.note_failed_login(project, user)
     assert await store.users.get_any(project, user) is None
 
 
-async def test_a_failed_login_makes_the_same_commands_for_everybody(desk: Desk) -> None:
+async def test_a_failed_login_makes_the_same_commands_for_everybody(people: Accounts) -> None:
     """What the clock may blur, MONITOR shows."""
-    await desk.member()
-    await desk.tenant.store.users.create(desk.project, "none", email="without@example.com")
+    await people.member()
+    await people.tenant.store.users.create(people.project, "none", email="without@example.com")
 
     async def commands(email: str) -> list[tuple[str, str]]:
-        async with desk.tenant.redis.monitor() as monitor:
-            await desk.sign_in(email=email, password="wrong")
-            await desk.tenant.redis.ping()
+        async with people.tenant.redis.monitor() as monitor:
+            await people.sign_in(email=email, password="wrong")
+            await people.tenant.redis.ping()
             seen: list[tuple[str, str]] = []
             async for command in monitor.listen():
                 words = command["command"].split()
                 if words[0] == "PING":
                     return seen
                 # Not what a script does within: that is no trip. Nor when the relay looks at every outbox.
-                if f"{{p{desk.project}}}" not in command["command"] or words[0] == "XLEN":
+                if f"{{p{people.project}}}" not in command["command"] or words[0] == "XLEN":
                     continue
                 if command["client_type"] != "lua":
                     seen.append((words[0], words[1] if words[0] == "EVALSHA" else ""))
             raise AssertionError("no PING")
 
     for email in (EMAIL, UNKNOWN):
-        await desk.sign_in(email=email, password="wrong")
+        await people.sign_in(email=email, password="wrong")
     found = [await commands(email) for email in (EMAIL, UNKNOWN, "without@example.com")]
     assert found[0] == found[1] == found[2]
     assert len(found[0]) >= 4
 
 
-async def test_times_of_many_logins_at_once_are_those_of_one(desk: Desk) -> None:
-    user = await desk.member()
-    sessions = desk.tenant.store.sessions
+async def test_times_of_many_logins_at_once_are_those_of_one(people: Accounts) -> None:
+    user = await people.member()
+    sessions = people.tenant.store.sessions
     opened = await asyncio.gather(
-        *(sessions.open(desk.project, user, "", Login(user_agent="test")) for _ in range(20))
+        *(sessions.open(people.project, user, "", Login(user_agent="test")) for _ in range(20))
     )
     started = [session.started_ms for session, _ in opened]
-    assert (await stored(desk, user)).last_login_ms == max(started)
+    assert (await stored(people, user)).last_login_ms == max(started)

@@ -35,7 +35,7 @@ def code(tenant: Tenant, to: str = "+14155550123") -> Message:
 
 
 @dataclass
-class World:
+class MessageServers:
     """A node, and who it sends to."""
 
     node: NodeProcess
@@ -58,22 +58,22 @@ def ports() -> Iterator[tuple[NodeProcess, int, int]]:
 
 
 @pytest_asyncio.fixture
-async def world(ports: tuple[NodeProcess, int, int]) -> AsyncIterator[World]:
+async def servers(ports: tuple[NodeProcess, int, int]) -> AsyncIterator[MessageServers]:
     node, smtp, sms = ports
     async with tenant_of(node) as tenant, mail_server(port=smtp) as mails, sms_gateway(sms) as gateway:
-        yield World(node, tenant, mails, gateway)
+        yield MessageServers(node, tenant, mails, gateway)
         await all_carried(tenant)
 
 
-async def test_a_mail_goes_out_and_leaves_nothing_behind(world: World) -> None:
-    before = (await world.node.metrics())["mail_sent_total"]
-    await world.post.send(verification(world.tenant, "ann@example.com"))
-    envelope, mail = await world.mails.mail()
+async def test_a_mail_goes_out_and_leaves_nothing_behind(servers: MessageServers) -> None:
+    before = (await servers.node.metrics())["mail_sent_total"]
+    await servers.post.send(verification(servers.tenant, "ann@example.com"))
+    envelope, mail = await servers.mails.mail()
     assert envelope["to"] == "ann@example.com"
     assert f"{BASE}/verifyEmail#token={TOKEN}" in part(mail, "plain").split()
-    await world.node.until("mail_sent_total", before + 1)
-    await all_carried(world.tenant)
-    assert TOKEN not in world.node.logged()
+    await servers.node.until("mail_sent_total", before + 1)
+    await all_carried(servers.tenant)
+    assert TOKEN not in servers.node.logged()
 
 
 async def test_a_server_that_is_away_is_waited_for() -> None:
@@ -90,98 +90,100 @@ async def test_a_server_that_is_away_is_waited_for() -> None:
                 await all_carried(tenant)
 
 
-async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(world: World) -> None:
-    await world.post.send(verification(world.tenant, "later-cat@example.com"))
-    assert await world.mails.said() == {"turnedAway": "later-cat@example.com"}
-    assert await world.mails.said() == {"turnedAway": "later-cat@example.com"}
-    envelope, mail = await world.mails.mail()
+async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(servers: MessageServers) -> None:
+    await servers.post.send(verification(servers.tenant, "later-cat@example.com"))
+    assert await servers.mails.said() == {"turnedAway": "later-cat@example.com"}
+    assert await servers.mails.said() == {"turnedAway": "later-cat@example.com"}
+    envelope, mail = await servers.mails.mail()
     assert envelope["to"] == "later-cat@example.com"
     assert mail["Message-ID"].endswith("@example.com>")
 
 
-async def test_what_is_refused_for_good_is_dead_at_once(world: World) -> None:
-    before = (await world.node.metrics())["mail_dead_letters_total"]
-    await world.post.send(verification(world.tenant, "refused-dan@example.com"))
-    await world.node.until("mail_dead_letters_total", before + 1)
-    (dead,) = await world.node.outbox("--dead", "--project", world.tenant.project)
+async def test_what_is_refused_for_good_is_dead_at_once(servers: MessageServers) -> None:
+    before = (await servers.node.metrics())["mail_dead_letters_total"]
+    await servers.post.send(verification(servers.tenant, "refused-dan@example.com"))
+    await servers.node.until("mail_dead_letters_total", before + 1)
+    (dead,) = await servers.node.outbox("--dead", "--project", servers.tenant.project)
     assert dead.pop("createdAt")
     assert dead == {
-        "project": world.tenant.project,
+        "project": servers.tenant.project,
         "to": "refused-dan@example.com",
         "kind": "emailVerification",
         "problem": "recipient refused: 550",
     }
-    log = world.node.logged()
+    log = servers.node.logged()
     assert "a message was given up" in log
     assert "refused-dan" not in log
     assert TOKEN not in log
 
 
-async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(world: World) -> None:
-    before = await world.node.metrics()
-    await world.post.send(verification(world.tenant, ""))
-    await world.post.send(verification(world.tenant, "eva@example.com"))
-    envelope, _ = await world.mails.mail()
+async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(servers: MessageServers) -> None:
+    before = await servers.node.metrics()
+    await servers.post.send(verification(servers.tenant, ""))
+    await servers.post.send(verification(servers.tenant, "eva@example.com"))
+    envelope, _ = await servers.mails.mail()
     assert envelope["to"] == "eva@example.com"
-    await all_carried(world.tenant)
-    after = await world.node.metrics()
+    await all_carried(servers.tenant)
+    after = await servers.node.metrics()
     assert after["mail_sent_total"] == before["mail_sent_total"] + 1
     assert after["mail_dead_letters_total"] == before["mail_dead_letters_total"]
 
 
-async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_carried(world: World) -> None:
-    before = (await world.node.metrics())["mail_malformed_total"]
-    queue, redis = message_queue(Channel.MAIL), world.tenant.redis
+async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_carried(
+    servers: MessageServers,
+) -> None:
+    before = (await servers.node.metrics())["mail_malformed_total"]
+    queue, redis = message_queue(Channel.MAIL), servers.tenant.redis
     garbage: list[dict[Any, Any]] = [
         {"x": "y"}, {"m": b"\xff", "n": 0, "c": 0}, {"m": "sealed", "n": "few", "c": 0}, {"m": "no times"}
     ]  # fmt: skip
     for fields in garbage:
         await redis.xadd(queue, fields)
     await redis.zadd(messages_waiting(Channel.MAIL), {"no letter": 0})
-    await world.post.send(verification(world.tenant, "fay@example.com"))
-    envelope, _ = await world.mails.mail()
+    await servers.post.send(verification(servers.tenant, "fay@example.com"))
+    envelope, _ = await servers.mails.mail()
     assert envelope["to"] == "fay@example.com"
-    await world.node.until("mail_malformed_total", before + len(garbage))
-    assert world.node.logged().count("messages.malformed") == 1
+    await servers.node.until("mail_malformed_total", before + len(garbage))
+    assert servers.node.logged().count("messages.malformed") == 1
 
 
-async def test_an_sms_is_posted_signed(world: World) -> None:
-    await world.post.send(code(world.tenant))
-    _, body = await world.sms.post()
+async def test_an_sms_is_posted_signed(servers: MessageServers) -> None:
+    await servers.post.send(code(servers.tenant))
+    _, body = await servers.sms.post()
     assert body == {
         "to": "+14155550123",
         "text": f"{CODE} is your code to sign in to test.",
         "kind": "signInCode",
-        "projectId": world.tenant.project,
+        "projectId": servers.tenant.project,
     }
 
 
-async def test_a_code_that_expired_is_sent_no_more(world: World) -> None:
+async def test_a_code_that_expired_is_sent_no_more(servers: MessageServers) -> None:
     """And is no dead message either."""
-    before, now = await world.node.metrics(), wall_clock_ms()
-    await world.post.send(replace(code(world.tenant, "+14155550124"), good_until_ms=now - 1))
-    await world.node.until("sms_expired_total", before["sms_expired_total"] + 1)
-    await world.post.send(replace(code(world.tenant, "+14155550125"), good_until_ms=now + 60_000))
-    assert (await world.sms.post())[1]["to"] == "+14155550125"
-    await all_carried(world.tenant)
-    assert world.sms.posts.empty()
-    assert (await world.node.metrics())["sms_dead_letters_total"] == before["sms_dead_letters_total"]
+    before, now = await servers.node.metrics(), wall_clock_ms()
+    await servers.post.send(replace(code(servers.tenant, "+14155550124"), good_until_ms=now - 1))
+    await servers.node.until("sms_expired_total", before["sms_expired_total"] + 1)
+    await servers.post.send(replace(code(servers.tenant, "+14155550125"), good_until_ms=now + 60_000))
+    assert (await servers.sms.post())[1]["to"] == "+14155550125"
+    await all_carried(servers.tenant)
+    assert servers.sms.posts.empty()
+    assert (await servers.node.metrics())["sms_dead_letters_total"] == before["sms_dead_letters_total"]
 
 
-async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(world: World) -> None:
-    world.sms.answers[:] = [500, 302]
-    await world.post.send(code(world.tenant))
-    ids = {(await world.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}
+async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(servers: MessageServers) -> None:
+    servers.sms.answers[:] = [500, 302]
+    await servers.post.send(code(servers.tenant))
+    ids = {(await servers.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}
     assert len(ids) == 1
-    before = (await world.node.metrics())["sms_dead_letters_total"]
-    world.sms.answers[:] = [422]
-    await world.post.send(code(world.tenant))
-    headers, _ = await world.sms.post()
+    before = (await servers.node.metrics())["sms_dead_letters_total"]
+    servers.sms.answers[:] = [422]
+    await servers.post.send(code(servers.tenant))
+    headers, _ = await servers.sms.post()
     assert headers["X-Homewire-Message-Id"] not in ids
-    await world.node.until("sms_dead_letters_total", before + 1)
-    world.sms.answers[:] = [503] * 3
-    await world.post.send(code(world.tenant))
+    await servers.node.until("sms_dead_letters_total", before + 1)
+    servers.sms.answers[:] = [503] * 3
+    await servers.post.send(code(servers.tenant))
     for _ in range(3):
-        await world.sms.post()
-    await world.node.until("sms_dead_letters_total", before + 2)
-    assert world.sms.posts.empty()
+        await servers.sms.post()
+    await servers.node.until("sms_dead_letters_total", before + 2)
+    assert servers.sms.posts.empty()

@@ -7,107 +7,110 @@ import signal
 from collections import Counter
 
 from homewire.store.keys import NODES, ProjectSlot
+from kit.clock import suspended
 from kit.node import eventually
-from kit.presence import BY_LEASE_S, CAME, LEASE_S, WENT, running_nodes, world_of
-from kit.suspension import suspended
+from kit.presence import BY_LEASE_S, CAME, LEASE_S, WENT, running_nodes, watched_home
 
 
 async def test_a_node_that_ends_says_so_of_all_its_devices() -> None:
     # None of this comes by the end of its lease.
     with running_nodes(2, presence_lease_s=600.0) as (_, nodes):
-        async with world_of(nodes) as world:
-            devices = [await world.tenant.device(world.home) for _ in range(120)]
-            sockets = [await world.connect(0, device) for device in devices]
-            await world.receive(len(devices))
+        async with watched_home(nodes) as watched:
+            devices = [await watched.tenant.device(watched.home) for _ in range(120)]
+            sockets = [await watched.connect(0, device) for device in devices]
+            await watched.receive(len(devices))
             ending = asyncio.create_task(nodes[0].stop())
             for socket in sockets:
                 await socket.receive()
                 await socket.drop()
-            received = await world.receive(len(devices))
+            received = await watched.receive(len(devices))
             assert await ending == 0
             assert Counter(received) == {(device.id, WENT): 1 for device in devices}
-            await world.nothing_more()
-            assert await world.tenant.redis.zcard(NODES) == 1
+            await watched.nothing_more()
+            assert await watched.tenant.redis.zcard(NODES) == 1
 
 
 async def test_a_killed_node_is_announced_once_though_two_look_after_it() -> None:
     with running_nodes(3) as (_, nodes):
-        async with world_of(nodes) as world:
-            devices = [await world.tenant.device(world.home) for _ in range(120)]
+        async with watched_home(nodes) as watched:
+            devices = [await watched.tenant.device(watched.home) for _ in range(120)]
             for device in devices:
-                await world.connect(0, device)
-            stays = await world.connect(1)
-            await world.receive(len(devices) + 1)
+                await watched.connect(0, device)
+            stays = await watched.connect(1)
+            await watched.receive(len(devices) + 1)
             # Every node was there for a whole lease.
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
-            await world.becomes(False, BY_LEASE_S, devices[0])
-            received = await world.receive(len(devices))
+            await watched.becomes(False, BY_LEASE_S, devices[0])
+            received = await watched.receive(len(devices))
             assert Counter(received) == {(device.id, WENT): 1 for device in devices}
-            assert await world.is_connected()
+            assert await watched.is_connected()
             await asyncio.sleep(LEASE_S)
-            await world.nothing_more()
+            await watched.nothing_more()
             await stays.drop()
-            assert await world.receive(1) == [(world.device.id, WENT)]
+            assert await watched.receive(1) == [(watched.device.id, WENT)]
 
 
 async def test_who_comes_to_another_node_in_time_was_never_away() -> None:
     with running_nodes(2) as (_, nodes):
-        async with world_of(nodes) as world:
-            await world.connect(0)
-            await world.receive(1)
+        async with watched_home(nodes) as watched:
+            await watched.connect(0)
+            await watched.receive(1)
             await asyncio.sleep(LEASE_S)
             nodes[0].process.send_signal(signal.SIGKILL)
-            socket = await world.connect(1)
-            await world.is_held_by(2)
-            slot = ProjectSlot(world.tenant.project)
+            socket = await watched.connect(1)
+            await watched.is_held_by(2)
+            slot = ProjectSlot(watched.tenant.project)
 
             async def is_reaped() -> bool:
-                return await world.tenant.redis.hget(slot.device_presence(world.device.id), "holders") == b"1"
+                return (
+                    await watched.tenant.redis.hget(slot.device_presence(watched.device.id), "holders")
+                    == b"1"
+                )
 
             await eventually(is_reaped, BY_LEASE_S)
-            assert await world.is_connected()
-            await world.nothing_more()
+            assert await watched.is_connected()
+            await watched.nothing_more()
             await socket.drop()
-            assert await world.receive(1) == [(world.device.id, WENT)]
+            assert await watched.receive(1) == [(watched.device.id, WENT)]
 
 
 async def test_with_no_node_left_nobody_is_connected() -> None:
     with running_nodes(1) as (_, nodes):
-        async with world_of(nodes) as world:
-            await world.connect(0)
-            await world.becomes(True)
+        async with watched_home(nodes) as watched:
+            await watched.connect(0)
+            await watched.becomes(True)
             nodes[0].process.send_signal(signal.SIGKILL)
-            await world.becomes(False, BY_LEASE_S)
+            await watched.becomes(False, BY_LEASE_S)
 
 
 async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> None:
     with running_nodes(2) as (_, nodes):
-        async with world_of(nodes) as world:
-            async with await world.connect(0) as socket:
-                assert await world.receive(1) == [(world.device.id, CAME)]
+        async with watched_home(nodes) as watched:
+            async with await watched.connect(0) as socket:
+                assert await watched.receive(1) == [(watched.device.id, CAME)]
                 await asyncio.sleep(LEASE_S)
                 with suspended(nodes[0].pid):
-                    assert await world.receive(1, BY_LEASE_S) == [(world.device.id, WENT)]
-                assert await world.receive(1) == [(world.device.id, CAME)]
-                assert await world.is_connected()
+                    assert await watched.receive(1, BY_LEASE_S) == [(watched.device.id, WENT)]
+                assert await watched.receive(1) == [(watched.device.id, CAME)]
+                assert await watched.is_connected()
                 assert await socket.is_alive()
-            assert await world.receive(1) == [(world.device.id, WENT)]
-            await world.nothing_more()
+            assert await watched.receive(1) == [(watched.device.id, WENT)]
+            await watched.nothing_more()
 
 
 async def test_when_redis_was_away_longer_than_all_leases_nobody_left() -> None:
     with running_nodes(2) as (server, nodes):
-        async with world_of(nodes) as world:
-            async with await world.connect(0):
-                assert await world.receive(1) == [(world.device.id, CAME)]
+        async with watched_home(nodes) as watched:
+            async with await watched.connect(0):
+                assert await watched.receive(1) == [(watched.device.id, CAME)]
                 await asyncio.sleep(LEASE_S)
                 server.hang()
                 await asyncio.sleep(LEASE_S + 1)
                 server.go_on()
-                await world.becomes(True)
+                await watched.becomes(True)
                 # That nobody is buried later can't be awaited.
                 await asyncio.sleep(1.5 * LEASE_S)
-                await world.nothing_more()
-                assert await world.is_connected()
-            assert await world.receive(1) == [(world.device.id, WENT)]
+                await watched.nothing_more()
+                assert await watched.is_connected()
+            assert await watched.receive(1) == [(watched.device.id, WENT)]

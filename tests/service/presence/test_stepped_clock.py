@@ -8,8 +8,8 @@ import pytest
 
 from homewire.store.keys import NODES, ProjectSlot
 from kit.client import listen
+from kit.clock import SteppedClock
 from kit.node import eventually, running_node
-from kit.stepped_clock import SteppedClock
 from kit.tenant import Tenant, tenant_of
 
 HOUR = 3600

@@ -26,7 +26,7 @@ from kit.redis_server import BusServer
 LONG_MS = 600_000
 
 
-class House:
+class SensorAtHome:
     """A home with one device, and what was said of it in the home's shard."""
 
     def __init__(self, store: Store, redis: Redis, project: int, home: int, device: int) -> None:
@@ -49,85 +49,85 @@ class House:
 
 
 @pytest.fixture
-async def house(store: Store, redis_client: Redis) -> House:
+async def sensor(store: Store, redis_client: Redis) -> SensorAtHome:
     project = (await store.projects.create("presence", AccountSystem.EMAIL)).id
     user = await store.users.create(project, "Ada", email="ada@example.com")
     home = (await store.homes.create(project, "home", user.id)).id
     device, _, _ = await store.devices.create(project, "sensor", home_id=home)
-    return House(store, redis_client, project, home, device.id)
+    return SensorAtHome(store, redis_client, project, home, device.id)
 
 
-async def test_a_word_that_is_repeated_or_late_changes_nothing(house: House) -> None:
+async def test_a_word_that_is_repeated_or_late_changes_nothing(sensor: SensorAtHome) -> None:
     for generation in (1, 1, 2):
-        await house.say("a", True, generation)
-    assert await house.told() == "+"
-    await house.say("b", True, 1)
-    await house.say("b", False, 2)
-    await house.say("b", True, 1)
-    assert await house.told() == "+"
-    await house.say("a", False, 3)
-    assert await house.told() == "+-"
+        await sensor.say("a", True, generation)
+    assert await sensor.told() == "+"
+    await sensor.say("b", True, 1)
+    await sensor.say("b", False, 2)
+    await sensor.say("b", True, 1)
+    assert await sensor.told() == "+"
+    await sensor.say("a", False, 3)
+    assert await sensor.told() == "+-"
     for holds, generation in ((True, 2), (False, 3), (False, 1)):
-        await house.say("a", holds, generation)
-    assert await house.told() == "+-"
-    await house.say("a", True, 4)
-    assert await house.told() == "+-+"
+        await sensor.say("a", holds, generation)
+    assert await sensor.told() == "+-"
+    await sensor.say("a", True, 4)
+    assert await sensor.told() == "+-+"
 
 
-async def test_a_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(house: House) -> None:
+async def test_a_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(sensor: SensorAtHome) -> None:
     """A command that was not answered in time may reach Redis behind its repetition."""
-    await house.say("a", True, 1)
-    await house.say("b", True, 1)
-    await house.say("a", False, 2)
-    await house.say("b", False, 2)
-    assert await house.told() == "+-"
-    await house.say("a", True, 1)
-    assert await house.told() == "+-"
-    await house.say("b", True, 3)
+    await sensor.say("a", True, 1)
+    await sensor.say("b", True, 1)
+    await sensor.say("a", False, 2)
+    await sensor.say("b", False, 2)
+    assert await sensor.told() == "+-"
+    await sensor.say("a", True, 1)
+    assert await sensor.told() == "+-"
+    await sensor.say("b", True, 3)
     # Late, it must not take out a node that came again.
-    await house.say("a", True, 3)
-    await house.say("b", False, 4)
-    await house.say("a", False, 2)
-    assert await house.told() == "+-+"
-    assert (await house.presence()).last_disconnect_ms == 1
-    await house.say("a", False, 4)
-    assert await house.told() == "+-+-"
+    await sensor.say("a", True, 3)
+    await sensor.say("b", False, 4)
+    await sensor.say("a", False, 2)
+    assert await sensor.told() == "+-+"
+    assert (await sensor.presence()).last_disconnect_ms == 1
+    await sensor.say("a", False, 4)
+    assert await sensor.told() == "+-+-"
 
 
-async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(house: House) -> None:
+async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(sensor: SensorAtHome) -> None:
     for number in range(NODES_KEPT + 3):
-        await house.say(f"node{number}", True, 1)
-        await house.say(f"node{number}", False, 2)
-    record: Any = await house.redis.hgetall(ProjectSlot(house.project).device_presence(house.device))
+        await sensor.say(f"node{number}", True, 1)
+        await sensor.say(f"node{number}", False, 2)
+    record: Any = await sensor.redis.hgetall(ProjectSlot(sensor.project).device_presence(sensor.device))
     last = [f",node{number}:2" for number in range(NODES_KEPT + 2, 2, -1)]
     assert record[b"words"].decode() == "".join(last)
     assert set(record) == {b"words", b"holders", b"connected", b"disconnected"}
 
 
-async def test_what_is_said_of_the_dead_is_said_once_and_holds(house: House) -> None:
-    await house.say("a", True, 1, 5)
+async def test_what_is_said_of_the_dead_is_said_once_and_holds(sensor: SensorAtHome) -> None:
+    await sensor.say("a", True, 1, 5)
     for _ in range(3):
-        await house.say("a", False, DEAD, 9)
-    assert await house.told() == "+-"
+        await sensor.say("a", False, DEAD, 9)
+    assert await sensor.told() == "+-"
     # Its last word arrives late.
-    await house.say("a", True, 2, 7)
-    assert await house.told() == "+-"
-    assert await house.presence() == DevicePresence(False, 5, 9)
-    assert await house.store.presence.held_by(house.project, "a") == []
+    await sensor.say("a", True, 2, 7)
+    assert await sensor.told() == "+-"
+    assert await sensor.presence() == DevicePresence(False, 5, 9)
+    assert await sensor.store.presence.held_by(sensor.project, "a") == []
 
 
-async def test_what_a_record_says_counts_while_the_lease_lives(house: House) -> None:
-    nodes = house.store.nodes
+async def test_what_a_record_says_counts_while_the_lease_lives(sensor: SensorAtHome) -> None:
+    nodes = sensor.store.nodes
     assert await nodes.renew("short", LONG_MS, new=True)
-    await house.say("short", True, 1, 5)
+    await sensor.say("short", True, 1, 5)
 
     async def is_over() -> bool:
         return "short" not in await nodes.alive()
 
-    assert await house.presence() == DevicePresence(True, 5, None)
+    assert await sensor.presence() == DevicePresence(True, 5, None)
     assert await nodes.renew("short", 1)
     await eventually(is_over)
-    assert await house.presence() == DevicePresence(False, 5, None)
+    assert await sensor.presence() == DevicePresence(False, 5, None)
     # Nobody condemned it, so it may go on.
     assert await nodes.renew("short", LONG_MS)
     assert not await nodes.renew("unknown", LONG_MS)
@@ -157,20 +157,20 @@ class HeldClock:
 
 
 async def test_nobody_is_condemned_before_all_had_the_time_to_renew(
-    house: House, monkeypatch: pytest.MonkeyPatch
+    sensor: SensorAtHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    nodes, clock = house.store.nodes, HeldClock()
+    nodes, clock = sensor.store.nodes, HeldClock()
     for boot in ("late", "dead"):
         assert await nodes.renew(boot, 1, new=True)
-        await nodes.note_project(boot, house.project)
-    await house.say("dead", True, 1)
+        await nodes.note_project(boot, sensor.project)
+    await sensor.say("dead", True, 1)
 
     async def are_over() -> bool:
         return not {"late", "dead"} & await nodes.alive()
 
     await eventually(are_over)
     monkeypatch.setattr(reaper, "monotonic", clock)
-    reaping = asyncio.create_task(Reaper(house.store, 1.0).run())
+    reaping = asyncio.create_task(Reaper(sensor.store, 1.0).run())
     try:
         await clock.seen()
         clock.now = 0.9
@@ -179,7 +179,7 @@ async def test_nobody_is_condemned_before_all_had_the_time_to_renew(
         clock.now = 1.0
 
         async def is_told() -> bool:
-            return await house.told() == "+-"
+            return await sensor.told() == "+-"
 
         await eventually(is_told)
         assert not await nodes.renew("dead", LONG_MS)
@@ -188,7 +188,7 @@ async def test_nobody_is_condemned_before_all_had_the_time_to_renew(
         reaping.cancel()
         await asyncio.gather(reaping, return_exceptions=True)
         await nodes.forget("late")
-        await house.redis.zrem(NODES, "dead")
+        await sensor.redis.zrem(NODES, "dead")
 
 
 class CountingNodes(Nodes):
@@ -238,38 +238,38 @@ async def test_after_an_outage_no_node_is_dead_before_all_had_a_lease_to_renew(
         await asyncio.gather(reaping, return_exceptions=True)
 
 
-async def test_a_device_that_moves_is_told_of_in_the_home_it_is_in(house: House) -> None:
-    await house.say("a", True, 1)
-    await house.store.devices.move(house.project, house.device, None)
-    await house.say("a", False, 2)
-    assert await house.told() == "+"
-    await house.say("a", True, 3)
-    await house.store.devices.move(house.project, house.device, house.home)
-    await house.say("a", False, 4)
-    assert await house.told() == "+-"
+async def test_a_device_that_moves_is_told_of_in_the_home_it_is_in(sensor: SensorAtHome) -> None:
+    await sensor.say("a", True, 1)
+    await sensor.store.devices.move(sensor.project, sensor.device, None)
+    await sensor.say("a", False, 2)
+    assert await sensor.told() == "+"
+    await sensor.say("a", True, 3)
+    await sensor.store.devices.move(sensor.project, sensor.device, sensor.home)
+    await sensor.say("a", False, 4)
+    assert await sensor.told() == "+-"
 
 
-async def test_of_a_device_that_is_gone_nothing_is_kept(house: House) -> None:
-    await house.say("a", True, 1)
-    await house.store.devices.delete(house.project, house.device)
-    await house.say("a", False, 2)
-    await house.say("a", True, 3)
-    slot = ProjectSlot(house.project)
-    assert await house.redis.exists(slot.device_presence(house.device), slot.held_devices("a")) == 0
+async def test_of_a_device_that_is_gone_nothing_is_kept(sensor: SensorAtHome) -> None:
+    await sensor.say("a", True, 1)
+    await sensor.store.devices.delete(sensor.project, sensor.device)
+    await sensor.say("a", False, 2)
+    await sensor.say("a", True, 3)
+    slot = ProjectSlot(sensor.project)
+    assert await sensor.redis.exists(slot.device_presence(sensor.device), slot.held_devices("a")) == 0
 
 
 async def test_of_a_deleted_project_nobody_announces_anything_and_the_others_are_not_kept_waiting(
-    house: House,
+    sensor: SensorAtHome,
 ) -> None:
-    nodes, store = house.store.nodes, house.store
+    nodes, store = sensor.store.nodes, sensor.store
     await nodes.renew("a", LONG_MS, new=True)
-    await nodes.note_project("a", house.project)
-    await house.say("a", True, 1)
+    await nodes.note_project("a", sensor.project)
+    await sensor.say("a", True, 1)
     await nodes.resign("a")
     # Its records are still there: it was not swept yet.
-    await store.projects.delete(house.project)
+    await store.projects.delete(sensor.project)
     async with asyncio.timeout(20):
         await Reaper(store, 1).reap()
-    assert await house.told() == "+"
+    assert await sensor.told() == "+"
     # (Others of this Redis are other tests'.)
     assert "a" not in await nodes.alive()

@@ -25,8 +25,7 @@ from homewire.redis.connect import connect, translate_redis_errors
 from homewire.redis.data_dir import LONGEST_TAIL
 from homewire.redis.embedded import EmbeddedServer, find_binary
 from homewire.repositories import Store
-from kit.moments import in_time
-from kit.suspension import suspended
+from kit.clock import in_time, suspended
 
 PARENT = """
 import asyncio, sys

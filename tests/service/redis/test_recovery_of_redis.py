@@ -16,7 +16,7 @@ import pytest
 from homewire.errors import HomewireError
 from homewire.sessions.models import Login
 from kit.client import CLOSE, Socket
-from kit.recovery import TIMEOUT_S, House, house_of
+from kit.recovery import TIMEOUT_S, HomesOnTwoNodes, house_of
 from kit.tenant import Account
 from kit.two_nodes import Processes, running_pair
 
@@ -44,29 +44,33 @@ class Guest:
     changed: int = 0
 
 
-async def invite(house: House) -> Guest:
+async def invite(site: HomesOnTwoNodes) -> Guest:
     """A guest who is a member of the first home, with three sessions."""
-    tenant = house.tenant
+    tenant = site.tenant
     guest = Guest(await tenant.user())
-    await tenant.store.homes.add_member(tenant.project, house.home, guest.account.id)
+    await tenant.store.homes.add_member(tenant.project, site.home, guest.account.id)
     for _ in range(3):
         session, token = await tenant.store.sessions.open(tenant.project, guest.account.id, "app", Login())
         account = Account(guest.account.id, token)
-        guest.sessions[session.id] = await house.everywhere(account)
+        guest.sessions[session.id] = await site.everywhere(account)
     return guest
 
 
 async def change_until_redis_dies(
-    house: House, guest: Guest, random: Random, enough: int, reached: asyncio.Event
+    site: HomesOnTwoNodes, guest: Guest, random: Random, enough: int, reached: asyncio.Event
 ) -> None:
     """One change after the other, as long as they are answered. Says when `enough` were."""
-    homes, sessions, project = house.tenant.store.homes, house.tenant.store.sessions, house.tenant.project
-    mine, open_sessions = {house.home}, list(guest.sessions)
+    homes, sessions, project = (
+        site.tenant.store.homes,
+        site.tenant.store.sessions,
+        site.tenant.project,
+    )
+    mine, open_sessions = {site.home}, list(guest.sessions)
     try:
         while True:
             if guest.changed == enough:
                 reached.set()
-            home = random.choice([house.home, house.other_home])
+            home = random.choice([site.home, site.other_home])
             if random.random() < 0.1 and len(open_sessions) > 1:
                 await sessions.end(project, open_sessions.pop())
             elif home in mine:
@@ -80,22 +84,22 @@ async def change_until_redis_dies(
         return  # Whether it happened is what the record says.
 
 
-async def kill_in_the_middle(house: House, guests: list[Guest], random: Random) -> None:
+async def kill_in_the_middle(site: HomesOnTwoNodes, guests: list[Guest], random: Random) -> None:
     answered, later = random.randint(*CHANGES), random.uniform(0, LATER_S)
     reached = asyncio.Event()
     streams = [
-        asyncio.create_task(change_until_redis_dies(house, guest, random, answered, reached))
+        asyncio.create_task(change_until_redis_dies(site, guest, random, answered, reached))
         for guest in guests
     ]
     await reached.wait()
     # The moment is the test's subject: nothing is waited for.
     await asyncio.sleep(later)
-    house.pair.server.kill()
+    site.pair.server.kill()
     await asyncio.gather(*streams)
 
 
-async def receives_by_record(house: House, guest: Guest) -> None:
-    tenant = house.tenant
+async def receives_by_record(site: HomesOnTwoNodes, guest: Guest) -> None:
+    tenant = site.tenant
     homes = await tenant.store.homes.of_user(tenant.project, guest.account.id)
     expected = {f"in {home}" for home in homes}
     live = {session.id for session in await tenant.store.sessions.of_user(tenant.project, guest.account.id)}
@@ -114,14 +118,14 @@ async def test_redis_is_killed_in_a_stream_of_changes(processes: Processes, kill
     seed = int(os.environ.get("HOMEWIRE_SEED", secrets.randbelow(10**9)))
     print(f"HOMEWIRE_SEED={seed}")  # Shown if it fails.
     random = Random(seed)
-    async with house_of(processes) as house:
-        guests = [await invite(house) for _ in range(GUESTS)]
-        await kill_in_the_middle(house, guests, random)
-        house.pair.server.start()
+    async with house_of(processes) as site:
+        guests = [await invite(site) for _ in range(GUESTS)]
+        await kill_in_the_middle(site, guests, random)
+        site.pair.server.start()
         recovered = monotonic()
-        await house.announced()
+        await site.announced()
         assert monotonic() - recovered < TIMEOUT_S
-        for home in (house.home, house.other_home):
-            await house.send_when_possible(home, f"in {home}")
+        for home in (site.home, site.other_home):
+            await site.send_when_possible(home, f"in {home}")
         for guest in guests:
-            await receives_by_record(house, guest)
+            await receives_by_record(site, guest)

@@ -11,7 +11,7 @@ from typing import Any, Final
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
-from kit.accounts import APP, PASSWORD, Desk
+from kit.accounts import APP, PASSWORD, Accounts
 from kit.client import listen
 from kit.node import NodeProcess, eventually
 from kit.tenant import Account
@@ -32,7 +32,7 @@ class Life:
     """One project. `begin` fills it, `end` takes all of it away again through the API."""
 
     node: NodeProcess
-    desk: Desk
+    people: Accounts
     accounts: AccountSystem
     on_demand: bool
     receiver: Receiver
@@ -50,19 +50,19 @@ class Life:
 
     async def ask(self, status: int, method: str, path: str, key: str | None, body: Any = None) -> Any:
         """The answer's JSON; it must have this status."""
-        reply = await self.desk.tenant.ask(method, path, key, body)
+        reply = await self.people.tenant.ask(method, path, key, body)
         assert reply.status == status, (method, path, reply)
         return reply.body
 
     async def post(self, status: int, path: str, key: str | None, **form: Any) -> Any:
         """The same with a web form."""
-        reply = await self.desk.tenant.ask("POST", path, key, data=form)
+        reply = await self.people.tenant.ask("POST", path, key, data=form)
         assert reply.status == status, (path, reply)
         return reply.body
 
     async def begin(self) -> None:
         """Make everything."""
-        self.server = await self.desk.project_key(*KeyScope)
+        self.server = await self.people.project_key(*KeyScope)
         self.ada, self.bob = await self._person(), await self._person()
         await self._homes()
         await self._devices()
@@ -71,18 +71,18 @@ class Life:
         await self._permissions()
         await self._events_and_commands()
         # Wrong guesses are counted, and a session that was ended is kept for its owner.
-        await self.desk.sign_in(email="nobody@example.com", password="wrong")
-        sessions = self.desk.tenant.store.sessions
-        opened, _ = await sessions.open(self.desk.project, self.bob.id, APP, Login(user_agent="second"))
-        await sessions.end(self.desk.project, opened.id)
+        await self.people.sign_in(email="nobody@example.com", password="wrong")
+        sessions = self.people.tenant.store.sessions
+        opened, _ = await sessions.open(self.people.project, self.bob.id, APP, Login(user_agent="second"))
+        await sessions.end(self.people.project, opened.id)
         # Of one that is deleted by its user, one that goes with its home, and one that stays.
         for device in (self.devices[0], *self.devices[2:]):
-            await sessions.open_node(self.desk.project, device.id, Login(user_agent="device"))
+            await sessions.open_node(self.people.project, device.id, Login(user_agent="device"))
 
     async def end(self) -> None:
         """Delete it all, as its owners would."""
         first, second = self.homes
-        store, project = self.desk.tenant.store, self.desk.project
+        store, project = self.people.tenant.store, self.people.project
         await self.ask(204, "DELETE", f"/homes/{first}/kv/mood", self.ada.key)
         await self.ask(204, "DELETE", f"/projects/{project}/entities/sink", self.server)
         await self.ask(204, "DELETE", f"/devices/{self.devices[0].id}", self.ada.key)
@@ -103,22 +103,22 @@ class Life:
 
     async def _person(self) -> Account:
         """Somebody who registered, has a key, and has asked for another proof that they will not use."""
-        desk, number = self.desk, next(self._numbers)
+        people, number = self.people, next(self._numbers)
         if self.accounts is AccountSystem.EMAIL:
             email = f"{number}@example.com"
-            assert (await desk.register(name="A", email=email, password=PASSWORD)).status == 201
-            await self.post(200, "/auth/user/emailVerification", None, token=await desk.token())
-            session = (await desk.sign_in(email=email, password=PASSWORD)).body
-            assert (await desk.start("passwordReset/start", email=email)).status == 200
+            assert (await people.register(name="A", email=email, password=PASSWORD)).status == 201
+            await self.post(200, "/auth/user/emailVerification", None, token=await people.token())
+            session = (await people.sign_in(email=email, password=PASSWORD)).body
+            assert (await people.start("passwordReset/start", email=email)).status == 200
         elif self.accounts is AccountSystem.PHONE:
             phone = f"+1415555{number:04}"
-            assert (await desk.register(name="A", phoneNumber=phone)).status == 201
-            session = (await desk.sign_in(phoneNumber=phone, code=await desk.code())).body
-            assert (await desk.start("sms", phoneNumber=phone)).status == 200
+            assert (await people.register(name="A", phoneNumber=phone)).status == 201
+            session = (await people.sign_in(phoneNumber=phone, code=await people.code())).body
+            assert (await people.start("sms", phoneNumber=phone)).status == 200
         else:
-            body = {"projectId": desk.project, "externalKey": f"customer {number}"}
+            body = {"projectId": people.project, "externalKey": f"customer {number}"}
             user = (await self.ask(201, "POST", "/users", self.server, body))["id"]
-            session = (await desk.sign_in(self.server, userId=user)).body
+            session = (await people.sign_in(self.server, userId=user)).body
         return Account(session["userId"], session["token"])
 
     async def _homes(self) -> None:
@@ -162,7 +162,7 @@ class Life:
         return Account(device.id, device.key, home)
 
     async def _claimable(self) -> tuple[Account, str]:
-        device, key, code = await self.desk.tenant.store.devices.create(self.desk.project, "lamp")
+        device, key, code = await self.people.tenant.store.devices.create(self.people.project, "lamp")
         await self.post(200, "/deviceRegistration", key, deviceId=device.id, claimable="1")
         return Account(device.id, key), code
 
@@ -174,7 +174,7 @@ class Life:
         for device in self.devices[:3]:
             await self.ask(204, "PUT", f"/devices/{device.id}/kv/level", device.key, {"value": 0.5})
             await self.ask(204, "PATCH", f"/devices/{device.id}", ada, {"name": "mine"})
-        entities = f"/projects/{self.desk.project}/entities"
+        entities = f"/projects/{self.people.project}/entities"
         for home, (name, parent) in itertools.product(self.homes, (("room", None), ("sink", "room"))):
             suffix = "" if home == self.homes[0] else " 2"
             body = {"entityId": name + suffix, "entityClass": "part", "homeId": home}
@@ -185,11 +185,11 @@ class Life:
         self.receiver.answer = refuse_failing
         for module, homes in ((GOOD, None), (FAILING, [self.homes[0]])):
             url = f"{self.receiver.origin}/{module}"
-            await register(self.desk.tenant, self.node, url, module=module, homes=homes)
+            await register(self.people.tenant, self.node, url, module=module, homes=homes)
 
     async def _permissions(self) -> None:
         """Granted to users and to groups, of things that are deleted before and after them."""
-        project = f"/projects/{self.desk.project}"
+        project = f"/projects/{self.people.project}"
         for name, home in zip(("day", "night"), self.homes, strict=True):
             group = (await self.ask(201, "POST", f"{project}/groups", self.server, {"name": name}))["id"]
             self.groups.append(group)
@@ -205,7 +205,7 @@ class Life:
         return bool(seen["isConnected"])
 
     async def _events_and_commands(self) -> None:
-        tenant = self.desk.tenant
+        tenant = self.people.tenant
         for device in self.devices[:3]:
             async with await listen(tenant.url, f"/devices/{device.id}/command", device.key) as socket:
                 path = f"/devices/{device.id}/command"
@@ -222,7 +222,7 @@ class Life:
 
         async def has_dead_letters() -> bool:
             # And one that is still being tried.
-            names = ProjectSlot(self.desk.project)
+            names = ProjectSlot(self.people.project)
             return bool(await tenant.redis.xlen(names.module_dead(FAILING)))
 
         await eventually(has_dead_letters, 30.0)

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from homewire.projects.models import AccountSystem, KeyScope
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.client import CLOSE, Socket, listen, refusal
 from kit.node import NodeProcess, private_node
 from kit.tenant import Account
@@ -36,15 +36,15 @@ def node() -> Iterator[NodeProcess]:
 class Talk:
     """What the clients of one project say. Each answer must have the status that its table gives."""
 
-    desk: Desk
+    people: Accounts
 
     async def ask(self, status: int, method: str, path: str, key: str | None, body: Any = None) -> Any:
         """The JSON of the answer; the body goes as JSON."""
-        return self._checked(status, await self.desk.tenant.ask(method, path, key, body))
+        return self._checked(status, await self.people.tenant.ask(method, path, key, body))
 
     async def post(self, status: int, path: str, key: str | None, **form: Any) -> Any:
         """The same with a web form, as clients post to the endpoints that take one."""
-        return self._checked(status, await self.desk.tenant.ask("POST", path, key, data=form))
+        return self._checked(status, await self.people.tenant.ask("POST", path, key, data=form))
 
     @staticmethod
     def _checked(status: int, reply: Any) -> Any:
@@ -53,7 +53,7 @@ class Talk:
 
     async def device_for_sale(self) -> tuple[Account, str]:
         """A pre-provisioned device, and the claim code on its label."""
-        devices, project = self.desk.tenant.store.devices, self.desk.project
+        devices, project = self.people.tenant.store.devices, self.people.project
         device, key, code = await devices.create(project, "lamp")
         return Account(device.id, key), code
 
@@ -75,11 +75,11 @@ class Talk:
 
     def ear(self, key: str) -> Any:
         """A WebSocket of events without a filter."""
-        return listen_to(self.desk, EVENTS, key)
+        return listen_to(self.people, EVENTS, key)
 
     def socket_of(self, device: Account) -> Any:
         """The device's command socket."""
-        return listen_to(self.desk, f"/devices/{device.id}/command", device.key)
+        return listen_to(self.people, f"/devices/{device.id}/command", device.key)
 
     async def user_goes(self, user: int, key: str, ears: list[Socket], admin: str) -> None:
         """They are deleted: who listens with their keys is told so, and the keys are dead."""
@@ -97,30 +97,30 @@ class Talk:
     async def is_dead(self, key: str) -> None:
         await self.ask(401, "GET", "/homes?userId=1", key)
         assert await self.ask(200, "GET", "/auth", key) == {"type": "nobody"}
-        assert (await refusal(self.desk.tenant.url, EVENTS, key)).status == 401
+        assert (await refusal(self.people.tenant.url, EVENTS, key)).status == 401
 
 
 @asynccontextmanager
-async def listen_to(desk: Desk, path: str, key: str) -> AsyncIterator[Socket]:
-    async with await listen(desk.tenant.url, path, key, receives_presence=True) as socket:
+async def listen_to(people: Accounts, path: str, key: str) -> AsyncIterator[Socket]:
+    async with await listen(people.tenant.url, path, key, receives_presence=True) as socket:
         yield socket
 
 
 @asynccontextmanager
 async def talk_of(node: NodeProcess, accounts: AccountSystem, **options: Any) -> AsyncIterator[Talk]:
-    async with desk_of(node, accounts, **options) as desk:
-        yield Talk(desk)
+    async with accounts_of(node, accounts, **options) as people:
+        yield Talk(people)
 
 
 async def signed_in_by_email(talk: Talk, name: str, email: str) -> tuple[int, str]:
     """Somebody registers, follows the link in the mail and logs in: id and key."""
-    desk = talk.desk
-    registered = await desk.register(name=name, email=email, password=PASSWORD)
+    people = talk.people
+    registered = await people.register(name=name, email=email, password=PASSWORD)
     assert (registered.status, registered.body["verified"]) == (201, False)
-    assert reason(await desk.sign_in(email=email, password=PASSWORD)) == "USER_UNVERIFIED"
-    message = (await desk.messages(email))[-1]
+    assert reason(await people.sign_in(email=email, password=PASSWORD)) == "USER_UNVERIFIED"
+    message = (await people.messages(email))[-1]
     await talk.post(200, "/auth/user/emailVerification", None, token=message.token)
-    credentials = {"projectId": desk.project, "appId": APP, "email": email, "password": PASSWORD}
+    credentials = {"projectId": people.project, "appId": APP, "email": email, "password": PASSWORD}
     session = await talk.post(200, "/auth/user", None, **credentials)
     assert session["userId"] == registered.body["id"]
     return session["userId"], session["token"]
@@ -128,22 +128,22 @@ async def signed_in_by_email(talk: Talk, name: str, email: str) -> tuple[int, st
 
 async def signed_in_by_phone(talk: Talk, name: str, phone: str) -> tuple[int, str]:
     """Somebody registers and types in the code of the SMS."""
-    desk = talk.desk
-    registered = await desk.register(name=name, phoneNumber=phone)
+    people = talk.people
+    registered = await people.register(name=name, phoneNumber=phone)
     assert registered.status == 201
-    message = (await desk.messages(phone))[-1]
+    message = (await people.messages(phone))[-1]
     session = await sign_in_by_code(talk, phone, message.code)
     return registered.body["id"], session["token"]
 
 
 async def sign_in_by_code(talk: Talk, phone: str, code: str) -> Any:
-    form = {"projectId": talk.desk.project, "appId": APP, "phoneNumber": phone, "code": code}
+    form = {"projectId": talk.people.project, "appId": APP, "phoneNumber": phone, "code": code}
     return await talk.post(200, "/auth/user", None, **form)
 
 
 async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.EMAIL) as talk:
-        admin = await talk.desk.project_key(KeyScope.ADMIN)
+        admin = await talk.people.project_key(KeyScope.ADMIN)
         ada, key = await signed_in_by_email(talk, "Ada", EMAIL)
         home = (await talk.ask(201, "POST", "/homes", key, {"name": "Hut"}))["id"]
 
@@ -193,13 +193,13 @@ async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
 
 async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.PHONE, on_demand=True) as talk:
-        desk, admin = talk.desk, await talk.desk.project_key(KeyScope.ADMIN)
+        people, admin = talk.people, await talk.people.project_key(KeyScope.ADMIN)
         ada, key = await signed_in_by_phone(talk, "Ada", PHONE)
         # She logs in on a second telephone, with a second code.
-        started = {"projectId": desk.project, "phoneNumber": PHONE}
+        started = {"projectId": people.project, "phoneNumber": PHONE}
         receipt = await talk.post(200, "/auth/user/sms", None, **started)
         assert receipt == {"recipient": PHONE}
-        second = (await sign_in_by_code(talk, PHONE, await desk.code()))["token"]
+        second = (await sign_in_by_code(talk, PHONE, await people.code()))["token"]
         home = (await talk.ask(201, "POST", "/homes", second, {"name": "Hut"}))["id"]
 
         number = "+14155550124"
@@ -215,7 +215,7 @@ async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
         made = await talk.post(201, "/devices", None, token=token["token"])
         assert (made["homeId"], made["deviceClass"], made["tag"]) == (home, "lamp", "hall")
         lamp = Account(made["id"], made["apiKey"], home)
-        again = await desk.tenant.ask("POST", "/devices", None, data={"token": token["token"]})
+        again = await people.tenant.ask("POST", "/devices", None, data={"token": token["token"]})
         assert reason(again) == "INVALID_TOKEN"
 
         async with talk.ear(key) as ear, talk.ear(second) as other, talk.ear(key_of_bob) as ear_of_bob:
@@ -240,17 +240,17 @@ async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
 
 async def test_a_server_that_brings_its_own_users(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.BYOU) as talk, receiving() as receiver:
-        desk = talk.desk
+        people = talk.people
         everything = KeyScope.BYOU, KeyScope.SEND_EVENT, KeyScope.SEND_COMMAND, KeyScope.READ
-        server, bare = await desk.project_key(*everything), await desk.project_key()
-        body = {"projectId": desk.project, "name": "Ada", "externalKey": "ada of the shop"}
+        server, bare = await people.project_key(*everything), await people.project_key()
+        body = {"projectId": people.project, "name": "Ada", "externalKey": "ada of the shop"}
         for key in (None, bare):
             await talk.ask(403, "POST", "/users", key, body)
         ada = await talk.ask(201, "POST", "/users", server, body)
         assert (ada["externalKey"], ada["verified"]) == ("ada of the shop", True)
-        bob = (await talk.ask(201, "POST", "/users", server, {"projectId": desk.project}))["id"]
-        await talk.post(401, "/auth/user", None, projectId=desk.project, userId=ada["id"])
-        session = await talk.post(200, "/auth/user", server, projectId=desk.project, userId=ada["id"])
+        bob = (await talk.ask(201, "POST", "/users", server, {"projectId": people.project}))["id"]
+        await talk.post(401, "/auth/user", None, projectId=people.project, userId=ada["id"])
+        session = await talk.post(200, "/auth/user", server, projectId=people.project, userId=ada["id"])
         key = session["token"]
         home = (await talk.ask(201, "POST", "/homes", key, {"name": "Hut"}))["id"]
         await talk.ask(201, "POST", f"/homes/{home}/members", key, {"userId": bob})
@@ -259,9 +259,9 @@ async def test_a_server_that_brings_its_own_users(node: NodeProcess) -> None:
 
         # Nobody listens to events in such a project (spec 000, Listen to events) ...
         for path in (EVENTS, f"{EVENTS}?homeId={home}"):
-            assert (await refusal(desk.tenant.url, path, key)).status == 403
+            assert (await refusal(people.tenant.url, path, key)).status == 403
         # ... but who sends them can, the server's webhook is told of them, and commands reach the device.
-        await register(desk.tenant, node, receiver.url)
+        await register(people.tenant, node, receiver.url)
         await talk.device_says(lamp, "lit", {"n": 1})
         await talk.ask(204, "PUT", f"/homes/{home}/event", server, {"eventType": "tick"})
         told = [(await receiver.next()).event for _ in range(2)]

@@ -16,8 +16,8 @@ import msgspec
 import pytest
 import requests
 import schemathesis
+from access_project import world_of
 from access_rows import ENDPOINT
-from access_world import world_of
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -59,7 +59,7 @@ KNOWN: Final = {
 """What fields and parameters of these names are given, where the request is to get further than to an id."""
 
 Snapshot = tuple[dict[str, Any], dict[str, str | None]]
-"""What there is to ask about in a world, and the keys in it."""
+"""What there is to ask about in a project, and the keys in it."""
 
 
 @pytest.fixture(scope="module")
@@ -96,12 +96,12 @@ def test_an_operation_answers_as_documented(
     )
     @given(
         case=st.one_of(*(operation.as_strategy(generation_mode=mode) for mode in modes)),
-        world=st.sampled_from(list(worlds)),
+        subject=st.sampled_from(list(worlds)),
         caller=st.sampled_from(CALLERS),
         knows=st.integers(0, 3).map(bool),
     )
-    def answers(case: schemathesis.Case[Any], world: str, caller: str, knows: bool) -> None:
-        known, keys = worlds[world]
+    def answers(case: schemathesis.Case[Any], subject: str, caller: str, knows: bool) -> None:
+        known, keys = worlds[subject]
         if knows:
             case.path_parameters = named(case.path_parameters, known)
             case.query = named(case.query, known)
@@ -126,8 +126,8 @@ async def snapshots(node: NodeProcess) -> dict[str, Snapshot]:
 
 
 async def snapshot(node: NodeProcess, accounts: AccountSystem, access_control: AccessControl) -> Snapshot:
-    async with world_of(node, accounts, access_control) as world:
-        return {name: await world.value(place) for name, place in KNOWN.items()}, world.keys
+    async with world_of(node, accounts, access_control) as subject:
+        return {name: await subject.value(place) for name, place in KNOWN.items()}, subject.keys
 
 
 def named(values: Any, known: dict[str, Any]) -> Any:

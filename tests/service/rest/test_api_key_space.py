@@ -13,7 +13,7 @@ from full_life import Life
 
 from homewire.projects.models import AccountSystem
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
-from kit.accounts import desk_of
+from kit.accounts import accounts_of
 from kit.key_space import kind, lasting, names_of
 from kit.node import NodeProcess, eventually, private_node
 from kit.webhook_receiver import receiving
@@ -63,11 +63,11 @@ async def nothing(left: Callable[[], Awaitable[Any]]) -> None:
 async def life_of(node: NodeProcess, accounts: AccountSystem) -> AsyncIterator[Life]:
     """With phone accounts the devices are provisioned on demand."""
     on_demand = accounts is AccountSystem.PHONE
-    async with desk_of(node, accounts, on_demand=on_demand) as desk, receiving() as receiver:
-        life = Life(node, desk, accounts, on_demand, receiver)
+    async with accounts_of(node, accounts, on_demand=on_demand) as people, receiving() as receiver:
+        life = Life(node, people, accounts, on_demand, receiver)
         await life.begin()
-        pattern = ProjectSlot(desk.project).prefix + "*"
-        made = {kind(name) for name in await names_of(desk.tenant.redis, pattern)}
+        pattern = ProjectSlot(people.project).prefix + "*"
+        made = {kind(name) for name in await names_of(people.tenant.redis, pattern)}
         # The more is made, the more a deletion can forget.
         assert made >= MADE_BY_ALL | MADE_BY[accounts], (MADE_BY_ALL | MADE_BY[accounts]) - made
         yield life
@@ -75,7 +75,7 @@ async def life_of(node: NodeProcess, accounts: AccountSystem) -> AsyncIterator[L
 
 async def deleted_piece_by_piece(node: NodeProcess, accounts: AccountSystem) -> None:
     async with life_of(node, accounts) as life:
-        redis, pattern = life.desk.tenant.redis, ProjectSlot(life.desk.project).prefix + "*"
+        redis, pattern = life.people.tenant.redis, ProjectSlot(life.people.project).prefix + "*"
         await life.end()
 
         async def left() -> set[str]:
@@ -90,9 +90,9 @@ async def deleted_piece_by_piece(node: NodeProcess, accounts: AccountSystem) -> 
 
 async def deleted_as_a_whole(node: NodeProcess, accounts: AccountSystem) -> None:
     async with life_of(node, accounts) as life:
-        redis, project = life.desk.tenant.redis, life.desk.project
+        redis, project = life.people.tenant.redis, life.people.project
         # Without the sweep that the CLI does behind it: it is left to housekeeping.
-        await life.desk.tenant.store.projects.delete(project)
+        await life.people.tenant.store.projects.delete(project)
 
         async def is_forgotten() -> bool:
             return await redis.zscore(UNFINISHED, str(project)) is None
@@ -116,8 +116,8 @@ async def test_deletions_leave_no_orphans() -> None:
             *(deleted_piece_by_piece(node, accounts) for accounts in AccountSystem),
             *(deleted_as_a_whole(node, accounts) for accounts in AccountSystem),
         )
-        async with desk_of(node, AccountSystem.EMAIL) as desk:
+        async with accounts_of(node, AccountSystem.EMAIL) as people:
             allowed = re.compile("|".join(KEPT_OF_A_DEPLOYMENT))
-            found = await lasting(desk.tenant.redis)
+            found = await lasting(people.tenant.redis)
             deployment = {name for name in found if not re.match(r"hw:\{p\d+\}:", name)}
             assert {name for name in deployment if not allowed.fullmatch(name)} == set()

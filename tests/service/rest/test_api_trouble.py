@@ -11,8 +11,8 @@ from time import monotonic
 
 import aiohttp
 import pytest
+from access_project import world_of
 from access_rows import Ask, successes
-from access_world import world_of
 from test_api_access import ERROR
 
 from homewire.errors import InternalError

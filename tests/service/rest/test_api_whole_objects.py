@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
-from kit.home_with_members import House, house_of
+from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess
 from kit.tenant import Reply, Tenant, tenant_of
 
@@ -26,41 +26,41 @@ ZERO_DEVICE = {
 
 
 @pytest_asyncio.fixture
-async def house(tenant: Tenant) -> House:
-    return await house_of(tenant)
+async def home(tenant: Tenant) -> HomeWithMembers:
+    return await home_with_members(tenant)
 
 
-async def test_a_patch_of_a_struct_changes_only_what_is_said(house: House) -> None:
-    device = await house.tenant.device(house.home)
+async def test_a_patch_of_a_struct_changes_only_what_is_said(home: HomeWithMembers) -> None:
+    device = await home.tenant.device(home.home)
     for path, key, zero in (
-        (f"/users/{house.owner.id}", house.owner.key, ZERO_USER),
-        (house.path, house.owner.key, ZERO_HOME),
-        (f"/devices/{device.id}", house.owner.key, ZERO_DEVICE),
+        (f"/users/{home.owner.id}", home.owner.key, ZERO_USER),
+        (home.path, home.owner.key, ZERO_HOME),
+        (f"/devices/{device.id}", home.owner.key, ZERO_DEVICE),
     ):
-        before = (await house.ask("GET", path, key)).body
-        answer = await house.ask("PATCH", path, key, {**zero, "name": "said"})
+        before = (await home.ask("GET", path, key)).body
+        answer = await home.ask("PATCH", path, key, {**zero, "name": "said"})
         assert (answer.status, answer.body) == (204, None)
-        assert (await house.ask("GET", path, key)).body == {**before, "name": "said"}
+        assert (await home.ask("GET", path, key)).body == {**before, "name": "said"}
         for empty in ("", NEVER):
             whole = {**zero, **before, "creationTime": empty, "name": "again"}
-            assert (await house.ask("PATCH", path, key, whole)).status == 204
+            assert (await home.ask("PATCH", path, key, whole)).status == 204
         # What is said and cannot be is refused still.
         said = {**zero, "name": "no", "creationTime": "2001-01-01T00:00:00Z"}
-        refused = await house.ask("PATCH", path, key, said)
+        refused = await home.ask("PATCH", path, key, said)
         assert (refused.status, refused.body["data"]["field"]) == (403, "creationTime")
-        assert (await house.ask("GET", path, key)).body["name"] == "again"
+        assert (await home.ask("GET", path, key)).body["name"] == "again"
 
 
-async def test_false_is_a_value(house: House) -> None:
+async def test_false_is_a_value(home: HomeWithMembers) -> None:
     """A user who says that the home is active must not believe that it is now."""
-    assert (await house.ask("PATCH", house.path, house.admin, {"deactivated": True})).status == 204
-    refused = await house.ask("PATCH", house.path, house.owner.key, {"name": "x", "deactivated": False})
+    assert (await home.ask("PATCH", home.path, home.admin, {"deactivated": True})).status == 204
+    refused = await home.ask("PATCH", home.path, home.owner.key, {"name": "x", "deactivated": False})
     assert (refused.status, refused.body["data"]["field"]) == (403, "deactivated")
 
 
 @pytest.mark.parametrize("as_form", [False, True])
-async def test_a_zero_id_of_a_new_object_is_absent(house: House, as_form: bool) -> None:
-    tenant = house.tenant
+async def test_a_zero_id_of_a_new_object_is_absent(home: HomeWithMembers, as_form: bool) -> None:
+    tenant = home.tenant
     body: dict[str, Any] = {"userId": 0, "phoneNumber": "", "email": "new@example.com", "role": ""}
 
     async def post(path: str, key: str | None, fields: dict[str, Any]) -> Reply:
@@ -68,9 +68,9 @@ async def test_a_zero_id_of_a_new_object_is_absent(house: House, as_form: bool) 
             return await tenant.ask("POST", path, key, data=fields)
         return await tenant.ask("POST", path, key, fields)
 
-    answer = await post(house.members, house.owner.key, body)
+    answer = await post(home.members, home.owner.key, body)
     assert (answer.status, answer.body["role"]) == (201, "member")
-    person = await tenant.store.users.get(tenant.project, house.owner.id)
+    person = await tenant.store.users.get(tenant.project, home.owner.id)
     assert person is not None
     credentials = {
         "projectId": tenant.project, "appId": "none", "email": person.email, "password": "wrong",

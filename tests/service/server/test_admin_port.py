@@ -11,8 +11,8 @@ import pytest
 
 from homewire.redis.connect import connect
 from kit.client import raw_request
+from kit.clock import suspended
 from kit.node import NodeProcess, eventually, private_node, reserved_port, running_node
-from kit.suspension import suspended
 
 GET = "GET {path} HTTP/1.1\r\nHost: h\r\nOrigin: https://page.example\r\n\r\n"
 

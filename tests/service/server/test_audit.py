@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
-from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
+from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
 from kit.client import Refused, listen
 from kit.node import NodeProcess, eventually, private_node
 
@@ -25,17 +25,17 @@ def talkative() -> Iterator[NodeProcess]:
 
 
 @pytest_asyncio.fixture
-async def desk(talkative: NodeProcess) -> AsyncIterator[Desk]:
-    async with desk_of(talkative, AccountSystem.EMAIL) as made:
+async def people(talkative: NodeProcess) -> AsyncIterator[Accounts]:
+    async with accounts_of(talkative, AccountSystem.EMAIL) as made:
         yield made
 
 
-async def trail(desk: Desk, operation: str, outcome: str) -> dict[str, Any]:
+async def trail(people: Accounts, operation: str, outcome: str) -> dict[str, Any]:
     """The newest line of the trail with this operation and outcome, once it is written."""
     found: list[dict[str, Any]] = []
 
     async def is_written() -> bool:
-        lines = [line for line in desk.node.log.read_bytes().splitlines() if b'"audit"' in line]
+        lines = [line for line in people.node.log.read_bytes().splitlines() if b'"audit"' in line]
         parsed = [orjson.loads(line) for line in lines]
         found[:] = [
             each
@@ -48,86 +48,86 @@ async def trail(desk: Desk, operation: str, outcome: str) -> dict[str, Any]:
     return found[-1]
 
 
-async def logins(desk: Desk, outcome: str) -> float:
-    return (await desk.node.metrics()).get(f'logins_total{{outcome="{outcome}"}}', 0)
+async def logins(people: Accounts, outcome: str) -> float:
+    return (await people.node.metrics()).get(f'logins_total{{outcome="{outcome}"}}', 0)
 
 
-async def test_logins_leave_a_line_and_are_counted_by_outcome(desk: Desk) -> None:
-    user = await desk.member()
-    right, wrong = await logins(desk, "ok"), await logins(desk, "INCORRECT_PASSWORD")
-    assert (await desk.sign_in(email=EMAIL, password=PASSWORD)).status == 200
-    line = await trail(desk, "authenticateUser", "ok")
-    assert (line["project"], line["user"], line["address"]) == (desk.project, user, "127.0.0.1")
+async def test_logins_leave_a_line_and_are_counted_by_outcome(people: Accounts) -> None:
+    user = await people.member()
+    right, wrong = await logins(people, "ok"), await logins(people, "INCORRECT_PASSWORD")
+    assert (await people.sign_in(email=EMAIL, password=PASSWORD)).status == 200
+    line = await trail(people, "authenticateUser", "ok")
+    assert (line["project"], line["user"], line["address"]) == (people.project, user, "127.0.0.1")
     assert line["session"]
-    assert (await desk.sign_in(email=EMAIL, password=WRONG)).status == 403
-    assert (await trail(desk, "authenticateUser", "INCORRECT_PASSWORD"))["address"] == "127.0.0.1"
-    assert await logins(desk, "ok") == right + 1
-    assert await logins(desk, "INCORRECT_PASSWORD") == wrong + 1
+    assert (await people.sign_in(email=EMAIL, password=WRONG)).status == 403
+    assert (await trail(people, "authenticateUser", "INCORRECT_PASSWORD"))["address"] == "127.0.0.1"
+    assert await logins(people, "ok") == right + 1
+    assert await logins(people, "INCORRECT_PASSWORD") == wrong + 1
 
 
-async def test_changes_of_access_name_their_caller_and_what_they_changed(desk: Desk) -> None:
-    admin = await desk.project_key(KeyScope.ADMIN)
-    user = await desk.member()
-    key = await desk.key(user)
-    home = await desk.tenant.store.homes.create(desk.project, "home", user)
+async def test_changes_of_access_name_their_caller_and_what_they_changed(people: Accounts) -> None:
+    admin = await people.project_key(KeyScope.ADMIN)
+    user = await people.member()
+    key = await people.key(user)
+    home = await people.tenant.store.homes.create(people.project, "home", user)
     asked = {"email": "new@example.com"}
-    added = await desk.tenant.ask("POST", f"/homes/{home.id}/members", key, asked)
+    added = await people.tenant.ask("POST", f"/homes/{home.id}/members", key, asked)
     assert added.status == 201
-    line = await trail(desk, "addHomeMember", "ok")
-    assert (line["caller"], line["project"], line["homeId"]) == (f"user {user}", desk.project, str(home.id))
-    refused = await desk.tenant.ask("PATCH", f"/users/{user}", admin, {"name": "Eve"})
+    line = await trail(people, "addHomeMember", "ok")
+    assert (line["caller"], line["project"], line["homeId"]) == (f"user {user}", people.project, str(home.id))
+    refused = await people.tenant.ask("PATCH", f"/users/{user}", admin, {"name": "Eve"})
     assert refused.status == 403
-    line = await trail(desk, "updateUser", "PERMISSION_DENIED")
+    line = await trail(people, "updateUser", "PERMISSION_DENIED")
     assert line["caller"] == "project key key"
 
 
-async def test_values_and_questions_leave_no_line(desk: Desk) -> None:
-    user = await desk.member()
-    key = await desk.key(user)
-    home = await desk.tenant.store.homes.create(desk.project, "home", user)
+async def test_values_and_questions_leave_no_line(people: Accounts) -> None:
+    user = await people.member()
+    key = await people.key(user)
+    home = await people.tenant.store.homes.create(people.project, "home", user)
     asked: dict[str, Any] = {"value": 1}
-    assert (await desk.tenant.ask("PUT", f"/homes/{home.id}/kv/a", key, asked)).status == 204
-    assert (await desk.tenant.ask("GET", f"/homes/{home.id}", key)).status == 200
-    assert (await desk.tenant.ask("PATCH", f"/homes/{home.id}", key, {"name": "h"})).status == 204
-    await trail(desk, "updateHome", "ok")
-    logged = desk.node.log.read_text()
+    assert (await people.tenant.ask("PUT", f"/homes/{home.id}/kv/a", key, asked)).status == 204
+    assert (await people.tenant.ask("GET", f"/homes/{home.id}", key)).status == 200
+    assert (await people.tenant.ask("PATCH", f"/homes/{home.id}", key, {"name": "h"})).status == 204
+    await trail(people, "updateHome", "ok")
+    logged = people.node.log.read_text()
     assert "putHomeKeyValuePair" not in logged
     assert "getHome" not in logged
 
 
-async def test_refusals_are_counted_by_reason(desk: Desk) -> None:
+async def test_refusals_are_counted_by_reason(people: Accounts) -> None:
     name = 'refusals_total{reason="AUTHORIZATION_REQUIRED"}'
-    before = (await desk.node.metrics()).get(name, 0)
-    assert (await desk.tenant.ask("GET", "/homes", "v1.1.dead")).status == 401
+    before = (await people.node.metrics()).get(name, 0)
+    assert (await people.tenant.ask("GET", "/homes", "v1.1.dead")).status == 401
     with pytest.raises(Refused):
-        await listen(desk.node.url, "/userSession/websocket", "v1.1.dead")
-    assert (await desk.node.metrics())[name] == before + 2
+        await listen(people.node.url, "/userSession/websocket", "v1.1.dead")
+    assert (await people.node.metrics())[name] == before + 2
 
 
-async def test_a_flood_of_attempts_leaves_no_line_for_each(desk: Desk) -> None:
-    await desk.member()
+async def test_a_flood_of_attempts_leaves_no_line_for_each(people: Accounts) -> None:
+    await people.member()
     for _ in range(60):
-        await desk.sign_in(email=EMAIL, password=WRONG)
-    await trail(desk, "authenticateUser", "TOO_MANY_REQUESTS")
-    lines = [line for line in desk.node.log.read_text().splitlines() if "TOO_MANY_REQUESTS" in line]
+        await people.sign_in(email=EMAIL, password=WRONG)
+    await trail(people, "authenticateUser", "TOO_MANY_REQUESTS")
+    lines = [line for line in people.node.log.read_text().splitlines() if "TOO_MANY_REQUESTS" in line]
     times = {orjson.loads(line)["timestamp"][:19] for line in lines}
     # One a second by a clock of its own: two may fall into one second of the wall clock.
     assert len(lines) <= 2 * len(times)
 
 
-async def test_no_secret_reaches_a_log_at_debug_level(desk: Desk) -> None:
-    tenant = desk.tenant
-    project_key = await desk.project_key(KeyScope.ADMIN, KeyScope.READ)
+async def test_no_secret_reaches_a_log_at_debug_level(people: Accounts) -> None:
+    tenant = people.tenant
+    project_key = await people.project_key(KeyScope.ADMIN, KeyScope.READ)
     secrets = [PASSWORD, WRONG, NEW, project_key, tenant.key]
-    assert (await desk.register(email=EMAIL, password=PASSWORD, name="Ada")).status == 201
-    secrets.append(await desk.token())
-    assert (await desk.post("/auth/user/emailVerification", token=secrets[-1])).status == 200
-    signed_in = await desk.sign_in(email=EMAIL, password=PASSWORD)
+    assert (await people.register(email=EMAIL, password=PASSWORD, name="Ada")).status == 201
+    secrets.append(await people.token())
+    assert (await people.post("/auth/user/emailVerification", token=secrets[-1])).status == 200
+    signed_in = await people.sign_in(email=EMAIL, password=PASSWORD)
     secrets.append(signed_in.body["token"])
     key, user = signed_in.body["token"], signed_in.body["userId"]
-    await desk.sign_in(email=EMAIL, password=WRONG)
-    await desk.start("passwordReset/start", email=EMAIL)
-    reset = await desk.token()
+    await people.sign_in(email=EMAIL, password=WRONG)
+    await people.start("passwordReset/start", email=EMAIL)
+    reset = await people.token()
     secrets.append(reset)
     login_token = await tenant.ask("POST", f"/users/{user}/loginToken", project_key)
     secrets.append(login_token.body["token"])
@@ -142,12 +142,12 @@ async def test_no_secret_reaches_a_log_at_debug_level(desk: Desk) -> None:
         await tenant.ask("PATCH", f"/users/{user}", None, {"password": secret})
         await tenant.ask("POST", "/auth/user", None, {"token": secret, "email": secret})
         with pytest.raises(Refused):
-            await listen(desk.node.url, f"/devices/1/command?authToken={secret.replace(' ', '%20')}", None)
-    assert (await desk.post("/auth/user/passwordReset", token=reset, newPassword=NEW)).status in (
+            await listen(people.node.url, f"/devices/1/command?authToken={secret.replace(' ', '%20')}", None)
+    assert (await people.post("/auth/user/passwordReset", token=reset, newPassword=NEW)).status in (
         200,
         204,
     )
-    assert (await desk.sign_in(email=EMAIL, password=NEW)).status == 200
-    await trail(desk, "resetPassword", "ok")
-    logged = desk.node.logged()
+    assert (await people.sign_in(email=EMAIL, password=NEW)).status == 200
+    await trail(people, "resetPassword", "ok")
+    logged = people.node.logged()
     assert [number for number, secret in enumerate(secrets) if secret in logged] == []

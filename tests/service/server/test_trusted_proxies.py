@@ -18,7 +18,7 @@ import pytest
 from homewire.projects.models import AccountSystem
 from homewire.server.accept import SIGNATURE
 from kit import certificates
-from kit.accounts import APP, EMAIL, PASSWORD, desk_of
+from kit.accounts import APP, EMAIL, PASSWORD, accounts_of
 from kit.browser import HOSTS, JSON, cookie_of
 from kit.client import Refused, Socket, listen
 from kit.node import NodeProcess, private_node
@@ -89,9 +89,9 @@ async def test_events_carry_the_address_of_the_client(behind: NodeProcess, sourc
 async def test_sessions_and_cookies_are_those_of_the_client(
     behind: NodeProcess, source: str, address: str
 ) -> None:
-    async with desk_of(behind, AccountSystem.EMAIL) as desk:
-        user = await desk.member()
-        host = f"p{desk.project}.test"
+    async with accounts_of(behind, AccountSystem.EMAIL) as people:
+        user = await people.member()
+        host = f"p{people.project}.test"
         async with client_at(behind, source) as http:
             login = orjson.dumps({"login": EMAIL, "password": PASSWORD})
             headers = {**JSON, "Host": host, **forwarded(CLIENT)}
@@ -99,17 +99,17 @@ async def test_sessions_and_cookies_are_those_of_the_client(
         cookie = cookie_of(answer)
         assert cookie is not None
         assert bool(cookie["secure"]) is (source == BALANCER)
-        [session] = await desk.tenant.store.sessions.of_user(desk.project, user)
+        [session] = await people.tenant.store.sessions.of_user(people.project, user)
         assert (session.address, session.host) == (address, host)
 
 
 async def test_attempts_are_counted_by_client(behind: NodeProcess) -> None:
-    async with desk_of(behind, AccountSystem.EMAIL) as desk, client_at(behind, BALANCER) as http:
-        await desk.member()
+    async with accounts_of(behind, AccountSystem.EMAIL) as people, client_at(behind, BALANCER) as http:
+        await people.member()
 
         async def sign_in(password: str, client: str) -> Reply:
             form = {
-                "projectId": desk.project,
+                "projectId": people.project,
                 "appId": APP,
                 "email": EMAIL,
                 "password": password,
@@ -125,8 +125,8 @@ async def test_attempts_are_counted_by_client(behind: NodeProcess) -> None:
 
 async def test_who_names_others_is_counted_as_itself(behind: NodeProcess) -> None:
     """A stranger that changes what it says of itself gets no more attempts, and takes none from others."""
-    async with desk_of(behind, AccountSystem.EMAIL) as desk:
-        form = {"projectId": desk.project, "appId": APP, "email": EMAIL, "password": "wrong"}
+    async with accounts_of(behind, AccountSystem.EMAIL) as people:
+        form = {"projectId": people.project, "appId": APP, "email": EMAIL, "password": "wrong"}
         async with client_at(behind, STRANGER) as http:
             for number in range(ATTEMPTS):
                 headers = forwarded(f"192.0.2.{number}")

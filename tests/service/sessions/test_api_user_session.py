@@ -9,7 +9,7 @@ from typing import cast
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import Login
 from homewire.store.keys import ProjectSlot
-from kit.accounts import APP, PASSWORD, Desk, desk_of
+from kit.accounts import APP, PASSWORD, Accounts, accounts_of
 from kit.client import CLOSE, listen
 from kit.node import NodeProcess, eventually
 from kit.tenant import Reply, Tenant
@@ -19,11 +19,11 @@ ENDED = 4502
 SOON_S = 5.0
 
 
-async def signed_in(desk: Desk, email: str = "ada@example.com") -> tuple[int, str, str]:
+async def signed_in(people: Accounts, email: str = "ada@example.com") -> tuple[int, str, str]:
     """A new user: id, key, and id of the session."""
-    user = await desk.member(email)
-    key = (await desk.sign_in(email=email, password=PASSWORD)).body["token"]
-    session = await desk.tenant.store.sessions.of_token(key)
+    user = await people.member(email)
+    key = (await people.sign_in(email=email, password=PASSWORD)).body["token"]
+    session = await people.tenant.store.sessions.of_token(key)
     assert session is not None
     return user, key, session.id
 
@@ -40,14 +40,14 @@ async def is_refused(tenant: Tenant, key: str) -> None:
 
 
 async def test_a_user_reads_their_session(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        user, key, session_id = await signed_in(desk)
-        answer = await desk.tenant.ask("GET", SESSION, key)
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        user, key, session_id = await signed_in(people)
+        answer = await people.tenant.ask("GET", SESSION, key)
         assert answer.status == 200
         began = answer.body.pop("creationTime")
-        assert answer.body == {"userId": user, "appId": APP, "projectId": desk.project}
+        assert answer.body == {"userId": user, "appId": APP, "projectId": people.project}
         assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", began)
-        session = await desk.tenant.store.sessions.get(desk.project, session_id)
+        session = await people.tenant.store.sessions.get(people.project, session_id)
         assert session is not None
         assert began.endswith(f"{session.started_ms % 1000:03}Z")
         # What the login told of itself.
@@ -58,39 +58,39 @@ async def test_a_user_reads_their_session(node: NodeProcess) -> None:
 
 
 async def test_ending_it_ends_the_key_and_what_is_connected(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        user, key, _ = await signed_in(desk)
-        other = await desk.key(user)
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        user, key, _ = await signed_in(people)
+        other = await people.key(user)
         path = f"{SESSION}/websocket"
         async with (
-            await listen(desk.tenant.url, path, key) as socket,
-            await listen(desk.tenant.url, path, other) as kept,
+            await listen(people.tenant.url, path, key) as socket,
+            await listen(people.tenant.url, path, other) as kept,
         ):
-            answer = await desk.tenant.ask("DELETE", SESSION, key)
+            answer = await people.tenant.ask("DELETE", SESSION, key)
             assert (answer.status, answer.body) == (204, None)
             frame = await socket.receive(SOON_S)
             assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
             assert await kept.is_alive()
-        await is_refused(desk.tenant, key)
-        assert (await desk.tenant.ask("DELETE", SESSION, key)).status == 401
+        await is_refused(people.tenant, key)
+        assert (await people.tenant.ask("DELETE", SESSION, key)).status == 401
         # Another session of theirs is another matter.
-        assert (await desk.tenant.ask("GET", SESSION, other)).status == 200
+        assert (await people.tenant.ask("GET", SESSION, other)).status == 200
 
 
 async def test_a_session_of_a_byou_user_without_an_app(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.BYOU) as desk:
-        user = (await desk.tenant.store.users.create(desk.project, "", external_key="a")).id
-        server = await desk.project_key(KeyScope.BYOU)
-        key = (await desk.sign_in(server, userId=user, appId=None)).body["token"]
-        assert (await desk.tenant.ask("GET", SESSION, key)).body["appId"] == ""
+    async with accounts_of(node, AccountSystem.BYOU) as people:
+        user = (await people.tenant.store.users.create(people.project, "", external_key="a")).id
+        server = await people.project_key(KeyScope.BYOU)
+        key = (await people.sign_in(server, userId=user, appId=None)).body["token"]
+        assert (await people.tenant.ask("GET", SESSION, key)).body["appId"] == ""
 
 
 async def test_a_node_session_may_do_what_its_device_may(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        tenant = desk.tenant
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        tenant = people.tenant
         owner = await tenant.user()
         device, other = [await tenant.device(await tenant.home(owner)) for _ in range(2)]
-        _, key = await tenant.store.sessions.open_node(desk.project, device.id, Login())
+        _, key = await tenant.store.sessions.open_node(people.project, device.id, Login())
         for method in ("GET", "DELETE"):
             assert (await tenant.ask(method, SESSION, key)).status == 403
             assert (await tenant.ask(method, SESSION, device.key)).status == 403
@@ -103,25 +103,25 @@ async def test_a_node_session_may_do_what_its_device_may(node: NodeProcess) -> N
             assert (await tenant.put(f"/devices/{device.id}/command", owner.key, {"action": "go"}))[0] == 204
             assert (await socket.receive_json())["action"] == "go"
             # A rotated key takes what was opened with it along.
-            await tenant.store.devices.rotate_key(desk.project, device.id)
+            await tenant.store.devices.rotate_key(people.project, device.id)
             frame = await socket.receive(SOON_S)
             assert (frame.opcode, frame.close_code) == (CLOSE, ENDED)
         await is_refused(tenant, key)
 
 
 async def test_a_leased_session_is_in_use_until_the_last_lease_ends(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        _, key, session_id = await signed_in(desk)
-        lease = desk.tenant.store.sessions.lease
-        async with lease(desk.project, session_id):
-            async with lease(desk.project, session_id):
-                assert_in_use(await desk.tenant.ask("DELETE", SESSION, key))
-            assert_in_use(await desk.tenant.ask("DELETE", SESSION, key))
-            assert (await desk.tenant.ask("GET", SESSION, key)).status == 200
-        assert (await desk.tenant.ask("DELETE", SESSION, key)).status == 204
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        _, key, session_id = await signed_in(people)
+        lease = people.tenant.store.sessions.lease
+        async with lease(people.project, session_id):
+            async with lease(people.project, session_id):
+                assert_in_use(await people.tenant.ask("DELETE", SESSION, key))
+            assert_in_use(await people.tenant.ask("DELETE", SESSION, key))
+            assert (await people.tenant.ask("GET", SESSION, key)).status == 200
+        assert (await people.tenant.ask("DELETE", SESSION, key)).status == 204
         # Nothing is left of the leases, and a session that is over cannot be leased.
-        slot = ProjectSlot(desk.project)
-        assert not await desk.tenant.redis.exists(slot.session_leases(session_id))
+        slot = ProjectSlot(people.project)
+        assert not await people.tenant.redis.exists(slot.session_leases(session_id))
 
 
 def assert_in_use(answer: Reply) -> None:
@@ -130,22 +130,22 @@ def assert_in_use(answer: Reply) -> None:
 
 
 async def test_a_lease_whose_holder_died_ends_by_itself(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        _, key, session_id = await signed_in(desk)
-        redis, leases = desk.tenant.redis, ProjectSlot(desk.project).session_leases(session_id)
-        async with desk.tenant.store.sessions.lease(desk.project, session_id):
-            assert_in_use(await desk.tenant.ask("DELETE", SESSION, key))
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        _, key, session_id = await signed_in(people)
+        redis, leases = people.tenant.redis, ProjectSlot(people.project).session_leases(session_id)
+        async with people.tenant.store.sessions.lease(people.project, session_id):
+            assert_in_use(await people.tenant.ask("DELETE", SESSION, key))
             assert 0 < await redis.pttl(leases) <= 30_000
             # Half a minute later, as its score has it.
             (lease,) = cast(list[bytes], await redis.zrange(leases, 0, -1))
             await redis.zincrby(leases, -30_000, lease)
-            assert (await desk.tenant.ask("DELETE", SESSION, key)).status == 204
+            assert (await people.tenant.ask("DELETE", SESSION, key)).status == 204
 
 
 async def test_an_account_and_its_session_do_not_both_end_by_request(node: NodeProcess) -> None:
     """Whoever comes second is told so: the deletion keeps the session, and needs it."""
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        tenant = desk.tenant
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        tenant = people.tenant
         for _ in range(25):
             user = await tenant.user()
             deleted, ended = await asyncio.gather(
@@ -155,25 +155,25 @@ async def test_an_account_and_its_session_do_not_both_end_by_request(node: NodeP
             assert deleted.status in (204, 401)
             assert (deleted.status == 204) is (ended.status != 204)
             assert ended.status in (204, 401, 404, 409)
-            assert (await tenant.store.users.get(desk.project, user.id) is None) is (deleted.status == 204)
+            assert (await tenant.store.users.get(people.project, user.id) is None) is (deleted.status == 204)
 
 
 async def test_a_session_that_ended_behind_the_key_is_not_found(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        _, key, session_id = await signed_in(desk)
-        assert (await desk.tenant.ask("GET", SESSION, key)).status == 200
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        _, key, session_id = await signed_in(people)
+        assert (await people.tenant.ask("GET", SESSION, key)).status == 200
         # As a node sees it that has looked at the key already: nothing was announced.
-        await desk.tenant.redis.hset(ProjectSlot(desk.project).session(session_id), "closed", "1")
+        await people.tenant.redis.hset(ProjectSlot(people.project).session(session_id), "closed", "1")
         for method in ("GET", "DELETE"):
-            answer = await desk.tenant.ask(method, SESSION, key)
+            answer = await people.tenant.ask(method, SESSION, key)
             assert (answer.status, answer.reason) == (404, "NOT_FOUND")
 
 
 async def test_no_answer_has_the_key(node: NodeProcess) -> None:
-    async with desk_of(node, AccountSystem.EMAIL) as desk:
-        _, key, session_id = await signed_in(desk)
-        async with desk.tenant.store.sessions.lease(desk.project, session_id):
-            answers = [await desk.tenant.ask(method, SESSION, key) for method in ("GET", "DELETE", "PATCH")]
+    async with accounts_of(node, AccountSystem.EMAIL) as people:
+        _, key, session_id = await signed_in(people)
+        async with people.tenant.store.sessions.lease(people.project, session_id):
+            answers = [await people.tenant.ask(method, SESSION, key) for method in ("GET", "DELETE", "PATCH")]
         assert [answer.status for answer in answers] == [200, 409, 405]
         for answer in answers:
             assert key.rsplit(".", 1)[1] not in str(answer)

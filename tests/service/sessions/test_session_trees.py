@@ -64,7 +64,7 @@ class Known:
 
 
 @dataclass
-class World:
+class SessionTree:
     """The store with a clock of its own, and what should be in it."""
 
     redis: Redis
@@ -164,12 +164,12 @@ async def test_no_sequence_outlives_the_login_and_nothing_survives_end_all(
 ) -> None:
     number = await redis_client.incr("phones of this test")
     user = await store.users.create(project.id, "Ada", phone=f"+1415555{number:04}")
-    world = World(redis_client, user)
+    tree = SessionTree(redis_client, user)
     for operation in [("log in", 0), ("log in with key", 0), *operations]:
-        await world.do(operation)
-        await world.check()
-    world.now += 1000 * 60
-    await world.check()
+        await tree.do(operation)
+        await tree.check()
+    tree.now += 1000 * 60
+    await tree.check()
 
 
 async def test_a_chain_of_keys_ends_with_any_of_its_links(store: Store, user: User) -> None:

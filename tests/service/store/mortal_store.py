@@ -67,7 +67,7 @@ async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
 
 
 @dataclass
-class World:
+class StoredProject:
     """A project with people, homes, and something of everything in them."""
 
     project: int = 0
@@ -101,51 +101,51 @@ class World:
         return QueuedCommand(self.lamp.id, b"head", b"tail", 1 << 42)
 
 
-async def new_world(store: Store, on_demand: bool) -> World:
+async def new_stored_project(store: Store, on_demand: bool) -> StoredProject:
     """Ada owns Hut and Tent; Bob and a guest, who is only invited, are members of Hut."""
     project = await store.projects.create("mortal", AccountSystem.EMAIL, on_demand_provisioning=on_demand)
-    world = World(project.id)
-    world.ada, world.bob = [
+    made = StoredProject(project.id)
+    made.ada, made.bob = [
         (await store.users.create(project.id, name, email=f"{name}@example.com")).id
         for name in ("Ada", "Bob")
     ]
-    world.hut, world.tent = [
-        (await store.homes.create(project.id, name, world.ada)).id for name in ("Hut", "Tent")
+    made.hut, made.tent = [
+        (await store.homes.create(project.id, name, made.ada)).id for name in ("Hut", "Tent")
     ]
-    await store.homes.add_member(project.id, world.hut, world.bob)
+    await store.homes.add_member(project.id, made.hut, made.bob)
     invitee = Invitee(email="guest@example.com")
-    world.guest = (await store.members.invite(project, world.hut, invitee))[0].user_id
-    await _things(store, world, on_demand)
-    world.staff = await mortal_groups.new_group(store, project.id, world.ada, world.bob)
-    session, world.key = await store.sessions.open(project.id, world.ada, "app", Login())
-    world.session = session.id
-    world.node_session = (await store.sessions.open_node(project.id, world.spare.id, Login()))[0].id
+    made.guest = (await store.members.invite(project, made.hut, invitee))[0].user_id
+    await _things(store, made, on_demand)
+    made.staff = await mortal_groups.new_group(store, project.id, made.ada, made.bob)
+    session, made.key = await store.sessions.open(project.id, made.ada, "app", Login())
+    made.session = session.id
+    made.node_session = (await store.sessions.open_node(project.id, made.spare.id, Login()))[0].id
     issue = store.verifications.issue_token
-    world.email_token = await issue(project.id, world.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)
-    world.reset_token = await issue(project.id, world.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)
-    world.login_token, _ = await store.login_tokens.create(project.id, world.bob, LIFETIME_MS)
-    return world
+    made.email_token = await issue(project.id, made.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)
+    made.reset_token = await issue(project.id, made.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)
+    made.login_token, _ = await store.login_tokens.create(project.id, made.bob, LIFETIME_MS)
+    return made
 
 
-async def _things(store: Store, world: World, on_demand: bool) -> None:
-    project = world.project
-    world.lamp, _, _ = await store.devices.create(project, "lamp", world.hut, "hall", "mine")
-    world.spare, _, _ = await store.devices.create(project, "lamp", tag="spare")
+async def _things(store: Store, made: StoredProject, on_demand: bool) -> None:
+    project = made.project
+    made.lamp, _, _ = await store.devices.create(project, "lamp", made.hut, "hall", "mine")
+    made.spare, _, _ = await store.devices.create(project, "lamp", tag="spare")
     if on_demand:
-        world.provisioning, _ = await store.provisioning.begin(project, world.hut, world.ada, "lamp", "new")
+        made.provisioning, _ = await store.provisioning.begin(project, made.hut, made.ada, "lamp", "new")
     else:
-        await store.devices.set_claimable(project, world.spare.id, store.now_ms() + LIFETIME_MS)
-    for owner in (world.of_hut, world.of_lamp):
+        await store.devices.set_claimable(project, made.spare.id, store.now_ms() + LIFETIME_MS)
+    for owner in (made.of_hut, made.of_lamp):
         await store.key_values.put(owner, "mood", b'"calm"', BOUNDS)
-    await store.queued_commands.keep(project, world.command(), QueueBounds(10, 10_000))
-    world.room = await store.entities.create(Entity("room", project, world.hut, "room"), 10)
-    await store.entities.create(Entity("sink", project, world.hut, "part", parent_id="room"), 10)
-    await new_module(store, world, "hook")
+    await store.queued_commands.keep(project, made.command(), QueueBounds(10, 10_000))
+    made.room = await store.entities.create(Entity("room", project, made.hut, "room"), 10)
+    await store.entities.create(Entity("sink", project, made.hut, "part", parent_id="room"), 10)
+    await new_module(store, made, "hook")
 
 
-async def new_module(store: Store, world: World, module: str) -> None:
+async def new_module(store: Store, made: StoredProject, module: str) -> None:
     create = store.smart_modules.create
-    await create(world.project, module, ModuleType.WEBHOOK, "", ["e"], [world.hut], "u", "k", SHARDS)
+    await create(made.project, module, ModuleType.WEBHOOK, "", ["e"], [made.hut], "u", "k", SHARDS)
 
 
 class Pictures:
@@ -158,20 +158,20 @@ class Pictures:
         self._store = store
         self._redis = redis
 
-    async def take(self, world: World) -> dict[str, Any]:
-        users = await self._users(world)
-        await self._sessions(world, users)
+    async def take(self, made: StoredProject) -> dict[str, Any]:
+        users = await self._users(made)
+        await self._sessions(made, users)
         homes, devices, entities, modules, principal, kinds = await asyncio.gather(
-            self._homes(world, users),
-            self._devices(world),
-            self._entities(world),
-            self._modules(world),
-            self._store.principals.lookup(world.key),
-            self._kinds(world),
+            self._homes(made, users),
+            self._devices(made),
+            self._entities(made),
+            self._modules(made),
+            self._store.principals.lookup(made.key),
+            self._kinds(made),
         )
         return {
             "users": sorted(users.values()),
-            "rights": await mortal_groups.picture(self._store, self._redis, world.project, users),
+            "rights": await mortal_groups.picture(self._store, self._redis, made.project, users),
             "homes": sorted(homes.values()),
             "devices": devices,
             "entities": entities,
@@ -180,9 +180,9 @@ class Pictures:
             "kinds": kinds,
         }
 
-    async def _users(self, world: World) -> dict[int, Any]:
+    async def _users(self, made: StoredProject) -> dict[int, Any]:
         """Registered and invited, by id."""
-        store, project, found = self._store, world.project, dict[int, Any]()
+        store, project, found = self._store, made.project, dict[int, Any]()
         slot = ProjectSlot(project)
         registered = (await store.users.list(project))[0]
         directory: dict[Any, Any] = await self._redis.hgetall(slot.emails)
@@ -206,9 +206,9 @@ class Pictures:
         assert {user.id for user in registered} <= addresses.keys()
         return found
 
-    async def _sessions(self, world: World, users: dict[int, Any]) -> None:
+    async def _sessions(self, made: StoredProject, users: dict[int, Any]) -> None:
         """The project's index has those of its users and devices, and no others."""
-        store, project = self._store, world.project
+        store, project = self._store, made.project
         listed = [each.id async for page in store.sessions.pages(project) for each in page]
         assert await self._redis.zcard(ProjectSlot(project).sessions) == len(listed)
         devices = [device.id for device in (await store.devices.page(project))[0]]
@@ -216,8 +216,8 @@ class Pictures:
         found += [each.id for device in devices for each in await store.sessions.of_device(project, device)]
         assert sorted(listed) == sorted(found)
 
-    async def _homes(self, world: World, users: dict[int, Any]) -> dict[int, Any]:
-        store, project, found = self._store, world.project, dict[int, Any]()
+    async def _homes(self, made: StoredProject, users: dict[int, Any]) -> dict[int, Any]:
+        store, project, found = self._store, made.project, dict[int, Any]()
         ids = (await store.homes.slice(project))[0]
         homes = await store.homes.all_of(project, ids)
         assert [home.id for home in homes] == ids
@@ -235,8 +235,8 @@ class Pictures:
             found[home.id] = home.name, home.timezone or "", people, values
         return found
 
-    async def _devices(self, world: World) -> list[Any]:
-        store, project, found = self._store, world.project, list[Any]()
+    async def _devices(self, made: StoredProject) -> list[Any]:
+        store, project, found = self._store, made.project, list[Any]()
         devices, total = await store.devices.page(project)
         assert len(devices) == total
         for device in devices:
@@ -255,7 +255,7 @@ class Pictures:
             found.append((device.tag, device.name, home.name if home else "", values, len(kept), claimable))
         codes = await self._redis.hgetall(ProjectSlot(project).claim_codes)
         assert {int(each) for each in codes.values()} <= {device.id for device in devices}
-        for home_id in (world.hut, world.tent):
+        for home_id in (made.hut, made.tent):
             for device in (await store.devices.page(project, home_id))[0]:
                 assert device.home_id == home_id
         return sorted(found)
@@ -273,8 +273,8 @@ class Pictures:
             assert await store.get(owner, value.key) == value
         return [(value.key, value.value) for value in values]
 
-    async def _entities(self, world: World) -> list[Any]:
-        store, project, found = self._store, world.project, list[Any]()
+    async def _entities(self, made: StoredProject) -> list[Any]:
+        store, project, found = self._store, made.project, list[Any]()
         entities, _ = await store.entities.find(project)
         for entity in entities:
             assert entity in (await store.entities.find(project, entity.home_id))[0]
@@ -285,8 +285,8 @@ class Pictures:
             found.append((entity.id, entity.entity_class, entity.parent_id or ""))
         return found
 
-    async def _modules(self, world: World) -> list[str]:
-        store, project = self._store.smart_modules, world.project
+    async def _modules(self, made: StoredProject) -> list[str]:
+        store, project = self._store.smart_modules, made.project
         modules = await store.list(project)
         for module in modules:
             assert await store.get(project, module.id) == module
@@ -294,9 +294,9 @@ class Pictures:
             assert project in await store.versions()
         return [module.id for module in modules]
 
-    async def _kinds(self, world: World) -> Counter[str]:
+    async def _kinds(self, made: StoredProject) -> Counter[str]:
         """How many keys there are of each kind: what no read function shows would be an orphan here."""
-        pattern = ProjectSlot(world.project).prefix + "*"
+        pattern = ProjectSlot(made.project).prefix + "*"
         found = Counter(map(kind, await names_of(self._redis, pattern)))
         # An outbox goes with nothing; it is empty or will be.
         del found["outbox"]

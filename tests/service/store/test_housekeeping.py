@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from homewire.store.database import LOOK_AFTER_MS
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
 from homewire.users.deletion import HOMES_LEFT_AT_ONCE
-from kit.home_with_members import House, house_of
+from kit.homes import HomeWithMembers, home_with_members
 from kit.node import NodeProcess, eventually, private_node
 from kit.recovery import dying_change
 from kit.tenant import Tenant, tenant_of
@@ -55,14 +55,18 @@ async def deleted(tenant: Tenant, path: str, key: str) -> None:
 async def home_died(node: NodeProcess, turn: asyncio.Lock) -> None:
     async with tenant_of(node) as tenant:
         async with turn:
-            house, slot, project = await house_of(tenant), ProjectSlot(tenant.project), tenant.project
-            guest = (await house.add(house.owner.key, email="guest@example.com")).body["userId"]
-            device = await tenant.device(house.home)
-            await die_deleting(node, "homes.delete", project, house.home)
-            left = await tenant.redis.exists(slot.home_members(house.home), slot.home_devices(house.home))
+            at_home, slot, project = (
+                await home_with_members(tenant),
+                ProjectSlot(tenant.project),
+                tenant.project,
+            )
+            guest = (await at_home.add(at_home.owner.key, email="guest@example.com")).body["userId"]
+            device = await tenant.device(at_home.home)
+            await die_deleting(node, "homes.delete", project, at_home.home)
+            left = await tenant.redis.exists(slot.home_members(at_home.home), slot.home_devices(at_home.home))
             assert left == 2
         await forgotten(tenant)
-        assert await keys_of(tenant.redis, project, house.home) == []
+        assert await keys_of(tenant.redis, project, at_home.home) == []
         assert await tenant.redis.exists(slot.deleted_homes) == 0
         # Only invited, and only to this home.
         assert await keys_of(tenant.redis, project, guest) == []
@@ -72,19 +76,19 @@ async def home_died(node: NodeProcess, turn: asyncio.Lock) -> None:
 async def user_died(node: NodeProcess, turn: asyncio.Lock) -> None:
     async with tenant_of(node) as tenant:
         async with turn:
-            house, project = await house_of(tenant), tenant.project
-            await die_deleting(node, "users.delete", project, house.member.id)
-            assert await keys_of(tenant.redis, project, house.member.id) != []
+            at_home, project = await home_with_members(tenant), tenant.project
+            await die_deleting(node, "users.delete", project, at_home.member.id)
+            assert await keys_of(tenant.redis, project, at_home.member.id) != []
         await forgotten(tenant)
-        assert await keys_of(tenant.redis, project, house.member.id) == []
-        left = await tenant.redis.hkeys(ProjectSlot(project).home_members(house.home))
-        assert left == [str(house.owner.id).encode()]
+        assert await keys_of(tenant.redis, project, at_home.member.id) == []
+        left = await tenant.redis.hkeys(ProjectSlot(project).home_members(at_home.home))
+        assert left == [str(at_home.owner.id).encode()]
 
 
 async def project_died(node: NodeProcess, turn: asyncio.Lock) -> None:
     async with tenant_of(node) as tenant:
         async with turn:
-            await house_of(tenant)
+            await home_with_members(tenant)
             await die_deleting(node, "projects.delete", tenant.project)
             assert len(await keys_of(tenant.redis, tenant.project)) > 10
         await forgotten(tenant)
@@ -95,8 +99,8 @@ async def project_died(node: NodeProcess, turn: asyncio.Lock) -> None:
 async def nobody_died(node: NodeProcess, turn: asyncio.Lock) -> None:
     async with tenant_of(node) as tenant:
         async with turn:
-            house = await house_of(tenant)
-            await deleted(tenant, house.path, house.owner.key)
+            at_home = await home_with_members(tenant)
+            await deleted(tenant, at_home.path, at_home.owner.key)
             assert await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is not None
         await forgotten(tenant)
 
@@ -126,21 +130,21 @@ async def test_what_a_dead_process_left_is_swept_by_a_node(node: NodeProcess) ->
 async def unnoted(node: NodeProcess) -> None:
     """As of a version that knew no notes, or of a Redis that lost one."""
     async with tenant_of(node) as tenant:
-        house = await house_of(tenant)
-        await die_deleting(node, "homes.delete", tenant.project, house.home)
+        at_home = await home_with_members(tenant)
+        await die_deleting(node, "homes.delete", tenant.project, at_home.home)
         await tenant.redis.zrem(UNFINISHED, str(tenant.project))
         await tenant.redis.delete(PATROLLED)
-        await swept(house)
+        await swept(at_home)
         assert await tenant.redis.exists(PATROLLED)
 
 
 async def broken(node: NodeProcess) -> None:
     """A project that cannot be swept."""
     async with tenant_of(node) as tenant:
-        house, slot = await house_of(tenant), ProjectSlot(tenant.project)
+        at_home, slot = await home_with_members(tenant), ProjectSlot(tenant.project)
         await tenant.redis.zadd(slot.departing_users, {"not a number": 1})
         await tenant.redis.zadd(UNFINISHED, {"no project": 0, "9" * 5000: 0})
-        await die_deleting(node, "homes.delete", tenant.project, house.home)
+        await die_deleting(node, "homes.delete", tenant.project, at_home.home)
 
         async def said() -> bool:
             return "housekeeping.failed" in node.logged()
@@ -149,12 +153,12 @@ async def broken(node: NodeProcess) -> None:
         assert await tenant.redis.zscore(UNFINISHED, str(tenant.project)) is not None
 
 
-async def swept(house: House) -> None:
+async def swept(at_home: HomeWithMembers) -> None:
     """Wait until nothing of a deleted home is left."""
-    tombstones = ProjectSlot(house.tenant.project).deleted_homes
+    tombstones = ProjectSlot(at_home.tenant.project).deleted_homes
 
     async def gone() -> bool:
-        return not await house.tenant.redis.exists(tombstones)
+        return not await at_home.tenant.redis.exists(tombstones)
 
     await eventually(gone, WITHIN_S)
 

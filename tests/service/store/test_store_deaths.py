@@ -18,10 +18,10 @@ from mortal_store import (
     SHARDS,
     Death,
     Pictures,
-    World,
+    StoredProject,
     mortal_store,
     new_module,
-    new_world,
+    new_stored_project,
 )
 from redis.asyncio import Redis
 
@@ -61,7 +61,7 @@ class Outcome:
 class Change:
     """A changing operation of a repository."""
 
-    make: Callable[[Store, World], Awaitable[Any]]
+    make: Callable[[Store, StoredProject], Awaitable[Any]]
     on_demand: bool = False
     swept: bool = False
     """Whether housekeeping finishes it, from its first step on."""
@@ -69,20 +69,20 @@ class Change:
     """Whether it is several changes, one after the other, each of which is whole."""
 
 
-async def invite(store: Store, world: World) -> None:
-    project = await store.projects.get(world.project)
+async def invite(store: Store, stored: StoredProject) -> None:
+    project = await store.projects.get(stored.project)
     assert project is not None
-    await store.members.invite(project, world.tent, Invitee(email="new@example.com"))
+    await store.members.invite(project, stored.tent, Invitee(email="new@example.com"))
 
 
 TOLD: Final = PendingVerification(LIFETIME_MS, lambda _: Posting(PostingQueue.KEPT, "a letter"))
 """In an e-mail project, whose users are sent tokens."""
 
 
-async def invite_by_mail(store: Store, world: World) -> None:
-    project, invitee = await store.projects.get(world.project), Invitee(email="new@example.com")
+async def invite_by_mail(store: Store, stored: StoredProject) -> None:
+    project, invitee = await store.projects.get(stored.project), Invitee(email="new@example.com")
     assert project is not None
-    await store.members.invite(project, world.tent, invitee, posting=TOLD.make_message(""))
+    await store.members.invite(project, stored.tent, invitee, posting=TOLD.make_message(""))
 
 
 MESSAGES: Final = {
@@ -102,27 +102,27 @@ MESSAGES: Final = {
 """Changes that somebody is written to because of."""
 
 
-async def redeem_code(store: Store, world: World) -> None:
+async def redeem_code(store: Store, stored: StoredProject) -> None:
     """Issuing it is another change; here it is one whose outcome is in no picture but the user's."""
-    code = await store.verifications.issue_code(world.project, world.bob, LIFETIME_MS)
-    await store.verifications.redeem_code(world.project, world.bob, code)
+    code = await store.verifications.issue_code(stored.project, stored.bob, LIFETIME_MS)
+    await store.verifications.redeem_code(stored.project, stored.bob, code)
 
 
-async def redeem_login_token(store: Store, world: World) -> None:
-    stands_for = parse_login_token(world.login_token)
+async def redeem_login_token(store: Store, stored: StoredProject) -> None:
+    stands_for = parse_login_token(stored.login_token)
     assert stands_for is not None
     await store.login_tokens.redeem(stands_for)
 
 
-async def provision(store: Store, world: World) -> None:
-    stands_for = await store.provisioning.get(world.provisioning)
+async def provision(store: Store, stored: StoredProject) -> None:
+    stands_for = await store.provisioning.get(stored.provisioning)
     if stands_for is None:
         raise UnknownRecord("token", "")
-    await store.provisioning.redeem(world.provisioning, stands_for, None)
+    await store.provisioning.redeem(stored.provisioning, stands_for, None)
 
 
-async def claim(store: Store, world: World) -> None:
-    await store.devices.claim(world.project, world.spare.claim_code or "", world.tent, world.ada)
+async def claim(store: Store, stored: StoredProject) -> None:
+    await store.devices.claim(stored.project, stored.spare.claim_code or "", stored.tent, stored.ada)
 
 
 CHANGES: Final = {
@@ -228,50 +228,52 @@ async def living_store(server: BusServer, *, empty: bool = False) -> AsyncIterat
         await redis.aclose()
 
 
-async def asked(store: Store, change: Change, world: World) -> None:
+async def asked(store: Store, change: Change, stored: StoredProject) -> None:
     """The change, or why it need not be made any more."""
     try:
-        await change.make(store, world)
+        await change.make(store, stored)
     except SAYS_SO:
         return
 
 
-async def dies(server: BusServer, change: Change, world: World, after: int) -> int:
+async def dies(server: BusServer, change: Change, stored: StoredProject, after: int) -> int:
     """Make the change and die after so many commands; how many were sent."""
     death = Death(after)
     async with mortal_store(server.url, death) as mortal:
         try:
-            await change.make(mortal, world)
+            await change.make(mortal, stored)
         except (Unavailable, NotConfirmed):
             assert death.has_come
     return after - death.after
 
 
-async def swept(store: Store, world: World) -> None:
+async def swept(store: Store, stored: StoredProject) -> None:
     """As housekeeping does."""
-    await store.users.sweep(world.project)
-    await store.homes.sweep(world.project)
-    await store.groups.sweep(world.project)
+    await store.users.sweep(stored.project)
+    await store.homes.sweep(stored.project)
+    await store.groups.sweep(stored.project)
 
 
-async def examined(store: Store, pictures: Pictures, change: Change, world: World, outcome: Outcome) -> Any:
+async def examined(
+    store: Store, pictures: Pictures, change: Change, stored: StoredProject, outcome: Outcome
+) -> Any:
     """Look at what a death left, and ask for the change once more; the picture of what was left."""
-    left = await pictures.take(world)
+    left = await pictures.take(stored)
     if change.swept and left != outcome.before:
-        await swept(store, world)
-        assert await pictures.take(world) == outcome.after
+        await swept(store, stored)
+        assert await pictures.take(stored) == outcome.after
     elif not change.stepwise:
         assert left in (outcome.before, outcome.after)
-    await asked(store, change, world)
-    assert await pictures.take(world) in (outcome.after, outcome.twice)
+    await asked(store, change, stored)
+    assert await pictures.take(stored) in (outcome.after, outcome.twice)
     return left
 
 
-async def relayed(redis: Redis, worlds: Sequence[World]) -> None:
+async def relayed(redis: Redis, worlds: Sequence[StoredProject]) -> None:
     """As every node does with what others left."""
 
     async def nothing_is_left() -> bool:
-        return not any([await redis.xlen(ProjectSlot(world.project).outbox) for world in worlds])
+        return not any([await redis.xlen(ProjectSlot(stored.project).outbox) for stored in worlds])
 
     relaying = asyncio.create_task(Relay(redis, SHARDS).run())
     try:
@@ -286,16 +288,16 @@ async def test_a_message_goes_out_with_its_change(killed_server: BusServer, name
     """Once, if the change was made, wherever whoever made it died; and before a change is answered."""
     change = MESSAGES[name]
     async with living_store(killed_server, empty=True) as (store, pictures), killed_server.client() as redis:
-        model = await new_world(store, on_demand=False)
+        model = await new_stored_project(store, on_demand=False)
         before = await pictures.take(model)
         commands = await dies(killed_server, change, model, NEVER)
         assert await redis.xlen(MESSAGES_KEPT) == 1
-        worlds = await asyncio.gather(*(new_world(store, on_demand=False) for _ in range(commands)))
+        worlds = await asyncio.gather(*(new_stored_project(store, on_demand=False) for _ in range(commands)))
     await asyncio.gather(*map(partial(dies, killed_server, change), worlds, range(commands)))
     killed_server.kill()
     killed_server.start()
     async with living_store(killed_server) as (_, pictures), killed_server.client() as redis:
-        made = [world for world in worlds if await pictures.take(world) != before]
+        made = [stored for stored in worlds if await pictures.take(stored) != before]
         await relayed(redis, worlds)
         assert await redis.xlen(MESSAGES_KEPT) == 1 + len(made)
     assert 0 < len(made) < len(worlds)
@@ -305,14 +307,14 @@ async def test_a_message_goes_out_with_its_change(killed_server: BusServer, name
 async def test_a_change_is_made_or_not(killed_server: BusServer, name: str) -> None:
     change = CHANGES[name]
     async with living_store(killed_server, empty=True) as (store, pictures):
-        model = await new_world(store, change.on_demand)
+        model = await new_stored_project(store, change.on_demand)
         before = await pictures.take(model)
         commands = await dies(killed_server, change, model, NEVER)
         after = await pictures.take(model)
         await asked(store, change, model)
         outcome = Outcome(before, after, await pictures.take(model))
         ends = [*range(commands), NEVER]
-        worlds = await asyncio.gather(*(new_world(store, change.on_demand) for _ in ends))
+        worlds = await asyncio.gather(*(new_stored_project(store, change.on_demand) for _ in ends))
     await asyncio.gather(*map(partial(dies, killed_server, change), worlds, ends))
     killed_server.kill()
     killed_server.start()

@@ -15,36 +15,36 @@ from homewire.sessions.models import Login
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.registrations import RegistrationLimits
-from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Desk, desk_of, reason
+from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, eventually, private_node
 
 THEIRS = "the attacker's password"
 DAY_MS = 86_400_000
 
 
-async def invited(desk: Desk, email: str = EMAIL) -> tuple[int, int, str]:
+async def invited(people: Accounts, email: str = EMAIL) -> tuple[int, int, str]:
     """Somebody whom the owner of a home has added to it: their id, the home, and the owner's key."""
-    owner = await desk.member("owner@example.com")
-    key = await desk.key(owner)
-    home = (await desk.tenant.store.homes.create(desk.project, "home", owner)).id
-    added = await desk.tenant.ask("POST", f"/homes/{home}/members", key, {"email": email})
+    owner = await people.member("owner@example.com")
+    key = await people.key(owner)
+    home = (await people.tenant.store.homes.create(people.project, "home", owner)).id
+    added = await people.tenant.ask("POST", f"/homes/{home}/members", key, {"email": email})
     assert added.status == 201
     return added.body["userId"], home, key
 
 
-async def verify(desk: Desk, token: str) -> int:
-    return (await desk.post("/auth/user/emailVerification", token=token)).status
+async def verify(people: Accounts, token: str) -> int:
+    return (await people.post("/auth/user/emailVerification", token=token)).status
 
 
 @pytest.mark.parametrize("is_invited", [False, True])
 @pytest.mark.parametrize("attacker_first", [False, True])
 async def test_an_account_cannot_be_taken_before_its_owner_comes(
-    by_email: Desk, is_invited: bool, attacker_first: bool
+    by_email: Accounts, is_invited: bool, attacker_first: bool
 ) -> None:
     user = (await invited(by_email))[0] if is_invited else None
-    people = [("Eve", THEIRS), ("Ada", PASSWORD)]
+    registrants = [("Eve", THEIRS), ("Ada", PASSWORD)]
     tokens, ids = {}, []
-    for name, password in people if attacker_first else reversed(people):
+    for name, password in registrants if attacker_first else reversed(registrants):
         made = await by_email.register(name=name, email=EMAIL, password=password)
         assert made.status == 201
         ids.append(made.body["id"])
@@ -75,7 +75,7 @@ async def test_an_account_cannot_be_taken_before_its_owner_comes(
         assert not await by_email.tenant.redis.exists(slot.invited_users)
 
 
-async def test_an_invited_address_is_only_invited_until_it_is_verified(by_email: Desk) -> None:
+async def test_an_invited_address_is_only_invited_until_it_is_verified(by_email: Accounts) -> None:
     user, home, key = await invited(by_email)
     await by_email.register(name="Eve", email=EMAIL, password=THEIRS)
     # Who has only guessed the address puts no name into a home.
@@ -85,7 +85,7 @@ async def test_an_invited_address_is_only_invited_until_it_is_verified(by_email:
     assert await by_email.tenant.store.users.get(by_email.project, user) is None
 
 
-async def test_a_link_that_is_sent_again_is_for_the_only_registration(by_email: Desk) -> None:
+async def test_a_link_that_is_sent_again_is_for_the_only_registration(by_email: Accounts) -> None:
     await invited(by_email)
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     first = await by_email.token()
@@ -99,7 +99,7 @@ async def test_a_link_that_is_sent_again_is_for_the_only_registration(by_email: 
 
 @pytest.mark.parametrize("is_invited", [False, True])
 async def test_of_several_registrations_none_is_verified_by_a_link_that_is_sent_again(
-    by_email: Desk, is_invited: bool
+    by_email: Accounts, is_invited: bool
 ) -> None:
     if is_invited:
         await invited(by_email)
@@ -136,32 +136,32 @@ def narrow_node() -> Iterator[NodeProcess]:
 
 
 async def test_an_address_has_only_so_many_registrations(narrow_node: NodeProcess) -> None:
-    async with desk_of(narrow_node, AccountSystem.EMAIL) as desk:
+    async with accounts_of(narrow_node, AccountSystem.EMAIL) as people:
         tokens = []
         for number in range(LIMITS["address_registrations"] + 2):
-            made = await desk.register(name=f"{number}", email=EMAIL, password=f"{PASSWORD} {number}")
+            made = await people.register(name=f"{number}", email=EMAIL, password=f"{PASSWORD} {number}")
             assert made.status == 201
-            tokens.append(await desk.token())
+            tokens.append(await people.token())
         # Nobody is refused; the oldest are forgotten.
-        assert [await verify(desk, token) for token in tokens] == [403, 403, 200, 403]
-        assert (await desk.sign_in(email=EMAIL, password=f"{PASSWORD} 2")).status == 200
+        assert [await verify(people, token) for token in tokens] == [403, 403, 200, 403]
+        assert (await people.sign_in(email=EMAIL, password=f"{PASSWORD} 2")).status == 200
 
 
 async def test_a_node_forgets_who_does_not_come(narrow_node: NodeProcess) -> None:
-    async with desk_of(narrow_node, AccountSystem.PHONE) as desk:
-        user = (await desk.register(name="Ada", phoneNumber=PHONE)).body["id"]
-        store = desk.tenant.store
+    async with accounts_of(narrow_node, AccountSystem.PHONE) as people:
+        user = (await people.register(name="Ada", phoneNumber=PHONE)).body["id"]
+        store = people.tenant.store
 
         async def gone() -> bool:
             # Nodes look into all projects every ten minutes; this has them look now.
-            await store._database.note_unfinished(desk.project, 0)
-            return await store.users.get(desk.project, user) is None
+            await store._database.note_unfinished(people.project, 0)
+            return await store.users.get(people.project, user) is None
 
         await eventually(gone, 60.0)
-        assert (await desk.register(name="Ada", phoneNumber=PHONE)).status == 201
+        assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
 
 
-async def test_who_does_not_come_is_forgotten(by_email: Desk) -> None:
+async def test_who_does_not_come_is_forgotten(by_email: Accounts) -> None:
     store, project = by_email.tenant.store, by_email.project
     guest, home, key = await invited(by_email, "guest@example.com")
     ages = RegistrationLimits(unverified_ms=7 * DAY_MS, invited_ms=30 * DAY_MS)
@@ -191,7 +191,7 @@ async def test_who_does_not_come_is_forgotten(by_email: Desk) -> None:
     assert again.body["id"] != guest
 
 
-async def test_who_may_still_verify_is_not_forgotten(by_email: Desk) -> None:
+async def test_who_may_still_verify_is_not_forgotten(by_email: Accounts) -> None:
     user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
     store, later = by_email.tenant.store, wall_clock_ms() + 8 * DAY_MS
     redis = by_email.tenant.redis

@@ -9,7 +9,7 @@ from typing import Any, Final
 import pytest
 
 from homewire.projects.models import AccountSystem
-from kit.accounts import EMAIL, PASSWORD, Desk, desk_of
+from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
 from kit.browser import client_of, cookie_of
 from kit.node import NodeProcess, private_node, running_node
 from kit.tenant import Reply
@@ -40,48 +40,48 @@ async def log_in(node: NodeProcess, host: str = FROM_NOWHERE) -> Reply:
         return Reply(answer.status, await answer.json(), answer.headers)
 
 
-async def lands_in(desk: Desk, node: NodeProcess, host: str = FROM_NOWHERE) -> bool:
-    """Whether a login at this host opens a session in the project of `desk`."""
-    users = desk.tenant.store.users
-    user = await users.by_email(desk.project, EMAIL)
+async def lands_in(people: Accounts, node: NodeProcess, host: str = FROM_NOWHERE) -> bool:
+    """Whether a login at this host opens a session in the project of `people`."""
+    users = people.tenant.store.users
+    user = await users.by_email(people.project, EMAIL)
     assert user is not None
-    before = len(await desk.tenant.store.sessions.of_user(desk.project, user.id))
+    before = len(await people.tenant.store.sessions.of_user(people.project, user.id))
     reply = await log_in(node, host)
     assert reply.status == 201, reply
     cookie = cookie_of(reply)
     assert cookie is not None
-    after = await desk.tenant.store.sessions.of_user(desk.project, user.id)
-    return len(after) == before + 1 and cookie.value.startswith(f"v1.{desk.project}.")
+    after = await people.tenant.store.sessions.of_user(people.project, user.id)
+    return len(after) == before + 1 and cookie.value.startswith(f"v1.{people.project}.")
 
 
 async def test_without_settings_it_is_the_only_one(alone: NodeProcess) -> None:
     refused = await log_in(alone)
     assert (refused.status, refused.reason) == (400, "AMBIGUOUS_PROJECT")
     assert refused.body["data"]["field"] == "Host"
-    async with desk_of(alone, AccountSystem.EMAIL) as desk:
-        await desk.member()
-        assert await lands_in(desk, alone)
-        async with desk_of(alone, AccountSystem.EMAIL) as other:
+    async with accounts_of(alone, AccountSystem.EMAIL) as people:
+        await people.member()
+        assert await lands_in(people, alone)
+        async with accounts_of(alone, AccountSystem.EMAIL) as other:
             await other.member()
             refused = await log_in(alone)
             assert (refused.status, refused.reason) == (400, "AMBIGUOUS_PROJECT")
             assert cookie_of(refused) is None
             # One that nobody can log in to leaves no doubt.
             await other.tenant.store.projects.disable(other.project)
-            assert await lands_in(desk, alone)
+            assert await lands_in(people, alone)
             await other.tenant.store.projects.enable(other.project)
-            await desk.tenant.store.projects.delete(desk.project)
+            await people.tenant.store.projects.delete(people.project)
             assert await lands_in(other, alone)
 
 
 async def test_the_host_decides_then_the_default(alone: NodeProcess) -> None:
     async with (
-        desk_of(alone, AccountSystem.EMAIL) as first,
-        desk_of(alone, AccountSystem.EMAIL) as second,
-        desk_of(alone, AccountSystem.EMAIL) as third,
+        accounts_of(alone, AccountSystem.EMAIL) as first,
+        accounts_of(alone, AccountSystem.EMAIL) as second,
+        accounts_of(alone, AccountSystem.EMAIL) as third,
     ):
-        for desk in (first, second, third):
-            await desk.member()
+        for people in (first, second, third):
+            await people.member()
         hosts = f"a.test={first.project},b.test:8080={second.project},c.test=999999,[::1]={second.project}"
         with beside(alone, project_hosts=hosts, default_project=third.project) as node:
             for host in ("a.test", "A.TEST", "a.test:8080", "a.test:80"):

@@ -18,7 +18,7 @@ from homewire.bus.shards import events_key
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import MODULES_WAITING
 from homewire.webhooks.store import GROUP
-from kit.moments import a_later_moment
+from kit.clock import a_later_moment
 from kit.node import NodeProcess, eventually, running_node
 from kit.redis_server import BusServer, running_server
 from kit.tenant import Tenant, tenant_of

@@ -19,7 +19,7 @@ from homewire.settings import Settings
 from homewire.store.keys import ProjectSlot
 from homewire.webhooks.registration import post_test, rotate_key
 from kit.client import TIMEOUT_S, listen
-from kit.moments import a_later_moment
+from kit.clock import a_later_moment
 from kit.node import NodeProcess, eventually, private_node
 from kit.tenant import Tenant, tenant_of
 from kit.warm import run_homewire

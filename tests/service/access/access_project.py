@@ -50,7 +50,7 @@ SHARDS: Final = 64
 
 
 @dataclass
-class World:
+class AccessProject:
     """The project of `accounts`, the keys of its callers, and names for what is in it."""
 
     tenant: Tenant
@@ -219,59 +219,59 @@ class World:
 @asynccontextmanager
 async def world_of(
     node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
-) -> AsyncIterator[World]:
-    """A world on the node. With access by permission its devices are provisioned on demand, else before."""
+) -> AsyncIterator[AccessProject]:
+    """A project on the node. With access by permission its devices are provisioned on demand, else before."""
     on_demand = access_control is AccessControl.PERMISSION
     async with (
         tenant_of(node, accounts, access_control, on_demand) as tenant,
         tenant_of(node) as elsewhere,
     ):
         await tenant.store.apps.create(tenant.project, APP)
-        world = World(tenant, accounts, access_control, on_demand)
-        await _people(world)
-        await _things(world)
-        await _dead_keys(world)
-        await _project_keys(world)
-        world.keys["alien"] = (await elsewhere.user()).key
+        subject = AccessProject(tenant, accounts, access_control, on_demand)
+        await _people(subject)
+        await _things(subject)
+        await _dead_keys(subject)
+        await _project_keys(subject)
+        subject.keys["alien"] = (await elsewhere.user()).key
         _, foreign = await elsewhere.store.project_keys.create(elsewhere.project, "admin", {KeyScope.ADMIN})
-        world.keys["foreign"] = foreign
-        assert world.keys.keys() == CALLERS.keys()
-        yield world
+        subject.keys["foreign"] = foreign
+        assert subject.keys.keys() == CALLERS.keys()
+        yield subject
 
 
-async def _people(world: World) -> None:
+async def _people(subject: AccessProject) -> None:
     for who in ("owner", "member", "stranger", "unverified"):
-        person = await world.person(verified=who != "unverified")
-        world.known[who], world.keys[who] = person.id, person.key
-    world.known |= {"project": world.tenant.project, "app": APP}
+        person = await subject.person(verified=who != "unverified")
+        subject.known[who], subject.keys[who] = person.id, person.key
+    subject.known |= {"project": subject.tenant.project, "app": APP}
 
 
-async def _things(world: World) -> None:
-    tenant = world.tenant
-    world.known["home"] = home = await world.value("new_home")
-    world.known["other_home"] = await tenant.home(Account(world.known["stranger"], ""))
-    for who, where in (("own", home), ("other", home), ("away", world.known["other_home"])):
+async def _things(subject: AccessProject) -> None:
+    tenant = subject.tenant
+    subject.known["home"] = home = await subject.value("new_home")
+    subject.known["other_home"] = await tenant.home(Account(subject.known["stranger"], ""))
+    for who, where in (("own", home), ("other", home), ("away", subject.known["other_home"])):
         device = await tenant.device(where)
-        world.known[who], world.keys[who] = device.id, device.key
-    world.known["module"] = "hook"
+        subject.known[who], subject.keys[who] = device.id, device.key
+    subject.known["module"] = "hook"
     await tenant.store.smart_modules.create(
         tenant.project, "hook", ModuleType.WEBHOOK, "", ["never"], None, "", "", SHARDS
     )
 
 
-async def _dead_keys(world: World) -> None:
-    sessions, project, owner = world.tenant.store.sessions, world.tenant.project, world.known["owner"]
-    revoked, world.keys["revoked"] = await sessions.open(project, owner, APP, Login(user_agent="test"))
+async def _dead_keys(subject: AccessProject) -> None:
+    sessions, project, owner = subject.tenant.store.sessions, subject.tenant.project, subject.known["owner"]
+    revoked, subject.keys["revoked"] = await sessions.open(project, owner, APP, Login(user_agent="test"))
     await sessions.end(project, revoked.id)
-    _, world.keys["expired"] = await sessions.open(
+    _, subject.keys["expired"] = await sessions.open(
         project, owner, APP, Login(user_agent="test"), lifetime=Lifetime(1)
     )
-    world.keys["none"] = None
-    world.keys["garbage"] = mint(project)[0]
+    subject.keys["none"] = None
+    subject.keys["garbage"] = mint(project)[0]
 
 
-async def _project_keys(world: World) -> None:
-    create, project = world.tenant.store.project_keys.create, world.tenant.project
-    _, world.keys["bare"] = await create(project, "bare", set())
+async def _project_keys(subject: AccessProject) -> None:
+    create, project = subject.tenant.store.project_keys.create, subject.tenant.project
+    _, subject.keys["bare"] = await create(project, "bare", set())
     for permission in KeyScope:
-        _, world.keys[str(permission)] = await create(project, str(permission), {permission})
+        _, subject.keys[str(permission)] = await create(project, str(permission), {permission})

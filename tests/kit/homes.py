@@ -1,15 +1,97 @@
-"""Two homes with something in each, for the tests of who hears which of them how long."""
+"""Homes with their users and devices, as many tests need them."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 from homewire.entities.models import Entity
 from homewire.permissions.models import Permission, PermissionKind
+from homewire.projects.models import KeyScope
 from kit.client import Socket, listen
-from kit.tenant import Account, Tenant
+from kit.tenant import Account, Reply, Tenant
+
+
+@dataclass
+class HomeWithMembers:
+    """A home with an owner and a member, a stranger in another home, and keys of the project."""
+
+    tenant: Tenant
+    owner: Account
+    member: Account
+    stranger: Account
+    reader: str
+    admin: str
+    home: int
+    elsewhere: int
+
+    @property
+    def path(self) -> str:
+        return f"/homes/{self.home}"
+
+    @property
+    def members(self) -> str:
+        return f"{self.path}/members"
+
+    async def ask(self, method: str, path: str, key: str | None, body: Any = None) -> Reply:
+        return await self.tenant.ask(method, path, key, body)
+
+    async def add(self, key: str, **who: Any) -> Reply:
+        """Ask for a new member."""
+        return await self.ask("POST", self.members, key, who)
+
+    async def set_role(self, key: str, user: int, role: str) -> Reply:
+        """Ask for another role of a member."""
+        return await self.ask("PATCH", f"{self.members}/{user}", key, {"role": role})
+
+    async def roles(self) -> dict[int, str]:
+        """Who is what in the home."""
+        answer = await self.ask("GET", self.members, self.reader)
+        return {each["userId"]: each["role"] for each in answer.body}
+
+
+async def key_of(tenant: Tenant, *permissions: KeyScope) -> str:
+    """A new project key."""
+    return (await tenant.store.project_keys.create(tenant.project, "key", permissions))[1]
+
+
+async def home_with_members(tenant: Tenant) -> HomeWithMembers:
+    """In a project with e-mail accounts."""
+    owner, member, stranger = await tenant.user(), await tenant.user(), await tenant.user()
+    home, elsewhere = await tenant.home(owner), await tenant.home(stranger)
+    await tenant.store.homes.add_member(tenant.project, home, member.id)
+    reader, admin = await key_of(tenant, KeyScope.READ), await key_of(tenant, KeyScope.ADMIN)
+    return HomeWithMembers(tenant, owner, member, stranger, reader, admin, home, elsewhere)
+
+
+@dataclass(frozen=True)
+class HomeWithDevice:
+    """A home with an owner and a device, and somebody who has nothing to do with it."""
+
+    tenant: Tenant
+    owner: Account
+    stranger: Account
+    home: int
+    device: Account
+    reader: str
+    """A project key with the permission to read."""
+
+    async def call(self, method: str, path: str, key: str | None, **options: Any) -> tuple[int, Any]:
+        headers = {} if key is None else {"Authorization": f"ModeCloud {key}"}
+        async with self.tenant.http.request(method, path, headers=headers, **options) as answer:
+            return answer.status, await answer.json() if await answer.read() else None
+
+    async def get(self, path: str, key: str | None) -> tuple[int, Any]:
+        return await self.call("GET", path, key)
+
+
+async def home_with_device(tenant: Tenant) -> HomeWithDevice:
+    owner, stranger = await tenant.user(), await tenant.user()
+    home = await tenant.home(owner)
+    _, reader = await tenant.store.project_keys.create(tenant.project, "reader", {KeyScope.READ})
+    return HomeWithDevice(tenant, owner, stranger, home, await tenant.device(home), reader)
+
 
 PATH: Final = "/userSession/websocket"
 READ: Final = {
