@@ -136,8 +136,8 @@ class NodeProcess:
         return orjson.loads(await run_homewire(*words, *options))
 
     async def outbox(self, *options: object) -> list[dict[str, Any]]:
-        """The messages to people that were kept, newest last: what `homewire outbox --json` shows."""
-        return cast(list[dict[str, Any]], await self.cli("outbox", *options))
+        """The messages to people that were kept, newest last: what `homewire messages --json` shows."""
+        return cast(list[dict[str, Any]], await self.cli("messages", *options))
 
     async def settles(self, descriptors: int | None = None, within: float = 10.0) -> None:
         """Wait until no reservation and no connection is left, nor a descriptor more than `descriptors`."""

@@ -1,4 +1,4 @@
-"""`outbox`: the messages that nothing carries."""
+"""`messages`: e-mails and SMS that no sender took. `audit`: commands that changed something."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 
 def register(app: typer.Typer) -> None:
     """Add the command to the command tree."""
-    command(app, "outbox")(outbox)
+    command(app, "messages")(messages)
     command(app, "audit")(audit)
 
 
-async def outbox(
+async def messages(
     scope: Scope,
     project: Annotated[
         int | None, typer.Option("--project", help="Only those of this project.", show_default=False)

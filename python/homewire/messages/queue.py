@@ -42,7 +42,7 @@ QUEUED: Final = 100_000
 """The most messages that wait to be carried, by channel; beyond it 503, and nothing is changed. Those of
 changes at the same moment may come on top."""
 KEPT: Final = 1_000
-"""The most messages that are kept for `homewire outbox`; the oldest go first."""
+"""The most messages that are kept for `homewire messages`; the oldest go first."""
 KEPT_MS: Final = 24 * 60 * 60 * 1000
 
 Argument = str | int | bytes

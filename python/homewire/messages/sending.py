@@ -233,7 +233,7 @@ class Delivery:
         """Carry messages until cancelled; ends at once where nothing does."""
         if self.kept:
             _log.info(
-                "messages are kept, not sent: homewire outbox shows them",
+                "messages are kept, not sent: homewire messages shows them",
                 channels=[channel.value for channel in self.kept],
                 settings="HOMEWIRE_SMTP_HOST, HOMEWIRE_SMS_URL",
             )

@@ -44,7 +44,7 @@ def node_projects(boot_id: str) -> str:
 
 
 MESSAGES_KEPT: Final = "hw:{notify}:kept"
-"""Stream: sealed messages that nothing carries, for `homewire outbox`. It has a TTL."""
+"""Stream: sealed messages that no sender takes, for `homewire messages`. It has a TTL."""
 
 
 def message_queue(channel: str) -> str:

@@ -1,4 +1,4 @@
-"""Messages to people that nothing is set to send: kept, sealed, and shown by `homewire outbox`."""
+"""Messages to people that nothing is set to send: kept, sealed, and shown by `homewire messages`."""
 
 from __future__ import annotations
 

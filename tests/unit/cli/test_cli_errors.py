@@ -43,7 +43,7 @@ def test_refusals_are_the_field_and_its_problem(homewire: Commands) -> None:
 
 def test_a_data_directory_that_does_not_exist_is_an_error_and_stays_so(alone: Commands) -> None:
     alone.data_dir.rmdir()
-    for words in (("project", "list"), ("demo",), ("outbox",), ("listen",)):
+    for words in (("project", "list"), ("demo",), ("messages",), ("listen",)):
         assert alone.run(*words) == 1
         assert str(alone.data_dir) in alone.error
         assert not alone.data_dir.exists()

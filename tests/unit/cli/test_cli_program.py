@@ -178,7 +178,7 @@ def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) 
     assert homewire.run("project", "set", *p, "--verification-url", "https://app.example.com/") == 1
     assert "verificationUrl" in homewire.error
     assert homewire.run("project", "show", "--project", 99) == 1
-    assert homewire.json("outbox") == []
+    assert homewire.json("messages") == []
 
 
 def test_what_a_project_stores_is_shown_and_counted_anew(homewire: Commands) -> None:
