@@ -1,7 +1,7 @@
 """The table: what every operation answers to every caller.
 
-A row names an operation, asks for something, and says what each caller gets. `{name}` in a request is
-what `access_project.AccessProject.value` has under that name. The columns of a row, in the order of `COLUMNS`:
+A row names an operation, asks for something, and says what each caller gets. `{name}` in a request is what
+`AccessProject.value` has under that name. The columns of a row, in the order of `COLUMNS`:
 
     nobody, dead keys | owner member stranger unverified alien | own other away device |
     project keys: bare read write-kv send-command send-event byou admin foreign

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,7 +14,7 @@ from redis.asyncio import Redis
 from homewire.projects.models import AccountSystem, KeyScope
 from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, eventually, private_node, running_node
-from kit.tenant import Reply, Tenant
+from kit.tenant import Reply
 
 LIMITS: dict[str, Any] = {
     "account_attempts": 3,
@@ -60,8 +61,7 @@ async def test_an_account_can_be_guessed_at_so_often(nodes: tuple[NodeProcess, N
 async def test_many_guesses_at_once_are_no_more(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people, nodes[1].client() as elsewhere:
         await people.member()
-        other = Accounts(nodes[1], Tenant(people.tenant.store, people.tenant.redis, nodes[1].url, people.project, "", 0,
-                                      elsewhere))  # fmt: skip
+        other = Accounts(nodes[1], replace(people.tenant, url=nodes[1].url, key="", key_id=0, http=elsewhere))
         replies = await asyncio.gather(
             *(each.sign_in(email=EMAIL, password="wrong") for each in (people, other) for _ in range(6))
         )
