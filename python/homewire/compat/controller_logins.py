@@ -1,4 +1,4 @@
-"""How somebody logs in at the Sessions Controller (spec 002): with a password, a token, or as a device.
+"""Logins of the Sessions Controller (spec 002): with a password, with a token, or as a device.
 
 Which project a request is for that names none: of the host it came to, or the only one.
 
@@ -28,22 +28,22 @@ from homewire.users.accounts import client_info
 from homewire.users.models import User
 
 APP: Final = "sessions-controller"
-"""What sessions have as their app that were begun here."""
+"""The app of sessions that are opened here."""
 COOKIE: Final = "Cookie"
 """Their authentication type."""
 ID_DIGITS: Final = 16
-"""Of the largest id that there can be."""
+"""Digits of the largest id."""
 
 
 class LoginRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """Who somebody says they are: an e-mail address, and its password."""
+    """An e-mail address and a password."""
 
     login: str
     password: str
 
 
 class LoginWithTokenRequest(msgspec.Struct, frozen=True, kw_only=True):
-    """A login token, or the key of a user: that of another session."""
+    """A login token, or the key of a user's session."""
 
     token: str
 
@@ -56,7 +56,7 @@ class NodeLoginRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SessionInfoResponse(models.Answer):
-    """What there is to know of a session."""
+    """The session of the caller."""
 
     last_successful_login: int
     """In ms since 1970, like the next; 0: never."""
@@ -65,7 +65,7 @@ class SessionInfoResponse(models.Answer):
 
 
 async def log_in(api: Api, call: Call[NoQuery, LoginRequest]) -> WithCookie:
-    """Open a session for somebody who knows their password."""
+    """Open a session for a user by e-mail address and password."""
     project = await resolve_project(api, call.request)
     user, session, key = await log_in_by_password(
         api,
@@ -106,7 +106,7 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
             parent=parent,
         )
     except UnknownRecord as error:
-        # The key's session ended, or the user was deleted, since it was right.
+        # The key's session ended, or the user was deleted, after the check.
         raise _wrong_token() from error
     user = await api.store.users.get(project.id, user_id)
     if user is None:
@@ -115,7 +115,7 @@ async def log_in_with_token(api: Api, call: Call[NoQuery, LoginWithTokenRequest]
 
 
 async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCookie:
-    """Open a session for a device that knows its key: a node session."""
+    """Open a session for a device by its id and key: a node session."""
     login, password = _device_id(call.body.login), call.body.password
     key = tokens.parse(password)
     if key is None or login is None:
@@ -141,13 +141,13 @@ async def log_in_node(api: Api, call: Call[NoQuery, NodeLoginRequest]) -> WithCo
             authentication_type=COOKIE,
         )
     except (Conflict, UnknownRecord) as error:
-        # Rotated, or the device deleted, since it was right.
+        # The key was rotated, or the device deleted, after the check.
         raise _wrong_key() from error
     return WithCookie(node_info(await logins_of(api, project.id, login)), made)
 
 
 def info(user: User, opened: Session | None = None) -> SessionInfoResponse:
-    """Of a user, who was perhaps read before the session was `opened`."""
+    """The logins of a user, whose record may be older than the session that was `opened`."""
     return SessionInfoResponse(
         last_successful_login=max(user.last_login_ms, opened.started_ms if opened else 0),
         last_failed_login=user.last_failed_login_ms,
@@ -156,14 +156,14 @@ def info(user: User, opened: Session | None = None) -> SessionInfoResponse:
 
 
 def node_info(logins: Logins) -> SessionInfoResponse:
-    """Of a device, that is shown nothing and so has no time zone."""
+    """The logins of a device, which has no time zone."""
     return SessionInfoResponse(
         last_successful_login=logins.last_ms, last_failed_login=logins.last_failed_ms, ui_time_zone="UTC"
     )
 
 
 async def logins_of(api: Api, project_id: int, device_id: int) -> Logins:
-    """When a device logged in. Raises Unauthenticated for one that is gone."""
+    """The logins of a device. Raises Unauthenticated if it was deleted."""
     logins = await api.store.node_logins.of(project_id, device_id)
     if logins is None:
         raise Unauthenticated
@@ -190,7 +190,7 @@ async def _project_with(api: Api, request: web.Request, project_id: int, refusal
 
 
 async def _redeemed(api: Api, token: LoginToken) -> int | None:
-    """Whose token it is; None: it is not good."""
+    """Spend a token. Returns its user; None if it is invalid."""
     if await api.store.login_tokens.redeem(token):
         return token.user_id
     await api.store.users.note_failed_login(token.project_id, token.user_id)
@@ -198,7 +198,7 @@ async def _redeemed(api: Api, token: LoginToken) -> int | None:
 
 
 async def _session_of(api: Api, key: str) -> Session | None:
-    """The live session of a user that a key is; None: there is none, or its project is disabled."""
+    """The live session of a user's key; None for any other key, or in a disabled project."""
     claimed = await api.store.sessions.of_token(key)
     if claimed is None or not claimed.user_id or await api.store.principals.lookup(key) is None:
         return None
@@ -247,7 +247,7 @@ async def resolve_project(api: Api, request: web.Request) -> Project:
 
 
 def _of_host(api: Api, host: str) -> int | None:
-    """What the table says of the host with its port, else without."""
+    """The project of the host with its port, else without."""
     named = host.strip().lower()
     table = projects_by_host(api.settings.project_hosts)
     return table.get(named) or table.get(without_port(named))

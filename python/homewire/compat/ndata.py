@@ -1,4 +1,4 @@
-"""Sessions with NData (spec 003): `/sessions`, one more view of the sessions that every login makes."""
+"""Sessions with NData (spec 003): `/sessions`, a view of the sessions of all logins."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class SessionsQuery(Part, kw_only=True):
 
 
 async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> web.StreamResponse | QueryResult:
-    """The live sessions that the caller may see and asks for."""
+    """The live sessions that the caller may see and the query selects."""
     question = parse(call.request.query.items())
     pages = _visible(api, call.principal)
     slot = partial(api.sort_slots.taken, call.project_id)
@@ -61,7 +61,7 @@ async def get_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
 
 
 async def delete_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
-    """End a session: its key is worth nothing any more, and its sockets are closed."""
+    """End a session: its key is invalid, and its connections are closed."""
     session = await _session_in_path(api, call)
     return await _shown(api, await api.store.sessions.end(session.project_id, session.id))
 
@@ -132,7 +132,7 @@ OPERATIONS: Final = (
         method="GET",
         path="/sessions",
         tag="Sessions with NData",
-        summary="Get the live sessions that are asked for; without $take all of them",
+        summary="List live sessions; without $take all of them",
         description=_NDATA,
         source="spec 003, Get sessions",
         access=Access(user=True, device=True, permission=KeyScope.READ),
@@ -160,7 +160,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path="/sessions/{sessionId}",
         tag="Sessions with NData",
-        summary="End a session; the answer is the session that it ended",
+        summary="End a session; the answer is the ended session",
         source="spec 003, Delete session",
         access=Access(user=True, device=True, permission=KeyScope.ADMIN),
         handler=delete_session,

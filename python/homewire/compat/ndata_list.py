@@ -1,4 +1,4 @@
-"""Rows in order, however many: the first few of them in memory, or all of them by runs in a temporary file.
+"""Sorted lists of sessions of any size: a few rows in memory, or all rows by sorted runs in a temporary file.
 
 A row is sorted by one text of bytes, in which the values of all members it is sorted by stand one behind the
 other: comparing two rows is comparing bytes, and a run on disk needs nothing else.
@@ -29,13 +29,13 @@ from homewire.sessions.models import Session
 from homewire.users.models import User
 
 RUN_BYTES: Final = 2 * 1024 * 1024
-"""How much is sorted in memory before it is written down as a run."""
+"""Bytes that are sorted in memory and then written as a run."""
 OVERHEAD: Final = 150
 """Bytes that an entry takes in memory beside its own."""
 READ_BYTES: Final = 32 * 1024
-"""How much of each run is in memory while they are merged."""
+"""Bytes of each run in memory while the runs are merged."""
 BATCH: Final = 500
-"""Entries that are handed on together."""
+"""Entries of one batch."""
 
 _HEAD: Final = struct.Struct(">II")
 _INVERTED: Final = bytes(range(255, -1, -1))
@@ -43,14 +43,14 @@ _LOWEST: Final = 2**63
 
 
 class Entry(NamedTuple):
-    """Something to be sorted: by `key` first."""
+    """An entry of the sort: its key and the JSON of its row."""
 
     key: bytes
     body: bytes
 
     @property
     def size(self) -> int:
-        """About how many bytes of memory it takes."""
+        """Estimated memory of the entry, in bytes."""
         return len(self.key) + len(self.body) + OVERHEAD
 
 
@@ -85,7 +85,7 @@ class Sorter:
 
     @property
     def waiting_bytes(self) -> int:
-        """About how much memory those take that were not written down."""
+        """Estimated memory of the entries that are not written yet, in bytes."""
         return self._size
 
     def __enter__(self) -> Self:
@@ -97,7 +97,7 @@ class Sorter:
         self._runs.close()
 
     async def add(self, entries: Sequence[Entry]) -> None:
-        """More of them, a page at a time. Raises OSError when they can't be written down."""
+        """Add a page of entries. Raises OSError when a run cannot be written."""
         self._entries.extend(entries)
         self._size += sum(entry.size for entry in entries)
         if self._size > self._run_bytes:
@@ -121,7 +121,7 @@ class Runs:
         self._ends = [0]
 
     def write(self, entries: list[Entry]) -> None:
-        """Sort these, and write them down. Raises OSError."""
+        """Sort entries and write them as a run. Raises OSError."""
         entries.sort()
         if self._file is None:
             self._file = tempfile.TemporaryFile()  # noqa: SIM115
@@ -131,11 +131,11 @@ class Runs:
         self._ends.append(self._file.tell())
 
     def readers(self) -> list[Iterator[Entry]]:
-        """One for each run, from its beginning."""
+        """A reader of each run, from its beginning."""
         return [self._read(start, end) for start, end in pairwise(self._ends)]
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         if self._file is not None:
             self._file.close()
 
@@ -177,10 +177,10 @@ def _entry(held: bytes, place: int) -> Entry | None:
 
 @dataclass(frozen=True, slots=True)
 class Bounds:
-    """Of what is in memory while an answer is made."""
+    """Limits of the memory of one answer."""
 
     few: int = 1_000
-    """If no row behind this one is wanted, they are sorted without a file."""
+    """Rows up to this number are sorted without a file."""
     run_bytes: int = RUN_BYTES
 
 
@@ -188,7 +188,7 @@ USUAL: Final = Bounds()
 
 
 class Found(NamedTuple):
-    """A session that may be part of an answer. The names in its row may still be missing."""
+    """A session that may be part of an answer. Its row may not have the names yet."""
 
     row: Row
     session: Session
@@ -200,7 +200,7 @@ Naming = Callable[[Sequence[Found]], Awaitable[list[Found]]]
 
 
 class Names:
-    """What stands in other records than the session's: who its user is, or its device."""
+    """Reads the names of users and devices, which are not in the records of sessions."""
 
     def __init__(self, api: Api, project_id: int) -> None:
         self._api = api
@@ -232,7 +232,7 @@ def _user_name(session: Session, user: User | None) -> str:
 
 
 def unnamed(session: Session) -> Found:
-    """What the session's own record says."""
+    """The row of a session's record, without names."""
     row = Row(
         session.id,
         "",
@@ -248,7 +248,7 @@ def unnamed(session: Session) -> Found:
 
 
 class Selection:
-    """The sessions that a question asks for. `total` is right once they all were looked at."""
+    """The sessions that a query selects. `total` is right once all of them were read."""
 
     def __init__(
         self,
@@ -268,7 +268,7 @@ class Selection:
         self.total = 0
 
     async def count(self) -> tuple[int, int]:
-        """How many sessions the answer has, and how many there are."""
+        """Number of sessions in the answer, and of all."""
         async for _ in self._matching():
             pass
         end = self.total if self._end is None else min(self._end, self.total)
@@ -276,7 +276,7 @@ class Selection:
 
     @property
     def in_file(self) -> bool:
-        """Whether so many rows are sorted that it takes a file."""
+        """Whether the sort needs a file."""
         return bool(self._question.order) and not (self._end is not None and self._end <= self._bounds.few)
 
     def batches(self) -> AsyncGenerator[list[bytes]]:
@@ -286,8 +286,8 @@ class Selection:
         return self._few_in_order() if self._question.order else self._as_they_come()
 
     async def _matching(self) -> AsyncIterator[list[Found]]:
-        """A page at a time what meets every condition. Others' records are read only if that depends on them,
-        and for those sessions only that meet all the others."""
+        """The sessions that meet all conditions, a page at a time. Names are read only for conditions on
+        them, and only for sessions that meet the other conditions."""
         look_up = self._question.concerns(USER_NAME, DEVICE_NAME)
         conditions = self._question.conditions
         own = [each for each in conditions if each.member not in (USER_NAME, DEVICE_NAME)]

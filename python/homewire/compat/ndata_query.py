@@ -325,7 +325,7 @@ BY_NAME: Final[Mapping[str, Member]] = {member.name.casefold(): member for membe
 
 
 class Identity(Answer, omit_defaults=False):
-    """Who holds a session, from what, in which app."""
+    """User, client and app of a session."""
 
     user_name: str
     """E-mail address, phone number or external key of the user, else the id of the user or device."""

@@ -30,14 +30,14 @@ _BY_IMPORTANCE: Final = ("admin", "user")
 
 
 class OperatingSystem(Answer):
-    """What the client runs on."""
+    """The operating system of the client."""
 
     name: str
     version: str
 
 
 class RocketChatDevice(Answer):
-    """What the User-Agent of the login says. Empty what it doesn't."""
+    """The client, by the User-Agent of the login. Unknown members are empty."""
 
     type: str
     name: str
@@ -78,7 +78,7 @@ class RocketChatSessionInfo(RocketChatSession, kw_only=True):
 
 
 def shown(session: Session, now_ms: int) -> RocketChatSession:
-    """A session at this time. One whose time is over is closed, since then."""
+    """A session at this time. An expired session is closed, since its expiry."""
     device = device_of(session.user_agent)
     began = datetime.fromtimestamp(session.started_ms // 1000, UTC)
     closed_ms = session.closed_ms or (session.expires_ms if session.expires_ms <= now_ms else 0)
@@ -136,7 +136,7 @@ _SORT_KEYS: Final[dict[str, Callable[[RocketChatSession], str]]] = {
 
 
 def decode_sort(text: str) -> dict[str, Direction]:
-    """An order as clients write it: `{"loginAt": -1}`, what counts most first. Raises InvalidInput."""
+    """The sort order of a client, like `{"loginAt": -1}`, the first key first. Raises InvalidInput."""
     try:
         order = msgspec.json.decode(text, type=dict[str, Direction])
     except (msgspec.DecodeError, UnicodeError, RecursionError):
@@ -149,7 +149,7 @@ def decode_sort(text: str) -> dict[str, Direction]:
 def selected(
     sessions: Iterable[RocketChatSession], text: str, order: dict[str, Direction]
 ) -> list[RocketChatSession]:
-    """Those with the text in their search term, in whatever case, in this order; equal ones by their id."""
+    """The sessions with the text in their search term, in any case, in this order, and then by their id."""
     wanted = text.casefold()
     found = sorted(
         (each for each in sessions if wanted in each.search_term.casefold()), key=_SORT_KEYS["sessionId"]
@@ -160,17 +160,17 @@ def selected(
 
 
 APP_ID: Final = "rocket.chat"
-"""What a session that was opened here names as its app."""
+"""The app of sessions that are opened here."""
 MAX_TEXT: Final = 1024
-"""Of a filter, a sort order and the id of a session, in characters."""
+"""Maximum length of a filter, a sort order and the id of a session, in characters."""
 USUAL_COUNT: Final = 50
-"""Of sessions in a list, where a client doesn't say."""
+"""Default number of sessions in a list."""
 
 SessionId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
 
 
 class Login(msgspec.Struct, frozen=True, kw_only=True):
-    """Who logs in: the first of user, username and email that is there."""
+    """The body of a login. The first of user, username and email counts."""
 
     user: str | None = None
     username: str | None = None
@@ -185,7 +185,7 @@ class SessionQuery(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
-    """Which sessions, in which order, and which part of the list."""
+    """Selection, order and part of the list of sessions."""
 
     offset: Count = 0
     count: Count = USUAL_COUNT
@@ -202,7 +202,7 @@ class Address(Answer):
 
 
 class Me(Answer):
-    """Who logged in."""
+    """The user that logged in."""
 
     id_: str = msgspec.field(name="_id")
     name: str
@@ -221,20 +221,20 @@ class Opened(Answer):
 
 
 class LoginAnswer(Answer):
-    """Somebody logged in."""
+    """The answer to a login."""
 
     status: Literal["success"]
     data: Opened
 
 
 class Message(Answer):
-    """Something for a person to read."""
+    """A message for people."""
 
     message: str
 
 
 class LogoutAnswer(Answer):
-    """Somebody logged out."""
+    """The answer to a logout."""
 
     status: Literal["success"]
     data: Message
@@ -245,10 +245,10 @@ class SessionList(Answer):
 
     sessions: list[RocketChatSession]
     count: int
-    """Of those here."""
+    """Number of sessions in the answer."""
     offset: int
     total: int
-    """Of those that there are, with this filter."""
+    """Number of sessions that match the filter."""
     success: Literal[True]
 
 
@@ -285,11 +285,11 @@ def _me(user: User, session: Session) -> Me:
 
 
 async def log_out(api: Api, call: Call[NoQuery, None]) -> LogoutAnswer:
-    """End the session that the key is."""
+    """End the session of the key."""
     try:
         await api.store.sessions.end(call.project_id, call.principal.session_id)
     except UnknownRecord as error:
-        # Somebody else ended it since we looked at the key.
+        # Another request ended it after the key was checked.
         raise Unauthenticated from error
     return LogoutAnswer(status="success", data=Message(message="You've been logged out!"))
 
@@ -354,7 +354,7 @@ OPERATIONS: Final = (
         method="POST",
         path="/api/v1/logout",
         tag="Rocket.Chat sessions",
-        summary="End the session whose key it is",
+        summary="End the session of the key",
         source="data models, Rocket.Chat sessions",
         access=_USERS,
         handler=log_out,

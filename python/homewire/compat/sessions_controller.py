@@ -42,23 +42,23 @@ class AppUserDetails(models.Answer):
 
 
 async def get_status(api: Api, _call: Call[NoQuery, None]) -> None:
-    """Whether all is well: Redis answers. Raises Unavailable."""
+    """Check that Redis answers. Raises Unavailable."""
     await api.store.ping()
 
 
 async def log_out(api: Api, call: Call[NoQuery, None]) -> WithCookie:
-    """End the session of the key that came along."""
+    """End the session of the key."""
     caller = await _logged_in(api, call)
     try:
         await api.store.sessions.end(caller.project_id, caller.session_id)
     except UnknownRecord as error:
-        # Ended by somebody else since the key was looked at.
+        # Another request ended it after the key was checked.
         raise Unauthenticated from error
     return WithCookie(None, None)
 
 
 async def get_session_user(api: Api, call: Call[NoQuery, None]) -> SessionInfoResponse:
-    """About the session of the key that came along."""
+    """The session of the key."""
     caller = await _logged_in(api, call)
     if caller.kind is PrincipalKind.DEVICE:
         return node_info(await logins_of(api, caller.project_id, caller.id))
@@ -66,7 +66,7 @@ async def get_session_user(api: Api, call: Call[NoQuery, None]) -> SessionInfoRe
 
 
 async def get_user_details(api: Api, call: Call[NoQuery, None]) -> AppUserDetails:
-    """About the user whose session it is. Raises NotFound for a node session, which has none."""
+    """The user of the session. Raises NotFound for a node session, which has none."""
     caller = await _logged_in(api, call)
     if caller.kind is not PrincipalKind.USER:
         raise NotFound
@@ -80,12 +80,12 @@ async def get_user_details(api: Api, call: Call[NoQuery, None]) -> AppUserDetail
 
 
 def guid_of(user: User) -> str:
-    """What a user is known by here: made from what never changes, so it is stored nowhere."""
+    """The guid of a user. It is derived from ids that never change, and so not stored."""
     return str(uuid5(USERS, f"{user.project_id}/{user.id}"))
 
 
 async def _logged_in(api: Api, call: Call[NoQuery, None]) -> Principal:
-    """Who calls, with the key of a session. Raises Unauthenticated: any other key is not logged in."""
+    """The caller, with the key of a session. Raises Unauthenticated for any other key."""
     caller = await api.authenticate(call.request)
     if not caller.session_id:
         raise Unauthenticated
@@ -112,8 +112,8 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             method="GET",
             path=prefix,
             tag="Sessions Controller",
-            summary="Ask whether the service can be used",
-            description="204 for everybody. A key is not looked at.",
+            summary="Check whether the service is available",
+            description="204 for every caller. A key is ignored.",
             source="spec 002, GET /session",
             access=Access(nobody=True, by_handler=True),
             handler=get_status,
@@ -184,7 +184,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             path=f"{prefix}/logout",
             tag="Sessions Controller",
             summary="End the session",
-            description="Its key is dead, its WebSockets are closed, and the cookie is expired.",
+            description="Its key is invalid, its WebSockets are closed, and the cookie is expired.",
             source="spec 002, POST /session/logout",
             access=_SESSION,
             handler=log_out,
@@ -197,8 +197,8 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             method="GET",
             path=f"{prefix}/user",
             tag="Sessions Controller",
-            summary="Read about the session",
-            description="Of a user or of a device that logged in.",
+            summary="Get the session",
+            description="The session of a user, or of a device that logged in.",
             source="spec 002, GET /session/user",
             access=_SESSION,
             handler=get_session_user,
@@ -211,7 +211,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             method="GET",
             path=f"{prefix}/user/details",
             tag="Sessions Controller",
-            summary="Read about the user whose session it is",
+            summary="Get the user of the session",
             description="The guid is always the same. The session of a device has no user: 404.",
             source="spec 002, GET /session/user/details",
             access=_SESSION,

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class AccountSystem(StrEnum):
-    """How a project's users sign in."""
+    """How the users of a project log in."""
 
     EMAIL = "email"
     PHONE = "phone"
@@ -15,26 +15,26 @@ class AccountSystem(StrEnum):
 
 
 class AccessControl(StrEnum):
-    """Who may hear a home: its members, or whoever holds a permission."""
+    """What lets users receive the events of a home: membership, or a permission."""
 
     MEMBERSHIP = "membership"
     PERMISSION = "permission"
 
 
 class OfflineCommands(StrEnum):
-    """What becomes of a command to a device that is not connected, unless the request says otherwise."""
+    """How a command to a device that is not connected is handled, unless the request says so."""
 
     DROP = "drop"
     REFUSE = "refuse"
 
 
 class Invitations(StrEnum):
-    """What it means that a user adds a stranger to a home."""
+    """Whether a user who is added to a home by a stranger has to accept."""
 
     ACCEPT = "accept"
-    """The stranger is told to nobody, and receives nothing unasked, before they accept."""
+    """Until the user accepts, other members do not see the user, and the user receives no events."""
     IMMEDIATE = "immediate"
-    """As if they had accepted."""
+    """The membership begins at once."""
 
 
 class KeyScope(StrEnum):
@@ -60,9 +60,9 @@ class Project:
     created_ms: int
     disabled: bool = False
     verification_url: str = ""
-    """What a mail's link to verify an address looks like, with `{token}`; empty: a page of ours."""
+    """The link in a mail that verifies an address, with `{token}`; empty: homewire's own page."""
     password_reset_url: str = ""
-    """Likewise, to choose a new password."""
+    """The link in a mail to choose a new password, with `{token}`; empty: homewire's own page."""
     offline_commands: OfflineCommands = OfflineCommands.DROP
     invitations: Invitations = Invitations.ACCEPT
 
@@ -72,7 +72,7 @@ class Project:
 
 @dataclass(frozen=True, slots=True)
 class ProjectKey:
-    """A key of the project itself, with permissions. The secret is shown once."""
+    """A key of the project itself, with scopes."""
 
     id: int
     project_id: int

@@ -62,7 +62,7 @@ class Projects:
         access_control: AccessControl = AccessControl.MEMBERSHIP,
         on_demand_provisioning: bool = False,
     ) -> Project:
-        """A new project. The account system is for good."""
+        """Create a project. Its account system never changes."""
         checks.name("name", name)
         project = Project(
             await self._database.new_id(),
@@ -72,13 +72,13 @@ class Projects:
             on_demand_provisioning,
             self._database.now_ms(),
         )
-        # Listed first: a crash in between leaves an id that names nothing, never a project nobody can find.
+        # It is listed first: a crash in between leaves an id without a project, and no project without an id.
         await self._database.write("ZADD", PROJECTS, project.id, project.id)
         await self._database.write("HSET", ProjectSlot(project.id).project, *_fields(project))
         return project
 
     async def get(self, project_id: int) -> Project | None:
-        """A project, also a disabled one; None if there is none or it was deleted."""
+        """A project, disabled ones, too; None if it does not exist or was deleted."""
         return _project(project_id, await self._database.read_hash(ProjectSlot(project_id).project))
 
     async def list(self) -> builtins.list[Project]:
@@ -138,7 +138,7 @@ class Projects:
             require_ok(await self._database.change(CONFIGURE_PROJECT, slot, [], changes), project=project_id)
 
     async def disable(self, project_id: int) -> None:
-        """Make all keys of a project dead until it is enabled again. Raises UnknownRecord."""
+        """Make all keys of a project invalid until it is enabled again. Raises UnknownRecord."""
         await self._switch(DISABLE_PROJECT, project_id)
 
     async def enable(self, project_id: int) -> None:
@@ -146,7 +146,7 @@ class Projects:
         await self._switch(ENABLE_PROJECT, project_id)
 
     async def delete(self, project_id: int) -> None:
-        """End a project: all its keys are dead when this returns. Its records are left to `sweep`.
+        """Delete a project: all its keys are invalid when this returns. `sweep` removes its records.
 
         A crash half-way is made good by housekeeping, or by deleting again. Raises UnknownRecord.
         """
@@ -162,11 +162,11 @@ class Projects:
         return [each async for page in self._database.index_pages(DELETED_PROJECTS) for each in page]
 
     async def sweep(self, project_id: int) -> int:
-        """Remove the records of a deleted project; how many keys that were. Resumable at any point."""
+        """Remove the records of a deleted project. Returns the number of Redis keys. It can be resumed."""
         if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
             raise UnknownRecord("deleted project", project_id)
         slot = ProjectSlot(project_id)
-        # Also for the outbox, which goes with the rest: what stands in it is heard first.
+        # The outbox is deleted, too: its records are relayed before.
         await self._mark_deleted(project_id)
         removed = 0
         async for names in self._database.scan(slot.prefix + "*", PAGE):
@@ -218,7 +218,7 @@ def _project(project_id: int, record: Mapping[str, str]) -> Project | None:
 
 
 class Apps:
-    """The apps of a project, known by an id that people choose."""
+    """The apps of a project. Their ids are chosen by the operator."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
@@ -235,7 +235,7 @@ class Apps:
         require_ok(answer, project=project_id)
 
     async def delete(self, project_id: int, app_id: str) -> None:
-        """Delete an app: no session is opened with it any more. Raises UnknownRecord."""
+        """Delete an app: no new session can name it. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         answer = await self._database.change(DELETE_APP, slot, [slot.apps], [checks.app_id(app_id)])
         require_ok(answer, project=project_id, app=app_id)
@@ -262,7 +262,8 @@ class ProjectKeys:
     async def create(
         self, project_id: int, name: str, permissions: Iterable[KeyScope]
     ) -> tuple[ProjectKey, str]:
-        """A new key and its token, which is shown this once. Raises UnknownRecord without the project."""
+        """Create a key. Returns it and its token, which is not stored. Raises UnknownRecord without the
+        project."""
         checks.name("name", name)
         granted = frozenset(map(KeyScope, permissions))
         key_id, now = await self._database.new_id(), self._database.now_ms()
@@ -290,7 +291,7 @@ class ProjectKeys:
         return found
 
     async def revoke(self, project_id: int, key_id: int) -> None:
-        """End a key: it is dead when this returns. Raises UnknownRecord."""
+        """Revoke a key: it is invalid when this returns. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         for _ in range(ATTEMPTS):
             token_hash = (await self._database.read_hash(slot.project_key(key_id))).get("key")
@@ -307,7 +308,7 @@ class ProjectKeys:
         raise retries_exhausted("project key")
 
     async def rotate(self, project_id: int, key_id: int) -> str:
-        """Replace the token, shown this once; the old one is dead when this returns. Raises UnknownRecord."""
+        """Replace the token of a key: the old one is invalid when this returns. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         token = await rotate(self._database, slot, slot.project_key(key_id), project_key=key_id)
         if token is None:

@@ -27,11 +27,11 @@ FORGET_EXPIRED: Final = removing(lua(__package__, "forget_expired_charges"), cha
 CORRECT_USAGE: Final = changing(lua(__package__, "correct_usage"))
 
 LOOK_S: Final = 60.0
-"""Between two looks at what all projects store, for the metrics."""
+"""Interval of adding up what all projects store, for the metrics."""
 FORGOTTEN: Final = 100
-"""Charges given back by one script."""
+"""Expired charges that one script releases."""
 PROJECTS_PER_READ: Final = 200
-"""Projects looked at in one round trip."""
+"""Projects that are read in one round trip."""
 PROJECT: Final = "project"
 
 _log = structlog.get_logger(__name__)
@@ -39,14 +39,14 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """How much that is."""
+    """An amount of stored data."""
 
     bytes: int = 0
     records: int = 0
 
 
 class Usage:
-    """What the projects store."""
+    """The counters of what projects store."""
 
     def __init__(self, database: Database, quotas: Quotas) -> None:
         self._database = database
@@ -54,14 +54,14 @@ class Usage:
         self._sum = Stored()
 
     async def of(self, project_id: int, owner: str = PROJECT) -> Stored:
-        """What counts for a project, or for a user (`u<id>`) or home (`h<id>`) of it, by now."""
+        """What is stored by a project, or by a user (`u<id>`) or home (`h<id>`) of it."""
         slot = ProjectSlot(project_id)
         await self.forget_expired(project_id)
         found = await self._database.read("HMGET", slot.usage, f"{owner}:bytes", f"{owner}:records")
         return Stored(*(int(each or 0) for each in found))
 
     async def forget_expired(self, project_id: int) -> None:
-        """Give back what was charged for records whose time is over. Raises UnknownRecord."""
+        """Release the charges of expired records. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         while True:
             answer = await self._database.change(FORGET_EXPIRED, slot, [], [FORGOTTEN])
@@ -79,7 +79,7 @@ class Usage:
         return {"stored_bytes": self._sum.bytes, "stored_records": self._sum.records}
 
     async def watch(self) -> None:
-        """Look again and again what all projects store together, until cancelled."""
+        """Add up what all projects store, at intervals, until cancelled."""
         while not is_cancelling():
             try:
                 self._sum = await self._look()
@@ -105,9 +105,9 @@ class Usage:
 
 
 CORRECTED: Final = 300
-"""Counters corrected by one script: each is read and written."""
+"""Counters that one script corrects: each is read and written."""
 RECORDS_PER_READ: Final = 200
-"""Keys looked at in one round trip."""
+"""Redis keys that are read in one round trip."""
 ALONE: Final = "0"
 """The owner of what counts for the project alone."""
 
@@ -117,14 +117,14 @@ Counted = tuple[str, int, int]
 
 
 class Recount:
-    """Corrects the counters of a project, from before there were quotas or whenever in doubt."""
+    """Corrects the counters of a project by counting its records again."""
 
     def __init__(self, database: Database, usage: Usage) -> None:
         self._database = database
         self._usage = usage
 
     async def recount(self, project_id: int) -> Stored:
-        """Count anew what a project stores, and correct its counters; what they are then.
+        """Count what a project stores, and correct its counters. Returns the corrected amount.
 
         It looks at the names of all keys of the deployment. Raises UnknownRecord, and Conflict if others
         change the project all the time.
@@ -144,7 +144,7 @@ class Recount:
         raise retries_exhausted("project")
 
     async def counted(self, project_id: int) -> tuple[Counters, Counters]:
-        """The counters of a project by their names: as they are, and as they should be."""
+        """The counters of a project by their names: the stored and the right values."""
         slot = ProjectSlot(project_id)
         counters, payers = await self._counters(slot)
         found = await self._count(slot, payers)

@@ -1,4 +1,4 @@
-"""What the handlers of the REST service need from outside, in one object."""
+"""The dependencies of the handlers of the REST service, in one object."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from homewire.settings import Settings
 
 
 class SortSlots:
-    """How many answers may be sorted in files at once: of a node, and of a project. Used from the event loop
-    alone."""
+    """Limits how many answers are sorted in files at once: on the node, and of each project. Not
+    thread-safe."""
 
     def __init__(self, most: int = 8, per_project: int = 2) -> None:
         self._most = most
@@ -32,7 +32,7 @@ class SortSlots:
 
     @contextmanager
     def taken(self, project_id: int) -> Iterator[None]:
-        """Hold one of them. Raises Unavailable when there is none, or the project has as many as it may."""
+        """Hold a slot. Raises Unavailable when the node or the project has no free one."""
         if self._taken[project_id] >= self._per_project:
             self._refuse("sorted_lists_per_project")
         if self._taken.total() >= self._most:
@@ -42,7 +42,7 @@ class SortSlots:
             yield
         finally:
             self._taken[project_id] -= 1
-            # A counter keeps what is 0.
+            # Remove entries of 0, which a Counter keeps.
             self._taken += Counter()
 
     def metrics(self) -> Mapping[str, int]:
@@ -56,23 +56,23 @@ class SortSlots:
 
 @dataclass(frozen=True, slots=True)
 class Api:
-    """The collaborators of the handlers."""
+    """The dependencies of the handlers."""
 
     store: Store
     directory: HomeDirectory
-    """Where homes and devices are and who may see them, remembered while that is certain."""
+    """The cached view of homes, devices and permissions."""
     authenticate: Authenticate
     messages: Messages
-    """Takes what is to be mailed, or sent by SMS."""
+    """Queues mails and SMS."""
     reader: BodyReader = field(default_factory=BodyReader)
     settings: Settings = field(default_factory=Settings)
     answers: Answers = field(default_factory=Answers)
-    """How many bytes of answers may be held."""
+    """Limits the bytes of answers in memory."""
     turns: RequestTurns = field(default_factory=lambda: RequestTurns(0))
     """How many requests are served at once."""
     sort_slots: SortSlots = field(default_factory=lambda: SortSlots())
     audit: Audit = field(default_factory=Audit)
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
-    """Charged for each change that sends an event."""
+    """The rate limits, which count each change that sends an event."""
     node_id: str = field(default_factory=lambda: str(uuid4()))
-    """UUID of this node, another one after each start: where sessions are said to have been made."""
+    """UUID of this node, a new one at each start. Sessions record it."""

@@ -202,7 +202,7 @@ def _multipart(boundary: str, body: bytes) -> dict[str, str]:
 
 
 def is_zero(value: object) -> bool:
-    """Whether a value is what clients send for nothing: "", 0, a time of the year 1."""
+    """Whether a value is a zero value that clients send for a missing one: "", 0, a time in the year 1."""
     if isinstance(value, str):
         moment = _moment(value)
         return not value or (moment is not None and moment.year == 1)
@@ -210,9 +210,9 @@ def is_zero(value: object) -> bool:
 
 
 class WholeObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """A body whose optional members may have the zero value of their type: it is the default then.
+    """A body in which a zero value of an optional member (`is_zero`) means the default.
 
-    Such an integer member allows 0 in its type.
+    The type of such an integer member allows 0.
     """
 
     def __post_init__(self) -> None:
@@ -226,11 +226,10 @@ class WholeObject(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 def changes(body: msgspec.Struct, shown: msgspec.Struct, mutable: Collection[str]) -> dict[str, Any]:
-    """What a PATCH changes, by the names of `body`'s fields: those of `mutable` that it gives.
+    """The changes of a PATCH: its members in `mutable`, by the names of the fields.
 
-    `shown` is the object as answers show it. Raises InvalidInput, naming it, for another field whose value
-    is neither the one shown nor zero (`is_zero`). Fields that `body` does not have are ignored, as unknown
-    ones are everywhere.
+    `shown` is the object as in answers. Raises InvalidInput for another member whose value is neither that of
+    `shown` nor zero (`is_zero`). Unknown members are ignored, as everywhere.
     """
     given = {
         name: getattr(body, name)
@@ -244,7 +243,7 @@ def changes(body: msgspec.Struct, shown: msgspec.Struct, mutable: Collection[str
 
 
 def same(given: object, stored: object) -> bool:
-    """Whether a client means what is stored: null is what is not there, a time is a moment."""
+    """Whether two values are equal; times are equal if they are the same moment."""
     if given == stored:
         return True
     if isinstance(given, str) and isinstance(stored, str):

@@ -102,7 +102,7 @@ async def _caller(api: Api, access: Access, request: web.Request) -> Principal |
     try:
         caller = await api.authenticate(request)
     except Unauthenticated:
-        # A browser keeps the cookie of a session that is over. Whoever means a key, says so.
+        # A browser keeps the cookie of a session that is over: only a key in a header must be valid.
         if access.nobody and not names_key(request):
             return None
         raise

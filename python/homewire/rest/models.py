@@ -1,4 +1,4 @@
-"""What the answers look like: the public models of the MODE cloud API (data models).
+"""The bodies of answers: the public models of the MODE cloud API (data models).
 
 A member that is None (or False, where it is optional) is left out.
 """
@@ -55,8 +55,8 @@ class Home(Answer):
 
 
 class HomeMember(Answer):
-    """A user's membership of a home. `verified` is false while somebody was only invited or, for other users,
-    has not accepted."""
+    """A user's membership of a home. `verified` is false for an invited user and, as other users see it, for
+    one who has not accepted."""
 
     user_id: int
     creation_time: Timestamp
@@ -66,7 +66,7 @@ class HomeMember(Answer):
     phone_number: str | None = None
     email: str | None = None
     accepted: bool | None = None
-    """False while a stranger added the user, who has not accepted; else it is not there."""
+    """False for a user who was added by a stranger and has not accepted; else it is missing."""
 
 
 class Group(Answer):
@@ -85,7 +85,7 @@ class GroupMember(Answer):
 
 
 class Permission(Answer):
-    """What a user or group may hear or do. Of a user also whence: `granted` to them, or by groups."""
+    """A permission of a user or group. For a user also its source: `granted` to the user, or by groups."""
 
     permission: str
     granted: bool = False
@@ -93,7 +93,7 @@ class Permission(Answer):
 
 
 class SmartModule(Answer):
-    """What everybody may know of a smart module."""
+    """The public part of a smart module."""
 
     id: str
     module_type: str
@@ -133,7 +133,7 @@ class KeyValuePair(Answer):
 
 
 class ClientAuthentication(Answer):
-    """The key that somebody signed in to."""
+    """The key of a new session."""
 
     token: str
     user_id: int | None = None
@@ -141,7 +141,7 @@ class ClientAuthentication(Answer):
 
 
 class AuthenticationInfo(Answer):
-    """Who the caller is."""
+    """The principal of the caller's key."""
 
     type: Literal["user", "device", "project key", "nobody"]
     project_id: int | None = None
@@ -153,25 +153,25 @@ class AuthenticationInfo(Answer):
 
 
 class UserSession(Answer):
-    """The session that a user's key is."""
+    """The session of a user's key."""
 
     user_id: int
     app_id: str
-    """Empty if a user of a BYOU project was let in without one."""
+    """Empty for a session of a BYOU project that was opened without an app."""
     project_id: int
     creation_time: Timestamp
     """When it began."""
 
 
 class LoginToken(Answer):
-    """What lets a user in once: `POST /session/login-with-token` takes it."""
+    """A token for one login of a user: `POST /session/login-with-token` takes it."""
 
     token: str
     expiration_time: Timestamp
 
 
 class SMSMessageReceipt(Answer):
-    """Whom a message was sent to."""
+    """The recipient of a message."""
 
     recipient: str
 

@@ -21,7 +21,7 @@ QueryT = TypeVar("QueryT")
 BodyT = TypeVar("BodyT")
 
 JSON_BYTES: Final = 80 * 1024
-"""The largest body: 64 KiB of somebody's own data, and room for the rest of the object."""
+"""The largest body: 64 KiB of an application's data, and room for the rest of the object."""
 
 SWITCHING_PROTOCOLS: Final = 101
 
@@ -32,7 +32,7 @@ _PART: Final = re.compile(r"\{(\w++)\}")
 
 
 class BodyKind(StrEnum):
-    """What a body may look like."""
+    """The format of a body."""
 
     JSON = "json"
     FORM = "form"
@@ -43,7 +43,8 @@ class BodyKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """Whose keys an operation takes. A project key with the permission `admin` may do what any other may."""
+    """The keys that an operation takes. A project key with the scope `admin` may do what any other key
+    may."""
 
     user: bool = False
     device: bool = False
@@ -52,10 +53,10 @@ class Access:
     any_project_key: bool = False
     """Whether a project key without that permission does, too."""
     nobody: bool = False
-    """Whether it may be called without a key, too. One that is given and is not valid is refused."""
+    """Whether no key is needed. An invalid key is refused all the same."""
     by_handler: bool = False
-    """The handler looks at the key itself: whether one is needed depends on what is asked. Until then any
-    is as good as none; the other members only say what may be given."""
+    """The handler checks the key itself, because the request decides which key it needs. The other members
+    only document the keys that it may take."""
 
 
 Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
@@ -63,11 +64,11 @@ Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
 
 
 class NoQuery(msgspec.Struct):
-    """An operation without query parameters."""
+    """The query of an operation without parameters."""
 
 
 class Paging(msgspec.Struct, kw_only=True, rename="camel"):
-    """Which part of a list; without these the whole list."""
+    """The part of a list; by default the whole list."""
 
     skip: Count = 0
     limit: Count | None = None
@@ -75,15 +76,15 @@ class Paging(msgspec.Struct, kw_only=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class WithCookie:
-    """The body of an answer that also tells a browser of a session."""
+    """An answer that also sets or expires the session cookie."""
 
     answer: Any
     key: str | None
-    """The key of the session that begins. None: one ended, and the browser is to forget its key."""
+    """The key of the new session. None: expire the cookie."""
 
 
 class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
-    """One call of an operation: who calls, and what was asked, checked."""
+    """One call of an operation: the caller and the checked input."""
 
     request: web.Request
     caller: Principal | None
@@ -94,9 +95,9 @@ class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
 
     @property
     def principal(self) -> Principal:
-        """Who calls an operation that takes nobody without a key."""
+        """The caller of an operation that needs a key."""
         if self.caller is None:
-            raise RuntimeError("this operation is open to nobody, and asks who calls")
+            raise RuntimeError("an operation without a key has no principal")
         return self.caller
 
     @property
@@ -116,7 +117,7 @@ Visibility = Callable[[Api, Principal, Mapping[str, int]], Awaitable[None]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Endpoint:
-    """What can be asked for, by whom, and what the answers are: a row of the document at /openapi.json."""
+    """One operation of the API, with its keys, input and answers: a row of the document at /openapi.json."""
 
     name: str
     """operationId, in camel case."""

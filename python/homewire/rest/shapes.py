@@ -1,4 +1,4 @@
-"""How errors look: each family of resources has a shape of its own, and one function renders them all."""
+"""The formats of errors: each family of resources has its own, and one function renders them all."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from homewire.server.answers import json_answer
 
 @dataclass(frozen=True, slots=True, eq=False)
 class ErrorShape:
-    """What the errors of some operations look like."""
+    """The format of the errors of some operations."""
 
     name: str
     """Begins the names of its responses in the OpenAPI document."""
     schema: type[msgspec.Struct]
-    """What `content` looks like."""
+    """The type of the result of `content`."""
     content: Callable[[RequestError], Mapping[str, Any]]
     texts: Mapping[int, tuple[str, str]]
-    """For each status: how its response is named in the document, and what it says."""
+    """The name and description of the response with each status, for the OpenAPI document."""
     statuses: Mapping[type[RequestError], int]
-    """Of the kinds of errors that have another status here than they say themselves."""
+    """The statuses of errors that differ here from the default."""
     refused_as_403: frozenset[int] = frozenset()
     """Statuses that become 403 for an operation whose table lacks them."""
 
@@ -48,7 +48,7 @@ class RocketChatError(models.Answer, omit_defaults=True):
     success: bool
     error: str
     error_type: str | None = None
-    """What is wrong with what was asked: `invalid-params` and the like."""
+    """The kind of the error, like `invalid-params`."""
     status: str | None = None
     """With a 401: `error`."""
     message: str | None = None
@@ -88,18 +88,18 @@ def _rocket_chat_text(error: RequestError) -> str:
 
 
 _ANY_SHAPE: Final = {
-    404: ("NotFound", "Unknown, or not for the caller to see."),
+    404: ("NotFound", "Unknown, or invisible to the caller."),
     405: ("MethodNotAllowed", "The path does not have this method."),
-    409: ("InUse", "A request that was made with the session is not done yet. Try again."),
+    409: ("InUse", "Another request of the session has not finished. Try again."),
     429: ("TooManyRequests", "A limit was reached."),
-    500: ("InternalError", "Something is broken here."),
+    500: ("InternalError", "An internal error."),
     503: ("Unavailable", "The service cannot answer now."),
 }
 _STRICT: Final = {
     **_ANY_SHAPE,
-    400: ("BadInput", "Bad input. Where no key names the project: AMBIGUOUS_PROJECT if nothing else does."),
-    401: ("Unauthenticated", "No key, or one that is not (or no longer) valid; a login that was refused."),
-    403: ("Refused", "Not permitted; also what a page of another origin asks with the cookie of a session."),
+    400: ("BadInput", "Bad input; AMBIGUOUS_PROJECT if neither a key nor the host names the project."),
+    401: ("Unauthenticated", "No key, or an invalid one; a refused login."),
+    403: ("Refused", "Not permitted; a request of a page of another origin with the cookie of a session."),
 }
 _STRICT_STATUSES: Final = {InvalidInput: 400, LoginRefused: 401}
 
@@ -109,17 +109,17 @@ MODE: Final = ErrorShape(
     _reason_and_data,
     {
         **_ANY_SHAPE,
-        401: ("Unauthenticated", "No key, or one that is not (or no longer) valid."),
+        401: ("Unauthenticated", "No key, or an invalid one."),
         403: ("Refused", "Bad input, named in `data`, or not permitted."),
     },
     {},
     refused_as_403=frozenset({401, 404}),
 )
-"""Of the MODE resources (spec 000, 001): all that is bad is 403."""
+"""The errors of the MODE resources (spec 000, 001): bad input is 403."""
 SESSIONS: Final = ErrorShape("Sessions", models.Error, _reason_and_data, _STRICT, _STRICT_STATUSES)
-"""Of Sessions Controller and NData (spec 002, 003): bad input is 400, a refused login 401."""
+"""The errors of Sessions Controller and NData (spec 002, 003): bad input is 400, a refused login 401."""
 ROCKET_CHAT: Final = ErrorShape("RocketChat", RocketChatError, _rocket_chat, _STRICT, _STRICT_STATUSES)
-"""Of the Rocket.Chat sessions (spec 004)."""
+"""The errors of the Rocket.Chat sessions (spec 004)."""
 
 SHAPES: Final = (MODE, SESSIONS, ROCKET_CHAT)
 PATHS: Final = (
@@ -128,9 +128,9 @@ PATHS: Final = (
     ("/sessions", SESSIONS),
     ("/api/v1", ROCKET_CHAT),
 )
-"""Where a path begins with one of these, its errors have that shape, whether there is an operation or not."""
+"""Beginnings of paths, and the shape of errors below them, also where there is no operation."""
 SHAPE: Final = web.RequestKey("shape", ErrorShape)
-"""Of the operation that serves a request."""
+"""The error shape of the operation that serves a request."""
 
 
 def rendered(request: web.Request, error: RequestError) -> web.Response:

@@ -1,4 +1,5 @@
-"""Who may see what, before anything else is looked at: unknown and invisible get the same answer."""
+"""Checks before an operation whether the caller may see the ids of the path. Invisible ids are like unknown
+ones."""
 
 from __future__ import annotations
 
@@ -14,18 +15,20 @@ from homewire.rest.context import Api
 
 
 async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The home is the project's, and a user is a member of it. Raises NotFound."""
+    """Check that the home belongs to the project, and that a user is a member of it. Raises NotFound."""
     await require_home(api, caller, ids["homeId"])
 
 
 async def device_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The device is the caller itself, or the project's, and a user is in its home. Raises NotFound."""
+    """Check that the device is the caller, or belongs to the project and to a home of the user. Raises
+    NotFound."""
     await require_device(api, caller, ids["deviceId"])
 
 
 async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The same of what changes a home's values; where rights say who may, the right to write it is needed
-    and enough. Raises NotFound, and PermissionDenied for members without the right."""
+    """Check that the caller may change the home's values. In a project with access by permission, the
+    permission to write the home is needed and sufficient. Raises NotFound, and PermissionDenied for members
+    without it."""
     home_id = ids["homeId"]
     permitted = await has_permission(api.directory, caller, PermissionKind.WRITE_HOME, home_id)
     if permitted:
@@ -36,7 +39,7 @@ async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> N
 
 
 async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The same of what changes a device's values. Nobody has a right to a device that is in no home."""
+    """Check that the caller may change the device's values. A device without a home has no permissions."""
     device_id = ids["deviceId"]
     permitted = await has_permission(api.directory, caller, PermissionKind.WRITE_DEVICE, device_id)
     if permitted:
