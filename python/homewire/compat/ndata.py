@@ -39,11 +39,11 @@ class SessionsQuery(Part, kw_only=True):
 
 async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> web.StreamResponse | QueryResult:
     """The live sessions that the caller may see and the query selects."""
-    question = parse(call.request.query.items())
+    query = parse(call.request.query.items())
     pages = _visible(api, call.principal)
     slot = partial(api.sort_slots.taken, call.project_id)
-    selection = Selection(pages, Names(api, call.project_id), question, slot)
-    if question.count_only:
+    selection = Selection(pages, Names(api, call.project_id), query, slot)
+    if query.count_only:
         count, total = await selection.count()
         return QueryResult(count=count, total_count=total)
     return await Streamed.begun(

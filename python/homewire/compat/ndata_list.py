@@ -1,9 +1,7 @@
 """Sorted lists of sessions of any size: a few rows in memory, or all rows by sorted runs in a temporary file.
 
-A row is sorted by one text of bytes, in which the values of all members it is sorted by stand one behind the
-other: comparing two rows is comparing bytes, and a run on disk needs nothing else.
-
-From pages of sessions to the answer to a question, with never more than a part of it in memory.
+The sort key of a row is one text of bytes, the values of its sort members one after the other. So rows are
+compared as bytes, also in the runs on disk. Only a part of the answer is in memory at any time.
 """
 
 from __future__ import annotations
@@ -21,7 +19,7 @@ from operator import itemgetter
 from types import TracebackType
 from typing import BinaryIO, Final, NamedTuple, Self
 
-from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Question, Row, shown
+from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Query, Row, shown
 from homewire.compat.user_agents import device_of
 from homewire.errors import Unavailable
 from homewire.rest.context import Api
@@ -42,7 +40,7 @@ _INVERTED: Final = bytes(range(255, -1, -1))
 _LOWEST: Final = 2**63
 
 
-class Entry(NamedTuple):
+class SortEntry(NamedTuple):
     """An entry of the sort: its key and the JSON of its row."""
 
     key: bytes
@@ -79,7 +77,7 @@ class Sorter:
 
     def __init__(self, run_bytes: int = RUN_BYTES) -> None:
         self._run_bytes = run_bytes
-        self._entries: list[Entry] = []
+        self._entries: list[SortEntry] = []
         self._size = 0
         self._runs = Runs()
 
@@ -96,7 +94,7 @@ class Sorter:
     ) -> None:
         self._runs.close()
 
-    async def add(self, entries: Sequence[Entry]) -> None:
+    async def add(self, entries: Sequence[SortEntry]) -> None:
         """Add a page of entries. Raises OSError when a run cannot be written."""
         self._entries.extend(entries)
         self._size += sum(entry.size for entry in entries)
@@ -120,7 +118,7 @@ class Runs:
         self._file: BinaryIO | None = None
         self._ends = [0]
 
-    def write(self, entries: list[Entry]) -> None:
+    def write(self, entries: list[SortEntry]) -> None:
         """Sort entries and write them as a run. Raises OSError."""
         entries.sort()
         if self._file is None:
@@ -130,7 +128,7 @@ class Runs:
         self._file.flush()
         self._ends.append(self._file.tell())
 
-    def readers(self) -> list[Iterator[Entry]]:
+    def readers(self) -> list[Iterator[SortEntry]]:
         """A reader of each run, from its beginning."""
         return [self._read(start, end) for start, end in pairwise(self._ends)]
 
@@ -139,7 +137,7 @@ class Runs:
         if self._file is not None:
             self._file.close()
 
-    def _read(self, start: int, end: int) -> Iterator[Entry]:
+    def _read(self, start: int, end: int) -> Iterator[SortEntry]:
         # All of them read the one file: each at its own place, without a position that they share.
         held = b""
         while start < end or held:
@@ -163,7 +161,7 @@ class Runs:
         return self._file.fileno()
 
 
-def _entry(held: bytes, place: int) -> Entry | None:
+def _entry(held: bytes, place: int) -> SortEntry | None:
     """The entry at a place of what was read, if all of it was."""
     if len(held) < place + _HEAD.size:
         return None
@@ -172,11 +170,11 @@ def _entry(held: bytes, place: int) -> Entry | None:
     body_at = key_at + key_size
     if len(held) < body_at + body_size:
         return None
-    return Entry(held[key_at:body_at], held[body_at : body_at + body_size])
+    return SortEntry(held[key_at:body_at], held[body_at : body_at + body_size])
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class SortLimits:
     """Limits of the memory of one answer."""
 
     few: int = 1_000
@@ -184,10 +182,10 @@ class Bounds:
     run_bytes: int = RUN_BYTES
 
 
-USUAL: Final = Bounds()
+DEFAULT_SORT_LIMITS: Final = SortLimits()
 
 
-class Found(NamedTuple):
+class FoundSession(NamedTuple):
     """A session that may be part of an answer. Its row may not have the names yet."""
 
     row: Row
@@ -195,7 +193,7 @@ class Found(NamedTuple):
 
 
 Slot = Callable[[], AbstractContextManager[None]]
-Naming = Callable[[Sequence[Found]], Awaitable[list[Found]]]
+Naming = Callable[[Sequence[FoundSession]], Awaitable[list[FoundSession]]]
 """Puts the names into rows that have none yet."""
 
 
@@ -206,7 +204,7 @@ class Names:
         self._api = api
         self._project_id = project_id
 
-    async def __call__(self, found: Sequence[Found]) -> list[Found]:
+    async def __call__(self, found: Sequence[FoundSession]) -> list[FoundSession]:
         """The same with the names in their rows; those of many are looked up together."""
         users = await self._api.store.users.get_many(
             self._project_id, list({each.session.user_id for each in found if each.session.user_id})
@@ -218,12 +216,12 @@ class Names:
         return [_named(each, users, names) for each in found]
 
 
-def _named(found: Found, users: dict[int, User], devices: dict[int, str]) -> Found:
+def _named(found: FoundSession, users: dict[int, User], devices: dict[int, str]) -> FoundSession:
     row, session = found
     if session.device_id:
         name = devices.get(session.device_id) or row.device_name
-        return Found(row._replace(user_name=str(session.device_id), device_name=name), session)
-    return Found(row._replace(user_name=_user_name(session, users.get(session.user_id))), session)
+        return FoundSession(row._replace(user_name=str(session.device_id), device_name=name), session)
+    return FoundSession(row._replace(user_name=_user_name(session, users.get(session.user_id))), session)
 
 
 def _user_name(session: Session, user: User | None) -> str:
@@ -231,7 +229,7 @@ def _user_name(session: Session, user: User | None) -> str:
     return known or str(session.user_id)
 
 
-def unnamed(session: Session) -> Found:
+def unnamed(session: Session) -> FoundSession:
     """The row of a session's record, without names."""
     row = Row(
         session.id,
@@ -244,7 +242,7 @@ def unnamed(session: Session) -> Found:
         session.last_access_ms,
         session.version,
     )
-    return Found(row, session)
+    return FoundSession(row, session)
 
 
 class Selection:
@@ -254,17 +252,17 @@ class Selection:
         self,
         pages: AsyncIterator[list[Session]],
         names: Naming,
-        question: Question,
+        query: Query,
         slot: Slot,
-        bounds: Bounds = USUAL,
+        bounds: SortLimits = DEFAULT_SORT_LIMITS,
     ) -> None:
         """`slot` is held while rows are sorted in a file."""
         self._slot = slot
         self._bounds = bounds
         self._pages = pages
         self._names = names
-        self._question = question
-        self._end = None if question.take is None else question.skip + question.take
+        self._query = query
+        self._end = None if query.take is None else query.skip + query.take
         self.total = 0
 
     async def count(self) -> tuple[int, int]:
@@ -272,24 +270,24 @@ class Selection:
         async for _ in self._matching():
             pass
         end = self.total if self._end is None else min(self._end, self.total)
-        return max(end - self._question.skip, 0), self.total
+        return max(end - self._query.skip, 0), self.total
 
     @property
     def in_file(self) -> bool:
         """Whether the sort needs a file."""
-        return bool(self._question.order) and not (self._end is not None and self._end <= self._bounds.few)
+        return bool(self._query.order) and not (self._end is not None and self._end <= self._bounds.few)
 
     def batches(self) -> AsyncGenerator[list[bytes]]:
         """The sessions of the answer in order, as JSON. Raises Unavailable."""
         if self.in_file:
             return self._all_in_order()
-        return self._few_in_order() if self._question.order else self._as_they_come()
+        return self._few_in_order() if self._query.order else self._as_they_come()
 
-    async def _matching(self) -> AsyncIterator[list[Found]]:
+    async def _matching(self) -> AsyncIterator[list[FoundSession]]:
         """The sessions that meet all conditions, a page at a time. Names are read only for conditions on
         them, and only for sessions that meet the other conditions."""
-        look_up = self._question.concerns(USER_NAME, DEVICE_NAME)
-        conditions = self._question.conditions
+        look_up = self._query.needs_names(USER_NAME, DEVICE_NAME)
+        conditions = self._query.conditions
         own = [each for each in conditions if each.member not in (USER_NAME, DEVICE_NAME)]
         others = [each for each in conditions if each.member in (USER_NAME, DEVICE_NAME)]
         async for page in self._pages:
@@ -305,30 +303,30 @@ class Selection:
         async for found in self._matching():
             before = self.total - len(found)
             end = None if self._end is None else max(self._end - before, 0)
-            if part := found[max(self._question.skip - before, 0) : end]:
+            if part := found[max(self._query.skip - before, 0) : end]:
                 yield await self._written(part)
 
     async def _few_in_order(self) -> AsyncGenerator[list[bytes]]:
-        kept: list[tuple[bytes, Found]] = []
+        kept: list[tuple[bytes, FoundSession]] = []
         async for found in self._matching():
-            keyed = ((sort_key(each.row, self._question.order), each) for each in found)
+            keyed = ((sort_key(each.row, self._query.order), each) for each in found)
             kept = heapq.nsmallest(self._end or 0, chain(kept, keyed), key=itemgetter(0))
-        if part := [found for _, found in kept[self._question.skip :]]:
+        if part := [found for _, found in kept[self._query.skip :]]:
             yield await self._written(part)
 
     async def _all_in_order(self) -> AsyncGenerator[list[bytes]]:
-        order = self._question.order
+        order = self._query.order
         try:
             with self._slot(), Sorter(self._bounds.run_bytes) as sorter:
                 async for found in self._matching():
                     named = await self._names(found)
-                    await sorter.add([Entry(sort_key(row, order), shown(row)) for row, _ in named])
-                async for batch in sorter.batches(self._question.skip, self._question.take):
+                    await sorter.add([SortEntry(sort_key(row, order), shown(row)) for row, _ in named])
+                async for batch in sorter.batches(self._query.skip, self._query.take):
                     yield batch
         except OSError as error:
             raise Unavailable(problem="there is no room to sort in") from error
 
-    async def _written(self, found: Sequence[Found]) -> list[bytes]:
+    async def _written(self, found: Sequence[FoundSession]) -> list[bytes]:
         return [shown(row) for row, _ in await self._names(found)]
 
 

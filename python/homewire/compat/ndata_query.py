@@ -32,7 +32,7 @@ MAX_LENGTH: Final = 4_096
 """Characters of a parameter's value."""
 MAX_OPERATIONS: Final = 100
 """Of all members together."""
-SHOWN_OF_NAMES: Final = 64
+MAX_SHOWN_NAME: Final = 64
 """Characters of a parameter's name that an error repeats."""
 
 Operand = str | int | Fraction
@@ -86,7 +86,7 @@ class Direction:
 
 
 @dataclass(frozen=True, slots=True)
-class Question:
+class Query:
     """What is asked: which rows, in which order, and which part of them."""
 
     conditions: tuple[Condition, ...] = ()
@@ -97,7 +97,7 @@ class Question:
     """None: all."""
     count_only: bool = False
 
-    def concerns(self, *members: Member) -> bool:
+    def needs_names(self, *members: Member) -> bool:
         """Whether one of them has to be known to find the rows and sort them."""
         asked = {each.member for each in self.conditions} | {each.member for each in self.order}
         return not asked.isdisjoint(members)
@@ -111,7 +111,7 @@ class Part(msgspec.Struct, kw_only=True):
     count: bool = msgspec.field(default=False, name="$count")
 
 
-def parse(parameters: Iterable[tuple[str, str]]) -> Question:
+def parse(parameters: Iterable[tuple[str, str]]) -> Query:
     """What the parameters of a URL ask. Raises InvalidInput, which names the parameter."""
     paging: dict[str, str] = {}
     conditions: list[Condition] = []
@@ -135,11 +135,11 @@ def parse(parameters: Iterable[tuple[str, str]]) -> Question:
         else:
             raise InvalidInput(_shown(name), "is no member of a session, and no parameter of a list")
     part = decode_fields("query", paging, Part)
-    return Question(tuple(conditions), _each_once(order), part.skip, part.take, part.count)
+    return Query(tuple(conditions), _require_distinct(order), part.skip, part.take, part.count)
 
 
 def _shown(name: str) -> str:
-    return name[:SHOWN_OF_NAMES]
+    return name[:MAX_SHOWN_NAME]
 
 
 def _directions(value: str) -> Iterator[Direction]:
@@ -159,7 +159,7 @@ def _directions(value: str) -> Iterator[Direction]:
         yield Direction(member, sign == "-" or suffix.casefold() == "desc")
 
 
-def _each_once(order: Iterable[Direction]) -> tuple[Direction, ...]:
+def _require_distinct(order: Iterable[Direction]) -> tuple[Direction, ...]:
     """To sort by a member again sorts nothing more."""
     first: dict[Member, Direction] = {}
     for direction in order:

@@ -1,6 +1,6 @@
-"""What Rocket.Chat's clients see of a session: a pure function of its record (spec 004, *Example Result*).
+"""Sessions as clients of Rocket.Chat know them (spec 004; data models, *Rocket.Chat sessions*).
 
-Our sessions as Rocket.Chat's clients know them (spec 004; data models, *Rocket.Chat sessions*).
+`shown` is a pure function of a session's record (spec 004, *Example Result*).
 """
 
 from __future__ import annotations
@@ -163,7 +163,7 @@ APP_ID: Final = "rocket.chat"
 """The app of sessions that are opened here."""
 MAX_TEXT: Final = 1024
 """Maximum length of a filter, a sort order and the id of a session, in characters."""
-USUAL_COUNT: Final = 50
+DEFAULT_COUNT: Final = 50
 """Default number of sessions in a list."""
 
 SessionId = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
@@ -188,7 +188,7 @@ class ListQuery(msgspec.Struct, frozen=True, kw_only=True):
     """Selection, order and part of the list of sessions."""
 
     offset: Count = 0
-    count: Count = USUAL_COUNT
+    count: Count = DEFAULT_COUNT
     """0: all."""
     filter: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = ""
     sort: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)] = '{"loginAt":-1}'

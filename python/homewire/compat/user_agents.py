@@ -57,7 +57,7 @@ def device_of(user_agent: str) -> UserAgentDevice:
     mobile = _rocket_chat_mobile(text)
     if mobile is not None:
         return mobile
-    found = _recognised(text)
+    found = _known_browser(text)
     os_name, os_version = (found.os.family, _version(found.os)) if found.os else ("", "")
     kind = _kind(text, os_name)
     name, version = _desktop_app(text) if kind == "desktop-app" else ("", "")
@@ -118,7 +118,7 @@ def _version(found: UserAgent | OS) -> str:
     return ".".join(each for each in numbers if each)
 
 
-def _recognised(text: str) -> PartialResult:
+def _known_browser(text: str) -> PartialResult:
     from ua_parser.core import Domain
 
     return _resolver()(text, Domain.USER_AGENT | Domain.OS)

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homewire.compat.ndata_list import Bounds, Found, Selection, result
+from homewire.compat.ndata_list import FoundSession, Selection, SortLimits, result
 from homewire.compat.ndata_query import MEMBERS, OPERATORS, Kind, parse
 from homewire.errors import Unavailable
 from homewire.rest.context import SortSlots
@@ -148,7 +148,7 @@ async def in_pages(some: Sequence[Session], size: int) -> AsyncIterator[list[Ses
         yield list(some[start : start + size])
 
 
-async def named(found: Sequence[Found]) -> list[Found]:
+async def named(found: Sequence[FoundSession]) -> list[FoundSession]:
     return [
         each._replace(
             row=each.row._replace(user_name=USERS[each.session.user_id] or str(each.session.user_id))
@@ -169,7 +169,9 @@ def by_start(some: Sequence[Session]) -> list[Session]:
     skip=st.integers(0, 12),
     take=st.none() | st.integers(0, 12),
     page=st.integers(1, 8),
-    bounds=st.sampled_from([Bounds(), Bounds(few=0, run_bytes=0), Bounds(few=5, run_bytes=2_000)]),
+    bounds=st.sampled_from(
+        [SortLimits(), SortLimits(few=0, run_bytes=0), SortLimits(few=5, run_bytes=2_000)]
+    ),
 )
 async def test_a_list_is_what_the_model_has(
     some: list[Session],
@@ -178,7 +180,7 @@ async def test_a_list_is_what_the_model_has(
     skip: int,
     take: int | None,
     page: int,
-    bounds: Bounds,
+    bounds: SortLimits,
 ) -> None:
     parameters = [each.parameter for each in asked]
     parameters += [("$sort", ("-" if descending else "") + each.name) for each, descending in order]
@@ -205,7 +207,7 @@ async def test_names_are_looked_up_for_those_only_that_are_shown_or_depend_on_th
     ]
     looked_up: list[str] = []
 
-    async def counting(found: Sequence[Found]) -> list[Found]:
+    async def counting(found: Sequence[FoundSession]) -> list[FoundSession]:
         looked_up.extend(each.row.session_id for each in found)
         return await named(found)
 
@@ -228,7 +230,7 @@ async def test_so_many_lists_are_sorted_in_files_and_no_more() -> None:
 
     def listing(project: int) -> Any:
         slot = partial(slots.taken, project)
-        bounds = Bounds(few=0, run_bytes=0)
+        bounds = SortLimits(few=0, run_bytes=0)
         return result(Selection(in_pages(some, 2), named, parse([("$sort", "_v")]), slot, bounds))
 
     async def refused(project: int) -> Any:

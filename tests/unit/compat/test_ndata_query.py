@@ -11,7 +11,7 @@ from homewire.compat.ndata_query import (
     MEMBERS,
     OPERATORS,
     USER_NAME,
-    Question,
+    Query,
     Row,
     parse,
 )
@@ -139,15 +139,15 @@ def test_repeats_of_sort_merge() -> None:
 
 
 def test_paging() -> None:
-    assert parse([]) == Question()
-    question = parse([("$skip", "3"), ("$TAKE", "0"), ("$Count", "true")])
-    assert (question.skip, question.take, question.count_only) == (3, 0, True)
+    assert parse([]) == Query()
+    query = parse([("$skip", "3"), ("$TAKE", "0"), ("$Count", "true")])
+    assert (query.skip, query.take, query.count_only) == (3, 0, True)
 
 
 def test_what_has_to_be_known() -> None:
-    assert parse([("identity.userName", "9")]).concerns(USER_NAME)
-    assert parse([("$sort", "identity.userName")]).concerns(USER_NAME, DEVICE_NAME)
-    assert not parse([("_v", "9"), ("$sort", "startedAt")]).concerns(USER_NAME)
+    assert parse([("identity.userName", "9")]).needs_names(USER_NAME)
+    assert parse([("$sort", "identity.userName")]).needs_names(USER_NAME, DEVICE_NAME)
+    assert not parse([("_v", "9"), ("$sort", "startedAt")]).needs_names(USER_NAME)
 
 
 @pytest.mark.parametrize("member", [member.name for member in MEMBERS])

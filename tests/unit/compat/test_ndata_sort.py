@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homewire.compat.ndata_list import READ_BYTES, Entry, Sorter, sort_key
+from homewire.compat.ndata_list import READ_BYTES, SortEntry, Sorter, sort_key
 from homewire.compat.ndata_query import MEMBERS, Direction, Row
 
 texts = st.text(st.sampled_from("\0\1aAbé\uffff\U0001f600:;"), max_size=4)
@@ -43,7 +43,7 @@ def test_keys_compare_as_the_values_do(some: list[Row], order: list[Direction]) 
 
 
 async def sorted_by_runs(
-    entries: list[Entry], run_bytes: int, skip: int = 0, take: int | None = None, page: int = 7
+    entries: list[SortEntry], run_bytes: int, skip: int = 0, take: int | None = None, page: int = 7
 ) -> list[bytes]:
     with Sorter(run_bytes) as sorter:
         for start in range(0, len(entries), page):
@@ -51,9 +51,9 @@ async def sorted_by_runs(
         return [body async for batch in sorter.batches(skip, take) for body in batch]
 
 
-def entries_of(count: int, size: int) -> list[Entry]:
+def entries_of(count: int, size: int) -> list[SortEntry]:
     """In no order, each another, some longer than what is read at a time."""
-    return [Entry(os.urandom(8), number.to_bytes(4) + bytes(number % size)) for number in range(count)]
+    return [SortEntry(os.urandom(8), number.to_bytes(4) + bytes(number % size)) for number in range(count)]
 
 
 @pytest.mark.parametrize("run_bytes", [0, 3_000, 10**9])
@@ -71,7 +71,8 @@ async def test_runs_merge(run_bytes: int, skip: int, take: int | None) -> None:
 
 async def test_an_entry_may_be_longer_than_what_is_read_at_a_time() -> None:
     entries = [
-        Entry(os.urandom(4), os.urandom(size)) for size in (READ_BYTES * 3, 0, READ_BYTES, READ_BYTES - 12)
+        SortEntry(os.urandom(4), os.urandom(size))
+        for size in (READ_BYTES * 3, 0, READ_BYTES, READ_BYTES - 12)
     ]
     assert await sorted_by_runs(entries, 0, page=2) == [entry.body for entry in sorted(entries)]
 
