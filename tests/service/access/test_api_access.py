@@ -6,19 +6,15 @@ fails here, and so does a status that no test reaches and nothing excuses.
 
 from __future__ import annotations
 
-import re
-from typing import Final
-
 import aiohttp
 import pytest
-from access_project import CALLERS, AccessProject, world_of
-from access_reached import ELSEWHERE, IMPOSSIBLE
-from access_rows import ENDPOINT, ROWS, Row
 
 from homewire.operations import ENDPOINTS
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.rest.operation import Endpoint
-from homewire.rest.shapes import MODE, ROCKET_CHAT, SESSIONS
+from kit.access_project import CALLERS, AccessProject, world_of
+from kit.access_reached import ELSEWHERE, ERROR, IMPOSSIBLE
+from kit.access_rows import ENDPOINT, ROWS, Row
 from kit.node import NodeProcess
 
 
@@ -54,14 +50,6 @@ async def test_everybody_gets_what_the_table_says(
             if (problem := await problem_of(subject, row, caller, expected)) is not None
         ]
     assert not wrong, "\n" + "\n".join(wrong)
-
-
-ERROR: Final = {
-    MODE: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
-    SESSIONS: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
-    ROCKET_CHAT: re.compile(r'\{("status":"error","message":"[^"]+",)?"success":false,"error":"'),
-}
-"""How the errors of each shape begin."""
 
 
 async def problem_of(subject: AccessProject, row: Row, caller: str, expected: int) -> str | None:

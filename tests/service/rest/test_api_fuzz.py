@@ -16,8 +16,6 @@ import msgspec
 import pytest
 import requests
 import schemathesis
-from access_project import world_of
-from access_rows import ENDPOINT
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from schemathesis import GenerationMode
@@ -31,6 +29,8 @@ from schemathesis.specs.openapi.checks import (
 from homewire.openapi.document import document
 from homewire.operations import ENDPOINTS
 from homewire.projects.models import AccessControl, AccountSystem
+from kit.access_project import world_of
+from kit.access_rows import ENDPOINT
 from kit.node import NodeProcess, private_node
 
 LONG: Final = os.environ.get("HOMEWIRE_EXAMPLES")

@@ -11,13 +11,13 @@ from time import monotonic
 
 import aiohttp
 import pytest
-from access_project import world_of
-from access_rows import Ask, successes
-from test_api_access import ERROR
 
 from homewire.errors import InternalError
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.redis.connect import COMMAND_S
+from kit.access_project import world_of
+from kit.access_reached import ERROR
+from kit.access_rows import Ask, successes
 from kit.node import NodeProcess, eventually, private_node, running_node
 from kit.node_child import SECRET
 from kit.redis_server import BusServer, running_server

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
+
+from homewire.rest.shapes import MODE, ROCKET_CHAT, SESSIONS
 
 _RATES: Final = "test_bus_ingest.py (the limits on events per second)"
 _VALUES: Final = "test_limits_nodes.py (changes of values)"
@@ -72,3 +75,11 @@ IMPOSSIBLE: Final[dict[tuple[str, int], str]] = {
     ("startPasswordReset", 401): _NO_KEY,
 }
 """Why a status of the spec's table is never answered."""
+
+
+ERROR: Final = {
+    MODE: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
+    SESSIONS: re.compile(r'\{"reason":"[A-Z_]+","data":\{'),
+    ROCKET_CHAT: re.compile(r'\{("status":"error","message":"[^"]+",)?"success":false,"error":"'),
+}
+"""How the errors of each shape begin."""

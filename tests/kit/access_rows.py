@@ -15,12 +15,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 import aiohttp
-from access_project import CALLERS, AccessProject
-from access_reached import ELSEWHERE
 
 from homewire.operations import ENDPOINTS
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.rest.operation import Endpoint
+from kit.access_project import CALLERS, AccessProject
+from kit.access_reached import ELSEWHERE
 
 EMAIL, PHONE, BYOU = AccountSystem.EMAIL, AccountSystem.PHONE, AccountSystem.BYOU
 ENDPOINT: Final = {endpoint.name: endpoint for endpoint in ENDPOINTS}
