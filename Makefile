@@ -7,7 +7,7 @@ ROWS ?= all
 IN_CLUSTER := $(addprefix tests/service/,devices/test_commands.py store/test_store_keys.py store/test_store_records.py \
 	events/test_bus_ingest.py events/test_bus_idempotency.py events/test_bus_retention.py events/test_ingest_events.py \
 	listening/test_listen_filters.py events/test_deliveries.py) \
-	$(addprefix tests/unit/cli/test_cli_program.py::test_,commands_announce_what_they_change devices_move_and_go)
+	$(addprefix tests/unit/cli/test_cli_program.py::test_,commands_announce_their_changes devices_move_and_go)
 
 VENV := .venv
 BIN := $(VENV)/bin

@@ -67,7 +67,7 @@ async def test_keys_do_not_wait_for_each_other() -> None:
     assert await asyncio.gather(*tasks) == ["A", "B"]
 
 
-async def test_a_call_gets_at_most_so_many_items() -> None:
+async def test_call_gets_at_most_so_many_items() -> None:
     call = Call()
     flight: Flight = SingleFlight(call, 5.0, most=2)
     tasks = await requests(flight, "abcde")
@@ -77,7 +77,7 @@ async def test_a_call_gets_at_most_so_many_items() -> None:
     assert call.items == [("a", "b"), ("c", "d"), ("e",)]
 
 
-async def test_a_cancelled_request_leaves_the_others_their_replies() -> None:
+async def test_cancelled_request_leaves_the_others_their_replies() -> None:
     call = Call()
     flight: Flight = SingleFlight(call, 5.0)
     tasks = await requests(flight, "abc")
@@ -89,7 +89,7 @@ async def test_a_cancelled_request_leaves_the_others_their_replies() -> None:
     assert outcomes[1:] == ["B", "C"]
 
 
-async def test_an_error_is_raised_to_the_requests_of_its_call_only() -> None:
+async def test_error_is_raised_to_the_requests_of_its_call_only() -> None:
     call = Call()
     flight: Flight = SingleFlight(call, 5.0)
     first = await requests(flight, "ab")
@@ -101,7 +101,7 @@ async def test_an_error_is_raised_to_the_requests_of_its_call_only() -> None:
     assert await later[0] == "C"
 
 
-async def test_a_call_ends_at_its_timeout_and_a_request_at_its_deadline() -> None:
+async def test_call_ends_at_its_timeout_and_a_request_at_its_deadline() -> None:
     flight: Flight = SingleFlight(Call(), 0.05)
     with pytest.raises(TimeoutError):
         await flight.ask(KEY, "a")
@@ -218,7 +218,7 @@ async def test_drain_ends_when_nothing_waits_or_a_write_fails() -> None:
     assert buffer.changes == ["d"]
 
 
-async def test_a_cancelled_write_leaves_its_changes_in_the_buffer() -> None:
+async def test_cancelled_write_leaves_its_changes_in_the_buffer() -> None:
     buffer, begun = Buffer("ab"), asyncio.Event()
 
     async def write(_: str) -> None:

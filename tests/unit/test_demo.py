@@ -53,7 +53,7 @@ async def test_keys_file_is_its_owners_alone(store: Store, settings: Settings) -
 
 
 @pytest.mark.parametrize("plan", [Plan(0, 0, 1), Plan(1, 1, 1), Plan(2, 3, 4), Plan(3, 20, 2)], ids=str)
-async def test_a_demo_stores_what_it_said_it_needs(store: Store, plan: Plan) -> None:
+async def test_demo_stores_its_announced_records(store: Store, plan: Plan) -> None:
     needed = {need.setting: need.amount for need in needs(plan)}
     demo = await create(store, plan)
     usage = await store.usage.of(demo.project_id)

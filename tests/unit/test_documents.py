@@ -84,7 +84,7 @@ def broken(page: Path, target: str) -> bool:
 
 
 @every_page
-def test_relative_links_and_their_anchors_resolve(page: Path) -> None:
+def test_relative_links_and_their_fragments_resolve(page: Path) -> None:
     assert [target for target in links(page) if broken(page, target)] == []
 
 

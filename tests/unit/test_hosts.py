@@ -29,7 +29,7 @@ from homewire.settings import load
         ("https://app.example.com@evil.example", None),
     ],
 )
-def test_an_origin_is_written_in_one_way(url: str, origin: str | None) -> None:
+def test_origin_is_written_in_one_way(url: str, origin: str | None) -> None:
     assert origin_of(url) == origin
 
 
@@ -37,7 +37,7 @@ def test_an_origin_is_written_in_one_way(url: str, origin: str | None) -> None:
     ("host", "name"),
     [("a.example", "a.example"), ("a.example:80", "a.example"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]")],
 )
-def test_a_host_without_its_port(host: str, name: str) -> None:
+def test_host_without_its_port(host: str, name: str) -> None:
     assert without_port(host) == name
 
 
@@ -68,6 +68,6 @@ def test_tables_are_read_as_people_write_them() -> None:
         ("cookie_origins", "https://a.example.com,null"),
     ],
 )
-def test_what_cannot_be_used_is_refused_at_the_start(name: str, value: str) -> None:
+def test_invalid_hosts_are_refused_at_start(name: str, value: str) -> None:
     with pytest.raises(ConfigurationError, match=f"HOMEWIRE_{name.upper()}: must look like"):
         load(**{name: value})

@@ -25,7 +25,7 @@ def test_time_zones_are_known_on_a_machine_without_a_time_zone_database(name: st
     assert run(code, name, PYTHONTZPATH="") == name
 
 
-def test_a_data_directory_may_have_letters_that_the_locale_lacks(tmp_path: Path) -> None:
+def test_data_directory_may_have_characters_that_locale_lacks(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path

@@ -185,15 +185,15 @@ def test_there_are_patterns() -> None:
     "pattern",
     [r"\s*([+-]?)\s*(.*?)\s*", r"(a|b)*c", r"(?:\.\d+)*", r"a+", r"a{1,1000}", r"(a{1,9}){1,9}"],
 )
-def test_what_backtracks_is_found(pattern: str) -> None:
+def test_backtracking_pattern_is_found(pattern: str) -> None:
     assert backtracks(pattern)
 
 
 @pytest.mark.parametrize("pattern", [r"\s++x", r"a[^b]*+b", '"(?:[^"\\\\]|\\\\.)*+"', r"(?:^|\s)\S++\s*+:"])
-def test_what_reads_twice_is_found(pattern: str) -> None:
+def test_pattern_that_reads_twice_is_found(pattern: str) -> None:
     assert reads_twice(pattern)
 
 
 @pytest.mark.parametrize("pattern", [r"[^;]++", r"(?:^|\s)[a-z]++/", r"x=(\d++)", r"[.\[]", r"\\[:;]|."])
-def test_what_does_not_is_let_through(pattern: str) -> None:
+def test_linear_pattern_is_accepted(pattern: str) -> None:
     assert not reads_twice(pattern)

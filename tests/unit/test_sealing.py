@@ -18,12 +18,12 @@ SECRET = "0123456789abcdef0123456789abcdef"
 
 
 @given(strategies.text())
-def test_what_was_sealed_is_opened(text: str) -> None:
+def test_sealed_text_is_opened(text: str) -> None:
     sealer = Sealer(SECRET, Path("nowhere"))
     assert Sealer(SECRET, Path("elsewhere")).open(sealer.seal(text)) == text
 
 
-def test_a_text_is_sealed_differently_each_time_and_never_shown() -> None:
+def test_text_is_sealed_differently_each_time_and_never_shown() -> None:
     sealer = Sealer(SECRET, Path("nowhere"))
     sealed = sealer.seal("hunter2-hunter2")
     assert sealed != sealer.seal("hunter2-hunter2")
@@ -38,12 +38,12 @@ def test_another_secret_does_not_open_it() -> None:
 
 
 @pytest.mark.parametrize("sealed", ["", "s1.", "s1.AAAA", "s1.!", "plain text", "s1." + "A" * 64])
-def test_what_was_never_sealed_is_refused(sealed: str) -> None:
+def test_unsealed_text_is_refused(sealed: str) -> None:
     with pytest.raises(ConfigurationError):
         Sealer(SECRET, Path("nowhere")).open(sealed)
 
 
-def test_a_changed_byte_is_noticed() -> None:
+def test_changed_byte_is_noticed() -> None:
     sealer = Sealer(SECRET, Path("nowhere"))
     data = bytearray(base64.urlsafe_b64decode(sealer.seal("text").removeprefix("s1.")))
     for at in range(len(data)):
@@ -64,7 +64,7 @@ def test_without_a_setting_the_secret_is_made_once_and_for_its_owner_alone(tmp_p
     assert Sealer.of(settings).open(sealed) == "text"
 
 
-def test_those_who_begin_at_once_agree_on_one_secret(tmp_path: Path) -> None:
+def test_processes_starting_at_once_agree_on_one_secret(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data")
     sealers = [Sealer.of(settings) for _ in range(16)]
     with ThreadPoolExecutor(16) as threads:
@@ -72,13 +72,13 @@ def test_those_who_begin_at_once_agree_on_one_secret(tmp_path: Path) -> None:
     assert {sealers[0].open(each) for each in sealed} == {"text"}
 
 
-def test_a_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigurationError, match="HOMEWIRE_SECRET_KEY"):
         Sealer.of(Settings(data_dir=tmp_path / "file")).seal("text")
 
 
-def test_a_short_secret_is_refused_and_never_shown() -> None:
+def test_short_secret_is_refused_and_never_shown() -> None:
     with pytest.raises(ConfigurationError, match="HOMEWIRE_SECRET_KEY") as refused:
         load(secret_key="hunter2")
     assert "hunter2" not in str(refused.value)

@@ -38,7 +38,7 @@ def test_every_status_of_every_operation_is_reached() -> None:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("access_control", AccessControl)
 @pytest.mark.parametrize("accounts", AccountSystem)
-async def test_everybody_gets_what_the_table_says(
+async def test_each_caller_gets_status_of_access_table(
     node: NodeProcess, accounts: AccountSystem, access_control: AccessControl
 ) -> None:
     async with world_of(node, accounts, access_control) as subject:

@@ -52,7 +52,7 @@ async def office(node: NodeProcess) -> AsyncIterator[Office]:
         yield Office(tenant, admin, member, guest, home, await tenant.device(home))
 
 
-async def test_what_was_granted_is_listed_until_it_is_revoked(office: Office) -> None:
+async def test_granted_permission_is_listed_until_revoked(office: Office) -> None:
     user, right = office.guest.id, f"read:home-events:{office.home}"
     assert (await office.grant(right, userId=user)).status == 204
     assert (await office.grant(right, userId=user)).status == 204
@@ -63,7 +63,7 @@ async def test_what_was_granted_is_listed_until_it_is_revoked(office: Office) ->
     assert (await office.ask("DELETE", gone)).status == 404
 
 
-async def test_a_group_has_a_name_members_and_permissions(office: Office) -> None:
+async def test_group_has_a_name_members_and_permissions(office: Office) -> None:
     made = await office.ask("POST", "/groups", {"name": "night watch"})
     assert (made.status, made.body["name"], made.body["projectId"]) == (
         201, "night watch", office.tenant.project,
@@ -88,7 +88,7 @@ async def test_a_group_has_a_name_members_and_permissions(office: Office) -> Non
 UNKNOWN = 999_999_999
 
 
-async def test_what_is_wrong_with_a_grant_is_named(office: Office) -> None:
+async def test_invalid_grant_is_refused_by_field(office: Office) -> None:
     user, right = office.guest.id, f"read:home-events:{office.home}"
     elsewhere = f"read:home-events:{UNKNOWN}"
     wrong: list[tuple[dict[str, Any], str]] = [
@@ -156,7 +156,7 @@ async def test_there_are_bounds(office: Office) -> None:
     assert len(await office.of(f"userId={user}")) == 400
 
 
-async def test_a_full_group_takes_nobody_and_gives_and_takes_as_one(office: Office) -> None:
+async def test_full_group_refuses_members_and_changes_permissions_of_all(office: Office) -> None:
     tenant, project = office.tenant, office.tenant.project
     slot, group = ProjectSlot(project), (await tenant.store.groups.create(project, "group")).id
     # Nobody is behind these ids: making so many users takes long.
@@ -174,7 +174,7 @@ async def test_a_full_group_takes_nobody_and_gives_and_takes_as_one(office: Offi
     assert await tenant.redis.exists(slot.group_members(group), slot.deleted_groups) == 0
 
 
-async def test_a_right_to_write_a_device_is_for_commands_and_values(office: Office) -> None:
+async def test_right_to_write_a_device_is_for_commands_and_values(office: Office) -> None:
     tenant, device = office.tenant, office.device.id
     writes = [
         ("PUT", f"/devices/{device}/command", COMMAND),
@@ -208,7 +208,7 @@ async def test_a_right_to_write_a_device_is_for_commands_and_values(office: Offi
     await eventually(is_over)
 
 
-async def test_a_right_to_write_a_home_is_for_its_values(office: Office) -> None:
+async def test_right_to_write_a_home_is_for_its_values(office: Office) -> None:
     tenant, path = office.tenant, f"/homes/{office.home}/kv/heating"
     assert (await tenant.ask("PUT", path, office.guest.key, VALUE)).status == 404
     assert (await tenant.ask("PUT", path, office.member.key, VALUE)).status == 403

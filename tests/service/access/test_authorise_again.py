@@ -139,7 +139,7 @@ DEVICE_ENDINGS = {
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", ENDINGS)
-async def test_what_ends_at_a_step_ends_for_the_listener(
+async def test_change_at_handshake_step_ends_listener(
     steps: NodeProcess, member_home: MemberHome, step: str, name: str
 ) -> None:
     ending = ENDINGS[name]
@@ -149,7 +149,7 @@ async def test_what_ends_at_a_step_ends_for_the_listener(
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("name", DEVICE_ENDINGS)
-async def test_what_ends_at_a_step_ends_for_the_device(
+async def test_change_at_handshake_step_ends_device_socket(
     steps: NodeProcess, member_home: MemberHome, step: str, name: str
 ) -> None:
     path = f"/devices/{member_home.device.id}/command"
@@ -183,7 +183,7 @@ async def ends_at(
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("query", ["", "?entityId=lamp"])
-async def test_who_leaves_the_last_home_at_a_step_stays_and_hears_nothing(
+async def test_user_removed_from_last_home_at_step_stays_and_receives_nothing(
     steps: NodeProcess, member_home: MemberHome, step: str, query: str
 ) -> None:
     """A connection that follows the memberships waits for the next one."""
@@ -199,7 +199,7 @@ async def test_who_leaves_the_last_home_at_a_step_stays_and_hears_nothing(
 
 @pytest.mark.parametrize("step", STEPS)
 @pytest.mark.parametrize("query", ["", "?entityId=lamp"])
-async def test_who_enters_a_home_at_a_step_hears_it(
+async def test_user_added_to_home_at_step_receives_its_events(
     steps: NodeProcess, member_home: MemberHome, step: str, query: str
 ) -> None:
     await member_home.remove_member()
@@ -223,7 +223,7 @@ async def test_who_enters_a_home_at_a_step_hears_it(
 
 
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_device_that_moves_to_another_home_of_the_user(
+async def test_device_that_moves_to_another_home_of_the_user(
     steps: NodeProcess, member_home: MemberHome, step: str
 ) -> None:
     """Its listener hears it there, or is told to come back, and then does."""
@@ -252,7 +252,7 @@ async def receives_or_ends(socket: Socket, member_home: MemberHome) -> Frame | N
                 return None if received.opcode == TEXT else received
 
 
-async def test_a_change_of_another_user_disturbs_no_handshake(
+async def test_change_of_another_user_disturbs_no_handshake(
     steps: NodeProcess, member_home: MemberHome
 ) -> None:
     other = await member_home.tenant.user()
@@ -265,7 +265,7 @@ async def test_a_change_of_another_user_disturbs_no_handshake(
         assert await socket.receive_type() == "heard"
 
 
-async def test_a_key_whose_time_is_over_is_refused_however_fresh_its_use(node: NodeProcess) -> None:
+async def test_key_whose_time_is_over_is_refused_however_fresh_its_use(node: NodeProcess) -> None:
     """No record announces it, and the node remembers the key for longer."""
     async with tenant_of(node) as tenant:
         user = await tenant.user()

@@ -53,7 +53,7 @@ async def member(at_home: HomeWithMembers, key: str, user: int) -> dict[str, Any
     return found
 
 
-async def test_an_inviter_is_told_of_a_user_what_is_told_of_nobody(at_home: HomeWithMembers) -> None:
+async def test_inviter_gets_same_answer_for_known_and_unknown_addresses(at_home: HomeWithMembers) -> None:
     user, address = await known(at_home)
     added = [await at_home.add(at_home.owner.key, email=each) for each in (address, "NOBODY@example.com")]
     assert [each.status for each in added] == [201, 201]
@@ -73,7 +73,7 @@ async def test_an_inviter_is_told_of_a_user_what_is_told_of_nobody(at_home: Home
     assert [(each.status, each.reason) for each in again] == [(403, "MEMBER_EXISTS")] * 2
 
 
-async def test_a_change_of_role_accepts_for_nobody(at_home: HomeWithMembers) -> None:
+async def test_change_of_role_accepts_no_invitation(at_home: HomeWithMembers) -> None:
     user, address = await known(at_home)
     await at_home.add(at_home.owner.key, email=address)
     assert (await at_home.set_role(at_home.owner.key, user, "owner")).status == 204
@@ -97,7 +97,7 @@ async def accept_by_saying_so(at_home: HomeWithMembers) -> int:
 
 
 @pytest.mark.parametrize("accept", [accept_by_looking, accept_by_saying_so])
-async def test_a_stranger_s_home_is_received_and_the_stranger_shown_once_accepted(
+async def test_stranger_s_home_is_received_and_the_stranger_shown_once_accepted(
     at_home: HomeWithMembers, accept: Any
 ) -> None:
     tenant, stranger = at_home.tenant, at_home.stranger
@@ -125,7 +125,7 @@ async def test_a_stranger_s_home_is_received_and_the_stranger_shown_once_accepte
         assert await later.receive_type() == "later"
 
 
-async def test_an_activated_home_does_not_accept_for_anybody(at_home: HomeWithMembers) -> None:
+async def test_activation_of_home_accepts_no_invitation(at_home: HomeWithMembers) -> None:
     tenant, stranger, project = at_home.tenant, at_home.stranger, at_home.tenant.project
     async with await listen(tenant.url, EVENTS, stranger.key) as socket:
         await tenant.store.homes.set_deactivated(project, at_home.home, True)
@@ -136,7 +136,7 @@ async def test_an_activated_home_does_not_accept_for_anybody(at_home: HomeWithMe
         assert await socket.receive_type() == "own"
 
 
-async def test_who_shares_another_home_is_no_stranger(at_home: HomeWithMembers) -> None:
+async def test_member_of_shared_home_is_added_at_once(at_home: HomeWithMembers) -> None:
     tenant, project = at_home.tenant, at_home.tenant.project
     common = await tenant.home(at_home.owner)
     await tenant.store.homes.add_member(project, common, at_home.stranger.id)
@@ -147,7 +147,7 @@ async def test_who_shares_another_home_is_no_stranger(at_home: HomeWithMembers) 
         assert await socket.receive_type() == "shared"
 
 
-async def test_adding_somebody_twice_makes_no_acquaintance(at_home: HomeWithMembers) -> None:
+async def test_adding_stranger_twice_accepts_nothing(at_home: HomeWithMembers) -> None:
     _, address = await known(at_home)
     await at_home.add(at_home.owner.key, email=address)
     for owner in (at_home.owner, at_home.stranger):
@@ -156,7 +156,7 @@ async def test_adding_somebody_twice_makes_no_acquaintance(at_home: HomeWithMemb
         assert told(added.body) == {"verified": False, "role": "member", "accepted": False}
 
 
-async def test_a_project_may_have_it_as_it_was(at_home: HomeWithMembers) -> None:
+async def test_project_may_have_it_as_it_was(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     await tenant.store.projects.configure(tenant.project, invitations=Invitations.IMMEDIATE)
     async with await listen(tenant.url, EVENTS, at_home.stranger.key) as socket:
@@ -166,13 +166,13 @@ async def test_a_project_may_have_it_as_it_was(at_home: HomeWithMembers) -> None
         assert await socket.receive_type() == "unasked"
 
 
-async def test_the_project_adds_whom_it_likes(at_home: HomeWithMembers) -> None:
+async def test_project_key_adds_members_without_consent(at_home: HomeWithMembers) -> None:
     added = await at_home.add(at_home.admin, email="2@example.com")
     assert (added.body["name"], "accepted" in added.body) == ("user 2", False)
     assert (await member(at_home, at_home.owner.key, at_home.stranger.id))["name"] == "user 2"
 
 
-async def test_who_left_is_not_added_again_by_members(at_home: HomeWithMembers) -> None:
+async def test_user_that_left_is_not_added_again_by_members(at_home: HomeWithMembers) -> None:
     tenant, me = at_home.tenant, f"{at_home.members}/{at_home.stranger.id}"
     await at_home.add(at_home.owner.key, email="2@example.com")
     assert (await at_home.ask("DELETE", me, at_home.stranger.key)).status == 204
@@ -193,7 +193,7 @@ async def test_who_left_is_not_added_again_by_members(at_home: HomeWithMembers) 
     assert (await at_home.add(at_home.owner.key, email="1@example.com")).status == 201
 
 
-async def test_a_user_adds_so_many_a_day(at_home: HomeWithMembers) -> None:
+async def test_user_adds_so_many_a_day(at_home: HomeWithMembers) -> None:
     for number in range(20):
         assert (await at_home.add(at_home.owner.key, email=f"new{number}@example.com")).status == 201
     late = await at_home.add(at_home.owner.key, email="late@example.com")
@@ -205,7 +205,7 @@ async def test_a_user_adds_so_many_a_day(at_home: HomeWithMembers) -> None:
         assert (await at_home.add(key, email=f"{key[-6:]}@example.com")).status == 201
 
 
-async def test_strangers_add_somebody_to_so_many_homes(
+async def test_invitations_of_strangers_are_limited_per_user(
     at_home: HomeWithMembers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer is the same for those who are registered and those who are not."""
@@ -230,7 +230,7 @@ async def test_strangers_add_somebody_to_so_many_homes(
     assert (await tenant.store.homes.member(tenant.project, homes[2], user)).typed is None  # type: ignore[union-attr]
 
 
-async def test_what_strangers_add_somebody_to_fills_no_room_for_homes_of_their_own(
+async def test_invitations_of_strangers_do_not_count_as_own_homes(
     at_home: HomeWithMembers,
 ) -> None:
     tenant = at_home.tenant
@@ -247,7 +247,7 @@ async def test_what_strangers_add_somebody_to_fills_no_room_for_homes_of_their_o
     await strict.homes.accept(tenant.project, at_home.home, at_home.stranger.id)
 
 
-async def test_a_home_is_handed_to_who_accepted_to_be_there(at_home: HomeWithMembers) -> None:
+async def test_home_passes_to_member_that_accepted(at_home: HomeWithMembers) -> None:
     tenant, store = at_home.tenant, at_home.tenant.store
     home = await tenant.home(at_home.owner)
     project = await store.projects.get(tenant.project)
@@ -260,7 +260,7 @@ async def test_a_home_is_handed_to_who_accepted_to_be_there(at_home: HomeWithMem
     assert roles == {at_home.member.id: Role.OWNER, at_home.stranger.id: Role.MEMBER}
 
 
-async def test_nothing_is_left_of_who_was_never_registered(at_home: HomeWithMembers) -> None:
+async def test_unregistered_invitee_leaves_nothing_behind(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     added = await at_home.add(at_home.owner.key, email="nobody@example.com")
     user = added.body["userId"]

@@ -61,7 +61,7 @@ async def place(store: Store, redis_client: Redis) -> AsyncIterator[Place]:
     yield made
 
 
-async def test_a_right_is_had_until_its_last_source_goes(place: Place) -> None:
+async def test_right_is_had_until_its_last_source_goes(place: Place) -> None:
     user, store, project = await place.user(), place.store, place.project
     right = place.rights[0]
     group = await store.groups.create(project, "night watch")
@@ -79,7 +79,7 @@ async def test_a_right_is_had_until_its_last_source_goes(place: Place) -> None:
         await store.permissions.revoke(project, user, right)
 
 
-async def test_the_record_of_a_loss_says_what_was_lost_and_who_lost_it(place: Place) -> None:
+async def test_record_of_ended_permission_names_permission_and_user(place: Place) -> None:
     store, project = place.store, place.project
     users = sorted([await place.user(), await place.user()])
     spared = await place.user()
@@ -104,7 +104,7 @@ async def test_the_record_of_a_loss_says_what_was_lost_and_who_lost_it(place: Pl
         assert {copy.shard for copy in told} == shards_of(*users, *([home] if home else []))
 
 
-async def test_a_deleted_user_leaves_groups_and_rights(place: Place) -> None:
+async def test_deleted_user_leaves_groups_and_rights(place: Place) -> None:
     store, project, user = place.store, place.project, await place.user()
     group = (await store.groups.create(project, "all")).id
     await store.groups.enter(project, group, user)
@@ -120,7 +120,7 @@ async def test_a_deleted_user_leaves_groups_and_rights(place: Place) -> None:
         await store.permissions.grant(project, user, place.rights[1])
 
 
-async def test_a_deletion_that_a_crash_interrupted_is_finished_by_housekeeping(place: Place) -> None:
+async def test_deletion_that_a_crash_interrupted_is_finished_by_housekeeping(place: Place) -> None:
     store, project, slot, user = place.store, place.project, ProjectSlot(place.project), await place.user()
     group = (await store.groups.create(project, "all")).id
     await store.groups.enter(project, group, user)

@@ -36,7 +36,7 @@ async def admin(tenant: Tenant, permission: KeyScope = KeyScope.ADMIN) -> str:
     return (await tenant.store.project_keys.create(tenant.project, "key", {permission}))[1]
 
 
-async def test_a_session_has_the_members_of_the_document(tenant: Tenant) -> None:
+async def test_session_has_the_members_of_the_document(tenant: Tenant) -> None:
     user = await tenant.user()
     session = await opened(tenant, user, "CashRegister")
     expected = {
@@ -58,7 +58,7 @@ async def test_a_session_has_the_members_of_the_document(tenant: Tenant) -> None
     assert (single.status, single.body) == (200, expected)
 
 
-async def test_who_ends_a_session_is_shown_it_and_its_key_is_dead(tenant: Tenant) -> None:
+async def test_ended_session_is_returned_and_its_key_refused(tenant: Tenant) -> None:
     user = await tenant.user()
     session, key = await tenant.store.sessions.open(tenant.project, user.id, "app", CURL)
     shown = (await tenant.ask("GET", f"/sessions/{session.id}", user.key)).body
@@ -71,14 +71,14 @@ async def test_who_ends_a_session_is_shown_it_and_its_key_is_dead(tenant: Tenant
     assert session.id not in await ids(tenant, user.key)
 
 
-async def test_a_session_may_end_itself(tenant: Tenant) -> None:
+async def test_session_may_end_itself(tenant: Tenant) -> None:
     user = await tenant.user()
     (own,) = await ids(tenant, user.key)
     assert (await tenant.ask("DELETE", f"/sessions/{own}", user.key)).status == 200
     assert (await tenant.ask("GET", f"/sessions/{own}", user.key)).status == 401
 
 
-async def test_a_session_in_use_is_not_ended(tenant: Tenant) -> None:
+async def test_session_in_use_is_not_ended(tenant: Tenant) -> None:
     user = await tenant.user()
     session = await opened(tenant, user)
     async with tenant.store.sessions.lease(tenant.project, session.id):
@@ -88,7 +88,7 @@ async def test_a_session_in_use_is_not_ended(tenant: Tenant) -> None:
     assert (await tenant.ask("DELETE", f"/sessions/{session.id}", user.key)).status == 200
 
 
-async def test_a_user_sees_their_own_sessions_and_nobody_elses(tenant: Tenant) -> None:
+async def test_user_sees_own_sessions_only(tenant: Tenant) -> None:
     ada, bob = await tenant.user(), await tenant.user()
     hers = await opened(tenant, ada)
     assert hers.id in await ids(tenant, ada.key)
@@ -104,7 +104,7 @@ async def test_a_user_sees_their_own_sessions_and_nobody_elses(tenant: Tenant) -
     assert (await tenant.ask("GET", f"/sessions/{hers.id}", ada.key)).status == 200
 
 
-async def test_a_project_key_sees_those_of_the_project(node: NodeProcess, tenant: Tenant) -> None:
+async def test_project_key_sees_those_of_the_project(node: NodeProcess, tenant: Tenant) -> None:
     ada, bob = await tenant.user(), await tenant.user()
     reading, deciding = await admin(tenant, KeyScope.READ), await admin(tenant)
     hers, his = await opened(tenant, ada), await opened(tenant, bob)
@@ -122,7 +122,7 @@ async def test_a_project_key_sees_those_of_the_project(node: NodeProcess, tenant
     assert (await tenant.ask("GET", "/sessions", ada.key)).status == 200, "the other session of hers"
 
 
-async def test_a_device_that_logged_in_sees_its_own(tenant: Tenant) -> None:
+async def test_device_that_logged_in_sees_its_own(tenant: Tenant) -> None:
     owner = await tenant.user()
     home = await tenant.home(owner)
     device, other = await tenant.device(home), await tenant.device(home)
@@ -151,7 +151,7 @@ async def stored(tenant: Tenant, device_id: int) -> Any:
 
 
 @pytest.mark.parametrize("accounts", AccountSystem)
-async def test_a_user_is_named_as_the_account_system_names_them(
+async def test_user_is_named_as_the_account_system_names_them(
     node: NodeProcess, accounts: AccountSystem
 ) -> None:
     async with tenant_of(node, accounts) as tenant:
@@ -169,7 +169,7 @@ async def test_a_user_is_named_as_the_account_system_names_them(
         assert (shown["sessionId"], shown["identity"]["userName"]) == (session.id, name)
 
 
-async def test_who_has_no_name_is_named_by_their_id(by_key: Accounts) -> None:
+async def test_user_without_name_is_named_by_id(by_key: Accounts) -> None:
     tenant = by_key.tenant
     user = await tenant.store.users.create(tenant.project, "")
     _, key = await tenant.store.sessions.open(tenant.project, user.id, "", CURL)
@@ -254,7 +254,7 @@ async def test_bad_input_is_refused_by_name(tenant: Tenant, query: str, field: s
     assert "secret" not in str(body)
 
 
-async def test_a_body_that_is_too_large_is_bad_input_too(tenant: Tenant) -> None:
+async def test_body_that_is_too_large_is_bad_input_too(tenant: Tenant) -> None:
     user = await tenant.user()
     session = await opened(tenant, user)
     for method in ("GET", "DELETE"):
@@ -272,7 +272,7 @@ async def test_without_a_key_nothing_is_told(tenant: Tenant) -> None:
         assert (refused.status, refused.reason) == (401, "AUTHORIZATION_REQUIRED")
 
 
-async def test_a_list_may_be_asked_for_by_other_origins_and_by_head(tenant: Tenant) -> None:
+async def test_list_may_be_asked_for_by_other_origins_and_by_head(tenant: Tenant) -> None:
     user = await tenant.user()
     headers = {"Authorization": user.key, "Origin": "https://app.example.com"}
     async with tenant.http.get("/sessions", headers=headers) as answer:

@@ -108,7 +108,7 @@ async def collect(many: ManySessions, path: str, chunks: list[bytes]) -> None:
             chunks.append(chunk)
 
 
-async def test_a_list_that_cannot_go_on_breaks_off(many: ManySessions) -> None:
+async def test_list_that_cannot_go_on_breaks_off(many: ManySessions) -> None:
     """The connection ends without the last chunk: no client takes it for the whole."""
     tenant = many.tenant
     last = ProjectSlot(tenant.project).session(many.shown[-1]["sessionId"])
@@ -126,7 +126,9 @@ async def test_a_list_that_cannot_go_on_breaks_off(many: ManySessions) -> None:
     assert (await listed(many, "?$count=true"))["count"] == MANY, "the next one is whole"
 
 
-async def test_who_leaves_in_the_middle_leaves_nothing_open(node: NodeProcess, many: ManySessions) -> None:
+async def test_client_that_disconnects_midway_leaves_nothing_open(
+    node: NodeProcess, many: ManySessions
+) -> None:
     before = node.descriptors
     connection = await begun(node, many, "?$sort=_v")
     assert node.descriptors >= before + 2, "its socket, and what is sorted"
@@ -138,7 +140,7 @@ async def test_who_leaves_in_the_middle_leaves_nothing_open(node: NodeProcess, m
     await eventually(gone)
 
 
-async def test_a_project_sorts_two_long_lists_at_once_and_others_go_on(
+async def test_project_sorts_two_long_lists_at_once_and_others_go_on(
     node: NodeProcess, many: ManySessions
 ) -> None:
     """Their clients read no more than the beginning."""

@@ -91,7 +91,7 @@ async def test_attempts_count_together_however_the_address_is_written(hosting: N
 
 
 @pytest.mark.parametrize("view", VIEWS)
-async def test_a_login_always_makes_a_new_key(views: Views, view: View) -> None:
+async def test_login_always_makes_a_new_key(views: Views, view: View) -> None:
     """Nobody gets in by having planted a key before (session fixation), nor is it made good by the login."""
     people = views.people
     mine, planted = key_of(await view(views, EMAIL)), f"v1.{people.project}." + "A" * 43
@@ -123,7 +123,7 @@ async def test_a_login_always_makes_a_new_key(views: Views, view: View) -> None:
         (EMAIL, "\ud800".encode("utf-8", "surrogatepass").decode("latin-1")),
     ],
 )
-async def test_a_refusal_says_nothing_of_who_is_known(
+async def test_refused_login_does_not_reveal_known_users(
     views: Views, view: View, name: str, password: str
 ) -> None:
     reply = await view(views, name, password)

@@ -129,7 +129,7 @@ async def ada(anybody: Client) -> Client:
 
 
 @pytest.mark.parametrize("body", [{"user": EMAIL}, {"username": EMAIL}, {"email": EMAIL.upper()}])
-async def test_a_login_says_who_it_is(anybody: Client, body: dict[str, str]) -> None:
+async def test_login_returns_its_user(anybody: Client, body: dict[str, str]) -> None:
     keys = set()
     for kind in ("json", "data"):
         options: dict[str, Any] = {kind: {**body, "password": PASSWORD}}
@@ -158,7 +158,7 @@ async def test_a_login_says_who_it_is(anybody: Client, body: dict[str, str]) -> 
         ("phones.example", "+14155550123", PASSWORD),
     ],
 )
-async def test_a_wrong_login_is_not_let_in(anybody: Client, host: str, user: str, password: str) -> None:
+async def test_wrong_login_is_not_let_in(anybody: Client, host: str, user: str, password: str) -> None:
     body = {"user": user, "password": password}
     status, answer = await anybody.ask("POST", "login", headers={"Host": host}, json=body)
     assert (status, answer["status"], answer["success"]) == (401, "error", False)
@@ -176,7 +176,7 @@ async def test_a_wrong_login_is_not_let_in(anybody: Client, host: str, user: str
         ("elsewhere.example", {"user": EMAIL, "password": PASSWORD}),
     ],
 )
-async def test_a_login_that_makes_no_sense_is_told_so(anybody: Client, host: str, body: Any) -> None:
+async def test_login_that_makes_no_sense_is_told_so(anybody: Client, host: str, body: Any) -> None:
     status, answer = await anybody.ask("POST", "login", headers={"Host": host}, json=body)
     assert (status, answer["success"], answer["errorType"]) == (400, False, "invalid-params")
     assert answer["error"]
@@ -192,7 +192,7 @@ async def test_too_many_wrong_passwords_have_to_wait(anybody: Client) -> None:
     assert (status, answer["success"], answer["errorType"]) == (429, False, "too-many-requests")
 
 
-async def test_the_document_s_example_is_answered_as_in_the_document(ada: Client) -> None:
+async def test_document_s_example_is_answered_as_in_the_document(ada: Client) -> None:
     session = await ada.own()
     status, body = await ada.info(session)
     assert status == 200
@@ -234,9 +234,7 @@ async def test_the_document_s_example_is_answered_as_in_the_document(ada: Client
         {"Authorization": "Bearer v1.1." + "A" * 43},
     ],
 )
-async def test_without_the_right_headers_nobody_is_told_anything(
-    ada: Client, headers: dict[str, str | None]
-) -> None:
+async def test_request_without_right_headers_is_refused(ada: Client, headers: dict[str, str | None]) -> None:
     session = await ada.own()
     assert await ada.info(session, headers=headers) == (401, UNAUTHORISED)
     assert await ada.ask("GET", "sessions/list", headers=headers) == (401, UNAUTHORISED)
@@ -246,7 +244,7 @@ async def test_without_the_right_headers_nobody_is_told_anything(
     assert (await ada.info(session))[0] == 200
 
 
-async def test_a_key_is_good_in_every_header(ada: Client) -> None:
+async def test_key_is_good_in_every_header(ada: Client) -> None:
     without = {"X-User-Id": None, "X-Auth-Token": None}
     session = await ada.own()
     for scheme in ("Bearer ", "ModeCloud ", ""):
@@ -255,13 +253,13 @@ async def test_a_key_is_good_in_every_header(ada: Client) -> None:
 
 
 @pytest.mark.parametrize("query", ["", "?sessionId=", "?session_id=1", "?sessionId=" + "a" * 1025])
-async def test_a_missing_session_id_is_a_wrong_parameter(ada: Client, query: str) -> None:
+async def test_missing_session_id_is_a_wrong_parameter(ada: Client, query: str) -> None:
     status, body = await ada.ask("GET", f"sessions/info{query}")
     assert (status, body["success"], body["errorType"]) == (400, False, "invalid-params")
     assert "sessionId" in body["error"]
 
 
-async def test_nobody_sees_or_ends_somebody_else_s_session(ada: Client, anybody: Client) -> None:
+async def test_session_of_another_user_is_hidden_and_cannot_be_ended(ada: Client, anybody: Client) -> None:
     eve = await logged_in(anybody, "eve@example.com")
     session = await ada.own()
     for wanted in (session, "QoYYFw2t9oKks2niG", "0" * 24, session.upper(), "../" + session, "ä"):
@@ -271,9 +269,7 @@ async def test_nobody_sees_or_ends_somebody_else_s_session(ada: Client, anybody:
     assert (await ada.info(session))[0] == 200
 
 
-async def test_an_ended_session_stays_readable_and_cannot_be_ended_again(
-    ada: Client, anybody: Client
-) -> None:
+async def test_ended_session_stays_readable_and_cannot_be_ended_again(ada: Client, anybody: Client) -> None:
     other = await logged_in(anybody)
     session = await other.own()
     ended = await ada.ask("POST", "sessions/logout.me", json={"sessionId": session})
@@ -288,7 +284,7 @@ async def test_an_ended_session_stays_readable_and_cannot_be_ended_again(
     assert again == (404, UNKNOWN)
 
 
-async def test_a_logout_ends_key_cookie_and_sockets(workspace: Workspace, anybody: Client) -> None:
+async def test_logout_ends_key_cookie_and_sockets(workspace: Workspace, anybody: Client) -> None:
     made = await logged_in(anybody)
     async with await listen(workspace.node.url, LISTEN, made.key) as socket:
         answer = await made.ask("POST", "logout")
@@ -301,7 +297,7 @@ async def test_a_logout_ends_key_cookie_and_sockets(workspace: Workspace, anybod
         assert status == 401
 
 
-async def test_a_list_comes_in_pages_in_the_order_that_is_asked_for(ada: Client, anybody: Client) -> None:
+async def test_list_comes_in_pages_in_the_order_that_is_asked_for(ada: Client, anybody: Client) -> None:
     for agent in (FIREFOX, CHROME, FIREFOX):
         await logged_in(anybody, agent=agent)
     _, whole = await ada.ask("GET", "sessions/list")
@@ -334,7 +330,7 @@ async def test_a_list_comes_in_pages_in_the_order_that_is_asked_for(ada: Client,
         ("sort", "x" * 5000),
     ],
 )
-async def test_a_list_with_bad_values_is_refused(ada: Client, name: str, value: str) -> None:
+async def test_list_with_bad_values_is_refused(ada: Client, name: str, value: str) -> None:
     status, body = await ada.ask("GET", "sessions/list", params={name: value})
     assert (status, body["success"], body["errorType"]) == (400, False, "invalid-params")
     assert name in body["error"]
@@ -351,7 +347,7 @@ async def test_no_answer_but_that_of_the_login_has_the_key(ada: Client) -> None:
     assert ada.key.rpartition(".")[2] not in str(answers)
 
 
-async def test_a_session_in_use_is_not_ended_until_it_is_let_go(workspace: Workspace, ada: Client) -> None:
+async def test_session_in_use_is_not_ended_until_it_is_let_go(workspace: Workspace, ada: Client) -> None:
     session = await ada.own()
     async with workspace.server.client() as redis:
         store = Store(redis, Relay(redis, 64))

@@ -54,7 +54,7 @@ def is_info(body: dict[str, Any], *more: str) -> None:
 
 
 @pytest.mark.parametrize("prefix", ["/session", "/api/session"])
-async def test_the_examples_of_the_document(people: Accounts, browser: Browser, prefix: str) -> None:
+async def test_examples_of_the_document(people: Accounts, browser: Browser, prefix: str) -> None:
     user = await people.member()
     device = await people.tenant.device(None)
     status = await browser.ask("GET", prefix)
@@ -85,7 +85,7 @@ async def test_the_examples_of_the_document(people: Accounts, browser: Browser, 
         refused(await browser.ask("GET", f"{prefix}/user"), 401)
 
 
-async def test_without_a_session_nobody_is_logged_in(people: Accounts, browser: Browser) -> None:
+async def test_request_without_session_is_not_logged_in(people: Accounts, browser: Browser) -> None:
     device = await people.tenant.device(None)
     keys: list[str | None] = [None, "nonsense", device.key, await people.project_key()]
     for key in keys:
@@ -97,7 +97,7 @@ async def test_without_a_session_nobody_is_logged_in(people: Accounts, browser: 
     assert (await browser.ask("GET", "/session", Authorization="nonsense")).status == 204
 
 
-async def test_the_key_is_in_the_cookie_and_nowhere_else(people: Accounts, browser: Browser) -> None:
+async def test_key_is_in_the_cookie_and_nowhere_else(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     logged_in = await browser.ask("POST", "/session/login", LOGIN)
     cookie = cookie_of(logged_in)
@@ -147,7 +147,7 @@ async def test_pages_of_other_origins_neither_log_in_nor_out(people: Accounts, b
     assert (await browser.ask("POST", "/session/logout", **own)).status == 201
 
 
-async def test_a_login_takes_no_key_that_somebody_planted(people: Accounts, browser: Browser) -> None:
+async def test_login_ignores_planted_key(people: Accounts, browser: Browser) -> None:
     await people.member()
     planted = await people.key(await people.member("eve@example.com"))
     browser.cookie = planted
@@ -158,7 +158,7 @@ async def test_a_login_takes_no_key_that_somebody_planted(people: Accounts, brow
     assert browser.cookie not in (first, planted)
 
 
-async def test_the_times_of_logins_are_true(people: Accounts, browser: Browser) -> None:
+async def test_times_of_logins_are_true(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     began = time.time_ns() // 1_000_000
     first = (await browser.ask("POST", "/session/login", LOGIN)).body
@@ -182,7 +182,7 @@ async def test_the_times_of_logins_are_true(people: Accounts, browser: Browser) 
     assert (await people.tenant.store.users.get(people.project, user)) is not None
 
 
-async def test_the_time_zone_is_the_users(people: Accounts, browser: Browser) -> None:
+async def test_time_zone_is_the_users(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     assert (await browser.ask("POST", "/session/login", LOGIN)).body["uiTimeZone"] == "UTC"
     changed = {"uiTimeZone": "Asia/Tokyo"}
@@ -192,7 +192,7 @@ async def test_the_time_zone_is_the_users(people: Accounts, browser: Browser) ->
     assert (await browser.ask("POST", "/session/login", LOGIN)).body["uiTimeZone"] == "Asia/Tokyo"
 
 
-async def test_the_guid_is_the_users_and_stays(people: Accounts, browser: Browser) -> None:
+async def test_guid_is_the_users_and_stays(people: Accounts, browser: Browser) -> None:
     ada, bob = await people.member(), await people.member("bob@example.com")
     guids = []
     for user in (ada, ada, bob):
@@ -203,7 +203,7 @@ async def test_the_guid_is_the_users_and_stays(people: Accounts, browser: Browse
 
 
 @pytest.mark.parametrize("accounts", AccountSystem)
-async def test_a_login_token_lets_its_user_in_once(hosting: NodeProcess, accounts: AccountSystem) -> None:
+async def test_login_token_lets_its_user_in_once(hosting: NodeProcess, accounts: AccountSystem) -> None:
     async with accounts_of(hosting, accounts) as people, browser_of(people) as browser:
         store = people.tenant.store
         email = EMAIL if accounts is AccountSystem.EMAIL else None
@@ -220,7 +220,7 @@ async def test_a_login_token_lets_its_user_in_once(hosting: NodeProcess, account
             refused(await browser.ask("POST", "/session/login", LOGIN), 401, "NO_PASSWORDS")
 
 
-async def test_a_users_key_opens_another_session_of_the_user(people: Accounts, browser: Browser) -> None:
+async def test_users_key_opens_another_session_of_the_user(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     key = await people.key(user)
     assert (await browser.ask("POST", "/session/login-with-token", {"token": key})).status == 201
@@ -244,7 +244,7 @@ async def test_no_other_key_is_a_login_token(people: Accounts, browser: Browser)
         refused(wrong, 401, "INVALID_TOKEN")
 
 
-async def test_a_token_of_another_project_lets_nobody_in(people: Accounts, hosting: NodeProcess) -> None:
+async def test_token_of_another_project_is_refused(people: Accounts, hosting: NodeProcess) -> None:
     user = await people.member()
     token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
     key, device = await people.key(user), await people.tenant.device(None)
@@ -260,7 +260,7 @@ async def test_a_token_of_another_project_lets_nobody_in(people: Accounts, hosti
         assert (await browser.ask("POST", "/session/login-with-token", {"token": token})).status == 201
 
 
-async def test_a_host_that_names_no_project(people: Accounts) -> None:
+async def test_host_that_names_no_project(people: Accounts) -> None:
     user = await people.member()
     device = await people.tenant.device(None)
     token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
@@ -275,7 +275,7 @@ async def test_a_host_that_names_no_project(people: Accounts) -> None:
         refused(await browser.ask("POST", "/session/login-with-token", elsewhere), 401, "INVALID_TOKEN")
 
 
-async def test_a_disabled_project_lets_nobody_in(people: Accounts, browser: Browser) -> None:
+async def test_login_to_disabled_project_is_refused(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
     await people.tenant.store.projects.disable(people.project)
@@ -283,7 +283,7 @@ async def test_a_disabled_project_lets_nobody_in(people: Accounts, browser: Brow
         refused(await browser.ask("POST", f"/session/{path}", body), 400, "UNKNOWN_PROJECT")
 
 
-async def test_a_device_logs_in(people: Accounts, browser: Browser) -> None:
+async def test_device_logs_in(people: Accounts, browser: Browser) -> None:
     device, other = await people.tenant.device(None), await people.tenant.device(None)
     began = time.time_ns() // 1_000_000
     wrong = {"login": device.id, "password": other.key}
@@ -313,7 +313,7 @@ async def test_a_device_logs_in(people: Accounts, browser: Browser) -> None:
     await eventually(is_dead)
 
 
-async def test_a_session_that_is_in_use_is_not_ended(people: Accounts, browser: Browser) -> None:
+async def test_session_that_is_in_use_is_not_ended(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     [session] = await people.tenant.store.sessions.of_user(people.project, user)
@@ -323,7 +323,7 @@ async def test_a_session_that_is_in_use_is_not_ended(people: Accounts, browser: 
     assert (await browser.ask("POST", "/session/logout")).status == 201
 
 
-async def test_a_session_that_others_ended_is_none(people: Accounts, browser: Browser) -> None:
+async def test_session_that_others_ended_is_none(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     [session] = await people.tenant.store.sessions.of_user(people.project, user)

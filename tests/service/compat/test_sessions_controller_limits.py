@@ -44,7 +44,7 @@ async def browser(people: Accounts) -> AsyncIterator[Browser]:
         yield made
 
 
-async def test_an_account_can_be_guessed_at_so_often(people: Accounts, browser: Browser) -> None:
+async def test_attempts_at_account_are_limited(people: Accounts, browser: Browser) -> None:
     await people.member()
     for _ in range(OF_ACCOUNT):
         refused(await browser.ask("POST", "/session/login", {**LOGIN, "password": "wrong"}), 401)
@@ -53,7 +53,7 @@ async def test_an_account_can_be_guessed_at_so_often(people: Accounts, browser: 
     assert int(late.headers["Retry-After"]) > 0
 
 
-async def test_tokens_can_be_guessed_so_often(people: Accounts, browser: Browser) -> None:
+async def test_attempts_at_tokens_are_limited(people: Accounts, browser: Browser) -> None:
     user = await people.member()
     token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
     for wrong in (f"v1.{people.project}.{user}.{'A' * 43}", f"v1.{people.project}.{'A' * 43}") * (
@@ -71,7 +71,7 @@ async def test_right_ones_are_not_counted(people: Accounts, browser: Browser) ->
         assert (await browser.ask("POST", "/session/login-with-token", {"token": token})).status == 201
 
 
-async def test_a_device_can_be_guessed_at_so_often(people: Accounts, browser: Browser) -> None:
+async def test_attempts_at_device_key_are_limited(people: Accounts, browser: Browser) -> None:
     device = await people.tenant.device(None)
     wrong = {"login": device.id, "password": f"v1.{people.project}.{'A' * 43}"}
     for _ in range(OF_ACCOUNT):
@@ -82,7 +82,7 @@ async def test_a_device_can_be_guessed_at_so_often(people: Accounts, browser: Br
     )
 
 
-async def test_of_many_who_bring_one_token_one_gets_in(people: Accounts) -> None:
+async def test_login_token_used_by_many_clients_admits_one(people: Accounts) -> None:
     user = await people.member()
     token, _ = await people.tenant.store.login_tokens.create(people.project, user, LIFETIME_MS)
     async with client_of(people.node) as http:
@@ -119,7 +119,7 @@ async def test_no_session_outlives_the_password_that_it_was_opened_under(people:
     assert await store.sessions.of_user(people.project, user) == []
 
 
-async def test_a_token_that_a_project_got_grows_old(people: Accounts, browser: Browser) -> None:
+async def test_token_that_a_project_got_grows_old(people: Accounts, browser: Browser) -> None:
     user, key = await people.member(), await people.project_key(KeyScope.ADMIN)
     made = await people.tenant.ask("POST", f"/users/{user}/loginToken", key)
     assert made.status == 201
@@ -127,7 +127,7 @@ async def test_a_token_that_a_project_got_grows_old(people: Accounts, browser: B
     refused(late, 401, "INVALID_TOKEN")
 
 
-async def test_who_is_not_verified_does_not_get_in_by_password(people: Accounts, browser: Browser) -> None:
+async def test_unverified_user_cannot_log_in_by_password(people: Accounts, browser: Browser) -> None:
     user = await people.tenant.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
     refused(await browser.ask("POST", "/session/login", LOGIN), 401, "USER_UNVERIFIED")
     assert browser.cookie == ""
@@ -136,7 +136,7 @@ async def test_who_is_not_verified_does_not_get_in_by_password(people: Accounts,
     assert (entered.status, entered.body["lastFailedLogin"] > 0) == (201, True)
 
 
-async def test_logging_out_closes_what_was_opened_with_the_cookie(people: Accounts, browser: Browser) -> None:
+async def test_logout_closes_sockets_opened_with_its_cookie(people: Accounts, browser: Browser) -> None:
     await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     headers = {
@@ -151,7 +151,7 @@ async def test_logging_out_closes_what_was_opened_with_the_cookie(people: Accoun
         assert (frame.opcode, frame.close_code) == (CLOSE, KEY_ENDED)
 
 
-async def test_a_session_of_a_cookie_can_be_ended_elsewhere(people: Accounts, browser: Browser) -> None:
+async def test_session_of_a_cookie_can_be_ended_elsewhere(people: Accounts, browser: Browser) -> None:
     await people.member()
     await browser.ask("POST", "/session/login", LOGIN)
     ended = await people.tenant.ask("DELETE", "/userSession", browser.cookie)

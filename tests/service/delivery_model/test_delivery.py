@@ -100,13 +100,13 @@ async def trouble(made: Plan, processes: Processes) -> str:
 
 # By number, not by seed: every worker must know a test by the same name, and new seeds differ.
 @pytest.mark.parametrize("seed", seeds(), ids=lambda _seed: "plan")
-async def test_whoever_must_hear_hears_and_nobody_else(seed: int, processes: Processes) -> None:
+async def test_members_receive_exactly_their_events(seed: int, processes: Processes) -> None:
     if found := await trouble(plan(seed), processes):
         pytest.fail(found, pytrace=False)
 
 
 @pytest.mark.parametrize("seed", seeds(FEWER), ids=lambda _seed: "plan")
-async def test_whoever_has_the_right_hears_and_nobody_else(seed: int, processes: Processes) -> None:
+async def test_users_with_permission_receive_exactly_their_events(seed: int, processes: Processes) -> None:
     if found := await trouble(rights_plan(seed), processes):
         pytest.fail(found, pytrace=False)
 

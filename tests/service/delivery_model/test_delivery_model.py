@@ -47,7 +47,7 @@ EVERYONE = [
 ]
 
 
-def test_a_fact_between_asking_and_answer_may_be_either() -> None:
+def test_fact_between_asking_and_answer_may_be_either() -> None:
     fact = Fact(False)
     fact.become(True, 2, 4)
     assert fact.possible(0, 1) == {False}
@@ -64,15 +64,15 @@ def test_a_fact_between_asking_and_answer_may_be_either() -> None:
 
 @pytest.mark.parametrize("someone", EVERYONE, ids=lambda each: each.filter.kind.value)
 class TestEveryFilter:
-    def test_it_must_hear_what_was_asked_for_behind_the_handshake(
-        self, truth: Truth, someone: Listener
-    ) -> None:
+    def test_event_after_handshake_must_be_received(self, truth: Truth, someone: Listener) -> None:
         assert truth.must_receive(someone, device_event(11.5, 12))
         assert not truth.must_receive(someone, device_event(10.5, 12))
         assert truth.may_receive(someone, device_event(10.5, 12))
         assert truth.may_receive(someone, device_event(8, 9))
 
-    def test_a_removal_divides_what_must_from_what_must_not(self, truth: Truth, someone: Listener) -> None:
+    def test_removal_divides_required_from_forbidden_deliveries(
+        self, truth: Truth, someone: Listener
+    ) -> None:
         truth.members[USER, HOME].become(False, 20, 21)
         assert truth.must_receive(someone, device_event(18, 19))
         assert not truth.must_receive(someone, device_event(19, 20.5))
@@ -80,9 +80,7 @@ class TestEveryFilter:
         assert truth.may_receive(someone, device_event(20.5, 22))
         assert not truth.may_receive(someone, device_event(21.5, 22))
 
-    def test_whoever_is_a_member_again_hears_again_if_it_follows(
-        self, truth: Truth, someone: Listener
-    ) -> None:
+    def test_member_that_returns_receives_again_if_following(self, truth: Truth, someone: Listener) -> None:
         truth.members[USER, HOME].become(False, 20, 21)
         truth.members[USER, HOME].become(True, 30, 31)
         follows = someone.filter.follows
@@ -91,7 +89,7 @@ class TestEveryFilter:
         assert not truth.must_receive(someone, device_event(30.5, 33))
         assert not truth.may_receive(someone, device_event(25, 26))
 
-    def test_a_change_before_it_came_is_none_of_its_business(self, truth: Truth, someone: Listener) -> None:
+    def test_change_before_it_came_is_none_of_its_business(self, truth: Truth, someone: Listener) -> None:
         truth.members[USER, HOME].become(False, 1, 2)
         truth.members[USER, HOME].become(True, 3, 4)
         assert must_accept(truth, someone)
@@ -101,7 +99,7 @@ class TestEveryFilter:
         doubted = set() if someone.filter.follows else {Code.MOVED}
         assert allowed(truth, replace(someone, closed=12)) == doubted
 
-    def test_an_ended_key_hears_nothing_more_and_is_closed(self, truth: Truth, someone: Listener) -> None:
+    def test_ended_key_receives_nothing_more_and_is_closed(self, truth: Truth, someone: Listener) -> None:
         truth.keys[FIRST].become(False, 20, 21)
         assert truth.must_receive(someone, device_event(18, 19))
         assert not truth.may_receive(someone, device_event(22, 23))
@@ -114,7 +112,7 @@ class TestEveryFilter:
         assert due(truth, late) == 31
         assert not truth.may_receive(late, device_event(32, 33))
 
-    def test_a_disabled_project_is_over_for_good(self, truth: Truth, someone: Listener) -> None:
+    def test_disabled_project_is_over_for_good(self, truth: Truth, someone: Listener) -> None:
         truth.project.become(False, 20, 21)
         truth.project.become(True, 22, 23)
         assert not truth.may_receive(someone, device_event(24, 25))
@@ -125,7 +123,7 @@ class TestEveryFilter:
         assert allowed(truth, replace(after, closed=26)) == {Code.MOVED}
         assert truth.must_receive(after, device_event(26, 27))
 
-    def test_a_deleted_home_is_silent(self, truth: Truth, someone: Listener) -> None:
+    def test_deleted_home_is_silent(self, truth: Truth, someone: Listener) -> None:
         truth.homes[HOME].become(False, 20, 21)
         assert not truth.may_receive(someone, device_event(22, 23))
         assert (due(truth, someone) == inf) == someone.filter.follows
@@ -148,7 +146,7 @@ def test_homes_end_with_the_last_of_them(truth: Truth) -> None:
     assert allowed(truth, replace(someone, closed=32)) == {Code.ACCESS_ENDED}
 
 
-def test_a_home_that_is_made_later_is_followed(truth: Truth) -> None:
+def test_home_that_is_made_later_is_followed(truth: Truth) -> None:
     truth.homes[9], someone = Fact(False), listener(Kind.ALL)
     truth.homes[9].become(True, 20, 21)
     truth.members[USER, 9].become(True, 20, 21)
@@ -157,7 +155,7 @@ def test_a_home_that_is_made_later_is_followed(truth: Truth) -> None:
     assert not truth.must_receive(someone, event(20.5, 23, 9))
 
 
-def test_a_moved_device_ends_its_listeners_and_nothing_is_promised_after() -> None:
+def test_moved_device_ends_its_listeners_and_nothing_is_promised_after() -> None:
     truth = Truth()
     truth.members[USER, HOME] = truth.members[USER, OTHER] = Fact(True)
     truth.places[DEVICE], truth.places[DEVICE + 1] = Fact(HOME), Fact(OTHER)
@@ -173,7 +171,7 @@ def test_a_moved_device_ends_its_listeners_and_nothing_is_promised_after() -> No
     assert truth.must_receive(listener(Kind.ALL), device_event(22, 23))
 
 
-def test_a_device_whose_place_is_uncertain_obliges_nobody(truth: Truth) -> None:
+def test_device_in_uncertain_home_promises_no_delivery(truth: Truth) -> None:
     truth.places[DEVICE].become(OTHER, 9, 12)
     someone = listener(Kind.DEVICES, DEVICE)
     assert not truth.must_receive(someone, device_event(13, 14))
@@ -186,7 +184,7 @@ def test_a_device_whose_place_is_uncertain_obliges_nobody(truth: Truth) -> None:
     assert not may_accept(truth, someone)
 
 
-def test_a_device_that_left_its_listeners_home_obliges_them_to_nothing(truth: Truth) -> None:
+def test_device_that_left_its_listeners_home_obliges_them_to_nothing(truth: Truth) -> None:
     truth.members[USER, HOME].become(False, 20, 21)
     truth.places[DEVICE].become(OTHER, 30, 31)
     someone = listener(Kind.DEVICES, DEVICE)
@@ -194,7 +192,7 @@ def test_a_device_that_left_its_listeners_home_obliges_them_to_nothing(truth: Tr
     assert allowed(truth, replace(someone, closed=22)) == {Code.ACCESS_ENDED}
 
 
-def test_an_event_in_a_home_that_may_have_changed(truth: Truth) -> None:
+def test_event_in_a_home_that_may_have_changed(truth: Truth) -> None:
     truth.places[DEVICE].become(OTHER, 20, 22)
     truth.members[USER, OTHER] = Fact(False)
     someone = listener(Kind.ALL)
@@ -219,7 +217,7 @@ def test_commands_are_for_the_sockets_of_their_device(truth: Truth) -> None:
     assert not truth.must_take(replace(command, asked=32, answered=33))
 
 
-def test_what_has_to_be_taken(truth: Truth) -> None:
+def test_event_must_be_accepted_by_state_of_its_home(truth: Truth) -> None:
     sent = replace(device_event(12, 13), key=Key(True, DEVICE, 0))
     assert truth.must_take(sent)
     truth.places[DEVICE].become(-1, 20, 21)
@@ -233,7 +231,7 @@ def complaints(truth: Truth, someone: Listener, *events: Event, now: float = 100
     return Judge(truth, [someone], {each.number: each for each in events}, {}, now).complaints()
 
 
-def test_the_judge_finds_each_kind_of_fault(truth: Truth) -> None:
+def test_judge_finds_each_kind_of_fault(truth: Truth) -> None:
     first, second = event(12, 13), replace(event(14, 15), number=2)
 
     def received(*numbers: int) -> list[tuple[int, int, float]]:
@@ -262,7 +260,7 @@ def test_the_judge_finds_each_kind_of_fault(truth: Truth) -> None:
     assert complaints(truth, replace(someone, code=4500, closed=14), first) == []
 
 
-def test_a_plan_comes_from_its_seed_alone() -> None:
+def test_plan_comes_from_its_seed_alone() -> None:
     for made in (plan, rights_plan):
         assert str(made(5)) == str(made(5)) != str(made(6))
 
@@ -280,7 +278,7 @@ class TestRights:
         return truth
 
     @pytest.mark.parametrize("someone", EVERYONE[1:], ids=lambda each: each.filter.kind.value)
-    def test_its_end_divides_what_must_from_what_must_not_be_heard(
+    def test_end_of_permission_divides_required_from_forbidden_deliveries(
         self, truth: Truth, someone: Listener
     ) -> None:
         assert must_accept(truth, someone)
@@ -303,7 +301,7 @@ class TestRights:
         truth.members[USER, HOME].become(False, 20, 21)
         assert truth.must_receive(listener(Kind.HOMES, HOME), event(22, 23))
 
-    def test_an_entity_is_heard_in_the_home_that_it_is_bound_to(self, truth: Truth) -> None:
+    def test_entity_events_are_received_in_bound_home(self, truth: Truth) -> None:
         someone = listener(Kind.ENTITIES)
         assert truth.must_receive(someone, event(12, 13))
         assert not truth.may_receive(someone, event(12, 13, OTHER))

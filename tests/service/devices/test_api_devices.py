@@ -31,7 +31,7 @@ async def on_demand(node: NodeProcess) -> AsyncIterator[HomeWithDevice]:
         yield await home_with_device(tenant)
 
 
-async def test_a_device_as_its_user_the_project_and_itself_see_it(at_home: HomeWithDevice) -> None:
+async def test_device_as_its_user_the_project_and_itself_see_it(at_home: HomeWithDevice) -> None:
     path = f"/devices/{at_home.device.id}"
     status, seen = await at_home.get(path, at_home.owner.key)
     assert status == 200
@@ -51,7 +51,7 @@ async def test_a_device_as_its_user_the_project_and_itself_see_it(at_home: HomeW
         assert await at_home.get(path, key) == (200, {**seen, "claimCode": stored.claim_code})
 
 
-async def test_what_somebody_cannot_see_is_what_does_not_exist(at_home: HomeWithDevice) -> None:
+async def test_invisible_device_is_answered_as_unknown(at_home: HomeWithDevice) -> None:
     other, free = await at_home.tenant.device(at_home.home), await at_home.tenant.device(None)
     unknown = await at_home.get(f"/devices/{ABSENT}", at_home.owner.key)
     assert unknown[0] == 404
@@ -82,7 +82,7 @@ async def test_keys_that_may_not(at_home: HomeWithDevice) -> None:
         assert (await at_home.get(f"/devices?homeId={at_home.home}", key))[0] == status
 
 
-async def test_the_devices_of_a_home(at_home: HomeWithDevice) -> None:
+async def test_devices_of_a_home(at_home: HomeWithDevice) -> None:
     second, elsewhere = await at_home.tenant.device(at_home.home), await at_home.tenant.device(None)
     path = f"/devices?homeId={at_home.home}"
     status, listed = await at_home.get(path, at_home.owner.key)
@@ -112,7 +112,7 @@ async def test_lists_that_are_refused(at_home: HomeWithDevice) -> None:
         assert (status, answer["data"]["field"]) == (403, field), query
 
 
-async def test_a_long_list_in_pages_and_whole(at_home: HomeWithDevice) -> None:
+async def test_long_list_in_pages_and_whole(at_home: HomeWithDevice) -> None:
     gate = asyncio.Semaphore(24)
 
     async def add() -> int:
@@ -137,7 +137,7 @@ async def test_a_long_list_in_pages_and_whole(at_home: HomeWithDevice) -> None:
             assert answer.headers[RANGE] == described
 
 
-async def test_a_whole_device_is_patched_back(at_home: HomeWithDevice) -> None:
+async def test_whole_device_is_patched_back(at_home: HomeWithDevice) -> None:
     path = f"/devices/{at_home.device.id}"
     _, device = await at_home.get(path, at_home.owner.key)
     changed = {**device, "name": "Lämp", "tag": "kitchen", "isConnected": True, "unknown": 1}
@@ -180,7 +180,7 @@ async def fill(at_home: HomeWithDevice, device: int) -> ProjectSlot:
     return slot
 
 
-async def test_a_pre_provisioned_device_comes_back_unclaimed(at_home: HomeWithDevice) -> None:
+async def test_pre_provisioned_device_comes_back_unclaimed(at_home: HomeWithDevice) -> None:
     device, path = at_home.device, f"/devices/{at_home.device.id}"
     slot = await fill(at_home, device.id)
     async with (
@@ -202,7 +202,7 @@ async def test_a_pre_provisioned_device_comes_back_unclaimed(at_home: HomeWithDe
     assert (await at_home.call("DELETE", path, at_home.owner.key))[0] == 404
 
 
-async def test_a_device_on_demand_is_deleted_wholly(on_demand: HomeWithDevice) -> None:
+async def test_device_on_demand_is_deleted_wholly(on_demand: HomeWithDevice) -> None:
     at_home, device, path = on_demand, on_demand.device, f"/devices/{on_demand.device.id}"
     slot = await fill(at_home, device.id)
     async with await listen(at_home.tenant.url, f"{path}/command", device.key) as commands:
@@ -262,7 +262,7 @@ async def test_of_a_deleted_home_devices_on_demand_are_dead_with_their_keys(
     assert [each["id"] for each in listed] == [moved.id, kept.id]
 
 
-async def test_what_an_operator_moves_leaves_its_name_and_values_behind(at_home: HomeWithDevice) -> None:
+async def test_device_moved_by_operator_loses_name_and_values(at_home: HomeWithDevice) -> None:
     slot, store = await fill(at_home, at_home.device.id), at_home.tenant.store
     other = await at_home.tenant.home(at_home.stranger)
     await store.devices.move(at_home.tenant.project, at_home.device.id, other)

@@ -84,7 +84,7 @@ async def site(tenant: Tenant) -> AsyncIterator[Site]:
     yield await site_of(tenant)
 
 
-async def test_an_entity_reads_back_as_it_was_made(site: Site) -> None:
+async def test_entity_reads_back_as_it_was_made(site: Site) -> None:
     body = (
         f'{{"entityId": "kitchen", "entityClass": "room", "homeId": {site.homes[0]},'
         ' "timeZone": "Asia/Tokyo", "displaySettings": {"name": "Küche", "description": "cooking"},'
@@ -166,7 +166,7 @@ async def test_lists_by_home_and_class_in_pages(site: Site) -> None:
     assert await ids("?homeId=987654321") == ([], "*/0")
 
 
-async def test_a_whole_object_may_be_patched_back(site: Site) -> None:
+async def test_whole_object_may_be_patched_back(site: Site) -> None:
     await site.made("floor")
     made = await site.made("room", parentId="floor", attributes={"a": 1}, timeZone="Asia/Tokyo")
     assert (await site.ask("PATCH", f"{site.path}/room", made)).status == 204
@@ -201,7 +201,7 @@ async def test_parents_make_trees(site: Site) -> None:
         assert (await site.ask("DELETE", f"{site.path}/{name}")).status == status
 
 
-async def test_a_home_has_a_bound_of_entities() -> None:
+async def test_home_has_a_bound_of_entities() -> None:
     with private_node(entities_per_home=2) as node:
         async with tenant_of(node) as tenant:
             site = await site_of(tenant)
@@ -213,7 +213,7 @@ async def test_a_home_has_a_bound_of_entities() -> None:
             await site.made("c", site.homes[1])
 
 
-async def test_a_deleted_home_takes_its_entities_along(site: Site) -> None:
+async def test_deleted_home_takes_its_entities_along(site: Site) -> None:
     tenant, home = site.tenant, site.homes[0]
     store, project, slot = tenant.store, tenant.project, ProjectSlot(tenant.project)
     for number in range(510):
@@ -247,7 +247,7 @@ async def send(site: Site, home: int, entity: str | None, **headers: str) -> Rep
     return Reply(status, orjson.dumps(answer), None)
 
 
-async def test_an_event_of_a_bound_entity_comes_from_its_home(site: Site) -> None:
+async def test_event_of_a_bound_entity_comes_from_its_home(site: Site) -> None:
     near, far = site.homes
     devices = {home: await site.tenant.device(home) for home in site.homes}
     assert (await send(site, far, "kitchen")).status == 204, "nobody bound it yet"
@@ -294,7 +294,7 @@ async def test_bulk_refuses_only_the_misplaced(site: Site, spelled: str, once: b
         assert await socket.is_alive()
 
 
-async def test_a_filter_of_bound_entities_is_a_topic_of_their_home(node: NodeProcess, site: Site) -> None:
+async def test_filter_of_bound_entities_is_a_topic_of_their_home(node: NodeProcess, site: Site) -> None:
     many = await site.tenant.homes(site.user, 4)
     await site.made("kitchen", site.homes[1])
     await node.settles()
@@ -315,7 +315,7 @@ async def test_a_filter_of_bound_entities_is_a_topic_of_their_home(node: NodePro
         assert (await socket.receive_json())["homeId"] == site.homes[1]
 
 
-async def test_an_entity_of_a_home_that_is_not_the_users_is_refused(site: Site) -> None:
+async def test_entity_of_a_home_that_is_not_the_users_is_refused(site: Site) -> None:
     """Like such a home: no event can name it elsewhere. With it, or without it, others do not help."""
     tenant, home = site.tenant, site.foreign_home
     await site.made("vault", home)
@@ -336,7 +336,7 @@ async def test_an_entity_of_a_home_that_is_not_the_users_is_refused(site: Site) 
     assert (await refusal(tenant.url, path, site.user.key)).status == 404
 
 
-async def test_an_entity_that_is_not_registered_is_heard_in_every_home_of_the_user(site: Site) -> None:
+async def test_unregistered_entity_is_received_in_every_home_of_user(site: Site) -> None:
     """Events may name what nobody registered: it can be delivered, so it is not refused."""
     async with await listen(site.tenant.url, f"{SOCKET}?entityId=unbound", site.user.key) as socket:
         for home in (site.foreign_home, *site.homes):
@@ -345,7 +345,7 @@ async def test_an_entity_that_is_not_registered_is_heard_in_every_home_of_the_us
         assert await socket.is_alive()
 
 
-async def test_an_entity_of_a_deactivated_home_waits_for_it(site: Site) -> None:
+async def test_entity_of_a_deactivated_home_waits_for_it(site: Site) -> None:
     tenant, home = site.tenant, site.homes[0]
     await site.made("kitchen", home)
     switch = partial(site.ask, "PATCH", f"/homes/{home}")
@@ -357,7 +357,7 @@ async def test_an_entity_of_a_deactivated_home_waits_for_it(site: Site) -> None:
         assert (await socket.receive_json())["homeId"] == home
 
 
-async def test_an_open_socket_hears_nothing_of_homes_that_are_not_the_users(site: Site) -> None:
+async def test_open_socket_receives_nothing_of_foreign_homes(site: Site) -> None:
     """Bound anew elsewhere: the socket is told to come again, and then refused."""
     await site.made("kitchen", site.homes[0])
     path = f"{SOCKET}?entityId=kitchen"
@@ -371,7 +371,7 @@ async def test_an_open_socket_hears_nothing_of_homes_that_are_not_the_users(site
 
 
 @pytest.mark.parametrize("key", ["k%FCche", "%ff", "a%C3"])
-async def test_a_path_that_is_not_utf_8_is_refused(site: Site, key: str) -> None:
+async def test_path_that_is_not_utf_8_is_refused(site: Site, key: str) -> None:
     """Not taken for the name with the escape in it."""
     home = f"/homes/{site.homes[0]}/kv"
     for method, path, field in (

@@ -68,7 +68,7 @@ def seconds_from_now(timestamp: str) -> float:
 
 
 @STYLES
-async def test_a_claimed_device_is_in_the_home(at_home: HomeWithDevice, style: Any) -> None:
+async def test_claimed_device_is_in_the_home(at_home: HomeWithDevice, style: Any) -> None:
     device, code = await unclaimed(at_home)
     before = (await at_home.get(f"/devices/{device.id}", device.key))[1]
     assert WHOLE_SECONDS.fullmatch(before["claimExpirationTime"])
@@ -84,7 +84,7 @@ async def test_a_claimed_device_is_in_the_home(at_home: HomeWithDevice, style: A
     assert patched == (204, None)
 
 
-async def test_what_a_claimed_device_says_is_heard_in_its_home(at_home: HomeWithDevice) -> None:
+async def test_events_of_claimed_device_are_received_in_its_home(at_home: HomeWithDevice) -> None:
     device, code = await unclaimed(at_home)
     event, path = {"eventType": "lit"}, f"/devices/{device.id}/event"
     async with await listen(at_home.tenant.url, f"{LISTEN}?homeId={at_home.home}", at_home.owner.key) as ear:
@@ -235,7 +235,7 @@ async def token_of(at_home: HomeWithDevice, **fields: str) -> str:
 
 
 @STYLES
-async def test_a_device_makes_itself_known_by_its_token(on_demand: HomeWithDevice, style: Any) -> None:
+async def test_device_makes_itself_known_by_its_token(on_demand: HomeWithDevice, style: Any) -> None:
     token = await token_of(on_demand, deviceTag="kitchen")
     status, made = await on_demand.call("POST", "/devices", None, **style({"token": token}))
     assert status == 201
@@ -252,7 +252,7 @@ async def test_a_device_makes_itself_known_by_its_token(on_demand: HomeWithDevic
     assert (status, answer["reason"]) == (403, "INVALID_TOKEN")
 
 
-async def test_an_app_brings_the_token_for_its_device(on_demand: HomeWithDevice) -> None:
+async def test_app_brings_the_token_for_its_device(on_demand: HomeWithDevice) -> None:
     token, home = await token_of(on_demand), on_demand.home
     right = {"homeId": home, "deviceClass": "lamp", "token": token}
     for wrong, field in (
@@ -308,9 +308,7 @@ async def test_of_many_uses_of_a_token_at_once_one_wins(on_demand: HomeWithDevic
     assert len(listed) == 2
 
 
-async def test_the_form_of_the_other_kind_of_project(
-    at_home: HomeWithDevice, on_demand: HomeWithDevice
-) -> None:
+async def test_form_of_the_other_kind_of_project(at_home: HomeWithDevice, on_demand: HomeWithDevice) -> None:
     claim = {"homeId": str(on_demand.home), "claimCode": "ABCDEFGHJKLM"}
     for where, key, body, field in (
         (at_home, at_home.owner.key, {"token": "x"}, "token"),

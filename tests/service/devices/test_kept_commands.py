@@ -115,7 +115,7 @@ async def test_they_wait_and_come_first_and_in_order(watched: WatchedHome) -> No
         assert await receive_many(socket, 1) == ["once"]
 
 
-async def test_a_command_arrives_as_it_was_put(watched: WatchedHome) -> None:
+async def test_command_arrives_as_it_was_put(watched: WatchedHome) -> None:
     body = b'{"action": "dim", "parameters": {"level": 12345678901234567890.5, "a": [1e400]}, "other": 1}'
     path = f"/devices/{watched.device.id}/command?queue=60"
     assert (await watched.tenant.put(path, watched.tenant.key, body))[0] == 204
@@ -124,7 +124,7 @@ async def test_a_command_arrives_as_it_was_put(watched: WatchedHome) -> None:
     assert text == '{"action":"dim","parameters":{"level": 12345678901234567890.5, "a": [1e400]}}'
 
 
-async def test_what_the_kernel_did_not_take_stays(watched: WatchedHome) -> None:
+async def test_command_that_kernel_did_not_take_stays_queued(watched: WatchedHome) -> None:
     """A device that reads nothing: its queue is kept, over a new socket as well, until it reads."""
     async with await watched.connect(0, receive_buffer=4096) as socket:
         sent = await fill(watched)
@@ -140,7 +140,7 @@ async def test_what_the_kernel_did_not_take_stays(watched: WatchedHome) -> None:
         await until_kept(watched, 0)
 
 
-async def test_a_slow_reader_gets_its_queue_in_order(watched: WatchedHome) -> None:
+async def test_slow_reader_gets_its_queue_in_order(watched: WatchedHome) -> None:
     parameters = {"x": "y" * 4_000}
     names = [str(number) for number in range(MOST)]
     for name in names:
@@ -153,7 +153,7 @@ async def test_a_slow_reader_gets_its_queue_in_order(watched: WatchedHome) -> No
         await until_kept(watched, 0)
 
 
-async def test_what_expired_is_not_delivered(watched: WatchedHome) -> None:
+async def test_expired_command_is_not_delivered(watched: WatchedHome) -> None:
     assert await put(watched, "too late", queue=1) == (204, None)
     await queue(watched, "in time")
     await until_kept(watched, 1)
@@ -162,7 +162,7 @@ async def test_what_expired_is_not_delivered(watched: WatchedHome) -> None:
         await until_kept(watched, 0)
 
 
-async def test_a_queue_of_expired_commands_goes_by_itself(watched: WatchedHome) -> None:
+async def test_queue_of_expired_commands_goes_by_itself(watched: WatchedHome) -> None:
     assert await put(watched, "too late", queue=1) == (204, None)
     slot, device_id = ProjectSlot(watched.tenant.project), watched.device.id
 
@@ -173,7 +173,7 @@ async def test_a_queue_of_expired_commands_goes_by_itself(watched: WatchedHome) 
     await eventually(is_gone)
 
 
-async def test_a_queue_has_bounds(watched: WatchedHome) -> None:
+async def test_queue_has_bounds(watched: WatchedHome) -> None:
     for number in range(MOST - 1):
         assert await put(watched, str(number)) == (204, None)
     assert await put(watched, "expires") == (204, None)
@@ -199,14 +199,14 @@ async def test_a_queue_has_bounds(watched: WatchedHome) -> None:
 @pytest.mark.parametrize(
     "given", ["0", "-1", "1.5", "", "x", "604801", "1e3", "99999999999999999999", "1&queue=2"]
 )
-async def test_a_bad_value_names_the_parameter(watched: WatchedHome, given: str) -> None:
+async def test_bad_value_names_the_parameter(watched: WatchedHome, given: str) -> None:
     status, answer = await put(watched, "x", given)
     assert status == 403
     assert answer["reason"] == "INVALID_PARAMETER"
     assert answer["data"]["field"] == "queue"
 
 
-async def test_who_may_not_send_a_command_may_not_queue_one(watched: WatchedHome) -> None:
+async def test_caller_without_command_permission_cannot_queue_one(watched: WatchedHome) -> None:
     stranger = await watched.tenant.user()
     path = f"/devices/{watched.device.id}/command?queue=x"
     assert (await watched.tenant.put(path, stranger.key, {"action": "x"}))[0] == 404
@@ -215,7 +215,7 @@ async def test_who_may_not_send_a_command_may_not_queue_one(watched: WatchedHome
     assert await kept(watched) == 0
 
 
-async def test_a_repeated_request_is_done_once(watched: WatchedHome) -> None:
+async def test_repeated_request_is_done_once(watched: WatchedHome) -> None:
     for _ in range(2):
         assert await put(watched, "once", Idempotency_Key="a") == (204, None)
     status, answer = await put(watched, "another", Idempotency_Key="a")
@@ -229,7 +229,7 @@ async def test_a_repeated_request_is_done_once(watched: WatchedHome) -> None:
         assert await receive_many(socket, 1) == ["later"]
 
 
-async def test_the_queue_goes_with_the_home(watched: WatchedHome) -> None:
+async def test_queue_goes_with_the_home(watched: WatchedHome) -> None:
     """What was meant for a device in one home is not for whoever has it next."""
     await queue(watched, "for the old owner")
     tenant = watched.tenant
@@ -288,7 +288,7 @@ async def test_none_is_lost_while_the_device_comes_and_goes(watched: WatchedHome
     assert len(received) < count * 3
 
 
-async def test_a_node_killed_with_a_queue_at_hand_loses_nothing() -> None:
+async def test_node_killed_with_a_queue_at_hand_loses_nothing() -> None:
     with running_nodes(2, **ROOMY) as (_, nodes):
         async with watched_home(nodes) as watched:
             socket = await watched.connect(0, receive_buffer=4096)

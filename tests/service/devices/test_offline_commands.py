@@ -40,7 +40,7 @@ async def put(watched: WatchedHome, node: int, query: str = "", **headers: str) 
         return answer.status, await answer.json() if answer.status != 204 else None
 
 
-async def test_the_request_says(watched: WatchedHome) -> None:
+async def test_request_says(watched: WatchedHome) -> None:
     before = await watched.tenant.stored()
     for node in (0, 1):
         assert await put(watched, node) == (204, None), "the default"
@@ -57,7 +57,7 @@ async def test_the_request_says(watched: WatchedHome) -> None:
     assert await put(watched, 1, "?offline=refuse") == (403, OFFLINE)
 
 
-async def test_a_device_at_this_node_is_connected_before_it_is_written_down(watched: WatchedHome) -> None:
+async def test_device_at_this_node_is_connected_before_it_is_written_down(watched: WatchedHome) -> None:
     """No handshake waits for its record: the node that answered it knows."""
     for _ in range(3):
         async with await watched.connect(0) as socket:
@@ -65,7 +65,7 @@ async def test_a_device_at_this_node_is_connected_before_it_is_written_down(watc
             assert await socket.receive_text() == '{"action":"open"}'
 
 
-async def test_the_project_says(watched: WatchedHome) -> None:
+async def test_project_says(watched: WatchedHome) -> None:
     configure, project = watched.tenant.store.projects.configure, watched.tenant.project
     assert await put(watched, 0) == (204, None)
     await configure(project, offline_commands=OfflineCommands.REFUSE)
@@ -84,7 +84,7 @@ async def test_the_project_says(watched: WatchedHome) -> None:
 
 
 @pytest.mark.parametrize("query", ["=", "=yes", "=REFUSE", "=drop&offline=refuse"])
-async def test_a_bad_value_names_the_parameter(watched: WatchedHome, query: str) -> None:
+async def test_bad_value_names_the_parameter(watched: WatchedHome, query: str) -> None:
     status, answer = await put(watched, 0, f"?offline{query}")
     assert (status, answer) == (
         403,

@@ -39,7 +39,7 @@ async def test_appends_of_one_turn_are_one_write(server: BusServer, redis: Redis
         assert stats["cmdstat_xadd"]["calls"] == 200
 
 
-async def test_the_id_is_where_the_envelope_lies(server: BusServer, redis: Redis) -> None:
+async def test_id_is_where_the_envelope_lies(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         first = await bus.append(3, b"\x01\x00\r\nany bytes\xff")
         (second,) = await append_many(bus, [(3, b"")])
@@ -65,7 +65,7 @@ async def test_order_in_a_shard_is_the_order_of_the_calls(server: BusServer, red
         assert await envelopes_of(redis, shard) == mine
 
 
-async def test_a_refused_item_does_not_touch_its_neighbours(server: BusServer, redis: Redis) -> None:
+async def test_refused_item_does_not_touch_its_neighbours(server: BusServer, redis: Redis) -> None:
     await redis.set(events_key(1), "no stream")
     async with running_bus(server) as bus:
         outcomes = await append_many(bus, [(0, b"a"), (1, b"b"), (0, b"c")])
@@ -89,7 +89,7 @@ async def test_out_of_memory_is_unavailable_and_stores_nothing(server: BusServer
 
 
 @pytest.mark.skipif(CLUSTER, reason="a server in cluster mode is not demoted by REPLICAOF")
-async def test_a_demoted_server_is_left_and_found_again(server: BusServer, redis: Redis) -> None:
+async def test_demoted_server_is_left_and_found_again(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         await redis.replicaof("127.0.0.1", "1")
         with pytest.raises(BusUnavailable):
@@ -100,9 +100,7 @@ async def test_a_demoted_server_is_left_and_found_again(server: BusServer, redis
     assert await envelopes_of(redis, 0) == [b"stored"]
 
 
-async def test_a_hung_server_is_not_confirmed_and_nothing_is_repeated(
-    server: BusServer, redis: Redis
-) -> None:
+async def test_hung_server_is_not_confirmed_and_nothing_is_repeated(server: BusServer, redis: Redis) -> None:
     async with running_bus(server, answer_timeout=ANSWER_S) as bus:
         await bus.append(0, b"before")
         server.hang()
@@ -140,7 +138,7 @@ async def test_default_deadlines_stay_within_five_seconds(server: BusServer) -> 
 
 
 @pytest.mark.skipif(CLUSTER, reason="in cluster mode a server takes no writes for 2 s after its start")
-async def test_a_quick_restart_costs_latency_not_an_error(server: BusServer, redis: Redis) -> None:
+async def test_quick_restart_costs_latency_not_an_error(server: BusServer, redis: Redis) -> None:
     # Quick is what comes within the grace.
     async with running_bus(server, answer_timeout=2 * TIMEOUT_S, outage_grace=TIMEOUT_S) as bus:
         await bus.append(0, b"before")
@@ -234,7 +232,7 @@ async def test_bytes_in_flight_are_bounded_and_the_rest_is_not_sent(server: BusS
     assert [envelope[:1] for envelope in await envelopes_of(redis, 0)] == [b"x", b"x", b"z"]
 
 
-async def test_what_a_full_socket_kept_back_was_certainly_not_sent(server: BusServer, redis: Redis) -> None:
+async def test_command_held_back_by_full_socket_was_not_sent(server: BusServer, redis: Redis) -> None:
     async with running_bus(server, answer_timeout=ANSWER_S) as bus:
         server.hang()
         first = asyncio.create_task(bus.append(0, b"x" * 4_000_000))  # more than socket and buffer take
@@ -247,7 +245,7 @@ async def test_what_a_full_socket_kept_back_was_certainly_not_sent(server: BusSe
     assert b"kept back" not in await envelopes_of(redis, 0)
 
 
-async def test_a_caller_that_went_away_does_not_disturb_the_others(server: BusServer, redis: Redis) -> None:
+async def test_caller_that_went_away_does_not_disturb_the_others(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         calls = [asyncio.create_task(bus.append(0, b"%d" % number)) for number in range(3)]
         await asyncio.sleep(0)
@@ -298,7 +296,7 @@ async def test_something_that_is_not_redis_is_no_connection() -> None:
     listener.close()
 
 
-def test_the_same_on_uvloop(server: BusServer) -> None:
+def test_same_on_uvloop(server: BusServer) -> None:
     async def scenario() -> None:
         impatient = running_bus(server, answer_timeout=ANSWER_S, outage_grace=0.2)
         async with impatient as bus, server.client() as redis:

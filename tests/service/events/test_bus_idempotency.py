@@ -12,7 +12,7 @@ from homewire.errors import NotConfirmed
 from kit.redis_server import BusServer, envelopes_of, eventually, running_bus
 
 
-async def test_a_repeat_gets_the_same_id_and_stores_nothing(server: BusServer, redis: Redis) -> None:
+async def test_repeat_gets_the_same_id_and_stores_nothing(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         first = await bus.append_once(5, "scope", "print", [b"event"])
         again = await bus.append_once(5, "scope", "print", [b"event, stamped later"])
@@ -52,7 +52,7 @@ async def test_flushed_scripts_are_sent_again(server: BusServer, redis: Redis) -
     assert await envelopes_of(redis, 5) == [b"event"]
 
 
-async def test_a_retry_appends_only_the_missing_labels(server: BusServer, redis: Redis) -> None:
+async def test_retry_appends_only_the_missing_labels(server: BusServer, redis: Redis) -> None:
     async with running_bus(server) as bus:
         first = await bus.append_once(5, "scope", "print", [b"0", b"7"], [0, 7])
         again = await bus.append_once(5, "scope", "print", [b"0", b"3", b"7"], [0, 3, 7])
@@ -62,7 +62,7 @@ async def test_a_retry_appends_only_the_missing_labels(server: BusServer, redis:
     assert await envelopes_of(redis, 5) == [b"0", b"7", b"3"]
 
 
-async def test_a_thousand_at_once_and_the_bare_claim(server: BusServer, redis: Redis) -> None:
+async def test_thousand_at_once_and_the_bare_claim(server: BusServer, redis: Redis) -> None:
     envelopes = [b"%d" % number for number in range(1000)]
     async with running_bus(server) as bus:
         assert await bus.append_once(5, "claim", "print", []) == []
@@ -73,7 +73,7 @@ async def test_a_thousand_at_once_and_the_bare_claim(server: BusServer, redis: R
     assert await envelopes_of(redis, 5) == envelopes
 
 
-async def test_the_record_is_forgotten_in_time(server: BusServer, redis: Redis) -> None:
+async def test_record_is_forgotten_in_time(server: BusServer, redis: Redis) -> None:
     async with running_bus(server, idempotency_ms=90_000) as bus:
         await bus.append_once(5, "scope", "print", [b"event"])
         assert 80_000 < await redis.pttl(once_key(5, "scope")) <= 90_000
@@ -81,7 +81,7 @@ async def test_the_record_is_forgotten_in_time(server: BusServer, redis: Redis) 
         assert 80_000 < await redis.pttl(once_key(5, "claim")) <= 90_000
 
 
-async def test_a_retry_after_not_confirmed_is_one_event(server: BusServer, redis: Redis) -> None:
+async def test_retry_after_not_confirmed_is_one_event(server: BusServer, redis: Redis) -> None:
     # Enough for a server that goes on.
     async with running_bus(server, answer_timeout=2.0) as bus:
         server.hang()

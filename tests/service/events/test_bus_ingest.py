@@ -178,7 +178,7 @@ EVENT = {"eventType": "sprinkler-status", "eventData": {"zones": [0, 1], "serial
 DEVICE_PATH, HOME_PATH, COMMAND_PATH = "/devices/11/event", "/homes/100/event", "/devices/11/command"
 
 
-async def test_a_device_event_is_stamped_and_kept_byte_for_byte(client: Client) -> None:
+async def test_device_event_is_stamped_and_kept_byte_for_byte(client: Client) -> None:
     body = b'{"eventType":"t","eventData":{"big":12345678901234567890123,"f":1.10},"homeId":9}'
     assert await client.send("PUT", DEVICE_PATH, "device", body) == (204, None)
     ((header, data),) = await client.stored()
@@ -186,13 +186,13 @@ async def test_a_device_event_is_stamped_and_kept_byte_for_byte(client: Client) 
     assert data == b'{"big":12345678901234567890123,"f":1.10}'
 
 
-async def test_a_home_event_names_its_project_key_and_entity(client: Client) -> None:
+async def test_home_event_names_its_project_key_and_entity(client: Client) -> None:
     assert (await client.send("PUT", HOME_PATH, "sender", {**EVENT, "entityId": "lamp-1"}))[0] == 204
     ((header, _),) = await client.stored()
     assert header == [1, 1, 100, 0, "lamp-1", NOW_MS, "sprinkler-status", None, None, 70, "server"]
 
 
-async def test_a_command_goes_to_the_shard_of_its_device(client: Client) -> None:
+async def test_command_goes_to_the_shard_of_its_device(client: Client) -> None:
     body = b'{"action":"on","parameters":{"zone":2.0}}'
     for key in ("user", "sender"):
         assert await client.send("PUT", COMMAND_PATH, key, body) == (204, None)
@@ -237,7 +237,9 @@ async def test_a_command_goes_to_the_shard_of_its_device(client: Client) -> None
         ("/devices/21/command", "sender", 404),
     ],
 )
-async def test_who_may_not(client: Client, path: str, key: str | None, status: int) -> None:
+async def test_callers_without_scope_are_refused(
+    client: Client, path: str, key: str | None, status: int
+) -> None:
     body = {**EVENT, "action": "on"}
     got, answer = await client.send("PUT", path, key, body)
     assert got == status
@@ -248,7 +250,7 @@ async def test_who_may_not(client: Client, path: str, key: str | None, status: i
     assert await client.stored() == []
 
 
-async def test_an_event_of_a_device_without_a_home_says_why(client: Client) -> None:
+async def test_event_of_a_device_without_a_home_says_why(client: Client) -> None:
     answer = await client.refused(403, "deviceId", "PUT", "/devices/12/event", "homeless", EVENT)
     assert answer["reason"] == "DEVICE_NOT_IN_HOME"
 
@@ -289,7 +291,7 @@ async def raw(client: Client, framing: bytes, body: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("bounds", [Bounds(silence=0.3)])
-async def test_a_short_body_is_answered_not_waited_for(client: Client) -> None:
+async def test_short_body_is_answered_not_waited_for(client: Client) -> None:
     answer = await raw(client, b"Content-Length: 40", b'{"eventType":"t"}')
     assert b" 403 " in answer
     assert b'"field": "body"' in answer
@@ -298,7 +300,7 @@ async def test_a_short_body_is_answered_not_waited_for(client: Client) -> None:
 
 
 @pytest.mark.parametrize("bounds", [Bounds(body=0.6)])
-async def test_a_dripping_body_ends_at_the_total_timeout(client: Client) -> None:
+async def test_dripping_body_ends_at_the_total_timeout(client: Client) -> None:
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\n\r\n" + b'5\r\n{"eve\r\n')
     answering = asyncio.create_task(reader.readuntil(b"\r\n"))
@@ -310,14 +312,14 @@ async def test_a_dripping_body_ends_at_the_total_timeout(client: Client) -> None
     writer.close()
 
 
-async def test_an_announced_giant_is_refused_before_it_comes(client: Client) -> None:
+async def test_announced_giant_is_refused_before_it_comes(client: Client) -> None:
     # It waits less than the service does for a body.
     answer = await raw(client, b"Content-Length: 1000000000", b"")
     assert b" 403 " in answer
     assert b"larger than" in answer
 
 
-async def test_an_endless_chunked_body_is_cut_off(client: Client) -> None:
+async def test_endless_chunked_body_is_cut_off(client: Client) -> None:
     chunk = b"4000\r\n" + b" " * 0x4000 + b"\r\n"
     answer = await raw(client, b"Transfer-Encoding: chunked", chunk * 8)
     assert b" 403 " in answer
@@ -326,7 +328,7 @@ async def test_an_endless_chunked_body_is_cut_off(client: Client) -> None:
 
 # aiohttp's parser does not tell the body's reader: that hears nothing more.
 @pytest.mark.parametrize("bounds", [Bounds(silence=1.0)])
-async def test_a_chunk_that_breaks_later_is_refused(client: Client) -> None:
+async def test_chunk_that_breaks_later_is_refused(client: Client) -> None:
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + b"Transfer-Encoding: chunked\r\nExpect: 100-continue\r\n\r\n")
     # Broken in the segment with the head, it is the parser's to answer.
@@ -336,7 +338,7 @@ async def test_a_chunk_that_breaks_later_is_refused(client: Client) -> None:
     writer.close()
 
 
-async def test_a_client_that_leaves_in_the_middle_is_no_error(client: Client) -> None:
+async def test_client_that_leaves_in_the_middle_is_no_error(client: Client) -> None:
     _, writer = await asyncio.open_connection(client.server.host, client.server.port)
     writer.write(HEAD + b"Content-Length: 40\r\n\r\n{")
     await asyncio.sleep(0.05)
@@ -407,7 +409,7 @@ async def test_bulk_answers_each_item_in_order(client: Client, form: str, header
     assert len(await client.stored()) == 3
 
 
-async def test_bulk_refuses_the_whole_only_for_what_concerns_the_whole(client: Client) -> None:
+async def test_bulk_is_refused_whole_only_for_faults_of_the_body(client: Client) -> None:
     await client.refused(403, "body", "POST", "/events", "sender", [{**EVENT, "homeId": 100}] * 1001)
     await client.refused(403, "body", "POST", "/events", "sender", b" " * (4096 * 1024 + 1))
     assert (await client.send("POST", "/events", "device", BULK))[0] == 403
@@ -419,9 +421,7 @@ async def test_bulk_refuses_the_whole_only_for_what_concerns_the_whole(client: C
 @pytest.mark.parametrize(
     ("path", "key"), [(DEVICE_PATH, "device"), (HOME_PATH, "sender"), (COMMAND_PATH, "user")]
 )
-async def test_an_idempotency_key_makes_one_event_of_many_requests(
-    client: Client, path: str, key: str
-) -> None:
+async def test_idempotency_key_makes_one_event_of_many_requests(client: Client, path: str, key: str) -> None:
     body = {**EVENT, "action": "on"}
     requests = [client.send("PUT", path, key, body, Idempotency_Key="k1") for _ in range(5)]
     assert await asyncio.gather(*requests) == [(204, None)] * 5
@@ -434,7 +434,7 @@ async def test_an_idempotency_key_makes_one_event_of_many_requests(
     assert len(await client.stored()) == 2
 
 
-async def test_an_idempotency_key_is_its_sender_s_own(client: Client) -> None:
+async def test_idempotency_key_is_its_sender_s_own(client: Client) -> None:
     body = {**EVENT, "action": "on"}
     for path, key in [(COMMAND_PATH, "user"), (COMMAND_PATH, "sender"), ("/devices/12/command", "sender")]:
         assert await client.send("PUT", path, key, body, Idempotency_Key="same") == (204, None)
@@ -442,14 +442,14 @@ async def test_an_idempotency_key_is_its_sender_s_own(client: Client) -> None:
 
 
 @pytest.mark.parametrize("value", ["", "x" * 256, "two words", "ümlaut"])
-async def test_an_impossible_idempotency_key_is_named(client: Client, value: str) -> None:
+async def test_impossible_idempotency_key_is_named(client: Client, value: str) -> None:
     await client.refused(
         403, "Idempotency-Key", "PUT", DEVICE_PATH, "device", EVENT, Idempotency_Key=value
     )  # fmt: skip
     assert await client.stored() == []
 
 
-async def test_bulk_retried_appends_only_what_is_missing(client: Client) -> None:
+async def test_retried_bulk_appends_missing_events_only(client: Client) -> None:
     body = [{**EVENT, "homeId": home} for home in (100, 101, 100, 101)]
     blocked = f"hw:{{e{shard_of(101, 64)}}}:events"
     assert shard_of(100, 64) != shard_of(101, 64)

@@ -34,7 +34,7 @@ def sweeper(server: BusServer, redis: Redis, **settings: int) -> Retention:
     return Retention(redis, BusSettings(server.url, retention_ms=AGE_MS, **settings))
 
 
-async def test_a_quiet_shard_loses_exactly_what_is_too_old(server: BusServer, redis: Redis) -> None:
+async def test_quiet_shard_loses_exactly_expired_entries(server: BusServer, redis: Redis) -> None:
     now = int(time.time() * 1000)
     await fill(redis, 1, 5_250, now - AGE_MS - 5_000)
     await fill(redis, 1, 30, now - AGE_MS + 30_000)
@@ -62,7 +62,7 @@ async def test_no_trim_touches_more_than_a_thousand(server: BusServer, redis: Re
     assert sum("{e2}" in trim and "MAXLEN ~" in trim for trim in trims) >= 3
 
 
-async def test_the_first_append_of_a_second_trims_by_age(server: BusServer, redis: Redis) -> None:
+async def test_first_append_of_a_second_trims_by_age(server: BusServer, redis: Redis) -> None:
     now = int(time.time() * 1000)
     await fill(redis, 1, 500, now - AGE_MS - 5_000)
     async with running_bus(server, retention_ms=AGE_MS) as bus:
@@ -73,7 +73,7 @@ async def test_the_first_append_of_a_second_trims_by_age(server: BusServer, redi
         assert await redis.xlen(events_key(2)) < 110
 
 
-async def test_a_young_event_is_never_trimmed_by_an_append(server: BusServer, redis: Redis) -> None:
+async def test_young_event_is_never_trimmed_by_an_append(server: BusServer, redis: Redis) -> None:
     await fill(redis, 1, 500, int(time.time() * 1000) - AGE_MS + 30_000)
     async with running_bus(server, retention_ms=AGE_MS) as bus:
         await bus.append(1, b"new")
@@ -116,7 +116,7 @@ async def test_below_the_limit_nothing_is_trimmed(server: BusServer, redis: Redi
     assert await redis.xlen(events_key(1)) == 3_000
 
 
-async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> None:
+async def test_timer_survives_an_outage(server: BusServer, redis: Redis) -> None:
     settings = BusSettings(server.url, retention_ms=AGE_MS, sweep_interval=0.05)
     timer = asyncio.create_task(Retention(redis, settings).run())
     server.kill()
@@ -130,7 +130,7 @@ async def test_the_timer_survives_an_outage(server: BusServer, redis: Redis) -> 
     await eventually(timer.done)
 
 
-async def test_a_cancelled_timer_ends_wherever_it_was(server: BusServer, redis: Redis) -> None:
+async def test_cancelled_timer_ends_wherever_it_was(server: BusServer, redis: Redis) -> None:
     settings = BusSettings(server.url, sweep_interval=0)
     timers = [asyncio.create_task(Retention(redis, settings).run()) for _ in range(20)]
     assert await not_cancelled(redis, timers) == 0

@@ -93,7 +93,7 @@ async def test_listen_shows_each_event_in_a_line_whatever_its_sender_wrote(
             await process.wait()
 
 
-async def test_what_one_node_takes_every_node_delivers(node: NodeProcess, tenant: Tenant) -> None:
+async def test_event_accepted_by_one_node_is_delivered_by_all(node: NodeProcess, tenant: Tenant) -> None:
     user = await tenant.user()
     home = await tenant.home(user)
     with running_node(node.data_dir, redis_url=node.redis_url) as second:

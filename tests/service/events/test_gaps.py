@@ -101,7 +101,7 @@ async def test_entries_trimmed_before_they_were_read_are_counted_and_their_liste
             assert (await other.metrics())["trimmed_unread_total"] == 0
 
 
-async def test_what_was_trimmed_after_it_was_read_is_no_gap() -> None:
+async def test_entries_trimmed_after_reading_are_no_gap() -> None:
     with running_server() as server, nodes(server, 1) as (node,):
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
             for _ in range(20):
@@ -134,7 +134,7 @@ def cut(server: BusServer, size: int) -> None:
         file.truncate(size)
 
 
-async def test_an_append_only_file_that_was_cut_back_is_noticed() -> None:
+async def test_append_only_file_that_was_cut_back_is_noticed() -> None:
     with running_server() as server, nodes(server, 1) as (node,):
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
             before = await tenant.redis.get(epoch_key(shard_of(homes[0], SHARDS)))
@@ -154,7 +154,7 @@ async def test_an_append_only_file_that_was_cut_back_is_noticed() -> None:
             await eventually(lambda: is_logged(node, "bus.gap"))
 
 
-async def test_a_cut_that_newer_entries_have_covered_is_noticed() -> None:
+async def test_cut_that_newer_entries_have_covered_is_noticed() -> None:
     """Redis is ahead of the reader's position again before the reader comes back."""
     with running_server() as server, nodes(server, 2) as (node, other):
         async with tenant_of(other) as tenant, two_listeners(tenant, node) as (homes, sockets):
@@ -173,7 +173,7 @@ async def test_a_cut_that_newer_entries_have_covered_is_noticed() -> None:
             await received_until_resync(sockets[0])
 
 
-async def test_an_event_that_was_confirmed_read_by_nobody_and_lost_is_noticed() -> None:
+async def test_confirmed_event_lost_before_reading_is_a_gap() -> None:
     """No count can tell: only who confirmed it knows, and makes it known by new epochs."""
     with running_server() as server, nodes(server, 2) as (node, other):
         async with tenant_of(other) as tenant, two_listeners(tenant, node) as (homes, sockets):
@@ -189,7 +189,7 @@ async def test_an_event_that_was_confirmed_read_by_nobody_and_lost_is_noticed() 
 
 
 @pytest.mark.parametrize("how", ["restarted empty", "emptied while it runs"])
-async def test_an_empty_redis_is_noticed(how: str) -> None:
+async def test_empty_redis_is_noticed(how: str) -> None:
     with running_server() as server, nodes(server, 1) as (node,):
         async with tenant_of(node) as tenant, two_listeners(tenant, node) as (homes, sockets):
             await goes_on(tenant, homes[0], sockets[0])

@@ -136,7 +136,7 @@ async def test_unknown_path_ids(targets: Targets, identifier: str) -> None:
         assert (status, answer) == (404, {"reason": "NOT_FOUND", "data": {}})
 
 
-async def test_what_is_somebody_elses_is_unknown(targets: Targets, node: NodeProcess) -> None:
+async def test_target_of_another_project_is_unknown(targets: Targets, node: NodeProcess) -> None:
     tenant = targets.tenant
     stranger = await tenant.user()
     neighbour = await tenant.device(targets.home)
@@ -184,7 +184,7 @@ async def test_keys_of_the_wrong_kind(targets: Targets) -> None:
             assert answer.status == 403
 
 
-async def test_an_event_of_a_device_without_a_home_has_a_reason(targets: Targets) -> None:
+async def test_event_of_a_device_without_a_home_has_a_reason(targets: Targets) -> None:
     adrift = await targets.tenant.device(None)
     status, answer = await targets.tenant.put(f"/devices/{adrift.id}/event", adrift.key, {"eventType": "t"})
     assert (status, answer["reason"], answer["data"]["field"]) == (403, "DEVICE_NOT_IN_HOME", "deviceId")
@@ -225,7 +225,7 @@ async def send_raw(targets: Targets, head: str, body: bytes) -> Answer:
     return await raw_request(targets.tenant.url, request)
 
 
-async def test_a_body_counted_in_characters_is_answered(targets: Targets) -> None:
+async def test_body_counted_in_characters_is_answered(targets: Targets) -> None:
     """Content-Length says more than ever comes, or nothing comes; the client waits for its answer."""
     text = json.dumps({"eventType": "t", "eventData": {"a": "é" * 20}}, ensure_ascii=False)
     head = f"Content-Length: {len(text.encode())}"
@@ -235,7 +235,7 @@ async def test_a_body_counted_in_characters_is_answered(targets: Targets) -> Non
         assert named(answer.status, answer.json()) == "body"
 
 
-async def test_a_body_cut_short_by_its_length_is_refused(targets: Targets) -> None:
+async def test_body_cut_short_by_its_length_is_refused(targets: Targets) -> None:
     """The usual form: the length in characters is less than the bytes, and the rest is no request."""
     text = json.dumps({"eventType": "t", "eventData": {"a": "é" * 20}}, ensure_ascii=False)
     answer = await send_raw(targets, f"Content-Length: {len(text)}", text.encode())
@@ -265,9 +265,7 @@ async def test_framing_that_is_no_http(targets: Targets, head: str, body: bytes)
     assert answer.json()["reason"] == "INVALID_PARAMETER"
 
 
-async def test_a_client_that_leaves_within_its_body_disturbs_nobody(
-    targets: Targets, node: NodeProcess
-) -> None:
+async def test_client_that_leaves_within_body_disturbs_no_other(targets: Targets, node: NodeProcess) -> None:
     path, key = targets.target("device event")
     head = f"PUT {path} HTTP/1.1\r\nHost: h\r\nAuthorization: {key}\r\nContent-Length: 100\r\n\r\n".encode()
     for _ in range(20):
@@ -280,7 +278,7 @@ async def test_a_client_that_leaves_within_its_body_disturbs_nobody(
 
 @pytest.mark.parametrize("length", [9_000, 200_000])
 @pytest.mark.parametrize("path", ["/userSession/websocket", "/devices/1/command", "/healthz"])
-async def test_a_long_query_is_answered_in_our_shape(targets: Targets, path: str, length: int) -> None:
+async def test_long_query_is_answered_in_our_shape(targets: Targets, path: str, length: int) -> None:
     request = f"GET {path}?authToken={targets.user.key}&x={'x' * length} HTTP/1.1\r\nHost: h\r\n\r\n"
     answer = await raw_request(targets.tenant.url, request.encode())
     if path != "/healthz" or length > 100_000:
@@ -289,7 +287,7 @@ async def test_a_long_query_is_answered_in_our_shape(targets: Targets, path: str
     assert answer.status in (200, 403)
 
 
-async def test_a_key_in_a_url_is_in_no_log(targets: Targets, node: NodeProcess) -> None:
+async def test_key_in_a_url_is_in_no_log(targets: Targets, node: NodeProcess) -> None:
     """Whatever is wrong with the request: refused by the parser, by the router, by us, or broken off."""
     url, secret = targets.tenant.url, targets.user.key
     queries = [
@@ -328,7 +326,7 @@ async def test_a_key_in_a_url_is_in_no_log(targets: Targets, node: NodeProcess) 
     assert "Traceback" not in log
 
 
-async def test_an_unknown_method_is_405_and_an_unknown_path_404(targets: Targets) -> None:
+async def test_unknown_method_is_405_and_an_unknown_path_404(targets: Targets) -> None:
     for path, allowed in (("/events", "POST"), ("/homes/1/event", "PUT")):
         async with targets.tenant.http.delete(path, headers={"Authorization": targets.tenant.key}) as answer:
             assert (answer.status, answer.headers["Allow"]) == (405, allowed)
@@ -337,7 +335,7 @@ async def test_an_unknown_method_is_405_and_an_unknown_path_404(targets: Targets
         assert (answer.status, (await answer.json())["reason"]) == (404, "NOT_FOUND")
 
 
-async def test_an_expectation_that_nobody_can_meet_is_refused_by_name(targets: Targets) -> None:
+async def test_unknown_expectation_is_refused_by_name(targets: Targets) -> None:
     for path in ("/events", "/homes"):
         head = f"POST {path} HTTP/1.1\r\nHost: h\r\nExpect: tea\r\nContent-Length: 2\r\n\r\n{{}}"
         answer = await raw_request(targets.tenant.url, head.encode())

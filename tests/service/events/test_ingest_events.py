@@ -47,7 +47,7 @@ async def receive(tenant: Tenant, user: Account) -> Socket:
     return await listen(tenant.url, "/userSession/websocket", user.key)
 
 
-async def test_the_example_of_send_device_event(tenant: Tenant) -> None:
+async def test_example_of_send_device_event(tenant: Tenant) -> None:
     user, home, device = await home_with_sensor(tenant)
     async with await receive(tenant, user) as socket:
         path = f"/devices/{device.id}/event"
@@ -64,7 +64,7 @@ async def test_the_example_of_send_device_event(tenant: Tenant) -> None:
     }
 
 
-async def test_the_example_of_send_event_to_home(tenant: Tenant) -> None:
+async def test_example_of_send_event_to_home(tenant: Tenant) -> None:
     user, home, _ = await home_with_sensor(tenant)
     async with await receive(tenant, user) as socket:
         assert await tenant.put(f"/homes/{home}/event", tenant.key, SPEC_EVENT.encode()) == (204, None)
@@ -79,7 +79,7 @@ async def test_the_example_of_send_event_to_home(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("sender", ["user", "project"])
-async def test_the_example_of_send_command(tenant: Tenant, sender: str) -> None:
+async def test_example_of_send_command(tenant: Tenant, sender: str) -> None:
     user, _, device = await home_with_sensor(tenant)
     path = f"/devices/{device.id}/command"
     async with await listen(tenant.url, path, device.key) as socket:
@@ -116,7 +116,7 @@ async def test_event_data_may_be_absent_or_null(tenant: Tenant, data: str) -> No
             assert "eventData" not in await socket.receive_json()
 
 
-async def test_a_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
+async def test_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
     user, home, device = await home_with_sensor(tenant)
     body = {
         "eventType": "t",
@@ -143,7 +143,7 @@ async def test_a_client_that_marshals_its_whole_struct(tenant: Tenant) -> None:
         assert await socket.receive_text() == '{"action":"a"}'
 
 
-async def test_what_the_body_says_about_its_origin_is_not_believed(tenant: Tenant) -> None:
+async def test_origin_named_in_body_is_ignored(tenant: Tenant) -> None:
     user, home, device = await home_with_sensor(tenant)
     stranger = await tenant.user()
     foreign = await tenant.home(stranger)
@@ -170,7 +170,7 @@ async def test_what_the_body_says_about_its_origin_is_not_believed(tenant: Tenan
     assert not event["timestamp"].startswith("2000")
 
 
-async def test_an_entity_in_a_device_event_and_in_a_home_event(tenant: Tenant) -> None:
+async def test_entity_in_a_device_event_and_in_a_home_event(tenant: Tenant) -> None:
     user, home, device = await home_with_sensor(tenant)
     path = "/userSession/websocket?entityId=lamp"
     async with (
@@ -213,7 +213,7 @@ async def test_bodies_may_be_large_chunked_or_compressed(tenant: Tenant) -> None
             assert (await socket.receive_json())["eventData"] == data
 
 
-async def test_one_sender_is_heard_in_order_beside_others(tenant: Tenant) -> None:
+async def test_events_of_one_sender_arrive_in_order(tenant: Tenant) -> None:
     user, home, _ = await home_with_sensor(tenant)
     devices = [await tenant.device(home) for _ in range(6)]
     count = 60
@@ -234,7 +234,7 @@ async def test_one_sender_is_heard_in_order_beside_others(tenant: Tenant) -> Non
     assert received == {device.id: list(range(count)) for device in devices}
 
 
-async def test_every_listener_of_a_home_hears_the_same_order(tenant: Tenant) -> None:
+async def test_all_listeners_of_home_receive_same_order(tenant: Tenant) -> None:
     user, home, _ = await home_with_sensor(tenant)
     sockets = [await receive(tenant, user) for _ in range(4)]
     batches = [[{"homeId": home, "eventType": f"{sender} {n}"} for n in range(100)] for sender in range(4)]
@@ -248,7 +248,7 @@ async def test_every_listener_of_a_home_hears_the_same_order(tenant: Tenant) -> 
         await socket.drop()
 
 
-async def test_an_idempotency_key_makes_one_event_of_two_requests(tenant: Tenant) -> None:
+async def test_idempotency_key_makes_one_event_of_two_requests(tenant: Tenant) -> None:
     user, home, device = await home_with_sensor(tenant)
     requests = [
         (f"/devices/{device.id}/event", device.key, {"eventType": "once"}, {"eventType": "other"}),
@@ -269,7 +269,7 @@ async def test_an_idempotency_key_makes_one_event_of_two_requests(tenant: Tenant
         assert await tenant.stored() == before + 2
 
 
-async def test_an_idempotency_key_of_bulk(tenant: Tenant) -> None:
+async def test_idempotency_key_of_bulk(tenant: Tenant) -> None:
     _, home, device = await home_with_sensor(tenant)
     items = [
         {"homeId": home, "eventType": "a"},

@@ -39,7 +39,7 @@ def _let_read(tail: RedisLink) -> Iterator[None]:
     tail.may_read.set()
 
 
-async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: RedisLink) -> None:
+async def test_session_that_was_ended_is_refused(late: NodeProcess, tail: RedisLink) -> None:
     async with accounts_of(late, AccountSystem.EMAIL) as people:
         await people.member("ada@example.com")
         key = (await people.sign_in(email="ada@example.com", password=PASSWORD)).body["token"]
@@ -50,7 +50,7 @@ async def test_a_session_that_was_ended_is_refused(late: NodeProcess, tail: Redi
         assert (await ask("GET", "/userSession", key)).status == 401
 
 
-async def test_who_was_removed_from_a_home_sees_and_changes_nothing_there(
+async def test_removed_member_sees_and_changes_nothing_before_tail_reads(
     late: NodeProcess, tail: RedisLink
 ) -> None:
     async with tenant_of(late) as tenant:
@@ -96,7 +96,9 @@ async def test_user_without_a_revoked_permission_changes_nothing(late: NodeProce
                 tail.may_read.set()
 
 
-async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess, tail: RedisLink) -> None:
+async def test_listener_of_moved_device_is_admitted_before_tail_reads(
+    late: NodeProcess, tail: RedisLink
+) -> None:
     """Also where the node remembers it elsewhere, or nowhere."""
     async with tenant_of(late) as tenant:
         user, neighbour = await tenant.user(), await tenant.user()
@@ -111,7 +113,7 @@ async def test_who_may_hear_a_device_where_it_is_now_is_let_in(late: NodeProcess
             tail.may_read.set()
 
 
-async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
+async def test_device_that_was_just_given_a_home_may_report_and_be_told(
     late: NodeProcess, tail: RedisLink
 ) -> None:
     """Also through the node that refused it before."""
@@ -136,7 +138,7 @@ async def test_a_device_that_was_just_given_a_home_may_report_and_be_told(
 
 
 @pytest.mark.skipif(CLUSTER, reason="in cluster mode each shard is read on its own, whenever it can be")
-async def test_a_listener_that_is_sent_away_heard_what_was_acknowledged_before(
+async def test_closed_listener_received_events_acknowledged_before(
     late: NodeProcess, tail: RedisLink
 ) -> None:
     """Also by a tail that comes back and looks at one shard after the other."""

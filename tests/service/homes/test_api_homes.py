@@ -24,7 +24,7 @@ async def at_home(tenant: Tenant) -> HomeWithMembers:
     return await home_with_members(tenant)
 
 
-async def test_a_home_reads_back_as_it_was_made(at_home: HomeWithMembers) -> None:
+async def test_home_reads_back_as_it_was_made(at_home: HomeWithMembers) -> None:
     wanted = {"name": "Hütte", "timezone": "Europe/Berlin", "color": "red", "deactivated": True}
     made = await at_home.ask("POST", "/homes", at_home.owner.key, wanted)
     assert made.status == 201
@@ -53,7 +53,7 @@ async def test_a_home_reads_back_as_it_was_made(at_home: HomeWithMembers) -> Non
         ),
     ],
 )
-async def test_a_home_that_cannot_be_made(at_home: HomeWithMembers, body: Any, field: str) -> None:
+async def test_home_that_cannot_be_made(at_home: HomeWithMembers, body: Any, field: str) -> None:
     refused = await at_home.ask("POST", "/homes", at_home.owner.key, body)
     assert (refused.status, refused.reason, refused.body["data"]["field"]) == (
         403,
@@ -67,7 +67,7 @@ async def test_only_users_make_homes(at_home: HomeWithMembers) -> None:
         assert (await at_home.ask("POST", "/homes", key, {"name": "h"})).status == status
 
 
-async def test_a_home_is_hidden_from_who_is_not_in_it(at_home: HomeWithMembers) -> None:
+async def test_home_is_hidden_from_other_users(at_home: HomeWithMembers) -> None:
     hidden = await at_home.ask("GET", at_home.path, at_home.stranger.key)
     unknown = await at_home.ask("GET", f"/homes/{ABSENT}", at_home.stranger.key)
     assert (hidden.status, hidden.body) == (404, unknown.body)
@@ -121,14 +121,16 @@ async def test_members_change_nothing(at_home: HomeWithMembers) -> None:
         ("timezone", "Nowhere/Land"),
     ],
 )
-async def test_what_a_change_may_not_say(at_home: HomeWithMembers, field: str, value: Any) -> None:
+async def test_invalid_change_of_home_is_refused_by_field(
+    at_home: HomeWithMembers, field: str, value: Any
+) -> None:
     for key in (at_home.owner.key, at_home.admin):
         refused = await at_home.ask("PATCH", at_home.path, key, {"name": "new", field: value})
         assert (refused.status, refused.body["data"]["field"]) == (403, field)
     assert (await at_home.ask("GET", at_home.path, at_home.owner.key)).body["name"] == "home"
 
 
-async def test_the_project_deactivates_a_home_and_nobody_in_it(at_home: HomeWithMembers) -> None:
+async def test_only_project_deactivates_home(at_home: HomeWithMembers) -> None:
     refused = await at_home.ask("PATCH", at_home.path, at_home.owner.key, {"name": "x", "deactivated": True})
     assert (refused.status, refused.body["data"]["field"]) == (403, "deactivated")
     assert (await at_home.ask("PATCH", at_home.path, at_home.reader, {"deactivated": True})).status == 403
@@ -146,7 +148,7 @@ async def test_the_project_deactivates_a_home_and_nobody_in_it(at_home: HomeWith
     assert "deactivated" not in (await at_home.ask("GET", at_home.path, at_home.owner.key)).body
 
 
-async def test_a_deleted_home_is_gone_with_what_hung_on_it(at_home: HomeWithMembers) -> None:
+async def test_deleted_home_is_gone_with_its_contents(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     device = await tenant.device(at_home.home)
     async with await listen(tenant.url, "/userSession/websocket", at_home.member.key) as socket:
@@ -211,7 +213,7 @@ async def test_project_keys_list_all_homes(at_home: HomeWithMembers) -> None:
         ("events", "?projectId={project}"),
     ],
 )
-async def test_lists_that_nobody_gets(at_home: HomeWithMembers, caller: str, query: str) -> None:
+async def test_lists_of_foreign_homes_are_refused(at_home: HomeWithMembers, caller: str, query: str) -> None:
     keys = {"owner": at_home.owner.key, "reader": at_home.reader, "events": at_home.tenant.key}
     given = query.format(
         project=at_home.tenant.project, stranger=at_home.stranger.id, owner=at_home.owner.id, absent=ABSENT
@@ -219,7 +221,7 @@ async def test_lists_that_nobody_gets(at_home: HomeWithMembers, caller: str, que
     assert (await at_home.ask("GET", f"/homes{given}", keys[caller])).status == 403
 
 
-async def test_a_user_is_in_so_many_homes_at_most(node: NodeProcess) -> None:
+async def test_user_is_in_so_many_homes_at_most(node: NodeProcess) -> None:
     with private_node(redis_url=node.redis_url, homes_per_user=2) as strict:
         async with tenant_of(strict) as tenant:
             user, other = await tenant.user(), await tenant.user()
@@ -241,7 +243,7 @@ async def test_a_user_is_in_so_many_homes_at_most(node: NodeProcess) -> None:
             assert (await tenant.ask("PATCH", me, user.key, accepted)).status == 204
 
 
-async def test_a_home_of_very_many_members_is_deleted_within_bounds(at_home: HomeWithMembers) -> None:
+async def test_home_of_very_many_members_is_deleted_within_bounds(at_home: HomeWithMembers) -> None:
     slowest = [await slowest_of_deletion(at_home) for _ in range(3)]
     # What else runs here disturbs one of them.
     assert min(slowest) <= 50_000, slowest
@@ -266,7 +268,7 @@ async def slowest_of_deletion(at_home: HomeWithMembers) -> int:
     return max((int(each["duration"]) for each in scripts), default=0)
 
 
-async def test_who_was_removed_sees_the_home_no_more(at_home: HomeWithMembers) -> None:
+async def test_removed_member_no_longer_sees_home(at_home: HomeWithMembers) -> None:
     assert (await at_home.ask("GET", at_home.path, at_home.member.key)).status == 200
     gone = await at_home.ask("DELETE", f"{at_home.path}/members/{at_home.member.id}", at_home.owner.key)
     assert gone.status == 204

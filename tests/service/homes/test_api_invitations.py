@@ -54,7 +54,7 @@ async def keys_of(tenant: Tenant) -> set[str]:
     return {name.decode() async for name in tenant.redis.scan_iter(pattern, count=1000)}
 
 
-async def test_who_is_a_user_is_added_and_told(at_home: HomeWithMembers, node: NodeProcess) -> None:
+async def test_existing_user_is_added_and_notified(at_home: HomeWithMembers, node: NodeProcess) -> None:
     added = await at_home.ask("POST", at_home.members, at_home.member.key, {"email": "2@EXAMPLE.com"})
     assert added.status == 201
     # Nothing beyond what was typed: see test_consent.py.
@@ -74,7 +74,7 @@ async def test_who_is_a_user_is_added_and_told(at_home: HomeWithMembers, node: N
     assert [(each["to"], each["kind"]) for each in told] == [("2@example.com", "invitation")]
 
 
-async def test_who_is_nobody_yet_becomes_that_user_by_registering(
+async def test_invited_address_becomes_user_by_registering(
     at_home: HomeWithMembers, node: NodeProcess
 ) -> None:
     tenant = at_home.tenant
@@ -115,7 +115,7 @@ async def test_of_invitations_at_one_moment_one_wins(at_home: HomeWithMembers) -
         assert len({answer.body["userId"] for answer in made}) == 1
 
 
-async def test_an_invitation_and_a_registration_at_one_moment_make_one_user(at_home: HomeWithMembers) -> None:
+async def test_invitation_and_a_registration_at_one_moment_make_one_user(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     for number in range(10):
         email = f"new{number}@example.com"
@@ -142,9 +142,7 @@ async def _delete_home(at_home: HomeWithMembers, user: int) -> Reply:
 
 
 @pytest.mark.parametrize("end", [_remove, _delete_home])
-async def test_who_was_only_invited_goes_with_the_last_membership(
-    at_home: HomeWithMembers, end: Ending
-) -> None:
+async def test_invited_user_is_deleted_with_last_membership(at_home: HomeWithMembers, end: Ending) -> None:
     tenant = at_home.tenant
     body = {"email": "guest@example.com"}
     guest = (await at_home.ask("POST", at_home.members, at_home.owner.key, body)).body["userId"]
@@ -172,7 +170,9 @@ async def test_who_was_only_invited_goes_with_the_last_membership(
         ({"email": "x@example.com", "role": "king"}, "role"),
     ],
 )
-async def test_whom_an_email_project_does_not_add(at_home: HomeWithMembers, body: Any, field: str) -> None:
+async def test_invalid_invitee_of_email_project_is_refused(
+    at_home: HomeWithMembers, body: Any, field: str
+) -> None:
     before = await keys_of(at_home.tenant)
     refused = await at_home.ask("POST", at_home.members, at_home.owner.key, body)
     assert (refused.status, refused.body["data"]["field"]) == (403, field)

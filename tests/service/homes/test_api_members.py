@@ -57,14 +57,14 @@ async def test_members_in_parts(at_home: HomeWithMembers) -> None:
     assert (await at_home.ask("GET", f"{at_home.members}?skip=-1", at_home.owner.key)).status == 403
 
 
-async def test_who_was_deleted_is_no_member_any_more(at_home: HomeWithMembers) -> None:
+async def test_deleted_user_is_no_member(at_home: HomeWithMembers) -> None:
     await at_home.tenant.store.users.delete(at_home.tenant.project, at_home.member.id)
     assert await at_home.roles() == {at_home.owner.id: "owner"}
     gone = await at_home.ask("GET", f"{at_home.members}/{at_home.member.id}", at_home.owner.key)
     assert gone.status == 404
 
 
-async def test_members_are_hidden_from_who_is_not_in_the_home(at_home: HomeWithMembers) -> None:
+async def test_members_are_hidden_from_other_users(at_home: HomeWithMembers) -> None:
     for path in (at_home.members, f"/homes/{ABSENT}/members", "/homes/none/members"):
         answers = [
             await at_home.ask(method, path, at_home.stranger.key, body)
@@ -80,7 +80,7 @@ async def test_members_are_hidden_from_who_is_not_in_the_home(at_home: HomeWithM
     assert await at_home.roles() == {at_home.owner.id: "owner", at_home.member.id: "member"}
 
 
-async def test_who_removes_whom(at_home: HomeWithMembers) -> None:
+async def test_roles_decide_removal_of_members(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     guest = await tenant.user()
     await tenant.store.homes.add_member(tenant.project, at_home.home, guest.id)
@@ -97,7 +97,7 @@ async def test_who_removes_whom(at_home: HomeWithMembers) -> None:
     assert await at_home.roles() == {at_home.owner.id: "owner"}
 
 
-async def test_a_removed_member_hears_the_home_no_more(at_home: HomeWithMembers) -> None:
+async def test_removed_member_receives_nothing_more(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     await tenant.store.homes.add_member(tenant.project, at_home.elsewhere, at_home.member.id)
     async with await listen(tenant.url, "/userSession/websocket", at_home.member.key) as socket:
@@ -110,7 +110,7 @@ async def test_a_removed_member_hears_the_home_no_more(at_home: HomeWithMembers)
         assert await socket.receive_type() == "elsewhere"
 
 
-async def test_the_last_owner_stays_while_others_are_there(at_home: HomeWithMembers) -> None:
+async def test_last_owner_stays_while_others_are_there(at_home: HomeWithMembers) -> None:
     me = f"{at_home.members}/{at_home.owner.id}"
     for key in (at_home.owner.key, at_home.admin):
         for method, body in (("DELETE", None), ("PATCH", {"role": "member"})):
@@ -125,7 +125,7 @@ async def test_the_last_owner_stays_while_others_are_there(at_home: HomeWithMemb
     assert await at_home.roles() == {at_home.member.id: "owner"}
 
 
-async def test_who_is_alone_takes_the_home_along(at_home: HomeWithMembers) -> None:
+async def test_last_member_that_leaves_deletes_home(at_home: HomeWithMembers) -> None:
     path = f"/homes/{at_home.elsewhere}"
     left = await at_home.ask("DELETE", f"{path}/members/{at_home.stranger.id}", at_home.stranger.key)
     assert left.status == 204
@@ -136,7 +136,7 @@ async def test_who_is_alone_takes_the_home_along(at_home: HomeWithMembers) -> No
     assert [home["id"] for home in everywhere.body] == [at_home.home]
 
 
-async def test_owners_say_who_is_an_owner(at_home: HomeWithMembers) -> None:
+async def test_only_owners_change_roles(at_home: HomeWithMembers) -> None:
     path = f"{at_home.members}/{at_home.member.id}"
     shown = (await at_home.ask("GET", path, at_home.owner.key)).body
     # Clients send the whole object back.
@@ -175,13 +175,15 @@ async def test_owners_say_who_is_an_owner(at_home: HomeWithMembers) -> None:
         ({"creationTime": "2020-01-01T00:00:00.000Z"}, "creationTime"),
     ],
 )
-async def test_what_a_change_of_a_member_may_not_say(at_home: HomeWithMembers, body: Any, field: str) -> None:
+async def test_invalid_change_of_member_is_refused_by_field(
+    at_home: HomeWithMembers, body: Any, field: str
+) -> None:
     refused = await at_home.ask("PATCH", f"{at_home.members}/{at_home.member.id}", at_home.owner.key, body)
     assert (refused.status, refused.body["data"]["field"]) == (403, field)
     assert await at_home.roles() == {at_home.owner.id: "owner", at_home.member.id: "member"}
 
 
-async def test_of_two_last_owners_who_leave_at_once_one_stays(at_home: HomeWithMembers) -> None:
+async def test_one_of_two_owners_leaving_at_once_stays(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     await tenant.store.homes.set_role(tenant.project, at_home.home, at_home.member.id, Role.OWNER)
     guest = await tenant.user()
@@ -208,7 +210,7 @@ async def _email(at_home: HomeWithMembers, user: int) -> str | None:
     return found.email
 
 
-async def test_of_two_owners_who_demote_each_other_at_once_one_stays(at_home: HomeWithMembers) -> None:
+async def test_one_of_two_owners_demoting_each_other_stays_owner(at_home: HomeWithMembers) -> None:
     tenant = at_home.tenant
     for _ in range(10):
         for each in (at_home.owner, at_home.member):

@@ -93,7 +93,7 @@ async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncI
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
-async def test_a_socket_of_nothing_else_is_closed(any_house: SwitchedHomes, name: str) -> None:
+async def test_socket_of_nothing_else_is_closed(any_house: SwitchedHomes, name: str) -> None:
     switched, tenant = any_house, any_house.tenant
 
     async def close() -> float:
@@ -113,7 +113,7 @@ async def test_a_socket_of_nothing_else_is_closed(any_house: SwitchedHomes, name
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
-async def test_a_socket_of_two_homes_hears_the_other_on(any_house: SwitchedHomes, name: str) -> None:
+async def test_socket_of_two_homes_keeps_the_active_one(any_house: SwitchedHomes, name: str) -> None:
     switched = any_house
     async with await switched.listener(switched.member, switched.path(name, 0, 1), homes=2) as socket:
         await switched.switch(False)
@@ -128,7 +128,7 @@ async def test_a_socket_of_two_homes_hears_the_other_on(any_house: SwitchedHomes
 
 
 @pytest.mark.parametrize("filtered", [False, True])
-async def test_who_follows_homes_hears_it_again_without_coming_anew(
+async def test_following_socket_receives_activated_home_without_reconnect(
     switched: SwitchedHomes, filtered: bool
 ) -> None:
     """Also who came meanwhile, and did not hear it when they did."""
@@ -149,7 +149,7 @@ async def test_who_follows_homes_hears_it_again_without_coming_anew(
                     assert told == {"meanwhile": switched.homes[1], "back": switched.homes[0]}, round_
 
 
-async def test_whoever_becomes_a_member_meanwhile_hears_it_from_its_activation_on(
+async def test_member_added_to_deactivated_home_receives_from_activation_on(
     switched: SwitchedHomes,
 ) -> None:
     tenant, guest = switched.tenant, switched.guest
@@ -169,7 +169,7 @@ async def test_whoever_becomes_a_member_meanwhile_hears_it_from_its_activation_o
 
 
 @pytest.mark.parametrize(("any_house", "name"), NAMED, indirect=["any_house"])
-async def test_a_new_socket_that_names_it_is_refused_like_one_that_names_nothing(
+async def test_new_socket_that_names_it_is_refused_like_one_that_names_nothing(
     any_house: SwitchedHomes, name: str
 ) -> None:
     switched, tenant = any_house, any_house.tenant
@@ -252,7 +252,7 @@ async def test_no_event_tells_that_a_device_of_it_comes_or_goes(switched: Switch
     assert await _events_in_the_shard(tenant, switched.homes[0]) == ["_deviceDisconnected_"]
 
 
-async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(switched: SwitchedHomes) -> None:
+async def test_deactivation_reaches_sockets_that_connect_meanwhile(switched: SwitchedHomes) -> None:
     """Whoever connects meanwhile is refused, or let in and then closed; who follows homes hears it again."""
     tenant, came_in, kept_out = switched.tenant, 0, 0
 
@@ -290,7 +290,7 @@ async def test_a_deactivation_misses_nobody_who_comes_in_at_that_moment(switched
     assert kept_out, "always too early"
 
 
-async def test_members_who_come_and_go_while_it_is_switched_hear_what_they_may(
+async def test_memberships_and_activations_at_once_deliver_by_state_of_event(
     switched: SwitchedHomes,
 ) -> None:
     """Each event says what was so when it was sent."""

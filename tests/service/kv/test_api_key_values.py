@@ -93,7 +93,7 @@ async def owners(tenant: Tenant) -> ValueOwners:
         '"' + "x" * 65_534 + '"',
     ],
 )
-async def test_a_value_comes_back_byte_for_byte(tenant: Tenant, owners: ValueOwners, value: str) -> None:
+async def test_value_comes_back_byte_for_byte(tenant: Tenant, owners: ValueOwners, value: str) -> None:
     for path in (owners.path, owners.device_path):
         body = f'{{"value": {value} , "more": [1]}}'.encode()
         answer = await ask(tenant, "PUT", f"{path}/a-1", owners.user.key, body)
@@ -124,7 +124,7 @@ async def test_a_value_comes_back_byte_for_byte(tenant: Tenant, owners: ValueOwn
         (b"", "body"),
     ],
 )
-async def test_what_is_no_value_is_refused_by_name(
+async def test_invalid_value_is_refused_by_field(
     tenant: Tenant, owners: ValueOwners, body: bytes, field: str
 ) -> None:
     for path in (owners.path, owners.device_path):
@@ -135,7 +135,7 @@ async def test_what_is_no_value_is_refused_by_name(
 
 
 @pytest.mark.parametrize("key", ["_a", "a_", "a.b", "a b", "é", "x" * 257, "_bytes", "a%2Fb"])
-async def test_what_is_no_key(tenant: Tenant, owners: ValueOwners, key: str) -> None:
+async def test_invalid_key_is_refused(tenant: Tenant, owners: ValueOwners, key: str) -> None:
     path = f"{owners.path}/{key}"
     answer = await ask(tenant, "PUT", path, owners.user.key, {"value": 1})
     assert (answer.status, answer.json["data"]["field"]) == (403, "key")
@@ -144,13 +144,13 @@ async def test_what_is_no_key(tenant: Tenant, owners: ValueOwners, key: str) -> 
         assert (await ask(tenant, method, path, owners.user.key)).status == 404
 
 
-async def test_a_whole_object_may_be_put_back(tenant: Tenant, owners: ValueOwners) -> None:
+async def test_whole_object_may_be_put_back(tenant: Tenant, owners: ValueOwners) -> None:
     await put(tenant, f"{owners.path}/k", owners.user.key, {"on": True})
     got = await ask(tenant, "GET", f"{owners.path}/k", owners.user.key)
     assert (await ask(tenant, "PUT", f"{owners.path}/k", owners.user.key, got.body)).status == 204
 
 
-async def test_who_may_read_and_write(tenant: Tenant, owners: ValueOwners) -> None:
+async def test_callers_read_and_write_by_access(tenant: Tenant, owners: ValueOwners) -> None:
     stranger, other = await tenant.user(), await tenant.device(owners.home)
     reader = await key_with(tenant, KeyScope.READ)
     writer = await key_with(tenant, KeyScope.WRITE_KV)
@@ -174,9 +174,7 @@ async def test_who_may_read_and_write(tenant: Tenant, owners: ValueOwners) -> No
             assert (await ask(tenant, "DELETE", f"{path}/k", caller)).status in expected
 
 
-async def test_what_cannot_be_seen_is_answered_like_what_does_not_exist(
-    tenant: Tenant, owners: ValueOwners
-) -> None:
+async def test_invisible_values_are_answered_as_unknown(tenant: Tenant, owners: ValueOwners) -> None:
     stranger = await tenant.user()
     await put(tenant, f"{owners.path}/k", owners.user.key, 1)
     for method, end, status in (
@@ -192,7 +190,7 @@ async def test_what_cannot_be_seen_is_answered_like_what_does_not_exist(
         assert unseen.status == status
 
 
-async def test_listeners_hear_each_change_once(tenant: Tenant, owners: ValueOwners) -> None:
+async def test_listeners_receive_each_change_once(tenant: Tenant, owners: ValueOwners) -> None:
     user, device = owners.user, owners.device
     everything = await listen(tenant.url, SOCKET, user.key)
     of_device = await listen(tenant.url, f"{SOCKET}?deviceId={device.id}", user.key)
@@ -220,7 +218,7 @@ async def test_listeners_hear_each_change_once(tenant: Tenant, owners: ValueOwne
         assert await of_device.is_alive()
 
 
-async def test_a_value_too_long_for_an_event_is_saved_and_told_without_it(
+async def test_value_too_long_for_an_event_is_saved_and_told_without_it(
     tenant: Tenant, owners: ValueOwners
 ) -> None:
     async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
@@ -230,7 +228,7 @@ async def test_a_value_too_long_for_an_event_is_saved_and_told_without_it(
         assert (await socket.receive_json())["eventData"] == {"key": "fits", "value": "x" * 65_000}
 
 
-async def test_nobody_hears_of_a_device_without_a_home(tenant: Tenant, owners: ValueOwners) -> None:
+async def test_value_of_device_without_home_sends_no_event(tenant: Tenant, owners: ValueOwners) -> None:
     device = await tenant.device(None)
     path = f"/devices/{device.id}/kv/k"
     async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
@@ -295,7 +293,7 @@ def first_difference(found: list[str], expected: list[str]) -> tuple[str | None,
     return next((pair for pair in zip_longest(found, expected) if pair[0] != pair[1]), None)
 
 
-async def test_a_list_without_bounds_is_whole(tenant: Tenant, owners: ValueOwners) -> None:
+async def test_list_without_bounds_is_whole(tenant: Tenant, owners: ValueOwners) -> None:
     slot, count = ProjectSlot(tenant.project), 1_501
     names = [f"k{number:04}" for number in range(count)]
     await tenant.redis.hset(slot.values("home", owners.home), mapping=dict.fromkeys(names, "7 1"))
@@ -373,7 +371,7 @@ async def test_parallel_changes_of_one_key_leave_value_and_index_agreed(
             assert (await ask(tenant, "GET", owners.path, owners.user.key)).json == []
 
 
-async def test_a_home_with_100_000_values_is_deleted_without_a_stall(
+async def test_home_with_100_000_values_is_deleted_without_a_stall(
     tenant: Tenant, owners: ValueOwners
 ) -> None:
     slowest = [await slowest_of_deletion(tenant, owners.user) for _ in range(3)]
@@ -411,7 +409,7 @@ async def test_values_of_a_deleted_device_are_gone(tenant: Tenant, owners: Value
     assert (await ask(tenant, "PUT", f"{owners.device_path}/k", owners.user.key, {"value": 1})).status == 404
 
 
-async def test_a_key_is_spelled_by_its_bytes(tenant: Tenant, owners: ValueOwners) -> None:
+async def test_key_is_spelled_by_its_bytes(tenant: Tenant, owners: ValueOwners) -> None:
     head = f"Authorization: {owners.user.key}\r\nHost: h\r\nConnection: close\r\n"
     await put(tenant, f"{owners.path}/k", owners.user.key, 1)
     request = f"GET {owners.path}/%6B HTTP/1.1\r\n{head}\r\n"

@@ -66,7 +66,7 @@ async def asked(stack: AsyncExitStack, node: NodeProcess, what: bytes) -> RawCon
     return connection
 
 
-async def test_lists_that_nobody_reads_are_bounded_and_cut(strict: NodeProcess) -> None:
+async def test_unread_lists_are_bounded_and_cut(strict: NodeProcess) -> None:
     async with tenant_of(strict) as tenant, AsyncExitStack() as stack:
         hostile, honest = await tenant.user(), await tenant.user()
         target, own = await full_home(tenant, hostile), await full_home(tenant, honest)
@@ -87,7 +87,7 @@ async def test_lists_that_nobody_reads_are_bounded_and_cut(strict: NodeProcess) 
         assert (await tenant.ask("GET", f"/homes/{target}/kv?limit=1", hostile.key)).status == 200
 
 
-async def test_who_has_too_many_unread_gets_no_more(short_directory: Path) -> None:
+async def test_client_with_too_many_unread_answers_is_refused(short_directory: Path) -> None:
     """The first answers go on as long as their client does not read; others of that user are refused."""
     directory = short_directory / "data"
     with running_node(directory, response_bytes_per_principal=MIB, response_stall_s=600) as node:
@@ -111,7 +111,7 @@ async def test_who_has_too_many_unread_gets_no_more(short_directory: Path) -> No
             assert len((await tenant.ask("GET", path, hostile.key)).body) == VALUES
 
 
-async def test_a_client_that_asks_on_without_reading_is_cut(strict: NodeProcess) -> None:
+async def test_client_that_asks_on_without_reading_is_cut(strict: NodeProcess) -> None:
     """With answers that are small, each by itself."""
     async with tenant_of(strict) as tenant, AsyncExitStack() as stack:
         user = await tenant.user()
@@ -128,7 +128,7 @@ async def test_a_client_that_asks_on_without_reading_is_cut(strict: NodeProcess)
         assert (await tenant.ask("GET", f"/homes/{home}/kv/k001", user.key)).status == 200
 
 
-async def test_a_part_of_a_long_list_says_which_it_is(strict: NodeProcess) -> None:
+async def test_part_of_a_long_list_says_which_it_is(strict: NodeProcess) -> None:
     async with tenant_of(strict) as tenant:
         user = await tenant.user()
         home = await full_home(tenant, user)

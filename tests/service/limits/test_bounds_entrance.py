@@ -41,7 +41,7 @@ async def seconds_until_cut(connection: RawConnection, began: float) -> float:
 
 
 @pytest.mark.parametrize("start", [b"", HEALTH[:20]])
-async def test_who_does_not_say_what_it_wants_is_cut(impatient: NodeProcess, start: bytes) -> None:
+async def test_connection_without_request_head_is_cut(impatient: NodeProcess, start: bytes) -> None:
     before = (await impatient.metrics())["request_headers_timed_out_total"]
     began = asyncio.get_running_loop().time()
     async with await RawConnection.open(impatient.url) as connection, asyncio.timeout(20):
@@ -57,7 +57,7 @@ async def drip(connection: RawConnection, head: bytes) -> None:
         await asyncio.sleep(0.2)
 
 
-async def test_who_says_it_byte_by_byte_is_cut_as_soon(impatient: NodeProcess) -> None:
+async def test_slow_request_head_is_cut_at_same_time(impatient: NodeProcess) -> None:
     endless = b"GET /healthz HTTP/1.1\r\nX: " + b"x" * 1000
     async with await RawConnection.open(impatient.url) as connection, asyncio.timeout(20):
         dripping = asyncio.create_task(drip(connection, endless))
@@ -65,7 +65,7 @@ async def test_who_says_it_byte_by_byte_is_cut_as_soon(impatient: NodeProcess) -
         dripping.cancel()
 
 
-async def test_a_connection_kept_alive_may_rest_and_its_next_head_may_not(impatient: NodeProcess) -> None:
+async def test_connection_kept_alive_may_rest_and_its_next_head_may_not(impatient: NodeProcess) -> None:
     async with await RawConnection.open(impatient.url) as connection, asyncio.timeout(30):
         for _ in range(2):
             connection.writer.write(HEALTH[:10])
@@ -82,7 +82,7 @@ async def test_a_connection_kept_alive_may_rest_and_its_next_head_may_not(impati
         dripping.cancel()
 
 
-async def test_a_body_and_a_websocket_are_no_heads(impatient: NodeProcess) -> None:
+async def test_body_and_a_websocket_are_no_heads(impatient: NodeProcess) -> None:
     async with tenant_of(impatient) as tenant:
         user = await tenant.user()
         home = await tenant.home(user)
@@ -181,7 +181,7 @@ def sent_away(answer: Answer) -> None:
     assert answer.json()["data"]["limit"] == "handshakes"
 
 
-async def test_a_handshake_waits_only_so_long_and_its_place_is_not_lost() -> None:
+async def test_handshake_waits_only_so_long_and_its_place_is_not_lost() -> None:
     bounds = {"handshakes": 1, "handshake_wait_s": 1, "reservation_s": 30}
     async with node_with_listener(steps=True, **bounds) as (node, tenant, _listener, _home):
         node.say("pause authorise")
@@ -200,7 +200,7 @@ async def test_a_handshake_waits_only_so_long_and_its_place_is_not_lost() -> Non
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_a_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
+async def test_storm_gets_in_and_delays_no_delivery(loop: str) -> None:
     bounds = {"handshakes": 2, "handshake_wait_s": 30, "reservation_s": 30, "accepts_per_turn": 1}
     others = {"user_connections": 0, "event_loop": loop}
     async with node_with_listener(steps=True, **bounds, **others) as (node, tenant, listener, home):
@@ -246,7 +246,7 @@ async def is_logged(node: NodeProcess, words: str) -> bool:
 
 
 @pytest.mark.parametrize("loop", LOOPS)
-async def test_nobody_new_is_accepted_while_the_others_are_told(loop: str) -> None:
+async def test_stopping_node_refuses_new_connections(loop: str) -> None:
     async with node_with_listener(event_loop=loop, close_s=30) as (node, _tenant, listener, _home):
         stopping = asyncio.create_task(node.stop())
         # It does not answer the close frame, so that the node waits for it.
@@ -285,7 +285,7 @@ async def test_bodies_beyond_the_sum_are_sent_away() -> None:
         assert (metrics["request_bodies_refused_total"], metrics["request_bodies_bytes"]) == (2, 0)
 
 
-async def test_what_is_not_announced_counts_as_it_comes() -> None:
+async def test_body_without_length_counts_as_it_arrives() -> None:
     async with node_with_listener(request_bodies_bytes=4 * MIB, body_timeout_s=20) as (
         node,
         tenant,

@@ -66,7 +66,7 @@ async def receives(tenant: Tenant, listener: Listener, name: str) -> None:
         assert kind == "long"
 
 
-async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together() -> None:
+async def test_furthest_behind_goes_when_all_outboxes_are_too_large_together() -> None:
     bounds = {"send_queue_bytes": 16 * MIB, "send_queues_bytes": 3 * MIB, "socket_unsent_bytes": KERNEL_BYTES}
     with private_node(**bounds) as node:
         async with (
@@ -90,7 +90,7 @@ async def test_the_furthest_behind_goes_when_all_outboxes_are_too_large_together
             await node.until("send_queues_bytes", 0)
 
 
-async def test_what_waits_too_long_closes_its_connection_alone() -> None:
+async def test_old_unsent_frame_closes_its_connection_only() -> None:
     with private_node(send_queue_age_s=2, socket_unsent_bytes=KERNEL_BYTES) as node:
         async with tenant_of(node) as tenant, listeners(tenant, True, False) as (stalled, other):
             loop = asyncio.get_running_loop()
@@ -133,7 +133,7 @@ BOUNDED = USUAL | {"socket_unsent_bytes": KERNEL_BYTES}
     ],
     ids=["usual", "unsent", "send buffer", *(f"tls {loop}" for loop in LOOPS)],
 )
-async def test_the_kernel_holds_little_for_a_client_that_does_not_read(
+async def test_kernel_holds_little_for_a_client_that_does_not_read(
     bounds: dict[str, Any], least: int, most: int
 ) -> None:
     with private_node(**bounds) as node:
@@ -141,7 +141,7 @@ async def test_the_kernel_holds_little_for_a_client_that_does_not_read(
             assert least < await kernel_takes(tenant, node) < most
 
 
-async def test_a_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
+async def test_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
     with private_node(send_queue_bytes=16 * MIB, socket_timeout_s=2) as node:
         async with tenant_of(node) as tenant, listeners(tenant, True, False) as (stalled, other):
             await send(tenant, stalled, 6 * MIB)

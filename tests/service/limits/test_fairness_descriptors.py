@@ -73,7 +73,7 @@ async def is_served(node: NodeProcess) -> None:
 
 
 @pytest.mark.parametrize(("first", "answered"), [(HEALTH, True), (b"", False), (HEALTH[:9], False)])
-async def test_who_does_nothing_makes_room_for_others(
+async def test_idle_connection_makes_room_for_others(
     scarce: NodeProcess, first: bytes, answered: bool
 ) -> None:
     before = scarce.descriptors
@@ -84,7 +84,7 @@ async def test_who_does_nothing_makes_room_for_others(
     await scarce.settles(before, 30)
 
 
-async def test_an_address_has_a_part_of_the_descriptors_at_most() -> None:
+async def test_address_has_a_part_of_the_descriptors_at_most() -> None:
     with private_node(keep_alive_s=600) as node:
         few_descriptors(node)
         before = node.descriptors
@@ -98,7 +98,7 @@ async def test_an_address_has_a_part_of_the_descriptors_at_most() -> None:
         await node.settles(before, 30)
 
 
-async def test_an_address_has_as_many_connections_as_the_setting_says() -> None:
+async def test_address_has_as_many_connections_as_the_setting_says() -> None:
     with private_node(address_tcp_connections=3, trusted_proxies="127.0.0.4") as node:
         kept = [await RawConnection.open(node.url, source=HOSTILE) for _ in range(3)]
         for connection in kept:
@@ -142,7 +142,7 @@ async def test_websockets_take_no_place_of_an_address() -> None:
                 await listener.drop()
 
 
-async def test_a_connection_may_rest_as_long_as_the_setting_says() -> None:
+async def test_connection_may_rest_as_long_as_the_setting_says() -> None:
     with private_node(keep_alive_s=1) as node:
         async with await RawConnection.open(node.url) as connection:
             connection.writer.write(HEALTH)

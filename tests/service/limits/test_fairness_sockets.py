@@ -80,7 +80,7 @@ async def test_flooding_sockets_leave_other_projects_every_event(
 
 
 @pytest.mark.parametrize("kind", FLOODS)
-async def test_a_client_that_sends_more_than_its_allowance_is_closed_with_1008(kind: str) -> None:
+async def test_client_that_sends_more_than_its_allowance_is_closed_with_1008(kind: str) -> None:
     with private_node() as node:
         async with tenant_of(node) as honest, tenant_of(node) as hostile:
             user = await honest.user()
@@ -124,7 +124,7 @@ async def close_code(socket: Socket) -> int | None:
     return None
 
 
-async def test_the_close_code_of_too_much_is_1008() -> None:
+async def test_close_code_of_too_much_is_1008() -> None:
     with private_node(inbound_frames_per_s=1) as node:
         async with tenant_of(node) as tenant, await listen(node.url, EVENTS, (await tenant.user()).key) as it:
             await it.send_bytes(frame(PONG) * 100)
@@ -133,7 +133,7 @@ async def test_the_close_code_of_too_much_is_1008() -> None:
             assert await it.at_end()
 
 
-async def test_a_client_that_pings_one_at_a_time_gets_each_answered() -> None:
+async def test_client_that_pings_one_at_a_time_gets_each_answered() -> None:
     with private_node() as node:
         async with tenant_of(node) as tenant, await listen(node.url, EVENTS, (await tenant.user()).key) as it:
             for number in range(100):
@@ -159,7 +159,7 @@ async def test_pings_whose_answers_are_not_read_cost_no_memory() -> None:
                     assert received.opcode in (PING, PONG)
 
 
-async def test_the_largest_bulk_closes_no_client_that_reads_as_fast_as_its_link() -> None:
+async def test_largest_bulk_closes_no_client_that_reads_as_fast_as_its_link() -> None:
     """The client reads nothing before the whole bulk waits for it: no link is slower than that."""
     with private_node(socket_unsent_bytes=64 * KIB) as node:
         async with tenant_of(node) as tenant:

@@ -37,7 +37,7 @@ async def until_refused(tenant: Tenant, path: str, key: str, body: Any) -> tuple
     return answer
 
 
-async def test_a_device_over_its_rate_is_refused_and_the_others_go_on() -> None:
+async def test_device_over_its_rate_is_refused_and_the_others_go_on() -> None:
     with private_node(device_events_per_s=3) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
@@ -69,7 +69,7 @@ async def test_commands_count_too(limit: str) -> None:
             assert refused[2]["data"]["limit"] == limit
 
 
-async def test_a_bulk_body_over_the_limit_stores_nothing() -> None:
+async def test_bulk_body_over_the_limit_stores_nothing() -> None:
     with private_node(project_key_events_per_s=50) as node:
         async with tenant_of(node) as tenant:
             home = await tenant.home(await tenant.user())
@@ -135,7 +135,7 @@ async def two_nodes(**settings: Any) -> AsyncIterator[tuple[NodeProcess, Tenant,
             yield one, at_one, two, at_two
 
 
-async def test_what_one_node_took_the_other_refuses() -> None:
+async def test_rate_used_at_one_node_is_refused_by_other() -> None:
     """Alone, the second node would take 3,000 in a second: far more than it gets here."""
     async with two_nodes(project_key_events_per_s=3_000) as (_, one, _, two):
         home = await one.home(await one.user())
@@ -156,7 +156,7 @@ async def test_what_one_node_took_the_other_refuses() -> None:
 
 
 @pytest.mark.parametrize("limit", ["project_events_per_s", "project_event_bytes_per_s"])
-async def test_what_a_project_sent_at_one_node_the_other_refuses(limit: str) -> None:
+async def test_project_rate_used_at_one_node_is_refused_by_other(limit: str) -> None:
     """Its senders differ, so nobody reaches a limit of their own. Alone, the second would take all of it.
 
     The limit is so low that what reaches it fits into a second on a slow machine, too.
@@ -231,7 +231,7 @@ async def test_refused_and_broken_handshakes_hold_no_place() -> None:
             await eventually(lambda: admitted(node.url, EVENTS, user.key))
 
 
-async def test_a_burst_of_handshakes_does_not_pass_the_limit() -> None:
+async def test_burst_of_handshakes_does_not_pass_the_limit() -> None:
     with private_node(user_connections=5) as node:
         async with tenant_of(node) as tenant, AsyncExitStack() as stack:
             user = await tenant.user()

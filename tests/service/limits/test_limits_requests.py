@@ -37,7 +37,7 @@ def names(refusal: Answer, limit: str) -> bool:
     return bool(refusal.json() == {"reason": "TOO_MANY_REQUESTS", "data": {"limit": limit, "most": 1}})
 
 
-async def test_an_address_without_a_key_is_refused_and_others_are_not() -> None:
+async def test_address_without_a_key_is_refused_and_others_are_not() -> None:
     with private_node(address_requests_per_s=1) as node:
         refusal = await first_refusal(lambda: answer(node, "/homes", "dead", HOSTILE))
         assert names(refusal, "address_requests_per_s")
@@ -49,7 +49,7 @@ async def test_an_address_without_a_key_is_refused_and_others_are_not() -> None:
         assert (await node.metrics())['refused_total{limit="address_requests_per_s"}'] >= 1
 
 
-async def test_a_principal_is_refused_wherever_it_comes_from() -> None:
+async def test_principal_is_refused_wherever_it_comes_from() -> None:
     with private_node(principal_requests_per_s=1) as node:
         async with tenant_of(node) as tenant:
             loud, quiet = await tenant.user(), await tenant.user()

@@ -117,7 +117,7 @@ def user(project: int) -> Principal:
     return Principal(PrincipalKind.USER, project, 1_000_000 + project, 0)
 
 
-async def test_the_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, device: Principal) -> None:
+async def test_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, device: Principal) -> None:
     one, two = RateNode(redis_client), RateNode(redis_client)
     assert one.accepts(device, 100)
     await one.sharing.share()
@@ -165,7 +165,7 @@ async def test_each_rate_is_shared_by_two_nodes(
     assert refused.value.data == {"limit": SETTINGS[unit][kind], "most": 160}
 
 
-async def test_who_comes_near_a_limit_ends_the_rest_of_who_shares(
+async def test_use_near_limit_wakes_sharing(
     redis_client: Redis, device: Principal, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("homewire.limits.rates.REST_S", 3600)
@@ -184,7 +184,7 @@ async def test_who_comes_near_a_limit_ends_the_rest_of_who_shares(
     running.cancel()
 
 
-async def test_below_a_sixteenth_redis_hears_nothing(redis_client: Redis, device: Principal) -> None:
+async def test_use_below_a_sixteenth_is_not_sent_to_redis(redis_client: Redis, device: Principal) -> None:
     node = RateNode(redis_client)
     assert node.accepts(device, 10)
     await node.sharing.share()
@@ -208,7 +208,7 @@ async def test_more_subjects_than_one_trip_takes(redis_client: Redis, project: i
     assert [each.id for each in devices if not two.accepts(each, 60)] == []
 
 
-async def test_the_clock_is_redis_own(redis_client: Redis) -> None:
+async def test_clock_is_redis_own(redis_client: Redis) -> None:
     clock = SharedClock(redis_client)
     clock._offset += 3600
     await clock.synchronise()
@@ -262,7 +262,7 @@ async def true_when(holds: bool) -> bool:
     return holds
 
 
-async def test_a_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: Principal) -> None:
+async def test_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: Principal) -> None:
     key, lease_s = f"hw:{{p{user.project_id}}}:held:user:{user.id}", LIMITS.connection_lease_s
     with running_core() as here, running_core() as there:
         dead, alive = HolderNode(redis_client, here), HolderNode(redis_client, there)
@@ -278,7 +278,7 @@ async def test_a_dead_node_counts_until_its_lease_ends(redis_client: Redis, user
         assert list(await redis_client.hgetall(key)) == [alive.admission.boot_id.encode()]
 
 
-async def test_a_node_that_stops_takes_its_word_back(redis_client: Redis, user: Principal) -> None:
+async def test_node_that_stops_takes_its_word_back(redis_client: Redis, user: Principal) -> None:
     key = f"hw:{{p{user.project_id}}}:held:user:{user.id}"
     with running_core() as core:
         node = HolderNode(redis_client, core)

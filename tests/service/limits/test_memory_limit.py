@@ -48,12 +48,12 @@ async def everything(redis: Any, tenant: Tenant) -> dict[bytes, bytes]:
     return {name: await redis.dump(name) for name in names if b":rate:" not in name}
 
 
-async def test_the_embedded_redis_takes_half_of_the_memory_at_most(redis: Any) -> None:
+async def test_embedded_redis_takes_half_of_the_memory_at_most(redis: Any) -> None:
     limit = await redis.config_get("maxmemory")
     assert int(limit["maxmemory"]) == memory_bytes() // 2
 
 
-async def test_the_setting_bounds_the_embedded_redis() -> None:
+async def test_setting_bounds_the_embedded_redis() -> None:
     with private_node(redis_memory_bytes=300_000_000) as node:
         client = connect(node.redis_url)
         assert (await client.config_get("maxmemory"))["maxmemory"] == "300000000"
@@ -88,7 +88,7 @@ async def test_writes_are_refused_whole_and_deletions_make_room(own_node: NodePr
         assert (await tenant.ask("POST", "/homes", user.key, {"name": "second"})).status == 201
 
 
-async def test_a_node_on_a_redis_that_evicts_logs_an_error(own_node: NodeProcess, redis: Any) -> None:
+async def test_node_on_a_redis_that_evicts_logs_an_error(own_node: NodeProcess, redis: Any) -> None:
     await redis.config_set("maxmemory-policy", "allkeys-lru")
     try:
         with running_node(own_node.data_dir, redis_url=own_node.redis_url) as second:

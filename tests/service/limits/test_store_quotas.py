@@ -106,7 +106,7 @@ async def test_counters_equal_a_recount_whatever_happened(
     assert await store.recount.counted(project.id) == ({}, {}), seed
 
 
-async def test_a_recount_corrects_counters_that_are_missing_or_wrong(store: Store, redis_client: Any) -> None:
+async def test_recount_corrects_counters_that_are_missing_or_wrong(store: Store, redis_client: Any) -> None:
     project = await store.projects.create("old", AccountSystem.EMAIL)
     life = StoredLife(store, project, Random(7))
     for _ in range(150):
@@ -162,7 +162,7 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
     await store.key_values.put(value, "key", b"1", ROOMY)
 
 
-async def test_who_is_at_the_quota_can_still_sign_in(redis_client: Redis) -> None:
+async def test_user_at_quota_can_sign_in(redis_client: Redis) -> None:
     store = limited(redis_client, user_records=2)
     project = await store.projects.create("locked", AccountSystem.EMAIL)
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
@@ -176,7 +176,7 @@ async def test_who_is_at_the_quota_can_still_sign_in(redis_client: Redis) -> Non
     assert len(await store.sessions.of_user(project.id, ada.id)) == ALWAYS_OPENED
 
 
-async def test_a_user_pays_for_all_homes_that_the_user_created(redis_client: Redis) -> None:
+async def test_user_pays_for_all_homes_that_the_user_created(redis_client: Redis) -> None:
     room = 2 * (COSTS["home"] + COSTS["member"] + COSTS["value"]) + COSTS["member"] + 1000
     store = limited(redis_client, user_bytes=room)
     project = await store.projects.create("fair", AccountSystem.EMAIL)
@@ -197,7 +197,7 @@ async def test_a_user_pays_for_all_homes_that_the_user_created(redis_client: Red
     await store.key_values.put(Owner(project.id, "home", second), "key", b"1" * 600, ROOMY)
 
 
-async def test_a_home_that_its_payer_left_counts_for_itself(redis_client: Redis) -> None:
+async def test_home_that_its_payer_left_counts_for_itself(redis_client: Redis) -> None:
     store = limited(redis_client, user_records=4)
     project = await store.projects.create("left", AccountSystem.EMAIL)
     ada, bob = [
@@ -216,7 +216,7 @@ async def test_a_home_that_its_payer_left_counts_for_itself(redis_client: Redis)
     await store.homes.create(project.id, "home", ada.id)
 
 
-async def test_an_entity_that_grows_is_charged(redis_client: Redis) -> None:
+async def test_entity_that_grows_is_charged(redis_client: Redis) -> None:
     store = limited(redis_client, user_bytes=COSTS["home"] + COSTS["member"] + COSTS["entity"] + 300)
     project = await store.projects.create("grows", AccountSystem.EMAIL)
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
@@ -229,7 +229,7 @@ async def test_an_entity_that_grows_is_charged(redis_client: Redis) -> None:
     assert await store.usage.of(project.id) == before
 
 
-async def test_charges_end_with_what_they_are_for(redis_client: Redis) -> None:
+async def test_deleted_records_are_no_longer_charged(redis_client: Redis) -> None:
     store = limited(redis_client, project_records=4)
     project = await store.projects.create("passing", AccountSystem.EMAIL)
     ada = await store.users.create(project.id, "ada", email="ada@example.com")

@@ -36,7 +36,7 @@ async def pause(node: NodeProcess, step: str) -> None:
     await node.prints(f"paused {step}")
 
 
-async def test_an_event_acknowledged_after_the_101_is_delivered(steps: NodeProcess, tenant: Tenant) -> None:
+async def test_event_acknowledged_after_the_101_is_delivered(steps: NodeProcess, tenant: Tenant) -> None:
     """With the adoption a second late: what was routed since the reservation comes first, in order."""
     user = await tenant.user()
     home = await tenant.home(user)
@@ -54,7 +54,7 @@ async def test_an_event_acknowledged_after_the_101_is_delivered(steps: NodeProce
     assert received == [*map(str, range(sent)), "after"]
 
 
-async def test_a_command_acknowledged_after_the_101_is_delivered(steps: NodeProcess, tenant: Tenant) -> None:
+async def test_command_acknowledged_after_the_101_is_delivered(steps: NodeProcess, tenant: Tenant) -> None:
     device = await tenant.device(None)
     path = f"/devices/{device.id}/command"
     await pause(steps, "adopt")
@@ -65,9 +65,7 @@ async def test_a_command_acknowledged_after_the_101_is_delivered(steps: NodeProc
         assert await socket.receive_text() == '{"action":"go"}'
 
 
-async def test_what_was_sent_between_reservation_and_answer_is_heard(
-    steps: NodeProcess, tenant: Tenant
-) -> None:
+async def test_event_between_reservation_and_answer_is_received(steps: NodeProcess, tenant: Tenant) -> None:
     user = await tenant.user()
     home = await tenant.home(user)
     await pause(steps, "authorise")
@@ -118,7 +116,7 @@ async def test_bytes_at_each_step(steps: NodeProcess, tenant: Tenant, step: str)
         assert await socket.receive() == Frame(PONG, b"in two halves")
 
 
-async def test_a_request_in_pieces(tenant: Tenant) -> None:
+async def test_request_in_pieces(tenant: Tenant) -> None:
     user = await tenant.user()
     async with await Socket.open(tenant.url) as socket:
         whole = socket.writer
@@ -147,7 +145,7 @@ async def test_half_a_request_takes_nothing(steps: NodeProcess, tenant: Tenant) 
 
 @pytest.mark.parametrize("farewell", ["drop", "reset"])
 @pytest.mark.parametrize("step", STEPS)
-async def test_a_client_gone_at_each_step_leaves_nothing(
+async def test_client_gone_at_each_step_leaves_nothing(
     steps: NodeProcess, tenant: Tenant, step: str, farewell: str
 ) -> None:
     user = await tenant.user()
@@ -180,7 +178,7 @@ async def test_half_closed_clients_are_let_go(steps: NodeProcess, tenant: Tenant
     await steps.settles(before)
 
 
-async def test_a_closing_frame_before_the_adoption_is_answered(steps: NodeProcess, tenant: Tenant) -> None:
+async def test_closing_frame_before_the_adoption_is_answered(steps: NodeProcess, tenant: Tenant) -> None:
     user = await tenant.user()
     await pause(steps, "adopt")
     async with await listen(tenant.url, EVENTS, user.key, early=close_frame(1000)) as socket:
@@ -207,7 +205,7 @@ async def test_many_handshakes_at_once_and_descriptors_used_again(steps: NodePro
             await socket.drop()
 
 
-async def test_a_reservation_that_takes_too_long_is_undone() -> None:
+async def test_reservation_that_takes_too_long_is_undone() -> None:
     with private_node(steps=True, reservation_s=0.3) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()

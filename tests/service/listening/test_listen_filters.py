@@ -136,7 +136,7 @@ async def test_precedence(three_homes: ThreeHomes, mixture: str, comma: bool) ->
 
 @pytest.mark.parametrize("strange", STRANGE)
 @pytest.mark.parametrize("mixture", ["hd", "he", "de", "hde"])
-async def test_a_filter_that_is_set_aside_refuses_nothing(
+async def test_filter_that_is_set_aside_refuses_nothing(
     three_homes: ThreeHomes, mixture: str, strange: str
 ) -> None:
     """It is not parsed, not looked up, and does not change what is heard."""
@@ -150,17 +150,17 @@ async def test_a_filter_that_is_set_aside_refuses_nothing(
 
 @pytest.mark.parametrize("value", ["x", "", "-1", "+1", "1.5", "99999999999999999999", "0", "1,,2", " 1"])
 @pytest.mark.parametrize("name", ["homeId", "deviceId"])
-async def test_a_filter_in_effect_must_be_well_formed(three_homes: ThreeHomes, name: str, value: str) -> None:
+async def test_filter_in_effect_must_be_well_formed(three_homes: ThreeHomes, name: str, value: str) -> None:
     answer = await refusal(three_homes.tenant.url, f"{PATH}?{urlencode({name: value})}", three_homes.user.key)
     assert (answer.status, answer.json()["data"]["field"]) == (403, name)
 
 
-async def test_an_empty_entity_is_refused(three_homes: ThreeHomes) -> None:
+async def test_empty_entity_is_refused(three_homes: ThreeHomes) -> None:
     answer = await refusal(three_homes.tenant.url, f"{PATH}?entityId=", three_homes.user.key)
     assert (answer.status, answer.json()["data"]["field"]) == (403, "entityId")
 
 
-async def test_what_cannot_be_seen_is_refused_like_what_does_not_exist(three_homes: ThreeHomes) -> None:
+async def test_invisible_filter_value_is_refused_as_unknown(three_homes: ThreeHomes) -> None:
     mine = {"homeId": three_homes.homes[0], "deviceId": three_homes.devices[0].id}
     strangers = {"homeId": three_homes.foreign_home, "deviceId": three_homes.foreign_device.id}
     adrift = (await three_homes.tenant.device(None)).id
@@ -176,7 +176,7 @@ async def test_what_cannot_be_seen_is_refused_like_what_does_not_exist(three_hom
         assert len(same) == 1, same
 
 
-async def test_an_entity_is_not_a_comma_list(three_homes: ThreeHomes) -> None:
+async def test_entity_is_not_a_comma_list(three_homes: ThreeHomes) -> None:
     path = f"{PATH}?{urlencode({'entityId': 'one,two'})}"
     async with await listen(three_homes.tenant.url, path, three_homes.user.key) as socket:
         home = three_homes.homes[0]
@@ -198,14 +198,14 @@ async def test_entities_are_text_of_any_kind(three_homes: ThreeHomes) -> None:
         assert (event["entityId"], event["homeId"]) == (name, three_homes.homes[1])
 
 
-async def test_a_user_without_homes_connects_and_hears_nothing(three_homes: ThreeHomes) -> None:
+async def test_user_without_homes_connects_and_receives_nothing(three_homes: ThreeHomes) -> None:
     lonely = await three_homes.tenant.user()
     async with await listen(three_homes.tenant.url, PATH, lonely.key) as socket:
         await three_homes.tenant.send(*three_homes.events())
         assert await socket.is_alive()
 
 
-async def test_a_thousand_filter_values_and_no_more(three_homes: ThreeHomes) -> None:
+async def test_thousand_filter_values_and_no_more(three_homes: ThreeHomes) -> None:
     tenant, rich = three_homes.tenant, await three_homes.tenant.user()
     homes = await tenant.homes(rich, 1000)
     for path in (
@@ -250,7 +250,7 @@ async def test_homes_times_entities_are_at_most_a_thousand(three_homes: ThreeHom
     assert refused.value.answer.json()["data"]["field"] == "entityId"
 
 
-async def test_projects_never_hear_each_other(three_homes: ThreeHomes, node: NodeProcess) -> None:
+async def test_events_stay_within_their_project(three_homes: ThreeHomes, node: NodeProcess) -> None:
     """Ids are unique in the deployment, entity ids are not; and no key reaches over."""
     url, key = three_homes.tenant.url, three_homes.user.key
     async with tenant_of(node) as other:

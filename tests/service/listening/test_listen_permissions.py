@@ -92,7 +92,7 @@ RECEIVED: Final = {"homeId": ["home", "device", "entity"], "deviceId": ["device"
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_a_right_opens_its_filter_and_no_other(permitted: PermittedHome, name: str) -> None:
+async def test_right_opens_its_filter_and_no_other(permitted: PermittedHome, name: str) -> None:
     await permitted.grant(permitted.guest, name)
     assert await permitted.receives(permitted.guest, permitted.path(name)) == RECEIVED[name]
     for other in READ.keys() - {name}:
@@ -102,14 +102,14 @@ async def test_a_right_opens_its_filter_and_no_other(permitted: PermittedHome, n
     await permitted.refused(permitted.member, permitted.path(name))
 
 
-async def test_without_a_filter_nobody_listens(permitted: PermittedHome) -> None:
+async def test_listening_by_permission_needs_a_filter(permitted: PermittedHome) -> None:
     await permitted.grant(permitted.guest, *READ)
     await permitted.refused(permitted.guest, PATH, 403)
     answer = await refusal(permitted.tenant.url, f"{PATH}?authToken={permitted.guest.key}", None)
     assert answer.status == 403
 
 
-async def test_the_filter_that_precedence_chooses_is_the_one_that_needs_a_right(
+async def test_filter_that_precedence_chooses_is_the_one_that_needs_a_right(
     permitted: PermittedHome,
 ) -> None:
     await permitted.grant(permitted.guest, "deviceId")
@@ -131,7 +131,7 @@ async def test_every_value_of_a_filter_needs_its_right(permitted: PermittedHome)
         await permitted.refused(permitted.guest, f"{permitted.path(name)}&{urlencode({name: value})}")
 
 
-async def test_what_may_not_be_heard_is_refused_like_what_does_not_exist(permitted: PermittedHome) -> None:
+async def test_forbidden_filter_value_is_refused_as_unknown(permitted: PermittedHome) -> None:
     for name, unknown in (("homeId", "999999999"), ("deviceId", "999999999"), ("entityId", "nothing")):
         answers = [
             await permitted.refused(permitted.guest, path)
@@ -140,7 +140,7 @@ async def test_what_may_not_be_heard_is_refused_like_what_does_not_exist(permitt
         assert len({(each.body, str({**each.headers, "date": ""})) for each in answers}) == 1
 
 
-async def test_a_device_is_heard_where_it_is_now(permitted: PermittedHome) -> None:
+async def test_device_is_received_in_its_present_home(permitted: PermittedHome) -> None:
     tenant, path = permitted.tenant, permitted.path("deviceId")
     await permitted.grant(permitted.guest, "deviceId")
     await tenant.store.devices.move(tenant.project, permitted.device.id, None)
@@ -160,7 +160,7 @@ async def test_a_device_is_heard_where_it_is_now(permitted: PermittedHome) -> No
         assert (await socket.receive_json())["homeId"] == other
 
 
-async def test_an_entity_is_heard_where_it_is_bound_and_nowhere_else(permitted: PermittedHome) -> None:
+async def test_entity_is_received_in_bound_home_only(permitted: PermittedHome) -> None:
     tenant, path = permitted.tenant, permitted.path("entityId")
     await permitted.grant(permitted.guest, "entityId")
     await tenant.store.entities.delete(tenant.project, permitted.entity)
@@ -172,13 +172,13 @@ async def test_an_entity_is_heard_where_it_is_bound_and_nowhere_else(permitted: 
         assert (await socket.receive_json())["homeId"] == other
 
 
-async def test_a_right_to_a_deleted_home_opens_nothing(permitted: PermittedHome) -> None:
+async def test_right_to_a_deleted_home_opens_nothing(permitted: PermittedHome) -> None:
     await permitted.grant(permitted.guest, "homeId")
     await permitted.tenant.store.homes.delete(permitted.tenant.project, permitted.home)
     await permitted.refused_soon(permitted.guest, permitted.path("homeId"))
 
 
-async def test_groups_give_what_they_have_and_the_last_source_counts(permitted: PermittedHome) -> None:
+async def test_permission_ends_with_its_last_source(permitted: PermittedHome) -> None:
     tenant, groups, path = permitted.tenant, permitted.tenant.store.groups, permitted.path("homeId")
     group = await groups.create(tenant.project, "night watch")
     await groups.grant(tenant.project, group.id, permitted.right("homeId"))
@@ -192,7 +192,7 @@ async def test_groups_give_what_they_have_and_the_last_source_counts(permitted: 
     await permitted.refused_soon(permitted.guest, path)
 
 
-async def test_a_write_right_opens_no_filter(permitted: PermittedHome) -> None:
+async def test_write_right_opens_no_filter(permitted: PermittedHome) -> None:
     grant, project = permitted.tenant.store.permissions.grant, permitted.tenant.project
     await grant(project, permitted.guest.id, Permission(PermissionKind.WRITE_HOME, str(permitted.home)))
     await grant(
@@ -202,7 +202,7 @@ async def test_a_write_right_opens_no_filter(permitted: PermittedHome) -> None:
         await permitted.refused(permitted.guest, permitted.path(name))
 
 
-async def test_where_memberships_say_who_hears_rights_say_nothing(tenant: Tenant) -> None:
+async def test_permissions_do_not_count_with_access_by_membership(tenant: Tenant) -> None:
     member, guest = await tenant.user(), await tenant.user()
     permitted = PermittedHome(tenant, member, guest, await tenant.home(member), Account(0, ""))
     await permitted.grant(guest, "homeId")

@@ -28,7 +28,7 @@ async def test_without_a_living_key_it_is_401(node: NodeProcess, path: str, key:
 @pytest.mark.parametrize(
     "raw", [b"\xff\xfe\xfd", b"ModeCloud \xe9", b"v1.1.\x80\x80", "v1.\u0661.é".encode()]
 )
-async def test_a_key_of_strange_bytes_is_401(node: NodeProcess, raw: bytes) -> None:
+async def test_key_of_strange_bytes_is_401(node: NodeProcess, raw: bytes) -> None:
     for path in (EVENTS, "/devices/1/command"):
         answer = await refusal(node.url, path, raw.decode("utf-8", "surrogateescape"))
         assert answer.status == 401
@@ -71,7 +71,7 @@ async def test_commands_are_for_the_device_itself_only(tenant: Tenant) -> None:
         ("auth_token", "authToken"),
     ],
 )
-async def test_a_misspelt_parameter_is_refused_and_named(tenant: Tenant, name: str, right: str) -> None:
+async def test_misspelt_parameter_is_refused_and_named(tenant: Tenant, name: str, right: str) -> None:
     """Ignored, it would widen what is heard, or leave the caller without a key."""
     user = await tenant.user()
     home = await tenant.home(user)
@@ -81,7 +81,7 @@ async def test_a_misspelt_parameter_is_refused_and_named(tenant: Tenant, name: s
         assert await socket.is_alive(), "others are ignored"
 
 
-async def test_a_misspelt_token_is_not_taken_for_a_missing_key(tenant: Tenant) -> None:
+async def test_misspelt_token_is_not_taken_for_a_missing_key(tenant: Tenant) -> None:
     user = await tenant.user()
     device = await tenant.device(await tenant.home(user))
     for path, key in ((EVENTS, user.key), (f"/devices/{device.id}/command", device.key)):
@@ -91,7 +91,7 @@ async def test_a_misspelt_token_is_not_taken_for_a_missing_key(tenant: Tenant) -
 
 
 @pytest.mark.parametrize("spelled", ["k%FCche", "%ff", "a%C3", "%ED%A0%80", "ok&entityId=k%FCche"])
-async def test_an_entity_that_is_not_utf_8_is_refused(tenant: Tenant, spelled: str) -> None:
+async def test_entity_that_is_not_utf_8_is_refused(tenant: Tenant, spelled: str) -> None:
     """Else it would be the name with the escape in it, which no event has."""
     user = await tenant.user()
     answer = await refusal(tenant.url, f"{EVENTS}?entityId={spelled}", user.key)
@@ -100,7 +100,7 @@ async def test_an_entity_that_is_not_utf_8_is_refused(tenant: Tenant, spelled: s
         assert await socket.is_alive(), "a name with a percent sign is one"
 
 
-async def test_a_device_without_a_home_may_wait_for_commands(tenant: Tenant) -> None:
+async def test_device_without_a_home_may_wait_for_commands(tenant: Tenant) -> None:
     device = await tenant.device(None)
     path = f"/devices/{device.id}/command"
     async with await listen(tenant.url, path, device.key) as socket:
@@ -108,7 +108,7 @@ async def test_a_device_without_a_home_may_wait_for_commands(tenant: Tenant) -> 
         assert await socket.receive_text() == '{"action":"blink"}'
 
 
-async def test_a_device_hears_its_own_commands_and_no_event(tenant: Tenant) -> None:
+async def test_device_receives_its_commands_and_no_event(tenant: Tenant) -> None:
     user = await tenant.user()
     home = await tenant.home(user)
     device, other = await tenant.device(home), await tenant.device(home)
@@ -147,14 +147,14 @@ async def test_plain_http_is_403_and_says_upgrade(tenant: Tenant, path: str) -> 
         ("Sec_WebSocket_Key", "?" * 24),
     ],
 )
-async def test_an_upgrade_that_rfc_6455_forbids(tenant: Tenant, header: str, value: str) -> None:
+async def test_upgrade_that_rfc_6455_forbids(tenant: Tenant, header: str, value: str) -> None:
     user = await tenant.user()
     answer = await refusal(tenant.url, EVENTS, user.key, **{header: value})
     assert answer.status == 403
     assert answer.json()["data"]["field"] == header.replace("_", "-")
 
 
-async def test_an_upgrade_of_http_1_0_is_refused(tenant: Tenant) -> None:
+async def test_upgrade_of_http_1_0_is_refused(tenant: Tenant) -> None:
     """RFC 6455, section 4.2.1; a 101 would be no answer to it."""
     request, _ = upgrade_request(EVENTS, (await tenant.user()).key)
     answer = await raw_request(tenant.url, request.replace(b"HTTP/1.1", b"HTTP/1.0"))
@@ -162,14 +162,14 @@ async def test_an_upgrade_of_http_1_0_is_refused(tenant: Tenant) -> None:
     assert answer.headers["upgrade"] == "websocket"
 
 
-async def test_the_connection_header_may_say_more_and_come_twice(tenant: Tenant) -> None:
+async def test_connection_header_may_say_more_and_come_twice(tenant: Tenant) -> None:
     user = await tenant.user()
     for connection in ("keep-alive, Upgrade", "upgrade", "keep-alive\r\nConnection: Upgrade"):
         async with await listen(tenant.url, EVENTS, user.key, Connection=connection) as socket:
             assert await socket.is_alive()
 
 
-async def test_a_refused_upgrade_leaves_the_connection_usable(tenant: Tenant) -> None:
+async def test_refused_upgrade_leaves_the_connection_usable(tenant: Tenant) -> None:
     user = await tenant.user()
     async with await Socket.open(tenant.url) as connection:
         await connection.ask(f"{EVENTS}?homeId=999999999", user.key)
@@ -209,7 +209,7 @@ async def test_schemes_of_the_authorization_header(tenant: Tenant, scheme: str) 
         assert await socket.is_alive()
 
 
-async def test_the_key_may_be_an_auth_token(tenant: Tenant) -> None:
+async def test_key_may_be_an_auth_token(tenant: Tenant) -> None:
     user = await tenant.user()
     device = await tenant.device(await tenant.home(user))
     for path, key in ((EVENTS, user.key), (f"/devices/{device.id}/command", device.key)):
@@ -229,14 +229,14 @@ async def test_authorization_wins_over_auth_token(tenant: Tenant) -> None:
     assert (await refusal(tenant.url, path + user.key, DEAD)).status == 401
 
 
-async def test_an_auth_token_is_for_websockets_only(tenant: Tenant) -> None:
+async def test_auth_token_is_for_websockets_only(tenant: Tenant) -> None:
     device = await tenant.device(await tenant.home(await tenant.user()))
     path = f"/devices/{device.id}/event?authToken={device.key}"
     async with tenant.http.put(path, json={"eventType": "t"}) as answer:
         assert answer.status == 401
 
 
-async def test_an_ended_session_and_a_rotated_key_are_401(tenant: Tenant) -> None:
+async def test_ended_session_and_a_rotated_key_are_401(tenant: Tenant) -> None:
     """Within the second that a node remembers a key; these keys were never used before."""
     user = await tenant.store.users.create(tenant.project, "u", email="ended@example.com")
     session, key = await tenant.store.sessions.open(tenant.project, user.id, "app", Login())

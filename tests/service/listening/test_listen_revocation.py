@@ -71,7 +71,7 @@ async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_the_last_right_of_a_socket_closes_it(permitted: PermittedHomes, name: str) -> None:
+async def test_last_right_of_a_socket_closes_it(permitted: PermittedHomes, name: str) -> None:
     right = permitted.right(name, 0)
 
     async def close() -> float:
@@ -83,7 +83,7 @@ async def test_the_last_right_of_a_socket_closes_it(permitted: PermittedHomes, n
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_what_is_left_is_heard_on(permitted: PermittedHomes, name: str) -> None:
+async def test_remaining_permission_keeps_delivering(permitted: PermittedHomes, name: str) -> None:
     async with await permitted.listening(name, 0, 1) as socket:
         await permitted.revoke(permitted.right(name, 0))
         await permitted.tenant.send(permitted.event(name, 0, "lost"), permitted.event(name, 1, "kept"))
@@ -133,7 +133,7 @@ async def _delete(permitted: PermittedHomes, group: int) -> None:
 
 
 @pytest.mark.parametrize("lose", [_quit, _revoke, _delete])
-async def test_what_a_group_gave_ends_with_it(permitted: PermittedHomes, lose: Loss) -> None:
+async def test_permissions_of_group_end_with_it(permitted: PermittedHomes, lose: Loss) -> None:
     tenant, groups, right = permitted.tenant, permitted.tenant.store.groups, permitted.right("homeId", 0)
 
     async def close() -> float:
@@ -159,7 +159,7 @@ async def test_memberships_take_nothing_away(permitted: PermittedHomes) -> None:
         assert await socket.receive_type() == "still"
 
 
-async def test_an_entity_that_is_bound_anew_sends_its_listeners_back(permitted: PermittedHomes) -> None:
+async def test_entity_that_is_bound_anew_sends_its_listeners_back(permitted: PermittedHomes) -> None:
     tenant, entity, homes = permitted.tenant, permitted.entities[0], permitted.homes
 
     async def close() -> float:
@@ -177,7 +177,7 @@ async def test_an_entity_that_is_bound_anew_sends_its_listeners_back(permitted: 
     await in_time(close, WITHIN_S)
 
 
-async def test_an_entity_that_was_lost_is_heard_in_no_other_home(permitted: PermittedHomes) -> None:
+async def test_lost_entity_is_received_in_no_other_home(permitted: PermittedHomes) -> None:
     tenant = permitted.tenant
     async with await permitted.listening("entityId", 0, 1) as socket:
         await permitted.revoke(permitted.right("entityId", 0))
@@ -190,7 +190,7 @@ async def test_an_entity_that_was_lost_is_heard_in_no_other_home(permitted: Perm
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_nothing_is_heard_once_the_user_is_gone(permitted: PermittedHomes, name: str) -> None:
+async def test_deleted_user_receives_nothing(permitted: PermittedHomes, name: str) -> None:
     """The homes that somebody hears by rights are none of their own."""
 
     async def close() -> float:
@@ -203,7 +203,7 @@ async def test_nothing_is_heard_once_the_user_is_gone(permitted: PermittedHomes,
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_nothing_is_heard_once_the_session_is_over(permitted: PermittedHomes, name: str) -> None:
+async def test_ended_session_receives_nothing(permitted: PermittedHomes, name: str) -> None:
     sessions, project = permitted.tenant.store.sessions, permitted.tenant.project
 
     async def close() -> float:
@@ -215,7 +215,7 @@ async def test_nothing_is_heard_once_the_session_is_over(permitted: PermittedHom
     await in_time(close, WITHIN_S)
 
 
-async def test_a_revocation_misses_nobody_who_comes_in_at_that_moment(permitted: PermittedHomes) -> None:
+async def test_revocation_reaches_sockets_that_connect_meanwhile(permitted: PermittedHomes) -> None:
     """Whoever connects meanwhile is refused, or let in and then closed; nobody stays."""
     tenant, right, came_in, kept_out = permitted.tenant, permitted.right("homeId", 0), 0, 0
 

@@ -51,7 +51,7 @@ async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], in
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_the_end_of_the_only_right_ends_the_connection(permitted: PermittedHomes, name: str) -> None:
+async def test_end_of_the_only_right_ends_the_connection(permitted: PermittedHomes, name: str) -> None:
     await permitted.grant(name, 0)
     async with await permitted.listening(name, 0) as socket:
         await permitted.happen("acknowledged before")
@@ -60,7 +60,7 @@ async def test_the_end_of_the_only_right_ends_the_connection(permitted: Permitte
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_the_end_of_one_right_of_two_leaves_the_other(permitted: PermittedHomes, name: str) -> None:
+async def test_end_of_one_right_of_two_leaves_the_other(permitted: PermittedHomes, name: str) -> None:
     await permitted.grant(name, 0, 1)
     async with await permitted.listening(name, 0, 1) as socket:
         await permitted.revoke(name, 0)
@@ -70,7 +70,7 @@ async def test_the_end_of_one_right_of_two_leaves_the_other(permitted: Permitted
         assert await closed(socket, permitted.revoke(name, 1)) == ([], ACCESS_ENDED)
 
 
-async def test_who_has_a_right_by_a_group_too_keeps_it_until_that_ends(permitted: PermittedHomes) -> None:
+async def test_permission_by_group_outlives_own_permission(permitted: PermittedHomes) -> None:
     store, project = permitted.tenant.store, permitted.tenant.project
     group = await store.groups.create(project, "night watch")
     await store.groups.grant(project, group.id, permitted.right("homeId", 0))
@@ -84,7 +84,7 @@ async def test_who_has_a_right_by_a_group_too_keeps_it_until_that_ends(permitted
         assert await closed(socket, quitting) == ([], ACCESS_ENDED)
 
 
-async def test_who_listens_to_an_entity_that_is_bound_anew_comes_again(permitted: PermittedHomes) -> None:
+async def test_rebinding_entity_closes_permitted_listener_with_4004(permitted: PermittedHomes) -> None:
     await permitted.grant("entityId", 0, 1)
     async with await permitted.listening("entityId", 1) as other:
         async with await permitted.listening("entityId", 0, 1) as socket:
@@ -98,7 +98,7 @@ async def test_who_listens_to_an_entity_that_is_bound_anew_comes_again(permitted
         assert (await socket.receive_json())["homeId"] == permitted.homes[1]
 
 
-async def test_an_entity_is_heard_in_its_own_home_and_not_in_that_of_another(
+async def test_entity_is_received_in_its_own_home_only(
     permitted: PermittedHomes,
 ) -> None:
     """Else a right would outlive its end, in the home of an entity that was named beside it."""
@@ -111,7 +111,7 @@ async def test_an_entity_is_heard_in_its_own_home_and_not_in_that_of_another(
         assert await socket.receive_type() == "heard"
 
 
-async def test_a_member_who_listens_to_an_entity_that_is_bound_anew_comes_again(tenant: Tenant) -> None:
+async def test_rebinding_entity_closes_member_listener_with_4004(tenant: Tenant) -> None:
     permitted = await PermittedHomes.of(tenant, ("lamp", "door"))
     member, homes = permitted.member, permitted.homes
     path = f"{PATH}?entityId=lamp"

@@ -83,7 +83,7 @@ async def send_when_possible(tenant: Tenant, home: int, name: str) -> None:
     await eventually(is_taken, TIMEOUT_S)
 
 
-async def test_whoever_lost_the_right_is_closed_and_whoever_kept_it_hears(processes: Processes) -> None:
+async def test_lost_permission_closes_and_kept_permission_delivers(processes: Processes) -> None:
     seed = int(os.environ.get("HOMEWIRE_SEED", secrets.randbelow(10**9)))
     print(f"HOMEWIRE_SEED={seed}")  # Shown if it fails.
     random = Random(seed)

@@ -46,7 +46,7 @@ async def socket(tenant: Tenant) -> AsyncIterator[Socket]:
 
 
 @pytest.mark.parametrize("size", [0, 1, 17, 125])
-async def test_a_ping_is_answered_with_its_payload(socket: Socket, size: int) -> None:
+async def test_ping_is_answered_with_its_payload(socket: Socket, size: int) -> None:
     payload = b"ts=1402313424000"[:size].ljust(size, b"x")
     await socket.send(PING, payload)
     assert await socket.receive() == Frame(PONG, payload)
@@ -65,7 +65,7 @@ async def test_pings_are_answered_in_order_and_within_a_message(socket: Socket) 
     assert await socket.receive() == Frame(PONG, b"last")
 
 
-async def test_messages_of_a_client_are_heard_and_dropped(socket: Socket) -> None:
+async def test_messages_of_client_are_read_and_dropped(socket: Socket) -> None:
     for payload in (b"", "größe".encode(), b"x" * MESSAGE_BYTES):
         await socket.send(TEXT, payload)
     await socket.send(BINARY, os.urandom(1000))
@@ -122,7 +122,7 @@ async def test_wrong_frames_are_answered_with_their_code(socket: Socket, wrong: 
     # Their masks are random, and every worker must know a test by the same name.
     ids=["1000 with a reason", "4999", "no code"],
 )
-async def test_the_client_closes(node: NodeProcess, socket: Socket, sent: bytes, answered: bytes) -> None:
+async def test_client_closes(node: NodeProcess, socket: Socket, sent: bytes, answered: bytes) -> None:
     await socket.send_bytes(sent + frame(PING, b"not heard any more"))
     assert await socket.receive() == Frame(CLOSE, answered)
     assert await socket.at_end()
@@ -145,7 +145,7 @@ async def brisk_tenant(brisk: NodeProcess) -> AsyncIterator[Tenant]:
         yield made
 
 
-async def test_the_server_pings_and_any_byte_is_an_answer(brisk: NodeProcess, brisk_tenant: Tenant) -> None:
+async def test_server_pings_and_any_byte_is_an_answer(brisk: NodeProcess, brisk_tenant: Tenant) -> None:
     user = await brisk_tenant.user()
     loop = asyncio.get_running_loop()
     started = loop.time()
@@ -165,7 +165,7 @@ async def test_the_server_pings_and_any_byte_is_an_answer(brisk: NodeProcess, br
         assert await talks.is_alive()
 
 
-async def test_a_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenant) -> None:
+async def test_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenant) -> None:
     before = (await brisk.metrics())["heartbeats_missed_total"]
     user = await brisk_tenant.user()
     loop = asyncio.get_running_loop()
@@ -181,12 +181,12 @@ async def test_a_silent_client_is_closed(brisk: NodeProcess, brisk_tenant: Tenan
     await brisk.until("connections", 0)
 
 
-async def test_a_client_that_does_not_read_is_closed_and_delays_nobody() -> None:
+async def test_slow_consumer_is_closed_and_delays_no_other() -> None:
     with private_node(send_queue_bytes=SEND_QUEUE_BYTES, close_s=30) as node:
         await close_one_that_does_not_read(node, 30_000)
 
 
-async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
+async def test_outbox_smaller_than_a_frame_tears_no_frame() -> None:
     with private_node(send_queue_bytes=1024, close_s=30) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()
@@ -201,7 +201,7 @@ async def test_an_outbox_smaller_than_a_frame_tears_no_frame() -> None:
                 assert await received_until_evicted(slow) <= sent
 
 
-async def test_a_slow_client_that_never_reads_again_is_let_go() -> None:
+async def test_slow_client_that_never_reads_again_is_let_go() -> None:
     with private_node(send_queue_bytes=SEND_QUEUE_BYTES, close_s=0.5) as node:
         async with tenant_of(node) as tenant:
             user = await tenant.user()

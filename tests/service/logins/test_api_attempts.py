@@ -43,7 +43,7 @@ def refused(reply: Reply) -> str:
     return str(reply.body["data"]["limit"])
 
 
-async def test_an_account_can_be_guessed_at_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_attempts_at_account_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         await people.member()
         await people.member("bob@example.com")
@@ -58,7 +58,7 @@ async def test_an_account_can_be_guessed_at_so_often(nodes: tuple[NodeProcess, N
         assert limit in ("account_attempts", "address_attempts")
 
 
-async def test_many_guesses_at_once_are_no_more(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_attempts_at_once_are_limited_alike(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people, nodes[1].client() as elsewhere:
         await people.member()
         other = Accounts(nodes[1], replace(people.tenant, url=nodes[1].url, key="", key_id=0, http=elsewhere))
@@ -69,7 +69,7 @@ async def test_many_guesses_at_once_are_no_more(nodes: tuple[NodeProcess, NodePr
         assert statuses == [403] * LIMITS["account_attempts"] + [429] * 9
 
 
-async def test_an_address_can_guess_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_attempts_of_address_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         for number in range(LIMITS["address_attempts"]):
             await people.sign_in(email=f"{number}@example.com", password="wrong")
@@ -81,7 +81,7 @@ async def test_an_address_can_guess_so_often(nodes: tuple[NodeProcess, NodeProce
         assert (await people.post("/auth/user/passwordReset", **form)).status == 200
 
 
-async def test_tokens_can_be_guessed_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_attempts_at_tokens_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         for number in range(LIMITS["address_attempts"]):
             path, more = (
@@ -103,14 +103,14 @@ def a_token(people: Accounts) -> str:
     return f"v1.{people.project}.{'A' * 43}"
 
 
-async def test_who_knows_the_password_is_never_refused(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_right_password_is_never_refused(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         await people.member()
         for _ in range(LIMITS["address_attempts"] + 1):
             assert (await people.sign_in(email=EMAIL, password=PASSWORD)).status == 200
 
 
-async def test_codes_can_be_guessed_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_attempts_at_codes_are_limited(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
         await people.register(name="Ada", phoneNumber=PHONE)
         for _ in range(LIMITS["account_attempts"]):
@@ -121,7 +121,7 @@ async def test_codes_can_be_guessed_so_often(nodes: tuple[NodeProcess, NodeProce
 
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
-async def test_an_address_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess], what: str) -> None:
+async def test_address_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess], what: str) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:
         await people.member()
         for email in (EMAIL, "nobody@example.com"):
@@ -131,7 +131,7 @@ async def test_an_address_is_written_to_so_often(nodes: tuple[NodeProcess, NodeP
             assert limit == ("account_messages" if email == EMAIL else "address_messages")
 
 
-async def test_a_number_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_number_is_written_to_so_often(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
         assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
         assert (await people.start("sms", phoneNumber=PHONE)).status == 200
@@ -172,7 +172,7 @@ async def test_registrations_that_are_refused_use_up_no_messages(
         assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
 
 
-async def test_an_address_registers_so_many(nodes: tuple[NodeProcess, NodeProcess]) -> None:
+async def test_address_registers_so_many(nodes: tuple[NodeProcess, NodeProcess]) -> None:
     async with accounts_of(nodes[0], AccountSystem.PHONE) as people:
         for number in range(LIMITS["address_messages"]):
             made = await people.register(name="Ada", phoneNumber=f"+1415555010{number}")
@@ -180,7 +180,7 @@ async def test_an_address_registers_so_many(nodes: tuple[NodeProcess, NodeProces
         assert refused(await people.register(name="Ada", phoneNumber=PHONE)) == "address_messages"
 
 
-async def test_a_project_that_brings_its_own_users_is_not_limited(
+async def test_project_that_brings_its_own_users_is_not_limited(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
     async with accounts_of(nodes[0], AccountSystem.BYOU) as people:
@@ -211,7 +211,7 @@ async def nothing_left(redis: Redis) -> bool:
     return not [name async for name in redis.scan_iter("*:attempts:*")]
 
 
-async def test_an_address_is_invited_so_often_and_a_member_all_the_same(
+async def test_address_is_invited_so_often_and_a_member_all_the_same(
     nodes: tuple[NodeProcess, NodeProcess],
 ) -> None:
     async with accounts_of(nodes[0], AccountSystem.EMAIL) as people:

@@ -136,13 +136,13 @@ async def place(
         way[1].cuts = way[1].holds = b""
 
 
-async def test_right_ones_are_given_back(place: tuple[Accounts, Attempt, RedisLink, bytes]) -> None:
+async def test_right_attempts_do_not_count(place: tuple[Accounts, Attempt, RedisLink, bytes]) -> None:
     people, attempt, _, _ = place
     for _ in range(MOST + 1):
         assert (await attempt(people)).status in (200, 201)
 
 
-async def test_what_redis_left_without_a_verdict_is_given_back(
+async def test_attempts_without_verdict_do_not_count(
     place: tuple[Accounts, Attempt, RedisLink, bytes],
 ) -> None:
     people, attempt, way, between = place
@@ -155,7 +155,7 @@ async def test_what_redis_left_without_a_verdict_is_given_back(
     assert (await attempt(people)).status in (200, 201)
 
 
-async def test_a_client_that_hangs_up_has_guessed_nothing(
+async def test_attempts_of_disconnected_client_do_not_count(
     place: tuple[Accounts, Attempt, RedisLink, bytes],
 ) -> None:
     people, attempt, way, between = place

@@ -75,7 +75,7 @@ async def pass_time(people: Accounts, seconds: float) -> None:
             await redis.hincrby(name, "last", -round(seconds * 1000))
 
 
-async def test_a_stranger_keeps_nobody_else_out(people: Accounts) -> None:
+async def test_attempts_of_stranger_do_not_block_user(people: Accounts) -> None:
     # The owner was at home lately.
     assert (await sign_in(people, HOME)).status == 200
     for stranger in ("203.0.113.1", "203.1.113.1"):
@@ -87,7 +87,7 @@ async def test_a_stranger_keeps_nobody_else_out(people: Accounts) -> None:
     assert (await sign_in(people, "192.0.2.200")).status == 200
 
 
-async def test_the_owner_gets_in_from_anywhere_by_the_reset_link(people: Accounts) -> None:
+async def test_owner_gets_in_from_anywhere_by_the_reset_link(people: Accounts) -> None:
     for stranger in ("203.0.113.1", "203.1.113.1"):
         await attempt(people, stranger, LIMITS["account_attempts"])
         # Nor do messages that a stranger asks for use up the owner's.
@@ -106,7 +106,7 @@ async def test_the_owner_gets_in_from_anywhere_by_the_reset_link(people: Account
     assert limited(fourth)[0] == "recipient_messages"
 
 
-async def test_delays_grow_and_end_with_a_right_guess(people: Accounts) -> None:
+async def test_delays_grow_and_end_with_right_attempt(people: Accounts) -> None:
     assert (await sign_in(people, HOME)).status == 200
     await attempt(people, HOME, LIMITS["account_attempts"])
     for delay in (FIRST_S, 2 * FIRST_S, 4 * FIRST_S, 8 * FIRST_S, LONGEST_S, LONGEST_S):
@@ -148,7 +148,7 @@ async def test_there_are_never_more_than_a_hundred_in_a_row(behind_proxy: NodePr
         assert (await people.node.metrics())['refused_total{limit="stranger_attempts"}'] >= 2
 
 
-async def test_a_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> None:
+async def test_project_sends_so_many_sms_a_day(behind_proxy: NodeProcess) -> None:
     async with (
         accounts_of(behind_proxy, AccountSystem.PHONE) as people,
         accounts_of(behind_proxy, AccountSystem.PHONE) as other,

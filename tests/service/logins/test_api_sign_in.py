@@ -76,7 +76,7 @@ async def test_from_registration_to_a_key_by_phone(by_phone: Accounts) -> None:
     assert reason(await by_phone.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
 
 
-async def test_a_project_gets_keys_for_its_own_users(by_key: Accounts) -> None:
+async def test_project_gets_keys_for_its_own_users(by_key: Accounts) -> None:
     key = await by_key.project_key(KeyScope.BYOU)
     user = (await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})).body["id"]
     signed_in = await by_key.sign_in(key, userId=user, appId=None)
@@ -92,7 +92,7 @@ async def test_a_project_gets_keys_for_its_own_users(by_key: Accounts) -> None:
     assert (await by_key.sign_in(signed_in.body["token"], userId=user)).status == 403
 
 
-async def test_a_project_key_is_for_its_own_project(by_key: Accounts, node: NodeProcess) -> None:
+async def test_project_key_is_for_its_own_project(by_key: Accounts, node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.BYOU) as other:
         key = await other.project_key(KeyScope.BYOU)
     user = await by_key.tenant.store.users.create(by_key.project, "Ada")
@@ -100,7 +100,7 @@ async def test_a_project_key_is_for_its_own_project(by_key: Accounts, node: Node
     assert field(await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})) == "projectId"
 
 
-async def test_who_asks_with_which_key(by_email: Accounts) -> None:
+async def test_each_key_is_described(by_email: Accounts) -> None:
     tenant = by_email.tenant
     device = await tenant.device(None)
     reader = await by_email.project_key(KeyScope.READ)
@@ -139,7 +139,7 @@ async def test_bad_credentials_name_their_field(by_email: Accounts, body: dict[s
     assert field(await by_email.sign_in(**{"email": EMAIL, "password": PASSWORD, **body})) == named
 
 
-async def test_an_unknown_address_gets_the_answer_of_a_wrong_password(by_email: Accounts) -> None:
+async def test_unknown_address_gets_the_answer_of_a_wrong_password(by_email: Accounts) -> None:
     await by_email.member()
     nameless = await by_email.tenant.store.users.create(by_email.project, "No", email="no@example.com")
     assert nameless.email is not None
@@ -151,13 +151,13 @@ async def test_an_unknown_address_gets_the_answer_of_a_wrong_password(by_email: 
         assert (unknown.status, unknown.body) == (wrong.status, wrong.body)
 
 
-async def test_a_key_in_the_header_matters_to_byou_alone(by_email: Accounts) -> None:
+async def test_key_in_the_header_matters_to_byou_alone(by_email: Accounts) -> None:
     await by_email.member()
     for key in ("nonsense", await by_email.project_key()):
         assert (await by_email.sign_in(key, email=EMAIL, password=PASSWORD)).status == 200
 
 
-async def test_a_forgotten_password(by_email: Accounts) -> None:
+async def test_forgotten_password(by_email: Accounts) -> None:
     user = await by_email.member()
     keys = [(await by_email.sign_in(email=EMAIL, password=PASSWORD)).body["token"] for _ in range(3)]
     started = await by_email.start("passwordReset/start", email="ADA@example.com")
@@ -177,7 +177,7 @@ async def test_a_forgotten_password(by_email: Accounts) -> None:
     assert reason(await by_email.post(path, token=token, newPassword=PASSWORD)) == "INVALID_TOKEN"
 
 
-async def test_a_new_password_takes_back_the_token_that_could_reset_the_old(by_email: Accounts) -> None:
+async def test_new_password_takes_back_the_token_that_could_reset_the_old(by_email: Accounts) -> None:
     user = await by_email.member()
     key = (await by_email.sign_in(email=EMAIL, password=PASSWORD)).body["token"]
     await by_email.start("passwordReset/start", email=EMAIL)
@@ -188,14 +188,14 @@ async def test_a_new_password_takes_back_the_token_that_could_reset_the_old(by_e
     assert reason(late) == "INVALID_TOKEN"
 
 
-async def test_who_resets_a_password_has_verified_the_address(by_email: Accounts) -> None:
+async def test_password_reset_verifies_address(by_email: Accounts) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     await by_email.start("passwordReset/start", email=EMAIL)
     await by_email.post("/auth/user/passwordReset", token=await by_email.token(), newPassword=NEW)
     assert (await by_email.sign_in(email=EMAIL, password=NEW)).status == 200
 
 
-async def test_a_token_is_good_for_what_it_was_sent_for(by_email: Accounts) -> None:
+async def test_token_serves_its_own_purpose_only(by_email: Accounts) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     verification = await by_email.token()
     await by_email.start("passwordReset/start", email=EMAIL)
@@ -209,7 +209,7 @@ async def test_a_token_is_good_for_what_it_was_sent_for(by_email: Accounts) -> N
     assert (await by_email.post("/auth/user/emailVerification", token=verification)).status == 200
 
 
-async def test_the_newest_token_counts(by_email: Accounts) -> None:
+async def test_newest_token_counts(by_email: Accounts) -> None:
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     first = await by_email.token()
     await by_email.start("emailVerification/start", email=EMAIL)
@@ -218,7 +218,7 @@ async def test_the_newest_token_counts(by_email: Accounts) -> None:
     assert (await by_email.post("/auth/user/emailVerification", token=second)).status == 200
 
 
-async def test_a_token_works_once_however_many_try(by_email: Accounts) -> None:
+async def test_token_works_once_however_many_try(by_email: Accounts) -> None:
     user = await by_email.member()
     store, project = by_email.tenant.store, by_email.project
     token = await store.verifications.issue_token(project, user, ProofKind.PASSWORD_RESET, 60_000)
@@ -231,7 +231,7 @@ async def test_a_token_works_once_however_many_try(by_email: Accounts) -> None:
     assert await store.users.authenticate(project, EMAIL, won)
 
 
-async def test_messages_go_to_whom_they_are_for_and_nobody_learns_of_it(by_email: Accounts) -> None:
+async def test_messages_reach_their_user_and_reveal_no_account(by_email: Accounts) -> None:
     await by_email.member()
     await by_email.tenant.store.users.create(by_email.project, "New", email="new@example.com")
     for what, expected in (
@@ -258,7 +258,7 @@ async def test_messages_are_for_their_account_system(
     assert await by_key.messages() == []
 
 
-async def test_an_unregistered_number_gets_no_code(by_phone: Accounts) -> None:
+async def test_unregistered_number_gets_no_code(by_phone: Accounts) -> None:
     refused = await by_phone.start("sms", phoneNumber=PHONE)
     assert (reason(refused), field(refused)) == ("INVALID_PHONE_NUMBER", "phoneNumber")
     assert field(await by_phone.start("sms", phoneNumber="415")) == "phoneNumber"
@@ -281,14 +281,14 @@ async def test_wrong_tries_kill_a_code(by_phone: Accounts) -> None:
     assert reason(await by_phone.sign_in(phoneNumber=PHONE, code=code)) == "INVALID_AUTH_CODE"
 
 
-async def test_a_code_works_once_however_many_try(by_phone: Accounts) -> None:
+async def test_code_works_once_however_many_try(by_phone: Accounts) -> None:
     await by_phone.register(name="Ada", phoneNumber=PHONE)
     code = await by_phone.code()
     replies = await asyncio.gather(*(by_phone.sign_in(phoneNumber=PHONE, code=code) for _ in range(5)))
     assert sorted(reply.status for reply in replies) == [200, 403, 403, 403, 403]
 
 
-async def test_what_was_sent_grows_old(hasty_node: NodeProcess) -> None:
+async def test_sent_tokens_and_codes_expire(hasty_node: NodeProcess) -> None:
     async with accounts_of(hasty_node, AccountSystem.EMAIL) as people:
         await people.register(name="Ada", email=EMAIL, password=PASSWORD)
         assert reason(await people.post("/auth/user/emailVerification", token=await people.token())) == (

@@ -68,7 +68,7 @@ async def times(tries: int, *asked: Callable[[], Awaitable[Reply]]) -> list[floa
     return [min(found) for found in taken]
 
 
-async def test_the_time_of_a_refusal_does_not_tell_who_is_registered(people: Accounts) -> None:
+async def test_time_of_refusal_does_not_reveal_registered_users(people: Accounts) -> None:
     await people.member()
     await people.tenant.store.users.create(people.project, "none", email="without@example.com")
     wrong, unknown, without = await processor_times(
@@ -84,7 +84,7 @@ async def test_the_time_of_a_refusal_does_not_tell_who_is_registered(people: Acc
 
 
 @pytest.mark.parametrize("what", ["emailVerification/start", "passwordReset/start"])
-async def test_the_time_to_send_does_not_tell_who_is_registered(people: Accounts, what: str) -> None:
+async def test_time_of_sending_does_not_reveal_registered_users(people: Accounts, what: str) -> None:
     await people.tenant.store.users.create(people.project, "Ada", email=EMAIL)
     known, unknown = await times(
         60, lambda: people.start(what, email=EMAIL), lambda: people.start(what, email=UNKNOWN)
@@ -92,7 +92,7 @@ async def test_the_time_to_send_does_not_tell_who_is_registered(people: Accounts
     assert known / 2 < unknown < known * 2
 
 
-async def test_a_start_makes_the_same_commands_for_everybody(people: Accounts) -> None:
+async def test_start_makes_the_same_commands_for_everybody(people: Accounts) -> None:
     """What the clock may blur, MONITOR shows."""
     await people.tenant.store.users.create(people.project, "Ada", email=EMAIL)
 
@@ -139,7 +139,7 @@ async def test_nothing_that_was_sent_is_stored_or_logged(people: Accounts, patie
     assert EMAIL not in patient_node.logged()
 
 
-async def test_a_login_that_a_reset_outruns_opens_nothing(people: Accounts) -> None:
+async def test_login_that_a_reset_outruns_opens_nothing(people: Accounts) -> None:
     store, user = people.tenant.store, await people.member()
     recognised = await store.users.authenticate(people.project, EMAIL, PASSWORD)
     assert recognised is not None
@@ -150,7 +150,7 @@ async def test_a_login_that_a_reset_outruns_opens_nothing(people: Accounts) -> N
     assert await store.sessions.of_user(people.project, user) == []
 
 
-async def test_a_session_opened_during_a_reset_ends_with_it(
+async def test_session_opened_during_a_reset_ends_with_it(
     people: Accounts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store, user = people.tenant.store, await people.member()
@@ -169,7 +169,7 @@ async def test_a_session_opened_during_a_reset_ends_with_it(
 
 
 @pytest.mark.parametrize("step", ["record", "delete"])
-async def test_a_reset_that_is_killed_can_be_made_again(people: Accounts, step: str) -> None:
+async def test_reset_that_is_killed_can_be_made_again(people: Accounts, step: str) -> None:
     store, user = people.tenant.store, await people.member()
     keys = [await people.key(user) for _ in range(2)]
     token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
@@ -187,7 +187,7 @@ async def test_a_reset_that_is_killed_can_be_made_again(people: Accounts, step: 
     assert reason(await people.sign_in(email=EMAIL, password=PASSWORD)) == "INCORRECT_PASSWORD"
 
 
-async def test_a_code_of_a_deleted_user_opens_nothing(patient_node: NodeProcess) -> None:
+async def test_code_of_a_deleted_user_opens_nothing(patient_node: NodeProcess) -> None:
     async with accounts_of(patient_node, AccountSystem.PHONE) as people:
         user = (await people.register(name="Ada", phoneNumber=PHONE)).body["id"]
         code = await people.code()
@@ -197,7 +197,7 @@ async def test_a_code_of_a_deleted_user_opens_nothing(patient_node: NodeProcess)
 
 
 @pytest.mark.parametrize("what", ["emailVerification", "passwordReset"])
-async def test_a_token_waits_while_its_project_is_disabled(people: Accounts, what: str) -> None:
+async def test_token_waits_while_its_project_is_disabled(people: Accounts, what: str) -> None:
     await people.register(name="Ada", email=EMAIL, password=PASSWORD)
     assert (await people.start(f"{what}/start", email=EMAIL)).status == 200
     token, projects = await people.token(), people.tenant.store.projects

@@ -105,7 +105,7 @@ CROSS_SITE: Final = (403, "CROSS_SITE")
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_key_may_come_in_each_way(ada: Person, way: Way) -> None:
+async def test_key_may_come_in_each_way(ada: Person, way: Way) -> None:
     headers = way(ada.account)
     assert await ada.asks(headers) == (200, "")
     assert await ada.asks(headers, "PATCH") == (204, "")
@@ -113,7 +113,7 @@ async def test_a_key_may_come_in_each_way(ada: Person, way: Way) -> None:
 
 
 @pytest.mark.parametrize(("way", "beside"), BESIDES)
-async def test_a_key_may_come_twice_and_another_may_not(
+async def test_key_may_come_twice_and_another_may_not(
     ada: Person, bob: Account, way: Way, beside: Way
 ) -> None:
     """In a header. A browser adds the cookie by itself: it counts alone or not at all."""
@@ -127,7 +127,7 @@ async def test_a_key_may_come_twice_and_another_may_not(
 
 
 @pytest.mark.parametrize("way", HEADERS)
-async def test_a_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: Account, way: Way) -> None:
+async def test_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: Account, way: Way) -> None:
     """Also a live one of somebody else, which stays."""
     dead = Account(bob.id, mint(ada.tenant.project)[0])
     for beside, is_dead in ((bob, False), (dead, True)):
@@ -139,7 +139,7 @@ async def test_a_header_decides_whatever_cookie_is_beside_it(ada: Person, bob: A
         assert not ada.forgotten
 
 
-async def test_a_dead_cookie_is_expired_by_the_answer(ada: Person, tenant: Tenant) -> None:
+async def test_dead_cookie_is_expired_by_the_answer(ada: Person, tenant: Tenant) -> None:
     """Nothing else can: no script sees it. One that lives stays."""
     dead = Account(0, mint(tenant.project)[0])
     assert await ada.asks(cookie(dead)) == NOBODY
@@ -161,14 +161,14 @@ def is_expired(cookies: Mapping[str, Morsel[str]]) -> bool:
     return "homewire_session" in cookies and cookies["homewire_session"]["max-age"] == "0"
 
 
-async def test_an_auth_token_decides_and_agrees_with_headers(ada: Person, bob: Account) -> None:
+async def test_auth_token_decides_and_agrees_with_headers(ada: Person, bob: Account) -> None:
     path = f"{EVENTS}?authToken={ada.account.key}"
     assert await ada.receives(cookie(ada.account), path)
     assert await ada.receives(cookie(bob), path)
     assert await ada.refused(auth_key(bob), path) == NOBODY
 
 
-async def test_a_header_that_stands_there_twice_says_the_same_or_nothing(ada: Person, bob: Account) -> None:
+async def test_header_that_stands_there_twice_says_the_same_or_nothing(ada: Person, bob: Account) -> None:
     """Of two, a balancer that looks at keys may have looked at the other one."""
     own, others = authorization(ada.account).items(), authorization(bob).items()
     token, user = auth_key(ada.account).items()
@@ -183,14 +183,14 @@ async def test_a_header_that_stands_there_twice_says_the_same_or_nothing(ada: Pe
     assert await ada.refused({}, twice + bob.key) == NOBODY
 
 
-async def test_a_planted_cookie_wins_over_no_other(ada: Person, bob: Account) -> None:
+async def test_planted_cookie_wins_over_no_other(ada: Person, bob: Account) -> None:
     """A page of a neighbouring host can add a cookie of this name, before or behind the right one."""
     both = [f"homewire_session={each.key}" for each in (ada.account, bob)]
     for planted in (both, both[::-1]):
         assert await ada.asks({"Cookie": "; ".join(planted)}) == NOBODY
 
 
-async def test_a_user_id_has_to_be_that_of_the_key(ada: Person, bob: Account, tenant: Tenant) -> None:
+async def test_user_id_has_to_be_that_of_the_key(ada: Person, bob: Account, tenant: Tenant) -> None:
     right = ada.account.id
     for wrong in (bob.id, "", "x", f"0{right}", f"{right} {right}", "-1", "ada"):
         headers = {"X-Auth-Token": ada.account.key, "X-User-Id": str(wrong)}
@@ -205,7 +205,7 @@ async def test_a_user_id_has_to_be_that_of_the_key(ada: Person, bob: Account, te
 
 
 @pytest.mark.parametrize("way", WAYS)
-async def test_a_session_that_ended_is_over_in_each_way(ada: Person, tenant: Tenant, way: Way) -> None:
+async def test_session_that_ended_is_over_in_each_way(ada: Person, tenant: Tenant, way: Way) -> None:
     sessions, user = tenant.store.sessions, ada.account
     session, key = await sessions.open(tenant.project, user.id, "app", Login(user_agent="test"))
     other = Account(user.id, key)
@@ -215,7 +215,7 @@ async def test_a_session_that_ended_is_over_in_each_way(ada: Person, tenant: Ten
     assert await ada.asks(way(user)) == (200, "")
 
 
-async def test_a_dead_cookie_does_not_keep_anybody_out_of_what_is_open_to_all(
+async def test_dead_cookie_does_not_block_public_operations(
     tenant: Tenant,
 ) -> None:
     """A browser sends it along, whatever its user does next. Who sends a dead key in a header means it."""
@@ -243,7 +243,7 @@ PAGES: Final = (
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_a_foreign_page_changes_nothing_with_a_cookie(ada: Person, page: dict[str, str]) -> None:
+async def test_foreign_page_changes_nothing_with_a_cookie(ada: Person, page: dict[str, str]) -> None:
     headers = cookie(ada.account) | page
     for method in ("PATCH", "DELETE"):
         assert await ada.asks(headers, method) == CROSS_SITE
@@ -262,7 +262,7 @@ async def test_nor_does_it_send_commands(ada: Person, tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("way", [authorization, auth_key])
-async def test_a_foreign_page_with_a_key_may(ada: Person, way: Way) -> None:
+async def test_foreign_page_with_a_key_may(ada: Person, way: Way) -> None:
     assert await ada.asks(way(ada.account) | FOREIGN, "PATCH") == (204, "")
     assert await ada.asks(way(ada.account) | cookie(ada.account) | FOREIGN, "PATCH") == (204, "")
     assert await ada.receives(way(ada.account) | FOREIGN)
@@ -277,13 +277,13 @@ async def test_our_own_page_may(ada: Person, tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES)
-async def test_a_foreign_page_hears_nothing_with_a_cookie(ada: Person, page: dict[str, str]) -> None:
+async def test_foreign_page_cannot_listen_by_cookie(ada: Person, page: dict[str, str]) -> None:
     headers = cookie(ada.account) | page
     assert await ada.refused(headers) == CROSS_SITE
     assert await ada.refused(headers, f"{EVENTS}?homeId={ada.home}") == CROSS_SITE
 
 
-async def test_a_listed_page_may(node_with_origins: NodeProcess) -> None:
+async def test_listed_page_may(node_with_origins: NodeProcess) -> None:
     async with tenant_of(node_with_origins) as tenant:
         ada = await person_of(tenant)
         listed = cookie(ada.account) | {"Origin": LISTED}
@@ -319,7 +319,7 @@ def node_with_origins() -> Iterator[NodeProcess]:
         yield running
 
 
-async def test_where_people_come_by_https_nobody_plants_a_cookie() -> None:
+async def test_cookie_cannot_be_planted_where_https_is_used() -> None:
     """Also if the proxy before us says nothing of it. The name that browsers had before is still read."""
     with private_node(public_url="https://home.example.com") as node:
         async with tenant_of(node) as tenant:

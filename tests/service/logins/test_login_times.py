@@ -40,7 +40,7 @@ def now(people: Accounts) -> int:
     return people.tenant.store.now_ms()
 
 
-async def test_a_login_and_a_failed_one_are_noted_when_they_were(people: Accounts) -> None:
+async def test_login_and_a_failed_one_are_noted_when_they_were(people: Accounts) -> None:
     user = await people.member()
     assert (
         (await stored(people, user)).last_login_ms,
@@ -64,7 +64,7 @@ async def test_a_login_and_a_failed_one_are_noted_when_they_were(people: Account
     assert both.last_login_ms == session.started_ms
 
 
-async def test_who_is_not_let_in_failed(people: Accounts) -> None:
+async def test_refused_login_is_noted_as_failed(people: Accounts) -> None:
     """Also with the right password."""
     made = await people.tenant.store.users.create(people.project, "Ada", email=EMAIL, password=PASSWORD)
     assert reason(await people.sign_in(email=EMAIL, password=PASSWORD)) == "USER_UNVERIFIED"
@@ -73,7 +73,7 @@ async def test_who_is_not_let_in_failed(people: Accounts) -> None:
     assert user.last_login_ms == 0
 
 
-async def test_what_is_no_password_login_counts_too(patient_node: NodeProcess) -> None:
+async def test_login_without_password_is_noted_too(patient_node: NodeProcess) -> None:
     async with accounts_of(patient_node, AccountSystem.PHONE) as people:
         made = await people.tenant.store.users.create(people.project, "Ada", phone=PHONE)
         assert reason(await people.sign_in(phoneNumber=PHONE, code="000000")) == "INVALID_AUTH_CODE"
@@ -83,7 +83,7 @@ async def test_what_is_no_password_login_counts_too(patient_node: NodeProcess) -
         assert (await stored(people, made.id)).last_login_ms > 0
 
 
-async def test_nothing_is_noted_of_who_is_unknown(people: Accounts) -> None:
+async def test_login_of_unknown_user_notes_nothing(people: Accounts) -> None:
     """Nor of who was only invited: they could not log in."""
     store, project = people.tenant.store, people.project
     keys = {name async for name in people.tenant.redis.scan_iter(f"*{{p{project}}}*")}
@@ -96,7 +96,7 @@ async def test_nothing_is_noted_of_who_is_unknown(people: Accounts) -> None:
     assert await store.users.get_any(project, user) is None
 
 
-async def test_a_failed_login_makes_the_same_commands_for_everybody(people: Accounts) -> None:
+async def test_failed_login_makes_the_same_commands_for_everybody(people: Accounts) -> None:
     """What the clock may blur, MONITOR shows."""
     await people.member()
     await people.tenant.store.users.create(people.project, "none", email="without@example.com")

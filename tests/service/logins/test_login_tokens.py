@@ -19,7 +19,7 @@ async def good(people: Accounts, token: str) -> bool:
     return says is not None and await people.tenant.store.login_tokens.redeem(says)
 
 
-async def test_a_project_key_gets_one_for_a_user(by_email: Accounts) -> None:
+async def test_project_key_gets_one_for_a_user(by_email: Accounts) -> None:
     user, key = await by_email.member(), await by_email.project_key(KeyScope.ADMIN)
     made = await by_email.tenant.ask("POST", f"/users/{user}/loginToken", key)
     assert (made.status, made.body.keys()) == (201, {"token", "expirationTime"})
@@ -30,7 +30,7 @@ async def test_a_project_key_gets_one_for_a_user(by_email: Accounts) -> None:
     assert not await good(by_email, made.body["token"])
 
 
-async def test_only_who_is_registered_has_some(by_email: Accounts) -> None:
+async def test_only_registered_users_get_login_tokens(by_email: Accounts) -> None:
     owner, key = await by_email.member(), await by_email.project_key(KeyScope.ADMIN)
     store, ask = by_email.tenant.store, by_email.tenant.ask
     home = (await store.homes.create(by_email.project, "home", owner)).id
@@ -41,7 +41,7 @@ async def test_only_who_is_registered_has_some(by_email: Accounts) -> None:
         assert (await ask("POST", f"/users/{user}/loginToken", key)).status == 404
 
 
-async def test_of_many_who_try_at_once_one_has_it(by_email: Accounts) -> None:
+async def test_login_token_redeemed_at_once_admits_one(by_email: Accounts) -> None:
     user = await by_email.member()
     token, _ = await by_email.tenant.store.login_tokens.create(by_email.project, user, LIFETIME_MS)
     assert sorted(await asyncio.gather(*(good(by_email, token) for _ in range(20)))) == [False] * 19 + [True]
@@ -76,7 +76,7 @@ async def test_it_is_stored_as_a_hash_and_grows_old(by_email: Accounts) -> None:
     assert await good(by_email, token)
 
 
-async def test_a_user_has_so_many(by_email: Accounts) -> None:
+async def test_user_has_so_many(by_email: Accounts) -> None:
     user, create = await by_email.member(), by_email.tenant.store.login_tokens.create
     made = [(await create(by_email.project, user, LIFETIME_MS + n))[0] for n in range(MAX_LOGIN_TOKENS + 2)]
     assert [await good(by_email, token) for token in made] == [False] * 2 + [True] * MAX_LOGIN_TOKENS

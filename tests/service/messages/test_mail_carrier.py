@@ -43,7 +43,7 @@ async def plain() -> AsyncIterator[MailServer]:
 
 
 @pytest.mark.parametrize("mode", MODES)
-async def test_a_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
+async def test_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
     async with mail_server(mode) as server:
         sent = mail_of()
         await sender(server).carry(sent, project())
@@ -61,7 +61,7 @@ async def test_a_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
     assert f'href="{link}"' in part(mail, "html")
 
 
-async def test_a_server_that_is_not_believed_gets_nothing() -> None:
+async def test_server_that_is_not_believed_gets_nothing() -> None:
     async with mail_server() as server:
         with pytest.raises(NotSent) as refusal:
             # Without our authority the public ones are asked.
@@ -69,7 +69,7 @@ async def test_a_server_that_is_not_believed_gets_nothing() -> None:
     assert not isinstance(refusal.value, Undeliverable)
 
 
-async def test_what_each_mail_says(plain: MailServer) -> None:
+async def test_each_kind_of_mail_has_its_text(plain: MailServer) -> None:
     out = sender(plain)
     own = project(password_reset_url="https://app.example.com/reset?t={token}")
     await out.carry(mail_of(MessageKind.PASSWORD_RESET), own)
@@ -82,7 +82,7 @@ async def test_what_each_mail_says(plain: MailServer) -> None:
     assert "“Zoë” at Sea view" in part(mail, "plain")
 
 
-async def test_a_name_is_neither_header_nor_line_nor_markup(plain: MailServer) -> None:
+async def test_name_is_neither_header_nor_line_nor_markup(plain: MailServer) -> None:
     name = 'x\r\nBcc: all@example.com\r\n\r\n<script>alert("1")</script>\u202e'
     await sender(plain).carry(mail_of(MessageKind.INVITATION, token="", home_name=name), project(name))
     envelope, mail = await plain.mail()
@@ -110,7 +110,7 @@ async def test_addresses_beyond_ascii(plain: MailServer, to: str, written: str) 
 @pytest.mark.parametrize(
     "to", ["a@example.com\r\nRCPT TO:<b@example.com>", "a@example.com, b@example.com", "a"]
 )
-async def test_what_is_no_address_is_undeliverable(plain: MailServer, to: str) -> None:
+async def test_mail_to_invalid_address_is_undeliverable(plain: MailServer, to: str) -> None:
     with pytest.raises(Undeliverable):
         await sender(plain).carry(mail_of(to=to), project())
     await sender(plain).carry(mail_of(), project())
@@ -118,7 +118,7 @@ async def test_what_is_no_address_is_undeliverable(plain: MailServer, to: str) -
     assert envelope["to"] == "ann@example.com"
 
 
-async def test_a_refusal_for_good_is_told_from_one_for_now(plain: MailServer) -> None:
+async def test_refusal_for_good_is_told_from_one_for_now(plain: MailServer) -> None:
     with pytest.raises(Undeliverable, match="550"):
         await sender(plain).carry(mail_of(to="refused-ann@example.com"), project())
     with pytest.raises(NotSent, match="451") as refusal:

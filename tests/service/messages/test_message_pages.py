@@ -56,7 +56,7 @@ def hash_of(text: str) -> str:
 
 
 @pytest.mark.parametrize("path", ["/verifyEmail", "/resetPassword"])
-async def test_a_page_loads_nothing_and_tells_nobody(node: NodeProcess, path: str) -> None:
+async def test_message_page_loads_nothing_and_leaks_nothing(node: NodeProcess, path: str) -> None:
     async with node.client() as http, http.get(path) as answer:
         assert answer.status == 200
         page = Page(await answer.text())
@@ -93,9 +93,7 @@ async def form_of(tenant: Tenant, link: str) -> tuple[str, str]:
     return f"/{endpoint}", parts.fragment.removeprefix("token=")
 
 
-async def test_a_mail_leads_to_a_verified_address_and_a_new_password(
-    node: NodeProcess, tenant: Tenant
-) -> None:
+async def test_mail_leads_to_a_verified_address_and_a_new_password(node: NodeProcess, tenant: Tenant) -> None:
     await tenant.store.apps.create(tenant.project, "controller_app")
     email = "pia@example.com"
     account = {"projectId": tenant.project, "email": email, "password": PASSWORD, "name": "Pia"}
@@ -126,7 +124,7 @@ async def test_a_mail_leads_to_a_verified_address_and_a_new_password(
         assert answer.status == 200
 
 
-async def test_a_page_asks_for_what_only_the_registrant_knows(node: NodeProcess, tenant: Tenant) -> None:
+async def test_verification_page_asks_for_password_of_registrant(node: NodeProcess, tenant: Tenant) -> None:
     async with tenant.http.get("/verifyEmail") as answer:
         page = Page(await answer.text())
     (asked,) = page.all("input")
@@ -156,7 +154,7 @@ async def test_a_page_asks_for_what_only_the_registrant_knows(node: NodeProcess,
         assert (await answer.json())["reason"] == "INVALID_TOKEN"
 
 
-async def test_a_user_without_a_password_confirms_the_address_without_one(
+async def test_user_without_a_password_confirms_the_address_without_one(
     node: NodeProcess, tenant: Tenant
 ) -> None:
     email = "made-by-a-server@example.com"

@@ -31,7 +31,7 @@ def post(node: NodeProcess, tenant: Tenant) -> PostOffice:
     return PostOffice(node, tenant, carried=())
 
 
-async def test_what_was_sent_is_shown_with_its_secrets(node: NodeProcess, tenant: Tenant) -> None:
+async def test_kept_messages_are_shown_with_their_secrets(node: NodeProcess, tenant: Tenant) -> None:
     office = post(node, tenant)
     project = tenant.project
     await office.send(Message(project, MessageKind.EMAIL_VERIFICATION, "ann@example.com", token=TOKEN))
@@ -77,7 +77,7 @@ async def test_nothing_of_a_message_can_be_read_in_redis(node: NodeProcess, tena
         await kept_letters(tenant.redis, Sealer("another secret of this deployment", Path("unused")))
 
 
-async def test_what_is_no_message_hides_none(node: NodeProcess, tenant: Tenant) -> None:
+async def test_malformed_entry_hides_no_message(node: NodeProcess, tenant: Tenant) -> None:
     await tenant.redis.xadd(MESSAGES_KEPT, {"x": "y"})
     await tenant.redis.xadd(MESSAGES_KEPT, {"m": b"\xff", "c": 0})
     await post(node, tenant).send(
@@ -86,9 +86,7 @@ async def test_what_is_no_message_hides_none(node: NodeProcess, tenant: Tenant) 
     assert len(await node.outbox("--project", tenant.project)) == 1
 
 
-async def test_what_another_data_directory_sealed_hides_nothing_else(
-    node: NodeProcess, tenant: Tenant
-) -> None:
+async def test_message_sealed_elsewhere_hides_no_other(node: NodeProcess, tenant: Tenant) -> None:
     foreign = Sealer("the secret of another directory", Path("unused"))
     await post(node, tenant).send(Message(tenant.project, MessageKind.SIGN_IN_CODE, "+14155550100", code="1"))
     queued = QueuedMessage.new(
@@ -99,7 +97,7 @@ async def test_what_another_data_directory_sealed_hides_nothing_else(
     assert [each["to"] for each in shown] == ["+14155550100"]
 
 
-async def test_the_oldest_go_and_all_go_in_the_end(
+async def test_oldest_go_and_all_go_in_the_end(
     node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(room, "KEPT", 3)
@@ -132,7 +130,7 @@ async def test_where_too_many_wait_none_is_taken(
         await tenant.redis.delete(queue, waiting)
 
 
-async def test_a_projects_own_links(node: NodeProcess, tenant: Tenant) -> None:
+async def test_projects_own_links(node: NodeProcess, tenant: Tenant) -> None:
     await tenant.store.projects.configure(
         tenant.project, verification_url="https://app.example.com/v?t={token}"
     )

@@ -12,7 +12,7 @@ from kit.tenant import tenant_of
 ATTEMPT_S = 2.0
 
 
-async def test_a_kill_loses_nothing(short_directory: Path) -> None:
+async def test_kill_loses_nothing(short_directory: Path) -> None:
     """Neither what was in hand, nor what nobody had taken yet."""
     data_dir = short_directory / "data"
     async with mail_server() as mails:

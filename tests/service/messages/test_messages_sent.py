@@ -65,7 +65,7 @@ async def servers(ports: tuple[NodeProcess, int, int]) -> AsyncIterator[MessageS
         await all_carried(tenant)
 
 
-async def test_a_mail_goes_out_and_leaves_nothing_behind(servers: MessageServers) -> None:
+async def test_mail_goes_out_and_leaves_nothing_behind(servers: MessageServers) -> None:
     before = (await servers.node.metrics())["mail_sent_total"]
     await servers.post.send(verification(servers.tenant, "ann@example.com"))
     envelope, mail = await servers.mails.mail()
@@ -76,7 +76,7 @@ async def test_a_mail_goes_out_and_leaves_nothing_behind(servers: MessageServers
     assert TOKEN not in servers.node.logged()
 
 
-async def test_a_server_that_is_away_is_waited_for() -> None:
+async def test_server_that_is_away_is_waited_for() -> None:
     """For as many tries as there are without settings: a server takes its time to come back."""
     async with mail_server() as mails:
         with private_node(**mails.settings(), message_backoff_s=0.1) as node:
@@ -90,7 +90,7 @@ async def test_a_server_that_is_away_is_waited_for() -> None:
                 await all_carried(tenant)
 
 
-async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(servers: MessageServers) -> None:
+async def test_mail_turned_away_for_now_comes_again_as_the_same_mail(servers: MessageServers) -> None:
     await servers.post.send(verification(servers.tenant, "later-cat@example.com"))
     assert await servers.mails.said() == {"turnedAway": "later-cat@example.com"}
     assert await servers.mails.said() == {"turnedAway": "later-cat@example.com"}
@@ -99,7 +99,7 @@ async def test_a_mail_turned_away_for_now_comes_again_as_the_same_mail(servers: 
     assert mail["Message-ID"].endswith("@example.com>")
 
 
-async def test_what_is_refused_for_good_is_dead_at_once(servers: MessageServers) -> None:
+async def test_permanent_refusal_makes_dead_letter_at_once(servers: MessageServers) -> None:
     before = (await servers.node.metrics())["mail_dead_letters_total"]
     await servers.post.send(verification(servers.tenant, "refused-dan@example.com"))
     await servers.node.until("mail_dead_letters_total", before + 1)
@@ -117,7 +117,7 @@ async def test_what_is_refused_for_good_is_dead_at_once(servers: MessageServers)
     assert TOKEN not in log
 
 
-async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(servers: MessageServers) -> None:
+async def test_message_to_unknown_user_is_queued_and_dropped(servers: MessageServers) -> None:
     before = await servers.node.metrics()
     await servers.post.send(verification(servers.tenant, ""))
     await servers.post.send(verification(servers.tenant, "eva@example.com"))
@@ -129,7 +129,7 @@ async def test_a_message_to_nobody_takes_the_same_way_and_ends_there(servers: Me
     assert after["mail_dead_letters_total"] == before["mail_dead_letters_total"]
 
 
-async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_carried(
+async def test_foreign_entry_in_queue_blocks_no_message(
     servers: MessageServers,
 ) -> None:
     before = (await servers.node.metrics())["mail_malformed_total"]
@@ -147,7 +147,7 @@ async def test_what_somebody_else_wrote_into_a_queue_keeps_no_letter_from_being_
     assert servers.node.logged().count("messages.malformed") == 1
 
 
-async def test_an_sms_is_posted_signed(servers: MessageServers) -> None:
+async def test_sms_is_posted_signed(servers: MessageServers) -> None:
     await servers.post.send(code(servers.tenant))
     _, body = await servers.sms.post()
     assert body == {
@@ -158,7 +158,7 @@ async def test_an_sms_is_posted_signed(servers: MessageServers) -> None:
     }
 
 
-async def test_a_code_that_expired_is_sent_no_more(servers: MessageServers) -> None:
+async def test_code_that_expired_is_sent_no_more(servers: MessageServers) -> None:
     """And is no dead message either."""
     before, now = await servers.node.metrics(), wall_clock_ms()
     await servers.post.send(replace(code(servers.tenant, "+14155550124"), good_until_ms=now - 1))
@@ -170,7 +170,7 @@ async def test_a_code_that_expired_is_sent_no_more(servers: MessageServers) -> N
     assert (await servers.node.metrics())["sms_dead_letters_total"] == before["sms_dead_letters_total"]
 
 
-async def test_an_sms_is_tried_again_under_the_same_id_until_it_is_given_up(servers: MessageServers) -> None:
+async def test_sms_is_tried_again_under_the_same_id_until_it_is_given_up(servers: MessageServers) -> None:
     servers.sms.answers[:] = [500, 302]
     await servers.post.send(code(servers.tenant))
     ids = {(await servers.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}

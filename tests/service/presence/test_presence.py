@@ -37,7 +37,7 @@ async def closed(socket: Socket) -> None:
     await socket.drop()
 
 
-async def test_a_device_comes_and_goes(watched: WatchedHome) -> None:
+async def test_device_comes_and_goes(watched: WatchedHome) -> None:
     before = round(time.time() * 1000)
     assert not await watched.is_connected()
     async with await watched.connect():
@@ -60,7 +60,7 @@ async def test_a_device_comes_and_goes(watched: WatchedHome) -> None:
     assert before <= presence.last_connect_ms <= presence.last_disconnect_ms <= round(time.time() * 1000)
 
 
-async def test_the_first_socket_and_the_last_count(watched: WatchedHome) -> None:
+async def test_first_socket_and_the_last_count(watched: WatchedHome) -> None:
     """Also on different nodes, and whichever of them ends first."""
     for order in [(0, 1, 2), (2, 1, 0), (1, 0, 2)]:
         sockets = [await watched.connect(0), await watched.connect(1), await watched.connect(0)]
@@ -75,7 +75,7 @@ async def test_the_first_socket_and_the_last_count(watched: WatchedHome) -> None
         await watched.nothing_more()
 
 
-async def test_a_device_in_no_home_is_connected_and_nobody_hears(watched: WatchedHome) -> None:
+async def test_device_without_home_is_connected_and_sends_no_event(watched: WatchedHome) -> None:
     stray = await watched.tenant.device(None)
     socket = await watched.connect(device=stray)
     await watched.becomes(True, device=stray)
@@ -85,13 +85,13 @@ async def test_a_device_in_no_home_is_connected_and_nobody_hears(watched: Watche
     assert await watched.receive(1) == [(stray.id, WENT)]
 
 
-async def test_a_user_at_the_other_websocket_is_no_device(watched: WatchedHome) -> None:
+async def test_user_at_the_other_websocket_is_no_device(watched: WatchedHome) -> None:
     assert not await watched.tenant.redis.exists(
         ProjectSlot(watched.tenant.project).device_presence(watched.owner.id)
     )
 
 
-async def test_what_comes_and_goes_again_and_again_is_told_by_turns(watched: WatchedHome) -> None:
+async def test_flapping_device_sends_alternating_events(watched: WatchedHome) -> None:
     for _ in range(20):
         await closed(await watched.connect())
     socket = await watched.connect()
@@ -120,7 +120,7 @@ async def test_what_comes_and_goes_again_and_again_is_told_by_turns(watched: Wat
     assert len(received) >= 2
 
 
-async def test_a_deleted_device_leaves_no_record(watched: WatchedHome) -> None:
+async def test_deleted_device_leaves_no_record(watched: WatchedHome) -> None:
     async with await watched.connect() as socket:
         assert await watched.receive(1) == [(watched.device.id, CAME)]
         await watched.tenant.store.devices.delete(watched.tenant.project, watched.device.id)

@@ -12,7 +12,7 @@ from kit.node import eventually
 from kit.presence import BY_LEASE_S, CAME, LEASE_S, WENT, running_nodes, watched_home
 
 
-async def test_a_node_that_ends_says_so_of_all_its_devices() -> None:
+async def test_node_that_ends_says_so_of_all_its_devices() -> None:
     # None of this comes by the end of its lease.
     with running_nodes(2, presence_lease_s=600.0) as (_, nodes):
         async with watched_home(nodes) as watched:
@@ -30,7 +30,7 @@ async def test_a_node_that_ends_says_so_of_all_its_devices() -> None:
             assert await watched.tenant.redis.zcard(NODES) == 1
 
 
-async def test_a_killed_node_is_announced_once_though_two_look_after_it() -> None:
+async def test_killed_node_is_announced_once_though_two_look_after_it() -> None:
     with running_nodes(3) as (_, nodes):
         async with watched_home(nodes) as watched:
             devices = [await watched.tenant.device(watched.home) for _ in range(120)]
@@ -51,7 +51,7 @@ async def test_a_killed_node_is_announced_once_though_two_look_after_it() -> Non
             assert await watched.receive(1) == [(watched.device.id, WENT)]
 
 
-async def test_who_comes_to_another_node_in_time_was_never_away() -> None:
+async def test_device_that_moves_to_another_node_stays_connected() -> None:
     with running_nodes(2) as (_, nodes):
         async with watched_home(nodes) as watched:
             await watched.connect(0)
@@ -75,7 +75,7 @@ async def test_who_comes_to_another_node_in_time_was_never_away() -> None:
             assert await watched.receive(1) == [(watched.device.id, WENT)]
 
 
-async def test_with_no_node_left_nobody_is_connected() -> None:
+async def test_without_nodes_no_device_is_connected() -> None:
     with running_nodes(1) as (_, nodes):
         async with watched_home(nodes) as watched:
             await watched.connect(0)
@@ -84,7 +84,7 @@ async def test_with_no_node_left_nobody_is_connected() -> None:
             await watched.becomes(False, BY_LEASE_S)
 
 
-async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> None:
+async def test_node_that_was_away_for_longer_than_its_lease_begins_anew() -> None:
     with running_nodes(2) as (_, nodes):
         async with watched_home(nodes) as watched:
             async with await watched.connect(0) as socket:
@@ -99,7 +99,7 @@ async def test_a_node_that_was_away_for_longer_than_its_lease_begins_anew() -> N
             await watched.nothing_more()
 
 
-async def test_when_redis_was_away_longer_than_all_leases_nobody_left() -> None:
+async def test_outage_longer_than_leases_disconnects_no_device() -> None:
     with running_nodes(2) as (server, nodes):
         async with watched_home(nodes) as watched:
             async with await watched.connect(0):

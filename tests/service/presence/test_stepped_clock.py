@@ -31,7 +31,7 @@ async def renewed(tenant: Tenant, times: int) -> None:
 
 
 @pytest.mark.parametrize("seconds", [HOUR, -HOUR], ids=["forward", "backward"])
-async def test_a_stepped_clock_announces_no_device_gone(
+async def test_stepped_clock_announces_no_device_gone(
     short_directory: Path, monkeypatch: pytest.MonkeyPatch, seconds: int
 ) -> None:
     clock = SteppedClock(short_directory)

@@ -57,7 +57,7 @@ async def sensor(store: Store, redis_client: Redis) -> SensorAtHome:
     return SensorAtHome(store, redis_client, project, home, device.id)
 
 
-async def test_a_word_that_is_repeated_or_late_changes_nothing(sensor: SensorAtHome) -> None:
+async def test_word_that_is_repeated_or_late_changes_nothing(sensor: SensorAtHome) -> None:
     for generation in (1, 1, 2):
         await sensor.say("a", True, generation)
     assert await sensor.told() == "+"
@@ -74,7 +74,7 @@ async def test_a_word_that_is_repeated_or_late_changes_nothing(sensor: SensorAtH
     assert await sensor.told() == "+-+"
 
 
-async def test_a_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(sensor: SensorAtHome) -> None:
+async def test_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(sensor: SensorAtHome) -> None:
     """A command that was not answered in time may reach Redis behind its repetition."""
     await sensor.say("a", True, 1)
     await sensor.say("b", True, 1)
@@ -104,7 +104,7 @@ async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(sensor: 
     assert set(record) == {b"words", b"holders", b"connected", b"disconnected"}
 
 
-async def test_what_is_said_of_the_dead_is_said_once_and_holds(sensor: SensorAtHome) -> None:
+async def test_end_of_dead_node_is_recorded_once_and_holds(sensor: SensorAtHome) -> None:
     await sensor.say("a", True, 1, 5)
     for _ in range(3):
         await sensor.say("a", False, DEAD, 9)
@@ -116,7 +116,7 @@ async def test_what_is_said_of_the_dead_is_said_once_and_holds(sensor: SensorAtH
     assert await sensor.store.presence.held_by(sensor.project, "a") == []
 
 
-async def test_what_a_record_says_counts_while_the_lease_lives(sensor: SensorAtHome) -> None:
+async def test_record_counts_while_lease_lives(sensor: SensorAtHome) -> None:
     nodes = sensor.store.nodes
     assert await nodes.renew("short", LONG_MS, new=True)
     await sensor.say("short", True, 1, 5)
@@ -156,7 +156,7 @@ class HeldClock:
         await eventually(holds)
 
 
-async def test_nobody_is_condemned_before_all_had_the_time_to_renew(
+async def test_no_node_is_dead_before_all_had_a_lease_to_renew(
     sensor: SensorAtHome, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     nodes, clock = sensor.store.nodes, HeldClock()
@@ -238,7 +238,7 @@ async def test_after_an_outage_no_node_is_dead_before_all_had_a_lease_to_renew(
         await asyncio.gather(reaping, return_exceptions=True)
 
 
-async def test_a_device_that_moves_is_told_of_in_the_home_it_is_in(sensor: SensorAtHome) -> None:
+async def test_device_that_moves_is_told_of_in_the_home_it_is_in(sensor: SensorAtHome) -> None:
     await sensor.say("a", True, 1)
     await sensor.store.devices.move(sensor.project, sensor.device, None)
     await sensor.say("a", False, 2)
@@ -258,7 +258,7 @@ async def test_of_a_device_that_is_gone_nothing_is_kept(sensor: SensorAtHome) ->
     assert await sensor.redis.exists(slot.device_presence(sensor.device), slot.held_devices("a")) == 0
 
 
-async def test_of_a_deleted_project_nobody_announces_anything_and_the_others_are_not_kept_waiting(
+async def test_deleted_project_announces_nothing_and_delays_no_other(
     sensor: SensorAtHome,
 ) -> None:
     nodes, store = sensor.store.nodes, sensor.store

@@ -105,7 +105,7 @@ async def test_deactivated_homes(redis_client: Redis, store: Store, project: Pro
         await store.homes.set_deactivated(project.id, ABSENT, True)
 
 
-async def test_a_deleted_user_is_heard_of_in_all_their_homes(
+async def test_deleted_user_is_announced_in_all_homes(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
@@ -115,7 +115,7 @@ async def test_a_deleted_user_is_heard_of_in_all_their_homes(
     assert told == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes)), *deleted]
 
 
-async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
+async def test_ended_session_is_announced_in_all_homes_of_user(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
@@ -124,7 +124,7 @@ async def test_an_ended_session_is_heard_of_in_all_homes_of_its_user(
     assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards_of(user.id, *homes))]
 
 
-async def test_a_session_that_makes_room_is_heard_of(
+async def test_session_evicted_by_limit_is_announced(
     redis_client: Redis, store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("homewire.sessions.store.MAX_SESSIONS", 2)
@@ -182,7 +182,7 @@ async def test_devices_come_and_go(
     assert told == [("DEVICE_DELETED", {"device": placed, "home": home}, shards_of(placed, home))]
 
 
-async def test_a_device_is_not_moved_to_where_it_cannot_be(
+async def test_device_is_not_moved_to_where_it_cannot_be(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
     device = (await store.devices.create(project.id, "lamp", home_id=home))[0].id
@@ -211,7 +211,7 @@ async def test_concurrent_moves_leave_the_device_in_one_home(
     assert [each for each in homes if await store.devices.of_home(project.id, each)] == [found.home_id]
 
 
-async def test_a_deleted_home_is_heard_of_everywhere(
+async def test_deleted_home_is_announced_in_all_shards(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
     device = (await store.devices.create(project.id, "lamp", home_id=home))[0].id
@@ -257,7 +257,7 @@ async def test_settings_of_a_project_are_read_again(
     assert await announced_by(redis_client, project.id, change) == [("PROJECT_ENABLED", {}, EVERYWHERE)]
 
 
-async def test_a_disabled_project_is_listed_as_such(store: Store, project: Project) -> None:
+async def test_disabled_project_is_listed_as_such(store: Store, project: Project) -> None:
     await store.projects.disable(project.id)
     found = await store.projects.get(project.id)
     assert found is not None
@@ -266,7 +266,7 @@ async def test_a_disabled_project_is_listed_as_such(store: Store, project: Proje
     assert await store.projects.get(project.id) == project
 
 
-async def test_a_deleted_project_is_heard_of_before_its_outbox_goes(
+async def test_deleted_project_is_announced_before_its_outbox_goes(
     redis_client: Redis, store: Store, project: Project
 ) -> None:
     await dying_store(redis_client).projects.delete(project.id)
@@ -275,7 +275,7 @@ async def test_a_deleted_project_is_heard_of_before_its_outbox_goes(
     assert told == [("PROJECT_DELETED", {}, EVERYWHERE)]
 
 
-async def test_what_nobody_must_hear_of_is_silent(
+async def test_changes_without_effect_on_access_are_not_announced(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
     async def quiet() -> None:
@@ -292,7 +292,7 @@ async def test_what_nobody_must_hear_of_is_silent(
     assert await announced_by(redis_client, project.id, quiet()) == []
 
 
-async def test_a_refused_change_is_not_heard_of(
+async def test_refused_change_is_not_announced(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
     guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
@@ -312,7 +312,7 @@ async def test_a_refused_change_is_not_heard_of(
 
 
 @pytest.mark.parametrize(("count", "everywhere"), [(40, False), (1_500, True)])
-async def test_a_user_of_many_homes(
+async def test_user_of_many_homes(
     redis_client: Redis, store: Store, project: Project, user: User, count: int, everywhere: bool
 ) -> None:
     homes = await fill(redis_client, project, user, count)
@@ -332,7 +332,7 @@ async def test_a_user_of_many_homes(
     assert await redis_client.exists(slot.user_homes(user.id), slot.departing_users) == 0
 
 
-async def test_the_homes_of_a_thousand_are_listed_and_no_more(
+async def test_homes_of_a_thousand_are_listed_and_no_more(
     redis_client: Redis, project: Project, user: User
 ) -> None:
     slot, store = ProjectSlot(project.id), dying_store(redis_client)
@@ -389,7 +389,7 @@ async def test_no_step_of_a_large_deletion_touches_more_than_a_thousand(
 
 @pytest.mark.parametrize("interrupted", [REMOVE_MEMBERS, RELEASE_DEVICES], ids=["members", "devices"])
 @pytest.mark.parametrize("again", [False, True], ids=["sweep", "delete"])
-async def test_a_home_is_gone_from_its_tombstone_on(
+async def test_home_is_gone_from_its_tombstone_on(
     redis_client: Redis,
     store: Store,
     project: Project,
@@ -461,7 +461,7 @@ async def test_very_many_deleted_homes_hide_all_of_them(
     assert await store.homes.member_of(project.id, user.id, homes) == {homes[-1]}
 
 
-async def test_an_outbox_that_nobody_empties_refuses_more(
+async def test_full_outbox_refuses_changes(
     redis_client: Redis, store: Store, project: Project, user: User, home: int
 ) -> None:
     guest = (await store.users.create(project.id, "Guest", email="guest@example.com")).id
@@ -508,7 +508,7 @@ async def test_announcing_after_script_flush_works(
     assert told == [("MEMBER_ADDED", {"user": guest, "home": home}, shards_of(guest, home))]
 
 
-async def test_many_changes_at_once_are_all_heard_of(
+async def test_many_changes_at_once_are_all_announced(
     redis_client: Redis, project: Project, user: User, home: int
 ) -> None:
     relay = Relay(redis_client, SHARDS)

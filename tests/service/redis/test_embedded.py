@@ -75,7 +75,7 @@ def gone(pid: int) -> bool:
     return True
 
 
-async def test_a_second_start_on_the_directory_names_the_first(short_directory: Path) -> None:
+async def test_second_start_on_the_directory_names_the_first(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory) as server:
         with pytest.raises(DataDirInUse, match=str(os.getpid())):
             await EmbeddedServer(short_directory).start()
@@ -83,7 +83,7 @@ async def test_a_second_start_on_the_directory_names_the_first(short_directory: 
             assert await client.ping()  # The loser took nothing from the holder.
 
 
-async def test_the_directory_is_free_again_after_the_end(short_directory: Path) -> None:
+async def test_directory_is_free_again_after_the_end(short_directory: Path) -> None:
     for _ in range(2):
         async with EmbeddedServer(short_directory) as server:
             assert EmbeddedServer.running(short_directory) == server.url
@@ -119,7 +119,7 @@ async def test_ctrl_c_does_not_reach_the_server(short_directory: Path) -> None:
         assert os.getpgid(server.pid) != os.getpgrp()
 
 
-async def test_the_server_holds_the_lock_too(short_directory: Path) -> None:
+async def test_server_holds_the_lock_too(short_directory: Path) -> None:
     """So that the lock lives as long as the server does, whatever becomes of its parent."""
     async with EmbeddedServer(short_directory) as server:
         assert str(short_directory / "lock") in [
@@ -156,7 +156,7 @@ async def test_wait_tells_the_end_of_the_server(short_directory: Path) -> None:
             assert await server.wait() == -signal.SIGKILL
 
 
-async def test_a_deep_directory_gets_its_socket_elsewhere(short_directory: Path) -> None:
+async def test_deep_directory_gets_its_socket_elsewhere(short_directory: Path) -> None:
     deep = short_directory / ("d" * 60) / ("e" * 60)
     sockets = []
     for _ in range(2):
@@ -173,17 +173,17 @@ async def test_a_deep_directory_gets_its_socket_elsewhere(short_directory: Path)
     sockets[0].parent.rmdir()
 
 
-async def test_a_path_with_odd_characters_works(short_directory: Path) -> None:
+async def test_path_with_odd_characters_works(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory / "a b%20ü'") as server, client_of(server.url) as client:
         assert await client.ping()
 
 
-async def test_the_directory_is_private(short_directory: Path) -> None:
+async def test_directory_is_private(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory / "new"):
         assert (short_directory / "new").stat().st_mode & 0o777 == 0o700
 
 
-def test_a_directory_of_others_things_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_directory_of_others_things_is_refused_and_left_alone(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     (tmp_path / "something").touch()
     with pytest.raises(ConfigurationError, match="not empty"):
@@ -191,13 +191,13 @@ def test_a_directory_of_others_things_is_refused_and_left_alone(tmp_path: Path) 
     assert tmp_path.stat().st_mode & 0o777 == 0o755
 
 
-async def test_a_server_that_cannot_start_is_an_error_and_frees_the_directory(short_directory: Path) -> None:
+async def test_server_that_cannot_start_is_an_error_and_frees_the_directory(short_directory: Path) -> None:
     with pytest.raises(ConfigurationError, match=r"redis\.log"):
         await EmbeddedServer(short_directory, binary=Path("/bin/false")).start()
     assert EmbeddedServer.running(short_directory) is None
 
 
-def test_a_binary_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
+def test_binary_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="does not exist"):
         find_binary(tmp_path / "nothing")
 
@@ -205,7 +205,7 @@ def test_a_binary_that_does_not_exist_is_an_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("version", "found"), [("7.0.15", True), ("6.2.14", False), ("10.0.1", True), ("junk", False)]
 )
-def test_the_path_is_searched_when_nothing_is_bundled(
+def test_path_is_searched_when_nothing_is_bundled(
     version: str, found: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     program = tmp_path / "redis-server"
@@ -273,7 +273,7 @@ async def test_redis_gone_is_unavailable_and_a_write_not_confirmed(short_directo
     await client.aclose()
 
 
-async def test_a_write_whose_answer_does_not_come_is_sent_once(short_directory: Path) -> None:
+async def test_write_whose_answer_does_not_come_is_sent_once(short_directory: Path) -> None:
     received: list[bytes] = []
 
     async def hang_up(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -288,7 +288,7 @@ async def test_a_write_whose_answer_does_not_come_is_sent_once(short_directory: 
     assert len(received) == 1
 
 
-async def test_a_hung_redis_is_unavailable_within_five_seconds(short_directory: Path) -> None:
+async def test_hung_redis_is_unavailable_within_five_seconds(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory) as server, client_of(server.url) as client:
         store = Store(client, Relay(client, 64))
         project = await store.projects.create("hung", AccountSystem.EMAIL)
@@ -307,7 +307,7 @@ async def test_a_hung_redis_is_unavailable_within_five_seconds(short_directory: 
         assert await store.projects.get(project.id) == project
 
 
-async def test_a_redis_that_refuses_for_the_moment_is_unavailable(short_directory: Path) -> None:
+async def test_redis_that_refuses_for_the_moment_is_unavailable(short_directory: Path) -> None:
     async with EmbeddedServer(short_directory) as server, client_of(server.url) as client:
         await client.config_set("maxmemory", "1")
         with pytest.raises(Unavailable) as refused, translate_redis_errors(writing=True):
@@ -359,7 +359,7 @@ TORN: dict[str, Callable[[bytes], bytes]] = {
 
 
 @pytest.mark.parametrize("damage", TORN.values(), ids=TORN)
-async def test_a_server_starts_after_a_power_loss_that_tore_its_file(
+async def test_server_starts_after_a_power_loss_that_tore_its_file(
     short_directory: Path, damage: Callable[[bytes], bytes]
 ) -> None:
     await write_and_kill(short_directory, 20)
@@ -378,7 +378,7 @@ async def test_a_server_starts_after_a_power_loss_that_tore_its_file(
         assert await client.get("later") == b"x"
 
 
-async def test_what_is_cut_from_a_torn_file_is_kept(short_directory: Path) -> None:
+async def test_part_cut_from_torn_file_is_saved(short_directory: Path) -> None:
     await write_and_kill(short_directory, 3)
     file = aof_of(short_directory)
     whole = file.read_bytes()
@@ -389,7 +389,7 @@ async def test_what_is_cut_from_a_torn_file_is_kept(short_directory: Path) -> No
         assert kept.read_bytes() == bytes(512)
 
 
-async def test_a_file_that_is_damaged_in_its_middle_is_left_alone(short_directory: Path) -> None:
+async def test_file_that_is_damaged_in_its_middle_is_left_alone(short_directory: Path) -> None:
     await write_and_kill(short_directory, 3)
     file = aof_of(short_directory)
     damaged = file.read_bytes() + bytes(LONGEST_TAIL + 1)

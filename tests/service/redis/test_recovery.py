@@ -100,16 +100,14 @@ CHANGES: dict[str, Change] = {
 }
 
 
-def test_whoever_waits_for_it_here_waits_for_the_look_that_keeps_the_contract() -> None:
+def test_intervals_of_relay_keep_the_contract() -> None:
     """It comes often enough, and what the tests below wait is far from the next chance: the sweep."""
     assert 2 * INTERVAL_S < HEARD_WITHIN_S
     assert 2 * TIMEOUT_S < SWEEP_S
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_process_killed_between_record_and_announcement_leaves_nobody_unaware(
-    lasting: Processes, name: str
-) -> None:
+async def test_change_of_killed_process_reaches_all_sockets(lasting: Processes, name: str) -> None:
     what, arguments, listeners, code = CHANGES[name]
     async with house_of(lasting) as site:
         sockets = await listeners(site)
@@ -125,7 +123,7 @@ async def test_a_process_killed_between_record_and_announcement_leaves_nobody_un
 
 
 @pytest.mark.parametrize("step", BEFORE_RECORD)
-async def test_a_change_that_died_before_its_record_never_happened(lasting: Processes, step: str) -> None:
+async def test_change_that_died_before_its_record_never_happened(lasting: Processes, step: str) -> None:
     async with house_of(lasting) as site:
         sockets = await site.everywhere(site.user, f"?homeId={site.home}")
         given = (site.tenant.project, site.home, site.user.id)
@@ -142,7 +140,7 @@ async def test_a_change_that_died_before_its_record_never_happened(lasting: Proc
 
 
 @pytest.mark.parametrize("step", AFTER_RECORD)
-async def test_a_change_that_died_after_its_record_is_heard(lasting: Processes, step: str) -> None:
+async def test_change_recorded_before_death_is_announced(lasting: Processes, step: str) -> None:
     """Also if its copies were written and only the outbox still has it: then it is heard twice."""
     async with house_of(lasting) as site:
         sockets = await site.everywhere(site.user, f"?homeId={site.home}&homeId={site.other_home}")
@@ -159,7 +157,7 @@ async def test_a_change_that_died_after_its_record_is_heard(lasting: Processes, 
             assert await socket.is_alive()
 
 
-async def test_a_relay_that_wakes_up_late_does_not_undo_what_came_after(lasting: Processes) -> None:
+async def test_late_relay_does_not_undo_later_changes(lasting: Processes) -> None:
     """It has read the removal and not yet copied it, when somebody else copies it, and the return."""
     async with house_of(lasting) as site:
         sockets = await site.everywhere(site.user)
@@ -178,7 +176,7 @@ async def test_a_relay_that_wakes_up_late_does_not_undo_what_came_after(lasting:
             assert await socket.is_alive()
 
 
-async def test_the_relay_is_killed_and_another_one_goes_on(processes: Processes) -> None:
+async def test_relay_is_killed_and_another_one_goes_on(processes: Processes) -> None:
     """One node is killed in the middle of others' leftovers; the other node hears and tells."""
     async with house_of(processes) as site:
         victim, survivor = site.pair.nodes

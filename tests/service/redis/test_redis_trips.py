@@ -78,7 +78,7 @@ async def test_everybody_gets_their_own_however_many_there_are(client: Redis) ->
     assert len(clients) <= AT_ONCE + 1
 
 
-async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
+async def test_error_is_only_the_callers_own(client: Redis) -> None:
     commands, reads = await fill(client, 3), AutoPipeline(client)
     outcomes: list[object] = await asyncio.gather(
         reads.ask(commands[1]),
@@ -90,7 +90,7 @@ async def test_an_error_is_only_the_callers_own(client: Redis) -> None:
     assert isinstance(outcomes[1], ResponseError)
 
 
-async def test_who_gives_up_disturbs_nobody(client: Redis) -> None:
+async def test_cancelled_request_disturbs_no_other(client: Redis) -> None:
     commands, reads = await fill(client, 50), AutoPipeline(client)
     for turns in range(4):
         tasks = [asyncio.create_task(reads.ask(command)) for command in commands]
@@ -103,7 +103,7 @@ async def test_who_gives_up_disturbs_nobody(client: Redis) -> None:
         assert await reads.ask(commands[7]) == [b"7"]
 
 
-async def test_a_command_whose_caller_gave_up_while_its_line_was_opened_is_not_sent(
+async def test_command_whose_caller_gave_up_while_its_line_was_opened_is_not_sent(
     server: BusServer, client: Redis
 ) -> None:
     """It would arrive behind what the caller did since."""
@@ -125,7 +125,7 @@ async def test_a_command_whose_caller_gave_up_while_its_line_was_opened_is_not_s
     await with_password.aclose()
 
 
-async def test_a_script_that_the_server_does_not_know_is_sent_whole(client: Redis) -> None:
+async def test_script_that_the_server_does_not_know_is_sent_whole(client: Redis) -> None:
     store = Store(client, Relay(client, 64))
     project = await store.projects.create("p", AccountSystem.EMAIL)
     _, key = await store.project_keys.create(project.id, "k", {KeyScope.READ})
@@ -134,7 +134,7 @@ async def test_a_script_that_the_server_does_not_know_is_sent_whole(client: Redi
     assert {each is not None and each.name for each in found} == {"k"}
 
 
-async def test_a_server_that_hangs_is_answered_for_in_time_and_nothing_is_mixed_up(
+async def test_server_that_hangs_is_answered_for_in_time_and_nothing_is_mixed_up(
     server: BusServer, client: Redis
 ) -> None:
     store = Store(client, Relay(client, 64))
@@ -161,7 +161,7 @@ async def _late(seconds: float, store: Store, device: Device) -> object:
         return await store.devices.get(device.project_id, device.id)
 
 
-async def test_a_server_that_was_killed_and_came_back(server: BusServer, client: Redis) -> None:
+async def test_server_that_was_killed_and_came_back(server: BusServer, client: Redis) -> None:
     store = Store(client, Relay(client, 64))
     project = await store.projects.create("p", AccountSystem.EMAIL)
     device = (await store.devices.create(project.id, "lamp"))[0]

@@ -112,7 +112,7 @@ async def child(server: BusServer, subject: RelayedProject, *words: object) -> A
             process.kill()
 
 
-async def test_a_process_killed_between_record_and_announcement(
+async def test_process_killed_between_record_and_announcement(
     server: BusServer, redis: Redis, subject: RelayedProject
 ) -> None:
     guest = await subject.guest()
@@ -128,7 +128,7 @@ async def test_a_process_killed_between_record_and_announcement(
     assert {copy.shard for copy in removed} == shards_of(subject.home, guest)
 
 
-async def test_without_a_relay_nothing_of_it_is_heard(
+async def test_without_relay_record_is_not_announced(
     server: BusServer, redis: Redis, subject: RelayedProject
 ) -> None:
     guest = await subject.guest()
@@ -140,7 +140,7 @@ async def test_without_a_relay_nothing_of_it_is_heard(
 
 
 @pytest.mark.parametrize("shards", [0, 1, 5])
-async def test_a_relay_killed_among_its_copies_is_followed_by_another(
+async def test_relay_killed_among_its_copies_is_followed_by_another(
     server: BusServer, redis: Redis, subject: RelayedProject, shards: int
 ) -> None:
     guests = await subject.guests(30)
@@ -252,7 +252,7 @@ async def until_failed(relay: Relay) -> None:
     await eventually(lambda: relay.stats.failures > 0)
 
 
-async def test_the_relay_survives_a_restart(server: BusServer, redis: Redis, subject: RelayedProject) -> None:
+async def test_relay_survives_a_restart(server: BusServer, redis: Redis, subject: RelayedProject) -> None:
     relay = Relay(redis, SHARDS)
     async with running(relay):
         server.kill()
@@ -264,7 +264,7 @@ async def test_the_relay_survives_a_restart(server: BusServer, redis: Redis, sub
     assert {copy.shard for copy in await subject.copies_about(guest)} == shards_of(guest, subject.home)
 
 
-async def test_a_hung_redis_is_not_waited_for_longer_than_promised(
+async def test_hung_redis_is_not_waited_for_longer_than_promised(
     server: BusServer, redis: Redis, subject: RelayedProject
 ) -> None:
     """503 within 5 s, wherever in the change Redis stops."""
@@ -299,7 +299,7 @@ async def test_a_hung_redis_is_not_waited_for_longer_than_promised(
     await in_time(before_anything_was_asked_for, 5)
 
 
-async def test_a_shard_that_takes_nothing_costs_no_record(redis: Redis, subject: RelayedProject) -> None:
+async def test_shard_that_takes_nothing_costs_no_record(redis: Redis, subject: RelayedProject) -> None:
     guests = await subject.guests(10)
     blocked = next(iter(shards_of(guests[4]) - shards_of(subject.home)))
     await redis.set(events_key(blocked), "no stream")
@@ -317,9 +317,7 @@ async def test_a_shard_that_takes_nothing_costs_no_record(redis: Redis, subject:
     await check_complete_and_in_order(subject, guests, order)
 
 
-async def test_the_trouble_of_one_project_is_not_that_of_others(
-    redis: Redis, subject: RelayedProject
-) -> None:
+async def test_trouble_of_one_project_is_not_that_of_others(redis: Redis, subject: RelayedProject) -> None:
     others = [await subject.store.projects.create("other", AccountSystem.EMAIL) for _ in range(3)]
     await redis.set(ProjectSlot(others[0].id).outbox, "no stream")
     [guest] = await subject.guests(1)
@@ -333,7 +331,7 @@ async def test_the_trouble_of_one_project_is_not_that_of_others(
         await until_failed(relay)
 
 
-async def test_garbage_in_an_outbox_stops_nobody(
+async def test_malformed_outbox_entry_stops_no_record(
     redis: Redis, subject: RelayedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Where lines go is set up for the whole process, by whatever ran in it before.
@@ -358,7 +356,7 @@ async def test_garbage_in_an_outbox_stops_nobody(
     assert [line.kwargs["event"] for line in lines.calls] == ["relay.malformed"]
 
 
-async def test_what_is_not_pending_is_found_by_the_sweep(redis: Redis, subject: RelayedProject) -> None:
+async def test_outbox_that_is_not_pending_is_found_by_sweep(redis: Redis, subject: RelayedProject) -> None:
     """As when a node stood still for long between `expect` and the script."""
     [guest] = await subject.guests(1)
     await subject.left(guest)
@@ -397,7 +395,7 @@ async def test_projects_are_pending_no_longer_than_they_must(
     assert await redis.exists(PENDING) == 0
 
 
-async def test_a_project_is_noted_again_before_it_is_forgotten(
+async def test_project_is_noted_again_before_it_is_forgotten(
     redis: Redis, subject: RelayedProject, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     relay, noted = Relay(redis, SHARDS), (PENDING, str(subject.project))
@@ -428,13 +426,13 @@ async def test_very_many_projects_are_pending(redis: Redis, subject: RelayedProj
     assert await redis.zcard(PENDING) == 1
 
 
-async def test_a_cancelled_relay_ends_wherever_it_was(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_cancelled_relay_ends_wherever_it_was(redis: Redis, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(relay_module, "INTERVAL_S", 0)
     timers = [asyncio.create_task(Relay(redis, SHARDS).run()) for _ in range(20)]
     assert await not_cancelled(redis, timers) == 0
 
 
-async def test_a_node_relays_what_others_left(node: NodeProcess, tenant: Tenant) -> None:
+async def test_node_relays_leftovers_of_others(node: NodeProcess, tenant: Tenant) -> None:
     owner, guest = await tenant.user(), await tenant.user()
     home = await tenant.home(owner)
     before = await node.metrics()

@@ -141,7 +141,7 @@ async def sign_in_by_code(talk: Talk, phone: str, code: str) -> Any:
     return await talk.post(200, "/auth/user", None, **form)
 
 
-async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
+async def test_family_with_email_accounts(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.EMAIL) as talk:
         admin = await talk.people.project_key(KeyScope.ADMIN)
         ada, key = await signed_in_by_email(talk, "Ada", EMAIL)
@@ -191,7 +191,7 @@ async def test_a_family_with_email_accounts(node: NodeProcess) -> None:
             await receives("still there", lamp.id)
 
 
-async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
+async def test_family_with_phone_accounts(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.PHONE, on_demand=True) as talk:
         people, admin = talk.people, await talk.people.project_key(KeyScope.ADMIN)
         ada, key = await signed_in_by_phone(talk, "Ada", PHONE)
@@ -238,7 +238,7 @@ async def test_a_family_with_phone_accounts(node: NodeProcess) -> None:
             await talk.is_dead(second)
 
 
-async def test_a_server_that_brings_its_own_users(node: NodeProcess) -> None:
+async def test_server_that_brings_its_own_users(node: NodeProcess) -> None:
     async with talk_of(node, AccountSystem.BYOU) as talk, receiving() as receiver:
         people = talk.people
         everything = KeyScope.BYOU, KeyScope.SEND_EVENT, KeyScope.SEND_COMMAND, KeyScope.READ

@@ -24,7 +24,7 @@ async def fetched(node: NodeProcess) -> Any:
         return await answer.json()
 
 
-async def test_the_document_is_openapi_and_complete(node: NodeProcess) -> None:
+async def test_document_is_openapi_and_complete(node: NodeProcess) -> None:
     document = await fetched(node)
     schemathesis.openapi.from_dict(document).validate()
     names = [operation["operationId"] for _, _, operation in operations_of(document)]
@@ -46,7 +46,7 @@ async def test_every_route_of_a_running_node_is_documented_and_the_other_way_rou
     assert {path for _, path in served} >= UNDOCUMENTED
 
 
-async def test_a_path_says_which_methods_it_has(node: NodeProcess) -> None:
+async def test_path_says_which_methods_it_has(node: NodeProcess) -> None:
     document = await fetched(node)
     async with node.client() as http:
         for path, methods in document["paths"].items():
@@ -101,13 +101,13 @@ async def page(node: NodeProcess) -> Page:
         return parsed
 
 
-async def test_the_page_has_a_place_for_every_operation(page: Page) -> None:
+async def test_page_has_a_place_for_every_operation(page: Page) -> None:
     assert {endpoint.name for endpoint in ENDPOINTS} <= set(page.fragments)
     assert len(set(page.fragments)) == len(page.fragments)
     assert not page.open, "every element is closed"
 
 
-async def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
+async def test_page_needs_nothing_from_elsewhere(page: Page) -> None:
     within = {f"#{fragment}" for fragment in page.fragments}
     assert set(page.links) <= within | {"/openapi.json"}
     assert page.elements.isdisjoint({"script", "link", "img", "iframe", "form", "object"})
@@ -115,7 +115,7 @@ async def test_the_page_needs_nothing_from_elsewhere(page: Page) -> None:
     assert "@import" not in page.style
 
 
-async def test_the_page_may_use_its_own_style_and_nothing_else(node: NodeProcess, page: Page) -> None:
+async def test_page_may_use_its_own_style_and_nothing_else(node: NodeProcess, page: Page) -> None:
     async with node.client() as http, http.get("/docs") as answer:
         policy = answer.headers["Content-Security-Policy"].split("; ")
     digest = base64.b64encode(hashlib.sha256(page.style.encode()).digest()).decode()

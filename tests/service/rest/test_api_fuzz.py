@@ -78,7 +78,7 @@ def lasting(fuzzed: NodeProcess) -> dict[str, Snapshot]:
 
 @pytest.mark.timeout(3600 if LONG else 120)
 @pytest.mark.parametrize("name", ENDPOINT)
-def test_an_operation_answers_as_documented(
+def test_operation_answers_as_documented(
     fuzzed: NodeProcess, lasting: dict[str, Snapshot], name: str
 ) -> None:
     operation = SCHEMA[ENDPOINT[name].path][ENDPOINT[name].method]

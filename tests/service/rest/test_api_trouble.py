@@ -90,7 +90,7 @@ async def test_without_redis_every_operation_is_unavailable(lonely: tuple[NodePr
     await all_unavailable(node, asks)
 
 
-async def test_a_fault_is_answered_in_shape_and_without_a_trace() -> None:
+async def test_fault_is_answered_in_shape_and_without_a_trace() -> None:
     with private_node(steps=True, broken=True, default_project=DEFAULT_PROJECT) as node:
         asks = await asked(node)
         async with node.client() as http:

@@ -30,7 +30,7 @@ async def home(tenant: Tenant) -> HomeWithMembers:
     return await home_with_members(tenant)
 
 
-async def test_a_patch_of_a_struct_changes_only_what_is_said(home: HomeWithMembers) -> None:
+async def test_patch_changes_named_members_only(home: HomeWithMembers) -> None:
     device = await home.tenant.device(home.home)
     for path, key, zero in (
         (f"/users/{home.owner.id}", home.owner.key, ZERO_USER),
@@ -59,7 +59,7 @@ async def test_false_is_a_value(home: HomeWithMembers) -> None:
 
 
 @pytest.mark.parametrize("as_form", [False, True])
-async def test_a_zero_id_of_a_new_object_is_absent(home: HomeWithMembers, as_form: bool) -> None:
+async def test_zero_id_of_a_new_object_is_absent(home: HomeWithMembers, as_form: bool) -> None:
     tenant = home.tenant
     body: dict[str, Any] = {"userId": 0, "phoneNumber": "", "email": "new@example.com", "role": ""}
 
@@ -81,7 +81,7 @@ async def test_a_zero_id_of_a_new_object_is_absent(home: HomeWithMembers, as_for
     assert answer.body.get("data", {}).get("field") != "userId"
 
 
-async def test_a_zero_id_does_not_count_as_an_id(node: NodeProcess) -> None:
+async def test_zero_id_does_not_count_as_an_id(node: NodeProcess) -> None:
     """Where one is needed it is missing."""
     async with tenant_of(node, AccountSystem.BYOU) as tenant:
         body = {"projectId": tenant.project, "userId": 0}

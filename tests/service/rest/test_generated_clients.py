@@ -53,7 +53,7 @@ async def run(*words: str | Path, where: Path, given: str = "", **environment: s
 
 
 @pytest.mark.timeout(240)
-async def test_a_generated_python_client_works(
+async def test_generated_python_client_works(
     tenant: Tenant, home: tuple[Account, int, Account], document: Path
 ) -> None:
     assert ENVIRONMENT.is_dir(), "make build installs it"
@@ -102,7 +102,7 @@ async def test_a_generated_python_client_works(
 
 
 @pytest.mark.timeout(240)
-async def test_a_generated_typescript_client_works(
+async def test_generated_typescript_client_works(
     tenant: Tenant, home: tuple[Account, int, Account], document: Path
 ) -> None:
     assert MODULES.is_dir(), "make build installs them"

@@ -21,7 +21,7 @@ def asked(path: str) -> bytes:
     return GET.format(path=path).encode()
 
 
-async def test_the_port_tells_strangers_nothing_of_the_node(node: NodeProcess) -> None:
+async def test_port_tells_strangers_nothing_of_the_node(node: NodeProcess) -> None:
     assert (await raw_request(node.url, asked("/metrics"))).status == 404
     for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
         answer = await raw_request(node.url, asked(path))
@@ -29,7 +29,7 @@ async def test_the_port_tells_strangers_nothing_of_the_node(node: NodeProcess) -
         assert answer.headers["server"] == "homewire"
 
 
-async def test_the_admin_port_serves_operators_and_no_page(node: NodeProcess) -> None:
+async def test_admin_port_serves_operators_and_no_page(node: NodeProcess) -> None:
     answer = await raw_request(node.admin_url, asked("/metrics"))
     assert answer.status == 200
     assert b"homewire_connections" in answer.body
@@ -46,7 +46,7 @@ async def test_the_admin_port_serves_operators_and_no_page(node: NodeProcess) ->
 @pytest.mark.parametrize(
     "request_bytes", [b"\x00\r\n\r\n", asked("/nothing"), asked("/homes"), asked("/userSession/websocket")]
 )
-async def test_no_answer_names_what_the_node_is_made_with(node: NodeProcess, request_bytes: bytes) -> None:
+async def test_no_answer_names_implementation(node: NodeProcess, request_bytes: bytes) -> None:
     answer = await raw_request(node.url, request_bytes)
     assert answer.headers["server"] == "homewire"
     everything = repr(answer.headers).lower() + answer.body.decode().lower()
@@ -75,7 +75,7 @@ async def test_only_the_admin_port_says_why_a_node_is_not_ready() -> None:
                     assert "Redis" in (await answer.json())["data"]["problem"]
 
 
-async def test_the_admin_port_is_where_the_settings_say(short_directory: Path) -> None:
+async def test_admin_port_is_where_the_settings_say(short_directory: Path) -> None:
     with (
         reserved_port() as port,
         running_node(short_directory / "data", admin_port=port) as node,
@@ -89,7 +89,7 @@ async def test_the_admin_port_is_where_the_settings_say(short_directory: Path) -
             assert elsewhere.connect_ex(("127.0.0.6", port)) != 0
 
 
-def test_an_admin_port_in_use_is_said_at_start(short_directory: Path) -> None:
+def test_admin_port_in_use_is_said_at_start(short_directory: Path) -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()

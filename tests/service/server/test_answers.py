@@ -58,7 +58,7 @@ async def test_whole_answers_are_those_of_aiohttp(node: NodeProcess, tenant: Ten
     assert together.startswith(b"HTTP/1.1 ")
 
 
-async def test_a_client_of_http_1_0_has_its_answer_and_the_end(node: NodeProcess, tenant: Tenant) -> None:
+async def test_client_of_http_1_0_has_its_answer_and_the_end(node: NodeProcess, tenant: Tenant) -> None:
     owner = await tenant.user()
     home = await tenant.home(owner)
     answer = await said(node.url, request("GET", f"/homes/{home}", owner.key, version="1.0"))

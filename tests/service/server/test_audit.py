@@ -65,7 +65,7 @@ async def test_logins_leave_a_line_and_are_counted_by_outcome(people: Accounts) 
     assert await logins(people, "INCORRECT_PASSWORD") == wrong + 1
 
 
-async def test_changes_of_access_name_their_caller_and_what_they_changed(people: Accounts) -> None:
+async def test_audit_of_access_changes_names_caller_and_subject(people: Accounts) -> None:
     admin = await people.project_key(KeyScope.ADMIN)
     user = await people.member()
     key = await people.key(user)
@@ -104,7 +104,7 @@ async def test_refusals_are_counted_by_reason(people: Accounts) -> None:
     assert (await people.node.metrics())[name] == before + 2
 
 
-async def test_a_flood_of_attempts_leaves_no_line_for_each(people: Accounts) -> None:
+async def test_flood_of_attempts_leaves_no_line_for_each(people: Accounts) -> None:
     await people.member()
     for _ in range(60):
         await people.sign_in(email=EMAIL, password=WRONG)

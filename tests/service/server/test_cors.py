@@ -41,7 +41,7 @@ async def test_every_answer_may_be_read(node: NodeProcess, tenant: Tenant, heade
                 assert exposed(answer) >= {"vnd.tinkermode.range", "Retry-After", "Location"}
 
 
-async def test_what_is_no_http_is_refused_readably(node: NodeProcess) -> None:
+async def test_malformed_http_is_refused_readably(node: NodeProcess) -> None:
     answer = await raw_request(node.url, b"GET / HTTP/1.1\r\nHost: h\r\nContent-Length: x\r\n\r\n")
     assert answer.status == 403
     assert answer.headers["access-control-allow-origin"] == "*"
@@ -55,7 +55,7 @@ async def test_what_is_no_http_is_refused_readably(node: NodeProcess) -> None:
         ("/events", {"POST"}),
     ],
 )
-async def test_a_preflight_needs_no_key(node: NodeProcess, path: str, methods: set[str]) -> None:
+async def test_preflight_needs_no_key(node: NodeProcess, path: str, methods: set[str]) -> None:
     asked = {
         **ORIGIN,
         "Access-Control-Request-Method": "GET",
@@ -77,7 +77,7 @@ async def test_a_preflight_needs_no_key(node: NodeProcess, path: str, methods: s
 
 
 @pytest.mark.parametrize("path", ["/nowhere", "/homes/1/nowhere", "/api/v1/nowhere"])
-async def test_a_preflight_for_a_path_that_there_is_not(node: NodeProcess, path: str) -> None:
+async def test_preflight_for_a_path_that_there_is_not(node: NodeProcess, path: str) -> None:
     """It says so, as the request itself would."""
     async with node.client() as http, http.options(path, headers=ORIGIN) as answer:
         assert answer.status == 404
@@ -99,7 +99,7 @@ def allowed(answer: ClientResponse) -> set[str]:
     return {each.lower() for each in answer.headers["Access-Control-Allow-Headers"].split(", ")}
 
 
-async def test_a_page_may_send_whatever_header_it_likes(node: NodeProcess) -> None:
+async def test_page_may_send_whatever_header_it_likes(node: NodeProcess) -> None:
     """Tracing adds some to each request of a page."""
     wanted = "authorization,baggage,sentry-trace,traceparent,X-Requested-With,cache-control"
     found = allowed(await preflight(node, wanted))
@@ -115,7 +115,7 @@ async def test_a_page_may_send_whatever_header_it_likes(node: NodeProcess) -> No
 @pytest.mark.parametrize(
     "wanted", ["", ",", "a b", "x\ty", "ä", "a:b", '"a"', ",".join(f"h{number}" for number in range(2_000))]
 )
-async def test_what_is_no_name_of_a_header_is_not_repeated(node: NodeProcess, wanted: str) -> None:
+async def test_invalid_header_name_is_not_repeated(node: NodeProcess, wanted: str) -> None:
     answer = await preflight(node, wanted)
     usual = allowed(await preflight(node, ""))
     assert allowed(answer) == usual

@@ -41,7 +41,7 @@ async def serial(node: NodeProcess) -> str:
         return str(shown["serialNumber"])
 
 
-async def test_a_renewed_certificate_is_taken_and_open_connections_stay(
+async def test_renewed_certificate_is_taken_and_open_connections_stay(
     own_certificate: tuple[NodeProcess, Path],
 ) -> None:
     node, directory = own_certificate
@@ -75,7 +75,7 @@ async def is_another(node: NodeProcess, known: str) -> bool:
     return await serial(node) != known
 
 
-async def test_a_hangup_ends_no_node() -> None:
+async def test_hangup_ends_no_node() -> None:
     with private_node() as node:
         os.kill(node.pid, signal.SIGHUP)
         await eventually(lambda: is_logged(node, '"event":"reload"'), 30)
@@ -85,7 +85,7 @@ async def test_a_hangup_ends_no_node() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("start", ["nothing", "half a hello"])
-async def test_a_tls_client_that_says_no_more_is_cut(loop: str, start: str) -> None:
+async def test_tls_client_that_says_no_more_is_cut(loop: str, start: str) -> None:
     with private_node(tls=True, request_header_timeout_s=1, event_loop=loop) as node:
         before = node.descriptors
         parts = urlsplit(node.url)
@@ -137,7 +137,7 @@ async def test_answers_of_a_node_that_ends_are_the_last(loop: str) -> None:
             assert await stopping == 0
 
 
-async def test_a_name_is_listened_on_where_it_has_an_address() -> None:
+async def test_name_is_listened_on_where_it_has_an_address() -> None:
     with private_node(host="localhost") as node:
         assert (await raw_request(node.url.replace("localhost", "127.0.0.1"), HEALTH)).status == 200
 
@@ -163,14 +163,14 @@ async def test_browsers_are_told_to_come_by_https_where_the_node_ends_tls(
         ("http://evil/healthz", "h\r\nHost: evil", 403),
     ],
 )
-async def test_a_target_of_another_host_than_the_header_is_refused(
+async def test_target_of_another_host_than_the_header_is_refused(
     node: NodeProcess, target: str, host: str, status: int
 ) -> None:
     answer = await raw_request(node.url, f"GET {target} HTTP/1.1\r\nHost: {host}\r\n\r\n".encode())
     assert answer.status == status
 
 
-async def test_a_damaged_body_that_nobody_reads_is_not_logged_as_our_error() -> None:
+async def test_damaged_unread_body_is_not_logged_as_server_error() -> None:
     with private_node() as node:
         whole = gzip.compress(b'{"eventType": "e", "eventData": {}}')
         damaged = whole[:12] + b"\xff" * 8 + whole[20:]

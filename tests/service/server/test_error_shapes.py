@@ -35,7 +35,7 @@ def is_error(body: dict[str, Any], members: set[str]) -> None:
 
 
 @pytest.mark.parametrize(("path", "members"), SHAPES)
-async def test_a_path_that_there_is_not(node: NodeProcess, path: str, members: set[str]) -> None:
+async def test_path_that_there_is_not(node: NodeProcess, path: str, members: set[str]) -> None:
     async with node.client() as http:
         for method in ("GET", "POST", "DELETE"):
             async with http.request(method, path) as answer:
@@ -54,7 +54,7 @@ async def test_a_path_that_there_is_not(node: NodeProcess, path: str, members: s
         ("/api/v1/sessions/info", ROCKET_CHAT, {"GET", "HEAD"}),
     ],
 )
-async def test_a_method_that_a_path_has_not(
+async def test_method_that_a_path_has_not(
     node: NodeProcess, path: str, members: set[str], allowed: set[str]
 ) -> None:
     async with node.client() as http, http.request("PROPFIND", path) as answer:
@@ -82,7 +82,7 @@ async def test_a_method_that_a_path_has_not(
         ("", b"[" * 50_000),
     ],
 )
-async def test_a_body_that_cannot_be_read(
+async def test_body_that_cannot_be_read(
     node: NodeProcess, path: str, members: set[str], status: int, head: str, body: bytes
 ) -> None:
     """Each has the status that bad input has there."""
@@ -95,7 +95,7 @@ async def test_a_body_that_cannot_be_read(
 @pytest.mark.parametrize(
     ("path", "members", "status"), [("/session/user", MODE, 401), ("/api/v1/sessions/list", ROCKET_CHAT, 401)]
 )
-async def test_who_is_not_logged_in_is_told_so(
+async def test_request_without_login_gets_401(
     node: NodeProcess, path: str, members: set[str], status: int
 ) -> None:
     async with node.client() as http:
@@ -107,12 +107,12 @@ async def test_who_is_not_logged_in_is_told_so(
 
 
 @pytest.mark.parametrize("line", ["FOO /homes", "foo /homes", "GETX /nowhere"])
-async def test_a_method_that_no_path_has(node: NodeProcess, line: str) -> None:
+async def test_method_that_no_path_has(node: NodeProcess, line: str) -> None:
     answer = await raw_request(node.url, f"{line} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
     assert (answer.status, answer.json()["reason"]) == (501, "METHOD_NOT_IMPLEMENTED")
 
 
 @pytest.mark.parametrize("line", ["}GET /homes HTTP/1.1", '"}', "\x16\x03\x01", "FOO", "FOO /homes HTTP/2.0"])
-async def test_what_is_no_request_line_is_no_method(node: NodeProcess, line: str) -> None:
+async def test_malformed_request_line_is_refused(node: NodeProcess, line: str) -> None:
     answer = await raw_request(node.url, f"{line}\r\nHost: h\r\n\r\n".encode())
     assert (answer.status, answer.json()["reason"]) == (403, "INVALID_PARAMETER")

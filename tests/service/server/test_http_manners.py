@@ -37,7 +37,7 @@ def vary(answer: ClientResponse) -> str:
 
 
 @pytest.mark.parametrize("path", DOCUMENTS)
-async def test_a_document_is_sent_once(node: NodeProcess, path: str) -> None:
+async def test_document_is_sent_once(node: NodeProcess, path: str) -> None:
     """Then only that it is still the same: for each form by itself."""
     tags = set()
     for accepted in ("", "gzip"):
@@ -55,7 +55,7 @@ async def test_a_document_is_sent_once(node: NodeProcess, path: str) -> None:
     assert len(tags) == (1 if path == "/" else 2)
 
 
-async def test_the_root_says_what_this_is_and_no_version(node: NodeProcess) -> None:
+async def test_root_names_service_without_version(node: NodeProcess) -> None:
     answer, body = await fetched(node, "/")
     found = json.loads(body)
     assert found["name"] == "homewire"
@@ -110,7 +110,7 @@ def unpacked(body: bytes, coding: str | None) -> bytes:
     return body if coding is None else zlib.decompress(body)
 
 
-async def test_what_is_short_or_asked_with_a_cookie_is_not_compressed(
+async def test_short_answers_and_cookie_requests_are_not_compressed(
     node: NodeProcess, tenant: Tenant
 ) -> None:
     """With a cookie a page of another origin could ask, and learn from the lengths of the answers."""
@@ -127,7 +127,7 @@ async def test_what_is_short_or_asked_with_a_cookie_is_not_compressed(
     assert "Content-Encoding" not in short.headers
 
 
-async def test_what_is_made_says_where_it_is(tenant: Tenant) -> None:
+async def test_created_resource_has_location(tenant: Tenant) -> None:
     """The path answers, to the same key."""
     user, other = await tenant.user(), await tenant.user()
     _, admin = await tenant.store.project_keys.create(tenant.project, "admin", {KeyScope.ADMIN})
@@ -159,7 +159,7 @@ async def test_what_is_made_says_where_it_is(tenant: Tenant) -> None:
 
 
 @pytest.mark.parametrize("spelling", ["0{}", "00{}", "+{}", "{}.0", " {}", "%30{}"])
-async def test_an_id_has_one_spelling(tenant: Tenant, spelling: str) -> None:
+async def test_id_has_one_spelling(tenant: Tenant, spelling: str) -> None:
     user = await tenant.user()
     home = await tenant.home(user)
     known = await tenant.ask("GET", f"/homes/{home}", user.key)
@@ -180,7 +180,7 @@ async def test_no_path_ends_with_a_slash(node: NodeProcess, path: str) -> None:
     assert json.loads(body) == {"reason": "NOT_FOUND", "data": {"problem": "no path ends with a slash"}}
 
 
-async def test_a_plain_request_to_a_websocket_is_told_what_to_send(tenant: Tenant) -> None:
+async def test_plain_request_to_websocket_path_names_the_upgrade(tenant: Tenant) -> None:
     user = await tenant.user()
     reply = await tenant.ask("GET", "/userSession/websocket", user.key)
     assert (reply.status, reply.headers["Upgrade"]) == (403, "websocket")

@@ -92,7 +92,7 @@ async def browsing(url: str) -> AsyncIterator[None]:
 
 @pytest.mark.skipif(BROWSER is None, reason="there is no chromium in the PATH")
 @pytest.mark.parametrize("listed", [True, False])
-async def test_a_page_of_a_listed_origin_acts_with_the_cookie(listed: bool) -> None:
+async def test_page_of_a_listed_origin_acts_with_the_cookie(listed: bool) -> None:
     site = Site()
     async with TestServer(site.app) as server:
         url = str(server.make_url("/"))

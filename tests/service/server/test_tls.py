@@ -70,7 +70,7 @@ async def test_requests_events_and_sockets_over_tls(node: NodeProcess, tenant: T
             assert await commands.receive_json() == {"action": "go"}
 
 
-async def test_a_cookie_that_came_over_tls_stays_there(node: NodeProcess, tenant: Tenant) -> None:
+async def test_cookie_that_came_over_tls_stays_there(node: NodeProcess, tenant: Tenant) -> None:
     """Nor may a page that came without TLS, which anybody on the way may have written, act with it."""
     user = await tenant.user()
     home = await tenant.home(user)
@@ -84,7 +84,7 @@ async def test_a_cookie_that_came_over_tls_stays_there(node: NodeProcess, tenant
             assert answer.status == status
 
 
-async def test_who_does_not_know_the_authority_says_nothing(node: NodeProcess, tenant: Tenant) -> None:
+async def test_client_that_distrusts_certificate_sends_nothing(node: NodeProcess, tenant: Tenant) -> None:
     async with aiohttp.ClientSession(node.url) as stranger:
         with pytest.raises(aiohttp.ClientConnectorCertificateError):
             await stranger.get("/readyz")
@@ -108,12 +108,12 @@ async def test_bytes_behind_the_request(tenant: Tenant, size: int) -> None:
 
 
 @pytest.mark.parametrize("event_loop", LOOPS)
-async def test_a_client_that_does_not_read_is_closed_and_delays_nobody(event_loop: str) -> None:
+async def test_slow_consumer_is_closed_and_delays_no_other(event_loop: str) -> None:
     with private_node(tls=True, event_loop=event_loop, send_queue_bytes=SEND_QUEUE_BYTES, close_s=30) as node:
         await close_one_that_does_not_read(node, 7_000)
 
 
-async def test_a_client_that_never_reads_again_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
+async def test_client_that_never_reads_again_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
     """The pump can't give away what the core said last, nor read that it was the last."""
     user = await tenant.user()
     home = await tenant.home(user)
@@ -156,7 +156,7 @@ async def test_clients_that_vanish(node: NodeProcess, tenant: Tenant, farewell: 
     await node.settles(descriptors)
 
 
-async def test_a_client_that_does_not_end_tls_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
+async def test_client_that_does_not_end_tls_is_let_go(node: NodeProcess, tenant: Tenant) -> None:
     """It says good-bye as a WebSocket, and then nothing: no close_notify, no end of TCP."""
     user = await tenant.user()
     await node.settles()
@@ -259,7 +259,7 @@ async def test_sigterm_in_the_middle_of_a_handshake(event_loop: str) -> None:
         assert "Traceback" not in node.log.read_text()
 
 
-async def test_the_command_line_over_tls() -> None:
+async def test_command_line_over_tls() -> None:
     """The demo's sensors report, `listen` hears them and `send` is heard, by the node's own certificate."""
     with private_node(tls=True, demo=True) as node:
         certificate, _ = certificates.files()

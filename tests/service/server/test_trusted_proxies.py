@@ -123,7 +123,7 @@ async def test_attempts_are_counted_by_client(behind: NodeProcess) -> None:
         assert (await sign_in(PASSWORD, OTHER_CLIENT)).status == 200
 
 
-async def test_who_names_others_is_counted_as_itself(behind: NodeProcess) -> None:
+async def test_untrusted_peer_is_counted_by_its_own_address(behind: NodeProcess) -> None:
     """A stranger that changes what it says of itself gets no more attempts, and takes none from others."""
     async with accounts_of(behind, AccountSystem.EMAIL) as people:
         form = {"projectId": people.project, "appId": APP, "email": EMAIL, "password": "wrong"}
@@ -206,7 +206,7 @@ def put_event(device_id: int, key: str) -> bytes:
     return "\r\n".join([*lines, "", ""]).encode() + body
 
 
-async def test_a_balancer_names_its_client_before_the_first_byte(balanced: NodeProcess) -> None:
+async def test_balancer_names_its_client_before_the_first_byte(balanced: NodeProcess) -> None:
     headers = {
         CLIENT: proxy_header(CLIENT),
         OTHER_CLIENT: proxy_header(OTHER_CLIENT, extension=b"\x04\x00\x01x"),
@@ -270,7 +270,7 @@ async def plain(url: str, source: str) -> Socket:
     return await connect(url.replace("https:", "http:"), source)
 
 
-async def test_a_stranger_names_nobody_by_the_protocol(balanced: NodeProcess) -> None:
+async def test_proxy_header_of_untrusted_peer_is_ignored(balanced: NodeProcess) -> None:
     refused = (await balanced.metrics())["proxy_headers_refused_total"]
     async with await plain(balanced.url, STRANGER) as connection:
         connection.writer.write(proxy_header(CLIENT) + b"GET /healthz HTTP/1.1\r\nHost: h\r\n\r\n")

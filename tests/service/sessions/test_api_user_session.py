@@ -39,7 +39,7 @@ async def is_refused(tenant: Tenant, key: str) -> None:
     await eventually(refused)
 
 
-async def test_a_user_reads_their_session(node: NodeProcess) -> None:
+async def test_user_reads_their_session(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         user, key, session_id = await signed_in(people)
         answer = await people.tenant.ask("GET", SESSION, key)
@@ -57,7 +57,7 @@ async def test_a_user_reads_their_session(node: NodeProcess) -> None:
         assert session.user_agent.startswith("Python/")
 
 
-async def test_ending_it_ends_the_key_and_what_is_connected(node: NodeProcess) -> None:
+async def test_ending_session_ends_key_and_sockets(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         user, key, _ = await signed_in(people)
         other = await people.key(user)
@@ -77,7 +77,7 @@ async def test_ending_it_ends_the_key_and_what_is_connected(node: NodeProcess) -
         assert (await people.tenant.ask("GET", SESSION, other)).status == 200
 
 
-async def test_a_session_of_a_byou_user_without_an_app(node: NodeProcess) -> None:
+async def test_session_of_a_byou_user_without_an_app(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.BYOU) as people:
         user = (await people.tenant.store.users.create(people.project, "", external_key="a")).id
         server = await people.project_key(KeyScope.BYOU)
@@ -85,7 +85,7 @@ async def test_a_session_of_a_byou_user_without_an_app(node: NodeProcess) -> Non
         assert (await people.tenant.ask("GET", SESSION, key)).body["appId"] == ""
 
 
-async def test_a_node_session_may_do_what_its_device_may(node: NodeProcess) -> None:
+async def test_node_session_has_access_of_its_device(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         tenant = people.tenant
         owner = await tenant.user()
@@ -109,7 +109,7 @@ async def test_a_node_session_may_do_what_its_device_may(node: NodeProcess) -> N
         await is_refused(tenant, key)
 
 
-async def test_a_leased_session_is_in_use_until_the_last_lease_ends(node: NodeProcess) -> None:
+async def test_leased_session_is_in_use_until_the_last_lease_ends(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         _, key, session_id = await signed_in(people)
         lease = people.tenant.store.sessions.lease
@@ -129,7 +129,7 @@ def assert_in_use(answer: Reply) -> None:
     assert answer.body["data"]["problem"]
 
 
-async def test_a_lease_whose_holder_died_ends_by_itself(node: NodeProcess) -> None:
+async def test_lease_whose_holder_died_ends_by_itself(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         _, key, session_id = await signed_in(people)
         redis, leases = people.tenant.redis, ProjectSlot(people.project).session_leases(session_id)
@@ -142,7 +142,7 @@ async def test_a_lease_whose_holder_died_ends_by_itself(node: NodeProcess) -> No
             assert (await people.tenant.ask("DELETE", SESSION, key)).status == 204
 
 
-async def test_an_account_and_its_session_do_not_both_end_by_request(node: NodeProcess) -> None:
+async def test_account_and_its_session_do_not_both_end_by_request(node: NodeProcess) -> None:
     """Whoever comes second is told so: the deletion keeps the session, and needs it."""
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         tenant = people.tenant
@@ -158,7 +158,7 @@ async def test_an_account_and_its_session_do_not_both_end_by_request(node: NodeP
             assert (await tenant.store.users.get(people.project, user.id) is None) is (deleted.status == 204)
 
 
-async def test_a_session_that_ended_behind_the_key_is_not_found(node: NodeProcess) -> None:
+async def test_session_that_ended_behind_the_key_is_not_found(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         _, key, session_id = await signed_in(people)
         assert (await people.tenant.ask("GET", SESSION, key)).status == 200

@@ -84,7 +84,7 @@ async def closed(socket: Socket) -> tuple[int, float]:
     return received.close_code, time()
 
 
-async def test_an_open_socket_keeps_its_session_alive_and_without_it_the_session_ends(
+async def test_open_socket_keeps_its_session_alive_and_without_it_the_session_ends(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     session, user = await opened(tenant, SLIDES_MS)
@@ -108,7 +108,7 @@ async def test_an_open_socket_keeps_its_session_alive_and_without_it_the_session
     assert [await status(node, user) for node in pair] == [401, 401]
 
 
-async def test_an_absolute_end_closes_the_sockets_of_every_node_and_the_key_is_refused(
+async def test_absolute_end_closes_the_sockets_of_every_node_and_the_key_is_refused(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     session, user = await opened(tenant, HOUR, absolute_ms=4_000)
@@ -127,7 +127,7 @@ async def test_an_absolute_end_closes_the_sockets_of_every_node_and_the_key_is_r
         assert await unconcerned.is_alive()
 
 
-async def test_what_a_key_made_ends_with_its_session_on_every_node(
+async def test_child_sessions_end_with_parent_on_every_node(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     session, user = await opened(tenant, HOUR, absolute_ms=HOUR)
@@ -153,7 +153,7 @@ async def test_what_a_key_made_ends_with_its_session_on_every_node(
         assert await unconcerned.is_alive()
 
 
-async def test_who_remembers_an_earlier_end_asks_again_when_that_has_come(
+async def test_cached_expiry_is_read_again_when_due(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     """One node knows the key, and its user goes on at the other."""
@@ -200,7 +200,7 @@ async def test_requests_note_the_last_access_once_a_minute_on_all_nodes_together
     assert await now(tenant, session) == used
 
 
-async def test_a_node_session_lives_and_ends_with_its_device_s_socket(
+async def test_node_session_lives_and_ends_with_its_device_s_socket(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     device = await tenant.device(await tenant.home(await tenant.user()))
@@ -218,7 +218,7 @@ async def test_a_node_session_lives_and_ends_with_its_device_s_socket(
         assert await of_device.is_alive()
 
 
-async def test_while_redis_is_away_what_is_known_to_be_over_ends_and_what_cannot_be_known_tries_again(
+async def test_during_outage_expired_sessions_end_and_unknown_ones_retry(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess], server: BusServer
 ) -> None:
     certain, known = await opened(tenant, HOUR, absolute_ms=4_000)

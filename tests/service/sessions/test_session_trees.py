@@ -172,7 +172,7 @@ async def test_no_sequence_outlives_the_login_and_nothing_survives_end_all(
     await tree.check()
 
 
-async def test_a_chain_of_keys_ends_with_any_of_its_links(store: Store, user: User) -> None:
+async def test_chain_of_keys_ends_with_any_of_its_links(store: Store, user: User) -> None:
     chain = [await opened(store, user)]
     for _ in range(MAX_DEPTH):
         chain.append(await opened(store, user, chain[-1][0]))
@@ -191,7 +191,7 @@ async def test_one_of_another_user_is_no_parent(store: Store, project: Project, 
         await opened(store, user, session)
 
 
-async def test_what_keys_make_pushes_out_only_what_keys_made(store: Store, user: User) -> None:
+async def test_child_sessions_evict_child_sessions_only(store: Store, user: User) -> None:
     first, second = await opened(store, user), await opened(store, user)
     others = [await opened(store, user, second[0]) for _ in range(3)]
     made = [await opened(store, user, first[0]) for _ in range(MAX_DERIVED + 1)]
@@ -200,7 +200,7 @@ async def test_what_keys_make_pushes_out_only_what_keys_made(store: Store, user:
     assert await is_live(store, made[-1][1])
 
 
-async def test_a_user_has_so_many_that_keys_made(store: Store, user: User) -> None:
+async def test_user_has_so_many_that_keys_made(store: Store, user: User) -> None:
     logins = [await opened(store, user) for _ in range(MAX_ALL_DERIVED // MAX_DERIVED + 1)]
     for session, _ in logins:
         for _ in range(MAX_DERIVED):
@@ -210,7 +210,7 @@ async def test_a_user_has_so_many_that_keys_made(store: Store, user: User) -> No
     assert sum(1 for session in live if session.ancestors) == MAX_ALL_DERIVED
 
 
-async def test_a_login_finds_room_beside_what_keys_made(
+async def test_login_has_room_beside_child_sessions(
     store: Store, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("homewire.sessions.store.MAX_SESSIONS", 4)
@@ -276,7 +276,7 @@ async def with_key(tenant: Tenant, key: str) -> str:
     return (await session.open(tenant.project, parent.user_id, "app", Login(), parent=parent))[1]
 
 
-async def test_a_user_ends_the_other_sessions(tenant: Tenant) -> None:
+async def test_user_ends_the_other_sessions(tenant: Tenant) -> None:
     user = await tenant.user()
     login = tenant.store.sessions.open
     others = [(await login(tenant.project, user.id, "app", Login()))[1] for _ in range(3)]
@@ -288,7 +288,7 @@ async def test_a_user_ends_the_other_sessions(tenant: Tenant) -> None:
     assert (await tenant.ask("GET", "/userSession", user.key)).status == 401
 
 
-async def test_what_a_key_made_ends_with_the_others(tenant: Tenant) -> None:
+async def test_child_sessions_end_with_all_others(tenant: Tenant) -> None:
     user = await tenant.user()
     made = await with_key(tenant, user.key)
     assert (await tenant.ask("DELETE", "/userSessions", made)).status == 204

@@ -187,7 +187,7 @@ def milliseconds(time: str) -> int:
 
 
 @pytest.mark.parametrize("view", LOGINS)
-async def test_a_session_of_any_view_is_one_object_in_all(
+async def test_session_of_any_view_is_one_object_in_all(
     service: Service, clients: list[aiohttp.ClientSession], view: str
 ) -> None:
     made = await log_in(service, clients, view)
@@ -208,7 +208,7 @@ async def test_a_session_of_any_view_is_one_object_in_all(
         assert "closedAt" not in rocket
 
 
-async def test_the_node_that_a_session_was_made_on_is_named(
+async def test_node_that_a_session_was_made_on_is_named(
     service: Service, clients: list[aiohttp.ClientSession]
 ) -> None:
     here = [await log_in(service, clients, view) for view in LOGINS]
@@ -220,7 +220,7 @@ async def test_the_node_that_a_session_was_made_on_is_named(
 
 @pytest.mark.parametrize("end", ENDS)
 @pytest.mark.parametrize("view", LOGINS)
-async def test_the_end_of_a_session_through_any_view_is_its_end_everywhere(
+async def test_end_of_a_session_through_any_view_is_its_end_everywhere(
     service: Service, clients: list[aiohttp.ClientSession], view: str, end: str
 ) -> None:
     made, other = [await log_in(service, clients, each) for each in (view, "004")]
@@ -246,7 +246,7 @@ async def test_the_end_of_a_session_through_any_view_is_its_end_everywhere(
 
 
 @pytest.mark.parametrize("end", ENDS)
-async def test_a_session_in_use_is_ended_by_no_view_until_it_is_let_go(
+async def test_session_in_use_is_ended_by_no_view_until_it_is_let_go(
     service: Service, clients: list[aiohttp.ClientSession], end: str
 ) -> None:
     made = await log_in(service, clients, "004")
@@ -260,7 +260,7 @@ async def test_a_session_in_use_is_ended_by_no_view_until_it_is_let_go(
     assert (await made.end(end)).status == ENDS[end]
 
 
-async def test_nobody_sees_or_ends_somebody_else_s_session_in_any_view(
+async def test_session_of_another_user_is_hidden_in_every_view(
     service: Service, clients: list[aiohttp.ClientSession]
 ) -> None:
     hers = [await log_in(service, clients, view) for view in LOGINS]
@@ -299,7 +299,7 @@ async def test_no_body_of_any_view_holds_a_key(
     assert not [body for body in bodies if secret in str(body)]
 
 
-async def test_a_key_decides_beside_the_cookie_of_another_session_in_every_view(
+async def test_key_decides_beside_the_cookie_of_another_session_in_every_view(
     service: Service, clients: list[aiohttp.ClientSession]
 ) -> None:
     one, other = [await log_in(service, clients, view) for view in ("002", "004")]

@@ -67,7 +67,7 @@ async def ends(redis: Redis, session: Session, token: str) -> list[int]:
     return [*(int(each or 0) for each in said), round(score), kept - ENDED_SESSION_KEPT_MS, key_kept]
 
 
-async def test_a_use_is_noted_and_slides_everything_that_says_when_the_session_ends(
+async def test_use_is_noted_and_slides_everything_that_says_when_the_session_ends(
     store: Store, redis_client: Redis, user: User
 ) -> None:
     session, token = await opened(store, user, HOUR)
@@ -84,7 +84,7 @@ async def test_a_use_is_noted_and_slides_everything_that_says_when_the_session_e
     assert principal.expires_ms == used + HOUR
 
 
-async def test_nothing_is_written_within_a_minute_whoever_asks(store: Store, user: User) -> None:
+async def test_session_use_is_written_once_a_minute(store: Store, user: User) -> None:
     session, token = await opened(store, user, HOUR)
     early = [use(session, token, session.started_ms + NOTE_INTERVAL_MS - 1)] * 2
     deadline = SessionDeadline(session.expires_ms, 0)
@@ -98,7 +98,7 @@ async def test_nothing_is_written_within_a_minute_whoever_asks(store: Store, use
     assert now.version == 2
 
 
-async def test_a_session_of_seconds_is_noted_four_times_before_it_would_end(store: Store, user: User) -> None:
+async def test_session_of_seconds_is_noted_four_times_before_it_would_end(store: Store, user: User) -> None:
     session, token = await opened(store, user, 4_000)
     for step in range(1, 9):
         used = session.started_ms + 500 * step
@@ -121,9 +121,7 @@ async def test_no_use_goes_beyond_the_absolute_end(store: Store, redis_client: R
     assert (now.last_access_ms, now.expires_ms) == (session.started_ms + 3 * NOTE_INTERVAL_MS, end)
 
 
-async def test_the_session_of_a_device_slides_too(
-    store: Store, redis_client: Redis, project: Project
-) -> None:
+async def test_session_of_a_device_slides_too(store: Store, redis_client: Redis, project: Project) -> None:
     device, _, _ = await store.devices.create(project.id, "lamp")
     session, token = await store.sessions.open_node(
         project.id, device.id, Login(), lifetime=Lifetime(HOUR, 0)
@@ -148,7 +146,7 @@ async def over_with_user(store: Store, session: Session) -> None:
 @pytest.mark.parametrize(
     ("over", "slides_ms"), [(over_by_end, HOUR), (over_by_time, 200), (over_with_user, HOUR)]
 )
-async def test_what_is_over_stays_so(
+async def test_ended_session_stays_ended(
     store: Store, user: User, over: Callable[[Store, Session], Awaitable[None]], slides_ms: int
 ) -> None:
     session, token = await opened(store, user, slides_ms)
@@ -166,7 +164,7 @@ async def test_what_is_over_stays_so(
     )
 
 
-async def test_a_session_with_another_key_than_the_one_used_is_not_touched(store: Store, user: User) -> None:
+async def test_session_with_another_key_than_the_one_used_is_not_touched(store: Store, user: User) -> None:
     session, _ = await opened(store, user, HOUR)
     _, token = await opened(store, user, HOUR)
     late = session.started_ms + NOTE_INTERVAL_MS

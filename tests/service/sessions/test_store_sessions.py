@@ -42,7 +42,7 @@ async def listed(store: Store, project: Project) -> list[str]:
     return [session.id async for page in store.sessions.pages(project.id) for session in page]
 
 
-async def test_a_session_records_where_it_comes_from(store: Store, project: Project, user: User) -> None:
+async def test_session_records_where_it_comes_from(store: Store, project: Project, user: User) -> None:
     login = Login("192.0.2.7", "home.example:8443", "agent/1", "e3a1")
     opened, _ = await store.sessions.open(
         project.id, user.id, "rocket.chat", login, authentication_type="Cookie", roles=("user", "admin")
@@ -61,7 +61,7 @@ async def test_a_session_records_where_it_comes_from(store: Store, project: Proj
     ("slides", "absolute", "expires", "ends"),
     [(60_000, 0, 60_000, 0), (60_000, 300_000, 60_000, 300_000), (300_000, 60_000, 60_000, 60_000)],
 )
-async def test_a_session_is_over_when_it_was_not_used_and_in_any_case(
+async def test_session_is_over_when_it_was_not_used_and_in_any_case(
     store: Store, project: Project, user: User, slides: int, absolute: int, expires: int, ends: int
 ) -> None:
     session, token = await store.sessions.open(
@@ -75,13 +75,13 @@ async def test_a_session_is_over_when_it_was_not_used_and_in_any_case(
     assert (principal.expires_ms, principal.session_id) == (session.expires_ms, session.id)
 
 
-async def test_the_usual_lifetime_is_the_store_s(redis_client: Redis, project: Project, user: User) -> None:
+async def test_usual_lifetime_is_the_store_s(redis_client: Redis, project: Project, user: User) -> None:
     store = Store(redis_client, Relay(redis_client, 64), lifetime=Lifetime.of_seconds(60.0, 0.0))
     session, _ = await store.sessions.open(project.id, user.id, "app", Login())
     assert (session.slides_ms, session.ends_ms) == (60_000, 0)
 
 
-async def test_an_expired_session_cannot_be_ended(redis_client: Redis, project: Project, user: User) -> None:
+async def test_expired_session_cannot_be_ended(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store = standing_still(redis_client, lambda: now)
     session, _ = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
@@ -93,9 +93,7 @@ async def test_an_expired_session_cannot_be_ended(redis_client: Redis, project: 
             pass
 
 
-async def test_the_pages_have_each_live_session_once(
-    redis_client: Redis, store: Store, project: Project
-) -> None:
+async def test_pages_have_each_live_session_once(redis_client: Redis, store: Store, project: Project) -> None:
     """However many start in one millisecond, end or begin while somebody reads."""
     now = wall_clock_ms()
     still = standing_still(redis_client, lambda: now)
@@ -132,7 +130,7 @@ async def test_the_pages_have_each_live_session_once(
     assert set(await listed(still, project)).isdisjoint(gone)
 
 
-async def test_what_expired_leaves_the_index(redis_client: Redis, project: Project, user: User) -> None:
+async def test_expired_sessions_leave_index(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store, index = standing_still(redis_client, lambda: now), ProjectSlot(project.id).sessions
     short, _ = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
@@ -152,7 +150,7 @@ async def test_what_expired_leaves_the_index(redis_client: Redis, project: Proje
     assert await redis_client.zcard(index) == 1
 
 
-async def test_a_user_who_comes_back_tidies_the_index(
+async def test_login_removes_expired_sessions_from_index(
     redis_client: Redis, project: Project, user: User
 ) -> None:
     now = wall_clock_ms()
@@ -172,7 +170,7 @@ async def test_nothing_of_a_deleted_user_is_in_the_index(
     assert not await redis_client.exists(ProjectSlot(project.id).sessions)
 
 
-async def test_a_device_has_sessions_of_its_own(store: Store, project: Project) -> None:
+async def test_device_has_sessions_of_its_own(store: Store, project: Project) -> None:
     device, _, _ = await store.devices.create(project.id, "lamp")
     session, token = await store.sessions.open_node(project.id, device.id, Login(user_agent="lamp/1"))
     assert (session.user_id, session.device_id, session.roles) == (0, device.id, ("node",))
@@ -244,7 +242,7 @@ async def test_logins_of_a_device_that_is_deleted_meanwhile_leave_no_key(
     assert await listed(store, project) == []
 
 
-async def test_a_device_that_is_signed_in_goes_with_its_home(store: Store, user: User) -> None:
+async def test_device_that_is_signed_in_goes_with_its_home(store: Store, user: User) -> None:
     project = await store.projects.create("demand", AccountSystem.PHONE, on_demand_provisioning=True)
     owner = await store.users.create(project.id, "Ada", phone="+14155550123")
     home = await store.homes.create(project.id, "home", owner.id)
@@ -256,7 +254,7 @@ async def test_a_device_that_is_signed_in_goes_with_its_home(store: Store, user:
     assert await listed(store, project) == []
 
 
-async def test_a_password_that_is_reset_ends_a_leased_session_too(
+async def test_password_that_is_reset_ends_a_leased_session_too(
     store: Store, project: Project, user: User
 ) -> None:
     session, token = await store.sessions.open(project.id, user.id, "app", Login())

@@ -118,7 +118,7 @@ async def many_homes(node: NodeProcess, turn: asyncio.Lock) -> None:
         assert await tenant.store.homes.existing(tenant.project, homes) == {homes[0]}
 
 
-async def test_what_a_dead_process_left_is_swept_by_a_node(node: NodeProcess) -> None:
+async def test_leftovers_of_dead_process_are_swept_by_node(node: NodeProcess) -> None:
     # They wait at once, for each is waited for some seconds; and begin one after the other, because changes
     # on an overloaded machine are not confirmed.
     turn = asyncio.Lock()
@@ -163,7 +163,7 @@ async def swept(at_home: HomeWithMembers) -> None:
     await eventually(gone, WITHIN_S)
 
 
-async def test_what_was_not_noted_is_found_and_what_is_broken_stops_nobody() -> None:
+async def test_unnoted_leftovers_are_found_and_broken_ones_stop_no_sweep() -> None:
     with private_node() as node:
         await asyncio.gather(unnoted(node), broken(node))
         # And it runs on.

@@ -284,7 +284,7 @@ async def relayed(redis: Redis, worlds: Sequence[StoredProject]) -> None:
 
 
 @pytest.mark.parametrize("name", MESSAGES)
-async def test_a_message_goes_out_with_its_change(killed_server: BusServer, name: str) -> None:
+async def test_message_goes_out_with_its_change(killed_server: BusServer, name: str) -> None:
     """Once, if the change was made, wherever whoever made it died; and before a change is answered."""
     change = MESSAGES[name]
     async with living_store(killed_server, empty=True) as (store, pictures), killed_server.client() as redis:
@@ -304,7 +304,7 @@ async def test_a_message_goes_out_with_its_change(killed_server: BusServer, name
 
 
 @pytest.mark.parametrize("name", CHANGES)
-async def test_a_change_is_made_or_not(killed_server: BusServer, name: str) -> None:
+async def test_change_is_made_or_not(killed_server: BusServer, name: str) -> None:
     change = CHANGES[name]
     async with living_store(killed_server, empty=True) as (store, pictures):
         model = await new_stored_project(store, change.on_demand)

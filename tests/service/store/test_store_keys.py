@@ -49,7 +49,7 @@ async def everything(client: Redis) -> bytes:
     return b"\n".join([*names, *filter(None, told[::2]), *pieces])
 
 
-async def test_a_project_key_speaks_for_its_project(store: Store, project: Project) -> None:
+async def test_project_key_speaks_for_its_project(store: Store, project: Project) -> None:
     granted = {KeyScope.SEND_EVENT, KeyScope.READ}
     key, token = await store.project_keys.create(project.id, "feed", granted)
     tag = int.from_bytes(hashlib.sha256(token.encode()).digest()[:8], "big")
@@ -59,7 +59,7 @@ async def test_a_project_key_speaks_for_its_project(store: Store, project: Proje
     assert await store.project_keys.list(project.id) == [key]
 
 
-async def test_a_user_key_is_a_session(store: Store, project: Project, user: User) -> None:
+async def test_user_key_is_a_session(store: Store, project: Project, user: User) -> None:
     before = wall_clock_ms()
     session, token = await store.sessions.open(
         project.id,
@@ -87,7 +87,7 @@ async def test_a_user_key_is_a_session(store: Store, project: Project, user: Use
     assert await store.sessions.of_user(project.id, user.id) == [session]
 
 
-async def test_the_end_of_a_session_is_the_end_of_its_key(store: Store, project: Project, user: User) -> None:
+async def test_end_of_a_session_is_the_end_of_its_key(store: Store, project: Project, user: User) -> None:
     kept, other = await store.sessions.open(project.id, user.id, "app", Login())
     session, token = await store.sessions.open(project.id, user.id, "app", Login())
     ended = await store.sessions.end(project.id, session.id)
@@ -102,7 +102,7 @@ async def test_the_end_of_a_session_is_the_end_of_its_key(store: Store, project:
         await store.sessions.end(project.id, session.id)
 
 
-async def test_an_expired_key_is_dead(redis_client: Redis, project: Project, user: User) -> None:
+async def test_expired_key_is_dead(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
     session, token = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
@@ -134,7 +134,7 @@ async def test_too_many_sessions_end_the_oldest(redis_client: Redis, project: Pr
     assert alive == [False] + [True] * MAX_SESSIONS
 
 
-async def test_a_device_key_is_dead_after_rotation(store: Store, project: Project) -> None:
+async def test_device_key_is_dead_after_rotation(store: Store, project: Project) -> None:
     device, first, _ = await store.devices.create(project.id, "thermometer")
     second = await store.devices.rotate_key(project.id, device.id)
     assert await store.principals.lookup(first) is None
@@ -151,7 +151,7 @@ async def test_concurrent_rotations_leave_no_second_key(store: Store, project: P
     assert alive == [last]
 
 
-async def test_a_project_key_rotates_and_is_revoked(store: Store, project: Project) -> None:
+async def test_project_key_rotates_and_is_revoked(store: Store, project: Project) -> None:
     key, first = await store.project_keys.create(project.id, "feed", {KeyScope.ADMIN})
     second = await store.project_keys.rotate(project.id, key.id)
     assert await store.principals.lookup(first) is None
@@ -190,7 +190,7 @@ async def test_revoking_works_when_redis_is_full(redis_client: Redis, store: Sto
         await redis_client.config_set("maxmemory", "0")
 
 
-async def test_a_key_of_another_project_is_nobody(store: Store, project: Project) -> None:
+async def test_key_of_another_project_authenticates_no_principal(store: Store, project: Project) -> None:
     other = await store.projects.create("other", AccountSystem.PHONE)
     _, token = await store.project_keys.create(project.id, "feed", {KeyScope.ADMIN})
     moved = token.replace(f"v1.{project.id}.", f"v1.{other.id}.")
@@ -233,7 +233,7 @@ async def test_lookup_is_one_round_trip(
     assert sent == ["EVALSHA"]
 
 
-async def test_a_lookup_after_script_flush_works(redis_client: Redis, store: Store, project: Project) -> None:
+async def test_lookup_after_script_flush_works(redis_client: Redis, store: Store, project: Project) -> None:
     _, token = await store.project_keys.create(project.id, "feed", set())
     await redis_client.script_flush()
     assert await store.principals.lookup(token) is not None

@@ -35,7 +35,7 @@ async def add_homes(store: Store, project: Project, user: User, count: int) -> l
     return [(await store.homes.create(project.id, "home", user.id)).id for _ in range(count)]
 
 
-async def test_a_project_reads_back_as_it_was_made(store: Store) -> None:
+async def test_project_reads_back_as_it_was_made(store: Store) -> None:
     made = await store.projects.create("Ünïted", AccountSystem.BYOU, AccessControl.PERMISSION, True)
     assert await store.projects.get(made.id) == made
     assert made in await store.projects.list()
@@ -62,7 +62,7 @@ async def test_users_read_back_as_they_were_made(store: Store, project: Project)
     assert await store.users.authenticate(project.id, "Grace@example.com", "wrong horse") is None
 
 
-async def test_an_email_is_taken_once_however_many_try(store: Store, project: Project) -> None:
+async def test_email_is_taken_once_however_many_try(store: Store, project: Project) -> None:
     spellings = ["eve@example.com", "EVE@example.com", "Eve@Example.Com"] * 5
     results = await asyncio.gather(
         *(store.users.create(project.id, "Eve", email=spelling) for spelling in spellings),
@@ -75,7 +75,7 @@ async def test_an_email_is_taken_once_however_many_try(store: Store, project: Pr
     assert await store.users.by_email(project.id, "eve@example.com") == made[0]
 
 
-async def test_a_phone_number_is_taken_once(store: Store) -> None:
+async def test_phone_number_is_taken_once(store: Store) -> None:
     project = await store.projects.create("phones", AccountSystem.PHONE)
     made = await store.users.create(project.id, "Ada", phone="+1 (415) 555-0123")
     assert made.phone == "+14155550123"
@@ -84,9 +84,7 @@ async def test_a_phone_number_is_taken_once(store: Store) -> None:
     assert await store.users.by_phone(project.id, "+1 415 555 0123") == made
 
 
-async def test_an_email_is_free_again_after_its_user_is_gone(
-    store: Store, project: Project, user: User
-) -> None:
+async def test_email_is_free_again_after_its_user_is_gone(store: Store, project: Project, user: User) -> None:
     await store.users.delete(project.id, user.id)
     assert await store.users.get(project.id, user.id) is None
     again = await store.users.create(project.id, "Ada", email="ada@example.com")
@@ -152,7 +150,7 @@ async def test_membership_stands_on_both_sides(store: Store, project: Project, u
         await store.homes.remove_member(project.id, home.id, guest.id)
 
 
-async def test_the_last_owner_stays(store: Store, project: Project, user: User) -> None:
+async def test_last_owner_stays(store: Store, project: Project, user: User) -> None:
     guest = await store.users.create(project.id, "Guest", email="guest@example.com")
     home = await store.homes.create(project.id, "home", user.id)
     await store.homes.add_member(project.id, home.id, guest.id)
@@ -203,7 +201,7 @@ async def test_pages_are_stable_when_members_vanish_between_them(
     assert await store.homes.of_user(project.id, user.id) == ids
 
 
-async def test_a_device_is_found_where_it_is(store: Store, project: Project, user: User) -> None:
+async def test_device_is_found_where_it_is(store: Store, project: Project, user: User) -> None:
     [home] = await add_homes(store, project, user, 1)
     free, _, code = await store.devices.create(project.id, "lamp shade", tag="t", name="n")
     placed, _, other_code = await store.devices.create(project.id, "lamp", home_id=home)
@@ -229,7 +227,7 @@ async def test_many_devices_are_located_in_pages(store: Store, project: Project)
     }
 
 
-async def test_what_names_unknown_records_is_refused_whole(
+async def test_change_that_names_unknown_records_is_refused_whole(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     [home] = await add_homes(store, project, user, 1)
@@ -277,7 +275,7 @@ async def test_nothing_crosses_projects(store: Store, project: Project, user: Us
             await attempt
 
 
-async def test_a_deleted_project_is_dead_at_once_and_swept_later(
+async def test_deleted_project_is_dead_at_once_and_swept_later(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     [home] = await add_homes(store, project, user, 1)
@@ -301,7 +299,7 @@ async def test_a_deleted_project_is_dead_at_once_and_swept_later(
         await store.projects.sweep(bystander.id)
 
 
-async def test_a_sweep_of_more_than_a_page_can_be_resumed(
+async def test_sweep_of_more_than_a_page_can_be_resumed(
     redis_client: Redis, store: Store, project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     slot = ProjectSlot(project.id)
@@ -328,9 +326,7 @@ async def test_a_sweep_of_more_than_a_page_can_be_resumed(
     assert [name async for name in redis_client.scan_iter(slot.prefix + "*", count=1000)] == []
 
 
-async def test_a_disabled_project_has_no_valid_key(
-    redis_client: Redis, store: Store, project: Project
-) -> None:
+async def test_disabled_project_has_no_valid_key(redis_client: Redis, store: Store, project: Project) -> None:
     _, token = await store.project_keys.create(project.id, "k", set())
     await redis_client.hset(ProjectSlot(project.id).project, "state", "disabled")
     assert await store.principals.lookup(token) is None
@@ -339,7 +335,7 @@ async def test_a_disabled_project_has_no_valid_key(
     assert disabled.disabled
 
 
-async def test_a_long_list_misses_nothing_while_others_go(store: Store, redis_client: Redis) -> None:
+async def test_long_list_misses_nothing_while_others_go(store: Store, redis_client: Redis) -> None:
     project = (await store.projects.create("lists", AccountSystem.EMAIL)).id
     index = ProjectSlot(project).homes
     ids = range(1, 5_001)

@@ -29,7 +29,7 @@ async def status(people: Accounts, key: str) -> int:
     return (await people.tenant.ask("GET", "/userSession", key)).status
 
 
-async def test_a_new_email_address_counts_once_it_is_proven(by_email: Accounts) -> None:
+async def test_new_email_address_counts_once_it_is_proven(by_email: Accounts) -> None:
     user = await by_email.member()
     key, other = await by_email.key(user), await by_email.key(user)
     reset = await by_email.tenant.store.verifications.issue_token(
@@ -60,7 +60,7 @@ async def test_a_new_email_address_counts_once_it_is_proven(by_email: Accounts) 
     assert await by_email.member(EMAIL) != user
 
 
-async def test_a_link_to_the_address_before_verifies_nothing(by_email: Accounts) -> None:
+async def test_link_to_the_address_before_verifies_nothing(by_email: Accounts) -> None:
     user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
     link, key = await by_email.token(), await by_email.key(user)
     assert (await start(by_email, user, key, email=NEW)).status == 204
@@ -68,7 +68,7 @@ async def test_a_link_to_the_address_before_verifies_nothing(by_email: Accounts)
     assert reason(await by_email.post("/auth/user/emailVerification", token=link)) == "INVALID_TOKEN"
 
 
-async def test_a_new_number_counts_once_it_is_proven(by_phone: Accounts) -> None:
+async def test_new_number_counts_once_it_is_proven(by_phone: Accounts) -> None:
     store = by_phone.tenant.store
     user = (await store.users.create(by_phone.project, "Ada", phone=PHONE, verified=True)).id
     key = await by_phone.key(user)
@@ -85,7 +85,7 @@ async def test_a_new_number_counts_once_it_is_proven(by_phone: Accounts) -> None
     assert [each.kind for each in await by_phone.messages(PHONE)] == [MessageKind.PHONE_CHANGED]
 
 
-async def test_a_key_alone_changes_no_address(by_email: Accounts) -> None:
+async def test_key_alone_changes_no_address(by_email: Accounts) -> None:
     user = await by_email.member()
     redis = by_email.tenant.redis
     earlier = Store(redis, Relay(redis, 64), clock=lambda: wall_clock_ms() - HOUR_MS)
@@ -98,7 +98,7 @@ async def test_a_key_alone_changes_no_address(by_email: Accounts) -> None:
 
 
 @pytest.mark.parametrize("taken_at", ["start", "end"])
-async def test_an_address_of_somebody_else_is_refused(by_email: Accounts, taken_at: str) -> None:
+async def test_address_of_another_user_is_refused(by_email: Accounts, taken_at: str) -> None:
     user = await by_email.member()
     key = await by_email.key(user)
     if taken_at == "start":
@@ -113,7 +113,7 @@ async def test_an_address_of_somebody_else_is_refused(by_email: Accounts, taken_
     assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
 
 
-async def test_the_newest_code_counts_and_dies_with_its_fifth_wrong_try(by_email: Accounts) -> None:
+async def test_newest_code_counts_and_dies_with_its_fifth_wrong_try(by_email: Accounts) -> None:
     user = await by_email.member()
     key = await by_email.key(user)
     for _ in range(2):
@@ -124,7 +124,7 @@ async def test_the_newest_code_counts_and_dies_with_its_fifth_wrong_try(by_email
     assert reason(await finish(by_email, user, key, second.code)) == "INVALID_AUTH_CODE"
 
 
-async def test_codes_are_sent_and_guessed_so_often(by_email: Accounts) -> None:
+async def test_codes_and_attempts_at_them_are_limited(by_email: Accounts) -> None:
     user = await by_email.member()
     key = await by_email.key(user)
     answers = [(await start(by_email, user, key, email=NEW)).status for _ in range(6)]

@@ -38,7 +38,7 @@ async def verify(people: Accounts, token: str) -> int:
 
 @pytest.mark.parametrize("is_invited", [False, True])
 @pytest.mark.parametrize("attacker_first", [False, True])
-async def test_an_account_cannot_be_taken_before_its_owner_comes(
+async def test_account_cannot_be_taken_before_its_owner_comes(
     by_email: Accounts, is_invited: bool, attacker_first: bool
 ) -> None:
     user = (await invited(by_email))[0] if is_invited else None
@@ -75,7 +75,7 @@ async def test_an_account_cannot_be_taken_before_its_owner_comes(
         assert not await by_email.tenant.redis.exists(slot.invited_users)
 
 
-async def test_an_invited_address_is_only_invited_until_it_is_verified(by_email: Accounts) -> None:
+async def test_invited_address_is_only_invited_until_it_is_verified(by_email: Accounts) -> None:
     user, home, key = await invited(by_email)
     await by_email.register(name="Eve", email=EMAIL, password=THEIRS)
     # Who has only guessed the address puts no name into a home.
@@ -85,7 +85,7 @@ async def test_an_invited_address_is_only_invited_until_it_is_verified(by_email:
     assert await by_email.tenant.store.users.get(by_email.project, user) is None
 
 
-async def test_a_link_that_is_sent_again_is_for_the_only_registration(by_email: Accounts) -> None:
+async def test_link_that_is_sent_again_is_for_the_only_registration(by_email: Accounts) -> None:
     await invited(by_email)
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     first = await by_email.token()
@@ -135,7 +135,7 @@ def narrow_node() -> Iterator[NodeProcess]:
         yield node
 
 
-async def test_an_address_has_only_so_many_registrations(narrow_node: NodeProcess) -> None:
+async def test_address_has_only_so_many_registrations(narrow_node: NodeProcess) -> None:
     async with accounts_of(narrow_node, AccountSystem.EMAIL) as people:
         tokens = []
         for number in range(LIMITS["address_registrations"] + 2):
@@ -147,7 +147,7 @@ async def test_an_address_has_only_so_many_registrations(narrow_node: NodeProces
         assert (await people.sign_in(email=EMAIL, password=f"{PASSWORD} 2")).status == 200
 
 
-async def test_a_node_forgets_who_does_not_come(narrow_node: NodeProcess) -> None:
+async def test_node_deletes_unverified_registrations(narrow_node: NodeProcess) -> None:
     async with accounts_of(narrow_node, AccountSystem.PHONE) as people:
         user = (await people.register(name="Ada", phoneNumber=PHONE)).body["id"]
         store = people.tenant.store
@@ -161,7 +161,7 @@ async def test_a_node_forgets_who_does_not_come(narrow_node: NodeProcess) -> Non
         assert (await people.register(name="Ada", phoneNumber=PHONE)).status == 201
 
 
-async def test_who_does_not_come_is_forgotten(by_email: Accounts) -> None:
+async def test_unverified_registration_is_deleted(by_email: Accounts) -> None:
     store, project = by_email.tenant.store, by_email.project
     guest, home, key = await invited(by_email, "guest@example.com")
     ages = RegistrationLimits(unverified_ms=7 * DAY_MS, invited_ms=30 * DAY_MS)
@@ -191,7 +191,7 @@ async def test_who_does_not_come_is_forgotten(by_email: Accounts) -> None:
     assert again.body["id"] != guest
 
 
-async def test_who_may_still_verify_is_not_forgotten(by_email: Accounts) -> None:
+async def test_registration_with_valid_token_is_kept(by_email: Accounts) -> None:
     user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
     store, later = by_email.tenant.store, wall_clock_ms() + 8 * DAY_MS
     redis = by_email.tenant.redis

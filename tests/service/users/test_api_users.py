@@ -18,7 +18,7 @@ from kit.recovery import dying_change
 EMAIL_OF_EVE = "eve@example.com"
 
 
-async def test_somebody_registers_by_email(by_email: Accounts) -> None:
+async def test_user_registers_by_email(by_email: Accounts) -> None:
     made = await by_email.register(name="Ada", email=EMAIL, password=PASSWORD, id=0, verified=True)
     assert made.status == 201
     created = made.body.pop("creationTime")
@@ -34,7 +34,7 @@ async def test_somebody_registers_by_email(by_email: Accounts) -> None:
     assert (read.status, read.body["creationTime"]) == (200, created)
 
 
-async def test_somebody_registers_by_phone(by_phone: Accounts) -> None:
+async def test_user_registers_by_phone(by_phone: Accounts) -> None:
     made = await by_phone.register(name="Ada", phoneNumber="+1 (415) 555-0123", email="", password=None)
     assert made.status == 201
     assert (made.body["phoneNumber"], made.body["verified"]) == (PHONE, False)
@@ -44,7 +44,7 @@ async def test_somebody_registers_by_phone(by_phone: Accounts) -> None:
     assert message.good_until_ms == pytest.approx(wall_clock_ms() + 600_000, abs=30_000)
 
 
-async def test_a_project_enters_its_own_users(by_key: Accounts) -> None:
+async def test_project_enters_its_own_users(by_key: Accounts) -> None:
     key, ask = await by_key.project_key(KeyScope.BYOU), by_key.tenant.ask
     bare = await ask("POST", "/users", key, {"projectId": by_key.project})
     assert (bare.status, bare.body["verified"], bare.body["name"]) == (201, True, "")
@@ -72,7 +72,7 @@ async def test_a_project_enters_its_own_users(by_key: Accounts) -> None:
         ({"projectId": None}, "projectId", None),
     ],
 )
-async def test_a_bad_registration_names_its_field(
+async def test_bad_registration_names_its_field(
     by_email: Accounts, body: dict[str, Any], named: str, why: str | None
 ) -> None:
     refused = await by_email.register(**body)
@@ -81,13 +81,13 @@ async def test_a_bad_registration_names_its_field(
     assert await by_email.messages() == []
 
 
-async def test_a_disabled_project_takes_nobody(by_email: Accounts) -> None:
+async def test_disabled_project_refuses_registrations(by_email: Accounts) -> None:
     await by_email.tenant.store.projects.disable(by_email.project)
     assert field(await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)) == "projectId"
     assert field(await by_email.sign_in(email=EMAIL, password=PASSWORD)) == "projectId"
 
 
-async def test_of_many_who_register_one_address_one_wins(by_email: Accounts) -> None:
+async def test_address_registered_at_once_has_one_user(by_email: Accounts) -> None:
     spellings = [
         "eve@example.com",
         "EVE@example.com",
@@ -118,7 +118,7 @@ async def test_of_many_who_register_one_address_one_wins(by_email: Accounts) -> 
     assert reason(late) == "EMAIL_IN_USE"
 
 
-async def test_of_many_who_register_one_number_one_wins(by_phone: Accounts) -> None:
+async def test_number_registered_at_once_has_one_user(by_phone: Accounts) -> None:
     replies = await asyncio.gather(*(by_phone.register(name=f"{n}", phoneNumber=PHONE) for n in range(5)))
     assert sorted(reply.status for reply in replies) == [201, 403, 403, 403, 403]
     assert {reason(reply) for reply in replies if reply.status == 403} == {"USER_EXISTS_UNVERIFIED"}
@@ -129,7 +129,7 @@ async def test_of_many_who_register_one_number_one_wins(by_phone: Accounts) -> N
     assert reason(await by_phone.register(name="late", phoneNumber=PHONE)) == "USER_EXISTS"
 
 
-async def test_who_was_killed_before_the_mail_gets_one_for_the_asking(by_email: Accounts) -> None:
+async def test_user_without_mail_after_kill_can_request_one(by_email: Accounts) -> None:
     # As a process leaves it that dies between the record and the message.
     await by_email.tenant.store.users.create(by_email.project, "Ada", email=EMAIL, password=PASSWORD)
     assert (await by_email.start("emailVerification/start", email=EMAIL)).status == 200
@@ -138,7 +138,7 @@ async def test_who_was_killed_before_the_mail_gets_one_for_the_asking(by_email: 
     assert (await by_email.sign_in(email=EMAIL, password=PASSWORD)).status == 200
 
 
-async def test_a_user_is_changed_by_themself(by_email: Accounts) -> None:
+async def test_user_is_changed_by_themself(by_email: Accounts) -> None:
     user = await by_email.member()
     path, key, ask = f"/users/{user}", await by_email.key(user), by_email.tenant.ask
     whole = (await ask("GET", path, key)).body
@@ -157,7 +157,7 @@ async def test_a_user_is_changed_by_themself(by_email: Accounts) -> None:
     assert (await by_email.sign_in(email=EMAIL, password="staple battery")).status == 200
 
 
-async def test_a_user_has_a_time_zone(by_email: Accounts) -> None:
+async def test_user_has_a_time_zone(by_email: Accounts) -> None:
     user = await by_email.member()
     path, key, ask = f"/users/{user}", await by_email.key(user), by_email.tenant.ask
     whole = (await ask("GET", path, key)).body
@@ -170,20 +170,20 @@ async def test_a_user_has_a_time_zone(by_email: Accounts) -> None:
     assert (await ask("GET", path, key)).body == whole
 
 
-async def test_a_password_is_for_email_accounts(by_phone: Accounts, by_key: Accounts) -> None:
+async def test_password_is_for_email_accounts(by_phone: Accounts, by_key: Accounts) -> None:
     for people, phone in ((by_phone, PHONE), (by_key, None)):
         user = await people.tenant.store.users.create(people.project, "Ada", phone=phone)
         path, key = f"/users/{user.id}", await people.key(user.id)
         assert field(await people.tenant.ask("PATCH", path, key, {"password": PASSWORD})) == "password"
 
 
-async def test_a_nameless_user_of_a_project_may_stay_so(by_key: Accounts) -> None:
+async def test_nameless_user_of_a_project_may_stay_so(by_key: Accounts) -> None:
     user = await by_key.tenant.store.users.create(by_key.project, "")
     path, key, ask = f"/users/{user.id}", await by_key.key(user.id), by_key.tenant.ask
     assert (await ask("PATCH", path, key, (await ask("GET", path, key)).body)).status == 204
 
 
-async def test_a_deleted_user_leaves_nothing_but_what_others_have(by_email: Accounts) -> None:
+async def test_deleted_user_leaves_only_shared_data(by_email: Accounts) -> None:
     store, project, ask = by_email.tenant.store, by_email.project, by_email.tenant.ask
     ada, bob = await by_email.member(), await by_email.member("bob@example.com")
     key, again = await by_email.key(ada), await by_email.key(ada)
@@ -201,7 +201,7 @@ async def test_a_deleted_user_leaves_nothing_but_what_others_have(by_email: Acco
 
 
 @pytest.mark.parametrize("step", ["record", "announce"])
-async def test_a_deletion_that_is_killed_is_finished_by_a_node(by_email: Accounts, step: str) -> None:
+async def test_deletion_that_is_killed_is_finished_by_a_node(by_email: Accounts, step: str) -> None:
     store, project = by_email.tenant.store, by_email.project
     ada = await by_email.member()
     home = (await store.homes.create(project, "home", ada)).id

@@ -44,7 +44,7 @@ async def lives(people: Accounts, key: str) -> bool:
     return (await people.tenant.ask("GET", "/userSession", key)).status == 200
 
 
-async def test_a_key_alone_changes_no_password(by_email: Accounts) -> None:
+async def test_key_alone_changes_no_password(by_email: Accounts) -> None:
     user = await by_email.member()
     key, other = await key_of_old(by_email, user), await by_email.key(user)
     made = await by_email.tenant.store.sessions.of_token(other)
@@ -69,7 +69,7 @@ async def test_a_key_alone_changes_no_password(by_email: Accounts) -> None:
 
 
 @pytest.mark.parametrize("recent", [True, False])
-async def test_a_new_password_ends_the_other_sessions_and_is_told(by_email: Accounts, recent: bool) -> None:
+async def test_new_password_ends_the_other_sessions_and_is_told(by_email: Accounts, recent: bool) -> None:
     user = await by_email.member()
     others = [await by_email.key(user), await key_of_old(by_email, user)]
     key = await (by_email.key(user) if recent else key_of_old(by_email, user))
@@ -83,7 +83,7 @@ async def test_a_new_password_ends_the_other_sessions_and_is_told(by_email: Acco
     ]
 
 
-async def test_the_other_sessions_may_stay(by_email: Accounts) -> None:
+async def test_other_sessions_may_stay(by_email: Accounts) -> None:
     user = await by_email.member()
     key, other = await by_email.key(user), await by_email.key(user)
     assert (await change(by_email, user, key, password=NEW, keepOtherSessions=True)).status == 204
@@ -91,7 +91,7 @@ async def test_the_other_sessions_may_stay(by_email: Accounts) -> None:
     assert len(await by_email.messages()) == 1
 
 
-async def test_a_session_that_a_key_made_ends_with_that_of_the_key(by_email: Accounts) -> None:
+async def test_session_that_a_key_made_ends_with_that_of_the_key(by_email: Accounts) -> None:
     user = await by_email.member()
     key, store = await by_email.key(user), by_email.tenant.store
     parent = await store.sessions.of_token(key)
@@ -102,7 +102,7 @@ async def test_a_session_that_a_key_made_ends_with_that_of_the_key(by_email: Acc
     assert [await lives(by_email, each) for each in (key, made)] == [False, False]
 
 
-async def test_present_passwords_are_guessed_no_more_often_than_at_a_login(by_email: Accounts) -> None:
+async def test_attempts_at_present_password_are_limited_as_at_login(by_email: Accounts) -> None:
     user = await by_email.member()
     key = await by_email.key(user)
     for _ in range(10):
@@ -111,7 +111,7 @@ async def test_present_passwords_are_guessed_no_more_often_than_at_a_login(by_em
     assert (late.status, late.body["data"]["limit"]) == (429, "account_attempts")
 
 
-async def test_a_change_that_another_one_outran_changes_nothing(by_email: Accounts) -> None:
+async def test_change_that_another_one_outran_changes_nothing(by_email: Accounts) -> None:
     """Of two who knew the old password the second one would lock out the first."""
     user, users = await by_email.member(), by_email.tenant.store.users
     replaces = await users.stored_password(by_email.project, user)
@@ -128,7 +128,7 @@ async def test_a_change_that_another_one_outran_changes_nothing(by_email: Accoun
 
 
 @pytest.mark.parametrize("weak", WEAK)
-async def test_a_weak_password_is_taken_nowhere(by_email: Accounts, weak: str) -> None:
+async def test_weak_password_is_taken_nowhere(by_email: Accounts, weak: str) -> None:
     user = await by_email.member()
     key = await by_email.key(user)
     assert (await change(by_email, user, key, name="Ada Lovelace")).status == 204
@@ -146,7 +146,7 @@ async def test_a_weak_password_is_taken_nowhere(by_email: Accounts, weak: str) -
     assert (reason(refused), field(refused)) == ("PASSWORD_TOO_WEAK", "password")
 
 
-async def test_a_reset_is_told(by_email: Accounts) -> None:
+async def test_reset_is_told(by_email: Accounts) -> None:
     user = await by_email.member()
     token = await by_email.tenant.store.verifications.issue_token(
         by_email.project, user, ProofKind.PASSWORD_RESET, 60_000
@@ -157,7 +157,7 @@ async def test_a_reset_is_told(by_email: Accounts) -> None:
     ]
 
 
-async def test_a_login_hashes_anew_what_was_hashed_with_other_parameters(by_email: Accounts) -> None:
+async def test_login_rehashes_password_with_present_parameters(by_email: Accounts) -> None:
     user, redis = await by_email.member(), by_email.tenant.redis
     name = ProjectSlot(by_email.project).user(user)
     old = PasswordHasher(time_cost=1, memory_cost=8, parallelism=1).hash(PASSWORD)

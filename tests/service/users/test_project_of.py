@@ -74,7 +74,7 @@ async def test_without_settings_it_is_the_only_one(alone: NodeProcess) -> None:
             assert await lands_in(other, alone)
 
 
-async def test_the_host_decides_then_the_default(alone: NodeProcess) -> None:
+async def test_host_decides_then_the_default(alone: NodeProcess) -> None:
     async with (
         accounts_of(alone, AccountSystem.EMAIL) as first,
         accounts_of(alone, AccountSystem.EMAIL) as second,

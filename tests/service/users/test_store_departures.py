@@ -53,7 +53,7 @@ async def owners(store: Store, project: Project, home: int) -> list[int]:
     return [each.user_id for each in await store.homes.members(project.id, home) if each.role is Role.OWNER]
 
 
-async def test_a_home_goes_with_its_only_member(store: Store, project: Project, user: User) -> None:
+async def test_home_goes_with_its_only_member(store: Store, project: Project, user: User) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(3)]
     device, _, _ = await store.devices.create(project.id, "lamp", home_id=homes[0])
     await store.users.delete(project.id, user.id)
@@ -65,7 +65,7 @@ async def test_a_home_goes_with_its_only_member(store: Store, project: Project, 
         await store.homes.add_member(project.id, homes[0], user.id)
 
 
-async def test_the_longest_standing_member_follows_the_last_owner(
+async def test_longest_standing_member_follows_the_last_owner(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
@@ -81,7 +81,7 @@ async def test_the_longest_standing_member_follows_the_last_owner(
     assert await store.homes.of_user(project.id, user.id) == []
 
 
-async def test_a_home_with_another_owner_stays_theirs(store: Store, project: Project, user: User) -> None:
+async def test_home_with_another_owner_stays_theirs(store: Store, project: Project, user: User) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
     oldest, owner = await new_user(store, project, "oldest"), await new_user(store, project, "owner")
     await store.homes.add_member(project.id, home, oldest.id)
@@ -92,7 +92,7 @@ async def test_a_home_with_another_owner_stays_theirs(store: Store, project: Pro
     assert await owners(store, project, home) == [owner.id]
 
 
-async def test_somebody_who_was_only_invited_keeps_the_home(
+async def test_invited_user_inherits_home(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
@@ -107,9 +107,7 @@ async def test_somebody_who_was_only_invited_keeps_the_home(
     assert await owners(store, project, home) == [invited]
 
 
-async def test_who_is_invited_is_no_user(
-    store: Store, redis_client: Redis, project: Project, user: User
-) -> None:
+async def test_invitee_is_no_user(store: Store, redis_client: Redis, project: Project, user: User) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
     await invite(redis_client, project, 10**9, home, since_ms=7)
     assert await store.users.get(project.id, 10**9) is None
@@ -126,7 +124,7 @@ async def test_who_is_invited_is_no_user(
         await store.verifications.issue_token(project.id, 10**9, ProofKind.PASSWORD_RESET, 1000)
 
 
-async def test_an_invitation_is_accepted_once_however_many_try(
+async def test_invitation_is_accepted_once_however_many_try(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
@@ -142,7 +140,7 @@ async def test_an_invitation_is_accepted_once_however_many_try(
 
 @pytest.mark.parametrize("again", [False, True], ids=["sweep", "delete"])
 @pytest.mark.parametrize("step", ["leave", "decide", "hand over", "delete home", "forget"])
-async def test_an_interrupted_deletion_is_finished_by_the_sweep_or_by_another(
+async def test_interrupted_deletion_is_finished_by_the_sweep_or_by_another(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch, again: bool, step: str
 ) -> None:
     guest = await new_user(store, project, "guest")
@@ -183,7 +181,7 @@ async def test_an_interrupted_deletion_is_finished_by_the_sweep_or_by_another(
     assert await store.homes.of_user(project.id, user.id) == []
 
 
-async def test_a_successor_who_goes_meanwhile_is_followed_by_another(
+async def test_successor_deleted_meanwhile_is_replaced(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
@@ -204,7 +202,7 @@ async def test_a_successor_who_goes_meanwhile_is_followed_by_another(
 
 
 @pytest.mark.parametrize("departing", [False, True], ids=["alone", "with another who departs"])
-async def test_who_is_added_meanwhile_gets_the_home(
+async def test_member_added_meanwhile_inherits_home(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch, departing: bool
 ) -> None:
     """However late: until the step that would have deleted it."""
@@ -231,7 +229,7 @@ async def test_who_is_added_meanwhile_gets_the_home(
     assert await owners(store, project, home) == [late.id]
 
 
-async def test_a_home_of_none_but_the_departing_is_deleted(
+async def test_home_of_none_but_the_departing_is_deleted(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = (await store.homes.create(project.id, "home", user.id)).id
@@ -275,7 +273,7 @@ async def test_nothing_of_a_deleted_user_is_left(
     assert await names() - before <= {slot.outbox.encode()}
 
 
-async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
+async def test_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:
     guest = await new_user(store, project, "guest")
@@ -299,7 +297,7 @@ async def test_a_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
     )
 
 
-async def test_what_a_deleted_user_asked_for_makes_no_device(
+async def test_provisioning_of_deleted_user_makes_no_device(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("homewire.users.deletion.HOMES_LEFT_AT_ONCE", 0)
@@ -315,7 +313,7 @@ async def test_what_a_deleted_user_asked_for_makes_no_device(
     assert (await store.provisioning.redeem(token, made, None))[0].home_id == home
 
 
-async def test_a_session_and_a_token_made_during_the_deletion_end_with_it(
+async def test_session_and_a_token_made_during_the_deletion_end_with_it(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made: list[str] = []

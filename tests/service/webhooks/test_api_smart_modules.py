@@ -58,7 +58,7 @@ async def test_only_public_information_is_shown(tenant: Tenant, node: NodeProces
     assert key not in str(listed)
 
 
-async def test_suspended_is_what_an_operator_says(tenant: Tenant, node: NodeProcess) -> None:
+async def test_module_is_suspended_by_operator(tenant: Tenant, node: NodeProcess) -> None:
     user, home = await home_of(tenant)
     await register(tenant, node, URL)
     for switch, expected in (
@@ -70,7 +70,7 @@ async def test_suspended_is_what_an_operator_says(tenant: Tenant, node: NodeProc
         assert module["suspended"] is expected
 
 
-async def test_a_home_has_those_of_the_project_and_its_own(tenant: Tenant, node: NodeProcess) -> None:
+async def test_home_has_those_of_the_project_and_its_own(tenant: Tenant, node: NodeProcess) -> None:
     user, home = await home_of(tenant)
     other = await tenant.home(user)
     await register(tenant, node, URL, module="everywhere")
@@ -101,7 +101,7 @@ async def test_lists_are_paged_by_id(tenant: Tenant, node: NodeProcess) -> None:
     assert (await get(tenant, f"/homes/{home}/smartModules?skip=-1", user.key))[0] == 403
 
 
-async def test_who_may_see_them(tenant: Tenant, node: NodeProcess) -> None:
+async def test_callers_see_modules_by_access(tenant: Tenant, node: NodeProcess) -> None:
     user, home = await home_of(tenant)
     stranger, _ = await home_of(tenant)
     device = await tenant.device(home)
@@ -127,13 +127,13 @@ async def test_who_may_see_them(tenant: Tenant, node: NodeProcess) -> None:
 
 
 @pytest.mark.parametrize("module", ["unknown", "a:b", "%2e%2e", "a%2Fb", "x" * 100, "%C3%A9", "hook%00"])
-async def test_an_unknown_module_is_404(tenant: Tenant, node: NodeProcess, module: str) -> None:
+async def test_unknown_module_is_404(tenant: Tenant, node: NodeProcess, module: str) -> None:
     user, home = await home_of(tenant)
     await register(tenant, node, URL)
     assert (await get(tenant, f"/homes/{home}/smartModules/{module}", user.key))[0] == 404
 
 
-async def test_what_cannot_be_made(tenant: Tenant, node: NodeProcess) -> None:
+async def test_invalid_module_is_refused_by_field(tenant: Tenant, node: NodeProcess) -> None:
     _, home = await home_of(tenant)
     await register(tenant, node, URL)
     with pytest.raises(Conflict, match="of this id"):
@@ -157,7 +157,7 @@ async def test_two_of_one_id_at_once_become_one(tenant: Tenant, node: NodeProces
     assert sum(isinstance(each, Conflict) for each in made) == 4
 
 
-async def test_a_project_has_a_hundred_at_most(tenant: Tenant) -> None:
+async def test_project_has_a_hundred_at_most(tenant: Tenant) -> None:
     async def make(number: int) -> None:
         await tenant.store.smart_modules.create(
             tenant.project, f"m{number}", ModuleType.WEBHOOK, "", ["*"], None, "sealed", "sealed", 1

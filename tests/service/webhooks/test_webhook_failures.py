@@ -69,7 +69,7 @@ async def tenant(patient: NodeProcess) -> AsyncIterator[Tenant]:
         yield made
 
 
-async def test_a_failure_is_tried_again_after_growing_pauses(
+async def test_failure_is_tried_again_after_growing_pauses(
     tenant: Tenant, patient: NodeProcess, receiver: Receiver
 ) -> None:
     at: list[float] = []
@@ -105,7 +105,7 @@ async def test_only_200_is_taken(
     await eventually(lambda: done(tenant))
 
 
-async def test_what_is_never_taken_becomes_a_dead_letter_and_can_be_retried(
+async def test_refused_delivery_becomes_dead_letter_and_can_be_retried(
     tenant: Tenant, patient: NodeProcess, receiver: Receiver
 ) -> None:
     async def refuse(_: Received) -> int:
@@ -145,7 +145,7 @@ async def test_dead_letters_are_bounded_and_can_be_dropped(
     assert await all_dead_letters(tenant) == found[2:]
 
 
-async def test_what_finds_no_room_is_a_dead_letter(
+async def test_delivery_beyond_bound_becomes_dead_letter(
     tenant: Tenant, patient: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -165,7 +165,7 @@ async def test_what_finds_no_room_is_a_dead_letter(
     assert sorted(await receiver.numbers(2)) == [0, 1]
 
 
-async def test_what_waited_for_too_long_is_a_dead_letter(
+async def test_old_delivery_becomes_dead_letter(
     tenant: Tenant, patient: NodeProcess, receiver: Receiver
 ) -> None:
     await register(tenant, patient, receiver.url)
@@ -185,7 +185,7 @@ async def test_what_waited_for_too_long_is_a_dead_letter(
     assert [each.number for each in receiver.all] == [2]
 
 
-async def test_a_receiver_that_does_not_answer_is_given_up_in_time(receiver: Receiver) -> None:
+async def test_receiver_that_does_not_answer_is_given_up_in_time(receiver: Receiver) -> None:
     async def never(_: Received) -> int:
         await asyncio.Event().wait()
         return 200
@@ -208,7 +208,7 @@ async def test_a_receiver_that_does_not_answer_is_given_up_in_time(receiver: Rec
         ("http://no-such-host.invalid/", "the name can't be resolved"),
     ],
 )
-async def test_a_receiver_that_is_not_there(
+async def test_receiver_that_is_not_there(
     tenant: Tenant, patient: NodeProcess, url: str, reason: str
 ) -> None:
     await register(tenant, patient, url)
@@ -218,7 +218,7 @@ async def test_a_receiver_that_is_not_there(
     assert (await all_dead_letters(tenant))[0].reason == reason
 
 
-async def test_a_redirect_is_not_followed(tenant: Tenant, patient: NodeProcess, receiver: Receiver) -> None:
+async def test_redirect_is_not_followed(tenant: Tenant, patient: NodeProcess, receiver: Receiver) -> None:
     async def elsewhere(_: Received) -> web.Response:
         return web.Response(status=307, headers={"Location": receiver.origin + "/elsewhere"})
 
@@ -230,7 +230,9 @@ async def test_a_redirect_is_not_followed(tenant: Tenant, patient: NodeProcess, 
     assert (await all_dead_letters(tenant))[0].reason == "status 307"
 
 
-async def test_others_overtake_what_fails(tenant: Tenant, patient: NodeProcess, receiver: Receiver) -> None:
+async def test_failing_delivery_is_overtaken(
+    tenant: Tenant, patient: NodeProcess, receiver: Receiver
+) -> None:
     async def refuse_the_first(received: Received) -> int:
         if received.number != 0:
             return 200
@@ -245,7 +247,7 @@ async def test_others_overtake_what_fails(tenant: Tenant, patient: NodeProcess, 
     assert sum(each.number == 0 for each in receiver.all) > 1
 
 
-async def test_the_breaker_opens_probes_and_closes(breaking: NodeProcess, receiver: Receiver) -> None:
+async def test_breaker_opens_probes_and_closes(breaking: NodeProcess, receiver: Receiver) -> None:
     at: list[float] = []
     was_open: list[bool] = []
     works = False
@@ -373,7 +375,7 @@ async def is_open(tenant: Tenant) -> bool:
     return (await module(tenant)).broken_until_ms > 0
 
 
-async def test_the_last_error_of_a_webhook_is_kept(patient: NodeProcess, receiver: Receiver) -> None:
+async def test_last_error_of_a_webhook_is_kept(patient: NodeProcess, receiver: Receiver) -> None:
     async with tenant_of(patient) as tenant:
         home = await tenant.home(await tenant.user())
 

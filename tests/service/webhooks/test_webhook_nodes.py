@@ -62,7 +62,7 @@ async def tenant(node: NodeProcess) -> AsyncIterator[Tenant]:
         yield made
 
 
-async def test_without_modules_nobody_reads_the_shards_as_a_group(
+async def test_without_modules_no_consumer_group_exists(
     tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -90,7 +90,7 @@ async def test_without_modules_nobody_reads_the_shards_as_a_group(
     assert [each.number for each in receiver.all] == [2, 4]
 
 
-async def test_a_delivery_under_way_outlives_its_node(server: BusServer, receiver: Receiver) -> None:
+async def test_delivery_under_way_outlives_its_node(server: BusServer, receiver: Receiver) -> None:
     async def first_hangs(_: Received) -> int:
         if len(receiver.all) == 1:
             await asyncio.Event().wait()
@@ -113,7 +113,7 @@ async def test_a_delivery_under_way_outlives_its_node(server: BusServer, receive
                 await eventually(is_done)
 
 
-async def test_kill_9_of_who_delivers_loses_nothing(
+async def test_killed_dispatcher_loses_no_delivery(
     server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     count = 600
@@ -152,7 +152,7 @@ async def test_kill_9_of_who_delivers_loses_nothing(
     assert all(len(each) == 1 for each in ids.values()), "what is repeated has the same id"
 
 
-async def test_what_a_dead_node_read_is_picked_by_another(
+async def test_entries_read_by_dead_node_are_taken_over(
     server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -177,7 +177,7 @@ async def test_what_a_dead_node_read_is_picked_by_another(
         await eventually(nothing_is_pending)
 
 
-async def test_very_much_in_the_hands_of_another_keeps_nobody_from_reading(
+async def test_large_backlog_of_another_node_blocks_no_reading(
     server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -193,7 +193,7 @@ async def test_very_much_in_the_hands_of_another_keeps_nobody_from_reading(
         assert await receiver.numbers(1) == [1]
 
 
-async def test_what_was_trimmed_unread_is_counted(
+async def test_entries_trimmed_unread_are_counted(
     server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -210,7 +210,7 @@ async def test_what_was_trimmed_unread_is_counted(
         assert (await after.metrics())["webhooks_missed_total"] == 3
 
 
-async def test_a_redis_that_was_emptied_gets_its_groups_again(
+async def test_redis_that_was_emptied_gets_its_groups_again(
     server: BusServer, tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -223,7 +223,9 @@ async def test_a_redis_that_was_emptied_gets_its_groups_again(
     assert await receiver.numbers(1) == [2]
 
 
-async def test_what_waits_outlives_the_shards(tenant: Tenant, node: NodeProcess, receiver: Receiver) -> None:
+async def test_waiting_delivery_outlives_its_entry(
+    tenant: Tenant, node: NodeProcess, receiver: Receiver
+) -> None:
     home = await tenant.home(await tenant.user())
     await register(tenant, node, receiver.url, secret=SECRET)
     await tenant.store.smart_modules.suspend(tenant.project, "hook")
@@ -239,7 +241,7 @@ async def test_what_waits_outlives_the_shards(tenant: Tenant, node: NodeProcess,
     assert sorted(await receiver.numbers(50)) == list(range(50))
 
 
-async def test_what_waits_behind_very_many_others_has_its_turn(
+async def test_delivery_behind_many_others_has_its_turn(
     tenant: Tenant, node: NodeProcess, receiver: Receiver
 ) -> None:
     """Six modules, because each might be among the first ones that a look finds."""

@@ -44,7 +44,7 @@ async def waiting(tenant: Tenant, module: str = "hook") -> int:
     return int(await tenant.redis.xlen(ProjectSlot(tenant.project).module_deliveries(module)))
 
 
-async def test_an_event_arrives_signed_and_as_listeners_get_it(
+async def test_event_arrives_signed_and_as_listeners_get_it(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     user = await tenant.user()
@@ -74,7 +74,7 @@ def documented() -> Any:
     return names["is_genuine"]
 
 
-async def test_a_receiver_checks_time_id_url_and_body_as_documented(
+async def test_receiver_checks_time_id_url_and_body_as_documented(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     is_genuine, url = documented(), receiver.url
@@ -123,7 +123,7 @@ def is_genuine_only(check: Any, got: Received, url: str, right: list[str], wrong
     return signed == right and got.headers["X-Homewire-Signature"].count("v1=") == len(right)
 
 
-async def test_the_event_id_is_its_place_in_the_shards(
+async def test_event_id_is_its_place_in_the_shards(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -134,7 +134,7 @@ async def test_the_event_id_is_its_place_in_the_shards(
     assert (await receiver.next()).event_id == accepted
 
 
-async def test_what_somebody_else_wrote_keeps_no_event_from_being_delivered(
+async def test_foreign_entry_blocks_no_delivery(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -148,7 +148,7 @@ async def test_what_somebody_else_wrote_keeps_no_event_from_being_delivered(
     await eventually(lambda: _is(waiting(tenant), 0))
 
 
-async def test_only_what_was_subscribed_to_and_only_after_creation(
+async def test_module_receives_subscribed_events_since_creation(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -165,7 +165,7 @@ async def test_only_what_was_subscribed_to_and_only_after_creation(
     assert len(receiver.all) == 3
 
 
-async def test_a_new_module_misses_nothing_while_others_are_told(
+async def test_new_module_misses_nothing_while_others_are_told(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -178,7 +178,7 @@ async def test_a_new_module_misses_nothing_while_others_are_told(
         assert await receiver.numbers(1) == [number]
 
 
-async def test_a_module_of_named_homes_hears_no_other(
+async def test_module_of_named_homes_receives_no_other(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     owner = await tenant.user()
@@ -213,9 +213,7 @@ async def test_several_modules_each_get_it(tenant: Tenant, hooks: NodeProcess, r
         assert sorted(await second.numbers(500)) == list(range(500))
 
 
-async def test_a_slow_receiver_keeps_nobody_waiting(
-    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
-) -> None:
+async def test_slow_receiver_delays_no_other(tenant: Tenant, hooks: NodeProcess, receiver: Receiver) -> None:
     let_go = asyncio.Event()
 
     async def never(_: Received) -> int:
@@ -247,7 +245,7 @@ async def test_a_slow_receiver_keeps_nobody_waiting(
     await socket.drop()
 
 
-async def test_a_long_answer_is_not_read(tenant: Tenant, hooks: NodeProcess, receiver: Receiver) -> None:
+async def test_long_answer_is_not_read(tenant: Tenant, hooks: NodeProcess, receiver: Receiver) -> None:
     written = 0
     broken = asyncio.Event()
 
@@ -281,7 +279,7 @@ async def test_a_long_answer_is_not_read(tenant: Tenant, hooks: NodeProcess, rec
     await runner.cleanup()
 
 
-async def test_a_suspended_module_gets_everything_later(
+async def test_suspended_module_gets_everything_later(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     home = await tenant.home(await tenant.user())
@@ -294,7 +292,7 @@ async def test_a_suspended_module_gets_everything_later(
     assert sorted(await receiver.numbers(3)) == [1, 2, 3]
 
 
-async def test_a_deleted_module_hears_nothing_and_leaves_nothing(
+async def test_deleted_module_receives_and_leaves_nothing(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver
 ) -> None:
     async def refuse(_: Received) -> int:
@@ -333,9 +331,7 @@ async def test_what_waits_goes_with_its_home(tenant: Tenant, hooks: NodeProcess,
     assert len(receiver.all) == 1
 
 
-async def test_a_deleted_project_leaves_nothing(
-    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
-) -> None:
+async def test_deleted_project_leaves_nothing(tenant: Tenant, hooks: NodeProcess, receiver: Receiver) -> None:
     home = await tenant.home(await tenant.user())
     await register(tenant, hooks, receiver.url)
     await send(tenant, home, 1)
@@ -356,7 +352,7 @@ async def _is(count: Awaitable[int], expected: int) -> bool:
     return await count == expected
 
 
-async def test_a_test_event_is_posted_signed_and_its_refusal_is_said(
+async def test_test_event_is_posted_signed_and_its_refusal_is_said(
     tenant: Tenant, hooks: NodeProcess, receiver: Receiver, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HOMEWIRE_WEBHOOK_PRIVATE_ADDRESSES", "true")

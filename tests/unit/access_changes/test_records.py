@@ -24,7 +24,7 @@ def entry(**fields: object) -> dict[bytes, bytes]:
 
 
 @given(*([NUMBERS] * 7), st.binary(max_size=30))
-def test_an_envelope_is_a_version_a_header_and_a_body(
+def test_envelope_is_a_version_a_header_and_a_body(
     project: int, user: int, home: int, device: int, tag: int, time: int, sequence: int, body: bytes
 ) -> None:
     envelope = ControlRecord(project, 6, user, home, device, tag, time, sequence, body).encode()
@@ -32,7 +32,7 @@ def test_an_envelope_is_a_version_a_header_and_a_body(
     assert envelope == b"\x01" + header + body
 
 
-def test_the_bytes_are_those_that_the_core_reads() -> None:
+def test_bytes_are_those_that_the_core_reads() -> None:
     record = ControlRecord(7, RecordType.DEVICE_MOVED, 0, 300, 70_000, 2**63, 1_795_000_000_000, 5, b"12")
     assert record.encode().hex(" ") == (
         "01 99 03 07 06 00 cd 01 2c ce 00 01 11 70 cf 80 00 00 00 00 00 00 00"
@@ -70,7 +70,7 @@ def test_the_bytes_are_those_that_the_core_reads() -> None:
         (entry(t=200, u=5), None),
     ],
 )
-def test_a_record_goes_to_the_shards_of_those_it_concerns(
+def test_record_goes_to_the_shards_of_those_it_concerns(
     fields: dict[bytes, bytes], concerned: list[int] | None
 ) -> None:
     announcement = parse(3, b"17-4", fields)
@@ -114,7 +114,7 @@ def test_a_record_goes_to_the_shards_of_those_it_concerns(
         {b"t": b"1", b"u": b"\xff"},
     ],
 )
-def test_what_is_no_record_is_none(fields: dict[bytes, bytes]) -> None:
+def test_malformed_record_is_none(fields: dict[bytes, bytes]) -> None:
     assert parse(3, b"17-4", fields) is None
 
 

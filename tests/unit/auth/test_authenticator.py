@@ -49,7 +49,7 @@ def test_two_headers_must_name_the_same(one: str, another: str) -> None:
 
 @pytest.mark.parametrize("way", HEADERS)
 @pytest.mark.parametrize("cookie", [KEY, OTHER, "garbage"], ids=["same", "other", "garbage"])
-def test_a_header_decides_and_no_cookie_beside_it(way: str, cookie: str) -> None:
+def test_header_decides_and_no_cookie_beside_it(way: str, cookie: str) -> None:
     found = credential({way: WAYS[way].format(KEY), "Cookie": WAYS["Cookie"].format(cookie)})
     assert (found.token, found.by_cookie, found.cookies) == (KEY, False, [cookie])
     garbage = credential({way: WAYS[way].format("garbage"), "Cookie": WAYS["Cookie"].format(cookie)})
@@ -57,12 +57,12 @@ def test_a_header_decides_and_no_cookie_beside_it(way: str, cookie: str) -> None
 
 
 @pytest.mark.parametrize("way", HEADERS)
-def test_an_empty_header_names_a_key_that_is_none(way: str) -> None:
+def test_empty_header_names_a_key_that_is_none(way: str) -> None:
     """Else a cookie would count for a client that meant something else."""
     assert credential({way: "", "Cookie": f"homewire_session={KEY}"}).reference is None
 
 
-def test_an_auth_token_counts_on_websockets_without_authorization() -> None:
+def test_auth_token_counts_on_websockets_without_authorization() -> None:
     path = f"/?authToken={KEY}"
     cookie = {"Cookie": f"homewire_session={OTHER}"}
     assert credential({}, path).reference is None
@@ -72,5 +72,5 @@ def test_an_auth_token_counts_on_websockets_without_authorization() -> None:
     assert credential(cookie, path).token == OTHER
 
 
-def test_a_key_stands_in_no_repr() -> None:
+def test_key_stands_in_no_repr() -> None:
     assert KEY not in repr(credential({"Authorization": KEY}))

@@ -103,7 +103,7 @@ def memory(kind: Kind, counts: ShardCounts, capacity: int = 1_000, clock: Clock 
 
 
 @every_kind
-async def test_what_is_announced_is_forgotten_and_nothing_else(kind: Kind) -> None:
+async def test_announced_entries_are_forgotten_and_no_others(kind: Kind) -> None:
     counts = ShardCounts()
     cache = memory(kind, counts)
     await cache.learn([HERE, ELSEWHERE])
@@ -115,7 +115,7 @@ async def test_what_is_announced_is_forgotten_and_nothing_else(kind: Kind) -> No
 
 
 @every_kind
-async def test_what_is_announced_while_the_store_is_read_is_not_kept(kind: Kind) -> None:
+async def test_entry_announced_while_store_is_read_is_not_kept(kind: Kind) -> None:
     """The read may have been before the change: only the mark of before vouches for it."""
     counts = ShardCounts()
     cache = memory(kind, counts)
@@ -125,7 +125,7 @@ async def test_what_is_announced_while_the_store_is_read_is_not_kept(kind: Kind)
     assert cache.known([HERE]) == {HERE}
 
 
-async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() -> None:
+async def test_entry_announced_before_its_shard_is_known_is_not_kept() -> None:
     """Who a key speaks for tells the shard only after the read; its mark may have moved by then."""
     counts = ShardCounts()
     cache: VersionedCache[str, int] = VersionedCache(cache_versions(counts), 10)
@@ -142,7 +142,7 @@ async def test_what_is_announced_just_before_the_shard_is_known_is_not_kept() ->
 
 
 @every_kind
-async def test_what_this_node_announced_is_forgotten_before_it_is_read(kind: Kind) -> None:
+async def test_entries_announced_by_this_node_are_forgotten_before_reading(kind: Kind) -> None:
     """The tail comes to the record later, when the change was answered already."""
     versions = cache_versions(ShardCounts())
     cache: Memory = kind(versions, 1_000, 1.0, Clock())
@@ -175,7 +175,7 @@ async def test_without_a_tail_nothing_is_remembered(kind: Kind) -> None:
     assert cache.known([HERE]) == set()
 
 
-async def test_a_handshake_takes_only_what_was_read_at_the_total_it_names() -> None:
+async def test_handshake_uses_entries_of_its_total_only() -> None:
     """A record of any shard may be another copy of a change that the entry does not know."""
     counts = ShardCounts()
     one = OneByOne(cache_versions(counts), 10, 1.0, Clock())
@@ -192,7 +192,7 @@ async def test_a_handshake_takes_only_what_was_read_at_the_total_it_names() -> N
     assert one.known([HERE]) == records.known([HERE]) == {HERE}
 
 
-async def test_only_what_is_missing_is_read_and_only_what_exists_is_kept() -> None:
+async def test_missing_entries_are_read_and_existing_ones_kept() -> None:
     counts = ShardCounts()
     cache: VersionedIds[str] = VersionedIds(cache_versions(counts), 10)
     asked: list[list[int]] = []
@@ -216,7 +216,7 @@ async def test_ids_beyond_the_capacity_push_older_ones_out(kind: Kind) -> None:
 
 
 @every_kind
-async def test_a_cache_without_capacity_remembers_nothing(kind: Kind) -> None:
+async def test_cache_without_capacity_remembers_nothing(kind: Kind) -> None:
     cache = memory(kind, ShardCounts(), capacity=0)
     await cache.learn([HERE])
     assert cache.known([HERE]) == set()

@@ -11,7 +11,7 @@ from homewire.auth import tokens
 
 
 @given(strategies.integers(1, 10**16 - 1))
-def test_a_minted_token_parses_to_its_reference(project_id: int) -> None:
+def test_minted_token_parses_to_its_reference(project_id: int) -> None:
     token, reference = tokens.mint(project_id)
     assert tokens.parse(token) == reference
     assert reference.project_id == project_id

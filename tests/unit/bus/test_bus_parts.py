@@ -21,7 +21,7 @@ from homewire.settings import Settings
 
 
 @given(st.integers(0, 63), st.integers(0, 2**44), st.binary(max_size=300))
-def test_a_prepared_xadd_is_the_packed_command(shard: int, cutoff: int, envelope: bytes) -> None:
+def test_prepared_xadd_is_the_packed_command(shard: int, cutoff: int, envelope: bytes) -> None:
     prefixes = XaddPrefixes(64)
     prefixes.renew(cutoff)
     key = f"hw:{{e{shard}}}:events"
@@ -38,12 +38,12 @@ def test_shard_of_is_crc16_xmodem_of_the_decimal_id(identifier: int, shards: int
     assert shard_of(identifier, shards) == binascii.crc_hqx(b"%d" % identifier, 0) % shards
 
 
-def test_the_shard_vector_of_the_redis_cluster_specification() -> None:
+def test_shard_vector_of_the_redis_cluster_specification() -> None:
     assert shard_of(123456789, 16384) == 0x31C3
 
 
 @given(st.lists(st.integers(0, 10_000), max_size=20), st.integers(0, 100_000))
-def test_the_water_level_is_the_highest_that_fits(sizes: list[int], limit: int) -> None:
+def test_water_level_is_the_highest_that_fits(sizes: list[int], limit: int) -> None:
     level = water_level(sizes, limit)
     assert sum(min(size, level) for size in sizes) <= limit
     if level < max(sizes, default=0):
@@ -151,7 +151,7 @@ async def test_replies_reach_their_callers_at_every_split_point() -> None:
         assert not connection.lost
 
 
-async def test_a_lost_connection_settles_what_has_no_reply() -> None:
+async def test_lost_connection_settles_requests_without_reply() -> None:
     connection, _, events = connected()
     batches = [batch_of(3), batch_of(1)]
     connection.write(batches)
@@ -163,7 +163,7 @@ async def test_a_lost_connection_settles_what_has_no_reply() -> None:
     assert events == [connection]
 
 
-async def test_what_is_written_to_a_lost_connection_is_settled_at_once() -> None:
+async def test_write_to_lost_connection_is_settled_at_once() -> None:
     connection, transport, _ = connected()
     connection.connection_lost(None)
     batch = batch_of(2)
@@ -182,7 +182,7 @@ async def test_nonsense_and_surplus_replies_end_the_connection(stream: bytes) ->
     assert events == [connection]
 
 
-async def test_a_retired_connection_closes_after_the_last_reply() -> None:
+async def test_retired_connection_closes_after_the_last_reply() -> None:
     connection, transport, _ = connected()
     connection.write([batch_of(2)])
     connection.data_received(b"-READONLY no\r\n")

@@ -31,7 +31,7 @@ def test_changes_and_refusals_are_recorded_without_secrets(homewire: Commands) -
     assert homewire.json("audit", "--limit", 1) == [third]
 
 
-def test_the_audit_trail_is_bounded_and_read_in_pages(
+def test_audit_trail_is_bounded_and_read_in_pages(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(audit, "_PAGE", 2)

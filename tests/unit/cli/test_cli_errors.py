@@ -41,7 +41,7 @@ def test_refusals_are_the_field_and_its_problem(homewire: Commands) -> None:
     assert homewire.error.startswith("homewire: --name: missing ")
 
 
-def test_a_data_directory_that_does_not_exist_is_an_error_and_stays_so(alone: Commands) -> None:
+def test_data_directory_that_does_not_exist_is_an_error_and_stays_so(alone: Commands) -> None:
     alone.data_dir.rmdir()
     for words in (("project", "list"), ("demo",), ("messages",), ("listen",)):
         assert alone.run(*words) == 1
@@ -49,7 +49,7 @@ def test_a_data_directory_that_does_not_exist_is_an_error_and_stays_so(alone: Co
         assert not alone.data_dir.exists()
 
 
-def test_a_slip_in_a_variable_names_the_setting(alone: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slip_in_a_variable_names_the_setting(alone: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMEWIRE_HOSTT", "1")
     assert alone.run("project", "list") == 1
     assert "HOMEWIRE_HOST?" in alone.error
@@ -88,7 +88,7 @@ def test_completion_knows_the_commands() -> None:
     assert done.stdout.split() == ["listen"]
 
 
-def test_a_full_disk_is_said_in_one_line(homewire: Commands) -> None:
+def test_full_disk_is_said_in_one_line(homewire: Commands) -> None:
     words = (*COMMAND, "project", "list", "--data-dir", str(homewire.data_dir))
     with open("/dev/full", "w") as full:
         done = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
@@ -137,7 +137,7 @@ def test_first_interrupt_at_the_password_prompt_counts(homewire: Commands) -> No
     assert homewire.json("project", "list")[0]["projectId"] == made["projectId"]
 
 
-def test_a_password_comes_from_a_file_or_standard_input(homewire: Commands, tmp_path: Path) -> None:
+def test_password_comes_from_a_file_or_standard_input(homewire: Commands, tmp_path: Path) -> None:
     made = homewire.json("project", "create", "--name", "N", "--accounts", "email")
     words = ("user", "create", "--project", made["projectId"], "--name", "U")
     secret = tmp_path / "password"
@@ -158,7 +158,7 @@ def test_a_password_comes_from_a_file_or_standard_input(homewire: Commands, tmp_
     assert "--password-file" in homewire.error
 
 
-def test_a_project_is_deleted_only_when_it_is_named_and_agreed_to(
+def test_project_is_deleted_only_when_it_is_named_and_agreed_to(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     number = homewire.json("project", "create", "--name", "N", "--accounts", "email")["projectId"]
@@ -194,7 +194,7 @@ def test_on_a_terminal_deleting_a_project_asks(homewire: Commands, answer: bytes
 
 
 @pytest.mark.parametrize("need", demo.needs(Plan(2, 3, 4)), ids=lambda need: str(need.setting))
-def test_a_demo_beyond_any_limit_makes_nothing(
+def test_demo_beyond_any_limit_makes_nothing(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch, need: demo.Need
 ) -> None:
     size = ("--homes", 2, "--devices", 3, "--users", 4)
@@ -207,9 +207,7 @@ def test_a_demo_beyond_any_limit_makes_nothing(
     assert homewire.run("demo", *size) == 0
 
 
-def test_a_demo_names_all_settings_that_refuse_it(
-    homewire: Commands, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_demo_names_all_settings_that_refuse_it(homewire: Commands, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMEWIRE_HOMES_PER_USER", "2")
     monkeypatch.setenv("HOMEWIRE_PROJECT_RECORDS", "6")
     assert homewire.run("demo", "--homes", 3) == 1
@@ -218,7 +216,7 @@ def test_a_demo_names_all_settings_that_refuse_it(
     assert homewire.json("project", "list") == []
 
 
-def test_a_demo_is_shown_a_record_a_line(homewire: Commands) -> None:
+def test_demo_is_shown_a_record_a_line(homewire: Commands) -> None:
     assert homewire.run("demo", "--users", 2, "--devices", 1) == 0
     lines = homewire.out.splitlines()
     assert [line.split()[0] for line in lines] == [
@@ -227,7 +225,7 @@ def test_a_demo_is_shown_a_record_a_line(homewire: Commands) -> None:
     assert "{" not in homewire.out
 
 
-def test_a_demo_says_of_each_step_that_it_was_made(homewire: Commands) -> None:
+def test_demo_says_of_each_step_that_it_was_made(homewire: Commands) -> None:
     steps: list[None] = []
     plan = Plan(homes=2, devices=3, users=2)
     made = homewire.on_store(lambda store: demo.create(store, plan, lambda: steps.append(None)))

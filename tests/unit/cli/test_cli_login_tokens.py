@@ -10,7 +10,7 @@ from homewire.repositories import Store
 __all__ = ["alone", "homewire"]
 
 
-def test_a_token_is_made_and_good(homewire: Commands) -> None:
+def test_token_is_made_and_good(homewire: Commands) -> None:
     user = ("--email", "a@example.com", "--name", "a", "--password", "correct horse 9")
     p = project(homewire)
     user_id = homewire.json("user", "create", "--project", p, *user)["userId"]

@@ -41,7 +41,7 @@ def test_operators_grant_and_revoke(homewire: Commands, project: int) -> None:
     assert homewire.json("group", "list", *p) == []
 
 
-def test_a_slip_is_named_and_changes_nothing(homewire: Commands, project: int) -> None:
+def test_slip_is_named_and_changes_nothing(homewire: Commands, project: int) -> None:
     p = ("--project", project)
     person = ("--email", "a@example.com", "--name", "a", "--password", "correct horse 9")
     user = homewire.json("user", "create", *p, *person)["userId"]

@@ -181,7 +181,7 @@ def test_settings_of_a_project_are_set_one_by_one_and_shown(homewire: Commands) 
     assert homewire.json("messages") == []
 
 
-def test_what_a_project_stores_is_shown_and_counted_anew(homewire: Commands) -> None:
+def test_project_usage_is_shown_and_recounted(homewire: Commands) -> None:
     p = ("--project", project(homewire))
     empty = homewire.json("project", "show", *p)
     assert (empty["storedBytes"], empty["storedRecords"]) == (0, 0)
@@ -323,7 +323,7 @@ def test_homes_are_deactivated_and_homes_and_users_deleted(homewire: Commands) -
     assert homewire.run("user", "delete", "--user", guest["userId"], "--project", number) == 1
 
 
-def test_a_project_is_disabled_and_enabled(homewire: Commands) -> None:
+def test_project_is_disabled_and_enabled(homewire: Commands) -> None:
     number = project(homewire)
     words = ("project-key", "create", "--project", number, "--name", "K", "--permission", "read")
     key = homewire.json(*words)["key"]
@@ -333,7 +333,7 @@ def test_a_project_is_disabled_and_enabled(homewire: Commands) -> None:
         assert (principal is not None) == alive
 
 
-def test_commands_announce_what_they_change(homewire: Commands) -> None:
+def test_commands_announce_their_changes(homewire: Commands) -> None:
     demo = homewire.json("demo", "--homes", 2, "--users", 2)
     number, (first, second) = ("--project", demo["projectId"]), demo["homes"]
     user = ("--user", demo["users"][1]["userId"])
@@ -419,9 +419,7 @@ def test_errors_are_one_line_and_exit_code_1(homewire: Commands, words: tuple[ob
 
 
 @pytest.mark.parametrize("words", [("project", "list"), ("check", "--port", 0), ("run", "--port", 0)])
-def test_a_data_directory_that_is_none_is_said_in_one_line(
-    alone: Commands, words: tuple[object, ...]
-) -> None:
+def test_data_directory_that_is_none_is_said_in_one_line(alone: Commands, words: tuple[object, ...]) -> None:
     alone.data_dir.rmdir()
     alone.data_dir.touch()
     assert alone.run(*words) == 1
@@ -488,7 +486,7 @@ def test_help_needs_neither_the_store_nor_the_server() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-async def test_the_running_server_is_used(tmp_path: Path) -> None:
+async def test_running_server_is_used(tmp_path: Path) -> None:
     words = ("project", "list", "--json", "--data-dir", str(tmp_path))
     async with EmbeddedServer(tmp_path), open_store(load(data_dir=tmp_path)) as store:
         number = (await demo_project(store)).id

@@ -11,7 +11,7 @@ from homewire.sessions.models import Login, Session
 __all__ = ["alone", "homewire"]
 
 
-def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> None:
+def test_operator_lists_and_ends_sessions(homewire: Commands) -> None:
     p = project(homewire)
     of_p = ("--project", p)
     users = [
@@ -54,7 +54,7 @@ def test_an_operator_sees_who_is_signed_in_and_ends_it(homewire: Commands) -> No
     assert len(homewire.json("sessions", "list", *of_p)) == 3
 
 
-def test_an_operator_ends_all_sessions_of_a_user(homewire: Commands) -> None:
+def test_operator_ends_all_sessions_of_a_user(homewire: Commands) -> None:
     of_p = ("--project", p := project(homewire))
     user = homewire.json("user", "create", *of_p, "--name", "ada", "--email", "ada@example.com",
                          "--password", "correct horse 9")["userId"]  # fmt: skip
@@ -73,7 +73,7 @@ def test_an_operator_ends_all_sessions_of_a_user(homewire: Commands) -> None:
     assert homewire.json("sessions", "list", *of_p, "--user", user) == []
 
 
-def test_a_table_has_whole_ids_and_nothing_that_steers_the_terminal(
+def test_table_has_whole_ids_and_nothing_that_steers_the_terminal(
     homewire: Commands, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The id is what `sessions end` wants, and the User-Agent is whatever a client likes to send."""

@@ -34,7 +34,7 @@ def project(commands: Commands) -> int:
     return int(made["projectId"])
 
 
-def test_a_webhook_is_made_shown_switched_and_deleted(commands: Commands, project: int) -> None:
+def test_webhook_is_made_shown_switched_and_deleted(commands: Commands, project: int) -> None:
     user = commands.json(
         "user",
         "create",
@@ -108,9 +108,7 @@ def test_dead_letters_are_shown_retried_and_dropped(commands: Commands, project:
     assert commands.run("smart-module", "dead-letters", "list", "--project", project, "--id", "other") == 1
 
 
-def test_what_somebody_else_wrote_among_dead_letters_can_be_seen_and_dropped(
-    commands: Commands, project: int
-) -> None:
+def test_foreign_entry_among_dead_letters_is_shown_and_dropped(commands: Commands, project: int) -> None:
     of_module = ("--project", project, "--id", "hook")
     commands.json("smart-module", "create", *of_module, "--url", URL, "--event", "*")
 
@@ -132,7 +130,7 @@ def test_what_somebody_else_wrote_among_dead_letters_can_be_seen_and_dropped(
 
 
 @pytest.mark.parametrize("url", ["ftp://example.com/", "https://user:pass@example.com/", "nonsense"])
-def test_a_url_that_cannot_be_called_is_named(commands: Commands, project: int, url: str) -> None:
+def test_url_that_cannot_be_called_is_named(commands: Commands, project: int, url: str) -> None:
     words = ("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", url)
     assert commands.run(*words) == 1
     assert "url" in commands.error
@@ -142,7 +140,7 @@ def test_a_url_that_cannot_be_called_is_named(commands: Commands, project: int, 
     "url",
     ["http://127.0.0.1:8000/hook", "https://[::1]/", "http://localhost/", "http://10.1.2.3/", "http://0/"],
 )
-def test_a_url_to_which_nothing_would_be_delivered_is_refused_when_it_is_made(
+def test_url_to_which_nothing_would_be_delivered_is_refused_when_it_is_made(
     commands: Commands, project: int, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", url)
@@ -153,7 +151,7 @@ def test_a_url_to_which_nothing_would_be_delivered_is_refused_when_it_is_made(
     assert commands.json(*words)["moduleId"] == "m"
 
 
-def test_the_key_is_no_plain_text_in_redis(commands: Commands, project: int) -> None:
+def test_key_is_no_plain_text_in_redis(commands: Commands, project: int) -> None:
     made = commands.json(
         *("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", URL)
     )

@@ -173,7 +173,7 @@ def by_start(some: Sequence[Session]) -> list[Session]:
         [SortLimits(), SortLimits(few=0, run_bytes=0), SortLimits(few=5, run_bytes=2_000)]
     ),
 )
-async def test_a_list_is_what_the_model_has(
+async def test_list_agrees_with_model(
     some: list[Session],
     asked: list[Asked],
     order: list[tuple[Any, bool]],

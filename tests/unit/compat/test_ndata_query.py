@@ -97,7 +97,7 @@ def test_times_are_compared_as_instants(value: str, met: bool) -> None:
     assert asked(("startedAt", value)) is met
 
 
-def test_a_member_that_is_named_again_is_asked_more() -> None:
+def test_member_that_is_named_again_is_asked_more() -> None:
     assert parse([("_v", "gt:0"), ("_V", "lt:50")]).conditions == parse([("_v", "gt:0;lt:50")]).conditions
     assert not asked(("_v", "gt:0"), ("_v", "lt:2"))
     assert asked(("_v", "gt:0"), ("identity.userName", "999"))
@@ -113,7 +113,7 @@ def test_a_member_that_is_named_again_is_asked_more() -> None:
         ("eq:a\\:b", "a:b"),
     ],
 )
-def test_a_backslash_makes_a_separator_part_of_a_text(value: str, wanted: str) -> None:
+def test_backslash_makes_a_separator_part_of_a_text(value: str, wanted: str) -> None:
     (condition,) = parse([("identity.userName", value)]).conditions
     assert condition.operand == wanted
 
@@ -144,7 +144,7 @@ def test_paging() -> None:
     assert (query.skip, query.take, query.count_only) == (3, 0, True)
 
 
-def test_what_has_to_be_known() -> None:
+def test_query_names_the_fields_it_reads() -> None:
     assert parse([("identity.userName", "9")]).needs_names(USER_NAME)
     assert parse([("$sort", "identity.userName")]).needs_names(USER_NAME, DEVICE_NAME)
     assert not parse([("_v", "9"), ("$sort", "startedAt")]).needs_names(USER_NAME)
@@ -163,7 +163,7 @@ def test_bad_operations_are_refused_by_name(member: str, value: str) -> None:
 @pytest.mark.parametrize(
     "value", ["", "x", "1.0", "\u0661", "eq:", "in:1::2", "gt", "9" * 19, "1e3", "gt:1:2", "0x1"]
 )
-def test_what_is_no_integer(value: str) -> None:
+def test_invalid_integer_is_refused(value: str) -> None:
     assert refused("_v", value) == "_v"
 
 
@@ -176,7 +176,7 @@ def test_what_is_no_integer(value: str) -> None:
         "2023-08-04\n",
     ],
 )  # fmt: skip
-def test_what_is_no_time(value: str) -> None:
+def test_invalid_time_is_refused(value: str) -> None:
     assert refused("startedAt", value) == "startedAt"
 
 

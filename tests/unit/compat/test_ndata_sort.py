@@ -69,7 +69,7 @@ async def test_runs_merge(run_bytes: int, skip: int, take: int | None) -> None:
     )
 
 
-async def test_an_entry_may_be_longer_than_what_is_read_at_a_time() -> None:
+async def test_entry_longer_than_one_read_is_returned() -> None:
     entries = [
         SortEntry(os.urandom(4), os.urandom(size))
         for size in (READ_BYTES * 3, 0, READ_BYTES, READ_BYTES - 12)
@@ -81,7 +81,7 @@ async def test_nothing_is_sorted_too() -> None:
     assert await sorted_by_runs([], 100) == []
 
 
-async def test_the_file_has_no_name_and_goes_with_the_sorter(
+async def test_file_has_no_name_and_goes_with_the_sorter(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
@@ -95,7 +95,7 @@ async def test_the_file_has_no_name_and_goes_with_the_sorter(
     assert len(os.listdir("/proc/self/fd")) == before
 
 
-async def test_what_waits_in_memory_is_bounded() -> None:
+async def test_waiting_entries_in_memory_are_bounded() -> None:
     with Sorter(5_000) as sorter:
         for _ in range(100):
             await sorter.add(entries_of(10, 10))

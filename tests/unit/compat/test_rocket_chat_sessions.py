@@ -47,7 +47,7 @@ def seen(session: Session, now_ms: int = CLOSED_MS) -> Any:
     return msgspec.json.decode(msgspec.json.encode(shown(session, now_ms)))
 
 
-def test_the_document_s_example_has_this_session() -> None:
+def test_document_s_example_has_this_session() -> None:
     assert seen(SESSION) == {
         "_id": "646ceae9a8c3a3ba32d0e897",
         "type": "session",
@@ -78,7 +78,7 @@ def test_the_document_s_example_has_this_session() -> None:
     }
 
 
-def test_a_live_session_has_every_member_but_closed_at() -> None:
+def test_live_session_has_every_member_but_closed_at() -> None:
     live = dataclasses.replace(SESSION, closed_ms=0, user_agent="", host="", node="", address="")
     assert seen(SESSION).keys() - seen(live).keys() == {"closedAt"}
     assert seen(live)["device"] == {
@@ -90,13 +90,13 @@ def test_a_live_session_has_every_member_but_closed_at() -> None:
     }
 
 
-def test_a_session_whose_time_is_over_closed_then() -> None:
+def test_session_whose_time_is_over_closed_then() -> None:
     expired = dataclasses.replace(SESSION, closed_ms=0, expires_ms=LOGIN_MS + 60_000)
     assert seen(expired)["closedAt"] == "2023-05-23T16:34:45.202Z"
     assert "closedAt" not in seen(expired, now_ms=LOGIN_MS + 59_999)
 
 
-def test_the_day_is_that_of_the_login_in_utc() -> None:
+def test_day_is_that_of_the_login_in_utc() -> None:
     at_midnight = dataclasses.replace(SESSION, started_ms=1_704_067_199_999)
     assert [seen(at_midnight)[part] for part in ("day", "month", "year")] == [31, 12, 2023]
 
@@ -105,7 +105,7 @@ def test_the_day_is_that_of_the_login_in_utc() -> None:
     ("roles", "role"),
     [(["user"], "user"), (["guest", "user", "admin"], "admin"), (["guest"], "guest"), ([], "")],
 )
-def test_the_most_important_role_is_the_one_that_permits_most(roles: list[str], role: str) -> None:
+def test_most_important_role_is_the_one_that_permits_most(roles: list[str], role: str) -> None:
     assert most_important(roles) == role
 
 
@@ -133,7 +133,7 @@ def listed(text: str, sort: str) -> list[str]:
         (".*", "{}", ""),
     ],
 )
-def test_a_list_is_filtered_by_the_search_term_and_sorted(text: str, sort: str, names: str) -> None:
+def test_list_is_filtered_by_the_search_term_and_sorted(text: str, sort: str, names: str) -> None:
     assert "".join(listed(text, sort)) == names
 
 

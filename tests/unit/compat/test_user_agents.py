@@ -51,7 +51,7 @@ WEBKIT = "AppleWebKit/537.36 (KHTML, like Gecko)"
         ("\u00e4 \ud800 \x7f; (", UserAgentDevice()),
     ],
 )
-def test_a_user_agent_tells_program_and_system(user_agent: str, device: UserAgentDevice) -> None:
+def test_user_agent_tells_program_and_system(user_agent: str, device: UserAgentDevice) -> None:
     assert device_of(user_agent) == device
 
 
@@ -66,7 +66,7 @@ def test_none_takes_long(user_agent: str) -> None:
     assert time.thread_time() - began < 0.1
 
 
-def test_the_patterns_are_not_there_before_somebody_asks() -> None:
+def test_patterns_are_loaded_on_first_use() -> None:
     program = "import sys, homewire.compat.user_agents; print('ua_parser' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "False"

@@ -15,7 +15,7 @@ RATES = Rates(Settings())
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
 
 
-def test_the_same_request_makes_the_same_claim() -> None:
+def test_same_request_makes_the_same_claim() -> None:
     rotated = dataclasses.replace(DEVICE, key_tag=99)
     assert claim(RATES, "k", DEVICE, "PUT /a", b"{}") == claim(RATES, "k", rotated, "PUT /a", b"{}")
 
@@ -36,7 +36,7 @@ def test_key_operation_and_sender_are_the_scope(other: Once) -> None:
     assert other.fingerprint == ours.fingerprint
 
 
-def test_the_body_is_the_fingerprint_and_the_key_is_not_readable_in_the_scope() -> None:
+def test_body_is_the_fingerprint_and_the_key_is_not_readable_in_the_scope() -> None:
     ours, other = claim(RATES, "k3y", DEVICE, "PUT /a", b"{}"), claim(RATES, "k3y", DEVICE, "PUT /a", b"{ }")
     assert ours.scope_key == other.scope_key
     assert ours.fingerprint != other.fingerprint

@@ -30,7 +30,7 @@ def taken(buckets: Buckets, subject: str, most: int) -> int:
 
 
 @pytest.mark.parametrize("per_second", [1, 3, 7, 1000])
-def test_a_burst_and_then_the_rate(per_second: int) -> None:
+def test_burst_and_then_the_rate(per_second: int) -> None:
     clock = Clock()
     buckets = Buckets("limit", per_second, clock=clock)
     burst = round(BURST_S * per_second)
@@ -42,7 +42,7 @@ def test_a_burst_and_then_the_rate(per_second: int) -> None:
         assert taken(buckets, "a", 10 * burst) == per_second
 
 
-def test_a_refusal_names_the_setting_and_when_to_come_back() -> None:
+def test_refusal_names_the_setting_and_when_to_come_back() -> None:
     clock, refusals = Clock(), Counter[str]()
     buckets = Buckets("limit", 2, refusals, clock)
     assert refusals == {"limit": 0}
@@ -62,7 +62,7 @@ def test_zero_is_no_limit() -> None:
     assert len(buckets) == 0
 
 
-def test_who_comes_no_more_is_forgotten_and_nobody_gains_by_it() -> None:
+def test_idle_buckets_are_forgotten_without_gain() -> None:
     clock = Clock()
     buckets = Buckets("limit", 10, clock=clock)
     for number in range(1000):

@@ -73,7 +73,7 @@ def others_hold(admission: ConnectionLimits, subject: Subject, count: int, lease
         ("project", Principal(PrincipalKind.USER, 2, 10, 0)),
     ],
 )
-def test_a_burst_ends_at_the_limit_and_others_go_on(core: Core, limit: str, stranger: Principal) -> None:
+def test_burst_ends_at_the_limit_and_others_go_on(core: Core, limit: str, stranger: Principal) -> None:
     admission = admission_of(core, **{limit: 50})
     for _ in range(50):
         connect(admission)
@@ -99,7 +99,7 @@ def test_each_refused_connection_is_counted_by_its_limit(
     assert +refusals == {f"{limit}_connections": 3}
 
 
-def test_a_device_and_an_address_have_limits_too(core: Core) -> None:
+def test_device_and_an_address_have_limits_too(core: Core) -> None:
     admission = admission_of(core, device=2, address=4)
     connect(admission, DEVICE)
     connect(admission, DEVICE)
@@ -151,7 +151,7 @@ def test_zero_is_no_limit(core: Core) -> None:
     assert admission.to_share() == {}
 
 
-def test_what_others_hold_counts_from_a_sixteenth_on(core: Core) -> None:
+def test_connections_of_others_count_from_a_sixteenth_on(core: Core) -> None:
     admission = admission_of(core, user=160)
     others_hold(admission, SUBJECT, 145)
     for _ in range(15):
@@ -163,7 +163,7 @@ def test_what_others_hold_counts_from_a_sixteenth_on(core: Core) -> None:
     connect(admission)
 
 
-def test_who_has_one_connection_of_ten_is_not_shared(core: Core) -> None:
+def test_single_connection_of_ten_is_not_shared(core: Core) -> None:
     admission = admission_of(core, device=10)
     connect(admission, DEVICE)
     assert admission.to_share() == {}
@@ -176,7 +176,7 @@ def test_who_has_one_connection_of_ten_is_not_shared(core: Core) -> None:
 @pytest.mark.parametrize(
     ("most", "share_above"), [(0, NEVER), (1, 0), (7, 0), (8, 1), (10, 1), (100, 6), (100_000, 6250)]
 )
-def test_the_sixteenth(most: int, share_above: int) -> None:
+def test_sixteenth(most: int, share_above: int) -> None:
     assert Limit("x", most).share_above == share_above
 
 
@@ -190,7 +190,7 @@ class Clock:
         return self.now
 
 
-def test_a_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
+def test_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
     clock = Clock()
     elsewhere = Elsewhere(b"me", clock)
     fields = {
@@ -208,7 +208,7 @@ def test_a_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
 
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
-def test_a_lease_that_was_seen_ends_neither_early_nor_late_when_redis_clock_is_stepped(step_ms: int) -> None:
+def test_lease_that_was_seen_ends_neither_early_nor_late_when_redis_clock_is_stepped(step_ms: int) -> None:
     clock = Clock()
     elsewhere = Elsewhere(b"me", clock)
     fields = {b"another": lease_text(Lease(5, NOW_MS + 30_000)).encode()}
@@ -221,7 +221,7 @@ def test_a_lease_that_was_seen_ends_neither_early_nor_late_when_redis_clock_is_s
     assert elsewhere.learn(SUBJECT, fields, NOW_MS + step_ms) == [b"another"]
 
 
-def test_who_is_not_shared_any_more_is_forgotten() -> None:
+def test_subject_no_longer_shared_is_forgotten() -> None:
     elsewhere = Elsewhere(b"me", Clock())
     subjects: list[Subject] = [("user", 1, str(user)) for user in range(100)]
     for subject in subjects:

@@ -69,7 +69,7 @@ def test_everybody_has_a_limit_of_their_own() -> None:
         assert refusal(rates, principal).data == {"limit": setting, "most": most}
 
 
-def test_a_project_is_limited_over_all_its_senders() -> None:
+def test_project_is_limited_over_all_its_senders() -> None:
     rates = rates_of(device=100, project=10)
     rates.take(DEVICE, 6)
     rates.take(PROJECT_KEY, 4)
@@ -86,7 +86,7 @@ def test_all_or_nothing(limits: dict[str, Any]) -> None:
     refusal(rates, PROJECT_KEY)
 
 
-def test_what_the_project_refuses_is_not_counted_against_the_sender() -> None:
+def test_refusal_by_project_does_not_count_for_sender() -> None:
     rates = rates_of(project_key=10, project=12)
     rates.take(DEVICE, 8)
     refusal(rates, PROJECT_KEY, 5)
@@ -102,7 +102,7 @@ def test_zero_is_no_limit() -> None:
     assert told(rates) == {}
 
 
-def test_only_what_is_more_than_a_sixteenth_is_told_and_only_once() -> None:
+def test_use_above_a_sixteenth_is_told_once() -> None:
     rates = rates_of(device=160, project=100_000)
     rates.take(DEVICE, 10)
     rates.take(OTHER_DEVICE, 10)
@@ -121,7 +121,7 @@ def test_only_what_is_more_than_a_sixteenth_is_told_and_only_once() -> None:
     assert rates.crowded.is_set()
 
 
-def test_what_others_told_counts() -> None:
+def test_use_told_by_others_counts() -> None:
     rates = rates_of(device=160)
     rates.take(DEVICE, 20)
     ((use, _),) = rates.untold()[1]
@@ -149,7 +149,7 @@ def test_nothing_of_a_second_is_left_in_the_next() -> None:
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
-def test_a_clock_that_jumps_refuses_nobody_for_long(jump: float) -> None:
+def test_clock_that_jumps_refuses_briefly(jump: float) -> None:
     clock = Clock()
     rates = rates_of(clock, device=1)
     rates.take(DEVICE)

@@ -46,7 +46,7 @@ async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away()
     assert await passwords.verify(stored, PASSWORD)
 
 
-async def test_a_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     passwords, _ = passwords_of()
     working = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(usable_cores())]
     await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def test_a_turn_that_does_not_come_is_not_waited_for(monkeypatch: pytest.M
     assert await passwords.hash(PASSWORD)
 
 
-async def test_who_gives_up_waiting_makes_room() -> None:
+async def test_cancelled_waiter_makes_room() -> None:
     passwords, _ = passwords_of()
     max_attempts = usable_cores() * (1 + MAX_WAITING)
     waiting = [asyncio.create_task(passwords.hash(PASSWORD)) for _ in range(max_attempts)]
@@ -113,7 +113,7 @@ async def test_logins_go_before_changes_and_those_before_registrations(
 @pytest.mark.parametrize(
     "typed", ["d\u00e9j\u00e0 vu!", "de\u0301ja\u0300 vu!"], ids=["composed", "decomposed"]
 )
-async def test_a_password_is_the_same_in_whatever_unicode_form_a_keyboard_sends_it(typed: str) -> None:
+async def test_password_is_the_same_in_whatever_unicode_form_a_keyboard_sends_it(typed: str) -> None:
     passwords, _ = passwords_of()
     stored = await passwords.hash(typed)
     assert await passwords.verify(stored, "d\u00e9j\u00e0 vu!")
@@ -121,7 +121,7 @@ async def test_a_password_is_the_same_in_whatever_unicode_form_a_keyboard_sends_
     assert not await passwords.verify(stored, "deja vu!")
 
 
-async def test_a_hash_of_the_form_that_was_typed_is_still_taken() -> None:
+async def test_hash_of_the_form_that_was_typed_is_still_taken() -> None:
     passwords, _ = passwords_of()
     typed = "de\u0301ja\u0300 vu!"
     stored = passwords_module._HASHER.hash(typed)

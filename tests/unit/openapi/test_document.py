@@ -91,7 +91,7 @@ def test_examples_are_of_their_types(made: Any) -> None:
             msgspec.json.decode(text, type=endpoint.answer)
 
 
-def test_the_page_shows_no_markdown(made: Any) -> None:
+def test_page_shows_no_markdown(made: Any) -> None:
     text = re.sub(r"<(pre|style)>.*?</\1>", "", page(made).decode(), flags=re.DOTALL)
     assert "`" not in text
     assert re.findall(r"\*[A-Z][a-z]+[^*<]*\*", text) == []

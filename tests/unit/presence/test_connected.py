@@ -22,7 +22,7 @@ def opened(connected_devices: ConnectedDevices, connection_id: int, project_id: 
     connected_devices.adopted(connection_id)
 
 
-def test_a_device_that_opens_its_next_socket_before_it_closes_the_last_never_went() -> None:
+def test_device_that_opens_its_next_socket_before_it_closes_the_last_never_went() -> None:
     connected_devices = ConnectedDevices()
     opened(connected_devices, 1, PROJECT, 10)
     assert said(connected_devices.take(9)) == [(10, True)]
@@ -38,7 +38,7 @@ def test_a_device_that_opens_its_next_socket_before_it_closes_the_last_never_wen
     assert len(connected_devices) == 0
 
 
-def test_a_handshake_alone_is_nothing_to_tell() -> None:
+def test_handshake_alone_is_nothing_to_tell() -> None:
     connected_devices = ConnectedDevices()
     connected_devices.reserved(1, PROJECT, 10)
     assert (len(connected_devices), connected_devices.device_of(1)) == (0, (PROJECT, 10))
@@ -48,7 +48,7 @@ def test_a_handshake_alone_is_nothing_to_tell() -> None:
     assert not connected_devices.pending.is_set()
 
 
-def test_the_first_socket_and_the_last_are_told() -> None:
+def test_first_socket_and_the_last_are_told() -> None:
     connected_devices = ConnectedDevices(lambda: 5)
     opened(connected_devices, 1, PROJECT, 10)
     opened(connected_devices, 2, PROJECT, 10)
@@ -67,7 +67,7 @@ def test_the_first_socket_and_the_last_are_told() -> None:
     assert len(connected_devices) == 0
 
 
-def test_a_device_says_one_thing_at_a_time_and_forgets_what_came_between() -> None:
+def test_device_writes_one_change_at_a_time_and_skips_intermediate_ones() -> None:
     connected_devices = ConnectedDevices()
     opened(connected_devices, 1, PROJECT, 10)
     connected_devices.closed(1)
@@ -98,7 +98,7 @@ def test_batches_are_of_one_project_and_one_kind_and_bounded() -> None:
     assert connected_devices.waiting() == 0
 
 
-def test_what_could_not_be_said_comes_before_what_came_since() -> None:
+def test_failed_change_is_written_before_later_ones() -> None:
     connected_devices = ConnectedDevices()
     opened(connected_devices, 1, PROJECT, 10)
     batches = connected_devices.take(9)
@@ -108,7 +108,7 @@ def test_what_could_not_be_said_comes_before_what_came_since() -> None:
     assert said(connected_devices.take(1)) == [(10, False)]
 
 
-def test_a_dead_node_says_everything_again() -> None:
+def test_dead_node_says_everything_again() -> None:
     connected_devices = ConnectedDevices()
     for number in range(3):
         opened(connected_devices, number, PROJECT, number)
@@ -128,7 +128,7 @@ def test_a_dead_node_says_everything_again() -> None:
         max_size=60,
     )
 )
-def test_in_the_end_the_record_says_what_is_held(steps: list[tuple[str, int, int]]) -> None:
+def test_record_agrees_with_connected_devices_in_the_end(steps: list[tuple[str, int, int]]) -> None:
     """Whatever happens between the rounds, and whichever of them fail; and no word is older than the last."""
     connected_devices, record, last = ConnectedDevices(), set[Device](), defaultdict[Device, int](int)
     sockets, handshakes = dict[int, Device](), dict[int, Device]()

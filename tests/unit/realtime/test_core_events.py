@@ -24,7 +24,7 @@ class Counts:
         return dict.fromkeys(SKIPPED, 0) | grown | {"deliveries": self.looks}
 
 
-async def test_what_was_skipped_is_logged_once() -> None:
+async def test_skipped_entries_are_logged_once() -> None:
     counts = Counts()
     with capture_logs() as logs:
         task = asyncio.create_task(report_skipped(counts, interval_s=0.001))

@@ -70,7 +70,7 @@ class Scene:
         return self.steps.count("reserve")
 
 
-async def test_a_device_never_went_whatever_the_core_tells_first(core: Core) -> None:
+async def test_device_never_went_whatever_the_core_tells_first(core: Core) -> None:
     """The core's thread reads sockets before it takes what it is asked: it may tell of the end of a device's
     last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
     connected_devices, unused, counts = ConnectedDevices(), cast(Any, None), ShardCounts()
@@ -111,7 +111,7 @@ async def test_without_a_record_it_is_looked_up_once(core: Core) -> None:
 
 
 @pytest.mark.parametrize("step", ["look up", "reserve", "authorise"])
-async def test_a_change_at_each_step_is_reserved_anew(core: Core, step: str) -> None:
+async def test_change_at_each_step_is_reserved_anew(core: Core, step: str) -> None:
     scene = Scene(core)
     scene.changes = {step: [(1, 2)]}
     await scene.reserve()
@@ -121,7 +121,7 @@ async def test_a_change_at_each_step_is_reserved_anew(core: Core, step: str) -> 
 
 
 @pytest.mark.parametrize("step", ["look up", "reserve", "authorise"])
-async def test_what_ends_at_each_step_is_refused_and_leaves_no_reservation(core: Core, step: str) -> None:
+async def test_access_ended_at_each_step_is_refused_without_reservation(core: Core, step: str) -> None:
     scene = Scene(core)
     scene.changes = {step: [None]}
     with pytest.raises(PermissionDenied):
@@ -132,7 +132,7 @@ async def test_what_ends_at_each_step_is_refused_and_leaves_no_reservation(core:
             await asyncio.sleep(0.01)
 
 
-async def test_records_about_others_send_nobody_away(core: Core) -> None:
+async def test_records_about_others_close_no_reservation(core: Core) -> None:
     """A mark that moves with every step, and a subscription that stays."""
     scene = Scene(core)
     always: list[tuple[int, ...] | None] = [(1,)] * 100
@@ -141,7 +141,7 @@ async def test_records_about_others_send_nobody_away(core: Core) -> None:
     assert scene.reservations() == 1
 
 
-async def test_a_change_in_a_later_round_is_seen_too(core: Core) -> None:
+async def test_change_in_a_later_round_is_seen_too(core: Core) -> None:
     scene = Scene(core)
     scene.changes = {"authorise": [(1, 2), (1, 2, 3), (1, 2, 3, 4), (5,)]}
     await scene.reserve()
@@ -149,7 +149,7 @@ async def test_a_change_in_a_later_round_is_seen_too(core: Core) -> None:
     assert scene.reservations() == 5
 
 
-async def test_a_change_during_the_second_look_up_is_seen_too(core: Core) -> None:
+async def test_change_during_the_second_look_up_is_seen_too(core: Core) -> None:
     scene = Scene(core)
     scene.changes = {"authorise": [(1, 2)], "look up": [(1,), (1, 2, 3)]}
     await scene.reserve()

@@ -142,7 +142,7 @@ def test_bytes_go_both_ways_in_order(run: Run) -> None:
     run(body)
 
 
-def test_a_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
+def test_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         async def say(chunk: bytes) -> None:
             line.writer.write(chunk)
@@ -161,7 +161,7 @@ def test_a_core_that_does_not_read_holds_the_client_up(run: Run) -> None:
     run(body)
 
 
-def test_a_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
+def test_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         sent = 0
 
@@ -184,7 +184,7 @@ def test_a_client_that_does_not_read_holds_the_core_up(run: Run) -> None:
     run(body)
 
 
-def test_the_core_ends_its_half(run: Run) -> None:
+def test_core_ends_its_half(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         await line.core_says(b"x" * 200_000)
         line.core.shutdown(socket.SHUT_WR)
@@ -196,7 +196,7 @@ def test_the_core_ends_its_half(run: Run) -> None:
     run(body)
 
 
-def test_the_core_closes_with_something_unread(run: Run) -> None:
+def test_core_closes_with_something_unread(run: Run) -> None:
     """What it said last arrives all the same; what the client goes on to say is nobody's."""
 
     async def body(line: RedisConnection) -> None:
@@ -215,7 +215,7 @@ def test_the_core_closes_with_something_unread(run: Run) -> None:
 
 
 @pytest.mark.parametrize("farewell", ["close_notify", "nothing"])
-def test_the_client_leaves(run: Run, farewell: str) -> None:
+def test_client_leaves(run: Run, farewell: str) -> None:
     async def body(line: RedisConnection) -> None:
         line.writer.write(b"x" * 100_000)
         await line.writer.drain()
@@ -231,7 +231,7 @@ def test_the_client_leaves(run: Run, farewell: str) -> None:
     run(body)
 
 
-def test_a_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
+def test_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         line.writer.transport.pause_reading()  # type: ignore[attr-defined]
         line.core.close()
@@ -240,7 +240,7 @@ def test_a_client_that_does_not_end_tls_is_not_waited_for(run: Run) -> None:
     run(body, SHORT_S)
 
 
-def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
+def test_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
     """Nothing of the core's end can be read while the client takes nothing: the core's word is needed."""
 
     async def body(line: RedisConnection) -> None:
@@ -258,7 +258,7 @@ def test_a_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
     run(body, SHORT_S)
 
 
-def test_the_kernel_holds_for_the_client_what_the_settings_say(run: Run) -> None:
+def test_kernel_buffer_of_client_has_configured_size(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         with socket.socket(fileno=os.dup(line.served.get_extra_info("socket").fileno())) as tcp:
             # Linux doubles what it is asked for, for its own books.

@@ -61,7 +61,7 @@ async def converse(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, a
             writer.write(said)
 
 
-async def test_what_was_answered_before_the_line_broke_was_answered(tmp_path: Path) -> None:
+async def test_replies_before_disconnect_are_delivered(tmp_path: Path) -> None:
     def answer(command: list[bytes]) -> bytes | None:
         return None if command[1] == b"3" else b"$1\r\n%b\r\n" % command[1]
 
@@ -93,13 +93,13 @@ async def test_refused_credentials_are_not_repeated_in_the_error(tmp_path: Path)
     assert "hunter2" not in str(refused.value)
 
 
-async def test_what_is_no_redis_ends_the_line(tmp_path: Path) -> None:
+async def test_malformed_reply_ends_connection(tmp_path: Path) -> None:
     async with talking(tmp_path / "s", lambda _: b"HTTP/1.1 400 Bad Request\r\n\r\n") as pipe:
         with pytest.raises(RedisConnectionError):
             await pipe.ask(("GET", "a"))
 
 
-async def test_lines_that_are_not_let_in_are_given_up_and_who_waits_behind_them_is_told(
+async def test_refused_connections_are_given_up_and_their_requests_fail(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(connecting, "CONNECT_S", 0.1)
@@ -158,7 +158,7 @@ async def silent_line(
         await redis.aclose()
 
 
-async def test_a_silent_line_asks_for_a_pong_again_and_again(
+async def test_silent_line_asks_for_a_pong_again_and_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "PING_S", 0.01)
@@ -173,7 +173,7 @@ async def test_a_silent_line_asks_for_a_pong_again_and_again(
         assert await pings.get() == [b"PING"]
 
 
-async def test_a_line_whose_path_is_dead_is_given_up_before_anybody_asks(
+async def test_dead_connection_is_given_up_before_use(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(lines, "PING_S", 0.01)
@@ -184,7 +184,7 @@ async def test_a_line_whose_path_is_dead_is_given_up_before_anybody_asks(
 
 
 @pytest.mark.parametrize("idle_s", [-1.0, 3600.0], ids=["idle-for-long", "in-use"])
-async def test_an_idle_connection_of_the_pool_is_made_anew(
+async def test_idle_connection_of_the_pool_is_made_anew(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle_s: float
 ) -> None:
     monkeypatch.setattr(connecting, "PING_S", idle_s)

@@ -74,7 +74,7 @@ MEANT = Claim(claim_code="A&B=ä+ ", home_id=9007199254740993, claimable=True)
         ("", b'\n{"claimCode": "A&B=\\u00e4+ ", "homeId": 9007199254740993, "claimable": 1, "tag": null}'),
     ],
 )
-def test_a_form_says_the_same_in_every_shape(content_type: str, body: bytes) -> None:
+def test_form_says_the_same_in_every_shape(content_type: str, body: bytes) -> None:
     assert decode_form(content_type, body, Claim) == MEANT
 
 
@@ -85,12 +85,12 @@ def test_a_form_says_the_same_in_every_shape(content_type: str, body: bytes) -> 
         (MULTIPART, multipart({"claimCode": "x", "homeId": "", "claimable": "", "tag": ""})),
     ],
 )
-def test_a_form_says_nothing_by_an_empty_field(content_type: str, body: bytes) -> None:
+def test_form_says_nothing_by_an_empty_field(content_type: str, body: bytes) -> None:
     assert decode_form(content_type, body, Claim) == Claim(claim_code="x")
 
 
 @pytest.mark.parametrize(("text", "value"), [("1", True), ("true", True), ("0", False), ("false", False)])
-def test_a_form_has_booleans_as_clients_write_them(text: str, value: bool) -> None:
+def test_form_has_booleans_as_clients_write_them(text: str, value: bool) -> None:
     decoded = decode_form(URLENCODED, f"claimCode=x&claimable={text}".encode(), Claim)
     assert decoded.claimable is value
 
@@ -126,18 +126,18 @@ def test_a_form_has_booleans_as_clients_write_them(text: str, value: bool) -> No
         (JSON, '{"claimCode": "x"}'.encode("utf-16"), "body"),
     ],
 )
-def test_a_form_that_cannot_be_understood_is_refused_by_name(
+def test_form_that_cannot_be_understood_is_refused_by_name(
     content_type: str, body: bytes, field: str
 ) -> None:
     assert refusal(content_type, body).data["field"] == field
 
 
-def test_a_file_is_no_field() -> None:
+def test_file_is_no_field() -> None:
     body = multipart(FIELDS).replace(b'name="claimCode"', b'name="claimCode"; filename="a.txt"')
     assert refusal(MULTIPART, body).data == {"field": "claimCode", "problem": "is required"}
 
 
-def test_a_large_part_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_part_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
     def no_file(*_: object, **__: object) -> None:
         raise AssertionError("a file was made")
 
@@ -146,7 +146,7 @@ def test_a_large_part_is_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None
     assert len(decoded.claim_code) == 79_000
 
 
-def test_a_refusal_never_quotes_what_was_sent() -> None:
+def test_refusal_never_quotes_the_request() -> None:
     secret = "hunter2"
     for content_type, body in (
         (URLENCODED, f"claimCode=x&homeId={secret}".encode()),
@@ -211,19 +211,19 @@ def test_json_is_as_strict_as_its_types() -> None:
         ({"limit": ""}, "limit"),
     ],
 )
-def test_a_query_is_refused_by_name(query: dict[str, str], field: str) -> None:
+def test_query_is_refused_by_name(query: dict[str, str], field: str) -> None:
     with pytest.raises(InvalidInput) as caught:
         decode_fields("query", query, Paging)
     assert caught.value.data["field"] == field
 
 
-def test_a_query_is_text_that_means_something() -> None:
+def test_query_is_text_that_means_something() -> None:
     assert decode_fields("query", {"skip": "3", "limit": "0", "other": "x"}, Paging) == Paging(
         skip=3, limit=0
     )
 
 
-def test_a_query_s_names_are_those_of_the_document() -> None:
+def test_query_s_names_are_those_of_the_document() -> None:
     assert (
         decode_fields("query", MultiDict([("claimCode", "A"), ("claimCode", "B")]), Claim).claim_code == "A"
     )
@@ -275,7 +275,7 @@ def refused_json(body: bytes) -> str:
     return str(refused.value.data["field"])
 
 
-def test_a_plus_that_was_not_escaped_is_one() -> None:
+def test_plus_that_was_not_escaped_is_one() -> None:
     class Contact(msgspec.Struct, rename="camel"):
         phone_number: str
         email: str
@@ -317,7 +317,7 @@ def test_types_are_said_in_words_of_json(body: bytes, field: str, problem: str) 
     assert refusal.value.data == {"field": field, "problem": problem}
 
 
-def test_what_a_query_has_is_not_called_a_string() -> None:
+def test_error_of_query_parameter_names_no_string() -> None:
     with pytest.raises(InvalidInput) as refusal:
         decode_fields("query", {"few": "many"}, Typed)
     assert refusal.value.data == {"field": "few", "problem": "must be an integer"}

@@ -22,7 +22,7 @@ from homewire.store.parts import Part
         (list(range(10)), 200, 210, "200-209/210"),
     ],
 )
-def test_a_part_of_a_list_says_where_it_stands(items: list[int], start: int, total: int, value: str) -> None:
+def test_part_of_a_list_says_where_it_stands(items: list[int], start: int, total: int, value: str) -> None:
     assert range_header(Part(items, start, len(items), total)) == value
 
 
@@ -31,14 +31,14 @@ def principal(kind: PrincipalKind, *permissions: KeyScope) -> Principal:
 
 
 @pytest.mark.parametrize("permission", KeyScope)
-def test_a_project_key_needs_the_permission_or_admin(permission: KeyScope) -> None:
+def test_project_key_needs_the_permission_or_admin(permission: KeyScope) -> None:
     access = Access(permission=permission)
     allowed = {each for each in KeyScope if may_call(access, principal(PrincipalKind.PROJECT_KEY, each))}
     assert allowed == {permission, KeyScope.ADMIN}
     assert not may_call(access, principal(PrincipalKind.PROJECT_KEY))
 
 
-def test_a_kind_of_key_that_is_not_named_is_not_taken() -> None:
+def test_kind_of_key_that_is_not_named_is_not_taken() -> None:
     every = tuple(KeyScope)
     for access, kinds in (
         (Access(), set()),
@@ -52,7 +52,7 @@ def test_a_kind_of_key_that_is_not_named_is_not_taken() -> None:
 
 
 @pytest.mark.parametrize("operation", [each for each in OPERATIONS if each.located], ids=lambda it: it.name)
-def test_what_is_made_is_found_below_the_path_that_makes_it(operation: Operation) -> None:
+def test_created_resource_lies_below_its_path(operation: Operation) -> None:
     assert operation.success == 201
     assert operation.located in operation.answer.__struct_fields__
     below = operation.path + "/{"

@@ -53,7 +53,7 @@ def test_every_error_has_every_shape(shape: ErrorShape, error: errors.RequestErr
         assert shape.answer(error).headers[name] == value
 
 
-def test_rocket_chat_says_what_its_document_has() -> None:
+def test_rocket_chat_answers_agree_with_its_document() -> None:
     text = "You must be logged in to do this."
     unauthenticated = {"status": "error", "message": text, "success": False, "error": text}
     assert content(ROCKET_CHAT, errors.Unauthenticated()) == (401, unauthenticated)
@@ -86,17 +86,17 @@ def test_rocket_chat_says_what_its_document_has() -> None:
         ("/", MODE),
     ],
 )
-def test_a_path_without_an_operation_has_the_shape_of_its_family(path: str, shape: ErrorShape) -> None:
+def test_path_without_an_operation_has_the_shape_of_its_family(path: str, shape: ErrorShape) -> None:
     assert of_path(path) is shape
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS, ids=lambda endpoint: endpoint.name)
-def test_an_operation_has_the_shape_of_its_path(endpoint: Any) -> None:
+def test_operation_has_the_shape_of_its_path(endpoint: Any) -> None:
     """Or an unknown method of that path would be answered in another one."""
     assert endpoint.shape is of_path(endpoint.path)
 
 
-def test_the_operation_decides() -> None:
+def test_operation_decides() -> None:
     request = make_mocked_request("GET", "/homes/1")
     request[SHAPE] = ROCKET_CHAT
     assert rendered(request, errors.InvalidInput("x", "y")).status == 400

@@ -56,7 +56,7 @@ def test_plain_http_unless_asked() -> None:
     assert Settings().base_url.startswith("http://")
 
 
-def test_a_certificate_and_its_key(good: tuple[Path, Path]) -> None:
+def test_certificate_and_its_key(good: tuple[Path, Path]) -> None:
     settings = Settings(tls_cert=good[0], tls_key=good[1])
     context = server_context(settings)
     assert context is not None
@@ -66,7 +66,7 @@ def test_a_certificate_and_its_key(good: tuple[Path, Path]) -> None:
 
 @pytest.mark.parametrize("wrong", ["missing", "directory", "text", "other", "locked", "alone", "swapped"])
 @pytest.mark.parametrize("which", ["tls_cert", "tls_key"])
-def test_what_cannot_be_used_is_named_in_one_line(
+def test_unusable_certificate_is_named_in_one_line(
     tmp_path: Path,
     good: tuple[Path, Path],
     which: str,
@@ -118,7 +118,7 @@ async def test_check_says_whether_they_fit(tmp_path: Path, good: tuple[Path, Pat
     assert await level(good[1]) is Level.WARNING
 
 
-def test_whom_a_client_believes(tmp_path: Path, good: tuple[Path, Path]) -> None:
+def test_client_trusts_own_certificate_or_authority(tmp_path: Path, good: tuple[Path, Path]) -> None:
     authority = tmp_path / "ca.pem"
     authority.write_bytes(AUTHORITY.cert_pem.bytes())
     own = Settings(tls_cert=good[0], tls_ca=authority)

@@ -109,7 +109,7 @@ def test_only_the_header_that_was_chosen_counts() -> None:
 
 
 @pytest.mark.parametrize("proxies", [TrustedProxies(), FOR, FORWARDED])
-def test_nobody_else_is_believed(proxies: TrustedProxies) -> None:
+def test_untrusted_proxies_are_ignored(proxies: TrustedProxies) -> None:
     forged = [
         ("X-Forwarded-For", "192.0.2.7"),
         ("Forwarded", "for=192.0.2.7;proto=https"),
@@ -126,11 +126,11 @@ def test_nobody_else_is_believed(proxies: TrustedProxies) -> None:
     [(["https"], True), (["HTTPS"], True), (["http, https"], True), (["https, http"], False), (["x"], False),
      (["https", "http"], False), (["http", " https "], True), ([], False)],
 )  # fmt: skip
-def test_the_nearest_proxy_says_how_it_was_reached(said: list[str], https: bool) -> None:
+def test_nearest_proxy_says_how_it_was_reached(said: list[str], https: bool) -> None:
     assert by_https(request_from(FOR.peer(PROXY), *(("X-Forwarded-Proto", each) for each in said))) is https
 
 
-def test_what_was_written_is_an_address_or_nothing() -> None:
+def test_forwarded_address_is_valid_or_ignored() -> None:
     assert address_of("192.0.2.7") == "192.0.2.7"
     for text in ("", " ", ":", "::", "[]", "[]:1", "1.2.3.4.5", "\uff11.2.3.4", "\x00", "1.2.3.4:99_9"):
         assert address_of(text) in (None, "::")

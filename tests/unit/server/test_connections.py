@@ -55,7 +55,7 @@ def run(request: pytest.FixtureRequest) -> Callable[[Awaitable[None]], None]:
     return on_loop
 
 
-def test_a_turn_accepts_so_many_and_no_more(run: Callable[[Awaitable[None]], None]) -> None:
+def test_turn_accepts_so_many_and_no_more(run: Callable[[Awaitable[None]], None]) -> None:
     run(accept_in_turns())
 
 
@@ -102,7 +102,7 @@ async def listen_everywhere() -> None:
     await Ends.all_gone()
 
 
-def test_what_is_accepted_is_given_up_by_the_kernel(run: Callable[[Awaitable[None]], None]) -> None:
+def test_accepted_sockets_have_kernel_timeouts(run: Callable[[Awaitable[None]], None]) -> None:
     """It has the bounds of the socket that listens."""
     run(accept_with_a_timeout())
 
@@ -162,7 +162,7 @@ async def go_silent_in_tls(begin: bytes) -> None:
     await Ends.all_gone()
 
 
-def test_what_comes_during_an_answer_is_the_next_head(run: Callable[[Awaitable[None]], None]) -> None:
+def test_bytes_during_answer_begin_next_head(run: Callable[[Awaitable[None]], None]) -> None:
     run(begin_the_next_head_early())
 
 

@@ -77,7 +77,7 @@ def test_no_script_reads_it_and_no_other_site_sends_it() -> None:
     ("proto", "secure"),
     [("https", True), ("HTTPS", True), ("http, https", True), ("http", False), ("x", False)],
 )
-def test_what_came_by_https_goes_by_https_only(proto: str, secure: bool) -> None:
+def test_cookie_set_over_https_is_secure(proto: str, secure: bool) -> None:
     expected = {HOST_SESSION: (KEY, PLAIN | {"Secure"})} if secure else {SESSION: (KEY, PLAIN)}
     assert written(KEY, X_Forwarded_Proto=proto) == expected
 

@@ -28,12 +28,12 @@ def crosses(
     return False
 
 
-def test_who_names_no_page_is_no_browser() -> None:
+def test_request_without_origin_is_no_browser() -> None:
     assert not crosses({})
 
 
 @pytest.mark.parametrize("name", ["Origin", "Referer"])
-def test_a_page_of_the_same_host_and_port_may(name: str) -> None:
+def test_page_of_the_same_host_and_port_may(name: str) -> None:
     assert not crosses({name: "http://homewire:8080"})
     assert not crosses({name: "HTTP://HOMEWIRE:8080"})
     # Before a balancer that ends TLS.
@@ -61,11 +61,11 @@ def test_a_page_of_the_same_host_and_port_may(name: str) -> None:
         "http://[::1",
     ],
 )
-def test_a_page_of_any_other_may_not(name: str, page: str) -> None:
+def test_page_of_any_other_may_not(name: str, page: str) -> None:
     assert crosses({name: page})
 
 
-def test_the_path_of_a_referer_plays_no_part() -> None:
+def test_path_of_a_referer_plays_no_part() -> None:
     assert not crosses({"Referer": "http://homewire:8080/some/page?x=http://evil.example"})
     assert crosses({"Referer": "http://evil.example/http://homewire:8080"})
 
@@ -75,7 +75,7 @@ def test_origin_says_more_than_referer() -> None:
     assert not crosses({"Origin": "http://homewire:8080", "Referer": "http://evil.example/"})
 
 
-def test_a_page_by_http_is_another_than_that_by_https() -> None:
+def test_page_by_http_is_another_than_that_by_https() -> None:
     """Who can change what comes by http must not act on what is protected by TLS."""
     tls = {"X-Forwarded-Proto": "https"}
     assert crosses({"Origin": "http://home.example", **tls}, "home.example")
@@ -86,7 +86,7 @@ def test_without_a_host_nothing_is_our_own() -> None:
     assert crosses({"Origin": "http://homewire:8080"}, "")
 
 
-def test_what_is_listed_may() -> None:
+def test_listed_origins_are_allowed() -> None:
     allowed = frozenset({"https://app.example.com"})
     assert not crosses({"Origin": "https://app.example.com:443"}, allowed=allowed)
     assert crosses({"Origin": "http://app.example.com"}, allowed=allowed)

@@ -69,7 +69,7 @@ async def test_chunks_that_are_larger_than_a_piece_arrive() -> None:
         assert await answer.read() == large
 
 
-async def test_a_head_has_no_body() -> None:
+async def test_head_has_no_body() -> None:
     sent = Sent(b"[1", b",2]")
     async with serving(sent) as client:
         async with client.head("/") as answer:
@@ -78,13 +78,13 @@ async def test_a_head_has_no_body() -> None:
             assert await answer.json() == [1, 2], "on the same connection"
 
 
-async def test_what_fails_before_the_first_chunk_is_an_answer_of_its_own() -> None:
+async def test_failure_before_first_chunk_is_an_error_answer() -> None:
     async with serving(Sent(web.HTTPConflict())) as client, client.get("/") as answer:
         assert answer.status == 409
 
 
 @pytest.mark.parametrize("error", [ValueError("bug"), OSError("disk"), TimeoutError()])
-async def test_what_fails_later_cuts_the_answer_off(error: Exception) -> None:
+async def test_failure_after_first_chunk_cuts_answer(error: Exception) -> None:
     sent = Sent(b"[1", error)
     async with serving(sent) as client, client.get("/") as answer:
         assert answer.status == 200
@@ -93,7 +93,7 @@ async def test_what_fails_later_cuts_the_answer_off(error: Exception) -> None:
         assert sent.closed.is_set()
 
 
-async def test_an_old_client_learns_the_end_by_the_connections() -> None:
+async def test_old_client_learns_the_end_by_the_connections() -> None:
     async with serving(Sent(b"[1", b",2]")) as client:
         reader, writer = await asyncio.open_connection(client.host, client.port)
         writer.write(b"GET / HTTP/1.0\r\n\r\n")
@@ -110,7 +110,7 @@ async def asked(client: TestClient[web.Request, web.Application]) -> asyncio.Str
     return writer
 
 
-async def test_a_client_that_takes_nothing_is_cut() -> None:
+async def test_client_that_takes_nothing_is_cut() -> None:
     answers, sent = Answers(pace=Pace(stall_s=0.1, bytes_per_s=MIB)), Sent(*[bytes(MIB)] * LARGE)
     async with serving(sent, answers) as client:
         writer = await asked(client)
@@ -119,7 +119,7 @@ async def test_a_client_that_takes_nothing_is_cut() -> None:
         writer.transport.abort()
 
 
-async def test_a_client_that_drips_is_cut() -> None:
+async def test_client_that_drips_is_cut() -> None:
     """It takes each piece before a client that takes nothing would be cut; together they take too long."""
     seconds = 0.0
     answers = Answers(pace=Pace(stall_s=30.0, bytes_per_s=1_000), clock=lambda: seconds)
@@ -139,7 +139,7 @@ async def taken(outgoing: Outgoing, request: web.Request, size: int) -> None:
         await asyncio.Event().wait()
 
 
-async def test_an_answer_that_takes_too_long_as_a_whole_is_cut() -> None:
+async def test_answer_that_takes_too_long_as_a_whole_is_cut() -> None:
     """However well its client reads."""
     answers, hold = Answers(), asyncio.Event()
 
@@ -172,7 +172,7 @@ async def test_no_more_is_held_than_may_be() -> None:
         await until(lambda: answers.metrics()["response_bytes"] == 0)
 
 
-def test_a_project_has_half_and_all_have_the_whole() -> None:
+def test_project_has_half_and_all_have_the_whole() -> None:
     answers = Answers(limit=8 * MIB, share=3 * MIB)
     first = answers.admit((1, "project"), 3 * MIB)
     with pytest.raises(AnswersFull) as refused:

@@ -33,7 +33,7 @@ def noted(uses: ActivityBuffer) -> list[tuple[int, list[int]]]:
     return [(project, [use.user_id for use in some]) for project, some in uses.take(9)]
 
 
-def test_a_session_is_noted_once_a_minute() -> None:
+def test_session_is_noted_once_a_minute() -> None:
     clock = Clock()
     uses = ActivityBuffer(MINUTE, clock)
     times = []
@@ -54,7 +54,7 @@ def test_keys_that_are_no_sessions_are_not_noted() -> None:
     assert uses.take(9) == []
 
 
-def test_a_node_session_is_its_device_s() -> None:
+def test_node_session_is_its_device_s() -> None:
     uses = ActivityBuffer(MINUTE)
     uses.note(Principal(PrincipalKind.DEVICE, 7, 5, key_tag=1, session_id="0" * 24), "hash")
     [(project, [use])] = uses.take(9)
@@ -74,7 +74,7 @@ def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
     assert uses.waiting() == 0
 
 
-def test_what_could_not_be_written_waits_again_behind_what_is_newer() -> None:
+def test_failed_write_is_retried_unless_newer_exists() -> None:
     clock = Clock()
     uses = ActivityBuffer(MINUTE, clock)
     uses.note(principal(1), "hash")
@@ -105,7 +105,7 @@ def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
     assert noted(uses) == [(7, [4, 5])]
 
 
-def test_what_is_remembered_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_remembered_uses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(room, "MAX_REMEMBERED", 10)
     uses = ActivityBuffer(MINUTE)
     for number in range(1, 26):

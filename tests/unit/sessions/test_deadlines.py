@@ -29,7 +29,7 @@ def made() -> tuple[Clock, Deadlines]:
     return clock, Deadlines(clock)
 
 
-def test_a_key_is_due_when_its_end_has_come_and_only_once() -> None:
+def test_key_is_due_when_its_end_has_come_and_only_once() -> None:
     clock, deadlines = made()
     deadlines.observe(key(1), SessionDeadline(NOW + 10, NOW + 10))
     clock.now += 9
@@ -50,7 +50,7 @@ def test_one_that_slid_is_due_later() -> None:
     assert deadlines.due() == [(key(1), SessionDeadline(NOW + 30, 0))]
 
 
-def test_what_slid_in_a_new_generation_is_not_due_in_the_old_one() -> None:
+def test_deadline_moved_to_new_generation_is_not_due_in_old_one() -> None:
     clock, deadlines = made()
     deadlines.observe(key(1), SessionDeadline(NOW + 10, 0))
     deadlines.begin_generation()
@@ -59,7 +59,7 @@ def test_what_slid_in_a_new_generation_is_not_due_in_the_old_one() -> None:
     assert deadlines.due() == []
 
 
-def test_what_ends_far_away_costs_nothing_and_what_slid_there_is_forgotten() -> None:
+def test_far_deadlines_cost_nothing_and_moved_ones_are_forgotten() -> None:
     clock, deadlines = made()
     deadlines.observe(key(1), SessionDeadline(NOW + HORIZON_MS + 1, 0))
     assert len(deadlines) == 0
@@ -71,7 +71,7 @@ def test_what_ends_far_away_costs_nothing_and_what_slid_there_is_forgotten() -> 
     assert deadlines.due() == []
 
 
-def test_a_key_without_sockets_is_not_learned_of_and_forgotten_after_two_looks() -> None:
+def test_key_without_sockets_is_not_learned_of_and_forgotten_after_two_looks() -> None:
     clock, deadlines = made()
     deadlines.update_if_known(key(1), SessionDeadline(NOW + 10, 0))
     assert len(deadlines) == 0
@@ -97,7 +97,7 @@ def test_one_that_does_not_expire_is_never_due() -> None:
         max_size=80,
     )
 )
-def test_exactly_what_was_seen_and_not_slid_is_due(steps: list[tuple[int, int, str]]) -> None:
+def test_exactly_unmoved_deadlines_are_due(steps: list[tuple[int, int, str]]) -> None:
     """A model: per key the latest end that was seen, and how many looks began since."""
     clock, deadlines = made()
     model: dict[SocketKey, tuple[int, int]] = {}

@@ -78,7 +78,7 @@ class Sessions:
         return [SessionDeadline(use.used_ms + 2 * HOUR, 0) for use in uses]
 
 
-async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
+async def test_unknown_expiries_do_not_delay_others() -> None:
     """Thousands log in in one minute, use nothing but a socket, and Redis goes away."""
     keys = ActiveKeys()
     core = Core(keys)
@@ -103,7 +103,7 @@ async def test_however_many_are_in_doubt_nobody_waits_for_others() -> None:
     assert sockets.metrics()["sessions_closed_unchecked"] == MANY - 10
 
 
-async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_deadline_added_while_idle_is_due_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("homewire.sessions.expiry.CLOCK_CHECK_S", HOUR)
     keys = ActiveKeys()
     core = Core(keys)
@@ -119,7 +119,7 @@ async def test_who_comes_while_nobody_is_due_is_told_in_time(monkeypatch: pytest
     assert core.closed == {1: KEY_ENDED}
 
 
-async def test_a_look_uses_each_session_and_ends_the_keys_that_have_none() -> None:
+async def test_look_uses_each_session_and_ends_the_keys_that_have_none() -> None:
     keys, sessions = ActiveKeys(), Sessions()
     core = Core(keys, [(1, 1, 1), (1, 2, 2)], [], [(2, 3, 3), (1, 4, 4), (1, 5, 5)])
     sockets = SocketExpiry(core, keys, cast(SessionActivity, sessions), Deadlines(), check_interval_s=0.1)

@@ -35,7 +35,7 @@ def _clean(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(row.environment, raising=False)
 
 
-def test_what_kubernetes_injects_is_no_setting(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kubernetes_variables_are_no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in OF_SERVICES.items():
         monkeypatch.setenv(name, value)
     assert load() == Settings()
@@ -52,7 +52,7 @@ def test_other_values_of_a_port_are_refused_as_before(monkeypatch: pytest.Monkey
         load()
 
 
-def test_an_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_empty_variable_counts_as_unset(monkeypatch: pytest.MonkeyPatch) -> None:
     for row in rows():
         monkeypatch.setenv(row.environment, "")
         if row.secret:
@@ -73,7 +73,7 @@ def test_every_secret_may_be_in_a_file(monkeypatch: pytest.MonkeyPatch, tmp_path
         assert getattr(settings, row.name) == f"redis://user:{number}{'x' * 40}@example.net"
 
 
-def test_a_secret_file_that_is_no_use_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_secret_file_that_is_no_use_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     file = tmp_path / "secret"
     monkeypatch.setenv("HOMEWIRE_SECRET_KEY_FILE", str(file))
     with pytest.raises(ConfigurationError, match="HOMEWIRE_SECRET_KEY_FILE: the file can't be read"):
@@ -88,7 +88,7 @@ def test_a_secret_file_that_is_no_use_is_named(monkeypatch: pytest.MonkeyPatch, 
     assert "xxx" not in str(refused.value)
 
 
-def test_a_secret_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_secret_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.stdin", io.StringIO("z" * 40 + "\n"))
     monkeypatch.setenv("HOMEWIRE_SECRET_KEY_FILE", "-")
     assert load().secret_key == "z" * 40
@@ -103,7 +103,7 @@ def test_a_secret_may_come_from_standard_input(monkeypatch: pytest.MonkeyPatch) 
         ("HOMEWIRE_SECRETKEY_FILE", "HOMEWIRE_SECRET_KEY_FILE"),
     ],
 )
-def test_a_slip_is_an_error_that_names_the_setting(
+def test_slip_is_an_error_that_names_the_setting(
     monkeypatch: pytest.MonkeyPatch, slip: str, meant: str
 ) -> None:
     monkeypatch.setenv(slip, "0")
@@ -111,7 +111,7 @@ def test_a_slip_is_an_error_that_names_the_setting(
         load()
 
 
-def test_a_variable_unlike_any_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_variable_unlike_any_setting_is_warned_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOMEWIRE_GARDEN_GNOMES", "7")
     assert load() == Settings()
     assert in_environment().warnings() == ["HOMEWIRE_GARDEN_GNOMES: is not a setting"]

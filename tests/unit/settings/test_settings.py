@@ -103,7 +103,7 @@ def test_base_url_is_one_that_can_be_called(host: str, url: str) -> None:
     assert Settings(host=host).base_url == url
 
 
-def test_a_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
+def test_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
     assert list(contradictions(Settings())) == []
     ((problem, advice),) = contradictions(Settings(send_queue_bytes=1024 * 1024))
     assert "HOMEWIRE_SEND_QUEUE_BYTES" in problem
@@ -111,7 +111,7 @@ def test_a_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
     assert "raise it" in advice
 
 
-def test_an_event_grows_on_its_way_to_listeners_by_no_more_than_is_reckoned_with() -> None:
+def test_event_grows_on_its_way_to_listeners_by_no_more_than_is_reckoned_with() -> None:
     """With the names that take most as JSON, of which each character becomes six bytes."""
     body = b'{"eventType":"t","eventData":{}}'
     name, most = "\x01" * 256, 2**64 - 1

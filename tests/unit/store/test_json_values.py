@@ -24,7 +24,7 @@ def depth(value: object) -> int:
 
 
 @given(VALUES, st.integers(0, 70))
-def test_a_value_may_be_so_deep_and_no_deeper(value: object, more: int) -> None:
+def test_value_may_be_so_deep_and_no_deeper(value: object, more: int) -> None:
     # Wide before it is deep, so that counting brackets is not enough.
     deep: object = [value, *([[]] * 70)]
     for level in range(more):
@@ -38,7 +38,7 @@ def test_a_value_may_be_so_deep_and_no_deeper(value: object, more: int) -> None:
     assert refused.value.data["field"] == "value"
 
 
-def test_a_value_may_be_so_long_and_no_longer() -> None:
+def test_value_may_be_so_long_and_no_longer() -> None:
     longest = b'"%b"' % (b"x" * (checks.MAX_JSON_BYTES - 2))
     assert checks.json_value("value", longest) == longest
     with pytest.raises(InvalidInput):

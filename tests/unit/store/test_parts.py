@@ -67,7 +67,7 @@ async def test_records_that_are_gone_are_not_counted_where_it_is_known() -> None
 
 
 @given(st.integers(0, 10), st.integers(0, 12), st.none() | st.integers(0, 12))
-def test_a_part_of_what_was_read_whole(total: int, start: int, limit: int | None) -> None:
+def test_part_within_a_whole_list(total: int, start: int, limit: int | None) -> None:
     everything = list(range(total))
     part = Part.within(everything, start, limit)
     assert part.first == everything[start : None if limit is None else start + limit]

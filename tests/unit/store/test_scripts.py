@@ -83,7 +83,7 @@ def bound(names: str, values: str) -> list[tuple[str, int]]:
 
 
 @pytest.mark.parametrize("name", [name for name, script in ALL.items() if not is_inline(script)])
-def test_the_head_of_a_script_names_each_key_and_argument_once(name: str) -> None:
+def test_head_of_a_script_names_each_key_and_argument_once(name: str) -> None:
     body = ALL[name].body
     indices = [index for names, values in HEAD.findall(body) for index in bound(names, values)]
     own = sorted(index for table, index in indices if table == "KEYS")
@@ -95,7 +95,7 @@ def test_the_head_of_a_script_names_each_key_and_argument_once(name: str) -> Non
 
 
 @pytest.mark.parametrize("name", [name for name, script in ALL.items() if is_change(script)])
-def test_a_change_declares_what_it_uses(name: str) -> None:
+def test_scripts_declare_their_effects(name: str) -> None:
     script = ALL[name]
     code = re.sub(r"--.*", "", script.body)
     announced = set(re.findall(r"\bannounce\('(\w+)'", code))
@@ -159,12 +159,12 @@ UNCHARGED = {
 """Changes of a project that write, and charge nobody for it: why."""
 
 
-def test_the_page_of_quotas_says_what_a_record_counts() -> None:
+def test_page_of_quotas_lists_cost_of_each_record() -> None:
     page = (Path(__file__).parents[3] / "docs" / "quotas.md").read_text()
     assert {kind: int(cost) for kind, cost in re.findall(r"^\| (\w+) \| (\d+) \|", page, re.M)} == COSTS
 
 
-def test_what_stores_something_counts_it() -> None:
+def test_scripts_that_store_records_charge_quota() -> None:
     assert {
         name
         for name, script in ALL.items()

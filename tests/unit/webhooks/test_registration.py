@@ -17,7 +17,7 @@ from homewire.webhooks.registration import checked_url
         "HTTPS://A.b/",
     ],
 )
-def test_what_can_be_called_is_kept_as_it_is(url: str) -> None:
+def test_callable_url_is_kept_unchanged(url: str) -> None:
     assert checked_url(url) == url
 
 
@@ -38,7 +38,7 @@ def test_what_can_be_called_is_kept_as_it_is(url: str) -> None:
         *("https://example.com:99999/", "https://example.com:0/", "https://e.com/" + "a" * 2048),
     ],
 )
-def test_what_can_not_be_called_is_refused(url: str) -> None:
+def test_uncallable_url_is_refused(url: str) -> None:
     with pytest.raises(InvalidInput) as refused:
         checked_url(url)
     assert refused.value.data["field"] == "url"

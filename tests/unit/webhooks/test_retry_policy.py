@@ -41,7 +41,7 @@ def test_one_probe_at_a_time_decides() -> None:
     assert breaker.lets_pass(30.0)
 
 
-def test_what_was_under_way_when_it_opened_does_not_prolong_it() -> None:
+def test_calls_under_way_do_not_prolong_open_circuit() -> None:
     breaker = Breaker(1, 10.0)
     breaker.failed(0.0)
     assert not breaker.failed(5.0)
@@ -58,7 +58,7 @@ def test_it_opens_for_sixteen_times_its_pause_at_most() -> None:
     assert breaker.open_until - now == 160.0
 
 
-def test_a_probe_without_an_outcome_is_tried_again() -> None:
+def test_probe_without_an_outcome_is_tried_again() -> None:
     breaker = Breaker(1, 10.0)
     breaker.failed(0.0)
     assert breaker.lets_pass(10.0)
@@ -66,14 +66,14 @@ def test_a_probe_without_an_outcome_is_tried_again() -> None:
     assert breaker.lets_pass(10.0)
 
 
-def test_one_that_somebody_else_opened() -> None:
+def test_circuit_opened_by_another_node() -> None:
     breaker = Breaker(5, 10.0)
     breaker.open_for(100.0, 7.0)
     assert not breaker.lets_pass(106.9)
     assert breaker.lets_pass(107.0)
 
 
-def test_the_word_of_a_node_whose_clock_was_wrong_keeps_it_open_no_longer_than_it_opens_itself() -> None:
+def test_word_of_a_node_whose_clock_was_wrong_keeps_it_open_no_longer_than_it_opens_itself() -> None:
     breaker = Breaker(3, 10.0)
     breaker.open_for(100.0, 3600.0)
     assert not breaker.lets_pass(259.9)
