@@ -138,9 +138,9 @@ def _named(envelope: bytes) -> tuple[str, int] | None:
     return None if fields[_ENTITY] is None else (fields[_ENTITY], fields[_HOME])
 
 
-def require_project_key(principal: Principal, permission: KeyScope) -> None:
+def require_project_key(principal: Principal, scope: KeyScope) -> None:
     """Raise PermissionDenied unless `principal` is a project key with this scope, or with `admin`."""
-    if principal.kind is not PrincipalKind.PROJECT_KEY or principal.permissions.isdisjoint(
-        (permission, KeyScope.ADMIN)
+    if principal.kind is not PrincipalKind.PROJECT_KEY or principal.scopes.isdisjoint(
+        (scope, KeyScope.ADMIN)
     ):
-        raise PermissionDenied(needs=f"a project key with the scope {permission}")
+        raise PermissionDenied(needs=f"a project key with the scope {scope}")

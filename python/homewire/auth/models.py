@@ -27,7 +27,7 @@ class Principal:
     key_tag: int
     name: str = ""
     """appId of a user's session, deviceClass of a device, name of a project key."""
-    permissions: frozenset[KeyScope] = frozenset()
+    scopes: frozenset[KeyScope] = frozenset()
     expires_ms: int = 0
     """0: does not expire. A session that is used expires later than it was once said to."""
     session_id: str = ""

@@ -88,7 +88,7 @@ class Principals:
         record = await self._database.ask(LOOK_UP_KEY, [slot.project, slot.key(reference.hash)])
         if not record or record[0] is None:
             return None
-        kind, number, name, permissions, expires, session, ends = record
+        kind, number, name, scopes, expires, session, ends = record
         expires_ms = int(expires or 0)
         # Redis removes an expired key itself; this covers a clock that runs ahead of Redis'.
         if 0 < expires_ms <= self._database.now_ms():
@@ -100,7 +100,7 @@ class Principals:
             reference.key_tag,
             # Few different names (apps, device classes) for very many cached principals.
             sys.intern(name.decode()),
-            _permissions(permissions.decode()),
+            _scopes(scopes.decode()),
             expires_ms,
             session.decode() if session else "",
             int(ends or 0),
@@ -108,5 +108,5 @@ class Principals:
 
 
 @lru_cache(maxsize=256)
-def _permissions(words: str) -> frozenset[KeyScope]:
+def _scopes(words: str) -> frozenset[KeyScope]:
     return frozenset(KeyScope(word) for word in words.split()) if words else _NO_SCOPES

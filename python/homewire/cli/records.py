@@ -180,7 +180,7 @@ async def list_project_keys(scope: Scope, project: Project = None) -> Answer:
     """List the project's keys, without their secrets."""
     project_id = await scope.project(project)
     return [
-        {"projectKeyId": key.id, "name": key.name, "permissions": sorted(p.value for p in key.permissions)}
+        {"projectKeyId": key.id, "name": key.name, "permissions": sorted(scope.value for scope in key.scopes)}
         for key in await scope.store.project_keys.list(project_id)
     ]
 

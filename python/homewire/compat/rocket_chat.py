@@ -341,7 +341,7 @@ OPERATIONS: Final = (
         "comes after has userId and authToken in the headers X-User-Id and X-Auth-Token; authToken is a key "
         "like every other, too.",
         source="data models, Rocket.Chat sessions",
-        access=Access(nobody=True, by_handler=True),
+        access=Access(anonymous=True, by_handler=True),
         handler=log_in,
         body=Login,
         body_kind=BodyKind.FORM,

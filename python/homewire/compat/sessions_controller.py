@@ -115,7 +115,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             summary="Check whether the service is available",
             description="204 for every caller. A key is ignored.",
             source="spec 002, GET /session",
-            access=Access(nobody=True, by_handler=True),
+            access=Access(anonymous=True, by_handler=True),
             handler=get_status,
             success=204,
             errors=frozenset(),
@@ -131,7 +131,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             "(project_hosts), else default_project, else the only one; users of a project without e-mail "
             "accounts log in with a token.",
             source="spec 002, POST /session/login",
-            access=Access(nobody=True, by_handler=True),
+            access=Access(anonymous=True, by_handler=True),
             handler=log_in,
             body=LoginRequest,
             success=201,
@@ -151,7 +151,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             "with it. A login's key leads to 20 sessions at most: one more ends the one of them that expires "
             "first. The project is that of the token, and must be that of the host if that tells one.",
             source="spec 002, POST /session/login-with-token",
-            access=Access(nobody=True, by_handler=True),
+            access=Access(anonymous=True, by_handler=True),
             handler=log_in_with_token,
             body=LoginWithTokenRequest,
             success=201,
@@ -169,7 +169,7 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             description="With the device's id and its key. The answer sets the cookie of a new session, "
             "which may do what the key may, and ends with it.",
             source="spec 002, POST /session/node/login",
-            access=Access(nobody=True, by_handler=True),
+            access=Access(anonymous=True, by_handler=True),
             handler=log_in_node,
             body=NodeLoginRequest,
             success=201,

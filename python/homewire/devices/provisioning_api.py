@@ -155,7 +155,7 @@ OPERATIONS: Final = (
         tag="Devices",
         summary="Add a device to a home: claim it by its code, or create it by a provisioning token",
         source="spec 001, Add Device to Home",
-        access=Access(user=True, nobody=True),
+        access=Access(user=True, anonymous=True),
         handler=add_device,
         body=NewDevice,
         body_kind=BodyKind.FORM,

@@ -158,8 +158,8 @@ def _attributes(given: Attributes) -> bytes | None:
 _ALL: Final = "/projects/{projectId}/entities"
 _ONE: Final = _ALL + "/{entityId}"
 _SOURCE: Final = "data models, Entity"
-_READ: Final = Access(permission=KeyScope.READ)
-_CHANGE: Final = Access(permission=KeyScope.ADMIN)
+_READ: Final = Access(scope=KeyScope.READ)
+_CHANGE: Final = Access(scope=KeyScope.ADMIN)
 
 OPERATIONS: Final = (
     Operation(

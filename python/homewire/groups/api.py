@@ -75,8 +75,8 @@ _ONE: Final = _ALL + "/{groupId}"
 _MEMBERS: Final = _ONE + "/members"
 _MEMBER: Final = _MEMBERS + "/{userId}"
 _SOURCE: Final = "homewire's own"
-_READ: Final = Access(permission=KeyScope.READ)
-_CHANGE: Final = Access(permission=KeyScope.ADMIN)
+_READ: Final = Access(scope=KeyScope.READ)
+_CHANGE: Final = Access(scope=KeyScope.ADMIN)
 
 OPERATIONS: Final = (
     Operation(

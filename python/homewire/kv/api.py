@@ -96,8 +96,8 @@ _RIGHT: Final = (
 def _operations(
     noun: str, path: str, visible: Visibility, writable: Visibility, device: bool, source: str
 ) -> tuple[Operation, ...]:
-    reads = Access(user=True, device=device, permission=KeyScope.READ)
-    writes = Access(user=True, device=device, permission=KeyScope.WRITE_KV)
+    reads = Access(user=True, device=device, scope=KeyScope.READ)
+    writes = Access(user=True, device=device, scope=KeyScope.WRITE_KV)
     tag = "Key-value store"
     return (
         Operation(

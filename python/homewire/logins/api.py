@@ -152,10 +152,10 @@ OPERATIONS: Final = (
         description="Without a valid key the answer is a success, too, with the type nobody.",
         source="spec 001, Get Authentication State",
         access=Access(
-            nobody=True,
+            anonymous=True,
             user=True,
             device=True,
-            permission=KeyScope.READ,
+            scope=KeyScope.READ,
             any_project_key=True,
             by_handler=True,
         ),
@@ -175,7 +175,7 @@ OPERATIONS: Final = (
         "ignored. An unknown address and a wrong password get the same answer. The first right code "
         "verifies a phone number.",
         source="spec 001, Authenticate a User",
-        access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
+        access=Access(anonymous=True, scope=KeyScope.BYOU, by_handler=True),
         handler=authenticate_user,
         body=Credentials,
         body_kind=BodyKind.FORM,
@@ -192,7 +192,7 @@ OPERATIONS: Final = (
         "POST /session/login-with-token takes the token once, within login_token_lifetime_s. A user has at "
         "most 20 of them: one more replaces the one that expires first.",
         source="homewire's own",
-        access=Access(permission=KeyScope.ADMIN),
+        access=Access(scope=KeyScope.ADMIN),
         handler=create_login_token,
         success=201,
         answer=models.LoginToken,

@@ -250,7 +250,7 @@ def _operation(endpoint: Endpoint, named: Types) -> Part:
 
 def _security(endpoint: Endpoint) -> Iterator[Part]:
     access: Access = endpoint.access
-    if access.nobody:
+    if access.anonymous:
         yield {}
     if access.user:
         yield {"userKey": []}
@@ -258,8 +258,8 @@ def _security(endpoint: Endpoint) -> Iterator[Part]:
         yield {"sessionKey": [], "sessionUser": []}
     if access.device:
         yield {"deviceKey": []}
-    if access.permission is not None:
-        yield {"projectKey": [] if access.any_project_key else [str(access.permission)]}
+    if access.scope is not None:
+        yield {"projectKey": [] if access.any_project_key else [str(access.scope)]}
     if endpoint.websocket:
         yield {"authToken": []}
 

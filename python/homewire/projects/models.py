@@ -77,5 +77,5 @@ class ProjectKey:
     id: int
     project_id: int
     name: str
-    permissions: frozenset[KeyScope]
+    scopes: frozenset[KeyScope]
     created_ms: int

@@ -259,13 +259,11 @@ class ProjectKeys:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def create(
-        self, project_id: int, name: str, permissions: Iterable[KeyScope]
-    ) -> tuple[ProjectKey, str]:
+    async def create(self, project_id: int, name: str, scopes: Iterable[KeyScope]) -> tuple[ProjectKey, str]:
         """Create a key. Returns it and its token, which is not stored. Raises UnknownRecord without the
         project."""
         checks.name("name", name)
-        granted = frozenset(map(KeyScope, permissions))
+        granted = frozenset(map(KeyScope, scopes))
         key_id, now = await self._database.new_id(), self._database.now_ms()
         slot, (token, reference) = ProjectSlot(project_id), tokens.mint(project_id)
         answer = await self._database.change(

@@ -103,7 +103,7 @@ async def _caller(api: Api, access: Access, request: web.Request) -> Principal |
         caller = await api.authenticate(request)
     except Unauthenticated:
         # A browser keeps the cookie of a session that is over: only a key in a header must be valid.
-        if access.nobody and not names_key(request):
+        if access.anonymous and not names_key(request):
             return None
         raise
     note_caller(request, caller)
@@ -120,15 +120,13 @@ def may_call(access: Access, caller: Principal) -> bool:
         case PrincipalKind.DEVICE:
             return access.device
         case PrincipalKind.PROJECT_KEY:
-            return access.permission is not None and not caller.permissions.isdisjoint(
-                (access.permission, KeyScope.ADMIN)
-            )
+            return access.scope is not None and not caller.scopes.isdisjoint((access.scope, KeyScope.ADMIN))
 
 
 def _needed(access: Access) -> str:
     kinds = ["a user's key"] * access.user + ["a device's key"] * access.device
-    if access.permission is not None:
-        kinds.append(f"a project key with the scope {access.permission}")
+    if access.scope is not None:
+        kinds.append(f"a project key with the scope {access.scope}")
     return " or ".join(kinds) or "no key"
 
 

@@ -48,11 +48,11 @@ class Access:
 
     user: bool = False
     device: bool = False
-    permission: KeyScope | None = None
-    """Of a project key. None: no project key."""
+    scope: KeyScope | None = None
+    """The scope that a project key needs. None: no project key is accepted."""
     any_project_key: bool = False
-    """Whether a project key without that permission does, too."""
-    nobody: bool = False
+    """Whether a project key without that scope is accepted, too."""
+    anonymous: bool = False
     """Whether no key is needed. An invalid key is refused all the same."""
     by_handler: bool = False
     """The handler checks the key itself, because the request decides which key it needs. The other members

@@ -66,7 +66,7 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
     Raises Unauthenticated, PermissionDenied, InvalidInput.
     """
     caller = await api.authenticate(request)
-    if caller.kind is not PrincipalKind.PROJECT_KEY or caller.permissions.isdisjoint(
+    if caller.kind is not PrincipalKind.PROJECT_KEY or caller.scopes.isdisjoint(
         (KeyScope.BYOU, KeyScope.ADMIN)
     ):
         raise PermissionDenied(needs=f"a project key with the scope {KeyScope.BYOU}")

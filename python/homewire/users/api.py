@@ -226,7 +226,7 @@ OPERATIONS: Final = (
         "project key with the scope byou is needed. A member of a home who was invited under the address "
         "becomes this user, with the same id.",
         source="spec 001, Create User",
-        access=Access(nobody=True, permission=KeyScope.BYOU, by_handler=True),
+        access=Access(anonymous=True, scope=KeyScope.BYOU, by_handler=True),
         handler=create_user,
         body=NewUser,
         success=201,
@@ -242,7 +242,7 @@ OPERATIONS: Final = (
         summary="List the users of the project",
         description="With search the server reads all users of the project.",
         source="data models, User",
-        access=Access(permission=KeyScope.READ),
+        access=Access(scope=KeyScope.READ),
         handler=list_users,
         query=UserQuery,
         answer=list[models.User],

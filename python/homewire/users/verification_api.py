@@ -167,7 +167,7 @@ async def _project(api: Api, token: str) -> int:
     return project.id
 
 
-_ANONYMOUS: Final = Access(nobody=True, by_handler=True)
+_ANONYMOUS: Final = Access(anonymous=True, by_handler=True)
 """No key is needed; a key that is given is ignored."""
 _ERRORS: Final = frozenset({401, 403, 429})
 """As in their tables, though a 401 is impossible where no key is looked at."""

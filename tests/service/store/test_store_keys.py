@@ -157,7 +157,7 @@ async def test_project_key_rotates_and_is_revoked(store: Store, project: Project
     assert await store.principals.lookup(first) is None
     principal = await store.principals.lookup(second)
     assert principal is not None
-    assert (principal.id, principal.permissions) == (key.id, frozenset({KeyScope.ADMIN}))
+    assert (principal.id, principal.scopes) == (key.id, frozenset({KeyScope.ADMIN}))
     await store.project_keys.revoke(project.id, key.id)
     assert await store.principals.lookup(second) is None
     assert await store.project_keys.list(project.id) == []

@@ -27,12 +27,12 @@ def test_part_of_a_list_says_where_it_stands(items: list[int], start: int, total
 
 
 def principal(kind: PrincipalKind, *permissions: KeyScope) -> Principal:
-    return Principal(kind, 1, 1, 1, permissions=frozenset(permissions))
+    return Principal(kind, 1, 1, 1, scopes=frozenset(permissions))
 
 
 @pytest.mark.parametrize("permission", KeyScope)
 def test_project_key_needs_the_permission_or_admin(permission: KeyScope) -> None:
-    access = Access(permission=permission)
+    access = Access(scope=permission)
     allowed = {each for each in KeyScope if may_call(access, principal(PrincipalKind.PROJECT_KEY, each))}
     assert allowed == {permission, KeyScope.ADMIN}
     assert not may_call(access, principal(PrincipalKind.PROJECT_KEY))
@@ -44,9 +44,9 @@ def test_kind_of_key_that_is_not_named_is_not_taken() -> None:
         (Access(), set()),
         (Access(user=True), {PrincipalKind.USER}),
         (Access(device=True), {PrincipalKind.DEVICE}),
-        (Access(permission=KeyScope.READ), {PrincipalKind.PROJECT_KEY}),
+        (Access(scope=KeyScope.READ), {PrincipalKind.PROJECT_KEY}),
         # What is open to nobody's key is not thereby open to everybody's.
-        (Access(nobody=True), set()),
+        (Access(anonymous=True), set()),
     ):
         assert {kind for kind in PrincipalKind if may_call(access, principal(kind, *every))} == kinds
 
