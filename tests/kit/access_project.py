@@ -88,8 +88,8 @@ class AccessProject:
         """A home with the same people in it."""
         store, project = self.tenant.store, self.tenant.project
         home = await self.tenant.home(Account(self.known["owner"], ""))
-        for who in ("member", "unverified"):
-            await store.homes.add_member(project, home, self.known[who])
+        for account in ("member", "unverified"):
+            await store.homes.add_member(project, home, self.known[account])
         return home
 
     async def _new_session(self) -> str:
@@ -240,9 +240,9 @@ async def world_of(
 
 
 async def _people(subject: AccessProject) -> None:
-    for who in ("owner", "member", "stranger", "unverified"):
-        person = await subject.person(verified=who != "unverified")
-        subject.known[who], subject.keys[who] = person.id, person.key
+    for account in ("owner", "member", "stranger", "unverified"):
+        person = await subject.person(verified=account != "unverified")
+        subject.known[account], subject.keys[account] = person.id, person.key
     subject.known |= {"project": subject.tenant.project, "app": APP}
 
 
@@ -250,9 +250,9 @@ async def _things(subject: AccessProject) -> None:
     tenant = subject.tenant
     subject.known["home"] = home = await subject.value("new_home")
     subject.known["other_home"] = await tenant.home(Account(subject.known["stranger"], ""))
-    for who, where in (("own", home), ("other", home), ("away", subject.known["other_home"])):
+    for account, where in (("own", home), ("other", home), ("away", subject.known["other_home"])):
         device = await tenant.device(where)
-        subject.known[who], subject.keys[who] = device.id, device.key
+        subject.known[account], subject.keys[account] = device.id, device.key
     subject.known["module"] = "hook"
     await tenant.store.smart_modules.create(
         tenant.project, "hook", ModuleType.WEBHOOK, "", ["never"], None, "", "", SHARDS

@@ -37,9 +37,9 @@ class HomeWithMembers:
     async def ask(self, method: str, path: str, key: str | None, body: Any = None) -> Reply:
         return await self.tenant.ask(method, path, key, body)
 
-    async def add(self, key: str, **who: Any) -> Reply:
+    async def add(self, key: str, **account: Any) -> Reply:
         """Ask for a new member."""
-        return await self.ask("POST", self.members, key, who)
+        return await self.ask("POST", self.members, key, account)
 
     async def set_role(self, key: str, user: int, role: str) -> Reply:
         """Ask for another role of a member."""
@@ -137,12 +137,12 @@ class TwoHomes:
     def path(self, name: str, *numbers: int) -> str:
         return f"{PATH}?{urlencode([(name, self.subject(name, each)) for each in numbers])}"
 
-    async def grant_all(self, who: Account) -> None:
+    async def grant_all(self, account: Account) -> None:
         """Every right that a filter of these homes needs."""
         for name in READ:
             for number in range(2):
                 await self.tenant.store.permissions.grant(
-                    self.tenant.project, who.id, self.right(name, number)
+                    self.tenant.project, account.id, self.right(name, number)
                 )
 
     async def bind_anew(self, entity: str, home: int) -> None:
@@ -156,10 +156,10 @@ class TwoHomes:
             event = {"deviceId": self.devices[each].id, "entityId": self.entities[each], "eventType": kind}
             await self.tenant.send(event)
 
-    async def listener(self, who: Account, path: str, homes: int) -> Socket:
+    async def listener(self, account: Account, path: str, homes: int) -> Socket:
         """Who heard of so many of the homes already: a change in the millisecond of its handshake would be
         one that its node can't tell from one before it."""
-        socket = await listen(self.tenant.url, path, who.key)
+        socket = await listen(self.tenant.url, path, account.key)
         await self.happen("first")
         for _ in range(homes):
             assert await socket.receive_type() == "first"

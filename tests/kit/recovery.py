@@ -20,7 +20,7 @@ from kit.two_nodes import Pair, Processes, pair_of
 from kit.warm import WarmProcess
 
 EVENTS: Final = "/userSession/websocket"
-HEARD_WITHIN_S: Final = 2.0
+RECEIVED_WITHIN_S: Final = 2.0
 """Of recovery: the contract."""
 TIMEOUT_S: Final = 10.0
 """How long it may take here, where machines stand still at times."""

@@ -182,8 +182,8 @@ async def test_right_to_write_a_device_is_for_commands_and_values(office: Office
         ("DELETE", f"/devices/{device}/kv/lamp", None),
     ]
 
-    async def tried(who: Account) -> list[int]:
-        return [(await tenant.ask(method, path, who.key, body)).status for method, path, body in writes]
+    async def tried(account: Account) -> list[int]:
+        return [(await tenant.ask(method, path, account.key, body)).status for method, path, body in writes]
 
     async def is_over() -> bool:
         """The node has read of it."""

@@ -89,14 +89,14 @@ async def accept_by_looking(at_home: HomeWithMembers) -> int:
     return (await at_home.ask("GET", at_home.path, at_home.stranger.key)).status
 
 
-async def accept_by_saying_so(at_home: HomeWithMembers) -> int:
+async def accept_explicitly(at_home: HomeWithMembers) -> int:
     path = f"{at_home.members}/{at_home.stranger.id}"
     whole = (await at_home.ask("GET", path, at_home.stranger.key)).body
     assert whole["accepted"] is False
     return (await at_home.ask("PATCH", path, at_home.stranger.key, {**whole, "accepted": True})).status
 
 
-@pytest.mark.parametrize("accept", [accept_by_looking, accept_by_saying_so])
+@pytest.mark.parametrize("accept", [accept_by_looking, accept_explicitly])
 async def test_stranger_s_home_is_received_and_the_stranger_shown_once_accepted(
     at_home: HomeWithMembers, accept: Any
 ) -> None:

@@ -55,7 +55,7 @@ class Views:
 
 View = Callable[..., Any]
 VIEWS: Final[tuple[View, ...]] = (Views.mode, Views.sessions_controller, Views.rocket_chat)
-DIALECTS: Final = VIEWS[1:]
+COMPAT_APIS: Final = VIEWS[1:]
 
 
 def key_of(reply: Reply) -> str:
@@ -110,7 +110,7 @@ async def test_login_always_makes_a_new_key(views: Views, view: View) -> None:
     assert await people.tenant.store.principals.lookup(mine) is not None
 
 
-@pytest.mark.parametrize("view", DIALECTS)
+@pytest.mark.parametrize("view", COMPAT_APIS)
 @pytest.mark.parametrize(
     ("name", "password"),
     [
@@ -133,7 +133,7 @@ async def test_refused_login_does_not_reveal_known_users(
     assert cookie_of(reply) is None
 
 
-@pytest.mark.parametrize("view", DIALECTS)
+@pytest.mark.parametrize("view", COMPAT_APIS)
 async def test_nor_does_its_time(views: Views, view: View) -> None:
     """That of the processor: how long a request waits for one depends on everything else."""
     await views.people.tenant.store.users.create(views.people.project, "none", email="without@example.com")
@@ -150,7 +150,7 @@ async def test_nor_does_its_time(views: Views, view: View) -> None:
     assert all(wrong / 2 < other < wrong * 2 for other in others)
 
 
-@pytest.mark.parametrize("view", DIALECTS)
+@pytest.mark.parametrize("view", COMPAT_APIS)
 async def test_passwords_are_for_projects_with_e_mail_accounts(hosting: NodeProcess, view: View) -> None:
     for accounts in (AccountSystem.PHONE, AccountSystem.BYOU):
         async with accounts_of(hosting, accounts) as people, client_of(hosting) as http:

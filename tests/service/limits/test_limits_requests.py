@@ -90,5 +90,5 @@ async def test_requests_of_one_user_wait_for_each_other_and_all_are_answered() -
             while not (await node.metrics())["requests_delayed_total"]:
                 asked = [answer(node, f"/users/{user.id}", user.key, HONEST) for _ in range(50)]
                 assert {each.status for each in await asyncio.gather(*asked)} == {200}
-            figures = await node.metrics()
-            assert figures["requests_waiting"] == figures["requests_refused_total"] == 0
+            metrics = await node.metrics()
+            assert metrics["requests_waiting"] == metrics["requests_refused_total"] == 0

@@ -153,8 +153,10 @@ async def test_each_rate_is_shared_by_two_nodes(
     # Of a project another one, at the other node.
     other = Principal(sender_kind, project, 2_000_000 + project, 0) if kind == PROJECT else sender
 
-    def take(node: RateNode, who: Principal, count: int) -> None:
-        {EVENTS: node.rates.take, BYTES: node.rates.take_bytes, KEYS: node.rates.take_keys}[unit](who, count)
+    def take(node: RateNode, account: Principal, count: int) -> None:
+        {EVENTS: node.rates.take, BYTES: node.rates.take_bytes, KEYS: node.rates.take_keys}[unit](
+            account, count
+        )
 
     take(one, sender, 149)
     await one.sharing.share()

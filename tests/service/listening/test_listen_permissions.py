@@ -40,13 +40,13 @@ class PermittedHome:
     def path(self, *names: str, **more: str) -> str:
         return f"{PATH}?{urlencode([*((name, self.subjects[name]) for name in names), *more.items()])}"
 
-    async def grant(self, who: Account, *names: str) -> None:
+    async def grant(self, account: Account, *names: str) -> None:
         for name in names:
-            await self.tenant.store.permissions.grant(self.tenant.project, who.id, self.right(name))
+            await self.tenant.store.permissions.grant(self.tenant.project, account.id, self.right(name))
 
-    async def receives(self, who: Account, path: str) -> list[str]:
+    async def receives(self, account: Account, path: str) -> list[str]:
         """The types of what arrives of an event of the home, of the device and of the entity."""
-        async with await listen(self.tenant.url, path, who.key) as socket:
+        async with await listen(self.tenant.url, path, account.key) as socket:
             await self.tenant.send(
                 {"homeId": self.home, "eventType": "home"},
                 {"deviceId": self.device.id, "eventType": "device"},
@@ -58,19 +58,19 @@ class PermittedHome:
                 types.append(await socket.receive_type())
         return types[:-1]
 
-    async def refused(self, who: Account, path: str, status: int = 404) -> Answer:
+    async def refused(self, account: Account, path: str, status: int = 404) -> Answer:
         """What may not be received is as unknown as what does not exist."""
-        answer = await refusal(self.tenant.url, path, who.key)
+        answer = await refusal(self.tenant.url, path, account.key)
         reason = {403: "PERMISSION_DENIED", 404: "NOT_FOUND"}[status]
         assert (answer.status, answer.json()["reason"]) == (status, reason)
         return answer
 
-    async def refused_soon(self, who: Account, path: str) -> None:
+    async def refused_soon(self, account: Account, path: str) -> None:
         """Until its tail has read of a change, a node may let in by what it remembers; and then closes."""
 
         async def is_refused() -> bool:
             try:
-                async with await listen(self.tenant.url, path, who.key):
+                async with await listen(self.tenant.url, path, account.key):
                     return False
             except Refused as error:
                 return error.answer.status == 404

@@ -29,7 +29,7 @@ ANSWERED: Final = (1, 12)
 LATER_S: Final = 0.005
 """Up to which it comes later than that: a revocation and its relay."""
 ACCESS_ENDED: Final = 4500
-HEARD_WITHIN_S: Final = 2.0
+RECEIVED_WITHIN_S: Final = 2.0
 """Of recovery: the contract."""
 TIMEOUT_S: Final = 10.0
 
@@ -88,7 +88,7 @@ async def test_lost_permission_closes_and_kept_permission_delivers(processes: Pr
     print(f"HOMEWIRE_SEED={seed}")  # Shown if it fails.
     random = Random(seed)
     async with pair_of(processes) as pair:
-        await in_time(lambda: recovery(pair, random), HEARD_WITHIN_S)
+        await in_time(lambda: recovery(pair, random), RECEIVED_WITHIN_S)
 
 
 async def recovery(pair: Pair, random: Random) -> float:

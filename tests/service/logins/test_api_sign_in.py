@@ -28,7 +28,7 @@ def hasty_node() -> Iterator[NodeProcess]:
         yield node
 
 
-async def who(people: Accounts, key: str | None) -> dict[str, Any]:
+async def account(people: Accounts, key: str | None) -> dict[str, Any]:
     """What `GET /auth` says."""
     reply = await people.tenant.ask("GET", "/auth", key)
     assert reply.status == 200
@@ -51,7 +51,7 @@ async def test_from_registration_to_a_key_by_email(by_email: Accounts) -> None:
         user, {"token", "userId", "expirationTime"},
     )  # fmt: skip
     key = signed_in.body["token"]
-    assert await who(by_email, key) == {
+    assert await account(by_email, key) == {
         "type": "user", "projectId": by_email.project, "userId": user, "appId": APP,
         "expirationTime": signed_in.body["expirationTime"],
     }  # fmt: skip
@@ -81,9 +81,9 @@ async def test_project_gets_keys_for_its_own_users(by_key: Accounts) -> None:
     user = (await by_key.tenant.ask("POST", "/users", key, {"projectId": by_key.project})).body["id"]
     signed_in = await by_key.sign_in(key, userId=user, appId=None)
     assert signed_in.status == 200
-    about = await who(by_key, signed_in.body["token"])
+    about = await account(by_key, signed_in.body["token"])
     assert (about["type"], about["userId"], "appId" in about) == ("user", user, False)
-    assert (await who(by_key, (await by_key.sign_in(key, userId=user)).body["token"]))["appId"] == APP
+    assert (await account(by_key, (await by_key.sign_in(key, userId=user)).body["token"]))["appId"] == APP
     assert field(await by_key.sign_in(key, userId=user, appId="another")) == "appId"
     assert field(await by_key.sign_in(key, userId=987_654_321)) == "userId"
     assert field(await by_key.sign_in(key)) == "userId"
@@ -105,16 +105,16 @@ async def test_each_key_is_described(by_email: Accounts) -> None:
     device = await tenant.device(None)
     reader = await by_email.project_key(KeyScope.READ)
     ended, key = await tenant.store.sessions.open(by_email.project, await by_email.member(), APP, Login())
-    assert await who(by_email, None) == {"type": "nobody"}
-    assert await who(by_email, "nonsense") == {"type": "nobody"}
-    assert await who(by_email, device.key) == {
+    assert await account(by_email, None) == {"type": "nobody"}
+    assert await account(by_email, "nonsense") == {"type": "nobody"}
+    assert await account(by_email, device.key) == {
         "type": "device", "projectId": by_email.project, "deviceId": device.id,
     }  # fmt: skip
-    assert await who(by_email, reader) == {
+    assert await account(by_email, reader) == {
         "type": "project key", "projectId": by_email.project, "projectKeyName": "key",
     }  # fmt: skip
     await tenant.store.sessions.end(by_email.project, ended.id)
-    assert await who(by_email, key) == {"type": "nobody"}
+    assert await account(by_email, key) == {"type": "nobody"}
 
 
 @pytest.mark.parametrize(

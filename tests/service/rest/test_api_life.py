@@ -128,24 +128,24 @@ class Life(RuleBasedStateMachine):
         self.model.users[made["id"]] = name
 
     @precondition(has_users)
-    @rule(who=NUMBERS, name=NAMES)
-    def rename_user(self, who: int, name: str) -> None:
-        user = self.user(who)
+    @rule(account=NUMBERS, name=NAMES)
+    def rename_user(self, account: int, name: str) -> None:
+        user = self.user(account)
         self.ask("PATCH", f"/users/{user}", self.keys[user], 204, json={"name": name})
         self.model.users[user] = name
 
     @precondition(has_users)
-    @rule(who=NUMBERS)
-    def delete_user(self, who: int) -> None:
-        user = self.user(who)
+    @rule(account=NUMBERS)
+    def delete_user(self, account: int) -> None:
+        user = self.user(account)
         self.ask("DELETE", f"/users/{user}", self.keys[user], 204)
         self.ask("GET", f"/users/{user}", self.keys.pop(user), 401)
         self.model.delete_user(user)
 
     @precondition(has_users)
-    @rule(who=NUMBERS, name=NAMES)
-    def create_home(self, who: int, name: str) -> None:
-        user = self.user(who)
+    @rule(account=NUMBERS, name=NAMES)
+    def create_home(self, account: int, name: str) -> None:
+        user = self.user(account)
         made = self.ask("POST", "/homes", self.keys[user], 201, json={"name": name})
         self.model.homes[made["id"]] = Home(name, {user: OWNER})
 

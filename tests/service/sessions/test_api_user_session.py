@@ -94,9 +94,9 @@ async def test_node_session_has_access_of_its_device(node: NodeProcess) -> None:
         for method in ("GET", "DELETE"):
             assert (await tenant.ask(method, SESSION, key)).status == 403
             assert (await tenant.ask(method, SESSION, device.key)).status == 403
-        who = (await tenant.ask("GET", "/auth", key)).body
-        assert (who["type"], who["deviceId"]) == ("device", device.id)
-        assert "expirationTime" in who
+        account = (await tenant.ask("GET", "/auth", key)).body
+        assert (account["type"], account["deviceId"]) == ("device", device.id)
+        assert "expirationTime" in account
         assert (await tenant.put(f"/devices/{device.id}/event", key, {"eventType": "e"}))[0] == 204
         assert (await tenant.put(f"/devices/{other.id}/event", key, {"eventType": "e"}))[0] == 404
         async with await listen(tenant.url, f"/devices/{device.id}/command", key) as socket:

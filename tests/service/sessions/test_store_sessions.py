@@ -105,8 +105,8 @@ async def test_pages_have_each_live_session_once(redis_client: Redis, store: Sto
     for count in (PAGE + 50, 3, 1, PAGE // 2, 40):
         made = await asyncio.gather(
             *(
-                still.sessions.open(project.id, who, "app", Login())
-                for who in itertools.islice(itertools.cycle(people), count)
+                still.sessions.open(project.id, account, "app", Login())
+                for account in itertools.islice(itertools.cycle(people), count)
             )
         )
         opened += [session for session, _ in made]

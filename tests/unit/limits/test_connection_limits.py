@@ -49,8 +49,8 @@ def admission_of(core: Core, **limits: int) -> ConnectionLimits:
 def connect(admission: ConnectionLimits, principal: Principal = USER, address: str | None = HERE) -> int:
     """As the gateway does: check, reserve."""
     admission.check(principal, address)
-    kind, project, who = principal.kind.value, principal.project_id, principal.id
-    return admission.core.reserve(kind, project, who, 0, "homes", [1], [], address=address)
+    kind, project, account = principal.kind.value, principal.project_id, principal.id
+    return admission.core.reserve(kind, project, account, 0, "homes", [1], [], address=address)
 
 
 def refusal(

@@ -42,7 +42,7 @@ class RedisConnection:
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
-    pumps: TlsBridges
+    bridges: TlsBridges
     core: socket.socket
     served: asyncio.Transport
     """The node's end of the client's connection."""
@@ -61,7 +61,7 @@ class RedisConnection:
     async def ended(self) -> None:
         """Wait until there is no pump any more."""
         async with asyncio.timeout(TIMEOUT_S):
-            while self.pumps:  # noqa: ASYNC110 (nobody announces it)
+            while self.bridges:  # noqa: ASYNC110 (nobody announces it)
                 await asyncio.sleep(0.01)
 
 
@@ -83,13 +83,13 @@ def contexts() -> tuple[ssl.SSLContext, ssl.SSLContext]:
 def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLContext]) -> Run:
     async def over_a_line(body: Body, linger_s: float) -> None:
         server_context, client_context = contexts
-        pumps = TlsBridges(linger_s, BOUNDS)
+        bridges = TlsBridges(linger_s, BOUNDS)
         core: asyncio.Future[tuple[socket.socket, asyncio.Transport]] = loop().create_future()
 
         class Accepts(asyncio.Protocol):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 served = cast(asyncio.Transport, transport)
-                pump, descriptor = pumps.bridge(7, served)
+                pump, descriptor = bridges.bridge(7, served)
                 pump.start()
                 core.set_result((socket.socket(fileno=descriptor), served))
 
@@ -102,13 +102,13 @@ def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLC
         with far:
             far.setblocking(False)
             try:
-                await body(RedisConnection(reader, writer, pumps, far, served))
+                await body(RedisConnection(reader, writer, bridges, far, served))
             finally:
                 writer.transport.abort()
-                await pumps.close()
+                await bridges.close()
                 server.close()
                 await server.wait_closed()
-        assert not pumps
+        assert not bridges
 
     def run_it(body: Body, linger_s: float = LONG_S) -> None:
         with asyncio.Runner(loop_factory=request.param) as runner:
@@ -251,8 +251,8 @@ def test_stuck_client_whose_connection_the_core_gave_up(run: Run) -> None:
 
         await all_that_fits(say)
         line.core.close()
-        assert line.pumps
-        line.pumps.core_ended(7)
+        assert line.bridges
+        line.bridges.core_ended(7)
         await line.ended()
 
     run(body, SHORT_S)
@@ -272,9 +272,9 @@ def test_kernel_buffer_of_client_has_configured_size(run: Run) -> None:
 def test_at_shutdown_all_end_and_none_begins(run: Run) -> None:
     async def body(line: RedisConnection) -> None:
         async with asyncio.timeout(20):
-            await line.pumps.close()
+            await line.bridges.close()
         assert await line.core_reads(1) == b""
         with pytest.raises(ConnectionResetError):
-            line.pumps.bridge(8, line.writer.transport)  # type: ignore[arg-type]
+            line.bridges.bridge(8, line.writer.transport)  # type: ignore[arg-type]
 
     run(body)
