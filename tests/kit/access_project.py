@@ -157,7 +157,7 @@ class AccessProject:
         return await self.tenant.store.verifications.issue_token(self.tenant.project, user, kind, 60_000)
 
     async def _permitted_home(self) -> int:
-        """The home, that the stranger has the right to hear."""
+        """The home that the stranger has the permission to read."""
         right = Permission(PermissionKind.READ_HOME_EVENTS, str(self.known["home"]))
         await self.tenant.store.permissions.grant(self.tenant.project, self.known["stranger"], right)
         return int(self.known["home"])

@@ -409,7 +409,7 @@ ROWS: Final = (
     Row("listenToEvents", "/userSession/websocket?deviceId={own}",
         "401 401 | 101 101 404 101 404 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,
         accounts=BUILT_IN, access=BY_MEMBERSHIP),
-    # Only the stranger was granted anything: to hear the home. (The alien's own project has e-mail accounts
+    # Only the stranger has a permission: to read the home's events. (The alien's project has e-mail accounts
     # and access by membership.)
     Row("listenToEvents", "/userSession/websocket",
         "401 401 | 403 403 403 403 101 | 403 403 403 | 403 403 403 403 403 403 403 403", headers=UPGRADE,

@@ -99,7 +99,7 @@ READ: Final = {
     "deviceId": PermissionKind.READ_DEVICE,
     "entityId": PermissionKind.READ_ENTITY_EVENTS,
 }
-"""What each filter needs where rights say who hears."""
+"""What each filter needs where permissions decide."""
 
 
 @dataclass
@@ -157,7 +157,7 @@ class TwoHomes:
             await self.tenant.send(event)
 
     async def listener(self, account: Account, path: str, homes: int) -> Socket:
-        """Who heard of so many of the homes already: a change in the millisecond of its handshake would be
+        """A listener that has received an event of so many homes: a change in the millisecond of its handshake would be
         one that its node can't tell from one before it."""
         socket = await listen(self.tenant.url, path, account.key)
         await self.happen("first")

@@ -106,7 +106,7 @@ class MailServer:
             self._process = None
 
     async def said(self, within: float = ARRIVAL_S) -> dict[str, Any]:
-        """What the server says next: whom it turned away, or a mail."""
+        """What the server says next: which recipient it refused, or a mail."""
         assert self._process is not None
         assert self._process.stdout is not None
         line = await asyncio.wait_for(self._process.stdout.readline(), within)

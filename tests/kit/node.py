@@ -45,7 +45,7 @@ class NodeProcess:
     log: Path
     """Its standard error."""
     tls: ssl.SSLContext | bool = True
-    """Whom its clients believe."""
+    """What its clients trust."""
 
     @property
     def pid(self) -> int:

@@ -1,4 +1,4 @@
-"""Nodes on one Redis whose devices come and go, and a home that hears of it."""
+"""Nodes on one Redis whose devices connect and disconnect, and a listener of their home."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def running_nodes(count: int, **settings: Any) -> Iterator[tuple[BusServer, Sequ
 
 @dataclass
 class WatchedHome:
-    """A home, its owner and one device; `hearer` hears the home on the last node."""
+    """A home, its owner and one device; `listener` receives the home on the last node."""
 
     tenant: Tenant
     nodes: Sequence[NodeProcess]
@@ -61,7 +61,7 @@ class WatchedHome:
         return [(event["originDeviceId"], event["eventType"]) for event in received]
 
     async def nothing_more(self) -> None:
-        """Nothing was said of the home since the last that was heard."""
+        """The home has no event after the last one that was received."""
         name = f"fence {next(self._fences)}"
         await self.tenant.store.presence.of(self.tenant.project, [self.device.id])
         async with self.nodes[-1].client() as http:

@@ -66,7 +66,7 @@ def dying_change(url: str, step: str, what: str, *arguments: int | str | None) -
 
 @dataclass
 class HomesOnTwoNodes:
-    """A user with two homes, a device in the first, and a second user to whom nothing happens."""
+    """A user with two homes, a device in the first, and a second user that nothing happens to."""
 
     pair: Pair
     tenant: Tenant

@@ -27,7 +27,7 @@ async def send_until_too_slow(node: NodeProcess, tenant: Tenant, home: int, quic
 
 
 async def close_one_that_does_not_read(node: NodeProcess, size: int) -> None:
-    """It gets what it can, whole and in order, and 4001; another one hears everything at once."""
+    """It gets what it can, whole and in order, and 4001; another one receives everything at once."""
     async with tenant_of(node) as tenant:
         user = await tenant.user()
         home = await tenant.home(user)

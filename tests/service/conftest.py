@@ -126,6 +126,6 @@ async def by_key(node: NodeProcess) -> AsyncIterator[Accounts]:
 
 @pytest_asyncio.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    """Somebody whom webhooks tell."""
+    """A receiver of webhooks."""
     async with receiving() as made:
         yield made

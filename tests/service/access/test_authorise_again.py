@@ -1,4 +1,4 @@
-"""Authorise again: what changes at any step of a handshake is refused, or heard by the new socket.
+"""Authorise again: what changes at any step of a handshake is refused, or received by the new socket.
 
 Between the look-up and the adoption there is no moment at which a change could slip through: the client
 is refused, or gets its 101 and then what every open socket gets. Beside that, when a node trusts what it
@@ -208,7 +208,7 @@ async def test_user_added_to_home_at_step_receives_its_events(
         stopped_at(steps, step, EVENTS + query, member_home.user.key) as socket,
     ):
         await member_home.report("before")
-        # So the node has read it: what its tail still has before it, a reservation behind the entry hears.
+        # So the node has read it: what its tail still has before it, a reservation behind the entry receives.
         assert await owner.receive_type() == "before"
         await member_home.add_member()
         await member_home.report("after")
@@ -226,7 +226,7 @@ async def test_user_added_to_home_at_step_receives_its_events(
 async def test_device_that_moves_to_another_home_of_the_user(
     steps: NodeProcess, member_home: MemberHome, step: str
 ) -> None:
-    """Its listener hears it there, or is told to come back, and then does."""
+    """Its listener receives it there, or is told to come back, and then does."""
     new = await member_home.tenant.home(member_home.user)
     path = f"{EVENTS}?deviceId={member_home.device.id}"
     async with stopped_at(steps, step, path, member_home.user.key) as socket:
@@ -241,7 +241,7 @@ async def test_device_that_moves_to_another_home_of_the_user(
 
 
 async def receives_or_ends(socket: Socket, member_home: MemberHome) -> Frame | None:
-    """None once an event of the device, from where it is now, was heard; or the close frame."""
+    """None once an event of the device, from where it is now, was received; or the close frame."""
     async with asyncio.timeout(10):
         while True:
             # The node takes events as from the old home until its tail has read that the device moved.

@@ -92,7 +92,7 @@ async def test_request_without_session_is_not_logged_in(people: Accounts, browse
         headers = {} if key is None else {"Authorization": key}
         for method, path in (("POST", "logout"), ("GET", "user"), ("GET", "user/details")):
             refused(await browser.ask(method, f"/session/{path}", **headers), 401, "AUTHORIZATION_REQUIRED")
-    # And whoever they are, they can ask whether the service is there.
+    # And every caller can ask whether the service is there.
     browser.cookie = "nonsense"
     assert (await browser.ask("GET", "/session", Authorization="nonsense")).status == 204
 
@@ -307,7 +307,7 @@ async def test_device_logs_in(people: Accounts, browser: Browser) -> None:
     await people.tenant.store.devices.rotate_key(people.project, device.id)
 
     async def is_dead() -> bool:
-        # It was not this node that rotated the key: it hears of it.
+        # It was not this node that rotated the key: it learns of it.
         return (await browser.ask("GET", "/session/user")).status == 401
 
     await eventually(is_dead)

@@ -92,7 +92,7 @@ def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact
     """What has to be so, given the homes of the things that it names."""
     needs = [fact for fact, _ in truth.lives(listener)]
     if truth.by_rights and listener.filter.kind is Kind.ALL:
-        needs.append(Fact(False))  # There is no right to hear all.
+        needs.append(Fact(False))  # There is no permission for all.
     if listener.filter.kind is Kind.HOMES:
         for home in listener.filter.ids:
             needs += [truth.homes[home], truth.access(listener, Permission(Kind.HOMES, home), home)]
@@ -193,7 +193,7 @@ def _moves(truth: Truth, listener: Listener) -> list[Cause]:
         for change in thing.place.changes:
             if change.answered < listener.asked:
                 continue
-            # Of a topic that went before, the move is not heard.
+            # Of a topic that went before, the move is not received.
             stayed = place != NOWHERE and lost.asked > change.answered
             is_certain = stayed and change.asked >= listener.answered
             found.append(Cause(Code.MOVED, change.asked, change.answered if is_certain else inf))

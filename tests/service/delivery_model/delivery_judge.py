@@ -1,4 +1,4 @@
-"""What was heard, held against the model: every difference is a complaint in words."""
+"""Compares what was received with the model: every difference is a complaint in words."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from delivery_closing import allowed, due, may_accept, may_doubt, must_accept
 from delivery_model import NOWHERE, Code, Event, Listener, Truth
 
 CLOSED_WITHIN_S: Final = 2.0
-"""The contract: whoever may hear nothing any more is closed after that, once the change was answered."""
+"""The contract: a connection without access is closed so long after the answer to the change."""
 
 
 class Judge:
@@ -82,22 +82,22 @@ class Judge:
             if event.number in received or event.answered > until:
                 continue
             if self._truth.must_receive(listener, event):
-                yield f"did not hear {event}"
+                yield f"did not receive {event}"
 
     def _wrong(self, listener: Listener) -> Iterator[str]:
         for number, times in Counter(number for number, _, _ in listener.received).items():
             if times > 1:
-                yield f"heard event {number} {times} times"
+                yield f"received event {number} {times} times"
         for number, home, when in listener.received:
             event = self._events.get(number)
             if event is None:
-                yield f"heard {number}, which is no event of its project"
+                yield f"received {number}, which is no event of its project"
             elif not self._truth.may_receive(listener, event):
-                yield f"must not hear, and heard after {when - event.asked:.4f} s, {event}"
+                yield f"must not receive, and received after {when - event.asked:.4f} s, {event}"
             elif not event.command and home not in self._truth.homes_of(event) - {NOWHERE}:
-                yield f"heard as of home {home}: {event}"
+                yield f"received as of home {home}: {event}"
             elif self._first_received[listener.node][number] < listener.asked:
-                yield f"heard what others had heard before it came: {event}"
+                yield f"received what others had received before it came: {event}"
 
     def _disorder(self, listener: Listener) -> Iterator[str]:
         by_home: defaultdict[int, list[Event]] = defaultdict(list)
@@ -106,7 +106,7 @@ class Judge:
                 event = self._events[number]
                 for before in by_home[home]:
                     if _precedes(event, before):
-                        yield f"heard event {event.number} behind {before.number}"
+                        yield f"received event {event.number} behind {before.number}"
                 by_home[home].append(event)
 
     def _closing(self, listener: Listener) -> Iterator[str]:
@@ -144,7 +144,7 @@ def _precedes(event: Event, other: Event) -> bool:
 
 
 def _first_received(listeners: Sequence[Listener]) -> dict[int, defaultdict[int, float]]:
-    """For each node the moment at which somebody first heard each event."""
+    """For each node the moment at which somebody first received each event."""
     first: dict[int, defaultdict[int, float]] = defaultdict(lambda: defaultdict(lambda: inf))
     for listener in listeners:
         for number, _, when in listener.received:

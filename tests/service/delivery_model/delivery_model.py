@@ -1,8 +1,8 @@
-"""Who hears what: a model of the promise, simple enough to be believed.
+"""What each connection receives: a model of the promise, simple enough to be believed.
 
 Nobody outside can say at which moment a change or an event took its place in the bus, only that it was
 between asking and answer. So the model knows intervals of one monotonic clock (seconds) and answers two
-questions about a listener and an event: whether it *must* be heard, because whatever the moments were the
+questions about a listener and an event: whether it *must* be received, because whatever the moments were the
 listener had the right and the subscription, and whether it *may* be, because there were moments at which it
 would have had them. What lies in between is left to the router.
 
@@ -102,13 +102,13 @@ class Filter:
 
     @property
     def follows(self) -> bool:
-        """Whether homes that the user enters are heard from then on."""
+        """Whether events of homes that the user enters are received from then on."""
         return self.kind in (Kind.ALL, Kind.ENTITIES)
 
 
 @dataclass(frozen=True)
 class Permission:
-    """To hear what a filter of this kind names, where rights say so: a home, a device or an entity."""
+    """To receive what a filter of this kind names, where rights say so: a home, a device or an entity."""
 
     kind: Kind
     what: int | str
@@ -167,7 +167,7 @@ class Event:
 
 @dataclass(frozen=True)
 class Thing:
-    """What a connection named that is heard in one home only, the one that it was in when it came."""
+    """What a connection named that is received in one home only, the one that it was in when it came."""
 
     name: int | str
     place: Fact[int]
@@ -183,20 +183,20 @@ class Truth:
     """All facts of one project."""
 
     by_rights: bool = False
-    """Whether rights say who hears what, and not memberships."""
+    """Whether permissions decide what is received, and not memberships."""
 
     project: Fact[bool] = field(default_factory=lambda: Fact(True))
     keys: defaultdict[Key, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
     users: defaultdict[int, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
     homes: defaultdict[int, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
-    """Whether something is heard of it: it exists, and is not deactivated."""
+    """Whether its events are delivered: it exists, and is not deactivated."""
     devices: defaultdict[int, Fact[bool]] = field(default_factory=lambda: defaultdict(lambda: Fact(True)))
     members: defaultdict[tuple[int, int], Fact[bool]] = field(
         default_factory=lambda: defaultdict(lambda: Fact(False))
     )
     """By user and home."""
     places: defaultdict[int, Fact[int]] = field(default_factory=lambda: defaultdict(lambda: Fact(NOWHERE)))
-    """The home of a device. A deleted home stays the place of what was in it: nothing is heard there."""
+    """The home of a device. A deleted home stays the place of what was in it: nothing is received there."""
     bindings: defaultdict[str, Fact[int]] = field(default_factory=lambda: defaultdict(lambda: Fact(NOWHERE)))
     """The home that an entity is bound to; likewise."""
     rights: defaultdict[tuple[int, Permission], Fact[bool]] = field(
@@ -205,7 +205,7 @@ class Truth:
     """By user."""
 
     def must_receive(self, listener: Listener, event: Event) -> bool:
-        """Whether the listener, if it stays, has to hear the event."""
+        """Whether the listener, if it stays, has to receive the event."""
         if not listener.accepted or not event.taken or event.asked < listener.answered:
             return False
         if not all(self._stands(fact, True, listener, event) for fact, _ in self.lives(listener)):
@@ -248,13 +248,13 @@ class Truth:
         return bound <= {NOWHERE} or (bound <= {NOWHERE, *homes} and len(homes) == 1)
 
     def access(self, listener: Listener, right: Permission, home: int) -> Fact[bool]:
-        """What lets somebody hear this, which is in that home."""
+        """What lets somebody receive this, which is in that home."""
         if self.by_rights:
             return self.rights[listener.key.whose, right]
         return self.members[listener.key.whose, home]
 
     def things(self, listener: Listener) -> list[Thing]:
-        """What the connection named and hears in one home only."""
+        """What the connection named and receives in one home only."""
         wanted = listener.filter
         if wanted.kind is Kind.DEVICES:
             return [
@@ -346,7 +346,7 @@ class Truth:
 
 
 def _is_wanted(listener: Listener, event: Event) -> bool:
-    """Of who hears all homes of a user: whether it is about what was asked for."""
+    """For a connection to all homes of a user: whether its filter matches."""
     return listener.filter.kind is Kind.ALL or event.entity in listener.filter.entities
 
 

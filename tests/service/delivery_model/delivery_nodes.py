@@ -59,7 +59,7 @@ class Seat:
     listener: Listener
     socket: Socket
     assured: float = -inf
-    """Up to here it was waited for that the listener heard what it had to."""
+    """Up to here it was waited for that the listener received what it had to."""
     reader: asyncio.Task[None] | None = None
     answered: asyncio.Event | None = None
 
@@ -142,7 +142,7 @@ class DeliveryRun:
         await asyncio.gather(*map(self._run_track, tracks))
 
     async def settle(self) -> None:
-        """Wait for late answers, until everybody has heard what they must, and whoever must be closed is."""
+        """Wait for late answers, required deliveries and required closes."""
         await asyncio.gather(*self._late)
         self._late.clear()
         await self._settle()

@@ -180,7 +180,7 @@ class Planner:
         self._listeners.append(name)
         if wanted.follows:
             self._following.append(key)
-        # Also at a node that is stopped: it is then asked what it has yet to hear of.
+        # Also at a node that is stopped: it is then asked what it has yet to learn of.
         return Connect(name, self._random.randrange(NODES), key, wanted)
 
     def _filter(self, user: int, wanted: Kind | None = None) -> Filter:
@@ -236,7 +236,7 @@ class Planner:
 
     def _switch_home(self, wanted: int | None = None) -> list[Step]:
         run = self._world
-        # Those that are off do not stay so for long: there is little to be heard of them.
+        # Those that are off do not stay so for long: there is little to be learned of them.
         among = (run.deactivated & run.homes) or run.homes
         home = self._one(among) if wanted is None else wanted
         if not self._claims.take(self._track, [("active", home)], [("home", home)]):
@@ -259,7 +259,7 @@ class Planner:
         return [*steps, Send(self._node(), self._item_to_home(gone.home))]
 
     def _end_and_add(self) -> list[Step]:
-        """A session ends and its user enters a home: the session must not hear it, others must."""
+        """A session ends and its user enters a home: the session must not receive it, others must."""
         listening = [key for key in self._world.keys if key in self._following]
         steps = self._end_session(self._random.choice(listening) if listening else None)
         for step in steps[:1]:
@@ -270,7 +270,7 @@ class Planner:
         return steps
 
     def _move_about(self) -> list[Step]:
-        """A device goes from home to home, and whoever listens to it comes again."""
+        """A device goes from home to home, and its listeners connect again."""
         steps: list[Step] = []
         for _ in range(2):
             moving = self._move()

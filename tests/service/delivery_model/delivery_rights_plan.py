@@ -1,4 +1,4 @@
-"""Plans for projects where rights say who hears what: granted, revoked, by a group and without."""
+"""Plans for projects where permissions decide: granted, revoked, by a group and without."""
 
 from __future__ import annotations
 
@@ -135,7 +135,7 @@ class _RightsPlanner(Planner):
         return steps
 
     def _bind_about(self) -> list[Step]:
-        """An entity goes from home to home, and whoever listens to it comes again."""
+        """An entity goes from home to home, and its listeners connect again."""
         steps: list[Step] = []
         for _ in range(2):
             for step in self._bind():

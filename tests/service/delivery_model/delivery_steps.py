@@ -58,7 +58,7 @@ class Order:
 
 @dataclass(frozen=True)
 class SendWithOldKey:
-    """An event of a device by the key that it had before: refused, once both nodes have heard of it."""
+    """An event of a device by the key that it had before: refused, once both nodes have learned of it."""
 
     node: int
     device: int
@@ -91,7 +91,7 @@ class DeleteUser:
 
 @dataclass(frozen=True)
 class CreateHome:
-    """By user 0, and then user 0 hears it."""
+    """By user 0, and then user 0 receives it."""
 
     home: int
 
@@ -190,7 +190,7 @@ class Plan:
     """The home of each device."""
     rounds: tuple[Round, ...]
     by_rights: bool = False
-    """Whether rights say who hears what, and not memberships."""
+    """Whether permissions decide what is received, and not memberships."""
     bindings: tuple[tuple[str, int], ...] = ()
     """The home of each entity that is bound."""
     grants: tuple[tuple[int | None, Permission], ...] = ()

@@ -1,4 +1,4 @@
-"""Several plans at once, on the same nodes; and those where rights say who hears what."""
+"""Several plans at once, on the same nodes; and those where permissions decide."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Who hears what, over random interleavings on two nodes and one Redis, against a simple model.
+"""Deliveries over random interleavings on two nodes and one Redis, against a simple model.
 
-`HOMEWIRE_SEED=n` replays one plan. The long form (`make hearing`) takes `HOMEWIRE_SEEDS` new plans.
+`HOMEWIRE_SEED=n` replays one plan. The long form (`make test-model`) takes `HOMEWIRE_SEEDS` new plans.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def seeds(new: int = NEW_SEEDS) -> list[int]:
 
 
 def neighbour(plan: Plan) -> Plan:
-    """A project beside this, in which nothing changes: everybody hears everything, whatever happens there."""
+    """Another project, in which nothing changes: its listeners receive every event."""
     random, numbers = Random(plan.seed), count(NEIGHBOUR)
     filters = [Filter(Kind.ALL), Filter(Kind.HOMES, (0, 1)), Filter(Kind.DEVICES, (0,))]
     arrivals: list[Track] = [

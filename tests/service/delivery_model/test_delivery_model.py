@@ -107,7 +107,7 @@ class TestEveryFilter:
         assert allowed(truth, replace(someone, closed=22)) == {Code.KEY_ENDED}
         late = replace(someone, asked=30, answered=31)
         assert not must_accept(truth, late)
-        # By a node that has not heard yet; it closes at once.
+        # By a node that has not read the record yet; it closes at once.
         assert may_accept(truth, late)
         assert due(truth, late) == 31
         assert not truth.may_receive(late, device_event(32, 33))
@@ -239,9 +239,9 @@ def test_judge_finds_each_kind_of_fault(truth: Truth) -> None:
 
     assert complaints(truth, replace(listener(Kind.ALL), received=received(1, 2)), first, second) == []
     for wrong, word in (
-        (received(1), "did not hear"),
-        (received(1, 2, 2), "heard event 2 2 times"),
-        (received(2, 1), "heard event 1 behind 2"),
+        (received(1), "did not receive"),
+        (received(1, 2, 2), "received event 2 2 times"),
+        (received(2, 1), "received event 1 behind 2"),
         (received(1, 2, 3), "no event of its project"),
         ([(1, HOME, 16.0), (2, OTHER, 16.0)], "as of home"),
     ):
@@ -249,7 +249,7 @@ def test_judge_finds_each_kind_of_fault(truth: Truth) -> None:
         assert any(word in complaint for complaint in found), (word, found)
     truth.members[USER, HOME].become(False, 13.2, 13.8)
     [_, complaint] = complaints(truth, replace(listener(Kind.ALL), received=received(1, 2)), first, second)
-    assert "must not hear" in complaint
+    assert "must not receive" in complaint
     someone = replace(listener(Kind.HOMES, HOME), received=received(1))
     [_, complaint] = complaints(truth, someone, first)
     assert "was not closed" in complaint
@@ -266,11 +266,11 @@ def test_plan_comes_from_its_seed_alone() -> None:
 
 
 class TestRights:
-    """Where rights say who hears what."""
+    """Where permissions decide what is received."""
 
     @pytest.fixture
     def truth(self) -> Truth:
-        """The device and the entity are in the first home; the user may hear all three, and is no member."""
+        """Device and entity are in the first home; the user has permissions for all three, and is no member."""
         truth = Truth(by_rights=True)
         truth.places[DEVICE] = truth.bindings["lamp"] = Fact(HOME)
         for kind, what in ((Kind.HOMES, HOME), (Kind.DEVICES, DEVICE), (Kind.ENTITIES, "lamp")):

@@ -106,7 +106,7 @@ async def test_events_of_claimed_device_are_received_in_its_home(at_home: HomeWi
             device.id,
             at_home.home,
         )
-        # And when it has left, nobody there hears it.
+        # And when it has left, nobody there receives it.
         assert (await at_home.call("DELETE", f"/devices/{device.id}", at_home.owner.key))[0] == 204
 
         async def refused() -> bool:

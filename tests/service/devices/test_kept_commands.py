@@ -230,7 +230,7 @@ async def test_repeated_request_is_done_once(watched: WatchedHome) -> None:
 
 
 async def test_queue_goes_with_the_home(watched: WatchedHome) -> None:
-    """What was meant for a device in one home is not for whoever has it next."""
+    """What was meant for a device in one home is not for its next owner."""
     await queue(watched, "for the old owner")
     tenant = watched.tenant
     device = await tenant.store.devices.get(tenant.project, watched.device.id)

@@ -326,7 +326,7 @@ async def test_endless_chunked_body_is_cut_off(client: Client) -> None:
     assert b"larger than" in answer
 
 
-# aiohttp's parser does not tell the body's reader: that hears nothing more.
+# aiohttp's parser does not tell the body's reader: that receives nothing more.
 @pytest.mark.parametrize("bounds", [Bounds(silence=1.0)])
 async def test_chunk_that_breaks_later_is_refused(client: Client) -> None:
     reader, writer = await asyncio.open_connection(client.server.host, client.server.port)

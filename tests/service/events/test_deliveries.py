@@ -151,7 +151,7 @@ class Load:
         await eventually(reached, 20)
 
     async def is_received(self) -> None:
-        """Wait until everything was heard that is acknowledged by now."""
+        """Wait until everything was received that is acknowledged by now."""
         wanted = set(self.acknowledged)
 
         async def all_received() -> bool:

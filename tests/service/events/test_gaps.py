@@ -1,4 +1,4 @@
-"""What Redis has lost or trimmed is noticed, by whoever may have missed it, and said."""
+"""What Redis has lost or trimmed is noticed, by every node that may have missed it, and reported."""
 
 from __future__ import annotations
 

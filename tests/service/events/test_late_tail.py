@@ -1,5 +1,5 @@
-"""A node whose tail is late: what was changed through it holds from the answer on, whom it lets in, and what
-its listeners hear of what it reads all at once."""
+"""A node whose stream reader is late: changes through it hold from the answer on. Which connections it admits, and
+what its listeners receive of what it reads all at once."""
 
 from __future__ import annotations
 

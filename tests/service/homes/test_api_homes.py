@@ -154,7 +154,7 @@ async def test_deleted_home_is_gone_with_its_contents(at_home: HomeWithMembers) 
     async with await listen(tenant.url, "/userSession/websocket", at_home.member.key) as socket:
         deleted = await at_home.ask("DELETE", at_home.path, at_home.owner.key)
         assert (deleted.status, deleted.body) == (204, None)
-        # It was the only home that the socket heard, but it would hear of others.
+        # It was the only home of the socket, but the socket would receive others.
         await tenant.store.homes.add_member(tenant.project, at_home.elsewhere, at_home.member.id)
         await tenant.send({"homeId": at_home.elsewhere, "eventType": "later"})
         assert await socket.receive_type() == "later"

@@ -1,4 +1,4 @@
-"""A home that is deactivated: nothing is heard of it and nothing is taken for it, on whatever node.
+"""A deactivated home: every node delivers none of its events and accepts none for it.
 
 The changes are made by another process than the node that holds the sockets, as by another node.
 """
@@ -32,10 +32,10 @@ NAMED: Final = [
     (access, name)
     for access in AccessControl
     for name in READ
-    # As a member one hears an entity in whatever home: such a socket follows homes.
+    # A member receives an entity in every home: such a socket follows homes.
     if (access, name) != (AccessControl.MEMBERSHIP, "entityId")
 ]
-"""Filters that name something of a home, by what says who may hear it."""
+"""Filters that name something of a home, by the access control of the project."""
 
 
 class SwitchedHomes(TwoHomes):
@@ -53,7 +53,7 @@ class SwitchedHomes(TwoHomes):
         await self.tenant.store.homes.set_deactivated(self.tenant.project, self.homes[home], not on)
 
     async def receives_after_connecting(self, path: str, kind: str) -> str:
-        """The type of what the member hears who comes now, when there is an event of the first home. Who
+        """The type of what the member receives who comes now, when there is an event of the first home. Who
         comes to a node that has yet to read of a change from before is sent away, and comes again."""
         async with asyncio.timeout(TIMEOUT_S):
             while True:
@@ -85,7 +85,7 @@ async def switched(tenant: Tenant) -> SwitchedHomes:
 
 @pytest_asyncio.fixture
 async def any_house(node: NodeProcess, request: pytest.FixtureRequest) -> AsyncIterator[SwitchedHomes]:
-    """In a project where memberships, or rights, say who hears what."""
+    """In a project where memberships, or rights, say what each connection receives."""
     async with tenant_of(node, access_control=request.param) as tenant:
         made = await SwitchedHomes.of(tenant)
         await made.grant_all(made.member)
@@ -101,7 +101,7 @@ async def test_socket_of_nothing_else_is_closed(any_house: SwitchedHomes, name: 
             await switched.happen("before", 0)
             begin = monotonic()
             await switched.switch(False)
-            # As much of it as this node takes still is not heard.
+            # As much of it as this node takes still is not received.
             await tenant.ask("PUT", f"/homes/{switched.homes[0]}/event", tenant.key, {"eventType": "after"})
             assert await socket.receive_type() == "before"
             assert (await socket.receive()).close_code == NO_ACCESS
@@ -131,7 +131,7 @@ async def test_socket_of_two_homes_keeps_the_active_one(any_house: SwitchedHomes
 async def test_following_socket_receives_activated_home_without_reconnect(
     switched: SwitchedHomes, filtered: bool
 ) -> None:
-    """Also who came meanwhile, and did not hear it when they did."""
+    """Also a socket that connected meanwhile, and did not receive it then."""
     path = switched.path("entityId", 0, 1) if filtered else PATH
     async with await switched.listener(switched.member, path, homes=2) as there:
         await switched.switch(False)
@@ -229,7 +229,7 @@ async def test_of_many_events_those_of_it_are_refused_one_by_one(switched: Switc
 
 
 async def test_no_event_tells_that_a_device_of_it_comes_or_goes(switched: SwitchedHomes) -> None:
-    """Its command socket may be open, and hears what is sent to it once its home is active again."""
+    """Its command socket may be open, and receives what is sent to it once its home is active again."""
     tenant, device = switched.tenant, switched.devices[0]
     path = f"/devices/{device.id}/command"
 
@@ -253,7 +253,7 @@ async def test_no_event_tells_that_a_device_of_it_comes_or_goes(switched: Switch
 
 
 async def test_deactivation_reaches_sockets_that_connect_meanwhile(switched: SwitchedHomes) -> None:
-    """Whoever connects meanwhile is refused, or let in and then closed; who follows homes hears it again."""
+    """A connection that opens meanwhile is refused, or closed later; one that follows homes receives it again."""
     tenant, came_in, kept_out = switched.tenant, 0, 0
 
     async def come(path: str, after_s: float) -> Socket | None:
@@ -315,7 +315,7 @@ async def test_memberships_and_activations_at_once_deliver_by_state_of_event(
 
 
 async def _events_in_the_shard(tenant: Tenant, home: int) -> list[str]:
-    """The types of all events of a home that were ever sent, whether heard or not."""
+    """The types of all events of a home that were ever sent, whether received or not."""
     entries: Any = await tenant.redis.xrange(events_key(shard_of(home, SHARDS)))
     events = (orjson.loads(event_json(fields[b"e"]) or b"{}") for _, fields in entries)
     return [event["eventType"] for event in events if event.get("homeId") == home]

@@ -1,4 +1,4 @@
-"""The key-value store: values come back as they were put, and listeners hear of each change once."""
+"""The key-value store: values come back as they were put, and listeners learn of each change once."""
 
 from __future__ import annotations
 

@@ -60,7 +60,7 @@ async def close_code(socket: Socket) -> int:
 
 
 async def receives(tenant: Tenant, listener: Listener, name: str) -> None:
-    """It hears the next event at once, behind whatever it did not read yet."""
+    """It receives the next event at once, behind whatever it did not read yet."""
     await tenant.send({"homeId": listener.home, "eventType": name})
     while (kind := await listener.socket.receive_type()) != name:
         assert kind == "long"
@@ -112,7 +112,7 @@ async def kernel_takes(tenant: Tenant, node: NodeProcess) -> float:
         before = (await node.metrics())["bytes_written_total"]
         await send(tenant, stalled, 6 * MIB)
         # Of what is read from several shards at once, the last may be delivered first; what is sent after
-        # that was heard is read after all of it.
+        # that was received is read after all of it.
         for name in ("beside them", "behind them"):
             await receives(tenant, other, name)
         return (await node.metrics())["bytes_written_total"] - before

@@ -57,7 +57,7 @@ async def many_connections(url: str, first: bytes, answered: bool) -> AsyncItera
 
 
 async def is_served(node: NodeProcess) -> None:
-    """An honest client gets answers, keeps its connection while it uses it, and hears of events."""
+    """An honest client gets answers, keeps its connection while it uses it, and learns of events."""
     async with tenant_of(node) as tenant:
         user = await tenant.user()
         home = await tenant.home(user)

@@ -45,7 +45,7 @@ async def flooded(tenant: Tenant, wire: bytes) -> AsyncIterator[list[Socket]]:
 
 
 async def receives_all(tenant: Tenant, home: int, listener: Socket, count: int) -> None:
-    """Each event is heard in its order before the next is sent, and a ping is answered all the while."""
+    """Each event is received in its order before the next is sent, and a ping is answered all the while."""
     device = await tenant.device(home)
     for number in range(count):
         body = {"eventType": str(number)}

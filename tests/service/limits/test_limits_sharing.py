@@ -126,7 +126,7 @@ async def test_sum_of_two_nodes_is_held_to_the_limit(redis_client: Redis, device
     assert not two.accepts(device, 50)
     assert two.accepts(device, 49)
     await two.sharing.share()
-    # It has heard of the 11 and the 49 only with its own next word.
+    # It has learned of the 11 and the 49 only with its own next word.
     assert one.accepts(device, 1)
     await one.sharing.share()
     assert not one.accepts(device, 1)

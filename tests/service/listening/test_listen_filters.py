@@ -1,4 +1,4 @@
-"""What a listener hears: precedence of the filters, whole homes, entities, and the limits of each."""
+"""What a listener receives: precedence of the filters, whole homes, entities, and the limits of each."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_precedence(three_homes: ThreeHomes, mixture: str, comma: bool) ->
 async def test_filter_that_is_set_aside_refuses_nothing(
     three_homes: ThreeHomes, mixture: str, strange: str
 ) -> None:
-    """It is not parsed, not looked up, and does not change what is heard."""
+    """It is not parsed, not looked up, and does not change what is received."""
     strangers = {"homeId": str(three_homes.foreign_home), "deviceId": str(three_homes.foreign_device.id)}
     aside = [{"h": "homeId", "d": "deviceId"}[initial] for initial in mixture[:-1]]
     query = three_homes.query(mixture[-1], comma=False)

@@ -1,4 +1,4 @@
-"""Who hears what in a project with access by permission: rights alone, and memberships not at all."""
+"""What connections receive in a project with access by permission: memberships do not count."""
 
 from __future__ import annotations
 

@@ -72,7 +72,7 @@ async def test_commands_are_for_the_device_itself_only(tenant: Tenant) -> None:
     ],
 )
 async def test_misspelt_parameter_is_refused_and_named(tenant: Tenant, name: str, right: str) -> None:
-    """Ignored, it would widen what is heard, or leave the caller without a key."""
+    """Ignored, it would widen what is received, or leave the caller without a key."""
     user = await tenant.user()
     home = await tenant.home(user)
     answer = await refusal(tenant.url, f"{EVENTS}?homeId={home}&{name}={home}", user.key)

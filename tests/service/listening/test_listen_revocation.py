@@ -1,4 +1,4 @@
-"""Whoever loses a right hears nothing more of it: an open socket shrinks, or closes, on whatever node.
+"""A lost permission ends delivery: an open socket is resubscribed, or closed, on every node.
 
 The changes are made by another process than the node that holds the sockets, as by another node.
 """
@@ -191,7 +191,7 @@ async def test_lost_entity_is_received_in_no_other_home(permitted: PermittedHome
 
 @pytest.mark.parametrize("name", READ)
 async def test_deleted_user_receives_nothing(permitted: PermittedHomes, name: str) -> None:
-    """The homes that somebody hears by rights are none of their own."""
+    """Homes that a user receives by permission are not the user's own."""
 
     async def close() -> float:
         await permitted.new_guest()
@@ -216,7 +216,7 @@ async def test_ended_session_receives_nothing(permitted: PermittedHomes, name: s
 
 
 async def test_revocation_reaches_sockets_that_connect_meanwhile(permitted: PermittedHomes) -> None:
-    """Whoever connects meanwhile is refused, or let in and then closed; nobody stays."""
+    """A connection that opens meanwhile is refused, or let in and then closed; nobody stays."""
     tenant, right, came_in, kept_out = permitted.tenant, permitted.right("homeId", 0), 0, 0
 
     async def come(after_s: float) -> Socket | None:

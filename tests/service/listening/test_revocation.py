@@ -1,4 +1,4 @@
-"""Live revocation: what a listener hears, and how it is closed, when a right or a binding ends."""
+"""Revocation: what a listener receives, and how it is closed, when a permission or a binding ends."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ACCESS_ENDED: Final = 4500
 
 
 class PermittedHomes(TwoHomes):
-    """What `guest` hears by rights."""
+    """What `guest` receives by permission."""
 
     async def grant(self, name: str, *numbers: int) -> None:
         for number in numbers:
@@ -41,7 +41,7 @@ async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
 
 
 async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], int]:
-    """What is heard from now on until the close frame, and its code. How soon after the change it comes is
+    """What is received from now on until the close frame, and its code. How soon after the change it comes is
     measured in `test_listen_revocation.py`."""
     await change
     received = list[str]()

@@ -1,4 +1,4 @@
-"""Redis dies while rights are being revoked: who has lost theirs, by the record, hears nothing more."""
+"""Redis dies while permissions are being revoked: a recorded revocation ends delivery."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ async def test_lost_permission_closes_and_kept_permission_delivers(processes: Pr
 
 
 async def recovery(pair: Pair, random: Random) -> float:
-    """One death of Redis, and who hears what behind it. How many seconds it took to tell the revocations."""
+    """One death of Redis, and what connections receive after it. Returns how many seconds the revocations took."""
     async with (
         tenant_of(pair.nodes[0], access_control=AccessControl.PERMISSION) as tenant,
         AsyncExitStack() as stack,

@@ -105,7 +105,7 @@ async def test_start_makes_the_same_commands_for_everybody(people: Accounts) -> 
             seen: list[list[str]] = []
             async for command in monitor.listen():
                 words = command["command"].split()
-                # The letter is queued, and goes from the outbox: that is the end of it.
+                # The message is queued, and goes from the outbox: that is the end of it.
                 if words[0] == "XDEL" and outbox in command["command"]:
                     return seen
                 # The relay's look at what others left comes when it comes.

@@ -1,4 +1,4 @@
-"""A device is connected while it holds a command WebSocket, on whatever node; its home hears of it once."""
+"""A device is connected while it holds a command WebSocket, on every node; its home learns of it once."""
 
 from __future__ import annotations
 

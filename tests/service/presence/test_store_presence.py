@@ -128,7 +128,7 @@ async def test_record_counts_while_lease_lives(sensor: SensorAtHome) -> None:
     assert await nodes.renew("short", 1)
     await eventually(is_over)
     assert await sensor.presence() == DevicePresence(False, 5, None)
-    # Nobody condemned it, so it may go on.
+    # No node declared it dead, so it may go on.
     assert await nodes.renew("short", LONG_MS)
     assert not await nodes.renew("unknown", LONG_MS)
     await nodes.forget("short")

@@ -91,7 +91,7 @@ async def test_deactivated_homes(redis_client: Redis, store: Store, project: Pro
         deactivating = store.homes.set_deactivated(project.id, home, True)
         told = await announced_by(redis_client, project.id, deactivating)
         assert told == [("HOME_DEACTIVATED", subject, shard)]
-        # As it is already: there is nothing to be heard of.
+        # It is so already: there is nothing to announce.
         again = store.homes.set_deactivated(project.id, home, True)
         assert await announced_by(redis_client, project.id, again) == []
         adding = store.homes.add_member(project.id, home, guest)

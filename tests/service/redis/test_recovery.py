@@ -1,4 +1,4 @@
-"""A process dies in the middle of a change: it is heard within two seconds, or never happened."""
+"""A process dies in the middle of a change: the change takes effect within two seconds, or never happened."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def lasting() -> Iterator[Processes]:
 
 
 async def close_with(sockets: list[Socket], code: int) -> float:
-    """Each is closed with this code, and hears nothing before; when that was."""
+    """Each is closed with this code, and receives nothing before; when that was."""
     for socket in sockets:
         frame = await socket.receive(TIMEOUT_S)
         assert frame.opcode == CLOSE, frame
@@ -141,7 +141,7 @@ async def test_change_that_died_before_its_record_never_happened(lasting: Proces
 
 @pytest.mark.parametrize("step", AFTER_RECORD)
 async def test_change_recorded_before_death_is_announced(lasting: Processes, step: str) -> None:
-    """Also if its copies were written and only the outbox still has it: then it is heard twice."""
+    """Also if its copies were written and only the outbox still has it: then it is read twice."""
     async with house_of(lasting) as site:
         sockets = await site.everywhere(site.user, f"?homeId={site.home}&homeId={site.other_home}")
         given = (site.tenant.project, site.home, site.user.id)
@@ -177,7 +177,7 @@ async def test_late_relay_does_not_undo_later_changes(lasting: Processes) -> Non
 
 
 async def test_relay_is_killed_and_another_one_goes_on(processes: Processes) -> None:
-    """One node is killed in the middle of others' leftovers; the other node hears and tells."""
+    """One node is killed in the middle of others' leftovers; the other node receives and tells."""
     async with house_of(processes) as site:
         victim, survivor = site.pair.nodes
         async with tenant_of(survivor) as elsewhere:

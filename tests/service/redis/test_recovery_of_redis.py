@@ -1,4 +1,4 @@
-"""Redis dies between any two writes of a stream of changes. What its record says is what everybody hears."""
+"""Redis dies between any two writes of a stream of changes. All connections receive by its record."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ async def signed_in(people: Accounts, email: str = "ada@example.com") -> tuple[i
 
 
 async def is_refused(tenant: Tenant, key: str) -> None:
-    """Wait until the node has heard that the key ended. Before, it may know that there is no session."""
+    """Wait until the node has read that the key ended. Before, it may know that there is no session."""
 
     async def refused() -> bool:
         status = (await tenant.ask("GET", SESSION, key)).status

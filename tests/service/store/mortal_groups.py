@@ -17,7 +17,7 @@ SINK = Permission(PermissionKind.READ_ENTITY_EVENTS, "sink")
 
 
 async def new_group(store: Store, project: int, *users: int) -> int:
-    """A group of these users, who may hear the hall; the first of them not only by the group."""
+    """A group of these users with a permission for the hall; the first user has one of its own, too."""
     group = (await store.groups.create(project, "staff")).id
     for user in users:
         await store.groups.enter(project, group, user)

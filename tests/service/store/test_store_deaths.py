@@ -285,7 +285,7 @@ async def relayed(redis: Redis, worlds: Sequence[StoredProject]) -> None:
 
 @pytest.mark.parametrize("name", MESSAGES)
 async def test_message_goes_out_with_its_change(killed_server: BusServer, name: str) -> None:
-    """Once, if the change was made, wherever whoever made it died; and before a change is answered."""
+    """Once, if the change was made, wherever its process died; and before a change is answered."""
     change = MESSAGES[name]
     async with living_store(killed_server, empty=True) as (store, pictures), killed_server.client() as redis:
         model = await new_stored_project(store, on_demand=False)

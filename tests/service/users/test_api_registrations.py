@@ -23,7 +23,7 @@ DAY_MS = 86_400_000
 
 
 async def invited(people: Accounts, email: str = EMAIL) -> tuple[int, int, str]:
-    """Somebody whom the owner of a home has added to it: their id, the home, and the owner's key."""
+    """A user that the owner of a home has added to it: their id, the home, and the owner's key."""
     owner = await people.member("owner@example.com")
     key = await people.key(owner)
     home = (await people.tenant.store.homes.create(people.project, "home", owner)).id
@@ -106,7 +106,7 @@ async def test_of_several_registrations_none_is_verified_by_a_link_that_is_sent_
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)
     user = (await by_email.register(name="Eve", email=EMAIL, password=THEIRS)).body["id"]
     assert (await by_email.start("emailVerification/start", email=EMAIL)).status == 200
-    # Who asks for it may be either of them: whoever reads the mail sets a password.
+    # Who asks for it may be either of them: the reader of the mail sets a password.
     again = (await by_email.messages(EMAIL))[-1]
     assert again.kind is MessageKind.PASSWORD_RESET
     form = {"token": again.token, "newPassword": "a third password"}

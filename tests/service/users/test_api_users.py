@@ -102,7 +102,7 @@ async def test_address_registered_at_once_has_one_user(by_email: Accounts) -> No
         )
     )
     assert [reply.status for reply in replies] == [201] * 4
-    # They are one user, whoever of them it will be.
+    # They are one user, whichever of them it will be.
     assert len({reply.body["id"] for reply in replies}) == 1
     reader = await by_email.project_key(KeyScope.READ)
     assert len((await by_email.tenant.ask("GET", "/users", reader)).body) == 1

@@ -81,7 +81,7 @@ async def test_without_modules_no_consumer_group_exists(
         return await group_reads(tenant.redis) == before
 
     await eventually(is_quiet)
-    # The group goes on from where it was: a new module hears nothing of what happened meanwhile.
+    # The group goes on from where it was: a new module receives nothing of what happened meanwhile.
     await send(tenant, home, 3)
     await a_later_moment(tenant)
     await register(tenant, node, receiver.url, module="new", secret=SECRET)

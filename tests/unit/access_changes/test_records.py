@@ -1,4 +1,4 @@
-"""Control records: their bytes, what an outbox entry means, and who must hear it."""
+"""Control records: their bytes, what an outbox entry means, and which shards get it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token buckets: what comes at once, what comes evenly, whom they forget."""
+"""Token buckets: what comes at once, what comes evenly, which they forget."""
 
 from __future__ import annotations
 

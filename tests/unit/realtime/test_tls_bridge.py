@@ -27,7 +27,7 @@ Body = Callable[["RedisConnection"], Coroutine[Any, Any, None]]
 
 BOUNDS = KernelBounds(send_buffer_bytes=100_000, unsent_bytes=70_000, timeout_ms=9_000)
 LONG_S, SHORT_S = 60.0, 0.3
-"""How long the pump lets a client linger: beyond all patience, or soon over."""
+"""How long the bridge lets a client linger: longer than a test, or soon over."""
 
 
 class Run(Protocol):

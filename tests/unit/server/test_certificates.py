@@ -1,4 +1,4 @@
-"""Certificates: what the port refuses to start with, and whom this machine's own clients believe."""
+"""Certificates: which ones the port refuses to start with, and which ones clients of this machine trust."""
 
 from __future__ import annotations
 

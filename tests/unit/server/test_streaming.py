@@ -188,7 +188,7 @@ def test_project_has_half_and_all_have_the_whole() -> None:
     assert answers.metrics()["responses_refused"] == 3
     for each in (first, second, third):
         each.resize(0)
-    # An owner of whom nothing is held has room for one, however large.
+    # An owner without held bytes has room for one, however large.
     answers.admit((1, "project"), 7 * MIB).resize(0)
     assert answers.metrics()["response_bytes"] == 0
     assert answers._by_owner == {}
