@@ -157,8 +157,10 @@ class TwoHomes:
             await self.tenant.send(event)
 
     async def listener(self, account: Account, path: str, homes: int) -> Socket:
-        """A listener that has received an event of so many homes: a change in the millisecond of its handshake would be
-        one that its node can't tell from one before it."""
+        """A listener that has received an event of so many homes.
+
+        A node cannot tell a change in the millisecond of the handshake from one before it.
+        """
         socket = await listen(self.tenant.url, path, account.key)
         await self.happen("first")
         for _ in range(homes):

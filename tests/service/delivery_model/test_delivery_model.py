@@ -270,7 +270,7 @@ class TestRights:
 
     @pytest.fixture
     def truth(self) -> Truth:
-        """Device and entity are in the first home; the user has permissions for all three, and is no member."""
+        """Device and entity are in the first home; the user, no member, has permissions for all three."""
         truth = Truth(by_rights=True)
         truth.places[DEVICE] = truth.bindings["lamp"] = Fact(HOME)
         for kind, what in ((Kind.HOMES, HOME), (Kind.DEVICES, DEVICE), (Kind.ENTITIES, "lamp")):

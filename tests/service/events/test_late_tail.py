@@ -1,5 +1,7 @@
-"""A node whose stream reader is late: changes through it hold from the answer on. Which connections it admits, and
-what its listeners receive of what it reads all at once."""
+"""A node whose stream reader is late: changes through it hold from the answer on.
+
+Also which connections it admits, and what its listeners receive of what it reads all at once.
+"""
 
 from __future__ import annotations
 

@@ -253,7 +253,7 @@ async def test_no_event_tells_that_a_device_of_it_comes_or_goes(switched: Switch
 
 
 async def test_deactivation_reaches_sockets_that_connect_meanwhile(switched: SwitchedHomes) -> None:
-    """A connection that opens meanwhile is refused, or closed later; one that follows homes receives it again."""
+    """A connection that opens meanwhile is refused or closed; one that follows homes receives it again."""
     tenant, came_in, kept_out = switched.tenant, 0, 0
 
     async def come(path: str, after_s: float) -> Socket | None:

@@ -92,7 +92,7 @@ async def test_lost_permission_closes_and_kept_permission_delivers(processes: Pr
 
 
 async def recovery(pair: Pair, random: Random) -> float:
-    """One death of Redis, and what connections receive after it. Returns how many seconds the revocations took."""
+    """One death of Redis, and what connections receive after it. Answers how long the revocations took."""
     async with (
         tenant_of(pair.nodes[0], access_control=AccessControl.PERMISSION) as tenant,
         AsyncExitStack() as stack,

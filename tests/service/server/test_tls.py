@@ -260,7 +260,7 @@ async def test_sigterm_in_the_middle_of_a_handshake(event_loop: str) -> None:
 
 
 async def test_command_line_over_tls() -> None:
-    """The demo's sensors report, `listen` receives them and `send` reaches it, by the node's own certificate."""
+    """Sensors of the demo report, `listen` receives them and `send` reaches it, by the node's certificate."""
     with private_node(tls=True, demo=True) as node:
         certificate, _ = certificates.files()
         words = ["--url", node.url, "--data-dir", str(node.data_dir)]
