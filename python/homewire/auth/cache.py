@@ -333,8 +333,8 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
 class VersionedIds(_Generations[Key, dict[int, ShardVersion]]):
     """Ids that exist, in groups by their owner.
 
-    Ids stand beside their marks, and `compress` picks those whose mark is true: a thousand are asked
-    about in C, where a thousand single look-ups would cost more than checking the events that name them.
+    Ids are kept beside their versions, and `compress` selects those with a current version: so thousands of
+    ids are tested in C. Thousands of single look-ups would cost more than checking the events that name them.
     """
 
     __slots__ = ()

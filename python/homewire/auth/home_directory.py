@@ -65,14 +65,14 @@ class HomeDirectory:
     async def member_of(
         self, project_id: int, user_id: int, home_ids: Collection[int], at_version: int | None = None
     ) -> set[int]:
-        """Those of `home_ids` that the user is a member of. By the user's shard."""
+        """The homes among `home_ids` that the user is a member of. By the user's shard."""
         read = partial(self._store.homes.member_of, project_id, user_id)
         return await _remembered(self._members, (project_id, user_id), home_ids, read, at_version)
 
     async def rights_of(
         self, project_id: int, user_id: int, wanted: Collection[str], at_version: int | None = None
     ) -> set[str]:
-        """Those of these rights (`model.Permission`, as texts) that the user has. By the user's shard."""
+        """The permissions among `wanted` (texts) that the user has. By the user's shard."""
         read = partial(self._store.permissions.held, project_id, user_id)
         return await _remembered(self._rights, (project_id, user_id), wanted, read, at_version)
 
@@ -84,16 +84,16 @@ class HomeDirectory:
     async def active_homes(self, project_id: int, home_ids: Collection[int]) -> set[int]:
         """The homes of the project among `home_ids` that are not deactivated. By each home's shard.
 
-        A handshake may take it from memory at any total of the marks: what is heard of a home is in the
-        home's shard, too, and so is the only record that ends it.
+        A handshake may use a cached value at any total version: the events of a home are in the home's shard,
+        too, and so is the record of its deactivation.
         """
         read = partial(self._store.homes.active, project_id)
         return await self._active.find(project_id, home_ids, read)
 
     async def entity_homes(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
-        """The home that each of `entity_ids` is bound to; those that are bound to none are missing.
+        """The home that each entity is bound to; entities without a home are missing.
 
-        Never from memory: no record tells of a binding, and few events and filters name an entity.
+        It is not cached: bindings have no control record, and few events and filters name an entity.
         """
         return await self._store.entities.bindings(project_id, entity_ids)
 
@@ -102,9 +102,9 @@ class HomeDirectory:
     ) -> dict[int, DeviceLocation]:
         """The devices of the project among `device_ids`; unknown ids are missing. By each device's shard.
 
-        So for a moment after a device was moved through another node, until the tail has read it, this node
-        still takes its events as those of the home that it left. That it is in no home is not remembered:
-        who has just claimed one may use it at once, through any node.
+        For some milliseconds after another node moved a device, until the tail has read the record, this node
+        assigns its events to the old home. Devices without a home are not cached: a user who has just claimed
+        one can use it at once, through any node.
         """
         read = partial(self._store.devices.locate, project_id)
         return await self._locations.find(project_id, device_ids, read, at_version)
@@ -122,7 +122,7 @@ async def _remembered(
     read: Callable[[list[Held]], Awaitable[set[Held]]],
     at_version: int | None,
 ) -> set[Held]:
-    """Those of `ids` that a user (of a project: `owner`) has, from memory or by `read`."""
+    """The ids that a user (`owner`: ids of project and user) has, cached or by `read`."""
     wanted = set(ids)
     known = cache.get(owner, at_version) or ()
     if not wanted.issubset(known):

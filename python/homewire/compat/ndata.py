@@ -113,18 +113,18 @@ async def _shown(api: Api, session: Session) -> NDataSession:
 
 
 _NDATA: Final = f"""\
-A member of a session is asked about by its name: `identity.userName=startswith:9`, `_v=gt:1;lt:50`, \
-`startedAt=gte:2023-08-04T11:19:38Z`. Operations are apart by `;`, and all of them must hold; a parameter \
-that is repeated adds to what it asked before; a value without an operator must be equal. The operators \
-are {", ".join(OPERATORS)}; `in` and `nin` take several arguments, apart by `:`. A `:`, `;` or `\\` that \
-is part of a text has a `\\` before it; times need none. Names of members and operators may be in any \
-case; texts are compared exactly, and times as instants, in UTC if they have no offset.
+A parameter is the name of a member with conditions: `identity.userName=startswith:9`, `_v=gt:1;lt:50`, \
+`startedAt=gte:2023-08-04T11:19:38Z`. Conditions are separated by `;`, and all of them must hold. A repeated \
+parameter adds conditions. A value without an operator must be equal. The operators are \
+{", ".join(OPERATORS)}; `in` and `nin` take several arguments, separated by `:`. Escape `:`, `;` and `\\` in \
+a text with `\\`, but not in times. Names of members and operators may be in any case. Texts are compared \
+exactly, and times as instants, in UTC if they have no offset.
 
-`$sort` is a comma list of members, each with a `-` before it or `:desc` behind it if it is to descend. \
-Without it the sessions stand in the order in which they started.
+`$sort` is a comma list of members. A member with `-` before it or `:desc` after it is sorted in descending \
+order. Without `$sort` the sessions are in the order of their start.
 
-A user sees their own sessions, a device that logged in its own, a project key all of the project. An \
-answer that breaks off in the middle was not completed."""
+A user sees the user's own sessions, a device that logged in its own, a project key all of the project. An \
+answer that ends early is incomplete."""
 
 OPERATIONS: Final = (
     Operation(

@@ -335,11 +335,10 @@ OPERATIONS: Final = (
         path="/api/v1/login",
         tag="Rocket.Chat sessions",
         summary="Log in with a password",
-        description="Of user, username and email the first that is there counts: the e-mail address of a "
-        "user. The project is that of the Host name (setting project_hosts), else the default_project, else "
-        "the only one there is; without any of these the answer is 400. It must have e-mail accounts. What "
-        "comes after has userId and authToken in the headers X-User-Id and X-Auth-Token; authToken is a key "
-        "like every other, too.",
+        description="The first of user, username and email is the e-mail address of the user. The project is "
+        "that of the Host name (setting project_hosts), else the default_project, else the only one; without "
+        "any of these the answer is 400. The project must have e-mail accounts. Later requests have userId "
+        "and authToken in the headers X-User-Id and X-Auth-Token. The authToken is a key like any other.",
         source="data models, Rocket.Chat sessions",
         access=Access(anonymous=True, by_handler=True),
         handler=log_in,
@@ -368,8 +367,8 @@ OPERATIONS: Final = (
         path="/api/v1/sessions/info",
         tag="Rocket.Chat sessions",
         summary="Get one of the caller's sessions",
-        description="Wherever it was opened. One that is over is known for 30 days, and has closedAt. "
-        "loginToken is the SHA-256 of the key, in base64.",
+        description="The session may come from any session API. A session that is over can be read for 30 "
+        "days, and has closedAt. loginToken is the SHA-256 of the key, in base64.",
         source="spec 004, Get Current User Session Information",
         access=_USERS,
         handler=session_info,
@@ -384,9 +383,9 @@ OPERATIONS: Final = (
         path="/api/v1/sessions/list",
         tag="Rocket.Chat sessions",
         summary="List the caller's live sessions",
-        description="The filter is a text that searchTerm has, in whatever case. The order is a JSON object "
-        'of members of a session, each with 1 or -1, e.g. {"device.name": 1, "loginAt": -1}; without one the '
-        "newest login is first. With a count of 0 they all are listed.",
+        description="The filter is a text that searchTerm contains, in any case. The sort order is a JSON "
+        'object of members of a session, each with 1 or -1, e.g. {"device.name": 1, "loginAt": -1}. By '
+        "default the newest login is first. With a count of 0 all sessions are listed.",
         source="data models, Rocket.Chat sessions",
         access=_USERS,
         handler=list_sessions,

@@ -1,6 +1,6 @@
-"""Sessions Controller (spec 002): browsers that keep their session in a cookie, and read of it as JSON.
+"""Sessions Controller (spec 002): the session API for browsers, which keep their session in a cookie.
 
-At `/session…`, and the same at `/api/session…`. A view of our one kind of session, like the others.
+It is at `/session…` and at `/api/session…`, a view of the same sessions as the other APIs.
 """
 
 from __future__ import annotations
@@ -146,10 +146,10 @@ def _operations(prefix: str, name: str) -> tuple[Operation, ...]:
             path=f"{prefix}/login-with-token",
             tag="Sessions Controller",
             summary="Log in with a login token or a user's key",
-            description="The answer sets the cookie of a new session. A login token is spent by it. A key "
-            "stays what it is; the session that it makes has the absolute end of the key's own, and ends "
-            "with it. A login's key leads to 20 sessions at most: one more ends the one of them that expires "
-            "first. The project is that of the token, and must be that of the host if that tells one.",
+            description="The answer sets the cookie of a new session. A login token can be used once. A key "
+            "stays valid: the new session has the absolute end of the key's own session, and ends with it. "
+            "From one login at most 20 sessions are derived: one more ends the one that expires first. The "
+            "project is that of the token. If the host has a project, it must be the same.",
             source="spec 002, POST /session/login-with-token",
             access=Access(anonymous=True, by_handler=True),
             handler=log_in_with_token,

@@ -1,4 +1,4 @@
-"""What device a User-Agent speaks of (data models, *Rocket.Chat sessions*)."""
+"""The client that a User-Agent describes (data models, *Rocket.Chat sessions*)."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     from ua_parser.regex import Resolver
 
 MAX_PARSED: Final = 512
-"""Of a User-Agent, in characters; what stands behind them is not looked at."""
+"""Characters of a User-Agent that are parsed; the rest is ignored."""
 
 _REMEMBERED: Final = 2048
-"""User-Agents. Most users share theirs with many others."""
+"""Parsed User-Agents that are cached: most are shared by many users."""
 
 _PRODUCT: Final = re.compile(r"(?:^|\s)(?P<name>[\w.+!~-]++)/v?(?P<version>\d++(?:\.\d++)*+)")
 _NUMBERS: Final = re.compile(r"\d++(?:\.\d++){0,2}")

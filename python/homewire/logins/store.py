@@ -167,7 +167,7 @@ class Attempts:
                 require_ok(answer)
 
     async def is_known_network(self, project_id: int, account: Account) -> bool:
-        """Whether somebody logged in to an account from this network lately."""
+        """Whether there was a login to the account from this network lately."""
         known = ProjectSlot(project_id).known_networks(_hash(account.name))
         return await self._database.read("ZSCORE", known, _hash(account.network)) is not None
 

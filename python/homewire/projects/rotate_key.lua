@@ -1,5 +1,5 @@
--- Replace the key of a device or project key. The sixth key, of a device only: its sessions. A device has to log in again
--- with the new key, so its sessions end before.
+-- Replace the key of a device or project key. The sixth key, of a device only: its sessions. They end before, because
+-- the device logged in with the old key.
 local record, old_key, new_key = unpack(KEYS, 3, 5)
 local old_hash, new_hash, device_id, project_key_id = unpack(ARGV, 1, 4)
 if redis.call('HGET', record, 'key') ~= old_hash then return {'moved'} end

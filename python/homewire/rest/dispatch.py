@@ -1,4 +1,4 @@
-"""From the table of operations to routes: what is the same for every operation stands here once."""
+"""Makes routes of the table of operations, and does for each request what all operations have in common."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _encode: Final = msgspec.json.Encoder().encode
 
 
 def routes(api: Api, operations: Iterable[Operation]) -> list[web.RouteDef]:
-    """What to mount at the URL root."""
+    """The routes of the operations, to be mounted at the URL root."""
     return [
         web.RouteDef(each.method, each.path, partial(serve, api, each, _ids(each)), {}) for each in operations
     ]
@@ -113,7 +113,7 @@ async def _caller(api: Api, access: Access, request: web.Request) -> Principal |
 
 
 def may_call(access: Access, caller: Principal) -> bool:
-    """Whether a key of this kind, with these permissions, may call."""
+    """Whether a key of this kind, with these scopes, may call."""
     match caller.kind:
         case PrincipalKind.USER:
             return access.user
@@ -145,7 +145,7 @@ async def _body(api: Api, operation: Operation, request: web.Request) -> Any:
 
 
 def _allowed(operation: Operation, error: RequestError) -> RequestError:
-    """The same error, or as 403 where the operation's table has no such status."""
+    """The error, or a 403 if the operation has no such status."""
     if error.status in operation.shape.refused_as_403 - operation.errors:
         return PermissionDenied(**error.data)
     return error
@@ -185,7 +185,7 @@ def _response(
 async def _streamed(
     api: Api, call: Call[Any, Any], part: Part[Any], rest: AsyncGenerator[list[Any]]
 ) -> web.StreamResponse:
-    """A list of several pages. What RANGE says of it is how it was when it began."""
+    """Stream a list of several pages. Its RANGE header is that of the time when it began."""
     request, headers = call.request, {RANGE: range_header(part)}
     chunks = _chunks(part.first, rest, partial(api.turns.of, call.caller, request))
     return await Streamed.begun(

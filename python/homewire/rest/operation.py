@@ -126,7 +126,7 @@ class Endpoint:
     tag: str
     summary: str
     description: str = ""
-    """What a client must know that no other member says. Plain text, paragraphs apart by an empty line."""
+    """Further documentation for clients. Plain text, paragraphs are separated by an empty line."""
     source: str
     """The document and heading that it is from."""
     access: Access
@@ -134,27 +134,28 @@ class Endpoint:
     body: Any = None
     body_kind: BodyKind = BodyKind.JSON
     body_required: bool = True
-    """If not, a body that is missing counts as an empty object."""
+    """If not, a missing body is an empty object."""
     success: int = 200
     answer: Any = None
     """The type of the answer's body; None: it has none. `list[…]` for a `Part`."""
     errors: frozenset[int] = field(default=frozenset({401, 403, 404}))
-    """Those of the table of the spec; 429 where it has a limit of its own. 429, 500, 503 may always come."""
+    """The statuses of the specification; 429 if the operation has a limit of its own. 429, 500 and 503 are
+    always possible."""
     shape: ErrorShape = MODE
-    """How its errors look."""
+    """The format of its errors."""
     located: str = ""
-    """For what makes something: the member of the answer that, behind this path, is the path of that."""
+    """The member of the answer that, after this path, makes the path of the new resource."""
     sets_cookie: bool = False
-    """Whether its answer tells browsers of a session (see `WithCookie`). Then no page of another origin may
-    ask for it: it would log somebody in, or out, without their knowledge."""
+    """Whether its answer sets or expires the session cookie (`WithCookie`). Then pages of other origins must
+    not request it: they could log the user in or out."""
     message: Any = None
-    """The type of what a WebSocket brings."""
+    """The type of the messages of a WebSocket."""
     idempotency_key: bool = False
-    """Whether it heeds the header Idempotency-Key."""
+    """Whether it accepts the header Idempotency-Key."""
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """The names of what varies in its path, in their order."""
+        """The names of the variable parts of its path, in their order."""
         return tuple(_PART.findall(self.path))
 
     @property
@@ -165,7 +166,7 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Operation(Endpoint):
-    """An endpoint that `api.dispatch` serves.
+    """An endpoint that `rest.dispatch` serves.
 
     In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
     handler returns what is to be the body of the answer (of the type `answer`), None, a `Part`, or one of

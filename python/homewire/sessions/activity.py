@@ -1,9 +1,5 @@
-"""The use of sessions, many at a time: what slides their ends. See `lifetimes/`.
-
-The script that notes the use of sessions. See `script.py` for what they answer.
-
-Which sessions were used: noted by every request, to be written at most once a minute for each.
-"""
+"""The use of sessions, which extends them: buffered by requests, written at most once a minute for each
+session."""
 
 from __future__ import annotations
 
@@ -19,13 +15,13 @@ from homewire.store.script import changing, lua
 
 TOUCH_SESSIONS: Final = changing(lua(__package__, "touch_sessions"), charges=True)
 MAX_TOUCHED: Final = 50
-"""Sessions of one script: each is three elements and up to seven commands, and while it runs, Redis does
-nothing else. So many took 2 ms on a busy machine."""
+"""Sessions of one script. Each is three elements and up to seven commands; 50 of them block Redis for some 2
+ms."""
 NOTE_INTERVAL_MS: Final = 60_000
-"""Between two notes of a session's last access, at least, whichever node makes them."""
+"""Minimum time between two notes of a session's use, of all nodes."""
 NOTES: Final = 4
-"""In the time that a session lives without being used, at least: one that lives for less than so many minutes
-is noted more often than once a minute, or a user who is there would lose it."""
+"""Minimum number of notes in the time without use until expiry. So a session of less than 4 minutes is noted
+more often than once a minute."""
 
 
 class SessionUse(NamedTuple):
@@ -49,7 +45,7 @@ class SessionDeadline(NamedTuple):
 
 
 class KeyReference(NamedTuple):
-    """Whose key it is, and the first 8 bytes of its hash."""
+    """A key: its user or device, and the first 8 bytes of its hash."""
 
     user_id: int
     device_id: int
@@ -72,21 +68,21 @@ class LiveSession(NamedTuple):
 
 
 def note_interval_ms(slides_ms: int) -> int:
-    """How long after a noted use of a session the next one is, given how long it lives unused."""
+    """Time (ms) between two notes of a session that expires after `slides_ms` without use."""
     return min(NOTE_INTERVAL_MS, slides_ms // NOTES)
 
 
 class SessionActivity:
-    """Writes that sessions were used, and looks up how keys in use stand."""
+    """The repository of the use of sessions: notes uses, and reads the sessions of keys."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
 
     async def touch(self, project_id: int, uses: Sequence[SessionUse]) -> list[SessionDeadline | None]:
-        """Note these uses, at most MOST_TOUCHED, and slide the ends of the sessions.
+        """Note these uses, at most MAX_TOUCHED, which extends the sessions.
 
-        How each stands afterwards, None for one that is over. One that was noted less than a minute before
-        stands as it was. Of a project that is gone nothing lives. Raises Unavailable, NotConfirmed.
+        Returns the deadline of each session; None for one that is over, or of a deleted project. A use within
+        a minute of the last note changes nothing. Raises Unavailable, NotConfirmed.
         """
         slot = ProjectSlot(project_id)
         names = [
@@ -158,36 +154,36 @@ def _found(session_id: str, record: Sequence[bytes | None]) -> LiveSession | Non
 
 
 MAX_WAITING: Final = 10_000
-"""Uses that wait to be written. More are dropped, and counted: the session's next request notes it again."""
+"""Uses that wait to be written. More are dropped and counted: the session's next request is noted instead."""
 MAX_REMEMBERED: Final = 50_000
-"""Keys of which it is remembered that they were noted, in each of two generations. Whoever is forgotten too
-early is noted again, and the script that writes it sees that it is too early."""
+"""Noted keys that are remembered, in each of two generations. A key that is forgotten too early is noted
+again, and the script ignores that note."""
 
 ProjectUses: TypeAlias = tuple[int, list[SessionUse]]
-"""Uses in one project, as many as one script takes."""
+"""The uses of one project that one script writes."""
 
 
 class ActivityBuffer:
-    """What a request does here is a look into a dict, and once a minute an entry for the writer."""
+    """Collects uses of sessions. A request costs a look-up in a dict, and an entry once a minute."""
 
     def __init__(self, pause_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:
-        """A session's use is noted when the last one was, here, at least `pause_ms` ago."""
+        """A use is noted if the last note of the session on this node is at least `pause_ms` old."""
         self.pending = asyncio.Event()
         """Set while a use waits."""
         self._pause_ms = pause_ms
         self._clock = clock
         self._turns_at = 0
         self._noted: dict[int, int] = {}
-        """Key tag → when its use was noted. Turned once in a pause, so that `_before` has all older ones that
-        still count."""
+        """Key tag → time (ms) of its note. It becomes `_before` once in `pause_ms`, so that both together
+        have all notes that still count."""
         self._before: dict[int, int] = {}
         self._waiting: dict[int, dict[str, SessionUse]] = {}
         self._count = 0
-        """Of all of them."""
+        """Number of waiting uses."""
         self._written = self._dropped = 0
 
     def note(self, principal: Principal, key_hash: str) -> None:
-        """A key was used. Only keys that are sessions count."""
+        """Note the use of a key. Keys without a session are ignored."""
         if not principal.session_id:
             return
         now = self._clock()
@@ -204,10 +200,7 @@ class ActivityBuffer:
         self._wait(principal.project_id, [use])
 
     def take(self, batches: int) -> list[ProjectUses]:
-        """Of at most so many projects what is to be written next; it does not wait any more.
-
-        Projects take turns: who had one stands behind the others.
-        """
+        """Remove and return the next uses of at most `batches` projects. The projects take turns."""
         taken: list[ProjectUses] = []
         for project_id in list(self._waiting)[:batches]:
             uses = self._waiting.pop(project_id)
@@ -227,11 +220,11 @@ class ActivityBuffer:
             self._wait(project_id, [use for use in uses if use.session_id not in newer])
 
     def written(self, count: int) -> None:
-        """So many of those taken were written."""
+        """Count uses that were written."""
         self._written += count
 
     def waiting(self) -> int:
-        """How many uses are still to be written."""
+        """Number of uses that wait to be written."""
         return self._count
 
     def metrics(self) -> dict[str, int]:

@@ -100,7 +100,7 @@ class Registrations:
     ) -> str:
         """Issue a new token for the only registration of a user. It replaces the one before.
 
-        Raises UnknownRecord for a user who is verified or never registered, Several.
+        Raises UnknownRecord for a user who is verified or never registered, and SeveralRegistrations.
         """
         slot, now = ProjectSlot(project_id), self._database.now_ms()
         proof: NewProof = new_token(project_id, ProofKind.EMAIL_VERIFICATION)

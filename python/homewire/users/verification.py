@@ -104,7 +104,7 @@ class Verifications:
     async def issue_code(
         self, project_id: int, user_id: int, lifetime_ms: int, make_message: MessageFactory | None = None
     ) -> str:
-        """A new sign-in code, decimal digits. The one before it is dead. Raises UnknownRecord."""
+        """A new sign-in code, decimal digits. The one before it becomes invalid. Raises UnknownRecord."""
         slot, proof = ProjectSlot(project_id), new_code(project_id, user_id)
         expires_ms = self._database.now_ms() + lifetime_ms
         answer = await self._database.change(

@@ -170,7 +170,7 @@ async def _project(api: Api, token: str) -> int:
 _ANONYMOUS: Final = Access(anonymous=True, by_handler=True)
 """No key is needed; a key that is given is ignored."""
 _ERRORS: Final = frozenset({401, 403, 429})
-"""As in their tables, though a 401 is impossible where no key is looked at."""
+"""The statuses of the specification, though a 401 is impossible without a key."""
 
 
 async def new_password(
