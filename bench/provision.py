@@ -154,11 +154,11 @@ def accounts(redis_url: str, world: World, count: int) -> list[Account]:
 
 
 async def _fill(redis_url: str, world: World, values: int, size: int) -> None:
-    from homewire.kv.store import Bounds, Owner
+    from homewire.kv.store import Owner, ValueLimits
 
     owner = Owner(world.project_id, "home", world.homes[0].home_id)
     async with opened(redis_url) as (store, _):
-        value, bounds = f'"{"x" * size}"'.encode(), Bounds(values, values * (size + 100))
+        value, bounds = f'"{"x" * size}"'.encode(), ValueLimits(values, values * (size + 100))
         await together(store.key_values.put(owner, f"v{n}", value, bounds) for n in range(values))
 
 

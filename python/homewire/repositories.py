@@ -28,7 +28,7 @@ from homewire.sessions.activity import SessionActivity
 from homewire.sessions.models import DEFAULT_LIFETIME, Lifetime
 from homewire.sessions.store import Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas
-from homewire.store.database import Announcer, Clock, Database, wall_clock_ms
+from homewire.store.database import Clock, Database, OutboxRelay, wall_clock_ms
 from homewire.users.deletion import UserDeletion
 from homewire.users.registrations import DEFAULT_REGISTRATION_LIMITS, RegistrationLimits, Registrations
 from homewire.users.store import Users
@@ -58,7 +58,7 @@ class Store:
     """
 
     @classmethod
-    def of(cls, redis: Redis, relay: Announcer, settings: Settings) -> Store:
+    def of(cls, redis: Redis, relay: OutboxRelay, settings: Settings) -> Store:
         """As a deployment is set: the same for its nodes and its commands."""
         return cls(
             redis,
@@ -74,7 +74,7 @@ class Store:
     def __init__(
         self,
         redis: Redis,
-        relay: Announcer,
+        relay: OutboxRelay,
         clock: Clock = wall_clock_ms,
         *,
         homes_per_user: int = 0,

@@ -10,8 +10,8 @@ from typing import Any, Final
 from uuid import uuid4
 
 from homewire.auth.tokens import mint
-from homewire.entities.models import Entity
-from homewire.kv.store import Bounds, Owner
+from homewire.entities.store import Entity
+from homewire.kv.store import Owner, ValueLimits
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.sessions.models import Lifetime, Login
@@ -202,7 +202,7 @@ class AccessProject:
 
     async def _put_value(self, owner: Owner) -> str:
         key = f"key-{next(self._numbers)}"
-        await self.tenant.store.key_values.put(owner, key, b"1", Bounds(100_000, 1 << 26))
+        await self.tenant.store.key_values.put(owner, key, b"1", ValueLimits(100_000, 1 << 26))
         return key
 
     async def _new_entity(self) -> str:

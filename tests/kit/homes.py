@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 from urllib.parse import urlencode
 
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import KeyScope
 from kit.client import Socket, listen

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from homewire.devices.models import DevicePresence
-from homewire.presence.store import HOLDER
+from homewire.presence.store import NODE_PREFIX
 from homewire.store.keys import ProjectSlot
 from kit.client import Socket, listen
 from kit.node import NodeProcess, eventually, running_node
@@ -78,7 +78,7 @@ class WatchedHome:
 
         async def holds() -> bool:
             fields: Any = await self.tenant.redis.hkeys(record)
-            return len([field for field in fields if field.startswith(HOLDER.encode())]) == nodes
+            return len([field for field in fields if field.startswith(NODE_PREFIX.encode())]) == nodes
 
         await eventually(holds)
 

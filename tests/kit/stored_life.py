@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.errors import Conflict, InvalidInput, StoreError, UnknownRecord
 from homewire.events.queued_commands import Bounds as QueueBounds
 from homewire.events.queued_commands import QueuedCommand
 from homewire.homes.members import Invitee
 from homewire.homes.models import Role
-from homewire.kv.store import Bounds, Owner
+from homewire.kv.store import Owner, ValueLimits
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import KeyScope, Project
 from homewire.repositories import Store
@@ -25,7 +25,7 @@ from homewire.store.database import wall_clock_ms
 from homewire.webhooks.models import ModuleType
 
 T = TypeVar("T")
-ROOMY = Bounds(1000, 10_000_000)
+ROOMY = ValueLimits(1000, 10_000_000)
 MINUTE_MS = 60_000
 
 
@@ -208,14 +208,14 @@ class StoredLife:
     async def _revoke(self) -> None:
         user = self._any(self.users)
         held = await self.store.permissions.of_user(self.project.id, user)
-        await self.store.permissions.revoke(self.project.id, user, self._any(held).right)
+        await self.store.permissions.revoke(self.project.id, user, self._any(held).permission)
 
     async def _group_right(self) -> None:
         await self.store.groups.grant(self.project.id, self._any(self.groups), self._right())
 
     async def _revoke_from_group(self) -> None:
         group = self._any(self.groups)
-        rights = await self.store.groups.rights(self.project.id, group)
+        rights = await self.store.groups.permissions(self.project.id, group)
         await self.store.groups.revoke(self.project.id, group, self._any(rights))
 
     async def _enter(self) -> None:

@@ -100,11 +100,14 @@ async def list_permissions(
     _one_of(user, group)
     project_id = await scope.project(project)
     if group is not None:
-        return [{"permission": str(right)} for right in await scope.store.groups.rights(project_id, group)]
+        return [
+            {"permission": str(permission)}
+            for permission in await scope.store.groups.permissions(project_id, group)
+        ]
     if user is None or await scope.store.users.get(project_id, user) is None:
         raise UnknownRecord("user", user)
     return [
-        {"permission": str(held.right), "granted": held.direct, "groupIds": list(held.group_ids)}
+        {"permission": str(held.permission), "granted": held.direct, "groupIds": list(held.group_ids)}
         for held in await scope.store.permissions.of_user(project_id, user)
     ]
 
@@ -160,21 +163,22 @@ async def _change(
 ) -> Answer:
     """Change one permission after another. All are looked at first, so that a slip changes nothing."""
     # Here, as everything that needs the store: it is most of what a start costs.
-    from homewire.permissions.store import parsed
+
+    from homewire.permissions.store import parse
 
     _one_of(user, group)
-    wanted = [parsed("read", f"read:{each}") for each in read or ()]
-    wanted += [parsed("write", f"write:{each}") for each in write or ()]
+    wanted = [parse("read", f"read:{each}") for each in read or ()]
+    wanted += [parse("write", f"write:{each}") for each in write or ()]
     if not wanted:
         raise typer.BadParameter("missing; say what by --read or --write", param_hint="--read")
     project_id = await scope.project(project)
-    for right in wanted:
+    for permission in wanted:
         if user is not None:
-            await of_user(project_id, user, right)
+            await of_user(project_id, user, permission)
         elif group is not None:
-            await of_group(project_id, group, right)
+            await of_group(project_id, group, permission)
     whose = {"userId": user} if user is not None else {"groupId": group}
-    return {**whose, "permissions": [str(right) for right in wanted]}
+    return {**whose, "permissions": [str(permission) for permission in wanted]}
 
 
 def _one_of(user: int | None, group: int | None) -> None:

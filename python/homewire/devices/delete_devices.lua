@@ -2,7 +2,6 @@
 -- only in its home, together `stride` keys. ARGV from 3 on: id, key hash and claim code of each.
 local home_devices, devices, places, claim_codes = unpack(KEYS, 3, 6)
 local home_id, stride = ARGV[1], tonumber(ARGV[2])
---- @include "devices/owner"
 local count = (#ARGV - 2) / 3
 for i = 0, count - 1 do
   local device, sessions = unpack(KEYS, 7 + i * stride, 8 + i * stride)

@@ -3,7 +3,6 @@
 local device, places, new_home, new_devices, old_devices = unpack(KEYS, 3, 7)
 local values, value_keys, commands, command_ends = unpack(KEYS, 8, 11)
 local id, old_id, new_id = unpack(ARGV, 1, 3)
---- @include "devices/owner"
 local home_id, class = unpack(redis.call('HMGET', device, 'home', 'class'))
 if home_id ~= old_id then return {'moved'} end
 if new_id ~= '0' and redis.call('EXISTS', new_home) == 0 then return {'unknown', 'home'} end

@@ -2,42 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
 
-from homewire.auth.models import Principal
-from homewire.entities.models import Entity as EntityRecord
+from homewire.entities.store import Entity as EntityRecord
 from homewire.errors import InvalidInput, NotFound, UnknownRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.visibility import own_project
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
 Attributes = msgspec.Raw | msgspec.UnsetType
-"""A JSON object, kept byte for byte; null: none."""
+"""A JSON object, stored byte for byte; null: none."""
 
 
-class ListEntities(Paging):
-    """Which entities of the project."""
+class EntityQuery(Paging):
+    """The query of *List Entities*."""
 
     home_id: models.Id | None = None
     entity_classes: str | None = None
-    """Separated by commas, or the parameter repeated: only entities of one of these classes."""
+    """Only entities of one of these classes: separated by commas, or the parameter repeated."""
 
 
 class NewEntity(WholeObject, frozen=True, kw_only=True, rename="camel"):
-    """What a new entity is."""
+    """The body of *Create Entity*."""
 
     entity_id: str
     entity_class: str
     home_id: models.Id
     project_id: int | None = None
-    """If it is there, that of the path."""
+    """Must be the project of the path, if given."""
     parent_id: str | None = None
     time_zone: str | None = None
     display_settings: models.EntityDisplay | None = None
@@ -45,7 +44,7 @@ class NewEntity(WholeObject, frozen=True, kw_only=True, rename="camel"):
 
 
 class EntityChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What is to change; null takes a field away. The others may be there, as they are."""
+    """The body of *Update Entity*; null removes a field. Other members are accepted if unchanged."""
 
     entity_class: str | msgspec.UnsetType = msgspec.UNSET
     parent_id: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -62,8 +61,8 @@ class EntityChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 MUTABLE: Final = ("entity_class", "parent_id", "time_zone", "display_settings", "attributes")
 
 
-def shown(entity: EntityRecord) -> models.Entity:
-    """An entity as answers show it."""
+def to_response(entity: EntityRecord) -> models.Entity:
+    """The Entity of a response."""
     display = None
     if entity.display_name is not None:
         display = models.EntityDisplay(name=entity.display_name, description=entity.description)
@@ -81,23 +80,17 @@ def shown(entity: EntityRecord) -> models.Entity:
     )
 
 
-async def own_project(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """The project is the key's own. Raises NotFound."""
-    if ids["projectId"] != caller.project_id:
-        raise NotFound
-
-
-async def list_entities(api: Api, call: Call[ListEntities, None]) -> Part[models.Entity]:
-    """By their ids."""
+async def list_entities(api: Api, call: Call[EntityQuery, None]) -> Part[models.Entity]:
+    """List entities by id."""
     query = call.query
     given = call.request.query.getall("entityClasses", [])
     classes = {each for value in given for each in value.split(",") if each}
     part = await api.store.entities.part(call.project_id, query.home_id, classes, query.skip, query.limit)
-    return part.shown(shown)
+    return part.shown(to_response)
 
 
 async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Entity:
-    """Bound to its home from now on."""
+    """Create an entity that is bound to a home."""
     body = call.body
     if body.project_id not in (None, call.project_id):
         raise InvalidInput("projectId", "must be the project of the path")
@@ -114,20 +107,20 @@ async def create_entity(api: Api, call: Call[NoQuery, NewEntity]) -> models.Enti
         _attributes(body.attributes),
     )
     try:
-        return shown(await api.store.entities.create(entity, api.settings.entities_per_home))
+        return to_response(await api.store.entities.create(entity, api.settings.entities_per_home))
     except UnknownRecord:
         raise InvalidInput("homeId", "is no home of the project") from None
 
 
 async def get_entity(api: Api, call: Call[NoQuery, None]) -> models.Entity:
-    """One of them."""
-    return shown(await _entity(api, call))
+    """Get an entity."""
+    return to_response(await _entity(api, call))
 
 
 async def update_entity(api: Api, call: Call[NoQuery, EntityChanges]) -> None:
-    """Home and id stay for good: who needs others deletes the entity and makes it anew."""
+    """Change fields of an entity. Its home and id cannot be changed."""
     entity = await _entity(api, call)
-    wanted: dict[str, Any] = changes(call.body, shown(entity), MUTABLE)
+    wanted: dict[str, Any] = changes(call.body, to_response(entity), MUTABLE)
     if "display_settings" in wanted:
         display = wanted.pop("display_settings")
         wanted["display_name"] = display.name if display else None
@@ -138,7 +131,7 @@ async def update_entity(api: Api, call: Call[NoQuery, EntityChanges]) -> None:
 
 
 async def delete_entity(api: Api, call: Call[NoQuery, None]) -> None:
-    """Its id is bound to no home then."""
+    """Delete an entity. Its id can be bound to another home then."""
     await api.store.entities.delete(call.project_id, call.text("entityId"))
 
 
@@ -172,7 +165,7 @@ OPERATIONS: Final = (
         access=_READ,
         visible=own_project,
         handler=list_entities,
-        query=ListEntities,
+        query=EntityQuery,
         answer=list[models.Entity],
     ),
     Operation(
@@ -207,7 +200,7 @@ OPERATIONS: Final = (
         method="PATCH",
         path=_ONE,
         tag="Entities",
-        summary="Change an entity; its home and id stay",
+        summary="Change an entity, except its home and id",
         source=_SOURCE,
         access=_CHANGE,
         visible=own_project,
@@ -220,7 +213,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_ONE,
         tag="Entities",
-        summary="Delete an entity that is nobody's parent",
+        summary="Delete an entity without children",
         source=_SOURCE,
         access=_CHANGE,
         visible=own_project,

@@ -1,41 +1,68 @@
-"""Entities: what events are about and that is no device. Each is bound to one home for all its life.
+"""Entities: subjects of events other than devices. An entity is bound to one home for its lifetime.
 
-Scripts of entities. See `script.py` for what they answer.
-
-`places` has of each entity `<home id> <number of children> <id of its parent, or nothing>`; all of a tree
-are in one home.
+`ProjectSlot.entity_places` has home, number of children and parent of each entity. All entities of a tree are
+in one home.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 import msgspec
 
 from homewire.access_changes.records import RecordType
-from homewire.entities.models import Entity
 from homewire.errors import Conflict, InvalidInput, UnknownRecord
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
-from homewire.store.script import changing, reading, removing
+from homewire.store.script import changing, lua, reading, removing
 
-ENTITIES_REMOVED: Final = 250
-"""Entities of a deleted home that one script removes; each is in four places, of 1,000 elements."""
-ENTITIES_READ: Final = 250
-"""Entities that one script reads at most; it looks up place, home and record of each."""
-BYTES_READ: Final = 128 * 1024
-"""Of their records, which may have 64 KiB each; the last one may end behind that."""
+MAX_DEPTH: Final = 100
+"""Ancestors of an entity that one script visits."""
+
+READ_ENTITIES: Final = reading(lua(__package__, "read_entities"))
+CREATE_ENTITY: Final = changing(lua(__package__, "create_entity"), charges=True)
+UPDATE_ENTITY: Final = changing(lua(__package__, "update_entity", MAX_DEPTH=MAX_DEPTH), charges=True)
+DELETE_ENTITY: Final = removing(
+    lua(__package__, "delete_entity"), announces={RecordType.ENTITY_MOVED}, charges=True
+)
+REMOVE_ENTITIES: Final = removing(lua(__package__, "remove_entities"))
+
+MAX_REMOVED: Final = 250
+"""Entities of a deleted home that one script removes. Each touches four of the 1,000 elements."""
+MAX_READ: Final = 250
+"""Entities that one script reads: place, home and record of each."""
+MAX_BYTES_READ: Final = 128 * 1024
+"""Bytes of records after which a script stops reading. A record has at most 64 KiB."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entity:
+    """A subject of events in a home, other than a device (data models, *Entity*)."""
+
+    id: str
+    project_id: int
+    home_id: int
+    entity_class: str
+    parent_id: str | None = None
+    """Another entity of the same home."""
+    time_zone: str | None = None
+    display_name: str | None = None
+    description: str | None = None
+    attributes: bytes | None = None
+    """A JSON object, with the bytes that the client sent."""
+    created_ms: int = 0
+    updated_ms: int = 0
 
 
 class _Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """What the store keeps of an entity beside its place.
+    """The stored JSON of an entity, without its place.
 
-    A change compares it byte for byte with what was read: a field that is added one day, and has its
-    default, must not show.
+    An update compares its bytes with the record that was read. So fields with their defaults are omitted: a
+    later version may add some.
     """
 
     entity_class: str
@@ -58,7 +85,7 @@ class Entities:
         self._database = database
 
     async def create(self, entity: Entity, most: int) -> Entity:
-        """A new entity; a home may have `most`. Its times are set here.
+        """Create an entity. A home has at most `most`. `created_ms` and `updated_ms` are set here.
 
         Raises InvalidInput, UnknownRecord (home), Conflict (ENTITY_EXISTS, TOO_MANY_ENTITIES).
         """
@@ -82,12 +109,12 @@ class Entities:
         return entity
 
     async def get(self, project_id: int, entity_id: str) -> Entity | None:
-        """An entity, None if there is none of this id, or its home was deleted."""
+        """An entity; None for an unknown id, or if its home was deleted."""
         found = await self.some(project_id, [entity_id])
         return found[0] if found else None
 
     async def some(self, project_id: int, entity_ids: Sequence[str]) -> list[Entity]:
-        """Those of `entity_ids` that exist, in this order."""
+        """The entities of these ids that exist, in the order of `entity_ids`."""
         return [each async for page in self._read(project_id, entity_ids) for each in page]
 
     async def find(
@@ -98,11 +125,13 @@ class Entities:
         skip: int = 0,
         limit: int | None = None,
     ) -> tuple[list[Entity], int]:
-        """The entities of a home, or of the project, of these classes if there are any, by id; without the
-        first `skip`, at most `limit`; and how many there are."""
+        """At most `limit` entities of a home or (None) of the project, by id, without the first `skip`.
+
+        With `classes` only entities of these classes. The second value is how many there are in all.
+        """
         part = await self.part(project_id, home_id, classes, skip, limit)
         found = await part.whole()
-        # Of a whole list as many as are in this answer, whatever changed while it was read.
+        # The total of a whole list is the length of this answer, whatever changed while it was read.
         return found, skip + len(found) if limit is None and found else part.total
 
     async def part(
@@ -113,10 +142,10 @@ class Entities:
         skip: int = 0,
         limit: int | None = None,
     ) -> Part[Entity]:
-        """The same, of which only the first page was read yet.
+        """The entities that `find` returns. Pages after the first are read on demand.
 
-        With classes all are looked at, and while a deleted home is being swept. Either way no more is held
-        than the ids of what is answered, and a page.
+        With classes, and while a deleted home is being swept, all entities are read twice. Memory holds the
+        ids of the answer and one page.
         """
         slot = ProjectSlot(project_id)
         index = slot.entity_ids if home_id is None else slot.home_entities(home_id)
@@ -125,7 +154,7 @@ class Entities:
             return await Part.of(self._slice(project_id, index, skip, limit), skip, limit, int(total))
         end = None if limit is None else skip + limit
         found, total = list[str](), 0
-        async for ids in self._id_pages(index, ENTITIES_READ):
+        async for ids in self._id_pages(index, MAX_READ):
             async for page in self._read(project_id, ids):
                 for entity in page:
                     if not classes or entity.entity_class in classes:
@@ -135,9 +164,9 @@ class Entities:
         return await Part.of(self._read(project_id, found), skip, limit, total)
 
     async def bindings(self, project_id: int, entity_ids: Collection[str]) -> dict[str, int]:
-        """The home that each of `entity_ids` is bound to; those that are bound to none are missing.
+        """The home of each entity, without entities that are bound to none.
 
-        One command for a thousand. Nothing is remembered: a binding holds from its answer on.
+        One command reads 1,000 entities. There is no cache: a binding holds when its creation is answered.
         """
         slot, ids, found = ProjectSlot(project_id), list(entity_ids), dict[str, int]()
         for start in range(0, len(ids), PAGE):
@@ -152,9 +181,9 @@ class Entities:
         return found
 
     async def update(self, before: Entity, changes: Mapping[str, Any]) -> Entity:
-        """Change fields of an entity, as it was read. Home and id stay.
+        """Change fields of an entity, except home and id. Returns the new record.
 
-        Raises InvalidInput, UnknownRecord, and Conflict if others changed it meanwhile.
+        Raises InvalidInput, UnknownRecord, Conflict (CONFLICT: it was changed too often meanwhile).
         """
         slot = ProjectSlot(before.project_id)
         for _ in range(ATTEMPTS):
@@ -180,7 +209,7 @@ class Entities:
         raise retries_exhausted("entity")
 
     async def delete(self, project_id: int, entity_id: str) -> None:
-        """Delete an entity; its id is free then. Raises UnknownRecord, Conflict (ENTITY_HAS_CHILDREN)."""
+        """Delete an entity. Its id is free then. Raises UnknownRecord, Conflict (ENTITY_HAS_CHILDREN)."""
         entity = await self.get(project_id, entity_id)
         if entity is None:
             raise UnknownRecord("entity", entity_id)
@@ -192,26 +221,26 @@ class Entities:
             [entity_id, entity.home_id],
         )
         if answer[0] == "parent":
-            raise Conflict("ENTITY_HAS_CHILDREN", "others have it as their parent; they go first")
+            raise Conflict("ENTITY_HAS_CHILDREN", "delete the entities first that have it as their parent")
         require_ok(answer, project=project_id, entity=entity_id)
 
     async def leave_deleted_home(self, project_id: int, home_id: int) -> None:
-        """Delete the entities of a home whose tombstone stands. In pages; can be repeated at any point."""
+        """Delete the entities of a deleted home, in pages. Can be repeated at any point."""
         slot = ProjectSlot(project_id)
         index = slot.home_entities(home_id)
-        async for page in self._id_pages(index, ENTITIES_REMOVED):
+        async for page in self._id_pages(index, MAX_REMOVED):
             names = [slot.entities, slot.entity_places, slot.entity_ids, index]
             require_ok(await self._database.change(REMOVE_ENTITIES, slot, names, page), project=project_id)
 
     async def _slice(
         self, project_id: int, index: str, skip: int, limit: int | None
     ) -> AsyncGenerator[list[Entity]]:
-        """Pages of those of an index from a rank on."""
+        """Pages of the entities of an index, from a rank on."""
         first = await self._database.read("ZRANGE", index, skip, skip)
         if not first:
             return
         found = 0
-        async for ids in self._id_pages(index, ENTITIES_READ, b"[" + first[0]):
+        async for ids in self._id_pages(index, MAX_READ, b"[" + first[0]):
             async for page in self._read(project_id, ids if limit is None else ids[: limit - found]):
                 found += len(page)
                 yield page
@@ -219,14 +248,14 @@ class Entities:
                 return
 
     async def _read(self, project_id: int, entity_ids: Sequence[str]) -> AsyncGenerator[list[Entity]]:
-        """Those of `entity_ids` that exist, in this order, as many at a time as one script reads."""
+        """Pages of the entities of these ids that exist, in the order of `entity_ids`."""
         slot, ids = ProjectSlot(project_id), [each.encode() for each in entity_ids if is_id(each)]
         while ids:
-            page = ids[:ENTITIES_READ]
+            page = ids[:MAX_READ]
             reply = await self._database.ask(
                 READ_ENTITIES,
                 [slot.entities, slot.entity_places, slot.deleted_homes],
-                [BYTES_READ, *page],
+                [MAX_BYTES_READ, *page],
             )
             read = list(zip(page, reply[::2], reply[1::2], strict=False))
             if found := [_entity(project_id, *each) for each in read if each[2]]:
@@ -245,7 +274,7 @@ class Entities:
 
 
 def is_id(entity_id: str) -> bool:
-    """Whether events and filters may name it (`MAX_NAME_BYTES` in `rust/core/src/input/mod.rs`)."""
+    """Whether events and filters may name an entity so (`MAX_NAME_BYTES` of the core)."""
     try:
         return 0 < len(entity_id.encode()) <= checks.MAX_NAME
     except UnicodeEncodeError:
@@ -272,8 +301,8 @@ def _check(entity: Entity) -> None:
 def _require_parent(answer: Sequence[str]) -> None:
     problems = {
         "no_parent": "must be an entity of the same home",
-        "circle": "must not be the entity itself, or below it",
-        "deep": f"must not be below more than {DEEPEST} others",
+        "circle": "must not be the entity itself or one of its descendants",
+        "deep": f"must not have more than {MAX_DEPTH} ancestors",
     }
     if answer[0] in problems:
         raise InvalidInput("parentId", problems[answer[0]])
@@ -302,122 +331,3 @@ def _entity(project_id: int, entity_id: bytes, place: bytes, stored: bytes) -> E
         None if isinstance(record.attributes, msgspec.UnsetType) else bytes(record.attributes),
         record.created_ms, record.updated_ms,
     )  # fmt: skip
-
-
-DEEPEST: Final = 100
-"""Ancestors that one script walks over."""
-
-_TREE: Final = """
-local function place_of(id)
-  local text = redis.call('HGET', KEYS[4], id)
-  if not text then return nil end
-  return string.match(text, '^(%d+) (%d+) (.*)$')
-end
-local function put(id, home, children, parent)
-  redis.call('HSET', KEYS[4], id, home .. ' ' .. children .. ' ' .. parent)
-end
-local function count_child(id, by)
-  local home, children, parent = place_of(id)
-  put(id, home, string.format('%d', children + by), parent)
-end
-"""
-
-READ_ENTITIES: Final = reading("""
--- KEYS: entities, places, deleted homes. ARGV: how many bytes of records may be reached before no other is
---       answered, ids
--- Place and record of each; nothing for what does not exist, or whose home was deleted.
-local most, bytes, answer = tonumber(ARGV[1]), 0, {}
-for i = 2, #ARGV do
-  if bytes >= most then break end
-  local place, record = redis.call('HGET', KEYS[2], ARGV[i]) or '', ''
-  if place ~= '' and not redis.call('ZSCORE', KEYS[3], string.match(place, '^%d+')) then
-    record = redis.call('HGET', KEYS[1], ARGV[i]) or ''
-  end
-  answer[2 * i - 3], answer[2 * i - 2] = place, record
-  bytes = bytes + #record
-end
-return answer
-""")
-
-CREATE_ENTITY: Final = changing(
-    f"""
--- KEYS: …, entities, places, ids, home, ids of the home
--- ARGV: id, home id, parent or nothing, record, most entities of a home
-{_TREE}
-local id, home, parent = ARGV[1], ARGV[2], ARGV[3]
-if redis.call('EXISTS', KEYS[6]) == 0 then return {{'unknown', 'home'}} end
-if redis.call('HEXISTS', KEYS[3], id) == 1 then return {{'taken', 'entity'}} end
-if redis.call('ZCARD', KEYS[7]) >= tonumber(ARGV[5]) then return {{'full'}} end
-if parent ~= '' and place_of(parent) ~= home then return {{'no_parent'}} end
-local over = charge('h' .. home, COST.entity + #ARGV[4], 1)
-if over then return over end
-if parent ~= '' then count_child(parent, 1) end
-redis.call('HSET', KEYS[3], id, ARGV[4])
-put(id, home, '0', parent)
-redis.call('ZADD', KEYS[5], 0, id)
-redis.call('ZADD', KEYS[7], 0, id)
-return unannounced('entity_created')
-""",
-    charges=True,
-)
-
-UPDATE_ENTITY: Final = changing(
-    f"""
--- KEYS: …, entities, places. ARGV: id, record as it was read, new record, parent as read, new parent
-{_TREE}
-local id, before, after = ARGV[1], ARGV[4], ARGV[5]
-local home, children, parent = place_of(id)
-if redis.call('HGET', KEYS[3], id) ~= ARGV[2] or parent ~= before then return {{'moved'}} end
-if after ~= before then
-  local above, steps = after, 0
-  while above ~= '' do
-    if above == id then return {{'circle'}} end
-    steps = steps + 1
-    if steps > {DEEPEST} then return {{'deep'}} end
-    local place, _, next = place_of(above)
-    if place ~= home then return {{'no_parent'}} end
-    above = next
-  end
-end
-local over = charge('h' .. home, #ARGV[3] - #ARGV[2], 0)
-if over then return over end
-if after ~= before then
-  if after ~= '' then count_child(after, 1) end
-  if before ~= '' then count_child(before, -1) end
-  put(id, home, children, after)
-end
-redis.call('HSET', KEYS[3], id, ARGV[3])
-return unannounced('entity_updated')
-""",
-    charges=True,
-)
-
-DELETE_ENTITY: Final = removing(
-    f"""
--- KEYS: …, entities, places, ids, ids of the home. ARGV: id, home id
-{_TREE}
-local id = ARGV[1]
-local home, children, parent = place_of(id)
-if home ~= ARGV[2] then return {{'unknown', 'entity'}} end
-if children ~= '0' then return {{'parent'}} end
-if parent ~= '' then count_child(parent, -1) end
-release('h' .. home, COST.entity + redis.call('HSTRLEN', KEYS[3], id), 1)
-redis.call('HDEL', KEYS[3], id)
-redis.call('HDEL', KEYS[4], id)
-redis.call('ZREM', KEYS[5], id)
-redis.call('ZREM', KEYS[6], id)
-return announce('entity_moved', {{home = home, body = id}})
-""",
-    announces={RecordType.ENTITY_MOVED},
-    charges=True,
-)
-
-REMOVE_ENTITIES: Final = removing("""
--- KEYS: …, entities, places, ids, ids of a deleted home. ARGV: ids
--- Whole trees go with their home, so nobody counts their children any more.
-redis.call('HDEL', KEYS[3], unpack(ARGV))
-redis.call('HDEL', KEYS[4], unpack(ARGV))
-redis.call('ZREM', KEYS[5], unpack(ARGV))
-redis.call('ZREM', KEYS[6], unpack(ARGV))
-return unannounced('entities_removed')
-""")

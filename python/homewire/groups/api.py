@@ -1,4 +1,4 @@
-"""Groups of users, who have permissions together. homewire's own; for servers, with a project key."""
+"""Groups of users that have permissions together. homewire's own; for servers, with a project key."""
 
 from __future__ import annotations
 
@@ -6,67 +6,69 @@ from typing import Final
 
 import msgspec
 
-from homewire.entities.api import own_project
-from homewire.groups.models import Group as GroupRecord
+from homewire.groups.store import Group as GroupRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.visibility import own_project
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
 
 class NewGroup(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """What a new group is."""
+    """The body of *Create Group*."""
 
     name: str
 
 
-def shown(group: GroupRecord) -> models.Group:
-    """A group as answers show it."""
+def to_response(group: GroupRecord) -> models.Group:
+    """The Group of a response."""
     return models.Group(
         id=group.id, project_id=group.project_id, creation_time=timestamp(group.created_ms), name=group.name
     )
 
 
 async def list_groups(api: Api, call: Call[Paging, None]) -> Part[models.Group]:
-    """By their ids."""
-    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).shown(shown)
+    """List the groups by id."""
+    return (await api.store.groups.part(call.project_id, call.query.skip, call.query.limit)).shown(
+        to_response
+    )
 
 
 async def create_group(api: Api, call: Call[NoQuery, NewGroup]) -> models.Group:
-    """Without members and permissions."""
-    return shown(await api.store.groups.create(call.project_id, call.body.name))
+    """Create a group without members and permissions."""
+    return to_response(await api.store.groups.create(call.project_id, call.body.name))
 
 
 async def get_group(api: Api, call: Call[NoQuery, None]) -> models.Group:
-    """One of them."""
-    return shown(await api.store.groups.get(call.project_id, call.ids["groupId"]))
+    """Get a group."""
+    return to_response(await api.store.groups.get(call.project_id, call.ids["groupId"]))
 
 
 async def delete_group(api: Api, call: Call[NoQuery, None]) -> None:
-    """What its members had by it alone, they have lost when this is answered."""
+    """Delete a group. Its members have lost its permissions when this is answered."""
     await api.store.groups.delete(call.project_id, call.ids["groupId"])
 
 
 async def list_members(api: Api, call: Call[Paging, None]) -> Part[models.GroupMember]:
-    """By their user ids."""
+    """List the members by user id."""
     members, total = await api.store.groups.members(
         call.project_id, call.ids["groupId"], call.query.skip, call.query.limit
     )
-    # As many as may be in a group are few.
+    # A group has at most 300 members: one page.
     return Part(members, call.query.skip, len(members), total).shown(
         lambda each: models.GroupMember(user_id=each)
     )
 
 
 async def add_member(api: Api, call: Call[NoQuery, None]) -> None:
-    """Once more changes nothing."""
+    """Add a member. Without effect for a member."""
     await api.store.groups.enter(call.project_id, call.ids["groupId"], call.ids["userId"])
 
 
 async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
-    """What they had by it alone, they have lost when this is answered."""
+    """Remove a member, who has lost the permissions of the group when this is answered."""
     await api.store.groups.quit(call.project_id, call.ids["groupId"], call.ids["userId"])
 
 
@@ -97,7 +99,7 @@ OPERATIONS: Final = (
         method="POST",
         path=_ALL,
         tag="Permissions",
-        summary="Create a group of users, who have permissions together",
+        summary="Create a group of users that have permissions together",
         source=_SOURCE,
         access=_CHANGE,
         visible=own_project,
@@ -124,7 +126,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_ONE,
         tag="Permissions",
-        summary="Delete a group; its members lose what they had by it alone",
+        summary="Delete a group; its members lose permissions without another source",
         source=_SOURCE,
         access=_CHANGE,
         visible=own_project,
@@ -149,7 +151,7 @@ OPERATIONS: Final = (
         method="PUT",
         path=_MEMBER,
         tag="Permissions",
-        summary="Put a user into a group, with all its permissions",
+        summary="Add a user to a group, with all its permissions",
         source=_SOURCE,
         access=_CHANGE,
         visible=own_project,
@@ -161,7 +163,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path=_MEMBER,
         tag="Permissions",
-        summary="Take a user out of a group; they lose what they had by it alone",
+        summary="Remove a user from a group; permissions without another source are lost",
         source=_SOURCE,
         access=_CHANGE,
         visible=own_project,

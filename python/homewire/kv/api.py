@@ -1,4 +1,4 @@
-"""The key-value store of homes (spec 001, *Key-Value Store*), and ours of devices, which is the same."""
+"""The key-value store of homes (spec 001, *Key-Value Store*), and the same of devices, which is our own."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import Any, Final
 import msgspec
 
 from homewire.errors import InvalidInput, NotFound
-from homewire.kv.models import KeyValue as KeyValueRecord
-from homewire.kv.store import Bounds, Owner
+from homewire.kv.store import KeyValue as KeyValueRecord
+from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -18,11 +18,11 @@ from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
 
-class ListValues(Paging):
+class ValueQuery(Paging):
     """The query of *Get Key-Value Pairs*."""
 
     key_prefix: str = ""
-    """Only keys that start with it, byte for byte."""
+    """Only keys that start with these bytes."""
 
 
 class NewValue(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -33,30 +33,30 @@ class NewValue(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     key: str | None = None
 
 
-def shown(pair: KeyValueRecord) -> models.KeyValuePair:
-    """A value as answers show it."""
+def to_response(pair: KeyValueRecord) -> models.KeyValuePair:
+    """The KeyValuePair of a response."""
     return models.KeyValuePair(
         key=pair.key, value=msgspec.Raw(pair.value), modification_time=timestamp(pair.modified_ms)
     )
 
 
-async def list_values(api: Api, call: Call[ListValues, None]) -> Part[models.KeyValuePair]:
-    """In the order of their keys."""
+async def list_values(api: Api, call: Call[ValueQuery, None]) -> Part[models.KeyValuePair]:
+    """List values in the order of their keys."""
     query = call.query
     part = await api.store.key_values.part(_owner(call), query.key_prefix, query.skip, query.limit)
-    return part.shown(shown)
+    return part.shown(to_response)
 
 
 async def get_value(api: Api, call: Call[NoQuery, None]) -> models.KeyValuePair:
-    """One of them."""
+    """Get a value."""
     pair = await api.store.key_values.get(_owner(call), call.text("key"))
     if pair is None:
         raise NotFound
-    return shown(pair)
+    return to_response(pair)
 
 
 async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
-    """Made, or changed; whoever may hear the home hears of it."""
+    """Set a value. Subscribers of the home receive an event."""
     key, body, settings = call.text("key"), call.body, api.settings
     if body.key is not None and body.key != key:
         raise InvalidInput("key", "must be the key of the path")
@@ -64,18 +64,18 @@ async def put_value(api: Api, call: Call[NoQuery, NewValue]) -> None:
     if value == b"null":
         raise InvalidInput("value", "must not be null")
     _take_rates(api, call, len(value))
-    bounds = Bounds(settings.values_per_owner, settings.value_bytes_per_owner)
-    await api.store.key_values.put(_owner(call), key, value, bounds, call.principal)
+    limits = ValueLimits(settings.values_per_owner, settings.value_bytes_per_owner)
+    await api.store.key_values.put(_owner(call), key, value, limits, call.principal)
 
 
 async def delete_value(api: Api, call: Call[NoQuery, None]) -> None:
-    """Gone; whoever may hear the home hears of it."""
+    """Delete a value. Subscribers of the home receive an event."""
     _take_rates(api, call)
     await api.store.key_values.delete(_owner(call), call.text("key"), call.principal)
 
 
 def _take_rates(api: Api, call: Call[Any, Any], size: int = 0) -> None:
-    """A change sends an event, and counts as one. Raises TooManyRequests."""
+    """Count a change as the event that it sends. Raises TooManyRequests."""
     api.rates.take(call.principal)
     api.rates.take_bytes(call.principal, size)
 
@@ -88,7 +88,7 @@ def _owner(call: Call[Any, Any]) -> Owner:
 
 
 _LIMITED: Final = frozenset({401, 403, 404, 429})
-_RIGHT: Final = (
+_PERMISSION_NEEDED: Final = (
     "In a project with access by permission a user needs the permission `write:{}:<id>`, not membership."
 )
 
@@ -110,7 +110,7 @@ def _operations(
             access=reads,
             visible=visible,
             handler=list_values,
-            query=ListValues,
+            query=ValueQuery,
             answer=list[models.KeyValuePair],
             errors=frozenset({401, 403}),
         ),
@@ -132,7 +132,7 @@ def _operations(
             path=path + "/{key}",
             tag=tag,
             summary=f"Set a value of a {noun.lower()}",
-            description=_RIGHT.format(noun.lower()),
+            description=_PERMISSION_NEEDED.format(noun.lower()),
             source=f"{source}, Create/Update a Key-Value Pair",
             access=writes,
             visible=writable,
@@ -147,7 +147,7 @@ def _operations(
             path=path + "/{key}",
             tag=tag,
             summary=f"Delete a value of a {noun.lower()}",
-            description=_RIGHT.format(noun.lower()),
+            description=_PERMISSION_NEEDED.format(noun.lower()),
             source=f"{source}, Delete a Key-Value Pair",
             access=writes,
             visible=writable,

@@ -13,13 +13,13 @@ class PermissionKind(StrEnum):
     READ_DEVICE = "read:device"
     READ_ENTITY_EVENTS = "read:entity-events"
     WRITE_DEVICE = "write:device"
-    """Send it commands, and change its values."""
+    """Send commands to the device, and change its values."""
     WRITE_HOME = "write:home"
-    """Change its values."""
+    """Change the values of the home."""
 
     @property
     def noun(self) -> str:
-        """What it is about: "home", "device" or "entity"."""
+        """The kind of resource: "home", "device" or "entity"."""
         return _NOUNS[self]
 
 
@@ -34,11 +34,11 @@ _NOUNS = {
 
 @dataclass(frozen=True, slots=True)
 class Permission:
-    """What somebody may do with what. As a text `<kind>:<subject>`, as in `read:device:17`."""
+    """What a user may do with one resource. Its text is `<kind>:<subject>`, as in `read:device:17`."""
 
     kind: PermissionKind
     subject: str
-    """The id of the home or device in decimal digits, or that of the entity."""
+    """The id of the home or device in decimal digits, or the id of the entity."""
 
     def __str__(self) -> str:
         return f"{self.kind}:{self.subject}"
@@ -46,8 +46,8 @@ class Permission:
 
 @dataclass(frozen=True, slots=True)
 class HeldPermission:
-    """A right, and where a user has it from: granted to them (`direct`), and these groups."""
+    """A permission of a user and its sources: a grant (`direct`), and the groups that have it."""
 
-    right: Permission
+    permission: Permission
     direct: bool
     group_ids: tuple[int, ...] = ()

@@ -1,4 +1,4 @@
-"""Announces what dead nodes held. All nodes do it; each end comes once, by whoever's step it was."""
+"""Publishes the end of connections of dead nodes. All nodes do it; each event is published once."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from homewire.repositories import Store
 from homewire.store.database import wall_clock_ms
 
 MAX_PAUSE_S: Final = 1.0
-FORGOTTEN_S: Final = 60.0
-"""How long after that a node is looked after once more: what it sent last may have arrived late."""
+LAST_REAP_S: Final = 60.0
+"""Time until a dead node is cleaned up once more: its last changes may have arrived late."""
 
 _log = structlog.get_logger(__name__)
 
@@ -25,8 +25,8 @@ _log = structlog.get_logger(__name__)
 class Reaper:
     """Looks for nodes whose lease ended.
 
-    Only when Redis was there for a whole lease without interruption, as seen from here: after an outage every
-    lease is over, and the others need a moment to renew theirs.
+    It does so only after Redis was available for a whole lease without interruption: after an outage all
+    leases have ended, and the nodes need some time to renew them.
     """
 
     def __init__(self, store: Store, lease_s: float, clock: Callable[[], int] = wall_clock_ms) -> None:
@@ -34,29 +34,29 @@ class Reaper:
         self._lease_s = store.nodes.lease_s = lease_s
         self._clock = clock
         self._reaped: dict[str, float] = {}
-        """When what each of the dead left was announced first, by `time.monotonic`."""
+        """When each dead node was cleaned up first, by `time.monotonic`."""
 
     async def run(self) -> None:
-        """Look until cancelled."""
-        pause_s, there_since = min(MAX_PAUSE_S, self._lease_s / 10), float("inf")
+        """Look for dead nodes until cancelled."""
+        pause_s, available_since = min(MAX_PAUSE_S, self._lease_s / 10), float("inf")
         while not is_cancelling():
             try:
                 await self._store.nodes.alive()
-                there_since = min(there_since, monotonic())
-                if monotonic() - there_since >= self._lease_s:
+                available_since = min(available_since, monotonic())
+                if monotonic() - available_since >= self._lease_s:
                     await self.reap()
             except (Unavailable, OSError) as error:
-                there_since = float("inf")
+                available_since = float("inf")
                 _log.debug("presence.reaper_waits", error=type(error).__name__)
             if not is_cancelling():
                 await asyncio.sleep(pause_s)
 
     async def reap(self) -> None:
-        """Announce what every dead node left, and look once more a minute later. Raises Unavailable."""
+        """Clean up after every dead node, and once more a minute later. Raises Unavailable."""
         nodes = self._store.nodes
-        dead = await nodes.condemn()
+        dead = await nodes.declare_dead()
         for boot_id in dead:
-            is_last = monotonic() - self._reaped.get(boot_id, float("inf")) >= FORGOTTEN_S
+            is_last = monotonic() - self._reaped.get(boot_id, float("inf")) >= LAST_REAP_S
             if boot_id in self._reaped and not is_last:
                 continue
             devices = await self._reap_node(boot_id)
@@ -64,20 +64,20 @@ class Reaper:
             if devices:
                 _log.info("presence.reaped", boot_id=boot_id, devices=devices)
             if is_last:
-                await nodes.forget(boot_id)
+                await nodes.remove(boot_id)
         self._reaped = {boot_id: since for boot_id, since in self._reaped.items() if boot_id in dead}
 
     async def _reap_node(self, boot_id: str) -> int:
-        presence, devices = self._store.presence, 0
+        presence, count = self._store.presence, 0
         for project_id in await self._store.nodes.projects(boot_id):
             last: list[int] = []
-            while held := await presence.held_by(project_id, boot_id):
-                if held == last:
-                    # A project that is being deleted takes no word any more; what is left goes with it.
+            while devices := await presence.of_node(project_id, boot_id):
+                if devices == last:
+                    # A project that is being deleted accepts no changes; the rest is deleted with it.
                     break
-                last, now = held, self._clock()
-                await presence.say(
-                    project_id, boot_id, [PresenceChange(each, False, DEAD, now) for each in held]
+                last, now = devices, self._clock()
+                await presence.publish(
+                    project_id, boot_id, [PresenceChange(each, False, DEAD, now) for each in devices]
                 )
-                devices += len(held)
-        return devices
+                count += len(devices)
+        return count

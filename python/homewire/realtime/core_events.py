@@ -22,7 +22,7 @@ from homewire._core import Core
 from homewire.concurrency import WriteBehind
 from homewire.errors import CoreFailure
 from homewire.events.queued_commands import QueuedCommands
-from homewire.presence.connected import ConnectedDevices, Device
+from homewire.presence.connected import ConnectedDevices, DeviceKey
 from homewire.realtime.tls_bridge import KernelBounds, TlsBridges
 from homewire.sessions.deadlines import ActiveKeys
 from homewire.settings import Settings
@@ -165,7 +165,7 @@ async def report_skipped(core: Counts, interval_s: float = INTERVAL_S) -> None:
         await asyncio.sleep(interval_s)
 
 
-DeviceTickets: TypeAlias = tuple[Device, list[int]]
+DeviceTickets: TypeAlias = tuple[DeviceKey, list[int]]
 """A device, and tickets of commands to remove from its queue."""
 
 AT_ONCE: Final = 16
@@ -195,7 +195,7 @@ class QueuedCommandRemover:
     def __init__(self, commands: QueuedCommands, connected_devices: ConnectedDevices) -> None:
         self._commands = commands
         self._connected = connected_devices
-        self._tickets: dict[Device, list[int]] = {}
+        self._tickets: dict[DeviceKey, list[int]] = {}
         self._delivered = 0
         self.pending = asyncio.Event()
         """Set while a removal waits."""

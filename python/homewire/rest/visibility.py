@@ -86,3 +86,9 @@ async def require_place(api: Api, caller: Principal, home_id: int | None) -> Non
         if home_id is None:
             raise NotFound
         await require_home(api, caller, home_id)
+
+
+async def own_project(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """Raises NotFound unless the project of the path is that of the caller."""
+    if ids["projectId"] != caller.project_id:
+        raise NotFound

@@ -11,6 +11,8 @@ end
 local function payer_of(owner)
   return string.sub(owner, 1, 1) == 'h' and redis.call('HGET', usage, owner .. ':payer')
 end
+-- The owner that the content of a home is counted for; '0' for what is in no home.
+local function owner_of(home_id) return home_id == '0' and '0' or 'h' .. home_id end
 -- Count what is stored for an owner, whatever the quotas say; or what is not any more, below zero.
 local function book(owner, bytes, records)
   if bytes == 0 and records == 0 then return end

@@ -35,27 +35,27 @@ def wall_clock_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
-class Announcer(Protocol):
-    """Who carries the outbox's records to every node: `homewire.access_changes.relay.Relay`."""
+class OutboxRelay(Protocol):
+    """What `Database` needs of `homewire.access_changes.relay.Relay`."""
 
     def is_expected(self, project_id: int) -> bool:
-        """Whether `expect` was done, and still holds."""
+        """Whether the last `expect` still holds."""
 
     async def expect(self, project_id: int) -> None:
-        """Make sure that somebody looks into the project's outbox soon. Raises Unavailable."""
+        """Make sure that a relay checks the project's outbox soon. Raises Unavailable."""
 
     async def announce(self, project_id: int, deadline: float) -> None:
-        """Carry what is in the outbox; returns when all of it was, by this loop time. Raises NotConfirmed."""
+        """Copy the outbox to the shards by `deadline` (loop time). Raises NotConfirmed."""
 
 
 class Database:
     """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
 
-    def __init__(self, redis: Redis, announcer: Announcer, clock: Clock, quotas: Quotas = NO_QUOTAS) -> None:
+    def __init__(self, redis: Redis, relay: OutboxRelay, clock: Clock, quotas: Quotas = NO_QUOTAS) -> None:
         self._reads = AutoPipeline(redis, only_reads=True)
         # Apart, so that a script which takes its time holds up no read.
         self._changes = AutoPipeline(redis)
-        self._announcer = announcer
+        self._relay = relay
         self._quotas = quotas.as_argument()
         self.quota_refusals: Counter[str] = Counter(dict.fromkeys(QUOTA_SETTINGS, 0))
         """How often a quota refused a change, by the name of its setting."""
@@ -137,19 +137,19 @@ class Database:
             names += slot.usage, slot.expiring
             arguments = [*arguments, self._quotas]
         deadline = asyncio.get_running_loop().time() + COMMAND_S
-        is_expected = not script.uses_outbox or self._announcer.is_expected(slot.project_id)
+        is_expected = not script.uses_outbox or self._relay.is_expected(slot.project_id)
         if script.tombstones or not is_expected:
             with translate_redis_errors():
                 async with asyncio.timeout_at(deadline):
                     if not is_expected:
-                        await self._announcer.expect(slot.project_id)
+                        await self._relay.expect(slot.project_id)
                     if script.tombstones:
                         await self.note_unfinished(slot.project_id)
         with translate_redis_errors(writing=True):
             # Both keep to their time by themselves: another time-out around them costs as much as either.
             answer = await self._run(script, names, arguments)
             if script.uses_outbox:
-                await self._announcer.announce(slot.project_id, deadline)
+                await self._relay.announce(slot.project_id, deadline)
         words = [word.decode() for word in answer]
         if words[0] == "behind":
             raise Unavailable

@@ -230,7 +230,7 @@ class ProjectSlot:
         in ms. It has a TTL."""
         return f"{self.prefix}user:{user_id}:left"
 
-    def user_rights(self, user_id: int) -> str:
+    def user_permissions(self, user_id: int) -> str:
         """Hash: right → how many sources a user has it from: a grant of their own, and each group with it."""
         return f"{self.prefix}user:{user_id}:rights"
 
@@ -260,7 +260,7 @@ class ProjectSlot:
         """Index of the users in a group."""
         return f"{self.prefix}group:{group_id}:members"
 
-    def group_rights(self, group_id: int) -> str:
+    def group_permissions(self, group_id: int) -> str:
         """Sorted set, all scores 0: the rights that everybody in a group has."""
         return f"{self.prefix}group:{group_id}:rights"
 
@@ -387,7 +387,7 @@ class ProjectSlot:
         """String: the fingerprint of a request, found by the scope of its Idempotency-Key."""
         return f"{self.prefix}request:{scope}"
 
-    def held_devices(self, boot_id: str) -> str:
+    def node_devices(self, boot_id: str) -> str:
         """Index of the devices that a node holds command sockets of."""
         return f"{self.prefix}holder:{boot_id}"
 

@@ -132,7 +132,7 @@ class UserDeletion:
             QUIT_ALL_GROUPS,
             slot,
             [
-                slot.user_groups(user_id), slot.user_grants(user_id), slot.user_rights(user_id),
+                slot.user_groups(user_id), slot.user_grants(user_id), slot.user_permissions(user_id),
                 *map(slot.group_members, groups),
             ],
             [user_id],

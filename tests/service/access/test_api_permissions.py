@@ -137,7 +137,7 @@ async def test_there_are_bounds(office: Office) -> None:
     project, user = office.tenant.project, office.guest.id
     group = (await groups.create(project, "group")).id
     await groups.enter(project, group, user)
-    for number in range(bounds.GROUP_RIGHTS):
+    for number in range(bounds.MAX_GROUP_PERMISSIONS):
         await groups.grant(project, group, Permission(PermissionKind.READ_ENTITY_EVENTS, f"entity {number}"))
     reply = await office.grant("read:entity-events:one more", groupId=group)
     assert (reply.status, reply.reason) == (403, "TOO_MANY_PERMISSIONS")
@@ -145,8 +145,8 @@ async def test_there_are_bounds(office: Office) -> None:
         await permissions.grant(project, user, Permission(PermissionKind.READ_ENTITY_EVENTS, f"own {number}"))
     reply = await office.grant("read:entity-events:one more", userId=user)
     assert (reply.status, reply.reason) == (403, "TOO_MANY_PERMISSIONS")
-    assert len(await office.of(f"userId={user}")) == 400 + bounds.GROUP_RIGHTS
-    for _ in range(bounds.USER_GROUPS - 1):
+    assert len(await office.of(f"userId={user}")) == 400 + bounds.MAX_GROUP_PERMISSIONS
+    for _ in range(bounds.MAX_USER_GROUPS - 1):
         await groups.enter(project, (await groups.create(project, "group")).id, user)
     last = (await groups.create(project, "group")).id
     reply = await office.ask("PUT", f"/groups/{last}/members/{user}")
@@ -160,7 +160,7 @@ async def test_full_group_refuses_members_and_changes_permissions_of_all(office:
     tenant, project = office.tenant, office.tenant.project
     slot, group = ProjectSlot(project), (await tenant.store.groups.create(project, "group")).id
     # Nobody is behind these ids: making so many users takes long.
-    many = range(UNKNOWN, UNKNOWN + bounds.GROUP_MEMBERS)
+    many = range(UNKNOWN, UNKNOWN + bounds.MAX_GROUP_MEMBERS)
     await tenant.redis.zadd(slot.group_members(group), {str(each): each for each in many})
     reply = await office.ask("PUT", f"/groups/{group}/members/{office.guest.id}")
     assert (reply.status, reply.reason) == (403, "TOO_MANY_MEMBERS")
@@ -169,7 +169,7 @@ async def test_full_group_refuses_members_and_changes_permissions_of_all(office:
     held = tenant.store.permissions.held
     assert [await held(project, each, [right]) for each in (many[0], many[-1])] == [{right}, {right}]
     assert (await office.ask("DELETE", f"/permissions?groupId={group}&permission={right}")).status == 204
-    assert await tenant.redis.exists(*(slot.user_rights(each) for each in many)) == 0
+    assert await tenant.redis.exists(*(slot.user_permissions(each) for each in many)) == 0
     assert (await office.ask("DELETE", f"/groups/{group}")).status == 204
     assert await tenant.redis.exists(slot.group_members(group), slot.deleted_groups) == 0
 

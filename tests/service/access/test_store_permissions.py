@@ -17,7 +17,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 
 from homewire.access_changes.records import EndedPermission, RecordType
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.errors import Conflict, UnknownRecord
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem
@@ -133,7 +133,7 @@ async def test_deletion_that_a_crash_interrupted_is_finished_by_housekeeping(pla
     await store.groups.sweep(project)
     assert await place.held(user) == set()
     assert await place.redis.exists(
-        slot.deleted_groups, slot.group_members(group), slot.group_rights(group), slot.user_groups(user)
+        slot.deleted_groups, slot.group_members(group), slot.group_permissions(group), slot.user_groups(user)
     ) == 0  # fmt: skip
 
 
@@ -180,7 +180,7 @@ class RandomChanges:
             sources = Counter(await redis.zrange(slot.user_grants(user), 0, -1))
             for group in map(int, await redis.zrange(slot.user_groups(user), 0, -1)):
                 assert await redis.zscore(slot.group_members(group), str(user)) is not None
-                sources.update(await redis.zrange(slot.group_rights(group), 0, -1))
+                sources.update(await redis.zrange(slot.group_permissions(group), 0, -1))
             counted[user] = sources
         return counted
 
@@ -221,7 +221,7 @@ async def test_rights_stay_true_whatever_changes_at_once(place: Place) -> None:
         news = await random_changes.told() - told
         told |= news
         for user, sources in held.items():
-            stored = await redis.hgetall(slot.user_rights(user))
+            stored = await redis.hgetall(slot.user_permissions(user))
             assert {right: int(count) for right, count in stored.items()} == dict(sources), number
             # Of who is deleted another record tells.
             if await redis.exists(slot.user(user)):

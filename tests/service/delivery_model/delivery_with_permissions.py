@@ -14,7 +14,7 @@ from delivery_nodes import DeliveryRun
 from delivery_rights_plan import GROUP
 from delivery_steps import Bind, Grant, Plan, Revoke, Step
 
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.permissions.models import Permission, PermissionKind
 from kit.two_nodes import Pair
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 from redis.asyncio import Redis
 from yarl import URL
 
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 import pytest
 
-from homewire.kv.store import BYTES_READ
+from homewire.kv.store import MAX_BYTES_READ
 from homewire.server.streaming import PIECE
 from homewire.store.keys import ProjectSlot
 from kit.client import RawConnection
@@ -23,7 +23,7 @@ VALUE_BYTES: Final = 40_000
 MANY: Final = 10
 STALL_S: Final = 5.0
 MIB: Final = 1024 * 1024
-PAGE: Final = BYTES_READ + VALUE_BYTES + VALUES * 100
+PAGE: Final = MAX_BYTES_READ + VALUE_BYTES + VALUES * 100
 """The most that one of these lists holds: a page of it."""
 
 

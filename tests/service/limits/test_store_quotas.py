@@ -14,7 +14,7 @@ import pytest
 from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.errors import QuotaExceeded
 from homewire.events.queued_commands import Bounds as QueueBounds
 from homewire.events.queued_commands import QueuedCommand

@@ -10,7 +10,7 @@ from urllib.parse import urlencode
 import pytest
 import pytest_asyncio
 
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl
 from kit.client import Answer, Refused, listen, refusal

@@ -16,7 +16,7 @@ from homewire.errors import Unavailable
 from homewire.presence import reaper
 from homewire.presence.nodes import Nodes
 from homewire.presence.reaper import Reaper
-from homewire.presence.store import DEAD, NODES_KEPT, PresenceChange
+from homewire.presence.store import DEAD, MAX_NODES, PresenceChange
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import NODES, ProjectSlot
@@ -33,7 +33,7 @@ class SensorAtHome:
         self.store, self.redis, self.project, self.home, self.device = store, redis, project, home, device
 
     async def say(self, boot: str, holds: bool, generation: int, time_ms: int = 1) -> None:
-        await self.store.presence.say(
+        await self.store.presence.publish(
             self.project, boot, [PresenceChange(self.device, holds, generation, time_ms)]
         )
 
@@ -95,11 +95,11 @@ async def test_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(se
 
 
 async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(sensor: SensorAtHome) -> None:
-    for number in range(NODES_KEPT + 3):
+    for number in range(MAX_NODES + 3):
         await sensor.say(f"node{number}", True, 1)
         await sensor.say(f"node{number}", False, 2)
     record: Any = await sensor.redis.hgetall(ProjectSlot(sensor.project).device_presence(sensor.device))
-    last = [f",node{number}:2" for number in range(NODES_KEPT + 2, 2, -1)]
+    last = [f",node{number}:2" for number in range(MAX_NODES + 2, 2, -1)]
     assert record[b"words"].decode() == "".join(last)
     assert set(record) == {b"words", b"holders", b"connected", b"disconnected"}
 
@@ -113,7 +113,7 @@ async def test_end_of_dead_node_is_recorded_once_and_holds(sensor: SensorAtHome)
     await sensor.say("a", True, 2, 7)
     assert await sensor.told() == "+-"
     assert await sensor.presence() == DevicePresence(False, 5, 9)
-    assert await sensor.store.presence.held_by(sensor.project, "a") == []
+    assert await sensor.store.presence.of_node(sensor.project, "a") == []
 
 
 async def test_record_counts_while_lease_lives(sensor: SensorAtHome) -> None:
@@ -131,7 +131,7 @@ async def test_record_counts_while_lease_lives(sensor: SensorAtHome) -> None:
     # No node declared it dead, so it may go on.
     assert await nodes.renew("short", LONG_MS)
     assert not await nodes.renew("unknown", LONG_MS)
-    await nodes.forget("short")
+    await nodes.remove("short")
 
 
 class HeldClock:
@@ -162,7 +162,7 @@ async def test_no_node_is_dead_before_all_had_a_lease_to_renew(
     nodes, clock = sensor.store.nodes, HeldClock()
     for boot in ("late", "dead"):
         assert await nodes.renew(boot, 1, new=True)
-        await nodes.note_project(boot, sensor.project)
+        await nodes.add_project(boot, sensor.project)
     await sensor.say("dead", True, 1)
 
     async def are_over() -> bool:
@@ -187,7 +187,7 @@ async def test_no_node_is_dead_before_all_had_a_lease_to_renew(
     finally:
         reaping.cancel()
         await asyncio.gather(reaping, return_exceptions=True)
-        await nodes.forget("late")
+        await nodes.remove("late")
         await sensor.redis.zrem(NODES, "dead")
 
 
@@ -255,7 +255,7 @@ async def test_of_a_device_that_is_gone_nothing_is_kept(sensor: SensorAtHome) ->
     await sensor.say("a", False, 2)
     await sensor.say("a", True, 3)
     slot = ProjectSlot(sensor.project)
-    assert await sensor.redis.exists(slot.device_presence(sensor.device), slot.held_devices("a")) == 0
+    assert await sensor.redis.exists(slot.device_presence(sensor.device), slot.node_devices("a")) == 0
 
 
 async def test_deleted_project_announces_nothing_and_delays_no_other(
@@ -263,9 +263,9 @@ async def test_deleted_project_announces_nothing_and_delays_no_other(
 ) -> None:
     nodes, store = sensor.store.nodes, sensor.store
     await nodes.renew("a", LONG_MS, new=True)
-    await nodes.note_project("a", sensor.project)
+    await nodes.add_project("a", sensor.project)
     await sensor.say("a", True, 1)
-    await nodes.resign("a")
+    await nodes.release("a")
     # Its records are still there: it was not swept yet.
     await store.projects.delete(sensor.project)
     async with asyncio.timeout(20):

@@ -384,7 +384,7 @@ async def test_projects_are_pending_no_longer_than_they_must(
     before = float(await redis.zscore(PENDING, stands) or 0)
     seconds, _ = await redis.time()
     assert abs(before - seconds * 1000) < 60_000
-    monkeypatch.setattr(relay_module, "PENDING_KEPT_MS", 0)
+    monkeypatch.setattr(relay_module, "PENDING_TTL_MS", 0)
     await subject.left(*await subject.guests(1))
     await redis.set(events_key(next(iter(shards_of(subject.home)))), "no stream")
     await relay._relay_pending()
@@ -403,9 +403,9 @@ async def test_project_is_noted_again_before_it_is_forgotten(
     first = await redis.zscore(*noted)
     await relay.expect(subject.project)
     assert await redis.zscore(*noted) == first, "a round trip for nothing"
-    assert relay_module.EXPECTED_FOR_S + COMMAND_S < relay_module.PENDING_KEPT_MS / 1000
+    assert relay_module.EXPECT_TTL_S + COMMAND_S < relay_module.PENDING_TTL_MS / 1000
     later = Relay(redis, SHARDS)
-    monkeypatch.setattr(relay_module, "EXPECTED_FOR_S", 0.0)
+    monkeypatch.setattr(relay_module, "EXPECT_TTL_S", 0.0)
     await later.expect(subject.project)
     await redis.delete(PENDING)
     await later.expect(subject.project)

@@ -33,15 +33,15 @@ async def picture(store: Store, redis: Redis, project: int, users: Mapping[int, 
     groups, _ = await store.groups.list(project)
     for group in groups:
         members, _ = await store.groups.members(project, group.id)
-        rights = await store.groups.rights(project, group.id)
+        rights = await store.groups.permissions(project, group.id)
         found.append((group.name, sorted(str(users.get(each)) for each in members), list(map(str, rights))))
         for member in members:
             # Who is deleted leaves when the rest of them is swept.
             assert member not in users or await client.zscore(slot.user_groups(member), group.id) is not None
     for user_id, user in users.items():
         held = await store.permissions.of_user(project, user_id)
-        counted = Counter({str(each.right): each.direct + len(each.group_ids) for each in held})
-        stored = await client.hgetall(slot.user_rights(user_id))
+        counted = Counter({str(each.permission): each.direct + len(each.group_ids) for each in held})
+        stored = await client.hgetall(slot.user_permissions(user_id))
         assert {right.decode(): int(count) for right, count in stored.items()} == counted
         found.append((str(user), sorted(counted.items())))
     return sorted(found)

@@ -14,11 +14,11 @@ from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
 from homewire.devices.models import Device
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.events.queued_commands import Bounds as QueueBounds
 from homewire.events.queued_commands import QueuedCommand
 from homewire.homes.members import Invitee
-from homewire.kv.store import Bounds, Owner
+from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import AccountSystem
 from homewire.redis.connect import Pool, connect
 from homewire.redis.connection import Batch, RedisConnection
@@ -30,7 +30,7 @@ from homewire.webhooks.models import ModuleType
 from kit.key_space import kind, names_of
 
 SHARDS: Final = 4
-BOUNDS: Final = Bounds(100, 100_000)
+BOUNDS: Final = ValueLimits(100, 100_000)
 LIFETIME_MS: Final = 600_000
 
 

@@ -26,7 +26,7 @@ from mortal_store import (
 from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
-from homewire.entities.models import Entity
+from homewire.entities.store import Entity
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, UnknownRecord
 from homewire.events.queued_commands import Bounds
 from homewire.homes.members import Invitee

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from homewire.entities.models import Entity
-from homewire.kv.store import BYTES_READ, PAIRS_READ, Owner
+from homewire.entities.store import Entity
+from homewire.kv.store import MAX_BYTES_READ, MAX_PAIRS_READ, Owner
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
 from kit.tenant import Tenant
@@ -54,8 +54,8 @@ async def test_large_values_are_read_in_small_replies(
     assert {each.key: b"7 " + each.value for each in whole} == {k: v.encode() for k, v in values.items()}
     assert [each.key for each in whole] == sorted(values)
     assert total == 600
-    assert longest(replies) < BYTES_READ + LARGE + 8 * PAIRS_READ
-    assert 80 * LARGE / (BYTES_READ + LARGE) < len(replies) < 80 * LARGE / BYTES_READ + 2
+    assert longest(replies) < MAX_BYTES_READ + LARGE + 8 * MAX_PAIRS_READ
+    assert 80 * LARGE / (MAX_BYTES_READ + LARGE) < len(replies) < 80 * LARGE / MAX_BYTES_READ + 2
     part, total = await tenant.store.key_values.find(owner, "k", skip=90, limit=100)
     assert ([each.key for each in part], total) == (sorted(values)[90:190], 600)
     assert await tenant.store.key_values.find(owner, "k", skip=600) == ([], 600)
@@ -85,7 +85,7 @@ async def test_of_entities_no_more_is_read_than_is_asked_for(
     assert {each.id for each in everything if each.attributes == large} == set(names[100:180])
     some, total = await store.entities.find(project, home, {"large"}, skip=70, limit=20)
     assert ([each.id for each in some], total) == (names[170:180], 80)
-    assert longest(replies) < BYTES_READ + LARGE + 300 * 200
+    assert longest(replies) < MAX_BYTES_READ + LARGE + 300 * 200
     assert await store.entities.find(project, home, skip=300) == ([], 300)
     assert await store.entities.find(project, home, limit=0) == ([], 300)
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from homewire._core import shard_of
-from homewire.access_changes.records import Announcement, ControlRecord, RecordType, parse
+from homewire.access_changes.records import ControlRecord, OutboxRecord, RecordType, parse
 
 LARGEST = 2**64 - 1
 NUMBERS = st.integers(0, LARGEST)
@@ -74,7 +74,7 @@ def test_record_goes_to_the_shards_of_those_it_concerns(
     fields: dict[bytes, bytes], concerned: list[int] | None
 ) -> None:
     announcement = parse(3, b"17-4", fields)
-    assert isinstance(announcement, Announcement)
+    assert isinstance(announcement, OutboxRecord)
     assert (announcement.record.outbox_ms, announcement.record.outbox_seq) == (17, 4)
     assert announcement.record.key_tag == (0x0011223344556677 if b"k" in fields else 0)
     expected = list(range(64)) if concerned is None else shards_of(*concerned)
@@ -121,7 +121,7 @@ def test_malformed_record_is_none(fields: dict[bytes, bytes]) -> None:
 @given(st.dictionaries(st.sampled_from([b"t", b"u", b"h", b"d", b"k", b"p", b"b", b"s"]), st.binary()))
 def test_no_entry_is_too_strange(fields: dict[bytes, bytes]) -> None:
     announcement = parse(3, b"17-4", fields)
-    assert announcement is None or isinstance(announcement, Announcement)
+    assert announcement is None or isinstance(announcement, OutboxRecord)
     if announcement is not None:
         assert announcement.record.encode()
         assert announcement.shards(64)

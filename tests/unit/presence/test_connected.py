@@ -7,14 +7,14 @@ from collections import defaultdict
 from hypothesis import given
 from hypothesis import strategies as st
 
-from homewire.presence.connected import ConnectedDevices, Device, ProjectChanges
-from homewire.presence.store import MOST_WORDS
+from homewire.presence.connected import ConnectedDevices, DeviceKey, ProjectChanges
+from homewire.presence.store import MAX_CHANGES
 
 PROJECT = 7
 
 
-def said(batches: list[ProjectChanges]) -> list[tuple[int, bool]]:
-    return [(word.device_id, word.holds) for _, words in batches for word in words]
+def changes_of(batches: list[ProjectChanges]) -> list[tuple[int, bool]]:
+    return [(change.device_id, change.connected) for _, changes in batches for change in changes]
 
 
 def opened(connected_devices: ConnectedDevices, connection_id: int, project_id: int, device_id: int) -> None:
@@ -25,7 +25,7 @@ def opened(connected_devices: ConnectedDevices, connection_id: int, project_id: 
 def test_device_that_opens_its_next_socket_before_it_closes_the_last_never_went() -> None:
     connected_devices = ConnectedDevices()
     opened(connected_devices, 1, PROJECT, 10)
-    assert said(connected_devices.take(9)) == [(10, True)]
+    assert changes_of(connected_devices.take(9)) == [(10, True)]
     connected_devices.reserved(2, PROJECT, 10)
     connected_devices.closed(1)
     assert connected_devices.take(9) == []
@@ -34,7 +34,7 @@ def test_device_that_opens_its_next_socket_before_it_closes_the_last_never_went(
     connected_devices.reserved(3, PROJECT, 10)
     connected_devices.closed(2)
     connected_devices.closed(3)
-    assert said(connected_devices.take(9)) == [(10, False)]
+    assert changes_of(connected_devices.take(9)) == [(10, False)]
     assert len(connected_devices) == 0
 
 
@@ -42,7 +42,7 @@ def test_handshake_alone_is_nothing_to_tell() -> None:
     connected_devices = ConnectedDevices()
     connected_devices.reserved(1, PROJECT, 10)
     assert (len(connected_devices), connected_devices.device_of(1)) == (0, (PROJECT, 10))
-    connected_devices.say_again()
+    connected_devices.publish_again()
     connected_devices.closed(1)
     assert connected_devices.take(9) == []
     assert not connected_devices.pending.is_set()
@@ -53,7 +53,7 @@ def test_first_socket_and_the_last_are_told() -> None:
     opened(connected_devices, 1, PROJECT, 10)
     opened(connected_devices, 2, PROJECT, 10)
     assert connected_devices.pending.is_set()
-    assert said(connected_devices.take(9)) == [(10, True)]
+    assert changes_of(connected_devices.take(9)) == [(10, True)]
     assert not connected_devices.pending.is_set()
     connected_devices.closed(1)
     connected_devices.closed(1)
@@ -61,8 +61,14 @@ def test_first_socket_and_the_last_are_told() -> None:
     assert connected_devices.take(9) == []
     assert connected_devices.device_of(2) == (PROJECT, 10)
     connected_devices.closed(2)
-    [(project, [word])] = connected_devices.take(9)
-    assert (project, word.device_id, word.holds, word.generation, word.time_ms) == (PROJECT, 10, False, 2, 5)
+    [(project, [change])] = connected_devices.take(9)
+    assert (project, change.device_id, change.connected, change.generation, change.time_ms) == (
+        PROJECT,
+        10,
+        False,
+        2,
+        5,
+    )
     assert connected_devices.device_of(2) is None
     assert len(connected_devices) == 0
 
@@ -71,26 +77,26 @@ def test_device_writes_one_change_at_a_time_and_skips_intermediate_ones() -> Non
     connected_devices = ConnectedDevices()
     opened(connected_devices, 1, PROJECT, 10)
     connected_devices.closed(1)
-    assert said(connected_devices.take(9)) == [(10, True)]
-    assert said(connected_devices.take(9)) == [(10, False)]
+    assert changes_of(connected_devices.take(9)) == [(10, True)]
+    assert changes_of(connected_devices.take(9)) == [(10, False)]
     for connection in range(2, 9):
         opened(connected_devices, connection, PROJECT, 10)
         connected_devices.closed(connection)
     opened(connected_devices, 9, PROJECT, 10)
-    assert said(connected_devices.take(9)) == [(10, True)]
+    assert changes_of(connected_devices.take(9)) == [(10, True)]
     assert connected_devices.take(9) == []
 
 
 def test_batches_are_of_one_project_and_one_kind_and_bounded() -> None:
     connected_devices = ConnectedDevices()
-    for number in range(MOST_WORDS + 1):
+    for number in range(MAX_CHANGES + 1):
         opened(connected_devices, number, PROJECT, number)
     opened(connected_devices, 1000, PROJECT + 1, 1)
-    assert [len(words) for _, words in connected_devices.take(2)] == [MOST_WORDS, 1]
+    assert [len(changes) for _, changes in connected_devices.take(2)] == [MAX_CHANGES, 1]
     connected_devices.closed(3)
     opened(connected_devices, 1001, PROJECT, 2000)
     # Who waited while the other had its turn comes first.
-    assert [(project, len(words)) for project, words in connected_devices.take(9)] == [
+    assert [(project, len(changes)) for project, changes in connected_devices.take(9)] == [
         (PROJECT + 1, 1),
         (PROJECT, 1),
         (PROJECT, 1),
@@ -104,8 +110,8 @@ def test_failed_change_is_written_before_later_ones() -> None:
     batches = connected_devices.take(9)
     connected_devices.closed(1)
     connected_devices.put_back(batches)
-    assert said(connected_devices.take(1)) == [(10, True)]
-    assert said(connected_devices.take(1)) == [(10, False)]
+    assert changes_of(connected_devices.take(1)) == [(10, True)]
+    assert changes_of(connected_devices.take(1)) == [(10, False)]
 
 
 def test_dead_node_says_everything_again() -> None:
@@ -114,8 +120,8 @@ def test_dead_node_says_everything_again() -> None:
         opened(connected_devices, number, PROJECT, number)
     connected_devices.take(9)
     connected_devices.closed(1)
-    connected_devices.say_again()
-    assert sorted(said(connected_devices.take(9))) == [(0, True), (1, False), (2, True)]
+    connected_devices.publish_again()
+    assert sorted(changes_of(connected_devices.take(9))) == [(0, True), (1, False), (2, True)]
 
 
 @given(
@@ -130,17 +136,17 @@ def test_dead_node_says_everything_again() -> None:
 )
 def test_record_agrees_with_connected_devices_in_the_end(steps: list[tuple[str, int, int]]) -> None:
     """Whatever happens between the rounds, and whichever of them fail; and no word is older than the last."""
-    connected_devices, record, last = ConnectedDevices(), set[Device](), defaultdict[Device, int](int)
-    sockets, handshakes = dict[int, Device](), dict[int, Device]()
+    connected_devices, record, last = ConnectedDevices(), set[DeviceKey](), defaultdict[DeviceKey, int](int)
+    sockets, handshakes = dict[int, DeviceKey](), dict[int, DeviceKey]()
     number = 0
 
     def write(batches: list[ProjectChanges]) -> None:
-        for project, words in batches:
-            for word in words:
-                device = project, word.device_id
-                assert word.generation > last[device]
-                last[device] = word.generation
-                (record.add if word.holds else record.discard)(device)
+        for project, changes in batches:
+            for change in changes:
+                device = project, change.device_id
+                assert change.generation > last[device]
+                last[device] = change.generation
+                (record.add if change.connected else record.discard)(device)
 
     for step, choice, device_id in steps:
         if step == "reserve":
@@ -162,7 +168,7 @@ def test_record_agrees_with_connected_devices_in_the_end(steps: list[tuple[str, 
             connected_devices.put_back(connected_devices.take(1))
         elif step == "anew":
             record.clear()
-            connected_devices.say_again()
+            connected_devices.publish_again()
     for connection in handshakes:
         connected_devices.closed(connection)
     while connected_devices.waiting():

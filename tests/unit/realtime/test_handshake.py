@@ -91,7 +91,7 @@ async def test_device_never_went_whatever_the_core_tells_first(core: Core) -> No
 
     last = await reserved()
     connected_devices.adopted(last)
-    assert [word.holds for _, words in connected_devices.take(1) for word in words] == [True]
+    assert [word.connected for _, words in connected_devices.take(1) for word in words] == [True]
     following = await reserved()
     # Nothing of the core's was taken in between.
     connected_devices.closed(last)
@@ -99,7 +99,7 @@ async def test_device_never_went_whatever_the_core_tells_first(core: Core) -> No
     connected_devices.adopted(following)
     assert connected_devices.take(1) == []
     connected_devices.closed(following)
-    assert [word.holds for _, words in connected_devices.take(1) for word in words] == [False]
+    assert [word.connected for _, words in connected_devices.take(1) for word in words] == [False]
 
 
 async def test_without_a_record_it_is_looked_up_once(core: Core) -> None:
