@@ -1,11 +1,8 @@
-"""What is to be delivered to smart modules, and who delivers it.
+"""Deliveries to smart modules, and which node delivers to which module.
 
-A delivery waits in its module's stream from the moment a shard's reader found it until the receiver took
-it or it was given up; nothing that befalls the shards or a node meanwhile loses it.
-
-Scripts of what is to be delivered to smart modules. See `script.py` for what they answer.
-
-`bytes` of a module counts what lies in its stream: each envelope, and `OVERHEAD` for what is around it.
+A delivery is in the stream of its module from its dispatch until the receiver accepted it or it became a dead
+letter. It survives the loss of nodes and of shards. `bytes` of a module counts its stream: each envelope and
+`OVERHEAD`.
 """
 
 from __future__ import annotations
@@ -16,45 +13,62 @@ from typing import Any, Final
 
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import MODULES_WAITING, ProjectSlot
-from homewire.store.script import changing, removing
+from homewire.store.script import changing, lua, removing, standalone
 from homewire.webhooks.models import DeadLetter, SmartModule
-from homewire.webhooks.store import EXPECT_DELIVERIES, FORGET_WAITING
 
-WAITING_KEPT_MS: Final = 30_000
-"""A module stays noted as waiting this long after it was expected to get something."""
+OVERHEAD: Final = 100
+"""Bytes that a delivery counts besides its envelope."""
+
+ADD_DELIVERIES: Final = changing(lua(__package__, "add_deliveries", OVERHEAD=OVERHEAD))
+CLAIM_MODULE: Final = removing(lua(__package__, "claim_module"))
+RELEASE_MODULE: Final = removing(lua(__package__, "release_module"))
+FINISH_DELIVERY: Final = removing(lua(__package__, "finish_delivery", OVERHEAD=OVERHEAD))
+COUNT_TRY: Final = removing(lua(__package__, "count_try"))
+DEAD_LETTER: Final = removing(lua(__package__, "dead_letter", OVERHEAD=OVERHEAD))
+NOTE_BREAKER: Final = removing(lua(__package__, "note_breaker"))
+RETRY_DEAD_LETTERS: Final = changing(lua(__package__, "retry_dead_letters", OVERHEAD=OVERHEAD))
+DELETE_DEAD_LETTERS: Final = removing(lua(__package__, "delete_dead_letters"))
+EXPECT_DELIVERIES: Final = standalone(lua(__package__, "expect_deliveries"))
+REMOVE_WAITING: Final = standalone(lua(__package__, "remove_waiting"))
+
+WAITING_TTL_MS: Final = 30_000
+"""How long a module without deliveries stays noted after `expect`."""
 DEAD_PAGE: Final = 100
 """Dead letters touched by one script."""
 
 ModuleName = tuple[int, str]
 """Project id and module id."""
 
-LAST_ERROR: Final = 200
-"""Characters that are kept of why a webhook last took nothing."""
+MAX_ERROR: Final = 200
+"""Characters that are stored of the last error of a webhook."""
 
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One event for one module."""
+    """One event for one smart module."""
 
     entry: str
-    """Its id in the module's stream; the ms are when it came there."""
+    """Its id in the module's stream, which begins with the time in ms of Redis' clock."""
     event_id: str
     envelope: bytes = field(repr=False)
 
     @property
     def since_ms(self) -> int:
-        """Since when it waits, in ms of Redis' clock."""
+        """When it was dispatched, in ms of Redis' clock."""
         return int(self.entry.partition("-")[0])
 
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """What came of asking to deliver to a module."""
+    """The answer to a node that asked to deliver to a module."""
 
     held: bool
-    """Whether this node delivers. If not: another one does, it is suspended, or nothing waits."""
+    """Whether this node delivers.
+
+    If not, another node does, the module is suspended, or no delivery waits.
+    """
     over: bool = False
-    """Whether nothing waits, or there is no such module any more."""
+    """Whether no delivery waits, or the module was deleted."""
     waiting: int = 0
 
 
@@ -65,16 +79,16 @@ class ModuleDeliveries:
         self._database = database
 
     async def expect(self, modules: Sequence[ModuleName]) -> None:
-        """Note that something may wait for these: every node looks after them from now on."""
+        """Note modules that may soon have deliveries: all nodes check them from now on."""
         names = [_name(each) for each in modules]
         for start in range(0, len(names), PAGE):
             page = names[start : start + PAGE]
             await self._database.change_outside(EXPECT_DELIVERIES, [MODULES_WAITING], page)
 
     async def waiting(self, cursor: int) -> tuple[int, list[ModuleName]]:
-        """Some modules, about PAGE, for which something may wait, and where to go on; 0: at the beginning.
+        """About PAGE noted modules, and the next cursor; 0: the end.
 
-        Who goes round sees each that stays noted, whatever comes and goes meanwhile.
+        A full iteration returns each module that stays noted meanwhile.
         """
         cursor, found = await self._database.read("ZSCAN", MODULES_WAITING, cursor, "COUNT", PAGE)
         names = found if isinstance(found, dict) else [each[0] for each in found]
@@ -82,17 +96,17 @@ class ModuleDeliveries:
         return int(cursor), [(int(project), module) for project, module in pairs]
 
     async def forget(self, module: ModuleName) -> None:
-        """Strike out a module for which nothing waits, unless it was expected again lately."""
+        """Remove a module without deliveries, unless `expect` noted it lately."""
         await self._database.change_outside(
-            FORGET_WAITING, [MODULES_WAITING], [_name(module), WAITING_KEPT_MS]
+            REMOVE_WAITING, [MODULES_WAITING], [_name(module), WAITING_TTL_MS]
         )
 
     async def add(
         self, module: SmartModule, events: Sequence[tuple[str, bytes]], room_bytes: int, dead_letters: int
     ) -> int | None:
-        """Have these events (id and envelope, at most 200) delivered.
+        """Add deliveries of these events (id and envelope, at most 200), up to `room_bytes` of all.
 
-        How many found no room and are dead letters; None: there is no such module any more.
+        Returns how many did not fit and became dead letters; None if the module was deleted.
         """
         slot = ProjectSlot(module.project_id)
         answer = await self._database.change(
@@ -106,7 +120,7 @@ class ModuleDeliveries:
         return None if answer[0] == "unknown" else int(answer[1])
 
     async def claim(self, module: SmartModule, node: str, lease_ms: int, *, idle: bool) -> Claim:
-        """Deliver to this module, for so long, and alone. Without `idle` only if something waits."""
+        """Claim the delivery to a module for `lease_ms`. Without `idle` only if a delivery waits."""
         slot = ProjectSlot(module.project_id)
         answer = await self._database.change(
             CLAIM_MODULE,
@@ -125,53 +139,54 @@ class ModuleDeliveries:
         return Claim(held=answer[0] == "ok", over=over, waiting=waiting)
 
     async def release(self, module: SmartModule, node: str) -> None:
-        """Let another node deliver to it."""
+        """Let other nodes deliver to the module."""
         slot = ProjectSlot(module.project_id)
         await self._database.change(RELEASE_MODULE, slot, [slot.module_worker(module.id)], [node])
 
     async def after(self, module: SmartModule, entry: str, count: int) -> list[Delivery]:
-        """The next deliveries behind `entry` ("0": from the first one on)."""
+        """At most `count` deliveries after `entry`; "0": from the first one on."""
         name = ProjectSlot(module.project_id).module_deliveries(module.id)
         found = await self._database.read("XRANGE", name, f"({entry}", "+", "COUNT", count)
         return [_delivery(*each) for each in found]
 
     async def one(self, module: SmartModule, entry: str) -> Delivery | None:
-        """A delivery, None if it is gone."""
+        """A delivery; None if it was removed."""
         name = ProjectSlot(module.project_id).module_deliveries(module.id)
         found = await self._database.read("XRANGE", name, entry, entry)
         return _delivery(*found[0]) if found else None
 
     async def finish(self, module: SmartModule, entry: str) -> None:
-        """It was taken, or nobody wants it any more."""
+        """Remove a delivery that was accepted or has no receiver any more."""
         slot = ProjectSlot(module.project_id)
         await self._database.change(FINISH_DELIVERY, slot, _names(slot, module.id), [entry])
 
     async def tried(self, module: SmartModule, entry: str, problem: str) -> int:
-        """Once more it was not taken: how often by now. 0: it is gone. The module keeps the last problem."""
+        """Count a failed try, and store the error in the module. Returns the number of tries; 0: it was
+        removed."""
         slot = ProjectSlot(module.project_id)
         names = [
             slot.module_deliveries(module.id),
             slot.module_tries(module.id),
             slot.smart_module(module.id),
         ]
-        values: list[str | int] = [entry, module.since_ms, problem[:LAST_ERROR], self._database.now_ms()]
+        values: list[str | int] = [entry, module.since_ms, problem[:MAX_ERROR], self._database.now_ms()]
         answer = await self._database.change(COUNT_TRY, slot, names, values)
         return int(answer[1]) if answer[0] == "ok" else 0
 
     async def bury(self, module: SmartModule, entry: str, reason: str, tries: int, dead_letters: int) -> None:
-        """Give it up: it becomes a dead letter, and the oldest of more than `dead_letters` goes."""
+        """Make a delivery a dead letter. The oldest dead letters beyond `dead_letters` are deleted."""
         slot = ProjectSlot(module.project_id)
         names = [*_names(slot, module.id), slot.module_dead(module.id)]
-        await self._database.change(BURY_DELIVERY, slot, names, [entry, reason, tries, dead_letters])
+        await self._database.change(DEAD_LETTER, slot, names, [entry, reason, tries, dead_letters])
 
     async def note_breaker(self, module: SmartModule, until_ms: int) -> None:
-        """The circuit breaker is open until then; 0: it closed."""
+        """Store until when the circuit breaker is open, in ms; 0: it is closed."""
         slot = ProjectSlot(module.project_id)
         names = [slot.smart_module(module.id)]
         await self._database.change(NOTE_BREAKER, slot, names, [module.since_ms, until_ms])
 
     async def counts(self, project_id: int, module_id: str) -> tuple[int, int]:
-        """How many deliveries wait, and how many dead letters there are."""
+        """The numbers of waiting deliveries and of dead letters."""
         slot = ProjectSlot(project_id)
         waiting = await self._database.read("XLEN", slot.module_deliveries(module_id))
         return int(waiting), int(await self._database.read("XLEN", slot.module_dead(module_id)))
@@ -187,7 +202,7 @@ class ModuleDeliveries:
             after = f"({letters[-1].id}"
 
     async def retry(self, project_id: int, module_id: str, letters: Sequence[str]) -> int:
-        """Deliver dead letters anew, as if they had just come; how many that were. Raises UnknownRecord."""
+        """Make dead letters deliveries again. Returns how many it were. Raises UnknownRecord."""
         await self.expect([(project_id, module_id)])
         slot, moved = ProjectSlot(project_id), 0
         names = [
@@ -195,25 +210,25 @@ class ModuleDeliveries:
         ]  # fmt: skip
         for start in range(0, len(letters), DEAD_PAGE):
             page = letters[start : start + DEAD_PAGE]
-            answer = await self._database.change(RETRY_DEAD, slot, names, page)
+            answer = await self._database.change(RETRY_DEAD_LETTERS, slot, names, page)
             require_ok(answer, project=project_id, smart_module=module_id)
             moved += int(answer[1])
         return moved
 
     async def drop(self, project_id: int, module_id: str, letters: Sequence[str]) -> int:
-        """Forget dead letters; how many that were. Raises UnknownRecord."""
+        """Delete dead letters. Returns how many it were. Raises UnknownRecord."""
         slot, dropped = ProjectSlot(project_id), 0
         names = [slot.smart_module(module_id), slot.module_dead(module_id)]
         for start in range(0, len(letters), DEAD_PAGE):
             page = letters[start : start + DEAD_PAGE]
-            answer = await self._database.change(DROP_DEAD, slot, names, page)
+            answer = await self._database.change(DELETE_DEAD_LETTERS, slot, names, page)
             require_ok(answer, project=project_id, smart_module=module_id)
             dropped += int(answer[1])
         return dropped
 
 
 def named(module: SmartModule) -> ModuleName:
-    """How a module is named in the deployment."""
+    """The name of a module in the deployment."""
     return module.project_id, module.id
 
 
@@ -233,156 +248,18 @@ def _fields(flat: Sequence[Any] | dict[bytes, bytes]) -> dict[bytes, bytes]:
 
 def _delivery(entry: bytes, flat: Any) -> Delivery:
     fields = _fields(flat)
-    # What somebody else wrote into the stream has no envelope: it goes, like what is of a deleted home.
+    # A foreign entry of the stream has no envelope. It is removed like a delivery of a deleted home.
     return Delivery(entry.decode(), fields.get(b"i", b"").decode(errors="replace"), fields.get(b"e", b""))
 
 
 def _dead_letter(entry: bytes, flat: Any) -> DeadLetter:
     fields = _fields(flat)
     tries = fields.get(b"t", b"")
-    # What somebody else wrote into the stream is shown, too, so that it can be dropped.
+    # A foreign entry of the stream is listed, too, so that it can be deleted.
     return DeadLetter(
         entry.decode(),
         fields.get(b"i", b"").decode(errors="replace"),
-        fields.get(b"r", b"not understood").decode(errors="replace"),
+        fields.get(b"r", b"malformed").decode(errors="replace"),
         int(tries) if tries.isdigit() else 0,
         fields.get(b"e", b""),
     )
-
-
-OVERHEAD: Final = 100
-"""Bytes that an entry is counted with besides its envelope."""
-
-_SIZE: Final = f"""
--- The envelope of a delivery is the value of its last field.
-local function size_of(fields) return #fields[#fields] + {OVERHEAD} end
-"""
-
-_TAKE_OUT: Final = (
-    _SIZE
-    + """
--- Take a delivery out of its stream; its fields, or nothing if it is gone already.
-local function take_out(module, deliveries, tries, entry)
-  local found = redis.call('XRANGE', deliveries, entry, entry)
-  redis.call('HDEL', tries, entry)
-  if not found[1] then return end
-  redis.call('XDEL', deliveries, entry)
-  redis.call('HINCRBY', module, 'bytes', -size_of(found[1][2]))
-  return found[1][2]
-end
-"""
-)
-
-ADD_DELIVERIES: Final = changing(
-    _SIZE
-    + """
--- KEYS: …, module, deliveries, dead letters
--- ARGV: since, most bytes, most dead letters, then event id and envelope of each
--- Another one of its id, made since, hears nothing of before. What finds no room is dead at once.
-if redis.call('HGET', KEYS[3], 'since') ~= ARGV[1] then return {'unknown', 'smart_module'} end
-local bytes, room = tonumber(redis.call('HGET', KEYS[3], 'bytes') or '0'), tonumber(ARGV[2])
-local refused = 0
-for i = 4, #ARGV, 2 do
-  local size = size_of({ARGV[i + 1]})
-  if bytes + size <= room then
-    redis.call('XADD', KEYS[4], '*', 'i', ARGV[i], 'e', ARGV[i + 1])
-    bytes = bytes + size
-  else
-    redis.call('XADD', KEYS[5], 'MAXLEN', ARGV[3], '*', 'r', 'too much waits', 't', 0,
-      'i', ARGV[i], 'e', ARGV[i + 1])
-    refused = refused + 1
-  end
-end
-redis.call('HSET', KEYS[3], 'bytes', bytes)
-return unannounced('deliveries_added', tostring(refused))
-"""
-)
-
-CLAIM_MODULE: Final = removing("""
--- KEYS: …, module, deliveries, worker. ARGV: since, node, for how many ms, 1: also if nothing waits
--- Who delivers to it: one node at a time, until it lets go or is not heard of for so long.
-local module = redis.call('HMGET', KEYS[3], 'since', 'suspended')
-if module[1] ~= ARGV[1] then return {'unknown', 'smart_module'} end
-local worker = redis.call('GET', KEYS[5])
-if worker and worker ~= ARGV[2] then return {'held', '0'} end
-local waiting = redis.call('XLEN', KEYS[4])
-if state ~= 'live' or module[2] == '1' or (waiting == 0 and ARGV[4] ~= '1') then
-  redis.call('DEL', KEYS[5])
-  return {'idle', tostring(waiting)}
-end
-redis.call('SET', KEYS[5], ARGV[2], 'PX', ARGV[3])
-return unannounced('module_claimed', tostring(waiting))
-""")
-
-RELEASE_MODULE: Final = removing("""
--- KEYS: …, worker. ARGV: node
-if redis.call('GET', KEYS[3]) == ARGV[1] then redis.call('DEL', KEYS[3]) end
-return unannounced('module_released')
-""")
-
-FINISH_DELIVERY: Final = removing(
-    _TAKE_OUT
-    + """
--- KEYS: …, module, deliveries, tries. ARGV: entry
-take_out(KEYS[3], KEYS[4], KEYS[5], ARGV[1])
-return unannounced('delivered')
-"""
-)
-
-COUNT_TRY: Final = removing("""
--- KEYS: …, deliveries, tries, module. ARGV: entry, since, why it was not taken, now
-if #redis.call('XRANGE', KEYS[3], ARGV[1], ARGV[1]) == 0 then return {'gone'} end
-if redis.call('HGET', KEYS[5], 'since') == ARGV[2] then
-  redis.call('HSET', KEYS[5], 'last_error', ARGV[3], 'last_error_at', ARGV[4])
-end
-return unannounced('try_counted', tostring(redis.call('HINCRBY', KEYS[4], ARGV[1], 1)))
-""")
-
-BURY_DELIVERY: Final = removing(
-    _TAKE_OUT
-    + """
--- KEYS: …, module, deliveries, tries, dead letters. ARGV: entry, why, tries, most dead letters
-local fields = take_out(KEYS[3], KEYS[4], KEYS[5], ARGV[1])
-if not fields then return {'gone'} end
-redis.call('XADD', KEYS[6], 'MAXLEN', ARGV[4], '*', 'r', ARGV[2], 't', ARGV[3], unpack(fields))
-return unannounced('delivery_given_up')
-"""
-)
-
-NOTE_BREAKER: Final = removing("""
--- KEYS: …, module. ARGV: since, open until in ms, or 0
-if redis.call('HGET', KEYS[3], 'since') ~= ARGV[1] then return {'gone'} end
-if ARGV[2] == '0' then
-  redis.call('HDEL', KEYS[3], 'broken_until')
-else
-  redis.call('HSET', KEYS[3], 'broken_until', ARGV[2])
-end
-return unannounced('breaker_noted')
-""")
-
-RETRY_DEAD: Final = changing(
-    _SIZE
-    + """
--- KEYS: …, module, deliveries, dead letters. ARGV: dead letters; each becomes a new delivery.
--- What is none, and stands there all the same, stays: why, tries, event id and envelope are eight words.
-if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'smart_module'} end
-local moved = 0
-for i = 1, #ARGV do
-  local found = redis.call('XRANGE', KEYS[5], ARGV[i], ARGV[i])
-  if found[1] and #found[1][2] == 8 then
-    local fields = found[1][2]
-    redis.call('XADD', KEYS[4], '*', unpack(fields, 5))
-    redis.call('XDEL', KEYS[5], ARGV[i])
-    redis.call('HINCRBY', KEYS[3], 'bytes', size_of(fields))
-    moved = moved + 1
-  end
-end
-return unannounced('dead_letters_retried', tostring(moved))
-"""
-)
-
-DROP_DEAD: Final = removing("""
--- KEYS: …, module, dead letters. ARGV: dead letters
-if redis.call('EXISTS', KEYS[3]) == 0 then return {'unknown', 'smart_module'} end
-return unannounced('dead_letters_dropped', tostring(redis.call('XDEL', KEYS[4], unpack(ARGV))))
-""")

@@ -1,4 +1,4 @@
-"""Records of webhooks."""
+"""Records of smart modules (spec 001, *Smart Modules*)."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from enum import StrEnum
 
 
 class ModuleType(StrEnum):
-    """How a smart module is told of events."""
+    """How a smart module receives events."""
 
     WEBHOOK = "webhook"
 
 
 @dataclass(frozen=True, slots=True)
 class SmartModule:
-    """Something that is told of a project's events (spec 001, *Smart Modules*). One type: `webhook`.
+    """A receiver of a project's events, of one type: `webhook`.
 
-    URL and key are sealed (`homewire.sealing`), and stand in no repr.
+    URL and key are sealed (`homewire.sealing`), and not in the repr.
     """
 
     id: str
@@ -24,33 +24,36 @@ class SmartModule:
     module_type: ModuleType
     description: str
     events: frozenset[str]
-    """Event types, exactly as they are in events; `*`: all."""
+    """Event types, as spelled in events; `*`: all."""
     homes: frozenset[int] | None
     """None: every home of the project."""
     created_ms: int
     since_ms: int
-    """By Redis' clock: events of before are not for it. Also tells it from an earlier one of its id."""
+    """Its creation by Redis' clock: it gets later events only.
+
+    Tells it from an earlier module with its id.
+    """
     suspended: bool
     sealed_url: str = field(repr=False)
     sealed_key: str = field(repr=False)
     broken_until_ms: int = 0
-    """The circuit breaker is open until then; 0: it is closed."""
+    """Until when the circuit breaker is open; 0: it is closed."""
     sealed_old_key: str = field(default="", repr=False)
-    """The key before this one, while both sign; empty: there is none."""
+    """The key before this one, while deliveries are signed with both; else empty."""
     old_key_until_ms: int = 0
-    """It signs until then."""
+    """Until when deliveries are signed with the old key, too."""
     last_error: str = ""
-    """Why its receiver last took nothing; empty: it took all."""
+    """The last error of its receiver; empty: none."""
     last_error_ms: int = 0
 
     def concerns(self, home_id: int) -> bool:
-        """Whether it belongs to this home of its project."""
+        """Whether it gets events of this home of its project."""
         return self.homes is None or home_id in self.homes
 
 
 @dataclass(frozen=True, slots=True)
 class DeadLetter:
-    """A delivery to a smart module that was given up."""
+    """A delivery that failed for good."""
 
     id: str
     event_id: str

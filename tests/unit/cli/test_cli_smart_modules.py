@@ -123,7 +123,7 @@ def test_foreign_entry_among_dead_letters_is_shown_and_dropped(commands: Command
     asyncio.run(write())
     dead_letters = commands.json("smart-module", "dead-letters", "list", *of_module)
     assert [(each["reason"], each["tries"], each["event"]) for each in dead_letters] == [
-        ("not understood", 0, None), ("\ufffd", 0, None)
+        ("malformed", 0, None), ("\ufffd", 0, None)
     ]  # fmt: skip
     assert commands.json("smart-module", "dead-letters", "retry", *of_module) == {"retried": 1}
     assert commands.json("smart-module", "dead-letters", "drop", *of_module) == {"dropped": 1}

@@ -151,8 +151,8 @@ UNCHARGED = {
     # `webhook_waiting_bytes` and `webhook_dead_letters` bound it; a project has at most 100 smart modules.
     "ADD_DELIVERIES": "deliveries to a smart module",
     "FINISH_DELIVERY": "the counter of these",
-    "BURY_DELIVERY": "dead letters of a smart module",
-    "RETRY_DEAD": "deliveries instead of dead letters",
+    "DEAD_LETTER": "dead letters of a smart module",
+    "RETRY_DEAD_LETTERS": "deliveries instead of dead letters",
     "COUNT_TRY": "a counter for each of these",
     "CORRECT_USAGE": "the counters themselves",
 }
