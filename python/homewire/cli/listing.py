@@ -16,7 +16,7 @@ from homewire.timestamps import timestamp
 
 if TYPE_CHECKING:
     from homewire.devices.models import Device as DeviceRecord
-    from homewire.homes.members import Person
+    from homewire.homes.members import MemberUser
     from homewire.homes.models import Home as HomeRecord
     from homewire.store.parts import Part
     from homewire.users.models import User as UserRecord
@@ -188,7 +188,7 @@ def _home(home: HomeRecord) -> Line:
     }
 
 
-def _member(person: Person) -> Line:
+def _member(person: MemberUser) -> Line:
     member, user = person
     return {
         "userId": member.user_id,

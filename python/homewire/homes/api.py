@@ -11,7 +11,7 @@ import msgspec
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import Conflict, InvalidInput, NotFound, PermissionDenied
 from homewire.homes.models import Home as HomeRecord
-from homewire.homes.store import ANYBODY
+from homewire.homes.store import NO_USER
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -22,8 +22,8 @@ from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 
 
-class HomesQuery(Paging, kw_only=True, rename="camel"):
-    """Whose homes: a user's, or (only for a project key) all of the project."""
+class HomeQuery(Paging, kw_only=True, rename="camel"):
+    """The user whose homes are listed. A project key may name its project instead."""
 
     user_id: models.Id | None = None
     project_id: models.Id | None = None
@@ -37,8 +37,11 @@ class NewHome(WholeObject, frozen=True, kw_only=True, rename="camel"):
 
 
 class HomeChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """The body of *Update Home*: name and time zone (null or empty: none), with a project key also whether it
-    is deactivated; the rest may stand as it is."""
+    """The body of *Update Home*: name and time zone (null or empty: none), with a project key also
+    `deactivated`.
+
+    Other members are accepted if unchanged.
+    """
 
     name: str | msgspec.UnsetType = msgspec.UNSET
     timezone: str | msgspec.UnsetType | None = msgspec.UNSET
@@ -49,14 +52,14 @@ class HomeChanges(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
 
 DEACTIVATED: Final = (
-    "Of a home that is deactivated nobody hears anything, and nothing is taken for it: events to it or from "
-    "its devices, commands to them, and values are 403 `HOME_DEACTIVATED`. It keeps its members, devices and "
-    "values, which can be read."
+    "Connections receive no events of a deactivated home. Events to it or from its devices, commands to "
+    "them, and values are refused with 403 `HOME_DEACTIVATED`. It keeps its members, devices and values, "
+    "which can be read."
 )
 
 
-def shown(home: HomeRecord) -> models.Home:
-    """A home as answers show it."""
+def to_response(home: HomeRecord) -> models.Home:
+    """The Home of a response."""
     return models.Home(
         id=home.id,
         project_id=home.project_id,
@@ -67,13 +70,13 @@ def shown(home: HomeRecord) -> models.Home:
     )
 
 
-def asking(caller: Principal) -> int:
-    """On whose behalf the store changes a home: a user's, or a project key's that may do what owners may."""
-    return caller.id if caller.kind is PrincipalKind.USER else ANYBODY
+def acting_user(caller: Principal) -> int:
+    """The `caller_id` of the repository: the calling user, or NO_USER for a project key."""
+    return caller.id if caller.kind is PrincipalKind.USER else NO_USER
 
 
-async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Part[models.Home]:
-    """The homes of a user, by id; for a project key also all of the project."""
+async def get_homes(api: Api, call: Call[HomeQuery, None]) -> Part[models.Home]:
+    """List the homes of a user by id; with a project key also those of the project."""
     store, project_id, query = api.store.homes, call.project_id, call.query
     if query.project_id not in (None, project_id):
         raise PermissionDenied(field="projectId", problem="is not the project of the key")
@@ -87,44 +90,45 @@ async def get_homes(api: Api, call: Call[HomesQuery, None]) -> Part[models.Home]
     else:
         raise InvalidInput("userId", "is required")
     part = await Part.by_ids(ids, query.skip, total, partial(store.all_of, project_id))
-    return part.shown(shown)
+    return part.shown(to_response)
 
 
 async def create_home(api: Api, call: Call[NoQuery, NewHome]) -> models.Home:
-    """The caller becomes its owner."""
+    """Create a home. The calling user becomes its owner."""
     body = call.body
-    return shown(
+    return to_response(
         await api.store.homes.create(call.project_id, body.name, call.principal.id, body.timezone or None)
     )
 
 
 async def get_home(api: Api, call: Call[NoQuery, None]) -> models.Home:
-    """A home that the caller may see. Who was added to it by a stranger accepts that by looking at it."""
+    """Get a home. A user who was invited to it accepts the invitation by that."""
     if call.principal.kind is PrincipalKind.USER:
-        # Who is in too many homes to accept one more may see it all the same.
+        # A user with too many homes cannot accept, and gets the home all the same.
         with suppress(Conflict):
             await api.store.homes.accept(call.project_id, call.ids["homeId"], call.principal.id)
-    return shown(await _home(api, call.project_id, call.ids["homeId"]))
+    return to_response(await _home(api, call.project_id, call.ids["homeId"]))
 
 
 async def update_home(api: Api, call: Call[NoQuery, HomeChanges]) -> None:
-    """Owners change its name and time zone. Whether it is deactivated is for the project to say."""
+    """Set name and time zone, as an owner. A project key may also deactivate or activate the home."""
     home_id, is_user = call.ids["homeId"], call.principal.kind is PrincipalKind.USER
     home = await _home(api, call.project_id, home_id)
     mutable = {"name", "timezone"} if is_user else {"name", "timezone", "deactivated"}
-    wanted = changes(call.body, shown(home), mutable)
+    wanted = changes(call.body, to_response(home), mutable)
     deactivated = wanted.pop("deactivated", None)
     given = {field: value or "" for field, value in wanted.items()}
     if deactivated is None:
-        await api.store.homes.update(call.project_id, home_id, given, asking(call.principal))
+        await api.store.homes.update(call.project_id, home_id, given, acting_user(call.principal))
     else:
-        # Also if it is so already: a change that was not confirmed has to be heard before this is answered.
+        # Also without a change: an earlier one that was not confirmed must reach all nodes before this is
+        # answered.
         await api.store.homes.set_deactivated(call.project_id, home_id, deactivated, given)
 
 
 async def delete_home(api: Api, call: Call[NoQuery, None]) -> None:
-    """Owners delete it; its devices belong to no home afterwards."""
-    await api.store.homes.delete(call.project_id, call.ids["homeId"], asking(call.principal))
+    """Delete a home, as an owner. Its devices are in no home afterwards."""
+    await api.store.homes.delete(call.project_id, call.ids["homeId"], acting_user(call.principal))
 
 
 async def _home(api: Api, project_id: int, home_id: int) -> HomeRecord:
@@ -135,13 +139,13 @@ async def _home(api: Api, project_id: int, home_id: int) -> HomeRecord:
 
 
 async def _require_user(api: Api, caller: Principal, user_id: int) -> None:
-    """Raises PermissionDenied for another user's id, and, the same, for nobody's."""
+    """Raises PermissionDenied for another or an unknown user."""
     if caller.kind is PrincipalKind.USER:
         known = caller.id == user_id
     else:
         known = bool(await api.store.users.get_many(caller.project_id, [user_id]))
     if not known:
-        raise PermissionDenied(field="userId", problem="is no user whose homes the key may see")
+        raise PermissionDenied(field="userId", problem="is not a user whose homes this key may list")
 
 
 OPERATIONS: Final = (
@@ -150,11 +154,11 @@ OPERATIONS: Final = (
         method="GET",
         path="/homes",
         tag="Homes",
-        summary="Get the homes that a user belongs to; with a project key also all homes of the project",
+        summary="List the homes of a user; with a project key also those of the project",
         source="spec 001, Get Homes",
         access=Access(user=True, scope=KeyScope.READ),
         handler=get_homes,
-        query=HomesQuery,
+        query=HomeQuery,
         answer=list[models.Home],
         errors=frozenset({401, 403}),
     ),
@@ -179,7 +183,7 @@ OPERATIONS: Final = (
         path="/homes/{homeId}",
         tag="Homes",
         summary="Get a home",
-        description="A user whom a stranger added to it accepts that with this.",
+        description="A user who was invited to the home accepts the invitation with this request.",
         source="spec 001, Get Home",
         access=Access(user=True, scope=KeyScope.READ),
         visible=home_in_path,
@@ -191,8 +195,8 @@ OPERATIONS: Final = (
         method="PATCH",
         path="/homes/{homeId}",
         tag="Homes",
-        summary="Change the name or time zone of a home; only its owners may",
-        description="A project key may also deactivate it, and activate it again. " + DEACTIVATED,
+        summary="Change the name or time zone of a home, as an owner",
+        description="A project key may also deactivate and activate it. " + DEACTIVATED,
         source="spec 001, Update Home",
         access=Access(user=True, scope=KeyScope.ADMIN),
         visible=home_in_path,
@@ -205,7 +209,7 @@ OPERATIONS: Final = (
         method="DELETE",
         path="/homes/{homeId}",
         tag="Homes",
-        summary="Delete a home; only its owners may",
+        summary="Delete a home, as an owner",
         source="spec 001, Delete Home",
         access=Access(user=True, scope=KeyScope.ADMIN),
         visible=home_in_path,

@@ -1,4 +1,4 @@
-"""The members of a home as people: with their names and addresses, and invited by them."""
+"""The members of a home with their user records, and invitations by address."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Final
 from homewire.access_changes.records import RecordType
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.homes.models import HomeMember, Role
-from homewire.homes.store import ANYBODY, Homes
+from homewire.homes.store import NO_USER, Homes
 from homewire.messages.models import Posting
 from homewire.projects.models import AccountSystem, Project
 from homewire.store import checks
@@ -28,20 +28,20 @@ INVITE_MEMBER: Final = changing(
     charges=True,
 )
 
-Person = tuple[HomeMember, User]
-"""A membership, and who it is."""
+MemberUser = tuple[HomeMember, User]
+"""A membership and its user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Invitee:
-    """Who is to become a member. One of these, as the account system of the project says."""
+    """How a new member is named: by the one of these that the account system of the project uses."""
 
     email: str | None = None
     phone: str | None = None
     user_id: int | None = None
 
     def check(self, accounts: AccountSystem) -> None:
-        """Raises InvalidInput, naming it, for what is of another account system, and for what is missing."""
+        """Raises InvalidInput for a field of another account system, and for a missing one."""
         given = {
             AccountSystem.EMAIL: ("email", self.email),
             AccountSystem.PHONE: ("phoneNumber", self.phone),
@@ -56,7 +56,7 @@ class Invitee:
 
 
 class Members:
-    """The people in the homes of a project."""
+    """The members of the homes of a project, with their user records."""
 
     def __init__(self, database: Database, homes: Homes, users: Users) -> None:
         self._database = database
@@ -65,19 +65,19 @@ class Members:
 
     async def part(
         self, project_id: int, home_id: int, skip: int = 0, limit: int | None = None
-    ) -> Part[Person]:
-        """The members by user id, without the first `skip`, at most `limit`; and how many there are."""
+    ) -> Part[MemberUser]:
+        """At most `limit` members by user id, without the first `skip`; and how many there are."""
         members = await self._homes.members(project_id, home_id)
         wanted = members[skip : None if limit is None else skip + limit]
-        return await Part.by_ids(wanted, skip, len(members), partial(self._known, project_id))
+        return await Part.by_ids(wanted, skip, len(members), partial(self._with_users, project_id))
 
-    async def get(self, project_id: int, home_id: int, user_id: int) -> Person:
-        """A member. Raises UnknownRecord."""
+    async def get(self, project_id: int, home_id: int, user_id: int) -> MemberUser:
+        """A member of a home. Raises UnknownRecord."""
         member = await self._homes.member(project_id, home_id, user_id)
-        known = await self._known(project_id, [member]) if member is not None else []
-        if not known:
+        found = await self._with_users(project_id, [member]) if member is not None else []
+        if not found:
             raise UnknownRecord("member", user_id)
-        return known[0]
+        return found[0]
 
     async def invite(
         self,
@@ -85,28 +85,28 @@ class Members:
         home_id: int,
         invitee: Invitee,
         role: Role = Role.MEMBER,
-        asking: int = ANYBODY,
+        caller_id: int = NO_USER,
         posting: Posting | None = None,
-    ) -> Person:
-        """Make somebody a member, by what people of the account system are known by.
+    ) -> MemberUser:
+        """Add a member by address, number or id.
 
-        Whose address is nobody's becomes an invited user, and the user of that address by registering. With
-        an address `posting` tells them. Raises InvalidInput, UnknownRecord (home), and Conflict
-        (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES, TOO_MANY_INVITATIONS, or for who may not).
+        An address without a user gets an invited user, who becomes a registered one by registering it.
+        `posting` is the message to the address. Raises InvalidInput, UnknownRecord (home), Conflict
+        (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES, TOO_MANY_INVITATIONS, PERMISSION_DENIED).
         """
         invitee.check(project.accounts)
         if invitee.user_id is not None:
-            user_id = await self._add(project.id, home_id, invitee.user_id, role, asking)
+            user_id = await self._add(project.id, home_id, invitee.user_id, role, caller_id)
         else:
-            user_id = await self._invite(project.id, home_id, invitee, role, asking, posting)
+            user_id = await self._invite(project.id, home_id, invitee, role, caller_id, posting)
         return await self.get(project.id, home_id, user_id)
 
-    async def _add(self, project_id: int, home_id: int, user_id: int, role: Role, asking: int) -> int:
+    async def _add(self, project_id: int, home_id: int, user_id: int, role: Role, caller_id: int) -> int:
         try:
-            await self._homes.add_member(project_id, home_id, user_id, role, asking)
+            await self._homes.add_member(project_id, home_id, user_id, role, caller_id)
         except UnknownRecord as error:
             if error.noun == "user":
-                raise InvalidInput("userId", "is no user of the project") from error
+                raise InvalidInput("userId", "is not a user of the project") from error
             raise
         return user_id
 
@@ -116,26 +116,28 @@ class Members:
         home_id: int,
         invitee: Invitee,
         role: Role,
-        asking: int,
+        caller_id: int,
         posting: Posting | None,
     ) -> int:
         slot = ProjectSlot(project_id)
         email = checks.email(invitee.email) if invitee.email is not None else ""
         phone = checks.phone(invitee.phone) if invitee.phone is not None else ""
-        directory, address = (slot.emails, email.lower()) if email else (slot.phones, phone)
+        index, address = (slot.emails, email.lower()) if email else (slot.phones, phone)
         for _ in range(ATTEMPTS):
-            holder = await self._database.read("HGET", directory, address)
-            # Also if there is one: the time is not to tell.
+            existing = await self._database.read("HGET", index, address)
+            # Also for an existing user: the response time must not tell which.
             new_id = await self._database.new_id()
-            user_id = int(holder) if holder else new_id
-            names, arguments = self._homes.adding(slot, home_id, user_id, role, asking, email or phone)
+            user_id = int(existing) if existing else new_id
+            names, arguments = self._homes.member_arguments(
+                slot, home_id, user_id, role, caller_id, email or phone
+            )
             answer = await self._database.change(
                 INVITE_MEMBER,
                 slot,
-                [*names, directory, slot.unverified_users, slot.invited_users],
+                [*names, index, slot.unverified_users, slot.invited_users],
                 [
                     *arguments,
-                    0 if holder else 1, address, email, email.lower(), phone, *(posting or ("", "")),
+                    0 if existing else 1, address, email, email.lower(), phone, *(posting or ("", "")),
                 ],
             )  # fmt: skip
             if answer[0] != "moved":
@@ -143,7 +145,7 @@ class Members:
                 return user_id
         raise retries_exhausted("user")
 
-    async def _known(self, project_id: int, members: Sequence[HomeMember]) -> list[Person]:
-        """Without those who were deleted meanwhile."""
+    async def _with_users(self, project_id: int, members: Sequence[HomeMember]) -> list[MemberUser]:
+        """The memberships with their users, without users that were deleted meanwhile."""
         users = await self._users.get_many(project_id, [member.user_id for member in members])
         return [(member, users[member.user_id]) for member in members if member.user_id in users]

@@ -7,7 +7,7 @@ from enum import StrEnum
 
 
 class Role(StrEnum):
-    """What a member is in a home."""
+    """The role of a member in a home."""
 
     OWNER = "owner"
     MEMBER = "member"
@@ -22,7 +22,7 @@ class Home:
     name: str
     created_ms: int
     timezone: str | None = None
-    """Of the IANA database."""
+    """A name of the IANA database."""
     deactivated: bool = False
 
 
@@ -33,6 +33,6 @@ class HomeMember:
     user_id: int
     role: Role
     since_ms: int
-    typed: str | None = None
-    """A stranger added the user, who has not accepted: by this address or number, or (`-`) by the user's id.
-    It is all that other members are told of the user."""
+    invited_as: str | None = None
+    """Of a user who has not accepted the invitation: the address or number that the inviter typed, or `-` for
+    an id. Other members see nothing else of this user."""

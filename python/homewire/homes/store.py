@@ -1,9 +1,10 @@
-"""Homes and who is a member of them. Membership is kept on both sides, in one step.
+"""Homes and memberships (spec 001, *Homes*). A membership is stored with the home and with the user, in one
+step.
 
-`asking` is the user on whose behalf something is changed, whose rights the script looks at in the same step;
-0 is an operator or a project key, who may do what owners may.
+`caller_id` is the user who makes a change. The script checks the role of this user in the same step. 0 stands
+for an operator or a project key, which may do what owners may.
 
-Emptying a deleted home: nobody can join or enter it any more, but what was in it is still there.
+A deleted home has no members, devices and entities for readers, before `HomeCleanup` removes their records.
 """
 
 from __future__ import annotations
@@ -50,34 +51,34 @@ SET_ROLE: Final = changing(lua(__package__, "set_role"))
 REMOVE_MEMBERS: Final = removing(lua(__package__, "remove_members"), charges=True)
 SETTLE_HOME: Final = removing(lua(__package__, "settle_home"), charges=True)
 
-ANYBODY: Final = 0
-"""Who asks, if it is no user."""
-BY_ID: Final = "-"
-"""What a user was added by who was named by id."""
-MAX_PENDING: Final = 100
-"""Homes that strangers may add a user to before the user accepts one or leaves."""
+NO_USER: Final = 0
+"""The caller, if it is not a user."""
+INVITED_BY_ID: Final = "-"
+"""`HomeMember.invited_as` of a user who was invited by id."""
+MAX_INVITATIONS: Final = 100
+"""Invitations of a user that are not accepted."""
 LEFT_MS: Final = 30 * DAY_MS
-"""How long a user who left a home is not added again by its members."""
+"""How long members cannot add a user again who left the home."""
 MAX_LEFT: Final = 200
-"""Homes that it is remembered of, the latest."""
+"""Homes, the latest, that the record of a user lists as left."""
 CHUNK: Final = 200
-"""Records looked at in one round trip: others wait no longer than for so many."""
+"""Records read in one round trip, so that other requests do not wait for a longer one."""
 
 
 class Homes:
-    """The homes of a project. A user is in at most `homes_per_user`; 0: in any number."""
+    """The homes of a project. A user is a member of at most `homes_per_user`; 0: no limit."""
 
-    def __init__(self, database: Database, emptying: HomeCleanup, homes_per_user: int = 0) -> None:
+    def __init__(self, database: Database, cleanup: HomeCleanup, homes_per_user: int = 0) -> None:
         self._database = database
-        self._emptying = emptying
+        self._cleanup = cleanup
         self.homes_per_user: Final = homes_per_user
 
     async def create(
         self, project_id: int, name: str, owner_user_id: int, timezone: str | None = None
     ) -> Home:
-        """A new home with its first owner.
+        """Create a home with its first owner.
 
-        Raises UnknownRecord without the project or the user, InvalidInput, Conflict (EXCEEDED_MAX_HOMES).
+        Raises UnknownRecord (project, user), InvalidInput, Conflict (EXCEEDED_MAX_HOMES), QuotaExceeded.
         """
         home = Home(
             await self._database.new_id(), project_id, checks.name("name", name),
@@ -98,12 +99,12 @@ class Homes:
         return home
 
     async def get(self, project_id: int, home_id: int) -> Home | None:
-        """A home, None if there is none of this id."""
+        """A home; None for an unknown id."""
         homes = await self.all_of(project_id, [home_id])
         return homes[0] if homes else None
 
     async def all_of(self, project_id: int, home_ids: Sequence[int]) -> list[Home]:
-        """The homes of these ids, in their order, as far as they exist."""
+        """The homes of these ids that exist, in the order of `home_ids`."""
         slot, found = ProjectSlot(project_id), list[Home]()
         for start in range(0, len(home_ids), PAGE):
             page = home_ids[start : start + PAGE]
@@ -114,27 +115,28 @@ class Homes:
         return found
 
     async def slice(self, project_id: int, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
-        """The ids of the project's homes, ascending, from the one at `skip` on; and how many homes it has."""
+        """At most `limit` ids of the project's homes, ascending, without the first `skip`; and how many it
+        has."""
         return await self._database.index_slice(ProjectSlot(project_id).homes, skip, limit)
 
     async def update(
-        self, project_id: int, home_id: int, changes: Mapping[str, str], asking: int = ANYBODY
+        self, project_id: int, home_id: int, changes: Mapping[str, str], caller_id: int = NO_USER
     ) -> None:
-        """Change `name` or `timezone` (empty: none). Raises UnknownRecord, InvalidInput, Conflict."""
+        """Set `name` or `timezone` (empty: none). Raises UnknownRecord, InvalidInput, Conflict."""
         slot, fields = ProjectSlot(project_id), _fields(changes)
         if fields:
             answer = await self._database.change(
-                UPDATE_HOME, slot, [slot.home(home_id), slot.home_members(home_id)], [asking, *fields]
+                UPDATE_HOME, slot, [slot.home(home_id), slot.home_members(home_id)], [caller_id, *fields]
             )
             require_ok(answer, project=project_id, home=home_id)
 
     async def set_deactivated(
         self, project_id: int, home_id: int, deactivated: bool, changes: Mapping[str, str] | None = None
     ) -> None:
-        """Deactivate a home: nothing is heard of it and nothing happens in it; or activate it again.
+        """Deactivate or activate a home. `changes`, as of `update`, are made in the same step.
 
-        It keeps its members, devices and values. What else is changed with it, as by `update`, is changed in
-        the same step. Raises UnknownRecord, InvalidInput.
+        Connections receive nothing of a deactivated home, and it accepts no events, commands and values. It
+        keeps its members, devices and values. Raises UnknownRecord, InvalidInput.
         """
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
@@ -143,34 +145,34 @@ class Homes:
         require_ok(answer, project=project_id, home=home_id)
 
     async def delete(
-        self, project_id: int, home_id: int, asking: int = ANYBODY, members: Sequence[int] = ()
+        self, project_id: int, home_id: int, caller_id: int = NO_USER, members: Sequence[int] = ()
     ) -> bool:
-        """Delete a home. It has no members and devices any more from its first step on.
+        """Delete a home. Readers see no members and devices of it from the first step on.
 
-        With `members` (at most PAGE) it is deleted only if it has these and no others; whether that was so.
-        What remains of them is swept after that; when a crash interrupts it, housekeeping goes on, or
-        deleting again. Raises UnknownRecord, and Conflict for who is no owner.
+        With `members` (at most PAGE) it is deleted only if it has exactly these members; False if not. After
+        a crash housekeeping finishes the deletion, or a second call. Raises UnknownRecord, Conflict
+        (PERMISSION_DENIED for a caller who is no owner).
         """
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             DELETE_HOME,
             slot,
             [slot.home(home_id), slot.home_members(home_id), slot.homes, slot.deleted_homes],
-            [home_id, asking, *members],
+            [home_id, caller_id, *members],
         )
         if answer[0] == "moved":
             return False
         if answer[0] == "ok" or not await self._database.present(slot.deleted_homes, [home_id]):
             require_ok(answer, project=project_id, home=home_id)
-        await self._emptying.empty(slot, home_id)
+        await self._cleanup.clean_up(slot, home_id)
         return True
 
     async def sweep(self, project_id: int) -> None:
-        """Finish what a crash interrupted: members and devices of deleted homes."""
+        """Finish deletions that a crash interrupted."""
         slot = ProjectSlot(project_id)
         async for page in self._database.index_pages(slot.deleted_homes):
             for home_id in page:
-                await self._emptying.empty(slot, home_id)
+                await self._cleanup.clean_up(slot, home_id)
 
     async def add_member(
         self,
@@ -178,15 +180,16 @@ class Homes:
         home_id: int,
         user_id: int,
         role: Role = Role.MEMBER,
-        asking: int = ANYBODY,
+        caller_id: int = NO_USER,
     ) -> HomeMember:
-        """Make a user a member, who has to accept if a stranger asks. Only owners make owners.
+        """Add a user to a home. Only owners add owners.
 
-        Raises UnknownRecord, and Conflict (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES,
-        TOO_MANY_INVITATIONS, or for who may not).
+        The user has to accept if the caller is a user without another home in common with them. Raises
+        UnknownRecord, Conflict (MEMBER_EXISTS, MEMBER_LEFT, EXCEEDED_MAX_HOMES, TOO_MANY_INVITATIONS,
+        PERMISSION_DENIED).
         """
         slot = ProjectSlot(project_id)
-        names, arguments = self.adding(slot, home_id, user_id, role, asking, BY_ID)
+        names, arguments = self.member_arguments(slot, home_id, user_id, role, caller_id, INVITED_BY_ID)
         answer = await self._database.change(ADD_MEMBER, slot, names, arguments)
         require_ok(answer, project=project_id, home=home_id, user=user_id)
         member = await self.member(project_id, home_id, user_id)
@@ -194,22 +197,21 @@ class Homes:
             raise UnknownRecord("member", user_id)
         return member
 
-    def adding(
-        self, slot: ProjectSlot, home_id: int, user_id: int, role: Role, asking: int, typed: str
+    def member_arguments(
+        self, slot: ProjectSlot, home_id: int, user_id: int, role: Role, caller_id: int, invited_as: str
     ) -> tuple[list[str], list[str | int]]:
         """Keys and arguments of ADD_MEMBER, and the first ones of INVITE_MEMBER."""
         return [
             slot.home(home_id), slot.home_members(home_id),
             slot.user(user_id), slot.user_homes(user_id), slot.user_ended_keys(user_id),
-            slot.user_pending(user_id), slot.user_homes(asking), slot.user_pending(asking),
+            slot.user_pending(user_id), slot.user_homes(caller_id), slot.user_pending(caller_id),
             slot.user_left(user_id),
         ], [
-            home_id, user_id, Role(role).value, self._database.now_ms(), self.homes_per_user, asking, typed,
-            MAX_PENDING,
-        ]  # fmt: skip
+            home_id, user_id, Role(role).value, self._database.now_ms(), self.homes_per_user, caller_id,
+            invited_as, MAX_INVITATIONS, ]  # fmt: skip
 
     async def accept(self, project_id: int, home_id: int, user_id: int) -> None:
-        """A user agrees to be a member of a home that a stranger added them to; else nothing is changed.
+        """Accept the invitation of a user to a home. Without effect for another member.
 
         Raises UnknownRecord, and Conflict (EXCEEDED_MAX_HOMES).
         """
@@ -229,18 +231,21 @@ class Homes:
         require_ok(answer, project=project_id, home=home_id)
 
     async def followed_by(self, project_id: int, user_id: int) -> list[int]:
-        """The homes that a user receives without naming them: not those that a stranger added the user to."""
+        """The homes that a connection of the user subscribes to by default: without unaccepted
+        invitations."""
         homes = await self.of_user(project_id, user_id)
-        # After the homes: one that is added meanwhile is in neither, and one accepted meanwhile is announced.
+        # After the homes: a home that is added meanwhile is in neither, one accepted meanwhile is announced.
         pending = await self._database.read("ZRANGE", ProjectSlot(project_id).user_pending(user_id), 0, -1)
-        unasked = set(map(int, pending))
-        return [home_id for home_id in homes if home_id not in unasked]
+        unaccepted = set(map(int, pending))
+        return [home_id for home_id in homes if home_id not in unaccepted]
 
-    async def remove_member(self, project_id: int, home_id: int, user_id: int, asking: int = ANYBODY) -> None:
-        """End a membership; the home of its only member is deleted. Owners remove others, all themselves.
+    async def remove_member(
+        self, project_id: int, home_id: int, user_id: int, caller_id: int = NO_USER
+    ) -> None:
+        """Remove a member. A home without members is deleted. Members may remove only themselves.
 
-        Who leaves is not added again by other members for `LEFT_MS`. Raises UnknownRecord, and Conflict
-        (LAST_OWNER, or for who may not).
+        A user who left cannot be added by other members for `LEFT_MS`. Raises UnknownRecord, Conflict
+        (LAST_OWNER, PERMISSION_DENIED).
         """
         slot, now = ProjectSlot(project_id), self._database.now_ms()
         answer = await self._database.change(
@@ -251,30 +256,30 @@ class Homes:
                 slot.deleted_homes, slot.user(user_id), slot.emails, slot.phones, slot.invited_users,
                 slot.user_pending(user_id), slot.user_left(user_id),
             ],
-            [home_id, user_id, asking, now, now + LEFT_MS, MAX_LEFT],
+            [home_id, user_id, caller_id, now, now + LEFT_MS, MAX_LEFT],
         )  # fmt: skip
         require_ok(answer, project=project_id, home=home_id, member=user_id)
         if answer[1:] == ["home_deleted"]:
-            await self._emptying.empty(slot, home_id)
+            await self._cleanup.clean_up(slot, home_id)
 
     async def set_role(
-        self, project_id: int, home_id: int, user_id: int, role: Role | None, asking: int = ANYBODY
+        self, project_id: int, home_id: int, user_id: int, role: Role | None, caller_id: int = NO_USER
     ) -> None:
-        """Make a member an owner, or an owner a member; None: only see whether that may be.
+        """Set the role of a member. With None only check whether the caller may.
 
-        Raises UnknownRecord, and Conflict (LAST_OWNER, or for who may not).
+        Raises UnknownRecord, Conflict (LAST_OWNER, PERMISSION_DENIED).
         """
         slot = ProjectSlot(project_id)
         answer = await self._database.change(
             SET_ROLE,
             slot,
             [slot.home(home_id), slot.home_members(home_id)],
-            [home_id, user_id, Role(role).value if role else "", asking],
+            [home_id, user_id, Role(role).value if role else "", caller_id],
         )
         require_ok(answer, project=project_id, home=home_id, member=user_id)
 
     async def members(self, project_id: int, home_id: int) -> list[HomeMember]:
-        """The members of a home, by user id, without what is known of the users."""
+        """The memberships of a home, by user id."""
         slot, found = ProjectSlot(project_id), dict[int, HomeMember]()
         async for fields, departed in self._database.hash_pages(
             slot.home_members(home_id), slot.departing_users
@@ -287,7 +292,7 @@ class Homes:
         return [found[user_id] for user_id in sorted(found)]
 
     async def member(self, project_id: int, home_id: int, user_id: int) -> HomeMember | None:
-        """A member of a home, None if there is none of this id."""
+        """A membership of a home; None for another user."""
         slot = ProjectSlot(project_id)
         membership = await self._database.read("HGET", slot.home_members(home_id), user_id)
         if not membership or not await self._database.present(slot.homes, [home_id]):
@@ -295,13 +300,13 @@ class Homes:
         return _member(user_id, membership)
 
     async def of_user(self, project_id: int, user_id: int) -> list[int]:
-        """The ids of the homes that the user is a member of, ascending."""
+        """The ids of the homes of a user, ascending."""
         slot = ProjectSlot(project_id)
         pages = self._database.index_pages(slot.user_homes(user_id), hidden=slot.deleted_homes)
         return [home_id async for page in pages for home_id in page]
 
     async def member_of(self, project_id: int, user_id: int, home_ids: Sequence[int]) -> set[int]:
-        """Which of `home_ids` the user is a member of."""
+        """The homes among `home_ids` that the user is a member of."""
         slot, found = ProjectSlot(project_id), set[int]()
         for start in range(0, len(home_ids), PAGE):
             page = home_ids[start : start + PAGE]
@@ -313,11 +318,11 @@ class Homes:
         return found
 
     async def existing(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
-        """Which of `home_ids` are homes of the project."""
+        """The homes among `home_ids` that exist in the project."""
         return await self._database.present(ProjectSlot(project_id).homes, home_ids)
 
     async def active(self, project_id: int, home_ids: Sequence[int]) -> set[int]:
-        """Which of `home_ids` are homes of the project that are not deactivated."""
+        """The homes among `home_ids` that exist in the project and are not deactivated."""
         slot, found = ProjectSlot(project_id), set[int]()
         for start in range(0, len(home_ids), CHUNK):
             chunk = home_ids[start : start + CHUNK]
@@ -333,7 +338,7 @@ class Homes:
 
 
 def deactivated(home_id: int) -> Conflict:
-    """Why nothing happens in a home, although it is there to be seen."""
+    """The error of a change in a deactivated home."""
     return Conflict("HOME_DEACTIVATED", f"home {home_id} is deactivated")
 
 
@@ -358,21 +363,21 @@ def _member(user_id: int, membership: bytes) -> HomeMember:
     return HomeMember(user_id, Role(role), int(since), typed[0] if typed else None)
 
 
-MEMBERS_TAKEN: Final = 110
-"""Members that one script takes out; of the 1,000 elements that it may touch, each takes nine at most."""
+MAX_REMOVED: Final = 110
+"""Members that one script removes. Each touches up to nine of the 1,000 elements."""
 
 
 class HomeCleanup:
-    """The sweep behind the deletion of a home. It can be interrupted anywhere, and repeated."""
+    """Removes the records of a deleted home. It can be interrupted and repeated at any point."""
 
     def __init__(self, database: Database, devices: Devices, entities: Entities) -> None:
         self._database = database
         self._devices = devices
         self._entities = entities
 
-    async def empty(self, slot: ProjectSlot, home_id: int) -> None:
-        """Take everything out of a home whose tombstone stands; the tombstone goes last."""
-        await self._take_members(slot, home_id)
+    async def clean_up(self, slot: ProjectSlot, home_id: int) -> None:
+        """Remove the records of a deleted home; its tombstone last."""
+        await self._remove_members(slot, home_id)
         await self._devices.leave_deleted_home(slot.project_id, home_id)
         await self._entities.leave_deleted_home(slot.project_id, home_id)
         values = slot.values("home", home_id), slot.value_keys("home", home_id)
@@ -381,11 +386,11 @@ class HomeCleanup:
             project=slot.project_id,
         )
 
-    async def _take_members(self, slot: ProjectSlot, home_id: int) -> None:
+    async def _remove_members(self, slot: ProjectSlot, home_id: int) -> None:
         async for fields, _ in self._database.hash_pages(slot.home_members(home_id)):
             users = [int(user_id) for user_id in fields]
-            for start in range(0, len(users), MEMBERS_TAKEN):
-                some = users[start : start + MEMBERS_TAKEN]
+            for start in range(0, len(users), MAX_REMOVED):
+                some = users[start : start + MAX_REMOVED]
                 names = [
                     name
                     for each in some

@@ -178,4 +178,4 @@ class UserDeletion:
 
 def _succession(member: HomeMember) -> tuple[bool, int, int]:
     """Sorts members by the length of their membership, and those who have not accepted behind all others."""
-    return member.typed is not None, member.since_ms, member.user_id
+    return member.invited_as is not None, member.since_ms, member.user_id

@@ -182,7 +182,7 @@ async def test_user_that_left_is_not_added_again_by_members(at_home: HomeWithMem
     later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + LEFT_MS + DAY_MS)
     project = await later.projects.get(tenant.project)
     assert project is not None
-    await later.members.invite(project, at_home.home, Invitee(email="2@example.com"), asking=at_home.owner.id)
+    await later.members.invite(project, at_home.home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
     assert (await at_home.ask("DELETE", me, at_home.owner.key)).status == 204
     # Who was removed by an owner has not left; but did before.
     assert (await at_home.add(at_home.owner.key, email="2@example.com")).reason == "MEMBER_LEFT"
@@ -209,14 +209,14 @@ async def test_invitations_of_strangers_are_limited_per_user(
     at_home: HomeWithMembers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The answer is the same for those who are registered and those who are not."""
-    monkeypatch.setattr("homewire.homes.store.MAX_PENDING", 2)
+    monkeypatch.setattr("homewire.homes.store.MAX_INVITATIONS", 2)
     tenant, (user, address) = at_home.tenant, await known(at_home)
     project = await tenant.store.projects.get(tenant.project)
     assert project is not None
     homes = [await tenant.home(at_home.owner) for _ in range(3)]
 
     async def invite(home: int, email: str) -> None:
-        await tenant.store.members.invite(project, home, Invitee(email=email), asking=at_home.owner.id)
+        await tenant.store.members.invite(project, home, Invitee(email=email), caller_id=at_home.owner.id)
 
     for email in (address, "nobody@example.com"):
         await invite(homes[0], email)
@@ -227,7 +227,7 @@ async def test_invitations_of_strangers_are_limited_per_user(
     await tenant.store.homes.accept(tenant.project, homes[0], user)
     # They have met now.
     await invite(homes[2], address)
-    assert (await tenant.store.homes.member(tenant.project, homes[2], user)).typed is None  # type: ignore[union-attr]
+    assert (await tenant.store.homes.member(tenant.project, homes[2], user)).invited_as is None  # type: ignore[union-attr]
 
 
 async def test_invitations_of_strangers_do_not_count_as_own_homes(
@@ -238,7 +238,7 @@ async def test_invitations_of_strangers_do_not_count_as_own_homes(
     project = await strict.projects.get(tenant.project)
     assert project is not None
     for home in (at_home.home, await tenant.home(at_home.owner)):
-        await strict.members.invite(project, home, Invitee(email="2@example.com"), asking=at_home.owner.id)
+        await strict.members.invite(project, home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
     await strict.homes.create(tenant.project, "mine", at_home.stranger.id)
     with pytest.raises(Conflict) as refused:
         await strict.homes.accept(tenant.project, at_home.home, at_home.stranger.id)
@@ -252,7 +252,7 @@ async def test_home_passes_to_member_that_accepted(at_home: HomeWithMembers) -> 
     home = await tenant.home(at_home.owner)
     project = await store.projects.get(tenant.project)
     assert project is not None
-    await store.members.invite(project, home, Invitee(email="2@example.com"), asking=at_home.owner.id)
+    await store.members.invite(project, home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
     later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + DAY_MS)
     await later.homes.add_member(tenant.project, home, at_home.member.id)
     await store.users.delete(tenant.project, at_home.owner.id)

@@ -301,7 +301,7 @@ async def test_refused_change_is_not_announced(
     async def refused() -> None:
         for attempt in (
             store.homes.add_member(project.id, home, user.id, Role.MEMBER),
-            store.homes.remove_member(project.id, home, user.id, asking=guest),
+            store.homes.remove_member(project.id, home, user.id, caller_id=guest),
             store.homes.remove_member(project.id, home, user.id),
             store.homes.remove_member(project.id, home, ABSENT),
         ):
