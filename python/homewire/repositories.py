@@ -43,23 +43,21 @@ __all__ = ["Store"]
 
 
 class Store:
-    """All repositories on one client (of `homewire.redis.connect`; replies as bytes).
+    """All repositories on one client of `homewire.redis.connect`.
 
-    Every method raises errors.Unavailable while Redis cannot serve, and errors.NotConfirmed where a
-    change may or may not have happened, or is not known to every node yet: that follows within a
-    second, by any node. Changes raise errors.UnknownRecord, errors.Conflict and
-    errors.InvalidInput; nothing was written then. `relay` (`access_changes.relay.Relay`) tells every node
-    what it must hear. `clock` gives the time in ms since 1970. A user is in at most
-    `homes_per_user` homes; 0: in any number. Sessions live for `lifetime`, and of those that are
-    over so many `ended_sessions` of a user are kept; 0: all. No more is
-    stored than `quotas` allow; beyond them changes raise errors.QuotaExceeded. A project has at most
-    `project_passwords` passwords that wait in a lane (`logins/passwords.py`). Registrations
-    and invitations that nobody takes up are forgotten when they are as old as `ages` say.
+    Every method raises errors.Unavailable while Redis is unavailable. A change raises errors.NotConfirmed if
+    it may have happened, or is not in all shards yet; any node copies it to them within a second. With
+    errors.UnknownRecord, errors.Conflict, errors.InvalidInput and errors.QuotaExceeded nothing was changed.
+
+    `relay` is an `access_changes.relay.Relay`, `clock` the time in ms since 1970. A user is a member of at
+    most `homes_per_user` homes, and at most `ended_sessions` ended sessions of a user are stored; 0: no
+    limit. Sessions expire by `lifetime`. At most `project_passwords` passwords of a project wait to be hashed
+    (`logins/passwords.py`). Registrations and invitations expire by `ages`.
     """
 
     @classmethod
     def of(cls, redis: Redis, relay: OutboxRelay, settings: Settings) -> Store:
-        """As a deployment is set: the same for its nodes and its commands."""
+        """The store with the settings of a deployment, for nodes and commands."""
         return cls(
             redis,
             relay,
@@ -89,7 +87,7 @@ class Store:
         self.usage = Usage(database, quotas)
         self.recount = Recount(database, self.usage)
         self.refusals: Counter[str] = Counter()
-        """How often each limit refused on this node, by the name of its setting."""
+        """Refused requests on this node by the name of the limit's setting."""
         self.projects = Projects(database)
         self.apps = Apps(database)
         self.project_keys = ProjectKeys(database)
@@ -123,7 +121,7 @@ class Store:
             self.projects,
             self.usage,
             (
-                # Whoever leaves may leave homes behind that nobody is in.
+                # First: to delete a user may leave deleted homes behind.
                 CleanupJob(lambda slot: slot.departing_users, self.users.sweep),
                 CleanupJob(lambda slot: slot.deleted_homes, self.homes.sweep),
                 CleanupJob(lambda slot: slot.deleted_groups, self.groups.sweep),

@@ -72,7 +72,7 @@ COPIED_TTL_MS: Final = 600_000
 pages of 100. A later relay copies entries again that were copied and not deleted. Readers ignore an older
 record, but deliver an event twice."""
 
-Entry = tuple[bytes, dict[bytes, bytes]]
+OutboxEntry = tuple[bytes, dict[bytes, bytes]]
 
 _log = structlog.get_logger(__name__)
 
@@ -224,14 +224,14 @@ class Relay:
             if len(entries) < ENTRIES:
                 return [relayed, *[0] * (len(requests) - 1)]
 
-    async def _entries(self, project_id: int) -> list[Entry]:
+    async def _entries(self, project_id: int) -> list[OutboxEntry]:
         """The oldest entries of an outbox that were not copied.
 
         Copied ones are deleted in the same round trip.
         """
         outbox, copied = ProjectSlot(project_id).outbox, self._copied.pop(project_id, None)
         oldest = ("XRANGE", outbox, "-", "+", "COUNT", ENTRIES)
-        entries: list[Entry]
+        entries: list[OutboxEntry]
         if copied is None:
             entries = await self._send(*oldest)
         else:
@@ -247,7 +247,7 @@ class Relay:
             except (RedisError, OSError) as error:
                 self._note_failure(error, project=project_id)
 
-    async def _copy(self, project_id: int, entries: Sequence[Entry]) -> None:
+    async def _copy(self, project_id: int, entries: Sequence[OutboxEntry]) -> None:
         """Write the copies of all entries. Returns when all are confirmed."""
         by_shard: dict[int, list[str | int | bytes]] = {}
         by_queue: dict[PostingQueue, list[str | int | bytes]] = {}

@@ -1,1 +1,1 @@
-"""Entities of devices."""
+"""Entities: subjects of events other than devices."""

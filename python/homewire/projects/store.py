@@ -27,7 +27,7 @@ from homewire.projects.models import (
 )
 from homewire.sessions.store import Sessions
 from homewire.store import checks
-from homewire.store.database import ATTEMPTS, LOOK_AFTER_MS, PAGE, Database, require_ok, retries_exhausted
+from homewire.store.database import ATTEMPTS, CLEANUP_DELAY_MS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import DELETED_PROJECTS, PROJECTS, UNFINISHED, ProjectSlot
 from homewire.store.script import Script, changing, lua, removing, standalone
 
@@ -151,7 +151,7 @@ class Projects:
         A crash half-way is made good by housekeeping, or by deleting again. Raises UnknownRecord.
         """
         await self._database.change_outside(
-            UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS, UNFINISHED], [project_id, LOOK_AFTER_MS]
+            UNLIST_PROJECT, [PROJECTS, DELETED_PROJECTS, UNFINISHED], [project_id, CLEANUP_DELAY_MS]
         )
         if project_id not in await self._database.present(DELETED_PROJECTS, [project_id]):
             raise UnknownRecord("project", project_id)

@@ -1,4 +1,4 @@
--- Behind the keys and arguments of the script itself: `Database.change` adds them.
+-- `Database.change` adds these after the keys and arguments of the script.
 local expiring, usage = table.remove(KEYS), table.remove(KEYS)
 local most = {}
 for limit in string.gmatch(table.remove(ARGV), '%d+') do most[#most + 1] = tonumber(limit) end
@@ -11,9 +11,9 @@ end
 local function payer_of(owner)
   return string.sub(owner, 1, 1) == 'h' and redis.call('HGET', usage, owner .. ':payer')
 end
--- The owner that the content of a home is counted for; '0' for what is in no home.
+-- The owner of the records of a home; '0' for records in no home.
 local function owner_of(home_id) return home_id == '0' and '0' or 'h' .. home_id end
--- Count what is stored for an owner, whatever the quotas say; or what is not any more, below zero.
+-- Count stored records for an owner without checking quotas; negative numbers for deleted ones.
 local function book(owner, bytes, records)
   if bytes == 0 and records == 0 then return end
   local payer = payer_of(owner)
@@ -22,14 +22,14 @@ local function book(owner, bytes, records)
   if payer then add(payer, bytes, records) end
 end
 local function release(owner, bytes, records) book(owner, 0 - bytes, 0 - records) end
--- A charge ends before its time. Whether it was there.
+-- Release a charge before its end. Whether it existed.
 local function release_early(charge)
   if not charge or redis.call('ZREM', expiring, charge) == 0 then return false end
   local owner, bytes, records = string.match(charge, '^%S+ (%S+) (%d+) (%d+)$')
   release(owner, tonumber(bytes), tonumber(records))
   return true
 end
--- Charges of one owner end before their time: those that ARGV has from `first` on.
+-- Release charges of one owner before their end: those in ARGV from `first` on.
 local function release_together(owner, first)
   local bytes, records = 0, 0
   for i = first, #ARGV do
@@ -47,9 +47,9 @@ local function forget_expired(count)
   for _, charge in ipairs(over) do release_early(charge) end
   return #over
 end
--- The answer that so much more would be too much for an owner; nothing if there is room.
+-- The refusal if this growth exceeds a quota of the owner; nil if not.
 local function over_quota(owner, bytes, records)
-  forget_expired(FORGOTTEN_AT_ONCE)
+  forget_expired(MAX_RELEASED)
   local limited = payer_of(owner) or owner
   local used = redis.call('HMGET', usage, 'project:bytes', 'project:records',
     limited .. ':bytes', limited .. ':records')
@@ -61,34 +61,34 @@ local function over_quota(owner, bytes, records)
     end
   end
 end
--- Count what is about to be stored; or the answer that it would be too much, and nothing is counted.
+-- Count records that are about to be stored. The refusal, with nothing counted, if they exceed a quota.
 local function charge(owner, bytes, records)
   local refusal = over_quota(owner, bytes, records)
   if not refusal then book(owner, bytes, records) end
   return refusal
 end
--- Count for another owner what is stored already; or the answer that it would be too much there.
+-- Count stored records for another owner. The refusal, with nothing changed, if they exceed its quota.
 local function charge_instead(from, to, bytes, records)
   release(from, bytes, records)
   local refusal = charge(to, bytes, records)
   if refusal then book(from, bytes, records) end
   return refusal
 end
--- The name of a charge that ends by itself: the key that it is for, owner, bytes and records.
+-- The name of a charge with an end: its key, owner, bytes and records.
 local function charge_name(key, owner, bytes, records)
   return string.format('%s %s %d %d', string.match(key, '}:(.*)$'), owner, bytes, records)
 end
--- The same as `book`, until some moment in ms. A charge of this name that is there is only prolonged.
+-- Like `book`, until a time in ms. An existing charge of this name is only prolonged.
 local function book_until(ends, name)
   if redis.call('ZADD', expiring, ends, name) == 0 then return end
   local owner, bytes, records = string.match(name, '^%S+ (%S+) (%d+) (%d+)$')
   book(owner, tonumber(bytes), tonumber(records))
 end
--- What a charge is for lives longer now.
+-- Move the end of a charge.
 local function prolong(ends, name)
   if name then redis.call('ZADD', expiring, 'XX', ends, name) end
 end
--- From now on a home's content counts for a user; or, with the user who paid, for the home alone.
+-- Set the payer of a home before its first record, or remove the payer.
 local function pay(home, user) redis.call('HSET', usage, 'h' .. home .. ':payer', 'u' .. user) end
 local function stop_paying(home, user)
   local owner = 'h' .. home
@@ -97,19 +97,19 @@ local function stop_paying(home, user)
   add('u' .. user, 0 - (used[1] or 0), 0 - (used[2] or 0))
   redis.call('HDEL', usage, owner .. ':payer')
 end
--- Nothing of a home is left.
+-- Release all that a home counts.
 local function settle(home)
   local owner = 'h' .. home
   local used = redis.call('HMGET', usage, owner .. ':bytes', owner .. ':records')
   release(owner, used[1] or 0, used[2] or 0)
   redis.call('HDEL', usage, owner .. ':payer')
 end
--- What the values of a home or device count: bytes and records.
+-- Bytes and number of the values of a home or device, as they are counted.
 local function values_stored(values, keys)
   local records = redis.call('ZCARD', keys)
   return tonumber(redis.call('HGET', values, '_bytes') or 0) + records * COST.value, records
 end
--- The charge of the commands that wait for a device.
+-- The charge of the queued commands of a device.
 local function commands_charge(commands, ends)
   local records = redis.call('ZCARD', ends)
   local bytes = tonumber(redis.call('HGET', commands, 'bytes') or 0)

@@ -1,15 +1,15 @@
-"""What is stored in a project, counted by the scripts that store it, and the quotas that hold for it.
+"""Quotas, and the cost of each kind of record. Scripts count what they store (`accounting.lua`).
 
-A record counts as one, and as the bytes of its parts that vary plus a fixed cost (`COSTS`), which covers its
-entries in indexes and Redis' own overhead. So what a record was charged with can always be found again when
-it goes, and the counters come back to zero with the last record.
+A record counts as one, and as the bytes of its variable parts plus a fixed cost (`COSTS`) for its index
+entries and Redis' overhead. So the charge of a record can be computed again when it is deleted, and the
+counters return to zero with the last record.
 
-An owner is what records are counted for: `h<id>`, a home; `u<id>`, a user; `0`, the project alone. A home has
-a payer, the user who created it, as long as that user is a member: what the home holds counts for the payer,
-too. The quotas of a user hold for a home without a payer by itself. Everything counts for the project.
+Records are counted for an owner: `h<id>`, a home; `u<id>`, a user; `0`, the project alone. A home has a
+payer, the user who created it, as long as this user is a member. The content of the home also counts for the
+payer. The quotas of a user apply to a home without a payer by itself. Everything counts for the project.
 
-What Redis removes by itself, when its time is over, is counted with `book_until`: such charges stand in a
-sorted set, score = when they end by Redis' clock, and each later charge gives back a few that are over.
+Records with a TTL are counted with `book_until`: these charges are in a sorted set, score = their end by
+Redis' clock, and each later charge releases some expired ones.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ COSTS: Final = {
     "provisioning_token": 900,
     "command": 250,
 }
-"""Bytes that a record of each kind counts beside the parts that vary: the content of an entity, a value, a
-smart module, a session, a queued command. Names and addresses, of at most 256 characters, are covered."""
+"""Bytes that a record counts besides its variable parts: the content of an entity, value, smart module,
+session or queued command. The cost covers names and addresses of at most 256 characters."""
 
-FORGOTTEN_AT_ONCE: Final = 20
-"""Charges that are over, given back by one later charge."""
+MAX_RELEASED: Final = 20
+"""Expired charges that one later charge releases."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Quotas:
 
     @classmethod
     def of(cls, settings: Settings) -> Quotas:
-        """Those of a deployment."""
+        """The quotas of a deployment."""
         return cls(*(getattr(settings, name) for name in QUOTA_SETTINGS))
 
     def as_argument(self) -> str:

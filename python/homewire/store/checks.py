@@ -1,4 +1,4 @@
-"""Checks and normal forms of what people type, before it is stored. Each raises errors.InvalidInput."""
+"""Validation and normal forms of input, before it is stored. Each function raises errors.InvalidInput."""
 
 from __future__ import annotations
 
@@ -12,27 +12,27 @@ from homewire.messages.models import listed_codes
 
 MAX_NAME: Final = 256
 MAX_EMAIL: Final = 254
-"""Of an e-mail address (RFC 5321)."""
+"""Characters of an e-mail address (RFC 5321)."""
 MAX_ADDRESS: Final = 64
 MAX_USER_AGENT: Final = 1024
 MAX_HOST: Final = 261
-"""A name of 255 octets and a port."""
+"""A host name of 255 octets and a port."""
 MAX_URL: Final = 2048
 _URL: Final = re.compile(r"[A-Za-z0-9._~:/?#\[\]!$&'()*+,;=%{}-]++", re.ASCII)
-"""What may stand in a URL (RFC 3986), and the braces of a template."""
+"""The characters of a URL (RFC 3986), and the braces of a template."""
 _NO_TIMEZONE: Final = re.compile(r"posix|right/|Factory|localtime|.{65}")
-"""What stands beside the zones in the directory that they are read from."""
+"""Files in the directory of time zones that are none."""
 MAX_VALUE_KEY: Final = 256
 MAX_JSON_BYTES: Final = 64 * 1024
 MAX_JSON_DEPTH: Final = 64
-"""As of `eventData` (`rust/core/src/input/mod.rs`)."""
+"""The depth of `eventData` (`rust/core/src/input/mod.rs`)."""
 _VALUE_KEY: Final = re.compile(r"[A-Za-z0-9]++(?:[_-]++[A-Za-z0-9]++)*+", re.ASCII)
 _LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 _APP_ID: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,127}", re.ASCII)
 
 
 def name(field: str, value: str) -> str:
-    """A name of 1 to 256 characters, not only blanks, that UTF-8 can express."""
+    """A name of 1 to 256 characters, not only blanks, that is valid Unicode."""
     if not value.strip():
         raise InvalidInput(field, "must not be empty")
     return text(field, value)
@@ -45,13 +45,13 @@ def text(field: str, value: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError:
-        # JSON can spell half a surrogate pair, which no encoding can.
+        # JSON can have half a surrogate pair, which UTF-8 cannot.
         raise InvalidInput(field, "is not valid Unicode") from None
     return value
 
 
 def timezone(value: str, field: str = "timezone") -> str:
-    """The name of a time zone of the IANA database: the machine's, or that of the package `tzdata`."""
+    """A time zone of the IANA database, of the system or of the package `tzdata`."""
     from zoneinfo import ZoneInfo
 
     try:
@@ -91,18 +91,18 @@ def link_template(field: str, value: str) -> str:
     if not usable or not _URL.fullmatch(value) or "@" in parts.netloc:
         raise InvalidInput(field, "must be a URL that begins with https:// or http://")
     if "{token}" not in value or "{" in parts.netloc:
-        raise InvalidInput(field, "must contain {token} behind the host, where the token is to stand")
+        raise InvalidInput(field, "must contain {token} after the host; it is replaced by the token")
     return value
 
 
 def header(value: str, limit: int) -> str:
-    """A header's text as it may be stored: aiohttp hands on undecodable bytes as lone surrogates."""
+    """The value of a header for storage: aiohttp returns undecodable bytes as lone surrogates."""
     return value[:limit].encode("utf-8", "replace").decode()
 
 
 def email(value: str) -> str:
     """The normal form of an e-mail address. Domains of a private network are allowed."""
-    # Looked at first: to find out what is wrong with 80,000 characters takes half a second.
+    # First: to validate 80,000 characters takes half a second.
     if len(value) > MAX_EMAIL:
         raise InvalidInput("email", f"must have at most {MAX_EMAIL} characters", reason="INVALID_EMAIL")
     # Imported at use: email_validator and phonenumbers cost every CLI command 100 ms otherwise.
@@ -118,7 +118,7 @@ def email(value: str) -> str:
 
 
 def phone(value: str) -> str:
-    """A phone number, given with its country code, in the form of E.164."""
+    """The E.164 form of a phone number with country code."""
     import phonenumbers
 
     try:
@@ -135,7 +135,7 @@ def phone(value: str) -> str:
 
 
 def is_value_key(key: str) -> bool:
-    """Whether something may be a key of the key-value store."""
+    """Whether a string is a valid key of the key-value store."""
     return len(key) <= MAX_VALUE_KEY and _VALUE_KEY.fullmatch(key) is not None
 
 
@@ -143,15 +143,16 @@ def value_key(key: str) -> str:
     """A key: letters, digits, `_` and `-` of ASCII, a letter or digit at both ends, at most 256."""
     if not is_value_key(key):
         raise InvalidInput(
-            "key", f"must be 1 to {MAX_VALUE_KEY} letters, digits, '_' or '-'; the first and last no sign"
+            "key",
+            f"must be 1 to {MAX_VALUE_KEY} letters, digits, '_' or '-', and begin and end with no sign",
         )
     return key
 
 
 def json_value(field: str, value: bytes) -> bytes:
-    """JSON of at most 64 KiB and 64 levels, byte for byte as it came.
+    """JSON of at most 64 KiB and 64 levels, unchanged.
 
-    That it is JSON, and UTF-8, was checked where it was cut out of its body (`api.decoding`).
+    `homewire.rest.decoding` has checked that it is JSON and UTF-8.
     """
     if len(value) > MAX_JSON_BYTES:
         raise InvalidInput(field, f"must be at most {MAX_JSON_BYTES} bytes long")
@@ -161,9 +162,9 @@ def json_value(field: str, value: bytes) -> bytes:
 
 
 def _depth(value: bytes) -> int:
-    """How deep valid JSON is nested; not looked at closely where it cannot be too deep."""
+    """The depth of valid JSON; 0 if it cannot be too deep."""
     if value.count(b"[") + value.count(b"{") <= MAX_JSON_DEPTH:
         return 0
-    # Without its escapes, every other piece between quotes is outside of texts.
+    # Without escapes, every other piece between quotes is outside of strings.
     outside = b"".join(value.replace(b"\\\\", b"").replace(b'\\"', b"").split(b'"')[::2])
     return max(accumulate(_LEVELS.get(each, 0) for each in outside))

@@ -1,4 +1,4 @@
-"""The one door from the repositories to Redis: time-outs, error translation, scripts, ids, pages."""
+"""Access of the repositories to Redis: timeouts, error translation, scripts, ids, pages."""
 
 from __future__ import annotations
 
@@ -16,22 +16,22 @@ from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline, Call
 from homewire.store.accounting import NO_QUOTAS, QUOTA_SETTINGS, Quotas
 from homewire.store.keys import IDS, UNFINISHED, ProjectSlot
-from homewire.store.script import LIMIT, NOTE, Script
+from homewire.store.script import LIMIT, NOTE_UNFINISHED, Script
 
 PAGE: Final = LIMIT
 """The most elements that one command or script touches."""
-LOOK_AFTER_MS: Final = 5_000
-"""When housekeeping looks for what a change left to be swept: a change takes at most COMMAND_S, so by then it
-has happened or never will."""
+CLEANUP_DELAY_MS: Final = 5_000
+"""When housekeeping checks for the rest of a deletion. A change takes at most COMMAND_S, so by then it has
+happened or will not happen."""
 ATTEMPTS: Final = 10
-"""How often a change that others outran is tried again."""
+"""How often a change is tried that conflicts with concurrent ones."""
 
 Argument = str | int | bytes
 Clock = Callable[[], int]
 
 
 def wall_clock_ms() -> int:
-    """Now, in ms since 1970."""
+    """The time in ms since 1970."""
     return time.time_ns() // 1_000_000
 
 
@@ -49,33 +49,35 @@ class OutboxRelay(Protocol):
 
 
 class Database:
-    """Redis as the repositories use it. Raises Unavailable; NotConfirmed where a write may have happened."""
+    """Redis for the repositories. Raises Unavailable, and NotConfirmed if a write may have happened."""
 
     def __init__(self, redis: Redis, relay: OutboxRelay, clock: Clock, quotas: Quotas = NO_QUOTAS) -> None:
         self._reads = AutoPipeline(redis, only_reads=True)
-        # Apart, so that a script which takes its time holds up no read.
+        # Separate, so that a slow script delays no read.
         self._changes = AutoPipeline(redis)
         self._relay = relay
         self._quotas = quotas.as_argument()
         self.quota_refusals: Counter[str] = Counter(dict.fromkeys(QUOTA_SETTINGS, 0))
-        """How often a quota refused a change, by the name of its setting."""
+        """Refused changes by the name of the quota's setting."""
         self.now_ms = clock
 
     async def read(self, *command: Argument) -> Any:
-        """One reading command; its raw reply, with bytes for strings. With others of this turn it is one
-        round trip (`homewire.redis.pipeline`)."""
+        """Send a reading command. Returns its raw reply, with strings as bytes.
+
+        Commands of one iteration of the event loop share a round trip (`homewire.redis.pipeline`).
+        """
         with translate_redis_errors():
             return (await self._reads.ask(command))[0]
 
     async def read_together(self, *commands: Sequence[Argument]) -> list[Any]:
-        """The replies to several reading commands of one slot, in one round trip."""
+        """The replies to reading commands of one slot, in one round trip."""
         if not commands:
             return []
         with translate_redis_errors():
             return await self._reads.ask(*commands)
 
     async def read_hashes(self, names: Sequence[str]) -> list[dict[str, str]]:
-        """Several hashes of one slot in one round trip; an empty dict for each that does not exist."""
+        """Hashes of one slot, in one round trip; an empty dict for a missing one."""
         if not names:
             return []
         with translate_redis_errors():
@@ -83,9 +85,9 @@ class Database:
         return [decoded(reply) for reply in replies]
 
     async def read_beside(self, index: str, *command: Argument) -> tuple[Any, frozenset[int]]:
-        """A reading command's reply, and the ids that stood in a (mostly empty) index just before it.
+        """The reply to a reading command, and the ids of a (usually empty) index just before it.
 
-        One round trip, unless the index is large. Of the same slot.
+        One round trip, unless the index is large. Both are in one slot.
         """
         (reply,), members = await self.read_all_beside(index, command)
         return reply, members
@@ -93,7 +95,7 @@ class Database:
     async def read_all_beside(
         self, index: str, *commands: Sequence[Argument]
     ) -> tuple[list[Any], frozenset[int]]:
-        """The same for several commands."""
+        """`read_beside` for several commands."""
         with translate_redis_errors():
             members, *replies = await self._reads.ask(("ZRANGE", index, 0, PAGE - 1), *commands)
             if len(members) < PAGE:
@@ -102,11 +104,11 @@ class Database:
             return await self._reads.ask(*commands), frozenset(every)
 
     async def read_hash(self, name: str) -> dict[str, str]:
-        """A hash, decoded; empty if it does not exist."""
+        """A decoded hash; empty if it does not exist."""
         return (await self.read_hashes([name]))[0]
 
     async def write(self, *command: Argument) -> Any:
-        """One writing command; never repeated."""
+        """Send a writing command. It is never repeated."""
         with translate_redis_errors(writing=True):
             return (await self._changes.ask(command))[0]
 
@@ -116,8 +118,10 @@ class Database:
             return (await self._reads.run(script, (keys, arguments)))[0]
 
     async def ask_many(self, script: Script, calls: Sequence[Call]) -> list[Any]:
-        """A script that only reads, run for many, each on its own slot, in one round trip: keys and arguments
-        of each."""
+        """Run a script that only reads for several slots, in one round trip.
+
+        A call is its keys and arguments.
+        """
         with translate_redis_errors():
             async with asyncio.timeout(COMMAND_S):
                 return await self._reads.run(script, *calls)
@@ -125,12 +129,11 @@ class Database:
     async def change(
         self, script: Script, slot: ProjectSlot, keys: Sequence[str], arguments: Sequence[Argument] = ()
     ) -> list[str]:
-        """Run a script that writes in a project; the words of its answer, the first being its outcome.
+        """Run a script that changes a project. Returns its answer; the first string is the outcome.
 
-        The script's keys begin with the project and its outbox, before `keys`. What every node must hear
-        of is in the shards when this returns, whatever the outcome: who repeats a change that was not
-        confirmed, and finds it made, may rely on that. All of it has as long as one command has.
-        Raises QuotaExceeded, with nothing changed, when more is stored than the settings allow.
+        The project and its outbox come before `keys`. The outbox is in the shards when this returns, whatever
+        the outcome: a caller that repeats an unconfirmed change, and finds it made, can rely on that. All
+        steps together have the time limit of one command. Raises QuotaExceeded, with nothing changed.
         """
         names = [slot.project, slot.outbox, *keys]
         if script.charges:
@@ -146,42 +149,42 @@ class Database:
                     if script.tombstones:
                         await self.note_unfinished(slot.project_id)
         with translate_redis_errors(writing=True):
-            # Both keep to their time by themselves: another time-out around them costs as much as either.
+            # Both have time limits of their own: another timeout around them would cost as much as either.
             answer = await self._run(script, names, arguments)
             if script.uses_outbox:
                 await self._relay.announce(slot.project_id, deadline)
-        words = [word.decode() for word in answer]
-        if words[0] == "behind":
+        outcome = [part.decode() for part in answer]
+        if outcome[0] == "behind":
             raise Unavailable
-        if words[0] == "quota":
-            self.quota_refusals[words[1]] += 1
-            raise QuotaExceeded(words[1])
-        return words
+        if outcome[0] == "quota":
+            self.quota_refusals[outcome[1]] += 1
+            raise QuotaExceeded(outcome[1])
+        return outcome
 
     async def change_outside(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
-        """Run a script that writes to what is no project's; its raw answer."""
+        """Run a script that writes to keys of no project. Returns its raw answer."""
         with translate_redis_errors(writing=True):
             return await self._run(script, keys, arguments)
 
-    async def note_unfinished(self, project_id: int, after_ms: int = LOOK_AFTER_MS) -> None:
-        """Have housekeeping look soon for what is to be swept in a project."""
-        await self.change_outside(NOTE, [UNFINISHED], [project_id, after_ms])
+    async def note_unfinished(self, project_id: int, after_ms: int = CLEANUP_DELAY_MS) -> None:
+        """Have housekeeping check a project after `after_ms`."""
+        await self.change_outside(NOTE_UNFINISHED, [UNFINISHED], [project_id, after_ms])
 
     async def _run(self, script: Script, keys: Sequence[str], arguments: Sequence[Argument]) -> Any:
         return (await self._changes.run(script, (keys, arguments)))[0]
 
     async def new_id(self) -> int:
-        """An integer id, unique in the deployment. One that is never used does no harm."""
+        """A new integer id, unique in the deployment. It need not be used."""
         return int(await self.read("INCR", IDS))
 
     async def index_pages(self, index: str, hidden: str | None = None) -> AsyncIterator[list[int]]:
         """The ids of an index in ascending order, at most PAGE at a time, stable under concurrent change.
 
-        Without those that stand in the (mostly empty) index `hidden`, if there is one.
+        Without the ids of the (usually empty) index `hidden`.
         """
         after = "-inf"
         while True:
-            _stop_if_asked()
+            _stop_if_cancelled()
             command = ("ZRANGEBYSCORE", index, after, "+inf", "LIMIT", 0, PAGE)
             if hidden is None:
                 reply, gone = await self.read(*command), frozenset[int]()
@@ -197,10 +200,10 @@ class Database:
     async def hash_pages(
         self, name: str, beside: str | None = None
     ) -> AsyncIterator[tuple[dict[bytes, bytes], frozenset[int]]]:
-        """A hash in pages, in no order, some fields perhaps twice; and with each what `read_beside` tells."""
+        """A hash in unordered pages, with the ids of `read_beside`. A field may be in two pages."""
         cursor = 0
         while True:
-            _stop_if_asked()
+            _stop_if_cancelled()
             command = ("HSCAN", name, cursor, "COUNT", PAGE // 2)
             if beside is None:
                 (cursor, fields), ids = await self.read(*command), frozenset[int]()
@@ -211,11 +214,10 @@ class Database:
                 return
 
     async def index_slice(self, index: str, skip: int = 0, limit: int | None = None) -> tuple[list[int], int]:
-        """The ids of an index in ascending order, without the first `skip`, at most `limit` of them; and
-        how many there are.
+        """At most `limit` ids of an index, ascending, without the first `skip`; and how many it has.
 
-        In pages, so that no command touches more than PAGE. Only the first is found by its rank, for ranks
-        move: what comes and goes meanwhile is there or not, and nothing else is there twice or missing.
+        No command touches more than PAGE ids. Only the first page is found by rank: ids that are added or
+        removed meanwhile are there or not, and no other id is missing or there twice.
         """
         total = int(await self.read("ZCARD", index))
         count = PAGE if limit is None else min(limit, PAGE)
@@ -230,10 +232,13 @@ class Database:
         return found, max(total, skip + len(found)) if found else total
 
     async def scan(self, pattern: str, count: int) -> AsyncIterator[list[bytes]]:
-        """All key names that match, in pages, `count` looked at by one command. What stays is surely seen."""
+        """The matching key names, in pages. A command checks `count` names.
+
+        Names that exist all the time are found.
+        """
         cursor = 0
         while True:
-            _stop_if_asked()
+            _stop_if_cancelled()
             reply = await self.read("SCAN", cursor, "MATCH", pattern, "COUNT", count)
             cursor, names = int(reply[0]), reply[1]
             for start in range(0, len(names), PAGE):
@@ -242,7 +247,7 @@ class Database:
                 return
 
     async def present(self, index: str, ids: Sequence[int]) -> set[int]:
-        """Which of `ids` are in an index."""
+        """The ids among `ids` that are in an index."""
         found: set[int] = set()
         for start in range(0, len(ids), PAGE):
             page = ids[start : start + PAGE]
@@ -252,9 +257,9 @@ class Database:
 
 
 def require_ok(answer: Sequence[str], **identifiers: object) -> None:
-    """Raise what a script's answer means: UnknownRecord for `unknown`, Conflict for what is taken.
+    """Raise the error of a script's answer, unless it is `ok`: UnknownRecord, Conflict.
 
-    `identifiers` gives, by noun, the id to name in the error.
+    `identifiers` has the id for the error message, by noun.
     """
     if answer[0] == "unknown":
         raise UnknownRecord(answer[1].replace("_", " "), identifiers.get(answer[1], ""))
@@ -269,49 +274,49 @@ def require_ok(answer: Sequence[str], **identifiers: object) -> None:
 
 
 def retries_exhausted(noun: str) -> Conflict:
-    """The error of a change that others outran `ATTEMPTS` times."""
-    return Conflict("CONFLICT", f"the {noun} is being changed by others; try again")
+    """The error of a change that conflicted with others `ATTEMPTS` times."""
+    return Conflict("CONFLICT", f"the {noun} is being changed by other requests; try again")
 
 
 _CONFLICTS: Final[dict[str, Callable[[], Conflict]]] = {
-    "last_owner": lambda: Conflict("LAST_OWNER", "the last owner of a home stays its owner"),
-    "left": lambda: Conflict("MEMBER_LEFT", "the user left the home, and is not added again for now"),
-    "owners_only": lambda: Conflict("PERMISSION_DENIED", "only an owner of the home may do this"),
+    "last_owner": lambda: Conflict("LAST_OWNER", "a home must have an owner"),
+    "left": lambda: Conflict("MEMBER_LEFT", "the user left the home and cannot be added again yet"),
+    "owners_only": lambda: Conflict("PERMISSION_DENIED", "only owners of the home may do this"),
     "not_claimable": lambda: Conflict("DEVICE_NOT_CLAIMABLE", "no device can be claimed with this code now"),
     "in_home": lambda: Conflict(
-        "DEVICE_ALREADY_IN_HOME", "the device is in a home and has to leave it first"
+        "DEVICE_ALREADY_IN_HOME", "the device is in a home; remove it from that home first"
     ),
     "on_demand": lambda: Conflict("PERMISSION_DENIED", "devices of this project are provisioned on demand"),
-    "leased": lambda: Conflict("SESSION_IN_USE", "a request that was made with the session is under way"),
+    "leased": lambda: Conflict("SESSION_IN_USE", "a request with this session is in progress"),
     "invalid_token": lambda: Conflict("INVALID_TOKEN", "the token is unknown, expired or was used"),
 }
 _EXCEEDED: Final[dict[str, Callable[[], Conflict]]] = {
     "invitations": lambda: Conflict(
-        "TOO_MANY_INVITATIONS", "as many homes as may wait for an answer of this address or user"
+        "TOO_MANY_INVITATIONS", "the user has too many invitations that are not accepted"
     ),
-    "homes": lambda: Conflict("EXCEEDED_MAX_HOMES", "the user is in as many homes as a user may be"),
-    "grants": lambda: Conflict("TOO_MANY_PERMISSIONS", "the user was granted as many as one may be"),
-    "group_rights": lambda: Conflict("TOO_MANY_PERMISSIONS", "the group has as many as a group may have"),
-    "group_members": lambda: Conflict("TOO_MANY_MEMBERS", "as many users are in the group as may be"),
-    "sessions": lambda: Conflict("TOO_MANY_SESSIONS", "the user is logged in as often as a user may be"),
-    "groups": lambda: Conflict("TOO_MANY_GROUPS", "the user is in as many groups as a user may be"),
+    "homes": lambda: Conflict("EXCEEDED_MAX_HOMES", "the user has reached the limit of homes"),
+    "grants": lambda: Conflict("TOO_MANY_PERMISSIONS", "the user has reached the limit of permissions"),
+    "group_rights": lambda: Conflict("TOO_MANY_PERMISSIONS", "the group has too many permissions"),
+    "group_members": lambda: Conflict("TOO_MANY_MEMBERS", "the group has reached the limit of members"),
+    "sessions": lambda: Conflict("TOO_MANY_SESSIONS", "the user has reached the limit of sessions"),
+    "groups": lambda: Conflict("TOO_MANY_GROUPS", "the user has reached the limit of groups"),
 }
 _TAKEN: Final[dict[str, Callable[[], Conflict]]] = {
-    "entity": lambda: Conflict("ENTITY_EXISTS", "the project has an entity of this id"),
-    "app": lambda: Conflict("APP_EXISTS", "the project has an app of this id"),
-    "smart_module": lambda: Conflict("MODULE_EXISTS", "the project has a smart module of this id"),
-    "module_place": lambda: Conflict("TOO_MANY_MODULES", "the project has as many smart modules as it may"),
-    "member": lambda: Conflict("MEMBER_EXISTS", "the user is a member of the home already"),
+    "entity": lambda: Conflict("ENTITY_EXISTS", "the project has an entity with this id"),
+    "app": lambda: Conflict("APP_EXISTS", "the project has an app with this id"),
+    "smart_module": lambda: Conflict("MODULE_EXISTS", "the project has a smart module with this id"),
+    "module_place": lambda: Conflict("TOO_MANY_MODULES", "the project has too many smart modules"),
+    "member": lambda: Conflict("MEMBER_EXISTS", "the user is already a member of the home"),
 }
 
 
-def _stop_if_asked() -> None:
-    """Between pages, of which there may be many."""
+def _stop_if_cancelled() -> None:
+    """Called between pages: there may be many."""
     if is_cancelling():
         raise asyncio.CancelledError
 
 
 def decoded(reply: Sequence[bytes]) -> dict[str, str]:
-    """What HGETALL answers, as texts."""
-    words = [word.decode() for word in reply]
-    return dict(zip(words[::2], words[1::2], strict=True))
+    """The reply of HGETALL as a dict of strings."""
+    parts = [part.decode() for part in reply]
+    return dict(zip(parts[::2], parts[1::2], strict=True))

@@ -1,8 +1,8 @@
-"""Every key name and lifetime of the store; nothing else builds one (the bus has its own in `bus/shards.py`).
+"""All key names and lifetimes of the store. The bus has its own in `bus/shards.py`.
 
-`hw:{p<id>}:…` holds all that belongs to one project, in one slot, so that every change of several
-keys is one Lua script. The deployment's own few keys are `hw:ids`, `hw:{projects}:…`, `hw:{notify}:…`
-and `hw:{audit}:…`.
+The keys `hw:{p<id>}:…` of one project are in one slot, so that every change of several keys is one Lua
+script. Keys of the deployment are `hw:ids`, `hw:{projects}:…`, `hw:{nodes}:…`, `hw:{modules}:…`,
+`hw:{notify}:…` and `hw:{audit}:…`.
 """
 
 from __future__ import annotations
@@ -19,27 +19,27 @@ IDS: Final = "hw:ids"
 PROJECTS: Final = "hw:{projects}:live"
 """Sorted set of project ids, score = id."""
 DELETED_PROJECTS: Final = "hw:{projects}:deleted"
-"""Sorted set of project ids whose records still have to be swept."""
+"""Sorted set of the ids of deleted projects subject records are not swept yet."""
 UNFINISHED: Final = "hw:{projects}:unfinished"
-"""Sorted set of the ids of projects in which something deleted may still have to be swept; score = when
-housekeeping is to look, in ms."""
+"""Sorted set of the ids of projects in which a deletion may be unfinished; score = when housekeeping checks,
+in ms."""
 PATROLLED: Final = "hw:{projects}:patrolled"
-"""Is there while some node has looked through all projects not long ago."""
+"""Exists after a node checked all projects. It has a TTL."""
 NODES: Final = "hw:{nodes}:leases"
 """Sorted set: the boot id of each node, score = the end of its lease in ms by Redis' clock; below zero
-for one that is dead for good."""
+for a node that was declared dead."""
 
 _ID_DIGITS: Final = 20
-"""No id is written with as many."""
+"""More digits than an id has."""
 
 
 def ids_among(members: Iterable[bytes]) -> list[int]:
-    """The ids in a part of an index. What else somebody wrote there is none, and keeps nobody."""
+    """The ids among members of an index. Foreign members are ignored."""
     return [int(each) for each in members if each.isdigit() and len(each) < _ID_DIGITS]
 
 
 def node_projects(boot_id: str) -> str:
-    """Set: the projects in which a node holds, or held, devices."""
+    """Set: the projects subject devices are, or were, connected to a node."""
     return f"hw:{{nodes}}:projects:{boot_id}"
 
 
@@ -68,13 +68,13 @@ def messages_dead(channel: str) -> str:
 
 
 COMMANDS_AUDITED: Final = "hw:{audit}:commands"
-"""Stream: what commands changed, for `homewire audit`. Bounded."""
+"""Stream: changes by commands, for `homewire audit`. Bounded."""
 MODULE_VERSION: Final = "hw:{modules}:version"
-"""Counts the changes of smart modules in the whole deployment: one look tells that nothing changed."""
+"""Counts the changes of smart modules in the deployment, so that one read shows whether there were any."""
 MODULE_PROJECTS: Final = "hw:{modules}:projects"
 """Hash: project that has (or had, or is about to get) smart modules → `MODULE_VERSION` at its last change."""
 MODULES_WAITING: Final = "hw:{modules}:waiting"
-"""Sorted set: `<project id>:<module id>` for which deliveries may wait, score = since when, in ms of Redis'
+"""Sorted set: `<project id>:<module id>` with waiting deliveries, score = when it was noted, in ms of Redis'
 clock."""
 
 
@@ -98,18 +98,18 @@ class ProjectSlot:
 
     @property
     def outbox(self) -> str:
-        """Stream: the changes that every node must hear, until they are relayed to the shards."""
+        """Stream: the transactional outbox, subject entries the relay copies to the shards."""
         return self.prefix + "outbox"
 
     @property
     def usage(self) -> str:
-        """Hash: `<owner>:bytes` and `<owner>:records` of what is stored, and `<home>:payer`; owner is
-        "project", or as in `accounting.lua`."""
+        """Hash: `<owner>:bytes` and `<owner>:records` of stored records, and `<home>:payer`; owner is
+        "project", or as in `accounting.py`."""
         return self.prefix + "usage"
 
     @property
     def expiring(self) -> str:
-        """Sorted set: charges that end by themselves, score = when, in ms of Redis' clock."""
+        """Sorted set: charges with an end, score = the end in ms of Redis' clock."""
         return self.prefix + "expiring"
 
     @property
@@ -124,7 +124,7 @@ class ProjectSlot:
 
     @property
     def emails(self) -> str:
-        """Hash: lower-case e-mail address → user id; what makes an address unique."""
+        """Hash: lower-case e-mail address → user id. It makes addresses unique."""
         return self.prefix + "emails"
 
     @property
@@ -134,12 +134,12 @@ class ProjectSlot:
 
     @property
     def unverified_users(self) -> str:
-        """Sorted set: users who registered themselves and verified no address, score = since when in ms."""
+        """Sorted set: users who registered and verified no address, score = the time in ms."""
         return self.prefix + "unverified"
 
     @property
     def invited_users(self) -> str:
-        """Sorted set: users who exist because they were added to a home, score = since when in ms."""
+        """Sorted set: invited users, who have not registered, score = the time of the invitation in ms."""
         return self.prefix + "invited"
 
     @property
@@ -149,7 +149,7 @@ class ProjectSlot:
 
     @property
     def departing_users(self) -> str:
-        """Index of deleted users who still stand in the member lists of homes."""
+        """Index of deleted users who are still in member lists of homes."""
         return self.prefix + "departing"
 
     @property
@@ -159,7 +159,7 @@ class ProjectSlot:
 
     @property
     def deleted_homes(self) -> str:
-        """Index of deleted homes whose members and devices still have to be swept."""
+        """Index of deleted homes subject members and devices are not swept yet."""
         return self.prefix + "homes_deleted"
 
     @property
@@ -169,7 +169,7 @@ class ProjectSlot:
 
     @property
     def device_places(self) -> str:
-        """Hash: device id → `<home id or 0> <deviceClass>`: where a thousand devices are, in one HMGET."""
+        """Hash: device id → `<home id or 0> <deviceClass>`. One HMGET locates 1,000 devices."""
         return self.prefix + "places"
 
     @property
@@ -179,7 +179,7 @@ class ProjectSlot:
 
     @property
     def entities(self) -> str:
-        """Hash: entity id → JSON of what it is."""
+        """Hash: entity id → JSON of its record."""
         return self.prefix + "entities"
 
     @property
@@ -194,8 +194,10 @@ class ProjectSlot:
 
     @property
     def sessions(self) -> str:
-        """Sorted set: live session ids of the project, score = start in ms. Some that expired
-        stay until they are come across."""
+        """Sorted set: live session ids of the project, score = start in ms.
+
+        Expired ones stay until they are read.
+        """
         return self.prefix + "sessions"
 
     @property
@@ -204,7 +206,7 @@ class ProjectSlot:
         return self.prefix + "project_keys"
 
     def key(self, token_hash: str) -> str:
-        """Hash: who a key speaks for, found by the SHA-256 (hex) of its token."""
+        """Hash: the principal of a key, found by the SHA-256 (hex) of its token."""
         return f"{self.prefix}key:{token_hash}"
 
     def user(self, user_id: int) -> str:
@@ -212,7 +214,7 @@ class ProjectSlot:
         return f"{self.prefix}user:{user_id}"
 
     def user_registrations(self, user_id: int) -> str:
-        """Sorted set: registrations of an e-mail address that nobody verified (`scripts/registrations.py`).
+        """Sorted set: unverified registrations of an e-mail address (`users/registrations.py`).
         It has a TTL."""
         return f"{self.prefix}user:{user_id}:registrations"
 
@@ -221,21 +223,20 @@ class ProjectSlot:
         return f"{self.prefix}user:{user_id}:homes"
 
     def user_pending(self, user_id: int) -> str:
-        """Index of those of `user_homes` that a stranger added the user to, as long as the user has not
-        accepted."""
+        """Index of the homes in `user_homes` subject invitation the user has not accepted."""
         return f"{self.prefix}user:{user_id}:pending"
 
     def user_left(self, user_id: int) -> str:
-        """Sorted set: homes that a user left lately, score = until when no other member adds the user again,
-        in ms. It has a TTL."""
+        """Sorted set: homes that a user left, score = until when other members cannot add the user again, in
+        ms. It has a TTL."""
         return f"{self.prefix}user:{user_id}:left"
 
     def user_permissions(self, user_id: int) -> str:
-        """Hash: right → how many sources a user has it from: a grant of their own, and each group with it."""
+        """Hash: permission → number of its sources: a grant to the user, and each group with it."""
         return f"{self.prefix}user:{user_id}:rights"
 
     def user_grants(self, user_id: int) -> str:
-        """Sorted set, all scores 0: the rights that were granted to a user themselves."""
+        """Sorted set, all scores 0: the permissions that were granted to the user."""
         return f"{self.prefix}user:{user_id}:grants"
 
     def user_groups(self, user_id: int) -> str:
@@ -249,7 +250,7 @@ class ProjectSlot:
 
     @property
     def deleted_groups(self) -> str:
-        """Index of deleted groups whose members still have what they had from it."""
+        """Index of deleted groups subject permissions are not revoked yet."""
         return self.prefix + "groups_deleted"
 
     def group(self, group_id: int) -> str:
@@ -261,7 +262,7 @@ class ProjectSlot:
         return f"{self.prefix}group:{group_id}:members"
 
     def group_permissions(self, group_id: int) -> str:
-        """Sorted set, all scores 0: the rights that everybody in a group has."""
+        """Sorted set, all scores 0: the permissions of a group."""
         return f"{self.prefix}group:{group_id}:rights"
 
     def user_sessions(self, user_id: int) -> str:
@@ -270,7 +271,7 @@ class ProjectSlot:
 
     def user_derived(self, user_id: int) -> str:
         """Hash: id of a live session that was made with the key of another one → the ids of the sessions
-        whose keys led to it, the first login first. What expired stays until the user's next login."""
+        subject keys led to it, the first login first. What expired stays until the user's next login."""
         return f"{self.prefix}user:{user_id}:derived"
 
     def user_proofs(self, user_id: int) -> str:
@@ -279,27 +280,28 @@ class ProjectSlot:
         return f"{self.prefix}user:{user_id}:proofs"
 
     def proof(self, token_hash: str) -> str:
-        """`<kind> <user id>`: what a token that was sent to somebody proves. Lives as long as the token."""
+        """String: `<kind> <user id>` of a token that was sent to a user. Its TTL is that of the token."""
         return f"{self.prefix}proof:{token_hash}"
 
     def user_login_tokens(self, user_id: int) -> str:
         """Sorted set: the hashes of a user's login tokens, score = expiry in ms. It has a TTL."""
         return f"{self.prefix}user:{user_id}:login_tokens"
 
-    def attempts(self, kind: str, whose: str) -> str:
-        """Hash with a TTL: how often something was wrong in the running window, of an address or an account.
-        `whose` is a hash, because names of keys are shown to many."""
-        return f"{self.prefix}attempts:{kind}:{whose}"
+    def attempts(self, kind: str, subject: str) -> str:
+        """Hash with a TTL: failed attempts of an address or account in the current window.
+
+        `subject` is a hash, because operators see names of keys.
+        """
+        return f"{self.prefix}attempts:{kind}:{subject}"
 
     def known_networks(self, account: str) -> str:
         """Sorted set with a TTL: the networks where an account logged in last, score = when in ms of Redis'
         clock. `account` is a hash, and so are they."""
         return f"{self.prefix}known:{account}"
 
-    def attempt_leases(self, kind: str, whose: str) -> str:
-        """Sorted set with a TTL: ids of attempts that have no verdict yet, score = the end of their lease in
-        ms of Redis' clock."""
-        return f"{self.prefix}attempts:{kind}:{whose}:leases"
+    def attempt_leases(self, kind: str, subject: str) -> str:
+        """Sorted set with a TTL: ids of attempts without a result, score = the end of their lease in ms."""
+        return f"{self.prefix}attempts:{kind}:{subject}:leases"
 
     def user_ended_keys(self, user_id: int) -> str:
         """Sorted set: the first 16 hex digits of the user's keys that ended lately, score = when in ms. It
@@ -311,12 +313,12 @@ class ProjectSlot:
         return f"{self.prefix}session:{session_id}"
 
     def session_leases(self, session_id: str) -> str:
-        """Sorted set: requests that keep a session from being ended, score = until when, in ms of
+        """Sorted set: requests in progress that delay the end of a session, score = until when, in ms of
         Redis' clock. It has a TTL."""
         return f"{self.prefix}session:{session_id}:leases"
 
     def home(self, home_id: int) -> str:
-        """Hash: a home; `owners` counts the members whose role is owner."""
+        """Hash: a home; `owners` counts the members subject role is owner."""
         return f"{self.prefix}home:{home_id}"
 
     def home_members(self, home_id: int) -> str:
@@ -329,7 +331,7 @@ class ProjectSlot:
         return f"{self.prefix}home:{home_id}:devices"
 
     def home_entities(self, home_id: int) -> str:
-        """The same as `entity_ids`, of the entities of one home."""
+        """Sorted set: `entity_ids` of one home."""
         return f"{self.prefix}home:{home_id}:entities"
 
     def values(self, owner: str, owner_id: int) -> str:
@@ -352,7 +354,7 @@ class ProjectSlot:
         return f"{self.prefix}user:{user_id}:ended_sessions"
 
     def device_ended_sessions(self, device_id: int) -> str:
-        """The same of a device."""
+        """Sorted set: `user_ended_sessions` of a device."""
         return f"{self.prefix}device:{device_id}:ended_sessions"
 
     def device_sessions(self, device_id: int) -> str:
@@ -360,27 +362,27 @@ class ProjectSlot:
         return f"{self.prefix}device:{device_id}:sessions"
 
     def device_belongings(self, device_id: int) -> tuple[str, ...]:
-        """What a device has only as long as it is in its home, and what goes when it leaves."""
+        """The records that a device has only in its home. They are deleted when it leaves."""
         return (
             self.values("device", device_id), self.value_keys("device", device_id),
             self.device_commands(device_id), self.device_command_ends(device_id),
         )  # fmt: skip
 
     def provisioning(self, token_hash: str) -> str:
-        """Hash: what a provisioning token stands for, found by its SHA-256 (hex), until it expires."""
+        """Hash: the record of a provisioning token, found by its SHA-256 (hex). It has a TTL."""
         return f"{self.prefix}provisioning:{token_hash}"
 
     def device_presence(self, device_id: int) -> str:
-        """Hash: which nodes hold a device's command sockets, when it came and went, and its last ticket. It
-        goes with the device, and stays when the device leaves its home."""
+        """Hash: the nodes with command sockets of a device, when it connected and disconnected, and the last
+        sequence number of its commands. It stays when the device leaves its home."""
         return f"{self.prefix}device:{device_id}:presence"
 
     def device_commands(self, device_id: int) -> str:
-        """Hash: number → envelope of a command that waits for a device; `bytes` is their sum."""
+        """Hash: sequence number → envelope of a queued command; `bytes` is their sum."""
         return f"{self.prefix}device:{device_id}:commands"
 
     def device_command_ends(self, device_id: int) -> str:
-        """Sorted set: the numbers of `device_commands`, score = when the command expires, in ms."""
+        """Sorted set: the sequence numbers of `device_commands`, score = the expiry of the command in ms."""
         return f"{self.prefix}device:{device_id}:command_ends"
 
     def request(self, scope: str) -> str:
@@ -388,7 +390,7 @@ class ProjectSlot:
         return f"{self.prefix}request:{scope}"
 
     def node_devices(self, boot_id: str) -> str:
-        """Index of the devices that a node holds command sockets of."""
+        """Index of the devices with command sockets on a node."""
         return f"{self.prefix}holder:{boot_id}"
 
     def project_key(self, key_id: int) -> str:
@@ -405,17 +407,17 @@ class ProjectSlot:
         return f"{self.prefix}module:{module_id}"
 
     def module_deliveries(self, module_id: str) -> str:
-        """Stream: what is to be delivered to a smart module: `i`, the event's id, and `e`, its envelope."""
+        """Stream: deliveries to a smart module: `i`, the event's id, and `e`, its envelope."""
         return f"{self.prefix}module:{module_id}:deliveries"
 
     def module_tries(self, module_id: str) -> str:
-        """Hash: entry of `module_deliveries` → how often it was tried in vain."""
+        """Hash: entry of `module_deliveries` → number of failed tries."""
         return f"{self.prefix}module:{module_id}:tries"
 
     def module_dead(self, module_id: str) -> str:
-        """Stream: deliveries that were given up: also `r`, why, and `t`, after how many tries."""
+        """Stream: dead letters: also `r`, the reason, and `t`, the number of tries."""
         return f"{self.prefix}module:{module_id}:dead"
 
     def module_worker(self, module_id: str) -> str:
-        """String with a TTL: the node that delivers to a smart module now."""
+        """String with a TTL: the node that delivers to a smart module."""
         return f"{self.prefix}module:{module_id}:worker"

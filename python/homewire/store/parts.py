@@ -1,4 +1,4 @@
-"""A part of a list: its first elements, and those behind them as they are wanted."""
+"""A part of a list: its first page, and later pages on demand."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final, Generic, Self, TypeVar
 
 RECORDS_READ: Final = 100
-"""Of a list, together: they take a ms or two of the event loop, and some 100 KB."""
+"""Records of one page: they take 1 to 2 ms of the event loop, and some 100 KB."""
 
 T = TypeVar("T")
 Id = TypeVar("Id")
@@ -17,11 +17,10 @@ Read = Callable[[Sequence[Id]], Awaitable[list[T]]]
 
 @dataclass(frozen=True, slots=True)
 class Part(Generic[T]):
-    """What of a list is asked for: `count` of its `total` elements, without the first `start`.
+    """`count` elements of a list of `total`, without the first `start`.
 
-    `first` are the first of them, `rest` all others, a page at a time; None: there are none. What is changed
-    while they are read is there or not; nothing else is missing or there twice, and there are no more than
-    `count`.
+    `first` is the first page; `rest` yields the other pages, None without any. An element that is added or
+    removed meanwhile is there or not; no other element is missing or there twice.
     """
 
     first: list[T]
@@ -32,7 +31,7 @@ class Part(Generic[T]):
 
     @classmethod
     async def of(cls, pages: AsyncGenerator[list[T]], start: int, limit: int | None, total: int) -> Self:
-        """The part that these pages are; the first was read when this returns."""
+        """The part with these pages. The first one is read when this returns."""
         count = max(total - start, 0) if limit is None else min(max(total - start, 0), limit)
         first = await anext(pages, []) if count else []
         if not first or len(first) >= count:
@@ -42,7 +41,7 @@ class Part(Generic[T]):
 
     @classmethod
     async def by_ids(cls, ids: Sequence[Id], start: int, total: int, read: Read[Id, T]) -> Self:
-        """The records of these ids; `read` finds those of a page of ids, as far as they still exist."""
+        """The records of these ids. `read` returns the existing records of a page of ids."""
         first = await read(ids[:RECORDS_READ])
         if len(ids) <= RECORDS_READ:
             return cls(first, start, len(first), total)
@@ -50,17 +49,17 @@ class Part(Generic[T]):
 
     @classmethod
     def within(cls, found: Sequence[T], start: int, limit: int | None) -> Self:
-        """The part of a list that was read whole: one of few elements."""
+        """The part of a short list, which is read as a whole."""
         part = list(found[start : None if limit is None else start + limit])
         return cls(part, start, len(part), len(found))
 
     def shown(self, show: Callable[[T], Shown]) -> Part[Shown]:
-        """The same as answers show it."""
+        """The part with each element converted by `show`."""
         rest = None if self.rest is None else _shown(self.rest, show)
         return Part(list(map(show, self.first)), self.start, self.count, self.total, rest)
 
     async def whole(self) -> list[T]:
-        """All elements of the part."""
+        """The elements of all pages."""
         found = list(self.first)
         if self.rest is not None:
             async for page in self.rest:

@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Final
 
 from homewire.access_changes.records import RecordType
-from homewire.store.accounting import COSTS, FORGOTTEN_AT_ONCE
+from homewire.store.accounting import COSTS, MAX_RELEASED
 
 LIMIT: Final = 1000
 """The most elements that one script touches."""
@@ -109,7 +109,7 @@ _OUTBOX: Final = lua(
     OUTBOX_LIMIT=OUTBOX_LIMIT,
     MAX_ENDED_KEYS=MAX_ENDED_KEYS,
 )
-_ACCOUNTING: Final = lua(__package__, "accounting", COST=COSTS, FORGOTTEN_AT_ONCE=FORGOTTEN_AT_ONCE)
+_ACCOUNTING: Final = lua(__package__, "accounting", COST=COSTS, MAX_RELEASED=MAX_RELEASED)
 _TOMBSTONE: Final = lua(__package__, "tombstone")
 
 
@@ -166,6 +166,6 @@ def removing(
 
 
 COPYING: Final = lua(__package__, "copying")
-NOTE: Final = standalone(lua(__package__, "note_unfinished"))
-TAKE: Final = standalone(lua(__package__, "take_unfinished"))
-FINISHED: Final = standalone(lua(__package__, "finish_unfinished"))
+NOTE_UNFINISHED: Final = standalone(lua(__package__, "note_unfinished"))
+TAKE_UNFINISHED: Final = standalone(lua(__package__, "take_unfinished"))
+FINISH_UNFINISHED: Final = standalone(lua(__package__, "finish_unfinished"))

@@ -6,7 +6,7 @@ import asyncio
 
 from redis.asyncio import Redis
 
-from homewire.store.database import LOOK_AFTER_MS
+from homewire.store.database import CLEANUP_DELAY_MS
 from homewire.store.keys import DELETED_PROJECTS, PATROLLED, UNFINISHED, ProjectSlot
 from homewire.users.deletion import HOMES_LEFT_AT_ONCE
 from kit.homes import HomeWithMembers, home_with_members
@@ -14,7 +14,7 @@ from kit.node import NodeProcess, eventually, private_node
 from kit.recovery import dying_change
 from kit.tenant import Tenant, tenant_of
 
-WITHIN_S = LOOK_AFTER_MS / 1000 + 20
+WITHIN_S = CLEANUP_DELAY_MS / 1000 + 20
 
 
 async def die_deleting(node: NodeProcess, what: str, *ids: int) -> None:

@@ -136,7 +136,7 @@ async def test_unknown_module_is_404(tenant: Tenant, node: NodeProcess, module: 
 async def test_invalid_module_is_refused_by_field(tenant: Tenant, node: NodeProcess) -> None:
     _, home = await home_of(tenant)
     await register(tenant, node, URL)
-    with pytest.raises(Conflict, match="of this id"):
+    with pytest.raises(Conflict, match="with this id"):
         await register(tenant, node, URL)
     with pytest.raises(UnknownRecord):
         await register(tenant, node, URL, module="m", homes=[home, 999_999_999])
