@@ -19,7 +19,7 @@ IDS: Final = "hw:ids"
 PROJECTS: Final = "hw:{projects}:live"
 """Sorted set of project ids, score = id."""
 DELETED_PROJECTS: Final = "hw:{projects}:deleted"
-"""Sorted set of the ids of deleted projects subject records are not swept yet."""
+"""Sorted set of the ids of deleted projects whose records are not swept yet."""
 UNFINISHED: Final = "hw:{projects}:unfinished"
 """Sorted set of the ids of projects in which a deletion may be unfinished; score = when housekeeping checks,
 in ms."""
@@ -39,7 +39,7 @@ def ids_among(members: Iterable[bytes]) -> list[int]:
 
 
 def node_projects(boot_id: str) -> str:
-    """Set: the projects subject devices are, or were, connected to a node."""
+    """Set: the projects whose devices are, or were, connected to a node."""
     return f"hw:{{nodes}}:projects:{boot_id}"
 
 
@@ -98,7 +98,7 @@ class ProjectSlot:
 
     @property
     def outbox(self) -> str:
-        """Stream: the transactional outbox, subject entries the relay copies to the shards."""
+        """Stream: the transactional outbox, whose entries the relay copies to the shards."""
         return self.prefix + "outbox"
 
     @property
@@ -159,7 +159,7 @@ class ProjectSlot:
 
     @property
     def deleted_homes(self) -> str:
-        """Index of deleted homes subject members and devices are not swept yet."""
+        """Index of deleted homes whose members and devices are not swept yet."""
         return self.prefix + "homes_deleted"
 
     @property
@@ -223,7 +223,7 @@ class ProjectSlot:
         return f"{self.prefix}user:{user_id}:homes"
 
     def user_pending(self, user_id: int) -> str:
-        """Index of the homes in `user_homes` subject invitation the user has not accepted."""
+        """Index of the homes in `user_homes` whose invitation the user has not accepted."""
         return f"{self.prefix}user:{user_id}:pending"
 
     def user_left(self, user_id: int) -> str:
@@ -250,7 +250,7 @@ class ProjectSlot:
 
     @property
     def deleted_groups(self) -> str:
-        """Index of deleted groups subject permissions are not revoked yet."""
+        """Index of deleted groups whose permissions are not revoked yet."""
         return self.prefix + "groups_deleted"
 
     def group(self, group_id: int) -> str:
@@ -271,7 +271,7 @@ class ProjectSlot:
 
     def user_derived(self, user_id: int) -> str:
         """Hash: id of a live session that was made with the key of another one → the ids of the sessions
-        subject keys led to it, the first login first. What expired stays until the user's next login."""
+        whose keys led to it, the first login first. What expired stays until the user's next login."""
         return f"{self.prefix}user:{user_id}:derived"
 
     def user_proofs(self, user_id: int) -> str:
@@ -318,7 +318,7 @@ class ProjectSlot:
         return f"{self.prefix}session:{session_id}:leases"
 
     def home(self, home_id: int) -> str:
-        """Hash: a home; `owners` counts the members subject role is owner."""
+        """Hash: a home; `owners` counts the members whose role is owner."""
         return f"{self.prefix}home:{home_id}"
 
     def home_members(self, home_id: int) -> str:
@@ -337,7 +337,7 @@ class ProjectSlot:
     def values(self, owner: str, owner_id: int) -> str:
         """Hash: key → `<modified ms> <value>`, of a home or device (`owner` is "home" or "device").
 
-        `_bytes`, which is no possible key, has the sum of their lengths."""
+        `_bytes`, which is not a valid key, has the sum of their lengths."""
         return f"{self.prefix}{owner}:{owner_id}:values"
 
     def value_keys(self, owner: str, owner_id: int) -> str:
