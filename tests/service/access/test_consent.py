@@ -182,7 +182,9 @@ async def test_user_that_left_is_not_added_again_by_members(at_home: HomeWithMem
     later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + LEFT_MS + DAY_MS)
     project = await later.projects.get(tenant.project)
     assert project is not None
-    await later.members.invite(project, at_home.home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
+    await later.members.invite(
+        project, at_home.home, Invitee(email="2@example.com"), caller_id=at_home.owner.id
+    )
     assert (await at_home.ask("DELETE", me, at_home.owner.key)).status == 204
     # Who was removed by an owner has not left; but did before.
     assert (await at_home.add(at_home.owner.key, email="2@example.com")).reason == "MEMBER_LEFT"
