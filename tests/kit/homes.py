@@ -59,8 +59,7 @@ async def key_of(tenant: Tenant, *permissions: KeyScope) -> str:
 async def home_with_members(tenant: Tenant) -> HomeWithMembers:
     """In a project with e-mail accounts."""
     owner, member, stranger = await tenant.user(), await tenant.user(), await tenant.user()
-    home, elsewhere = await tenant.home(owner), await tenant.home(stranger)
-    await tenant.store.homes.add_member(tenant.project, home, member.id)
+    home, elsewhere = await tenant.home(owner, members=[member]), await tenant.home(stranger)
     reader, admin = await key_of(tenant, KeyScope.READ), await key_of(tenant, KeyScope.ADMIN)
     return HomeWithMembers(tenant, owner, member, stranger, reader, admin, home, elsewhere)
 

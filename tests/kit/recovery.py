@@ -113,16 +113,14 @@ class HomesOnTwoNodes:
 
 
 @asynccontextmanager
-async def house_of(processes: Processes) -> AsyncIterator[HomesOnTwoNodes]:
+async def homes_on_two_nodes(processes: Processes) -> AsyncIterator[HomesOnTwoNodes]:
     async with (
         pair_of(processes) as pair,
         tenant_of(pair.nodes[0]) as tenant,
         AsyncExitStack() as stack,
     ):
         owner, user = await tenant.user(), await tenant.user()
-        home, other = await tenant.home(owner), await tenant.home(owner)
-        for each in (home, other):
-            await tenant.store.homes.add_member(tenant.project, each, user.id)
+        home, other = [await tenant.home(owner, members=[user]) for _ in range(2)]
         device = await tenant.device(home)
         session = await tenant.store.sessions.of_token(user.key)
         assert session is not None

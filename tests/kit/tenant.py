@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import itertools
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -106,8 +106,12 @@ class Tenant:
         )
         await self.store.session_uses.touch(self.project, [use])
 
-    async def home(self, owner: Account) -> int:
-        return (await self.store.homes.create(self.project, "home", owner.id)).id
+    async def home(self, owner: Account, members: Sequence[Account] = ()) -> int:
+        """A home with an owner, and with these members."""
+        home = (await self.store.homes.create(self.project, "home", owner.id)).id
+        for member in members:
+            await self.store.homes.add_member(self.project, home, member.id)
+        return home
 
     async def homes(self, owner: Account, count: int) -> list[int]:
         """Many homes, fewer at once than there are connections to Redis: the last would wait too long."""

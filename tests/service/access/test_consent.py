@@ -137,9 +137,8 @@ async def test_activation_of_home_accepts_no_invitation(at_home: HomeWithMembers
 
 
 async def test_member_of_shared_home_is_added_at_once(at_home: HomeWithMembers) -> None:
-    tenant, project = at_home.tenant, at_home.tenant.project
-    common = await tenant.home(at_home.owner)
-    await tenant.store.homes.add_member(project, common, at_home.stranger.id)
+    tenant = at_home.tenant
+    await tenant.home(at_home.owner, members=[at_home.stranger])
     async with await listen(tenant.url, EVENTS, at_home.stranger.key) as socket:
         added = await at_home.add(at_home.owner.key, email="2@example.com")
         assert (added.body["name"], "accepted" in added.body) == ("user 2", False)

@@ -57,8 +57,7 @@ async def test_removed_member_sees_and_changes_nothing_before_tail_reads(
 ) -> None:
     async with tenant_of(late) as tenant:
         owner, member = await tenant.user(), await tenant.user()
-        home = await tenant.home(owner)
-        await tenant.store.homes.add_member(tenant.project, home, member.id)
+        home = await tenant.home(owner, members=[member])
         assert (await tenant.ask("GET", f"/homes/{home}", member.key)).status == 200
         tail.may_read.clear()
         path = f"/homes/{home}/members/{member.id}"

@@ -97,9 +97,9 @@ async def test_old_unsent_frame_closes_its_connection_only() -> None:
             began = loop.time()
             # Well within the outbox's own bound.
             await send(tenant, stalled, 600_000)
-            while not (await node.metrics())["evicted_by_age_total"]:
-                await receives(tenant, other, "meanwhile")
-                assert loop.time() - began < 15
+            async with asyncio.timeout(60):
+                while not (await node.metrics())["evicted_by_age_total"]:
+                    await receives(tenant, other, "meanwhile")
             assert loop.time() - began >= 2
             assert await close_code(stalled.socket) == 4001
             assert (await node.metrics())["evicted_total"] == 1

@@ -57,9 +57,7 @@ async def check(rounds: int) -> None:
         async with tenant_of(node) as tenant:
             users = [await tenant.user() for _ in range(3)]
             keys = [user.key for user in users]
-            home = await tenant.home(users[0])
-            for user in users[1:]:
-                await tenant.store.homes.add_member(tenant.project, home, user.id)
+            home = await tenant.home(users[0], members=users[1:])
 
             async def round_of(seed: int) -> int:
                 await come_and_go(tenant, keys, home, 1000, seed)

@@ -11,7 +11,14 @@ import pytest
 
 from homewire.access_changes.relay import INTERVAL_S, SWEEP_S
 from kit.client import CLOSE, Socket, listen
-from kit.recovery import EVENTS, RECEIVED_WITHIN_S, TIMEOUT_S, HomesOnTwoNodes, dying_change, house_of
+from kit.recovery import (
+    EVENTS,
+    RECEIVED_WITHIN_S,
+    TIMEOUT_S,
+    HomesOnTwoNodes,
+    dying_change,
+    homes_on_two_nodes,
+)
 from kit.tenant import tenant_of
 from kit.two_nodes import Processes, running_pair
 
@@ -109,7 +116,7 @@ def test_intervals_of_relay_keep_the_contract() -> None:
 @pytest.mark.parametrize("name", CHANGES)
 async def test_change_of_killed_process_reaches_all_sockets(lasting: Processes, name: str) -> None:
     what, arguments, listeners, code = CHANGES[name]
-    async with house_of(lasting) as site:
+    async with homes_on_two_nodes(lasting) as site:
         sockets = await listeners(site)
         witnesses = await site.everywhere(site.owner) if code != 4503 else []
         given = (site.tenant.project, *arguments(site))
@@ -124,7 +131,7 @@ async def test_change_of_killed_process_reaches_all_sockets(lasting: Processes, 
 
 @pytest.mark.parametrize("step", BEFORE_RECORD)
 async def test_change_that_died_before_its_record_never_happened(lasting: Processes, step: str) -> None:
-    async with house_of(lasting) as site:
+    async with homes_on_two_nodes(lasting) as site:
         sockets = await site.everywhere(site.user, f"?homeId={site.home}")
         given = (site.tenant.project, site.home, site.user.id)
         with dying_change(site.pair.nodes[0].redis_url, step, "homes.remove_member", *given) as dying:
@@ -142,7 +149,7 @@ async def test_change_that_died_before_its_record_never_happened(lasting: Proces
 @pytest.mark.parametrize("step", AFTER_RECORD)
 async def test_change_recorded_before_death_is_announced(lasting: Processes, step: str) -> None:
     """Also if its copies were written and only the outbox still has it: then it is read twice."""
-    async with house_of(lasting) as site:
+    async with homes_on_two_nodes(lasting) as site:
         sockets = await site.everywhere(site.user, f"?homeId={site.home}&homeId={site.other_home}")
         given = (site.tenant.project, site.home, site.user.id)
         with dying_change(site.pair.nodes[0].redis_url, step, "homes.remove_member", *given) as dying:
@@ -159,7 +166,7 @@ async def test_change_recorded_before_death_is_announced(lasting: Processes, ste
 
 async def test_late_relay_does_not_undo_later_changes(lasting: Processes) -> None:
     """It has read the removal and not yet copied it, when somebody else copies it, and the return."""
-    async with house_of(lasting) as site:
+    async with homes_on_two_nodes(lasting) as site:
         sockets = await site.everywhere(site.user)
         project, store = site.tenant.project, site.tenant.store
         given = (project, site.home, site.user.id)
@@ -178,7 +185,7 @@ async def test_late_relay_does_not_undo_later_changes(lasting: Processes) -> Non
 
 async def test_relay_is_killed_and_another_one_goes_on(processes: Processes) -> None:
     """One node is killed in the middle of others' leftovers; the other node receives and tells."""
-    async with house_of(processes) as site:
+    async with homes_on_two_nodes(processes) as site:
         victim, survivor = site.pair.nodes
         async with tenant_of(survivor) as elsewhere:
             guest = await elsewhere.user()

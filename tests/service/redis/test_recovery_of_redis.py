@@ -16,7 +16,7 @@ import pytest
 from homewire.errors import HomewireError
 from homewire.sessions.models import Login
 from kit.client import CLOSE, Socket
-from kit.recovery import TIMEOUT_S, HomesOnTwoNodes, house_of
+from kit.recovery import TIMEOUT_S, HomesOnTwoNodes, homes_on_two_nodes
 from kit.tenant import Account
 from kit.two_nodes import Processes, running_pair
 
@@ -118,7 +118,7 @@ async def test_redis_is_killed_in_a_stream_of_changes(processes: Processes, kill
     seed = int(os.environ.get("HOMEWIRE_SEED", secrets.randbelow(10**9)))
     print(f"HOMEWIRE_SEED={seed}")  # Shown if it fails.
     random = Random(seed)
-    async with house_of(processes) as site:
+    async with homes_on_two_nodes(processes) as site:
         guests = [await invite(site) for _ in range(GUESTS)]
         await kill_in_the_middle(site, guests, random)
         site.pair.server.start()

@@ -223,8 +223,6 @@ async def test_sigterm_says_going_away(event_loop: str) -> None:
             await tenant.send({"homeId": home, "eventType": "last"})
             # The node has read it, and so gives it to all: before that, it stops reading when it is told to.
             assert await sockets[0].receive_type() == "last"
-            loop = asyncio.get_running_loop()
-            started = loop.time()
             stopping = asyncio.create_task(node.stop())
             for number, connection in enumerate(sockets):
                 assert not number or await connection.receive_type() == "last"
@@ -233,7 +231,6 @@ async def test_sigterm_says_going_away(event_loop: str) -> None:
                     await connection.send_bytes(close_frame(1001))
                 assert await connection.at_end()
             assert await stopping == 0
-            assert loop.time() - started < 15
             for connection in sockets:
                 await connection.drop()
         assert "Traceback" not in node.logged()
