@@ -19,7 +19,7 @@ from bench.report import Goal, Spread, Table
 from bench.servers import LOAD_CORE, BenchError, Process
 from bench.stores import opened
 from homewire.projects.models import AccountSystem
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 
 MILLI = 1e3
 NANOSECOND = 1e-9
@@ -72,7 +72,7 @@ async def _removals(url: str, port: int, trials: int) -> list[float]:
         home = await store.homes.create(project.id, "home", owner.id)
         leaver = await store.users.create(project.id, "leaver", email="leaver@example.com")
         _, key = await store.sessions.open(
-            project.id, leaver.id, "bench", Login("127.0.0.1", user_agent="bench")
+            project.id, leaver.id, "bench", ClientInfo("127.0.0.1", user_agent="bench")
         )
         taken = []
         async with aiohttp.ClientSession(f"http://127.0.0.1:{port}") as http:

@@ -83,7 +83,7 @@ async def together(changes: Iterable[Coroutine[Any, Any, T]]) -> list[T]:
 
 async def _make(redis_url: str, homes: int, members: int, devices: int) -> World:
     from homewire.projects.models import AccountSystem, KeyScope
-    from homewire.sessions.models import Login
+    from homewire.sessions.models import ClientInfo
 
     async with opened(redis_url) as (store, _):
         project = await store.projects.create("bench", AccountSystem.EMAIL)
@@ -96,7 +96,7 @@ async def _make(redis_url: str, homes: int, members: int, devices: int) -> World
         async def user(number: int) -> tuple[int, str]:
             made = await store.users.create(project.id, f"User {number}", email=f"u{number}@example.com")
             _, key = await store.sessions.open(
-                project.id, made.id, APP, Login("127.0.0.1", user_agent="bench")
+                project.id, made.id, APP, ClientInfo("127.0.0.1", user_agent="bench")
             )
             return made.id, key
 
@@ -132,7 +132,7 @@ class Account:
 
 
 async def _accounts(redis_url: str, world: World, count: int) -> list[Account]:
-    from homewire.sessions.models import Login
+    from homewire.sessions.models import ClientInfo
 
     async with opened(redis_url) as (store, _):
 
@@ -141,7 +141,7 @@ async def _accounts(redis_url: str, world: World, count: int) -> list[Account]:
             user = await store.users.create(
                 world.project_id, f"Account {number}", email=email, password=PASSWORD, verified=True
             )
-            login = Login("127.0.0.1", user_agent="bench")
+            login = ClientInfo("127.0.0.1", user_agent="bench")
             _, key = await store.sessions.open(world.project_id, user.id, APP, login)
             return Account(user.id, email, key)
 
@@ -168,10 +168,10 @@ def fill(redis_url: str, world: World, *, values: int, size: int) -> None:
 
 
 async def _log_in(redis_url: str, world: World, people: list[Account], sessions: int) -> None:
-    from homewire.sessions.models import Login
+    from homewire.sessions.models import ClientInfo
 
     async with opened(redis_url) as (store, _):
-        login = Login("127.0.0.1", user_agent="bench")
+        login = ClientInfo("127.0.0.1", user_agent="bench")
         await together(
             store.sessions.open(world.project_id, account.user_id, APP, login)
             for account in people

@@ -30,7 +30,7 @@ from bench.stores import opened
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 
 GROUP = 250
 """Members of a group whose right is revoked."""
@@ -61,7 +61,9 @@ class _Place:
         """Id and key."""
         mail = f"{number}@example.com"
         user = await self.store.users.create(self.project, f"user {number}", email=mail)
-        _, key = await self.store.sessions.open(self.project, user.id, "bench", Login(user_agent="bench"))
+        _, key = await self.store.sessions.open(
+            self.project, user.id, "bench", ClientInfo(user_agent="bench")
+        )
         return user.id, key
 
 

@@ -257,9 +257,9 @@ async def _renew_sessions(store: Store, demo: Demo) -> None:
 async def open_session(store: Store, project_id: int, user_id: int, app_id: str = APP) -> str:
     """A new key of the user: a session opened from this machine's command line."""
     # Here, because no command that only prints its help waits for the store's libraries.
-    from homewire.sessions.models import Login
+    from homewire.sessions.models import ClientInfo
 
-    _, key = await store.sessions.open(project_id, user_id, app_id, Login(LOCAL, user_agent=USER_AGENT))
+    _, key = await store.sessions.open(project_id, user_id, app_id, ClientInfo(LOCAL, user_agent=USER_AGENT))
     return key
 
 

@@ -18,7 +18,7 @@ from homewire.realtime.core_events import ClientMessages
 from homewire.redis.connect import connect
 from homewire.redis.embedded import EmbeddedServer
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.settings import Settings
 
 LARGEST_MESSAGE = 32 * 1024 * 1024
@@ -69,7 +69,7 @@ async def _user_key(redis_url: str) -> str:
         project = await store.projects.create("conformance", AccountSystem.EMAIL)
         user = await store.users.create(project.id, "suite", email="suite@example.com", password="a long one")
         _, key = await store.sessions.open(
-            project.id, user.id, "suite", Login("127.0.0.1", user_agent="kosoku")
+            project.id, user.id, "suite", ClientInfo("127.0.0.1", user_agent="kosoku")
         )
         return key
     finally:

@@ -14,7 +14,7 @@ from homewire.entities.store import Entity
 from homewire.kv.store import Owner, ValueLimits
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope
-from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.store.proofs import ProofKind
 from homewire.webhooks.models import ModuleType
 from kit.node import NodeProcess
@@ -75,7 +75,7 @@ class AccessProject:
         user = await tenant.store.users.create(
             tenant.project, f"user {number}", email=email, phone=phone, verified=verified
         )
-        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, Login(user_agent="test"))
+        _, key = await tenant.store.sessions.open(tenant.project, user.id, APP, ClientInfo(user_agent="test"))
         return Account(user.id, key)
 
     async def _new_email(self) -> str:
@@ -95,7 +95,7 @@ class AccessProject:
     async def _new_session(self) -> str:
         """One more of the owner's."""
         store, project = self.tenant.store, self.tenant.project
-        return (await store.sessions.open(project, self.known["owner"], APP, Login()))[0].id
+        return (await store.sessions.open(project, self.known["owner"], APP, ClientInfo()))[0].id
 
     async def _new_user(self) -> int:
         return (await self.person()).id
@@ -261,10 +261,10 @@ async def _things(subject: AccessProject) -> None:
 
 async def _dead_keys(subject: AccessProject) -> None:
     sessions, project, owner = subject.tenant.store.sessions, subject.tenant.project, subject.known["owner"]
-    revoked, subject.keys["revoked"] = await sessions.open(project, owner, APP, Login(user_agent="test"))
+    revoked, subject.keys["revoked"] = await sessions.open(project, owner, APP, ClientInfo(user_agent="test"))
     await sessions.end(project, revoked.id)
     _, subject.keys["expired"] = await sessions.open(
-        project, owner, APP, Login(user_agent="test"), lifetime=Lifetime(1)
+        project, owner, APP, ClientInfo(user_agent="test"), lifetime=Lifetime(1)
     )
     subject.keys["none"] = None
     subject.keys["garbage"] = mint(project)[0]

@@ -11,7 +11,7 @@ from homewire.messages.message import Message
 from homewire.messages.queue import kept_letters
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.settings import Settings
 from kit.node import NodeProcess
 from kit.tenant import Reply, Tenant, tenant_of
@@ -74,7 +74,9 @@ class Accounts:
         return user.id
 
     async def key(self, user: int) -> str:
-        return (await self.tenant.store.sessions.open(self.project, user, APP, Login(user_agent="test")))[1]
+        return (
+            await self.tenant.store.sessions.open(self.project, user, APP, ClientInfo(user_agent="test"))
+        )[1]
 
 
 @asynccontextmanager

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any, Final
 
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from homewire.timestamps import timestamp
 from kit.tenant import Tenant
@@ -35,7 +35,7 @@ async def many_sessions_of(
     slot = ProjectSlot(tenant.project)
     names = await _users(tenant, users)
     user_ids = sorted(names)
-    real, _ = await tenant.store.sessions.open(tenant.project, user_ids[0], "app", Login())
+    real, _ = await tenant.store.sessions.open(tenant.project, user_ids[0], "app", ClientInfo())
     record: Any = await tenant.redis.hgetall(slot.session(real.id))
     await tenant.store.sessions.end(tenant.project, real.id)
     shown = []

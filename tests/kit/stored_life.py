@@ -20,7 +20,7 @@ from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import KeyScope, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from homewire.webhooks.models import ModuleType
 
@@ -125,7 +125,7 @@ class StoredLife:
         self.groups.append((await self.store.groups.create(self.project.id, "group")).id)
 
     async def _session(self) -> None:
-        login = Login(user_agent="x" * self.random.randrange(500))
+        login = ClientInfo(user_agent="x" * self.random.randrange(500))
         if self.random.random() < 0.8:
             opened, _ = await self.store.sessions.open(self.project.id, self._any(self.users), "app", login)
         else:

@@ -23,7 +23,7 @@ from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from kit.node import NodeProcess, eventually
 
@@ -82,7 +82,7 @@ class Tenant:
         number = next(self._users)
         user = await self.store.users.create(self.project, f"user {number}", email=f"{number}@example.com")
         _, key = await self.store.sessions.open(
-            self.project, user.id, "controller_app", Login(user_agent="test")
+            self.project, user.id, "controller_app", ClientInfo(user_agent="test")
         )
         return Account(user.id, key)
 

@@ -26,9 +26,9 @@ from homewire.store.script import changing, lua, removing
 FORGET_EXPIRED: Final = removing(lua(__package__, "forget_expired_charges"), charges=True)
 CORRECT_USAGE: Final = changing(lua(__package__, "correct_usage"))
 
-LOOK_S: Final = 60.0
+TOTAL_INTERVAL_S: Final = 60.0
 """Interval of adding up what all projects store, for the metrics."""
-FORGOTTEN: Final = 100
+RELEASED_PER_SCRIPT: Final = 100
 """Expired charges that one script releases."""
 PROJECTS_PER_READ: Final = 200
 """Projects that are read in one round trip."""
@@ -38,7 +38,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredAmount:
     """An amount of stored data."""
 
     bytes: int = 0
@@ -51,22 +51,22 @@ class Usage:
     def __init__(self, database: Database, quotas: Quotas) -> None:
         self._database = database
         self.quotas: Final = quotas
-        self._sum = Stored()
+        self._sum = StoredAmount()
 
-    async def of(self, project_id: int, owner: str = PROJECT) -> Stored:
+    async def of(self, project_id: int, owner: str = PROJECT) -> StoredAmount:
         """What is stored by a project, or by a user (`u<id>`) or home (`h<id>`) of it."""
         slot = ProjectSlot(project_id)
         await self.forget_expired(project_id)
         found = await self._database.read("HMGET", slot.usage, f"{owner}:bytes", f"{owner}:records")
-        return Stored(*(int(each or 0) for each in found))
+        return StoredAmount(*(int(each or 0) for each in found))
 
     async def forget_expired(self, project_id: int) -> None:
         """Release the charges of expired records. Raises UnknownRecord."""
         slot = ProjectSlot(project_id)
         while True:
-            answer = await self._database.change(FORGET_EXPIRED, slot, [], [FORGOTTEN])
+            answer = await self._database.change(FORGET_EXPIRED, slot, [], [RELEASED_PER_SCRIPT])
             require_ok(answer, project=project_id)
-            if int(answer[1]) < FORGOTTEN:
+            if int(answer[1]) < RELEASED_PER_SCRIPT:
                 return
 
     @property
@@ -82,13 +82,13 @@ class Usage:
         """Add up what all projects store, at intervals, until cancelled."""
         while not is_cancelling():
             try:
-                self._sum = await self._look()
+                self._sum = await self._add_up()
             except Unavailable as error:
                 _log.warning("usage.failed", error=str(error))
-            await asyncio.sleep(LOOK_S)
+            await asyncio.sleep(TOTAL_INTERVAL_S)
 
-    async def _look(self) -> Stored:
-        found = Stored()
+    async def _add_up(self) -> StoredAmount:
+        found = StoredAmount()
         async for page in self._database.index_pages(PROJECTS):
             for start in range(0, len(page), PROJECTS_PER_READ):
                 some = page[start : start + PROJECTS_PER_READ]
@@ -100,15 +100,15 @@ class Usage:
                     for each in some
                 )
                 for stored, records in await asyncio.gather(*reads):
-                    found = Stored(found.bytes + int(stored or 0), found.records + int(records or 0))
+                    found = StoredAmount(found.bytes + int(stored or 0), found.records + int(records or 0))
         return found
 
 
-CORRECTED: Final = 300
+CORRECTED_PER_SCRIPT: Final = 300
 """Counters that one script corrects: each is read and written."""
 RECORDS_PER_READ: Final = 200
 """Redis keys that are read in one round trip."""
-ALONE: Final = "0"
+PROJECT_ONLY: Final = "0"
 """The owner of what counts for the project alone."""
 
 Counters = dict[str, int]
@@ -123,7 +123,7 @@ class Recount:
         self._database = database
         self._usage = usage
 
-    async def recount(self, project_id: int) -> Stored:
+    async def recount(self, project_id: int) -> StoredAmount:
         """Count what a project stores, and correct its counters. Returns the corrected amount.
 
         It looks at the names of all keys of the deployment. Raises UnknownRecord, and Conflict if others
@@ -163,8 +163,8 @@ class Recount:
         return counters, payers
 
     async def _correct(self, slot: ProjectSlot, wrong: Sequence[tuple[str, int, int]]) -> bool:
-        for start in range(0, len(wrong), CORRECTED):
-            words = [word for each in wrong[start : start + CORRECTED] for word in each]
+        for start in range(0, len(wrong), CORRECTED_PER_SCRIPT):
+            words = [word for each in wrong[start : start + CORRECTED_PER_SCRIPT] for word in each]
             answer = await self._database.change(CORRECT_USAGE, slot, [slot.usage], words)
             if answer[0] == "moved":
                 return False
@@ -187,9 +187,14 @@ class Recount:
                 for name in page
             }
         )
-        wanted = [(look, match) for name in names for look in _LOOKS if (match := look.name.fullmatch(name))]
+        wanted = [
+            (look, match)
+            for name in names
+            for look in _COUNT_COMMANDS
+            if (match := look.name.fullmatch(name))
+        ]
         for start in range(0, len(wanted), RECORDS_PER_READ):
-            for counted in await self._look(slot, wanted[start : start + RECORDS_PER_READ]):
+            for counted in await self._read_keys(slot, wanted[start : start + RECORDS_PER_READ]):
                 add(*counted)
         async for fields, _ in self._database.hash_pages(slot.entities):
             for counted in await self._entities(slot, fields):
@@ -202,7 +207,9 @@ class Recount:
                 add(f"h{home_id}", 1, COSTS["home"])
         return found
 
-    async def _look(self, slot: ProjectSlot, wanted: Sequence[tuple[_Look, re.Match[str]]]) -> list[Counted]:
+    async def _read_keys(
+        self, slot: ProjectSlot, wanted: Sequence[tuple[_CountCommand, re.Match[str]]]
+    ) -> list[Counted]:
         commands: list[Sequence[Argument]] = [
             (name, slot.prefix + match.expand(key), *arguments)
             for look, match in wanted
@@ -232,7 +239,7 @@ class Recount:
             start += len(members)
 
 
-class _Look(NamedTuple):
+class _CountCommand(NamedTuple):
     """How one kind of key is counted."""
 
     name: re.Pattern[str]
@@ -243,19 +250,19 @@ class _Look(NamedTuple):
 
 
 def _owner(home: bytes | None) -> str:
-    return ALONE if home in (None, b"0") else f"h{int(home or 0)}"
+    return PROJECT_ONLY if home in (None, b"0") else f"h{int(home or 0)}"
 
 
-def _many(kind: str, name: str, command: str, of_home: bool = False) -> _Look:
+def _many(kind: str, name: str, command: str, of_home: bool = False) -> _CountCommand:
     """A key with records of one kind in it."""
 
     def counted(ids: Sequence[str], replies: Sequence[Any]) -> Counted:
-        return f"h{ids[0]}" if of_home else ALONE, int(replies[0]), int(replies[0]) * COSTS[kind]
+        return f"h{ids[0]}" if of_home else PROJECT_ONLY, int(replies[0]), int(replies[0]) * COSTS[kind]
 
-    return _Look(re.compile(name), ((command, r"\g<0>"),), counted)
+    return _CountCommand(re.compile(name), ((command, r"\g<0>"),), counted)
 
 
-def _one(kind: str, name: str, of_home: bool = False) -> _Look:
+def _one(kind: str, name: str, of_home: bool = False) -> _CountCommand:
     """A key that is one record."""
     return _many(kind, name, "EXISTS", of_home)
 
@@ -265,7 +272,7 @@ def _values(owner: str, replies: Sequence[Any]) -> Counted:
     return owner, records, size + records * COSTS["value"]
 
 
-_LOOKS: Final = (
+_COUNT_COMMANDS: Final = (
     _one("user", r"user:\d+"),
     _one("home", r"home:(\d+)", of_home=True),
     _many("member", r"home:(\d+):members", "HLEN", of_home=True),
@@ -276,17 +283,17 @@ _LOOKS: Final = (
     _many("right", r"user:\d+:rights", "HLEN"),
     _many("app", r"apps", "HLEN"),
     _one("project_key", r"project_key:\d+"),
-    _Look(
+    _CountCommand(
         re.compile(r"device:(\d+)"),
         (("HGET", r"\g<0>", "home"),),
         lambda _, replies: (_owner(replies[0]), 1, COSTS["device"]),
     ),
-    _Look(
+    _CountCommand(
         re.compile(r"home:(\d+):values"),
         (("HGET", r"\g<0>", "_bytes"), ("ZCARD", r"home:\1:value_keys")),
         lambda ids, replies: _values(f"h{ids[0]}", replies),
     ),
-    _Look(
+    _CountCommand(
         re.compile(r"device:(\d+):values"),
         (
             ("HGET", r"\g<0>", "_bytes"), ("ZCARD", r"device:\1:value_keys"),
@@ -294,9 +301,9 @@ _LOOKS: Final = (
         ),
         lambda _, replies: _values(_owner(replies[2]), replies),
     ),
-    _Look(
+    _CountCommand(
         re.compile(r"module:[^:]+"),
         (("HGET", r"\g<0>", "charged"),),
-        lambda _, replies: (ALONE, 1, int(replies[0] or COSTS["module"])),
+        lambda _, replies: (PROJECT_ONLY, 1, int(replies[0] or COSTS["module"])),
     ),
 )  # fmt: skip

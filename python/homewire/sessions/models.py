@@ -51,7 +51,7 @@ class Session:
 
 
 @dataclass(frozen=True, slots=True)
-class Login:
+class ClientInfo:
     """What a session records of the request that opened it."""
 
     address: str = ""

@@ -12,7 +12,7 @@ from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.errors import Conflict, Unavailable, UnknownRecord
 from homewire.sessions.ended_sessions import EndedSessions
-from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
@@ -85,7 +85,7 @@ class Sessions:
         project_id: int,
         user_id: int,
         app_id: str,
-        login: Login,
+        client: ClientInfo,
         *,
         password_hash: str = "",
         authentication_type: str = "Bearer",
@@ -101,7 +101,7 @@ class Sessions:
         end, and ends with it. Raises UnknownRecord without the project, the user or a live parent, and
         Conflict (CONFLICT when the password has changed, TOO_MANY_SESSIONS).
         """
-        session = self._new(project_id, app_id, login, authentication_type, roles, lifetime, user_id=user_id)
+        session = self._new(project_id, app_id, client, authentication_type, roles, lifetime, user_id=user_id)
         if parent is not None:
             session = _derived(session, parent)
         return await self._open(session, password_hash)
@@ -110,7 +110,7 @@ class Sessions:
         self,
         project_id: int,
         device_id: int,
-        login: Login,
+        client: ClientInfo,
         *,
         app_id: str = "",
         key_hash: str = "",
@@ -125,7 +125,7 @@ class Sessions:
         device, and Conflict (CONFLICT) when the key was rotated.
         """
         session = self._new(
-            project_id, app_id, login, authentication_type, roles, lifetime, device_id=device_id
+            project_id, app_id, client, authentication_type, roles, lifetime, device_id=device_id
         )
         return await self._open(session, key_hash)
 
@@ -248,7 +248,7 @@ class Sessions:
         self,
         project_id: int,
         app_id: str,
-        login: Login,
+        client: ClientInfo,
         authentication_type: str,
         roles: tuple[str, ...],
         lifetime: Lifetime | None,
@@ -263,10 +263,10 @@ class Sessions:
             secrets.token_hex(ID_BYTES), project_id, user_id,
             checks.app_id(app_id) if app_id else "",
             now, expires, now,
-            checks.header(login.address, checks.MAX_ADDRESS),
-            checks.header(login.user_agent, checks.MAX_USER_AGENT),
-            authentication_type, version=1, host=checks.header(login.host, checks.MAX_HOST),
-            node=login.node, roles=roles, device_id=device_id, slides_ms=lives.slides_ms, ends_ms=ends,
+            checks.header(client.address, checks.MAX_ADDRESS),
+            checks.header(client.user_agent, checks.MAX_USER_AGENT),
+            authentication_type, version=1, host=checks.header(client.host, checks.MAX_HOST),
+            node=client.node, roles=roles, device_id=device_id, slides_ms=lives.slides_ms, ends_ms=ends,
         )  # fmt: skip
 
     async def _open(self, session: Session, proof: str) -> tuple[Session, str]:

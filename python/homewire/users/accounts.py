@@ -15,7 +15,7 @@ from homewire.messages.models import Posting, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.proofs import PendingVerification, ProofKind
 from homewire.timestamps import milliseconds
 from homewire.users.models import User
@@ -147,10 +147,10 @@ def lifetime_s(api: Api, kind: ProofKind) -> float:
     return api.settings.verification_lifetime_s
 
 
-def client_info(api: Api, request: web.Request) -> Login:
+def client_info(api: Api, request: web.Request) -> ClientInfo:
     """What a session records of the request that opened it."""
     headers, address = request.headers, client_address(request) or ""
-    return Login(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
+    return ClientInfo(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
 
 
 async def require_self(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:

@@ -17,7 +17,7 @@ from typing import Any, cast
 import pytest
 import pytest_asyncio
 
-from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.models import ClientInfo, Lifetime
 from kit.client import PING, PONG, TEXT, Frame, Refused, Socket, listen, listen_if_allowed, refusal
 from kit.clock import a_later_moment, suspended
 from kit.node import NodeProcess, eventually, private_node
@@ -272,7 +272,7 @@ async def test_key_whose_time_is_over_is_refused_however_fresh_its_use(node: Nod
         store = tenant.store.sessions
         # An end that does not slide: a use that comes late enough in a short life would move the other one.
         lifetime = Lifetime(absolute_ms=5_000)
-        session, key = await store.open(tenant.project, user.id, "app", Login(), lifetime=lifetime)
+        session, key = await store.open(tenant.project, user.id, "app", ClientInfo(), lifetime=lifetime)
         async with await listen(node.url, EVENTS, key) as socket:
             assert await socket.is_alive()
 

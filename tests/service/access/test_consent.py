@@ -14,7 +14,7 @@ from homewire.homes.models import Role
 from homewire.homes.store import LEFT_MS
 from homewire.projects.models import AccountSystem, Invitations
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from kit.client import listen
 from kit.homes import HomeWithMembers, home_with_members
@@ -293,4 +293,4 @@ async def test_by_numbers_and_ids(node: NodeProcess) -> None:
 
 
 async def _key(tenant: Tenant, user: int) -> str:
-    return (await tenant.store.sessions.open(tenant.project, user, "app", Login(user_agent="test")))[1]
+    return (await tenant.store.sessions.open(tenant.project, user, "app", ClientInfo(user_agent="test")))[1]

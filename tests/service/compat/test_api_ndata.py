@@ -7,17 +7,19 @@ from typing import Any
 import pytest
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import Login, Session
+from homewire.sessions.models import ClientInfo, Session
 from homewire.timestamps import timestamp
 from kit.accounts import Accounts
 from kit.node import NodeProcess
 from kit.tenant import Account, Reply, Tenant, tenant_of
 
-CURL = Login(user_agent="curl/8.5.0")
+CURL = ClientInfo(user_agent="curl/8.5.0")
 NOBODY = "0123456789abcdef01234567"
 
 
-async def opened(tenant: Tenant, user: Account, app: str = "controller_app", login: Login = CURL) -> Session:
+async def opened(
+    tenant: Tenant, user: Account, app: str = "controller_app", login: ClientInfo = CURL
+) -> Session:
     return (await tenant.store.sessions.open(tenant.project, user.id, app, login))[0]
 
 

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from homewire.auth.models import PrincipalKind
 from homewire.projects.models import AccountSystem
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of
 from kit.browser import HOSTS, Browser, browser_of, cookie_of, refused
 from kit.node import NodeProcess, eventually, private_node
@@ -237,7 +237,7 @@ async def test_users_key_opens_another_session_of_the_user(people: Accounts, bro
 
 async def test_no_other_key_is_a_login_token(people: Accounts, browser: Browser) -> None:
     device = await people.tenant.device(None)
-    node, node_key = await people.tenant.store.sessions.open_node(people.project, device.id, Login())
+    node, node_key = await people.tenant.store.sessions.open_node(people.project, device.id, ClientInfo())
     assert node.device_id == device.id
     for token in (device.key, node_key, await people.project_key(), f"v1.{people.project}.{'A' * 43}"):
         wrong = await browser.ask("POST", "/session/login-with-token", {"token": token})

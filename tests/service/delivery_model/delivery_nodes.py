@@ -41,7 +41,7 @@ from delivery_steps import (
 from homewire.access_changes.relay import Relay
 from homewire.projects.models import AccessControl, AccountSystem
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from kit.client import CLOSE, PING, PONG, TEXT, Refused, Socket, close_frame, listen
 from kit.tenant import ALL_PERMISSIONS
 from kit.two_nodes import SHARDS, Pair
@@ -118,7 +118,7 @@ class DeliveryRun:
         for number in range(KEYS):
             key = Key(False, user, number)
             session, self._tokens[key] = await self._store.sessions.open(
-                self._project, self._users[user], "controller_app", Login(user_agent="test")
+                self._project, self._users[user], "controller_app", ClientInfo(user_agent="test")
             )
             self._sessions[key] = session.id
 

@@ -12,7 +12,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from kit.homes import HomeWithMembers, home_with_members, key_of
 from kit.node import NodeProcess
@@ -43,7 +43,7 @@ async def byou(node: NodeProcess) -> AsyncIterator[tuple[Tenant, Account, int]]:
 async def _owner(tenant: Tenant, phone: str | None = None) -> tuple[Account, int]:
     user = await tenant.store.users.create(tenant.project, "Owner", phone=phone)
     _, key = await tenant.store.sessions.open(
-        tenant.project, user.id, "controller_app", Login(user_agent="test")
+        tenant.project, user.id, "controller_app", ClientInfo(user_agent="test")
     )
     owner = Account(user.id, key)
     return owner, await tenant.home(owner)

@@ -22,9 +22,9 @@ from homewire.homes.models import Role
 from homewire.kv.store import Owner
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.projects.usage import Stored
+from homewire.projects.usage import StoredAmount
 from homewire.repositories import Store
-from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.sessions.store import ALWAYS_OPENED
 from homewire.store.accounting import COSTS, Quotas
 from homewire.store.database import wall_clock_ms
@@ -102,7 +102,7 @@ async def test_counters_equal_a_recount_whatever_happened(
     assert not await charges_that_are_wrong(redis_client, slot), seed
     for name in await redis_client.zrange(slot.expiring, 0, -1):
         await redis_client.zadd(slot.expiring, {name: 1})
-    assert await store.usage.of(project.id) == Stored(), seed
+    assert await store.usage.of(project.id) == StoredAmount(), seed
     assert await store.recount.counted(project.id) == ({}, {}), seed
 
 
@@ -120,7 +120,7 @@ async def test_recount_corrects_counters_that_are_missing_or_wrong(store: Store,
     await redis_client.hset(slot.usage, mapping={"h987654321:bytes": 5, "0:records": 12})
     corrected = await store.recount.recount(project.id)
     assert await store.recount.counted(project.id) == before
-    assert corrected == Stored(before[0]["project:bytes"], before[0]["project:records"])
+    assert corrected == StoredAmount(before[0]["project:bytes"], before[0]["project:records"])
 
 
 async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_client: Redis) -> None:
@@ -168,10 +168,10 @@ async def test_user_at_quota_can_sign_in(redis_client: Redis) -> None:
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
     await store.homes.create(project.id, "home", ada.id)
     for _ in range(ALWAYS_OPENED):
-        await store.sessions.open(project.id, ada.id, "app", Login())
+        await store.sessions.open(project.id, ada.id, "app", ClientInfo())
     assert (await store.usage.of(project.id, f"u{ada.id}")).records == 2 + ALWAYS_OPENED
     with pytest.raises(QuotaExceeded) as refused:
-        await store.sessions.open(project.id, ada.id, "app", Login())
+        await store.sessions.open(project.id, ada.id, "app", ClientInfo())
     assert refused.value.data["setting"] == "user_records"
     assert len(await store.sessions.of_user(project.id, ada.id)) == ALWAYS_OPENED
 
@@ -207,7 +207,7 @@ async def test_home_that_its_payer_left_counts_for_itself(redis_client: Redis) -
     await store.homes.add_member(project.id, home, bob.id)
     await store.homes.set_role(project.id, home, bob.id, Role.OWNER)
     await store.homes.remove_member(project.id, home, ada.id)
-    assert await store.usage.of(project.id, f"u{ada.id}") == Stored()
+    assert await store.usage.of(project.id, f"u{ada.id}") == StoredAmount()
     for key in ("a", "b"):
         await store.key_values.put(Owner(project.id, "home", home), key, b"1", ROOMY)
     with pytest.raises(QuotaExceeded) as refused:
@@ -253,8 +253,8 @@ async def test_of_sessions_that_are_over_the_newest_are_kept(redis_client: Any) 
     project = await store.projects.create("over", AccountSystem.EMAIL)
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
     device, _, _ = await store.devices.create(project.id, "lamp")
-    opened = [(await store.sessions.open(project.id, ada.id, "app", Login()))[0].id for _ in range(7)]
-    nodes = [(await store.sessions.open_node(project.id, device.id, Login()))[0].id for _ in range(5)]
+    opened = [(await store.sessions.open(project.id, ada.id, "app", ClientInfo()))[0].id for _ in range(7)]
+    nodes = [(await store.sessions.open_node(project.id, device.id, ClientInfo()))[0].id for _ in range(5)]
     for session in (*opened[:6], *nodes):
         ended = await store.sessions.end(project.id, session)
         # The one that ended last is among them.
@@ -273,9 +273,9 @@ async def test_sessions_that_expired_are_kept_no_more_than_those_that_ended(redi
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
     for _ in range(4):
         for _ in range(5):
-            await store.sessions.open(project.id, ada.id, "app", Login(), lifetime=Lifetime(1000, 0))
+            await store.sessions.open(project.id, ada.id, "app", ClientInfo(), lifetime=Lifetime(1000, 0))
         now += 1000
-    await store.sessions.open(project.id, ada.id, "app", Login())
+    await store.sessions.open(project.id, ada.id, "app", ClientInfo())
     assert await records_of_sessions(redis_client, project.id) == 4
     assert (await store.usage.of(project.id, f"u{ada.id}")).records == 4
 
@@ -291,4 +291,4 @@ async def test_commands_that_still_wait_stay_charged(store: Store, redis_client:
     assert (await store.usage.of(project.id)).records == 1 + 2
     assert await charges_that_are_wrong(redis_client, ProjectSlot(project.id)) == set()
     await store.queued_commands.remove(project.id, device.id, [2, 3])
-    assert await store.usage.of(project.id) == Stored(COSTS["device"], 1)
+    assert await store.usage.of(project.id) == StoredAmount(COSTS["device"], 1)

@@ -10,7 +10,7 @@ import pytest
 
 from homewire.messages.message import MessageKind
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from homewire.users.verification import CODE_TRIES
@@ -104,7 +104,9 @@ async def test_each_key_is_described(by_email: Accounts) -> None:
     tenant = by_email.tenant
     device = await tenant.device(None)
     reader = await by_email.project_key(KeyScope.READ)
-    ended, key = await tenant.store.sessions.open(by_email.project, await by_email.member(), APP, Login())
+    ended, key = await tenant.store.sessions.open(
+        by_email.project, await by_email.member(), APP, ClientInfo()
+    )
     assert await account(by_email, None) == {"type": "nobody"}
     assert await account(by_email, "nonsense") == {"type": "nobody"}
     assert await account(by_email, device.key) == {

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from homewire.errors import Conflict
 from homewire.projects.models import AccountSystem
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
@@ -146,7 +146,9 @@ async def test_login_that_a_reset_outruns_opens_nothing(people: Accounts) -> Non
     token = await store.verifications.issue_token(people.project, user, ProofKind.PASSWORD_RESET, MINUTE_MS)
     await store.verifications.reset_password(token, await store.users.password_hash(NEW))
     with pytest.raises(Conflict):
-        await store.sessions.open(people.project, user, APP, Login(), password_hash=recognised.password_hash)
+        await store.sessions.open(
+            people.project, user, APP, ClientInfo(), password_hash=recognised.password_hash
+        )
     assert await store.sessions.of_user(people.project, user) == []
 
 

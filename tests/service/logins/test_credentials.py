@@ -13,7 +13,7 @@ import pytest_asyncio
 from multidict import CIMultiDict
 
 from homewire.auth.tokens import mint
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from kit.client import listen, raw_request, refusal
 from kit.node import NodeProcess, private_node
 from kit.tenant import Account, Tenant, tenant_of
@@ -207,7 +207,7 @@ async def test_user_id_has_to_be_that_of_the_key(ada: Person, bob: Account, tena
 @pytest.mark.parametrize("way", WAYS)
 async def test_session_that_ended_is_over_in_each_way(ada: Person, tenant: Tenant, way: Way) -> None:
     sessions, user = tenant.store.sessions, ada.account
-    session, key = await sessions.open(tenant.project, user.id, "app", Login(user_agent="test"))
+    session, key = await sessions.open(tenant.project, user.id, "app", ClientInfo(user_agent="test"))
     other = Account(user.id, key)
     await sessions.end(tenant.project, session.id)
     assert await ada.asks(way(other)) == NOBODY

@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.projects.models import AccountSystem
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.users.models import User
 from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, private_node
@@ -128,7 +128,7 @@ async def test_times_of_many_logins_at_once_are_those_of_one(people: Accounts) -
     user = await people.member()
     sessions = people.tenant.store.sessions
     opened = await asyncio.gather(
-        *(sessions.open(people.project, user, "", Login(user_agent="test")) for _ in range(20))
+        *(sessions.open(people.project, user, "", ClientInfo(user_agent="test")) for _ in range(20))
     )
     started = [session.started_ms for session, _ in opened]
     assert (await stored(people, user)).last_login_ms == max(started)

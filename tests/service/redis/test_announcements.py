@@ -18,7 +18,7 @@ from homewire.homes.store import REMOVE_MEMBERS
 from homewire.projects.models import AccountSystem, KeyScope, OfflineCommands, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
-from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
 from homewire.users.models import User
@@ -109,7 +109,7 @@ async def test_deleted_user_is_announced_in_all_homes(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
-    await store.sessions.open(project.id, user.id, "app", Login())
+    await store.sessions.open(project.id, user.id, "app", ClientInfo())
     told = await announced_by(redis_client, project.id, store.users.delete(project.id, user.id))
     deleted = [("HOME_DELETED", {"home": home}, EVERYWHERE) for home in homes]
     assert told == [("USER_DELETED", {"user": user.id}, shards_of(user.id, *homes)), *deleted]
@@ -119,7 +119,7 @@ async def test_ended_session_is_announced_in_all_homes_of_user(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     homes = [(await store.homes.create(project.id, "home", user.id)).id for _ in range(5)]
-    session, token = await store.sessions.open(project.id, user.id, "app", Login())
+    session, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     told = await announced_by(redis_client, project.id, store.sessions.end(project.id, session.id))
     assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards_of(user.id, *homes))]
 
@@ -129,11 +129,11 @@ async def test_session_evicted_by_limit_is_announced(
 ) -> None:
     monkeypatch.setattr("homewire.sessions.store.MAX_SESSIONS", 2)
     tokens = [
-        (await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(lifetime)))[1]
+        (await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(lifetime)))[1]
         for lifetime in (60_000, 90_000)
     ]
     told = await announced_by(
-        redis_client, project.id, store.sessions.open(project.id, user.id, "app", Login())
+        redis_client, project.id, store.sessions.open(project.id, user.id, "app", ClientInfo())
     )
     assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(tokens[0])}, shards_of(user.id))]
 
@@ -228,7 +228,7 @@ async def test_deleted_home_is_announced_in_all_shards(
 
 
 async def test_projects(redis_client: Redis, store: Store, project: Project, user: User) -> None:
-    _, token = await store.sessions.open(project.id, user.id, "app", Login())
+    _, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     for switch, name, alive in (
         (store.projects.disable, "PROJECT_DISABLED", False),
         (store.projects.enable, "PROJECT_ENABLED", True),
@@ -280,7 +280,7 @@ async def test_changes_without_effect_on_access_are_not_announced(
 ) -> None:
     async def quiet() -> None:
         await store.users.create(project.id, "Eve", email="eve@example.com")
-        session, key = await store.sessions.open(project.id, user.id, "app", Login())
+        session, key = await store.sessions.open(project.id, user.id, "app", ClientInfo())
         reference = parse(key)
         assert reference is not None
         used = session.started_ms + NOTE_INTERVAL_MS
@@ -318,7 +318,7 @@ async def test_user_of_many_homes(
     homes = await fill(redis_client, project, user, count)
     shards = EVERYWHERE if everywhere else shards_of(user.id, *homes)
     assert (shards == EVERYWHERE) == everywhere
-    session, token = await store.sessions.open(project.id, user.id, "app", Login())
+    session, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     told = await announced_by(redis_client, project.id, store.sessions.end(project.id, session.id))
     assert told == [("KEY_ENDED", {"user": user.id, "key_tag": tag(token)}, shards)]
     told = await announced_by(redis_client, project.id, store.users.delete(project.id, user.id))
@@ -338,7 +338,7 @@ async def test_homes_of_a_thousand_are_listed_and_no_more(
     slot, store = ProjectSlot(project.id), dying_store(redis_client)
     for count in (1_000, 1_001):
         await redis_client.zadd(slot.user_homes(user.id), {str(each): each for each in range(1, count + 1)})
-        session, _ = await store.sessions.open(project.id, user.id, "app", Login())
+        session, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo())
         await store.sessions.end(project.id, session.id)
     entries: Any = await redis_client.xrange(slot.outbox)
     listed = [fields[b"s"] for _, fields in entries]

@@ -14,7 +14,7 @@ from typing import Final
 import pytest
 
 from homewire.errors import HomewireError
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from kit.client import CLOSE, Socket
 from kit.recovery import TIMEOUT_S, HomesOnTwoNodes, homes_on_two_nodes
 from kit.tenant import Account
@@ -50,7 +50,9 @@ async def invite(site: HomesOnTwoNodes) -> Guest:
     guest = Guest(await tenant.user())
     await tenant.store.homes.add_member(tenant.project, site.home, guest.account.id)
     for _ in range(3):
-        session, token = await tenant.store.sessions.open(tenant.project, guest.account.id, "app", Login())
+        session, token = await tenant.store.sessions.open(
+            tenant.project, guest.account.id, "app", ClientInfo()
+        )
         account = Account(guest.account.id, token)
         guest.sessions[session.id] = await site.everywhere(account)
     return guest

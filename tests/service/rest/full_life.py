@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any, Final
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from kit.accounts import APP, PASSWORD, Accounts
 from kit.client import listen
@@ -73,11 +73,13 @@ class Life:
         # Wrong guesses are counted, and a session that was ended is kept for its owner.
         await self.people.sign_in(email="nobody@example.com", password="wrong")
         sessions = self.people.tenant.store.sessions
-        opened, _ = await sessions.open(self.people.project, self.bob.id, APP, Login(user_agent="second"))
+        opened, _ = await sessions.open(
+            self.people.project, self.bob.id, APP, ClientInfo(user_agent="second")
+        )
         await sessions.end(self.people.project, opened.id)
         # Of one that is deleted by its user, one that goes with its home, and one that stays.
         for device in (self.devices[0], *self.devices[2:]):
-            await sessions.open_node(self.people.project, device.id, Login(user_agent="device"))
+            await sessions.open_node(self.people.project, device.id, ClientInfo(user_agent="device"))
 
     async def end(self) -> None:
         """Delete it all, as its owners would."""

@@ -7,7 +7,7 @@ import re
 from typing import cast
 
 from homewire.projects.models import AccountSystem, KeyScope
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from kit.accounts import APP, PASSWORD, Accounts, accounts_of
 from kit.client import CLOSE, listen
@@ -90,7 +90,7 @@ async def test_node_session_has_access_of_its_device(node: NodeProcess) -> None:
         tenant = people.tenant
         owner = await tenant.user()
         device, other = [await tenant.device(await tenant.home(owner)) for _ in range(2)]
-        _, key = await tenant.store.sessions.open_node(people.project, device.id, Login())
+        _, key = await tenant.store.sessions.open_node(people.project, device.id, ClientInfo())
         for method in ("GET", "DELETE"):
             assert (await tenant.ask(method, SESSION, key)).status == 403
             assert (await tenant.ask(method, SESSION, device.key)).status == 403

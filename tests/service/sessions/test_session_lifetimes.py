@@ -14,7 +14,7 @@ from homewire.access_changes.relay import Relay
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.activity import note_interval_ms
-from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.store.database import wall_clock_ms
 from kit.client import Socket, listen
 from kit.node import NodeProcess, eventually, private_node
@@ -57,7 +57,7 @@ async def opened(tenant: Tenant, slides_ms: int, absolute_ms: int = 0) -> tuple[
     user = await tenant.user()
     lifetime = Lifetime(slides_ms, absolute_ms)
     session, key = await tenant.store.sessions.open(
-        tenant.project, user.id, "controller_app", Login(), lifetime=lifetime
+        tenant.project, user.id, "controller_app", ClientInfo(), lifetime=lifetime
     )
     return session, Account(user.id, key)
 
@@ -173,7 +173,7 @@ async def test_requests_note_the_last_access_once_a_minute_on_all_nodes_together
     earlier = Store(redis, Relay(redis, 64), lambda: wall_clock_ms() - 61_000)
     user = await tenant.user()
     session, key = await earlier.sessions.open(
-        tenant.project, user.id, "app", Login(), lifetime=Lifetime(HOUR, 0)
+        tenant.project, user.id, "app", ClientInfo(), lifetime=Lifetime(HOUR, 0)
     )
     await redis.aclose()
     account, began = Account(user.id, key), wall_clock_ms()
@@ -206,7 +206,7 @@ async def test_node_session_lives_and_ends_with_its_device_s_socket(
     device = await tenant.device(await tenant.home(await tenant.user()))
     lifetime = Lifetime(SLIDES_MS, absolute_ms=SLIDES_MS + 1_500)
     session, key = await tenant.store.sessions.open_node(
-        tenant.project, device.id, Login(), lifetime=lifetime
+        tenant.project, device.id, ClientInfo(), lifetime=lifetime
     )
     async with (
         await listen(pair[0].url, f"/devices/{device.id}/command", key) as of_session,

@@ -15,7 +15,7 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import SessionUse
-from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
@@ -39,7 +39,7 @@ async def user(store: Store, project: Project) -> User:
 
 async def opened(store: Store, user: User, parent: Session | None = None) -> Opened:
     """A session of a login, or of a parent's key."""
-    return await store.sessions.open(user.project_id, user.id, "app", Login(), parent=parent)
+    return await store.sessions.open(user.project_id, user.id, "app", ClientInfo(), parent=parent)
 
 
 async def is_live(store: Store, key: str) -> bool:
@@ -273,13 +273,13 @@ async def with_key(tenant: Tenant, key: str) -> str:
     parent = await tenant.store.sessions.of_token(key)
     assert parent is not None
     session = tenant.store.sessions
-    return (await session.open(tenant.project, parent.user_id, "app", Login(), parent=parent))[1]
+    return (await session.open(tenant.project, parent.user_id, "app", ClientInfo(), parent=parent))[1]
 
 
 async def test_user_ends_the_other_sessions(tenant: Tenant) -> None:
     user = await tenant.user()
     login = tenant.store.sessions.open
-    others = [(await login(tenant.project, user.id, "app", Login()))[1] for _ in range(3)]
+    others = [(await login(tenant.project, user.id, "app", ClientInfo()))[1] for _ in range(3)]
     others += [await with_key(tenant, others[0]), await with_key(tenant, user.key)]
     assert (await tenant.ask("DELETE", "/userSessions", user.key)).status == 204
     asked = [(await tenant.ask("GET", "/userSession", key)).status for key in (*others, user.key)]

@@ -20,7 +20,7 @@ from homewire.sessions.activity import (
     SessionUse,
     note_interval_ms,
 )
-from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.users.models import User
@@ -50,7 +50,7 @@ def use(session: Session, token: str, used_ms: int) -> SessionUse:
 
 async def opened(store: Store, user: User, slides_ms: int, absolute_ms: int = 0) -> tuple[Session, str]:
     lifetime = Lifetime(slides_ms, absolute_ms)
-    return await store.sessions.open(user.project_id, user.id, "app", Login(), lifetime=lifetime)
+    return await store.sessions.open(user.project_id, user.id, "app", ClientInfo(), lifetime=lifetime)
 
 
 async def ends(redis: Redis, session: Session, token: str) -> list[int]:
@@ -124,7 +124,7 @@ async def test_no_use_goes_beyond_the_absolute_end(store: Store, redis_client: R
 async def test_session_of_a_device_slides_too(store: Store, redis_client: Redis, project: Project) -> None:
     device, _, _ = await store.devices.create(project.id, "lamp")
     session, token = await store.sessions.open_node(
-        project.id, device.id, Login(), lifetime=Lifetime(HOUR, 0)
+        project.id, device.id, ClientInfo(), lifetime=Lifetime(HOUR, 0)
     )
     used = session.started_ms + NOTE_INTERVAL_MS
     await store.session_uses.touch(project.id, [use(session, token, used)])

@@ -14,7 +14,7 @@ from homewire.auth.tokens import parse
 from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
-from homewire.sessions.models import Lifetime, Login, Session
+from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.sessions.store import MAX_NODE_SESSIONS, PAGE
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
@@ -43,7 +43,7 @@ async def listed(store: Store, project: Project) -> list[str]:
 
 
 async def test_session_records_where_it_comes_from(store: Store, project: Project, user: User) -> None:
-    login = Login("192.0.2.7", "home.example:8443", "agent/1", "e3a1")
+    login = ClientInfo("192.0.2.7", "home.example:8443", "agent/1", "e3a1")
     opened, _ = await store.sessions.open(
         project.id, user.id, "rocket.chat", login, authentication_type="Cookie", roles=("user", "admin")
     )
@@ -53,7 +53,7 @@ async def test_session_records_where_it_comes_from(store: Store, project: Projec
         "192.0.2.7", "home.example:8443", "agent/1", "e3a1",
     )  # fmt: skip
     assert (session.roles, session.authentication_type, session.device_id) == (("user", "admin"), "Cookie", 0)
-    long, _ = await store.sessions.open(project.id, user.id, "", Login(host="h" * 10_000))
+    long, _ = await store.sessions.open(project.id, user.id, "", ClientInfo(host="h" * 10_000))
     assert len(long.host) < 300
 
 
@@ -65,7 +65,7 @@ async def test_session_is_over_when_it_was_not_used_and_in_any_case(
     store: Store, project: Project, user: User, slides: int, absolute: int, expires: int, ends: int
 ) -> None:
     session, token = await store.sessions.open(
-        project.id, user.id, "app", Login(), lifetime=Lifetime(slides, absolute)
+        project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(slides, absolute)
     )
     assert session.expires_ms - session.started_ms == expires
     assert session.ends_ms - (session.started_ms if ends else 0) == ends
@@ -77,14 +77,16 @@ async def test_session_is_over_when_it_was_not_used_and_in_any_case(
 
 async def test_usual_lifetime_is_the_store_s(redis_client: Redis, project: Project, user: User) -> None:
     store = Store(redis_client, Relay(redis_client, 64), lifetime=Lifetime.of_seconds(60.0, 0.0))
-    session, _ = await store.sessions.open(project.id, user.id, "app", Login())
+    session, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     assert (session.slides_ms, session.ends_ms) == (60_000, 0)
 
 
 async def test_expired_session_cannot_be_ended(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store = standing_still(redis_client, lambda: now)
-    session, _ = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
+    session, _ = await store.sessions.open(
+        project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000)
+    )
     now += 60_000
     with pytest.raises(UnknownRecord):
         await store.sessions.end(project.id, session.id)
@@ -105,7 +107,7 @@ async def test_pages_have_each_live_session_once(redis_client: Redis, store: Sto
     for count in (PAGE + 50, 3, 1, PAGE // 2, 40):
         made = await asyncio.gather(
             *(
-                still.sessions.open(project.id, account, "app", Login())
+                still.sessions.open(project.id, account, "app", ClientInfo())
                 for account in itertools.islice(itertools.cycle(people), count)
             )
         )
@@ -123,7 +125,7 @@ async def test_pages_have_each_live_session_once(redis_client: Redis, store: Sto
         for session_id in (page[0].id, page[-1].id, *rest[:3]):
             await store.sessions.end(project.id, session_id)
             gone.add(session_id)
-        await still.sessions.open(project.id, people[0], "app", Login())
+        await still.sessions.open(project.id, people[0], "app", ClientInfo())
     assert max(sizes) <= PAGE
     assert len(seen) == len(set(seen))
     assert {session.id for session in opened} - gone <= set(seen)
@@ -133,9 +135,9 @@ async def test_pages_have_each_live_session_once(redis_client: Redis, store: Sto
 async def test_expired_sessions_leave_index(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store, index = standing_still(redis_client, lambda: now), ProjectSlot(project.id).sessions
-    short, _ = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
+    short, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000))
     now += 1
-    long, _ = await store.sessions.open(project.id, user.id, "app", Login())
+    long, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     assert await listed(store, project) == [short.id, long.id]
     now += 60_000
     # A clock that is slower may still show it.
@@ -155,9 +157,9 @@ async def test_login_removes_expired_sessions_from_index(
 ) -> None:
     now = wall_clock_ms()
     store, index = standing_still(redis_client, lambda: now), ProjectSlot(project.id).sessions
-    await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
+    await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000))
     now += 60_001
-    new, _ = await store.sessions.open(project.id, user.id, "app", Login())
+    new, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     assert await redis_client.zrange(index, 0, -1) == [new.id.encode()]
 
 
@@ -165,14 +167,14 @@ async def test_nothing_of_a_deleted_user_is_in_the_index(
     redis_client: Redis, store: Store, project: Project, user: User
 ) -> None:
     for _ in range(5):
-        await store.sessions.open(project.id, user.id, "app", Login())
+        await store.sessions.open(project.id, user.id, "app", ClientInfo())
     await store.users.delete(project.id, user.id)
     assert not await redis_client.exists(ProjectSlot(project.id).sessions)
 
 
 async def test_device_has_sessions_of_its_own(store: Store, project: Project) -> None:
     device, _, _ = await store.devices.create(project.id, "lamp")
-    session, token = await store.sessions.open_node(project.id, device.id, Login(user_agent="lamp/1"))
+    session, token = await store.sessions.open_node(project.id, device.id, ClientInfo(user_agent="lamp/1"))
     assert (session.user_id, session.device_id, session.roles) == (0, device.id, ("node",))
     assert await store.sessions.of_token(token) == session
     assert await store.sessions.of_device(project.id, device.id) == [session]
@@ -186,7 +188,7 @@ async def test_device_has_sessions_of_its_own(store: Store, project: Project) ->
     assert await store.principals.lookup(token) is None
     assert await store.sessions.of_device(project.id, device.id) == []
     with pytest.raises(UnknownRecord):
-        await store.sessions.open_node(project.id, 10**9, Login())
+        await store.sessions.open_node(project.id, 10**9, ClientInfo())
 
 
 async def test_too_many_sessions_of_a_device_end_the_oldest(
@@ -198,7 +200,7 @@ async def test_too_many_sessions_of_a_device_end_the_oldest(
     opened = []
     for _ in range(MAX_NODE_SESSIONS + 1):
         now += 1
-        opened.append((await still.sessions.open_node(project.id, device.id, Login()))[0])
+        opened.append((await still.sessions.open_node(project.id, device.id, ClientInfo()))[0])
     assert await listed(still, project) == [session.id for session in opened[1:]]
 
 
@@ -208,20 +210,20 @@ async def test_sessions_of_a_device_end_with_it_and_with_its_key(
     device, key, _ = await store.devices.create(project.id, "lamp")
     reference = parse(key)
     assert reference is not None
-    first = await store.sessions.open_node(project.id, device.id, Login(), key_hash=reference.hash)
+    first = await store.sessions.open_node(project.id, device.id, ClientInfo(), key_hash=reference.hash)
     second_key = await store.devices.rotate_key(project.id, device.id)
     assert await store.principals.lookup(first[1]) is None
     # A login that the rotation outran.
     with pytest.raises(Conflict):
-        await store.sessions.open_node(project.id, device.id, Login(), key_hash=reference.hash)
-    opened = [await store.sessions.open_node(project.id, device.id, Login()) for _ in range(3)]
+        await store.sessions.open_node(project.id, device.id, ClientInfo(), key_hash=reference.hash)
+    opened = [await store.sessions.open_node(project.id, device.id, ClientInfo()) for _ in range(3)]
     await store.devices.delete(project.id, device.id)
     for token in (second_key, *(token for _, token in opened)):
         assert await store.principals.lookup(token) is None
     slot = ProjectSlot(project.id)
     assert not await redis_client.exists(slot.sessions, slot.device_sessions(device.id))
     with pytest.raises(UnknownRecord):
-        await store.sessions.open_node(project.id, device.id, Login())
+        await store.sessions.open_node(project.id, device.id, ClientInfo())
 
 
 async def test_logins_of_a_device_that_is_deleted_meanwhile_leave_no_key(
@@ -231,7 +233,7 @@ async def test_logins_of_a_device_that_is_deleted_meanwhile_leave_no_key(
 
     async def log_in() -> str:
         try:
-            return (await store.sessions.open_node(project.id, device.id, Login()))[1]
+            return (await store.sessions.open_node(project.id, device.id, ClientInfo()))[1]
         except UnknownRecord:
             return ""
 
@@ -247,7 +249,7 @@ async def test_device_that_is_signed_in_goes_with_its_home(store: Store, user: U
     owner = await store.users.create(project.id, "Ada", phone="+14155550123")
     home = await store.homes.create(project.id, "home", owner.id)
     devices = [(await store.devices.create(project.id, "lamp", home_id=home.id))[0] for _ in range(3)]
-    token = (await store.sessions.open_node(project.id, devices[1].id, Login()))[1]
+    token = (await store.sessions.open_node(project.id, devices[1].id, ClientInfo()))[1]
     await store.homes.delete(project.id, home.id)
     assert await store.principals.lookup(token) is None
     assert [await store.devices.get(project.id, device.id) for device in devices] == [None] * 3
@@ -257,7 +259,7 @@ async def test_device_that_is_signed_in_goes_with_its_home(store: Store, user: U
 async def test_password_that_is_reset_ends_a_leased_session_too(
     store: Store, project: Project, user: User
 ) -> None:
-    session, token = await store.sessions.open(project.id, user.id, "app", Login())
+    session, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     async with store.sessions.lease(project.id, session.id):
         with pytest.raises(Conflict, match="under way"):
             await store.sessions.end(project.id, session.id)

@@ -23,7 +23,7 @@ from homewire.projects.models import AccountSystem
 from homewire.redis.connect import Pool, connect
 from homewire.redis.connection import Batch, RedisConnection
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.webhooks.models import ModuleType
@@ -117,9 +117,9 @@ async def new_stored_project(store: Store, on_demand: bool) -> StoredProject:
     made.guest = (await store.members.invite(project, made.hut, invitee))[0].user_id
     await _things(store, made, on_demand)
     made.staff = await mortal_groups.new_group(store, project.id, made.ada, made.bob)
-    session, made.key = await store.sessions.open(project.id, made.ada, "app", Login())
+    session, made.key = await store.sessions.open(project.id, made.ada, "app", ClientInfo())
     made.session = session.id
-    made.node_session = (await store.sessions.open_node(project.id, made.spare.id, Login()))[0].id
+    made.node_session = (await store.sessions.open_node(project.id, made.spare.id, ClientInfo()))[0].id
     issue = store.verifications.issue_token
     made.email_token = await issue(project.id, made.ada, ProofKind.EMAIL_VERIFICATION, LIFETIME_MS)
     made.reset_token = await issue(project.id, made.bob, ProofKind.PASSWORD_RESET, LIFETIME_MS)

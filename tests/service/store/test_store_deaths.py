@@ -35,7 +35,7 @@ from homewire.logins.store import parse_login_token
 from homewire.messages.models import Posting, PostingQueue
 from homewire.redis.connect import connect
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
 from homewire.store.proofs import PendingVerification, ProofKind
 from kit.node import eventually
@@ -185,8 +185,8 @@ CHANGES: Final = {
     "groups.grant": Change(lambda s, w: s.groups.grant(w.project, w.staff, SINK)),
     "groups.revoke": Change(lambda s, w: s.groups.revoke(w.project, w.staff, HALL)),
     "groups.quit": Change(lambda s, w: s.groups.quit(w.project, w.staff, w.bob)),
-    "sessions.open": Change(lambda s, w: s.sessions.open(w.project, w.bob, "app", Login())),
-    "sessions.open_node": Change(lambda s, w: s.sessions.open_node(w.project, w.lamp.id, Login())),
+    "sessions.open": Change(lambda s, w: s.sessions.open(w.project, w.bob, "app", ClientInfo())),
+    "sessions.open_node": Change(lambda s, w: s.sessions.open_node(w.project, w.lamp.id, ClientInfo())),
     "sessions.end, of a device": Change(lambda s, w: s.sessions.end(w.project, w.node_session)),
     "sessions.end_all_of_device": Change(lambda s, w: s.sessions.end_all_of_device(w.project, w.spare.id)),
     "sessions.end": Change(lambda s, w: s.sessions.end(w.project, w.session)),

@@ -16,7 +16,7 @@ from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.redis.connection import Command
 from homewire.redis.pipeline import AutoPipeline
 from homewire.repositories import Store
-from homewire.sessions.models import Lifetime, Login
+from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.sessions.store import MAX_SESSIONS
 from homewire.store.database import wall_clock_ms
 from homewire.users.models import User
@@ -65,7 +65,7 @@ async def test_user_key_is_a_session(store: Store, project: Project, user: User)
         project.id,
         user.id,
         "controller_app",
-        Login("192.0.2.7", "home.example", "agent/1 \udcff", "node"),
+        ClientInfo("192.0.2.7", "home.example", "agent/1 \udcff", "node"),
         authentication_type="Cookie",
     )
     assert before <= session.started_ms <= wall_clock_ms()
@@ -88,8 +88,8 @@ async def test_user_key_is_a_session(store: Store, project: Project, user: User)
 
 
 async def test_end_of_a_session_is_the_end_of_its_key(store: Store, project: Project, user: User) -> None:
-    kept, other = await store.sessions.open(project.id, user.id, "app", Login())
-    session, token = await store.sessions.open(project.id, user.id, "app", Login())
+    kept, other = await store.sessions.open(project.id, user.id, "app", ClientInfo())
+    session, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     ended = await store.sessions.end(project.id, session.id)
     assert await store.principals.lookup(token) is None
     assert await store.sessions.of_token(token) is None
@@ -105,7 +105,9 @@ async def test_end_of_a_session_is_the_end_of_its_key(store: Store, project: Pro
 async def test_expired_key_is_dead(redis_client: Redis, project: Project, user: User) -> None:
     now = wall_clock_ms()
     store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
-    session, token = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
+    session, token = await store.sessions.open(
+        project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000)
+    )
     now += 59_999
     assert await store.principals.lookup(token) is not None
     now += 1
@@ -119,7 +121,7 @@ async def test_redis_forgets_an_expired_key_itself(redis_client: Redis, project:
     past = wall_clock_ms() - 120_000
     # A clock that is behind must not keep a key alive.
     store = Store(redis_client, Relay(redis_client, 64), clock=lambda: past)
-    _, token = await store.sessions.open(project.id, user.id, "app", Login(), lifetime=Lifetime(60_000))
+    _, token = await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000))
     assert await store.principals.lookup(token) is None
 
 
@@ -129,7 +131,7 @@ async def test_too_many_sessions_end_the_oldest(redis_client: Redis, project: Pr
     tokens = []
     for _ in range(MAX_SESSIONS + 1):
         now += 1
-        tokens.append((await store.sessions.open(project.id, user.id, "app", Login()))[1])
+        tokens.append((await store.sessions.open(project.id, user.id, "app", ClientInfo()))[1])
     alive = [await store.principals.lookup(token) is not None for token in tokens]
     assert alive == [False] + [True] * MAX_SESSIONS
 
@@ -169,7 +171,7 @@ async def test_project_key_rotates_and_is_revoked(store: Store, project: Project
 
 async def test_keys_go_with_their_device_and_user(store: Store, project: Project, user: User) -> None:
     device, device_key, _ = await store.devices.create(project.id, "thermometer")
-    opened = [await store.sessions.open(project.id, user.id, "app", Login()) for _ in range(3)]
+    opened = [await store.sessions.open(project.id, user.id, "app", ClientInfo()) for _ in range(3)]
     await store.devices.delete(project.id, device.id)
     await store.users.delete(project.id, user.id)
     assert await store.principals.lookup(device_key) is None
@@ -177,7 +179,7 @@ async def test_keys_go_with_their_device_and_user(store: Store, project: Project
         assert await store.principals.lookup(token) is None
         assert await store.sessions.get(project.id, session.id) is None
     with pytest.raises(UnknownRecord):
-        await store.sessions.open(project.id, user.id, "app", Login())
+        await store.sessions.open(project.id, user.id, "app", ClientInfo())
 
 
 async def test_revoking_works_when_redis_is_full(redis_client: Redis, store: Store, project: Project) -> None:
@@ -202,7 +204,7 @@ async def test_no_secret_is_stored(redis_client: Redis, store: Store, project: P
     tokens = [
         (await store.project_keys.create(project.id, "feed", set()))[1],
         (await store.devices.create(project.id, "thermometer"))[1],
-        (await store.sessions.open(project.id, user.id, "app", Login()))[1],
+        (await store.sessions.open(project.id, user.id, "app", ClientInfo()))[1],
     ]
     session = (await store.sessions.of_user(project.id, user.id))[0]
     stored = await everything(redis_client)
@@ -217,7 +219,7 @@ async def test_no_secret_is_stored(redis_client: Redis, store: Store, project: P
 async def test_lookup_is_one_round_trip(
     store: Store, project: Project, user: User, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    _, token = await store.sessions.open(project.id, user.id, "app", Login())
+    _, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     await store.principals.lookup(token)  # The script is loaded now.
     sent: list[str] = []
     ask_each = AutoPipeline.ask_each

@@ -13,7 +13,7 @@ from homewire.errors import Conflict, InvalidInput, NotConfirmed, UnknownRecord
 from homewire.homes.models import Role
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope, Project
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import PAGE
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User
@@ -240,7 +240,7 @@ async def test_change_that_names_unknown_records_is_refused_whole(
         store.devices.create(project.id, "lamp", home_id=ABSENT),
         store.devices.rotate_key(project.id, ABSENT),
         store.devices.delete(project.id, ABSENT),
-        store.sessions.open(project.id, ABSENT, "app", Login()),
+        store.sessions.open(project.id, ABSENT, "app", ClientInfo()),
         store.users.create(ABSENT, "Ada", email="x@example.com"),
         store.project_keys.create(ABSENT, "k", set()),
         store.apps.create(ABSENT, "app"),
@@ -269,7 +269,7 @@ async def test_nothing_crosses_projects(store: Store, project: Project, user: Us
         store.homes.create(other.id, "home", user.id),
         store.devices.create(other.id, "lamp", home_id=home),
         store.devices.rotate_key(other.id, device.id),
-        store.sessions.open(other.id, user.id, "app", Login()),
+        store.sessions.open(other.id, user.id, "app", ClientInfo()),
     ):
         with pytest.raises(UnknownRecord):
             await attempt
@@ -280,7 +280,7 @@ async def test_deleted_project_is_dead_at_once_and_swept_later(
 ) -> None:
     [home] = await add_homes(store, project, user, 1)
     _, device_key, _ = await store.devices.create(project.id, "lamp", home_id=home)
-    _, user_key = await store.sessions.open(project.id, user.id, "app", Login())
+    _, user_key = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     bystander = await store.projects.create("bystander", AccountSystem.EMAIL)
     await store.projects.delete(project.id)
     for token in (device_key, user_key):

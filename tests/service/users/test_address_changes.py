@@ -7,7 +7,7 @@ import pytest
 from homewire.access_changes.relay import Relay
 from homewire.messages.message import MessageKind
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from homewire.store.proofs import ProofKind
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, field, reason
@@ -89,7 +89,7 @@ async def test_key_alone_changes_no_address(by_email: Accounts) -> None:
     user = await by_email.member()
     redis = by_email.tenant.redis
     earlier = Store(redis, Relay(redis, 64), clock=lambda: wall_clock_ms() - HOUR_MS)
-    _, key = await earlier.sessions.open(by_email.project, user, APP, Login(user_agent="test"))
+    _, key = await earlier.sessions.open(by_email.project, user, APP, ClientInfo(user_agent="test"))
     for proof in ({}, {"currentPassword": "wrong"}):
         refused = await start(by_email, user, key, email=NEW, **proof)
         assert (reason(refused), field(refused)) == ("INSUFFICIENT_AUTH", "currentPassword")

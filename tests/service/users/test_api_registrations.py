@@ -11,7 +11,7 @@ from homewire.access_changes.relay import Relay
 from homewire.messages.message import MessageKind
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.registrations import RegistrationLimits
@@ -168,7 +168,7 @@ async def test_unverified_registration_is_deleted(by_email: Accounts) -> None:
     lost = (await by_email.register(name="Eve", email="lost@example.com", password=PASSWORD)).body["id"]
     operators = (await store.users.create(project, "Op", email="op@example.com")).id
     seen = (await by_email.register(name="Bob", email="bob@example.com", password=PASSWORD)).body["id"]
-    await store.sessions.open(project, seen, APP, Login())
+    await store.sessions.open(project, seen, APP, ClientInfo())
     # A registration of the invited does not make the invitation go sooner.
     await by_email.register(name="Guest", email="guest@example.com", password=PASSWORD)
 

@@ -13,7 +13,7 @@ from homewire.logins.passwords import _HASHER
 from homewire.messages.message import MessageKind
 from homewire.messages.models import Posting, PostingQueue
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.store.proofs import ProofKind
@@ -33,7 +33,7 @@ async def key_of_old(people: Accounts, user: int) -> str:
     """The key of a session that began an hour ago."""
     redis = people.tenant.redis
     store = Store(redis, Relay(redis, 64), clock=lambda: wall_clock_ms() - LONG_AGO_MS)
-    return (await store.sessions.open(people.project, user, APP, Login(user_agent="test")))[1]
+    return (await store.sessions.open(people.project, user, APP, ClientInfo(user_agent="test")))[1]
 
 
 async def change(people: Accounts, user: int, key: str, **body: object) -> Reply:
@@ -50,7 +50,9 @@ async def test_key_alone_changes_no_password(by_email: Accounts) -> None:
     made = await by_email.tenant.store.sessions.of_token(other)
     assert made is not None
     # Made just now, by a key: that proves nothing.
-    _, derived = await by_email.tenant.store.sessions.open(by_email.project, user, APP, Login(), parent=made)
+    _, derived = await by_email.tenant.store.sessions.open(
+        by_email.project, user, APP, ClientInfo(), parent=made
+    )
     proofs: tuple[dict[str, object], ...] = ({}, {"currentPassword": ""}, {"currentPassword": "wrong"})
     for key_alone in (key, derived):
         for proof in proofs:
@@ -96,7 +98,7 @@ async def test_session_that_a_key_made_ends_with_that_of_the_key(by_email: Accou
     key, store = await by_email.key(user), by_email.tenant.store
     parent = await store.sessions.of_token(key)
     assert parent is not None
-    _, made = await store.sessions.open(by_email.project, user, APP, Login(), parent=parent)
+    _, made = await store.sessions.open(by_email.project, user, APP, ClientInfo(), parent=parent)
     changed = await change(by_email, user, made, password=NEW, currentPassword=PASSWORD)
     assert changed.status == 204
     assert [await lives(by_email, each) for each in (key, made)] == [False, False]

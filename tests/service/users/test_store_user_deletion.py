@@ -14,7 +14,7 @@ from homewire.homes.models import Role
 from homewire.homes.store import DELETE_HOME
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
-from homewire.sessions.models import Login
+from homewire.sessions.models import ClientInfo
 from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
@@ -117,7 +117,7 @@ async def test_invitee_is_no_user(store: Store, redis_client: Redis, project: Pr
     assert known.invited
     assert [each.id for each in (await store.users.list(project.id))[0]] == [user.id]
     with pytest.raises(UnknownRecord):
-        await store.sessions.open(project.id, 10**9, "app", Login())
+        await store.sessions.open(project.id, 10**9, "app", ClientInfo())
     with pytest.raises(UnknownRecord):
         await store.users.update(project.id, 10**9, name="Eve")
     with pytest.raises(UnknownRecord):
@@ -263,7 +263,7 @@ async def test_nothing_of_a_deleted_user_is_left(
     before = await names()
     gone = await new_user(store, project, "gone")
     home = (await store.homes.create(project.id, "home", gone.id)).id
-    await store.sessions.open(project.id, gone.id, "app", Login())
+    await store.sessions.open(project.id, gone.id, "app", ClientInfo())
     for kind in ProofKind:
         await store.verifications.issue_token(project.id, gone.id, kind, 60_000)
     await store.verifications.issue_code(project.id, gone.id, 60_000)
@@ -281,7 +281,7 @@ async def test_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
         (await store.homes.create(project.id, "home", user.id)).id for _ in range(HOMES_LEFT_AT_ONCE + 1)
     ]
     await store.homes.add_member(project.id, homes[0], guest.id)
-    _, key = await store.sessions.open(project.id, user.id, "app", Login())
+    _, key = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     await store.users.delete(project.id, user.id)
     assert await store.users.get(project.id, user.id) is None
     assert await store.principals.lookup(key) is None
@@ -324,7 +324,7 @@ async def test_session_and_a_token_made_during_the_deletion_end_with_it(
             token = await store.verifications.issue_token(
                 project.id, user.id, ProofKind.PASSWORD_RESET, 60_000
             )
-            made.extend([(await store.sessions.open(project.id, user.id, "app", Login()))[1], token])
+            made.extend([(await store.sessions.open(project.id, user.id, "app", ClientInfo()))[1], token])
         return await change(script, *rest)
 
     monkeypatch.setattr(store.users._database, "change", outrun)

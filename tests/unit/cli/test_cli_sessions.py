@@ -6,7 +6,7 @@ import pytest
 from test_cli_program import Commands, alone, homewire, project
 
 from homewire.repositories import Store
-from homewire.sessions.models import Login, Session
+from homewire.sessions.models import ClientInfo, Session
 
 __all__ = ["alone", "homewire"]
 
@@ -22,10 +22,10 @@ def test_operator_lists_and_ends_sessions(homewire: Commands) -> None:
     device = homewire.json("device", "create", *of_p, "--class", "lamp")["deviceId"]
 
     async def signed_in(store: Store) -> list[Session]:
-        login = Login("192.0.2.7", "home.example", "agent/1", "node")
+        login = ClientInfo("192.0.2.7", "home.example", "agent/1", "node")
         return [
             (await store.sessions.open(p, users[0]["userId"], "app", login))[0],
-            (await store.sessions.open_node(p, device, Login()))[0],
+            (await store.sessions.open_node(p, device, ClientInfo()))[0],
         ]
 
     session, of_device = homewire.on_store(signed_in)
@@ -60,8 +60,8 @@ def test_operator_ends_all_sessions_of_a_user(homewire: Commands) -> None:
                          "--password", "correct horse 9")["userId"]  # fmt: skip
 
     async def signed_in(store: Store) -> None:
-        session, _ = await store.sessions.open(p, user, "app", Login())
-        await store.sessions.open(p, user, "app", Login(), parent=session)
+        session, _ = await store.sessions.open(p, user, "app", ClientInfo())
+        await store.sessions.open(p, user, "app", ClientInfo(), parent=session)
 
     homewire.on_store(signed_in)
     assert len(homewire.json("sessions", "list", *of_p, "--user", user)) == 3
@@ -83,7 +83,7 @@ def test_table_has_whole_ids_and_nothing_that_steers_the_terminal(
                          "--password", "correct horse 9")["userId"]  # fmt: skip
 
     async def signed_in(store: Store) -> Session:
-        hostile = Login("192.0.2.7", "home.example", "agent\x9b2K\u202e\r\nof nobody")
+        hostile = ClientInfo("192.0.2.7", "home.example", "agent\x9b2K\u202e\r\nof nobody")
         return (await store.sessions.open(p, user, "app", hostile))[0]
 
     session = homewire.on_store(signed_in)
