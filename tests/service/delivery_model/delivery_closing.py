@@ -91,7 +91,7 @@ def _may_accept_with(truth: Truth, listener: Listener, places: Iterable[int]) ->
 def _needs(truth: Truth, listener: Listener, places: Iterable[int]) -> list[Fact[bool]]:
     """What has to be so, given the homes of the things that it names."""
     needs = [fact for fact, _ in truth.lives(listener)]
-    if truth.by_rights and listener.filter.kind is Kind.ALL:
+    if truth.by_permission and listener.filter.kind is Kind.ALL:
         needs.append(Fact(False))  # There is no permission for all.
     if listener.filter.kind is Kind.HOMES:
         for home in listener.filter.ids:

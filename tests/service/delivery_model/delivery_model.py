@@ -182,7 +182,7 @@ class Thing:
 class Truth:
     """All facts of one project."""
 
-    by_rights: bool = False
+    by_permission: bool = False
     """Whether permissions decide what is received, and not memberships."""
 
     project: Fact[bool] = field(default_factory=lambda: Fact(True))
@@ -249,7 +249,7 @@ class Truth:
 
     def access(self, listener: Listener, right: Permission, home: int) -> Fact[bool]:
         """What lets somebody receive this, which is in that home."""
-        if self.by_rights:
+        if self.by_permission:
             return self.rights[listener.key.whose, right]
         return self.members[listener.key.whose, home]
 
@@ -261,7 +261,7 @@ class Truth:
                 Thing(each, self.places[each], self.devices[each], Permission(wanted.kind, each))
                 for each in wanted.ids
             ]
-        if wanted.kind is Kind.ENTITIES and self.by_rights:
+        if wanted.kind is Kind.ENTITIES and self.by_permission:
             return [
                 Thing(each, self.bindings[each], Fact(True), Permission(wanted.kind, each))
                 for each in wanted.entities
@@ -328,7 +328,7 @@ class Truth:
         )
 
     def _follows_homes(self, listener: Listener) -> bool:
-        return listener.filter.follows and not self.by_rights
+        return listener.filter.follows and not self.by_permission
 
     def _stands(self, fact: Fact[Value], value: Value, listener: Listener, event: Event) -> bool:
         """Whether the listener got what depends on this when it connected, and surely kept it."""

@@ -73,7 +73,7 @@ class DeliveryRun:
 
     def __init__(self, plan: Plan, pair: Pair, clients: Sequence[aiohttp.ClientSession]) -> None:
         self.plan = plan
-        self.truth = Truth(plan.by_rights)
+        self.truth = Truth(plan.by_permission)
         self.listeners: list[Listener] = []
         self.seats: dict[int, Seat] = {}
         self.events: dict[int, Event] = {}
@@ -95,7 +95,7 @@ class DeliveryRun:
 
     async def build(self) -> None:
         """Put into the store what is there at the start."""
-        access = AccessControl.PERMISSION if self.plan.by_rights else AccessControl.MEMBERSHIP
+        access = AccessControl.PERMISSION if self.plan.by_permission else AccessControl.MEMBERSHIP
         self._project = (await self._store.projects.create("hearing", AccountSystem.EMAIL, access)).id
         _, self._project_key = await self._store.project_keys.create(self._project, "server", ALL_PERMISSIONS)
         await asyncio.gather(*map(self._make_user, range(USERS)))

@@ -189,7 +189,7 @@ class Plan:
     places: tuple[int, ...]
     """The home of each device."""
     rounds: tuple[Round, ...]
-    by_rights: bool = False
+    by_permission: bool = False
     """Whether permissions decide what is received, and not memberships."""
     bindings: tuple[tuple[str, int], ...] = ()
     """The home of each entity that is bound."""
@@ -198,7 +198,7 @@ class Plan:
 
     def __str__(self) -> str:
         lines = [f"seed {self.seed}: members {self.members}, devices in {self.places}"]
-        if self.by_rights:
+        if self.by_permission:
             lines += [f"entities in {self.bindings}, rights {self.grants}"]
         for number, each in enumerate(self.rounds):
             stopped = "" if each.stopped is None else f" while node {each.stopped} is stopped"

@@ -11,7 +11,7 @@ import aiohttp
 import delivery_model
 from delivery_model import NOWHERE, Fact, Kind
 from delivery_nodes import DeliveryRun
-from delivery_rights_plan import GROUP
+from delivery_permission_plan import GROUP
 from delivery_steps import Bind, Grant, Plan, Revoke, Step
 
 from homewire.entities.store import Entity
@@ -26,7 +26,7 @@ READS: Final = {
 }
 
 
-class DeliveryRunByPermissions(DeliveryRun):
+class DeliveryRunByPermission(DeliveryRun):
     """A project with access by permission, with a group of users."""
 
     _group = 0
@@ -107,7 +107,7 @@ async def worlds(plans: Sequence[Plan], pair: Pair) -> AsyncIterator[list[Delive
     async with AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(aiohttp.ClientSession(node.url)) for node in pair.nodes]
         made = [
-            (DeliveryRunByPermissions if plan.by_rights else DeliveryRun)(plan, pair, clients)
+            (DeliveryRunByPermission if plan.by_permission else DeliveryRun)(plan, pair, clients)
             for plan in plans
         ]
         for run in made:

@@ -17,8 +17,8 @@ import pytest
 from delivery_judge import Judge
 from delivery_model import NOWHERE, Filter, Key, Kind
 from delivery_nodes import DeliveryRun
+from delivery_permission_plan import permission_plan
 from delivery_plan import NODES, plan
-from delivery_rights_plan import rights_plan
 from delivery_steps import Connect, Item, Plan, Round, Send, SendMany, Track
 from delivery_with_permissions import worlds
 
@@ -107,7 +107,7 @@ async def test_members_receive_exactly_their_events(seed: int, processes: Proces
 
 @pytest.mark.parametrize("seed", seeds(FEWER), ids=lambda _seed: "plan")
 async def test_users_with_permission_receive_exactly_their_events(seed: int, processes: Processes) -> None:
-    if found := await trouble(rights_plan(seed), processes):
+    if found := await trouble(permission_plan(seed), processes):
         pytest.fail(found, pytrace=False)
 
 
@@ -118,7 +118,7 @@ async def test_very_many_interleavings(processes: Processes) -> None:
     for number in range(int(os.environ.get("HOMEWIRE_SEEDS", DEFAULT_SEEDS))):
         seed = secrets.randbelow(10**9)
         print(f"{number}: HOMEWIRE_SEED={seed}", flush=True)
-        for made in (plan(seed), rights_plan(seed)):
+        for made in (plan(seed), permission_plan(seed)):
             if found := await trouble(made, processes):
                 print(found, flush=True)
                 failed.append(seed)

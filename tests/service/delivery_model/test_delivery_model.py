@@ -9,8 +9,8 @@ import pytest
 from delivery_closing import allowed, due, may_accept, must_accept
 from delivery_judge import Judge
 from delivery_model import Code, Event, Fact, Filter, Key, Kind, Listener, Permission, Truth
+from delivery_permission_plan import permission_plan
 from delivery_plan import plan
-from delivery_rights_plan import rights_plan
 
 USER, HOME, OTHER, DEVICE = 1, 7, 8, 3
 FIRST = Key(False, USER, 0)
@@ -261,17 +261,17 @@ def test_judge_finds_each_kind_of_fault(truth: Truth) -> None:
 
 
 def test_plan_comes_from_its_seed_alone() -> None:
-    for made in (plan, rights_plan):
+    for made in (plan, permission_plan):
         assert str(made(5)) == str(made(5)) != str(made(6))
 
 
-class TestRights:
+class TestPermissions:
     """Where permissions decide what is received."""
 
     @pytest.fixture
     def truth(self) -> Truth:
         """Device and entity are in the first home; the user, no member, has permissions for all three."""
-        truth = Truth(by_rights=True)
+        truth = Truth(by_permission=True)
         truth.places[DEVICE] = truth.bindings["lamp"] = Fact(HOME)
         for kind, what in ((Kind.HOMES, HOME), (Kind.DEVICES, DEVICE), (Kind.ENTITIES, "lamp")):
             truth.rights[USER, Permission(kind, what)] = Fact(True)

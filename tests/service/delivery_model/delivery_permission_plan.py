@@ -16,7 +16,7 @@ GRANTED: Final = 0.35
 """Of all the rights that there are, to each user at the start."""
 
 
-def rights_plan(seed: int) -> Plan:
+def permission_plan(seed: int) -> Plan:
     """The plan of a number."""
     return _RightsPlanner(seed).plan()
 
@@ -32,7 +32,7 @@ class _RightsPlanner(Planner):
 
     def plan(self) -> Plan:
         bindings, grants = tuple(self._world.bindings.items()), tuple(_in_order(self._world.grants))
-        return replace(super().plan(), by_rights=True, bindings=bindings, grants=grants)
+        return replace(super().plan(), by_permission=True, bindings=bindings, grants=grants)
 
     def _rights(self, *kinds: Kind) -> list[Permission]:
         """Those to what there is, of these kinds or of all."""
