@@ -32,7 +32,7 @@ from homewire.concurrency import in_background
 from homewire.errors import ConfigurationError, CoreFailure, Unavailable
 from homewire.events.api import routes as ingest_routes
 from homewire.events.context import Ingest
-from homewire.events.queued_commands import Bounds
+from homewire.events.queued_commands import QueueBounds
 from homewire.hosts import listed_origins
 from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates
@@ -49,8 +49,8 @@ from homewire.realtime.close_codes import GOING_AWAY, reason
 from homewire.realtime.core_events import (
     WAITING_MESSAGES_BYTES,
     ClientMessages,
+    CoreEventDispatcher,
     CoreEventHandlers,
-    CoreWatch,
     report_skipped,
 )
 from homewire.realtime.handoff import Observer
@@ -82,7 +82,7 @@ TAIL_SILENCE_MS = 3_000
 """The tail hears from Redis several times a second; after this it counts as cut off."""
 
 
-class Role(StrEnum):
+class Tier(StrEnum):
     """What a process does; `homewire run` does both."""
 
     ROUTER = "router"
@@ -104,22 +104,22 @@ class Node:
     """Set when the node can't go on."""
 
 
-Beside = Callable[[Node], Coroutine[Any, Any, None]]
+BackgroundWork = Callable[[Node], Coroutine[Any, Any, None]]
 """Something that runs beside a node."""
 
 
-async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | None = None) -> None:
-    """Runs a node until SIGINT or SIGTERM. `beside` runs as long as the port is open.
+async def serve(settings: Settings, tiers: frozenset[Tier], background: BackgroundWork | None = None) -> None:
+    """Runs a node until SIGINT or SIGTERM. `background` runs as long as the port is open.
 
     Raises ConfigurationError when it can't start, CoreFailure when it can't go on.
     """
     log.configure(settings.log_level, settings.log_format)
-    _say_what_is_ignored()
+    _log_ignored_variables()
     for problem, advice in contradictions(settings):
         _log.warning("settings.contradiction", problem=problem, advice=advice)
     raise_open_file_limit()
     stop = asyncio.Event()
-    serving = asyncio.create_task(_serve(settings, roles, beside, stop))
+    serving = asyncio.create_task(_serve(settings, tiers, background, stop))
 
     def give_up() -> None:
         stop.set()
@@ -136,7 +136,7 @@ async def serve(settings: Settings, roles: frozenset[Role], beside: Beside | Non
             raise
 
 
-def _say_what_is_ignored() -> None:
+def _log_ignored_variables() -> None:
     """Log the HOMEWIRE_ variables that are no settings."""
     found = in_environment()
     if found.injected:
@@ -148,16 +148,16 @@ def _say_what_is_ignored() -> None:
 
 
 async def _serve(
-    settings: Settings, roles: frozenset[Role], beside: Beside | None, stop: asyncio.Event
+    settings: Settings, tiers: frozenset[Tier], background: BackgroundWork | None, stop: asyncio.Event
 ) -> None:
-    async with running(settings, roles) as node:
+    async with running(settings, tiers) as node:
         _on_signals(stop.set)
         asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, node.reload)
         node.failed.add_done_callback(lambda _failure: stop.set())
         collect_seldom()
         async with AsyncExitStack() as stack:
-            if beside is not None:
-                in_background(stack, beside(node), node.failed)
+            if background is not None:
+                in_background(stack, background(node), node.failed)
             await stop.wait()
         if node.failed.done():
             raise node.failed.result()
@@ -171,7 +171,7 @@ def _on_signals(handler: Callable[[], None]) -> None:
 @asynccontextmanager
 async def running(
     settings: Settings,
-    roles: frozenset[Role],
+    tiers: frozenset[Tier],
     *,
     observe: Observer | None = None,
     client_messages: ClientMessages | None = None,
@@ -182,37 +182,45 @@ async def running(
         parts = await _start_parts(stack, settings)
         core_event_handlers = CoreEventHandlers.of(parts.settings, parts.store.queued_commands)
         # Their last words still go out while the port is being closed.
-        stack.push_async_callback(core_event_handlers.pumps.close)
+        stack.push_async_callback(core_event_handlers.tls_bridges.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
         core = _start_core(parts, client_messages)
         # Both tiers send events.
         overload = Limits(parts.redis, core, settings, parts.store.refusals)
-        _watch_core(parts, core, client_messages, core_event_handlers, overload)
+        _dispatch_core_events(parts, core, client_messages, core_event_handlers, overload)
         in_background(stack, overload.run(), parts.failed)
         in_background(stack, report_skipped(core), parts.failed)
         session_expiry = _start_lifetimes(parts, core, core_event_handlers)
-        known = Known.of(parts, core, session_expiry)
+        caches = Caches.of(parts, core, session_expiry)
         audit = Audit()
-        app = web.Application(middlewares=[server.render_errors(audit.render, parts.entrance.rates.request)])
-        if Role.ROUTER in roles:
-            _add_realtime_tier(app, parts, core, known, core_event_handlers, overload, observe)
-        if Role.API in roles:
-            _add_rest_tier(app, parts, known, audit, overload.rates)
+        app = web.Application(
+            middlewares=[server.render_errors(audit.render, parts.server_limits.rates.request)]
+        )
+        if Tier.ROUTER in tiers:
+            _add_realtime_tier(app, parts, core, caches, core_event_handlers, overload, observe)
+        if Tier.API in tiers:
+            _add_rest_tier(app, parts, caches, audit, overload.rates)
         labelled = {
             "refused": parts.store.refusals,
             "quota_refused": parts.store.usage.refusals,
             "logins": audit.logins,
             "refusals": audit.refusals,
         }
-        registry = metrics.registry(core, parts.bus, parts.relay, labelled, parts.metric_sources)
+        registry = metrics.registry(
+            core,
+            parts.bus,
+            parts.relay,
+            labelled,
+            parts.metric_sources,
+        )
         problem = _problem(core, parts.bus)
         app.add_routes(public_routes(problem))
         admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
         admin.add_routes(admin_routes(problem, registry))
-        stack.callback(parts.entrance.heads.close)
-        admin_url = await open_admin_port(stack, settings, admin, parts.entrance)
-        base_url = await open_port(stack, settings, app, parts.entrance, tls)
-        certificate = Certificate(settings, parts.entrance.acceptor)
+        stack.callback(parts.server_limits.header_timeout.close)
+        admin_url = await open_admin_port(stack, settings, admin, parts.server_limits)
+        base_url = await open_port(stack, settings, app, parts.server_limits, tls)
+        certificate = Certificate(settings, parts.server_limits.acceptor)
         if tls is not None:
             in_background(stack, certificate.watch(), parts.failed)
         # Behind only the port: clients are told while everything else still stands.
@@ -220,7 +228,7 @@ async def running(
             asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
         )
         # Pushed last, so that nobody new comes to a node that goes.
-        stack.push_async_callback(parts.entrance.acceptor.close)
+        stack.push_async_callback(parts.server_limits.acceptor.close)
         stack.enter_context(noted(settings.data_dir, base_url))
         yield Node(base_url, admin_url, certificate.reload, core, app, parts.failed)
 
@@ -237,7 +245,7 @@ class Parts:
     bus: Bus
     relay: Relay
     store: Store
-    entrance: ServerLimits
+    server_limits: ServerLimits
     reader: BodyReader
     metric_sources: list[metrics.MetricsSource]
     """For the metrics; both tiers add theirs."""
@@ -256,14 +264,16 @@ async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
-    entrance = ServerLimits.of(settings, store.refusals)
-    reader = BodyReader(entrance.bodies, silence=settings.body_timeout_s)
-    metric_sources = [store.usage.metrics, *entrance.metrics(), store.passwords.metrics]
-    return Parts(stack, settings, failed, url, redis, bus, relay, store, entrance, reader, metric_sources)
+    server_limits = ServerLimits.of(settings, store.refusals)
+    reader = BodyReader(server_limits.bodies, silence=settings.body_timeout_s)
+    metric_sources = [store.usage.metrics, *server_limits.metrics(), store.passwords.metrics]
+    return Parts(
+        stack, settings, failed, url, redis, bus, relay, store, server_limits, reader, metric_sources
+    )
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class Caches:
     """What a node remembers of the store, and how it knows that it still may."""
 
     freshness: CacheVersions
@@ -272,7 +282,7 @@ class Known:
     directory: HomeDirectory
 
     @classmethod
-    def of(cls, parts: Parts, core: Core, session_expiry: SessionExpiry) -> Known:
+    def of(cls, parts: Parts, core: Core, session_expiry: SessionExpiry) -> Caches:
         """Nothing yet."""
         entries, freshness = (
             parts.settings.principal_cache_entries,
@@ -298,7 +308,7 @@ def _add_realtime_tier(
     app: web.Application,
     parts: Parts,
     core: Core,
-    known: Known,
+    caches: Caches,
     core_event_handlers: CoreEventHandlers,
     overload: Limits,
     observe: Observer | None,
@@ -318,36 +328,36 @@ def _add_realtime_tier(
     )
     gateway = websocket.Gateway(
         core,
-        known.authenticator,
-        known.directory,
-        known.freshness,
+        caches.authenticator,
+        caches.directory,
+        caches.freshness,
         overload.admission,
-        core_event_handlers.pumps,
+        core_event_handlers.tls_bridges,
         store.queued_commands,
-        known.session_expiry.sockets,
+        caches.session_expiry.sockets,
         core_event_handlers.connected_devices,
         observe,
     )
     ingest = Ingest(
         parts.bus,
-        known.authenticator,
-        known.directory,
+        caches.authenticator,
+        caches.directory,
         overload.rates,
         reader=parts.reader,
         shards=settings.shards,
         queued_commands=store.queued_commands,
-        longest_kept_s=settings.queued_command_s,
-        kept_bounds=Bounds(
+        max_queued_s=settings.queued_command_s,
+        queue_bounds=QueueBounds(
             settings.queued_commands, min(settings.queued_command_bytes, settings.send_queue_bytes)
         ),
         is_connected=partial(core_event_handlers.connected_devices.is_connected, store.presence),
         platform_types=settings.platform_event_types,
     )
-    app.add_routes(parts.entrance.handshakes.limited(websocket.routes(gateway)))
-    app.add_routes(parts.entrance.bodies.released(ingest_routes(ingest)))
+    app.add_routes(parts.server_limits.handshakes.limited(websocket.routes(gateway)))
+    app.add_routes(parts.server_limits.bodies.released(ingest_routes(ingest)))
 
 
-def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audit, rates: Rates) -> None:
+def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Audit, rates: Rates) -> None:
     stack, settings, store = parts.stack, parts.settings, parts.store
     delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get)
     in_background(stack, delivery.run(), parts.failed)
@@ -358,18 +368,18 @@ def _add_rest_tier(app: web.Application, parts: Parts, known: Known, audit: Audi
     parts.metric_sources.append(slots.metrics)
     api = Api(
         store,
-        known.directory,
-        parts.entrance.rates.authenticating(known.authenticator),
+        caches.directory,
+        parts.server_limits.rates.authenticating(caches.authenticator),
         delivery.post,
         parts.reader,
         settings,
-        answers=parts.entrance.answers,
-        turns=parts.entrance.turns,
+        answers=parts.server_limits.answers,
+        turns=parts.server_limits.turns,
         sort_slots=slots,
         audit=audit,
         rates=rates,
     )
-    app.add_routes(parts.entrance.bodies.released(api_routes(api, OPERATIONS)))
+    app.add_routes(parts.server_limits.bodies.released(api_routes(api, OPERATIONS)))
     app.add_routes(documentation.routes(ENDPOINTS))
     app.add_routes(pages.routes())
 
@@ -436,14 +446,14 @@ def _start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
     return core
 
 
-def _watch_core(
+def _dispatch_core_events(
     parts: Parts,
     core: Core,
     client_messages: ClientMessages | None,
     core_event_handlers: CoreEventHandlers,
     overload: Limits,
 ) -> None:
-    watch = CoreWatch(
+    watch = CoreEventDispatcher(
         core,
         client_messages,
         core_event_handlers.closed,

@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from homewire.access_changes.relay import Relay
-from homewire.app import Role, running
+from homewire.app import Tier, running
 from homewire.projects.models import AccountSystem
 from homewire.realtime.core_events import ClientMessages
 from homewire.redis.connect import connect
@@ -56,7 +56,7 @@ async def _echoing(settings: Settings) -> AsyncIterator[str]:
         node.core.send(connection, opcode, payload)
 
     async with running(
-        settings, frozenset({Role.ROUTER, Role.API}), client_messages=ClientMessages(echo)
+        settings, frozenset({Tier.ROUTER, Tier.API}), client_messages=ClientMessages(echo)
     ) as node:
         yield node.base_url
 

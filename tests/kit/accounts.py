@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from homewire.messages.message import Message
-from homewire.messages.queue import kept_letters
+from homewire.messages.queue import stored_messages
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer
 from homewire.sessions.models import ClientInfo
@@ -53,7 +53,7 @@ class Accounts:
     async def messages(self, to: str | None = None) -> list[Message]:
         """What was sent to people of the project, oldest first."""
         sealer = Sealer.of(Settings(data_dir=self.node.data_dir))
-        found = [kept.letter.message for kept in await kept_letters(self.tenant.redis, sealer)]
+        found = [kept.queued.message for kept in await stored_messages(self.tenant.redis, sealer)]
         return [each for each in found if each.project_id == self.project and to in (None, each.to)]
 
     async def token(self) -> str:

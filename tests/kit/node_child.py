@@ -24,7 +24,7 @@ from aiohttp import web
 
 from homewire import app, log
 from homewire import settings as settings_table
-from homewire.app import Node, Role, running
+from homewire.app import Node, Tier, running
 from homewire.events.api import routes as ingest_routes
 from homewire.events.context import Ingest
 from homewire.machine import raise_open_file_limit
@@ -134,7 +134,7 @@ async def main(settings: Settings) -> None:
             int(each.removeprefix("messages=")) for each in sys.argv[1:] if each.startswith("messages=")
         ]
         taken = ClientMessages(take_message, *waiting) if waiting else None
-        async with running(settings, frozenset(Role), observe=steps.observe, client_messages=taken) as node:
+        async with running(settings, frozenset(Tier), observe=steps.observe, client_messages=taken) as node:
             say(orjson.dumps({"url": node.base_url, "adminUrl": node.admin_url}).decode())
             # It goes on to take orders while the node goes down.
             commands = asyncio.create_task(take(stdin, steps, node))

@@ -11,8 +11,7 @@ from typing import TypeVar
 
 from homewire.entities.store import Entity
 from homewire.errors import Conflict, InvalidInput, StoreError, UnknownRecord
-from homewire.events.queued_commands import Bounds as QueueBounds
-from homewire.events.queued_commands import QueuedCommand
+from homewire.events.queued_commands import QueueBounds, QueuedCommand
 from homewire.homes.members import Invitee
 from homewire.homes.models import Role
 from homewire.kv.store import Owner, ValueLimits

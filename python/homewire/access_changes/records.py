@@ -30,7 +30,7 @@ import msgpack
 import msgspec
 
 from homewire._core import shard_of
-from homewire.messages.models import Posting, PostingQueue
+from homewire.messages.models import OutboxMessage, OutboxQueue
 
 VERSION: Final = b"\x01"
 CONTROL: Final = 3
@@ -174,12 +174,12 @@ class OutboxRecord:
 
 def parse(
     project: int, entry_id: bytes, fields: Mapping[bytes, bytes]
-) -> OutboxRecord | OutboxEvent | Posting | None:
+) -> OutboxRecord | OutboxEvent | OutboxMessage | None:
     """Parse an entry of the project's outbox; None for an invalid one."""
     try:
         if fields[b"t"] == NO_RECORD:
             if b"m" in fields:
-                return Posting(PostingQueue(fields[b"q"].decode()), fields[b"m"].decode())
+                return OutboxMessage(OutboxQueue(fields[b"q"].decode()), fields[b"m"].decode())
             home, envelope = _number(fields[b"h"]), fields[b"e"]
             return OutboxEvent(home, envelope) if home and envelope else None
         milliseconds, _, sequence = entry_id.partition(b"-")

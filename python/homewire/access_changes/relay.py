@@ -33,7 +33,7 @@ from homewire.bus.shards import PENDING, copied_key, events_key
 from homewire.concurrency import SingleFlight, is_cancelling
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
-from homewire.messages.models import Posting, PostingQueue
+from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.messages.queue import QUEUE, queue_call
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline, Call
@@ -250,7 +250,7 @@ class Relay:
     async def _copy(self, project_id: int, entries: Sequence[OutboxEntry]) -> None:
         """Write the copies of all entries. Returns when all are confirmed."""
         by_shard: dict[int, list[str | int | bytes]] = {}
-        by_queue: dict[PostingQueue, list[str | int | bytes]] = {}
+        by_queue: dict[OutboxQueue, list[str | int | bytes]] = {}
         # Shards that get control records: events do not change cached records.
         changed: set[int] = set()
         understood = 0
@@ -260,7 +260,7 @@ class Relay:
                 self._note_malformed(project_id, entry_id)
                 continue
             understood += 1
-            if isinstance(entry, Posting):
+            if isinstance(entry, OutboxMessage):
                 by_queue.setdefault(entry.queue, []).extend((entry_id, entry.sealed))
                 continue
             envelope, shards = entry.envelope, entry.shards(self._shards)
@@ -278,7 +278,7 @@ class Relay:
             self._notify(changed)
         for queue, messages in by_queue.items():
             (queued,) = await self._trips.run(QUEUE, queue_call(project_id, queue, COPIED_TTL_MS, messages))
-            if queue is PostingQueue.KEPT:
+            if queue is OutboxQueue.STORED:
                 self.stats.messages_without_sender += queued
             else:
                 self.stats.messages += queued

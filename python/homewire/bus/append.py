@@ -35,7 +35,7 @@ from homewire.bus.shards import BusError, BusSettings, BusStats, epoch_key, even
 from homewire.bus.wire import Batch, Reply
 from homewire.errors import BusUnavailable, ConfigurationError, NotConfirmed
 from homewire.log import Seldom
-from homewire.redis.connection import RedisAddress, RedisConnection, exchange, open_line, parse_address
+from homewire.redis.connection import RedisAddress, RedisConnection, exchange, open_connection, parse_address
 
 FIRST_DELAY, LONGEST_DELAY = 0.05, 1.0
 DEADLINE_GRAIN = 0.1
@@ -301,7 +301,9 @@ class Bus:
 
     async def _connect(self) -> RedisConnection:
         """A connection that has authenticated, knows the script and is done loading."""
-        connection = await open_line(self._address, lambda: RedisConnection(NotConfirmed, self._on_event))
+        connection = await open_connection(
+            self._address, lambda: RedisConnection(NotConfirmed, self._on_event)
+        )
         try:
             await self._shake_hands(connection)
         except BaseException:

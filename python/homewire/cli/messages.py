@@ -12,7 +12,7 @@ from homewire.cli.scope import Scope, command
 from homewire.timestamps import timestamp
 
 if TYPE_CHECKING:
-    from homewire.messages.queue import KeptLetter
+    from homewire.messages.queue import StoredMessage
     from homewire.projects.models import Project
 
 
@@ -25,51 +25,51 @@ def register(app: typer.Typer) -> None:
 async def messages(
     scope: Scope,
     project: Annotated[
-        int | None, typer.Option("--project", help="Only those of this project.", show_default=False)
+        int | None, typer.Option("--project", help="Only messages of this project.", show_default=False)
     ] = None,
     to: Annotated[
-        str | None, typer.Option("--to", help="Only those to this address or number.", show_default=False)
+        str | None, typer.Option("--to", help="Only messages to this address or number.", show_default=False)
     ] = None,
     dead: Annotated[
-        bool, typer.Option("--dead", help="Instead, those that could not be sent, and why; without secrets.")
+        bool, typer.Option("--dead", help="Show dead letters and their problem instead, without secrets.")
     ] = False,
 ) -> Answer:
-    """Show the e-mails and SMS that were kept because nothing is set that could send them, newest last.
+    """Show the e-mails and SMS that were stored because no sender is configured, newest last.
 
-    They contain codes and tokens. The last 1,000 are kept, for a day.
+    They contain codes and tokens. The last 1,000 are stored, for a day.
     """
-    from homewire.messages.queue import dead_letters, kept_letters
+    from homewire.messages.queue import dead_letters, stored_messages
     from homewire.sealing import Sealer
 
-    find = dead_letters if dead else kept_letters
+    find = dead_letters if dead else stored_messages
     kept = await find(scope.redis, Sealer.of(scope.settings))
-    shown = [
+    selected = [
         each
         for each in kept
-        if project in (None, each.letter.message.project_id) and to in (None, each.letter.message.to)
+        if project in (None, each.queued.message.project_id) and to in (None, each.queued.message.to)
     ]
     projects = {
         number: await scope.store.projects.get(number)
-        for number in {each.letter.message.project_id for each in shown}
+        for number in {each.queued.message.project_id for each in selected}
     }
-    return [_shown(each, projects[each.letter.message.project_id]) for each in shown]
+    return [_to_json(each, projects[each.queued.message.project_id]) for each in selected]
 
 
 async def audit(
     scope: Scope,
-    limit: Annotated[int, typer.Option(min=1, max=RECORDS, help="How many of the latest.")] = 100,
+    limit: Annotated[int, typer.Option(min=1, max=RECORDS, help="Number of entries.")] = 100,
 ) -> Answer:
-    """List the commands that changed something or were refused, the newest last: who, where, on which ids.
+    """List the commands that changed something or were refused, newest last, with user, host and ids.
 
-    About the last 10,000 are kept.
+    About the last 10,000 are stored.
     """
     return await read_records(scope.redis, limit)
 
 
-def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:
+def _to_json(kept: StoredMessage, project: Project | None) -> dict[str, Any]:
     from homewire.messages.message import link
 
-    message = kept.letter.message
+    message = kept.queued.message
     line: dict[str, Any] = {
         "createdAt": timestamp(kept.since_ms),
         "project": message.project_id,
@@ -78,6 +78,6 @@ def _shown(kept: KeptLetter, project: Project | None) -> dict[str, Any]:
     }
     if kept.problem:
         return line | {"problem": kept.problem}
-    url = link(message, project, kept.letter.base_url) if project is not None else None
+    url = link(message, project, kept.queued.base_url) if project is not None else None
     more = {"code": message.code, "token": message.token, "url": url, "homeName": message.home_name}
     return line | {name: value for name, value in more.items() if value}

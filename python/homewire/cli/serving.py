@@ -47,16 +47,16 @@ def api(settings: Settings, as_json: Json = False) -> None:
     _serve(settings, ["api"], False, as_json)
 
 
-def _serve(settings: Settings, roles: list[str], demo: bool, as_json: bool) -> None:
+def _serve(settings: Settings, tiers: list[str], demo: bool, as_json: bool) -> None:
     """Serve until a signal says stop."""
-    from homewire.app import Role, serve
+    from homewire.app import Tier, serve
 
-    kept = kept_messages(settings) if "api" in roles else []
+    kept = kept_messages(settings) if "api" in tiers else []
 
-    async def beside(node: Node) -> None:
+    async def background(node: Node) -> None:
         await _accompany(settings, node, demo, kept, as_json)
 
-    main = serve(settings, frozenset(map(Role, roles)), beside)
+    main = serve(settings, frozenset(map(Tier, tiers)), background)
     if settings.event_loop == "uvloop":
         import uvloop
 
@@ -126,8 +126,8 @@ def _announce(settings: Settings, node: Node, demo: Demo | None, kept: list[str]
 
 def kept_messages(settings: Settings) -> list[str]:
     """The kinds of messages to people that nothing is set to send."""
-    carriers = {"E-mails": settings.smtp_host, "SMS": settings.sms_url}
-    return [name for name, carrier in carriers.items() if carrier is None]
+    senders = {"E-mails": settings.smtp_host, "SMS": settings.sms_url}
+    return [name for name, sender in senders.items() if sender is None]
 
 
 def kept_line(settings: Settings, kept: list[str]) -> str:

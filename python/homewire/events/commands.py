@@ -85,7 +85,7 @@ def _queue_seconds(ingest: Ingest, request: web.Request) -> int | None:
     given = request.query.getall("queue", None)
     if given is None:
         return None
-    longest = ingest.longest_kept_s
+    longest = ingest.max_queued_s
     text = given[0]
     is_number = len(given) == 1 and text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER
     if not is_number or not 1 <= int(text) <= longest:
@@ -108,7 +108,7 @@ async def _keep(
         claimed = claim(ingest.rates, key, principal, operation, body)
         once = claimed.scope_key, claimed.fingerprint, ingest.bus.idempotency_ms
     try:
-        is_kept = await queued_commands.keep(principal.project_id, command, ingest.kept_bounds, once)
+        is_kept = await queued_commands.keep(principal.project_id, command, ingest.queue_bounds, once)
     except UnknownRecord:
         # Deleted since it was looked up.
         raise NotFound from None

@@ -18,7 +18,7 @@ from homewire.auth.authenticator import Authenticate, HomeDirectory
 from homewire.auth.models import Principal
 from homewire.bus.append import Bus
 from homewire.errors import InvalidInput
-from homewire.events.queued_commands import Bounds, QueuedCommands
+from homewire.events.queued_commands import QueueBounds, QueuedCommands
 from homewire.limits.rates import Rates
 from homewire.server.requests import BodyReader
 from homewire.settings import Settings
@@ -43,9 +43,9 @@ class Ingest:
     """Charged once it is known who sends, before anything is looked up or read for it."""
     queued_commands: QueuedCommands | None = None
     """Where commands wait for devices that are not connected; without it none may."""
-    kept_bounds: Bounds = field(default_factory=lambda: Bounds(100, 256 * KIBIBYTE))
+    queue_bounds: QueueBounds = field(default_factory=lambda: QueueBounds(100, 256 * KIBIBYTE))
     """What may wait for one device."""
-    longest_kept_s: int = 604_800
+    max_queued_s: int = 604_800
     reader: BodyReader = field(default_factory=BodyReader)
     shards: int = 64
     clock: Callable[[], int] = wall_clock_ms

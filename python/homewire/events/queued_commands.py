@@ -38,7 +38,7 @@ class QueuedCommand:
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
+class QueueBounds:
     """What one device's queue may have."""
 
     commands: int
@@ -56,7 +56,7 @@ class QueuedCommands:
         self,
         project_id: int,
         command: QueuedCommand,
-        bounds: Bounds,
+        bounds: QueueBounds,
         once: tuple[str, str, int] | None = None,
     ) -> bool:
         """Keep a command and send it on its way. False: `once` stands for another request; it is the scope

@@ -11,7 +11,7 @@ from homewire.access_changes.records import RecordType
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.homes.models import HomeMember, Role
 from homewire.homes.store import NO_USER, Homes
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 from homewire.projects.models import AccountSystem, Project
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
@@ -86,7 +86,7 @@ class Members:
         invitee: Invitee,
         role: Role = Role.MEMBER,
         caller_id: int = NO_USER,
-        posting: Posting | None = None,
+        posting: OutboxMessage | None = None,
     ) -> MemberUser:
         """Add a member by address, number or id.
 
@@ -117,7 +117,7 @@ class Members:
         invitee: Invitee,
         role: Role,
         caller_id: int,
-        posting: Posting | None,
+        posting: OutboxMessage | None,
     ) -> int:
         slot = ProjectSlot(project_id)
         email = checks.email(invitee.email) if invitee.email is not None else ""

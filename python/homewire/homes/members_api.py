@@ -16,7 +16,7 @@ from homewire.homes.members import Invitee, MemberUser
 from homewire.homes.models import Role
 from homewire.logins.attempt_limits import invitation_limits, limited_action, member_limits
 from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -148,11 +148,11 @@ async def remove_member(api: Api, call: Call[NoQuery, None]) -> None:
 @asynccontextmanager
 async def _invitation(
     api: Api, call: Call[NoQuery, NewMember], home_id: int, invitee: Invitee
-) -> AsyncIterator[Posting | None]:
+) -> AsyncIterator[OutboxMessage | None]:
     """Within this context the message to the new member, counted by the limits; None without an address."""
     async with AsyncExitStack() as stack:
         home = await api.store.homes.get(call.project_id, home_id)
-        posting: Posting | None = None
+        posting: OutboxMessage | None = None
         if invitee.email is not None and home is not None:
             await api.messages.require_room(MessageKind.INVITATION)
             known = await api.store.users.any_by_email(call.project_id, invitee.email)

@@ -33,7 +33,7 @@ from homewire.concurrency import wait_debounced
 from homewire.errors import TooManyRequests
 from homewire.limits.buckets import Buckets
 from homewire.limits.sharing import (
-    COMMANDS_A_TRIP,
+    COMMANDS_PER_TRIP,
     SIXTEENTH,
     Command,
     SharedClock,
@@ -199,7 +199,7 @@ class ConnectionSharing:
             for subject, count in own.items()
             if everything or subject in asked or count != admission.published.get(subject)
         ]
-        step = COMMANDS_A_TRIP // COMMANDS_A_SUBJECT
+        step = COMMANDS_PER_TRIP // COMMANDS_A_SUBJECT
         for start in range(0, len(due), step):
             await self._exchange({subject: own[subject] for subject in due[start : start + step]})
         await self._take_back([subject for subject in admission.published if subject not in own])
@@ -234,18 +234,18 @@ class ConnectionSharing:
                 over = admission.elsewhere.learn(subject, fields, now_ms)
                 dead += [("HDEL", held_key(subject), field) for field in over]
         raise_first(replies)
-        await self._in_trips(dead)
+        await self._in_batches(dead)
 
     async def _take_back(self, subjects: list[Subject]) -> None:
         """Remove this node's word about subjects, and forget them."""
-        await self._in_trips(("HDEL", held_key(subject), self._admission.boot_id) for subject in subjects)
+        await self._in_batches(("HDEL", held_key(subject), self._admission.boot_id) for subject in subjects)
         for subject in subjects:
             del self._admission.published[subject]
 
-    async def _in_trips(self, commands: Iterable[Command]) -> None:
+    async def _in_batches(self, commands: Iterable[Command]) -> None:
         some = list(commands)
-        for start in range(0, len(some), COMMANDS_A_TRIP):
-            raise_first(await trip(self._redis, some[start : start + COMMANDS_A_TRIP]))
+        for start in range(0, len(some), COMMANDS_PER_TRIP):
+            raise_first(await trip(self._redis, some[start : start + COMMANDS_PER_TRIP]))
 
     async def _pause(self) -> None:
         await wait_debounced(self._admission.grown, LEAST_PAUSE_S, self._interval_s)

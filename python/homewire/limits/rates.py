@@ -24,7 +24,7 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.concurrency import wait_debounced
 from homewire.errors import TooManyRequests
 from homewire.limits.sharing import (
-    COMMANDS_A_TRIP,
+    COMMANDS_PER_TRIP,
     SIXTEENTH,
     Clock,
     Command,
@@ -275,7 +275,7 @@ class RateSharing:
         """One exchange, of what changed since the last. Raises RedisError, OSError."""
         await self._clock.synchronise()
         second, fresh = self._rates.untold()
-        step = COMMANDS_A_TRIP // COMMANDS_A_SUBJECT
+        step = COMMANDS_PER_TRIP // COMMANDS_A_SUBJECT
         for start in range(0, len(fresh), step):
             await self._add(second, fresh[start : start + step])
 

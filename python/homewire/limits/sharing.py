@@ -17,7 +17,7 @@ OUTAGE_PAUSE_S: Final = 1.0
 """Between two attempts while Redis is away."""
 SYNCHRONISE_S: Final = 10.0
 """Between two looks at Redis' clock."""
-COMMANDS_A_TRIP: Final = 1000
+COMMANDS_PER_TRIP: Final = 1000
 SIXTEENTH: Final = 16
 
 Command: TypeAlias = tuple[str | int | bytes, ...]

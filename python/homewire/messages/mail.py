@@ -18,7 +18,7 @@ from homewire.projects.models import Project
 from homewire.settings import Settings
 
 
-class MailCarrier:
+class MailSender:
     """Gives mails to the SMTP server of the settings, each in a session of its own."""
 
     def __init__(self, settings: Settings) -> None:
@@ -35,10 +35,10 @@ class MailCarrier:
         self._from = sender_of(settings.smtp_from)
         self._tls = None if settings.smtp_tls == "none" else _trust(settings)
 
-    async def carry(self, letter: QueuedMessage, project: Project) -> None:
+    async def carry(self, queued: QueuedMessage, project: Project) -> None:
         """Returns when the server has taken the mail. Raises NotSent, Undeliverable."""
-        recipient = recipient_of(letter.message.to)
-        mail = compose(letter, project, self._from, recipient)
+        recipient = recipient_of(queued.message.to)
+        mail = compose(queued, project, self._from, recipient)
         settings = self._settings
         client = aiosmtplib.SMTP(
             hostname=settings.smtp_host,
@@ -64,17 +64,17 @@ class MailCarrier:
         """Nothing is kept open between mails."""
 
 
-def compose(letter: QueuedMessage, project: Project, sender: Address, recipient: Address) -> EmailMessage:
+def compose(queued: QueuedMessage, project: Project, sender: Address, recipient: Address) -> EmailMessage:
     """The mail, as RFC 5322 has it."""
-    message = letter.message
-    words = mail_text(message, project.name, link(message, project, letter.base_url))
+    message = queued.message
+    words = mail_text(message, project.name, link(message, project, queued.base_url))
     mail = EmailMessage(policy.SMTP)
     mail["From"] = sender
     mail["To"] = recipient
     mail["Subject"] = words.subject
     mail["Date"] = format_datetime(datetime.now(UTC))
     # The same for every try, so that a repetition can be known.
-    mail["Message-ID"] = f"<{letter.id}@{sender.domain}>"
+    mail["Message-ID"] = f"<{queued.id}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"
     mail.set_content(words.text)
     mail.add_alternative(words.html, subtype="html")

@@ -18,7 +18,7 @@ from urllib.parse import quote
 import msgspec
 
 from homewire.errors import ConfigurationError
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 from homewire.projects.models import Project
 from homewire.sealing import Sealer
 
@@ -66,7 +66,7 @@ class Messages(Protocol):
     async def require_room(self, kind: MessageKind) -> None:
         """Before a change that somebody is written to because of. Raises Unavailable."""
 
-    def posting(self, message: Message) -> Posting:
+    def posting(self, message: Message) -> OutboxMessage:
         """What a change of the store takes along: once it is made, the message is delivered.
 
         The time this takes does not depend on the recipient. One that is to nobody (`to` empty) takes the
@@ -141,7 +141,7 @@ class MailText:
 
 def mail_text(message: Message, project_name: str, link: str | None) -> MailText:
     """The words of a mail. `link` is that of a message with a token."""
-    project, home = shown(project_name), shown(message.home_name)
+    project, home = selected(project_name), selected(message.home_name)
     match message.kind:
         case MessageKind.EMAIL_VERIFICATION:
             return _mail(
@@ -191,7 +191,7 @@ def mail_text(message: Message, project_name: str, link: str | None) -> MailText
 
 def sms_text(message: Message, project_name: str) -> str:
     """The words of an SMS."""
-    project = shown(project_name)
+    project = selected(project_name)
     match message.kind:
         case MessageKind.PHONE_CHANGE:
             return f"{message.code} is the code to use this number for your account at {project}."
@@ -203,7 +203,7 @@ def sms_text(message: Message, project_name: str) -> str:
             return f"{message.code} is your code to sign in to {project}."
 
 
-def shown(name: str) -> str:
+def selected(name: str) -> str:
     """A name on one line, without what is not printed (line ends, changes of direction)."""
     words = "".join(each if each.isprintable() else " " for each in name).split()
     line = " ".join(words)

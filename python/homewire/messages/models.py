@@ -6,19 +6,19 @@ from enum import StrEnum
 from typing import Final, NamedTuple
 
 
-class PostingQueue(StrEnum):
+class OutboxQueue(StrEnum):
     """Where messages to people wait."""
 
     MAIL = "mail"
     SMS = "sms"
-    KEPT = "kept"
-    """Nothing carries them."""
+    STORED = "kept"
+    """No sender is configured: `homewire messages` shows it."""
 
 
-class Posting(NamedTuple):
+class OutboxMessage(NamedTuple):
     """A message to somebody, as the change that causes it writes it down."""
 
-    queue: PostingQueue
+    queue: OutboxQueue
     sealed: str
     """A letter (`messages/message.py`)."""
 

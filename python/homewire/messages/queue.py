@@ -24,7 +24,7 @@ from redis.exceptions import NoScriptError, ResponseError
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.log import Seldom
 from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
-from homewire.messages.models import Posting, PostingQueue
+from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
 from homewire.redis.pipeline import AutoPipeline
 from homewire.sealing import Sealer
@@ -41,18 +41,18 @@ from homewire.store.script import COPYING, Script
 QUEUED: Final = 100_000
 """The most messages that wait to be carried, by channel; beyond it 503, and nothing is changed. Those of
 changes at the same moment may come on top."""
-KEPT: Final = 1_000
+MAX_STORED: Final = 1_000
 """The most messages that are kept for `homewire messages`; the oldest go first."""
-KEPT_MS: Final = 24 * 60 * 60 * 1000
+STORED_MS: Final = 24 * 60 * 60 * 1000
 
 Argument = str | int | bytes
 
 
 @dataclass(frozen=True, slots=True)
-class KeptLetter:
+class StoredMessage:
     """A letter that nothing carried, and when it was given to us, in ms since 1970."""
 
-    letter: QueuedMessage
+    queued: QueuedMessage
     since_ms: int
     problem: str = ""
     """Why it was given up."""
@@ -82,48 +82,55 @@ class MessageOutbox:
         if queued + waiting >= QUEUED:
             raise Unavailable(problem="too many messages wait to be sent")
 
-    def posting(self, message: Message) -> Posting:
+    def posting(self, message: Message) -> OutboxMessage:
         """The message, sealed, for the change that causes it."""
         channel = Channel.of(message.kind)
         sealed = QueuedMessage.new(message, self._base_url).sealed(self._sealer)
-        return Posting(PostingQueue(channel if channel in self._carried else PostingQueue.KEPT), sealed)
+        return OutboxMessage(OutboxQueue(channel if channel in self._carried else OutboxQueue.STORED), sealed)
 
 
 def queue_call(
-    project_id: int, queue: PostingQueue, remembered_ms: int, letters: Sequence[Argument]
+    project_id: int, queue: OutboxQueue, remembered_ms: int, queued_messages: Sequence[Argument]
 ) -> tuple[list[str], list[Argument]]:
-    """Keys and arguments of QUEUE; `letters` are places in the outbox of the project and what is sealed."""
-    if queue is PostingQueue.KEPT:
-        return [MESSAGES_KEPT, messages_copied(project_id)], [remembered_ms, KEPT, KEPT_MS, *letters]
-    return [message_queue(queue), messages_copied(project_id)], [remembered_ms, 0, 0, *letters]
+    """Keys and arguments of QUEUE; `queued_messages` are ids of outbox entries and encrypted messages."""
+    if queue is OutboxQueue.STORED:
+        return [MESSAGES_KEPT, messages_copied(project_id)], [
+            remembered_ms,
+            MAX_STORED,
+            STORED_MS,
+            *queued_messages,
+        ]
+    return [message_queue(queue), messages_copied(project_id)], [remembered_ms, 0, 0, *queued_messages]
 
 
-async def kept_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:
+async def stored_messages(redis: Redis, sealer: Sealer) -> list[StoredMessage]:
     """The messages that nothing carried, oldest first; none that is to nobody.
 
     Those that were sealed under another secret, by a node of another data directory, are left out, unless
     all were: who asks has the wrong secret then. Raises Unavailable, ConfigurationError.
     """
-    return [kept for kept in await _letters(redis, sealer, MESSAGES_KEPT) if kept.letter.message.to]
+    return [kept for kept in await _queued_messages(redis, sealer, MESSAGES_KEPT) if kept.queued.message.to]
 
 
-async def dead_letters(redis: Redis, sealer: Sealer) -> list[KeptLetter]:
+async def dead_letters(redis: Redis, sealer: Sealer) -> list[StoredMessage]:
     """The messages that were given up, oldest first. Raises Unavailable, ConfigurationError."""
-    found = [each for channel in Channel for each in await _letters(redis, sealer, messages_dead(channel))]
+    found = [
+        each for channel in Channel for each in await _queued_messages(redis, sealer, messages_dead(channel))
+    ]
     return sorted(found, key=lambda dead: dead.since_ms)
 
 
-async def _letters(redis: Redis, sealer: Sealer, stream: str) -> list[KeptLetter]:
+async def _queued_messages(redis: Redis, sealer: Sealer, stream: str) -> list[StoredMessage]:
     with translate_redis_errors():
         async with asyncio.timeout(COMMAND_S):
             # As many as there may be, so at most KEPT.
             entries: Any = await redis.xrange(stream)
-    found: list[KeptLetter] = []
+    found: list[StoredMessage] = []
     refusal: ConfigurationError | None = None
     for _, fields in entries:
         try:
-            letter = QueuedMessage.opened(fields[b"m"].decode(), sealer)
-            found.append(KeptLetter(letter, int(fields[b"c"]), fields.get(b"p", b"").decode()))
+            queued = QueuedMessage.opened(fields[b"m"].decode(), sealer)
+            found.append(StoredMessage(queued, int(fields[b"c"]), fields.get(b"p", b"").decode()))
         except ConfigurationError as error:
             refusal = error
         except (KeyError, ValueError):
@@ -151,7 +158,7 @@ CONSUMER: Final = "node"
 """All nodes are one consumer: whose an entry is shows in how long ago somebody took it."""
 PROMOTED: Final = 200
 """The most letters that one step puts back into the queue."""
-DEAD_KEPT_MS: Final = 7 * DAY_MS
+DEAD_LETTERS_MS: Final = 7 * DAY_MS
 LOG_S: Final = 60.0
 """Between two log lines about entries that are no letters."""
 
@@ -196,7 +203,7 @@ class Queue:
                 raise
             await self._make_group()
             return []
-        return await self._letters(found[0][1]) if found else []
+        return await self._queued_messages(found[0][1]) if found else []
 
     async def take_over(self, count: int, idle_ms: int) -> list[Entry]:
         """At most `count` letters that somebody took `idle_ms` ago and never finished."""
@@ -211,7 +218,7 @@ class Queue:
                 raise
             await self._make_group()
             return []
-        return await self._letters(found[1])
+        return await self._queued_messages(found[1])
 
     async def done(self, entry: Entry) -> None:
         """It was carried."""
@@ -222,10 +229,12 @@ class Queue:
         member = f"{entry.tries + 1} {entry.since_ms} {entry.sealed}"
         await run_script(self._redis, DEFER, [self._name, self._waiting], [GROUP, entry.id, member, delay_ms])
 
-    async def bury(self, entry: Entry, problem: str) -> None:
+    async def dead_letter(self, entry: Entry, problem: str) -> None:
         """It is not tried any more."""
         about: list[Argument] = [GROUP, entry.id, entry.sealed, entry.since_ms, problem]
-        await run_script(self._redis, BURY, [self._name, self._dead], [*about, KEPT, DEAD_KEPT_MS])
+        await run_script(
+            self._redis, DEAD_LETTER, [self._name, self._dead], [*about, MAX_STORED, DEAD_LETTERS_MS]
+        )
 
     async def promote(self) -> None:
         """Put what is due to be tried again back into the queue."""
@@ -246,18 +255,18 @@ class Queue:
                 seconds, microseconds = await self._redis.time()
                 return int(seconds) * 1000 + int(microseconds) // 1000
 
-    async def _letters(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
+    async def _queued_messages(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
         """What of this are letters. The rest is dropped: it must keep no letter from being carried."""
-        letters: list[Entry] = []
+        queued_messages: list[Entry] = []
         for entry_id, fields in found:
             try:
-                letters.append(_entry(entry_id, fields))
+                queued_messages.append(_entry(entry_id, fields))
             except (KeyError, ValueError):
                 await run_script(self._redis, DONE, [self._name], [GROUP, entry_id])
                 self.malformed += 1
                 if self._seldom.may("malformed"):
                     _log.error("messages.malformed", channel=self._channel.value, entry=entry_id.decode())
-        return letters
+        return queued_messages
 
     async def _make_group(self) -> None:
         """From the first entry on: what came before there was a group is carried too."""
@@ -309,7 +318,7 @@ redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[3])
 return 1
 """)
 
-BURY: Final = Script(f"""#!lua flags=allow-oom
+DEAD_LETTER: Final = Script(f"""#!lua flags=allow-oom
 -- KEYS: queue, dead. ARGV: group, entry, sealed letter, since, problem, the most there may be, how long kept
 if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
 {_NOW}

@@ -22,7 +22,7 @@ from homewire.webhooks.client import HEADER, hmac_hex
 class Sender(Protocol):
     """Carries letters of one channel out of the house."""
 
-    async def carry(self, letter: QueuedMessage, project: Project) -> None:
+    async def carry(self, queued: QueuedMessage, project: Project) -> None:
         """Hand the letter over; returns when the other side has taken it.
 
         Raises NotSent; Undeliverable when trying again is of no use.
@@ -32,18 +32,18 @@ class Sender(Protocol):
         """Nothing is carried any more."""
 
 
-def carriers(settings: Settings) -> dict[Channel, Sender]:
+def senders(settings: Settings) -> dict[Channel, Sender]:
     """A carrier for each channel that is set up. Raises ConfigurationError."""
     # Imported at use: a deployment without them does without them.
     found: dict[Channel, Sender] = {}
     if settings.smtp_host is not None:
-        from homewire.messages.mail import MailCarrier
+        from homewire.messages.mail import MailSender
 
-        found[Channel.MAIL] = MailCarrier(settings)
+        found[Channel.MAIL] = MailSender(settings)
     if (settings.sms_url is None) != (settings.sms_key is None):
         raise ConfigurationError("HOMEWIRE_SMS_URL and HOMEWIRE_SMS_KEY need each other")
     if settings.sms_url is not None and settings.sms_key is not None:
-        found[Channel.SMS] = SmsCarrier(settings.sms_url, settings.sms_key)
+        found[Channel.SMS] = SmsSender(settings.sms_url, settings.sms_key)
     return found
 
 
@@ -56,7 +56,7 @@ NEVER: Final = frozenset({400, 422})
 """Answers that say that this message can't be sent, by any number of tries."""
 
 
-class SmsCarrier:
+class SmsSender:
     """Posts `{to, text, kind, projectId}` to `url`; any 2xx says that it was taken.
 
     Signed with `key` are the digits of the timestamp and the body.
@@ -72,9 +72,9 @@ class SmsCarrier:
         self._key = key
         self._http: aiohttp.ClientSession | None = None
 
-    async def carry(self, letter: QueuedMessage, project: Project) -> None:
+    async def carry(self, queued: QueuedMessage, project: Project) -> None:
         """Returns when the gateway has taken the message. Raises NotSent, Undeliverable."""
-        message = letter.message
+        message = queued.message
         body = orjson.dumps(
             {
                 "to": message.to,
@@ -88,7 +88,7 @@ class SmsCarrier:
             "Content-Type": "application/json",
             TIMESTAMP: timestamp,
             HEADER: hmac_hex(self._key, timestamp, body),
-            MESSAGE_ID: letter.id,
+            MESSAGE_ID: queued.id,
         }
         if self._http is None:
             # No cookies: nothing of one answer is told with another message.

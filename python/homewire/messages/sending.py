@@ -18,7 +18,7 @@ from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
 from homewire.messages.message import Channel, QueuedMessage
 from homewire.messages.queue import Entry, MessageOutbox, Queue
-from homewire.messages.senders import Sender, carriers
+from homewire.messages.senders import Sender, senders
 from homewire.projects.models import Project
 from homewire.redis.connect import connect
 from homewire.sealing import Sealer
@@ -27,7 +27,7 @@ from homewire.store.database import wall_clock_ms
 
 IN_FLIGHT: Final = 8
 """Letters that one node carries at once, by channel."""
-LOOK_S: Final = 1.0
+CHECK_S: Final = 1.0
 """How often a node looks for what is due again, and for what others left."""
 FINISHING_S: Final = 5.0
 """What the steps in Redis behind a try may take until others believe that its node died."""
@@ -41,7 +41,7 @@ _log = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Patience:
+class RetryPolicy:
     """How long somebody tries."""
 
     attempt_s: float
@@ -55,25 +55,25 @@ class Patience:
 
 
 class MessageWorker:
-    """Carries what is in `queue` with `carrier`, until cancelled."""
+    """Carries what is in `queue` with `sender`, until cancelled."""
 
     def __init__(
         self,
         channel: Channel,
         queue: Queue,
-        carrier: Sender,
+        sender: Sender,
         sealer: Sealer,
         find_project: FindProject,
-        patience: Patience,
+        retry_policy: RetryPolicy,
     ) -> None:
         self._channel = channel
         self._queue = queue
-        self._carrier = carrier
+        self._sender = sender
         self._sealer = sealer
         self._find_project = find_project
-        self._patience = patience
+        self._retry_policy = retry_policy
         self._under_way: set[asyncio.Task[None]] = set()
-        self._look_at = float("-inf")
+        self._check_at = float("-inf")
         self._sent = self._failed = self._dead = self._expired = self._waiting = 0
 
     async def run(self) -> None:
@@ -82,11 +82,11 @@ class MessageWorker:
             # (redis-py swallows a cancellation now and then.)
             while not is_cancelling():
                 try:
-                    await self._turn()
+                    await self._round()
                 except Unavailable as error:
                     # Everybody else says so already; here it only has to be waited for.
                     _log.debug("messages wait for Redis", channel=self._channel.value, problem=error.reason)
-                    await asyncio.sleep(LOOK_S)
+                    await asyncio.sleep(CHECK_S)
         finally:
             await self._finish()
 
@@ -102,23 +102,23 @@ class MessageWorker:
             f"{name}_waiting": self._waiting,
         }
 
-    async def _turn(self) -> None:
+    async def _round(self) -> None:
         loop = asyncio.get_running_loop()
-        if loop.time() >= self._look_at:
-            self._look_at = loop.time() + LOOK_S
-            await self._look()
+        if loop.time() >= self._check_at:
+            self._check_at = loop.time() + CHECK_S
+            await self._check()
         free = IN_FLIGHT - len(self._under_way)
         if free > 0:
-            self._begin(await self._queue.take(free, round(LOOK_S * 1000)))
+            self._begin(await self._queue.take(free, round(CHECK_S * 1000)))
         else:
-            await asyncio.wait(self._under_way, timeout=LOOK_S, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(self._under_way, timeout=CHECK_S, return_when=asyncio.FIRST_COMPLETED)
 
-    async def _look(self) -> None:
+    async def _check(self) -> None:
         await self._queue.promote()
         free = IN_FLIGHT - len(self._under_way)
         if free > 0:
             # An entry that is being carried here is never that old: a try is bounded.
-            idle_s = self._patience.attempt_s + FINISHING_S
+            idle_s = self._retry_policy.attempt_s + FINISHING_S
             self._begin(await self._queue.take_over(free, round(idle_s * 1000)))
         self._waiting = await self._queue.length()
 
@@ -132,10 +132,10 @@ class MessageWorker:
         """One try, and what follows from it. What Redis does not hear of is another's after a while."""
         try:
             try:
-                async with asyncio.timeout(self._patience.attempt_s):
+                async with asyncio.timeout(self._retry_policy.attempt_s):
                     await self._attempt(entry)
             except Undeliverable as error:
-                await self._give_up(entry, str(error))
+                await self._abandon(entry, str(error))
             except (NotSent, TimeoutError, ConfigurationError, Unavailable) as error:
                 await self._put_off(entry, str(error) or type(error).__name__)
             except Exception as error:
@@ -148,8 +148,8 @@ class MessageWorker:
             return
 
     async def _attempt(self, entry: Entry) -> None:
-        letter = QueuedMessage.opened(entry.sealed, self._sealer)
-        message = letter.message
+        queued = QueuedMessage.opened(entry.sealed, self._sealer)
+        message = queued.message
         if not message.to:
             return
         if 0 < message.good_until_ms <= wall_clock_ms():
@@ -159,24 +159,24 @@ class MessageWorker:
             return
         project = await self._find_project(message.project_id)
         if project is not None:
-            await self._carrier.carry(letter, project)
+            await self._sender.carry(queued, project)
             self._sent += 1
 
     async def _put_off(self, entry: Entry, problem: str) -> None:
         self._failed += 1
-        pause_s = min(self._patience.pause_s * 2**entry.tries, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
+        pause_s = min(self._retry_policy.pause_s * 2**entry.tries, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
         age_s = (await self._queue.now_ms() - entry.since_ms) / 1000
-        if entry.tries + 1 >= self._patience.tries or age_s + pause_s > self._patience.age_s:
-            await self._bury(entry, problem)
+        if entry.tries + 1 >= self._retry_policy.tries or age_s + pause_s > self._retry_policy.age_s:
+            await self._dead_letter(entry, problem)
         else:
             await self._queue.defer(entry, round(pause_s * 1000))
 
-    async def _give_up(self, entry: Entry, problem: str) -> None:
+    async def _abandon(self, entry: Entry, problem: str) -> None:
         self._failed += 1
-        await self._bury(entry, problem)
+        await self._dead_letter(entry, problem)
 
-    async def _bury(self, entry: Entry, problem: str) -> None:
-        await self._queue.bury(entry, problem)
+    async def _dead_letter(self, entry: Entry, problem: str) -> None:
+        await self._queue.dead_letter(entry, problem)
         self._dead += 1
         # Neither to whom nor what: the list of dead messages has it, sealed.
         _log.error(
@@ -193,7 +193,7 @@ class MessageWorker:
         for task in self._under_way:
             task.cancel()
         await asyncio.gather(*self._under_way, return_exceptions=True)
-        await self._carrier.close()
+        await self._sender.close()
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +201,7 @@ class Delivery:
     """The post of a node and its couriers: one for each channel that is set up."""
 
     post: MessageOutbox
-    couriers: Sequence[MessageWorker]
+    workers: Sequence[MessageWorker]
     redis: Redis
     """The couriers' own connections: a wait for messages holds one for good."""
     kept: Sequence[Channel]
@@ -211,9 +211,9 @@ class Delivery:
     def of(cls, settings: Settings, redis: Redis, url: str, find_project: FindProject) -> Delivery:
         """As the settings have it; `redis` is the node's, at `url`. Raises ConfigurationError."""
         sealer = Sealer.of(settings)
-        carried = carriers(settings)
+        carried = senders(settings)
         own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(carried)))
-        patience = Patience(
+        retry_policy = RetryPolicy(
             settings.message_attempt_s,
             settings.message_tries,
             settings.message_backoff_s,
@@ -222,8 +222,8 @@ class Delivery:
         return cls(
             MessageOutbox(redis, sealer, settings.public_base_url, carried),
             [
-                MessageWorker(channel, Queue(own, channel), carrier, sealer, find_project, patience)
-                for channel, carrier in carried.items()
+                MessageWorker(channel, Queue(own, channel), sender, sealer, find_project, retry_policy)
+                for channel, sender in carried.items()
             ],
             own,
             [channel for channel in Channel if channel not in carried],
@@ -233,20 +233,20 @@ class Delivery:
         """Carry messages until cancelled; ends at once where nothing does."""
         if self.kept:
             _log.info(
-                "messages are kept, not sent: homewire messages shows them",
+                "messages.no_sender",
                 channels=[channel.value for channel in self.kept],
                 settings="HOMEWIRE_SMTP_HOST, HOMEWIRE_SMS_URL",
             )
         try:
             async with asyncio.TaskGroup() as group:
-                for courier in self.couriers:
-                    group.create_task(courier.run())
+                for worker in self.workers:
+                    group.create_task(worker.run())
         finally:
             await self.redis.aclose()
 
     def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
         metrics: dict[str, int] = {}
-        for courier in self.couriers:
-            metrics.update(courier.metrics())
+        for worker in self.workers:
+            metrics.update(worker.metrics())
         return metrics

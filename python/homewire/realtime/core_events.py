@@ -65,7 +65,7 @@ OnKeys = Callable[[int, Sequence[tuple[int, int, int]]], None]
 """Called with the next cursor and some keys in use, as project, user and key tag."""
 
 
-class CoreWatch:
+class CoreEventDispatcher:
     """Dispatches the core's notifications; `failed` is set when one of its threads stopped."""
 
     def __init__(
@@ -118,7 +118,7 @@ class CoreWatch:
 class CoreEventHandlers:
     """Who is told what became of connections."""
 
-    pumps: TlsBridges
+    tls_bridges: TlsBridges
     connected_devices: ConnectedDevices
     delivered: QueuedCommandRemover
     keys_in_use: ActiveKeys
@@ -127,20 +127,23 @@ class CoreEventHandlers:
     def of(cls, settings: Settings, queued_commands: QueuedCommands) -> CoreEventHandlers:
         """New ones, that know of no connection yet."""
         connected_devices = ConnectedDevices()
-        pumps = TlsBridges(settings.close_s, KernelBounds.of(settings))
+        tls_bridges = TlsBridges(settings.close_s, KernelBounds.of(settings))
         return cls(
-            pumps, connected_devices, QueuedCommandRemover(queued_commands, connected_devices), ActiveKeys()
+            tls_bridges,
+            connected_devices,
+            QueuedCommandRemover(queued_commands, connected_devices),
+            ActiveKeys(),
         )
 
     def closed(self, connection_id: int) -> None:
         """The core let go of a connection."""
-        self.pumps.core_ended(connection_id)
+        self.tls_bridges.core_ended(connection_id)
         self.connected_devices.closed(connection_id)
         self.keys_in_use.closed(connection_id)
 
 
 INTERVAL_S: Final = 60.0
-SKIPPED: Final = ("foreign_entries", "malformed", "control_records_unknown")
+SKIP_COUNTERS: Final = ("foreign_entries", "malformed", "control_records_unknown")
 """Counters of the core (`metrics.COUNTERS`)."""
 
 
@@ -154,11 +157,11 @@ class Counts(Protocol):
 
 async def report_skipped(core: Counts, interval_s: float = INTERVAL_S) -> None:
     """Log how many records were skipped since the last time, if any, every `interval_s` seconds."""
-    before = dict.fromkeys(SKIPPED, 0)
+    before = dict.fromkeys(SKIP_COUNTERS, 0)
     while True:
         stats = core.stats()
-        now = {name: stats[name] for name in SKIPPED}
-        grown = {name: now[name] - before[name] for name in SKIPPED if now[name] > before[name]}
+        now = {name: stats[name] for name in SKIP_COUNTERS}
+        grown = {name: now[name] - before[name] for name in SKIP_COUNTERS if now[name] > before[name]}
         if grown:
             _log.warning("bus.records_skipped", **grown)
         before = now

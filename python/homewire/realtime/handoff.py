@@ -52,21 +52,25 @@ def accept_key(key: str) -> bytes:
 
 
 async def hand_off(
-    request: web.Request, core: Core, connection_id: int, pumps: TlsBridges, observe: Observer | None = None
+    request: web.Request,
+    core: Core,
+    connection_id: int,
+    tls_bridges: TlsBridges,
+    observe: Observer | None = None,
 ) -> HandedOff:
     """Answers 101 and gives the socket to the connection that was reserved as `connection_id`.
 
-    Where TLS ends here, the core gets one end of a socket pair, and `pumps` the other and the transport.
+    With TLS the core gets one end of a socket pair, and `tls_bridges` the other and the transport.
     If the client is gone at any step the reservation is undone; there is nobody to tell. Raises Unavailable,
     before the 101, when there are no descriptors left; nothing is reserved then.
     """
     try:
         transport = _transport(request)
         # A 101 promises that the connection is served, so what that takes is there before it.
-        offer = _offer(transport, connection_id, pumps)
+        offer = _offer(transport, connection_id, tls_bridges)
         try:
             early = await offer.answered(request, observe)
-            core.adopt(connection_id, offer.give(), early)
+            core.adopt(connection_id, offer.detach(), early)
         except BaseException:
             offer.withdraw()
             raise
@@ -80,12 +84,12 @@ async def hand_off(
     return HandedOff()
 
 
-def _offer(transport: asyncio.Transport, connection_id: int, pumps: TlsBridges) -> TakenSocket | Bridge:
+def _offer(transport: asyncio.Transport, connection_id: int, tls_bridges: TlsBridges) -> TakenSocket | Bridge:
     """What the core will get. Raises ConnectionError, and Unavailable for want of descriptors."""
     try:
         if transport.get_extra_info("ssl_object") is None:
             return TakenSocket(transport)
-        return Bridge(transport, connection_id, pumps)
+        return Bridge(transport, connection_id, tls_bridges)
     except OSError as error:
         if error.errno in EXHAUSTED:
             raise Unavailable(problem="the server has no room for another connection") from error
@@ -109,7 +113,7 @@ class Descriptor:
     def __init__(self, number: int) -> None:
         self._number = number
 
-    def give(self) -> int:
+    def detach(self) -> int:
         """For `Core.adopt`, which owns it from its call on, also when that fails."""
         number, self._number = self._number, -1
         return number
@@ -117,7 +121,7 @@ class Descriptor:
     def close(self) -> None:
         """Of no effect once it was given away."""
         if self._number >= 0:
-            os.close(self.give())
+            os.close(self.detach())
 
 
 class TakenSocket:
@@ -130,9 +134,9 @@ class TakenSocket:
         self._transport = transport
         self._descriptor = Descriptor(os.dup(transport.get_extra_info("socket").fileno()))
 
-    def give(self) -> int:
+    def detach(self) -> int:
         """The core's descriptor."""
-        return self._descriptor.give()
+        return self._descriptor.detach()
 
     async def answered(self, request: web.Request, observe: Observer | None) -> bytes:
         """Say 101; the client's early bytes. Raises ConnectionError when the client is gone."""
@@ -162,17 +166,17 @@ class TakenSocket:
 class Bridge:
     """An end of a socket pair, where TLS ends here: a pump serves the client."""
 
-    __slots__ = ("_descriptor", "_pump", "_transport")
+    __slots__ = ("_bridge", "_descriptor", "_transport")
 
-    def __init__(self, transport: asyncio.Transport, connection_id: int, pumps: TlsBridges) -> None:
+    def __init__(self, transport: asyncio.Transport, connection_id: int, tls_bridges: TlsBridges) -> None:
         """Raises ConnectionResetError at shutdown, OSError when no descriptors are left."""
         self._transport = transport
-        self._pump, descriptor = pumps.bridge(connection_id, transport)
+        self._bridge, descriptor = tls_bridges.bridge(connection_id, transport)
         self._descriptor = Descriptor(descriptor)
 
-    def give(self) -> int:
+    def detach(self) -> int:
         """The core's descriptor."""
-        return self._descriptor.give()
+        return self._descriptor.detach()
 
     async def answered(self, request: web.Request, observe: Observer | None) -> bytes:
         """Say 101; the client's early bytes. Raises ConnectionError when the client is gone."""
@@ -188,7 +192,7 @@ class Bridge:
     def taken(self, request: web.Request) -> None:
         """The core has its end: the pump takes the transport."""
         protocol = request.protocol
-        self._pump.start()
+        self._bridge.start()
         # aiohttp lets go of what it knows about the connection, but must not close it.
         protocol.transport = None
         protocol.connection_lost(None)
@@ -196,7 +200,7 @@ class Bridge:
     def withdraw(self) -> None:
         """The core does not have its end. The client may have been told 101: it sees the connection end."""
         self._descriptor.close()
-        self._pump.discard()
+        self._bridge.discard()
         self._transport.abort()
 
 

@@ -68,7 +68,7 @@ class Gateway:
     directory: HomeDirectory
     freshness: CacheVersions
     admission: ConnectionLimits
-    pumps: TlsBridges
+    tls_bridges: TlsBridges
     queued_commands: QueuedCommands
     sockets: SocketExpiry
     connected_devices: ConnectedDevices
@@ -119,12 +119,12 @@ async def receive_commands(gateway: Gateway, request: web.Request) -> web.Stream
         _require_upgrade(request)
         return principal, check_own_device(principal, request.match_info["deviceId"])
 
-    async def kept_first(connection_id: int, device: Principal) -> None:
+    async def prepare_queued_commands(connection_id: int, device: Principal) -> None:
         await deliver_first(
             gateway.core, gateway.queued_commands, connection_id, device.project_id, device.id
         )
 
-    return await _connect(gateway, request, credential, look_up, kept_first)
+    return await _connect(gateway, request, credential, look_up, prepare_queued_commands)
 
 
 async def _connect(
@@ -158,7 +158,7 @@ async def _connect(
         except BaseException:
             core.abandon(connection_id)
             raise
-    return await hand_off(request, core, connection_id, gateway.pumps, observe)
+    return await hand_off(request, core, connection_id, gateway.tls_bridges, observe)
 
 
 def _require_upgrade(request: web.Request) -> None:

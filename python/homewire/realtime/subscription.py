@@ -92,8 +92,8 @@ class Filter:
         if self.kind == "all":
             if len(homes) > MAX_TOPICS:
                 raise InvalidInput("homeId", f"you are in more than {MAX_TOPICS} homes: name those to hear")
-            is_tail_alive, waiting = await _parted(principal, directory, homes)
-            return Subscription("homes", is_tail_alive, follow=True, waiting=waiting)
+            active, waiting = await _parted(principal, directory, homes)
+            return Subscription("homes", active, follow=True, waiting=waiting)
         return await self._named_entities(principal, directory, homes)
 
     async def _named_entities(
@@ -109,13 +109,13 @@ class Filter:
         where = set(bound.values())
         if not where.issubset(homes):
             raise _not_visible("entityId")
-        is_tail_alive, waiting = await _parted(principal, directory, homes)
-        if len(bound) == len(self.entities) and where.issubset(is_tail_alive):
-            homes = is_tail_alive = tuple(sorted(where))
+        active, waiting = await _parted(principal, directory, homes)
+        if len(bound) == len(self.entities) and where.issubset(active):
+            homes = active = tuple(sorted(where))
             waiting = ()
         if len(homes) * len(self.entities) > MAX_TOPICS:
             raise InvalidInput("entityId", f"your homes times these entities are more than {MAX_TOPICS}")
-        return Subscription("entities", is_tail_alive, tuple(self.entities), follow=True, waiting=waiting)
+        return Subscription("entities", active, tuple(self.entities), follow=True, waiting=waiting)
 
     async def _named_homes(
         self, principal: Principal, directory: HomeDirectory, at_version: int

@@ -64,13 +64,13 @@ class TlsBridges:
     def __init__(self, linger_s: float, bounds: KernelBounds) -> None:
         self._linger_s = linger_s
         self._bounds = bounds
-        self._pumps: dict[int, TlsBridge] = {}
+        self._bridges: dict[int, TlsBridge] = {}
         self._closed = False
         self._empty = asyncio.Event()
         self._empty.set()
 
     def __len__(self) -> int:
-        return len(self._pumps)
+        return len(self._bridges)
 
     def bridge(self, connection_id: int, transport: asyncio.Transport) -> tuple[TlsBridge, int]:
         """A pump for `transport`, to be started, and the descriptor for the core, which is the caller's.
@@ -87,15 +87,15 @@ class TlsBridges:
             far.close()
             raise
         near.setblocking(False)
-        pump = TlsBridge(transport, near, self._linger_s, lambda: self._ended(connection_id))
-        self._pumps[connection_id] = pump
+        bridge = TlsBridge(transport, near, self._linger_s, lambda: self._ended(connection_id))
+        self._bridges[connection_id] = bridge
         self._empty.clear()
-        return pump, far.detach()
+        return bridge, far.detach()
 
     def core_ended(self, connection_id: int) -> None:
         """The core let go of a connection; an unknown id is one without a pump."""
-        if (pump := self._pumps.get(connection_id)) is not None:
-            pump.core_ended()
+        if (bridge := self._bridges.get(connection_id)) is not None:
+            bridge.core_ended()
 
     async def close(self) -> None:
         """End all pumps. To be called when the core has stopped; what it said last still goes out."""
@@ -103,13 +103,13 @@ class TlsBridges:
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_S):
                 await self._empty.wait()
-        for pump in list(self._pumps.values()):
-            pump.abort()
+        for bridge in list(self._bridges.values()):
+            bridge.abort()
         await self._empty.wait()
 
     def _ended(self, connection_id: int) -> None:
-        del self._pumps[connection_id]
-        if not self._pumps:
+        del self._bridges[connection_id]
+        if not self._bridges:
             self._empty.set()
 
 

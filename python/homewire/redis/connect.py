@@ -36,7 +36,7 @@ from homewire.redis.connection import (
     RedisAddress,
     RedisConnection,
     exchange,
-    open_line,
+    open_connection,
     pack,
     parse_address,
 )
@@ -98,11 +98,11 @@ class Pool(BlockingConnectionPool):
     """redis-py's pool, and beside its connections the lines to the same server."""
 
     address: RedisAddress
-    line_class: type[RedisConnection] = RedisConnection
+    pipelined_class: type[RedisConnection] = RedisConnection
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._lines: set[RedisConnection] = set()
+        self._pipelined: set[RedisConnection] = set()
 
     @classmethod
     def of(cls, client: Redis) -> Pool:
@@ -111,29 +111,29 @@ class Pool(BlockingConnectionPool):
         assert isinstance(pool, Pool)
         return pool
 
-    async def open_line(self, on_event: Callable[[RedisConnection], None]) -> RedisConnection:
+    async def open_connection(self, on_event: Callable[[RedisConnection], None]) -> RedisConnection:
         """A line that is ready for commands. What gets no reply is a redis-py ConnectionError.
 
         Raises OSError (TimeoutError is one), and redis-py's AuthenticationError.
         """
 
-        def changed(line: RedisConnection) -> None:
-            if line.lost:
-                self._lines.discard(line)
-            on_event(line)
+        def changed(connection: RedisConnection) -> None:
+            if connection.lost:
+                self._pipelined.discard(connection)
+            on_event(connection)
 
         def make() -> RedisConnection:
-            return self.line_class(RedisConnectionError, changed, _reply_error)
+            return self.pipelined_class(RedisConnectionError, changed, _reply_error)
 
         async with asyncio.timeout(CONNECT_S):
-            line = await open_line(self.address, make)
-            self._lines.add(line)
+            connection = await open_connection(self.address, make)
+            self._pipelined.add(connection)
             try:
-                await self._authenticate(line)
+                await self._authenticate(connection)
             except BaseException:
-                line.drop()
+                connection.drop()
                 raise
-        return line
+        return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
         """Connect anew where a connection was idle for so long that a firewall may have forgotten it."""
@@ -144,13 +144,13 @@ class Pool(BlockingConnectionPool):
 
     async def disconnect(self, inuse_connections: bool = True) -> None:
         """All connections, and all lines."""
-        for line in tuple(self._lines):
-            line.drop()
+        for connection in tuple(self._pipelined):
+            connection.drop()
         await super().disconnect(inuse_connections)
 
-    async def _authenticate(self, line: RedisConnection) -> None:
+    async def _authenticate(self, connection: RedisConnection) -> None:
         if self.address.authentication:
-            (reply,) = await exchange(line, self.address.authentication)
+            (reply,) = await exchange(connection, self.address.authentication)
             if isinstance(reply, Exception):
                 raise AuthenticationError("Redis refused the credentials of its URL")
 

@@ -81,8 +81,8 @@ def _tls_context(parts: SplitResult) -> ssl.SSLContext:
     return context
 
 
-Word: TypeAlias = EncodableT
-Command: TypeAlias = Sequence[Word]
+Argument: TypeAlias = EncodableT
+Command: TypeAlias = Sequence[Argument]
 
 WRITE_BUFFER_BYTES = 1024 * 1024
 """Beyond this a Redis that does not read gets no more, if the caller looks at `RedisConnection.writable`."""
@@ -237,14 +237,14 @@ class RedisConnection(asyncio.Protocol):
             self.written.popleft().settle(self._failure())
 
 
-async def open_line(address: RedisAddress, make: Callable[[], RedisConnection]) -> RedisConnection:
+async def open_connection(address: RedisAddress, make: Callable[[], RedisConnection]) -> RedisConnection:
     """Connect, without a word yet. Raises OSError (ssl.SSLError is one)."""
     loop = asyncio.get_running_loop()
     if address.path:
-        _, line = await loop.create_unix_connection(make, address.path)
+        _, connection = await loop.create_unix_connection(make, address.path)
     else:
-        _, line = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
-    return line
+        _, connection = await loop.create_connection(make, address.host, address.port, ssl=address.tls)
+    return connection
 
 
 class PendingReplies:
@@ -269,8 +269,8 @@ class PendingReplies:
             self.waiter.set_result(self.replies)
 
 
-async def exchange(line: RedisConnection, *commands: Command) -> list[Any]:
+async def exchange(connection: RedisConnection, *commands: Command) -> list[Any]:
     """The replies to the first commands on a line; an error stands in the place of its reply."""
     batch = PendingReplies(b"".join([pack(command) for command in commands]), len(commands))
-    line.write([batch])
+    connection.write([batch])
     return await batch.waiter

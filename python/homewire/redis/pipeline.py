@@ -1,10 +1,7 @@
-"""Commands that were asked for in one turn of the loop go out as one write and are answered together.
+"""Automatic pipelining: commands of one turn of the event loop share one write.
 
-A command on its own costs redis-py more than Redis: a connection from the pool and back, a write, a wait.
-While all lines that these may take are busy, further commands wait, and go together as well: the busier a
-node is, the more share one write.
-
-Everything goes to one node, on one connection: keys of different slots are no concern of it.
+A single command costs redis-py more than Redis: a connection from the pool, a write, a wait. While all
+connections of the pipeline are busy, further commands wait and share the next write.
 """
 
 from __future__ import annotations
@@ -19,17 +16,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import NoScriptError, ResponseError
 
 from homewire.redis.connect import COMMAND_S, Pool
-from homewire.redis.connection import Command, RedisConnection, Word, pack
+from homewire.redis.connection import Argument, Command, RedisConnection, pack
 
-AT_ONCE: Final = 4
-"""Lines that one of these takes at most. One that answers no more holds up the others only so far."""
-TOGETHER: Final = 256
-"""Commands in one write, unless one caller asks for more: the first should not wait for very many."""
+MAX_CONNECTIONS: Final = 4
+"""Maximum connections of one pipeline: a connection that stalls delays only its own commands."""
+MAX_COMMANDS_PER_WRITE: Final = 256
+"""Maximum commands in one write, unless one request has more: the first reply waits for the whole write."""
 
-DEADLINE_GRAIN: Final = 0.1
-"""Seconds between two looks at the deadlines, while anything is pending."""
+DEADLINE_CHECK_S: Final = 0.1
+"""Seconds between two checks of the deadlines, while requests are pending."""
 
-Call: TypeAlias = tuple[Sequence[str | bytes], Sequence[Word]]
+Call: TypeAlias = tuple[Sequence[str | bytes], Sequence[Argument]]
 """A script's keys, and its arguments."""
 
 
@@ -43,8 +40,8 @@ class Program(Protocol):
     def sha(self) -> str: ...
 
 
-class _Asked:
-    """What one caller asks for."""
+class _Request:
+    """The commands of one caller, and its replies."""
 
     __slots__ = ("commands", "deadline", "replies")
 
@@ -52,104 +49,103 @@ class _Asked:
         self.commands = commands
         self.replies: asyncio.Future[list[Any]] = loop.create_future()
         self.deadline = loop.time() + COMMAND_S
-        """Loop time by which there must be replies."""
+        """Loop time of the timeout."""
 
     def fail(self, error: Exception) -> None:
-        """There will be no replies. A caller that went away is fine."""
+        """Raise `error` in the caller, unless it was cancelled."""
         if not self.replies.done():
             self.replies.set_exception(error)
 
 
-class _Trip:
-    """The commands of some callers, on their way together (`homewire.redis.connection.Batch`)."""
+class _Write:
+    """The commands of several requests in one write (`homewire.redis.connection.Batch`)."""
 
-    __slots__ = ("_asked", "_ended", "data", "deadline", "expected", "replies")
+    __slots__ = ("_ended", "_requests", "data", "deadline", "expected", "replies")
 
-    def __init__(self, asked: Sequence[_Asked], ended: Callable[[], None]) -> None:
-        commands = [pack(command) for each in asked for command in each.commands]
+    def __init__(self, requests: Sequence[_Request], ended: Callable[[], None]) -> None:
+        commands = [pack(command) for each in requests for command in each.commands]
         self.data = b"".join(commands)
         self.expected = len(commands)
         self.deadline = asyncio.get_running_loop().time() + COMMAND_S
         self.replies: list[Any] = []
-        self._asked = asked
+        self._requests = requests
         self._ended = ended
 
     def settle(self, failure: Exception | None = None) -> None:
-        """Give everybody theirs: what was answered before a line broke was answered."""
+        """Hand out the replies. Requests without all their replies fail with `failure`."""
         replies, at = self.replies, 0
-        for asked in self._asked:
-            end = at + len(asked.commands)
+        for request in self._requests:
+            end = at + len(request.commands)
             if failure is not None and end > len(replies):
-                asked.fail(failure)
-            elif not asked.replies.done():
-                asked.replies.set_result(replies[at:end])
+                request.fail(failure)
+            elif not request.replies.done():
+                request.replies.set_result(replies[at:end])
             at = end
         self._ended()
 
 
 class AutoPipeline:
-    """Commands on one client. Each is sent at most once: not at all if its caller gave up before that."""
+    """Pipelined commands of one client. Each is sent at most once, and not if its caller was cancelled."""
 
     def __init__(self, redis: Redis, *, only_reads: bool = False) -> None:
-        """`redis` is one that `homewire.redis.connect` made, and closing it ends the trips.
+        """`redis` comes from `homewire.redis.connect`; closing it closes the pipeline's connections.
 
-        With `only_reads` the commands may be repeated: those that a connection broke under are sent once
-        more, on another one.
+        With `only_reads` commands are sent once more, on another connection, if their connection was lost.
         """
         self._pool = Pool.of(redis)
         self._only_reads = only_reads
         self._shapes: dict[Any, Callable[[Any], Any]] = dict(redis.response_callbacks)
-        """What redis-py makes of the replies of some commands, by their names."""
-        # Most of what is read are hashes: `store.database.decoded` makes texts of them in one step.
+        """redis-py's conversion of replies, by command name."""
+        # Most reads are of hashes, which `store.database.decoded` decodes in one step.
         del self._shapes["HGETALL"]
-        self._waiting: deque[_Asked] = deque()
-        self._lines: list[RedisConnection] = []
+        self._waiting: deque[_Request] = deque()
+        self._connections: list[RedisConnection] = []
         self._opening: set[asyncio.Task[None]] = set()
-        self._turn_planned = False
-        self._pending: deque[_Asked] = deque()
-        """All that were not answered when they were looked at last, by their deadlines."""
+        self._flush_scheduled = False
+        self._pending: deque[_Request] = deque()
+        """Requests without replies at the last check, in the order of their deadlines."""
         self._timer: asyncio.TimerHandle | None = None
 
     async def ask(self, *commands: Command) -> list[Any]:
-        """The replies to these commands, carried out in their order on one connection.
+        """The replies to these commands, which run in their order on one connection.
 
-        Raises what redis-py raises; TimeoutError after COMMAND_S.
+        Raises the errors of redis-py; TimeoutError after COMMAND_S.
         """
         return _without_errors(await self.ask_each(*commands))
 
     async def ask_each(self, *commands: Command) -> list[Any]:
-        """The same; an error that Redis answers with stands in the place of its reply."""
+        """As `ask`, with an error of Redis in the place of its reply."""
         loop = asyncio.get_running_loop()
-        asked = _Asked(commands, loop)
+        request = _Request(commands, loop)
         try:
-            replies = await self._answered(asked)
+            replies = await self._answered(request)
         except RedisConnectionError:
             if not self._only_reads:
                 raise
-            async with asyncio.timeout_at(asked.deadline):
-                replies = await self._answered(_Asked(commands, loop))
+            async with asyncio.timeout_at(request.deadline):
+                replies = await self._answered(_Request(commands, loop))
         for at, command in enumerate(commands):
             shape = self._shapes.get(command[0])
             if shape is not None and not isinstance(replies[at], ResponseError):
                 replies[at] = shape(replies[at])
         return replies
 
-    async def _answered(self, asked: _Asked) -> list[Any]:
-        self._waiting.append(asked)
-        self._pending.append(asked)
+    async def _answered(self, request: _Request) -> list[Any]:
+        self._waiting.append(request)
+        self._pending.append(request)
         if self._timer is None:
-            self._timer = asyncio.get_running_loop().call_later(DEADLINE_GRAIN, self._check_deadlines)
-        self._plan_turn()
-        return await asked.replies
+            self._timer = asyncio.get_running_loop().call_later(DEADLINE_CHECK_S, self._check_deadlines)
+        self._schedule_flush()
+        return await request.replies
 
     async def run(self, script: Program, *calls: Call) -> list[Any]:
-        """The answers of one script, run for each of these calls, in one trip. Raises what `ask` does."""
+        """The replies of a script, run for each call, in one round trip. Raises the errors of `ask`."""
         if not calls:
             return []
         began = asyncio.get_running_loop().time()
         full = [(len(keys), *keys, *arguments) for keys, arguments in calls]
         answers = await self.ask_each(*(("EVALSHA", script.sha, *rest) for rest in full))
-        # Somebody may load it between two of them: only what was not executed is sent again, in full.
+        # Another client may load it between two calls: only calls that did not run are sent again, in full.
         unknown = [at for at, answer in enumerate(answers) if isinstance(answer, NoScriptError)]
         if unknown:
             async with asyncio.timeout_at(began + COMMAND_S):
@@ -158,89 +154,94 @@ class AutoPipeline:
                 answers[at] = answer
         return _without_errors(answers)
 
-    def _plan_turn(self) -> None:
-        if self._waiting and not self._turn_planned and self._has_line():
-            self._turn_planned = True
-            asyncio.get_running_loop().call_soon(self._take_turn)
+    def _schedule_flush(self) -> None:
+        if self._waiting and not self._flush_scheduled and self._has_connection():
+            self._flush_scheduled = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
-    def _has_line(self) -> bool:
-        return len(self._lines) + len(self._opening) < AT_ONCE or self._idle_line() is not None
+    def _has_connection(self) -> bool:
+        return (
+            len(self._connections) + len(self._opening) < MAX_CONNECTIONS
+            or self._idle_connection() is not None
+        )
 
-    def _idle_line(self) -> RedisConnection | None:
-        return next((line for line in self._lines if not line.written), None)
+    def _idle_connection(self) -> RedisConnection | None:
+        return next((connection for connection in self._connections if not connection.written), None)
 
-    def _take_turn(self) -> None:
-        """Send what was asked for since the last turn."""
-        self._turn_planned = False
-        asked = self._next_asked()
-        if asked:
-            idle = self._idle_line()
+    def _flush(self) -> None:
+        """Send the requests that came since the last write."""
+        self._flush_scheduled = False
+        requests = self._next_requests()
+        if requests:
+            idle = self._idle_connection()
             if idle is not None:
-                idle.write([_Trip(asked, self._plan_turn)])
+                idle.write([_Write(requests, self._schedule_flush)])
             else:
-                task = asyncio.create_task(self._write_on_new_line(asked))
+                task = asyncio.create_task(self._write_on_new_connection(requests))
                 self._opening.add(task)
                 task.add_done_callback(self._opened)
-        self._plan_turn()
+        self._schedule_flush()
 
-    def _next_asked(self) -> list[_Asked]:
-        taken: list[_Asked] = []
+    def _next_requests(self) -> list[_Request]:
+        taken: list[_Request] = []
         size = 0
-        while self._waiting and (not taken or size + len(self._waiting[0].commands) <= TOGETHER):
-            asked = self._waiting.popleft()
-            # Who gave up has no use for an answer.
-            if not asked.replies.done():
-                taken.append(asked)
-                size += len(asked.commands)
+        while self._waiting and (
+            not taken or size + len(self._waiting[0].commands) <= MAX_COMMANDS_PER_WRITE
+        ):
+            request = self._waiting.popleft()
+            # Its caller may have been cancelled.
+            if not request.replies.done():
+                taken.append(request)
+                size += len(request.commands)
         return taken
 
-    async def _write_on_new_line(self, asked: Sequence[_Asked]) -> None:
+    async def _write_on_new_connection(self, requests: Sequence[_Request]) -> None:
         try:
-            line = await self._pool.open_line(self._line_changed)
+            connection = await self._pool.open_connection(self._connection_changed)
         except asyncio.CancelledError:
-            _fail(asked, RedisConnectionError("the node stops"))
+            _fail(requests, RedisConnectionError("the node stops"))
             raise
         except Exception as error:
-            # Whatever it is, it is the callers' to translate.
-            _fail(asked, error)
+            # The callers translate it.
+            _fail(requests, error)
         else:
-            # It may be lost already, and then nobody says so again.
-            if not line.lost:
-                self._lines.append(line)
-            # Opening it may have taken longer than some of them wait, and these may have asked again since.
-            if waiting := [each for each in asked if not each.replies.done()]:
-                line.write([_Trip(waiting, self._plan_turn)])
+            # A connection that is lost already does not report it again.
+            if not connection.lost:
+                self._connections.append(connection)
+            # Opening may have taken longer than the deadline of a request, and its caller may have retried.
+            if waiting := [each for each in requests if not each.replies.done()]:
+                connection.write([_Write(waiting, self._schedule_flush)])
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         self._opening.discard(task)
-        self._plan_turn()
+        self._schedule_flush()
 
-    def _line_changed(self, line: RedisConnection) -> None:
-        if line.lost and line in self._lines:
-            self._lines.remove(line)
-        self._plan_turn()
+    def _connection_changed(self, connection: RedisConnection) -> None:
+        if connection.lost and connection in self._connections:
+            self._connections.remove(connection)
+        self._schedule_flush()
 
     def _check_deadlines(self) -> None:
-        """One timer for all: one for each would cost more than its command."""
+        """One timer for all requests: one for each would cost more than its command."""
         loop, pending = asyncio.get_running_loop(), self._pending
         now = loop.time()
         while pending and (pending[0].replies.done() or pending[0].deadline <= now):
             pending.popleft().fail(TimeoutError())
-        for line in tuple(self._lines):
-            if line.written and line.written[0].deadline <= now:
-                line.drop()
-        busy = pending or any(line.written for line in self._lines)
-        self._timer = loop.call_later(DEADLINE_GRAIN, self._check_deadlines) if busy else None
+        for connection in tuple(self._connections):
+            if connection.written and connection.written[0].deadline <= now:
+                connection.drop()
+        busy = pending or any(connection.written for connection in self._connections)
+        self._timer = loop.call_later(DEADLINE_CHECK_S, self._check_deadlines) if busy else None
 
 
 def _without_errors(replies: list[Any]) -> list[Any]:
-    """These replies. Raises the first error among them."""
+    """The replies. Raises the first error among them."""
     for reply in replies:
         if isinstance(reply, ResponseError):
             raise reply
     return replies
 
 
-def _fail(asked: Sequence[_Asked], error: Exception) -> None:
-    for each in asked:
+def _fail(requests: Sequence[_Request], error: Exception) -> None:
+    for each in requests:
         each.fail(error)

@@ -287,7 +287,7 @@ class Acceptor:
 
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"
-HEAD: Final = struct.Struct("!12sBBH")
+FIXED_HEADER: Final = struct.Struct("!12sBBH")
 """Signature, version and command, family and protocol, length of the rest."""
 LONGEST: Final = 4096
 """Bytes of addresses and extensions; balancers send some hundred at most."""
@@ -309,7 +309,9 @@ async def read_client(connection: socket.socket) -> str | None:
     It tells none of a connection that the balancer made for itself, e.g. to see whether the node is there.
     Raises MalformedHeader, OSError.
     """
-    signature, version_command, family_protocol, length = HEAD.unpack(await _exactly(connection, HEAD.size))
+    signature, version_command, family_protocol, length = FIXED_HEADER.unpack(
+        await _exactly(connection, FIXED_HEADER.size)
+    )
     version, command = divmod(version_command, 16)
     family, protocol = divmod(family_protocol, 16)
     if signature != SIGNATURE or version != VERSION or command not in (LOCAL, PROXY):

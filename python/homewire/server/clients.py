@@ -44,7 +44,7 @@ class TrustedProxies:
     ) -> None:
         self._networks = tuple(networks)
         self._header = header
-        self._judged = lru_cache(maxsize=REMEMBERED)(self._judge)
+        self._parsed = lru_cache(maxsize=REMEMBERED)(self._parse)
 
     @classmethod
     def of(cls, settings: Settings) -> Self:
@@ -56,7 +56,7 @@ class TrustedProxies:
 
     def trusts(self, address: str) -> bool:
         """Whether this is the address of a trusted proxy."""
-        return bool(self._networks) and self._judged(address)[1]
+        return bool(self._networks) and self._parsed(address)[1]
 
     def peer(self, address: str) -> Peer:
         """A connection from this address."""
@@ -66,7 +66,7 @@ class TrustedProxies:
         """The client's address by the headers that the trusted `proxy` sent."""
         found = proxy
         for node in self._nodes(headers):
-            address, trusted = self._judged(node)
+            address, trusted = self._parsed(node)
             if address is None:
                 return found
             found = address
@@ -77,10 +77,10 @@ class TrustedProxies:
     def by_https(self, headers: MultiMapping[str]) -> bool:
         """Whether the nearest proxy says that it was reached by https."""
         if self._header == FORWARDED_FOR:
-            said = ",".join(headers.getall(FORWARDED_PROTO, ())).rpartition(",")[2]
+            scheme = ",".join(headers.getall(FORWARDED_PROTO, ())).rpartition(",")[2]
         else:
-            said = _parameter(next(_elements(headers), ""), "proto")
-        return said.strip().lower() == "https"
+            scheme = _parameter(next(_elements(headers), ""), "proto")
+        return scheme.strip().lower() == "https"
 
     def _nodes(self, headers: MultiMapping[str]) -> Iterator[str]:
         """What stands for a client or proxy in the header, from the right."""
@@ -94,7 +94,7 @@ class TrustedProxies:
             yield node
             rest = before if comma else None
 
-    def _judge(self, node: str) -> tuple[str | None, bool]:
+    def _parse(self, node: str) -> tuple[str | None, bool]:
         """The address that a node stands for (None: no address), and whether it is a trusted proxy's."""
         address = address_of(node)
         if address is None:

@@ -64,13 +64,13 @@ class Connections:
 
     def __init__(
         self,
-        heads: RequestHeaderTimeout,
+        header_timeout: RequestHeaderTimeout,
         most: int = 0,
         reserve: int = 0,
         refusals: Counter[str] | None = None,
     ) -> None:
         """`refusals` counts connections that were closed at once, by the setting."""
-        self._heads = heads
+        self._header_timeout = header_timeout
         self._most = most
         self._reserve = reserve
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
@@ -127,7 +127,7 @@ class Connections:
             idlest = next(iter(self._idle))
             del self._idle[idlest]
             idlest.cut()
-        elif not (self._heads.cut_oldest() or end_oldest()):
+        elif not (self._header_timeout.cut_oldest() or end_oldest()):
             if descriptor < ceiling:
                 return True
             self._refusals[RESERVE] += 1

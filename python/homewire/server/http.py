@@ -113,9 +113,9 @@ class QuietRequestHandler(RequestHandler):
         self.peer = peer
         """The other end of the connection (`http.clients`)."""
         self._left = left
-        self._manners = server.manners
-        self._answers = server.manners.answers
-        self._heads = server.heads
+        self._options = server.http_options
+        self._answers = server.http_options.answers
+        self._header_timeout = server.header_timeout
         self._connections = server.bounds
         self._body: StreamReader = EMPTY_PAYLOAD
         """Of the last request that began."""
@@ -125,12 +125,12 @@ class QuietRequestHandler(RequestHandler):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A connection without a word waits for its head too."""
-        self._heads.expect(self)
+        self._header_timeout.expect(self)
         super().connection_made(transport)
 
     def connection_lost(self, exc: BaseException | None) -> None:
         """There is nothing to time any more."""
-        self._heads.came(self)
+        self._header_timeout.came(self)
         self._connections.stirs(self)
         self._left()
         super().connection_lost(exc)
@@ -150,12 +150,12 @@ class QuietRequestHandler(RequestHandler):
                 self._early = True
             else:
                 self._connections.stirs(self)
-                self._heads.expect(self)
+                self._header_timeout.expect(self)
         super().data_received(data)
 
     def request_begins(self, body: StreamReader) -> None:
         """A head is complete, and its request is the next to be answered."""
-        self._heads.came(self)
+        self._header_timeout.came(self)
         self._connections.stirs(self)
         self._body = body
         self._answering = True
@@ -184,7 +184,7 @@ class QuietRequestHandler(RequestHandler):
         if self.transport is None:
             return outcome
         if self._early:
-            self._heads.expect(self)
+            self._header_timeout.expect(self)
         else:
             self._connections.rests(self)
         return outcome
@@ -195,15 +195,15 @@ class QuietRequestHandler(RequestHandler):
             return
         headers = response.headers
         headers[hdrs.SERVER] = SERVER
-        if self._manners.hsts:
-            headers["Strict-Transport-Security"] = self._manners.hsts
+        if self._options.hsts:
+            headers["Strict-Transport-Security"] = self._options.hsts
         if response.status != NO_CONTENT:
             for name, value in PRIVATE.items():
                 headers.setdefault(name, value)
         if response.status == UNAUTHORIZED:
             headers.setdefault(hdrs.WWW_AUTHENTICATE, CHALLENGE)
-        if self._manners.any_origin:
-            allow_origins(request, response, self._manners.cookie_origins)
+        if self._options.any_origin:
+            allow_origins(request, response, self._options.cookie_origins)
         expire_dead_cookies(request, response)
         if may_be_compressed(request, response):
             headers.add(hdrs.VARY, hdrs.ACCEPT_ENCODING)
@@ -301,7 +301,7 @@ def _problem(exc: BaseException | None) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Manners:
+class HttpOptions:
     """How a server treats its connections."""
 
     request_line_bytes: int
@@ -322,15 +322,15 @@ class QuietServer(web.Server):
 
     def __init__(
         self,
-        manners: Manners,
-        heads: RequestHeaderTimeout,
+        http_options: HttpOptions,
+        header_timeout: RequestHeaderTimeout,
         connections: Connections,
         handler: Any,
         **options: Any,
     ) -> None:
         super().__init__(handler, **options)
-        self.manners = manners
-        self.heads = heads
+        self.http_options = http_options
+        self.header_timeout = header_timeout
         self.bounds = connections
 
     def serve(self, peer: Peer, left: Callable[[], None]) -> RequestHandler:
@@ -340,8 +340,8 @@ class QuietServer(web.Server):
 
 async def make_runner(
     app: web.Application,
-    manners: Manners,
-    heads: RequestHeaderTimeout,
+    http_options: HttpOptions,
+    header_timeout: RequestHeaderTimeout,
     connections: Connections | None = None,
 ) -> tuple[web.ServerRunner, QuietServer]:
     """Starts `app` behind a `QuietServer`. Clean the runner up before `app.cleanup()`. Without `connections`
@@ -364,16 +364,16 @@ async def make_runner(
         return make_request(message, body, protocol, writer, task)
 
     server = QuietServer(
-        manners,
-        heads,
-        Connections(heads) if connections is None else connections,
+        http_options,
+        header_timeout,
+        Connections(header_timeout) if connections is None else connections,
         inner.request_handler,
         request_factory=begin,
         access_log=None,
-        max_line_size=manners.request_line_bytes,
+        max_line_size=http_options.request_line_bytes,
         max_field_size=16_384,
         lingering_time=2.0,
-        keepalive_timeout=manners.keep_alive_s,
+        keepalive_timeout=http_options.keep_alive_s,
     )
     runner = web.ServerRunner(server, handle_signals=False, shutdown_timeout=2.0)
     await runner.setup()

@@ -41,7 +41,7 @@ class ServerLimits:
 
     acceptor: Acceptor
     rates: RequestRates
-    heads: RequestHeaderTimeout
+    header_timeout: RequestHeaderTimeout
     connections: Connections
     handshakes: HandshakeLimiter
     turns: RequestTurns
@@ -51,9 +51,9 @@ class ServerLimits:
     @classmethod
     def of(cls, settings: Settings, refusals: Counter[str]) -> ServerLimits:
         """As the settings have it. `refusals` counts what is refused, by the setting."""
-        heads = RequestHeaderTimeout(settings.request_header_timeout_s)
+        header_timeout = RequestHeaderTimeout(settings.request_header_timeout_s)
         connections = Connections(
-            heads, settings.address_tcp_connections, settings.descriptor_reserve, refusals
+            header_timeout, settings.address_tcp_connections, settings.descriptor_reserve, refusals
         )
         rates = RequestRates(settings, refusals)
         return cls(
@@ -67,7 +67,7 @@ class ServerLimits:
                 unsent_bytes=settings.socket_unsent_bytes,
             ),
             rates,
-            heads,
+            header_timeout,
             connections,
             HandshakeLimiter(
                 settings.handshakes, settings.handshake_queue, settings.handshake_wait_s, rates.handshake
@@ -85,7 +85,7 @@ class ServerLimits:
         """For the metrics."""
         bounds = (
             self.acceptor,
-            self.heads,
+            self.header_timeout,
             self.connections,
             self.handshakes,
             self.turns,

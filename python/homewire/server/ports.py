@@ -27,7 +27,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_l
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.hosts import listed_origins
 from homewire.server.accept import Acceptor
-from homewire.server.http import Manners, make_runner
+from homewire.server.http import HttpOptions, make_runner
 from homewire.server.limits import ServerLimits
 from homewire.settings import Settings
 from homewire.tls import key_is_open, server_context
@@ -39,32 +39,32 @@ async def open_port(
     stack: AsyncExitStack,
     settings: Settings,
     app: web.Application,
-    entrance: ServerLimits,
+    server_limits: ServerLimits,
     tls: ssl.SSLContext | None,
 ) -> str:
     """Serve `app` to clients; the URL under which this machine reaches it. Raises ConfigurationError."""
-    manners = Manners(
+    options = HttpOptions(
         settings.request_line_bytes,
         settings.keep_alive_s,
         f"max-age={settings.hsts_s}" if tls is not None and settings.hsts_s else "",
         cookie_origins=listed_origins(settings.cookie_origins),
-        answers=entrance.answers,
+        answers=server_limits.answers,
     )
-    runner, server = await make_runner(app, manners, entrance.heads, entrance.connections)
+    runner, server = await make_runner(app, options, server_limits.header_timeout, server_limits.connections)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
-    stack.push_async_callback(entrance.acceptor.close)
-    port = await _bind(entrance.acceptor, settings.host, settings.port, settings.backlog, "port", "host")
-    entrance.acceptor.start(server.serve, tls)
+    stack.push_async_callback(server_limits.acceptor.close)
+    port = await _bind(server_limits.acceptor, settings.host, settings.port, settings.backlog, "port", "host")
+    server_limits.acceptor.start(server.serve, tls)
     return replace(settings, port=port).base_url
 
 
 async def open_admin_port(
-    stack: AsyncExitStack, settings: Settings, app: web.Application, entrance: ServerLimits
+    stack: AsyncExitStack, settings: Settings, app: web.Application, server_limits: ServerLimits
 ) -> str:
     """Serve `app` to operators, and to no page of a browser; its URL. Raises ConfigurationError."""
-    manners = Manners(settings.request_line_bytes, any_origin=False)
-    runner, server = await make_runner(app, manners, entrance.heads)
+    options = HttpOptions(settings.request_line_bytes, any_origin=False)
+    runner, server = await make_runner(app, options, server_limits.header_timeout)
     acceptor = Acceptor(settings.accepts_per_turn, settings.request_header_timeout_s)
     stack.push_async_callback(app.cleanup)
     stack.push_async_callback(runner.cleanup)
@@ -90,7 +90,7 @@ async def _bind(
 
 CHECK_INTERVAL_S: Final = 2.0
 """Files that were the same twice are complete: a certificate and its key are not replaced in one moment."""
-Stamp: TypeAlias = tuple[tuple[int, int, int] | None, ...]
+FileVersion: TypeAlias = tuple[tuple[int, int, int] | None, ...]
 
 _log = structlog.get_logger(__name__)
 
@@ -101,7 +101,7 @@ class Certificate:
     def __init__(self, settings: Settings, acceptor: Acceptor) -> None:
         self._settings = settings
         self._acceptor = acceptor
-        self._taken = self._stamp()
+        self._taken = self._version()
         if key_is_open(settings):
             _log.warning("tls.key_is_open", problem="every user of this machine can read the key")
 
@@ -110,7 +110,7 @@ class Certificate:
         if self._settings.tls_cert is None:
             _log.info("reload", certificate="none")
             return
-        self._taken = self._stamp()
+        self._taken = self._version()
         try:
             context = server_context(self._settings)
         except ConfigurationError as error:
@@ -124,15 +124,15 @@ class Certificate:
         seen = self._taken
         while True:
             await asyncio.sleep(CHECK_INTERVAL_S)
-            before, seen = seen, self._stamp()
+            before, seen = seen, self._version()
             if seen == before and seen != self._taken:
                 self.reload()
 
-    def _stamp(self) -> Stamp:
-        return tuple(_stamp_of(path) for path in (self._settings.tls_cert, self._settings.tls_key))
+    def _version(self) -> FileVersion:
+        return tuple(_file_versions(path) for path in (self._settings.tls_cert, self._settings.tls_key))
 
 
-def _stamp_of(path: Path | None) -> tuple[int, int, int] | None:
+def _file_versions(path: Path | None) -> tuple[int, int, int] | None:
     try:
         found = path.stat() if path is not None else None
     except OSError:

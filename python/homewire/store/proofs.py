@@ -10,13 +10,13 @@ from enum import StrEnum
 from typing import Final, TypeAlias
 
 from homewire.auth import tokens
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 
 CODE_DIGITS: Final = 6
 CODE: Final = "code"
 """The kind of proof that is no token."""
 
-MessageFactory: TypeAlias = Callable[[str], Posting]
+MessageFactory: TypeAlias = Callable[[str], OutboxMessage]
 """The message that tells somebody a secret. It is written down by the script that makes the secret count."""
 
 

@@ -11,7 +11,7 @@ from aiohttp import web
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import InvalidInput, NotFound, PermissionDenied
 from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import Posting, listed_codes, may_be_sent_to
+from homewire.messages.models import OutboxMessage, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
@@ -90,7 +90,7 @@ async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerificat
     await api.messages.require_room(MessageKind.SIGN_IN_CODE)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
 
-    def make_message(code: str) -> Posting:
+    def make_message(code: str) -> OutboxMessage:
         until_ms = api.store.now_ms() + lifetime_ms
         kind = MessageKind.SIGN_IN_CODE
         return api.messages.posting(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
@@ -105,7 +105,7 @@ async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) 
     await api.messages.require_room(message_kind)
     lifetime_ms = milliseconds(lifetime_s(api, kind))
 
-    def make_message(token: str) -> Posting:
+    def make_message(token: str) -> OutboxMessage:
         until_ms = api.store.now_ms() + lifetime_ms
         return api.messages.posting(
             Message(project_id, message_kind, email, token=token, good_until_ms=until_ms)

@@ -11,7 +11,7 @@ from typing import Final, NamedTuple
 from homewire.errors import Conflict, InvalidInput, RequestError, Unavailable, UnknownRecord
 from homewire.logins import passwords
 from homewire.logins.passwords import Lane, Passwords
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 from homewire.projects.models import AccountSystem, Project
 from homewire.projects.store import Projects
 from homewire.sessions.store import Sessions
@@ -48,7 +48,7 @@ class PasswordChange(NamedTuple):
     """Hash of the password that it replaces: it replaces no other one."""
     session_id: str | None
     """The session that stays; the user's other sessions end. None: all stay."""
-    posting: Posting
+    posting: OutboxMessage
     """The notice to the user."""
 
 

@@ -16,7 +16,7 @@ from typing import Final
 
 from homewire.auth import tokens
 from homewire.errors import InvalidInput, UnknownRecord
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 from homewire.projects.models import AccountSystem
 from homewire.sessions.store import Sessions
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
@@ -158,7 +158,9 @@ class Verifications:
         if not await self._registrations.verify(token):
             raise invalid_token()
 
-    async def reset_password(self, token: str, password_hash: str, posting: Posting | None = None) -> None:
+    async def reset_password(
+        self, token: str, password_hash: str, posting: OutboxMessage | None = None
+    ) -> None:
         """Spend a token of PASSWORD_RESET: its user has the new password, is verified, and has no session.
 
         In this order: the sessions end, then password and token change in one step, which happens only if
@@ -175,7 +177,7 @@ class Verifications:
             await self._sessions.end_all(*holder)
         raise retries_exhausted("user")
 
-    async def _redeem(self, token: str, password_hash: str, posting: Posting | None) -> str:
+    async def _redeem(self, token: str, password_hash: str, posting: OutboxMessage | None) -> str:
         kind = ProofKind.PASSWORD_RESET
         holder, reference = await self.holder(token, kind), tokens.parse(token)
         if holder is None or reference is None:
@@ -244,7 +246,7 @@ class AddressChanges:
         )  # fmt: skip
         await self._require_free(user, answer)
 
-    async def finish(self, user: User, code: str, session_id: str, posting: Posting) -> bool:
+    async def finish(self, user: User, code: str, session_id: str, posting: OutboxMessage) -> bool:
         """Whether the code is right. If so, the new address is stored and the user's other sessions have
         ended.
 

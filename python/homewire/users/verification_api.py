@@ -23,7 +23,7 @@ from homewire.logins.attempt_limits import (
     trust,
 )
 from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import Posting
+from homewire.messages.models import OutboxMessage
 from homewire.projects.models import AccountSystem
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -204,7 +204,7 @@ async def require_reauthentication(api: Api, call: Call[Any, Any], user: User, c
     return stored
 
 
-async def password_notice(api: Api, user: User) -> Posting:
+async def password_notice(api: Api, user: User) -> OutboxMessage:
     """The notice to a user that the password was changed. Raises Unavailable."""
     kind = MessageKind.PASSWORD_CHANGED
     await api.messages.require_room(kind)
@@ -269,7 +269,7 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
     await api.messages.require_room(kind)
     lifetime_ms = milliseconds(api.settings.code_lifetime_s)
 
-    def make_message(code: str) -> Posting:
+    def make_message(code: str) -> OutboxMessage:
         until_ms = api.store.now_ms() + lifetime_ms
         return api.messages.posting(
             Message(user.project_id, kind, address, code=code, good_until_ms=until_ms)

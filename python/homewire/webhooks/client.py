@@ -33,7 +33,7 @@ from homewire.settings import Settings
 MODE_SIGNATURE: Final = "X-Mode-Signature"
 """As the data models have it: hex HMAC-SHA256 of URL, exactly as it was registered, and body."""
 EVENT_ID: Final = "X-Mode-Event-Id"
-DELIVERED: Final = 200
+SUCCESS: Final = 200
 """The only status that says so."""
 ANSWER_BYTES: Final = 4096
 """What is read ahead of an answer's body; nobody looks at it."""
@@ -99,7 +99,7 @@ class WebhookClient:
             answer.release()
         else:
             answer.close()
-        return None if answer.status == DELIVERED else f"status {answer.status}"
+        return None if answer.status == SUCCESS else f"status {answer.status}"
 
 
 def _problem(error: Exception) -> str:

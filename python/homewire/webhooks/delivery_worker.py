@@ -29,7 +29,7 @@ WINDOW: Final = 32
 """Deliveries read at once."""
 RETRIES: Final = 1000
 """Deliveries that wait for another try; with more nothing new is begun."""
-LOOK_S: Final = 0.25
+CHECK_S: Final = 0.25
 """Between two looks for what other nodes picked."""
 IDLE_S: Final = 3.0
 """A courier without work stays so long: the next event finds it there."""
@@ -55,11 +55,11 @@ class Dependencies:
 class DeliveryWorker:
     """One module's deliveries, on this node."""
 
-    def __init__(self, module: SmartModule, around: Dependencies) -> None:
+    def __init__(self, module: SmartModule, deps: Dependencies) -> None:
         self._module = module
-        self._around = around
-        self._deliveries = around.store.module_deliveries
-        self._settings = around.settings
+        self._deps = deps
+        self._deliveries = deps.store.module_deliveries
+        self._settings = deps.settings
         self._breaker = Breaker(self._settings.webhook_breaker_failures, self._settings.webhook_breaker_s)
         self._opened = module
         self._known: SmartModule | None = module
@@ -72,13 +72,13 @@ class DeliveryWorker:
         self._next: deque[Delivery] = deque()
         self._last = "0"
         """The last entry that was read."""
-        self._look_at = 0.0
+        self._check_at = 0.0
         self._claim_at = 0.0
         self._idle_since = 0.0
 
     def wake(self) -> None:
         """There is something to deliver."""
-        self._look_at = 0.0
+        self._check_at = 0.0
         self._woken.set()
 
     async def run(self) -> bool:
@@ -94,12 +94,12 @@ class DeliveryWorker:
             await self._prepare()
             return await self._deliver()
         finally:
-            self._around.stats.waiting.pop(named(self._module), None)
+            self._deps.stats.waiting.pop(named(self._module), None)
             await self._end()
 
     async def _prepare(self) -> None:
         # Not as the catalogue remembers it: that knows nothing of breakers.
-        module = await self._around.store.smart_modules.get(self._module.project_id, self._module.id)
+        module = await self._deps.store.smart_modules.get(self._module.project_id, self._module.id)
         if module is None:
             return
         self._open(module)
@@ -109,14 +109,14 @@ class DeliveryWorker:
 
     def _open(self, module: SmartModule) -> None:
         """Read URL and keys of this state of the module."""
-        opened = self._around.sealer.open
-        self._opened, self._known = module, self._around.catalogue.get(named(module))
+        opened = self._deps.sealer.open
+        self._opened, self._known = module, self._deps.catalogue.get(named(module))
         self._url, self._key = opened(module.sealed_url), opened(module.sealed_key)
         self._old_key = opened(module.sealed_old_key) if module.sealed_old_key else ""
 
     def _keys(self) -> list[str]:
         """Those that sign now; one that is being replaced first."""
-        known = self._around.catalogue.get(named(self._module))
+        known = self._deps.catalogue.get(named(self._module))
         # Looked at for each delivery: behind a rotation that was answered, the new key signs.
         if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
             self._open(known)
@@ -126,11 +126,9 @@ class DeliveryWorker:
 
     async def _claim(self, *, idle: bool) -> Claim:
         lease_s = self._settings.webhook_lease_s
-        claim = await self._deliveries.claim(
-            self._module, self._around.node, round(lease_s * 1000), idle=idle
-        )
+        claim = await self._deliveries.claim(self._module, self._deps.node, round(lease_s * 1000), idle=idle)
         if claim.held:
-            self._around.stats.waiting[named(self._module)] = claim.waiting
+            self._deps.stats.waiting[named(self._module)] = claim.waiting
         self._claim_at = self._now() + lease_s / 3
         return claim
 
@@ -154,7 +152,7 @@ class DeliveryWorker:
 
     def _is_current(self) -> bool:
         """Whether the module is still what it was: not deleted, made anew, or suspended."""
-        known = self._around.catalogue.get(named(self._module))
+        known = self._deps.catalogue.get(named(self._module))
         if known is None or known.since_ms != self._module.since_ms or known.suspended:
             return False
         if known is not self._module:
@@ -183,12 +181,12 @@ class DeliveryWorker:
             delivery = await self._deliveries.one(self._module, entry)
             if delivery is not None and await self._wanted([delivery]):
                 return delivery
-        if not self._next and len(self._retries) < RETRIES and self._now() >= self._look_at:
+        if not self._next and len(self._retries) < RETRIES and self._now() >= self._check_at:
             found = await self._deliveries.after(self._module, self._last, WINDOW)
             if found:
                 self._last = found[-1].entry
             # After a whole window there may be more at once.
-            self._look_at = self._now() + (LOOK_S if len(found) < WINDOW else 0.0)
+            self._check_at = self._now() + (CHECK_S if len(found) < WINDOW else 0.0)
             self._next.extend(await self._wanted(found))
         return self._next.popleft() if self._next else None
 
@@ -196,7 +194,7 @@ class DeliveryWorker:
         """Those whose home still exists; the others go."""
         homes = [route[1] if (route := event_route(each.envelope)) else 0 for each in deliveries]
         project = self._module.project_id
-        existing = await self._around.store.homes.existing(project, sorted(set(homes)))
+        existing = await self._deps.store.homes.existing(project, sorted(set(homes)))
         kept = []
         for delivery, home in zip(deliveries, homes, strict=True):
             if home in existing:
@@ -209,9 +207,9 @@ class DeliveryWorker:
         body = event_json(delivery.envelope)
         if body is None or wall_clock_ms() - delivery.since_ms > self._settings.webhook_age_s * 1000:
             self._breaker.unknown()
-            return await self._bury(delivery.entry, TOO_OLD, 0)
-        stats = self._around.stats
-        problem = await self._around.poster.post(self._url, self._keys(), delivery.event_id, body)
+            return await self._dead_letter(delivery.entry, TOO_OLD, 0)
+        stats = self._deps.stats
+        problem = await self._deps.poster.post(self._url, self._keys(), delivery.event_id, body)
         if problem is None:
             stats.delivered += 1
             await self._deliveries.finish(self._module, delivery.entry)
@@ -224,7 +222,7 @@ class DeliveryWorker:
             await self._deliveries.note_breaker(self._module, wall_clock_ms() + open_ms)
         tries = await self._deliveries.tried(self._module, delivery.entry, problem)
         if tries >= self._settings.webhook_tries:
-            return await self._bury(delivery.entry, problem, tries)
+            return await self._dead_letter(delivery.entry, problem, tries)
         if tries:
             stats.retried += 1
             settings = self._settings
@@ -232,8 +230,8 @@ class DeliveryWorker:
             heapq.heappush(self._retries, (self._now() + again_in, delivery.entry))
         return None
 
-    async def _bury(self, entry: str, reason: str, tries: int) -> None:
-        self._around.stats.dead_letters += 1
+    async def _dead_letter(self, entry: str, reason: str, tries: int) -> None:
+        self._deps.stats.dead_letters += 1
         await self._deliveries.bury(self._module, entry, reason, tries, self._settings.webhook_dead_letters)
 
     def _raise_failures(self) -> None:
@@ -244,7 +242,7 @@ class DeliveryWorker:
 
     async def _wait(self) -> None:
         now = self._now()
-        until = [self._claim_at, max(self._look_at, now + LOOK_S)]
+        until = [self._claim_at, max(self._check_at, now + CHECK_S)]
         if self._retries:
             until.append(self._retries[0][0])
         if not self._breaker.is_closed:
@@ -266,7 +264,7 @@ class DeliveryWorker:
             for task in late:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
-        await self._deliveries.release(self._module, self._around.node)
+        await self._deliveries.release(self._module, self._deps.node)
 
     @staticmethod
     def _now() -> float:

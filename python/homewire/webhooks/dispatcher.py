@@ -100,7 +100,7 @@ class Dispatcher:
         now = asyncio.get_running_loop().time()
         if now >= self._claim_at:
             self._claim_at = now + self._settings.webhook_lease_s
-            await self._look_at_group()
+            await self._check_group()
             await self._claim_left()
         entries = await self._read()
         if entries:
@@ -196,7 +196,7 @@ class Dispatcher:
             by_shard.setdefault(shard, []).append(entry)
         await self._pipeline([("XACK", self._keys[shard], GROUP, *ids) for shard, ids in by_shard.items()])
 
-    async def _look_at_group(self) -> None:
+    async def _check_group(self) -> None:
         """Count what was trimmed unread, when all of the group was away for too long; forget who is dead."""
         streams = await self._pipeline([("XINFO", "STREAM", key) for key in self._keys])
         groups = await self._pipeline([("XINFO", "GROUPS", key) for key in self._keys])

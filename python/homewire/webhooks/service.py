@@ -23,10 +23,10 @@ from homewire.webhooks.delivery_worker import DeliveryWorker, Dependencies
 from homewire.webhooks.dispatcher import Dispatcher
 from homewire.webhooks.registry import ModuleRegistry, WebhookStats
 
-LOOK_S: Final = 1.0
+CHECK_S: Final = 1.0
 """Between two looks for modules that changed, and for what a dead node left."""
 TIDY_S: Final = 30.0
-COURIERS: Final = 1000
+WORKERS: Final = 1000
 """Modules that one node delivers to at once."""
 CONNECTIONS: Final = 16
 """To Redis: of their own, so that no webhook keeps a request of the REST service waiting."""
@@ -42,7 +42,7 @@ class Webhooks:
         self._url = url
         self._settings = settings
         self._stats = WebhookStats()
-        self._couriers: dict[ModuleName, DeliveryWorker] = {}
+        self._workers: dict[ModuleName, DeliveryWorker] = {}
         self._tasks: dict[ModuleName, asyncio.Task[None]] = {}
         self._logged_at: dict[str, float] = {}
 
@@ -61,17 +61,17 @@ class Webhooks:
             async with WebhookClient(settings) as poster:
                 store = Store(client, relay)
                 catalogue = ModuleRegistry(store.smart_modules)
-                around = Dependencies(
+                deps = Dependencies(
                     store, catalogue, poster, Sealer.of(settings), settings, self._stats, node
                 )
 
                 def wake(name: ModuleName) -> None:
-                    self._wake(name, around)
+                    self._wake(name, deps)
 
-                picker = Dispatcher(reader, store, catalogue, wake, self._stats, node, settings)
-                picking = asyncio.create_task(picker.run())
+                dispatcher = Dispatcher(reader, store, catalogue, wake, self._stats, node, settings)
+                picking = asyncio.create_task(dispatcher.run())
                 try:
-                    await self._look(picking, around)
+                    await self._check(picking, deps)
                 finally:
                     await _ended([picking, *self._tasks.values()])
         finally:
@@ -79,50 +79,50 @@ class Webhooks:
             await reader.aclose()
             await client.aclose()
 
-    async def _look(self, picking: asyncio.Task[None], around: Dependencies) -> None:
+    async def _check(self, picking: asyncio.Task[None], deps: Dependencies) -> None:
         tidy_at, cursor = 0.0, 0
         while not is_cancelling():
             if picking.done():
                 # It stops for nothing but a fault of ours, which must not go unnoticed.
                 picking.result()
             try:
-                await around.catalogue.refresh()
+                await deps.catalogue.refresh()
                 now = asyncio.get_running_loop().time()
-                if len(around.catalogue) or now >= tidy_at:
+                if len(deps.catalogue) or now >= tidy_at:
                     # Without any module only to strike out what is noted of those that were.
                     tidy_at = now + TIDY_S
                     # Some at a time, all in turn: those that nothing can be delivered to stay noted.
-                    cursor, names = await around.store.module_deliveries.waiting(cursor)
+                    cursor, names = await deps.store.module_deliveries.waiting(cursor)
                     for name in names:
-                        self._wake(name, around)
+                        self._wake(name, deps)
             except (RedisError, OSError, Unavailable) as error:
                 self._note("webhooks.failed", error)
             if not is_cancelling():
-                await asyncio.sleep(LOOK_S)
+                await asyncio.sleep(CHECK_S)
 
-    def _wake(self, name: ModuleName, around: Dependencies) -> None:
-        courier = self._couriers.get(name)
-        if courier is not None:
-            courier.wake()
+    def _wake(self, name: ModuleName, deps: Dependencies) -> None:
+        worker = self._workers.get(name)
+        if worker is not None:
+            worker.wake()
             return
-        module = around.catalogue.get(name)
+        module = deps.catalogue.get(name)
         is_begun = name in self._tasks
-        if is_begun or len(self._tasks) >= COURIERS or (module is not None and module.suspended):
+        if is_begun or len(self._tasks) >= WORKERS or (module is not None and module.suspended):
             return
-        self._tasks[name] = asyncio.create_task(self._employ(name, around))
+        self._tasks[name] = asyncio.create_task(self._employ(name, deps))
 
-    async def _employ(self, name: ModuleName, around: Dependencies) -> None:
-        module = around.catalogue.get(name)
+    async def _employ(self, name: ModuleName, deps: Dependencies) -> None:
+        module = deps.catalogue.get(name)
         try:
             if module is not None:
-                courier = self._couriers[name] = DeliveryWorker(module, around)
-                if not await courier.run():
+                worker = self._workers[name] = DeliveryWorker(module, deps)
+                if not await worker.run():
                     return
-            await around.store.module_deliveries.forget(name)
+            await deps.store.module_deliveries.forget(name)
         except (RedisError, OSError, Unavailable, ConfigurationError) as error:
             self._note("webhooks.delivering_failed", error, project=name[0], module=name[1])
         finally:
-            self._couriers.pop(name, None)
+            self._workers.pop(name, None)
             self._tasks.pop(name, None)
 
     def _note(self, event: str, error: Exception, **about: int | str) -> None:

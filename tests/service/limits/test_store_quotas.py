@@ -16,8 +16,7 @@ from redis.asyncio import Redis
 from homewire.access_changes.relay import Relay
 from homewire.entities.store import Entity
 from homewire.errors import QuotaExceeded
-from homewire.events.queued_commands import Bounds as QueueBounds
-from homewire.events.queued_commands import QueuedCommand
+from homewire.events.queued_commands import QueueBounds, QueuedCommand
 from homewire.homes.models import Role
 from homewire.kv.store import Owner
 from homewire.permissions.models import Permission, PermissionKind

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.messages.mail import MailCarrier
+from homewire.messages.mail import MailSender
 from homewire.messages.message import Message, MessageKind, QueuedMessage
 from homewire.projects.models import AccessControl, AccountSystem, Project
 from homewire.settings import Settings
@@ -32,8 +32,8 @@ def mail_of(
     return QueuedMessage.new(Message(7, kind, to, **{"token": TOKEN, **more}), BASE)
 
 
-def sender(server: MailServer, **other: Any) -> MailCarrier:
-    return MailCarrier(Settings(**{**server.settings(), "message_attempt_s": 20.0, **other}))
+def sender(server: MailServer, **other: Any) -> MailSender:
+    return MailSender(Settings(**{**server.settings(), "message_attempt_s": 20.0, **other}))
 
 
 @pytest_asyncio.fixture
@@ -144,6 +144,6 @@ async def test_refusal_for_good_is_told_from_one_for_now(plain: MailServer) -> N
 def test_settings_that_can_not_work(wrong: dict[str, object]) -> None:
     given: dict[str, Any] = {"smtp_host": "127.0.0.1", "smtp_from": "home@example.com", **wrong}
     with pytest.raises(ConfigurationError) as refusal:
-        MailCarrier(Settings(**given))
+        MailSender(Settings(**given))
     assert "HOMEWIRE_SMTP_" in str(refusal.value)
     assert "secret" not in str(refusal.value)

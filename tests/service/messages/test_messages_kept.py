@@ -10,7 +10,7 @@ import pytest
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.messages import queue as room
 from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
-from homewire.messages.queue import MessageOutbox, kept_letters
+from homewire.messages.queue import MessageOutbox, stored_messages
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
@@ -39,9 +39,9 @@ async def test_kept_messages_are_shown_with_their_secrets(node: NodeProcess, ten
     await office.send(Message(project, MessageKind.INVITATION, "bob@example.com", home_name="Sea view"))
     await office.send(Message(project, MessageKind.SIGN_IN_CODE, "+14155550123", code=CODE))
     await office.send(Message(project, MessageKind.SIGN_IN_CODE, "", code=CODE))
-    shown = await node.outbox("--project", project)
-    assert all(line.pop("createdAt").endswith("Z") for line in shown)
-    assert shown == [
+    selected = await node.outbox("--project", project)
+    assert all(line.pop("createdAt").endswith("Z") for line in selected)
+    assert selected == [
         {
             "project": project,
             "to": "ann@example.com",
@@ -74,7 +74,7 @@ async def test_nothing_of_a_message_can_be_read_in_redis(node: NodeProcess, tena
     assert b"eve@example.com" not in stored
     # A command without the deployment's secret says so, and does not crash.
     with pytest.raises(ConfigurationError, match="HOMEWIRE_SECRET_KEY"):
-        await kept_letters(tenant.redis, Sealer("another secret of this deployment", Path("unused")))
+        await stored_messages(tenant.redis, Sealer("another secret of this deployment", Path("unused")))
 
 
 async def test_malformed_entry_hides_no_message(node: NodeProcess, tenant: Tenant) -> None:
@@ -100,15 +100,15 @@ async def test_message_sealed_elsewhere_hides_no_other(node: NodeProcess, tenant
 async def test_oldest_go_and_all_go_in_the_end(
     node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(room, "KEPT", 3)
+    monkeypatch.setattr(room, "MAX_STORED", 3)
     office = post(node, tenant)
     for number in range(5):
         await office.send(
             Message(tenant.project, MessageKind.INVITATION, f"{number}@example.com", home_name="x")
         )
-    kept = [each.letter.message.to for each in await kept_letters(tenant.redis, sealer(node))]
+    kept = [each.queued.message.to for each in await stored_messages(tenant.redis, sealer(node))]
     assert kept == [f"{number}@example.com" for number in (2, 3, 4)]
-    assert 0 < await tenant.redis.pttl(MESSAGES_KEPT) <= room.KEPT_MS
+    assert 0 < await tenant.redis.pttl(MESSAGES_KEPT) <= room.STORED_MS
 
 
 async def test_where_too_many_wait_none_is_taken(
@@ -137,6 +137,6 @@ async def test_projects_own_links(node: NodeProcess, tenant: Tenant) -> None:
     await post(node, tenant).send(
         Message(tenant.project, MessageKind.EMAIL_VERIFICATION, "ann@example.com", token=TOKEN)
     )
-    (shown,) = await node.outbox("--project", tenant.project)
-    assert shown["url"] == f"https://app.example.com/v?t={TOKEN}"
-    assert shown["token"] == TOKEN
+    (selected,) = await node.outbox("--project", tenant.project)
+    assert selected["url"] == f"https://app.example.com/v?t={TOKEN}"
+    assert selected["token"] == TOKEN

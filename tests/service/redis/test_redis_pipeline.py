@@ -16,12 +16,12 @@ from homewire.devices.models import Device
 from homewire.errors import Unavailable
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.redis.connect import COMMAND_S, connect
-from homewire.redis.pipeline import AT_ONCE, TOGETHER, AutoPipeline
+from homewire.redis.pipeline import MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS, AutoPipeline
 from homewire.repositories import Store
 from homewire.store.keys import ProjectSlot
 from kit.redis_server import BusServer, running_server
 
-PLENTY = 3 * TOGETHER
+PLENTY = 3 * MAX_COMMANDS_PER_WRITE
 LATE_S = 1.75 * COMMAND_S
 """Less than twice a command's time, which who waited for a line and then for an answer would have taken; and
 more than once, by more than a machine stands still."""
@@ -75,7 +75,7 @@ async def test_everybody_gets_their_own_however_many_there_are(client: Redis) ->
 
     await asyncio.gather(*(some(start) for start in range(PLENTY)), reads.ask(*commands))
     clients = await client.client_list()
-    assert len(clients) <= AT_ONCE + 1
+    assert len(clients) <= MAX_CONNECTIONS + 1
 
 
 async def test_error_is_only_the_callers_own(client: Redis) -> None:

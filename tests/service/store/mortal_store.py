@@ -15,8 +15,7 @@ from redis.asyncio import Redis
 from homewire.access_changes.relay import Relay
 from homewire.devices.models import Device
 from homewire.entities.store import Entity
-from homewire.events.queued_commands import Bounds as QueueBounds
-from homewire.events.queued_commands import QueuedCommand
+from homewire.events.queued_commands import QueueBounds, QueuedCommand
 from homewire.homes.members import Invitee
 from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import AccountSystem
@@ -59,7 +58,7 @@ async def mortal_store(url: str, death: Death) -> AsyncIterator[Store]:
                 self.drop()
             super().write(batches)
 
-    Pool.of(redis).line_class = Mortal
+    Pool.of(redis).pipelined_class = Mortal
     try:
         yield Store(redis, Relay(redis, SHARDS))
     finally:

@@ -28,11 +28,11 @@ from redis.asyncio import Redis
 from homewire.access_changes.relay import Relay
 from homewire.entities.store import Entity
 from homewire.errors import Conflict, InvalidInput, NotConfirmed, Unavailable, UnknownRecord
-from homewire.events.queued_commands import Bounds
+from homewire.events.queued_commands import QueueBounds
 from homewire.homes.members import Invitee
 from homewire.homes.models import Role
 from homewire.logins.store import parse_login_token
-from homewire.messages.models import Posting, PostingQueue
+from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
@@ -75,7 +75,7 @@ async def invite(store: Store, stored: StoredProject) -> None:
     await store.members.invite(project, stored.tent, Invitee(email="new@example.com"))
 
 
-TOLD: Final = PendingVerification(LIFETIME_MS, lambda _: Posting(PostingQueue.KEPT, "a letter"))
+TOLD: Final = PendingVerification(LIFETIME_MS, lambda _: OutboxMessage(OutboxQueue.STORED, "a letter"))
 """In an e-mail project, whose users are sent tokens."""
 
 
@@ -201,7 +201,7 @@ CHANGES: Final = {
     "smart_modules.delete": Change(lambda s, w: s.smart_modules.delete(w.project, "hook")),
     "kept_commands.keep": Change(
         lambda s, w: s.queued_commands.keep(
-            w.project, w.command(), Bounds(10, 10_000), ("scope", "print", 60_000)
+            w.project, w.command(), QueueBounds(10, 10_000), ("scope", "print", 60_000)
         )
     ),
     "kept_commands.remove": Change(lambda s, w: s.queued_commands.remove(w.project, w.lamp.id, [1])),

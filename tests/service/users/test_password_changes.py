@@ -11,7 +11,7 @@ from homewire.access_changes.relay import Relay
 from homewire.errors import Conflict
 from homewire.logins.passwords import _HASHER
 from homewire.messages.message import MessageKind
-from homewire.messages.models import Posting, PostingQueue
+from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
@@ -118,7 +118,7 @@ async def test_change_that_another_one_outran_changes_nothing(by_email: Accounts
     user, users = await by_email.member(), by_email.tenant.store.users
     replaces = await users.stored_password(by_email.project, user)
     first, second = [
-        PasswordChange(await users.password_hash(each), replaces, None, Posting(PostingQueue.KEPT, ""))
+        PasswordChange(await users.password_hash(each), replaces, None, OutboxMessage(OutboxQueue.STORED, ""))
         for each in (NEW, "another battery")
     ]
     await users.update(by_email.project, user, password=first)

@@ -6,7 +6,7 @@ import asyncio
 
 from structlog.testing import capture_logs
 
-from homewire.realtime.core_events import SKIPPED, report_skipped
+from homewire.realtime.core_events import SKIP_COUNTERS, report_skipped
 
 
 class Counts:
@@ -21,7 +21,7 @@ class Counts:
         if self.looks == 4:
             self.seen.set()
         grown = {"malformed": 2, "foreign_entries": 1} if self.looks > 1 else {}
-        return dict.fromkeys(SKIPPED, 0) | grown | {"deliveries": self.looks}
+        return dict.fromkeys(SKIP_COUNTERS, 0) | grown | {"deliveries": self.looks}
 
 
 async def test_skipped_entries_are_logged_once() -> None:

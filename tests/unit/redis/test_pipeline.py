@@ -17,7 +17,7 @@ from homewire.redis import connect as connecting
 from homewire.redis import connection as lines
 from homewire.redis.connect import Pool, connect
 from homewire.redis.connection import RedisConnection
-from homewire.redis.pipeline import AT_ONCE, TOGETHER, AutoPipeline
+from homewire.redis.pipeline import MAX_COMMANDS_PER_WRITE, MAX_CONNECTIONS, AutoPipeline
 
 Answer = Callable[[list[bytes]], bytes | None]
 """What to say to a command; None: close instead."""
@@ -114,8 +114,8 @@ async def test_refused_connections_are_given_up_and_their_requests_fail(
 
     async with await asyncio.start_unix_server(listen_only, tmp_path / "s"), asyncio.timeout(20):
         redis = connect(f"unix://ada:secret@{tmp_path}/s")
-        pipe, many = AutoPipeline(redis), [("GET", "a")] * TOGETHER
-        asked = [pipe.ask(*many) for _ in range(3 * AT_ONCE)]
+        pipe, many = AutoPipeline(redis), [("GET", "a")] * MAX_COMMANDS_PER_WRITE
+        asked = [pipe.ask(*many) for _ in range(3 * MAX_CONNECTIONS)]
         outcomes = await asyncio.gather(*asked, return_exceptions=True)
         assert {type(each) for each in outcomes} == {TimeoutError}
         # A line may be given up before the server's side of it was begun.
@@ -153,7 +153,7 @@ async def silent_line(
     """A line to a server that answers so, on which nothing is asked."""
     async with talking(socket, answer):
         redis = connect(f"unix://{socket}")
-        await Pool.of(redis).open_line(changed)
+        await Pool.of(redis).open_connection(changed)
         yield
         await redis.aclose()
 
@@ -178,7 +178,9 @@ async def test_dead_connection_is_given_up_before_use(
 ) -> None:
     monkeypatch.setattr(lines, "PING_S", 0.01)
     lost = asyncio.Event()
-    async with silent_line(tmp_path / "s", lambda _: b"", lambda line: lost.set() if line.lost else None):
+    async with silent_line(
+        tmp_path / "s", lambda _: b"", lambda connection: lost.set() if connection.lost else None
+    ):
         async with asyncio.timeout(60):
             await lost.wait()
 

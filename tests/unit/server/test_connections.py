@@ -15,7 +15,7 @@ from aiohttp import web
 
 from homewire.server.accept import Acceptor, bound_sockets
 from homewire.server.connections import RequestHeaderTimeout
-from homewire.server.http import Manners, make_runner
+from homewire.server.http import HttpOptions, make_runner
 from kit import certificates
 
 LOOPS = [asyncio.new_event_loop, uvloop.new_event_loop]
@@ -176,8 +176,8 @@ async def begin_the_next_head_early() -> None:
 
     app = web.Application()
     app.router.add_get("/", handle)
-    heads = RequestHeaderTimeout(2.0)
-    runner, server = await make_runner(app, Manners(8192), heads)
+    header_timeout = RequestHeaderTimeout(2.0)
+    runner, server = await make_runner(app, HttpOptions(8192), header_timeout)
     acceptor = Acceptor(5, 1.0)
     port = await acceptor.bind("127.0.0.1", 0, 16)
     acceptor.start(server.serve)
@@ -190,12 +190,12 @@ async def begin_the_next_head_early() -> None:
     answer.set()
     assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
     assert await reader.read() == b""
-    assert heads.metrics() == {"request_headers_awaited": 0, "request_headers_timed_out": 1}
+    assert header_timeout.metrics() == {"request_headers_awaited": 0, "request_headers_timed_out": 1}
     writer.close()
     await acceptor.close()
     await runner.cleanup()
     await app.cleanup()
-    heads.close()
+    header_timeout.close()
 
 
 def test_addresses_that_this_machine_lacks_are_passed_over() -> None:
