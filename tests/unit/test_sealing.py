@@ -53,7 +53,7 @@ def test_changed_byte_is_noticed() -> None:
         data[at] ^= 1
 
 
-def test_without_a_setting_the_secret_is_made_once_and_for_its_owner_alone(tmp_path: Path) -> None:
+def test_generated_secret_is_made_once_and_private(tmp_path: Path) -> None:
     settings = Settings(data_dir=tmp_path / "data")
     sealer = Sealer.of(settings)
     assert not settings.data_dir.exists(), "nothing is made before it is needed"

@@ -174,7 +174,7 @@ async def test_full_group_refuses_members_and_changes_permissions_of_all(office:
     assert await tenant.redis.exists(slot.group_members(group), slot.deleted_groups) == 0
 
 
-async def test_right_to_write_a_device_is_for_commands_and_values(office: Office) -> None:
+async def test_write_permission_of_device_is_for_commands_and_values(office: Office) -> None:
     tenant, device = office.tenant, office.device.id
     writes = [
         ("PUT", f"/devices/{device}/command", COMMAND),
@@ -208,7 +208,7 @@ async def test_right_to_write_a_device_is_for_commands_and_values(office: Office
     await eventually(is_over)
 
 
-async def test_right_to_write_a_home_is_for_its_values(office: Office) -> None:
+async def test_write_permission_of_home_is_for_its_values(office: Office) -> None:
     tenant, path = office.tenant, f"/homes/{office.home}/kv/heating"
     assert (await tenant.ask("PUT", path, office.guest.key, VALUE)).status == 404
     assert (await tenant.ask("PUT", path, office.member.key, VALUE)).status == 403

@@ -265,7 +265,7 @@ async def test_change_of_another_user_disturbs_no_handshake(
         assert await socket.receive_type() == "heard"
 
 
-async def test_key_whose_time_is_over_is_refused_however_fresh_its_use(node: NodeProcess) -> None:
+async def test_expired_key_is_refused_despite_recent_use(node: NodeProcess) -> None:
     """No record announces it, and the node remembers the key for longer."""
     async with tenant_of(node) as tenant:
         user = await tenant.user()

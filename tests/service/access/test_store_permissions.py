@@ -61,7 +61,7 @@ async def place(store: Store, redis_client: Redis) -> AsyncIterator[Place]:
     yield made
 
 
-async def test_right_is_had_until_its_last_source_goes(place: Place) -> None:
+async def test_permission_lasts_until_its_last_source_ends(place: Place) -> None:
     user, store, project = await place.user(), place.store, place.project
     right = place.rights[0]
     group = await store.groups.create(project, "night watch")
@@ -104,7 +104,7 @@ async def test_record_of_ended_permission_names_permission_and_user(place: Place
         assert {copy.shard for copy in told} == shards_of(*users, *([home] if home else []))
 
 
-async def test_deleted_user_leaves_groups_and_rights(place: Place) -> None:
+async def test_deleted_user_loses_groups_and_permissions(place: Place) -> None:
     store, project, user = place.store, place.project, await place.user()
     group = (await store.groups.create(project, "all")).id
     await store.groups.enter(project, group, user)
@@ -204,7 +204,7 @@ def seed() -> int:
     return int(os.environ.get("HOMEWIRE_SEED") or secrets.randbelow(10**9))
 
 
-async def test_rights_stay_true_whatever_changes_at_once(place: Place) -> None:
+async def test_permissions_agree_with_sources_after_concurrent_changes(place: Place) -> None:
     """`HOMEWIRE_SEED=n` makes the same changes; their order is that of the moment."""
     number = seed()
     random_changes = RandomChanges(

@@ -139,7 +139,7 @@ async def test_listener_leaves_a_path_on_which_nothing_arrives(tenant: Tenant) -
         assert path.opened >= 2
 
 
-async def test_listener_waits_where_a_limit_refuses_and_says_which() -> None:
+async def test_listener_waits_at_limit_and_names_it() -> None:
     with private_node(user_connections=1) as limited:
         async with tenant_of(limited) as tenant:
             key, home = await home_of(tenant)
@@ -224,7 +224,7 @@ async def program(
         await running.stop()
 
 
-async def test_listen_says_each_outage_and_its_end_on_standard_error(short_directory: Path) -> None:
+async def test_listen_prints_outages_on_standard_error(short_directory: Path) -> None:
     data = short_directory / "data"
     with reserved_port() as port, ExitStack() as first:
         node = first.enter_context(running_node(data, port=port))

@@ -264,7 +264,7 @@ async def test_body_that_is_too_large_is_bad_input_too(tenant: Tenant) -> None:
         assert (refused.status, refused.body["data"]["field"]) == (400, "body")
 
 
-async def test_without_a_key_nothing_is_told(tenant: Tenant) -> None:
+async def test_request_without_key_reveals_nothing(tenant: Tenant) -> None:
     for method, path in (
         ("GET", "/sessions"),
         ("GET", f"/sessions/{NOBODY}"),

@@ -176,7 +176,7 @@ async def test_wrong_login_is_not_let_in(anybody: Client, host: str, user: str, 
         ("elsewhere.example", {"user": EMAIL, "password": PASSWORD}),
     ],
 )
-async def test_login_that_makes_no_sense_is_told_so(anybody: Client, host: str, body: Any) -> None:
+async def test_contradictory_login_is_refused_by_field(anybody: Client, host: str, body: Any) -> None:
     status, answer = await anybody.ask("POST", "login", headers={"Host": host}, json=body)
     assert (status, answer["success"], answer["errorType"]) == (400, False, "invalid-params")
     assert answer["error"]

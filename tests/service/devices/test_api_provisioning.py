@@ -115,7 +115,7 @@ async def test_events_of_claimed_device_are_received_in_its_home(at_home: HomeWi
         await eventually(refused)
 
 
-async def test_claims_that_fail_say_no_more_than_they_must(at_home: HomeWithDevice) -> None:
+async def test_failed_claims_reveal_no_device(at_home: HomeWithDevice) -> None:
     silent = (await unclaimed(at_home, None))[1]
     (over, expired) = await unclaimed(at_home, 1)
     ended, code_of_ended = await unclaimed(at_home)

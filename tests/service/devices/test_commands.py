@@ -120,7 +120,7 @@ def words_of(line: bytes) -> list[str]:
     return [word.decode("latin-1") for word in re.findall(rb'"((?:[^"\\]|\\.)*)"', line)]
 
 
-async def test_demo_and_bulk_ingest_say_nothing_forbidden(short_directory: Path) -> None:
+async def test_demo_and_bulk_ingest_run_without_errors(short_directory: Path) -> None:
     """From the command line to the node's end, with more than 1,000 of everything that may be many."""
     async with EmbeddedServer(short_directory / "redis", "everysec", CLUSTER) as server:
         async with watching(server.url) as watched:

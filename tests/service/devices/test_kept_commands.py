@@ -241,7 +241,7 @@ async def test_queue_goes_with_the_home(watched: WatchedHome) -> None:
         assert await socket.is_alive()
 
 
-async def test_none_is_lost_while_the_device_comes_and_goes(watched: WatchedHome) -> None:
+async def test_no_command_is_lost_while_device_reconnects(watched: WatchedHome) -> None:
     """Commands at any moment of a device's coming and going: all arrive, in order, hardly one twice."""
     count = 150
     received: list[int] = []

@@ -168,7 +168,7 @@ async def test_in_a_long_outage_appends_fail_at_once(server: BusServer) -> None:
         await bus.append(0, b"back")
 
 
-async def test_starting_without_redis_goes_on_trying(server: BusServer) -> None:
+async def test_start_without_redis_retries(server: BusServer) -> None:
     server.kill()
     async with running_bus(server) as bus:
         assert not bus.connected

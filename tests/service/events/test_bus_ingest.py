@@ -250,7 +250,7 @@ async def test_callers_without_scope_are_refused(
     assert await client.stored() == []
 
 
-async def test_event_of_a_device_without_a_home_says_why(client: Client) -> None:
+async def test_event_of_device_without_home_is_explained(client: Client) -> None:
     answer = await client.refused(403, "deviceId", "PUT", "/devices/12/event", "homeless", EVENT)
     assert answer["reason"] == "DEVICE_NOT_IN_HOME"
 

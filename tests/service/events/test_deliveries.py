@@ -219,7 +219,7 @@ async def test_nothing_is_lost_or_repeated_when_redis_dies_under_load(
         assert metrics["malformed_total"] == 0
 
 
-async def test_redis_hangs_and_goes_on(durable: NodeProcess) -> None:
+async def test_hanging_redis_recovers(durable: NodeProcess) -> None:
     async with tenant_of(durable) as tenant:
         user = await tenant.user()
         home = await tenant.home(user)

@@ -114,7 +114,7 @@ async def test_listener_of_moved_device_is_admitted_before_tail_reads(
             tail.may_read.set()
 
 
-async def test_device_that_was_just_given_a_home_may_report_and_be_told(
+async def test_device_placed_in_home_sends_and_receives_before_tail_reads(
     late: NodeProcess, tail: RedisLink
 ) -> None:
     """Also through the node that refused it before."""

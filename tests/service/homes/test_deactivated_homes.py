@@ -228,7 +228,7 @@ async def test_of_many_events_those_of_it_are_refused_one_by_one(switched: Switc
     assert results[0]["data"] == results[2]["data"] == deactivated
 
 
-async def test_no_event_tells_that_a_device_of_it_comes_or_goes(switched: SwitchedHomes) -> None:
+async def test_deactivated_home_sends_no_presence_events(switched: SwitchedHomes) -> None:
     """Its command socket may be open, and receives what is sent to it once its home is active again."""
     tenant, device = switched.tenant, switched.devices[0]
     path = f"/devices/{device.id}/command"

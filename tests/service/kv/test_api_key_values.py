@@ -218,9 +218,7 @@ async def test_listeners_receive_each_change_once(tenant: Tenant, owners: ValueO
         assert await of_device.is_alive()
 
 
-async def test_value_too_long_for_an_event_is_saved_and_told_without_it(
-    tenant: Tenant, owners: ValueOwners
-) -> None:
+async def test_long_value_is_saved_and_announced_without_itself(tenant: Tenant, owners: ValueOwners) -> None:
     async with await listen(tenant.url, SOCKET, owners.user.key) as socket:
         await put(tenant, f"{owners.path}/long", owners.user.key, "x" * 65_534)
         await put(tenant, f"{owners.path}/fits", owners.user.key, "x" * 65_000)

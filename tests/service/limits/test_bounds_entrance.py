@@ -136,7 +136,7 @@ async def ask(tenant: Tenant) -> Socket:
     return connection
 
 
-async def test_handshakes_wait_for_their_turn_and_beyond_the_queue_they_are_sent_away() -> None:
+async def test_handshakes_queue_and_are_refused_beyond_it() -> None:
     bounds = {"handshakes": 1, "handshake_queue": 3, "handshake_wait_s": 30, "reservation_s": 30}
     async with node_with_listener(steps=True, **bounds) as (node, tenant, listener, home):
         node.say("pause authorise")

@@ -66,7 +66,7 @@ async def receives(tenant: Tenant, listener: Listener, name: str) -> None:
         assert kind == "long"
 
 
-async def test_furthest_behind_goes_when_all_outboxes_are_too_large_together() -> None:
+async def test_longest_send_queue_is_evicted_over_memory_limit() -> None:
     bounds = {"send_queue_bytes": 16 * MIB, "send_queues_bytes": 3 * MIB, "socket_unsent_bytes": KERNEL_BYTES}
     with private_node(**bounds) as node:
         async with (
@@ -141,7 +141,7 @@ async def test_kernel_holds_little_for_a_client_that_does_not_read(
             assert least < await kernel_takes(tenant, node) < most
 
 
-async def test_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
+async def test_unresponsive_peer_is_closed_by_kernel_timeout() -> None:
     with private_node(send_queue_bytes=16 * MIB, socket_timeout_s=2) as node:
         async with tenant_of(node) as tenant, listeners(tenant, True, False) as (stalled, other):
             await send(tenant, stalled, 6 * MIB)
@@ -150,7 +150,7 @@ async def test_peer_that_takes_nothing_is_let_go_by_the_kernel() -> None:
             await receives(tenant, other, "after")
 
 
-async def test_clients_wait_whose_messages_python_does_not_take() -> None:
+async def test_reading_pauses_while_messages_are_not_taken() -> None:
     bound = 128 * KIB
     with private_node(steps=True, messages=bound) as node:
         async with tenant_of(node) as own, listeners(own, False, False) as (listening, talking):

@@ -114,7 +114,7 @@ async def test_one_address_uses_up_its_own_share_only(desks: tuple[Accounts, Acc
     assert (await register(other, "203.0.113.1", "+14155558888")).status == 201
 
 
-async def test_strangers_that_ask_for_codes_of_a_user_do_not_keep_the_user_out(
+async def test_code_requests_of_strangers_do_not_block_user(
     desks: tuple[Accounts, Accounts],
 ) -> None:
     attacked, other = desks

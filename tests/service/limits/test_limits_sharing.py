@@ -280,7 +280,7 @@ async def test_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: 
         assert list(await redis_client.hgetall(key)) == [alive.admission.boot_id.encode()]
 
 
-async def test_node_that_stops_takes_its_word_back(redis_client: Redis, user: Principal) -> None:
+async def test_stopping_node_removes_its_counts(redis_client: Redis, user: Principal) -> None:
     key = f"hw:{{p{user.project_id}}}:held:user:{user.id}"
     with running_core() as core:
         node = HolderNode(redis_client, core)

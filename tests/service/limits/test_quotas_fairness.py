@@ -97,7 +97,7 @@ async def honest_work(tenant: Tenant, user: Account) -> None:
     assert login.status == 201
 
 
-async def test_user_at_every_limit_is_bounded_and_another_tenant_goes_on(limited_node: NodeProcess) -> None:
+async def test_user_at_every_limit_does_not_disturb_another_project(limited_node: NodeProcess) -> None:
     async with tenant_of(limited_node) as bad, tenant_of(limited_node) as good:
         hostile, honest = await Hostile.of(bad), await good.user()
         attacks = (hostile.value, hostile.idempotency_key, hostile.login)

@@ -92,7 +92,7 @@ RECEIVED: Final = {"homeId": ["home", "device", "entity"], "deviceId": ["device"
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_right_opens_its_filter_and_no_other(permitted: PermittedHome, name: str) -> None:
+async def test_permission_opens_its_filter_only(permitted: PermittedHome, name: str) -> None:
     await permitted.grant(permitted.guest, name)
     assert await permitted.receives(permitted.guest, permitted.path(name)) == RECEIVED[name]
     for other in READ.keys() - {name}:
@@ -109,7 +109,7 @@ async def test_listening_by_permission_needs_a_filter(permitted: PermittedHome) 
     assert answer.status == 403
 
 
-async def test_filter_that_precedence_chooses_is_the_one_that_needs_a_right(
+async def test_chosen_filter_needs_its_permission(
     permitted: PermittedHome,
 ) -> None:
     await permitted.grant(permitted.guest, "deviceId")
@@ -121,7 +121,7 @@ async def test_filter_that_precedence_chooses_is_the_one_that_needs_a_right(
     ]
 
 
-async def test_every_value_of_a_filter_needs_its_right(permitted: PermittedHome) -> None:
+async def test_every_filter_value_needs_its_permission(permitted: PermittedHome) -> None:
     tenant = permitted.tenant
     await permitted.grant(permitted.guest, *READ)
     other = await tenant.home(permitted.member)
@@ -172,7 +172,7 @@ async def test_entity_is_received_in_bound_home_only(permitted: PermittedHome) -
         assert (await socket.receive_json())["homeId"] == other
 
 
-async def test_right_to_a_deleted_home_opens_nothing(permitted: PermittedHome) -> None:
+async def test_permission_for_deleted_home_opens_nothing(permitted: PermittedHome) -> None:
     await permitted.grant(permitted.guest, "homeId")
     await permitted.tenant.store.homes.delete(permitted.tenant.project, permitted.home)
     await permitted.refused_soon(permitted.guest, permitted.path("homeId"))
@@ -192,7 +192,7 @@ async def test_permission_ends_with_its_last_source(permitted: PermittedHome) ->
     await permitted.refused_soon(permitted.guest, path)
 
 
-async def test_write_right_opens_no_filter(permitted: PermittedHome) -> None:
+async def test_write_permission_opens_no_filter(permitted: PermittedHome) -> None:
     grant, project = permitted.tenant.store.permissions.grant, permitted.tenant.project
     await grant(project, permitted.guest.id, Permission(PermissionKind.WRITE_HOME, str(permitted.home)))
     await grant(

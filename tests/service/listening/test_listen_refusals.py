@@ -127,7 +127,7 @@ async def test_device_receives_its_commands_and_no_event(tenant: Tenant) -> None
 
 
 @pytest.mark.parametrize("path", [EVENTS, "/devices/{device}/command"])
-async def test_plain_http_is_403_and_says_upgrade(tenant: Tenant, path: str) -> None:
+async def test_plain_http_is_403_with_upgrade_header(tenant: Tenant, path: str) -> None:
     user = await tenant.user()
     device = await tenant.device(await tenant.home(user))
     key = user.key if path == EVENTS else device.key
@@ -162,7 +162,7 @@ async def test_upgrade_of_http_1_0_is_refused(tenant: Tenant) -> None:
     assert answer.headers["upgrade"] == "websocket"
 
 
-async def test_connection_header_may_say_more_and_come_twice(tenant: Tenant) -> None:
+async def test_connection_header_may_have_more_tokens_and_repeat(tenant: Tenant) -> None:
     user = await tenant.user()
     for connection in ("keep-alive, Upgrade", "upgrade", "keep-alive\r\nConnection: Upgrade"):
         async with await listen(tenant.url, EVENTS, user.key, Connection=connection) as socket:

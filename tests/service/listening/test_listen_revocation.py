@@ -71,7 +71,7 @@ async def permitted(node: NodeProcess) -> AsyncIterator[PermittedHomes]:
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_last_right_of_a_socket_closes_it(permitted: PermittedHomes, name: str) -> None:
+async def test_end_of_last_permission_closes_socket(permitted: PermittedHomes, name: str) -> None:
     right = permitted.right(name, 0)
 
     async def close() -> float:
@@ -93,7 +93,7 @@ async def test_remaining_permission_keeps_delivering(permitted: PermittedHomes, 
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_other_rights_close_nothing(permitted: PermittedHomes, name: str) -> None:
+async def test_end_of_other_permissions_closes_nothing(permitted: PermittedHomes, name: str) -> None:
     tenant = permitted.tenant
     writes = [
         Permission(PermissionKind.WRITE_HOME, str(permitted.homes[0])),

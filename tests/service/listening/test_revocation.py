@@ -51,7 +51,7 @@ async def closed(socket: Socket, change: Awaitable[None]) -> tuple[list[str], in
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_end_of_the_only_right_ends_the_connection(permitted: PermittedHomes, name: str) -> None:
+async def test_end_of_only_permission_closes_connection(permitted: PermittedHomes, name: str) -> None:
     await permitted.grant(name, 0)
     async with await permitted.listening(name, 0) as socket:
         await permitted.happen("acknowledged before")
@@ -60,7 +60,7 @@ async def test_end_of_the_only_right_ends_the_connection(permitted: PermittedHom
 
 
 @pytest.mark.parametrize("name", READ)
-async def test_end_of_one_right_of_two_leaves_the_other(permitted: PermittedHomes, name: str) -> None:
+async def test_end_of_one_permission_of_two_keeps_the_other(permitted: PermittedHomes, name: str) -> None:
     await permitted.grant(name, 0, 1)
     async with await permitted.listening(name, 0, 1) as socket:
         await permitted.revoke(name, 0)

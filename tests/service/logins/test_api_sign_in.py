@@ -179,7 +179,7 @@ async def test_forgotten_password(by_email: Accounts) -> None:
     assert reason(await by_email.post(path, token=token, newPassword=PASSWORD)) == "INVALID_TOKEN"
 
 
-async def test_new_password_takes_back_the_token_that_could_reset_the_old(by_email: Accounts) -> None:
+async def test_new_password_revokes_reset_token(by_email: Accounts) -> None:
     user = await by_email.member()
     key = (await by_email.sign_in(email=EMAIL, password=PASSWORD)).body["token"]
     await by_email.start("passwordReset/start", email=EMAIL)

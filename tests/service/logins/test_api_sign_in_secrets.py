@@ -92,7 +92,7 @@ async def test_time_of_sending_does_not_reveal_registered_users(people: Accounts
     assert known / 2 < unknown < known * 2
 
 
-async def test_start_makes_the_same_commands_for_everybody(people: Accounts) -> None:
+async def test_start_of_message_sends_same_commands_for_known_and_unknown_users(people: Accounts) -> None:
     """What the clock may blur, MONITOR shows."""
     await people.tenant.store.users.create(people.project, "Ada", email=EMAIL)
 

@@ -168,7 +168,7 @@ async def test_auth_token_decides_and_agrees_with_headers(ada: Person, bob: Acco
     assert await ada.refused(auth_key(bob), path) == NOBODY
 
 
-async def test_header_that_stands_there_twice_says_the_same_or_nothing(ada: Person, bob: Account) -> None:
+async def test_repeated_header_must_agree(ada: Person, bob: Account) -> None:
     """Of two, a balancer that looks at keys may have looked at the other one."""
     own, others = authorization(ada.account).items(), authorization(bob).items()
     token, user = auth_key(ada.account).items()

@@ -96,7 +96,7 @@ async def test_login_of_unknown_user_notes_nothing(people: Accounts) -> None:
     assert await store.users.get_any(project, user) is None
 
 
-async def test_failed_login_makes_the_same_commands_for_everybody(people: Accounts) -> None:
+async def test_failed_login_sends_same_commands_for_known_and_unknown_users(people: Accounts) -> None:
     """What the clock may blur, MONITOR shows."""
     await people.member()
     await people.tenant.store.users.create(people.project, "none", email="without@example.com")

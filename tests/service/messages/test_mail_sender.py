@@ -118,7 +118,7 @@ async def test_mail_to_invalid_address_is_undeliverable(plain: MailServer, to: s
     assert envelope["to"] == "ann@example.com"
 
 
-async def test_refusal_for_good_is_told_from_one_for_now(plain: MailServer) -> None:
+async def test_permanent_and_temporary_refusals_differ(plain: MailServer) -> None:
     with pytest.raises(Undeliverable, match="550"):
         await sender(plain).carry(mail_of(to="refused-ann@example.com"), project())
     with pytest.raises(NotSent, match="451") as refusal:

@@ -170,7 +170,7 @@ async def test_code_that_expired_is_sent_no_more(servers: MessageServers) -> Non
     assert (await servers.node.metrics())["sms_dead_letters_total"] == before["sms_dead_letters_total"]
 
 
-async def test_sms_is_tried_again_under_the_same_id_until_it_is_given_up(servers: MessageServers) -> None:
+async def test_sms_is_retried_with_same_id(servers: MessageServers) -> None:
     servers.sms.answers[:] = [500, 302]
     await servers.post.send(code(servers.tenant))
     ids = {(await servers.sms.post())[0]["X-Homewire-Message-Id"] for _ in range(3)}

@@ -37,7 +37,7 @@ async def closed(socket: Socket) -> None:
     await socket.drop()
 
 
-async def test_device_comes_and_goes(watched: WatchedHome) -> None:
+async def test_device_connects_and_disconnects(watched: WatchedHome) -> None:
     before = round(time.time() * 1000)
     assert not await watched.is_connected()
     async with await watched.connect():
@@ -136,7 +136,7 @@ async def test_deleted_device_leaves_no_record(watched: WatchedHome) -> None:
     await watched.nothing_more()
 
 
-async def test_many_at_once_are_told_once_each(watched: WatchedHome) -> None:
+async def test_many_devices_at_once_are_announced_once_each(watched: WatchedHome) -> None:
     devices = [await watched.tenant.device(watched.home) for _ in range(100)]
     sockets = await asyncio.gather(
         *(watched.connect(number % 2, device) for number, device in enumerate(devices))

@@ -12,7 +12,7 @@ from kit.node import eventually
 from kit.presence import BY_LEASE_S, CAME, LEASE_S, WENT, running_nodes, watched_home
 
 
-async def test_node_that_ends_says_so_of_all_its_devices() -> None:
+async def test_stopping_node_disconnects_all_its_devices() -> None:
     # None of this comes by the end of its lease.
     with running_nodes(2, presence_lease_s=600.0) as (_, nodes):
         async with watched_home(nodes) as watched:

@@ -94,7 +94,7 @@ async def test_late_word_changes_nothing_whatever_other_nodes_wrote_meanwhile(se
     assert await sensor.told() == "+-+-"
 
 
-async def test_of_the_nodes_that_a_device_was_at_only_the_last_are_kept(sensor: SensorAtHome) -> None:
+async def test_only_last_nodes_of_device_are_kept(sensor: SensorAtHome) -> None:
     for number in range(MAX_NODES + 3):
         await sensor.say(f"node{number}", True, 1)
         await sensor.say(f"node{number}", False, 2)
@@ -238,7 +238,7 @@ async def test_after_an_outage_no_node_is_dead_before_all_had_a_lease_to_renew(
         await asyncio.gather(reaping, return_exceptions=True)
 
 
-async def test_device_that_moves_is_told_of_in_the_home_it_is_in(sensor: SensorAtHome) -> None:
+async def test_presence_of_moved_device_is_announced_in_its_home(sensor: SensorAtHome) -> None:
     await sensor.say("a", True, 1)
     await sensor.store.devices.move(sensor.project, sensor.device, None)
     await sensor.say("a", False, 2)

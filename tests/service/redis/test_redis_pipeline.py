@@ -65,7 +65,7 @@ async def test_reads_of_one_turn_are_one_write(client: Redis) -> None:
     assert replies == [[b"%d" % number] for number in range(200)]
 
 
-async def test_everybody_gets_their_own_however_many_there_are(client: Redis) -> None:
+async def test_each_request_gets_its_own_reply(client: Redis) -> None:
     commands, reads = await fill(client, PLENTY), AutoPipeline(client)
 
     async def some(start: int) -> None:
@@ -103,9 +103,7 @@ async def test_cancelled_request_disturbs_no_other(client: Redis) -> None:
         assert await reads.ask(commands[7]) == [b"7"]
 
 
-async def test_command_whose_caller_gave_up_while_its_line_was_opened_is_not_sent(
-    server: BusServer, client: Redis
-) -> None:
+async def test_command_cancelled_during_connect_is_not_sent(server: BusServer, client: Redis) -> None:
     """It would arrive behind what the caller did since."""
     await client.config_set("requirepass", "secret")
     with_password = connect(server.url.replace("unix://", "unix://:secret@"))
@@ -134,9 +132,7 @@ async def test_script_that_the_server_does_not_know_is_sent_whole(client: Redis)
     assert {each is not None and each.name for each in found} == {"k"}
 
 
-async def test_server_that_hangs_is_answered_for_in_time_and_nothing_is_mixed_up(
-    server: BusServer, client: Redis
-) -> None:
+async def test_hanging_server_times_out_without_mixing_replies(server: BusServer, client: Redis) -> None:
     store = Store(client, Relay(client, 64))
     project = await store.projects.create("p", AccountSystem.EMAIL)
     devices = [(await store.devices.create(project.id, f"class {number}"))[0] for number in range(40)]

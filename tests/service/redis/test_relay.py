@@ -299,7 +299,7 @@ async def test_hung_redis_is_not_waited_for_longer_than_promised(
     await in_time(before_anything_was_asked_for, 5)
 
 
-async def test_shard_that_takes_nothing_costs_no_record(redis: Redis, subject: RelayedProject) -> None:
+async def test_failing_shard_loses_no_record(redis: Redis, subject: RelayedProject) -> None:
     guests = await subject.guests(10)
     blocked = next(iter(shards_of(guests[4]) - shards_of(subject.home)))
     await redis.set(events_key(blocked), "no stream")

@@ -46,7 +46,7 @@ async def test_every_route_of_a_running_node_is_documented_and_the_other_way_rou
     assert {path for _, path in served} >= UNDOCUMENTED
 
 
-async def test_path_says_which_methods_it_has(node: NodeProcess) -> None:
+async def test_path_lists_its_methods(node: NodeProcess) -> None:
     document = await fetched(node)
     async with node.client() as http:
         for path, methods in document["paths"].items():

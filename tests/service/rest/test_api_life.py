@@ -280,7 +280,7 @@ def living() -> Iterator[None]:
 
 @pytest.mark.timeout(3600 if LONG else 120)
 @pytest.mark.usefixtures("living")
-def test_random_life_goes_as_the_model_says() -> None:
+def test_random_life_agrees_with_model() -> None:
     run_state_machine_as_test(
         Life,
         settings=settings(

@@ -21,7 +21,7 @@ def asked(path: str) -> bytes:
     return GET.format(path=path).encode()
 
 
-async def test_port_tells_strangers_nothing_of_the_node(node: NodeProcess) -> None:
+async def test_public_port_reveals_nothing_of_the_node(node: NodeProcess) -> None:
     assert (await raw_request(node.url, asked("/metrics"))).status == 404
     for path, status in (("/healthz", "ok"), ("/readyz", "ready")):
         answer = await raw_request(node.url, asked(path))
@@ -54,7 +54,7 @@ async def test_no_answer_names_implementation(node: NodeProcess, request_bytes: 
     assert "python" not in everything
 
 
-async def test_only_the_admin_port_says_why_a_node_is_not_ready() -> None:
+async def test_only_admin_port_explains_unreadiness() -> None:
     with private_node() as node:
         redis = connect(node.redis_url)
         pid = (await redis.info("server"))["process_id"]
@@ -75,7 +75,7 @@ async def test_only_the_admin_port_says_why_a_node_is_not_ready() -> None:
                     assert "Redis" in (await answer.json())["data"]["problem"]
 
 
-async def test_admin_port_is_where_the_settings_say(short_directory: Path) -> None:
+async def test_admin_port_has_configured_address(short_directory: Path) -> None:
     with (
         reserved_port() as port,
         running_node(short_directory / "data", admin_port=port) as node,

@@ -85,7 +85,7 @@ async def test_hangup_ends_no_node() -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("start", ["nothing", "half a hello"])
-async def test_tls_client_that_says_no_more_is_cut(loop: str, start: str) -> None:
+async def test_silent_tls_client_is_cut(loop: str, start: str) -> None:
     with private_node(tls=True, request_header_timeout_s=1, event_loop=loop) as node:
         before = node.descriptors
         parts = urlsplit(node.url)

@@ -129,7 +129,7 @@ def assert_in_use(answer: Reply) -> None:
     assert answer.body["data"]["problem"]
 
 
-async def test_lease_whose_holder_died_ends_by_itself(node: NodeProcess) -> None:
+async def test_lease_of_dead_holder_expires(node: NodeProcess) -> None:
     async with accounts_of(node, AccountSystem.EMAIL) as people:
         _, key, session_id = await signed_in(people)
         redis, leases = people.tenant.redis, ProjectSlot(people.project).session_leases(session_id)

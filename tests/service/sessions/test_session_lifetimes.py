@@ -108,7 +108,7 @@ async def test_open_socket_keeps_its_session_alive_and_without_it_the_session_en
     assert [await status(node, user) for node in pair] == [401, 401]
 
 
-async def test_absolute_end_closes_the_sockets_of_every_node_and_the_key_is_refused(
+async def test_absolute_end_closes_sockets_on_all_nodes(
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     session, user = await opened(tenant, HOUR, absolute_ms=4_000)

@@ -67,9 +67,7 @@ async def ends(redis: Redis, session: Session, token: str) -> list[int]:
     return [*(int(each or 0) for each in said), round(score), kept - ENDED_SESSION_KEPT_MS, key_kept]
 
 
-async def test_use_is_noted_and_slides_everything_that_says_when_the_session_ends(
-    store: Store, redis_client: Redis, user: User
-) -> None:
+async def test_use_extends_every_expiry_of_the_session(store: Store, redis_client: Redis, user: User) -> None:
     session, token = await opened(store, user, HOUR)
     used = session.started_ms + NOTE_INTERVAL_MS
     assert await store.session_uses.touch(user.project_id, [use(session, token, used)]) == [

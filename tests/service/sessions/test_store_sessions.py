@@ -61,7 +61,7 @@ async def test_session_records_where_it_comes_from(store: Store, project: Projec
     ("slides", "absolute", "expires", "ends"),
     [(60_000, 0, 60_000, 0), (60_000, 300_000, 60_000, 300_000), (300_000, 60_000, 60_000, 60_000)],
 )
-async def test_session_is_over_when_it_was_not_used_and_in_any_case(
+async def test_session_ends_by_idle_and_absolute_time(
     store: Store, project: Project, user: User, slides: int, absolute: int, expires: int, ends: int
 ) -> None:
     session, token = await store.sessions.open(
@@ -244,7 +244,7 @@ async def test_logins_of_a_device_that_is_deleted_meanwhile_leave_no_key(
     assert await listed(store, project) == []
 
 
-async def test_device_that_is_signed_in_goes_with_its_home(store: Store, user: User) -> None:
+async def test_signed_in_device_is_deleted_with_its_home(store: Store, user: User) -> None:
     project = await store.projects.create("demand", AccountSystem.PHONE, on_demand_provisioning=True)
     owner = await store.users.create(project.id, "Ada", phone="+14155550123")
     home = await store.homes.create(project.id, "home", owner.id)

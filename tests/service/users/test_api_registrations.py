@@ -98,9 +98,7 @@ async def test_link_that_is_sent_again_is_for_the_only_registration(by_email: Ac
 
 
 @pytest.mark.parametrize("is_invited", [False, True])
-async def test_of_several_registrations_none_is_verified_by_a_link_that_is_sent_again(
-    by_email: Accounts, is_invited: bool
-) -> None:
+async def test_resent_link_verifies_no_other_registration(by_email: Accounts, is_invited: bool) -> None:
     if is_invited:
         await invited(by_email)
     await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)

@@ -71,7 +71,7 @@ async def test_key_alone_changes_no_password(by_email: Accounts) -> None:
 
 
 @pytest.mark.parametrize("recent", [True, False])
-async def test_new_password_ends_the_other_sessions_and_is_told(by_email: Accounts, recent: bool) -> None:
+async def test_new_password_ends_other_sessions_and_is_notified(by_email: Accounts, recent: bool) -> None:
     user = await by_email.member()
     others = [await by_email.key(user), await key_of_old(by_email, user)]
     key = await (by_email.key(user) if recent else key_of_old(by_email, user))
@@ -148,7 +148,7 @@ async def test_weak_password_is_taken_nowhere(by_email: Accounts, weak: str) -> 
     assert (reason(refused), field(refused)) == ("PASSWORD_TOO_WEAK", "password")
 
 
-async def test_reset_is_told(by_email: Accounts) -> None:
+async def test_password_reset_is_notified(by_email: Accounts) -> None:
     user = await by_email.member()
     token = await by_email.tenant.store.verifications.issue_token(
         by_email.project, user, ProofKind.PASSWORD_RESET, 60_000

@@ -273,7 +273,7 @@ async def test_nothing_of_a_deleted_user_is_left(
     assert await names() - before <= {slot.outbox.encode()}
 
 
-async def test_user_with_many_homes_is_gone_at_once_and_the_homes_follow(
+async def test_user_with_many_homes_is_deleted_at_once(
     store: Store, redis_client: Redis, project: Project, user: User
 ) -> None:
     guest = await new_user(store, project, "guest")

@@ -165,9 +165,7 @@ async def test_module_receives_subscribed_events_since_creation(
     assert len(receiver.all) == 3
 
 
-async def test_new_module_misses_nothing_while_others_are_told(
-    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
-) -> None:
+async def test_new_module_misses_no_event(tenant: Tenant, hooks: NodeProcess, receiver: Receiver) -> None:
     home = await tenant.home(await tenant.user())
     await register(tenant, hooks, receiver.url, "old")
     await send(tenant, home, 0, event_type="old")
@@ -316,7 +314,9 @@ async def test_deleted_module_receives_and_leaves_nothing(
     assert await names(tenant) == before
 
 
-async def test_what_waits_goes_with_its_home(tenant: Tenant, hooks: NodeProcess, receiver: Receiver) -> None:
+async def test_queued_deliveries_are_deleted_with_home(
+    tenant: Tenant, hooks: NodeProcess, receiver: Receiver
+) -> None:
     owner = await tenant.user()
     gone, home = await tenant.home(owner), await tenant.home(owner)
     await register(tenant, hooks, receiver.url)

@@ -70,7 +70,7 @@ def test_bytes_are_those_that_the_core_reads() -> None:
         (entry(t=200, u=5), None),
     ],
 )
-def test_record_goes_to_the_shards_of_those_it_concerns(
+def test_record_is_copied_to_shards_of_its_subjects(
     fields: dict[bytes, bytes], concerned: list[int] | None
 ) -> None:
     announcement = parse(3, b"17-4", fields)

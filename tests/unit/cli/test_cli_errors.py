@@ -225,7 +225,7 @@ def test_demo_is_shown_a_record_a_line(homewire: Commands) -> None:
     assert "{" not in homewire.out
 
 
-def test_demo_says_of_each_step_that_it_was_made(homewire: Commands) -> None:
+def test_demo_prints_each_step(homewire: Commands) -> None:
     steps: list[None] = []
     plan = Plan(homes=2, devices=3, users=2)
     made = homewire.on_store(lambda store: demo.create(store, plan, lambda: steps.append(None)))

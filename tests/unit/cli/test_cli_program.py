@@ -558,13 +558,13 @@ def test_check_without_redis_is_fatal_and_keeps_the_password(alone: Commands) ->
     assert "hunter2" not in alone.out + alone.error
 
 
-def test_commands_without_redis_say_so_and_keep_the_password(alone: Commands) -> None:
+def test_commands_without_redis_report_it_without_password(alone: Commands) -> None:
     assert alone.run("project", "list", "--redis", NOBODY) == 1
     assert "redis://127.0.0.1:1/0 does not answer" in alone.error
     assert "hunter2" not in alone.out + alone.error
 
 
-def test_node_without_redis_says_so_and_keeps_the_password(alone: Commands) -> None:
+def test_node_without_redis_reports_it_without_password(alone: Commands) -> None:
     assert alone.run("run", "--port", 0, "--redis", NOBODY) == 1
     assert "redis://127.0.0.1:1/0 does not answer" in alone.error
     assert "hunter2" not in alone.out + alone.error
@@ -599,7 +599,7 @@ async def test_check_sees_eviction_weak_fsync_and_a_taken_port(tmp_path: Path) -
     assert levels["port"] is Level.FATAL
 
 
-async def test_check_knows_whose_port_it_is(tmp_path: Path) -> None:
+async def test_check_names_owner_of_port(tmp_path: Path) -> None:
     code = "import socket; s = socket.create_server(('127.0.0.1', 0)); print(s.getsockname()[1]); input()"
     other = await asyncio.create_subprocess_exec(
         *(sys.executable, "-u", "-c", code), stdin=subprocess.PIPE, stdout=subprocess.PIPE

@@ -140,7 +140,7 @@ def test_url_that_cannot_be_called_is_named(commands: Commands, project: int, ur
     "url",
     ["http://127.0.0.1:8000/hook", "https://[::1]/", "http://localhost/", "http://10.1.2.3/", "http://0/"],
 )
-def test_url_to_which_nothing_would_be_delivered_is_refused_when_it_is_made(
+def test_undeliverable_url_is_refused_at_creation(
     commands: Commands, project: int, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ("smart-module", "create", "--project", project, "--id", "m", "--event", "*", "--url", url)

@@ -200,7 +200,7 @@ async def test_list_agrees_with_model(
     assert await counted.count() == (len(part), len(matching))
 
 
-async def test_names_are_looked_up_for_those_only_that_are_shown_or_depend_on_them() -> None:
+async def test_names_are_read_only_where_needed() -> None:
     some = [
         Session(f"{number:02}", 1, 2, "app" if number % 2 else "", DAY, DAY, DAY, "", "", "Bearer", 1)
         for number in range(20)

@@ -60,7 +60,7 @@ def test_beyond_the_limit_is_refused_until_the_next_second() -> None:
     refusal(rates, DEVICE)
 
 
-def test_everybody_has_a_limit_of_their_own() -> None:
+def test_each_sender_has_its_own_limit() -> None:
     rates = rates_of(device=2, user=3, project_key=4, project=100)
     for principal, most in ((DEVICE, 2), (OTHER_DEVICE, 2), (USER, 3), (PROJECT_KEY, 4), (ELSEWHERE, 2)):
         for _ in range(most):

@@ -30,7 +30,7 @@ def passwords_of(project_waiting: int = 0) -> tuple[Passwords, Counter[str]]:
     return Passwords(project_waiting, refusals), refusals
 
 
-async def test_of_too_many_at_once_those_that_could_only_be_late_are_sent_away() -> None:
+async def test_requests_that_would_be_late_are_refused() -> None:
     cores = usable_cores()
     passwords, _ = passwords_of()
     stored = await passwords.hash(PASSWORD)

@@ -22,7 +22,7 @@ def opened(connected_devices: ConnectedDevices, connection_id: int, project_id: 
     connected_devices.adopted(connection_id)
 
 
-def test_device_that_opens_its_next_socket_before_it_closes_the_last_never_went() -> None:
+def test_device_with_overlapping_sockets_stays_connected() -> None:
     connected_devices = ConnectedDevices()
     opened(connected_devices, 1, PROJECT, 10)
     assert changes_of(connected_devices.take(9)) == [(10, True)]
@@ -38,7 +38,7 @@ def test_device_that_opens_its_next_socket_before_it_closes_the_last_never_went(
     assert len(connected_devices) == 0
 
 
-def test_handshake_alone_is_nothing_to_tell() -> None:
+def test_handshake_alone_announces_no_presence() -> None:
     connected_devices = ConnectedDevices()
     connected_devices.reserved(1, PROJECT, 10)
     assert (len(connected_devices), connected_devices.device_of(1)) == (0, (PROJECT, 10))
@@ -48,7 +48,7 @@ def test_handshake_alone_is_nothing_to_tell() -> None:
     assert not connected_devices.pending.is_set()
 
 
-def test_first_socket_and_the_last_are_told() -> None:
+def test_first_and_last_socket_announce_presence() -> None:
     connected_devices = ConnectedDevices(lambda: 5)
     opened(connected_devices, 1, PROJECT, 10)
     opened(connected_devices, 2, PROJECT, 10)
@@ -114,7 +114,7 @@ def test_failed_change_is_written_before_later_ones() -> None:
     assert changes_of(connected_devices.take(1)) == [(10, False)]
 
 
-def test_dead_node_says_everything_again() -> None:
+def test_dead_node_announces_all_devices_again() -> None:
     connected_devices = ConnectedDevices()
     for number in range(3):
         opened(connected_devices, number, PROJECT, number)

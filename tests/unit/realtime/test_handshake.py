@@ -70,7 +70,7 @@ class Scene:
         return self.steps.count("reserve")
 
 
-async def test_device_never_went_whatever_the_core_tells_first(core: Core) -> None:
+async def test_reconnecting_device_stays_connected_in_any_order_of_events(core: Core) -> None:
     """The core's thread reads sockets before it takes what it is asked: it may tell of the end of a device's
     last socket before it comes to a reservation whose client had its 101, and closed that socket then."""
     connected_devices, unused, counts = ConnectedDevices(), cast(Any, None), ShardCounts()

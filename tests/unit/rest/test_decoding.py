@@ -74,7 +74,7 @@ MEANT = Claim(claim_code="A&B=ä+ ", home_id=9007199254740993, claimable=True)
         ("", b'\n{"claimCode": "A&B=\\u00e4+ ", "homeId": 9007199254740993, "claimable": 1, "tag": null}'),
     ],
 )
-def test_form_says_the_same_in_every_shape(content_type: str, body: bytes) -> None:
+def test_form_decodes_alike_in_every_encoding(content_type: str, body: bytes) -> None:
     assert decode_form(content_type, body, Claim) == MEANT
 
 
@@ -85,7 +85,7 @@ def test_form_says_the_same_in_every_shape(content_type: str, body: bytes) -> No
         (MULTIPART, multipart({"claimCode": "x", "homeId": "", "claimable": "", "tag": ""})),
     ],
 )
-def test_form_says_nothing_by_an_empty_field(content_type: str, body: bytes) -> None:
+def test_empty_form_field_is_absent(content_type: str, body: bytes) -> None:
     assert decode_form(content_type, body, Claim) == Claim(claim_code="x")
 
 

@@ -60,7 +60,7 @@ def test_created_resource_lies_below_its_path(operation: Operation) -> None:
     assert any("/" not in each.path.removeprefix(below) for each in found)
 
 
-def test_whatever_is_made_below_its_path_says_so() -> None:
+def test_created_resources_below_their_path_are_declared() -> None:
     paths = {
         each.path.rpartition("/")[0]
         for each in OPERATIONS

@@ -82,7 +82,7 @@ def test_cookie_set_over_https_is_secure(proto: str, secure: bool) -> None:
     assert written(KEY, X_Forwarded_Proto=proto) == expected
 
 
-def test_where_people_come_by_https_it_goes_by_https_only() -> None:
+def test_cookie_is_secure_where_https_is_used() -> None:
     assert written(KEY, https=True) == {HOST_SESSION: (KEY, PLAIN | {"Secure"})}
 
 

@@ -70,7 +70,7 @@ def test_path_of_a_referer_plays_no_part() -> None:
     assert crosses({"Referer": "http://evil.example/http://homewire:8080"})
 
 
-def test_origin_says_more_than_referer() -> None:
+def test_origin_overrides_referer() -> None:
     assert crosses({"Origin": "null", "Referer": "http://homewire:8080/"})
     assert not crosses({"Origin": "http://homewire:8080", "Referer": "http://evil.example/"})
 

@@ -61,7 +61,7 @@ def test_node_session_is_its_device_s() -> None:
     assert (project, use.user_id, use.device_id, use.key_hash) == (7, 0, 5, "hash")
 
 
-def test_projects_take_turns_and_a_script_gets_no_more_than_it_takes() -> None:
+def test_projects_take_turns() -> None:
     uses = ActivityBuffer(MINUTE)
     for number in range(MAX_TOUCHED + 5):
         uses.note(principal(number, project=1), "hash")
@@ -89,7 +89,7 @@ def test_failed_write_is_retried_unless_newer_exists() -> None:
     assert noted(uses) == [(7, [1])]
 
 
-def test_more_than_may_wait_is_dropped_counted_and_noted_by_the_next_request(
+def test_uses_beyond_bound_are_dropped_and_counted(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(room, "MAX_WAITING", 3)

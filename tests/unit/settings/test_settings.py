@@ -111,7 +111,7 @@ def test_send_queue_that_does_not_hold_the_largest_bulk_is_said() -> None:
     assert "raise it" in advice
 
 
-def test_event_grows_on_its_way_to_listeners_by_no_more_than_is_reckoned_with() -> None:
+def test_event_grows_within_reckoned_size() -> None:
     """With the names that take most as JSON, of which each character becomes six bytes."""
     body = b'{"eventType":"t","eventData":{}}'
     name, most = "\x01" * 256, 2**64 - 1

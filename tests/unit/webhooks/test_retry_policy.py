@@ -73,7 +73,7 @@ def test_circuit_opened_by_another_node() -> None:
     assert breaker.lets_pass(107.0)
 
 
-def test_word_of_a_node_whose_clock_was_wrong_keeps_it_open_no_longer_than_it_opens_itself() -> None:
+def test_circuit_opened_by_node_with_wrong_clock_closes_in_time() -> None:
     breaker = Breaker(3, 10.0)
     breaker.open_for(100.0, 3600.0)
     assert not breaker.lets_pass(259.9)
