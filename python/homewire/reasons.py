@@ -1,4 +1,4 @@
-"""The reasons that refusals carry, and what a client should do: docs/errors.md is made from this table.
+"""The table of the reasons in error responses, with advice for clients; docs/errors.md comes from it.
 
 `python -m homewire.reasons` prints the page.
 """
@@ -10,86 +10,92 @@ from typing import Final, NamedTuple
 
 
 class Reason(NamedTuple):
-    """One row: the HTTP status among the MODE resources, what happened, and what to do."""
+    """One row: HTTP status of the MODE resources, meaning, and advice for the client."""
 
     status: int
     meaning: str
     advice: str
 
 
-_ASK_ANOTHER: Final = "Choose another one."
-_AS_THE_FIELD_SAYS: Final = "Mend the field that `data` names, as it says."
-_MAKE_ROOM: Final = "Delete some first; the limits are settings."
-_NOT_YOURS: Final = "Ask somebody who may, or use another key."
+_ASK_ANOTHER: Final = "Choose another value."
+_AS_THE_FIELD_SAYS: Final = "Correct the field that `data.field` names; `data.problem` says how."
+_MAKE_ROOM: Final = "Delete some first. The limits are settings."
+_NOT_YOURS: Final = "Use a key with the permission."
 
 REASONS: Final[dict[str, Reason]] = {
-    "INVALID_PARAMETER": Reason(403, "Something of the request cannot be.", _AS_THE_FIELD_SAYS),
-    "INVALID_EMAIL": Reason(403, "This is no e-mail address.", _AS_THE_FIELD_SAYS),
+    "INVALID_PARAMETER": Reason(403, "A field of the request is invalid.", _AS_THE_FIELD_SAYS),
+    "INVALID_EMAIL": Reason(403, "The value is not an e-mail address.", _AS_THE_FIELD_SAYS),
     "INVALID_PHONE_NUMBER": Reason(
-        403, "This is no phone number in E.164 form, or none that is registered.", _AS_THE_FIELD_SAYS
+        403, "The value is not a phone number in E.164 form, or no registered one.", _AS_THE_FIELD_SAYS
     ),
     "PASSWORD_TOO_SHORT": Reason(403, "The password is too short.", "Choose a longer one."),
     "PASSWORD_TOO_WEAK": Reason(
         403,
-        "The password is among those that are tried first: a common one, or the user's own name or address.",
+        "The password is a common one, or the user's own name or address.",
         "Choose another one.",
     ),
     "INSUFFICIENT_AUTH": Reason(
         403,
-        "The key alone is not enough for this.",
-        "Give the present password in the field that `data` names, or log in anew.",
+        "The key alone is not sufficient for this operation.",
+        "Send the present password in the field that `data` names, or log in again.",
     ),
     "AUTHORIZATION_REQUIRED": Reason(
-        401, "There is no key, or it is not, or no longer, valid.", "Log in again."
+        401, "The request has no key, or the key is invalid or ended.", "Log in again."
     ),
     "PERMISSION_DENIED": Reason(
-        403, "The key is of the wrong kind, lacks a scope or permission, or cannot see this.", _NOT_YOURS
+        403,
+        "The key has the wrong kind, lacks a scope or permission, or may not see the resource.",
+        _NOT_YOURS,
     ),
     "CROSS_SITE": Reason(
         403,
-        "A page of another origin acts with the cookie of a session.",
+        "A page of another origin used the cookie of a session.",
         "Send the key in a header, or list the origin in the setting `cookie_origins`.",
     ),
     "INCORRECT_PASSWORD": Reason(
-        403, "Name or password is wrong; which, nobody is told.", "Let the person try again, or reset it."
+        403,
+        "Name or password is wrong. The response does not tell which.",
+        "Let the user try again, or reset the password.",
     ),
     "USER_UNVERIFIED": Reason(
-        403, "The e-mail address was not verified yet.", "Have the mail sent again (emailVerification/start)."
+        403, "The e-mail address is not verified.", "Request the e-mail again (emailVerification/start)."
     ),
     "NO_PASSWORDS": Reason(
-        403, "The project's accounts have no passwords.", "Log in in the way of its account system."
+        403, "The project's accounts have no passwords.", "Use the login of its account system."
     ),
     "INVALID_AUTH_CODE": Reason(
         403,
-        "The code is wrong, used, or too old.",
-        "Have a new one sent; a code dies with its fifth wrong try.",
+        "The code is wrong, used or expired.",
+        "Request a new code. Five wrong attempts end a code.",
     ),
-    "INVALID_TOKEN": Reason(403, "The token is unknown, used, or too old.", "Ask for a new one."),
+    "INVALID_TOKEN": Reason(403, "The token is unknown, used or expired.", "Request a new token."),
     "NOT_FOUND": Reason(
         404,
-        "There is no such thing, or none that this key can see.",
-        "Look at the id; do not try again as it is.",
+        "The resource does not exist, or this key may not see it.",
+        "Check the id. Do not repeat the request unchanged.",
     ),
-    "METHOD_NOT_ALLOWED": Reason(405, "The path has other methods.", "Use one of the header `Allow`."),
-    "METHOD_NOT_IMPLEMENTED": Reason(501, "No path has this method.", "Use one that `/openapi.json` has."),
+    "METHOD_NOT_ALLOWED": Reason(405, "The path has no such method.", "Use a method of the header `Allow`."),
+    "METHOD_NOT_IMPLEMENTED": Reason(501, "No path has this method.", "Use a method of `/openapi.json`."),
     "SESSION_IN_USE": Reason(
         409,
-        "A request made with the session is under way.",
-        "Try again when that was answered; 30 s at most.",
+        "Another request of the session is in progress.",
+        "Try again after its response, at the latest after 30 s.",
     ),
     "TOO_MANY_REQUESTS": Reason(
-        429, "The limit that `data` names was reached.", "Wait as long as `Retry-After` says."
+        429, "The limit that `data` names was reached.", "Wait for the time in `Retry-After`."
     ),
     "INTERNAL_ERROR": Reason(
-        500, "Something of homewire is broken.", "Tell the operator: the log says more."
+        500, "An unexpected error of the server.", "Inform the operator; details are in the log."
     ),
     "TEMPORARILY_UNAVAILABLE": Reason(
-        503, "Redis is away, or too much is under way. Nothing was stored.", "Try again after `Retry-After`."
+        503,
+        "Redis is unavailable, or the node is overloaded. Nothing was stored.",
+        "Try again after `Retry-After`.",
     ),
     "NOT_CONFIRMED": Reason(
         503,
-        "Redis went away behind the write: nobody knows whether it was stored.",
-        "Look, or repeat it: an event with an `Idempotency-Key` is stored once.",
+        "The connection to Redis was lost after the write; the outcome is unknown.",
+        "Read the state, or repeat: an event with an `Idempotency-Key` is stored once.",
     ),
     "IDEMPOTENCY_KEY_REUSED": Reason(
         403,
@@ -102,65 +108,66 @@ REASONS: Final[dict[str, Reason]] = {
         "Set `project_hosts` or `default_project`.",
     ),
     "UNKNOWN_PROJECT": Reason(
-        400, "What the Host stands for is no project, or a disabled one.", "Mend `project_hosts`."
+        400, "The Host stands for an unknown or disabled project.", "Correct `project_hosts`."
     ),
     "EMAIL_IN_USE": Reason(403, "Another user of the project has this e-mail address.", _ASK_ANOTHER),
     "USER_EXISTS": Reason(403, "Another user of the project has this address or id.", "Log in as that user."),
     "USER_EXISTS_UNVERIFIED": Reason(
         403,
-        "The same, and its number was not verified yet. (Such an e-mail address may be registered again.)",
-        "Have a code sent (`/auth/user/sms`), and log in.",
+        "Another user has this phone number, which is not verified. (An unverified e-mail address may be "
+        "registered again.)",
+        "Request a code (`/auth/user/sms`), and log in.",
     ),
     "APP_EXISTS": Reason(403, "The project has an app of this id.", _ASK_ANOTHER),
     "MODULE_EXISTS": Reason(403, "The project has a smart module of this id.", _ASK_ANOTHER),
     "ENTITY_EXISTS": Reason(403, "The project has an entity of this id.", _ASK_ANOTHER),
-    "ENTITY_HAS_CHILDREN": Reason(403, "Others have the entity as their parent.", "Delete those first."),
-    "MEMBER_EXISTS": Reason(403, "The user is a member of the home already.", "Nothing is to be done."),
+    "ENTITY_HAS_CHILDREN": Reason(403, "The entity is the parent of others.", "Delete these first."),
+    "MEMBER_EXISTS": Reason(403, "The user is a member of the home already.", "No action is needed."),
     "MEMBER_LEFT": Reason(
         403,
-        "The user left the home: for 30 days no other member adds them again.",
-        "The project can, with a key of its own.",
+        "The user left the home. Other members can not add the user for 30 days.",
+        "Use a project key, which can.",
     ),
     "TOO_MANY_INVITATIONS": Reason(
         403,
-        "Strangers added this user, or this address, to as many homes as may wait for an answer.",
-        "Ask the person to accept one, or to leave it.",
+        "The user, or the address, has the maximum number of unanswered invitations.",
+        "The user accepts or leaves one of these homes first.",
     ),
     "LAST_OWNER": Reason(
         403,
-        "The last owner of a home that has other members stays its owner.",
-        "Make another one an owner first.",
+        "A home with other members needs an owner.",
+        "Make another member an owner first.",
     ),
-    "HOME_DEACTIVATED": Reason(
-        403, "The home is deactivated: nothing happens in it.", "The project activates it again."
-    ),
+    "HOME_DEACTIVATED": Reason(403, "The home is deactivated.", "Activate it with a project key."),
     "DEVICE_OFFLINE": Reason(
         403,
-        "The device is not connected, and the command was to be refused then.",
-        "Send it when the device is connected, or keep it with `queue`.",
+        "The device is not connected, and the command asked to be refused then.",
+        "Send it when the device is connected, or with `queue`.",
     ),
     "DEVICE_NOT_IN_HOME": Reason(403, "The device is in no home.", "Claim it first."),
     "DEVICE_NOT_CLAIMABLE": Reason(
         403, "No device can be claimed with this code now.", "Open the device's registration, then claim it."
     ),
-    "DEVICE_ALREADY_IN_HOME": Reason(403, "The device is in a home.", "It has to leave that first."),
-    "EXCEEDED_MAX_HOMES": Reason(403, "The user is in as many homes as a user may be.", _MAKE_ROOM),
+    "DEVICE_ALREADY_IN_HOME": Reason(403, "The device is in a home.", "Remove it from that home first."),
+    "EXCEEDED_MAX_HOMES": Reason(403, "The user has the maximum number of homes.", _MAKE_ROOM),
     "QUOTA_EXCEEDED": Reason(
-        403, "Project or user stores as much as the quota that `data.setting` names allows.", _MAKE_ROOM
+        403, "The project or user has reached the quota that `data.setting` names.", _MAKE_ROOM
     ),
     "TOO_MANY_VALUES": Reason(
-        403, "Home or device has as many values, or bytes of them, as it may.", _MAKE_ROOM
+        403, "The home or device has the maximum number or size of values.", _MAKE_ROOM
     ),
-    "TOO_MANY_ENTITIES": Reason(403, "The home has as many entities as it may.", _MAKE_ROOM),
-    "TOO_MANY_MODULES": Reason(403, "The project has as many smart modules as it may.", _MAKE_ROOM),
-    "TOO_MANY_PERMISSIONS": Reason(403, "User or group has as many permissions as it may.", _MAKE_ROOM),
+    "TOO_MANY_ENTITIES": Reason(403, "The home has the maximum number of entities.", _MAKE_ROOM),
+    "TOO_MANY_MODULES": Reason(403, "The project has the maximum number of smart modules.", _MAKE_ROOM),
+    "TOO_MANY_PERMISSIONS": Reason(
+        403, "The user or group has the maximum number of permissions.", _MAKE_ROOM
+    ),
     "TOO_MANY_SESSIONS": Reason(
         403,
-        "The key of a session makes no further one: too many lie between it and the login, or in all.",
+        "The session can not create another one: the chain from the login, or the tree, is at its maximum.",
         "Log in with a password, a code or a login token.",
     ),
-    "TOO_MANY_GROUPS": Reason(403, "The user is in as many groups as a user may be.", _MAKE_ROOM),
-    "TOO_MANY_MEMBERS": Reason(403, "As many users are in the group as may be.", _MAKE_ROOM),
+    "TOO_MANY_GROUPS": Reason(403, "The user has the maximum number of groups.", _MAKE_ROOM),
+    "TOO_MANY_MEMBERS": Reason(403, "The group has the maximum number of users.", _MAKE_ROOM),
 }
 
 FIELDS: Final[dict[str, str]] = {
@@ -192,7 +199,7 @@ FIELDS: Final[dict[str, str]] = {
     "TOO_MANY_GROUPS": "userId",
     "TOO_MANY_MEMBERS": "groupId",
 }
-"""The field that a refusal names when whoever refuses does not name another."""
+"""The field that an error names, unless the code that raises it names another."""
 
 
 def markdown() -> str:
@@ -202,13 +209,13 @@ def markdown() -> str:
         "",
         "Made by `make docs` from `python/homewire/reasons.py`.",
         "",
-        'A refusal is JSON `{"reason", "data"}`; `data` names the `field` and the `problem`, the',
-        "`limit` that was reached, or what the key `needs`.",
+        'An error response is JSON `{"reason", "data"}`. `data` has the `field` and the `problem`, the',
+        "`limit` that was reached, or the scope or permission that the key `needs`.",
         "The status is that of the MODE resources ([specifications 000 and 001](api/specifications.md)).",
-        "In 002 and 003 bad input is 400 where it is 403 here, and a refused login 401; 004 has a shape of",
-        "its own. `/openapi.json` has the statuses of each operation.",
+        "In 002 and 003 invalid input is 400 instead of 403, and a refused login 401. 004 has its own",
+        "format. `/openapi.json` has the statuses of each operation.",
         "",
-        "| reason | status | what happened | what to do |",
+        "| reason | status | meaning | what to do |",
         "| --- | --- | --- | --- |",
     ]
     lines += [f"| {name} | {row.status} | {row.meaning} | {row.advice} |" for name, row in REASONS.items()]

@@ -1,12 +1,7 @@
-"""Hears what the Rust core has to say, on the event loop.
+"""Notifications of the Rust core, dispatched on the event loop.
 
-Who is told what the core has to say of connections.
-
-What the core read and could not use: counted by it, and said here once a minute.
-
-One bad record, whoever wrote it, must not stop a node; nor may it go unnoticed, or fill the log.
-
-Kept commands at the gateway: read for a new socket, removed once the kernel has them.
+They concern connections, queued commands, slow and noisy clients, and gaps. Records that the core skipped are
+logged once a minute, so that a malformed record neither stops a node nor fills the log.
 """
 
 from __future__ import annotations
@@ -50,19 +45,19 @@ class ClientMessages:
 
 
 OnClosed = Callable[[int], None]
-"""Called with the id of a connection that the core let go of."""
+"""Called with the id of a connection that ended in the core."""
 
 OnAdopted = Callable[[int], None]
-"""Called with the id of a device's socket when the core took it over."""
+"""Called with the id of a device's connection when the core has adopted its socket."""
 
 OnWritten = Callable[[int, int], None]
-"""Called with a connection's id and the ticket of a kept command that the kernel took."""
+"""Called with a connection's id and the ticket of a queued command that the kernel accepted."""
 
 OnExceeded = Callable[[str, int], None]
-"""Called with the kind and id of a principal, a connection of which is closed with 1008."""
+"""Called with kind and id of a principal when one of its connections is closed with 1008."""
 
 OnKeys = Callable[[int, Sequence[tuple[int, int, int]]], None]
-"""Called with the next cursor and some keys in use, as project, user and key tag."""
+"""Called with the next cursor and a page of active keys: project id, user id and key tag."""
 
 
 class CoreEventDispatcher:
@@ -90,7 +85,7 @@ class CoreEventDispatcher:
         self._loop.add_reader(core.notify_fd, self._take)
 
     def close(self) -> None:
-        """Hears no more."""
+        """Stop dispatching."""
         self._loop.remove_reader(self._core.notify_fd)
 
     def _take(self) -> None:
@@ -116,7 +111,7 @@ class CoreEventDispatcher:
 
 @dataclass(frozen=True, slots=True)
 class CoreEventHandlers:
-    """Who is told what became of connections."""
+    """The parts of a node that handle events of connections."""
 
     tls_bridges: TlsBridges
     connected_devices: ConnectedDevices
@@ -125,7 +120,7 @@ class CoreEventHandlers:
 
     @classmethod
     def of(cls, settings: Settings, queued_commands: QueuedCommands) -> CoreEventHandlers:
-        """New ones, that know of no connection yet."""
+        """Handlers without connections."""
         connected_devices = ConnectedDevices()
         tls_bridges = TlsBridges(settings.close_s, KernelBounds.of(settings))
         return cls(
@@ -136,7 +131,7 @@ class CoreEventHandlers:
         )
 
     def closed(self, connection_id: int) -> None:
-        """The core let go of a connection."""
+        """A connection ended in the core."""
         self.tls_bridges.core_ended(connection_id)
         self.connected_devices.closed(connection_id)
         self.keys_in_use.closed(connection_id)
@@ -148,7 +143,7 @@ SKIP_COUNTERS: Final = ("foreign_entries", "malformed", "control_records_unknown
 
 
 class Counts(Protocol):
-    """What has the core's counters."""
+    """The counters of the core."""
 
     def stats(self) -> dict[str, int]:
         """Counters by name."""
@@ -180,7 +175,7 @@ SHUTDOWN_S: Final = 3.0
 async def deliver_first(
     core: Core, commands: QueuedCommands, connection_id: int, project_id: int, device_id: int
 ) -> None:
-    """Give a reservation what is kept for its device. To be called behind `reserve`, before the adoption.
+    """Give a reserved connection the commands queued for its device. Call it before the adoption.
 
     Raises Unavailable.
     """
