@@ -16,52 +16,43 @@ from typing import Any
 
 import structlog
 from aiohttp import web
-from redis.asyncio import Redis
 
 from homewire import log, metrics
 from homewire._core import Core
-from homewire.access_changes.relay import Relay
 from homewire.audit import Audit
 from homewire.auth.authenticator import Authenticator
 from homewire.auth.cache import CacheVersions
 from homewire.auth.home_directory import HomeDirectory
 from homewire.bus.append import Bus
-from homewire.bus.retention import Retention
-from homewire.bus.shards import BusSettings, ensure_epochs
 from homewire.concurrency import in_background
-from homewire.errors import ConfigurationError, CoreFailure, Unavailable
+from homewire.errors import CoreFailure
 from homewire.events.api import routes as ingest_routes
 from homewire.events.context import Ingest
 from homewire.events.queued_commands import QueueBounds
 from homewire.hosts import listed_origins
 from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates
-from homewire.machine import collect_seldom, memory_bytes, raise_open_file_limit
+from homewire.machine import collect_seldom, raise_open_file_limit
 from homewire.messages import pages
 from homewire.messages.sending import Delivery
 from homewire.node_address import noted
 from homewire.openapi import page as documentation
 from homewire.operations import ENDPOINTS, OPERATIONS
+from homewire.parts import Parts, start_core, start_parts, to_ms
 from homewire.presence.publisher import PresencePublisher
-from homewire.presence.reaper import Reaper
 from homewire.realtime import handshake as websocket
 from homewire.realtime.close_codes import GOING_AWAY, reason
 from homewire.realtime.core_events import (
-    WAITING_MESSAGES_BYTES,
     ClientMessages,
     CoreEventDispatcher,
     CoreEventHandlers,
     report_skipped,
 )
 from homewire.realtime.handoff import Observer
-from homewire.redis.connect import connect, report_eviction, translate_redis_errors
-from homewire.redis.embedded import EmbeddedServer
-from homewire.repositories import Store
 from homewire.rest import shapes
 from homewire.rest.context import Api, SortSlots
 from homewire.rest.dispatch import routes as api_routes
 from homewire.server import http as server
-from homewire.server.limits import ServerLimits
 from homewire.server.ports import (
     Certificate,
     Problem,
@@ -70,9 +61,8 @@ from homewire.server.ports import (
     open_port,
     public_routes,
 )
-from homewire.server.requests import BodyReader
 from homewire.sessions.expiry import SessionExpiry
-from homewire.settings import Settings, contradictions, in_environment, redacted
+from homewire.settings import Settings, contradictions, in_environment
 from homewire.tls import server_context
 from homewire.webhooks.service import Webhooks
 
@@ -179,12 +169,12 @@ async def running(
     """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
     tls = server_context(settings)
     async with AsyncExitStack() as stack:
-        parts = await _start_parts(stack, settings)
+        parts = await start_parts(stack, settings)
         core_event_handlers = CoreEventHandlers.of(parts.settings, parts.store.queued_commands)
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(core_event_handlers.tls_bridges.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
-        core = _start_core(parts, client_messages)
+        core = start_core(parts, client_messages)
         # Both tiers send events.
         overload = Limits(parts.redis, core, settings, parts.store.refusals)
         _dispatch_core_events(parts, core, client_messages, core_event_handlers, overload)
@@ -225,51 +215,12 @@ async def running(
             in_background(stack, certificate.watch(), parts.failed)
         # Behind only the port: clients are told while everything else still stands.
         stack.push_async_callback(
-            asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), _ms(settings.close_s)
+            asyncio.to_thread, core.stop, GOING_AWAY, reason(GOING_AWAY), to_ms(settings.close_s)
         )
         # Pushed last, so that nobody new comes to a node that goes.
         stack.push_async_callback(parts.server_limits.acceptor.close)
         stack.enter_context(noted(settings.data_dir, base_url))
         yield Node(base_url, admin_url, certificate.reload, core, app, parts.failed)
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """What both tiers are built on."""
-
-    stack: AsyncExitStack
-    settings: Settings
-    failed: asyncio.Future[Exception]
-    url: str
-    redis: Redis
-    bus: Bus
-    relay: Relay
-    store: Store
-    server_limits: ServerLimits
-    reader: BodyReader
-    metric_sources: list[metrics.MetricsSource]
-    """For the metrics; both tiers add theirs."""
-
-
-async def _start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
-    failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
-    url = await _redis_url(stack, settings, failed)
-    redis = connect(url)
-    stack.push_async_callback(redis.aclose)
-    bus = await _start_bus(stack, settings, redis, url, failed)
-    relay = Relay(redis, settings.shards)
-    stack.push_async_callback(relay.close)
-    in_background(stack, relay.run(), failed)
-    store = Store.of(redis, relay, settings)
-    in_background(stack, store.housekeeping.run(), failed)
-    in_background(stack, store.usage.watch(), failed)
-    in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
-    server_limits = ServerLimits.of(settings, store.refusals)
-    reader = BodyReader(server_limits.bodies, silence=settings.body_timeout_s)
-    metric_sources = [store.usage.metrics, *server_limits.metrics(), store.passwords.metrics]
-    return Parts(
-        stack, settings, failed, url, redis, bus, relay, store, server_limits, reader, metric_sources
-    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -384,68 +335,6 @@ def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Au
     app.add_routes(pages.routes())
 
 
-async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.Future[Exception]) -> str:
-    if settings.redis_url is not None:
-        return settings.redis_url
-    embedded = EmbeddedServer(
-        settings.data_dir,
-        settings.durability,
-        settings.embedded_cluster,
-        settings.redis_binary,
-        settings.redis_memory_bytes,
-    )
-    await stack.enter_async_context(embedded)
-    in_background(stack, embedded.supervise(), failed)
-    return embedded.url
-
-
-async def _start_bus(
-    stack: AsyncExitStack, settings: Settings, redis: Redis, url: str, failed: asyncio.Future[Exception]
-) -> Bus:
-    bus_settings = BusSettings.of(settings, url)
-    try:
-        with translate_redis_errors():
-            await ensure_epochs(redis, settings.shards)
-            await report_eviction(redis)
-    except Unavailable as error:
-        raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or can't serve now") from error
-    bus = Bus(bus_settings)
-    await bus.start()
-    stack.push_async_callback(bus.close)
-    in_background(stack, Retention(redis, bus_settings).run(), failed)
-    return bus
-
-
-def _start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
-    settings = parts.settings
-    core = Core(
-        heartbeat_ms=_ms(settings.heartbeat_s),
-        reservation_ms=_ms(settings.reservation_s),
-        close_ms=_ms(settings.close_s),
-        shards=settings.shards,
-        send_queue_bytes=settings.send_queue_bytes,
-        message_bytes=settings.client_message_bytes,
-        inbox_bytes=settings.inbox_bytes,
-        deliver_messages=client_messages is not None,
-        inbound_frames_per_s=settings.inbound_frames_per_s,
-        inbound_bytes_per_s=settings.inbound_bytes_per_s,
-        user_topic_bytes=settings.user_topic_bytes,
-        send_queues_bytes=settings.send_queues_bytes or memory_bytes() // 4,
-        unsent_age_ms=_ms(settings.send_queue_age_s),
-        messages_bytes=client_messages.waiting_bytes if client_messages else WAITING_MESSAGES_BYTES,
-        socket_send_buffer_bytes=settings.socket_send_buffer_bytes,
-        socket_unsent_bytes=settings.socket_unsent_bytes,
-        socket_timeout_ms=_ms(settings.socket_timeout_s),
-    )
-    # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
-    parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
-    try:
-        core.start_tail(parts.url)
-    except (ConnectionError, ValueError) as error:
-        raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
-    return core
-
-
 def _dispatch_core_events(
     parts: Parts,
     core: Core,
@@ -480,7 +369,3 @@ def _problem(core: Core, bus: Bus) -> Problem:
 def _pass_on(source: asyncio.Future[CoreFailure], failed: asyncio.Future[Exception]) -> None:
     if not source.cancelled() and not failed.done():
         failed.set_result(source.result())
-
-
-def _ms(seconds: float) -> int:
-    return round(seconds * 1000)

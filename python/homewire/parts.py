@@ -1,0 +1,139 @@
+"""The parts of a node that both tiers need: Redis, bus, relay, store, server limits, and the core."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+
+from redis.asyncio import Redis
+
+from homewire import metrics
+from homewire._core import Core
+from homewire.access_changes.relay import Relay
+from homewire.bus.append import Bus
+from homewire.bus.retention import Retention
+from homewire.bus.shards import BusSettings, ensure_epochs
+from homewire.concurrency import in_background
+from homewire.errors import ConfigurationError, Unavailable
+from homewire.machine import memory_bytes
+from homewire.presence.reaper import Reaper
+from homewire.realtime.close_codes import GOING_AWAY, reason
+from homewire.realtime.core_events import (
+    WAITING_MESSAGES_BYTES,
+    ClientMessages,
+)
+from homewire.redis.connect import connect, report_eviction, translate_redis_errors
+from homewire.redis.embedded import EmbeddedServer
+from homewire.repositories import Store
+from homewire.server.limits import ServerLimits
+from homewire.server.requests import BodyReader
+from homewire.settings import Settings, redacted
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The parts that both tiers use, and the stack that stops them in the reverse order."""
+
+    stack: AsyncExitStack
+    settings: Settings
+    failed: asyncio.Future[Exception]
+    url: str
+    redis: Redis
+    bus: Bus
+    relay: Relay
+    store: Store
+    server_limits: ServerLimits
+    reader: BodyReader
+    metric_sources: list[metrics.MetricsSource]
+    """Read at each scrape; both tiers add theirs."""
+
+
+async def start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
+    """Start the parts on `stack`. Raises ConfigurationError."""
+    failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
+    url = await _redis_url(stack, settings, failed)
+    redis = connect(url)
+    stack.push_async_callback(redis.aclose)
+    bus = await _start_bus(stack, settings, redis, url, failed)
+    relay = Relay(redis, settings.shards)
+    stack.push_async_callback(relay.close)
+    in_background(stack, relay.run(), failed)
+    store = Store.of(redis, relay, settings)
+    in_background(stack, store.housekeeping.run(), failed)
+    in_background(stack, store.usage.watch(), failed)
+    in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
+    server_limits = ServerLimits.of(settings, store.refusals)
+    reader = BodyReader(server_limits.bodies, silence=settings.body_timeout_s)
+    metric_sources = [store.usage.metrics, *server_limits.metrics(), store.passwords.metrics]
+    return Parts(
+        stack, settings, failed, url, redis, bus, relay, store, server_limits, reader, metric_sources
+    )
+
+
+async def _redis_url(stack: AsyncExitStack, settings: Settings, failed: asyncio.Future[Exception]) -> str:
+    if settings.redis_url is not None:
+        return settings.redis_url
+    embedded = EmbeddedServer(
+        settings.data_dir,
+        settings.durability,
+        settings.embedded_cluster,
+        settings.redis_binary,
+        settings.redis_memory_bytes,
+    )
+    await stack.enter_async_context(embedded)
+    in_background(stack, embedded.supervise(), failed)
+    return embedded.url
+
+
+async def _start_bus(
+    stack: AsyncExitStack, settings: Settings, redis: Redis, url: str, failed: asyncio.Future[Exception]
+) -> Bus:
+    bus_settings = BusSettings.of(settings, url)
+    try:
+        with translate_redis_errors():
+            await ensure_epochs(redis, settings.shards)
+            await report_eviction(redis)
+    except Unavailable as error:
+        raise ConfigurationError(f"Redis at {redacted(url)} does not answer, or can't serve now") from error
+    bus = Bus(bus_settings)
+    await bus.start()
+    stack.push_async_callback(bus.close)
+    in_background(stack, Retention(redis, bus_settings).run(), failed)
+    return bus
+
+
+def start_core(parts: Parts, client_messages: ClientMessages | None) -> Core:
+    """Start the core, with its stream reader. Raises ConfigurationError."""
+    settings = parts.settings
+    core = Core(
+        heartbeat_ms=to_ms(settings.heartbeat_s),
+        reservation_ms=to_ms(settings.reservation_s),
+        close_ms=to_ms(settings.close_s),
+        shards=settings.shards,
+        send_queue_bytes=settings.send_queue_bytes,
+        message_bytes=settings.client_message_bytes,
+        inbox_bytes=settings.inbox_bytes,
+        deliver_messages=client_messages is not None,
+        inbound_frames_per_s=settings.inbound_frames_per_s,
+        inbound_bytes_per_s=settings.inbound_bytes_per_s,
+        user_topic_bytes=settings.user_topic_bytes,
+        send_queues_bytes=settings.send_queues_bytes or memory_bytes() // 4,
+        unsent_age_ms=to_ms(settings.send_queue_age_s),
+        messages_bytes=client_messages.waiting_bytes if client_messages else WAITING_MESSAGES_BYTES,
+        socket_send_buffer_bytes=settings.socket_send_buffer_bytes,
+        socket_unsent_bytes=settings.socket_unsent_bytes,
+        socket_timeout_ms=to_ms(settings.socket_timeout_s),
+    )
+    # Of no effect after an orderly stop; otherwise the threads would outlive a failed start.
+    parts.stack.callback(core.stop, GOING_AWAY, reason(GOING_AWAY), 0)
+    try:
+        core.start_tail(parts.url)
+    except (ConnectionError, ValueError) as error:
+        raise ConfigurationError(f"the tail can't read from Redis: {error}") from error
+    return core
+
+
+def to_ms(seconds: float) -> int:
+    """Seconds as whole milliseconds."""
+    return round(seconds * 1000)
