@@ -69,7 +69,7 @@ from homewire.webhooks.service import Webhooks
 _log = structlog.get_logger(__name__)
 
 TAIL_SILENCE_MS = 3_000
-"""The tail hears from Redis several times a second; after this it counts as cut off."""
+"""The stream reader gets a reply of Redis several times a second; then it counts as disconnected."""
 
 
 class Tier(StrEnum):
@@ -86,7 +86,7 @@ class Node:
     base_url: str
     admin_url: str
     reload: Callable[[], None]
-    """Takes the certificate anew."""
+    """Loads the certificate again."""
     core: Core
     app: web.Application
     """What it serves over HTTP."""
@@ -95,7 +95,7 @@ class Node:
 
 
 BackgroundWork = Callable[[Node], Coroutine[Any, Any, None]]
-"""Something that runs beside a node."""
+"""Work that runs while a node serves."""
 
 
 async def serve(settings: Settings, tiers: frozenset[Tier], background: BackgroundWork | None = None) -> None:

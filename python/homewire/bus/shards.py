@@ -53,7 +53,7 @@ async def ensure_epochs(redis: Redis, shards: int) -> list[bytes]:
 
 
 BusError: TypeAlias = BusUnavailable | NotConfirmed
-"""Why one append has no stream id: certainly not stored, or nobody knows. Both are answered 503."""
+"""Why an append has no stream id: not stored, or outcome unknown. Both are answered 503."""
 
 MEBIBYTE = 1024 * 1024
 

@@ -1,4 +1,4 @@
-"""Commands on what users may hear and do where a project's access control goes by permission."""
+"""Commands on permissions, for projects whose access control is by permission."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ async def revoke(
     write: Write = None,
     project: Project = None,
 ) -> Answer:
-    """Revoke permissions: sockets hear nothing of them any more once this returns."""
+    """Revoke permissions. Open sockets receive nothing by them once this returns."""
     store = scope.store
     return await _change(
         scope, project, user, group, read, write, store.permissions.revoke, store.groups.revoke

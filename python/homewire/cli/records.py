@@ -73,7 +73,7 @@ async def show_project(scope: Scope, project: Project = None) -> Answer:
 
 @command(projects, "recount", changes=True)
 async def recount_project(scope: Scope, project: Project = None) -> Answer:
-    """Count anew what a project stores, and correct its counters."""
+    """Count again what a project stores, and correct its counters."""
     project_id = scope.named(project)
     await scope.store.recount.recount(project_id)
     return {"projectId": project_id} | await _stored(scope, project_id)
@@ -283,7 +283,7 @@ async def create_home(
 
 @command(homes, "delete", changes=True)
 async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
-    """Delete a home. Its members hear it no more, its devices can be claimed again (on demand: are gone)."""
+    """Delete a home. Its devices can be claimed again, or are deleted on demand."""
     project_id = await (scope.project_of_home(None, home) if project is None else scope.project(project))
     await scope.store.homes.delete(project_id, home)
     return {"homeId": home}
@@ -291,13 +291,13 @@ async def delete_home(scope: Scope, home: Home, project: AnyProject = None) -> A
 
 @command(homes, "deactivate", changes=True)
 async def deactivate_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
-    """Deactivate a home: nobody hears it, nothing is taken for it; all of it stays until it is activated."""
+    """Deactivate a home: no events are accepted or delivered, all data stay until it is activated again."""
     return await _set_deactivated(scope, project, home, True)
 
 
 @command(homes, "activate", changes=True)
 async def activate_home(scope: Scope, home: Home, project: AnyProject = None) -> Answer:
-    """Activate a home that was deactivated: its members hear it again from now on."""
+    """Activate a deactivated home: its members receive its events again."""
     return await _set_deactivated(scope, project, home, False)
 
 

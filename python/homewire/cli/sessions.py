@@ -1,4 +1,4 @@
-"""Commands on sessions: who is signed in, from where, and an end to it."""
+"""Commands on sessions: list and end them."""
 
 from __future__ import annotations
 

@@ -153,7 +153,7 @@ async def delete_module(scope: Scope, module_id: ModuleId, project: Project = No
 
 @command(dead_letters, "list")
 async def list_dead_letters(scope: Scope, module_id: ModuleId, project: Project = None) -> Answer:
-    """List the dead letters, oldest first, and why each was given up."""
+    """List the dead letters with their problem, oldest first."""
     import orjson
 
     from homewire._core import event_json
@@ -175,7 +175,7 @@ async def list_dead_letters(scope: Scope, module_id: ModuleId, project: Project 
 async def retry_dead_letters(
     scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
 ) -> Answer:
-    """Deliver dead letters anew, all of them or those that are named."""
+    """Deliver dead letters again: all, or the named ones."""
     project_id = await _existing(scope, module_id, project)
     chosen = letter or await _all_letters(scope, project_id, module_id)
     return {"retried": await scope.store.module_deliveries.retry(project_id, module_id, chosen)}
@@ -185,7 +185,7 @@ async def retry_dead_letters(
 async def drop_dead_letters(
     scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
 ) -> Answer:
-    """Forget dead letters, all of them or those that are named."""
+    """Delete dead letters: all, or the named ones."""
     project_id = await _existing(scope, module_id, project)
     chosen = letter or await _all_letters(scope, project_id, module_id)
     return {"dropped": await scope.store.module_deliveries.drop(project_id, module_id, chosen)}

@@ -1,4 +1,4 @@
-"""`demo`, `listen` and `send`: something to hear, hearing it, and adding to it."""
+"""`demo`, `listen` and `send`: a demo house, receiving events, sending events."""
 
 from __future__ import annotations
 

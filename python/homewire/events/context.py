@@ -40,7 +40,7 @@ class Ingest:
     authenticate: Authenticate
     directory: HomeDirectory
     rates: Rates = field(default_factory=lambda: Rates(Settings()))
-    """Charged once it is known who sends, before anything is looked up or read for it."""
+    """Counted once the principal is known, before any look-up or read for the request."""
     queued_commands: QueuedCommands | None = None
     """Where commands wait for devices that are not connected; without it none may."""
     queue_bounds: QueueBounds = field(default_factory=lambda: QueueBounds(100, 256 * KIBIBYTE))

@@ -78,14 +78,14 @@ class Limit(NamedTuple):
 
     @property
     def share_above(self) -> int:
-        """Who holds more than this on one node is shared with the others."""
+        """A count above this on one node is shared with the other nodes."""
         if not self.most:
             return NEVER
         return max(self.most // SIXTEENTH, 1 if self.most >= FEW else 0)
 
 
 class ConnectionLimits:
-    """Says at the handshake whether one more connection is within the limits. Asks nobody."""
+    """Checks at the handshake whether one more connection is within the limits, without asking Redis."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class ConnectionLimits:
             self.grown.set()
 
     def to_share(self) -> dict[Subject, int]:
-        """Who holds more than a sixteenth of a limit here, and how much."""
+        """The subjects with more than a sixteenth of a limit on this node, and their counts."""
         above = self._share_above
         found = self.core.connections_above(
             above["user"], above["device"], above["project"], above["address"]

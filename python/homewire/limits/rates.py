@@ -103,7 +103,7 @@ class Rates:
     def __init__(self, settings: Settings, clock: Clock = time, refusals: Counter[str] | None = None) -> None:
         self._clock = clock
         self.crowded: Final = asyncio.Event()
-        """Set when another sixteenth of a limit was used here: the others should hear of it now."""
+        """Set when another sixteenth of a limit was used here: the other nodes should learn it now."""
         counted: Counter[str] = Counter() if refusals is None else refusals
         self._meters: Final = tuple(
             Meter(unit, window_s, settings, clock, counted, self.crowded)

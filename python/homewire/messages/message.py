@@ -24,12 +24,12 @@ from homewire.sealing import Sealer
 
 
 class MessageKind(StrEnum):
-    """Why somebody is written to."""
+    """The occasion of a message."""
 
     EMAIL_VERIFICATION = "emailVerification"
     PASSWORD_RESET = "passwordReset"  # noqa: S105 (the name of a kind)
     INVITATION = "invitation"
-    """Somebody was added to a home of an e-mail project."""
+    """A user was added to a home of an e-mail project."""
     PASSWORD_CHANGED = "passwordChanged"  # noqa: S105 (the name of a kind)
     EMAIL_CHANGE = "emailChange"
     """A code, to the address that a user wants to be known by."""
@@ -61,10 +61,10 @@ class Message:
 
 
 class Messages(Protocol):
-    """Whoever carries messages."""
+    """The sender of messages."""
 
     async def require_room(self, kind: MessageKind) -> None:
-        """Before a change that somebody is written to because of. Raises Unavailable."""
+        """Check before a change that its message fits into the queue. Raises Unavailable."""
 
     def posting(self, message: Message) -> OutboxMessage:
         """What a change of the store takes along: once it is made, the message is delivered.
@@ -78,7 +78,7 @@ BY_SMS: Final = frozenset({MessageKind.PHONE_CHANGE, MessageKind.PHONE_CHANGED, 
 
 
 class Channel(StrEnum):
-    """How a message reaches somebody."""
+    """How a message is sent: by e-mail or SMS."""
 
     MAIL = "mail"
     SMS = "sms"
@@ -104,7 +104,7 @@ class QueuedMessage:
 
     @classmethod
     def new(cls, message: Message, base_url: str) -> QueuedMessage:
-        """A letter that nobody has seen yet."""
+        """A new message to be queued."""
         return cls(secrets.token_hex(16), message, base_url)
 
     def sealed(self, sealer: Sealer) -> str:

@@ -7,7 +7,7 @@ from typing import Final, NamedTuple
 
 
 class OutboxQueue(StrEnum):
-    """Where messages to people wait."""
+    """The queue that a message goes to."""
 
     MAIL = "mail"
     SMS = "sms"
@@ -16,15 +16,15 @@ class OutboxQueue(StrEnum):
 
 
 class OutboxMessage(NamedTuple):
-    """A message to somebody, as the change that causes it writes it down."""
+    """A message as the change that causes it writes it to the transactional outbox."""
 
     queue: OutboxQueue
     sealed: str
-    """A letter (`messages/message.py`)."""
+    """An encrypted `QueuedMessage` (`messages/message.py`)."""
 
 
 NO_COUNTRY: Final = frozenset({800, 808, 870, 878, 881, 882, 883, 888, 979})
-"""Codes of satellites and of services of the whole world, which cost most and are nobody's home."""
+"""Codes of satellites and of worldwide services, which cost most and belong to no country."""
 DIGITS: Final = 3
 
 

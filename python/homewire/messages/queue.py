@@ -50,7 +50,7 @@ Argument = str | int | bytes
 
 @dataclass(frozen=True, slots=True)
 class StoredMessage:
-    """A letter that nothing carried, and when it was given to us, in ms since 1970."""
+    """A message without a sender, and when it was stored, in ms since 1970."""
 
     queued: QueuedMessage
     since_ms: int
@@ -157,7 +157,7 @@ GROUP: Final = "carriers"
 CONSUMER: Final = "node"
 """All nodes are one consumer: whose an entry is shows in how long ago somebody took it."""
 PROMOTED: Final = 200
-"""The most letters that one step puts back into the queue."""
+"""Maximum number of messages that one step puts back into the queue."""
 DEAD_LETTERS_MS: Final = 7 * DAY_MS
 LOG_S: Final = 60.0
 """Between two log lines about entries that are no letters."""
@@ -167,7 +167,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A letter that is this node's to carry."""
+    """A message that this node has to send."""
 
     id: str
     sealed: str
@@ -178,11 +178,11 @@ class Entry:
 
 
 class Queue:
-    """The letters of one channel. Every method raises Unavailable; what changes something, NotConfirmed."""
+    """The messages of one channel. Methods raise Unavailable; those that write also NotConfirmed."""
 
     def __init__(self, redis: Redis, channel: Channel) -> None:
         self.malformed = 0
-        """Entries that are no letters, whoever wrote them, and were dropped."""
+        """Number of malformed entries that were dropped."""
         self._redis = redis
         self._channel = channel
         self._seldom = Seldom(LOG_S)
@@ -191,7 +191,7 @@ class Queue:
         self._dead = messages_dead(channel)
 
     async def take(self, count: int, wait_ms: int) -> list[Entry]:
-        """At most `count` letters that nobody has; waits for the first at most `wait_ms`."""
+        """At most `count` messages that no node has; waits for the first at most `wait_ms`."""
         try:
             with translate_redis_errors():
                 async with asyncio.timeout(wait_ms / 1000 + COMMAND_S):
@@ -206,7 +206,7 @@ class Queue:
         return await self._queued_messages(found[0][1]) if found else []
 
     async def take_over(self, count: int, idle_ms: int) -> list[Entry]:
-        """At most `count` letters that somebody took `idle_ms` ago and never finished."""
+        """At most `count` messages that a node took `idle_ms` ago and did not finish."""
         try:
             with translate_redis_errors():
                 async with asyncio.timeout(COMMAND_S):
@@ -241,7 +241,7 @@ class Queue:
         await run_script(self._redis, PROMOTE, [self._name, self._waiting], [PROMOTED])
 
     async def length(self) -> int:
-        """How many letters are not carried yet."""
+        """Number of messages that are not sent yet."""
         with translate_redis_errors():
             async with asyncio.timeout(COMMAND_S):
                 queued: int = await self._redis.xlen(self._name)
@@ -256,7 +256,7 @@ class Queue:
                 return int(seconds) * 1000 + int(microseconds) // 1000
 
     async def _queued_messages(self, found: Sequence[tuple[bytes, dict[bytes, bytes]]]) -> list[Entry]:
-        """What of this are letters. The rest is dropped: it must keep no letter from being carried."""
+        """The well-formed messages. Malformed entries are dropped, so that they block no others."""
         queued_messages: list[Entry] = []
         for entry_id, fields in found:
             try:
@@ -280,7 +280,7 @@ class Queue:
 
 
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
-    """Raises KeyError or ValueError for what is no letter."""
+    """Raises KeyError or ValueError for a malformed entry."""
     return Entry(entry_id.decode(), fields[b"m"].decode(), int(fields[b"n"]), int(fields[b"c"]))
 
 

@@ -1,4 +1,4 @@
-"""What can carry a letter, as the settings have it.
+"""Senders of messages, as the settings configure them.
 
 SMS by a webhook: we POST what is to be said, a gateway of the operator's says it.
 """
@@ -20,10 +20,10 @@ from homewire.webhooks.client import HEADER, hmac_hex
 
 
 class Sender(Protocol):
-    """Carries letters of one channel out of the house."""
+    """Sends the messages of one channel."""
 
     async def carry(self, queued: QueuedMessage, project: Project) -> None:
-        """Hand the letter over; returns when the other side has taken it.
+        """Send the message; returns when the other side has accepted it.
 
         Raises NotSent; Undeliverable when trying again is of no use.
         """

@@ -1,4 +1,4 @@
-"""Has the letters of one channel carried: tries again with growing pauses, and gives up in the end.
+"""Sends the messages of one channel: retries with growing delays, then makes a dead letter.
 
 All of the room on one node: where messages are given to, and who carries them.
 """
@@ -26,7 +26,7 @@ from homewire.settings import Settings
 from homewire.store.database import wall_clock_ms
 
 IN_FLIGHT: Final = 8
-"""Letters that one node carries at once, by channel."""
+"""Maximum messages that one node sends concurrently, by channel."""
 CHECK_S: Final = 1.0
 """How often a node looks for what is due again, and for what others left."""
 FINISHING_S: Final = 5.0
@@ -42,7 +42,7 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How long somebody tries."""
+    """How often, and for how long, sending is tried."""
 
     attempt_s: float
     """One try."""
@@ -55,7 +55,7 @@ class RetryPolicy:
 
 
 class MessageWorker:
-    """Carries what is in `queue` with `sender`, until cancelled."""
+    """Sends the messages of `queue` with `sender` until cancelled."""
 
     def __init__(
         self,
@@ -205,7 +205,7 @@ class Delivery:
     redis: Redis
     """The couriers' own connections: a wait for messages holds one for good."""
     kept: Sequence[Channel]
-    """The channels that nothing carries."""
+    """The channels without a sender."""
 
     @classmethod
     def of(cls, settings: Settings, redis: Redis, url: str, find_project: FindProject) -> Delivery:

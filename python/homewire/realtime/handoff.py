@@ -164,7 +164,7 @@ class TakenSocket:
 
 
 class Bridge:
-    """An end of a socket pair, where TLS ends here: a pump serves the client."""
+    """An end of a socket pair, for TLS: a bridge serves the client."""
 
     __slots__ = ("_bridge", "_descriptor", "_transport")
 
@@ -190,7 +190,7 @@ class Bridge:
         return _early_bytes(request)
 
     def taken(self, request: web.Request) -> None:
-        """The core has its end: the pump takes the transport."""
+        """The core has its end: the bridge takes the transport."""
         protocol = request.protocol
         self._bridge.start()
         # aiohttp lets go of what it knows about the connection, but must not close it.

@@ -196,7 +196,7 @@ ATTEMPTS: Final = 5
 subscription count: others, however many, cost another look-up and send nobody away."""
 
 Claim: TypeAlias = tuple[Principal, Subscription]
-"""Who somebody is, and what they may hear."""
+"""A principal, and what it may subscribe to."""
 LookUp: TypeAlias = Callable[[int], Awaitable[Claim]]
 """Finds a claim, as of a total of the marks (`VersionedCache.get`). Raises RequestError if there is none."""
 Reserved: TypeAlias = Callable[[int, Principal], None]

@@ -41,13 +41,13 @@ class Subscription:
     homes: tuple[int, ...] = ()
     """For each of `ids`, if they are devices, the home that it is in."""
     follow: bool = False
-    """Whether homes that the user enters or leaves change what is heard."""
+    """Whether homes that the user enters or leaves change the subscription."""
     waiting: tuple[int, ...] = ()
     """Homes of the user that are deactivated: they are followed, too."""
 
 
 class Filter:
-    """The filter of a request, and what it comes to for somebody."""
+    """The filter of a request, and the subscription that it gives a principal."""
 
     __slots__ = ("entities", "ids", "kind")
 

@@ -59,7 +59,7 @@ class KernelBounds:
 
 
 class TlsBridges:
-    """Every pump of a node. `linger_s`: how long a client may take to end what the core has ended."""
+    """All TLS bridges of a node. `linger_s`: how long a client may take to close what the core has closed."""
 
     def __init__(self, linger_s: float, bounds: KernelBounds) -> None:
         self._linger_s = linger_s
@@ -73,7 +73,7 @@ class TlsBridges:
         return len(self._bridges)
 
     def bridge(self, connection_id: int, transport: asyncio.Transport) -> tuple[TlsBridge, int]:
-        """A pump for `transport`, to be started, and the descriptor for the core, which is the caller's.
+        """A bridge for `transport`, to be started, and the descriptor for the core, which is the caller's.
 
         Raises ConnectionResetError at shutdown, OSError when there are no descriptors left.
         """
@@ -93,12 +93,12 @@ class TlsBridges:
         return bridge, far.detach()
 
     def core_ended(self, connection_id: int) -> None:
-        """The core let go of a connection; an unknown id is one without a pump."""
+        """A connection ended in the core; an unknown id is one without a bridge."""
         if (bridge := self._bridges.get(connection_id)) is not None:
             bridge.core_ended()
 
     async def close(self) -> None:
-        """End all pumps. To be called when the core has stopped; what it said last still goes out."""
+        """End all bridges. Call it when the core has stopped; its last bytes are still sent."""
         self._closed = True
         with suppress(TimeoutError):
             async with asyncio.timeout(SHUTDOWN_S):
@@ -158,7 +158,7 @@ class TlsBridge(asyncio.Protocol):
         self._transport.resume_reading()
 
     def discard(self) -> None:
-        """Undo a pump that was not started. Its reservation may have ended meanwhile (`core_ended`)."""
+        """Undo a bridge that was not started. Its reservation may have ended meanwhile (`core_ended`)."""
         self._loop.remove_reader(self._near)
         if self._deadline is not None:
             self._deadline.cancel()

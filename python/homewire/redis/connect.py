@@ -136,7 +136,7 @@ class Pool(BlockingConnectionPool):
         return connection
 
     async def ensure_connection(self, connection: AbstractConnection) -> None:
-        """Connect anew where a connection was idle for so long that a firewall may have forgotten it."""
+        """Connect again if a connection was idle for so long that a firewall may have forgotten it."""
         assert isinstance(connection, _PackedByHiredis)
         if connection.is_connected and monotonic() - connection.used_at > PING_S:
             await connection.disconnect()

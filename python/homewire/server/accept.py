@@ -29,7 +29,7 @@ from homewire.server.connections import UNCOUNTED, Connections
 logger = logging.getLogger(__name__)
 
 PAUSE_S: Final = 1.0
-"""How long nobody is accepted after the machine had nothing left for a connection."""
+"""Seconds without accepting after descriptors or memory ran out."""
 SETTING_UP_S: Final = 1.0
 """How long connections that were accepted just before the end have to be set up."""
 ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})

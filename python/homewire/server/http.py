@@ -1,4 +1,4 @@
-"""aiohttp's server with our manners: errors in our shape, and no byte of a URL in any log."""
+"""The HTTP server: aiohttp with errors in the format of the API, and no byte of a URL in any log."""
 
 from __future__ import annotations
 
