@@ -16,9 +16,9 @@ from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
 from homewire.sessions.models import ClientInfo
-from homewire.store.proofs import PendingVerification, ProofKind
 from homewire.timestamps import milliseconds
 from homewire.users.models import User
+from homewire.users.proofs import PendingVerification, ProofKind
 from homewire.users.registrations import SeveralRegistrations
 
 FIELDS: Final = {

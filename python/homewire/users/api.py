@@ -25,7 +25,6 @@ from homewire.rest.decoding import WholeObject, changes
 from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
 from homewire.store import checks
 from homewire.store.parts import Part
-from homewire.store.proofs import ProofKind
 from homewire.timestamps import timestamp
 from homewire.users.accounts import (
     code_by_sms,
@@ -38,6 +37,7 @@ from homewire.users.accounts import (
     token_by_mail,
 )
 from homewire.users.models import User as UserRecord
+from homewire.users.proofs import ProofKind
 from homewire.users.verification_api import new_password
 
 _MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})

@@ -15,10 +15,17 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.settings import Settings
 from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.proofs import MessageFactory, NewProof, PendingVerification, ProofKind, new_token, posted
 from homewire.store.script import changing, lua, removing
 from homewire.users.deletion import UserDeletion
 from homewire.users.models import User
+from homewire.users.proofs import (
+    MessageFactory,
+    NewProof,
+    PendingVerification,
+    ProofKind,
+    message_arguments,
+    new_token,
+)
 
 NO_PASSWORD: Final = "-"  # noqa: S105 (a mark)
 """In the place of a password's hash, in what is kept of a registration."""
@@ -81,7 +88,7 @@ class Registrations:
             [
                 holder.id, email.lower(), proof.hash, now + verification.lifetime_ms,
                 verification.lifetime_ms, password_hash, user.name, now, self.ages.registrations,
-                *posted(verification.make_message, proof.secret),
+                *message_arguments(verification.make_message, proof.secret),
             ],
         )  # fmt: skip
         if answer[0] == "moved":
@@ -113,7 +120,7 @@ class Registrations:
             ],
             [
                 user_id, proof.hash, now + lifetime_ms, lifetime_ms, now, int(decoy),
-                *posted(make_message, proof.secret),
+                *message_arguments(make_message, proof.secret),
             ],
         )  # fmt: skip
         if answer[0] == "several":

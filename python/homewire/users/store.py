@@ -19,10 +19,10 @@ from homewire.store import checks
 from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
-from homewire.store.proofs import PendingVerification, ProofKind, new_code, new_token, posted
 from homewire.store.script import changing, lua
 from homewire.users.deletion import NO_KEY, UserDeletion
 from homewire.users.models import User
+from homewire.users.proofs import PendingVerification, ProofKind, message_arguments, new_code, new_token
 from homewire.users.registrations import Registrations
 
 CREATE_USER: Final = changing(lua(__package__, "create_user"), charges=True)
@@ -349,7 +349,7 @@ def _first_proof(
     lifetime_ms = verification.lifetime_ms
     return [slot.user_proofs(user.id), slot.proof(token)], [
         proof.kind, proof.hash, now_ms + lifetime_ms, lifetime_ms,
-        *posted(verification.make_message, proof.secret),
+        *message_arguments(verification.make_message, proof.secret),
     ]  # fmt: skip
 
 

@@ -21,10 +21,10 @@ from homewire.projects.models import AccountSystem
 from homewire.sessions.store import Sessions
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
-from homewire.store.proofs import MessageFactory, ProofKind, code_hash, new_code, new_token, posted
 from homewire.store.script import changing, lua, removing
 from homewire.users.deletion import NO_KEY
 from homewire.users.models import User
+from homewire.users.proofs import MessageFactory, ProofKind, code_hash, message_arguments, new_code, new_token
 from homewire.users.registrations import Registrations
 from homewire.users.store import Users, taken
 
@@ -83,7 +83,7 @@ class Verifications:
         decoy: bool = False,
     ) -> str:
         slot, proof = ProjectSlot(project_id), new_token(project_id, kind)
-        message = posted(make_message, proof.secret)
+        message = message_arguments(make_message, proof.secret)
         for _ in range(ATTEMPTS):
             before = await self._database.read("HGET", slot.user_proofs(user_id), kind.value)
             replaced = before.decode() if before else ""
@@ -111,7 +111,7 @@ class Verifications:
             ISSUE_CODE,
             slot,
             [slot.user(user_id), slot.user_proofs(user_id)],
-            [proof.hash, expires_ms, lifetime_ms, *posted(make_message, proof.secret)],
+            [proof.hash, expires_ms, lifetime_ms, *message_arguments(make_message, proof.secret)],
         )
         require_ok(answer, project=project_id, user=user_id)
         return proof.secret

@@ -30,7 +30,6 @@ from homewire.rest.context import Api
 from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
 from homewire.sessions.models import Session
 from homewire.store import checks
-from homewire.store.proofs import ProofKind
 from homewire.timestamps import milliseconds
 from homewire.users.accounts import (
     open_project,
@@ -42,6 +41,7 @@ from homewire.users.accounts import (
     send_token,
 )
 from homewire.users.models import User
+from homewire.users.proofs import ProofKind
 from homewire.users.store import PasswordChange
 from homewire.users.verification import invalid_token
 

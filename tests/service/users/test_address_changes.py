@@ -9,7 +9,7 @@ from homewire.messages.message import MessageKind
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
-from homewire.store.proofs import ProofKind
+from homewire.users.proofs import ProofKind
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, field, reason
 from kit.tenant import Reply
 

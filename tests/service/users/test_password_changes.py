@@ -16,7 +16,7 @@ from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
-from homewire.store.proofs import ProofKind
+from homewire.users.proofs import ProofKind
 from homewire.users.store import PasswordChange
 from kit.accounts import APP, EMAIL, PASSWORD, Accounts, field, reason
 from kit.tenant import Reply

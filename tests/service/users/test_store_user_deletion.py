@@ -16,10 +16,10 @@ from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import UNFINISHED, ProjectSlot
-from homewire.store.proofs import ProofKind
 from homewire.store.script import Script
 from homewire.users.deletion import DELETE_USER, HAND_OVER_HOME, HOMES_LEFT_AT_ONCE, LEAVE_HOMES
 from homewire.users.models import User
+from homewire.users.proofs import ProofKind
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""What people are sent to prove with that an address is theirs, at the moment that it is made."""
+"""Tokens and codes that prove the ownership of an address, and the messages that send them."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from homewire.messages.models import OutboxMessage
 
 CODE_DIGITS: Final = 6
 CODE: Final = "code"
-"""The kind of proof that is no token."""
+"""The kind of a sign-in code. The other kinds are tokens."""
 
 MessageFactory: TypeAlias = Callable[[str], OutboxMessage]
-"""The message that tells somebody a secret. It is written down by the script that makes the secret count."""
+"""Makes the message with a secret. The script that stores the hash of the secret also queues the message."""
 
 
 class ProofKind(StrEnum):
-    """What a token is good for."""
+    """The purpose of a token."""
 
     EMAIL_VERIFICATION = "emailVerification"
     PASSWORD_RESET = "passwordReset"  # noqa: S105 (the name of a kind)
@@ -29,7 +29,7 @@ class ProofKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class PendingVerification:
-    """Somebody who registers is told a code or token, that is good for so long."""
+    """A code or token that a registration sends, valid for `lifetime_ms`."""
 
     lifetime_ms: int
     make_message: MessageFactory
@@ -37,7 +37,7 @@ class PendingVerification:
 
 @dataclass(frozen=True, slots=True)
 class NewProof:
-    """A secret, and what is stored of it."""
+    """A secret, and the hash that is stored of it."""
 
     kind: str
     secret: str = field(repr=False)
@@ -45,22 +45,22 @@ class NewProof:
 
 
 def new_token(project_id: int, kind: ProofKind) -> NewProof:
-    """A token of a project."""
+    """Create a token of a project."""
     token, reference = tokens.mint(project_id)
     return NewProof(kind.value, token, reference.hash)
 
 
 def new_code(project_id: int, user_id: int) -> NewProof:
-    """A sign-in code, decimal digits."""
+    """Create a sign-in code of decimal digits."""
     code = f"{secrets.randbelow(10**CODE_DIGITS):0{CODE_DIGITS}}"
     return NewProof(CODE, code, code_hash(project_id, user_id, code))
 
 
 def code_hash(project_id: int, user_id: int, code: str) -> str:
-    """What is stored of a code. Of so few digits no hash hides what it was made of; its short life does."""
+    """The stored hash of a code. Few digits can be guessed from it: the short lifetime protects."""
     return hashlib.sha256(f"{project_id}.{user_id}.{code}".encode("utf-8", "replace")).hexdigest()
 
 
-def posted(make_message: MessageFactory | None, secret: str) -> tuple[str, str]:
-    """The last arguments of a script that tells somebody a secret; None: it tells nobody."""
+def message_arguments(make_message: MessageFactory | None, secret: str) -> tuple[str, str]:
+    """The last arguments of a script that sends a secret: queue and sealed message; empty with None."""
     return ("", "") if make_message is None else make_message(secret)
