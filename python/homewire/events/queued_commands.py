@@ -19,7 +19,11 @@ from homewire.concurrency import SingleFlight
 from homewire.errors import TooManyRequests
 from homewire.store.database import PAGE, Argument, Database, require_ok
 from homewire.store.keys import ProjectSlot
-from homewire.store.script import changing, reading, removing
+from homewire.store.script import changing, lua, reading, removing
+
+QUEUE_COMMAND: Final = changing(lua(__package__, "queue_command"), sends=True, charges=True)
+READ_COMMANDS: Final = reading(lua(__package__, "read_commands"))
+REMOVE_COMMANDS: Final = removing(lua(__package__, "remove_commands"), charges=True)
 
 RETRY_AFTER_S: Final = 10
 """Seconds, for a queue that is full: when the device will connect is unknown."""
@@ -74,7 +78,7 @@ class QueuedCommands:
             scope, fingerprint, remembered_ms = once
             keys.append(slot.request(scope))
             arguments += [fingerprint, remembered_ms]
-        answer = await self._database.change(KEEP, slot, keys, arguments)
+        answer = await self._database.change(QUEUE_COMMAND, slot, keys, arguments)
         if answer[0] == "reused":
             return False
         if answer == ["full", "commands"]:
@@ -94,14 +98,14 @@ class QueuedCommands:
     async def _read_many(self, _: None, devices: Sequence[tuple[int, int]]) -> list[tuple[int, list[bytes]]]:
         now: list[Argument] = [self._database.now_ms()]
         calls = [(_names(ProjectSlot(project_id), device_id), now) for project_id, device_id in devices]
-        return [_kept(reply) for reply in await self._database.ask_many(READ, calls)]
+        return [_kept(reply) for reply in await self._database.ask_many(READ_COMMANDS, calls)]
 
     async def remove(self, project_id: int, device_id: int, tickets: Sequence[int]) -> None:
         """These were delivered. Of no effect for those that are not kept any more."""
         slot = ProjectSlot(project_id)
         names = [slot.device_commands(device_id), slot.device_command_ends(device_id)]
         for start in range(0, len(tickets), PAGE // 4):
-            await self._database.change(REMOVE, slot, names, tickets[start : start + PAGE // 4])
+            await self._database.change(REMOVE_COMMANDS, slot, names, tickets[start : start + PAGE // 4])
 
 
 def _names(slot: ProjectSlot, device_id: int) -> list[str]:
@@ -114,87 +118,3 @@ def _kept(reply: Sequence[bytes]) -> tuple[int, list[bytes]]:
     last, *rest = reply
     kept = {int(ticket): envelope for ticket, envelope in zip(rest[::2], rest[1::2], strict=True)}
     return int(last), [kept[ticket] for ticket in sorted(kept) if kept[ticket] is not None]
-
-
-_TIDY: Final = """
--- Take one out; whether it was there.
-local function take_out(commands, ends, ticket)
-  local bytes = redis.call('HSTRLEN', commands, ticket)
-  redis.call('ZREM', ends, ticket)
-  if bytes == 0 then return end
-  redis.call('HDEL', commands, ticket)
-  redis.call('HINCRBY', commands, 'bytes', -bytes)
-end
-"""
-
-KEEP: Final = changing(
-    f"""{_TIDY}
--- KEYS: …, device, presence, commands, their ends, [claim of the request]
--- ARGV: device id, now, when it expires, most commands, most bytes, envelope up to its ticket and from there,
---       [fingerprint of the request, how long that is remembered in ms]
-local commands, ends = KEYS[5], KEYS[6]
-if redis.call('EXISTS', KEYS[3]) == 0 then return {{'unknown', 'device'}} end
-if KEYS[7] then
-  local before = redis.call('GET', KEYS[7])
-  if before == ARGV[8] then return {{'ok'}} end
-  if before then return {{'reused'}} end
-end
-local charged = commands_charge(commands, ends)
-local expired = redis.call('ZRANGEBYSCORE', ends, '-inf', ARGV[2], 'LIMIT', 0, 100)
-for _, ticket in ipairs(expired) do take_out(commands, ends, ticket) end
-if #expired > 0 and release_early(charged) then
-  charged = commands_charge(commands, ends)
-  book_until(redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2] or ARGV[2], charged)
-end
-local bytes = #ARGV[6] + #ARGV[7] + 9
-if redis.call('ZCARD', ends) >= tonumber(ARGV[4]) then return {{'full', 'commands'}} end
-if tonumber(redis.call('HGET', commands, 'bytes') or 0) + bytes > tonumber(ARGV[5]) then
-  return {{'full', 'bytes'}}
-end
-local over = over_quota('0', bytes + COST.command, 1)
-if over then return over end
--- Counted in the record that stays: a device never gets one ticket for two commands.
-local ticket = redis.call('HINCRBY', KEYS[4], 'tickets', 1)
-local envelope = ARGV[6] .. cmsgpack.pack(ticket) .. ARGV[7]
-redis.call('HSET', commands, ticket, envelope)
-redis.call('HINCRBY', commands, 'bytes', #envelope)
-redis.call('ZADD', ends, ARGV[3], ticket)
-local last = redis.call('ZRANGE', ends, -1, -1, 'WITHSCORES')[2]
-redis.call('PEXPIREAT', commands, last)
-redis.call('PEXPIREAT', ends, last)
-release_early(charged)
-book_until(last, commands_charge(commands, ends))
-if KEYS[7] then redis.call('SET', KEYS[7], ARGV[8], 'PX', ARGV[9]) end
--- Whoever holds the device's socket delivers it in its place among all others.
-publish_event(ARGV[1], envelope)
-return unannounced('command_kept')
-""",
-    sends=True,
-    charges=True,
-)
-
-READ: Final = reading("""
--- KEYS: presence, commands, their ends. ARGV: now
-local kept = redis.call('ZRANGEBYSCORE', KEYS[3], '(' .. ARGV[1], '+inf', 'LIMIT', 0, 500)
-local answer = {redis.call('HGET', KEYS[1], 'tickets') or '0'}
-for i, ticket in ipairs(kept) do
-  answer[2 * i], answer[2 * i + 1] = ticket, redis.call('HGET', KEYS[2], ticket)
-end
-return answer
-""")
-
-REMOVE: Final = removing(
-    f"""{_TIDY}
--- KEYS: …, commands, their ends. ARGV: tickets
-local last = redis.call('ZRANGE', KEYS[4], -1, -1, 'WITHSCORES')[2]
-local was_charged = release_early(commands_charge(KEYS[3], KEYS[4]))
-for _, ticket in ipairs(ARGV) do take_out(KEYS[3], KEYS[4], ticket) end
-if redis.call('ZCARD', KEYS[4]) == 0 then
-  redis.call('UNLINK', KEYS[3], KEYS[4])
-elseif was_charged then
-  book_until(last, commands_charge(KEYS[3], KEYS[4]))
-end
-return unannounced('queued_commands_delivered')
-""",
-    charges=True,
-)

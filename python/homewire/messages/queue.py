@@ -36,7 +36,13 @@ from homewire.store.keys import (
     messages_dead,
     messages_waiting,
 )
-from homewire.store.script import COPYING, Script
+from homewire.store.script import Script, lua, standalone
+
+QUEUE: Final = standalone(lua(__package__, "queue_messages"))
+FINISH_MESSAGE: Final = standalone(lua(__package__, "finish_message"))
+DEFER_MESSAGE: Final = standalone(lua(__package__, "defer_message"))
+DEAD_LETTER_MESSAGE: Final = standalone(lua(__package__, "dead_letter"))
+PROMOTE_MESSAGES: Final = standalone(lua(__package__, "promote_messages"))
 
 QUEUED: Final = 100_000
 """The most messages that wait to be carried, by channel; beyond it 503, and nothing is changed. Those of
@@ -222,23 +228,25 @@ class Queue:
 
     async def done(self, entry: Entry) -> None:
         """It was carried."""
-        await run_script(self._redis, DONE, [self._name], [GROUP, entry.id])
+        await run_script(self._redis, FINISH_MESSAGE, [self._name], [GROUP, entry.id])
 
     async def defer(self, entry: Entry, delay_ms: int) -> None:
         """It is tried again after `delay_ms`, by whichever node."""
         member = f"{entry.tries + 1} {entry.since_ms} {entry.sealed}"
-        await run_script(self._redis, DEFER, [self._name, self._waiting], [GROUP, entry.id, member, delay_ms])
+        await run_script(
+            self._redis, DEFER_MESSAGE, [self._name, self._waiting], [GROUP, entry.id, member, delay_ms]
+        )
 
     async def dead_letter(self, entry: Entry, problem: str) -> None:
         """It is not tried any more."""
         about: list[Argument] = [GROUP, entry.id, entry.sealed, entry.since_ms, problem]
         await run_script(
-            self._redis, DEAD_LETTER, [self._name, self._dead], [*about, MAX_STORED, DEAD_LETTERS_MS]
+            self._redis, DEAD_LETTER_MESSAGE, [self._name, self._dead], [*about, MAX_STORED, DEAD_LETTERS_MS]
         )
 
     async def promote(self) -> None:
         """Put what is due to be tried again back into the queue."""
-        await run_script(self._redis, PROMOTE, [self._name, self._waiting], [PROMOTED])
+        await run_script(self._redis, PROMOTE_MESSAGES, [self._name, self._waiting], [PROMOTED])
 
     async def length(self) -> int:
         """Number of messages that are not sent yet."""
@@ -262,7 +270,7 @@ class Queue:
             try:
                 queued_messages.append(_entry(entry_id, fields))
             except (KeyError, ValueError):
-                await run_script(self._redis, DONE, [self._name], [GROUP, entry_id])
+                await run_script(self._redis, FINISH_MESSAGE, [self._name], [GROUP, entry_id])
                 self.malformed += 1
                 if self._seldom.may("malformed"):
                     _log.error("messages.malformed", channel=self._channel.value, entry=entry_id.decode())
@@ -282,62 +290,3 @@ class Queue:
 def _entry(entry_id: bytes, fields: dict[bytes, bytes]) -> Entry:
     """Raises KeyError or ValueError for a malformed entry."""
     return Entry(entry_id.decode(), fields[b"m"].decode(), int(fields[b"n"]), int(fields[b"c"]))
-
-
-_NOW: Final = """
-local clock = redis.call('TIME')
-local now = clock[1] * 1000 + math.floor(clock[2] / 1000)
-"""
-
-QUEUE: Final = Script(f"""#!lua flags=allow-oom
--- KEYS: queue, the places copied to it last. ARGV: how long these are remembered in ms, the most that is kept
--- or 0: it is carried; how long it is kept; then places and sealed letters.
-{_NOW}
-{COPYING}
-local queued = copy(4, function(sealed) redis.call('XADD', KEYS[1], '*', 'm', sealed, 'n', 0, 'c', now) end)
-if ARGV[2] ~= '0' then
-  redis.call('XTRIM', KEYS[1], 'MAXLEN', ARGV[2])
-  redis.call('XTRIM', KEYS[1], 'MINID', now - ARGV[3])
-  redis.call('PEXPIRE', KEYS[1], ARGV[3])
-end
-return queued
-""")
-
-DONE: Final = Script("""#!lua flags=allow-oom
--- KEYS: queue. ARGV: group, entry.
-redis.call('XACK', KEYS[1], ARGV[1], ARGV[2])
-return redis.call('XDEL', KEYS[1], ARGV[2])
-""")
-
-DEFER: Final = Script(f"""#!lua flags=allow-oom
--- KEYS: queue, those that wait. ARGV: group, entry, what waits, for how long. 0: another dealt with it.
-{_NOW}
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-redis.call('XDEL', KEYS[1], ARGV[2])
-redis.call('ZADD', KEYS[2], now + ARGV[4], ARGV[3])
-return 1
-""")
-
-DEAD_LETTER: Final = Script(f"""#!lua flags=allow-oom
--- KEYS: queue, dead. ARGV: group, entry, sealed letter, since, problem, the most there may be, how long kept
-if redis.call('XACK', KEYS[1], ARGV[1], ARGV[2]) == 0 then return 0 end
-{_NOW}
-redis.call('XDEL', KEYS[1], ARGV[2])
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[6], '*', 'm', ARGV[3], 'c', ARGV[4], 'p', ARGV[5])
-redis.call('XTRIM', KEYS[2], 'MINID', now - ARGV[7])
-redis.call('PEXPIRE', KEYS[2], ARGV[7])
-return 1
-""")
-
-PROMOTE: Final = Script(f"""#!lua flags=allow-oom
--- KEYS: queue, those that wait. ARGV: the most. What is due goes back to the end of the queue;
--- what is no letter goes.
-{_NOW}
-local due = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', now, 'LIMIT', 0, ARGV[1])
-for _, each in ipairs(due) do
-  local tries, since, sealed = string.match(each, '^(%d+) (%d+) (.+)$')
-  if sealed then redis.call('XADD', KEYS[1], '*', 'm', sealed, 'n', tries, 'c', since) end
-  redis.call('ZREM', KEYS[2], each)
-end
-return #due
-""")

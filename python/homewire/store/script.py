@@ -165,7 +165,6 @@ def removing(
     )
 
 
-COPYING: Final = lua(__package__, "copying")
 NOTE_UNFINISHED: Final = standalone(lua(__package__, "note_unfinished"))
 TAKE_UNFINISHED: Final = standalone(lua(__package__, "take_unfinished"))
 FINISH_UNFINISHED: Final = standalone(lua(__package__, "finish_unfinished"))

@@ -24,7 +24,7 @@ CLAIM_MODULE: Final = removing(lua(__package__, "claim_module"))
 RELEASE_MODULE: Final = removing(lua(__package__, "release_module"))
 FINISH_DELIVERY: Final = removing(lua(__package__, "finish_delivery", OVERHEAD=OVERHEAD))
 COUNT_TRY: Final = removing(lua(__package__, "count_try"))
-DEAD_LETTER: Final = removing(lua(__package__, "dead_letter", OVERHEAD=OVERHEAD))
+DEAD_LETTER_DELIVERY: Final = removing(lua(__package__, "dead_letter", OVERHEAD=OVERHEAD))
 NOTE_BREAKER: Final = removing(lua(__package__, "note_breaker"))
 RETRY_DEAD_LETTERS: Final = changing(lua(__package__, "retry_dead_letters", OVERHEAD=OVERHEAD))
 DELETE_DEAD_LETTERS: Final = removing(lua(__package__, "delete_dead_letters"))
@@ -177,7 +177,7 @@ class ModuleDeliveries:
         """Make a delivery a dead letter. The oldest dead letters beyond `dead_letters` are deleted."""
         slot = ProjectSlot(module.project_id)
         names = [*_names(slot, module.id), slot.module_dead(module.id)]
-        await self._database.change(DEAD_LETTER, slot, names, [entry, reason, tries, dead_letters])
+        await self._database.change(DEAD_LETTER_DELIVERY, slot, names, [entry, reason, tries, dead_letters])
 
     async def note_breaker(self, module: SmartModule, until_ms: int) -> None:
         """Store until when the circuit breaker is open, in ms; 0: it is closed."""

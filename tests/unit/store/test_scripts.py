@@ -36,11 +36,6 @@ def is_change(script: Script) -> bool:
     return tools._CHANGE in script.text
 
 
-def is_inline(script: Script) -> bool:
-    """Whether the text of a script still stands in a Python module."""
-    return not script.body or script.body.startswith("\n")
-
-
 def names_of_keys(text: str) -> set[str]:
     """The names that a script gives to its keys, and the parameters of its functions."""
     bound = re.findall(r"(?:local|for) ([\w, ]+) (?:=|in) [^\n]*\bKEYS\b", text)
@@ -82,7 +77,7 @@ def bound(names: str, values: str) -> list[tuple[str, int]]:
     return indices
 
 
-@pytest.mark.parametrize("name", [name for name, script in ALL.items() if not is_inline(script)])
+@pytest.mark.parametrize("name", ALL)
 def test_head_of_a_script_names_each_key_and_argument_once(name: str) -> None:
     body = ALL[name].body
     indices = [index for names, values in HEAD.findall(body) for index in bound(names, values)]
@@ -151,7 +146,7 @@ UNCHARGED = {
     # `webhook_waiting_bytes` and `webhook_dead_letters` bound it; a project has at most 100 smart modules.
     "ADD_DELIVERIES": "deliveries to a smart module",
     "FINISH_DELIVERY": "the counter of these",
-    "DEAD_LETTER": "dead letters of a smart module",
+    "DEAD_LETTER_DELIVERY": "dead letters of a smart module",
     "RETRY_DEAD_LETTERS": "deliveries instead of dead letters",
     "COUNT_TRY": "a counter for each of these",
     "CORRECT_USAGE": "the counters themselves",
