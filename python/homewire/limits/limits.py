@@ -1,17 +1,15 @@
 """Limits that hold across nodes, without a round trip to Redis in any request: 429 beyond them.
 
 ```
-rates     events per second: this node's count of the running second
-totals    in the background: what other nodes counted in the same second
-holders   connections: checked at the handshake against the core's count and what others hold
-buckets   handshakes and requests per second, of this node alone
-leases    what other nodes hold, believed for as long as their leases last
-sharing   what both have in common: Redis' clock, rounds that outlive an outage
+rates        events per second: the count of this node, and the exchange of counts with other nodes
+connections  WebSockets: checked at the handshake against the core's count and the leases of other nodes
+buckets      handshakes and requests per second, of this node alone
+turns        concurrent work of one subject
+sharing      Redis' clock, and rounds that outlive an outage
 ```
 
-A node counts by itself, and shares a subject's count once that is more than a sixteenth of its limit:
-what stays below it on each of sixteen nodes cannot be beyond it in sum, and the many subjects that are
-far from their limits cost Redis nothing. So the sum over N nodes stays within limit * (1 + (N - 1) / 16)
+A node shares a subject's count once it is more than a sixteenth of its limit. Counts below that on each of
+sixteen nodes can not exceed the limit in sum, and subjects far from their limits cost Redis nothing. So the sum over N nodes stays within limit * (1 + (N - 1) / 16)
 and what comes in during one exchange with Redis. While Redis is away each node limits by its own count.
 """
 

@@ -76,7 +76,7 @@ class WholeAnswer(web.StreamResponse):
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """It was whole. Who asks on without reading is answered no further: see `gateway.server`."""
+        """The response was complete. A client that does not read gets no further responses: see `server.http`."""
 
 
 def whole_answer(request: web.Request, status: int, body: bytes | None = None) -> web.StreamResponse:
