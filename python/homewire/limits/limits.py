@@ -8,9 +8,10 @@ turns        concurrent work of one subject
 sharing      Redis' clock, and rounds that outlive an outage
 ```
 
-A node shares a subject's count once it is more than a sixteenth of its limit. Counts below that on each of
-sixteen nodes can not exceed the limit in sum, and subjects far from their limits cost Redis nothing. So the sum over N nodes stays within limit * (1 + (N - 1) / 16)
-and what comes in during one exchange with Redis. While Redis is away each node limits by its own count.
+A node shares a subject's count once it is more than a sixteenth of its limit. Counts below that on each
+of sixteen nodes can not exceed the limit in sum, and subjects far from their limits cost Redis nothing. So
+the sum over N nodes stays within limit * (1 + (N - 1) / 16), plus the events of one exchange with Redis.
+While Redis is unavailable, each node limits by its own count.
 """
 
 from __future__ import annotations

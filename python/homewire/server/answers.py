@@ -76,7 +76,7 @@ class WholeAnswer(web.StreamResponse):
         return writer
 
     async def write_eof(self, data: bytes = b"") -> None:
-        """The response was complete. A client that does not read gets no further responses: see `server.http`."""
+        """The response was complete. Without reading, a client gets no further ones: see `server.http`."""
 
 
 def whole_answer(request: web.Request, status: int, body: bytes | None = None) -> web.StreamResponse:
