@@ -70,11 +70,12 @@ fuzz-api: build ## schemathesis and a random life over the REST service, long (H
 conformance: build ## the Autobahn cases against the core alone (they are in `make test` too)
 	$(BIN)/pytest tests/conformance $(ARGS)
 
-lint: build ## ruff, mypy, import-linter, stubtest, rustfmt, clippy
+lint: build ## ruff, mypy, import-linter, words of names, stubtest, rustfmt, clippy
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+	.ci/words
 	$(BIN)/stubtest homewire._core
 	cargo fmt --check
 	cargo clippy --locked --workspace --all-targets -- -D warnings

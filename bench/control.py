@@ -181,15 +181,15 @@ def disabling(*, pairs: int, small: bool) -> Table:
     seconds, ratios = [], []
     for _ in range(pairs):
         with servers.redis("always") as url:
-            doomed = provision.make(url, homes=homes, members=3, devices=0)
+            dead = provision.make(url, homes=homes, members=3, devices=0)
             others = provision.make(url, homes=1, members=1)
             with servers.homewire(url, **NO_LIMITS) as (process, port), on_the_loads_core():
-                requests = doomed.requests(many)
+                requests = dead.requests(many)
                 with load_client.listen(load, port, requests, idle=True) as idle:
                     servers.wait_until_quiet(process.pid)
                     quiet, _ = _events(load, port, others, clients)
                     servers.wait_until_quiet(process.pid)
-                    disturbed, called = _events(load, port, others, clients, partial(_disable, url, doomed))
+                    disturbed, called = _events(load, port, others, clients, partial(_disable, url, dead))
                     idle.process.end_input()
                     closed = idle.result()
         if closed["closed"] != many:

@@ -47,8 +47,8 @@ def run(*, pairs: int, small: bool, with_homewire: bool = True) -> Table:
             _cost(load, peer.pid, peer.port, plain)
             costs[name] = [_cost(load, peer.pid, peer.port, plain)]
     table = Table("handshake", f"{count:,} handshakes", ["", "server CPU µs each"])
-    for who, values in costs.items():
-        table.add(who, Spread.of(values).text(0))
+    for contestant, values in costs.items():
+        table.add(contestant, Spread.of(values).text(0))
     table.raw = dict(costs)
     if with_homewire:
         goal = Goal("warm ≤ plain aiohttp without authentication", "cost", at_most=1.0)

@@ -101,13 +101,13 @@ def bulk(*, pairs: int, small: bool) -> Table:
 
 def _table(name: str, title: str, runs: dict[str, list[Rate]]) -> Table:
     table = Table(name, title, ["", "events/s", "server CPU µs/event", "p99 ms", "server core used"])
-    for who, done in runs.items():
+    for contestant, done in runs.items():
         table.add(
-            who,
+            contestant,
             Spread.of([run.per_s for run in done]).text(0),
             Spread.of([run.cpu_us for run in done]).text(1),
             Spread.of([run.p99_us / 1000 for run in done]).text(2),
             Spread.of([run.busy for run in done]).text(2),
         )
-    table.raw = {who: [run.per_s for run in done] for who, done in runs.items()}
+    table.raw = {contestant: [run.per_s for run in done] for contestant, done in runs.items()}
     return table

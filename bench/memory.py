@@ -81,17 +81,17 @@ def run(*, pairs: int, small: bool, with_homewire: bool = True) -> Table:
         "homewire, one user": Goal("≤ 0.7 KB per connection of one user", "kb", at_most=0.7),
     }
     if with_homewire:
-        for who, goal in goals.items():
-            done = [_homewire_once(load, connections, "one user" in who) for _ in range(pairs)]
-            _add(table, who, done)
+        for contestant, goal in goals.items():
+            done = [_homewire_once(load, connections, "one user" in contestant) for _ in range(pairs)]
+            _add(table, contestant, done)
             table.judge(goal, Spread.of([anonymous for anonymous, _ in done]))
     for name in contestants.PEERS:
         _add(table, name, [_peer_once(load, name, connections)])
     return table
 
 
-def _add(table: Table, who: str, done: list[tuple[float, float]]) -> None:
+def _add(table: Table, contestant: str, done: list[tuple[float, float]]) -> None:
     anonymous = Spread.of([run[0] for run in done])
     private = Spread.of([run[1] for run in done])
-    table.add(who, anonymous.text(2), private.text(2))
-    table.raw[who] = done
+    table.add(contestant, anonymous.text(2), private.text(2))
+    table.raw[contestant] = done

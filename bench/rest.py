@@ -206,13 +206,13 @@ def _rates(runs: list[Run]) -> list[float]:
 
 def _table(name: str, title: str, runs: dict[str, list[Run]]) -> Table:
     table = Table(name, title, ["", "requests/s", "server CPU µs/request", "p99 ms", "server core used"])
-    for who, done in runs.items():
+    for contestant, done in runs.items():
         table.add(
-            who,
+            contestant,
             Spread.of(_rates(done)).text(0),
             Spread.of([run.cpu_us for run in done]).text(1),
             Spread.of([run.p99_us / 1000 for run in done]).text(2),
             Spread.of([run.busy for run in done]).text(2),
         )
-    table.raw = {who: _rates(done) for who, done in runs.items()}
+    table.raw = {contestant: _rates(done) for contestant, done in runs.items()}
     return table

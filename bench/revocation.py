@@ -151,7 +151,7 @@ class _Outcome:
     answered_s: float
     """From the call to the last answer."""
     late_s: float
-    """How long behind the answer for its group the newest event was sent that a member heard; 0: none."""
+    """How long behind the answer for its group the newest event was sent that a member received; 0: none."""
 
 
 def _revoke_crowd(load: str, url: str, port: int, crowd: _Crowd, events: int, rate: float) -> _Outcome:
@@ -174,11 +174,11 @@ def _revoke_crowd(load: str, url: str, port: int, crowd: _Crowd, events: int, ra
         closes, late = [], [0.0]
         for listener, answered, (_, keys) in zip(listening, answers, crowd.groups, strict=True):
             listener.process.end_input()
-            heard = listener.result()
-            if heard["closed"] != len(keys) or heard["faults"]:
-                raise BenchError(f"{heard['closed']} of {len(keys)} were closed: {heard}")
-            closes.append(heard["last_closed_ns"] * NANOSECOND)
-            late.append(heard["newest_sent_ns"] * NANOSECOND - answered)
+            received = listener.result()
+            if received["closed"] != len(keys) or received["faults"]:
+                raise BenchError(f"{received['closed']} of {len(keys)} were closed: {received}")
+            closes.append(received["last_closed_ns"] * NANOSECOND)
+            late.append(received["newest_sent_ns"] * NANOSECOND - answered)
         return _Outcome(max(closes) - asked, max(answers) - asked, max(late))
 
 

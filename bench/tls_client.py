@@ -20,7 +20,7 @@ import uvloop
 NONCE = "dGhlIHNhbXBsZSBub25jZQ=="
 PAD = "x" * 64
 CONNECTING = 16
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 EXTRA_S = 0.1
 """How long to wait, at the end, for what is too much."""
 
@@ -89,7 +89,7 @@ async def listeners(port: int, requests: list[str], tls: ssl.SSLContext | None) 
         async with gate:
             loop = asyncio.get_running_loop()
             _, listener = await loop.create_connection(lambda: Listener(request), "127.0.0.1", port, ssl=tls)
-            await asyncio.wait_for(listener.opened, PATIENCE_S)
+            await asyncio.wait_for(listener.opened, TIMEOUT_S)
             return listener
 
     return list(await asyncio.gather(*map(one, requests)))
@@ -114,9 +114,9 @@ async def publish(
             raise ConnectionError(answer.decode())
 
 
-async def all_heard(listening: list[Listener], expected: int) -> bool:
-    """Whether each has heard `expected`, no more and no less, within PATIENCE_S."""
-    until = time.monotonic() + PATIENCE_S
+async def all_received(listening: list[Listener], expected: int) -> bool:
+    """Whether each has received `expected`, no more and no less, within TIMEOUT_S."""
+    until = time.monotonic() + TIMEOUT_S
     while min(listener.messages for listener in listening) < expected and time.monotonic() < until:  # noqa: ASYNC110
         await asyncio.sleep(0.01)
     await asyncio.sleep(EXTRA_S)
@@ -143,10 +143,10 @@ async def main() -> None:
         before = time.process_time()
         await publish(reader, writer, target, events, rate)
         expected += events
-        complete = await all_heard(listening, expected)
+        complete = await all_received(listening, expected)
         spent = time.process_time() - before
-        heard = [listener.messages for listener in listening]
-        result = {"complete": complete, "cpu_s": spent, "least": min(heard), "most": max(heard)}
+        received = [listener.messages for listener in listening]
+        result = {"complete": complete, "cpu_s": spent, "least": min(received), "most": max(received)}
         print(json.dumps(result), flush=True)
 
 

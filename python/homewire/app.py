@@ -227,7 +227,7 @@ async def running(
 class Caches:
     """What a node remembers of the store, and how it knows that it still may."""
 
-    freshness: CacheVersions
+    cache_versions: CacheVersions
     session_expiry: SessionExpiry
     authenticator: Authenticator
     directory: HomeDirectory
@@ -235,15 +235,17 @@ class Caches:
     @classmethod
     def of(cls, parts: Parts, core: Core, session_expiry: SessionExpiry) -> Caches:
         """Nothing yet."""
-        entries, freshness = (
+        entries, cache_versions = (
             parts.settings.principal_cache_entries,
             CacheVersions(core, parts.settings.shards),
         )
         # What was changed here is so from its answer on, not only once the tail has read of it.
-        parts.relay.on_records(freshness.forget)
+        parts.relay.on_records(cache_versions.forget)
         origins = listed_origins(parts.settings.cookie_origins)
-        authenticator = Authenticator(parts.store, freshness, entries, origins, session_expiry.uses.note)
-        return cls(freshness, session_expiry, authenticator, HomeDirectory(parts.store, freshness, entries))
+        authenticator = Authenticator(parts.store, cache_versions, entries, origins, session_expiry.uses.note)
+        return cls(
+            cache_versions, session_expiry, authenticator, HomeDirectory(parts.store, cache_versions, entries)
+        )
 
 
 def _start_lifetimes(parts: Parts, core: Core, core_event_handlers: CoreEventHandlers) -> SessionExpiry:
@@ -281,7 +283,7 @@ def _add_realtime_tier(
         core,
         caches.authenticator,
         caches.directory,
-        caches.freshness,
+        caches.cache_versions,
         overload.admission,
         core_event_handlers.tls_bridges,
         store.queued_commands,

@@ -100,7 +100,7 @@ class Relay:
 
     def __init__(self, redis: Redis, shards: int) -> None:
         self.stats = RelayStats()
-        self._trips = AutoPipeline(redis)
+        self._pipeline = AutoPipeline(redis)
         self._shards = shards
         self._draining = SingleFlight(self._drain, COMMAND_S, after=self._delete_copied)
         self._expecting = SingleFlight(self._note_expected, COMMAND_S)
@@ -160,7 +160,7 @@ class Relay:
         async for projects in self._pending():
             empty = await self._relay_leftovers(projects)
             if empty:
-                await self._trips.run(FORGET, ([PENDING], [PENDING_TTL_MS, *empty]))
+                await self._pipeline.run(FORGET, ([PENDING], [PENDING_TTL_MS, *empty]))
 
     async def _relay_everywhere(self) -> None:
         for index in (PROJECTS, DELETED_PROJECTS):
@@ -200,7 +200,7 @@ class Relay:
         if self.is_expected(project_id):
             return requests
         began = asyncio.get_running_loop().time()
-        await self._trips.run(EXPECT, ([PENDING], [project_id]))
+        await self._pipeline.run(EXPECT, ([PENDING], [project_id]))
         if len(self._expected_until) >= MAX_EXPECTED:
             self._expected_until.clear()
         self._expected_until[project_id] = began + EXPECT_TTL_S
@@ -235,7 +235,7 @@ class Relay:
         if copied is None:
             entries = await self._send(*oldest)
         else:
-            _, entries = await self._trips.ask(("XDEL", outbox, *copied), oldest)
+            _, entries = await self._pipeline.ask(("XDEL", outbox, *copied), oldest)
         return entries
 
     async def _delete_copied(self, project_id: int) -> None:
@@ -277,7 +277,9 @@ class Relay:
         if changed and self._notify is not None:
             self._notify(changed)
         for queue, messages in by_queue.items():
-            (queued,) = await self._trips.run(QUEUE, queue_call(project_id, queue, COPIED_TTL_MS, messages))
+            (queued,) = await self._pipeline.run(
+                QUEUE, queue_call(project_id, queue, COPIED_TTL_MS, messages)
+            )
             if queue is OutboxQueue.STORED:
                 self.stats.messages_without_sender += queued
             else:
@@ -286,16 +288,16 @@ class Relay:
 
     async def _write_copies(self, calls: Sequence[Call]) -> int:
         """Run COPY. Returns how many copies were new."""
-        return sum(await self._trips.run(COPY, *calls))
+        return sum(await self._pipeline.run(COPY, *calls))
 
     async def _lengths(self, projects: Sequence[int]) -> list[Any]:
         """The length of each project's outbox, or the error of its command."""
         if not projects:
             return []
-        return await self._trips.ask_each(*(("XLEN", ProjectSlot(each).outbox) for each in projects))
+        return await self._pipeline.ask_each(*(("XLEN", ProjectSlot(each).outbox) for each in projects))
 
     async def _send(self, *command: str | int | bytes) -> Any:
-        return (await self._trips.ask(command))[0]
+        return (await self._pipeline.ask(command))[0]
 
     def _note_malformed(self, project_id: int, entry_id: bytes) -> None:
         self.stats.malformed += 1

@@ -39,7 +39,7 @@ class Authenticator:
     def __init__(
         self,
         store: Store,
-        freshness: CacheVersions,
+        cache_versions: CacheVersions,
         capacity: int,
         cookie_origins: Container[str] = (),
         used: UseCallback | None = None,
@@ -49,7 +49,7 @@ class Authenticator:
         self._store = store
         self._cookie_origins = cookie_origins
         self._used = used
-        self._principals: VersionedCache[str, Principal] = VersionedCache(freshness, capacity)
+        self._principals: VersionedCache[str, Principal] = VersionedCache(cache_versions, capacity)
 
     async def __call__(self, request: web.Request) -> Principal:
         """The principal of a request. Raises Unauthenticated, PermissionDenied (CROSS_SITE)."""

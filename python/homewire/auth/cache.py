@@ -173,10 +173,10 @@ class _Generations(Generic[Key, Held]):
     """Two generations of what is held by key."""
 
     __slots__ = (
+        "_cache_versions",
         "_capacity",
         "_clock",
         "_count",
-        "_freshness",
         "_half_life",
         "_new",
         "_number",
@@ -186,13 +186,13 @@ class _Generations(Generic[Key, Held]):
 
     def __init__(
         self,
-        freshness: CacheVersions,
+        cache_versions: CacheVersions,
         capacity: int,
         lifetime: float = LIFETIME_S,
         clock: Callable[[], float] = monotonic,
     ) -> None:
         """`lifetime` in seconds, `clock` gives them."""
-        self._freshness = freshness
+        self._cache_versions = cache_versions
         self._half_life = lifetime / 2
         self._capacity = capacity
         self._clock = clock
@@ -217,7 +217,7 @@ class _Generations(Generic[Key, Held]):
     def _make_room(self, entries: int) -> bool:
         """Make room for so many entries. Returns whether they may be cached."""
         half = self._capacity // 2
-        if entries > half or not self._freshness.is_tail_alive():
+        if entries > half or not self._cache_versions.is_tail_alive():
             return False
         self._turn()
         if self._count + entries > half:
@@ -242,13 +242,13 @@ class VersionedCache(_Generations[Key, Entry[Value]]):
         entry = self._new.get(key) or self._old.get(key)
         if entry is None or (at_version is not None and entry[1] != at_version):
             return None
-        return entry[2] if self._freshness.is_current(entry[0]) else None
+        return entry[2] if self._cache_versions.is_current(entry[0]) else None
 
     async def read(
         self, key: Key, identifier: int, read: Callable[[], Awaitable[Value | None]]
     ) -> Value | None:
         """Read a value that changes only with records of the shard of `identifier`; None is not kept."""
-        version, total = self._freshness.version_of(identifier), self._freshness.total()
+        version, total = self._cache_versions.version_of(identifier), self._cache_versions.total()
         value = await read()
         if value is not None:
             self._put(key, (version, total, value))
@@ -258,13 +258,13 @@ class VersionedCache(_Generations[Key, Entry[Value]]):
         self, key: Key, read: Callable[[], Awaitable[Value | None]], identifier_of: Callable[[Value], int]
     ) -> Value | None:
         """Read a value that names itself the shard of its control records."""
-        total = self._freshness.total()
+        total = self._cache_versions.total()
         value = await read()
         if value is not None:
             # Read the shard's version before the total is compared: a record between the two would be counted
             # in the version and missing in the value.
-            version = self._freshness.version_of(identifier_of(value))
-            if self._freshness.total() == total:
+            version = self._cache_versions.version_of(identifier_of(value))
+            if self._cache_versions.total() == total:
                 self._put(key, (version, total, value))
         return value
 
@@ -280,21 +280,21 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
 
     def __init__(
         self,
-        freshness: CacheVersions,
+        cache_versions: CacheVersions,
         capacity: int,
         lifetime: float = LIFETIME_S,
         clock: Callable[[], float] = monotonic,
         is_worth_it: Callable[[Value], bool] = lambda _: True,
     ) -> None:
         """`is_worth_it` says which records are remembered; the others are asked for again, too."""
-        super().__init__(freshness, capacity, lifetime, clock)
+        super().__init__(cache_versions, capacity, lifetime, clock)
         self._is_worth_it = is_worth_it
 
     def known(self, owner: Key, ids: Collection[int], at_version: int | None = None) -> dict[int, Value]:
         """The cached records of `ids` that are current. `at_version` as in `VersionedCache.get`."""
         self._turn()
         known: dict[int, Value] = {}
-        if self._freshness.review():
+        if self._cache_versions.review():
             wanted: Collection[int] = ids
             for generation in (self._new, self._old):
                 held = generation.get(owner)
@@ -317,7 +317,7 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         known = self.known(owner, ids, at_version)
         missing = _missing(ids, known)
         if missing:
-            versions, total = self._freshness.versions_of(missing), self._freshness.total()
+            versions, total = self._cache_versions.versions_of(missing), self._cache_versions.total()
             found = await read(missing)
             entries = {
                 each: (versions[each], total, value)
@@ -343,7 +343,7 @@ class VersionedIds(_Generations[Key, dict[int, ShardVersion]]):
         """The cached ids that still exist."""
         self._turn()
         known: set[int] = set()
-        if self._freshness.review():
+        if self._cache_versions.review():
             wanted: Collection[int] = ids
             for generation in (self._new, self._old):
                 held = generation.get(owner)
@@ -359,7 +359,7 @@ class VersionedIds(_Generations[Key, dict[int, ShardVersion]]):
         known = self.known(owner, ids)
         missing = _missing(ids, known)
         if missing:
-            versions = self._freshness.versions_of(missing)
+            versions = self._cache_versions.versions_of(missing)
             found = await read(missing)
             if found and self._make_room(len(found)):
                 self._new.setdefault(owner, {}).update((each, versions[each]) for each in found)

@@ -29,18 +29,24 @@ class HomeDirectory:
     Only what exists is remembered: what does not is asked for again.
     """
 
-    def __init__(self, store: Store, freshness: CacheVersions, capacity: int) -> None:
+    def __init__(self, store: Store, cache_versions: CacheVersions, capacity: int) -> None:
         self._store = store
-        self._projects: VersionedCache[int, Project] = VersionedCache(freshness, capacity)
-        self._homes: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(freshness, capacity)
-        # Tuples, because a set of one id takes 216 bytes, and most users have one home.
-        self._members: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(freshness, capacity)
-        self._rights: VersionedCache[tuple[int, int], tuple[str, ...]] = VersionedCache(freshness, capacity)
-        self._locations: VersionedRecords[int, DeviceLocation] = VersionedRecords(
-            freshness, capacity, is_worth_it=lambda place: place.home_id is not None
+        self._projects: VersionedCache[int, Project] = VersionedCache(cache_versions, capacity)
+        self._homes: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(
+            cache_versions, capacity
         )
-        self._existing: VersionedIds[int] = VersionedIds(freshness, capacity)
-        self._active: VersionedIds[int] = VersionedIds(freshness, capacity)
+        # Tuples, because a set of one id takes 216 bytes, and most users have one home.
+        self._members: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(
+            cache_versions, capacity
+        )
+        self._rights: VersionedCache[tuple[int, int], tuple[str, ...]] = VersionedCache(
+            cache_versions, capacity
+        )
+        self._locations: VersionedRecords[int, DeviceLocation] = VersionedRecords(
+            cache_versions, capacity, is_worth_it=lambda place: place.home_id is not None
+        )
+        self._existing: VersionedIds[int] = VersionedIds(cache_versions, capacity)
+        self._active: VersionedIds[int] = VersionedIds(cache_versions, capacity)
 
     async def project(self, project_id: int) -> Project | None:
         """The project, unless it was deleted. By the project's shard."""

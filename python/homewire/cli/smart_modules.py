@@ -28,7 +28,7 @@ dead_letters = typer.Typer(
 
 
 ModuleId = Annotated[str, typer.Option("--id", help="Id, unique in the project.")]
-Letters = Annotated[
+DeadLetters = Annotated[
     list[str] | None,
     typer.Option("--letter", help="Id of a dead letter; repeat for more. None: all.", show_default=False),
 ]
@@ -161,33 +161,33 @@ async def list_dead_letters(scope: Scope, module_id: ModuleId, project: Project 
     project_id = await _existing(scope, module_id, project)
     return [
         {
-            "letterId": letter.id,
-            "eventId": letter.event_id,
-            "reason": letter.reason,
-            "tries": letter.tries,
-            "event": orjson.loads(event_json(letter.envelope) or b"null"),
+            "letterId": dead_letter.id,
+            "eventId": dead_letter.event_id,
+            "reason": dead_letter.reason,
+            "tries": dead_letter.tries,
+            "event": orjson.loads(event_json(dead_letter.envelope) or b"null"),
         }
-        for letter in await scope.store.module_deliveries.dead_letters(project_id, module_id)
+        for dead_letter in await scope.store.module_deliveries.dead_letters(project_id, module_id)
     ]
 
 
 @command(dead_letters, "retry", changes=True)
 async def retry_dead_letters(
-    scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
+    scope: Scope, module_id: ModuleId, dead_letter: DeadLetters = None, project: Project = None
 ) -> Answer:
     """Deliver dead letters again: all, or the named ones."""
     project_id = await _existing(scope, module_id, project)
-    chosen = letter or await _all_letters(scope, project_id, module_id)
+    chosen = dead_letter or await _all_dead_letters(scope, project_id, module_id)
     return {"retried": await scope.store.module_deliveries.retry(project_id, module_id, chosen)}
 
 
 @command(dead_letters, "drop", changes=True)
 async def drop_dead_letters(
-    scope: Scope, module_id: ModuleId, letter: Letters = None, project: Project = None
+    scope: Scope, module_id: ModuleId, dead_letter: DeadLetters = None, project: Project = None
 ) -> Answer:
     """Delete dead letters: all, or the named ones."""
     project_id = await _existing(scope, module_id, project)
-    chosen = letter or await _all_letters(scope, project_id, module_id)
+    chosen = dead_letter or await _all_dead_letters(scope, project_id, module_id)
     return {"dropped": await scope.store.module_deliveries.drop(project_id, module_id, chosen)}
 
 
@@ -199,9 +199,9 @@ async def _existing(scope: Scope, module_id: str, project: int | None) -> int:
     return project_id
 
 
-async def _all_letters(scope: Scope, project_id: int, module_id: str) -> list[str]:
-    letters: list[DeadLetter] = await scope.store.module_deliveries.dead_letters(project_id, module_id)
-    return [letter.id for letter in letters]
+async def _all_dead_letters(scope: Scope, project_id: int, module_id: str) -> list[str]:
+    dead_letters: list[DeadLetter] = await scope.store.module_deliveries.dead_letters(project_id, module_id)
+    return [dead_letter.id for dead_letter in dead_letters]
 
 
 async def _shown(scope: Scope, module: SmartModule) -> dict[str, Any]:

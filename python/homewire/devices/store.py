@@ -45,7 +45,7 @@ MAX_REMOVED: Final = 40
 """Devices that one script takes out of a deleted home. Each touches up to 15 of the 1,000 elements."""
 CLAIM_CODE_LENGTH: Final = 12
 # Users type it from a label: no letters that look alike. 32 letters, 60 bits.
-_CLAIM_LETTERS: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
+_CLAIM_ALPHABET: Final = "ABCDEFGHJKLMNPQRSTUVWXYZ23456789"
 
 
 class Devices:
@@ -75,7 +75,7 @@ class Devices:
         )  # fmt: skip
         token, reference = tokens.mint(project_id)
         for _ in range(ATTEMPTS):
-            claim_code = "".join(secrets.choice(_CLAIM_LETTERS) for _ in range(CLAIM_CODE_LENGTH))
+            claim_code = "".join(secrets.choice(_CLAIM_ALPHABET) for _ in range(CLAIM_CODE_LENGTH))
             answer = await self._store(device, reference.hash, claim_code)
             if answer != ["taken", "claim_code"]:
                 require_ok(answer, project=project_id, home=home_id)

@@ -17,14 +17,25 @@ from homewire.errors import Unavailable
 class Turns:
     """At most `most` at once of each subject; `queue` more wait up to `wait_s`. Used from one event loop.
 
-    A `most` of 0 is no limit. `refusal` makes the error for what waited too long, or found the queue full.
+    A turn ends after `longest_s` even if its work goes on. Such work waits for something else, e.g. for
+    Redis, and takes few steps of the loop. A `most` of 0 is no limit. `refusal` makes the error for work that
+    waited too long, or found the queue full.
     """
 
-    def __init__(self, most: int, *, queue: int, wait_s: float, refusal: Callable[[], Unavailable]) -> None:
+    def __init__(
+        self,
+        most: int,
+        *,
+        queue: int,
+        wait_s: float,
+        refusal: Callable[[], Unavailable],
+        longest_s: float | None = None,
+    ) -> None:
         self._most = most
         self._queue = queue
         self._wait_s = wait_s
         self._refusal = refusal
+        self._longest_s = longest_s
         self._taken: dict[Hashable, int] = {}
         self._waiting: dict[Hashable, deque[asyncio.Future[None]]] = {}
         self.taken = 0
@@ -42,10 +53,16 @@ class Turns:
     async def of(self, subject: Hashable) -> AsyncIterator[None]:
         """Hold one turn of the subject. Raises the refusal."""
         await self.take(subject)
+        turn = _Turn(self, subject)
+        end = None
+        if self._longest_s is not None:
+            end = asyncio.get_running_loop().call_later(self._longest_s, turn.end)
         try:
             yield
         finally:
-            self.give_back(subject)
+            if end is not None:
+                end.cancel()
+            turn.end()
 
     async def take(self, subject: Hashable) -> None:
         """Wait for a turn of the subject. Raises the refusal."""
@@ -98,3 +115,16 @@ class Turns:
                 waiting.remove(turn)
             if not waiting:
                 del self._waiting[subject]
+
+
+class _Turn:
+    """One turn, which ends once."""
+
+    def __init__(self, turns: Turns, subject: Hashable) -> None:
+        self._turns: Turns | None = turns
+        self._subject = subject
+
+    def end(self) -> None:
+        turns, self._turns = self._turns, None
+        if turns is not None:
+            turns.give_back(self._subject)

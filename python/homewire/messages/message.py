@@ -212,8 +212,8 @@ def selected(name: str) -> str:
 
 def _mail(subject: str, first: str, link: str | None, last: str) -> MailText:
     text = "\n\n".join(part for part in (first, link, last) if part) + "\n"
-    anchor = f'<p><a href="{escape(link)}">{escape(link)}</a></p>' if link else ""
-    body = f"<p>{escape(first)}</p>{anchor}<p>{escape(last)}</p>"
+    link_element = f'<p><a href="{escape(link)}">{escape(link)}</a></p>' if link else ""
+    body = f"<p>{escape(first)}</p>{link_element}<p>{escape(last)}</p>"
     return MailText(subject, text, f"<!doctype html><html><body>{body}</body></html>\n")
 
 

@@ -71,7 +71,7 @@ class MessageOutbox:
     """
 
     def __init__(self, redis: Redis, sealer: Sealer, base_url: str, carried: Collection[Channel]) -> None:
-        self._trips = AutoPipeline(redis)
+        self._pipeline = AutoPipeline(redis)
         self._sealer = sealer
         self._base_url = base_url
         self._carried = carried
@@ -82,7 +82,7 @@ class MessageOutbox:
         if channel not in self._carried:
             return
         with translate_redis_errors():
-            queued, waiting = await self._trips.ask(
+            queued, waiting = await self._pipeline.ask(
                 ("XLEN", message_queue(channel)), ("ZCARD", messages_waiting(channel))
             )
         if queued + waiting >= QUEUED:

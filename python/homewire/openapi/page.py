@@ -172,14 +172,14 @@ def _answers(document: Part, operation: Part) -> str:
 def _models(document: Part) -> Iterator[str]:
     for name, schema in document["components"]["schemas"].items():
         about = _paragraphs(schema.get("description", ""))
-        yield f'<article id="{_anchor(name)}"><h3>{escape(name)}</h3>{about}{_fields(schema)}</article>'
+        yield f'<article id="{_fragment(name)}"><h3>{escape(name)}</h3>{about}{_fields(schema)}</article>'
 
 
 def _kind(schema: Part) -> str:
     """A type in a few words."""
     if "$ref" in schema:
         name = schema["$ref"].rpartition("/")[2]
-        return f'<a href="#{_anchor(name)}">{escape(name)}</a>'
+        return f'<a href="#{_fragment(name)}">{escape(name)}</a>'
     if "const" in schema:
         return f"<code>{escape(str(schema['const']))}</code>"
     if "enum" in schema:
@@ -210,7 +210,7 @@ def _inline(text: str) -> str:
     return _EMPHASIS.sub(r"<em>\1</em>", _CODE.sub(r"<code>\1</code>", escape(text)))
 
 
-def _anchor(name: str) -> str:
+def _fragment(name: str) -> str:
     return f"model-{escape(name)}"
 
 

@@ -66,7 +66,7 @@ class Gateway:
     core: Core
     authenticator: Authenticator
     directory: HomeDirectory
-    freshness: CacheVersions
+    cache_versions: CacheVersions
     admission: ConnectionLimits
     tls_bridges: TlsBridges
     queued_commands: QueuedCommands
@@ -142,7 +142,7 @@ async def _connect(
     try:
         connection_id, principal = await reserve(
             core,
-            gateway.freshness,
+            gateway.cache_versions,
             gateway.admission,
             look_up,
             client_address(request),
@@ -205,7 +205,7 @@ Reserved: TypeAlias = Callable[[int, Principal], None]
 
 async def reserve(
     core: Core,
-    freshness: CacheVersions,
+    cache_versions: CacheVersions,
     admission: ConnectionLimits,
     look_up: LookUp,
     address: str | None,
@@ -218,7 +218,7 @@ async def reserve(
     Raises what `look_up` raises, TooManyRequests, and Unavailable when the answer keeps changing; nothing
     is reserved then.
     """
-    seen = freshness.total()
+    seen = cache_versions.total()
     claim = await look_up(seen)
     # Once: an abandoned reservation is counted until the reactor comes to it.
     admission.check(claim[0], address)
@@ -230,8 +230,8 @@ async def reserve(
         try:
             await _observed(observe, "authorise")
             current = claim
-            if freshness.total() != seen:
-                seen = freshness.total()
+            if cache_versions.total() != seen:
+                seen = cache_versions.total()
                 current = await look_up(BYPASS)
             if current == claim:
                 await _observed(observe, "answer")

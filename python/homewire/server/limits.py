@@ -99,6 +99,8 @@ LONGEST_RETRY_S: Final = 5
 WAITING_REQUESTS: Final = 1_000
 """The most requests of one subject that wait for their turn."""
 REQUEST_WAIT_S: Final = 30.0
+TURN_S: Final = 0.1
+"""A request that takes longer waits for Redis, for a hash or for a client, and lets the next one begin."""
 REFUSAL_DELAY_S: Final = 1.0
 """A refusal by rate is answered this late: a client that does not wait would have the next one at once, and a
 refusal costs the loop as much as a small answer. The client's connections bound how many are delayed."""
@@ -154,9 +156,8 @@ class RequestTurns:
 
     def __init__(self, most: int) -> None:
         """`most` of a project or address, half of it of a user or device; 0: no limit."""
-        self._projects = Turns(most, queue=WAITING_REQUESTS, wait_s=REQUEST_WAIT_S, refusal=_too_many)
-        half = (most + 1) // 2
-        self._principals = Turns(half, queue=WAITING_REQUESTS, wait_s=REQUEST_WAIT_S, refusal=_too_many)
+        self._projects = _request_turns(most)
+        self._principals = _request_turns((most + 1) // 2)
 
     @asynccontextmanager
     async def of(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
@@ -182,6 +183,10 @@ class RequestTurns:
             "requests_delayed": sum(each.delayed for each in both),
             "requests_refused": sum(each.refused for each in both),
         }
+
+
+def _request_turns(most: int) -> Turns:
+    return Turns(most, queue=WAITING_REQUESTS, wait_s=REQUEST_WAIT_S, refusal=_too_many, longest_s=TURN_S)
 
 
 def _too_many() -> Unavailable:

@@ -197,13 +197,13 @@ class BodyReader:
         end = loop.time() + self.timeout
         chunks: list[bytes] = []
         size = 0
-        async with asyncio.timeout(self.silence) as patience:
+        async with asyncio.timeout(self.silence) as timeout:
             while size <= limit and not content.at_eof():
                 chunk = await content.readany()
                 size += len(chunk)
                 chunks.append(chunk)
                 self._hold(request, size)
-                patience.reschedule(min(end, loop.time() + self.silence))
+                timeout.reschedule(min(end, loop.time() + self.silence))
         return b"".join(chunks)
 
     def _hold(self, request: web.Request, size: int) -> None:

@@ -1,8 +1,8 @@
 """Deliveries to smart modules, and which node delivers to which module.
 
-A delivery is in the stream of its module from its dispatch until the receiver accepted it or it became a dead
-letter. It survives the loss of nodes and of shards. `bytes` of a module counts its stream: each envelope and
-`OVERHEAD`.
+A delivery is in the stream of its module from its dispatch until the receiver accepted it or it became a
+dead letter. It survives the loss of nodes and of shards. `bytes` of a module counts its stream: each
+envelope and `OVERHEAD`.
 """
 
 from __future__ import annotations
@@ -173,7 +173,9 @@ class ModuleDeliveries:
         answer = await self._database.change(COUNT_TRY, slot, names, values)
         return int(answer[1]) if answer[0] == "ok" else 0
 
-    async def bury(self, module: SmartModule, entry: str, reason: str, tries: int, dead_letters: int) -> None:
+    async def dead_letter(
+        self, module: SmartModule, entry: str, reason: str, tries: int, dead_letters: int
+    ) -> None:
         """Make a delivery a dead letter. The oldest dead letters beyond `dead_letters` are deleted."""
         slot = ProjectSlot(module.project_id)
         names = [*_names(slot, module.id), slot.module_dead(module.id)]
@@ -193,34 +195,34 @@ class ModuleDeliveries:
 
     async def dead_letters(self, project_id: int, module_id: str) -> list[DeadLetter]:
         """All dead letters, oldest first."""
-        name, after, letters = ProjectSlot(project_id).module_dead(module_id), "-", list[DeadLetter]()
+        name, after, dead_letters = ProjectSlot(project_id).module_dead(module_id), "-", list[DeadLetter]()
         while True:
             found = await self._database.read("XRANGE", name, after, "+", "COUNT", DEAD_PAGE)
-            letters += [_dead_letter(*each) for each in found]
+            dead_letters += [_dead_letter(*each) for each in found]
             if len(found) < DEAD_PAGE:
-                return letters
-            after = f"({letters[-1].id}"
+                return dead_letters
+            after = f"({dead_letters[-1].id}"
 
-    async def retry(self, project_id: int, module_id: str, letters: Sequence[str]) -> int:
+    async def retry(self, project_id: int, module_id: str, dead_letters: Sequence[str]) -> int:
         """Make dead letters deliveries again. Returns how many it were. Raises UnknownRecord."""
         await self.expect([(project_id, module_id)])
         slot, moved = ProjectSlot(project_id), 0
         names = [
             slot.smart_module(module_id), slot.module_deliveries(module_id), slot.module_dead(module_id)
         ]  # fmt: skip
-        for start in range(0, len(letters), DEAD_PAGE):
-            page = letters[start : start + DEAD_PAGE]
+        for start in range(0, len(dead_letters), DEAD_PAGE):
+            page = dead_letters[start : start + DEAD_PAGE]
             answer = await self._database.change(RETRY_DEAD_LETTERS, slot, names, page)
             require_ok(answer, project=project_id, smart_module=module_id)
             moved += int(answer[1])
         return moved
 
-    async def drop(self, project_id: int, module_id: str, letters: Sequence[str]) -> int:
+    async def drop(self, project_id: int, module_id: str, dead_letters: Sequence[str]) -> int:
         """Delete dead letters. Returns how many it were. Raises UnknownRecord."""
         slot, dropped = ProjectSlot(project_id), 0
         names = [slot.smart_module(module_id), slot.module_dead(module_id)]
-        for start in range(0, len(letters), DEAD_PAGE):
-            page = letters[start : start + DEAD_PAGE]
+        for start in range(0, len(dead_letters), DEAD_PAGE):
+            page = dead_letters[start : start + DEAD_PAGE]
             answer = await self._database.change(DELETE_DEAD_LETTERS, slot, names, page)
             require_ok(answer, project=project_id, smart_module=module_id)
             dropped += int(answer[1])

@@ -43,7 +43,7 @@ class Dependencies:
     """What couriers share."""
 
     store: Store
-    catalogue: ModuleRegistry
+    registry: ModuleRegistry
     poster: WebhookClient
     sealer: Sealer
     settings: Settings
@@ -63,9 +63,9 @@ class DeliveryWorker:
         self._breaker = Breaker(self._settings.webhook_breaker_failures, self._settings.webhook_breaker_s)
         self._opened = module
         self._known: SmartModule | None = module
-        """What the catalogue had when URL and keys were opened."""
+        """What the registry had when URL and keys were opened."""
         self._url = self._key = self._old_key = ""
-        self._woken = asyncio.Event()
+        self._wakeup = asyncio.Event()
         self._running: set[asyncio.Task[None]] = set()
         self._retries: list[tuple[float, str]] = []
         """When, and which entry; a heap."""
@@ -79,7 +79,7 @@ class DeliveryWorker:
     def wake(self) -> None:
         """There is something to deliver."""
         self._check_at = 0.0
-        self._woken.set()
+        self._wakeup.set()
 
     async def run(self) -> bool:
         """Deliver until nothing is left, another node does it, or the module is no more.
@@ -98,7 +98,7 @@ class DeliveryWorker:
             await self._end()
 
     async def _prepare(self) -> None:
-        # Not as the catalogue remembers it: that knows nothing of breakers.
+        # Not as the registry remembers it: that knows nothing of breakers.
         module = await self._deps.store.smart_modules.get(self._module.project_id, self._module.id)
         if module is None:
             return
@@ -110,13 +110,13 @@ class DeliveryWorker:
     def _open(self, module: SmartModule) -> None:
         """Read URL and keys of this state of the module."""
         opened = self._deps.sealer.open
-        self._opened, self._known = module, self._deps.catalogue.get(named(module))
+        self._opened, self._known = module, self._deps.registry.get(named(module))
         self._url, self._key = opened(module.sealed_url), opened(module.sealed_key)
         self._old_key = opened(module.sealed_old_key) if module.sealed_old_key else ""
 
     def _keys(self) -> list[str]:
         """Those that sign now; one that is being replaced first."""
-        known = self._deps.catalogue.get(named(self._module))
+        known = self._deps.registry.get(named(self._module))
         # Looked at for each delivery: behind a rotation that was answered, the new key signs.
         if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
             self._open(known)
@@ -152,7 +152,7 @@ class DeliveryWorker:
 
     def _is_current(self) -> bool:
         """Whether the module is still what it was: not deleted, made anew, or suspended."""
-        known = self._deps.catalogue.get(named(self._module))
+        known = self._deps.registry.get(named(self._module))
         if known is None or known.since_ms != self._module.since_ms or known.suspended:
             return False
         if known is not self._module:
@@ -172,7 +172,7 @@ class DeliveryWorker:
                 return
             task = asyncio.create_task(self._try(delivery))
             self._running.add(task)
-            task.add_done_callback(lambda _: self._woken.set())
+            task.add_done_callback(lambda _: self._wakeup.set())
 
     async def _take(self) -> Delivery | None:
         """What is to be tried now, None if nothing is."""
@@ -232,7 +232,9 @@ class DeliveryWorker:
 
     async def _dead_letter(self, entry: str, reason: str, tries: int) -> None:
         self._deps.stats.dead_letters += 1
-        await self._deliveries.bury(self._module, entry, reason, tries, self._settings.webhook_dead_letters)
+        await self._deliveries.dead_letter(
+            self._module, entry, reason, tries, self._settings.webhook_dead_letters
+        )
 
     def _raise_failures(self) -> None:
         """Raise what ended a try: Redis was away, so this courier starts anew when it is back."""
@@ -247,13 +249,13 @@ class DeliveryWorker:
             until.append(self._retries[0][0])
         if not self._breaker.is_closed:
             until.append(self._breaker.open_until)
-        self._woken.clear()
+        self._wakeup.clear()
         if any(task.done() for task in self._running):
             return
         timeout = max(0.005, min(at for at in until if at > now) - now)
         try:
             async with asyncio.timeout(timeout):
-                await self._woken.wait()
+                await self._wakeup.wait()
         except TimeoutError:
             return
 

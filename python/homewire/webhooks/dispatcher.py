@@ -56,7 +56,7 @@ class Dispatcher:
         self,
         redis: Redis,
         store: Store,
-        catalogue: ModuleRegistry,
+        registry: ModuleRegistry,
         wake: Callable[[ModuleName], None],
         stats: WebhookStats,
         node: str,
@@ -68,7 +68,7 @@ class Dispatcher:
         redis.set_response_callback("XREADGROUP", _as_it_is)
         redis.set_response_callback("XAUTOCLAIM", _as_it_is)
         self._store = store
-        self._catalogue = catalogue
+        self._registry = registry
         self._wake = wake
         self._stats = stats
         self._node = node
@@ -86,7 +86,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Pick until cancelled."""
         while not is_cancelling():
-            await self._catalogue.has_modules()
+            await self._registry.has_modules()
             try:
                 await self._round()
             except (RedisError, OSError, Unavailable) as error:
@@ -156,14 +156,14 @@ class Dispatcher:
     async def _pick(self, entries: Iterable[Entry]) -> None:
         # Looked up behind the reading: a module whose creation was answered before an event was accepted
         # is known now.
-        await self._catalogue.refresh()
+        await self._registry.refresh()
         wanted: dict[ModuleName, tuple[SmartModule, list[tuple[str, bytes]]]] = {}
         for shard, entry, envelope in entries:
             route = event_route(envelope) if envelope is not None else None
             if route is None or envelope is None:
                 continue
             accepted_ms = int(entry.partition(b"-")[0])
-            for module in self._catalogue.wanting(*route, accepted_ms):
+            for module in self._registry.wanting(*route, accepted_ms):
                 event_id = f"{shard}.{entry.decode('ascii')}"
                 wanted.setdefault(named(module), (module, []))[1].append((event_id, envelope))
         if wanted:

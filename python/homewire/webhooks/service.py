@@ -60,15 +60,13 @@ class Webhooks:
         try:
             async with WebhookClient(settings) as poster:
                 store = Store(client, relay)
-                catalogue = ModuleRegistry(store.smart_modules)
-                deps = Dependencies(
-                    store, catalogue, poster, Sealer.of(settings), settings, self._stats, node
-                )
+                registry = ModuleRegistry(store.smart_modules)
+                deps = Dependencies(store, registry, poster, Sealer.of(settings), settings, self._stats, node)
 
                 def wake(name: ModuleName) -> None:
                     self._wake(name, deps)
 
-                dispatcher = Dispatcher(reader, store, catalogue, wake, self._stats, node, settings)
+                dispatcher = Dispatcher(reader, store, registry, wake, self._stats, node, settings)
                 picking = asyncio.create_task(dispatcher.run())
                 try:
                     await self._check(picking, deps)
@@ -86,9 +84,9 @@ class Webhooks:
                 # It stops for nothing but a fault of ours, which must not go unnoticed.
                 picking.result()
             try:
-                await deps.catalogue.refresh()
+                await deps.registry.refresh()
                 now = asyncio.get_running_loop().time()
-                if len(deps.catalogue) or now >= tidy_at:
+                if len(deps.registry) or now >= tidy_at:
                     # Without any module only to strike out what is noted of those that were.
                     tidy_at = now + TIDY_S
                     # Some at a time, all in turn: those that nothing can be delivered to stay noted.
@@ -105,14 +103,14 @@ class Webhooks:
         if worker is not None:
             worker.wake()
             return
-        module = deps.catalogue.get(name)
+        module = deps.registry.get(name)
         is_begun = name in self._tasks
         if is_begun or len(self._tasks) >= WORKERS or (module is not None and module.suspended):
             return
         self._tasks[name] = asyncio.create_task(self._employ(name, deps))
 
     async def _employ(self, name: ModuleName, deps: Dependencies) -> None:
-        module = deps.catalogue.get(name)
+        module = deps.registry.get(name)
         try:
             if module is not None:
                 worker = self._workers[name] = DeliveryWorker(module, deps)

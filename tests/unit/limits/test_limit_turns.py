@@ -89,3 +89,14 @@ async def test_zero_is_no_limit() -> None:
     for _ in range(1000):
         await turns.take("a")
     assert turns.waiting == 0
+
+
+async def test_turn_ends_early_when_its_work_takes_too_long() -> None:
+    turns = Turns(1, queue=10, wait_s=HOUR, refusal=lambda: Unavailable(limit="test"), longest_s=0.0)
+    async with turns.of("a"):
+        # The first still works, and another one begins.
+        await turns.take("a")
+        assert turns.taken == 1
+    assert turns.taken == 1
+    turns.give_back("a")
+    assert (turns.taken, turns.waiting) == (0, 0)

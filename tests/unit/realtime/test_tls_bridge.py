@@ -1,4 +1,4 @@
-"""The pump between a real TLS connection and a socket pair, whose far end plays the core; on both loops."""
+"""The bridge between a real TLS connection and a socket pair, whose far end plays the core; on both loops."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Run(Protocol):
 
 @dataclass
 class RedisConnection:
-    """A client, the pump, and the core's end."""
+    """A client, the bridge, and the core's end."""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -59,7 +59,7 @@ class RedisConnection:
             await loop().sock_sendall(self.core, data)
 
     async def ended(self) -> None:
-        """Wait until there is no pump any more."""
+        """Wait until there is no bridge any more."""
         async with asyncio.timeout(TIMEOUT_S):
             while self.bridges:  # noqa: ASYNC110 (nobody announces it)
                 await asyncio.sleep(0.01)
@@ -89,8 +89,8 @@ def run(request: pytest.FixtureRequest, contexts: tuple[ssl.SSLContext, ssl.SSLC
         class Accepts(asyncio.Protocol):
             def connection_made(self, transport: asyncio.BaseTransport) -> None:
                 served = cast(asyncio.Transport, transport)
-                pump, descriptor = bridges.bridge(7, served)
-                pump.start()
+                bridge, descriptor = bridges.bridge(7, served)
+                bridge.start()
                 core.set_result((socket.socket(fileno=descriptor), served))
 
         server = await loop().create_server(Accepts, "127.0.0.1", 0, ssl=server_context)

@@ -34,7 +34,7 @@ pub type OutboxPosition = (u64, u64);
 
 /// How a record compares with the newest known record with the same key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Freshness {
+pub enum Recency {
     Newer,
     Same,
     Older,
@@ -67,18 +67,18 @@ impl RecordDedup {
 
     /// Compares a record with the newest one with its key. Unless it is older, the record becomes the
     /// newest.
-    pub fn observe(&mut self, key: RecordKey, position: OutboxPosition, now: Instant) -> Freshness {
+    pub fn observe(&mut self, key: RecordKey, position: OutboxPosition, now: Instant) -> Recency {
         if self.current.len() >= MAX_RECORDS || now.duration_since(self.began) >= GENERATION {
             self.previous = std::mem::take(&mut self.current);
             self.began = now;
         }
-        let freshness = match self.newest(&key).map(|newest| position.cmp(&newest)) {
-            None | Some(std::cmp::Ordering::Greater) => Freshness::Newer,
-            Some(std::cmp::Ordering::Equal) => Freshness::Same,
-            Some(std::cmp::Ordering::Less) => return Freshness::Older,
+        let recency = match self.newest(&key).map(|newest| position.cmp(&newest)) {
+            None | Some(std::cmp::Ordering::Greater) => Recency::Newer,
+            Some(std::cmp::Ordering::Equal) => Recency::Same,
+            Some(std::cmp::Ordering::Less) => return Recency::Older,
         };
         self.current.insert(key, position);
-        freshness
+        recency
     }
 
     /// The position of the newest record with this key, if it is remembered.
@@ -110,26 +110,26 @@ mod tests {
     fn only_lower_position_is_older() {
         let now = Instant::now();
         let mut dedup = RecordDedup::new(now);
-        for (position, freshness) in [
-            ((5, 0), Freshness::Newer),
-            ((5, 0), Freshness::Same),
-            ((4, 9), Freshness::Older),
-            ((5, 1), Freshness::Newer),
-            ((5, 0), Freshness::Older),
-            ((6, 0), Freshness::Newer),
+        for (position, recency) in [
+            ((5, 0), Recency::Newer),
+            ((5, 0), Recency::Same),
+            ((4, 9), Recency::Older),
+            ((5, 1), Recency::Newer),
+            ((5, 0), Recency::Older),
+            ((6, 0), Recency::Newer),
         ] {
             assert_eq!(
                 dedup.observe(user(1), position, now),
-                freshness,
+                recency,
                 "{position:?}"
             );
         }
-        assert_eq!(dedup.observe(user(2), (1, 0), now), Freshness::Newer);
+        assert_eq!(dedup.observe(user(2), (1, 0), now), Recency::Newer);
         let elsewhere = RecordKey {
             shard: Some(2),
             ..user(1)
         };
-        assert_eq!(dedup.observe(elsewhere, (1, 0), now), Freshness::Newer);
+        assert_eq!(dedup.observe(elsewhere, (1, 0), now), Recency::Newer);
     }
 
     #[test]
@@ -139,11 +139,11 @@ mod tests {
         dedup.observe(user(1), (5, 0), now);
         dedup.observe(user(2), (5, 0), now);
         let later = now + GENERATION;
-        assert_eq!(dedup.observe(user(1), (4, 0), later), Freshness::Older);
-        assert_eq!(dedup.observe(user(1), (5, 0), later), Freshness::Same);
+        assert_eq!(dedup.observe(user(1), (4, 0), later), Recency::Older);
+        assert_eq!(dedup.observe(user(1), (5, 0), later), Recency::Same);
         let latest = later + GENERATION;
-        assert_eq!(dedup.observe(user(1), (4, 0), latest), Freshness::Older);
-        assert_eq!(dedup.observe(user(2), (4, 0), latest), Freshness::Newer);
+        assert_eq!(dedup.observe(user(1), (4, 0), latest), Recency::Older);
+        assert_eq!(dedup.observe(user(2), (4, 0), latest), Recency::Newer);
     }
 
     #[test]
@@ -155,6 +155,6 @@ mod tests {
             assert!(dedup.current.len() + dedup.previous.len() <= 2 * MAX_RECORDS);
         }
         let last = 10 * MAX_RECORDS as u64 - 1;
-        assert_eq!(dedup.observe(user(last), (4, 0), now), Freshness::Older);
+        assert_eq!(dedup.observe(user(last), (4, 0), now), Recency::Older);
     }
 }

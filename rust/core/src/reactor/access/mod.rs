@@ -15,7 +15,7 @@ use crate::bus::envelope::{ControlHeader, RecordType};
 use crate::bus::shard::shard_of;
 use crate::connection::{Connection, PrincipalId, PrincipalKind};
 use crate::routing::index::{AudienceId, Slot};
-use crate::routing::record_dedup::{Freshness, OutboxPosition, RecordKey};
+use crate::routing::record_dedup::{Recency, OutboxPosition, RecordKey};
 use crate::routing::topic::{Topic, TopicRef};
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
@@ -28,7 +28,7 @@ impl Reactor {
             Stats::add(&self.shared.stats.control_records_unknown, 1);
             return;
         };
-        if self.freshness(Some(shard), kind, record) == Freshness::Older
+        if self.recency(Some(shard), kind, record) == Recency::Older
             || self.home_changed(shard, kind, record)
         {
             Stats::add(&self.shared.stats.control_records_older, 1);
@@ -60,12 +60,12 @@ impl Reactor {
         }
     }
 
-    fn freshness(
+    fn recency(
         &mut self,
         shard: Option<u32>,
         kind: RecordType,
         record: &ControlHeader<'_>,
-    ) -> Freshness {
+    ) -> Recency {
         let key = RecordKey {
             shard,
             project: record.project,
@@ -132,7 +132,7 @@ impl Reactor {
     /// shard. So only one of the many copies scans all connections of the node.
     fn project_ended(&mut self, shard: u32, kind: RecordType, record: &ControlHeader<'_>) {
         let project = record.project;
-        if self.freshness(None, kind, record) == Freshness::Newer {
+        if self.recency(None, kind, record) == Recency::Newer {
             for slot in self
                 .connections
                 .slots_where(|it| it.principal.project == project)
