@@ -42,8 +42,8 @@ MAX_ENDED_KEYS: Final = 300
 """Ended keys that a user's record lists: more than a user has live sessions."""
 
 _ROOT: Final = Path(__file__).parents[1]
-_INCLUDE: Final = re.compile(r'^--- @include "([a-z_/]+)"$', re.MULTILINE)
-_NAMES: Final = re.compile(r"[A-Z][A-Z_]*")
+_INCLUDE: Final = re.compile(r'^--- @include "([a-z_/]++)"$', re.MULTILINE)
+_NAMES: Final = re.compile(r"[A-Z][A-Z_]*+")
 
 Constant = int | Mapping[str, int]
 

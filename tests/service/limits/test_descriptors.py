@@ -86,7 +86,8 @@ async def pauses(admin: ClientSession) -> float:
 
 @pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
 async def test_every_client_is_refused_closed_or_served_at_the_limit_on_open_files(tls: bool) -> None:
-    with private_node(tls=tls, descriptor_reserve=0) as node:
+    # Without the bound of an address, which would end before the descriptors do.
+    with private_node(tls=tls, descriptor_reserve=0, address_tcp_connections=0) as node:
         async with tenant_of(node) as tenant, ClientSession(node.admin_url) as admin:
             user = await tenant.user()
             async with await listen(node.url, EVENTS, user.key) as first:

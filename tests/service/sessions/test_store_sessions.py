@@ -261,7 +261,7 @@ async def test_password_that_is_reset_ends_a_leased_session_too(
 ) -> None:
     session, token = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     async with store.sessions.lease(project.id, session.id):
-        with pytest.raises(Conflict, match="under way"):
+        with pytest.raises(Conflict, match="in progress"):
             await store.sessions.end(project.id, session.id)
         await store.sessions.end_all(project.id, user.id)
     assert await store.principals.lookup(token) is None
