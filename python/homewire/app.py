@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import structlog
 from aiohttp import web
@@ -70,6 +71,10 @@ _log = structlog.get_logger(__name__)
 
 TAIL_SILENCE_MS = 3_000
 """The stream reader gets a reply of Redis several times a second; then it counts as disconnected."""
+
+SWITCH_S: Final = 0.000_5
+"""How long a thread that sorts or hashes may keep the interpreter from the event loop, in s; Python's default
+is 5 ms, at each of the loop's turns."""
 
 
 class Tier(StrEnum):
@@ -168,6 +173,7 @@ async def running(
 ) -> AsyncIterator[Node]:
     """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
     tls = server_context(settings)
+    sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
         parts = await start_parts(stack, settings)
         core_event_handlers = CoreEventHandlers.of(parts.settings, parts.store.queued_commands)

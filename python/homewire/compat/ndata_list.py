@@ -12,12 +12,13 @@ import os
 import struct
 import tempfile
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, aclosing
 from dataclasses import dataclass
 from itertools import chain, islice, pairwise
 from operator import itemgetter
 from types import TracebackType
-from typing import BinaryIO, Final, NamedTuple, Self
+from typing import Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
 from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Query, Row, shown
 from homewire.compat.user_agents import device_of
@@ -38,6 +39,17 @@ BATCH: Final = 500
 _HEAD: Final = struct.Struct(">II")
 _INVERTED: Final = bytes(range(255, -1, -1))
 _LOWEST: Final = 2**63
+
+
+T = TypeVar("T")
+
+_SORTING: Final = ThreadPoolExecutor(1, "sort")
+"""One thread: several would take the interpreter from the event loop in turn, for 5 ms each."""
+
+
+async def _beside(work: Callable[..., T], *arguments: Any) -> T:
+    """Do the work in the sorting thread."""
+    return await asyncio.get_running_loop().run_in_executor(_SORTING, work, *arguments)
 
 
 class SortEntry(NamedTuple):
@@ -100,14 +112,14 @@ class Sorter:
         self._size += sum(entry.size for entry in entries)
         if self._size > self._run_bytes:
             run, self._entries, self._size = self._entries, [], 0
-            await asyncio.to_thread(self._runs.write, run)
+            await _beside(self._runs.write, run)
 
     async def batches(self, skip: int, take: int | None) -> AsyncIterator[list[bytes]]:
         """The bodies in order, without the first `skip`, at most `take` of them. Raises OSError."""
-        await asyncio.to_thread(self._entries.sort)
+        await _beside(self._entries.sort)
         merged = heapq.merge(self._entries, *self._runs.readers())
         wanted = islice(merged, skip, None if take is None else skip + take)
-        while batch := await asyncio.to_thread(lambda: [entry.body for entry in islice(wanted, BATCH)]):
+        while batch := await _beside(lambda: [entry.body for entry in islice(wanted, BATCH)]):
             yield batch
 
 

@@ -54,8 +54,8 @@ Render = Callable[[web.Request, RequestError], web.Response]
 def render_errors(render: Render, count: Callable[[web.Request], None] | None = None) -> Any:
     """The middleware that renders every error that a handler raises, and those of routing.
 
-    `count` is told of each request first, and raises TooManyRequests for one too many: that is answered
-    `REFUSAL_DELAY_S` later. A probe beyond the limit is only delayed.
+    `count` is told of each request first, and raises TooManyRequests for one too many. A probe beyond the
+    limit is only delayed. Every 429 is answered `REFUSAL_DELAY_S` later.
     """
 
     @web.middleware
@@ -65,13 +65,15 @@ def render_errors(render: Render, count: Callable[[web.Request], None] | None = 
                 try:
                     count(request)
                 except TooManyRequests:
-                    await asyncio.sleep(REFUSAL_DELAY_S)
                     if request.path not in PROBES:
                         raise
+                    await asyncio.sleep(REFUSAL_DELAY_S)
             if not request.raw_path.startswith("/"):
                 _refuse_other_host(request)
             return await handler(request)
         except RequestError as error:
+            if isinstance(error, TooManyRequests):
+                await asyncio.sleep(REFUSAL_DELAY_S)
             return render(request, error)
         except web.HTTPMethodNotAllowed as error:
             if request.method == hdrs.METH_OPTIONS:

@@ -11,10 +11,9 @@ How many requests and handshakes an address, and a principal of the REST service
 
 from __future__ import annotations
 
-import asyncio
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final, TypeAlias
@@ -22,7 +21,7 @@ from typing import Final, TypeAlias
 from aiohttp import web
 
 from homewire.auth.models import Principal, PrincipalKind
-from homewire.errors import TooManyRequests, Unavailable
+from homewire.errors import Unavailable
 from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
 from homewire.limits.turns import Turns
@@ -102,9 +101,9 @@ REQUEST_WAIT_S: Final = 30.0
 TURN_S: Final = 0.1
 """A request that takes longer waits for Redis, for a hash or for a client, and lets the next one begin."""
 REFUSAL_DELAY_S: Final = 1.0
-"""A refusal by rate is answered this late: a client that does not wait would have the next one at once, and a
+"""A 429 is answered this late: a client that does not wait would have the next one at once, and a
 refusal costs the loop as much as a small answer. The client's connections bound how many are delayed."""
-Count: TypeAlias = Callable[[web.Request], Awaitable[None]]
+Count: TypeAlias = Callable[[web.Request], None]
 
 
 class TooManyHandshakes(Unavailable):
@@ -141,7 +140,7 @@ class HandshakeLimiter:
 
     def _taking_turns(self, handler: Handler) -> Handler:
         async def take_turn(request: web.Request) -> web.StreamResponse:
-            await self._count(request)
+            self._count(request)
             async with self._turns.of(None):
                 if request.transport is None:
                     return HandedOff()  # Its client gave up while it waited.
@@ -155,9 +154,9 @@ class RequestTurns:
     without a key. This shares the event loop fairly: see `Turns`."""
 
     def __init__(self, most: int) -> None:
-        """`most` of a project or address, half of it of a user or device; 0: no limit."""
+        """`most` of a project or address, a quarter of it of a user or device; 0: no limit."""
         self._projects = _request_turns(most)
-        self._principals = _request_turns((most + 1) // 2)
+        self._principals = _request_turns((most + 3) // 4)
 
     @asynccontextmanager
     async def of(self, caller: Principal | None, request: web.Request) -> AsyncIterator[None]:
@@ -212,9 +211,9 @@ class RequestRates:
         """Count a request for its address. Raises TooManyRequests."""
         self._requests.take(network_of(client_address(request) or ""))
 
-    async def handshake(self, request: web.Request) -> None:
-        """Count a handshake for its address. Raises TooManyRequests, `REFUSAL_DELAY_S` later."""
-        await _take(self._handshakes, network_of(client_address(request) or ""))
+    def handshake(self, request: web.Request) -> None:
+        """Count a handshake for its address. Raises TooManyRequests."""
+        self._handshakes.take(network_of(client_address(request) or ""))
 
     def authenticating(
         self, authenticate: Callable[[web.Request], Awaitable[Principal]]
@@ -224,15 +223,7 @@ class RequestRates:
 
         async def counted(request: web.Request) -> Principal:
             principal = await authenticate(request)
-            await _take(self._principals, (principal.kind, principal.id))
+            self._principals.take((principal.kind, principal.id))
             return principal
 
         return counted
-
-
-async def _take(buckets: Buckets, subject: Hashable) -> None:
-    try:
-        buckets.take(subject)
-    except TooManyRequests:
-        await asyncio.sleep(REFUSAL_DELAY_S)
-        raise
