@@ -43,7 +43,7 @@ test-rust: $(DEPENDENCIES)
 
 # Much of their time they wait: for servers to start, time-outs to pass. A file's tests stay with one worker,
 # but in the short form, of which one file is most.
-WORKERS := -n 4 --dist loadfile
+WORKERS := -n 6 --dist loadfile
 test-cluster-short: WORKERS := -n 6 --dist load
 # Nodes are started by the hundred, and without its bytecode each compiles homewire anew.
 test-python test-cluster test-cluster-short: export PYTHONDONTWRITEBYTECODE :=

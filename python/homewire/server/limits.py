@@ -20,7 +20,7 @@ from typing import Final, TypeAlias
 
 from aiohttp import web
 
-from homewire.auth.models import Principal, PrincipalKind
+from homewire.auth.models import Principal
 from homewire.errors import Unavailable
 from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
@@ -154,7 +154,7 @@ class RequestTurns:
     without a key. This shares the event loop fairly: see `Turns`."""
 
     def __init__(self, most: int) -> None:
-        """`most` of a project or address, a quarter of it of a user or device; 0: no limit."""
+        """`most` of a project or address, a quarter of it of a user, device or project key; 0: no limit."""
         self._projects = _request_turns(most)
         self._principals = _request_turns((most + 3) // 4)
 
@@ -163,9 +163,6 @@ class RequestTurns:
         """Hold a turn. Raises Unavailable when too many wait already, or this one waited too long."""
         if caller is None:
             async with self._projects.of(network_of(client_address(request) or "")):
-                yield
-        elif caller.kind is PrincipalKind.PROJECT_KEY:
-            async with self._projects.of(caller.project_id):
                 yield
         else:
             async with (

@@ -120,7 +120,7 @@ class ServerSection:
     requests_at_once: int = setting(
         8,
         "Maximum REST requests of one project, or of one address without a key, in progress; a quarter of "
-        "that of one user or device. Others wait. 0: no limit.",
+        "that of one user, device or project key. Others wait. 0: no limit.",
         unit="requests",
         minimum=0,
     )
