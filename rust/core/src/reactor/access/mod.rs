@@ -15,7 +15,7 @@ use crate::bus::envelope::{ControlHeader, RecordType};
 use crate::bus::shard::shard_of;
 use crate::connection::{Connection, PrincipalId, PrincipalKind};
 use crate::routing::index::{AudienceId, Slot};
-use crate::routing::record_dedup::{Recency, OutboxPosition, RecordKey};
+use crate::routing::record_dedup::{OutboxPosition, Recency, RecordKey};
 use crate::routing::topic::{Topic, TopicRef};
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
