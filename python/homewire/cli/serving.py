@@ -133,7 +133,7 @@ def kept_messages(settings: Settings) -> list[str]:
 def kept_line(settings: Settings, kept: list[str]) -> str:
     """How to see the messages that are not sent."""
     where = "" if settings.data_dir == Settings().data_dir else f" --data-dir {settings.data_dir}"
-    return f"{' and '.join(kept)} to users are kept, not sent. See them: {_program()} outbox{where}"
+    return f"{' and '.join(kept)} to users are kept, not sent. See them: {_program()} messages{where}"
 
 
 def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
@@ -158,7 +158,7 @@ def next_steps(settings: Settings, base: str, demo: Demo) -> list[str]:
     first = home.devices[0] if home.devices else None
     return [
         "",
-        "Hear this machine's sensors, all or one of them:",
+        "Receive the events of this machine's sensors, all or of one of them:",
         f"  {program} listen{options}",
         *([f"  {program} listen --device {first.device_id}{options}"] if first else []),
         "the same with any WebSocket client:",
