@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Hashable
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 
 from homewire.errors import Unavailable
 
@@ -53,16 +53,13 @@ class Turns:
     async def of(self, subject: Hashable) -> AsyncIterator[None]:
         """Hold one turn of the subject. Raises the refusal."""
         await self.take(subject)
-        turn = _Turn(self, subject)
-        end = None
-        if self._longest_s is not None:
-            end = asyncio.get_running_loop().call_later(self._longest_s, turn.end)
-        try:
+        with ExitStack() as turn:
+            turn.callback(self.give_back, subject)
+            if self._longest_s is not None:
+                # What ends first closes the stack, and the second finds it empty.
+                end = asyncio.get_running_loop().call_later(self._longest_s, turn.close)
+                turn.callback(end.cancel)
             yield
-        finally:
-            if end is not None:
-                end.cancel()
-            turn.end()
 
     async def take(self, subject: Hashable) -> None:
         """Wait for a turn of the subject. Raises the refusal."""
@@ -115,16 +112,3 @@ class Turns:
                 waiting.remove(turn)
             if not waiting:
                 del self._waiting[subject]
-
-
-class _Turn:
-    """One turn, which ends once."""
-
-    def __init__(self, turns: Turns, subject: Hashable) -> None:
-        self._turns: Turns | None = turns
-        self._subject = subject
-
-    def end(self) -> None:
-        turns, self._turns = self._turns, None
-        if turns is not None:
-            turns.give_back(self._subject)
