@@ -7,17 +7,16 @@ from functools import partial
 from typing import Final
 
 import msgspec
-from aiohttp import web
 
 from homewire.auth.models import Principal, PrincipalKind
-from homewire.compat.ndata_list import Names, Selection, result, unnamed
+from homewire.compat.ndata_list import Names, Selection, unnamed
 from homewire.compat.ndata_query import OPERATORS, NDataSession, Part, QueryResult, parse, session_of
+from homewire.compat.user_agents import load_patterns
 from homewire.errors import NotFound, PermissionDenied
 from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
-from homewire.rest.operation import Access, Call, NoQuery, Operation
+from homewire.rest.operation import Access, Call, Chunks, NoQuery, Operation
 from homewire.rest.shapes import SESSIONS
-from homewire.server.streaming import Streamed, owners_of
 from homewire.sessions.models import Session
 
 
@@ -37,22 +36,13 @@ class SessionsQuery(Part, kw_only=True):
     version: str | None = msgspec.field(default=None, name="_v")
 
 
-async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> web.StreamResponse | QueryResult:
+async def get_sessions(api: Api, call: Call[SessionsQuery, None]) -> Chunks:
     """The live sessions that the caller may see and the query selects."""
     query = parse(call.request.query.items())
     pages = _visible(api, call.principal)
     slot = partial(api.sort_slots.taken, call.project_id)
     selection = Selection(pages, Names(api, call.project_id), query, slot)
-    if query.count_only:
-        count, total = await selection.count()
-        return QueryResult(count=count, total_count=total)
-    return await Streamed.begun(
-        call.request,
-        result(selection),
-        api.answers,
-        owners_of(call.caller, call.request),
-        whole_s=api.settings.sorted_list_s if selection.in_file else None,
-    )
+    return Chunks(selection.result(), whole_s=api.settings.sorted_list_s if selection.in_file else None)
 
 
 async def get_session(api: Api, call: Call[NoQuery, None]) -> NDataSession:
@@ -108,6 +98,7 @@ def _may_see(caller: Principal, session: Session) -> bool:
 
 
 async def _shown(api: Api, session: Session) -> NDataSession:
+    await load_patterns()
     (found,) = await Names(api, session.project_id)([unnamed(session)])
     return session_of(found.row)
 

@@ -20,8 +20,10 @@ from operator import itemgetter
 from types import TracebackType
 from typing import Any, BinaryIO, Final, NamedTuple, Self, TypeVar
 
-from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Query, Row, shown
-from homewire.compat.user_agents import device_of
+from msgspec import json
+
+from homewire.compat.ndata_query import DEVICE_NAME, USER_NAME, Direction, Query, QueryResult, Row, shown
+from homewire.compat.user_agents import device_of, load_patterns
 from homewire.errors import Unavailable
 from homewire.rest.context import Api
 from homewire.sessions.models import Session
@@ -258,7 +260,10 @@ def unnamed(session: Session) -> FoundSession:
 
 
 class Selection:
-    """The sessions that a query selects. `total` is right once all of them were read."""
+    """The sessions that a query selects. `total` is right once all of them were read.
+
+    They are read and sorted in steps of one page, so that a long list can be made in many turns.
+    """
 
     def __init__(
         self,
@@ -277,20 +282,36 @@ class Selection:
         self._end = None if query.take is None else query.skip + query.take
         self.total = 0
 
-    async def count(self) -> tuple[int, int]:
-        """Number of sessions in the answer, and of all."""
-        async for _ in self._matching():
-            pass
-        end = self.total if self._end is None else min(self._end, self.total)
-        return max(end - self._query.skip, 0), self.total
-
     @property
     def in_file(self) -> bool:
         """Whether the sort needs a file."""
         return bool(self._query.order) and not (self._end is not None and self._end <= self._bounds.few)
 
-    def batches(self) -> AsyncGenerator[list[bytes]]:
-        """The sessions of the answer in order, as JSON. Raises Unavailable."""
+    async def result(self) -> AsyncGenerator[bytes]:
+        """A QueryResult, in chunks: empty ones for steps that only read. Raises Unavailable, where a valid
+        document has not ended yet."""
+        if self._query.count_only:
+            async for _ in self._matching():
+                yield b""
+            yield json.encode(QueryResult(count=self._count(), total_count=self.total))
+            return
+        count, before = 0, b'{"items":['
+        async with aclosing(self._batches()) as batches:
+            async for batch in batches:
+                yield before + b",".join(batch) if batch else b""
+                if batch:
+                    before = b","
+                count += len(batch)
+        opening = b"" if count else before
+        yield opening + f'],"count":{count},"totalCount":{self.total}}}'.encode()
+
+    def _count(self) -> int:
+        """The number of sessions in the answer, when all were read."""
+        end = self.total if self._end is None else min(self._end, self.total)
+        return max(end - self._query.skip, 0)
+
+    def _batches(self) -> AsyncGenerator[list[bytes]]:
+        """The sessions of the answer in order, as JSON; an empty batch after a step that only read."""
         if self.in_file:
             return self._all_in_order()
         return self._few_in_order() if self._query.order else self._as_they_come()
@@ -298,6 +319,7 @@ class Selection:
     async def _matching(self) -> AsyncIterator[list[FoundSession]]:
         """The sessions that meet all conditions, a page at a time. Names are read only for conditions on
         them, and only for sessions that meet the other conditions."""
+        await load_patterns()
         look_up = self._query.needs_names(USER_NAME, DEVICE_NAME)
         conditions = self._query.conditions
         own = [each for each in conditions if each.member not in (USER_NAME, DEVICE_NAME)]
@@ -308,21 +330,21 @@ class Selection:
                 named = await self._names(found)
                 found = [each for each in named if all(it.holds(each.row) for it in others)]
             self.total += len(found)
-            if found:
-                yield found
+            yield found
 
     async def _as_they_come(self) -> AsyncGenerator[list[bytes]]:
         async for found in self._matching():
             before = self.total - len(found)
             end = None if self._end is None else max(self._end - before, 0)
-            if part := found[max(self._query.skip - before, 0) : end]:
-                yield await self._written(part)
+            part = found[max(self._query.skip - before, 0) : end]
+            yield await self._written(part) if part else []
 
     async def _few_in_order(self) -> AsyncGenerator[list[bytes]]:
         kept: list[tuple[bytes, FoundSession]] = []
         async for found in self._matching():
             keyed = ((sort_key(each.row, self._query.order), each) for each in found)
             kept = heapq.nsmallest(self._end or 0, chain(kept, keyed), key=itemgetter(0))
+            yield []
         if part := [found for _, found in kept[self._query.skip :]]:
             yield await self._written(part)
 
@@ -333,6 +355,7 @@ class Selection:
                 async for found in self._matching():
                     named = await self._names(found)
                     await sorter.add([SortEntry(sort_key(row, order), shown(row)) for row, _ in named])
+                    yield []
                 async for batch in sorter.batches(self._query.skip, self._query.take):
                     yield batch
         except OSError as error:
@@ -340,16 +363,3 @@ class Selection:
 
     async def _written(self, found: Sequence[FoundSession]) -> list[bytes]:
         return [shown(row) for row, _ in await self._names(found)]
-
-
-async def result(selection: Selection) -> AsyncGenerator[bytes]:
-    """A QueryResult, in chunks. Raises Unavailable, where a valid document has not ended yet."""
-    count = 0
-    before = b'{"items":['
-    async with aclosing(selection.batches()) as batches:
-        async for batch in batches:
-            yield before + b",".join(batch)
-            count += len(batch)
-            before = b","
-    opening = b"" if count else before
-    yield opening + f'],"count":{count},"totalCount":{selection.total}}}'.encode()

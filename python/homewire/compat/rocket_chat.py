@@ -13,7 +13,7 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 
 from homewire.compat.controller_logins import resolve_project
-from homewire.compat.user_agents import device_of
+from homewire.compat.user_agents import device_of, load_patterns
 from homewire.errors import InvalidInput, NotFound, Unauthenticated, UnknownRecord
 from homewire.logins.api import log_in_by_password
 from homewire.rest.context import Api
@@ -296,6 +296,7 @@ async def log_out(api: Api, call: Call[NoQuery, None]) -> LogoutAnswer:
 
 async def session_info(api: Api, call: Call[SessionQuery, None]) -> RocketChatSessionInfo:
     """One session of the caller's, live or not."""
+    await load_patterns()
     found = shown(await _own(api, call, call.query.session_id), api.store.now_ms())
     return RocketChatSessionInfo(**msgspec.structs.asdict(found), success=True)
 
@@ -305,6 +306,7 @@ async def list_sessions(api: Api, call: Call[ListQuery, None]) -> SessionList:
     query, now = call.query, api.store.now_ms()
     order = decode_sort(query.sort)
     live = await api.store.sessions.of_user(call.project_id, call.principal.id)
+    await load_patterns()
     found = selected([shown(session, now) for session in live], query.filter, order)
     end = query.offset + query.count if query.count else None
     part = found[query.offset : end]

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import threading
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Final
@@ -29,6 +31,8 @@ _ENGINES: Final = frozenset({"Mozilla", "AppleWebKit", "Gecko", "Chrome", "Elect
 _MOBILE_SYSTEMS: Final = frozenset({"Android", "iOS"})
 _ROCKET_CHAT_MOBILE: Final = "RC Mobile"
 """The mobile app of Rocket.Chat: `RC Mobile; iOS 12.2; v3.4.0 (250)`."""
+_COMPILING: Final = threading.Lock()
+_COMPILED: Final = threading.Event()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +50,18 @@ class UserAgentDevice:
     os_version: str = ""
 
 
+async def load_patterns() -> None:
+    """Compile the patterns in a thread, once in a process."""
+    if not _COMPILED.is_set():
+        await asyncio.to_thread(_compile)
+
+
 @lru_cache(_REMEMBERED)
 def device_of(user_agent: str) -> UserAgentDevice:
     """The device that a User-Agent header's value speaks of.
 
-    The first call in a process takes some 0.2 s, in which the patterns are compiled; then a new
-    User-Agent takes some 20 µs, whatever is in it: these patterns cannot backtrack.
+    A new User-Agent takes some 20 µs, whatever is in it: these patterns cannot backtrack. Await
+    `load_patterns` before, or the first call takes some 0.2 s.
     """
     text = header(user_agent, MAX_PARSED).strip()
     mobile = _rocket_chat_mobile(text)
@@ -122,6 +132,13 @@ def _known_browser(text: str) -> PartialResult:
     from ua_parser.core import Domain
 
     return _resolver()(text, Domain.USER_AGENT | Domain.OS)
+
+
+def _compile() -> None:
+    with _COMPILING:
+        # Each pattern is compiled when it is first tried, and this text matches none.
+        _known_browser("-")
+        _COMPILED.set()
 
 
 @cache

@@ -26,7 +26,7 @@ from homewire.hosts import listed_origins
 from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
 from homewire.rest.decoding import decode_fields, decode_form, decode_json
-from homewire.rest.operation import TEXTS, Access, BodyKind, Call, NoQuery, Operation, WithCookie
+from homewire.rest.operation import TEXTS, Access, BodyKind, Call, Chunks, NoQuery, Operation, WithCookie
 from homewire.rest.shapes import SHAPE
 from homewire.server.answers import JSON, RANGE, names_key, whole_answer
 from homewire.server.browser import expire_cookie, refuse_cross_site, set_cookie
@@ -66,7 +66,9 @@ async def serve(
         async with api.turns.of(call.caller, request):
             answer = await operation.handler(api, call)
         if isinstance(answer, Part) and answer.rest is not None:
-            return await _streamed(api, call, answer, answer.rest)
+            answer = Chunks(_json_pages(answer.first, answer.rest), {RANGE: range_header(answer)})
+        if isinstance(answer, Chunks):
+            return await _streamed(api, call, answer)
         api.audit.done(request)
         if call.caller is not None and request.method == hdrs.METH_GET:
             request[OWNERS] = owners_of(call.caller, request)
@@ -182,30 +184,40 @@ def _response(
     return web.Response(status=operation.success, body=_encode(answer), content_type=JSON, headers=headers)
 
 
-async def _streamed(
-    api: Api, call: Call[Any, Any], part: Part[Any], rest: AsyncGenerator[list[Any]]
-) -> web.StreamResponse:
-    """Stream a list of several pages. Its RANGE header is that of the time when it began."""
-    request, headers = call.request, {RANGE: range_header(part)}
-    chunks = _chunks(part.first, rest, partial(api.turns.of, call.caller, request))
+async def _streamed(api: Api, call: Call[Any, Any], answer: Chunks) -> web.StreamResponse:
+    request = call.request
+    chunks = in_turns(answer.steps, partial(api.turns.of, call.caller, request))
     return await Streamed.begun(
-        request, chunks, api.answers, owners_of(call.caller, request), headers=headers
+        request,
+        chunks,
+        api.answers,
+        owners_of(call.caller, request),
+        headers=answer.headers,
+        whole_s=answer.whole_s,
     )
 
 
-async def _chunks(
-    first: list[Any], rest: AsyncGenerator[list[Any]], turn: Callable[[], AbstractAsyncContextManager[None]]
+async def in_turns(
+    steps: AsyncGenerator[bytes], turn: Callable[[], AbstractAsyncContextManager[None]]
 ) -> AsyncGenerator[bytes]:
-    """A JSON array, a page at a time. Each is made in a turn of its own: a slow client holds none."""
+    """The chunks, each made in a turn of its own. A client that takes its chunk slowly holds no turn."""
+    async with aclosing(steps):
+        while True:
+            async with turn():
+                chunk = await anext(steps, None)
+            if chunk is None:
+                return
+            yield chunk
+
+
+async def _json_pages(first: list[Any], rest: AsyncGenerator[list[Any]]) -> AsyncGenerator[bytes]:
+    """A JSON array, a page at a time."""
     chunk = _encode(first)[:-1]
     del first
     async with aclosing(rest):
-        while chunk:
-            yield chunk
-            async with turn():
-                page = await anext(rest, None)
-                chunk = b"" if page is None else b"," + _encode(page)[1:-1]
-                del page
+        yield chunk
+        async for page in rest:
+            yield b"," + _encode(page)[1:-1]
     yield b"]"
 
 

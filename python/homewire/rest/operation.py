@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Annotated, Any, Final, Generic, TypeVar
@@ -81,6 +81,21 @@ class WithCookie:
     answer: Any
     key: str | None
     """The key of the new session. None: expire the cookie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunks:
+    """A long answer of JSON that is made in steps.
+
+    Between two steps requests of others are served: each step is a turn of its own (`RequestTurns`). A step
+    that has nothing to send yields an empty chunk. What raises before the first byte is answered like any
+    other error.
+    """
+
+    steps: AsyncGenerator[bytes]
+    headers: Mapping[str, str] | None = None
+    whole_s: float | None = None
+    """The time in which the client must take the answer; None: as long as the pace allows."""
 
 
 class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
@@ -169,8 +184,8 @@ class Operation(Endpoint):
     """An endpoint that `rest.dispatch` serves.
 
     In this order: the key, its kind, the ids of the path, `visible`, query, body, `handler`. The
-    handler returns what is to be the body of the answer (of the type `answer`), None, a `Part`, or one of
-    these in a `WithCookie`.
+    handler returns what is to be the body of the answer (of the type `answer`), None, a `Part`, `Chunks`, or
+    one of these in a `WithCookie`.
     It may raise any `RequestError` or `StoreError`; `dispatch` gives it a status of `errors`.
     """
 

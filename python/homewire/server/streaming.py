@@ -213,8 +213,10 @@ class Streamed(web.StreamResponse):
         whole_s: float | None = None,
     ) -> Self:
         """JSON, whose first chunk was made already. Raises what that raised, so that it can be answered
-        like any other error, and AnswersFull."""
-        first = await anext(chunks)
+        like any other error, and AnswersFull. Empty chunks are skipped; one must not be empty."""
+        first = b""
+        while not first:
+            first = await anext(chunks)
         try:
             outgoing = answers.admit(owners, len(first) + PIECE)
         except BaseException:

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from homewire.compat.ndata_list import FoundSession, Selection, SortLimits, result
+from homewire.compat.ndata_list import FoundSession, Selection, SortLimits
 from homewire.compat.ndata_query import MEMBERS, OPERATORS, Kind, parse
 from homewire.errors import Unavailable
 from homewire.rest.context import SortSlots
@@ -192,12 +192,13 @@ async def test_list_agrees_with_model(
     part = matching[skip : None if take is None else skip + take]
 
     selection = Selection(in_pages(some, page), named, parse(parameters), nullcontext, bounds)
-    content = b"".join([chunk async for chunk in result(selection)])
+    content = b"".join([chunk async for chunk in selection.result()])
     assert json.loads(content) == {"items": part, "count": len(part), "totalCount": len(matching)}
     counted = Selection(
         in_pages(some, page), named, parse([*parameters, ("$count", "true")]), nullcontext, bounds
     )
-    assert await counted.count() == (len(part), len(matching))
+    content = b"".join([chunk async for chunk in counted.result()])
+    assert json.loads(content) == {"count": len(part), "totalCount": len(matching)}
 
 
 async def test_names_are_read_only_where_needed() -> None:
@@ -213,7 +214,7 @@ async def test_names_are_read_only_where_needed() -> None:
 
     async def asks(*parameters: tuple[str, str]) -> set[str]:
         looked_up.clear()
-        async for _ in result(Selection(in_pages(some, 7), counting, parse(parameters), nullcontext)):
+        async for _ in Selection(in_pages(some, 7), counting, parse(parameters), nullcontext).result():
             pass
         return set(looked_up)
 
@@ -231,7 +232,7 @@ async def test_so_many_lists_are_sorted_in_files_and_no_more() -> None:
     def listing(project: int) -> Any:
         slot = partial(slots.taken, project)
         bounds = SortLimits(few=0, run_bytes=0)
-        return result(Selection(in_pages(some, 2), named, parse([("$sort", "_v")]), slot, bounds))
+        return Selection(in_pages(some, 2), named, parse([("$sort", "_v")]), slot, bounds).result()
 
     async def refused(project: int) -> Any:
         with pytest.raises(Unavailable) as refusal:
@@ -247,7 +248,7 @@ async def test_so_many_lists_are_sorted_in_files_and_no_more() -> None:
     assert await refused(2) == await refused(3) == "sorted_lists"
     assert slots.metrics() == {"sorted_lists": 3, "sorted_lists_refused": 3}
     await running[0].aclose()
-    assert len([chunk async for chunk in listing(1)]) == 2
+    assert len([chunk async for chunk in listing(1) if chunk]) == 2
     for each in running:
         await each.aclose()
     assert slots.metrics()["sorted_lists"] == 0

@@ -70,3 +70,22 @@ def test_patterns_are_loaded_on_first_use() -> None:
     program = "import sys, homewire.compat.user_agents; print('ua_parser' in sys.modules)"
     output = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert output.stdout.strip() == "False"
+
+
+FIRST_USE = """
+import asyncio, time
+from homewire.compat.user_agents import device_of, load_patterns
+
+async def first_use():
+    await load_patterns()
+    device_of("Lynx/2.9 made for this test")
+
+thread, process = time.thread_time(), time.process_time()
+asyncio.run(first_use())
+print((time.thread_time() - thread) / (time.process_time() - process))
+"""
+
+
+def test_first_use_compiles_the_patterns_beside_the_event_loop() -> None:
+    done = subprocess.run([sys.executable, "-c", FIRST_USE], check=True, capture_output=True, text=True)
+    assert float(done.stdout) < 0.5, "part of the processor time that the loop's thread used"

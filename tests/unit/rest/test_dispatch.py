@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncGenerator
+from functools import partial
+
 import pytest
+from aiohttp.test_utils import make_mocked_request
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.operations import OPERATIONS
 from homewire.projects.models import KeyScope
-from homewire.rest.dispatch import may_call, range_header
+from homewire.rest.dispatch import in_turns, may_call, range_header
 from homewire.rest.operation import Access, Operation
+from homewire.server.limits import RequestTurns
 from homewire.store.parts import Part
 
 
@@ -67,3 +73,26 @@ def test_created_resources_below_their_path_are_declared() -> None:
         if each.method == "GET" and each.path.endswith("}")
     }
     assert all(each.located for each in OPERATIONS if each.success == 201 and each.path in paths)
+
+
+async def test_steps_of_two_long_answers_take_turns() -> None:
+    turns = RequestTurns(1)
+    caller = principal(PrincipalKind.PROJECT_KEY)
+    turn = partial(turns.of, caller, make_mocked_request("GET", "/"))
+    order: list[str] = []
+
+    async def steps(name: str) -> AsyncGenerator[bytes]:
+        for number in range(3):
+            order.append(f"{name}{number} begins")
+            await asyncio.sleep(0)
+            order.append(f"{name}{number} ends")
+            yield b""
+        yield name.encode()
+
+    async def whole(name: str) -> bytes:
+        return b"".join([chunk async for chunk in in_turns(steps(name), turn)])
+
+    assert tuple(await asyncio.gather(whole("a"), whole("b"))) == (b"a", b"b")
+    assert order == [
+        f"{name}{number} {moment}" for number in range(3) for name in "ab" for moment in ("begins", "ends")
+    ]
