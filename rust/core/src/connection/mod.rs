@@ -7,11 +7,11 @@ pub mod ids;
 pub mod socket;
 pub mod table;
 
+use crate::routing::access::Access;
 use crate::routing::index::AudienceId;
 use crate::routing::record_dedup::OutboxPosition;
 use crate::routing::subscription::FollowedEntities;
 use crate::send_queue::SendQueue;
-use crate::wire::close::CloseCode;
 use crate::wire::frame::Decoder;
 use allowance::Allowance;
 use counts::CountGuard;
@@ -98,16 +98,12 @@ pub struct Connection {
     pub last_sequence: u64,
     /// Homes that the user joined since the reservation, with the outbox positions of those records.
     pub joined_homes: Vec<(u64, OutboxPosition)>,
-    /// Why it will be closed, once a control record or a gap requires it.
-    pub pending_close: Option<&'static CloseCode>,
-    /// Outbox position of the record that revokes everything, shard by shard.
-    pub revoked_at: Option<OutboxPosition>,
+    /// What it may still receive.
+    pub access: Access,
     /// The code of the close frame that was sent or received; 1006 before there was one.
     pub close_code: u16,
     /// Whether anything arrived since the last ping.
     pub active_since_ping: bool,
-    /// Whether it left its audience and receives no more events.
-    pub unsubscribed: bool,
     /// Whether the peer has shut its side. No further edge announces the rest of its bytes.
     pub peer_finished: bool,
     /// Whether it is in the list of slow consumers.

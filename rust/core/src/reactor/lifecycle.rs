@@ -12,6 +12,7 @@ use crate::connection::ids::ConnectionId;
 use crate::connection::socket::Socket;
 use crate::connection::{Connection, PrincipalKind, State};
 use crate::reactor::notifications::Notification;
+use crate::routing::access::Access;
 use crate::routing::subscription::{Reservation, followed, subscription_topics};
 use crate::routing::topic::TopicRef;
 use crate::send_queue::memory;
@@ -83,11 +84,9 @@ impl Reactor {
             reserved_ms: at_ms,
             last_sequence: 0,
             joined_homes: Vec::new(),
-            pending_close: None,
-            revoked_at: None,
+            access: Access::Active,
             close_code: 1006,
             active_since_ping: true,
-            unsubscribed: false,
             peer_finished: false,
             in_slow_consumers: false,
             in_unread: false,
@@ -170,7 +169,7 @@ impl Reactor {
         let Some(connection) = self
             .connections
             .get(id)
-            .filter(|connection| !connection.unsubscribed)
+            .filter(|connection| connection.access.is_subscribed())
         else {
             return;
         };
@@ -193,7 +192,7 @@ impl Reactor {
         let Some(connection) = self.connections.get(id) else {
             return;
         };
-        let (code, reason) = match connection.pending_close {
+        let (code, reason) = match connection.access.code() {
             Some(why) => (why.code, why.reason),
             None => (code, reason),
         };
@@ -201,7 +200,7 @@ impl Reactor {
             State::Reserved => self.remove(id, EndCode::ABNORMAL),
             State::Open => {
                 let stats = &self.shared.stats;
-                match connection.pending_close {
+                match connection.access.code() {
                     Some(&close::RESYNC) => Stats::add(&stats.resynced, 1),
                     Some(_) => Stats::add(&stats.revoked, 1),
                     None => {}
@@ -304,11 +303,11 @@ impl Reactor {
         let Some(connection) = self
             .connections
             .get(id)
-            .filter(|connection| !connection.unsubscribed)
+            .filter(|connection| connection.access.is_subscribed())
         else {
             return;
         };
-        connection.unsubscribed = true;
+        connection.access.end();
         let (audience, place) = (connection.audience, connection.place);
         self.seal(audience, usize::MAX);
         // Sealing writes to sockets. A failed write is only noted in `failed_sends`: no member changes its

@@ -10,6 +10,7 @@ use super::{BYTES_READ_PER_TURN, MAX_READ_PAUSE, READS_PER_TURN, Reactor, WAKER}
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
 use crate::reactor::notifications::Notification;
+use crate::routing::access::Access;
 use crate::send_queue::OfferResult;
 use crate::stats::Stats;
 use crate::wire::close;
@@ -204,7 +205,7 @@ impl Reactor {
         let open = connection.state == State::Open;
         // A client with a pending close may not send messages, but its pings are answered until it is
         // closed.
-        let may_send = connection.pending_close.is_none();
+        let may_send = connection.access == Access::Active;
         let length = bytes.len();
         let mut rest = bytes;
         let mut action = loop {

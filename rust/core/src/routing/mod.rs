@@ -1,5 +1,6 @@
-//! Which connections receive an event: topics, subscriptions and audiences. No I/O.
+//! Which connections receive an event: topics, subscriptions, audiences and access. No I/O.
 
+pub mod access;
 pub mod index;
 pub mod record_dedup;
 pub mod subscription;

@@ -8,7 +8,8 @@ use smallvec::SmallVec;
 use super::super::Reactor;
 use super::{position, principal_id};
 use crate::bus::envelope::{ControlHeader, RecordType};
-use crate::connection::{Connection, PrincipalKind};
+use crate::connection::PrincipalKind;
+use crate::routing::access::Access;
 use crate::routing::index::Slot;
 use crate::routing::record_dedup::RecordKey;
 use crate::routing::topic::{Topic, TopicRef};
@@ -120,9 +121,11 @@ impl Reactor {
             return;
         }
         for slot in self.subscribers(TopicRef::DeactivatedHome { project, home }) {
-            if self.connections.peek(slot).is_some_and(|it| {
-                !it.unsubscribed && may_join_homes(it) && !was_revoked_before(it, record)
-            }) {
+            if self
+                .connections
+                .peek(slot)
+                .is_some_and(|it| it.access.may_gain(position(record)))
+            {
                 self.subscribe_to_home(slot, record, HomeState::Active);
             }
         }
@@ -132,24 +135,31 @@ impl Reactor {
     /// to it.
     fn join_home(&mut self, slot: Slot, record: &ControlHeader<'_>, state: HomeState) {
         let home = record.home;
-        let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
+        let Some(connection) = self
+            .connections
+            .at(slot)
+            .filter(|it| it.access.is_subscribed())
+        else {
             return;
         };
-        if was_revoked_before(connection, record) {
+        let revoked_at = connection.access.revoked_at();
+        if revoked_at.is_some_and(|it| it <= position(record))
+            || key_ended_before(record, connection.principal.key_tag)
+        {
             // The topic may exist already: the connection was reserved when the store had this record and
             // the stream reader had not.
-            let was_revoked = connection.revoked_at.is_some();
-            if self.remove_topics(slot, |topic| topic.home() == Some(home)) && was_revoked {
+            if self.remove_topics(slot, |topic| topic.home() == Some(home)) && revoked_at.is_some()
+            {
                 self.unsubscribe_after_batch(slot);
             }
             return;
         }
-        if !may_join_homes(connection) {
+        if !connection.access.may_gain(position(record)) {
             return;
         }
         // Also for connections that name their homes, for the same reason: they must lose this home if
         // their key was revoked earlier.
-        if connection.pending_close.is_none() {
+        if connection.access == Access::Active {
             connection.joined_homes.retain(|(known, _)| *known != home);
             connection.joined_homes.push((home, position(record)));
         }
@@ -186,21 +196,6 @@ impl Reactor {
             connection.entities = entities;
         }
     }
-}
-
-/// Whether a connection still subscribes to joined homes: it has no pending close, or waits for copies of
-/// its record in other shards.
-fn may_join_homes(connection: &Connection) -> bool {
-    connection.pending_close.is_none() || connection.revoked_at.is_some()
-}
-
-/// Whether the connection was revoked before its user joined the home of the record. A connection that a
-/// *later* record revoked keeps receiving events until that record's copy in this shard is applied.
-fn was_revoked_before(connection: &Connection, record: &ControlHeader<'_>) -> bool {
-    connection
-        .revoked_at
-        .is_some_and(|revoked_at| revoked_at <= position(record))
-        || key_ended_before(record, connection.principal.key_tag)
 }
 
 /// Whether this key ended before its user joined the home. The copies of that end are in the shards of that

@@ -3,6 +3,7 @@
 use super::super::Reactor;
 use crate::connection::{Connection, PrincipalId, PrincipalKind, State};
 use crate::reactor::notifications::Notification;
+use crate::routing::access::{Access, Grace};
 use crate::wire::close;
 
 impl Reactor {
@@ -34,7 +35,7 @@ impl Reactor {
         for slot in self.connections.slots_of(principal_id) {
             let is_of_key = |it: &Connection| it.principal.key_tag == key_tag;
             if self.connections.peek(slot).is_some_and(is_of_key) {
-                self.mark_for_close(slot, &close::KEY_ENDED);
+                self.revoke_access(slot, &close::KEY_ENDED, Grace::Batch);
                 self.unsubscribe(slot);
             }
         }
@@ -44,5 +45,5 @@ impl Reactor {
 fn has_open_user_key(connection: &Connection) -> bool {
     connection.principal.kind == PrincipalKind::User
         && connection.state == State::Open
-        && connection.pending_close.is_none()
+        && connection.access == Access::Active
 }

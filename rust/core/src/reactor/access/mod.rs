@@ -14,6 +14,7 @@ use super::Reactor;
 use crate::bus::envelope::{ControlHeader, RecordType};
 use crate::bus::shard::shard_of;
 use crate::connection::{Connection, PrincipalId, PrincipalKind};
+use crate::routing::access::{Access, Grace};
 use crate::routing::index::{AudienceId, Slot};
 use crate::routing::record_dedup::{OutboxPosition, Recency, RecordKey};
 use crate::routing::topic::{Topic, TopicRef};
@@ -108,7 +109,7 @@ impl Reactor {
         let (project, home, device) = (record.project, record.home, record.device);
         if self.is_shard_of(shard, device) {
             for slot in self.subscribers(TopicRef::Command { project, device }) {
-                self.mark_for_close(slot, &close::PRINCIPAL_DELETED);
+                self.revoke_access(slot, &close::PRINCIPAL_DELETED, Grace::Batch);
                 self.unsubscribe(slot);
             }
             let device = principal_id(PrincipalKind::Device, project, device);
@@ -193,7 +194,10 @@ impl Reactor {
     /// remove it. So every copy removes such homes.
     fn revoke(&mut self, slot: Slot, shard: u32, revocation: Revocation) {
         let shards = self.limits.shards;
-        self.close_after_grace(slot, revocation.why, revocation.position);
+        let grace = Grace::Copies {
+            since: revocation.position,
+        };
+        self.revoke_access(slot, revocation.why, grace);
         let Some(connection) = self.connections.at(slot) else {
             return;
         };
@@ -210,7 +214,11 @@ impl Reactor {
 
     /// Removes the topics for which `gone` is true. Returns whether there was one.
     pub(super) fn remove_topics(&mut self, slot: Slot, gone: impl Fn(&Topic) -> bool) -> bool {
-        let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
+        let Some(connection) = self
+            .connections
+            .at(slot)
+            .filter(|it| it.access.is_subscribed())
+        else {
             return false;
         };
         // Checked first: sealing without a change would cost the other members a write each.
@@ -227,7 +235,11 @@ impl Reactor {
         keep: impl Fn(&Topic) -> bool,
         more: &[TopicRef<'_>],
     ) {
-        let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) else {
+        let Some(connection) = self
+            .connections
+            .at(slot)
+            .filter(|it| it.access.is_subscribed())
+        else {
             return;
         };
         let (audience, place) = (connection.audience, connection.place);
@@ -250,7 +262,7 @@ impl Reactor {
         Stats::add(&self.shared.stats.subscription_changes, 1);
         if exceeds_limit {
             // The client reconnects, and its handshake names the limit.
-            self.mark_for_close(slot, &close::RESUBSCRIBE);
+            self.revoke_access(slot, &close::RESUBSCRIBE, Grace::Batch);
             self.unsubscribe_after_batch(slot);
         }
     }
@@ -263,7 +275,7 @@ impl Reactor {
             .peek(slot)
             .is_some_and(|it| !it.follow && predates_reservation(record, it));
         if predates {
-            self.mark_for_close(slot, &close::RESUBSCRIBE);
+            self.revoke_access(slot, &close::RESUBSCRIBE, Grace::Batch);
             self.unsubscribe_after_batch(slot);
         } else {
             self.close_if_no_topics(slot, &close::ACCESS_ENDED);
@@ -277,10 +289,10 @@ impl Reactor {
         let Some(connection) = self.connections.peek(slot) else {
             return;
         };
-        if connection.revoked_at.is_some() {
+        if connection.access.revoked_at().is_some() {
             self.unsubscribe_after_batch(slot);
-        } else if !connection.follow || connection.pending_close.is_some() {
-            self.mark_for_close(slot, why);
+        } else if !connection.follow || connection.access != Access::Active {
+            self.revoke_access(slot, why, Grace::Batch);
             self.unsubscribe(slot);
         }
     }
@@ -288,7 +300,7 @@ impl Reactor {
     pub(super) fn has_topics(&mut self, slot: Slot) -> bool {
         self.connections
             .at(slot)
-            .filter(|it| !it.unsubscribed)
+            .filter(|it| it.access.is_subscribed())
             .is_some_and(|it| self.index.topics(it.audience).next().is_some())
     }
 

@@ -7,8 +7,8 @@ use super::super::Reactor;
 use crate::bus::shard::shard_of;
 use crate::connection::State;
 use crate::connection::ids::ConnectionId;
+use crate::routing::access::{Access, Grace};
 use crate::routing::index::Slot;
-use crate::routing::record_dedup::OutboxPosition;
 use crate::stats::Stats;
 use crate::wire::close::{self, CloseCode};
 
@@ -16,32 +16,14 @@ use crate::wire::close::{self, CloseCode};
 pub(in crate::reactor) const CLOSES_PER_TURN: usize = 128;
 
 impl Reactor {
-    /// Sets the pending close of this connection. Only the first one counts.
-    pub(super) fn mark_for_close(
-        &mut self,
-        slot: Slot,
-        why: &'static CloseCode,
-    ) -> Option<ConnectionId> {
-        let connection = self
-            .connections
-            .at(slot)
-            .filter(|it| !it.unsubscribed && it.pending_close.is_none())?;
-        connection.pending_close = Some(why);
-        Some(connection.id)
-    }
-
-    /// Sets the pending close of a connection that keeps receiving until the other copies of its record
-    /// arrive, but no longer than the close grace. `position` is the outbox position of the record.
-    pub(super) fn close_after_grace(
-        &mut self,
-        slot: Slot,
-        why: &'static CloseCode,
-        position: OutboxPosition,
-    ) {
-        if let Some(id) = self.mark_for_close(slot, why) {
-            if let Some(connection) = self.connections.at(slot) {
-                connection.revoked_at = Some(position);
-            }
+    /// Starts the revocation of a connection, if it has not started. If copies in other shards have to
+    /// arrive first, the connection is closed after the close grace at the latest.
+    pub(super) fn revoke_access(&mut self, slot: Slot, code: &'static CloseCode, grace: Grace) {
+        let Some(connection) = self.connections.at(slot) else {
+            return;
+        };
+        if connection.access.revoke(code, grace) && matches!(grace, Grace::Copies { .. }) {
+            let id = connection.id;
             self.timers
                 .add_grace_deadline(id, Instant::now() + self.limits.close_grace);
         }
@@ -49,7 +31,11 @@ impl Reactor {
 
     /// Unsubscribes a connection with a pending close once the current batch is routed.
     pub(super) fn unsubscribe_after_batch(&mut self, slot: Slot) {
-        if let Some(connection) = self.connections.at(slot).filter(|it| !it.unsubscribed) {
+        if let Some(connection) = self
+            .connections
+            .at(slot)
+            .filter(|it| it.access.is_subscribed())
+        {
             self.to_unsubscribe.push(connection.id);
         }
     }
@@ -63,7 +49,7 @@ impl Reactor {
             };
             // A membership record older than the end of its key has added a topic; the end has a copy in
             // that shard, too.
-            if connection.revoked_at.is_none() || !self.has_topics(id.slot()) {
+            if connection.access.revoked_at().is_none() || !self.has_topics(id.slot()) {
                 self.unsubscribe(id.slot());
             }
         }
@@ -75,7 +61,7 @@ impl Reactor {
         let Some(connection) = self
             .connections
             .at(slot)
-            .filter(|it| !it.unsubscribed && it.pending_close.is_some())
+            .filter(|it| matches!(it.access, Access::Revoking { .. }))
         else {
             return;
         };
@@ -106,10 +92,10 @@ impl Reactor {
 
     /// Closes a connection that is unsubscribed, with the code of its pending close.
     pub(in crate::reactor) fn close_if_marked(&mut self, id: ConnectionId) {
-        if let Some(connection) = self.connections.get(id).filter(|it| it.unsubscribed)
-            && let Some(why) = connection.pending_close
+        if let Some(connection) = self.connections.get(id)
+            && let Access::Closed { code: Some(code) } = connection.access
         {
-            self.close_with(id, *why);
+            self.close_with(id, *code);
         }
     }
 
@@ -122,12 +108,11 @@ impl Reactor {
             .index
             .audiences_of(|topic| shard_of(topic.shard_key(), shards) == shard);
         let mut concerned = self.members_of(&audiences);
-        concerned.extend(
-            self.connections
-                .slots_where(|it| !it.unsubscribed && shard_of(it.principal.id, shards) == shard),
-        );
+        concerned.extend(self.connections.slots_where(|it| {
+            it.access.is_subscribed() && shard_of(it.principal.id, shards) == shard
+        }));
         for slot in concerned {
-            self.mark_for_close(slot, &close::RESYNC);
+            self.revoke_access(slot, &close::RESYNC, Grace::Batch);
             self.unsubscribe(slot);
         }
     }

@@ -6,6 +6,7 @@ use super::super::Reactor;
 use super::principal_id;
 use crate::bus::envelope::ControlHeader;
 use crate::connection::PrincipalKind;
+use crate::routing::access::Grace;
 use crate::routing::topic::TopicRef;
 use crate::stats::Stats;
 use crate::wire::close;
@@ -43,7 +44,7 @@ impl Reactor {
     /// Closes the subscribers of the topic; they reconnect and are authorised again.
     fn request_resubscribe(&mut self, topic: TopicRef<'_>) {
         for slot in self.subscribers(topic) {
-            self.mark_for_close(slot, &close::RESUBSCRIBE);
+            self.revoke_access(slot, &close::RESUBSCRIBE, Grace::Batch);
             self.remove_topics(slot, |it| it.as_ref() == topic);
             self.unsubscribe_after_batch(slot);
         }
