@@ -25,6 +25,7 @@ from homewire.auth.authenticator import Authenticator
 from homewire.auth.cache import CacheVersions
 from homewire.auth.home_directory import HomeDirectory
 from homewire.bus.append import Bus
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import in_background
 from homewire.errors import CoreFailure
 from homewire.events.api import routes as ingest_routes
@@ -170,25 +171,27 @@ async def running(
     *,
     observe: Observer | None = None,
     client_messages: ClientMessages | None = None,
+    clock: Clock = MACHINE_CLOCK,
 ) -> AsyncIterator[Node]:
-    """Starts the node's parts in the order of their needs, and stops them in the reverse order."""
+    """Starts the node's parts in the order of their needs, and stops them in the reverse order. All get their
+    time from `clock`."""
     tls = server_context(settings)
     sys.setswitchinterval(SWITCH_S)
     async with AsyncExitStack() as stack:
-        parts = await start_parts(stack, settings)
-        core_event_handlers = CoreEventHandlers.of(parts.settings, parts.store.queued_commands)
+        parts = await start_parts(stack, settings, clock)
+        core_event_handlers = CoreEventHandlers.of(settings, parts.store.queued_commands, clock)
         # Their last words still go out while the port is being closed.
         stack.push_async_callback(core_event_handlers.tls_bridges.close)
         # The REST tier has one, too: its tail tells what remembered keys and memberships are worth.
         core = start_core(parts, client_messages)
         # Both tiers send events.
-        overload = Limits(parts.redis, core, settings, parts.store.refusals)
+        overload = Limits(parts.redis, core, settings, parts.store.refusals, clock)
         _dispatch_core_events(parts, core, client_messages, core_event_handlers, overload)
         in_background(stack, overload.run(), parts.failed)
         in_background(stack, report_skipped(core), parts.failed)
         session_expiry = _start_lifetimes(parts, core, core_event_handlers)
         caches = Caches.of(parts, core, session_expiry)
-        audit = Audit()
+        audit = Audit(clock)
         app = web.Application(
             middlewares=[server.render_errors(audit.render, parts.server_limits.rates.request)]
         )
@@ -256,7 +259,7 @@ class Caches:
 
 def _start_lifetimes(parts: Parts, core: Core, core_event_handlers: CoreEventHandlers) -> SessionExpiry:
     uses, ttl_s = parts.store.session_uses, parts.settings.session_ttl_s
-    session_expiry = SessionExpiry(core, core_event_handlers.keys_in_use, uses, ttl_s)
+    session_expiry = SessionExpiry(core, core_event_handlers.keys_in_use, uses, ttl_s, parts.clock)
     parts.stack.push_async_callback(session_expiry.close)
     in_background(parts.stack, session_expiry.run(), parts.failed)
     parts.metric_sources.append(session_expiry.metrics)
@@ -310,6 +313,7 @@ def _add_realtime_tier(
             settings.queued_commands, min(settings.queued_command_bytes, settings.send_queue_bytes)
         ),
         is_connected=partial(core_event_handlers.connected_devices.is_connected, store.presence),
+        clock=parts.clock,
         platform_types=settings.platform_event_types,
     )
     app.add_routes(parts.server_limits.handshakes.limited(websocket.routes(gateway)))
@@ -318,9 +322,9 @@ def _add_realtime_tier(
 
 def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Audit, rates: Rates) -> None:
     stack, settings, store = parts.stack, parts.settings, parts.store
-    delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get)
+    delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get, parts.clock)
     in_background(stack, delivery.run(), parts.failed)
-    webhooks = Webhooks(parts.url, settings)
+    webhooks = Webhooks(parts.url, settings, parts.clock)
     in_background(stack, webhooks.run(), parts.failed)
     parts.metric_sources.extend((delivery.metrics, webhooks.metrics))
     slots = SortSlots(settings.sorted_lists, settings.sorted_lists_per_project)

@@ -14,6 +14,7 @@ import structlog
 from aiohttp import hdrs, web
 
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import RequestError
 from homewire.log import Seldom
 from homewire.rest.shapes import rendered
@@ -71,10 +72,10 @@ def note_caller(request: web.Request, caller: Principal) -> None:
 class Audit:
     """The audit trail of one process. `logins` counts outcomes, `refusals` refused requests by reason."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Clock = MACHINE_CLOCK) -> None:
         self.logins: Counter[str] = Counter({OK: 0})
         self.refusals: Counter[str] = Counter()
-        self._seldom = Seldom(1.0)
+        self._seldom = Seldom(1.0, clock)
 
     def begins(self, request: web.Request, operation: AuditedOperation) -> None:
         """A request for an operation begins."""

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Hashable, Iterable, 
 from contextlib import AsyncExitStack
 from typing import Any, Generic, Protocol, TypeVar
 
+from homewire.clock import Clock
 from homewire.errors import Unavailable
 
 
@@ -34,16 +35,11 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
         await task
 
 
-async def wait_debounced(event: asyncio.Event, least_s: float, most_s: float) -> None:
+async def wait_debounced(clock: Clock, event: asyncio.Event, least_s: float, most_s: float) -> None:
     """Wait for `event` and clear it: at least `least_s`, at most `most_s` (seconds)."""
-    await asyncio.sleep(least_s)
-    try:
-        async with asyncio.timeout(most_s - least_s):
-            await event.wait()
-    except TimeoutError:
-        return
-    finally:
-        event.clear()
+    await clock.sleep(least_s)
+    await clock.wait(event, most_s - least_s)
+    event.clear()
 
 
 def is_cancelling() -> bool:

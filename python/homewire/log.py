@@ -5,12 +5,12 @@ from __future__ import annotations
 import logging
 import os
 import sys
-import time
 from typing import Any
 
 import orjson
 import structlog
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.settings.fields import LogFormat, LogLevel
 
 
@@ -55,15 +55,16 @@ def configure(level: LogLevel, log_format: LogFormat) -> None:
 class Seldom:
     """Says of each kind of trouble when it may be logged again: one line in `interval_s` seconds."""
 
-    __slots__ = ("_interval_s", "_logged_at")
+    __slots__ = ("_interval_s", "_logged_at", "_monotonic")
 
-    def __init__(self, interval_s: float) -> None:
+    def __init__(self, interval_s: float, clock: Clock = MACHINE_CLOCK) -> None:
+        self._monotonic = clock.monotonic
         self._interval_s = interval_s
         self._logged_at: dict[str, float] = {}
 
     def may(self, event: str) -> bool:
         """Whether a line about `event` is due; if so, it counts as written."""
-        now = time.monotonic()
+        now = self._monotonic()
         if now - self._logged_at.get(event, float("-inf")) < self._interval_s:
             return False
         self._logged_at[event] = now

@@ -14,6 +14,7 @@ from homewire.access_changes.relay import Relay
 from homewire.bus.append import Bus
 from homewire.bus.retention import Retention
 from homewire.bus.shards import BusSettings, ensure_epochs
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import in_background
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.machine import memory_bytes
@@ -38,6 +39,7 @@ class Parts:
     stack: AsyncExitStack
     settings: Settings
     failed: asyncio.Future[Exception]
+    clock: Clock
     url: str
     redis: Redis
     bus: Bus
@@ -49,25 +51,25 @@ class Parts:
     """Read at each scrape; both tiers add theirs."""
 
 
-async def start_parts(stack: AsyncExitStack, settings: Settings) -> Parts:
+async def start_parts(stack: AsyncExitStack, settings: Settings, clock: Clock = MACHINE_CLOCK) -> Parts:
     """Start the parts on `stack`. Raises ConfigurationError."""
     failed: asyncio.Future[Exception] = asyncio.get_running_loop().create_future()
     url = await _redis_url(stack, settings, failed)
     redis = connect(url)
     stack.push_async_callback(redis.aclose)
     bus = await _start_bus(stack, settings, redis, url, failed)
-    relay = Relay(redis, settings.shards)
+    relay = Relay(redis, settings.shards, clock)
     stack.push_async_callback(relay.close)
     in_background(stack, relay.run(), failed)
-    store = Store.of(redis, relay, settings)
+    store = Store.of(redis, relay, settings, clock)
     in_background(stack, store.housekeeping.run(), failed)
     in_background(stack, store.usage.watch(), failed)
     in_background(stack, Reaper(store, settings.presence_lease_s).run(), failed)
-    server_limits = ServerLimits.of(settings, store.refusals)
+    server_limits = ServerLimits.of(settings, store.refusals, clock)
     reader = BodyReader(server_limits.bodies, silence=settings.body_timeout_s)
     metric_sources = [store.usage.metrics, *server_limits.metrics(), store.passwords.metrics]
     return Parts(
-        stack, settings, failed, url, redis, bus, relay, store, server_limits, reader, metric_sources
+        stack, settings, failed, clock, url, redis, bus, relay, store, server_limits, reader, metric_sources
     )
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from redis.asyncio import Redis
 
 from homewire.auth.tokens import Principals
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.devices.provisioning import Provisioning
 from homewire.devices.store import Devices
 from homewire.entities.store import Entities
@@ -28,7 +29,7 @@ from homewire.sessions.activity import SessionActivity
 from homewire.sessions.models import DEFAULT_LIFETIME, Lifetime
 from homewire.sessions.store import Sessions
 from homewire.store.accounting import NO_QUOTAS, Quotas
-from homewire.store.database import Clock, Database, OutboxRelay, wall_clock_ms
+from homewire.store.database import Database, OutboxRelay
 from homewire.users.deletion import UserDeletion
 from homewire.users.registrations import DEFAULT_REGISTRATION_LIMITS, RegistrationLimits, Registrations
 from homewire.users.store import Users
@@ -49,18 +50,19 @@ class Store:
     it may have happened, or is not in all shards yet; any node copies it to them within a second. With
     errors.UnknownRecord, errors.Conflict, errors.InvalidInput and errors.QuotaExceeded nothing was changed.
 
-    `relay` is an `access_changes.relay.Relay`, `clock` the time in ms since 1970. A user is a member of at
+    `relay` is an `access_changes.relay.Relay`. A user is a member of at
     most `homes_per_user` homes, and at most `ended_sessions` ended sessions of a user are stored; 0: no
     limit. Sessions expire by `lifetime`. At most `project_passwords` passwords of a project wait to be hashed
     (`logins/passwords.py`). Registrations and invitations expire by `ages`.
     """
 
     @classmethod
-    def of(cls, redis: Redis, relay: OutboxRelay, settings: Settings) -> Store:
+    def of(cls, redis: Redis, relay: OutboxRelay, settings: Settings, clock: Clock = MACHINE_CLOCK) -> Store:
         """The store with the settings of a deployment, for nodes and commands."""
         return cls(
             redis,
             relay,
+            clock,
             homes_per_user=settings.homes_per_user,
             lifetime=Lifetime.of_seconds(settings.session_ttl_s, settings.session_absolute_s),
             ended_sessions=settings.ended_sessions,
@@ -73,7 +75,7 @@ class Store:
         self,
         redis: Redis,
         relay: OutboxRelay,
-        clock: Clock = wall_clock_ms,
+        clock: Clock = MACHINE_CLOCK,
         *,
         homes_per_user: int = 0,
         lifetime: Lifetime = DEFAULT_LIFETIME,
@@ -82,7 +84,8 @@ class Store:
         project_passwords: int = MAX_PROJECT_WAITING,
         ages: RegistrationLimits = DEFAULT_REGISTRATION_LIMITS,
     ) -> None:
-        self.now_ms = clock
+        self.clock: Final = clock
+        self.now_ms: Final = clock.now_ms
         self._database = database = Database(redis, relay, clock, quotas)
         self.usage = Usage(database, quotas)
         self.recount = Recount(database, self.usage)

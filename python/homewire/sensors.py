@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +16,7 @@ import psutil
 import structlog
 
 from homewire.client import Trust
+from homewire.clock import MACHINE_CLOCK
 from homewire.demo import DemoDevice
 
 INTERVAL_S = 1.0
@@ -44,7 +44,7 @@ class Sensors:
     def __init__(self) -> None:
         self._disks = _disks()
         self._before: dict[str, Any] = {}
-        self._before_at = time.monotonic()
+        self._before_at = MACHINE_CLOCK.monotonic()
         psutil.cpu_percent(percpu=True)  # The first answer of psutil means nothing: there is no "since" yet.
 
     def read(self) -> dict[str, Reading]:
@@ -75,7 +75,7 @@ class Sensors:
         return readings
 
     def _interfaces(self) -> dict[str, Reading]:
-        now, counters = time.monotonic(), psutil.net_io_counters(pernic=True)
+        now, counters = MACHINE_CLOCK.monotonic(), psutil.net_io_counters(pernic=True)
         seconds = max(now - self._before_at, 0.001)
         readings = {}
         for name, counter in counters.items():
@@ -127,12 +127,12 @@ class Reporter:
         # One connection for each device in flight: as many devices report at the same moment.
         connector = aiohttp.TCPConnector(limit=len(self._devices) or 1, ssl=self._tls)
         async with aiohttp.ClientSession(self._url, timeout=timeout, connector=connector) as http:
-            due = time.monotonic()
+            due = MACHINE_CLOCK.monotonic()
             while True:
                 readings = await asyncio.to_thread(self._sensors.read)
                 await self._report(http, readings)
-                due = max(due + INTERVAL_S, time.monotonic())
-                await asyncio.sleep(due - time.monotonic())
+                due = max(due + INTERVAL_S, MACHINE_CLOCK.monotonic())
+                await asyncio.sleep(due - MACHINE_CLOCK.monotonic())
 
     async def _report(self, http: aiohttp.ClientSession, readings: Mapping[str, Reading]) -> None:
         sends = [
@@ -155,7 +155,7 @@ class Reporter:
 
     def _note(self, problems: list[str], sent: int) -> None:
         """Log failures at most once a minute, and the recovery from one that was logged."""
-        now = time.monotonic()
+        now = MACHINE_CLOCK.monotonic()
         if problems and now - self._complained_at >= COMPLAIN_EVERY_S:
             kinds = sorted(set(problems))
             log.warning("sensors could not report", failed=len(problems), of=sent, problems=kinds)

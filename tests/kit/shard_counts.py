@@ -1,4 +1,4 @@
-"""Inputs of the caches as plain values: how many records of each shard were read, and the time."""
+"""Inputs of the caches as plain values: how many records of each shard were read."""
 
 from __future__ import annotations
 
@@ -8,16 +8,6 @@ from homewire import _core
 from homewire.auth.cache import CacheVersions
 
 SHARDS = 8
-
-
-class Clock:
-    """A clock that is set by hand, in seconds."""
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 class ShardCounts:

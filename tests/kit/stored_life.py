@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import TypeVar
 
+from homewire.clock import MACHINE_CLOCK
 from homewire.entities.store import Entity
 from homewire.errors import Conflict, InvalidInput, StoreError, UnknownRecord
 from homewire.events.queued_commands import QueueBounds, QueuedCommand
@@ -20,7 +21,6 @@ from homewire.projects.models import KeyScope, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import NOTE_INTERVAL_MS, SessionUse
 from homewire.sessions.models import ClientInfo
-from homewire.store.database import wall_clock_ms
 from homewire.webhooks.models import ModuleType
 
 T = TypeVar("T")
@@ -118,7 +118,7 @@ class StoredLife:
         device, _, code = await self.store.devices.create(self.project.id, "lamp", home)
         self.devices.append(device.id)
         self.claims.append(code)
-        await self.store.devices.set_claimable(self.project.id, device.id, wall_clock_ms() + MINUTE_MS)
+        await self.store.devices.set_claimable(self.project.id, device.id, MACHINE_CLOCK.now_ms() + MINUTE_MS)
 
     async def _group(self) -> None:
         self.groups.append((await self.store.groups.create(self.project.id, "group")).id)
@@ -165,7 +165,7 @@ class StoredLife:
         await self.store.key_values.delete(self._owner(), f"k{self.random.randrange(5)}")
 
     async def _command(self) -> None:
-        expires = wall_clock_ms() + self._any((1, MINUTE_MS, MINUTE_MS + 1))
+        expires = MACHINE_CLOCK.now_ms() + self._any((1, MINUTE_MS, MINUTE_MS + 1))
         command = QueuedCommand(self._any(self.devices), b"\x93", self._content(), expires)
         await self.store.queued_commands.keep(self.project.id, command, QueueBounds(50, 100_000))
 

@@ -30,6 +30,7 @@ from redis.exceptions import RedisError
 
 from homewire.access_changes.records import OutboxRecord, parse
 from homewire.bus.shards import PENDING, copied_key, events_key
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import SingleFlight, is_cancelling
 from homewire.errors import NotConfirmed, Unavailable
 from homewire.log import Seldom
@@ -98,7 +99,8 @@ class RelayStats:
 class Relay:
     """Copies outboxes to `shards` shards, with the client `redis`."""
 
-    def __init__(self, redis: Redis, shards: int) -> None:
+    def __init__(self, redis: Redis, shards: int, clock: Clock = MACHINE_CLOCK) -> None:
+        self._clock = clock
         self.stats = RelayStats()
         self._pipeline = AutoPipeline(redis)
         self._shards = shards
@@ -108,7 +110,7 @@ class Relay:
         """Entries with confirmed copies that are still in the outbox, by project id."""
         self._expected_until: dict[int, float] = {}
         self._notify: Callable[[Collection[int]], None] | None = None
-        self._seldom = Seldom(LOG_S)
+        self._seldom = Seldom(LOG_S, clock)
 
     def on_records(self, notify: Callable[[Collection[int]], None]) -> None:
         """Call `notify` with the shards that records were copied to, before their change is answered."""
@@ -116,7 +118,7 @@ class Relay:
 
     def is_expected(self, project_id: int) -> bool:
         """Whether the last `expect` of the project still holds."""
-        return asyncio.get_running_loop().time() < self._expected_until.get(project_id, float("-inf"))
+        return self._clock.monotonic() < self._expected_until.get(project_id, float("-inf"))
 
     async def expect(self, project_id: int) -> None:
         """Note that a change will write to the outbox: `run` finds it after a crash. Raises Unavailable."""
@@ -145,7 +147,7 @@ class Relay:
         """Copy entries that dead processes left, until cancelled, also after times without Redis."""
         sweep_at = float("-inf")
         while not is_cancelling():
-            now = asyncio.get_running_loop().time()
+            now = self._clock.monotonic()
             try:
                 await self._relay_pending()
                 if now >= sweep_at:
@@ -154,7 +156,7 @@ class Relay:
             except (RedisError, OSError, Unavailable) as error:
                 self._note_failure(error)
             if not is_cancelling():
-                await asyncio.sleep(INTERVAL_S)
+                await self._clock.sleep(INTERVAL_S)
 
     async def _relay_pending(self) -> None:
         async for projects in self._pending():
@@ -199,7 +201,7 @@ class Relay:
     async def _note_expected(self, project_id: int, requests: Sequence[None]) -> Sequence[None]:
         if self.is_expected(project_id):
             return requests
-        began = asyncio.get_running_loop().time()
+        began = self._clock.monotonic()
         await self._pipeline.run(EXPECT, ([PENDING], [project_id]))
         if len(self._expected_until) >= MAX_EXPECTED:
             self._expected_until.clear()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable, Collection, Container, Sequence
 from functools import partial
 from typing import Final, Protocol, TypeAlias
@@ -49,7 +48,10 @@ class Authenticator:
         self._store = store
         self._cookie_origins = cookie_origins
         self._used = used
-        self._principals: VersionedCache[str, Principal] = VersionedCache(cache_versions, capacity)
+        self._now_ms = store.now_ms
+        self._principals: VersionedCache[str, Principal] = VersionedCache(
+            cache_versions, capacity, clock=store.clock
+        )
 
     async def __call__(self, request: web.Request) -> Principal:
         """The principal of a request. Raises Unauthenticated, PermissionDenied (CROSS_SITE)."""
@@ -106,7 +108,7 @@ class Authenticator:
         if reference is None:
             raise Unauthenticated
         principal = self._principals.get(reference.hash, at_version)
-        if principal is None or _expired(principal):
+        if principal is None or self._is_expired(principal):
             look_up = partial(self._store.principals.lookup, credential.token)
             principal = await self._principals.read_unplaced(reference.hash, look_up, _principal_id)
             if principal is None:
@@ -116,6 +118,10 @@ class Authenticator:
         if used and self._used is not None and principal.session_id:
             self._used(principal, reference.hash)
         return principal
+
+    def _is_expired(self, principal: Principal) -> bool:
+        # No control record tells that a key has expired or was extended: look it up again.
+        return 0 < principal.expires_ms <= self._now_ms()
 
 
 class Credential:
@@ -185,11 +191,6 @@ def _user_id(request: web.Request) -> str:
 
 def _is_user(principal: Principal, user_id: str) -> bool:
     return principal.kind is PrincipalKind.USER and user_id == str(principal.id)
-
-
-def _expired(principal: Principal) -> bool:
-    # No control record tells that a key has expired or was extended: look it up again.
-    return 0 < principal.expires_ms <= time.time_ns() // 1_000_000
 
 
 def _principal_id(principal: Principal) -> int:

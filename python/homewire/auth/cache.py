@@ -21,10 +21,10 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 from itertools import compress
-from time import monotonic
 from typing import Final, Generic, Protocol, TypeVar
 
 from homewire._core import shard_of
+from homewire.clock import MACHINE_CLOCK, Clock
 
 SILENCE_MS: Final = 1_000
 """After a longer silence of Redis, a node uses no cached key (docs/design/access-changes.md)."""
@@ -175,9 +175,9 @@ class _Generations(Generic[Key, Held]):
     __slots__ = (
         "_cache_versions",
         "_capacity",
-        "_clock",
         "_count",
         "_half_life",
+        "_monotonic",
         "_new",
         "_number",
         "_old",
@@ -189,13 +189,13 @@ class _Generations(Generic[Key, Held]):
         cache_versions: CacheVersions,
         capacity: int,
         lifetime: float = LIFETIME_S,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
-        """`lifetime` in seconds, `clock` gives them."""
+        """`lifetime` in seconds."""
         self._cache_versions = cache_versions
         self._half_life = lifetime / 2
         self._capacity = capacity
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._number = 0
         self._turns_at = 0.0
         self._count = 0
@@ -203,7 +203,7 @@ class _Generations(Generic[Key, Held]):
         self._old: dict[Key, Held] = {}
 
     def _turn(self) -> None:
-        now = self._clock()
+        now = self._monotonic()
         if now < self._turns_at:
             return
         number = int(now // self._half_life)
@@ -283,7 +283,7 @@ class VersionedRecords(_Generations[Key, dict[int, Entry[Value]]]):
         cache_versions: CacheVersions,
         capacity: int,
         lifetime: float = LIFETIME_S,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = MACHINE_CLOCK,
         is_worth_it: Callable[[Value], bool] = lambda _: True,
     ) -> None:
         """`is_worth_it` says which records are remembered; the others are asked for again, too."""

@@ -30,23 +30,23 @@ class HomeDirectory:
     """
 
     def __init__(self, store: Store, cache_versions: CacheVersions, capacity: int) -> None:
-        self._store = store
-        self._projects: VersionedCache[int, Project] = VersionedCache(cache_versions, capacity)
+        self._store, clock = store, store.clock
+        self._projects: VersionedCache[int, Project] = VersionedCache(cache_versions, capacity, clock=clock)
         self._homes: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(
-            cache_versions, capacity
+            cache_versions, capacity, clock=clock
         )
         # Tuples, because a set of one id takes 216 bytes, and most users have one home.
         self._members: VersionedCache[tuple[int, int], tuple[int, ...]] = VersionedCache(
-            cache_versions, capacity
+            cache_versions, capacity, clock=clock
         )
         self._rights: VersionedCache[tuple[int, int], tuple[str, ...]] = VersionedCache(
-            cache_versions, capacity
+            cache_versions, capacity, clock=clock
         )
         self._locations: VersionedRecords[int, DeviceLocation] = VersionedRecords(
-            cache_versions, capacity, is_worth_it=lambda place: place.home_id is not None
+            cache_versions, capacity, clock=clock, is_worth_it=lambda place: place.home_id is not None
         )
-        self._existing: VersionedIds[int] = VersionedIds(cache_versions, capacity)
-        self._active: VersionedIds[int] = VersionedIds(cache_versions, capacity)
+        self._existing: VersionedIds[int] = VersionedIds(cache_versions, capacity, clock=clock)
+        self._active: VersionedIds[int] = VersionedIds(cache_versions, capacity, clock=clock)
 
     async def project(self, project_id: int) -> Project | None:
         """The project, unless it was deleted. By the project's shard."""

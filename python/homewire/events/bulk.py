@@ -74,7 +74,14 @@ async def _place(ingest: Ingest, principal: Principal, batch: EventBatch) -> Pla
     home_ids.update(home for home, _ in devices.values() if home)
     homes, deactivated = await split_by_active(directory, project_id, home_ids)
     return batch.place(
-        project_id, ingest.clock(), principal.id, principal.name, homes, devices, ingest.shards, deactivated
+        project_id,
+        ingest.clock.now_ms(),
+        principal.id,
+        principal.name,
+        homes,
+        devices,
+        ingest.shards,
+        deactivated,
     )
 
 

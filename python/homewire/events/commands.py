@@ -48,7 +48,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
     except InvalidField as error:
         raise InvalidInput(error.field, error.problem) from error
     if keep_s is not None and ingest.queued_commands is not None:
-        now = ingest.clock()
+        now = ingest.clock.now_ms()
         expires = now + keep_s * 1000
         head, tail = queued_command_envelope(command, principal.project_id, device_id, now, expires)
         kept = QueuedCommand(device_id, head, tail, expires)
@@ -56,7 +56,7 @@ async def put_device_command(ingest: Ingest, request: web.Request) -> web.Stream
         return whole_answer(request, 204)
     if refuses:
         await _require_connected(ingest, principal, device_id)
-    envelope = command_envelope(command, principal.project_id, device_id, ingest.clock())
+    envelope = command_envelope(command, principal.project_id, device_id, ingest.clock.now_ms())
     once = claim(ingest.rates, key, principal, f"PUT /devices/{device_id}/command", body) if key else None
     await append_event(ingest.bus, shard_of(device_id, ingest.shards), envelope, once)
     return whole_answer(request, 204)

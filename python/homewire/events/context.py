@@ -8,7 +8,6 @@ another shard and is a new event. Keys are remembered for `BusSettings.idempoten
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 
@@ -17,6 +16,7 @@ from aiohttp import web
 from homewire.auth.authenticator import Authenticate, HomeDirectory
 from homewire.auth.models import Principal
 from homewire.bus.append import Bus
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import InvalidInput
 from homewire.events.queued_commands import QueueBounds, QueuedCommands
 from homewire.limits.rates import Rates
@@ -25,11 +25,6 @@ from homewire.settings import Settings
 from homewire.settings.fields import BULK_BODY_BYTES
 
 KIBIBYTE = 1024
-
-
-def wall_clock_ms() -> int:
-    """Milliseconds since 1970, UTC."""
-    return time.time_ns() // 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +43,7 @@ class Ingest:
     max_queued_s: int = 604_800
     reader: BodyReader = field(default_factory=BodyReader)
     shards: int = 64
-    clock: Callable[[], int] = wall_clock_ms
+    clock: Clock = MACHINE_CLOCK
     body_bytes: int = 80 * KIBIBYTE
     """64 KiB of event data, and room for the rest of the object."""
     is_connected: Callable[[int, int], Awaitable[bool]] | None = None

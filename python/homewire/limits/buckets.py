@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Callable, Hashable
-from time import monotonic
+from collections.abc import Hashable
 from typing import Final
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import TooManyRequests
 
 BURST_S: Final = 5.0
@@ -31,13 +31,13 @@ class Buckets:
         setting: str,
         per_second: int,
         refusals: Counter[str] | None = None,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
         """`refusals` counts refusals by `setting`, the name of the limit."""
         self._setting = setting
         self._per_second = per_second
         self._interval = 1 / per_second if per_second else 0.0
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._refusals.update({setting: 0})
         self._full_at: dict[Hashable, float] = {}
@@ -48,7 +48,7 @@ class Buckets:
         """Take one of the subject's tokens. Raises TooManyRequests that names the setting."""
         if not self._per_second:
             return
-        now = self._clock()
+        now = self._monotonic()
         if now >= self._turn_at:
             self._older, self._full_at = self._full_at, {}
             self._turn_at = now + BURST_S + MOST_CHARGED_S + self._interval
@@ -63,7 +63,7 @@ class Buckets:
         """Take what comes in in `seconds`, without asking whether it is there: the subject's next token
         comes so much later, at most `MOST_CHARGED_S` from now."""
         if self._per_second:
-            now = self._clock()
+            now = self._monotonic()
             full_at = max(self._filled_at(subject), now) + seconds
             self._full_at[subject] = min(full_at, now + BURST_S + MOST_CHARGED_S)
 

@@ -16,11 +16,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from ipaddress import IPv6Network
-from time import monotonic
 from typing import Final, NamedTuple, NoReturn, TypeAlias
 
 import structlog
@@ -29,6 +28,7 @@ from redis.exceptions import RedisError
 
 from homewire._core import Core
 from homewire.auth.models import Principal
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import wait_debounced
 from homewire.errors import TooManyRequests
 from homewire.limits.buckets import Buckets
@@ -92,7 +92,7 @@ class ConnectionLimits:
         core: Core,
         settings: Settings,
         refusals: Counter[str] | None = None,
-        clock: Callable[[], float] = monotonic,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
         self.core: Final = core
         self.lease_s: Final = settings.connection_lease_s
@@ -248,7 +248,7 @@ class ConnectionSharing:
             raise_first(await trip(self._redis, some[start : start + COMMANDS_PER_TRIP]))
 
     async def _pause(self) -> None:
-        await wait_debounced(self._admission.grown, LEAST_PAUSE_S, self._interval_s)
+        await wait_debounced(self._clock.own, self._admission.grown, LEAST_PAUSE_S, self._interval_s)
 
 
 @lru_cache(maxsize=1024)
@@ -306,11 +306,11 @@ class _Seen(NamedTuple):
 
 
 class Elsewhere:
-    """The counts of other nodes, by subject. `clock` gives seconds and is never stepped."""
+    """The counts of other nodes, by subject."""
 
-    def __init__(self, own_field: bytes, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, own_field: bytes, clock: Clock = MACHINE_CLOCK) -> None:
         self._own_field = own_field
-        self._clock = clock
+        self._monotonic = clock.monotonic
         self._leases: dict[Subject, dict[bytes, _Seen]] = {}
 
     def count(self, subject: Subject) -> int:
@@ -318,13 +318,13 @@ class Elsewhere:
         leases = self._leases.get(subject)
         if not leases:
             return 0
-        now = self._clock()
+        now = self._monotonic()
         return sum(seen.connections for seen in leases.values() if seen.until > now)
 
     def learn(self, subject: Subject, fields: Mapping[bytes, bytes], now_ms: int) -> list[bytes]:
         """What the hash says now, `now_ms` by Redis' clock. The fields to remove: past their lease, or no
         node's word."""
-        now, known = self._clock(), self._leases.get(subject, {})
+        now, known = self._monotonic(), self._leases.get(subject, {})
         alive: dict[bytes, _Seen] = {}
         for field, text in fields.items():
             seen = known.get(field)

@@ -22,6 +22,7 @@ from collections import Counter
 from redis.asyncio import Redis
 
 from homewire._core import Core
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.limits.connections import ConnectionLimits, ConnectionSharing
 from homewire.limits.rates import Rates, RateSharing
 from homewire.limits.sharing import SharedClock
@@ -31,13 +32,20 @@ from homewire.settings import Settings
 class Limits:
     """The limits of one node: `rates` for events, `admission` for connections."""
 
-    def __init__(self, redis: Redis, core: Core, settings: Settings, refusals: Counter[str]) -> None:
+    def __init__(
+        self,
+        redis: Redis,
+        core: Core,
+        settings: Settings,
+        refusals: Counter[str],
+        clock: Clock = MACHINE_CLOCK,
+    ) -> None:
         """`refusals` is where it counts how often each limit refused, by the name of its setting."""
-        clock = SharedClock(redis)
-        self.rates = Rates(settings, clock.now, refusals)
-        self.admission = ConnectionLimits(core, settings, refusals)
-        self._totals = RateSharing(redis, self.rates, clock)
-        self._holders = ConnectionSharing(redis, self.admission, clock)
+        shared = SharedClock(redis, clock)
+        self.rates = Rates(settings, shared.now, refusals)
+        self.admission = ConnectionLimits(core, settings, refusals, clock)
+        self._totals = RateSharing(redis, self.rates, shared)
+        self._holders = ConnectionSharing(redis, self.admission, shared)
 
     async def run(self) -> None:
         """Exchange counts with the other nodes until cancelled, then take back what was said here."""

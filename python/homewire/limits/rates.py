@@ -15,7 +15,6 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import Counter
-from time import time
 from typing import Final
 
 from redis.asyncio import Redis
@@ -26,9 +25,10 @@ from homewire.errors import TooManyRequests
 from homewire.limits.sharing import (
     COMMANDS_PER_TRIP,
     SIXTEENTH,
-    Clock,
     Command,
+    Seconds,
     SharedClock,
+    machine_seconds,
     raise_first,
     repeat,
     trip,
@@ -97,16 +97,18 @@ class Use:
 class Rates:
     """Counts what this node accepts, and refuses what is beyond a limit.
 
-    `clock` is Redis' (`SharedClock.now`); without one each node's own seconds count.
+    `now` is Redis' (`SharedClock.now`); without one each node's own seconds count.
     """
 
-    def __init__(self, settings: Settings, clock: Clock = time, refusals: Counter[str] | None = None) -> None:
-        self._clock = clock
+    def __init__(
+        self, settings: Settings, now: Seconds = machine_seconds, refusals: Counter[str] | None = None
+    ) -> None:
+        self._now = now
         self.crowded: Final = asyncio.Event()
         """Set when another sixteenth of a limit was used here: the other nodes should learn it now."""
         counted: Counter[str] = Counter() if refusals is None else refusals
         self._meters: Final = tuple(
-            Meter(unit, window_s, settings, clock, counted, self.crowded)
+            Meter(unit, window_s, settings, now, counted, self.crowded)
             for unit, window_s in ((EVENTS, 1), (BYTES, 1), (KEYS, math.ceil(settings.idempotency_ttl_s)))
         )
         events, size, keys = self._meters
@@ -132,7 +134,7 @@ class Rates:
         From here on it counts as told: what becomes of the message is never certain, and saying it twice
         would refuse what is within the limit.
         """
-        second = int(self._clock())
+        second = int(self._now())
         return second, [each for meter in self._meters for each in meter.untold(second)]
 
     @staticmethod
@@ -155,7 +157,7 @@ class Meter:
         unit: str,
         window_s: int,
         settings: Settings,
-        clock: Clock,
+        now: Seconds,
         refusals: Counter[str],
         crowded: asyncio.Event,
     ) -> None:
@@ -163,7 +165,7 @@ class Meter:
         self._window_s = window_s
         # A body may have more bytes or keys than a limit: it is taken while anything is left.
         self._whole = unit == EVENTS
-        self._clock = clock
+        self._now = now
         self._limits: dict[str, float] = {}
         for kind, setting in SETTINGS[unit].items():
             self._limits[kind] = getattr(settings, setting) or math.inf
@@ -177,7 +179,7 @@ class Meter:
 
     def take(self, principal: Principal, count: int = 1) -> None:
         """See `Rates.take` and `Rates.take_bytes`."""
-        window = int(self._clock()) // self._window_s
+        window = int(self._now()) // self._window_s
         if window != self._window:
             self._begin(window)
         uses = self._uses
@@ -236,7 +238,7 @@ class Meter:
     def _refused(self, use: Use) -> TooManyRequests:
         setting = SETTINGS[self._unit][use.kind]
         self._refusals[setting] += 1
-        left_s = (self._window + 1) * self._window_s - int(self._clock())
+        left_s = (self._window + 1) * self._window_s - int(self._now())
         return TooManyRequests(setting, max(left_s, RETRY_AFTER_S), most=int(self._limits[use.kind]))
 
 
@@ -292,4 +294,4 @@ class RateSharing:
 
     async def _pause(self) -> None:
         most_s = self._interval_s if self._rates.are_shared() else REST_S
-        await wait_debounced(self._rates.crowded, LEAST_PAUSE_S, most_s)
+        await wait_debounced(self._clock.own, self._rates.crowded, LEAST_PAUSE_S, most_s)

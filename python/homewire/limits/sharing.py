@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from time import monotonic, time
 from typing import Any, Final, TypeAlias
 
 import structlog
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import is_cancelling
 
 OUTAGE_PAUSE_S: Final = 1.0
@@ -21,35 +21,41 @@ COMMANDS_PER_TRIP: Final = 1000
 SIXTEENTH: Final = 16
 
 Command: TypeAlias = tuple[str | int | bytes, ...]
-Clock: TypeAlias = Callable[[], float]
-"""Seconds since 1970, by Redis' clock."""
-
+Seconds: TypeAlias = Callable[[], float]
+"""A time of day in seconds since 1970."""
 _log = structlog.get_logger(__name__)
+
+
+def machine_seconds() -> float:
+    """This machine's wall clock, in seconds since 1970."""
+    return MACHINE_CLOCK.now_ms() / 1000
 
 
 class SharedClock:
     """Redis' clock, so that nodes agree which second it is, however wrong their own clocks are.
 
-    It runs by this machine's monotonic clock, hence does not follow when somebody sets the time.
+    It runs by the monotonic time of `clock`, hence does not follow when the wall clock is set.
     """
 
-    def __init__(self, redis: Redis) -> None:
+    def __init__(self, redis: Redis, clock: Clock = MACHINE_CLOCK) -> None:
         self._redis = redis
+        self.own: Final = clock
+        self._monotonic = clock.monotonic
         # Until Redis was asked, this machine's own idea.
-        self._offset = time() - monotonic()
+        self._offset = clock.now_ms() / 1000 - clock.monotonic()
         self._due = 0.0
 
     def now(self) -> float:
         """Seconds since 1970."""
-        return monotonic() + self._offset
+        return self._monotonic() + self._offset
 
     async def synchronise(self) -> None:
         """Ask Redis, if it is time to. The error is at most half of the exchange. Raises RedisError."""
-        sent = monotonic()
+        sent = self._monotonic()
         if sent < self._due:
             return
         seconds, microseconds = await self._redis.time()
-        received = monotonic()
+        received = self._monotonic()
         self._offset = seconds + microseconds / 1e6 - (sent + received) / 2
         self._due = received + SYNCHRONISE_S
 

@@ -12,6 +12,7 @@ from email.utils import format_datetime, parseaddr
 
 import aiosmtplib
 
+from homewire.clock import MACHINE_CLOCK
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
 from homewire.messages.message import QueuedMessage, link, mail_text
 from homewire.projects.models import Project
@@ -72,7 +73,7 @@ def compose(queued: QueuedMessage, project: Project, sender: Address, recipient:
     mail["From"] = sender
     mail["To"] = recipient
     mail["Subject"] = words.subject
-    mail["Date"] = format_datetime(datetime.now(UTC))
+    mail["Date"] = format_datetime(datetime.fromtimestamp(MACHINE_CLOCK.now_ms() / 1000, UTC))
     # The same for every try, so that a repetition can be known.
     mail["Message-ID"] = f"<{queued.id}@{sender.domain}>"
     mail["Auto-Submitted"] = "auto-generated"

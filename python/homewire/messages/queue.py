@@ -21,6 +21,7 @@ import structlog
 from redis.asyncio import Redis
 from redis.exceptions import NoScriptError, ResponseError
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.log import Seldom
 from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
@@ -186,12 +187,12 @@ class Entry:
 class Queue:
     """The messages of one channel. Methods raise Unavailable; those that write also NotConfirmed."""
 
-    def __init__(self, redis: Redis, channel: Channel) -> None:
+    def __init__(self, redis: Redis, channel: Channel, clock: Clock = MACHINE_CLOCK) -> None:
         self.malformed = 0
         """Number of malformed entries that were dropped."""
         self._redis = redis
         self._channel = channel
-        self._seldom = Seldom(LOG_S)
+        self._seldom = Seldom(LOG_S, clock)
         self._name = message_queue(channel)
         self._waiting = messages_waiting(channel)
         self._dead = messages_dead(channel)

@@ -5,13 +5,13 @@ SMS by a webhook: we POST what is to be said, a gateway of the operator's says i
 
 from __future__ import annotations
 
-import time
 from typing import Final, Protocol
 from urllib.parse import urlsplit
 
 import aiohttp
 import orjson
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
 from homewire.messages.message import Channel, QueuedMessage, sms_text
 from homewire.projects.models import Project
@@ -32,7 +32,7 @@ class Sender(Protocol):
         """Nothing is carried any more."""
 
 
-def senders(settings: Settings) -> dict[Channel, Sender]:
+def senders(settings: Settings, clock: Clock = MACHINE_CLOCK) -> dict[Channel, Sender]:
     """A carrier for each channel that is set up. Raises ConfigurationError."""
     # Imported at use: a deployment without them does without them.
     found: dict[Channel, Sender] = {}
@@ -43,7 +43,7 @@ def senders(settings: Settings) -> dict[Channel, Sender]:
     if (settings.sms_url is None) != (settings.sms_key is None):
         raise ConfigurationError("HOMEWIRE_SMS_URL and HOMEWIRE_SMS_KEY need each other")
     if settings.sms_url is not None and settings.sms_key is not None:
-        found[Channel.SMS] = SmsSender(settings.sms_url, settings.sms_key)
+        found[Channel.SMS] = SmsSender(settings.sms_url, settings.sms_key, clock)
     return found
 
 
@@ -62,7 +62,7 @@ class SmsSender:
     Signed with `key` are the digits of the timestamp and the body.
     """
 
-    def __init__(self, url: str, key: str) -> None:
+    def __init__(self, url: str, key: str, clock: Clock = MACHINE_CLOCK) -> None:
         """Raises ConfigurationError."""
         if urlsplit(url).scheme not in ("http", "https"):
             raise ConfigurationError("HOMEWIRE_SMS_URL: must begin with https:// or http://")
@@ -70,6 +70,7 @@ class SmsSender:
             raise ConfigurationError(f"HOMEWIRE_SMS_KEY: needs at least {KEY_LENGTH} characters")
         self._url = url
         self._key = key
+        self._clock = clock
         self._http: aiohttp.ClientSession | None = None
 
     async def carry(self, queued: QueuedMessage, project: Project) -> None:
@@ -83,7 +84,7 @@ class SmsSender:
                 "projectId": message.project_id,
             }
         )
-        timestamp = str(int(time.time()))
+        timestamp = str(self._clock.now_ms() // 1000)
         headers = {
             "Content-Type": "application/json",
             TIMESTAMP: timestamp,

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 from redis.asyncio import Redis
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
 from homewire.messages.message import Channel, QueuedMessage
@@ -23,7 +24,6 @@ from homewire.projects.models import Project
 from homewire.redis.connect import connect
 from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.store.database import wall_clock_ms
 
 IN_FLIGHT: Final = 8
 """Maximum messages that one node sends concurrently, by channel."""
@@ -65,6 +65,7 @@ class MessageWorker:
         sealer: Sealer,
         find_project: FindProject,
         retry_policy: RetryPolicy,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
         self._channel = channel
         self._queue = queue
@@ -72,6 +73,7 @@ class MessageWorker:
         self._sealer = sealer
         self._find_project = find_project
         self._retry_policy = retry_policy
+        self._clock = clock
         self._under_way: set[asyncio.Task[None]] = set()
         self._check_at = float("-inf")
         self._sent = self._failed = self._dead = self._expired = self._waiting = 0
@@ -103,9 +105,9 @@ class MessageWorker:
         }
 
     async def _round(self) -> None:
-        loop = asyncio.get_running_loop()
-        if loop.time() >= self._check_at:
-            self._check_at = loop.time() + CHECK_S
+        now = self._clock.monotonic()
+        if now >= self._check_at:
+            self._check_at = now + CHECK_S
             await self._check()
         free = IN_FLIGHT - len(self._under_way)
         if free > 0:
@@ -152,7 +154,7 @@ class MessageWorker:
         message = queued.message
         if not message.to:
             return
-        if 0 < message.good_until_ms <= wall_clock_ms():
+        if 0 < message.good_until_ms <= self._clock.now_ms():
             # Whoever still wants it has asked for another one.
             self._expired += 1
             _log.warning("a message expired before it was sent", channel=self._channel.value, entry=entry.id)
@@ -208,10 +210,17 @@ class Delivery:
     """The channels without a sender."""
 
     @classmethod
-    def of(cls, settings: Settings, redis: Redis, url: str, find_project: FindProject) -> Delivery:
+    def of(
+        cls,
+        settings: Settings,
+        redis: Redis,
+        url: str,
+        find_project: FindProject,
+        clock: Clock = MACHINE_CLOCK,
+    ) -> Delivery:
         """As the settings have it; `redis` is the node's, at `url`. Raises ConfigurationError."""
         sealer = Sealer.of(settings)
-        carried = senders(settings)
+        carried = senders(settings, clock)
         own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(carried)))
         retry_policy = RetryPolicy(
             settings.message_attempt_s,
@@ -222,7 +231,9 @@ class Delivery:
         return cls(
             MessageOutbox(redis, sealer, settings.public_base_url, carried),
             [
-                MessageWorker(channel, Queue(own, channel), sender, sealer, find_project, retry_policy)
+                MessageWorker(
+                    channel, Queue(own, channel, clock), sender, sealer, find_project, retry_policy, clock
+                )
                 for channel, sender in carried.items()
             ],
             own,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import TypeAlias
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.presence.store import MAX_CHANGES, Presence, PresenceChange
-from homewire.store.database import wall_clock_ms
 
 DeviceKey: TypeAlias = tuple[int, int]
 """Project id and device id."""
@@ -25,10 +25,10 @@ class ConnectedDevices:
     disconnects faster than that only the last changes are stored, at most two.
     """
 
-    def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(self, clock: Clock = MACHINE_CLOCK) -> None:
         self.pending = asyncio.Event()
         """Set while changes wait."""
-        self._clock = clock
+        self._now_ms = clock.now_ms
         self._devices: dict[int, DeviceKey] = {}
         self._reserved: set[int] = set()
         self._sockets: dict[DeviceKey, int] = {}
@@ -137,7 +137,7 @@ class ConnectedDevices:
         project_id, device_id = device
         self._generation += 1
         waiting = self._waiting.setdefault(project_id, {}).setdefault(device_id, [])
-        waiting.append(PresenceChange(device_id, connected, self._generation, self._clock()))
+        waiting.append(PresenceChange(device_id, connected, self._generation, self._now_ms()))
         _shorten(waiting)
         self.pending.set()
 

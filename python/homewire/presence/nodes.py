@@ -2,7 +2,7 @@
 
 A node is alive while its lease is, which it renews three times in each lease. The end of a lease is a time of
 Redis' clock, which may be stepped: a hub without a battery learns the time minutes after its start. So each
-process notes by its monotonic clock when it saw a lease renewed, and how long the lease then had to go. Only
+process notes by its monotonic time when it saw a lease renewed, and how long the lease then had to go. Only
 a lease that a process sees for the first time is compared with Redis' clock.
 
 A lease that ended can be renewed (Redis was unavailable) until a node declares its owner dead. From then on
@@ -12,9 +12,8 @@ this boot id is dead for good, so that the end of its connections is announced o
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
-from time import monotonic
 from typing import Final
 
 from homewire.store.database import PAGE, Database
@@ -48,9 +47,9 @@ class ObservedLease:
 class Nodes:
     """Leases of nodes, and the projects of their connected devices."""
 
-    def __init__(self, database: Database, clock: Callable[[], float] = monotonic) -> None:
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._clock = clock
+        self._monotonic = database.clock.monotonic
         self.lease_s = 0.0
         """The length of leases, in a process that watches them all the time."""
         self._leases: dict[str, ObservedLease] = {}
@@ -60,15 +59,15 @@ class Nodes:
     async def alive(self, since: float = 0.0) -> frozenset[str]:
         """The boot ids of the nodes that are alive, read at most `CACHE_S` ago.
 
-        With `since`, a time of this object's clock, read after it.
+        With `since`, a monotonic time, read after it.
         """
         if not self._is_known(since):
             async with self._reading:
                 if not self._is_known(since):
-                    asked = self._clock()
+                    asked = self._monotonic()
                     self._note(asked, await self._database.ask(LEASES, [NODES]))
                     self._read_at = asked
-        now = self._clock()
+        now = self._monotonic()
         return frozenset(boot_id for boot_id, seen in self._leases.items() if now < seen.until)
 
     def _note(self, at: float, found: Sequence[bytes]) -> None:
@@ -88,7 +87,7 @@ class Nodes:
 
     async def living(self, named: Set[str]) -> Set[str]:
         """The nodes among `named` that are alive, also one that started a moment ago."""
-        asked = self._clock()
+        asked = self._monotonic()
         if not named:
             return named
         living = named & await self.alive()
@@ -96,7 +95,7 @@ class Nodes:
         return living if living == named else named & await self.alive(asked)
 
     def _is_known(self, since: float) -> bool:
-        return self._read_at >= max(since, self._clock() - CACHE_S)
+        return self._read_at >= max(since, self._monotonic() - CACHE_S)
 
     async def renew(self, boot_id: str, lease_ms: int, *, new: bool = False) -> bool:
         """Renew the lease of a node for `lease_ms`. False: it was declared dead and needs another boot id.
@@ -111,8 +110,8 @@ class Nodes:
 
         The caller has called `alive` regularly for at least `lease_s`.
         """
-        await self.alive(self._clock())
-        now = self._clock()
+        await self.alive(self._monotonic())
+        now = self._monotonic()
         over = [(boot_id, seen.score) for boot_id, seen in self._leases.items() if self._is_over(seen, now)]
         arguments = [part for each in over[:MAX_DECLARED_DEAD] for part in each]
         dead = await self._database.change_outside(DECLARE_DEAD, [NODES], arguments)

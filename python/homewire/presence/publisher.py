@@ -9,11 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 import structlog
 
+from homewire.clock import Clock
 from homewire.concurrency import WriteBehind, is_cancelling
 from homewire.errors import Unavailable
 from homewire.presence.connected import ConnectedDevices, ProjectChanges
@@ -37,7 +37,7 @@ class PresencePublisher:
         self._devices = connected_devices
         self._projects: set[int] = set()
         """Projects that were noted under the current boot id."""
-        self._lease = NodeLease(store.nodes, lease_s, self._publish_again)
+        self._lease = NodeLease(store.nodes, lease_s, self._publish_again, store.clock)
         self._writer = WriteBehind(
             connected_devices, self._write, batches=BATCHES, failed=_warn, retry_s=RETRY_S
         )
@@ -85,11 +85,12 @@ LEASE_RETRY_S: Final = 0.5
 class NodeLease:
     """The lease of this node. `lost` is called when the node was declared dead and has a new boot id."""
 
-    def __init__(self, nodes: Nodes, lease_s: float, lost: Callable[[], None]) -> None:
+    def __init__(self, nodes: Nodes, lease_s: float, lost: Callable[[], None], clock: Clock) -> None:
         self.boot_id = secrets.token_hex(8)
         self._nodes = nodes
         self._lease_s = lease_s
         self._lost = lost
+        self._clock = clock
         self._new = True
         self._until = float("-inf")
         self._renewing = asyncio.Lock()
@@ -104,17 +105,17 @@ class NodeLease:
             else:
                 pause = self._lease_s / RENEWALS
             if not is_cancelling():
-                await asyncio.sleep(pause)
+                await self._clock.sleep(pause)
 
     async def require(self) -> None:
         """Make sure that the lease is valid. Raises Unavailable."""
-        if monotonic() >= self._until:
+        if self._clock.monotonic() >= self._until:
             await self.renew()
 
     async def renew(self) -> None:
         """Renew the lease. Raises Unavailable."""
         async with self._renewing:
-            asked = monotonic()
+            asked = self._clock.monotonic()
             lease_ms = round(self._lease_s * 1000)
             while not await self._nodes.renew(self.boot_id, lease_ms, new=self._new):
                 _log.warning("presence.lease_lost", boot_id=self.boot_id)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from time import monotonic
 from typing import Final
 
 import structlog
@@ -13,7 +10,6 @@ from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable
 from homewire.presence.store import DEAD, PresenceChange
 from homewire.repositories import Store
-from homewire.store.database import wall_clock_ms
 
 MAX_PAUSE_S: Final = 1.0
 LAST_REAP_S: Final = 60.0
@@ -29,12 +25,12 @@ class Reaper:
     leases have ended, and the nodes need some time to renew them.
     """
 
-    def __init__(self, store: Store, lease_s: float, clock: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(self, store: Store, lease_s: float) -> None:
         self._store = store
         self._lease_s = store.nodes.lease_s = lease_s
-        self._clock = clock
+        self._clock = store.clock
         self._reaped: dict[str, float] = {}
-        """When each dead node was cleaned up first, by `time.monotonic`."""
+        """When each dead node was cleaned up first, in monotonic seconds."""
 
     async def run(self) -> None:
         """Look for dead nodes until cancelled."""
@@ -42,25 +38,25 @@ class Reaper:
         while not is_cancelling():
             try:
                 await self._store.nodes.alive()
-                available_since = min(available_since, monotonic())
-                if monotonic() - available_since >= self._lease_s:
+                available_since = min(available_since, self._clock.monotonic())
+                if self._clock.monotonic() - available_since >= self._lease_s:
                     await self.reap()
             except (Unavailable, OSError) as error:
                 available_since = float("inf")
                 _log.debug("presence.reaper_waits", error=type(error).__name__)
             if not is_cancelling():
-                await asyncio.sleep(pause_s)
+                await self._clock.sleep(pause_s)
 
     async def reap(self) -> None:
         """Clean up after every dead node, and once more a minute later. Raises Unavailable."""
         nodes = self._store.nodes
         dead = await nodes.declare_dead()
         for boot_id in dead:
-            is_last = monotonic() - self._reaped.get(boot_id, float("inf")) >= LAST_REAP_S
+            is_last = self._clock.monotonic() - self._reaped.get(boot_id, float("inf")) >= LAST_REAP_S
             if boot_id in self._reaped and not is_last:
                 continue
             devices = await self._reap_node(boot_id)
-            self._reaped.setdefault(boot_id, monotonic())
+            self._reaped.setdefault(boot_id, self._clock.monotonic())
             if devices:
                 _log.info("presence.reaped", boot_id=boot_id, devices=devices)
             if is_last:
@@ -75,7 +71,7 @@ class Reaper:
                 if devices == last:
                     # A project that is being deleted accepts no changes; the rest is deleted with it.
                     break
-                last, now = devices, self._clock()
+                last, now = devices, self._clock.now_ms()
                 await presence.publish(
                     project_id, boot_id, [PresenceChange(each, False, DEAD, now) for each in devices]
                 )

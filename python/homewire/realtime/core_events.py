@@ -14,6 +14,7 @@ from typing import Final, Protocol, TypeAlias
 import structlog
 
 from homewire._core import Core
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import WriteBehind
 from homewire.errors import CoreFailure
 from homewire.events.queued_commands import QueuedCommands
@@ -119,9 +120,11 @@ class CoreEventHandlers:
     keys_in_use: ActiveKeys
 
     @classmethod
-    def of(cls, settings: Settings, queued_commands: QueuedCommands) -> CoreEventHandlers:
+    def of(
+        cls, settings: Settings, queued_commands: QueuedCommands, clock: Clock = MACHINE_CLOCK
+    ) -> CoreEventHandlers:
         """Handlers without connections."""
-        connected_devices = ConnectedDevices()
+        connected_devices = ConnectedDevices(clock)
         tls_bridges = TlsBridges(settings.close_s, KernelBounds.of(settings))
         return cls(
             tls_bridges,

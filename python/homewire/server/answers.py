@@ -8,7 +8,6 @@ Names of headers that are ours, and what all answers say.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from email.utils import formatdate
 from http import HTTPStatus
@@ -19,6 +18,7 @@ from aiohttp import HttpVersion11, hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 from aiohttp.web_response import ContentCoding
 
+from homewire.clock import MACHINE_CLOCK
 from homewire.errors import RequestError
 from homewire.server.streaming import PIECE
 
@@ -102,7 +102,7 @@ _heads: dict[int, tuple[int, bytes]] = {}
 
 
 def _head(status: int) -> bytes:
-    now = int(time.time())
+    now = MACHINE_CLOCK.now_ms() // 1000
     made_in, head = _heads.get(status, (0, b""))
     if made_in != now:
         lines = [f"HTTP/1.1 {status} {HTTPStatus(status).phrase}"]

@@ -25,9 +25,9 @@ import asyncio
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping
-from time import monotonic
 from typing import Final, Protocol, TypeAlias
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.limits.connections import network_of
 from homewire.machine import open_file_limit
 from homewire.server.clients import Peer
@@ -68,6 +68,7 @@ class Connections:
         most: int = 0,
         reserve: int = 0,
         refusals: Counter[str] | None = None,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
         """`refusals` counts connections that were closed at once, by the setting."""
         self._header_timeout = header_timeout
@@ -84,6 +85,7 @@ class Connections:
         self._crowded = False
         """Whether the reserve was touched, and no count has shown since that it is free."""
         self._count_at = 0.0
+        self._monotonic = clock.monotonic
 
     def has_place(self, peer: Peer) -> bool:
         """Whether the address of this peer may have one more connection.
@@ -137,7 +139,7 @@ class Connections:
 
     def _has_room(self, ceiling: int) -> bool:
         """Count all descriptors, but seldom: it takes some milliseconds where there are many."""
-        now = monotonic()
+        now = self._monotonic()
         if now >= self._count_at:
             self._count_at = now + COUNT_EVERY_S
             self._crowded = len(os.listdir("/dev/fd")) >= ceiling

@@ -21,6 +21,7 @@ from typing import Final, TypeAlias
 from aiohttp import web
 
 from homewire.auth.models import Principal
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import Unavailable
 from homewire.limits.buckets import Buckets
 from homewire.limits.connections import network_of
@@ -48,13 +49,13 @@ class ServerLimits:
     answers: Answers
 
     @classmethod
-    def of(cls, settings: Settings, refusals: Counter[str]) -> ServerLimits:
+    def of(cls, settings: Settings, refusals: Counter[str], clock: Clock = MACHINE_CLOCK) -> ServerLimits:
         """As the settings have it. `refusals` counts what is refused, by the setting."""
         header_timeout = RequestHeaderTimeout(settings.request_header_timeout_s)
         connections = Connections(
-            header_timeout, settings.address_tcp_connections, settings.descriptor_reserve, refusals
+            header_timeout, settings.address_tcp_connections, settings.descriptor_reserve, refusals, clock
         )
-        rates = RequestRates(settings, refusals)
+        rates = RequestRates(settings, refusals, clock)
         return cls(
             Acceptor(
                 settings.accepts_per_turn,
@@ -77,6 +78,7 @@ class ServerLimits:
                 settings.response_bytes,
                 settings.response_bytes_per_principal,
                 Pace(settings.response_stall_s, settings.response_min_bytes_per_s),
+                clock,
             ),
         )
 
@@ -196,9 +198,9 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 class RequestRates:
     """The limits on requests of one node."""
 
-    def __init__(self, settings: Settings, refusals: Counter[str]) -> None:
+    def __init__(self, settings: Settings, refusals: Counter[str], clock: Clock = MACHINE_CLOCK) -> None:
         def buckets(setting: str) -> Buckets:
-            return Buckets(setting, getattr(settings, setting), refusals)
+            return Buckets(setting, getattr(settings, setting), refusals, clock)
 
         self._requests = buckets("address_requests_per_s")
         self._handshakes = buckets("address_handshakes_per_s")

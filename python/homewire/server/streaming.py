@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Hashable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Hashable, Mapping
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -21,6 +20,7 @@ from aiohttp import hdrs, web
 from aiohttp.abc import AbstractStreamWriter
 
 from homewire.auth.models import Principal
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.errors import Unavailable
 from homewire.server.clients import client_address
 
@@ -64,7 +64,7 @@ class Answers:
     limit: int = 64 * MEBIBYTE
     share: int = 8 * MEBIBYTE
     pace: Pace = field(default_factory=Pace)
-    clock: Callable[[], float] = time.monotonic
+    clock: Clock = MACHINE_CLOCK
     _held: int = 0
     _by_owner: dict[Hashable, int] = field(default_factory=dict)
     _refused: int = 0
@@ -157,7 +157,7 @@ class Outgoing:
         Raises ConnectionResetError, and ends the connection, when the pace does not allow so much waiting.
         What was waited before counts: a client that takes a little now and then gains nothing by it.
         """
-        pace, now = self._answers.pace, self._answers.clock
+        pace, now = self._answers.pace, self._answers.clock.monotonic
         needed = size / pace.bytes_per_s
         allowed = pace.stall_s + self._taken / pace.bytes_per_s + needed - self._waited
         began = now()

@@ -4,12 +4,13 @@ session."""
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Final, NamedTuple, TypeAlias
 
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.auth.tokens import key_tag
-from homewire.store.database import PAGE, Database, wall_clock_ms
+from homewire.clock import MACHINE_CLOCK, Clock
+from homewire.store.database import PAGE, Database
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.store.script import changing, lua
 
@@ -166,12 +167,12 @@ ProjectUses: TypeAlias = tuple[int, list[SessionUse]]
 class ActivityBuffer:
     """Collects uses of sessions. A request costs a look-up in a dict, and an entry once a minute."""
 
-    def __init__(self, pause_ms: int, clock: Callable[[], int] = wall_clock_ms) -> None:
+    def __init__(self, pause_ms: int, clock: Clock = MACHINE_CLOCK) -> None:
         """A use is noted if the last note of the session on this node is at least `pause_ms` old."""
         self.pending = asyncio.Event()
         """Set while a use waits."""
         self._pause_ms = pause_ms
-        self._clock = clock
+        self._now_ms = clock.now_ms
         self._turns_at = 0
         self._noted: dict[int, int] = {}
         """Key tag → time (ms) of its note. It becomes `_before` once in `pause_ms`, so that both together
@@ -186,7 +187,7 @@ class ActivityBuffer:
         """Note the use of a key. Keys without a session are ignored."""
         if not principal.session_id:
             return
-        now = self._clock()
+        now = self._now_ms()
         last = self._noted.get(principal.key_tag) or self._before.get(principal.key_tag, 0)
         if now - last < self._pause_ms:
             return

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from heapq import heappop, heappush
 from typing import Final, NamedTuple, Protocol
 
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.sessions.activity import SessionDeadline
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import DAY_MS
 
 HORIZON_MS: Final = DAY_MS
@@ -22,8 +22,8 @@ class Deadlines:
     """Two generations of deadlines. A check of all connections begins a new one. A key that neither this nor
     the last check has seen has no connection any more, and is forgotten."""
 
-    def __init__(self, clock: Callable[[], int] = wall_clock_ms) -> None:
-        self._clock = clock
+    def __init__(self, clock: Clock = MACHINE_CLOCK) -> None:
+        self._now_ms = clock.now_ms
         self._new, self._old = _Generation(), _Generation()
         self.sooner: Final = asyncio.Event()
         """Set when a deadline is added that is earlier than all others."""
@@ -34,7 +34,7 @@ class Deadlines:
         if known is not None and known.expires_ms > deadline.expires_ms > 0:
             # This deadline was read before the known one.
             deadline = known
-        if 0 < deadline.expires_ms <= self._clock() + HORIZON_MS:
+        if 0 < deadline.expires_ms <= self._now_ms() + HORIZON_MS:
             next_ms = self.next_ms()
             self._new.put(key, deadline)
             if next_ms is None or deadline.expires_ms < next_ms:
@@ -55,7 +55,7 @@ class Deadlines:
 
     def due(self) -> list[tuple[SocketKey, SessionDeadline]]:
         """Remove and return the keys with a deadline in the past."""
-        now = self._clock()
+        now = self._now_ms()
         return [*self._old.due(now), *self._new.due(now)]
 
     def next_ms(self) -> int | None:

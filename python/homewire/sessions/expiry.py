@@ -10,14 +10,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from time import monotonic
+from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import structlog
 
 from homewire.auth.models import Principal
 from homewire.auth.tokens import key_tag
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import WriteBehind, is_cancelling, wait_debounced
 from homewire.errors import Unavailable
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN, reason
@@ -34,7 +34,6 @@ from homewire.sessions.activity import (
     note_interval_ms,
 )
 from homewire.sessions.deadlines import ActiveKeys, ActiveKeySource, Deadlines, SocketKey
-from homewire.store.database import wall_clock_ms
 
 CHUNK: Final = 100
 """Connections that are checked together: two round trips to read their sessions, one to note their use."""
@@ -80,7 +79,7 @@ class SocketExpiry:
         sessions: SessionActivity,
         deadlines: Deadlines,
         check_interval_s: float = CHECK_INTERVAL_S,
-        clock: Callable[[], int] = wall_clock_ms,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
         self._core = core
         self._keys = keys
@@ -116,19 +115,19 @@ class SocketExpiry:
     async def _check_repeatedly(self) -> None:
         whole = True
         while not is_cancelling():
-            began = monotonic()
+            began = self._clock.monotonic()
             if whole:
                 self._deadlines.begin_generation()
             try:
                 await self._check_all()
-                whole, rest = True, self._check_interval_s - (monotonic() - began)
+                whole, rest = True, self._check_interval_s - (self._clock.monotonic() - began)
                 self._checks += 1
             except (Unavailable, OSError) as error:
                 if whole:
                     _log.info("sessions.check_interrupted", error=type(error).__name__)
                 whole, rest = False, min(RETRY_S, self._check_interval_s)
             if not is_cancelling():
-                await asyncio.sleep(max(rest, MIN_PAUSE_S))
+                await self._clock.sleep(max(rest, MIN_PAUSE_S))
 
     async def _check_all(self) -> None:
         """Check every key with connections once, spread over the interval. Raises Unavailable."""
@@ -143,7 +142,7 @@ class SocketExpiry:
                 return
             # A page may be empty where there were more connections before.
             if keys:
-                await asyncio.sleep(min(max(pause, MIN_PAUSE_S), MAX_PAUSE_S))
+                await self._clock.sleep(min(max(pause, MIN_PAUSE_S), MAX_PAUSE_S))
 
     async def _check(self, keys: Iterable[SocketKey]) -> None:
         """Note a use of the session of each key; close the keys whose session is over. Raises Unavailable."""
@@ -163,7 +162,7 @@ class SocketExpiry:
         self, project_id: int, found: dict[KeyReference, LiveSession]
     ) -> dict[KeyReference, SessionDeadline | None]:
         """Note the use of sessions that were not used lately. Returns all deadlines. Raises Unavailable."""
-        now = self._clock()
+        now = self._clock.now_ms()
         deadlines_found: dict[KeyReference, SessionDeadline | None] = {
             key: each.deadline for key, each in found.items()
         }
@@ -178,7 +177,7 @@ class SocketExpiry:
         return deadlines_found
 
     def _decide(self, key: SocketKey, deadline: SessionDeadline | None) -> None:
-        if deadline is None or 0 < deadline.expires_ms <= self._clock():
+        if deadline is None or 0 < deadline.expires_ms <= self._clock.now_ms():
             self._end(key)
         else:
             self._deadlines.observe(key, deadline)
@@ -187,7 +186,7 @@ class SocketExpiry:
         while not is_cancelling():
             late = self._deadlines.due()
             # No use extends a session beyond its absolute end.
-            now = self._clock()
+            now = self._clock.now_ms()
             doubtful = []
             for key, deadline in late:
                 if 0 < deadline.ends_ms <= now:
@@ -196,11 +195,11 @@ class SocketExpiry:
                     doubtful.append(key)
             if doubtful:
                 await self._decide_late(doubtful)
-            await wait_debounced(self._deadlines.sooner, TICK_S, self._wait_s())
+            await wait_debounced(self._clock, self._deadlines.sooner, TICK_S, self._wait_s())
 
     def _wait_s(self) -> float:
         next_ms = self._deadlines.next_ms()
-        due_s = CLOCK_CHECK_S if next_ms is None else (next_ms - self._clock()) / 1000
+        due_s = CLOCK_CHECK_S if next_ms is None else (next_ms - self._clock.now_ms()) / 1000
         return min(max(due_s, TICK_S), CLOCK_CHECK_S)
 
     async def _decide_late(self, keys: Sequence[SocketKey]) -> None:
@@ -251,14 +250,19 @@ class SessionExpiry:
     """Notes the use of sessions, which extends them, and closes connections of expired ones."""
 
     def __init__(
-        self, core: SocketCore, keys: ActiveKeys, sessions: SessionActivity, session_ttl_s: float
+        self,
+        core: SocketCore,
+        keys: ActiveKeys,
+        sessions: SessionActivity,
+        session_ttl_s: float,
+        clock: Clock = MACHINE_CLOCK,
     ) -> None:
         """`session_ttl_s`: the time without use until expiry. A short one makes the checks more frequent."""
         self._sessions = sessions
-        self._deadlines = deadlines = Deadlines()
-        self.uses: Final = ActivityBuffer(note_interval_ms(round(session_ttl_s * 1000)))
+        self._deadlines = deadlines = Deadlines(clock)
+        self.uses: Final = ActivityBuffer(note_interval_ms(round(session_ttl_s * 1000)), clock)
         self.sockets: Final = SocketExpiry(
-            core, keys, sessions, deadlines, min(CHECK_INTERVAL_S, session_ttl_s / NOTES)
+            core, keys, sessions, deadlines, min(CHECK_INTERVAL_S, session_ttl_s / NOTES), clock
         )
         self._writer = WriteBehind(
             self.uses, self._write, batches=BATCHES, failed=_warn, gather_s=GATHER_S, retry_s=RETRY_S

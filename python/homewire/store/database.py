@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final, Protocol
 
 from redis.asyncio import Redis
 
+from homewire.clock import Clock
 from homewire.concurrency import is_cancelling
 from homewire.errors import Conflict, QuotaExceeded, Unavailable, UnknownRecord
 from homewire.redis.connect import COMMAND_S, translate_redis_errors
@@ -27,12 +27,6 @@ ATTEMPTS: Final = 10
 """How often a change is tried that conflicts with concurrent ones."""
 
 Argument = str | int | bytes
-Clock = Callable[[], int]
-
-
-def wall_clock_ms() -> int:
-    """The time in ms since 1970."""
-    return time.time_ns() // 1_000_000
 
 
 class OutboxRelay(Protocol):
@@ -59,7 +53,8 @@ class Database:
         self._quotas = quotas.as_argument()
         self.quota_refusals: Counter[str] = Counter(dict.fromkeys(QUOTA_SETTINGS, 0))
         """Refused changes by the name of the quota's setting."""
-        self.now_ms = clock
+        self.clock: Final = clock
+        self.now_ms: Final = clock.now_ms
 
     async def read(self, *command: Argument) -> Any:
         """Send a reading command. Returns its raw reply, with strings as bytes.

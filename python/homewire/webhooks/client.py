@@ -19,7 +19,6 @@ import hmac
 import ipaddress
 import socket
 import ssl
-import time
 from collections.abc import Iterable, Sequence
 from types import TracebackType
 from typing import Any, Final, Self
@@ -28,6 +27,7 @@ import aiohttp
 from aiohttp import ClientTimeout, TCPConnector
 from yarl import URL
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.settings import Settings
 
 MODE_SIGNATURE: Final = "X-Mode-Signature"
@@ -43,7 +43,8 @@ KEEP_ALIVE_S: Final = 15.0
 class WebhookClient:
     """Posts events. Use it as an asynchronous context manager."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:
+        self._clock = clock
         # Whose turn has not come yet has not begun to wait for an answer, so the connector sets no limit.
         self._turns = asyncio.Semaphore(settings.webhook_requests)
         self._session = aiohttp.ClientSession(
@@ -80,7 +81,7 @@ class WebhookClient:
         """
         headers = {
             MODE_SIGNATURE: hmac_hex(keys[0], url, body),
-            HEADER: webhook_signature(keys, int(time.time()), event_id, url, body),
+            HEADER: webhook_signature(keys, self._clock.now_ms() // 1000, event_id, url, body),
             EVENT_ID: event_id,
         }
         try:

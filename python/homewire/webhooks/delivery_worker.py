@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Final
 
 from homewire._core import event_json, event_route
+from homewire.clock import Clock
 from homewire.concurrency import is_cancelling
 from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
-from homewire.store.database import wall_clock_ms
 from homewire.webhooks.client import WebhookClient
 from homewire.webhooks.deliveries import Claim, Delivery, named
 from homewire.webhooks.models import SmartModule
@@ -50,6 +50,7 @@ class Dependencies:
     stats: WebhookStats
     node: str
     """This process's own name."""
+    clock: Clock
 
 
 class DeliveryWorker:
@@ -58,6 +59,8 @@ class DeliveryWorker:
     def __init__(self, module: SmartModule, deps: Dependencies) -> None:
         self._module = module
         self._deps = deps
+        self._clock = deps.clock
+        self._now = deps.clock.monotonic
         self._deliveries = deps.store.module_deliveries
         self._settings = deps.settings
         self._breaker = Breaker(self._settings.webhook_breaker_failures, self._settings.webhook_breaker_s)
@@ -103,7 +106,7 @@ class DeliveryWorker:
         if module is None:
             return
         self._open(module)
-        open_s = (module.broken_until_ms - wall_clock_ms()) / 1000
+        open_s = (module.broken_until_ms - self._clock.now_ms()) / 1000
         if module.broken_until_ms:
             self._breaker.open_for(self._now(), open_s)
 
@@ -120,7 +123,7 @@ class DeliveryWorker:
         # Looked at for each delivery: behind a rotation that was answered, the new key signs.
         if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
             self._open(known)
-        if self._old_key and wall_clock_ms() < self._opened.old_key_until_ms:
+        if self._old_key and self._clock.now_ms() < self._opened.old_key_until_ms:
             return [self._old_key, self._key]
         return [self._key]
 
@@ -205,7 +208,7 @@ class DeliveryWorker:
 
     async def _try(self, delivery: Delivery) -> None:
         body = event_json(delivery.envelope)
-        if body is None or wall_clock_ms() - delivery.since_ms > self._settings.webhook_age_s * 1000:
+        if body is None or self._clock.now_ms() - delivery.since_ms > self._settings.webhook_age_s * 1000:
             self._breaker.unknown()
             return await self._dead_letter(delivery.entry, TOO_OLD, 0)
         stats = self._deps.stats
@@ -219,7 +222,7 @@ class DeliveryWorker:
         stats.failed += 1
         if self._breaker.failed(self._now()):
             open_ms = round((self._breaker.open_until - self._now()) * 1000)
-            await self._deliveries.note_breaker(self._module, wall_clock_ms() + open_ms)
+            await self._deliveries.note_breaker(self._module, self._clock.now_ms() + open_ms)
         tries = await self._deliveries.tried(self._module, delivery.entry, problem)
         if tries >= self._settings.webhook_tries:
             return await self._dead_letter(delivery.entry, problem, tries)
@@ -253,11 +256,7 @@ class DeliveryWorker:
         if any(task.done() for task in self._running):
             return
         timeout = max(0.005, min(at for at in until if at > now) - now)
-        try:
-            async with asyncio.timeout(timeout):
-                await self._wakeup.wait()
-        except TimeoutError:
-            return
+        await self._clock.wait(self._wakeup, timeout)
 
     async def _end(self) -> None:
         """Let requests under way end, for a moment; then let go of the module."""
@@ -267,7 +266,3 @@ class DeliveryWorker:
                 task.cancel()
             await asyncio.gather(*self._running, return_exceptions=True)
         await self._deliveries.release(self._module, self._deps.node)
-
-    @staticmethod
-    def _now() -> float:
-        return asyncio.get_running_loop().time()

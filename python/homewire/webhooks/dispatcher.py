@@ -18,6 +18,7 @@ from homewire._core import event_route
 from homewire.bus.shards import events_key
 from homewire.concurrency import is_cancelling
 from homewire.errors import Unavailable
+from homewire.log import Seldom
 from homewire.repositories import Store
 from homewire.settings import Settings
 from homewire.webhooks.deliveries import ModuleName, named
@@ -73,6 +74,7 @@ class Dispatcher:
         self._stats = stats
         self._node = node
         self._settings = settings
+        self._clock = store.clock
         self._keys = [events_key(shard) for shard in range(settings.shards)]
         self._numbers = {key: shard for shard, key in enumerate(self._keys)}
         self._together = True
@@ -81,7 +83,7 @@ class Dispatcher:
         """Shards that had more than was taken."""
         self._claim_at = 0.0
         self._expected_until: dict[ModuleName, float] = {}
-        self._logged_at = float("-inf")
+        self._seldom = Seldom(LOG_S, store.clock)
 
     async def run(self) -> None:
         """Pick until cancelled."""
@@ -97,7 +99,7 @@ class Dispatcher:
                     await self._trouble(error)
 
     async def _round(self) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         if now >= self._claim_at:
             self._claim_at = now + self._settings.webhook_lease_s
             await self._check_group()
@@ -183,7 +185,7 @@ class Dispatcher:
             self._stats.dead_letters += refused
 
     async def _expect(self, wanted: Iterable[ModuleName]) -> None:
-        now = asyncio.get_running_loop().time()
+        now = self._clock.monotonic()
         new = [name for name in wanted if now >= self._expected_until.get(name, now)]
         if new:
             await self._store.module_deliveries.expect(new)
@@ -246,9 +248,7 @@ class Dispatcher:
             await self._trouble(error)
 
     async def _trouble(self, error: Exception) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._logged_at > LOG_S:
-            self._logged_at = now
+        if self._seldom.may("webhooks.picking_failed"):
             _log.warning("webhooks.picking_failed", error=str(error) or type(error).__name__)
         if is_cancelling():
             raise asyncio.CancelledError

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Final
 
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.webhooks.deliveries import ModuleName, named
 from homewire.webhooks.models import SmartModule
 from homewire.webhooks.store import EVERYTHING, SmartModules
@@ -24,7 +25,8 @@ project first, and takes at most a few seconds from there."""
 class ModuleRegistry:
     """Who wants which events. One look at a counter tells whether it is current."""
 
-    def __init__(self, modules: SmartModules) -> None:
+    def __init__(self, modules: SmartModules, clock: Clock = MACHINE_CLOCK) -> None:
+        self._clock = clock
         self._modules = modules
         self._version = -1
         self._versions: dict[int, int] = {}
@@ -57,7 +59,7 @@ class ModuleRegistry:
     async def refresh(self) -> None:
         """Be as new as the store was when this was called. Raises Unavailable."""
         async with self._lock:
-            now = asyncio.get_running_loop().time()
+            now = self._clock.monotonic()
             version = await self._modules.version()
             if version == self._version and now < self._reload_at:
                 return

@@ -11,8 +11,10 @@ import structlog
 from redis.exceptions import RedisError
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, Unavailable
+from homewire.log import Seldom
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sealing import Sealer
@@ -38,13 +40,14 @@ _log = structlog.get_logger(__name__)
 class Webhooks:
     """All that a node does for webhooks. Without any module: to ask Redis once a second for one."""
 
-    def __init__(self, url: str, settings: Settings) -> None:
+    def __init__(self, url: str, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:
+        self._clock = clock
         self._url = url
         self._settings = settings
         self._stats = WebhookStats()
         self._workers: dict[ModuleName, DeliveryWorker] = {}
         self._tasks: dict[ModuleName, asyncio.Task[None]] = {}
-        self._logged_at: dict[str, float] = {}
+        self._seldom = Seldom(LOG_S, clock)
 
     def metrics(self) -> Mapping[str, int]:
         """For the metrics."""
@@ -55,13 +58,15 @@ class Webhooks:
         settings = self._settings
         client = connect(self._url, max_connections=CONNECTIONS)
         reader = connect(self._url, max_connections=2)
-        relay = Relay(client, settings.shards)
+        relay = Relay(client, settings.shards, self._clock)
         node = secrets.token_hex(8)
         try:
-            async with WebhookClient(settings) as poster:
-                store = Store(client, relay)
-                registry = ModuleRegistry(store.smart_modules)
-                deps = Dependencies(store, registry, poster, Sealer.of(settings), settings, self._stats, node)
+            async with WebhookClient(settings, self._clock) as poster:
+                store = Store(client, relay, self._clock)
+                registry = ModuleRegistry(store.smart_modules, self._clock)
+                deps = Dependencies(
+                    store, registry, poster, Sealer.of(settings), settings, self._stats, node, self._clock
+                )
 
                 def wake(name: ModuleName) -> None:
                     self._wake(name, deps)
@@ -85,7 +90,7 @@ class Webhooks:
                 picking.result()
             try:
                 await deps.registry.refresh()
-                now = asyncio.get_running_loop().time()
+                now = self._clock.monotonic()
                 if len(deps.registry) or now >= tidy_at:
                     # Without any module only to strike out what is noted of those that were.
                     tidy_at = now + TIDY_S
@@ -96,7 +101,7 @@ class Webhooks:
             except (RedisError, OSError, Unavailable) as error:
                 self._note("webhooks.failed", error)
             if not is_cancelling():
-                await asyncio.sleep(CHECK_S)
+                await self._clock.sleep(CHECK_S)
 
     def _wake(self, name: ModuleName, deps: Dependencies) -> None:
         worker = self._workers.get(name)
@@ -124,9 +129,7 @@ class Webhooks:
             self._tasks.pop(name, None)
 
     def _note(self, event: str, error: Exception, **about: int | str) -> None:
-        now = asyncio.get_running_loop().time()
-        if now - self._logged_at.get(event, float("-inf")) > LOG_S:
-            self._logged_at[event] = now
+        if self._seldom.may(event):
             _log.warning(event, error=str(error) or type(error).__name__, **about)
 
 

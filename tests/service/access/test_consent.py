@@ -8,6 +8,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK
 from homewire.errors import Conflict
 from homewire.homes.members import Invitee
 from homewire.homes.models import Role
@@ -15,9 +16,9 @@ from homewire.homes.store import LEFT_MS
 from homewire.projects.models import AccountSystem, Invitations
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
-from homewire.store.database import wall_clock_ms
 from kit.client import listen
 from kit.homes import HomeWithMembers, home_with_members
+from kit.manual_clock import ManualClock
 from kit.node import NodeProcess
 from kit.tenant import Account, Tenant, tenant_of
 
@@ -178,7 +179,9 @@ async def test_user_that_left_is_not_added_again_by_members(at_home: HomeWithMem
     for key in (at_home.owner.key, at_home.member.key):
         refused = await at_home.add(key, email="2@example.com")
         assert (refused.status, refused.reason) == (403, "MEMBER_LEFT")
-    later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + LEFT_MS + DAY_MS)
+    later = Store(
+        tenant.redis, Relay(tenant.redis, 64), clock=ManualClock(MACHINE_CLOCK.now_ms() + LEFT_MS + DAY_MS)
+    )
     project = await later.projects.get(tenant.project)
     assert project is not None
     await later.members.invite(
@@ -254,7 +257,7 @@ async def test_home_passes_to_member_that_accepted(at_home: HomeWithMembers) -> 
     project = await store.projects.get(tenant.project)
     assert project is not None
     await store.members.invite(project, home, Invitee(email="2@example.com"), caller_id=at_home.owner.id)
-    later = Store(tenant.redis, Relay(tenant.redis, 64), clock=lambda: wall_clock_ms() + DAY_MS)
+    later = Store(tenant.redis, Relay(tenant.redis, 64), clock=ManualClock(MACHINE_CLOCK.now_ms() + DAY_MS))
     await later.homes.add_member(tenant.project, home, at_home.member.id)
     await store.users.delete(tenant.project, at_home.owner.id)
     roles = {each.user_id: each.role for each in await store.homes.members(tenant.project, home)}

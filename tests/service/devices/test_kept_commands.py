@@ -10,7 +10,7 @@ from typing import Any
 import msgpack
 import pytest
 
-from homewire.store.database import wall_clock_ms
+from homewire.clock import MACHINE_CLOCK
 from homewire.store.keys import ProjectSlot
 from kit.client import Socket
 from kit.node import NodeProcess, eventually
@@ -182,7 +182,7 @@ async def test_queue_has_bounds(watched: WatchedHome) -> None:
     assert answer["data"] == {"limit": "queued_commands", "most": MOST}
     # What expired makes room. (Its ticket was the last one.)
     ends = ProjectSlot(watched.tenant.project).device_command_ends(watched.device.id)
-    assert await watched.tenant.redis.zadd(ends, {str(MOST): wall_clock_ms() - 1}, ch=True) == 1
+    assert await watched.tenant.redis.zadd(ends, {str(MOST): MACHINE_CLOCK.now_ms() - 1}, ch=True) == 1
     assert await kept(watched) == MOST - 1
     assert await put(watched, "the last") == (204, None)
     async with await watched.connect() as socket:

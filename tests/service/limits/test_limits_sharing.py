@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from time import monotonic
 from typing import Any
 
 import pytest
@@ -22,6 +21,7 @@ from homewire.limits.rates import BYTES, EVENTS, KEYS, PROJECT, SETTINGS, Rates,
 from homewire.limits.sharing import SharedClock
 from homewire.redis.connect import connect
 from homewire.settings import Settings
+from kit.manual_clock import TurnedClock
 from kit.node import eventually
 from kit.redis_server import BusServer, not_cancelled, running_server
 
@@ -55,27 +55,14 @@ def accepts(rates: Rates, sender: Principal, count: int) -> bool:
     return True
 
 
-class Clock(SharedClock):
-    """Redis' clock, or one that is ahead of it."""
-
-    ahead_s = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.ahead_s
-
-    def steady(self) -> float:
-        """What is never stepped, as far ahead."""
-        return monotonic() + self.ahead_s
-
-
 class HolderNode:
     """One node's connections, with a real core."""
 
     def __init__(self, redis: Redis, core: Core, limits: Settings = LIMITS) -> None:
-        self.clock = Clock(redis)
+        self.clock = TurnedClock()
         self.core = core
-        self.admission = ConnectionLimits(core, limits, clock=self.clock.steady)
-        self.sharing = ConnectionSharing(redis, self.admission, self.clock)
+        self.admission = ConnectionLimits(core, limits, clock=self.clock)
+        self.sharing = ConnectionSharing(redis, self.admission, SharedClock(redis, self.clock))
 
     def open(self, principal: Principal, most: int, address: str = ADDRESS) -> list[int]:
         """As many of `most` connections as are admitted."""
@@ -274,7 +261,7 @@ async def test_dead_node_counts_until_its_lease_ends(redis_client: Redis, user: 
         alive.open(user, 3)
         await alive.sharing.share()
         assert alive.open(user, 1) == []
-        alive.clock.ahead_s = 2 * lease_s
+        alive.clock.turn(2 * lease_s)
         assert len(alive.open(user, 1)) == 1
         await alive.sharing.share()
         assert list(await redis_client.hgetall(key)) == [alive.admission.boot_id.encode()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import os
 import re
 import secrets
@@ -14,6 +13,7 @@ import pytest
 from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK
 from homewire.entities.store import Entity
 from homewire.errors import QuotaExceeded
 from homewire.events.queued_commands import QueueBounds, QueuedCommand
@@ -26,9 +26,9 @@ from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.sessions.store import ALWAYS_OPENED
 from homewire.store.accounting import COSTS, Quotas
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from kit.key_space import names_of
+from kit.manual_clock import ManualClock
 from kit.node import eventually
 from kit.stored_life import MINUTE_MS, ROOMY, StoredLife
 
@@ -133,7 +133,7 @@ async def test_each_kind_of_record_is_refused_at_the_quota_of_the_project(redis_
     store = limited(redis_client, project_records=stored.records)
     right = Permission(PermissionKind.READ_HOME_EVENTS, str(home.id))
     value = Owner(project.id, "home", home.id)
-    command = QueuedCommand(device.id, b"\x93", b"x", wall_clock_ms() + MINUTE_MS)
+    command = QueuedCommand(device.id, b"\x93", b"x", MACHINE_CLOCK.now_ms() + MINUTE_MS)
     before = await names_of(redis_client, ProjectSlot(project.id).prefix + "*")
     for change in (
         lambda: store.users.create(project.id, "Bob", email="bob@example.com"),
@@ -245,10 +245,17 @@ async def records_of_sessions(redis: Any, project_id: int) -> int:
     return len(await names_of(redis, ProjectSlot(project_id).session("*")))
 
 
+class TickingClock(ManualClock):
+    """Is a millisecond later each time that it is read."""
+
+    def now_ms(self) -> int:
+        self.turn_ms(1)
+        return self.ms
+
+
 async def test_of_sessions_that_are_over_the_newest_are_kept(redis_client: Any) -> None:
-    # One ms after the other: of those that end in the same one any is the oldest.
-    moments = itertools.count(wall_clock_ms())
-    store = Store(redis_client, Relay(redis_client, 64), lambda: next(moments), ended_sessions=3)
+    # Of those that end in the same millisecond any is the oldest.
+    store = Store(redis_client, Relay(redis_client, 64), TickingClock(), ended_sessions=3)
     project = await store.projects.create("over", AccountSystem.EMAIL)
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
     device, _, _ = await store.devices.create(project.id, "lamp")
@@ -266,14 +273,14 @@ async def test_of_sessions_that_are_over_the_newest_are_kept(redis_client: Any) 
 
 
 async def test_sessions_that_expired_are_kept_no_more_than_those_that_ended(redis_client: Any) -> None:
-    now = wall_clock_ms()
-    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now, ended_sessions=3)
+    clock = ManualClock()
+    store = Store(redis_client, Relay(redis_client, 64), clock=clock, ended_sessions=3)
     project = await store.projects.create("expired", AccountSystem.EMAIL)
     ada = await store.users.create(project.id, "ada", email="ada@example.com")
     for _ in range(4):
         for _ in range(5):
             await store.sessions.open(project.id, ada.id, "app", ClientInfo(), lifetime=Lifetime(1000, 0))
-        now += 1000
+        clock.turn_ms(1000)
     await store.sessions.open(project.id, ada.id, "app", ClientInfo())
     assert await records_of_sessions(redis_client, project.id) == 4
     assert (await store.usage.of(project.id, f"u{ada.id}")).records == 4
@@ -282,7 +289,7 @@ async def test_sessions_that_expired_are_kept_no_more_than_those_that_ended(redi
 async def test_commands_that_still_wait_stay_charged(store: Store, redis_client: Any) -> None:
     project = await store.projects.create("waiting", AccountSystem.EMAIL)
     device, _, _ = await store.devices.create(project.id, "lamp")
-    ends = wall_clock_ms() + MINUTE_MS
+    ends = MACHINE_CLOCK.now_ms() + MINUTE_MS
     for number in range(3):
         command = QueuedCommand(device.id, b"\x93", b"x" * 100, ends + number)
         await store.queued_commands.keep(project.id, command, QueueBounds(10, 10_000))

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from homewire.clock import MACHINE_CLOCK
 from homewire.messages.message import Channel, Message, MessageKind
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import message_queue, messages_waiting
 from kit.mailbox import (
     BASE,
@@ -160,7 +160,7 @@ async def test_sms_is_posted_signed(servers: MessageServers) -> None:
 
 async def test_code_that_expired_is_sent_no_more(servers: MessageServers) -> None:
     """And is no dead message either."""
-    before, now = await servers.node.metrics(), wall_clock_ms()
+    before, now = await servers.node.metrics(), MACHINE_CLOCK.now_ms()
     await servers.post.send(replace(code(servers.tenant, "+14155550124"), good_until_ms=now - 1))
     await servers.node.until("sms_expired_total", before["sms_expired_total"] + 1)
     await servers.post.send(replace(code(servers.tenant, "+14155550125"), good_until_ms=now + 60_000))

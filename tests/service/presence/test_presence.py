@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 
 import pytest
 
-from homewire.store.database import wall_clock_ms
+from homewire.clock import MACHINE_CLOCK
 from homewire.store.keys import ProjectSlot
 from kit.client import Socket
 from kit.node import NodeProcess, eventually
@@ -97,7 +97,7 @@ async def test_flapping_device_sends_alternating_events(watched: WatchedHome) ->
     socket = await watched.connect()
     await watched.becomes(True)
     received: list[str] = []
-    began_ms = wall_clock_ms()
+    began_ms = MACHINE_CLOCK.now_ms()
     await closed(socket)
 
     async def is_over() -> bool:

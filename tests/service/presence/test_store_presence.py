@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -12,14 +14,12 @@ from homewire._core import event_route, shard_of
 from homewire.access_changes.relay import Relay
 from homewire.bus.shards import events_key
 from homewire.devices.models import DevicePresence
-from homewire.errors import Unavailable
-from homewire.presence import reaper
-from homewire.presence.nodes import Nodes
 from homewire.presence.reaper import Reaper
 from homewire.presence.store import DEAD, MAX_NODES, PresenceChange
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.store.keys import NODES, ProjectSlot
+from kit.manual_clock import ManualClock
 from kit.node import eventually
 from kit.redis_server import BusServer
 
@@ -134,32 +134,19 @@ async def test_record_counts_while_lease_lives(sensor: SensorAtHome) -> None:
     await nodes.remove("short")
 
 
-class HeldClock:
-    """Stands until a test moves it on, and counts how often it was looked at."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.asked = 0
-
-    def __call__(self) -> float:
-        self.asked += 1
-        return self.now
-
-    async def seen(self) -> None:
-        """Wait until the reaper has done what follows from this time: it looks twice in each round, and a
-        round begins when the last one is over."""
-        until = self.asked + 3
-
-        async def holds() -> bool:
-            return self.asked >= until
-
-        await eventually(holds)
+@asynccontextmanager
+async def reaping(store: Store) -> AsyncIterator[None]:
+    """A reaper with leases of 1 s. It waits for the clock of the store behind each round."""
+    task = asyncio.create_task(Reaper(store, 1.0).run())
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_no_node_is_dead_before_all_had_a_lease_to_renew(
-    sensor: SensorAtHome, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    nodes, clock = sensor.store.nodes, HeldClock()
+async def test_no_node_is_dead_before_all_had_a_lease_to_renew(sensor: SensorAtHome) -> None:
+    nodes, clock = sensor.store.nodes, ManualClock()
     for boot in ("late", "dead"):
         assert await nodes.renew(boot, 1, new=True)
         await nodes.add_project(boot, sensor.project)
@@ -169,73 +156,43 @@ async def test_no_node_is_dead_before_all_had_a_lease_to_renew(
         return not {"late", "dead"} & await nodes.alive()
 
     await eventually(are_over)
-    monkeypatch.setattr(reaper, "monotonic", clock)
-    reaping = asyncio.create_task(Reaper(sensor.store, 1.0).run())
     try:
-        await clock.seen()
-        clock.now = 0.9
-        await clock.seen()
-        assert await nodes.renew("late", LONG_MS)
-        clock.now = 1.0
-
-        async def is_told() -> bool:
-            return await sensor.told() == "+-"
-
-        await eventually(is_told)
+        async with reaping(Store(sensor.redis, Relay(sensor.redis, 64), clock)):
+            await clock.begun(1)
+            clock.turn(0.875)
+            await clock.begun(2)
+            assert await nodes.renew("late", LONG_MS)
+            clock.turn(0.125)
+            await clock.begun(3)
+        assert await sensor.told() == "+-"
         assert not await nodes.renew("dead", LONG_MS)
         assert await nodes.renew("late", LONG_MS)
     finally:
-        reaping.cancel()
-        await asyncio.gather(reaping, return_exceptions=True)
         await nodes.remove("late")
         await sensor.redis.zrem(NODES, "dead")
 
 
-class CountingNodes(Nodes):
-    """Counts how often Redis could not be asked which nodes live."""
-
-    failures = 0
-
-    async def alive(self, since: float = 0.0) -> frozenset[str]:
-        try:
-            return await super().alive(since)
-        except Unavailable:
-            self.failures += 1
-            raise
-
-
 async def test_after_an_outage_no_node_is_dead_before_all_had_a_lease_to_renew(
-    server: BusServer, redis: Redis, monkeypatch: pytest.MonkeyPatch
+    server: BusServer, redis: Redis
 ) -> None:
     """Nodes come back one after the other."""
-    store, clock = Store(redis, Relay(redis, 64)), HeldClock()
-    store.nodes = nodes = CountingNodes(store.nodes._database)
-    assert await nodes.renew("late", 1, new=True)
-    assert await nodes.renew("dead", 1, new=True)
-    monkeypatch.setattr(reaper, "monotonic", clock)
-    reaping = asyncio.create_task(Reaper(store, 1.0).run())
-    try:
-        await clock.seen()
+    clock = ManualClock()
+    store = Store(redis, Relay(redis, 64), clock)
+    assert await store.nodes.renew("late", 1, new=True)
+    assert await store.nodes.renew("dead", 1, new=True)
+    async with reaping(store):
+        await clock.begun(1)
         server.kill()
-
-        async def is_missed() -> bool:
-            return nodes.failures > 0
-
-        await eventually(is_missed)
-        clock.now = 2.0
+        clock.turn(0.5)
+        await clock.begun(2)
         await asyncio.to_thread(server.start)
-        await clock.seen()
-        assert await nodes.renew("late", LONG_MS)
-        clock.now = 3.0
-
-        async def is_dead() -> bool:
-            return (await redis.zscore(NODES, "dead") or 0) < 0
-
-        await eventually(is_dead)
-        assert await nodes.renew("late", LONG_MS)
-    finally:
-        reaping.cancel()
-        await asyncio.gather(reaping, return_exceptions=True)
+        clock.turn(1.5)
+        await clock.begun(3)
+        assert await store.nodes.renew("late", LONG_MS)
+        clock.turn(1.0)
+        await clock.begun(4)
+        assert (await redis.zscore(NODES, "dead") or 0) < 0
+        assert await store.nodes.renew("late", LONG_MS)
 
 
 async def test_presence_of_moved_device_is_announced_in_its_home(sensor: SensorAtHome) -> None:

@@ -11,12 +11,13 @@ import pytest
 import pytest_asyncio
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK
 from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.activity import note_interval_ms
 from homewire.sessions.models import ClientInfo, Lifetime, Session
-from homewire.store.database import wall_clock_ms
 from kit.client import Socket, listen
+from kit.manual_clock import ManualClock
 from kit.node import NodeProcess, eventually, private_node
 from kit.redis_server import BusServer, running_server
 from kit.tenant import Account, Tenant, tenant_of
@@ -91,18 +92,18 @@ async def test_open_socket_keeps_its_session_alive_and_without_it_the_session_en
     async with await listen(pair[1].url, EVENTS, user.key) as socket:
 
         async def lives_longer() -> bool:
-            return wall_clock_ms() > session.expires_ms + 300
+            return MACHINE_CLOCK.now_ms() > session.expires_ms + 300
 
         await eventually(lives_longer)
         assert await socket.is_alive()
         slid = await now(tenant, session)
-        assert slid.expires_ms == slid.last_access_ms + SLIDES_MS > wall_clock_ms()
+        assert slid.expires_ms == slid.last_access_ms + SLIDES_MS > MACHINE_CLOCK.now_ms()
         notes = slid.version - session.version
         assert 1 <= notes <= (slid.last_access_ms - session.started_ms) / note_interval_ms(SLIDES_MS)
         assert await status(pair[0], user) == 200
 
     async def is_over() -> bool:
-        return wall_clock_ms() > (await now(tenant, session)).expires_ms + 100
+        return MACHINE_CLOCK.now_ms() > (await now(tenant, session)).expires_ms + 100
 
     await eventually(is_over)
     assert [await status(node, user) for node in pair] == [401, 401]
@@ -160,7 +161,7 @@ async def test_cached_expiry_is_read_again_when_due(
     session, user = await opened(tenant, SLIDES_MS)
     assert await status(pair[0], user) == 200
     async with asyncio.timeout(20):
-        while wall_clock_ms() <= session.expires_ms + 100:
+        while MACHINE_CLOCK.now_ms() <= session.expires_ms + 100:
             assert await status(pair[1], user) == 200
             await asyncio.sleep(0.05)
     assert await status(pair[0], user) == 200
@@ -170,13 +171,13 @@ async def test_requests_note_the_last_access_once_a_minute_on_all_nodes_together
     tenant: Tenant, pair: tuple[NodeProcess, NodeProcess]
 ) -> None:
     redis = connect(pair[0].redis_url)
-    earlier = Store(redis, Relay(redis, 64), lambda: wall_clock_ms() - 61_000)
+    earlier = Store(redis, Relay(redis, 64), ManualClock(MACHINE_CLOCK.now_ms() - 61_000))
     user = await tenant.user()
     session, key = await earlier.sessions.open(
         tenant.project, user.id, "app", ClientInfo(), lifetime=Lifetime(HOUR, 0)
     )
     await redis.aclose()
-    account, began = Account(user.id, key), wall_clock_ms()
+    account, began = Account(user.id, key), MACHINE_CLOCK.now_ms()
     for _ in range(10):
         assert [await status(node, account) for node in pair] == [200, 200]
 
@@ -185,7 +186,7 @@ async def test_requests_note_the_last_access_once_a_minute_on_all_nodes_together
 
     await eventually(noted)
     used = await now(tenant, session)
-    assert began <= used.last_access_ms <= wall_clock_ms()
+    assert began <= used.last_access_ms <= MACHINE_CLOCK.now_ms()
     assert used.expires_ms == used.last_access_ms + HOUR
     written = sum([(await node.metrics())["session_uses_written_total"] for node in pair])
     for _ in range(3):

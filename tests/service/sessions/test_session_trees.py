@@ -17,9 +17,9 @@ from homewire.repositories import Store
 from homewire.sessions.activity import SessionUse
 from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User
+from kit.manual_clock import ManualClock
 from kit.tenant import Tenant
 
 SLIDES_MS, ABSOLUTE_MS = 60_000, 80_000
@@ -69,15 +69,15 @@ class SessionTree:
 
     redis: Redis
     user: User
-    now: int = field(default_factory=wall_clock_ms)
+    clock: ManualClock = field(default_factory=ManualClock)
     sessions: list[Known] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         relay, lifetime = Relay(self.redis, 64), Lifetime(SLIDES_MS, ABSOLUTE_MS)
-        self.store = Store(self.redis, relay, clock=lambda: self.now, lifetime=lifetime)
+        self.store = Store(self.redis, relay, clock=self.clock, lifetime=lifetime)
 
     def live(self, known: Known) -> bool:
-        return not known.ended and known.expires_ms > self.now
+        return not known.ended and known.expires_ms > self.clock.ms
 
     def end(self, ended: Known) -> None:
         for known in self.sessions:
@@ -87,7 +87,7 @@ class SessionTree:
     async def do(self, operation: tuple[str, int]) -> None:
         name, number = operation
         if name == "wait":
-            self.now += number * 1000
+            self.clock.turn(number)
         elif name == "log in":
             await self._open(None)
         elif self.sessions:
@@ -105,8 +105,8 @@ class SessionTree:
         else:
             assert parent is None or self.live(parent)
             ancestors = [*parent.ancestors, parent] if parent else []
-            made = Known(session, key, ancestors, 0, self.now)
-            made.expires_ms = min(self.now + SLIDES_MS, made.may_live_until)
+            made = Known(session, key, ancestors, 0, self.clock.ms)
+            made.expires_ms = min(self.clock.ms + SLIDES_MS, made.may_live_until)
             self.sessions.append(made)
 
     async def _do_with(self, name: str, known: Known) -> None:
@@ -114,12 +114,12 @@ class SessionTree:
         if name == "log in with key":
             await self._open(known)
         elif name == "use":
-            use = SessionUse(session.id, self.user.id, 0, session.key_hash, self.now)
+            use = SessionUse(session.id, self.user.id, 0, session.key_hash, self.clock.ms)
             await store.session_uses.touch(project, [use])
             # Noted four times in its life, at most; what is over stays so.
-            if self.live(known) and self.now - known.last_ms >= SLIDES_MS // 4:
-                known.last_ms = self.now
-                known.expires_ms = min(self.now + SLIDES_MS, known.may_live_until)
+            if self.live(known) and self.clock.ms - known.last_ms >= SLIDES_MS // 4:
+                known.last_ms = self.clock.ms
+                known.expires_ms = min(self.clock.ms + SLIDES_MS, known.may_live_until)
         elif name == "end":
             if self.live(known):
                 await store.sessions.end(project, session.id)
@@ -139,7 +139,7 @@ class SessionTree:
         keys = await asyncio.gather(*(is_live(self.store, known.key) for known in self.sessions))
         assert keys == [self.live(known) for known in self.sessions]
         for known, alive in zip(self.sessions, keys, strict=True):
-            assert not alive or self.now < known.may_live_until
+            assert not alive or self.clock.ms < known.may_live_until
         listed = {each.id for each in await self.store.sessions.of_user(self.user.project_id, self.user.id)}
         assert listed == {known.session.id for known in self.sessions if self.live(known)}
 
@@ -168,7 +168,7 @@ async def test_no_sequence_outlives_the_login_and_nothing_survives_end_all(
     for operation in [("log in", 0), ("log in with key", 0), *operations]:
         await tree.do(operation)
         await tree.check()
-    tree.now += 1000 * 60
+    tree.clock.turn(60)
     await tree.check()
 
 

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
 from homewire.auth.tokens import TokenReference, parse
+from homewire.clock import MACHINE_CLOCK
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import (
@@ -21,9 +22,9 @@ from homewire.sessions.activity import (
     note_interval_ms,
 )
 from homewire.sessions.models import ClientInfo, Lifetime, Session
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
 from homewire.users.models import User
+from kit.manual_clock import ManualClock
 
 HOUR = 3_600_000
 
@@ -134,7 +135,7 @@ async def over_by_end(store: Store, session: Session) -> None:
 
 
 async def over_by_time(store: Store, session: Session) -> None:
-    await asyncio.sleep(max(0, session.expires_ms - wall_clock_ms()) / 1000 + 0.01)
+    await asyncio.sleep(max(0, session.expires_ms - MACHINE_CLOCK.now_ms()) / 1000 + 0.01)
 
 
 async def over_with_user(store: Store, session: Session) -> None:
@@ -179,7 +180,9 @@ async def test_many_are_touched_at_once_and_found_by_the_tags_of_their_keys(
     ]
     made = [await opened(store, user, HOUR) for user in users]
     keys = {KeyReference(session.user_id, 0, reference(token).key_tag) for session, token in made}
-    later = Store(redis_client, Relay(redis_client, 64), lambda: wall_clock_ms() + NOTE_INTERVAL_MS)
+    later = Store(
+        redis_client, Relay(redis_client, 64), ManualClock(MACHINE_CLOCK.now_ms() + NOTE_INTERVAL_MS)
+    )
     found = await later.session_uses.of_keys(
         project.id, keys | {KeyReference(users[0].id, 0, 1), KeyReference(0, 7, 7)}
     )

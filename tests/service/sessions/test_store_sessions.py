@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections.abc import Callable
 
 import pytest
 from redis.asyncio import Redis
@@ -16,9 +15,9 @@ from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo, Lifetime, Session
 from homewire.sessions.store import MAX_NODE_SESSIONS, PAGE
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User
+from kit.manual_clock import ManualClock
 
 DAY_MS = 86_400_000
 
@@ -33,7 +32,7 @@ async def user(store: Store, project: Project) -> User:
     return await store.users.create(project.id, "Ada", phone="+14155550123")
 
 
-def standing_still(redis: Redis, clock: Callable[[], int]) -> Store:
+def standing_still(redis: Redis, clock: ManualClock) -> Store:
     """A store with a clock of its own."""
     return Store(redis, Relay(redis, 64), clock=clock)
 
@@ -82,12 +81,12 @@ async def test_usual_lifetime_is_the_store_s(redis_client: Redis, project: Proje
 
 
 async def test_expired_session_cannot_be_ended(redis_client: Redis, project: Project, user: User) -> None:
-    now = wall_clock_ms()
-    store = standing_still(redis_client, lambda: now)
+    clock = ManualClock()
+    store = standing_still(redis_client, clock)
     session, _ = await store.sessions.open(
         project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000)
     )
-    now += 60_000
+    clock.turn_ms(60_000)
     with pytest.raises(UnknownRecord):
         await store.sessions.end(project.id, session.id)
     with pytest.raises(UnknownRecord):
@@ -97,8 +96,8 @@ async def test_expired_session_cannot_be_ended(redis_client: Redis, project: Pro
 
 async def test_pages_have_each_live_session_once(redis_client: Redis, store: Store, project: Project) -> None:
     """However many start in one millisecond, end or begin while somebody reads."""
-    now = wall_clock_ms()
-    still = standing_still(redis_client, lambda: now)
+    clock = ManualClock()
+    still = standing_still(redis_client, clock)
     people = [
         (await store.users.create(project.id, "U", phone=f"+1415555{number:04}")).id for number in range(6)
     ]
@@ -112,7 +111,7 @@ async def test_pages_have_each_live_session_once(redis_client: Redis, store: Sto
             )
         )
         opened += [session for session, _ in made]
-        now += 1
+        clock.turn_ms(1)
     seen: list[str] = []
     gone: set[str] = set()
     sizes = []
@@ -133,17 +132,17 @@ async def test_pages_have_each_live_session_once(redis_client: Redis, store: Sto
 
 
 async def test_expired_sessions_leave_index(redis_client: Redis, project: Project, user: User) -> None:
-    now = wall_clock_ms()
-    store, index = standing_still(redis_client, lambda: now), ProjectSlot(project.id).sessions
+    clock = ManualClock()
+    store, index = standing_still(redis_client, clock), ProjectSlot(project.id).sessions
     short, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000))
-    now += 1
+    clock.turn_ms(1)
     long, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     assert await listed(store, project) == [short.id, long.id]
-    now += 60_000
+    clock.turn_ms(60_000)
     # A clock that is slower may still show it.
     assert await listed(store, project) == [long.id]
     assert await redis_client.zcard(index) == 2
-    now += 60_001
+    clock.turn_ms(60_001)
     assert await listed(store, project) == [long.id]
     assert await redis_client.zcard(index) == 1
     # A record that Redis lost is no session, and stands in nobody's way.
@@ -155,10 +154,10 @@ async def test_expired_sessions_leave_index(redis_client: Redis, project: Projec
 async def test_login_removes_expired_sessions_from_index(
     redis_client: Redis, project: Project, user: User
 ) -> None:
-    now = wall_clock_ms()
-    store, index = standing_still(redis_client, lambda: now), ProjectSlot(project.id).sessions
+    clock = ManualClock()
+    store, index = standing_still(redis_client, clock), ProjectSlot(project.id).sessions
     await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000))
-    now += 60_001
+    clock.turn_ms(60_001)
     new, _ = await store.sessions.open(project.id, user.id, "app", ClientInfo())
     assert await redis_client.zrange(index, 0, -1) == [new.id.encode()]
 
@@ -194,12 +193,12 @@ async def test_device_has_sessions_of_its_own(store: Store, project: Project) ->
 async def test_too_many_sessions_of_a_device_end_the_oldest(
     redis_client: Redis, store: Store, project: Project
 ) -> None:
-    now = wall_clock_ms()
-    still = standing_still(redis_client, lambda: now)
+    clock = ManualClock()
+    still = standing_still(redis_client, clock)
     device, _, _ = await store.devices.create(project.id, "lamp")
     opened = []
     for _ in range(MAX_NODE_SESSIONS + 1):
-        now += 1
+        clock.turn_ms(1)
         opened.append((await still.sessions.open_node(project.id, device.id, ClientInfo()))[0])
     assert await listed(still, project) == [session.id for session in opened[1:]]
 

@@ -11,6 +11,7 @@ from redis.asyncio import Redis
 
 from homewire.access_changes.relay import Relay
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.clock import MACHINE_CLOCK
 from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.redis.connection import Command
@@ -18,8 +19,8 @@ from homewire.redis.pipeline import AutoPipeline
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo, Lifetime
 from homewire.sessions.store import MAX_SESSIONS
-from homewire.store.database import wall_clock_ms
 from homewire.users.models import User
+from kit.manual_clock import ManualClock
 
 
 @pytest.fixture
@@ -60,7 +61,7 @@ async def test_project_key_speaks_for_its_project(store: Store, project: Project
 
 
 async def test_user_key_is_a_session(store: Store, project: Project, user: User) -> None:
-    before = wall_clock_ms()
+    before = MACHINE_CLOCK.now_ms()
     session, token = await store.sessions.open(
         project.id,
         user.id,
@@ -68,7 +69,7 @@ async def test_user_key_is_a_session(store: Store, project: Project, user: User)
         ClientInfo("192.0.2.7", "home.example", "agent/1 \udcff", "node"),
         authentication_type="Cookie",
     )
-    assert before <= session.started_ms <= wall_clock_ms()
+    assert before <= session.started_ms <= MACHINE_CLOCK.now_ms()
     assert session.last_access_ms == session.started_ms
     assert session.expires_ms == session.started_ms + 30 * 24 * 3600 * 1000
     assert (session.project_id, session.user_id, session.app_id) == (project.id, user.id, "controller_app")
@@ -103,14 +104,14 @@ async def test_end_of_a_session_is_the_end_of_its_key(store: Store, project: Pro
 
 
 async def test_expired_key_is_dead(redis_client: Redis, project: Project, user: User) -> None:
-    now = wall_clock_ms()
-    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
+    clock = ManualClock()
+    store = Store(redis_client, Relay(redis_client, 64), clock=clock)
     session, token = await store.sessions.open(
         project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000)
     )
-    now += 59_999
+    clock.turn_ms(59_999)
     assert await store.principals.lookup(token) is not None
-    now += 1
+    clock.turn_ms(1)
     assert await store.principals.lookup(token) is None
     assert await store.sessions.of_token(token) is None
     assert await store.sessions.of_user(project.id, user.id) == []
@@ -118,19 +119,19 @@ async def test_expired_key_is_dead(redis_client: Redis, project: Project, user: 
 
 
 async def test_redis_forgets_an_expired_key_itself(redis_client: Redis, project: Project, user: User) -> None:
-    past = wall_clock_ms() - 120_000
+    past = MACHINE_CLOCK.now_ms() - 120_000
     # A clock that is behind must not keep a key alive.
-    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: past)
+    store = Store(redis_client, Relay(redis_client, 64), clock=ManualClock(past))
     _, token = await store.sessions.open(project.id, user.id, "app", ClientInfo(), lifetime=Lifetime(60_000))
     assert await store.principals.lookup(token) is None
 
 
 async def test_too_many_sessions_end_the_oldest(redis_client: Redis, project: Project, user: User) -> None:
-    now = wall_clock_ms()
-    store = Store(redis_client, Relay(redis_client, 64), clock=lambda: now)
+    clock = ManualClock()
+    store = Store(redis_client, Relay(redis_client, 64), clock=clock)
     tokens = []
     for _ in range(MAX_SESSIONS + 1):
-        now += 1
+        clock.turn_ms(1)
         tokens.append((await store.sessions.open(project.id, user.id, "app", ClientInfo()))[1])
     alive = [await store.principals.lookup(token) is not None for token in tokens]
     assert alive == [False] + [True] * MAX_SESSIONS

@@ -5,12 +5,13 @@ from __future__ import annotations
 import pytest
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK
 from homewire.messages.message import MessageKind
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
-from homewire.store.database import wall_clock_ms
 from homewire.users.proofs import ProofKind
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, field, reason
+from kit.manual_clock import ManualClock
 from kit.tenant import Reply
 
 NEW, NEW_PHONE = "Ada.L@example.com", "+14155550199"
@@ -88,7 +89,7 @@ async def test_new_number_counts_once_it_is_proven(by_phone: Accounts) -> None:
 async def test_key_alone_changes_no_address(by_email: Accounts) -> None:
     user = await by_email.member()
     redis = by_email.tenant.redis
-    earlier = Store(redis, Relay(redis, 64), clock=lambda: wall_clock_ms() - HOUR_MS)
+    earlier = Store(redis, Relay(redis, 64), clock=ManualClock(MACHINE_CLOCK.now_ms() - HOUR_MS))
     _, key = await earlier.sessions.open(by_email.project, user, APP, ClientInfo(user_agent="test"))
     for proof in ({}, {"currentPassword": "wrong"}):
         refused = await start(by_email, user, key, email=NEW, **proof)

@@ -8,14 +8,15 @@ from typing import Any
 import pytest
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK
 from homewire.messages.message import MessageKind
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.registrations import RegistrationLimits
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
+from kit.manual_clock import ManualClock
 from kit.node import NodeProcess, eventually, private_node
 
 THEIRS = "the attacker's password"
@@ -171,9 +172,9 @@ async def test_unverified_registration_is_deleted(by_email: Accounts) -> None:
     await by_email.register(name="Guest", email="guest@example.com", password=PASSWORD)
 
     async def left_after(days: int) -> set[int]:
-        later = wall_clock_ms() + days * DAY_MS
+        later = MACHINE_CLOCK.now_ms() + days * DAY_MS
         await by_email.tenant.redis.delete(*map(ProjectSlot(project).user_registrations, (guest, lost, seen)))
-        aged = Store(by_email.tenant.redis, Relay(by_email.tenant.redis, 64), lambda: later, ages=ages)
+        aged = Store(by_email.tenant.redis, Relay(by_email.tenant.redis, 64), ManualClock(later), ages=ages)
         await aged.registrations.sweep(project)
         found = [await store.users.get_any(project, each) for each in (guest, lost, operators, seen)]
         return {user.id for user in found if user is not None}
@@ -191,9 +192,9 @@ async def test_unverified_registration_is_deleted(by_email: Accounts) -> None:
 
 async def test_registration_with_valid_token_is_kept(by_email: Accounts) -> None:
     user = (await by_email.register(name="Ada", email=EMAIL, password=PASSWORD)).body["id"]
-    store, later = by_email.tenant.store, wall_clock_ms() + 8 * DAY_MS
+    store, later = by_email.tenant.store, MACHINE_CLOCK.now_ms() + 8 * DAY_MS
     redis = by_email.tenant.redis
-    aged = Store(redis, Relay(redis, 64), lambda: later)
+    aged = Store(redis, Relay(redis, 64), ManualClock(later))
     await aged.registrations.sweep(by_email.project)
     assert await store.users.get(by_email.project, user) is not None
     assert await verify(by_email, await by_email.token()) == 200

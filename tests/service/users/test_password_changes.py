@@ -8,17 +8,18 @@ import pytest
 from argon2 import PasswordHasher, extract_parameters
 
 from homewire.access_changes.relay import Relay
+from homewire.clock import MACHINE_CLOCK
 from homewire.errors import Conflict
 from homewire.logins.passwords import _HASHER
 from homewire.messages.message import MessageKind
 from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
-from homewire.store.database import wall_clock_ms
 from homewire.store.keys import ProjectSlot
 from homewire.users.proofs import ProofKind
 from homewire.users.store import PasswordChange
 from kit.accounts import APP, EMAIL, PASSWORD, Accounts, field, reason
+from kit.manual_clock import ManualClock
 from kit.tenant import Reply
 
 NEW: Final = "staple battery"
@@ -32,7 +33,7 @@ WEAK: Final = (
 async def key_of_old(people: Accounts, user: int) -> str:
     """The key of a session that began an hour ago."""
     redis = people.tenant.redis
-    store = Store(redis, Relay(redis, 64), clock=lambda: wall_clock_ms() - LONG_AGO_MS)
+    store = Store(redis, Relay(redis, 64), clock=ManualClock(MACHINE_CLOCK.now_ms() - LONG_AGO_MS))
     return (await store.sessions.open(people.project, user, APP, ClientInfo(user_agent="test")))[1]
 
 

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 from aiohttp import web
 
-from homewire.store.database import wall_clock_ms
+from homewire.clock import MACHINE_CLOCK
 from homewire.store.keys import ProjectSlot
 from homewire.webhooks.models import DeadLetter, SmartModule
 from kit.node import NodeProcess, eventually, private_node
@@ -176,7 +176,7 @@ async def test_old_delivery_becomes_dead_letter(
     stream = ProjectSlot(tenant.project).module_deliveries("hook")
     entries: Any = await tenant.redis.xrange(stream)
     await tenant.redis.delete(stream)
-    oldest_ms = wall_clock_ms() - AGE_S * 1000
+    oldest_ms = MACHINE_CLOCK.now_ms() - AGE_S * 1000
     for (_, fields), since_ms in zip(entries, (oldest_ms - 60_000, oldest_ms + 60_000), strict=True):
         await tenant.redis.xadd(stream, fields, id=f"{since_ms}-0")
     await tenant.store.smart_modules.resume(tenant.project, "hook")

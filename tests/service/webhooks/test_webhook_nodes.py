@@ -15,7 +15,7 @@ from redis.asyncio import Redis
 
 from homewire._core import event_envelope, parse_event, shard_of
 from homewire.bus.shards import events_key
-from homewire.store.database import wall_clock_ms
+from homewire.clock import MACHINE_CLOCK
 from homewire.store.keys import MODULES_WAITING
 from homewire.webhooks.store import GROUP
 from kit.clock import a_later_moment
@@ -258,7 +258,7 @@ async def test_delivery_behind_many_others_has_its_turn(
     await eventually(all_wait)
     # Noted in the future: nobody strikes them out.
     noted = [f"{tenant.project}:{name}" for name in (*range(2_500), *modules)]
-    await tenant.redis.zadd(MODULES_WAITING, dict.fromkeys(noted, wall_clock_ms() + 3_600_000))
+    await tenant.redis.zadd(MODULES_WAITING, dict.fromkeys(noted, MACHINE_CLOCK.now_ms() + 3_600_000))
     for module in modules:
         await tenant.store.smart_modules.resume(tenant.project, module)
     assert await receiver.numbers(6) == [1] * 6
@@ -303,7 +303,7 @@ async def until_both_read(redis: Redis) -> None:
 def envelope(project: int, home: int, number: int) -> bytes:
     """An event as ingest would store it."""
     event = parse_event(b'{"eventType":"e","eventData":{"n":%d}}' % number)
-    return event_envelope(event, project, home, 0, wall_clock_ms(), None, None, 0, None)
+    return event_envelope(event, project, home, 0, MACHINE_CLOCK.now_ms(), None, None, 0, None)
 
 
 async def test_readers_that_are_dead_and_hold_nothing_are_forgotten(

@@ -17,7 +17,8 @@ from homewire.auth.cache import (
     VersionedIds,
     VersionedRecords,
 )
-from kit.shard_counts import Clock, ShardCounts, cache_versions, shard_of, two_of_different_shards
+from kit.manual_clock import ManualClock
+from kit.shard_counts import ShardCounts, cache_versions, shard_of, two_of_different_shards
 
 HERE, ELSEWHERE = two_of_different_shards()
 
@@ -34,7 +35,7 @@ def nothing() -> None:
 
 
 class OneByOne:
-    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: ManualClock) -> None:
         self.cache: VersionedCache[int, str] = VersionedCache(versions, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
@@ -62,7 +63,7 @@ class Unplaced(OneByOne):
 
 
 class Records:
-    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: ManualClock) -> None:
         self.cache: VersionedRecords[str, str] = VersionedRecords(versions, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
@@ -79,7 +80,7 @@ class Records:
 
 
 class Ids:
-    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: Clock) -> None:
+    def __init__(self, versions: CacheVersions, capacity: int, lifetime: float, clock: ManualClock) -> None:
         self.cache: VersionedIds[str] = VersionedIds(versions, capacity, lifetime, clock)
 
     def known(self, ids: Collection[int]) -> set[int]:
@@ -98,8 +99,10 @@ KINDS: list[Kind] = [OneByOne, Unplaced, Records, Ids]
 every_kind = pytest.mark.parametrize("kind", KINDS)
 
 
-def memory(kind: Kind, counts: ShardCounts, capacity: int = 1_000, clock: Clock | None = None) -> Memory:
-    return kind(cache_versions(counts), capacity, 1.0, clock or Clock())
+def memory(
+    kind: Kind, counts: ShardCounts, capacity: int = 1_000, clock: ManualClock | None = None
+) -> Memory:
+    return kind(cache_versions(counts), capacity, 1.0, clock or ManualClock())
 
 
 @every_kind
@@ -145,7 +148,7 @@ async def test_entry_announced_before_its_shard_is_known_is_not_kept() -> None:
 async def test_entries_announced_by_this_node_are_forgotten_before_reading(kind: Kind) -> None:
     """The tail comes to the record later, when the change was answered already."""
     versions = cache_versions(ShardCounts())
-    cache: Memory = kind(versions, 1_000, 1.0, Clock())
+    cache: Memory = kind(versions, 1_000, 1.0, ManualClock())
     await cache.learn([HERE, ELSEWHERE])
     versions.forget({shard_of(HERE)})
     assert cache.known([HERE, ELSEWHERE]) == {ELSEWHERE}
@@ -170,7 +173,7 @@ async def test_nothing_is_trusted_while_redis_is_silent(kind: Kind) -> None:
 
 @every_kind
 async def test_without_a_tail_nothing_is_remembered(kind: Kind) -> None:
-    cache: Memory = kind(CacheVersions(None, 8), 1_000, 1.0, Clock())
+    cache: Memory = kind(CacheVersions(None, 8), 1_000, 1.0, ManualClock())
     await cache.learn([HERE])
     assert cache.known([HERE]) == set()
 
@@ -178,8 +181,8 @@ async def test_without_a_tail_nothing_is_remembered(kind: Kind) -> None:
 async def test_handshake_uses_entries_of_its_total_only() -> None:
     """A record of any shard may be another copy of a change that the entry does not know."""
     counts = ShardCounts()
-    one = OneByOne(cache_versions(counts), 10, 1.0, Clock())
-    records = Records(cache_versions(counts), 10, 1.0, Clock())
+    one = OneByOne(cache_versions(counts), 10, 1.0, ManualClock())
+    records = Records(cache_versions(counts), 10, 1.0, ManualClock())
     await one.learn([HERE])
     await records.learn([HERE])
     assert one.cache.get(HERE, 0) == "value 1"
@@ -231,17 +234,17 @@ async def test_ids_are_known_for_half_a_lifetime_and_never_beyond_it_or_a_change
     kind: Kind, steps: list[tuple[float, set[int], set[int]]]
 ) -> None:
     """`seen` is when each id was read last, without a record of its shard since."""
-    clock, counts = Clock(), ShardCounts()
+    clock, counts = ManualClock(), ShardCounts()
     cache = memory(kind, counts, clock=clock)
     seen: dict[int, float] = {}
     for wait, learnt, changed in steps:
-        clock.now += wait
+        clock.seconds += wait
         for each in changed:
             counts.count_record(each)
             seen = {other: at for other, at in seen.items() if shard_of(other) != shard_of(each)}
         known = cache.known(range(1, 10))
-        assert {each for each, at in seen.items() if clock.now - at < 0.5} <= known
-        assert known <= {each for each, at in seen.items() if clock.now - at < 1.0}
+        assert {each for each, at in seen.items() if clock.seconds - at < 0.5} <= known
+        assert known <= {each for each, at in seen.items() if clock.seconds - at < 1.0}
         unknown = learnt - known
         await cache.learn(unknown)
-        seen.update(dict.fromkeys(unknown, clock.now))
+        seen.update(dict.fromkeys(unknown, clock.seconds))

@@ -24,6 +24,7 @@ from homewire.limits.connections import (
     parse_lease,
 )
 from homewire.settings import Settings
+from kit.manual_clock import ManualClock
 
 USER = Principal(PrincipalKind.USER, 1, 10, 0)
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
@@ -43,7 +44,7 @@ def core() -> Iterator[Core]:
 
 def admission_of(core: Core, **limits: int) -> ConnectionLimits:
     chosen: dict[str, Any] = UNLIMITED | {f"{whose}_connections": most for whose, most in limits.items()}
-    return ConnectionLimits(core, Settings(**chosen), clock=lambda: NOW_MS / 1000)
+    return ConnectionLimits(core, Settings(**chosen), clock=ManualClock(NOW_MS))
 
 
 def connect(admission: ConnectionLimits, principal: Principal = USER, address: str | None = HERE) -> int:
@@ -92,7 +93,7 @@ def test_each_refused_connection_is_counted_by_its_limit(
 ) -> None:
     refusals: Counter[str] = Counter()
     chosen: dict[str, Any] = UNLIMITED | {f"{limit}_connections": 1}
-    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=lambda: NOW_MS / 1000)
+    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=ManualClock(NOW_MS))
     connect(admission, principal)
     for _ in range(3):
         refusal(admission, principal)
@@ -122,7 +123,7 @@ def test_topics_have_a_limit_in_bytes(core: Core, setting: str, stranger: Princi
     no_limits = {**UNLIMITED, "user_topic_bytes": 0, "project_topic_bytes": 0}
     chosen: dict[str, Any] = no_limits | {setting: 1_000_000}
     refusals: Counter[str] = Counter()
-    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=lambda: NOW_MS / 1000)
+    admission = ConnectionLimits(core, Settings(**chosen), refusals, clock=ManualClock(NOW_MS))
     names = [f"{number}{'x' * 250}" for number in range(1_000)]
 
     def listen() -> int:
@@ -180,18 +181,8 @@ def test_sixteenth(most: int, share_above: int) -> None:
     assert Limit("x", most).share_above == share_above
 
 
-class Clock:
-    """Seconds, and never stepped; moved on by a test."""
-
-    def __init__(self) -> None:
-        self.now = 50.0
-
-    def __call__(self) -> float:
-        return self.now
-
-
 def test_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
-    clock = Clock()
+    clock = ManualClock()
     elsewhere = Elsewhere(b"me", clock)
     fields = {
         b"me": b"70 9999999",
@@ -203,26 +194,26 @@ def test_lease_that_is_over_does_not_count_and_its_field_goes() -> None:
     assert sorted(elsewhere.learn(SUBJECT, fields, NOW_MS)) == [b"dead", b"garbage", b"more garbage"]
     assert elsewhere.count(SUBJECT) == 5
     # Nobody had to be asked again for this.
-    clock.now += 0.002
+    clock.seconds += 0.002
     assert elsewhere.count(SUBJECT) == 0
 
 
 @pytest.mark.parametrize("step_ms", [-3_600_000, 3_600_000])
 def test_seen_lease_ends_in_time_when_redis_clock_is_stepped(step_ms: int) -> None:
-    clock = Clock()
+    clock = ManualClock()
     elsewhere = Elsewhere(b"me", clock)
     fields = {b"another": lease_text(Lease(5, NOW_MS + 30_000)).encode()}
     assert elsewhere.learn(SUBJECT, fields, NOW_MS) == []
-    clock.now += 29.0
+    clock.seconds += 29.0
     assert elsewhere.learn(SUBJECT, fields, NOW_MS + step_ms) == []
     assert elsewhere.count(SUBJECT) == 5
-    clock.now += 1.5
+    clock.seconds += 1.5
     assert elsewhere.count(SUBJECT) == 0
     assert elsewhere.learn(SUBJECT, fields, NOW_MS + step_ms) == [b"another"]
 
 
 def test_subject_no_longer_shared_is_forgotten() -> None:
-    elsewhere = Elsewhere(b"me", Clock())
+    elsewhere = Elsewhere(b"me", ManualClock())
     subjects: list[Subject] = [("user", 1, str(user)) for user in range(100)]
     for subject in subjects:
         elsewhere.learn(subject, {b"another": b"5 9999999"}, NOW_MS)

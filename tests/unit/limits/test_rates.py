@@ -11,27 +11,19 @@ from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import TooManyRequests
 from homewire.limits.rates import Rates, rate_key
 from homewire.settings import Settings
+from kit.manual_clock import ManualClock
 
 DEVICE = Principal(PrincipalKind.DEVICE, 1, 10, 0)
 OTHER_DEVICE = Principal(PrincipalKind.DEVICE, 1, 11, 0)
 USER = Principal(PrincipalKind.USER, 1, 12, 0)
 PROJECT_KEY = Principal(PrincipalKind.PROJECT_KEY, 1, 13, 0)
 ELSEWHERE = Principal(PrincipalKind.DEVICE, 2, 20, 0)
+NOW_MS = 1_000_250
 
 
-class Clock:
-    """Stands still until it is set."""
-
-    def __init__(self) -> None:
-        self.now = 1000.25
-
-    def __call__(self) -> float:
-        return self.now
-
-
-def rates_of(clock: Clock | None = None, **limits: Any) -> Rates:
+def rates_of(clock: ManualClock | None = None, **limits: Any) -> Rates:
     chosen: dict[str, Any] = {f"{name}_events_per_s": most for name, most in limits.items()}
-    return Rates(Settings(**chosen), clock or Clock())
+    return Rates(Settings(**chosen), (clock or ManualClock(NOW_MS)).now_s)
 
 
 def refusal(rates: Rates, principal: Principal, count: int = 1) -> TooManyRequests:
@@ -45,7 +37,7 @@ def told(rates: Rates) -> dict[str, int]:
 
 
 def test_beyond_the_limit_is_refused_until_the_next_second() -> None:
-    clock = Clock()
+    clock = ManualClock(NOW_MS)
     rates = rates_of(clock, device=5)
     for _ in range(5):
         rates.take(DEVICE)
@@ -53,9 +45,9 @@ def test_beyond_the_limit_is_refused_until_the_next_second() -> None:
     assert (error.status, error.reason) == (429, "TOO_MANY_REQUESTS")
     assert error.data == {"limit": "device_events_per_s", "most": 5}
     assert error.headers == {"Retry-After": "1"}
-    clock.now = 1000.99
+    clock.ms = 1_000_990
     refusal(rates, DEVICE)
-    clock.now = 1001.0
+    clock.ms = 1_001_000
     rates.take(DEVICE, 5)
     refusal(rates, DEVICE)
 
@@ -138,29 +130,29 @@ def test_use_told_by_others_counts() -> None:
 
 
 def test_nothing_of_a_second_is_left_in_the_next() -> None:
-    clock = Clock()
+    clock = ManualClock(NOW_MS)
     rates = rates_of(clock, device=16)
     for device in range(1000):
         rates.take(Principal(PrincipalKind.DEVICE, 1_000_000 + device, device, 0), 2)
     assert len(rates) == 2000
-    clock.now += 1
+    clock.turn(1)
     second, fresh = rates.untold()
     assert (second, fresh, len(rates)) == (1001, [], 0)
 
 
 @pytest.mark.parametrize("jump", [-3600.0, 3600.0])
 def test_clock_that_jumps_refuses_briefly(jump: float) -> None:
-    clock = Clock()
+    clock = ManualClock(NOW_MS)
     rates = rates_of(clock, device=1)
     rates.take(DEVICE)
-    clock.now += jump
+    clock.turn(jump)
     rates.take(DEVICE)
 
 
 def test_refusals_are_counted_by_limit() -> None:
     refusals: Counter[str] = Counter()
     limits: Any = {"device_events_per_s": 1, "project_events_per_s": 2}
-    rates = Rates(Settings(**limits), Clock(), refusals)
+    rates = Rates(Settings(**limits), ManualClock(NOW_MS).now_s, refusals)
     assert set(refusals) == {
         f"{whose}_{unit}_per_s"
         for whose in ("device", "user", "project_key", "project")
@@ -175,9 +167,9 @@ def test_refusals_are_counted_by_limit() -> None:
 
 
 def test_bytes_are_counted_apart_and_a_body_is_taken_while_anything_is_left() -> None:
-    clock = Clock()
+    clock = ManualClock(NOW_MS)
     limits: Any = {"device_event_bytes_per_s": 100, "project_event_bytes_per_s": 250}
-    rates = Rates(Settings(**limits), clock)
+    rates = Rates(Settings(**limits), clock.now_s)
     rates.take_bytes(DEVICE, 99)
     rates.take_bytes(DEVICE, 70)
     rates.take(DEVICE)
@@ -189,13 +181,13 @@ def test_bytes_are_counted_apart_and_a_body_is_taken_while_anything_is_left() ->
         rates.take_bytes(OTHER_DEVICE, 1)
     assert refused.value.data == {"limit": "project_event_bytes_per_s", "most": 250}
     assert told(rates) == {"device 10": 169, "project 1": 250}
-    clock.now += 1
+    clock.turn(1)
     rates.take_bytes(OTHER_DEVICE, 1)
 
 
 def test_events_and_bytes_of_one_subject_are_told_apart() -> None:
     limits: Any = {"device_events_per_s": 16, "device_event_bytes_per_s": 160}
-    rates = Rates(Settings(**limits), Clock())
+    rates = Rates(Settings(**limits), ManualClock(NOW_MS).now_s)
     rates.take(DEVICE, 2)
     rates.take_bytes(DEVICE, 20)
     second, fresh = rates.untold()
@@ -206,11 +198,11 @@ def test_events_and_bytes_of_one_subject_are_told_apart() -> None:
 
 
 def test_idempotency_keys_are_counted_for_as_long_as_they_are_remembered() -> None:
-    clock = Clock()
+    clock = ManualClock(NOW_MS)
     limits: Any = {"idempotency_keys": 3, "project_idempotency_keys": 4, "idempotency_ttl_s": 600.0}
-    rates = Rates(Settings(**limits), clock)
+    rates = Rates(Settings(**limits), clock.now_s)
     rates.take_keys(DEVICE, 3)
-    clock.now += 5
+    clock.turn(5)
     with pytest.raises(TooManyRequests) as refused:
         rates.take_keys(DEVICE)
     assert refused.value.data == {"limit": "idempotency_keys", "most": 3}
@@ -226,5 +218,5 @@ def test_idempotency_keys_are_counted_for_as_long_as_they_are_remembered() -> No
         "hw:{p1}:rate:idempotency_keys:user:12:1": 1,
         "hw:{p1}:rate:idempotency_keys:project:1": 4,
     }
-    clock.now = 1200.0
+    clock.ms = 1_200_000
     rates.take_keys(DEVICE)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from homewire.presence.connected import ConnectedDevices, DeviceKey, ProjectChanges
 from homewire.presence.store import MAX_CHANGES
+from kit.manual_clock import ManualClock
 
 PROJECT = 7
 
@@ -49,7 +50,7 @@ def test_handshake_alone_announces_no_presence() -> None:
 
 
 def test_first_and_last_socket_announce_presence() -> None:
-    connected_devices = ConnectedDevices(lambda: 5)
+    connected_devices = ConnectedDevices(ManualClock(5))
     opened(connected_devices, 1, PROJECT, 10)
     opened(connected_devices, 2, PROJECT, 10)
     assert connected_devices.pending.is_set()

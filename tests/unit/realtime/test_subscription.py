@@ -16,6 +16,7 @@ from aiohttp.test_utils import make_mocked_request
 from homewire.auth.cache import CacheVersions
 from homewire.auth.home_directory import HomeDirectory
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.clock import MACHINE_CLOCK
 from homewire.devices.models import DeviceLocation
 from homewire.errors import NotFound
 from homewire.projects.models import AccessControl
@@ -38,6 +39,7 @@ class StoredAccess:
 
     def __init__(self) -> None:
         self.homes = self.permissions = self.devices = self.entities = self
+        self.clock = MACHINE_CLOCK
         self.is_member = True
         self.permitted = True
         self.device_home: int = HOME

@@ -13,6 +13,7 @@ from aiohttp import web
 from aiohttp.test_utils import TestClient, TestServer, make_mocked_request
 
 from homewire.server.streaming import PIECE, Answers, AnswersFull, Outgoing, Pace, Streamed
+from kit.manual_clock import ManualClock
 
 MIB: Final = 1024 * 1024
 LARGE: Final = 30
@@ -121,14 +122,14 @@ async def test_client_that_takes_nothing_is_cut() -> None:
 
 async def test_client_that_drips_is_cut() -> None:
     """It takes each piece before a client that takes nothing would be cut; together they take too long."""
-    seconds = 0.0
-    answers = Answers(pace=Pace(stall_s=30.0, bytes_per_s=1_000), clock=lambda: seconds)
+    clock = ManualClock()
+    answers = Answers(pace=Pace(stall_s=30.0, bytes_per_s=1_000), clock=clock)
     request = make_mocked_request("GET", "/")
     with answers.admit((1,), 2_000) as outgoing:
         for size in [20_000] * 100 + [5_000] * 207:
             # Twice as fast as it has to be; then half as fast, until nothing is left of what that had won.
             async with outgoing.writing(request, size):
-                seconds += 10
+                clock.turn(10)
         with pytest.raises(ConnectionResetError):
             await taken(outgoing, request, 5_000)
     assert answers.metrics()["responses_aborted"] == 1

@@ -9,18 +9,9 @@ import pytest
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.sessions import activity as room
 from homewire.sessions.activity import MAX_TOUCHED, ActivityBuffer
+from kit.manual_clock import ManualClock
 
 MINUTE = 60_000
-
-
-class Clock:
-    """A time that a test sets."""
-
-    def __init__(self) -> None:
-        self.now = 1_000_000
-
-    def __call__(self) -> int:
-        return self.now
 
 
 def principal(number: int, project: int = 7, *, session: bool = True) -> Principal:
@@ -34,13 +25,13 @@ def noted(uses: ActivityBuffer) -> list[tuple[int, list[int]]]:
 
 
 def test_session_is_noted_once_a_minute() -> None:
-    clock = Clock()
+    clock = ManualClock()
     uses = ActivityBuffer(MINUTE, clock)
     times = []
     for _ in range(1_000):
         uses.note(principal(1), "hash")
         times += [use.used_ms for _, some in uses.take(1) for use in some]
-        clock.now += 700
+        clock.turn_ms(700)
     assert len(times) == 12
     gaps = {later - earlier for earlier, later in pairwise(times)}
     assert min(gaps) >= MINUTE
@@ -75,15 +66,15 @@ def test_projects_take_turns() -> None:
 
 
 def test_failed_write_is_retried_unless_newer_exists() -> None:
-    clock = Clock()
+    clock = ManualClock()
     uses = ActivityBuffer(MINUTE, clock)
     uses.note(principal(1), "hash")
     [(project, taken)] = uses.take(9)
-    clock.now += MINUTE
+    clock.turn_ms(MINUTE)
     uses.note(principal(1), "hash")
     uses.put_back([(project, taken)])
     [(_, [use])] = uses.take(9)
-    assert use.used_ms == clock.now
+    assert use.used_ms == clock.ms
     uses.put_back([(project, [use])])
     assert uses.pending.is_set()
     assert noted(uses) == [(7, [1])]

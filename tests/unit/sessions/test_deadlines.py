@@ -7,34 +7,26 @@ from hypothesis import strategies as st
 
 from homewire.sessions.activity import SessionDeadline
 from homewire.sessions.deadlines import HORIZON_MS, Deadlines, SocketKey
+from kit.manual_clock import ManualClock
 
 NOW = 1_000_000
-
-
-class Clock:
-    """A time that a test sets."""
-
-    now = NOW
-
-    def __call__(self) -> int:
-        return self.now
 
 
 def key(number: int) -> SocketKey:
     return SocketKey(1, number, number)
 
 
-def made() -> tuple[Clock, Deadlines]:
-    clock = Clock()
+def made() -> tuple[ManualClock, Deadlines]:
+    clock = ManualClock(NOW)
     return clock, Deadlines(clock)
 
 
 def test_key_is_due_when_its_end_has_come_and_only_once() -> None:
     clock, deadlines = made()
     deadlines.observe(key(1), SessionDeadline(NOW + 10, NOW + 10))
-    clock.now += 9
+    clock.ms += 9
     assert deadlines.due() == []
-    clock.now += 1
+    clock.ms += 1
     assert deadlines.due() == [(key(1), SessionDeadline(NOW + 10, NOW + 10))]
     assert deadlines.due() == []
     assert len(deadlines) == 0
@@ -44,9 +36,9 @@ def test_one_that_slid_is_due_later() -> None:
     clock, deadlines = made()
     deadlines.observe(key(1), SessionDeadline(NOW + 10, 0))
     deadlines.update_if_known(key(1), SessionDeadline(NOW + 30, 0))
-    clock.now += 20
+    clock.ms += 20
     assert deadlines.due() == []
-    clock.now += 10
+    clock.ms += 10
     assert deadlines.due() == [(key(1), SessionDeadline(NOW + 30, 0))]
 
 
@@ -55,7 +47,7 @@ def test_deadline_moved_to_new_generation_is_not_due_in_old_one() -> None:
     deadlines.observe(key(1), SessionDeadline(NOW + 10, 0))
     deadlines.begin_generation()
     deadlines.observe(key(1), SessionDeadline(NOW + 30, 0))
-    clock.now += 10
+    clock.ms += 10
     assert deadlines.due() == []
 
 
@@ -67,7 +59,7 @@ def test_far_deadlines_cost_nothing_and_moved_ones_are_forgotten() -> None:
     deadlines.begin_generation()
     deadlines.observe(key(2), SessionDeadline(NOW + HORIZON_MS + 1, 0))
     assert len(deadlines) == 0
-    clock.now += 10
+    clock.ms += 10
     assert deadlines.due() == []
 
 
@@ -80,14 +72,14 @@ def test_key_without_sockets_is_not_learned_of_and_forgotten_after_two_looks() -
     assert len(deadlines) == 1
     deadlines.begin_generation()
     assert len(deadlines) == 0
-    clock.now += 10
+    clock.ms += 10
     assert deadlines.due() == []
 
 
 def test_one_that_does_not_expire_is_never_due() -> None:
     clock, deadlines = made()
     deadlines.observe(key(1), SessionDeadline(0, 0))
-    clock.now *= 1000
+    clock.ms *= 1000
     assert deadlines.due() == []
 
 
@@ -104,7 +96,7 @@ def test_exactly_unmoved_deadlines_are_due(steps: list[tuple[int, int, str]]) ->
     rest_until: int | None = None
     for number, time, step in steps:
         if step == "see":
-            expires = clock.now + time
+            expires = clock.ms + time
             # Ends only slide.
             expires = max(expires, model.get(key(number), (0, 0))[0])
             deadlines.observe(key(number), SessionDeadline(expires, 0))
@@ -113,8 +105,8 @@ def test_exactly_unmoved_deadlines_are_due(steps: list[tuple[int, int, str]]) ->
             deadlines.begin_generation()
             model = {each: (end, looks + 1) for each, (end, looks) in model.items() if looks == 0}
         else:
-            clock.now += time
-            due = {each for each, (end, _) in model.items() if end <= clock.now}
+            clock.ms += time
+            due = {each for each, (end, _) in model.items() if end <= clock.ms}
             assert sorted(each for each, _ in deadlines.due()) == sorted(due)
             model = {each: value for each, value in model.items() if each not in due}
         # Who looks at what is due, and then rests until the next or something sooner, misses none.

@@ -9,11 +9,11 @@ from typing import cast
 import pytest
 
 from homewire.auth.models import Principal, PrincipalKind
+from homewire.clock import MACHINE_CLOCK
 from homewire.realtime.close_codes import KEY_ENDED, TRY_AGAIN
 from homewire.sessions.activity import KeyReference, LiveSession, SessionActivity, SessionDeadline, SessionUse
 from homewire.sessions.deadlines import ActiveKeys, Deadlines, SocketKey
 from homewire.sessions.expiry import CHUNK, SocketExpiry
-from homewire.store.database import wall_clock_ms
 
 HOUR = 3_600_000
 MANY = 4_500
@@ -67,7 +67,7 @@ class Sessions:
         self.looked = asyncio.Event()
 
     async def of_keys(self, _project: int, keys: Collection[KeyReference]) -> dict[KeyReference, LiveSession]:
-        now = wall_clock_ms()
+        now = MACHINE_CLOCK.now_ms()
         live = SessionDeadline(now + HOUR, 0)
         return {key: LiveSession("", "", now - HOUR, 2 * HOUR, live) for key in keys if key.user_id % 2}
 
@@ -83,7 +83,7 @@ async def test_unknown_expiries_do_not_delay_others() -> None:
     keys = ActiveKeys()
     core = Core(keys)
     sockets = SocketExpiry(core, keys, cast(SessionActivity, Silence()), Deadlines())
-    soon = wall_clock_ms() + 100
+    soon = MACHINE_CLOCK.now_ms() + 100
     for number in range(MANY):
         principal = Principal(
             PrincipalKind.USER,
@@ -111,7 +111,7 @@ async def test_deadline_added_while_idle_is_due_in_time(monkeypatch: pytest.Monk
     running = asyncio.create_task(sockets.run())
     for _ in range(5):
         await asyncio.sleep(0)
-    soon = wall_clock_ms() + 200
+    soon = MACHINE_CLOCK.now_ms() + 200
     principal = Principal(PrincipalKind.USER, 1, 1, 1, expires_ms=soon, session_id="s", ends_ms=soon)
     sockets.opened(1, principal)
     await asyncio.wait_for(core.first_closed.wait(), 5)
