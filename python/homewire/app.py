@@ -213,7 +213,7 @@ async def running(
             parts.metric_sources,
         )
         problem = _problem(core, parts.bus)
-        app.add_routes(public_routes(problem))
+        app.add_routes(parts.server_limits.turns.limited(public_routes(problem)))
         admin = web.Application(middlewares=[server.render_errors(shapes.rendered)])
         admin.add_routes(admin_routes(problem, registry))
         stack.callback(parts.server_limits.header_timeout.close)
@@ -344,7 +344,7 @@ def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Au
     )
     app.add_routes(parts.server_limits.bodies.released(api_routes(api, OPERATIONS)))
     app.add_routes(documentation.routes(ENDPOINTS))
-    app.add_routes(pages.routes())
+    app.add_routes(parts.server_limits.turns.limited(pages.routes()))
 
 
 def _dispatch_core_events(

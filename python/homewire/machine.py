@@ -11,7 +11,7 @@ from pathlib import Path
 UNLIMITED_STANDS_FOR = 10_240
 
 
-YOUNG_OBJECTS = 20_000
+YOUNG_OBJECTS = 5_000
 """More than are made by what is under way at one time, so that few of them are looked at in vain."""
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -63,14 +63,14 @@ def raise_open_file_limit() -> int:
 
 
 def collect_seldom() -> None:
-    """Look for cycles of garbage every 20,000 new objects instead of every 700, never in what is there now.
+    """Look for cycles of garbage every 5,000 new objects instead of every 700, never in what is there now.
 
     A node makes hundreds of objects for each request and hardly a cycle: looking for them took a tenth of the
     time of a read.
     """
     gc.collect()
     gc.freeze()
-    gc.set_threshold(YOUNG_OBJECTS, 50, 50)
+    gc.set_threshold(YOUNG_OBJECTS, 50, 200)
 
 
 def _granted(limit: int) -> int:

@@ -42,6 +42,7 @@ GAUGES: Final = {
     "session_deadlines": "Keys with open sockets whose session ends within a day.",
     "request_headers_awaited": "HTTP connections whose request header is incomplete.",
     "connections_idle": "HTTP connections that wait for their next request.",
+    "connections_refused_open": "Refused connections that are closed within a second.",
     "handshakes_in_flight": "WebSocket handshakes in progress.",
     "handshakes_waiting": "WebSocket handshakes that wait for a free place.",
     "requests_waiting": "REST requests that wait for their turn.",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from homewire.store.checks import header
 
 if TYPE_CHECKING:
-    from ua_parser.core import OS, PartialResult, UserAgent
+    from ua_parser.core import OS, UserAgent
     from ua_parser.regex import Resolver
 
 MAX_PARSED: Final = 512
@@ -31,6 +31,8 @@ _ENGINES: Final = frozenset({"Mozilla", "AppleWebKit", "Gecko", "Chrome", "Elect
 _MOBILE_SYSTEMS: Final = frozenset({"Android", "iOS"})
 _ROCKET_CHAT_MOBILE: Final = "RC Mobile"
 """The mobile app of Rocket.Chat: `RC Mobile; iOS 12.2; v3.4.0 (250)`."""
+_COMPILED_AT_ONCE: Final = 40
+"""Patterns that are compiled in one call, which holds the interpreter for some 5 ms."""
 _COMPILING: Final = threading.Lock()
 _COMPILED: Final = threading.Event()
 
@@ -67,12 +69,12 @@ def device_of(user_agent: str) -> UserAgentDevice:
     mobile = _rocket_chat_mobile(text)
     if mobile is not None:
         return mobile
-    found = _known_browser(text)
-    os_name, os_version = (found.os.family, _version(found.os)) if found.os else ("", "")
+    browser, system = _known_browser(text)
+    os_name, os_version = (system.family, _version(system)) if system else ("", "")
     kind = _kind(text, os_name)
     name, version = _desktop_app(text) if kind == "desktop-app" else ("", "")
-    if not name and found.user_agent is not None:
-        name, version = found.user_agent.family, _version(found.user_agent)
+    if not name and browser is not None:
+        name, version = browser.family, _version(browser)
     if not name:
         name, version = _first_product(text)
     return _device(kind, name, version, os_name, os_version)
@@ -128,24 +130,34 @@ def _version(found: UserAgent | OS) -> str:
     return ".".join(each for each in numbers if each)
 
 
-def _known_browser(text: str) -> PartialResult:
+def _known_browser(text: str) -> tuple[UserAgent | None, OS | None]:
     from ua_parser.core import Domain
 
-    return _resolver()(text, Domain.USER_AGENT | Domain.OS)
+    browser = system = None
+    for resolver in _resolvers():
+        found = resolver(text, Domain.USER_AGENT | Domain.OS)
+        # The patterns are in the order of their precedence.
+        browser, system = browser or found.user_agent, system or found.os
+        if browser and system:
+            break
+    return browser, system
 
 
 def _compile() -> None:
     with _COMPILING:
-        # Each pattern is compiled when it is first tried, and this text matches none.
-        _known_browser("-")
+        _resolvers()
         _COMPILED.set()
 
 
 @cache
-def _resolver() -> Resolver:
+def _resolvers() -> list[Resolver]:
     # Imported here: few nodes are ever asked, and the patterns take 17 MB.
     from ua_parser.loaders import load_lazy_builtins
     from ua_parser.regex import Resolver
 
     user_agents, systems, _devices = load_lazy_builtins()
-    return Resolver((user_agents, systems, []))
+    count = max(len(user_agents), len(systems))
+    return [
+        Resolver((user_agents[at : at + _COMPILED_AT_ONCE], systems[at : at + _COMPILED_AT_ONCE], []))
+        for at in range(0, count, _COMPILED_AT_ONCE)
+    ]

@@ -17,7 +17,8 @@ from homewire.errors import Unavailable
 class Turns:
     """At most `most` at once of each subject; `queue` more wait up to `wait_s`. Used from one event loop.
 
-    A turn ends after `longest_s` even if its work goes on. Such work waits for something else, e.g. for
+    A turn ends in the turn of the loop behind its work, so that work that waits for nothing has a bound,
+    too. It ends after `longest_s` even if its work goes on. Such work waits for something else, e.g. for
     Redis, and takes few steps of the loop. A `most` of 0 is no limit. `refusal` makes the error for work that
     waited too long, or found the queue full.
     """
@@ -53,11 +54,12 @@ class Turns:
     async def of(self, subject: Hashable) -> AsyncIterator[None]:
         """Hold one turn of the subject. Raises the refusal."""
         await self.take(subject)
+        loop = asyncio.get_running_loop()
         with ExitStack() as turn:
-            turn.callback(self.give_back, subject)
+            turn.callback(loop.call_soon, self.give_back, subject)
             if self._longest_s is not None:
                 # What ends first closes the stack, and the second finds it empty.
-                end = asyncio.get_running_loop().call_later(self._longest_s, turn.close)
+                end = loop.call_later(self._longest_s, turn.close)
                 turn.callback(end.cancel)
             yield
 

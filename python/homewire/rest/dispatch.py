@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
 from functools import partial
@@ -208,6 +209,8 @@ async def in_turns(
             if chunk is None:
                 return
             yield chunk
+            # A step may have waited for nothing, and neither may its client: others come first all the same.
+            await asyncio.sleep(0)
 
 
 async def _json_pages(first: list[Any], rest: AsyncGenerator[list[Any]]) -> AsyncGenerator[bytes]:

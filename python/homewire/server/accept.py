@@ -19,10 +19,14 @@ import socket
 import ssl
 import struct
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from functools import partial
 from ipaddress import ip_address
 from typing import Any, Final, TypeAlias
 
+from homewire.errors import Unavailable
+from homewire.limits.connections import network_of
+from homewire.limits.turns import Turns
 from homewire.server.clients import Peer, TrustedProxies
 from homewire.server.connections import UNCOUNTED, Connections
 
@@ -32,6 +36,12 @@ PAUSE_S: Final = 1.0
 """Seconds without accepting after descriptors or memory ran out."""
 SETTING_UP_S: Final = 1.0
 """How long connections that were accepted just before the end have to be set up."""
+SET_UP_AT_ONCE: Final = 8
+"""Connections of one address that are set up at once: each takes some 0.15 ms of the loop."""
+SET_UP_TURN_S: Final = 0.01
+"""A connection that takes longer waits for its client, in a TLS handshake."""
+WAITING: Final = 16_384
+"""The most connections of one address that wait to be set up."""
 ABSENT: Final = frozenset({errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT})
 """Why an address is none of this machine."""
 EXHAUSTED: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
@@ -112,6 +122,9 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         self._sockets: list[socket.socket] = []
         self._connections = connections
+        self._turns = Turns(
+            SET_UP_AT_ONCE, queue=WAITING, wait_s=handshake_s, refusal=_too_many, longest_s=SET_UP_TURN_S
+        )
         self._connecting: dict[asyncio.Task[object], None] = {}
         """The oldest first."""
         self._resumption: asyncio.TimerHandle | None = None
@@ -150,7 +163,7 @@ class Acceptor:
         """Stop listening. Who waits in the backlog is refused; who was accepted stays, and is told with the
         next answer that it is the last."""
         if self._connections is not None:
-            self._connections.closing = True
+            self._connections.close()
         self._pause()
         for listening in self._sockets:
             listening.close()
@@ -201,20 +214,20 @@ class Acceptor:
                 # An error of that connection alone: it was gone before it was accepted.
                 logger.info("a connection was not accepted: %s", error.strerror)
                 continue
-            if self._is_admitted(connection, address[0]):
-                self._connect(connection, address[0])
-            else:
-                connection.close()
+            self._admit(connection, address[0])
 
-    def _is_admitted(self, connection: socket.socket, address: str) -> bool:
-        """Whether there is room. Looked at before anything is made for the connection: of one address many
-        more may come than it can have."""
+    def _admit(self, connection: socket.socket, address: str) -> None:
+        """Set the connection up if there is room. This is looked at before anything is made for it: of one
+        address many more may come than it can have."""
         connections = self._connections
         if connections is None:
-            return True
-        return connections.make_room(
-            connection.fileno(), self._end_oldest_handshake
-        ) and connections.has_place(self._proxies.peer(address))
+            self._connect(connection, address)
+        elif not connections.make_room(connection.fileno(), self._end_oldest_handshake):
+            connection.close()
+        elif connections.has_place(self._proxies.peer(address)):
+            self._connect(connection, address)
+        else:
+            connections.refuse(connection)
 
     def _wait_for_room(self, error: OSError) -> None:
         self._pauses += 1
@@ -241,15 +254,21 @@ class Acceptor:
         if place is None:
             connection.close()
             return
+        connecting = False
         try:
-            await self._loop.connect_accepted_socket(
-                partial(self._make_protocol, peer, place.leave),
-                connection,
-                ssl=self._tls,
-                ssl_handshake_timeout=None if self._tls is None else self._handshake_s,
-            )
+            # A trusted proxy has the connections of many, and waits for none.
+            async with nullcontext() if peer.proxies else self._turns.of(network_of(peer.address)):
+                connecting = True
+                await self._loop.connect_accepted_socket(
+                    partial(self._make_protocol, peer, place.leave),
+                    connection,
+                    ssl=self._tls,
+                    ssl_handshake_timeout=None if self._tls is None else self._handshake_s,
+                )
         except BaseException:
             place.leave()
+            if not connecting:
+                connection.close()
             raise
 
     def _end_oldest_handshake(self) -> bool:
@@ -279,11 +298,15 @@ class Acceptor:
     def _connected(self, task: asyncio.Task[object]) -> None:
         self._connecting.pop(task, None)
         error = None if task.cancelled() else task.exception()
-        if isinstance(error, OSError | MalformedHeader):
+        if isinstance(error, OSError | MalformedHeader | Unavailable):
             # Gone already, or no TLS; the text may quote what was sent. A balancer's probe is one each time.
             logger.debug("a connection broke before its first request: %s", type(error).__name__)
         elif error is not None:
             logger.error("a connection was not set up", exc_info=error)
+
+
+def _too_many() -> Unavailable:
+    return Unavailable(problem="so many connections of this address are being set up")
 
 
 SIGNATURE: Final = b"\r\n\r\n\x00\r\nQUIT\n"

@@ -23,7 +23,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections import Counter
+import socket
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from typing import Final, Protocol, TypeAlias
 
@@ -35,6 +36,13 @@ from homewire.server.clients import Peer
 SHARE: Final = 4
 """An address gets at most this part of the descriptors that clients may have; so does the reserve of all."""
 COUNT_EVERY_S: Final = 1.0
+REFUSAL_DELAY_S: Final = 1.0
+"""A 429 is answered this late, and a refused connection is closed this late: a client that does not wait
+would come back at once, and a refusal costs the loop as much as a small answer. The client's connections
+bound how many 429s are delayed, `DelayedCloses` bounds the connections."""
+DELAYED_CLOSES: Final = 1_024
+DELAYED_SHARE: Final = 16
+"""Refused connections that are open have at most this part of the descriptors."""
 ADDRESS_LIMIT: Final = "address_tcp_connections"
 RESERVE: Final = "descriptor_reserve"
 EndOldest: TypeAlias = Callable[[], bool]
@@ -59,6 +67,48 @@ class Place:
 UNCOUNTED: Final = Place(None, "")
 
 
+class DelayedCloses:
+    """Refused connections until they are closed. Used from the event loop alone."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._open: deque[tuple[float, socket.socket]] = deque()
+        self._timer: asyncio.TimerHandle | None = None
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+    def add(self, connection: socket.socket, most: int) -> None:
+        """Close the connection in `REFUSAL_DELAY_S`, or the oldest one now, so that no more than `most` are
+        open."""
+        self._open.append((self._loop.time() + REFUSAL_DELAY_S, connection))
+        while len(self._open) > most:
+            self.close_oldest()
+        if self._timer is None and self._open:
+            self._timer = self._loop.call_at(self._open[0][0], self._close_due)
+
+    def close_oldest(self) -> bool:
+        """Close the connection that was refused first; False if there is none."""
+        if not self._open:
+            return False
+        self._open.popleft()[1].close()
+        return True
+
+    def close(self) -> None:
+        """Close all of them."""
+        while self.close_oldest():
+            pass
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _close_due(self) -> None:
+        now = self._loop.time()
+        while self._open and self._open[0][0] <= now:
+            self.close_oldest()
+        self._timer = self._loop.call_at(self._open[0][0], self._close_due) if self._open else None
+
+
 class Connections:
     """Those of one port. Used from the event loop alone. `most` 0: no limit for an address."""
 
@@ -76,6 +126,7 @@ class Connections:
         self._reserve = reserve
         self._refusals: Counter[str] = Counter() if refusals is None else refusals
         self._refusals.update({ADDRESS_LIMIT: 0, RESERVE: 0})
+        self._refused = DelayedCloses()
         self._held: dict[str, int] = {}
         self._idle: dict[Cuttable, None] = {}
         """Longest idle first."""
@@ -109,6 +160,15 @@ class Connections:
         self._held[network] = self._held.get(network, 0) + 1
         return Place(self, network)
 
+    def refuse(self, connection: socket.socket) -> None:
+        """Close a connection that has no place, a little later."""
+        self._refused.add(connection, min(DELAYED_CLOSES, self._descriptors() // DELAYED_SHARE))
+
+    def close(self) -> None:
+        """The port closes: each answer is the last of its connection, and refused connections are closed."""
+        self.closing = True
+        self._refused.close()
+
     def left(self, network: str) -> None:
         """A connection from this network gave up its place."""
         held = self._held.pop(network) - 1
@@ -124,6 +184,8 @@ class Connections:
         if descriptor >= ceiling:
             self._crowded = True
         elif not self._crowded or self._has_room(ceiling):
+            return True
+        if self._refused.close_oldest():
             return True
         if self._idle:
             idlest = next(iter(self._idle))
@@ -157,6 +219,7 @@ class Connections:
         """For the metrics."""
         return {
             "connections_idle": len(self._idle),
+            "connections_refused_open": len(self._refused),
             "connections_evicted": self._closed_for_room,
         }
 

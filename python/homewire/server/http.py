@@ -35,8 +35,8 @@ from homewire.server.answers import (
 )
 from homewire.server.browser import allow_origins, expire_dead_cookies, preflight
 from homewire.server.clients import Peer
-from homewire.server.connections import Connections, RequestHeaderTimeout
-from homewire.server.limits import PROBES, REFUSAL_DELAY_S
+from homewire.server.connections import REFUSAL_DELAY_S, Connections, RequestHeaderTimeout
+from homewire.server.limits import PROBES
 from homewire.server.streaming import OWNERS, PIECE, Answers, AnswersFull, Streamed, owners_of
 
 logger = logging.getLogger(__name__)

@@ -102,9 +102,6 @@ WAITING_REQUESTS: Final = 1_000
 REQUEST_WAIT_S: Final = 30.0
 TURN_S: Final = 0.1
 """A request that takes longer waits for Redis, for a hash or for a client, and lets the next one begin."""
-REFUSAL_DELAY_S: Final = 1.0
-"""A 429 is answered this late: a client that does not wait would have the next one at once, and a
-refusal costs the loop as much as a small answer. The client's connections bound how many are delayed."""
 Count: TypeAlias = Callable[[web.Request], None]
 
 
@@ -172,6 +169,17 @@ class RequestTurns:
                 self._projects.of(caller.project_id),
             ):
                 yield
+
+    def limited(self, routes: Sequence[web.RouteDef]) -> list[web.RouteDef]:
+        """The same routes, of requests that need no key; their handlers wait for a turn of the address."""
+        return wrapped(routes, self._taking_turns)
+
+    def _taking_turns(self, handler: Handler) -> Handler:
+        async def take_turn(request: web.Request) -> web.StreamResponse:
+            async with self.of(None, request):
+                return await handler(request)
+
+        return take_turn
 
     def metrics(self) -> Mapping[str, int]:
         """For the metrics."""

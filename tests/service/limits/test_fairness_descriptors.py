@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import resource
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
@@ -43,13 +44,19 @@ def few_descriptors(node: NodeProcess) -> None:
 async def many_connections(url: str, first: bytes, answered: bool) -> AsyncIterator[None]:
     """As many connections of one address as it can open; each says `first`, and then nothing more."""
     opened: list[RawConnection] = []
+
+    async def read_answer(connection: RawConnection) -> None:
+        with suppress(*GONE):
+            await connection.read_answer()
+
     try:
         for _ in range(ATTEMPTS):
             with suppress(*GONE):
                 opened.append(connection := await RawConnection.open(url, source=HOSTILE))
                 connection.writer.write(first)
-                if answered:
-                    await connection.read_answer()
+        if answered:
+            # Together: a refused connection is closed a second later.
+            await asyncio.gather(*map(read_answer, opened))
         yield
     finally:
         for connection in opened:

@@ -13,8 +13,8 @@ import pytest
 import uvloop
 from aiohttp import web
 
-from homewire.server.accept import Acceptor, bound_sockets
-from homewire.server.connections import RequestHeaderTimeout
+from homewire.server.accept import SET_UP_AT_ONCE, Acceptor, bound_sockets
+from homewire.server.connections import DelayedCloses, RequestHeaderTimeout
 from homewire.server.http import HttpOptions, make_runner
 from kit import certificates
 
@@ -100,6 +100,65 @@ async def listen_everywhere() -> None:
         await asyncio.sleep(0.01)
     await acceptor.close()
     await Ends.all_gone()
+
+
+def test_address_with_many_new_connections_does_not_delay_others(
+    run: Callable[[Awaitable[None]], None],
+) -> None:
+    run(set_up_by_turns())
+
+
+async def set_up_by_turns() -> None:
+    order: list[str] = []
+
+    class Noting(Ends):
+        def connection_made(self, transport: asyncio.BaseTransport) -> None:
+            super().connection_made(transport)
+            order.append(transport.get_extra_info("peername")[0])
+
+    acceptor = Acceptor(100, 1.0)
+    port = await acceptor.bind("127.0.0.1", 0, 128)
+    sources = ["127.0.0.3"] * 60 + ["127.0.0.2"]
+    clients = [socket.create_connection(("127.0.0.1", port), source_address=(each, 0)) for each in sources]
+    acceptor.start(lambda _peer, _left: Noting())
+    while len(order) < len(clients):  # noqa: ASYNC110
+        await asyncio.sleep(0)
+    assert order.index("127.0.0.2") <= SET_UP_AT_ONCE
+    for client in clients:
+        client.close()
+    await acceptor.close()
+    await Ends.all_gone()
+
+
+def test_refused_connections_are_closed_later_and_the_oldest_early(
+    run: Callable[[Awaitable[None]], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(close_later(monkeypatch))
+
+
+async def close_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(most: int) -> asyncio.Task[bytes]:
+        server, client = socket.socketpair()
+        client.setblocking(False)
+        clients.append(client)
+        closes.add(server, most)
+        return loop.create_task(loop.sock_recv(client, 1))
+
+    loop, clients, closes = asyncio.get_running_loop(), list[socket.socket](), DelayedCloses()
+    monkeypatch.setattr("homewire.server.connections.REFUSAL_DELAY_S", 3600.0)
+    first, second, third = refused(2), refused(2), refused(2)
+    assert await first == b""
+    assert len(closes) == 2
+    assert closes.close_oldest()
+    assert await second == b""
+    assert not third.done()
+    monkeypatch.setattr("homewire.server.connections.REFUSAL_DELAY_S", 0.001)
+    closes.close()
+    assert await refused(2) == await third == b""
+    closes.close()
+    assert not closes.close_oldest()
+    for client in clients:
+        client.close()
 
 
 def test_accepted_sockets_have_kernel_timeouts(run: Callable[[Awaitable[None]], None]) -> None:
