@@ -6,11 +6,9 @@ from typing import Final
 
 from homewire.compat import ndata, rocket_chat, sessions_controller
 from homewire.devices import api as devices
-from homewire.devices import provisioning_api as provisioning
 from homewire.entities import api as entities
 from homewire.groups import api as groups
 from homewire.homes import api as homes
-from homewire.homes import members_api as members
 from homewire.kv import api as key_values
 from homewire.logins import api as authentication
 from homewire.openapi import realtime
@@ -24,9 +22,7 @@ from homewire.webhooks import api as smart_modules
 OPERATIONS: Final[tuple[Operation, ...]] = (
     *users.OPERATIONS,
     *homes.OPERATIONS,
-    *members.OPERATIONS,
     *devices.OPERATIONS,
-    *provisioning.OPERATIONS,
     *key_values.OPERATIONS,
     *entities.OPERATIONS,
     *permissions.OPERATIONS,

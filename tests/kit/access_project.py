@@ -15,7 +15,7 @@ from homewire.kv.store import Owner, ValueLimits
 from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, AccountSystem, KeyScope
 from homewire.sessions.models import ClientInfo, Lifetime
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from homewire.webhooks.models import ModuleType
 from kit.node import NodeProcess
 from kit.tenant import DEFAULT_PROJECT, Account, Tenant, tenant_of

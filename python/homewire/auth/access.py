@@ -1,4 +1,5 @@
-"""Authorisation of requests: locations of devices, permissions of users, deactivated homes, bound entities.
+"""Authorisation of requests: scopes of keys, visible homes and devices, permissions of users, deactivated
+homes, bound entities. An invisible id is refused like an unknown one.
 
 Bindings of entities are read from the store for each request, all entities of a body at once, so that a
 binding holds from its answer on. Events without an entity cost nothing.
@@ -7,6 +8,7 @@ binding holds from its answer on. Events without an entity cost nothing.
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from functools import partial
 from typing import Final, TypeVar
 
 import msgpack
@@ -19,6 +21,82 @@ from homewire.permissions.models import Permission, PermissionKind
 from homewire.projects.models import AccessControl, KeyScope
 
 Allowed = TypeVar("Allowed")
+
+
+def has_scope(principal: Principal, scope: KeyScope) -> bool:
+    """Whether the principal is a project key with this scope, or with `admin`."""
+    return principal.kind is PrincipalKind.PROJECT_KEY and not principal.scopes.isdisjoint(
+        (scope, KeyScope.ADMIN)
+    )
+
+
+def require_project_key(principal: Principal, scope: KeyScope) -> None:
+    """Raise PermissionDenied unless `has_scope`."""
+    if not has_scope(principal, scope):
+        raise PermissionDenied(needs=f"a project key with the scope {scope}")
+
+
+async def require_home(directory: HomeDirectory, caller: Principal, home_id: int) -> None:
+    """Raises NotFound unless the home belongs to the project and, for a user, the user is a member of it."""
+    if caller.kind is PrincipalKind.USER:
+        visible = await directory.member_of(caller.project_id, caller.id, (home_id,))
+    elif caller.kind is PrincipalKind.PROJECT_KEY:
+        visible = await directory.existing_homes(caller.project_id, (home_id,))
+    else:
+        visible = set()
+    if home_id not in visible:
+        raise NotFound
+
+
+async def require_device(directory: HomeDirectory, caller: Principal, device_id: int) -> None:
+    """Raises NotFound unless the device is the caller, or is in the project and in a home of the user."""
+    if caller.kind is PrincipalKind.DEVICE and caller.id != device_id:
+        raise NotFound
+    require_location = partial(_require_location, directory, caller)
+    await authorize_with_fresh_location(directory, caller.project_id, device_id, require_location)
+
+
+async def _require_location(
+    directory: HomeDirectory, caller: Principal, location: DeviceLocation | None
+) -> None:
+    if location is None:
+        raise NotFound
+    await require_home_of_device(directory, caller, location.home_id)
+
+
+async def require_home_of_device(directory: HomeDirectory, caller: Principal, home_id: int | None) -> None:
+    """Raises NotFound unless the caller may see a device that is in this home, or (None) in no home."""
+    if caller.kind is PrincipalKind.USER:
+        if home_id is None:
+            raise NotFound
+        await require_home(directory, caller, home_id)
+
+
+async def require_home_write(directory: HomeDirectory, caller: Principal, home_id: int) -> None:
+    """Check that the caller may change the home's values.
+
+    In a project with access by permission, the permission to write the home is needed and sufficient. Raises
+    NotFound, and PermissionDenied for members without it.
+    """
+    permitted = await has_permission(directory, caller, PermissionKind.WRITE_HOME, home_id)
+    if permitted:
+        return
+    await require_home(directory, caller, home_id)
+    if permitted is False:
+        raise permission_needed(PermissionKind.WRITE_HOME, home_id)
+
+
+async def require_device_write(directory: HomeDirectory, caller: Principal, device_id: int) -> None:
+    """Like `require_home_write`, for a device. A device without a home has no permissions."""
+    permitted = await has_permission(directory, caller, PermissionKind.WRITE_DEVICE, device_id)
+    if permitted:
+        located = await directory.locate_now(caller.project_id, (device_id,))
+        if device_id not in located or located[device_id].home_id is None:
+            raise NotFound
+        return
+    await require_device(directory, caller, device_id)
+    if permitted is False:
+        raise permission_needed(PermissionKind.WRITE_DEVICE, device_id)
 
 
 async def authorize_with_fresh_location(
@@ -136,11 +214,3 @@ def _named(envelope: bytes) -> tuple[str, int] | None:
     header.feed(envelope[1:])
     fields = header.unpack()
     return None if fields[_ENTITY] is None else (fields[_ENTITY], fields[_HOME])
-
-
-def require_project_key(principal: Principal, scope: KeyScope) -> None:
-    """Raise PermissionDenied unless `principal` is a project key with this scope, or with `admin`."""
-    if principal.kind is not PrincipalKind.PROJECT_KEY or principal.scopes.isdisjoint(
-        (scope, KeyScope.ADMIN)
-    ):
-        raise PermissionDenied(needs=f"a project key with the scope {scope}")

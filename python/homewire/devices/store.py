@@ -15,8 +15,7 @@ from homewire.auth import tokens
 from homewire.devices.models import Device, DeviceLocation
 from homewire.errors import UnknownRecord
 from homewire.projects.store import rotate
-from homewire.sessions.ended_sessions import EndedSessions
-from homewire.sessions.store import Sessions
+from homewire.sessions.store import EndedSessions, Sessions
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, PAGE, Database, decoded, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot

@@ -12,8 +12,7 @@ from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.decoding import WholeObject, changes
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.visibility import own_project
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 

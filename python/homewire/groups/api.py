@@ -10,8 +10,7 @@ from homewire.groups.store import Group as GroupRecord
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.visibility import own_project
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_project
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 

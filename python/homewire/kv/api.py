@@ -12,8 +12,18 @@ from homewire.kv.store import Owner, ValueLimits
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, Visibility
-from homewire.rest.visibility import device_in_path, device_written, home_in_path, home_written
+from homewire.rest.operation import (
+    Access,
+    Call,
+    NoQuery,
+    Operation,
+    Paging,
+    Visibility,
+    device_in_path,
+    device_written,
+    home_in_path,
+    home_written,
+)
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 

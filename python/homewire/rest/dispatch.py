@@ -13,6 +13,7 @@ import msgspec
 from aiohttp import hdrs, web
 
 from homewire.audit import note_caller
+from homewire.auth.access import has_scope
 from homewire.auth.models import Principal, PrincipalKind
 from homewire.errors import (
     Conflict,
@@ -24,7 +25,6 @@ from homewire.errors import (
     UnknownRecord,
 )
 from homewire.hosts import listed_origins
-from homewire.projects.models import KeyScope
 from homewire.rest.context import Api
 from homewire.rest.decoding import decode_fields, decode_form, decode_json
 from homewire.rest.operation import TEXTS, Access, BodyKind, Call, Chunks, NoQuery, Operation, WithCookie
@@ -123,7 +123,7 @@ def may_call(access: Access, caller: Principal) -> bool:
         case PrincipalKind.DEVICE:
             return access.device
         case PrincipalKind.PROJECT_KEY:
-            return access.scope is not None and not caller.scopes.isdisjoint((access.scope, KeyScope.ADMIN))
+            return access.scope is not None and has_scope(caller, access.scope)
 
 
 def _needed(access: Access) -> str:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Final, Generic, TypeVar
 import msgspec
 from aiohttp import web
 
+from homewire.auth.access import require_device, require_device_write, require_home, require_home_write
 from homewire.auth.models import Principal
 from homewire.errors import NotFound
 from homewire.projects.models import KeyScope
@@ -128,6 +129,38 @@ class Call(msgspec.Struct, Generic[QueryT, BodyT], frozen=True):
 Handler = Callable[[Api, Call[Any, Any]], Awaitable[Any]]
 Visibility = Callable[[Api, Principal, Mapping[str, int]], Awaitable[None]]
 """Raises NotFound unless the caller may see what the ids of the path name."""
+
+
+async def home_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The caller may see the home."""
+    await require_home(api.directory, caller, ids["homeId"])
+
+
+async def device_in_path(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The caller may see the device."""
+    await require_device(api.directory, caller, ids["deviceId"])
+
+
+async def home_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The caller may change the home's values. Raises PermissionDenied for a caller who may only see it."""
+    await require_home_write(api.directory, caller, ids["homeId"])
+
+
+async def device_written(api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The caller may change the device's values. Raises PermissionDenied for a caller who may only see it."""
+    await require_device_write(api.directory, caller, ids["deviceId"])
+
+
+async def own_project(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The project is that of the caller."""
+    if ids["projectId"] != caller.project_id:
+        raise NotFound
+
+
+async def own_user(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
+    """The user is the caller."""
+    if ids["userId"] != caller.id:
+        raise NotFound
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

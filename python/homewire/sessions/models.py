@@ -1,11 +1,15 @@
-"""Records of sessions."""
+"""Records of sessions, and their stored form."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
+from homewire.errors import Conflict
 from homewire.store.keys import DAY_MS
+
+MAX_DEPTH: Final = 4
+"""Maximum number of ancestors of a derived session."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,46 @@ class Session:
     ancestors: tuple[str, ...] = ()
     """The ids of the sessions that a derived session comes from, that of the login first. Empty for a session
     that a login opened. A session ends with each of its ancestors, and has their absolute end."""
+
+
+def derived(session: Session, parent: Session) -> Session:
+    """The session as it is when a parent's key makes it. Raises Conflict (TOO_MANY_SESSIONS)."""
+    if len(parent.ancestors) + 1 > MAX_DEPTH:
+        raise Conflict("TOO_MANY_SESSIONS", f"more than {MAX_DEPTH} keys would lead from the login to it")
+    ends = min((end for end in (session.ends_ms, parent.ends_ms) if end), default=0)
+    return replace(
+        session,
+        ancestors=(*parent.ancestors, parent.id),
+        ends_ms=ends,
+        expires_ms=min(session.expires_ms, ends or session.expires_ms),
+    )
+
+
+def record_fields(session: Session) -> tuple[str | int, ...]:
+    """The stored record of a session: names and values in turns."""
+    return (
+        "app", session.app_id, "user", session.user_id, "device", session.device_id,
+        "started", session.started_ms, "expires", session.expires_ms, "last_access", session.last_access_ms,
+        "address", session.address, "host", session.host, "user_agent", session.user_agent,
+        "scheme", session.authentication_type, "node", session.node, "roles", " ".join(session.roles),
+        "slides", session.slides_ms, "ends", session.ends_ms, "ancestors", " ".join(session.ancestors),
+        "version", session.version, "closed", session.closed_ms, "key", session.key_hash,
+    )  # fmt: skip
+
+
+def session_of(project_id: int, session_id: str, record: dict[str, str]) -> Session | None:
+    """The session of a stored record; None for an empty one."""
+    if not record:
+        return None
+    return Session(
+        session_id, project_id, int(record["user"]), record["app"],
+        int(record["started"]), int(record["expires"]), int(record["last_access"]),
+        record["address"], record["user_agent"], record["scheme"],
+        int(record["version"]), int(record["closed"]),
+        record.get("host", ""), record.get("node", ""), tuple(record.get("roles", "user").split()),
+        int(record.get("device", 0)), int(record.get("slides", 0)), int(record.get("ends", 0)),
+        record["key"], tuple(record.get("ancestors", "").split()),
+    )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)

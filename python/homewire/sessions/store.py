@@ -1,4 +1,7 @@
-"""The repository of sessions: each user key *is* a session. All session APIs show these records."""
+"""The repository of sessions: each user key *is* a session. All session APIs return these records.
+
+Ended sessions can be read for a while, and only the newest of each user and device.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,7 @@ from typing import Final
 from homewire.access_changes.records import RecordType
 from homewire.auth import tokens
 from homewire.errors import Conflict, Unavailable, UnknownRecord
-from homewire.sessions.ended_sessions import EndedSessions
-from homewire.sessions.models import ClientInfo, Lifetime, Session
+from homewire.sessions.models import ClientInfo, Lifetime, Session, derived, record_fields, session_of
 from homewire.store import checks
 from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exhausted
 from homewire.store.keys import ENDED_SESSION_KEPT_MS, ProjectSlot
@@ -37,6 +39,7 @@ END_SESSION: Final = removing(
 )
 UNLIST_SESSIONS: Final = removing(lua(__package__, "unlist_sessions"))
 LEASE_SESSION: Final = changing(lua(__package__, "lease_session", LEASE_MS=LEASE_MS))
+DELETE_ENDED_SESSIONS: Final = removing(lua(__package__, "delete_ended_sessions"), charges=True)
 
 MAX_SESSIONS: Final = 200
 """Live sessions of one user: one more ends the one that expires first. So one script can delete all sessions
@@ -47,8 +50,6 @@ MAX_ALL_DERIVED: Final = 60
 """Live derived sessions of all logins of a user. They count in `MAX_SESSIONS`, and replace no session of a
 login.
 """
-MAX_DEPTH: Final = 4
-"""Maximum number of ancestors of a derived session."""
 MAX_NODE_SESSIONS: Final = 20
 """Live sessions of one device."""
 PAGE: Final = 50
@@ -56,8 +57,44 @@ PAGE: Final = 50
 FORGOTTEN_AFTER_MS: Final = 60_000
 """How long a session must be over, by this node's clock, before it leaves the index: another clock may be
 slow."""
+DELETED_PER_SCRIPT: Final = 50
+"""Records that one script deletes: each is ten elements."""
 ID_BYTES: Final = 12
 """Bytes of a session id, which is random: 24 hex digits (the `_id` of spec 004)."""
+
+
+class EndedSessions:
+    """Keeps at most `most` ended sessions of each user and device; 0: all, for 30 days."""
+
+    def __init__(self, database: Database, most: int = 0) -> None:
+        self._database = database
+        self._most = most
+
+    async def delete_oldest(self, slot: ProjectSlot, index: str) -> None:
+        """Delete the oldest records beyond the limit. An unreachable Redis is no error for the request that
+        opened or ended a session: the next one deletes them."""
+        if self._most:
+            with suppress(Unavailable):
+                await self._unlist(slot, index, self._most)
+
+    async def delete_all(self, slot: ProjectSlot, index: str) -> None:
+        """Delete the records of a user or device that is deleted. Raises Unavailable."""
+        await self._unlist(slot, index, 0)
+
+    async def _unlist(self, slot: ProjectSlot, index: str, kept: int) -> None:
+        more = True
+        while more:
+            count, oldest = await self._database.read_together(
+                ("ZCARD", index), ("ZRANGE", index, 0, DELETED_PER_SCRIPT - 1)
+            )
+            ids = [each.decode() for each in oldest[: max(0, count - kept)]]
+            if not ids:
+                return
+            answer = await self._database.change(
+                DELETE_ENDED_SESSIONS, slot, [index, *map(slot.session, ids)], [self._database.now_ms(), *ids]
+            )
+            require_ok(answer, project=slot.project_id)
+            more = count - len(ids) > kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +140,7 @@ class Sessions:
         """
         session = self._new(project_id, app_id, client, authentication_type, roles, lifetime, user_id=user_id)
         if parent is not None:
-            session = _derived(session, parent)
+            session = derived(session, parent)
         return await self._open(session, password_hash)
 
     async def open_node(
@@ -133,7 +170,7 @@ class Sessions:
         """A session, live or over, as long as its record is kept."""
         if not _is_id(session_id):
             return None
-        return _session(project_id, session_id, await self._record(project_id, session_id))
+        return session_of(project_id, session_id, await self._record(project_id, session_id))
 
     async def of_token(self, token: str) -> Session | None:
         """The live session of a key; None for any other key."""
@@ -299,7 +336,7 @@ class Sessions:
             [
                 session.user_id or session.device_id, session.id, session.key_hash, session.started_ms,
                 session.expires_ms, session.expires_ms + ENDED_SESSION_KEPT_MS, holder.limit, proof,
-                " ".join(session.ancestors), MAX_DERIVED, MAX_ALL_DERIVED, *_fields(session),
+                " ".join(session.ancestors), MAX_DERIVED, MAX_ALL_DERIVED, *record_fields(session),
             ],
         )  # fmt: skip
 
@@ -376,7 +413,7 @@ class Sessions:
     async def _read(self, slot: ProjectSlot, ids: Sequence[str]) -> list[Session | None]:
         records = await self._database.read_hashes([slot.session(session_id) for session_id in ids])
         return [
-            _session(slot.project_id, session_id, record)
+            session_of(slot.project_id, session_id, record)
             for session_id, record in zip(ids, records, strict=True)
         ]
 
@@ -393,19 +430,6 @@ def _holder(session: Session) -> _Holder:
     return _Holder(slot.device(device), sessions, ended, OPEN_NODE_SESSION, MAX_NODE_SESSIONS)
 
 
-def _derived(session: Session, parent: Session) -> Session:
-    """The session as it is when a parent's key makes it. Raises Conflict (TOO_MANY_SESSIONS)."""
-    if len(parent.ancestors) + 1 > MAX_DEPTH:
-        raise Conflict("TOO_MANY_SESSIONS", f"more than {MAX_DEPTH} keys would lead from the login to it")
-    ends = min((end for end in (session.ends_ms, parent.ends_ms) if end), default=0)
-    return replace(
-        session,
-        ancestors=(*parent.ancestors, parent.id),
-        ends_ms=ends,
-        expires_ms=min(session.expires_ms, ends or session.expires_ms),
-    )
-
-
 def _is_id(session_id: str) -> bool:
     return len(session_id) == 2 * ID_BYTES and all(digit in "0123456789abcdef" for digit in session_id)
 
@@ -414,28 +438,3 @@ def _scored(reply: Sequence[bytes]) -> list[tuple[str, str]]:
     """Members and scores, of a flat reply, as texts."""
     words = [word.decode() for word in reply]
     return list(zip(words[::2], words[1::2], strict=True))
-
-
-def _fields(session: Session) -> tuple[str | int, ...]:
-    return (
-        "app", session.app_id, "user", session.user_id, "device", session.device_id,
-        "started", session.started_ms, "expires", session.expires_ms, "last_access", session.last_access_ms,
-        "address", session.address, "host", session.host, "user_agent", session.user_agent,
-        "scheme", session.authentication_type, "node", session.node, "roles", " ".join(session.roles),
-        "slides", session.slides_ms, "ends", session.ends_ms, "ancestors", " ".join(session.ancestors),
-        "version", session.version, "closed", session.closed_ms, "key", session.key_hash,
-    )  # fmt: skip
-
-
-def _session(project_id: int, session_id: str, record: dict[str, str]) -> Session | None:
-    if not record:
-        return None
-    return Session(
-        session_id, project_id, int(record["user"]), record["app"],
-        int(record["started"]), int(record["expires"]), int(record["last_access"]),
-        record["address"], record["user_agent"], record["scheme"],
-        int(record["version"]), int(record["closed"]),
-        record.get("host", ""), record.get("node", ""), tuple(record.get("roles", "user").split()),
-        int(record.get("device", 0)), int(record.get("slides", 0)), int(record.get("ends", 0)),
-        record["key"], tuple(record.get("ancestors", "").split()),
-    )  # fmt: skip

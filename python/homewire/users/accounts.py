@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Final
 
 import msgspec
 from aiohttp import web
 
-from homewire.auth.models import Principal, PrincipalKind
-from homewire.errors import InvalidInput, NotFound, PermissionDenied
+from homewire.auth.access import require_project_key
+from homewire.errors import InvalidInput
 from homewire.messages.message import Message, MessageKind
 from homewire.messages.models import OutboxMessage, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
@@ -17,8 +16,7 @@ from homewire.rest.context import Api
 from homewire.server.clients import client_address
 from homewire.sessions.models import ClientInfo
 from homewire.timestamps import milliseconds
-from homewire.users.models import User
-from homewire.users.proofs import PendingVerification, ProofKind
+from homewire.users.models import PendingVerification, ProofKind, User
 from homewire.users.registrations import SeveralRegistrations
 
 FIELDS: Final = {
@@ -66,10 +64,7 @@ async def require_byou_key(api: Api, request: web.Request, project: Project) -> 
     Raises Unauthenticated, PermissionDenied, InvalidInput.
     """
     caller = await api.authenticate(request)
-    if caller.kind is not PrincipalKind.PROJECT_KEY or caller.scopes.isdisjoint(
-        (KeyScope.BYOU, KeyScope.ADMIN)
-    ):
-        raise PermissionDenied(needs=f"a project key with the scope {KeyScope.BYOU}")
+    require_project_key(caller, KeyScope.BYOU)
     if caller.project_id != project.id:
         raise InvalidInput("projectId", "is not the project of the key")
 
@@ -151,9 +146,3 @@ def client_info(api: Api, request: web.Request) -> ClientInfo:
     """What a session records of the request that opened it."""
     headers, address = request.headers, client_address(request) or ""
     return ClientInfo(address, headers.get("Host", ""), headers.get("User-Agent", ""), api.node_id)
-
-
-async def require_self(_api: Api, caller: Principal, ids: Mapping[str, int]) -> None:
-    """Check that the caller is the user of the path. Raises NotFound."""
-    if ids["userId"] != caller.id:
-        raise NotFound

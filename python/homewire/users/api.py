@@ -22,7 +22,7 @@ from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest import models
 from homewire.rest.context import Api
 from homewire.rest.decoding import WholeObject, changes
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, own_user
 from homewire.store import checks
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
@@ -31,13 +31,12 @@ from homewire.users.accounts import (
     open_project,
     reject_other_account_systems,
     require_byou_key,
-    require_self,
     require_sms_country,
     required,
     token_by_mail,
 )
+from homewire.users.models import ProofKind
 from homewire.users.models import User as UserRecord
-from homewire.users.proofs import ProofKind
 from homewire.users.verification_api import new_password
 
 _MUTABLE: Final = frozenset({"name", "password", "current_password", "keep_other_sessions", "ui_time_zone"})
@@ -256,7 +255,7 @@ OPERATIONS: Final = (
         summary="Get the user of the key",
         source="spec 001, Get User",
         access=Access(user=True),
-        visible=require_self,
+        visible=own_user,
         handler=get_user,
         answer=models.User,
     ),
@@ -276,7 +275,7 @@ OPERATIONS: Final = (
         "UTC, which answers leave out.",
         source="spec 001, Update User",
         access=Access(user=True),
-        visible=require_self,
+        visible=own_user,
         handler=update_user,
         body=UserPatch,
         success=204,
@@ -294,7 +293,7 @@ OPERATIONS: Final = (
         "the answer.",
         source="spec 001, Delete User",
         access=Access(user=True),
-        visible=require_self,
+        visible=own_user,
         handler=delete_user,
         success=204,
     ),

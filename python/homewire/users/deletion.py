@@ -10,7 +10,7 @@ from homewire.errors import UnknownRecord
 from homewire.groups.store import QUIT_ALL_GROUPS
 from homewire.homes.models import HomeMember
 from homewire.homes.store import Homes
-from homewire.sessions.ended_sessions import EndedSessions
+from homewire.sessions.store import EndedSessions
 from homewire.store.database import ATTEMPTS, PAGE, Database, require_ok, retries_exhausted
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import lua, removing

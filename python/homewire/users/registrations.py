@@ -17,12 +17,12 @@ from homewire.store.database import Database, require_ok
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import changing, lua, removing
 from homewire.users.deletion import UserDeletion
-from homewire.users.models import User
-from homewire.users.proofs import (
+from homewire.users.models import (
     MessageFactory,
     NewProof,
     PendingVerification,
     ProofKind,
+    User,
     message_arguments,
     new_token,
 )

@@ -21,8 +21,7 @@ from homewire.store.keys import ProjectSlot
 from homewire.store.parts import Part
 from homewire.store.script import changing, lua
 from homewire.users.deletion import NO_KEY, UserDeletion
-from homewire.users.models import User
-from homewire.users.proofs import PendingVerification, ProofKind, message_arguments, new_code, new_token
+from homewire.users.models import PendingVerification, ProofKind, User, message_arguments, new_code, new_token
 from homewire.users.registrations import Registrations
 
 CREATE_USER: Final = changing(lua(__package__, "create_user"), charges=True)

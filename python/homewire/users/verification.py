@@ -23,8 +23,15 @@ from homewire.store.database import ATTEMPTS, Database, require_ok, retries_exha
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import changing, lua, removing
 from homewire.users.deletion import NO_KEY
-from homewire.users.models import User
-from homewire.users.proofs import MessageFactory, ProofKind, code_hash, message_arguments, new_code, new_token
+from homewire.users.models import (
+    MessageFactory,
+    ProofKind,
+    User,
+    code_hash,
+    message_arguments,
+    new_code,
+    new_token,
+)
 from homewire.users.registrations import Registrations
 from homewire.users.store import Users, taken
 

@@ -27,21 +27,19 @@ from homewire.messages.models import OutboxMessage
 from homewire.projects.models import AccountSystem
 from homewire.rest import models
 from homewire.rest.context import Api
-from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation
+from homewire.rest.operation import Access, BodyKind, Call, NoQuery, Operation, own_user
 from homewire.sessions.models import Session
 from homewire.store import checks
 from homewire.timestamps import milliseconds
 from homewire.users.accounts import (
     open_project,
     reject_other_account_systems,
-    require_self,
     require_sms_country,
     required,
     send_code,
     send_token,
 )
-from homewire.users.models import User
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind, User
 from homewire.users.store import PasswordChange
 from homewire.users.verification import invalid_token
 
@@ -398,7 +396,7 @@ OPERATIONS: Final = (
         "5 tries. The address changes when POST /users/{userId}/addressChange takes the code.",
         source="homewire's own",
         access=Access(user=True),
-        visible=require_self,
+        visible=own_user,
         handler=start_address_change,
         body=NewAddress,
         success=204,
@@ -415,7 +413,7 @@ OPERATIONS: Final = (
         "there.",
         source="homewire's own",
         access=Access(user=True),
-        visible=require_self,
+        visible=own_user,
         handler=change_address,
         body=AddressProof,
         success=204,

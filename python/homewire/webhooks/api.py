@@ -8,8 +8,7 @@ from homewire.errors import NotFound
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
-from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging
-from homewire.rest.visibility import home_in_path
+from homewire.rest.operation import Access, Call, NoQuery, Operation, Paging, home_in_path
 from homewire.store.parts import Part
 from homewire.timestamps import timestamp
 from homewire.webhooks.models import SmartModule as SmartModuleRecord

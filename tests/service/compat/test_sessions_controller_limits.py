@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.server.browser import SESSION
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from kit.accounts import EMAIL, PASSWORD, Accounts, accounts_of
 from kit.browser import HOSTS, Browser, browser_of, client_of, refused
 from kit.client import CLOSE, listen

@@ -17,7 +17,7 @@ import pytest_asyncio
 from homewire.logins.store import REDEEM_LOGIN_TOKEN
 from homewire.projects.models import AccountSystem
 from homewire.store.script import Script
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from homewire.users.registrations import VERIFY_EMAIL
 from homewire.users.verification import REDEEM_CODE, REDEEM_TOKEN
 from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, accounts_of

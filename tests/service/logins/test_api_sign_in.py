@@ -12,7 +12,7 @@ from homewire.clock import MACHINE_CLOCK
 from homewire.messages.message import MessageKind
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import ClientInfo
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from homewire.users.verification import CODE_TRIES
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, field, reason
 from kit.node import NodeProcess, private_node

@@ -14,7 +14,7 @@ from homewire.projects.models import AccountSystem
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
 from homewire.store.script import Script
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from homewire.users.verification import REDEEM_TOKEN
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, accounts_of, reason
 from kit.node import NodeProcess, private_node

@@ -15,8 +15,8 @@ from homewire.errors import Conflict, UnknownRecord
 from homewire.projects.models import AccountSystem, Project
 from homewire.repositories import Store
 from homewire.sessions.activity import SessionUse
-from homewire.sessions.models import ClientInfo, Lifetime, Session
-from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DEPTH, MAX_DERIVED, MAX_SESSIONS
+from homewire.sessions.models import MAX_DEPTH, ClientInfo, Lifetime, Session
+from homewire.sessions.store import MAX_ALL_DERIVED, MAX_DERIVED, MAX_SESSIONS
 from homewire.store.keys import ProjectSlot
 from homewire.users.models import User
 from kit.manual_clock import ManualClock

@@ -24,7 +24,7 @@ from homewire.redis.connection import Batch, RedisConnection
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from homewire.webhooks.models import ModuleType
 from kit.key_space import kind, names_of
 

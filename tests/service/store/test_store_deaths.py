@@ -37,7 +37,7 @@ from homewire.redis.connect import connect
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import MESSAGES_KEPT, ProjectSlot
-from homewire.users.proofs import PendingVerification, ProofKind
+from homewire.users.models import PendingVerification, ProofKind
 from kit.node import eventually
 from kit.redis_server import BusServer, running_server
 

@@ -9,7 +9,7 @@ from homewire.clock import MACHINE_CLOCK
 from homewire.messages.message import MessageKind
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from kit.accounts import APP, EMAIL, PASSWORD, PHONE, Accounts, field, reason
 from kit.manual_clock import ManualClock
 from kit.tenant import Reply

@@ -16,7 +16,7 @@ from homewire.messages.models import OutboxMessage, OutboxQueue
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind
 from homewire.users.store import PasswordChange
 from kit.accounts import APP, EMAIL, PASSWORD, Accounts, field, reason
 from kit.manual_clock import ManualClock

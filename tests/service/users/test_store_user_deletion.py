@@ -18,8 +18,7 @@ from homewire.sessions.models import ClientInfo
 from homewire.store.keys import UNFINISHED, ProjectSlot
 from homewire.store.script import Script
 from homewire.users.deletion import DELETE_USER, HAND_OVER_HOME, HOMES_LEFT_AT_ONCE, LEAVE_HOMES
-from homewire.users.models import User
-from homewire.users.proofs import ProofKind
+from homewire.users.models import ProofKind, User
 
 
 @pytest.fixture
