@@ -24,7 +24,7 @@ MOST_RATIO: Final = 3.0
 ANSWER_S: Final = 20.0
 UNTIL_AT_LIMITS_S: Final = 1.0
 """From when the hostile address opened its last connection to the measurement. Before, its connections wait
-in the kernel's accept queue, which is one for all addresses: docs/design/overload.md, *Descriptors and accepting*."""
+in the kernel's accept queue, which is one for all addresses (docs/design/overload.md)."""
 
 
 @dataclass(frozen=True, slots=True)
