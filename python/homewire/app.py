@@ -36,7 +36,7 @@ from homewire.limits.limits import Limits
 from homewire.limits.rates import Rates
 from homewire.machine import collect_seldom, raise_open_file_limit
 from homewire.messages import pages
-from homewire.messages.sending import Delivery
+from homewire.messages.service import MessageService
 from homewire.node_address import noted
 from homewire.openapi import page as documentation
 from homewire.operations import ENDPOINTS, OPERATIONS
@@ -66,7 +66,7 @@ from homewire.server.ports import (
 from homewire.sessions.expiry import SessionExpiry
 from homewire.settings import Settings, contradictions, in_environment
 from homewire.tls import server_context
-from homewire.webhooks.service import Webhooks
+from homewire.webhooks.service import WebhookService
 
 _log = structlog.get_logger(__name__)
 
@@ -322,18 +322,18 @@ def _add_realtime_tier(
 
 def _add_rest_tier(app: web.Application, parts: Parts, caches: Caches, audit: Audit, rates: Rates) -> None:
     stack, settings, store = parts.stack, parts.settings, parts.store
-    delivery = Delivery.of(settings, parts.redis, parts.url, store.projects.get, parts.clock)
-    in_background(stack, delivery.run(), parts.failed)
-    webhooks = Webhooks(parts.url, settings, parts.clock)
+    messages = MessageService.of(settings, parts.redis, parts.url, store.projects.get, parts.clock)
+    in_background(stack, messages.run(), parts.failed)
+    webhooks = WebhookService(parts.url, settings, parts.clock)
     in_background(stack, webhooks.run(), parts.failed)
-    parts.metric_sources.extend((delivery.metrics, webhooks.metrics))
+    parts.metric_sources.extend((messages.metrics, webhooks.metrics))
     slots = SortSlots(settings.sorted_lists, settings.sorted_lists_per_project)
     parts.metric_sources.append(slots.metrics)
     api = Api(
         store,
         caches.directory,
         parts.server_limits.rates.authenticating(caches.authenticator),
-        delivery.post,
+        messages.outbox,
         parts.reader,
         settings,
         answers=parts.server_limits.answers,

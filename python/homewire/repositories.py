@@ -34,7 +34,7 @@ from homewire.users.deletion import UserDeletion
 from homewire.users.registrations import DEFAULT_REGISTRATION_LIMITS, RegistrationLimits, Registrations
 from homewire.users.store import Users
 from homewire.users.verification import AddressChanges, Verifications
-from homewire.webhooks.deliveries import ModuleDeliveries
+from homewire.webhooks.queue import DeliveryQueue
 from homewire.webhooks.store import SmartModules
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ class Store:
             ),
         )
         self.smart_modules = SmartModules(database)
-        self.module_deliveries = ModuleDeliveries(database)
+        self.module_deliveries = DeliveryQueue(database)
 
     async def ping(self) -> None:
         """Raise Unavailable unless Redis answers."""

@@ -7,7 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from homewire.messages.message import Message
+from homewire.messages.models import Message
 from homewire.messages.queue import stored_messages
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sealing import Sealer

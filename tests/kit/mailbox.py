@@ -19,7 +19,7 @@ import orjson
 from aiohttp import web
 
 from homewire.access_changes.relay import Relay
-from homewire.messages.message import Channel, Message, MessageKind
+from homewire.messages.models import Channel, Message, MessageKind
 from homewire.messages.queue import MessageOutbox
 from homewire.sealing import Sealer
 from homewire.settings import Settings
@@ -35,34 +35,34 @@ ARRIVAL_S = 15.0
 
 @dataclass
 class PostOffice:
-    """Whoever takes messages on a node where these channels are carried."""
+    """The message outbox of a node that has senders for these channels."""
 
     node: NodeProcess
     tenant: Tenant
-    carried: Sequence[Channel] = tuple(Channel)
+    channels: Sequence[Channel] = tuple(Channel)
 
     async def send(self, message: Message) -> None:
-        """As a change does that somebody is written to because of."""
+        """Queue a message as a change of the store does."""
         sealer, redis = Sealer.of(Settings(data_dir=self.node.data_dir)), self.tenant.redis
-        post = MessageOutbox(redis, sealer, BASE, self.carried)
-        await post.require_room(message.kind)
-        posting = post.posting(message)
+        outbox_messages = MessageOutbox(redis, sealer, BASE, self.channels)
+        await outbox_messages.require_room(message.kind)
+        prepared = outbox_messages.prepare(message)
         outbox = ProjectSlot(message.project_id).outbox
-        await redis.xadd(outbox, {"t": 0, "q": posting.queue.value, "m": posting.sealed})
+        await redis.xadd(outbox, {"t": 0, "q": prepared.queue.value, "m": prepared.sealed})
         await Relay(redis, 64).announce(message.project_id)
 
 
-async def all_carried(tenant: Tenant) -> None:
+async def all_sent(tenant: Tenant) -> None:
     """Wait until no message is under way, so that none comes again in another test."""
 
-    async def carried() -> bool:
+    async def sent() -> bool:
         left = 0
         for channel in Channel:
             left += await tenant.redis.xlen(message_queue(channel))
             left += await tenant.redis.zcard(messages_waiting(channel))
         return left == 0
 
-    await eventually(carried)
+    await eventually(sent)
 
 
 def verification(tenant: Tenant, to: str) -> Message:

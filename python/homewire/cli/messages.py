@@ -67,7 +67,7 @@ async def audit(
 
 
 def _to_json(kept: StoredMessage, project: Project | None) -> dict[str, Any]:
-    from homewire.messages.message import link
+    from homewire.messages.texts import link
 
     message = kept.queued.message
     line: dict[str, Any] = {

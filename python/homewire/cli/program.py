@@ -14,7 +14,6 @@ import typer.main
 from homewire import __version__
 from homewire.cli import (
     diagnosis,
-    login_tokens,
     messages,
     permissions,
     records,
@@ -40,7 +39,6 @@ INTERRUPTED: Final = 130
 _ROOMS: Final = (
     serving,
     records,
-    login_tokens,
     sessions,
     permissions,
     smart_modules,

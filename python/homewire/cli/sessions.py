@@ -1,4 +1,4 @@
-"""Commands on sessions: list and end them."""
+"""Commands on sessions: list and end them, and create login tokens."""
 
 from __future__ import annotations
 
@@ -6,12 +6,19 @@ from typing import Annotated, Any
 
 import typer
 
-from homewire.cli.options import Project
+from homewire.cli.options import AnyProject, Project, User
 from homewire.cli.output import Answer
 from homewire.cli.scope import Scope, command
 from homewire.errors import InvalidInput, UnknownRecord
 from homewire.sessions.models import Session
 from homewire.timestamps import timestamp
+
+login_tokens = typer.Typer(
+    name="login-token",
+    help="Login tokens: each lets its user in once (POST /session/login-with-token).",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+)
 
 sessions = typer.Typer(
     name="sessions",
@@ -24,8 +31,18 @@ SessionId = Annotated[str, typer.Option("--id", help="Session id.")]
 
 
 def register(app: typer.Typer) -> None:
-    """Add the group to the command tree."""
+    """Add the groups to the command tree."""
+    app.add_typer(login_tokens)
     app.add_typer(sessions)
+
+
+@command(login_tokens, "create", changes=True)
+async def create_login_token(scope: Scope, user: User, project: AnyProject = None) -> Answer:
+    """Create a login token of a user. It is shown this once, and good for HOMEWIRE_LOGIN_TOKEN_LIFETIME_S."""
+    project_id = await scope.project_of_user(project, user)
+    lifetime_ms = max(1, round(scope.settings.login_token_lifetime_s * 1000))
+    token, _ = await scope.store.login_tokens.create(project_id, user, lifetime_ms)
+    return {"token": token}
 
 
 @command(sessions, "list")

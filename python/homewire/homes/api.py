@@ -16,8 +16,7 @@ from homewire.homes.models import Home as HomeRecord
 from homewire.homes.models import Role
 from homewire.homes.store import NO_USER
 from homewire.logins.attempt_limits import invitation_limits, limited_action, member_limits
-from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import OutboxMessage
+from homewire.messages.models import Message, MessageKind, OutboxMessage
 from homewire.projects.models import KeyScope
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -292,7 +291,7 @@ async def _invitation(
                 pass
             else:
                 message = Message(call.project_id, MessageKind.INVITATION, email, home_name=home.name)
-                posting = api.messages.posting(message)
+                posting = api.messages.prepare(message)
         yield posting
 
 

@@ -1,1 +1,1 @@
-"""E-mails and SMS: queue, texts, senders."""
+"""Messages: e-mails and SMS, from the transactional outbox to a sender (docs/design/messages.md)."""

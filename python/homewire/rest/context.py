@@ -12,7 +12,7 @@ from homewire.audit import Audit
 from homewire.auth.authenticator import Authenticate, HomeDirectory
 from homewire.errors import Unavailable
 from homewire.limits.rates import Rates
-from homewire.messages.message import Messages
+from homewire.messages.models import Messages
 from homewire.repositories import Store
 from homewire.server.limits import RequestTurns
 from homewire.server.requests import BodyReader

@@ -9,8 +9,7 @@ from aiohttp import web
 
 from homewire.auth.access import require_project_key
 from homewire.errors import InvalidInput
-from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import OutboxMessage, listed_codes, may_be_sent_to
+from homewire.messages.models import Message, MessageKind, OutboxMessage, listed_codes, may_be_sent_to
 from homewire.projects.models import AccountSystem, KeyScope, Project
 from homewire.rest.context import Api
 from homewire.server.clients import client_address
@@ -88,7 +87,7 @@ async def code_by_sms(api: Api, project_id: int, phone: str) -> PendingVerificat
     def make_message(code: str) -> OutboxMessage:
         until_ms = api.store.now_ms() + lifetime_ms
         kind = MessageKind.SIGN_IN_CODE
-        return api.messages.posting(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
+        return api.messages.prepare(Message(project_id, kind, phone, code=code, good_until_ms=until_ms))
 
     return PendingVerification(lifetime_ms, make_message)
 
@@ -102,7 +101,7 @@ async def token_by_mail(api: Api, project_id: int, kind: ProofKind, email: str) 
 
     def make_message(token: str) -> OutboxMessage:
         until_ms = api.store.now_ms() + lifetime_ms
-        return api.messages.posting(
+        return api.messages.prepare(
             Message(project_id, message_kind, email, token=token, good_until_ms=until_ms)
         )
 

@@ -22,8 +22,7 @@ from homewire.logins.attempt_limits import (
     token_attempts,
     trust,
 )
-from homewire.messages.message import Message, MessageKind
-from homewire.messages.models import OutboxMessage
+from homewire.messages.models import Message, MessageKind, OutboxMessage
 from homewire.projects.models import AccountSystem
 from homewire.rest import models
 from homewire.rest.context import Api
@@ -206,7 +205,7 @@ async def password_notice(api: Api, user: User) -> OutboxMessage:
     """The notice to a user that the password was changed. Raises Unavailable."""
     kind = MessageKind.PASSWORD_CHANGED
     await api.messages.require_room(kind)
-    return api.messages.posting(Message(user.project_id, kind, user.email or ""))
+    return api.messages.prepare(Message(user.project_id, kind, user.email or ""))
 
 
 async def _require_password(api: Api, call: Call[Any, Any], user: User, stored: str, current: str) -> None:
@@ -269,7 +268,7 @@ async def start_address_change(api: Api, call: Call[NoQuery, NewAddress]) -> Non
 
     def make_message(code: str) -> OutboxMessage:
         until_ms = api.store.now_ms() + lifetime_ms
-        return api.messages.posting(
+        return api.messages.prepare(
             Message(user.project_id, kind, address, code=code, good_until_ms=until_ms)
         )
 
@@ -290,7 +289,7 @@ async def change_address(api: Api, call: Call[NoQuery, AddressProof]) -> None:
     user = await _user(api, call.project_id, call.ids["userId"])
     kind = MessageKind.EMAIL_CHANGED if user.email is not None else MessageKind.PHONE_CHANGED
     await api.messages.require_room(kind)
-    posting = api.messages.posting(Message(user.project_id, kind, user.email or user.phone or ""))
+    posting = api.messages.prepare(Message(user.project_id, kind, user.email or user.phone or ""))
     async with login_attempt(api, call.request, user.project_id, f"address change {user.id}") as attempt:
         session_id = call.principal.session_id
         if not await api.store.address_changes.finish(user, call.body.code, session_id, posting):

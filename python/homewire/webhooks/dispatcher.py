@@ -21,10 +21,8 @@ from homewire.errors import Unavailable
 from homewire.log import Seldom
 from homewire.repositories import Store
 from homewire.settings import Settings
-from homewire.webhooks.deliveries import ModuleName, named
-from homewire.webhooks.models import SmartModule
-from homewire.webhooks.registry import ModuleRegistry, WebhookStats
-from homewire.webhooks.store import GROUP
+from homewire.webhooks.models import ModuleName, SmartModule, WebhookStats
+from homewire.webhooks.store import GROUP, ModuleRegistry
 
 if TYPE_CHECKING:
     from redis.asyncio import Redis
@@ -167,7 +165,7 @@ class Dispatcher:
             accepted_ms = int(entry.partition(b"-")[0])
             for module in self._registry.wanting(*route, accepted_ms):
                 event_id = f"{shard}.{entry.decode('ascii')}"
-                wanted.setdefault(named(module), (module, []))[1].append((event_id, envelope))
+                wanted.setdefault(module.name, (module, []))[1].append((event_id, envelope))
         if wanted:
             await self._expect(wanted)
         for name, (module, events) in wanted.items():

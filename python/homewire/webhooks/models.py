@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
+
+ModuleName = tuple[int, str]
+"""Project id and module id."""
 
 
 class ModuleType(StrEnum):
@@ -46,6 +50,11 @@ class SmartModule:
     """The last error of its receiver; empty: none."""
     last_error_ms: int = 0
 
+    @property
+    def name(self) -> ModuleName:
+        """The name of the module in the deployment."""
+        return self.project_id, self.id
+
     def concerns(self, home_id: int) -> bool:
         """Whether it gets events of this home of its project."""
         return self.homes is None or home_id in self.homes
@@ -60,3 +69,22 @@ class DeadLetter:
     reason: str
     tries: int
     envelope: bytes = field(repr=False)
+
+
+@dataclass(slots=True)
+class WebhookStats:
+    """Plain counters, read by the metrics page."""
+
+    dispatched: int = 0
+    delivered: int = 0
+    failed: int = 0
+    retried: int = 0
+    dead_letters: int = 0
+    missed: int = 0
+    waiting: dict[ModuleName, int] = field(default_factory=dict)
+    """Of the modules that this node delivers to, when it last looked."""
+
+    def metrics(self) -> Mapping[str, int]:
+        """For the metrics."""
+        counts = asdict(self) | {"waiting": sum(self.waiting.values())}
+        return {f"webhooks_{name}": count for name, count in counts.items()}

@@ -20,10 +20,10 @@ from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.webhooks.client import WebhookClient
-from homewire.webhooks.deliveries import ModuleName
-from homewire.webhooks.delivery_worker import DeliveryWorker, Dependencies
 from homewire.webhooks.dispatcher import Dispatcher
-from homewire.webhooks.registry import ModuleRegistry, WebhookStats
+from homewire.webhooks.models import ModuleName, WebhookStats
+from homewire.webhooks.store import ModuleRegistry
+from homewire.webhooks.worker import DeliveryWorker, Dependencies
 
 CHECK_S: Final = 1.0
 """Between two looks for modules that changed, and for what a dead node left."""
@@ -37,7 +37,7 @@ LOG_S: Final = 60.0
 _log = structlog.get_logger(__name__)
 
 
-class Webhooks:
+class WebhookService:
     """All that a node does for webhooks. Without any module: to ask Redis once a second for one."""
 
     def __init__(self, url: str, settings: Settings, clock: Clock = MACHINE_CLOCK) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from homewire.clock import MACHINE_CLOCK
-from homewire.messages.message import MessageKind
+from homewire.messages.models import MessageKind
 from homewire.projects.models import AccountSystem, KeyScope
 from homewire.sessions.models import ClientInfo
 from homewire.users.models import ProofKind

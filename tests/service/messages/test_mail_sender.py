@@ -11,8 +11,9 @@ import pytest
 import pytest_asyncio
 
 from homewire.errors import ConfigurationError, NotSent, Undeliverable
-from homewire.messages.mail import MailSender
-from homewire.messages.message import Message, MessageKind, QueuedMessage
+from homewire.messages.models import Message, MessageKind
+from homewire.messages.queue import QueuedMessage
+from homewire.messages.senders import MailSender
 from homewire.projects.models import AccessControl, AccountSystem, Project
 from homewire.settings import Settings
 from kit.mailbox import MailServer, mail_server, part
@@ -46,7 +47,7 @@ async def plain() -> AsyncIterator[MailServer]:
 async def test_mail_arrives_with_each_kind_of_tls(mode: str) -> None:
     async with mail_server(mode) as server:
         sent = mail_of()
-        await sender(server).carry(sent, project())
+        await sender(server).send(sent, project())
         envelope, mail = await server.mail()
     assert envelope["secure"] is (mode != "none")
     assert envelope["user"] is (mode != "none")
@@ -65,18 +66,18 @@ async def test_server_that_is_not_believed_gets_nothing() -> None:
     async with mail_server() as server:
         with pytest.raises(NotSent) as refusal:
             # Without our authority the public ones are asked.
-            await sender(server, smtp_ca=None).carry(mail_of(), project())
+            await sender(server, smtp_ca=None).send(mail_of(), project())
     assert not isinstance(refusal.value, Undeliverable)
 
 
 async def test_each_kind_of_mail_has_its_text(plain: MailServer) -> None:
     out = sender(plain)
     own = project(password_reset_url="https://app.example.com/reset?t={token}")
-    await out.carry(mail_of(MessageKind.PASSWORD_RESET), own)
+    await out.send(mail_of(MessageKind.PASSWORD_RESET), own)
     _, mail = await plain.mail()
     assert mail["Subject"] == "Sea view: choose a new password"
     assert f"https://app.example.com/reset?t={TOKEN}" in part(mail, "plain").split()
-    await out.carry(mail_of(MessageKind.INVITATION, token="", home_name="Zoë"), own)
+    await out.send(mail_of(MessageKind.INVITATION, token="", home_name="Zoë"), own)
     _, mail = await plain.mail()
     assert mail["Subject"] == "Sea view: you were added to a home"
     assert "“Zoë” at Sea view" in part(mail, "plain")
@@ -84,7 +85,7 @@ async def test_each_kind_of_mail_has_its_text(plain: MailServer) -> None:
 
 async def test_name_is_neither_header_nor_line_nor_markup(plain: MailServer) -> None:
     name = 'x\r\nBcc: all@example.com\r\n\r\n<script>alert("1")</script>\u202e'
-    await sender(plain).carry(mail_of(MessageKind.INVITATION, token="", home_name=name), project(name))
+    await sender(plain).send(mail_of(MessageKind.INVITATION, token="", home_name=name), project(name))
     envelope, mail = await plain.mail()
     assert envelope["to"] == "ann@example.com"
     assert mail["Bcc"] is None
@@ -101,7 +102,7 @@ async def test_name_is_neither_header_nor_line_nor_markup(plain: MailServer) -> 
     [("zoë@example.com", "zoë@example.com"), ("ann@exämple.com", "ann@xn--exmple-cua.com")],
 )
 async def test_addresses_beyond_ascii(plain: MailServer, to: str, written: str) -> None:
-    await sender(plain).carry(mail_of(to=to), project())
+    await sender(plain).send(mail_of(to=to), project())
     envelope, mail = await plain.mail()
     assert envelope["to"] == written
     assert mail["To"] == written
@@ -112,21 +113,21 @@ async def test_addresses_beyond_ascii(plain: MailServer, to: str, written: str) 
 )
 async def test_mail_to_invalid_address_is_undeliverable(plain: MailServer, to: str) -> None:
     with pytest.raises(Undeliverable):
-        await sender(plain).carry(mail_of(to=to), project())
-    await sender(plain).carry(mail_of(), project())
+        await sender(plain).send(mail_of(to=to), project())
+    await sender(plain).send(mail_of(), project())
     envelope, _ = await plain.mail()
     assert envelope["to"] == "ann@example.com"
 
 
 async def test_permanent_and_temporary_refusals_differ(plain: MailServer) -> None:
     with pytest.raises(Undeliverable, match="550"):
-        await sender(plain).carry(mail_of(to="refused-ann@example.com"), project())
+        await sender(plain).send(mail_of(to="refused-ann@example.com"), project())
     with pytest.raises(NotSent, match="451") as refusal:
-        await sender(plain).carry(mail_of(to="later-ann@example.com"), project())
+        await sender(plain).send(mail_of(to="later-ann@example.com"), project())
     assert not isinstance(refusal.value, Undeliverable)
     await plain.stop()
     with pytest.raises(NotSent) as refusal:
-        await sender(plain).carry(mail_of(), project())
+        await sender(plain).send(mail_of(), project())
     assert not isinstance(refusal.value, Undeliverable)
 
 

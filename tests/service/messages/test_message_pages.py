@@ -129,7 +129,7 @@ async def test_verification_page_asks_for_password_of_registrant(node: NodeProce
         page = Page(await answer.text())
     (asked,) = page.all("input")
     assert (asked["name"], asked["type"]) == ("password", "password")
-    assert "only if that was you" in page.texts["p"]
+    assert "Confirm only if it was you" in page.texts["p"]
     assert "fields.password" in page.texts["script"]
     await tenant.store.apps.create(tenant.project, "controller_app")
     email = "owner@example.com"

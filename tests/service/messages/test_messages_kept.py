@@ -9,8 +9,8 @@ import pytest
 
 from homewire.errors import ConfigurationError, Unavailable
 from homewire.messages import queue as room
-from homewire.messages.message import Channel, Message, MessageKind, QueuedMessage
-from homewire.messages.queue import MessageOutbox, stored_messages
+from homewire.messages.models import Channel, Message, MessageKind
+from homewire.messages.queue import MessageOutbox, QueuedMessage, stored_messages
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.store.keys import MESSAGES_KEPT, message_queue, messages_waiting
@@ -28,7 +28,7 @@ def sealer(node: NodeProcess) -> Sealer:
 
 def post(node: NodeProcess, tenant: Tenant) -> PostOffice:
     """As the node has one."""
-    return PostOffice(node, tenant, carried=())
+    return PostOffice(node, tenant, channels=())
 
 
 async def test_kept_messages_are_shown_with_their_secrets(node: NodeProcess, tenant: Tenant) -> None:
@@ -114,7 +114,7 @@ async def test_oldest_go_and_all_go_in_the_end(
 async def test_where_too_many_wait_none_is_taken(
     node: NodeProcess, tenant: Tenant, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Those that are to be carried for the first time and those that are to be tried again."""
+    """Messages before their first try, and messages that wait for another one."""
     monkeypatch.setattr(room, "QUEUED", 2)
     queue, waiting = message_queue(Channel.MAIL), messages_waiting(Channel.MAIL)
     carrying = MessageOutbox(tenant.redis, sealer(node), BASE, [Channel.MAIL])
@@ -124,7 +124,7 @@ async def test_where_too_many_wait_none_is_taken(
         await tenant.redis.zadd(waiting, {"another": 1})
         with pytest.raises(Unavailable):
             await carrying.require_room(MessageKind.INVITATION)
-        # Only what is carried is counted.
+        # Only messages of channels with a sender count.
         await carrying.require_room(MessageKind.SIGN_IN_CODE)
     finally:
         await tenant.redis.delete(queue, waiting)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from kit.mailbox import PostOffice, all_carried, mail_server, verification
+from kit.mailbox import PostOffice, all_sent, mail_server, verification
 from kit.node import running_node
 from kit.tenant import tenant_of
 
@@ -32,6 +32,6 @@ async def test_kill_loses_nothing(short_directory: Path) -> None:
                 while len(found) < 2:
                     envelope, mail = await mails.mail()
                     found.setdefault(envelope["to"], set()).add(mail["Message-ID"])
-                await all_carried(tenant)
+                await all_sent(tenant)
     assert found.keys() == {"slow-fay@example.com", "gus@example.com"}
     assert found["slow-fay@example.com"] == {first["Message-ID"]}

@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from homewire.clock import MACHINE_CLOCK
-from homewire.messages.message import Channel, Message, MessageKind
+from homewire.messages.models import Channel, Message, MessageKind
 from homewire.store.keys import message_queue, messages_waiting
 from kit.mailbox import (
     BASE,
@@ -18,7 +18,7 @@ from kit.mailbox import (
     MailServer,
     PostOffice,
     SmsGateway,
-    all_carried,
+    all_sent,
     mail_server,
     part,
     sms_gateway,
@@ -62,7 +62,7 @@ async def servers(ports: tuple[NodeProcess, int, int]) -> AsyncIterator[MessageS
     node, smtp, sms = ports
     async with tenant_of(node) as tenant, mail_server(port=smtp) as mails, sms_gateway(sms) as gateway:
         yield MessageServers(node, tenant, mails, gateway)
-        await all_carried(tenant)
+        await all_sent(tenant)
 
 
 async def test_mail_goes_out_and_leaves_nothing_behind(servers: MessageServers) -> None:
@@ -72,7 +72,7 @@ async def test_mail_goes_out_and_leaves_nothing_behind(servers: MessageServers) 
     assert envelope["to"] == "ann@example.com"
     assert f"{BASE}/verifyEmail#token={TOKEN}" in part(mail, "plain").split()
     await servers.node.until("mail_sent_total", before + 1)
-    await all_carried(servers.tenant)
+    await all_sent(servers.tenant)
     assert TOKEN not in servers.node.logged()
 
 
@@ -87,7 +87,7 @@ async def test_server_that_is_away_is_waited_for() -> None:
                 await mails.start()
                 envelope, _ = await mails.mail()
                 assert envelope["to"] == "ben@example.com"
-                await all_carried(tenant)
+                await all_sent(tenant)
 
 
 async def test_mail_turned_away_for_now_comes_again_as_the_same_mail(servers: MessageServers) -> None:
@@ -112,7 +112,7 @@ async def test_permanent_refusal_makes_dead_letter_at_once(servers: MessageServe
         "problem": "recipient refused: 550",
     }
     log = servers.node.logged()
-    assert "a message was given up" in log
+    assert "a message became a dead letter" in log
     assert "refused-dan" not in log
     assert TOKEN not in log
 
@@ -123,7 +123,7 @@ async def test_message_to_unknown_user_is_queued_and_dropped(servers: MessageSer
     await servers.post.send(verification(servers.tenant, "eva@example.com"))
     envelope, _ = await servers.mails.mail()
     assert envelope["to"] == "eva@example.com"
-    await all_carried(servers.tenant)
+    await all_sent(servers.tenant)
     after = await servers.node.metrics()
     assert after["mail_sent_total"] == before["mail_sent_total"] + 1
     assert after["mail_dead_letters_total"] == before["mail_dead_letters_total"]
@@ -165,7 +165,7 @@ async def test_code_that_expired_is_sent_no_more(servers: MessageServers) -> Non
     await servers.node.until("sms_expired_total", before["sms_expired_total"] + 1)
     await servers.post.send(replace(code(servers.tenant, "+14155550125"), good_until_ms=now + 60_000))
     assert (await servers.sms.post())[1]["to"] == "+14155550125"
-    await all_carried(servers.tenant)
+    await all_sent(servers.tenant)
     assert servers.sms.posts.empty()
     assert (await servers.node.metrics())["sms_dead_letters_total"] == before["sms_dead_letters_total"]
 

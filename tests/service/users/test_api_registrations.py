@@ -9,7 +9,7 @@ import pytest
 
 from homewire.access_changes.relay import Relay
 from homewire.clock import MACHINE_CLOCK
-from homewire.messages.message import MessageKind
+from homewire.messages.models import MessageKind
 from homewire.projects.models import AccountSystem
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo

@@ -9,7 +9,7 @@ import pytest
 
 from homewire.clock import MACHINE_CLOCK
 from homewire.homes.models import Role
-from homewire.messages.message import MessageKind
+from homewire.messages.models import MessageKind
 from homewire.projects.models import KeyScope
 from kit.accounts import EMAIL, PASSWORD, PHONE, Accounts, field, reason
 from kit.node import eventually

@@ -11,8 +11,7 @@ from homewire.access_changes.relay import Relay
 from homewire.clock import MACHINE_CLOCK
 from homewire.errors import Conflict
 from homewire.logins.passwords import _HASHER
-from homewire.messages.message import MessageKind
-from homewire.messages.models import OutboxMessage, OutboxQueue
+from homewire.messages.models import MessageKind, OutboxMessage, OutboxQueue
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo
 from homewire.store.keys import ProjectSlot

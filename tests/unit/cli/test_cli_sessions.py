@@ -1,10 +1,11 @@
-"""The commands on sessions, against the real embedded server."""
+"""The commands on sessions and login tokens, against the real embedded server."""
 
 from __future__ import annotations
 
 import pytest
 from test_cli_program import Commands, alone, homewire, project
 
+from homewire.logins.store import parse_login_token
 from homewire.repositories import Store
 from homewire.sessions.models import ClientInfo, Session
 
@@ -94,3 +95,20 @@ def test_table_has_whole_ids_and_nothing_that_steers_the_terminal(
     assert heads.index("address") == line.index("192.0.2.7")
     assert homewire.run("sessions", "show", "--project", p, "--id", session.id) == 0
     assert homewire.out.replace("\n", "").isprintable()
+
+
+def test_token_is_made_and_good(homewire: Commands) -> None:
+    user = ("--email", "a@example.com", "--name", "a", "--password", "correct horse 9")
+    p = project(homewire)
+    user_id = homewire.json("user", "create", "--project", p, *user)["userId"]
+    made = homewire.json("login-token", "create", "--user", user_id)
+    assert list(made) == ["token"]
+
+    async def redeemed(store: Store) -> bool:
+        says = parse_login_token(made["token"])
+        assert says is not None
+        return (says.project_id, says.user_id) == (p, user_id) and await store.login_tokens.redeem(says)
+
+    assert homewire.on_store(redeemed)
+    assert homewire.run("login-token", "create", "--user", 987654321) == 1
+    assert homewire.run("login-token", "create", "--user", user_id, "--project", 987654321) == 1

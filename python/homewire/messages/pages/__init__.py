@@ -1,7 +1,7 @@
-"""The pages that links in mails lead to, unless a project has its own: /verifyEmail and /resetPassword.
+"""The pages /verifyEmail and /resetPassword, for links in e-mails of projects without pages of their own.
 
-The token stands in the fragment, and a click posts it: what only follows links, as mail scanners do, spends
-nothing. A page is one answer, with its style and script in it, and may load nothing else.
+The token stands in the fragment, and a click posts it. A mail scanner that only follows links does not use
+the token up. A page is one answer with its style and script in it, and loads nothing else.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Final
 
 from aiohttp import web
 
-from homewire.messages.message import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
+from homewire.messages.texts import PASSWORD_RESET_PAGE, VERIFICATION_PAGE
 from homewire.server.static import StaticDocument, static_page
 
 _HERE: Final = Path(__file__).parent
@@ -22,11 +22,11 @@ _TWO_INPUTS: Final = """\
 <label>Once more <input name="repeated" type="password" autocomplete="new-password" required></label>"""
 
 _REGISTRANT: Final = """\
-<p>Somebody registered with this address. Confirm it only if that was you: who registered can sign in then.
-If it was not you, close this page.</p>
+<p>An account was registered with this address. Confirm only if it was you: the person who registered can then
+sign in. If it was not you, close this page.</p>
 <label>The password you chose
 <input name="password" type="password" autocomplete="current-password"></label>"""
-"""Not required: a user that was made without a password has none to give."""
+"""The password is not required: a user that was created without a password has none."""
 
 
 def routes() -> list[web.RouteDef]:
@@ -53,7 +53,7 @@ def routes() -> list[web.RouteDef]:
 
 
 def _page(**texts: str) -> StaticDocument:
-    """A page of homewire's own words: nothing in it is from a user."""
+    """A page whose texts are homewire's own: no text of a user is in it."""
     style, script = _file("page.css"), _file("page.js")
     page = Template(_file("page.html")).substitute(texts, style=style, script=script).encode()
     return static_page(lambda: page, style, script)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import random
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,10 +21,9 @@ from homewire.repositories import Store
 from homewire.sealing import Sealer
 from homewire.settings import Settings
 from homewire.webhooks.client import WebhookClient
-from homewire.webhooks.deliveries import Claim, Delivery, named
-from homewire.webhooks.models import SmartModule
-from homewire.webhooks.registry import ModuleRegistry, WebhookStats
-from homewire.webhooks.retry_policy import Breaker, pause
+from homewire.webhooks.models import SmartModule, WebhookStats
+from homewire.webhooks.queue import Claim, Delivery
+from homewire.webhooks.store import ModuleRegistry
 
 WINDOW: Final = 32
 """Deliveries read at once."""
@@ -36,6 +36,86 @@ IDLE_S: Final = 3.0
 LAST_S: Final = 2.0
 """How long requests under way have when the node goes down."""
 TOO_OLD: Final = "too old"
+LARGEST_EXPONENT: Final = 30
+FORGIVING: Final = 16
+"""Times its first pause a breaker waits at most."""
+
+
+def pause(tries: int, first_s: float, longest_s: float) -> float:
+    """Seconds after so many tries in vain: doubled with each, up to a longest, the upper half by chance.
+
+    By chance, so that what failed together does not come again together.
+    """
+    whole = min(longest_s, first_s * 2.0 ** min(tries - 1, LARGEST_EXPONENT))
+    return whole * random.uniform(0.5, 1.0)  # noqa: S311 (nothing secret)
+
+
+@dataclass(slots=True)
+class Breaker:
+    """Keeps deliveries from a receiver that takes none: closed, open until a time, or half open.
+
+    `failures` in a row open it for `pause_s`. After that one delivery probes: taken, it closes; not taken,
+    it opens for twice as long, up to sixteen times. Times are seconds of one clock.
+    """
+
+    failures: int
+    pause_s: float
+    _in_row: int = 0
+    _opened: int = 0
+    _until: float = float("-inf")
+    _probing: bool = False
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether deliveries go out freely."""
+        return self._opened == 0
+
+    @property
+    def open_until(self) -> float:
+        """When the next probe may go."""
+        return self._until
+
+    def open_for(self, now: float, seconds: float) -> None:
+        """It was open at another node, for so long from now on.
+
+        Never for longer than it opens here: the end is a time of that node's wall clock, and one that was
+        stepped since would keep it open for hours.
+        """
+        self._opened, self._until = max(1, self._opened), now + min(seconds, FORGIVING * self.pause_s)
+
+    def lets_pass(self, now: float) -> bool:
+        """Whether one more delivery may go now. It is to be told how that one ended."""
+        if self.is_closed:
+            return True
+        if self._probing or now < self._until:
+            return False
+        self._probing = True
+        return True
+
+    def taken(self) -> bool:
+        """One was taken. Whether that closed it."""
+        closed = not self.is_closed
+        self._in_row = self._opened = 0
+        self._probing = False
+        return closed
+
+    def failed(self, now: float) -> bool:
+        """One was not taken. Whether that opened it, or kept it open for longer."""
+        self._in_row += 1
+        if self.is_closed:
+            if self._in_row < self.failures:
+                return False
+        elif not self._probing:
+            # It was under way when the breaker opened.
+            return False
+        self._probing = False
+        self._until = now + self.pause_s * min(FORGIVING, 2**self._opened)
+        self._opened += 1
+        return True
+
+    def unknown(self) -> None:
+        """How the probe ended can't be told."""
+        self._probing = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +177,7 @@ class DeliveryWorker:
             await self._prepare()
             return await self._deliver()
         finally:
-            self._deps.stats.waiting.pop(named(self._module), None)
+            self._deps.stats.waiting.pop(self._module.name, None)
             await self._end()
 
     async def _prepare(self) -> None:
@@ -113,13 +193,13 @@ class DeliveryWorker:
     def _open(self, module: SmartModule) -> None:
         """Read URL and keys of this state of the module."""
         opened = self._deps.sealer.open
-        self._opened, self._known = module, self._deps.registry.get(named(module))
+        self._opened, self._known = module, self._deps.registry.get(module.name)
         self._url, self._key = opened(module.sealed_url), opened(module.sealed_key)
         self._old_key = opened(module.sealed_old_key) if module.sealed_old_key else ""
 
     def _keys(self) -> list[str]:
         """Those that sign now; one that is being replaced first."""
-        known = self._deps.registry.get(named(self._module))
+        known = self._deps.registry.get(self._module.name)
         # Looked at for each delivery: behind a rotation that was answered, the new key signs.
         if known is not None and known.since_ms == self._module.since_ms and known is not self._known:
             self._open(known)
@@ -131,7 +211,7 @@ class DeliveryWorker:
         lease_s = self._settings.webhook_lease_s
         claim = await self._deliveries.claim(self._module, self._deps.node, round(lease_s * 1000), idle=idle)
         if claim.held:
-            self._deps.stats.waiting[named(self._module)] = claim.waiting
+            self._deps.stats.waiting[self._module.name] = claim.waiting
         self._claim_at = self._now() + lease_s / 3
         return claim
 
@@ -155,7 +235,7 @@ class DeliveryWorker:
 
     def _is_current(self) -> bool:
         """Whether the module is still what it was: not deleted, made anew, or suspended."""
-        known = self._deps.registry.get(named(self._module))
+        known = self._deps.registry.get(self._module.name)
         if known is None or known.since_ms != self._module.since_ms or known.suspended:
             return False
         if known is not self._module:

@@ -7,7 +7,7 @@ import re
 import pytest
 
 from homewire import _core
-from homewire.client.reconnecting import AFTER_CLOSE, FIRST_FINAL_CODE, UNREACHABLE, Backoff, _seconds
+from homewire.client import AFTER_CLOSE, FIRST_FINAL_CODE, UNREACHABLE, Backoff, _seconds
 from homewire.realtime.close_codes import FIRST_FINAL_CODE as SERVERS
 
 ADVICE = {code: advice for code, _, advice in _core.close_codes()}

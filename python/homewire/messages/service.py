@@ -1,6 +1,6 @@
-"""Sends the messages of one channel: retries with growing delays, then makes a dead letter.
+"""The message service of a node: one worker for each channel sends its messages, with retries.
 
-All of the room on one node: where messages are given to, and who carries them.
+A message that can't be sent becomes a dead letter.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from redis.asyncio import Redis
 from homewire.clock import MACHINE_CLOCK, Clock
 from homewire.concurrency import is_cancelling
 from homewire.errors import ConfigurationError, NotSent, Unavailable, Undeliverable
-from homewire.messages.message import Channel, QueuedMessage
-from homewire.messages.queue import Entry, MessageOutbox, Queue
+from homewire.messages.models import Channel
+from homewire.messages.queue import MessageOutbox, MessageQueue, QueuedMessage, TakenMessage
 from homewire.messages.senders import Sender, senders
 from homewire.projects.models import Project
 from homewire.redis.connect import connect
@@ -28,12 +28,13 @@ from homewire.settings import Settings
 IN_FLIGHT: Final = 8
 """Maximum messages that one node sends concurrently, by channel."""
 CHECK_S: Final = 1.0
-"""How often a node looks for what is due again, and for what others left."""
+"""Interval of checks for messages that are due again, and for messages of stopped nodes."""
 FINISHING_S: Final = 5.0
-"""What the steps in Redis behind a try may take until others believe that its node died."""
+"""How long the steps in Redis after a try may take before another node takes the message over."""
 LAST_S: Final = 2.0
-"""What is under way at a stop has this long."""
+"""How long tries in progress may take when the node stops."""
 MAX_PAUSE_S: Final = 300.0
+"""Maximum delay between two tries."""
 
 FindProject = Callable[[int], Awaitable[Project | None]]
 
@@ -42,16 +43,16 @@ _log = structlog.get_logger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RetryPolicy:
-    """How often, and for how long, sending is tried."""
+    """The retries of a message. Times are in seconds."""
 
     attempt_s: float
-    """One try."""
+    """Maximum time of one try."""
     tries: int
-    """The most."""
+    """Maximum number of tries."""
     pause_s: float
-    """Between the first two; the next are twice as long each."""
+    """Delay between the first two tries; it doubles with each."""
     age_s: float
-    """All of it."""
+    """Maximum age of an unsent message."""
 
 
 class MessageWorker:
@@ -60,7 +61,7 @@ class MessageWorker:
     def __init__(
         self,
         channel: Channel,
-        queue: Queue,
+        queue: MessageQueue,
         sender: Sender,
         sealer: Sealer,
         find_project: FindProject,
@@ -79,14 +80,14 @@ class MessageWorker:
         self._sent = self._failed = self._dead = self._expired = self._waiting = 0
 
     async def run(self) -> None:
-        """Carry until cancelled. A Redis that is away is waited for."""
+        """Send until cancelled. While Redis is unavailable, the worker waits."""
         try:
             # (redis-py swallows a cancellation now and then.)
             while not is_cancelling():
                 try:
                     await self._round()
                 except Unavailable as error:
-                    # Everybody else says so already; here it only has to be waited for.
+                    # Not a warning: other parts of the node report that Redis is unavailable.
                     _log.debug("messages wait for Redis", channel=self._channel.value, problem=error.reason)
                     await asyncio.sleep(CHECK_S)
         finally:
@@ -119,73 +120,75 @@ class MessageWorker:
         await self._queue.promote()
         free = IN_FLIGHT - len(self._under_way)
         if free > 0:
-            # An entry that is being carried here is never that old: a try is bounded.
+            # A message in progress on this node is never taken for so long, because a try is bounded.
             idle_s = self._retry_policy.attempt_s + FINISHING_S
             self._begin(await self._queue.take_over(free, round(idle_s * 1000)))
         self._waiting = await self._queue.length()
 
-    def _begin(self, entries: list[Entry]) -> None:
-        for entry in entries:
-            task = asyncio.create_task(self._deal_with(entry))
+    def _begin(self, messages: list[TakenMessage]) -> None:
+        for taken in messages:
+            task = asyncio.create_task(self._deliver(taken))
             self._under_way.add(task)
             task.add_done_callback(self._under_way.discard)
 
-    async def _deal_with(self, entry: Entry) -> None:
-        """One try, and what follows from it. What Redis does not hear of is another's after a while."""
+    async def _deliver(self, taken: TakenMessage) -> None:
+        """Try once and store the outcome. Without Redis, another node takes the message over later."""
         try:
             try:
                 async with asyncio.timeout(self._retry_policy.attempt_s):
-                    await self._attempt(entry)
+                    await self._attempt(taken)
             except Undeliverable as error:
-                await self._abandon(entry, str(error))
+                await self._abandon(taken, str(error))
             except (NotSent, TimeoutError, ConfigurationError, Unavailable) as error:
-                await self._put_off(entry, str(error) or type(error).__name__)
+                await self._put_off(taken, str(error) or type(error).__name__)
             except Exception as error:
-                # What nobody foresaw ends with the tries, too, and keeps no other letter from being carried.
-                _log.exception("a message could not be dealt with", channel=self._channel.value)
-                await self._put_off(entry, type(error).__name__)
+                # A fault of homewire must not stop the worker: it counts as a failed try.
+                _log.exception(
+                    "a try to send a message raised an unexpected error", channel=self._channel.value
+                )
+                await self._put_off(taken, type(error).__name__)
             else:
-                await self._queue.done(entry)
+                await self._queue.done(taken)
         except Unavailable:
             return
 
-    async def _attempt(self, entry: Entry) -> None:
-        queued = QueuedMessage.opened(entry.sealed, self._sealer)
+    async def _attempt(self, taken: TakenMessage) -> None:
+        queued = QueuedMessage.opened(taken.sealed, self._sealer)
         message = queued.message
         if not message.to:
             return
         if 0 < message.good_until_ms <= self._clock.now_ms():
-            # Whoever still wants it has asked for another one.
+            # Its code or link no longer works. The user can request another message.
             self._expired += 1
-            _log.warning("a message expired before it was sent", channel=self._channel.value, entry=entry.id)
+            _log.warning("a message expired before it was sent", channel=self._channel.value, entry=taken.id)
             return
         project = await self._find_project(message.project_id)
         if project is not None:
-            await self._sender.carry(queued, project)
+            await self._sender.send(queued, project)
             self._sent += 1
 
-    async def _put_off(self, entry: Entry, problem: str) -> None:
+    async def _put_off(self, taken: TakenMessage, problem: str) -> None:
         self._failed += 1
-        pause_s = min(self._retry_policy.pause_s * 2**entry.tries, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
-        age_s = (await self._queue.now_ms() - entry.since_ms) / 1000
-        if entry.tries + 1 >= self._retry_policy.tries or age_s + pause_s > self._retry_policy.age_s:
-            await self._dead_letter(entry, problem)
+        pause_s = min(self._retry_policy.pause_s * 2**taken.tries, MAX_PAUSE_S) * random.uniform(0.8, 1.2)  # noqa: S311
+        age_s = (await self._queue.now_ms() - taken.since_ms) / 1000
+        if taken.tries + 1 >= self._retry_policy.tries or age_s + pause_s > self._retry_policy.age_s:
+            await self._dead_letter(taken, problem)
         else:
-            await self._queue.defer(entry, round(pause_s * 1000))
+            await self._queue.defer(taken, round(pause_s * 1000))
 
-    async def _abandon(self, entry: Entry, problem: str) -> None:
+    async def _abandon(self, taken: TakenMessage, problem: str) -> None:
         self._failed += 1
-        await self._dead_letter(entry, problem)
+        await self._dead_letter(taken, problem)
 
-    async def _dead_letter(self, entry: Entry, problem: str) -> None:
-        await self._queue.dead_letter(entry, problem)
+    async def _dead_letter(self, taken: TakenMessage, problem: str) -> None:
+        await self._queue.dead_letter(taken, problem)
         self._dead += 1
-        # Neither to whom nor what: the list of dead messages has it, sealed.
+        # Without recipient and content: `homewire messages --dead` shows them.
         _log.error(
-            "a message was given up",
+            "a message became a dead letter",
             channel=self._channel.value,
-            entry=entry.id,
-            tries=entry.tries + 1,
+            entry=taken.id,
+            tries=taken.tries + 1,
             problem=problem,
         )
 
@@ -199,15 +202,15 @@ class MessageWorker:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
-    """The post of a node and its couriers: one for each channel that is set up."""
+class MessageService:
+    """The outbox of messages and the workers that send them, on one node."""
 
-    post: MessageOutbox
+    outbox: MessageOutbox
     workers: Sequence[MessageWorker]
+    """One for each channel with a sender."""
     redis: Redis
-    """The couriers' own connections: a wait for messages holds one for good."""
-    kept: Sequence[Channel]
-    """The channels without a sender."""
+    """The workers' own connections, because a read of a queue occupies a connection while it waits."""
+    without_sender: Sequence[Channel]
 
     @classmethod
     def of(
@@ -217,11 +220,11 @@ class Delivery:
         url: str,
         find_project: FindProject,
         clock: Clock = MACHINE_CLOCK,
-    ) -> Delivery:
-        """As the settings have it; `redis` is the node's, at `url`. Raises ConfigurationError."""
+    ) -> MessageService:
+        """The configured service. `redis` is the node's client, at `url`. Raises ConfigurationError."""
         sealer = Sealer.of(settings)
-        carried = senders(settings, clock)
-        own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(carried)))
+        by_channel = senders(settings, clock)
+        own = connect(url, max_connections=(1 + IN_FLIGHT) * max(1, len(by_channel)))
         retry_policy = RetryPolicy(
             settings.message_attempt_s,
             settings.message_tries,
@@ -229,23 +232,29 @@ class Delivery:
             settings.message_age_s,
         )
         return cls(
-            MessageOutbox(redis, sealer, settings.public_base_url, carried),
+            MessageOutbox(redis, sealer, settings.public_base_url, by_channel),
             [
                 MessageWorker(
-                    channel, Queue(own, channel, clock), sender, sealer, find_project, retry_policy, clock
+                    channel,
+                    MessageQueue(own, channel, clock),
+                    sender,
+                    sealer,
+                    find_project,
+                    retry_policy,
+                    clock,
                 )
-                for channel, sender in carried.items()
+                for channel, sender in by_channel.items()
             ],
             own,
-            [channel for channel in Channel if channel not in carried],
+            [channel for channel in Channel if channel not in by_channel],
         )
 
     async def run(self) -> None:
-        """Carry messages until cancelled; ends at once where nothing does."""
-        if self.kept:
+        """Send messages until cancelled; returns at once without a sender."""
+        if self.without_sender:
             _log.info(
                 "messages.no_sender",
-                channels=[channel.value for channel in self.kept],
+                channels=[channel.value for channel in self.without_sender],
                 settings="HOMEWIRE_SMTP_HOST, HOMEWIRE_SMS_URL",
             )
         try:

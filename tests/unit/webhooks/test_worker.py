@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from hypothesis import given, strategies
 
-from homewire.webhooks.retry_policy import Breaker, pause
+from homewire.webhooks.worker import Breaker, pause
 
 
 @given(strategies.integers(1, 10_000))

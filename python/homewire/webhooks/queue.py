@@ -14,7 +14,7 @@ from typing import Any, Final
 from homewire.store.database import PAGE, Database, require_ok
 from homewire.store.keys import MODULES_WAITING, ProjectSlot
 from homewire.store.script import changing, lua, removing, standalone
-from homewire.webhooks.models import DeadLetter, SmartModule
+from homewire.webhooks.models import DeadLetter, ModuleName, SmartModule
 
 OVERHEAD: Final = 100
 """Bytes that a delivery counts besides its envelope."""
@@ -35,9 +35,6 @@ WAITING_TTL_MS: Final = 30_000
 """How long a module without deliveries stays noted after `expect`."""
 DEAD_PAGE: Final = 100
 """Dead letters touched by one script."""
-
-ModuleName = tuple[int, str]
-"""Project id and module id."""
 
 MAX_ERROR: Final = 200
 """Characters that are stored of the last error of a webhook."""
@@ -72,7 +69,7 @@ class Claim:
     waiting: int = 0
 
 
-class ModuleDeliveries:
+class DeliveryQueue:
     """The deliveries of all modules."""
 
     def __init__(self, database: Database) -> None:
@@ -227,11 +224,6 @@ class ModuleDeliveries:
             require_ok(answer, project=project_id, smart_module=module_id)
             dropped += int(answer[1])
         return dropped
-
-
-def named(module: SmartModule) -> ModuleName:
-    """The name of a module in the deployment."""
-    return module.project_id, module.id
 
 
 def _name(module: ModuleName) -> str:
